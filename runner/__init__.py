@@ -1,0 +1,1 @@
+"""Pure: the public names of runner."""

@@ -1,0 +1,194 @@
+"""Pure: every message between a front and the coordinator, over one AF_UNIX stream.
+
+Framed as in `wire`: a length-prefixed msgpack list of encoded messages. A `rid` pairs a question
+with its `Reply`. Bodies are JSON text that the front passes on unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from runner.job import Submission
+from runner.spec import HandlerSpec
+from runner.stores import JobQuery
+
+# Front to coordinator.
+
+
+class Submit(msgspec.Struct, array_like=True, tag=1):
+    """Accept these. With `wait_s` (one job only) the reply comes when the job has ended, or with
+    202 when the time is over. Answer to one: the job (202, or 200 when ended). Answer to `bulk`:
+    202 and a JSON list with, per job in order, null (accepted as asked) or a problem object."""
+
+    rid: int
+    jobs: list[Submission]
+    wait_s: float | None = None
+    bulk: bool = False
+
+
+class GetJob(msgspec.Struct, array_like=True, tag=2):
+    """Answer: 200 and the job; with `wait_s` when it has ended or the time is over."""
+
+    rid: int
+    job_id: str
+    wait_s: float | None = None
+
+
+class ListJobs(msgspec.Struct, array_like=True, tag=3):
+    """Answer: 200 and `{"data": [job], "next_cursor": "..."|null}`."""
+
+    rid: int
+    query: JobQuery
+
+
+class Act(msgspec.Struct, array_like=True, tag=4):
+    """Answers: cancel 202 (running) or 200 with the job; retry 202 with the job; delete 204."""
+
+    rid: int
+    verb: Literal["cancel", "retry", "delete"]
+    job_id: str
+    reason: str | None = None
+    force: bool = False
+
+
+class Look(msgspec.Struct, array_like=True, tag=5):
+    """Answer: 200 and the JSON document that the route of the same name gives.
+
+    `output`: the output's JSON text. `file` (name = file name): `{"path", "file": FileRecord as an object}`
+    with the absolute path. `metrics`: Prometheus text. `ready`: the document of /readyz (200 or 503).
+    """
+
+    rid: int
+    what: Literal[
+        "explain",
+        "attempts",
+        "output",
+        "file",
+        "queues",
+        "queue",
+        "handlers",
+        "handler",
+        "devices",
+        "workers",
+        "stats",
+        "metrics",
+        "ready",
+    ]
+    #: Job id, queue or handler name, where the document is about one.
+    subject: str | None = None
+    name: str | None = None
+
+
+class SetQueue(msgspec.Struct, array_like=True, tag=6):
+    """Answer: 200 and the queue."""
+
+    rid: int
+    name: str
+    paused: bool
+
+
+class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
+    """Asked when a submit names a handler that the front does not know. Answered with 200 and no body
+    once the handler was described (its spec went out before in `Handlers`), or the problem."""
+
+    rid: int
+    name: str
+
+
+class ReadEvents(msgspec.Struct, array_like=True, tag=8):
+    """Answer: a `Page` or a problem in a `Reply`."""
+
+    rid: int
+    job_id: str
+    after: int
+    max_bytes: int
+
+
+class Watch(msgspec.Struct, array_like=True, tag=9):
+    """From now on `Feed` brings the job's new events as they become durable."""
+
+    job_id: str
+
+
+class Unwatch(msgspec.Struct, array_like=True, tag=10):
+    job_id: str
+
+
+class FrontHello(msgspec.Struct, array_like=True, tag=11):
+    pid: int
+
+
+# Coordinator to front.
+
+
+class Reply(msgspec.Struct, array_like=True, tag=20):
+    """`body` is JSON text (or plain text for metrics). With status >= 400 it is
+    `{"code", "title", "detail", ...figures}`, which the front makes a problem+json document;
+    `retry_after_s` becomes the header."""
+
+    rid: int
+    status: int
+    body: bytes = b""
+    retry_after_s: float | None = None
+
+
+class Page(msgspec.Struct, array_like=True, tag=21):
+    rid: int
+    #: The job as JSON text, as of this page (for `snapshot`).
+    job: bytes
+    #: (seq, type, JSON line), all durable, in order.
+    events: list[tuple[int, str, bytes]]
+    #: First event that retention has left and the last durable one.
+    first_seq: int
+    last_seq: int
+    #: The job has ended, and `last_seq` is its last event.
+    ended: bool
+
+
+class Feed(msgspec.Struct, array_like=True, tag=22):
+    """New durable events of a watched job. Where the first seq is not the one after the last that the
+    front has seen, it missed some (its credit was used up) and reads them by `ReadEvents`."""
+
+    job_id: str
+    events: list[tuple[int, str, bytes]]
+    #: True where the last of them is the `done` of a job that has ended.
+    ended: bool
+
+
+class Handlers(msgspec.Struct, array_like=True, tag=23):
+    """All handlers that are known now; replaces what came before. `describing`: some still are."""
+
+    specs: list[HandlerSpec]
+    describing: bool
+
+
+class Drain(msgspec.Struct, array_like=True, tag=24):
+    """Shutdown has begun: new submits get 503 `shutting_down`; streams end by `deadline_s` from now."""
+
+    deadline_s: float
+
+
+class Exit(msgspec.Struct, array_like=True, tag=25):
+    """Finish what is being answered, close streams and end within 1 s."""
+
+
+ToCoordinator = (
+    Submit
+    | GetJob
+    | ListJobs
+    | Act
+    | Look
+    | SetQueue
+    | AwaitHandler
+    | ReadEvents
+    | Watch
+    | Unwatch
+    | FrontHello
+)
+ToFront = Reply | Page | Feed | Handlers | Drain | Exit
+
+to_coordinator_decoder = msgspec.msgpack.Decoder(ToCoordinator)
+to_front_decoder = msgspec.msgpack.Decoder(ToFront)
+encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,174 @@
+"""Pure: every error of runner, drawn as one tree; status and code are data on the class.
+
+RunnerError
+├── BadRequest              400  bad_request
+│   └── ValidationFailed    422  validation_error
+│       ├── Unsatisfiable   422  unsatisfiable
+│       └── HandlerBroken   422  handler_broken
+├── Unauthorized            401  unauthorized
+├── Forbidden               403  forbidden
+│   └── WrongOrigin         403  wrong_origin
+├── NotFound                404  not_found
+│   └── UnknownHandler      404  unknown_handler
+├── Conflict                409  conflict
+│   ├── AlreadyFinished     409  already_finished
+│   └── JobNotFinished      409  job_not_finished
+├── PayloadTooLarge         413  payload_too_large
+├── UnsupportedMediaType    415  unsupported_media_type
+├── WrongHost               421  wrong_host
+├── TooManyRequests         429  rate_limited
+│   └── QueueFull           429  queue_full
+├── Unavailable             503  unavailable
+│   ├── ShuttingDown        503  shutting_down
+│   └── StoreUnavailable    503  store_unavailable
+│       ├── StoreCorrupt    503  store_corrupt
+│       └── Fenced          503  fenced
+├── RefusedStart            (exit 2) a server that cannot or must not start
+├── NoServer                (exit 4) the client found no server
+└── JobEnded                a job's own end, raised by a client's `result()`
+    ├── JobFailed
+    └── JobWasCancelled
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class RunnerError(Exception):
+    """Root of the tree.
+
+    `status` is the HTTP status, `code` the stable word a program may test, `exit_code` what the
+    command line ends with. `detail` holds figures or pointers for machines, JSON values only.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+    exit_code: ClassVar[int] = 5
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+
+class BadRequest(RunnerError):
+    status, code, title = 400, "bad_request", "Bad request"
+
+
+class ValidationFailed(BadRequest):
+    """`detail["errors"]` is a list of `{pointer, message}`."""
+
+    status, code, title = 422, "validation_error", "The request is not valid"
+
+
+class Unsatisfiable(ValidationFailed):
+    code, title = "unsatisfiable", "No device could ever fit this job"
+
+
+class HandlerBroken(ValidationFailed):
+    code, title = "handler_broken", "The handler could not be imported"
+
+
+class Unauthorized(RunnerError):
+    status, code, title = 401, "unauthorized", "A token is needed"
+
+
+class Forbidden(RunnerError):
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class WrongOrigin(Forbidden):
+    code, title = "wrong_origin", "Origin not allowed"
+
+
+class NotFound(RunnerError):
+    status, code, title, exit_code = 404, "not_found", "Not found", 3
+
+
+class UnknownHandler(NotFound):
+    code, title = "unknown_handler", "Unknown handler"
+
+
+class Conflict(RunnerError):
+    status, code, title = 409, "conflict", "Conflict"
+
+
+class AlreadyFinished(Conflict):
+    code, title = "already_finished", "The job has already ended"
+
+
+class JobNotFinished(Conflict):
+    code, title = "job_not_finished", "The job has not ended"
+
+
+class PayloadTooLarge(RunnerError):
+    status, code, title = 413, "payload_too_large", "Payload too large"
+
+
+class UnsupportedMediaType(RunnerError):
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
+class WrongHost(RunnerError):
+    status, code, title = 421, "wrong_host", "Host not allowed"
+
+
+class TooManyRequests(RunnerError):
+    """`detail["retry_after_s"]` says how long to wait."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class QueueFull(TooManyRequests):
+    code, title = "queue_full", "Too many jobs are queued"
+
+
+class Unavailable(RunnerError):
+    status, code, title = 503, "unavailable", "Not available now"
+
+
+class ShuttingDown(Unavailable):
+    code, title = "shutting_down", "The server is shutting down"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "The store does not take writes now"
+
+
+class StoreCorrupt(StoreUnavailable):
+    code, title, exit_code = "store_corrupt", "The store's file is damaged", 2
+
+
+class Fenced(StoreUnavailable):
+    """A newer coordinator owns the store; this one must stop at once."""
+
+    code, title, exit_code = "fenced", "Another coordinator took over", 3
+
+
+class RefusedStart(RunnerError):
+    code, title, exit_code = "refused_start", "The server did not start", 2
+
+
+class NoServer(RunnerError):
+    code, title, exit_code = "no_server", "No server answers", 4
+
+
+class JobEnded(RunnerError):
+    """A job that did not succeed; `error` is the job's error as the API gives it."""
+
+    title, exit_code = "The job did not succeed", 1
+
+    def __init__(self, job_id: str, error: dict[str, Any]) -> None:
+        super().__init__(f"job {job_id}: {error.get('code')}: {error.get('message')}")
+        self.job_id = job_id
+        self.error = error
+
+
+class JobFailed(JobEnded):
+    code = "job_failed"
+
+
+class JobWasCancelled(JobEnded):
+    code, exit_code = "cancelled", 7

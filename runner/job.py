@@ -1,0 +1,160 @@
+"""Pure: a job, its attempts, and the words for its states."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from runner.retry import Backoff
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+QueuedReason = Literal[
+    "ready",
+    "scheduled",
+    "paused",
+    "waiting_for_memory",
+    "waiting_for_device",
+    "waiting_for_handler",
+    "concurrency_limit",
+    "retry_backoff",
+]
+RunningReason = Literal["loading", "running", "cancelling"]
+ErrorCode = Literal[
+    "handler_error",
+    "permanent_error",
+    "invalid_input",
+    "timeout",
+    "load_timeout",
+    "load_error",
+    "queue_timeout",
+    "stalled",
+    "device_out_of_memory",
+    "memory_exceeded",
+    "worker_crashed",
+    "poisoned",
+    "device_lost",
+    "result_too_large",
+    "result_not_serialisable",
+    "interrupted",
+    "cancelled",
+]
+
+ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class JobError(msgspec.Struct, array_like=True):
+    code: str
+    message: str
+    retryable: bool = False
+    #: JSON value for machines: pointers, signal names, a traceback.
+    detail: Any = None
+
+
+class FileRecord(msgspec.Struct, array_like=True):
+    """A file saved by an attempt; it lies at DATA/files/<job id>/<attempt>/<file id>."""
+
+    id: str
+    name: str
+    size: int
+    sha256: str
+    content_type: str
+    attempt: int
+
+
+class AttemptRecord(msgspec.Struct, array_like=True):
+    """One execution, as `/jobs/{id}/attempts` shows it."""
+
+    attempt: int
+    worker: str
+    devices: list[str]
+    started_at: float
+    ended_at: float | None = None
+    #: Seconds spent loading for this attempt; None where the executor was warm.
+    load_s: float | None = None
+    run_s: float | None = None
+    vram_peak_bytes: int | None = None
+    error: JobError | None = None
+
+
+class Submission(msgspec.Struct, array_like=True):
+    """What a client asked for, checked and with units resolved; None means "the handler's"."""
+
+    #: UUIDv7 text, made by the front.
+    id: str
+    handler: str
+    #: JSON text of the input.
+    input: bytes
+    queue: str | None = None
+    priority: int | None = None
+    timeout_s: float | None = None
+    queue_timeout_s: float | None = None
+    #: UTC epoch seconds.
+    run_at: float | None = None
+    delay_s: float | None = None
+    retries: int | None = None
+    backoff: Backoff | None = None
+    vram_bytes: int | None = None
+    tags: list[str] | None = None
+    #: JSON object text.
+    metadata: bytes | None = None
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """The part of a job that never changes after submit, options resolved against the handler's.
+
+    It is packed into one column; equal terms of many jobs are one object in memory.
+    """
+
+    timeout_s: float | None = None
+    queue_timeout_s: float | None = None
+    retries: int = 0
+    backoff: Backoff | None = None
+    vram_bytes: int | None = None
+    tags: tuple[str, ...] = ()
+    #: JSON object text.
+    metadata: bytes = b"{}"
+
+
+class Job(msgspec.Struct, array_like=True):
+    """A job as the coordinator holds it and the store keeps it. Times are UTC epoch seconds.
+
+    The input is kept apart (`Batch.inserts`, `Store.payload`): it may be large and is seldom read.
+    """
+
+    #: Order of acceptance, unique in a store, never reused; the key of the events.
+    n: int
+    id: str
+    handler: str
+    queue: str
+    priority: int
+    created_at: float
+    terms: Terms
+    input_bytes: int
+    state: State = "queued"
+    #: Only what the store must remember: "scheduled" or "retry_backoff" of a queued job, the
+    #: error's code of an ended one. The rest is told from memory.
+    reason: str | None = None
+    ready_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    #: Starts so far.
+    attempt: int = 0
+    #: Failures counted against `retries`.
+    failures: int = 0
+    #: Attempts whose executor died under them.
+    deaths: int = 0
+    #: Last message number of the current attempt that was applied (see wire.Ended.seq).
+    heard: int = 0
+    #: Sequence number of the job's last event.
+    last_seq: int = 0
+    #: Sequence number of the first event that retention has left.
+    first_seq: int = 1
+    #: JSON text of the last progress, `{done, total, fraction, message, details}`.
+    progress: bytes | None = None
+    error: JobError | None = None
+    output_bytes: int | None = None
+    attempts: list[AttemptRecord] = msgspec.field(default_factory=list)
+    files: list[FileRecord] = msgspec.field(default_factory=list)
+    #: Why a cancel was asked for; set while the job is being cancelled and after.
+    cancel_reason: str | None = None

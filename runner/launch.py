@@ -1,0 +1,168 @@
+"""Effect: starts the project's own processes and tells each what it is by an inherited descriptor.
+
+Every child gets a *lifeline*: one end of a socket pair whose first bytes are a length-prefixed msgpack
+document (the config struct of its role), after which nothing is written. End of file on it means that
+the parent is gone: the child ends. Nothing secret ever stands on a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Literal, TypeVar
+
+import msgspec
+
+from runner.wire import LENGTH
+
+Role = Literal["front", "worker", "probe", "writer"]
+
+
+class WorkerConfig(msgspec.Struct, array_like=True):
+    endpoint: str
+    token: str
+    node: str
+    #: Unique per incarnation: "<device>-<hex>".
+    name: str
+    epoch: int
+    device: str
+    device_kind: Literal["nvidia", "cpu", "sim"]
+    #: flock held from start to end: no two workers of one data folder drive a device.
+    lock_path: str
+    spool_dir: str
+    files_dir: str
+    tmp_dir: str
+    #: The whole environment of executors, before the device mask of `Load.env` is laid over it.
+    executor_env: dict[str, str]
+    output_max_bytes: int
+    log_max_bytes: int
+    events_max: int
+    log_format: str = "human"
+    log_level: str = "info"
+
+
+class ProbeConfig(msgspec.Struct, array_like=True):
+    endpoint: str
+    token: str
+    node: str
+    name: str
+    epoch: int
+    #: As given to `--gpus`.
+    gpus: str
+    interval_s: float = 1.0
+    max_executors: int | None = None
+    log_format: str = "human"
+    log_level: str = "info"
+
+
+class WriterConfig(msgspec.Struct, array_like=True):
+    url: str
+    #: Descriptor of the stream on which batches come and answers go.
+    fd: int
+
+
+class FrontConfig(msgspec.Struct, array_like=True):
+    #: Descriptors of the listening socket and of the stream to the coordinator.
+    listen_fd: int
+    control_fd: int
+    host: str
+    port: int
+    allow_hosts: list[str]
+    allow_origins: list[str]
+    #: SHA-256 of the token; empty: none is needed.
+    token_sha256: bytes
+    body_max_bytes: int
+    bulk_max_bytes: int
+    depth_max: int
+    version: str
+    receipt_timeout_s: float = 10.0
+    stream_stall_s: float = 30.0
+    ping_s: float = 15.0
+    log_format: str = "human"
+    log_level: str = "info"
+
+
+Config = TypeVar("Config", WorkerConfig, ProbeConfig, WriterConfig, FrontConfig)
+
+
+class Child:
+    """A started process: its pid, a pidfd that becomes readable when it ends, and its lifeline."""
+
+    def __init__(self, role: Role, process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
+        self.role = role
+        self.process = process
+        self.pid = process.pid
+        self.pidfd = os.pidfd_open(process.pid)
+        self.lifeline = lifeline
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal if the process still lives."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def reap(self) -> int | None:
+        """Exit status (negative: a signal) if it has ended, else None."""
+        return self.process.poll()
+
+    def close(self) -> None:
+        """Let go of the descriptors; cutting the lifeline tells a living child to end."""
+        self.lifeline.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def start(
+    role: Role, config: msgspec.Struct, *, pass_fds: tuple[int, ...] = (), env: dict[str, str] | None = None
+) -> Child:
+    """Start `python -P -m runner ROLE` in a session of its own with this config on its lifeline.
+
+    Must be called from the main thread: a child's parent-death signal follows the thread.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "runner", role, "--lifeline", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), *pass_fds),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            env=env,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    document = msgspec.msgpack.encode(config)
+    ours.sendall(LENGTH.pack(len(document)) + document)
+    return Child(role, process, ours)
+
+
+def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
+    """The child's side: its config, and the lifeline to watch for end of file."""
+    lifeline = socket.socket(fileno=fd)
+    os.set_inheritable(fd, False)
+    (length,) = LENGTH.unpack(_exactly(lifeline, LENGTH.size))
+    return msgspec.msgpack.decode(_exactly(lifeline, length), type=kind), lifeline
+
+
+def ignore_terminal_signals() -> None:
+    """Ctrl-C and a service manager's TERM reach the whole group; only the coordinator heeds them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _exactly(stream: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = stream.recv(size - len(data))
+        if not chunk:
+            raise EOFError("the parent ended before it had told this process what it is")
+        data += chunk
+    return data
+

@@ -1,0 +1,64 @@
+"""Pure: what is known of a handler without its code: where it is found, its options, its schemas."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from runner.retry import Backoff
+
+
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """Where a process that runs user code finds a handler."""
+
+    #: "file": `target` is an absolute path of a .py file; "module": a module's dotted name.
+    kind: Literal["file", "module"]
+    target: str
+    #: The attribute path of the decorated object inside the module.
+    attr: str
+    #: Folders that are put first on sys.path of describe and executor, in this order.
+    path: tuple[str, ...] = ()
+
+
+class Options(msgspec.Struct, frozen=True, array_like=True):
+    """A handler's options after parsing: seconds and bytes as numbers. None means "not set"."""
+
+    queue: str = "default"
+    #: 0 needs no GPU, 1 one GPU. The describe step resolves the decorator's None.
+    gpus: int = 0
+    #: Peak device memory of one executor, weights included. None: learn it.
+    vram_bytes: int | None = None
+    #: Host memory of one executor: a cap everywhere, on the cpu device its grant.
+    ram_bytes: int | None = None
+    timeout_s: float | None = 600.0
+    load_timeout_s: float | None = 600.0
+    queue_timeout_s: float | None = None
+    stall_timeout_s: float | None = None
+    grace_s: float = 0.5
+    retries: int = 0
+    backoff: Backoff = Backoff()
+    priority: int = 50
+    #: How long an idle executor stays loaded; 0 unloads at once, -1 never.
+    keep_alive_s: float = 300.0
+    #: Attempts running at once, everywhere. None: no limit.
+    concurrency: int | None = None
+    #: Attempts after which an executor is replaced. None: never.
+    max_jobs: int | None = None
+
+
+class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A described handler, or a broken one (`state` says which)."""
+
+    name: str
+    version: str
+    state: Literal["ok", "describing", "broken"]
+    source: Source
+    options: Options = Options()
+    kind: Literal["function", "coroutine", "generator", "async_generator"] = "function"
+    description: str = ""
+    #: JSON Schema documents as JSON text; `true` where anything goes.
+    input_schema: bytes = b"true"
+    output_schema: bytes = b"true"
+    #: A traceback where state is "broken".
+    error: str = ""

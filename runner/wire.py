@@ -1,0 +1,380 @@
+"""Pure: every message between coordinator and worker, and between worker and executor.
+
+A frame is the msgpack list of *encoded* messages (bytes each), so that a worker passes an
+executor's messages on without decoding their bodies. Over a byte stream a frame is preceded by its
+length as an unsigned 32-bit big-endian integer; over ZeroMQ it is one message part.
+
+Upward messages that must not be lost travel in a `numbered` frame: the worker keeps them until the
+coordinator answers `Ack(seq)` after the commit that holds them, and sends them again (or leaves them
+in the spool) when the link or the coordinator died. The receiver drops what it has applied already, by
+(job_id, attempt, seq).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from runner.errors import RunnerError
+from runner.job import FileRecord
+from runner.spec import HandlerSpec, Source
+
+#: Raised by one when a message changes its meaning; told in `Hello`.
+PROTOCOL = 1
+#: No frame may be larger; above the largest body that is accepted plus overhead.
+MAX_FRAME_BYTES = 80 * 1024 * 1024
+LENGTH = struct.Struct(">I")
+
+
+class WireError(RunnerError):
+    code, title = "wire_error", "A peer sent a frame that is not ours"
+
+
+class Attempt(msgspec.Struct, array_like=True):
+    """One execution that is to be done."""
+
+    job_id: str
+    attempt: int
+    handler: str
+    #: JSON text.
+    input: bytes
+    timeout_s: float | None = None
+    stall_timeout_s: float | None = None
+    grace_s: float = 0.5
+
+
+# Coordinator to worker.
+
+
+class Load(msgspec.Struct, array_like=True, tag=1):
+    """Start an executor. Its first attempts may follow in the same frame, as `Run`."""
+
+    executor: int
+    handler: HandlerSpec
+    #: Devices it is pinned to: ids ("gpu0") and the environment that makes them the only ones visible.
+    devices: list[str]
+    env: dict[str, str]
+    #: ctx.device: "cuda:0" or "cpu".
+    device: str
+    #: Promised device memory (0: none promised) and the cap on host memory (None: no cap).
+    grant_bytes: int = 0
+    ram_cap_bytes: int | None = None
+    load_timeout_s: float | None = None
+
+
+class Run(msgspec.Struct, array_like=True, tag=2):
+    """Run these one after the other; all but the first are staged (not started) until their turn."""
+
+    executor: int
+    attempts: list[Attempt]
+
+
+class Cancel(msgspec.Struct, array_like=True, tag=3):
+    """End one attempt by the kill ladder. `code` is what the attempt ends with."""
+
+    job_id: str
+    attempt: int
+    code: str
+    message: str
+    grace_s: float = 0.5
+
+
+class Recall(msgspec.Struct, array_like=True, tag=4):
+    """Give back what is staged at this executor and has not started; answered by `Recalled`."""
+
+    executor: int
+
+
+class Unload(msgspec.Struct, array_like=True, tag=5):
+    """End an idle executor: its `unload`, then exit; killed if that takes over 5 s."""
+
+    executor: int
+
+
+class Kill(msgspec.Struct, array_like=True, tag=6):
+    """SIGKILL an executor now; its running attempt ends with `code`."""
+
+    executor: int
+    code: str
+    message: str
+
+
+class Ack(msgspec.Struct, array_like=True, tag=7):
+    """Everything up to `seq` is durable."""
+
+    seq: int
+
+
+class Answer(msgspec.Struct, array_like=True, tag=8):
+    """Answer to a `Call`; passed on to the executor. `error` is (code, message)."""
+
+    call: int
+    executor: int
+    result: Any = None
+    error: tuple[str, str] | None = None
+
+
+class Stop(msgspec.Struct, array_like=True, tag=9):
+    """End the worker: running attempts end by the ladder as `interrupted`, then it exits 0."""
+
+
+# Worker to coordinator.
+
+
+class Hello(msgspec.Struct, array_like=True, tag=20):
+    """First message on a link, and again after every reconnect."""
+
+    protocol: int
+    token: str
+    node: str
+    role: str  # "worker" or "probe"
+    name: str
+    pid: int
+    epoch: int
+    #: Attempts under way (for adoption after a reconnect).
+    running: list[tuple[str, int]] = msgspec.field(default_factory=list)
+
+
+class Loaded(msgspec.Struct, array_like=True, tag=21):
+    executor: int
+    load_s: float
+    resident_bytes: int | None = None
+
+
+class Started(msgspec.Struct, array_like=True, tag=22):
+    """The attempt runs; sent when it is known to take longer than a staged one may (20 ms),
+    or at once where nothing is staged."""
+
+    job_id: str
+    attempt: int
+    at: float
+
+
+class Note(msgspec.Struct, array_like=True, tag=23):
+    """Events of a running attempt: (type, at, data) with `data` the JSON text of the event's own
+    fields as one object (`{"done":3,"total":10,...}`). `seq` numbers the messages of one attempt
+    from 1, Notes and the Ended together."""
+
+    job_id: str
+    attempt: int
+    seq: int
+    events: list[tuple[str, float, bytes]]
+
+
+class Ended(msgspec.Struct, array_like=True, tag=24):
+    """The one end of an attempt, whoever tells it: executor or, if that died, its worker."""
+
+    job_id: str
+    attempt: int
+    seq: int
+    #: None for success, else one of job.ErrorCode.
+    code: str | None
+    message: str = ""
+    detail: Any = None
+    #: For failures: may it be tried again at all?
+    retryable: bool = True
+    #: From `raise Retry(...)`: earliest start of the next attempt, UTC epoch seconds.
+    retry_at: float | None = None
+    #: JSON text of the output on success.
+    output: bytes | None = None
+    files: list[FileRecord] = msgspec.field(default_factory=list)
+    started_at: float | None = None
+    run_s: float | None = None
+    load_s: float | None = None
+    peak_bytes: int | None = None
+    #: True where the executor died under it.
+    died: bool = False
+
+
+class Recalled(msgspec.Struct, array_like=True, tag=25):
+    """These were given back: they did not start and will not."""
+
+    executor: int
+    attempts: list[tuple[str, int]]
+
+
+class Gone(msgspec.Struct, array_like=True, tag=26):
+    """The executor's process tree has ended and was reaped; `Ended` of the attempt that was
+    executing came before. `not_started` did not start and will not."""
+
+    executor: int
+    code: str
+    message: str
+    not_started: list[tuple[str, int]] = msgspec.field(default_factory=list)
+
+
+class Usage(msgspec.Struct, array_like=True, tag=27):
+    """Bytes each executor uses now: PSS on cpu, what `testing.allocate` said on sim."""
+
+    executors: list[tuple[int, int]]
+
+
+class Readings(msgspec.Struct, array_like=True, tag=28):
+    """The probe's figures: (device id, total, used, free) in bytes, and per executor pid."""
+
+    devices: list[tuple[str, int, int, int]]
+    pids: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    #: Device id -> what is wrong with it.
+    faults: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Devices(msgspec.Struct, array_like=True, tag=29):
+    """What the probe found at start: one dict per device (fields of gpu.device.Device), or an error."""
+
+    devices: list[dict[str, Any]]
+    notes: list[str] = msgspec.field(default_factory=list)
+    error: str | None = None
+
+
+class Call(msgspec.Struct, array_like=True, tag=30):
+    """A handler asks its coordinator for something (`op` "file": where a file id lies)."""
+
+    call: int
+    executor: int
+    job_id: str
+    attempt: int
+    op: str
+    argument: Any = None
+
+
+class Numbered(msgspec.Struct, array_like=True, tag=31):
+    """Heads an upward frame whose following messages are numbered `first`, `first` + 1, ..."""
+
+    first: int
+
+
+# Worker to executor (`Run`, `Recall`, `Unload`, `Answer` go down unchanged).
+
+
+class Configure(msgspec.Struct, array_like=True, tag=40):
+    """First message to a fresh executor."""
+
+    executor: int
+    source: Source
+    name: str
+    kind: str
+    devices: list[str]
+    device: str
+    grant_bytes: int
+    files_dir: str
+    tmp_dir: str
+    output_max_bytes: int
+    log_max_bytes: int
+    events_max: int
+
+
+class Flag(msgspec.Struct, array_like=True, tag=41):
+    """First rung of the ladder: ctx.cancelled, on_cancel, cancellation of a coroutine."""
+
+    job_id: str
+    attempt: int
+    reason: str
+
+
+class Raise(msgspec.Struct, array_like=True, tag=42):
+    """Second rung: raise JobCancelled in the main thread; afterwards the executor ends."""
+
+    job_id: str
+    attempt: int
+
+
+# Executor to worker (`Note`, `Ended`, `Loaded`, `Recalled`, `Call` go up unchanged).
+
+
+class LoadFailed(msgspec.Struct, array_like=True, tag=50):
+    """`code` is load_error, device_out_of_memory or invalid_handler; the executor then exits."""
+
+    executor: int
+    code: str
+    message: str
+    detail: Any = None
+
+
+class Allocated(msgspec.Struct, array_like=True, tag=51):
+    """`runner.testing.allocate`: simulated device bytes that the executor holds now."""
+
+    executor: int
+    nbytes: int
+
+
+class Marked(msgspec.Struct, array_like=True, tag=52):
+    """Precedes the `Ended` of an attempt that left bytes in its output pipes: the worker holds that
+    Ended back until it has read `marker` from the pipes named, 50 ms at most."""
+
+    job_id: str
+    attempt: int
+    marker: bytes
+    stdout: bool
+    stderr: bool
+
+
+Down = Load | Run | Cancel | Recall | Unload | Kill | Ack | Answer | Stop
+Up = (
+    Hello | Loaded | Started | Note | Ended | Recalled | Gone | Usage | Readings | Devices | Call | Numbered
+)
+ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Answer
+FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
+
+_encoder = msgspec.msgpack.Encoder()
+_frame_decoder = msgspec.msgpack.Decoder(list[bytes])
+down_decoder = msgspec.msgpack.Decoder(Down)
+up_decoder = msgspec.msgpack.Decoder(Up)
+to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
+from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
+encode = _encoder.encode
+
+
+def pack(messages: list[bytes]) -> bytes:
+    """A frame of encoded messages."""
+    return _encoder.encode(messages)
+
+
+def unpack(frame: bytes | memoryview) -> list[bytes]:
+    """The encoded messages of a frame.
+
+    Raises:
+        WireError: not a frame.
+    """
+    try:
+        return _frame_decoder.decode(frame)
+    except msgspec.DecodeError as error:
+        raise WireError(f"a frame of {len(frame)} bytes does not decode: {error}") from error
+
+
+def prefixed(frame: bytes) -> bytes:
+    """The frame as it goes over a byte stream."""
+    return LENGTH.pack(len(frame)) + frame
+
+
+class FrameBuffer:
+    """Cuts a byte stream into frames."""
+
+    __slots__ = ("_data", "_max")
+
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._data = bytearray()
+        self._max = max_bytes
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """All frames that are complete now.
+
+        Raises:
+            WireError: a length over the bound; the stream can't be used any more.
+        """
+        data = self._data
+        data += chunk
+        frames: list[bytes] = []
+        at = 0
+        while len(data) - at >= 4:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > self._max:
+                raise WireError(f"a frame announces {length} bytes, the bound is {self._max}")
+            if len(data) - at - 4 < length:
+                break
+            frames.append(bytes(data[at + 4 : at + 4 + length]))
+            at += 4 + length
+        if at:
+            del data[:at]
+        return frames
