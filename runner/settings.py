@@ -1,0 +1,288 @@
+"""Effect: reads the server's settings: flag > `RUNNER_*` > config file > default, and refuses what cannot be meant.
+
+Nested ones are reached by `__` in the environment (`RUNNER_LIMITS__BODY_BYTES=32MiB`) and by tables in the
+file: the one named by `--config`, else `runner.toml`, else `[tool.runner]` of `pyproject.toml`, both of the
+current folder. Paths in a file count from its folder. In a file `handlers` is the list of sources, or, as
+`[handlers.NAME]` tables, what the operator overrides of a handler's options; `sources` is the list then.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+from runner.errors import RefusedStart
+from runner.units import nbytes, seconds
+
+MIB = 1 << 20
+
+#: Names of flags that users will also try as keys -> fields.
+_SHORT = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins", "sources": "handlers"}
+
+
+def _listed(value: object) -> object:
+    """A list may come as `a,b` where only text can be written."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _absolute(value: object) -> object:
+    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
+
+
+Bytes = Annotated[int, BeforeValidator(nbytes), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Table):
+    """`[limits]`: what one request, one attempt and the whole store may take."""
+
+    body_bytes: Bytes = 16 * MIB
+    bulk_bytes: Bytes = 64 * MIB
+    #: Nesting of a request's JSON.
+    depth: int = Field(64, gt=0)
+    output_bytes: Bytes = 16 * MIB
+    #: Text of `log` events, per attempt.
+    log_bytes: Bytes = MIB
+    #: Events of one attempt.
+    events: int = Field(100_000, gt=0)
+    #: Events kept of one job.
+    events_kept: int = Field(100_000, gt=0)
+    #: Jobs that may wait at once.
+    queued: int = Field(2_000_000, gt=0)
+
+
+class ExecutorSettings(_Table):
+    """`[executors]`: the environment that handler code sees, besides the server's own without `RUNNER_*`."""
+
+    #: Names that are taken out; a trailing `*` stands for any ending.
+    env_deny: Names = []
+    #: Names that are put in.
+    env: dict[str, str] = {}
+
+
+class DeviceSettings(_Table):
+    """`[devices]`: what holds for every device."""
+
+    #: Executors that run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
+    max_executors: int | None = Field(None, gt=0)
+
+
+class Settings(BaseSettings):
+    """All that `runner serve` can be told. Use `load`, which also reads the config file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RUNNER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    gpus: str = "all"
+    #: `module[:name]`, a .py file or a folder.
+    handlers: Names = []
+    #: Handler name -> option -> value, laid over what the handler itself says.
+    overrides: dict[str, dict[str, Any]] = {}
+    #: Also take the handlers that installed packages offer (group `runner.handlers`).
+    entry_points: bool = True
+    host: str = "127.0.0.1"
+    #: 0: a free one.
+    port: int = Field(8484, ge=0, le=65535)
+    fronts: int = Field(1, ge=1, le=64)
+    #: `sqlite:///PATH` or `memory:`. None: `runner.db` in the data folder.
+    store: str | None = Field(None, pattern=r"^(sqlite:///.+|memory:)$")
+    data_dir: AbsolutePath = Field(Path("~/.local/share/runner"), validate_default=True)
+    #: The file that was read, if any.
+    config: AbsolutePath | None = None
+    #: How long running jobs may go on after the first TERM or Ctrl-C.
+    grace_s: Seconds = 30.0
+    allow_hosts: Names = []
+    allow_origins: Names = []
+    token_file: AbsolutePath | None = None
+    token: SecretStr | None = None
+    log_format: Literal["auto", "json", "human"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    limits: Limits = Limits()
+    executors: ExecutorSettings = ExecutorSettings()
+    devices: DeviceSettings = DeviceSettings()
+
+    @property
+    def store_url(self) -> str:
+        """Where the jobs are kept, with the default filled in."""
+        return self.store or f"sqlite:///{self.data_dir / 'runner.db'}"
+
+    @property
+    def exposure(self) -> str:
+        """Who can reach the server, in words."""
+        where = "this machine only" if is_loopback(self.host) else "every machine that reaches " + self.host
+        return f"{where}, {'token needed' if self.token else 'no token'}"
+
+
+def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
+    """The settings in force: `flags` (fields that were given, None means not given) over the rest.
+
+    Raises RefusedStart with one sentence that names the setting and where it came from, also for a
+    server that would be open to other machines without a token, and on a platform that is not supported.
+    """
+    require_platform(sys.platform, platform.machine())
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    environment = _environment()
+    chosen = given.get("config") or environment.get("config")
+    file, table = _read_file(Path(chosen) if chosen else None, folder or Path.cwd())
+    layers = {"the command line": given, "the environment": environment, str(file): table}
+    merged: dict[str, Any] = {}
+    for layer in reversed(layers.values()):
+        merged = _over(layer, merged)
+    # The nearer of the two ways to name a token wins; within one layer the token itself.
+    owner = next((layer for layer in layers.values() if layer.get("token") or layer.get("token_file")), {})
+    for name in ("token", "token_file"):
+        merged[name] = owner.get(name)
+    if not merged["token"] and merged["token_file"]:
+        merged["token"] = _token(Path(merged["token_file"]).expanduser())
+    merged["config"] = file
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise RefusedStart(_sentence(error, layers)) from None
+    refuse_open_bind(settings)
+    return settings
+
+
+def require_platform(system: str, machine: str) -> None:
+    """Raise RefusedStart unless this is a system that can pin and kill processes as we need it."""
+    if system == "darwin" or (system == "linux" and machine in ("x86_64", "aarch64", "arm64")):
+        return
+    hint = "; on Windows, use WSL2" if system.startswith(("win", "cygwin")) else ""
+    raise RefusedStart(f"runner serves on Linux (x86-64, arm64) and macOS, not on {system} {machine}{hint}.")
+
+
+def refuse_open_bind(settings: Settings) -> None:
+    """Raise RefusedStart for an address beyond loopback without a token."""
+    if not is_loopback(settings.host) and settings.token is None:
+        raise RefusedStart(
+            f"--host {settings.host} is open to other machines: set a token by --token-file FILE or RUNNER_TOKEN, "
+            "or stay on 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach a server bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _environment() -> dict[str, Any]:
+    values = dict(EnvSettingsSource(Settings)())
+    for short, field in _SHORT.items():
+        text = os.environ.get(f"RUNNER_{short.upper()}")
+        if text:
+            values.setdefault(field, text)
+    # Names of variables keep their case; the source above folds it.
+    marker = "RUNNER_EXECUTORS__ENV__"
+    passed = {name.removeprefix(marker): text for name, text in os.environ.items() if name.startswith(marker)}
+    if passed:
+        values["executors"] = {**values.get("executors", {}), "env": passed}
+    return values
+
+
+def _read_file(named: Path | None, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    if named is not None:
+        path = named.expanduser().absolute()
+        return path, _table(path, required=True)
+    for path in (folder / "runner.toml", folder / "pyproject.toml"):
+        if path.is_file():
+            table = _table(path, required=False)
+            if table or path.name == "runner.toml":
+                return path, table
+    return None, {}
+
+
+def _table(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RefusedStart(f"cannot read the config file {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RefusedStart(f"{path} is not valid TOML: {error}.") from None
+    if path.name == "pyproject.toml":
+        table = document.get("tool", {}).get("runner")
+        if table is None and required:
+            raise RefusedStart(f"{path} has no [tool.runner] table.")
+        document = table or {}
+    if isinstance(document.get("handlers"), dict):
+        document["overrides"] = document.pop("handlers")
+    for short, field in _SHORT.items():
+        if short in document:
+            document.setdefault(field, document.pop(short))
+    return _from_folder(document, path.parent)
+
+
+def _from_folder(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    for name in ("data_dir", "token_file"):
+        if isinstance(table.get(name), str):
+            table[name] = str(folder / Path(table[name]).expanduser())
+    sources = table.get("handlers")
+    if isinstance(sources, list):
+        table["handlers"] = [
+            str(folder / Path(source).expanduser())
+            if isinstance(source, str) and ("/" in source or source.endswith(".py"))
+            else source
+            for source in sources
+        ]
+    return table
+
+
+def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        merged[key] = _over(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text("ascii").strip()
+    except OSError as error:
+        raise RefusedStart(f"cannot read the token file {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RefusedStart(f"the token file {path} holds more than plain ASCII text.") from None
+    if not token or not token.isprintable() or " " in token:
+        raise RefusedStart(f"the token file {path} must hold one token: one line without spaces.")
+    return token
+
+
+def _sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = [str(part) for part in first["loc"]]
+    origin = next((name for name, layer in layers.items() if _has(layer, where)), "the settings")
+    name = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        return f"{name}: no such setting (in {origin})."
+    return f"{name}: {first['msg'].removeprefix('Value error, ')} (in {origin})."
+
+
+def _has(layer: Any, where: list[str]) -> bool:
+    if not where or not isinstance(layer, Mapping):
+        return True
+    return where[0] in layer and _has(layer[where[0]], where[1:])
