@@ -1,0 +1,90 @@
+"""Effect: starts and stops the server under test, and asks what it costs while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 15.0
+
+
+class Server:
+    """One `runner serve` on a data folder, from its start until `stop`."""
+
+    def __init__(self, data_dir: Path, *, executors: int = 2) -> None:
+        self.data_dir = data_dir
+        read_fd, write_fd = os.pipe()
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
+        env |= {
+            "PYTHONPATH": str(ROOT),
+            "JOB_RUNNER_READY_FD": str(write_fd),
+            "RUNNER_DEVICES__MAX_EXECUTORS": str(executors),
+            "RUNNER_LOG_LEVEL": "warning",
+        }
+        command = [sys.executable, "-P", "-m", "runner", "serve", "--port", "0", "--gpus", "none"]
+        command += ["--data-dir", str(data_dir), "--no-entry-points", "--grace", "1s"]
+        command += ["--handlers", str(ROOT / "benchmarks" / "handlers.py")]
+        self.log_path = data_dir.parent / f"{data_dir.name}.log"
+        try:
+            with self.log_path.open("ab") as log:
+                self.process = subprocess.Popen(
+                    command, env=env, cwd=ROOT, pass_fds=(write_fd,), stdout=log, stderr=log
+                )
+        finally:
+            os.close(write_fd)
+        self.port = self._await_ready(read_fd)
+
+    def stop(self) -> None:
+        """Ask the server to end and wait for it; kill it where that takes too long."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def pss_bytes(self) -> int:
+        """Proportional set size of the server and everything under it."""
+        root = psutil.Process(self.process.pid)
+        return sum(pss_bytes(process.pid) for process in [root, *root.children(recursive=True)])
+
+    def disk_bytes(self) -> int:
+        """Bytes of the data folder's files, write-ahead log included."""
+        return sum(path.stat().st_blocks * 512 for path in self.data_dir.rglob("*") if path.is_file())
+
+    def _await_ready(self, fd: int) -> int:
+        text = b""
+        deadline = time.monotonic() + READY_WITHIN_S
+        with open(fd, "rb", buffering=0) as pipe:
+            while not text.endswith(b"\n"):
+                readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+                chunk = pipe.read(4096) if readable else b""
+                if not chunk:
+                    self.process.kill()
+                    self.process.wait()
+                    raise RuntimeError(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
+                text += chunk
+        port: int | None = urlsplit(json.loads(text)["url"]).port
+        if port is None:
+            raise RuntimeError(f"no port in {text!r}")
+        return port
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of one process."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
