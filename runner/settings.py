@@ -1,4 +1,4 @@
-"""Effect: reads the server's settings: flag > `RUNNER_*` > config file > default, and refuses what cannot be meant.
+"""Effect: reads the server's settings, flag > `RUNNER_*` > config file > default, and refuses bad ones.
 
 Nested ones are reached by `__` in the environment (`RUNNER_LIMITS__BODY_BYTES=32MiB`) and by tables in the
 file: the one named by `--config`, else `runner.toml`, else `[tool.runner]` of `pyproject.toml`, both of the
@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from runner.errors import RefusedStart
 from runner.units import nbytes, seconds
@@ -26,7 +32,12 @@ from runner.units import nbytes, seconds
 MIB = 1 << 20
 
 #: Names of flags that users will also try as keys -> fields.
-_SHORT = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins", "sources": "handlers"}
+_SHORT = {
+    "grace": "grace_s",
+    "allow_host": "allow_hosts",
+    "allow_origin": "allow_origins",
+    "sources": "handlers",
+}
 
 
 def _listed(value: object) -> object:
@@ -54,16 +65,16 @@ class Limits(_Table):
     body_bytes: Bytes = 16 * MIB
     bulk_bytes: Bytes = 64 * MIB
     #: Nesting of a request's JSON.
-    depth: int = Field(64, gt=0)
+    depth: int = Field(default=64, gt=0)
     output_bytes: Bytes = 16 * MIB
     #: Text of `log` events, per attempt.
     log_bytes: Bytes = MIB
     #: Events of one attempt.
-    events: int = Field(100_000, gt=0)
+    events: int = Field(default=100_000, gt=0)
     #: Events kept of one job.
-    events_kept: int = Field(100_000, gt=0)
+    events_kept: int = Field(default=100_000, gt=0)
     #: Jobs that may wait at once.
-    queued: int = Field(2_000_000, gt=0)
+    queued: int = Field(default=2_000_000, gt=0)
 
 
 class ExecutorSettings(_Table):
@@ -79,11 +90,11 @@ class DeviceSettings(_Table):
     """`[devices]`: what holds for every device."""
 
     #: Executors that run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
-    max_executors: int | None = Field(None, gt=0)
+    max_executors: int | None = Field(default=None, gt=0)
 
 
 class Settings(BaseSettings):
-    """All that `runner serve` can be told. Use `load`, which also reads the config file."""
+    """All that `runner serve` can be told. Only `load` reads the environment and the config file."""
 
     model_config = SettingsConfigDict(
         env_prefix="RUNNER_",
@@ -103,11 +114,11 @@ class Settings(BaseSettings):
     entry_points: bool = True
     host: str = "127.0.0.1"
     #: 0: a free one.
-    port: int = Field(8484, ge=0, le=65535)
-    fronts: int = Field(1, ge=1, le=64)
+    port: int = Field(default=8484, ge=0, le=65535)
+    fronts: int = Field(default=1, ge=1, le=64)
     #: `sqlite:///PATH` or `memory:`. None: `runner.db` in the data folder.
-    store: str | None = Field(None, pattern=r"^(sqlite:///.+|memory:)$")
-    data_dir: AbsolutePath = Field(Path("~/.local/share/runner"), validate_default=True)
+    store: str | None = Field(default=None, pattern=r"^(sqlite:///.+|memory:)$")
+    data_dir: AbsolutePath = Field(default=Path("~/.local/share/runner"), validate_default=True)
     #: The file that was read, if any.
     config: AbsolutePath | None = None
     #: How long running jobs may go on after the first TERM or Ctrl-C.
@@ -121,6 +132,18 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     executors: ExecutorSettings = ExecutorSettings()
     devices: DeviceSettings = DeviceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the constructor is given, and nothing else: `load` has put the layers together."""
+        return (init_settings,)
 
     @property
     def store_url(self) -> str:
@@ -176,8 +199,8 @@ def refuse_open_bind(settings: Settings) -> None:
     """Raise RefusedStart for an address beyond loopback without a token."""
     if not is_loopback(settings.host) and settings.token is None:
         raise RefusedStart(
-            f"--host {settings.host} is open to other machines: set a token by --token-file FILE or RUNNER_TOKEN, "
-            "or stay on 127.0.0.1."
+            f"--host {settings.host} is open to other machines: set a token by --token-file FILE "
+            "or RUNNER_TOKEN, or stay on 127.0.0.1."
         )
 
 
