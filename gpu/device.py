@@ -1,0 +1,160 @@
+"""Pure: what a device is, and what `--gpus` asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast
+
+Kind = Literal["nvidia", "cpu", "sim"]
+
+MIB = 1024 * 1024
+#: Executors that run at once on a GPU or simulated device where nobody said otherwise.
+GPU_EXECUTORS = 8
+#: One request can't ask for more simulated devices; a slip of the finger must not fill the machine with workers.
+SIM_DEVICES_MAX = 64
+
+ACCEPTED = "accepted are: all, none, 0 or 0,1, GPU-<uuid>, MIG-<uuid>, sim:24GiB, sim:2x24GiB"
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
+_UNITS = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
+_UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place with memory where executors run."""
+
+    #: "gpu0", "sim0" or "cpu": short, unique in this process, not stable across machines.
+    id: str
+    #: Stable name: what CUDA_VISIBLE_DEVICES takes, and what locks are named by.
+    uuid: str
+    kind: Kind
+    name: str
+    total_bytes: int
+    #: Never promised to anybody: contexts, other programs and rounding live there.
+    headroom_bytes: int
+    #: Executors that run (or load) at once.
+    max_executors: int
+
+    @property
+    def cap_bytes(self) -> int:
+        """What may be promised in all."""
+        return self.total_bytes - self.headroom_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain fields, to travel in a message."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Device:
+        """The device that `to_dict` was called on; fields that it does not know are passed over."""
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """What `--gpus` asks for; made by `parse_gpus`."""
+
+    kind: Literal["all", "none", "named", "sim"]
+    #: For "named": places inside the inherited mask (int) and uuids or their beginnings (str), as written.
+    names: tuple[int | str, ...] = ()
+    #: For "sim": total bytes of each simulated device.
+    sims: tuple[int, ...] = ()
+
+
+def nvidia(place: int, uuid: str, name: str, total_bytes: int, max_executors: int | None = None) -> Device:
+    """A GPU (or MIG instance) at its place inside the visible ones. `total_bytes` leaves out what the driver keeps."""
+    return Device(
+        id=f"gpu{place}",
+        uuid=uuid,
+        kind="nvidia",
+        name=name,
+        total_bytes=total_bytes,
+        headroom_bytes=min(_headroom(total_bytes), total_bytes),
+        max_executors=max_executors or GPU_EXECUTORS,
+    )
+
+
+def sim(place: int, total_bytes: int, max_executors: int | None = None) -> Device:
+    """A simulated GPU: it has no headroom, so that figures in tests are round."""
+    return Device(
+        id=f"sim{place}",
+        uuid=f"SIM-{place}",
+        kind="sim",
+        name="Simulated GPU",
+        total_bytes=total_bytes,
+        headroom_bytes=0,
+        max_executors=max_executors or GPU_EXECUTORS,
+    )
+
+
+def cpu(machine: str, name: str, total_bytes: int, cores: int, max_executors: int | None = None) -> Device:
+    """The machine itself; its memory is RAM. On a tiny one the headroom is at most a quarter."""
+    return Device(
+        id="cpu",
+        uuid=f"cpu-{machine}",
+        kind="cpu",
+        name=name,
+        total_bytes=total_bytes,
+        headroom_bytes=min(_headroom(total_bytes), total_bytes // 4),
+        max_executors=max_executors or max(2, cores),
+    )
+
+
+def parse_gpus(text: str) -> GpuRequest:
+    """What the text of `--gpus` asks for.
+
+    Raises:
+        ValueError: not one of the accepted forms; says which part is wrong and what is accepted.
+    """
+    word = text.strip()
+    if word in ("all", "none"):
+        return GpuRequest(cast(Literal["all", "none"], word))
+    if word.startswith("sim:"):
+        return GpuRequest("sim", sims=_parse_sims(text, word[4:]))
+    names = tuple(_parse_name(text, part.strip()) for part in word.split(","))
+    if len(set(names)) < len(names):
+        raise ValueError(f"--gpus {text!r} names a device twice; {ACCEPTED}")
+    return GpuRequest("named", names=names)
+
+
+def _headroom(total_bytes: int) -> int:
+    return max(256 * MIB, total_bytes // 50)
+
+
+def _parse_name(text: str, part: str) -> int | str:
+    if part.isascii() and part.isdigit():
+        return int(part)
+    if _UUID.fullmatch(part):
+        return part
+    raise ValueError(f"--gpus {text!r}: {part!r} is neither a number nor a uuid; {ACCEPTED}")
+
+
+def _parse_sims(text: str, rest: str) -> tuple[int, ...]:
+    sims: list[int] = []
+    for part in rest.split(","):
+        count, cross, size = part.strip().partition("x")
+        if not cross:
+            count, size = "1", part.strip()
+        match = _SIZE.fullmatch(size.strip())
+        if not (count.isascii() and count.isdigit()) or match is None:
+            raise ValueError(f"--gpus {text!r}: {part!r} is not a count and a size; {ACCEPTED}")
+        nbytes = int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
+        if nbytes < MIB or len(count) > 3 or not 1 <= int(count) <= SIM_DEVICES_MAX - len(sims):
+            raise ValueError(
+                f"--gpus {text!r}: {part!r} must be 1 to {SIM_DEVICES_MAX} devices of 1MiB or more; {ACCEPTED}"
+            )
+        sims += [nbytes] * int(count)
+    return tuple(sims)
