@@ -1,0 +1,139 @@
+"""Effect: handlers that behave badly on purpose; servers under test are started with this file."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from runner import Context, handler
+
+Document = dict[str, Any]
+
+
+def say(data: Document, ctx: Context) -> None:
+    """Leave one line per start in the file named by the input: what happened, not what was reported."""
+    if "trace" in data:
+        fd = os.open(data["trace"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, f"{ctx.job_id} {ctx.attempt}\n".encode())
+        os.close(fd)
+
+
+def wait_for(path: str, ctx: Context) -> None:
+    """Wait until a file exists, like a healthy job that is at work."""
+    while not os.path.exists(path):
+        ctx.check_cancelled()
+        time.sleep(0.005)
+
+
+@handler("echo")
+def echo(data: Document) -> Document:
+    return data
+
+
+@handler("nap")
+def nap(data: Document, ctx: Context) -> Document:
+    say(data, ctx)
+    time.sleep(data.get("s", 0.0))
+    return data
+
+
+@handler("steady")
+def steady(data: Document, ctx: Context) -> Document:
+    say(data, ctx)
+    ctx.progress(0, 1)
+    wait_for(data["gate"], ctx)
+    return {"attempt": ctx.attempt, "pid": os.getpid()}
+
+
+@handler("talk")
+def talk(data: Document, ctx: Context) -> Iterator[Document]:
+    """`n` chunks; half-way it waits for the gate."""
+    for number in range(data["n"]):
+        if number == data["n"] // 2 and "gate" in data:
+            wait_for(data["gate"], ctx)
+        yield {"number": number, "attempt": ctx.attempt}
+
+
+@handler("leak", ram="100MiB")
+def leak(data: Document) -> Document:
+    print("about to leak", file=sys.stderr, flush=True)
+    with open(data["stamp"], "w") as stamp:
+        stamp.write(str(time.time()))
+    kept = []
+    for _ in range(200):
+        kept.append(bytearray(b"x" * (4 << 20)))
+        time.sleep(0.005)
+    return {"kept": len(kept)}
+
+
+@handler("die")
+def die(data: Document, ctx: Context) -> Document:
+    """End the process in the way named, after saying so on stderr and leaving the time in a file."""
+    say(data, ctx)
+    how = data.get("how")
+    if how is None:
+        return data
+    print(f"about to die: {how}", file=sys.stderr, flush=True)
+    if "stamp" in data:
+        with open(data["stamp"], "w") as stamp:
+            stamp.write(str(time.time()))
+    DEATHS[how]()
+    # Closing the channel ends nothing by itself; the worker must see it.
+    time.sleep(60)
+    return data
+
+
+DEATHS: dict[str, Callable[[], object]] = {
+    "SEGV": lambda: ctypes.string_at(0),
+    "KILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "ABRT": os.abort,
+    "exit 0": lambda: os._exit(0),
+    "exit 3": lambda: sys.exit(3),
+    "closed descriptors": lambda: os.closerange(0, 65_536),
+    "stack overflow": lambda: faulthandler._stack_overflow(),  # type: ignore[attr-defined]
+    "exec": lambda: os.execvp("sleep", ["sleep", "60"]),
+}
+
+
+@handler("loop_in_c")
+def loop_in_c(data: Document) -> int:
+    """Holds the GIL in C for minutes: no Python signal handler runs meanwhile."""
+    return sum(itertools.repeat(1, 10**11))
+
+
+@handler("hold_gil")
+def hold_gil(data: Document) -> Document:
+    """Holds the GIL for `s` seconds, as loading a model may."""
+    ctypes.PyDLL(None).usleep(int(data["s"] * 1e6))
+    return data
+
+
+@handler("family")
+def family(data: Document, ctx: Context) -> Document:
+    """Starts a pool, a child in a session of its own and one that blocks signals, then goes on for ever."""
+    script = "import signal, time\nfor n in (1, 2, 15): signal.signal(n, signal.SIG_IGN)\ntime.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    subprocess.Popen(["setsid", "--fork", "sleep", "601"])
+    pool = multiprocessing.get_context("fork").Pool(2)
+    pool.apply(os.getpid)
+    if data.get("block"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+    ctx.progress(1, 2, message="family is up")
+    while True:
+        time.sleep(0.01)
+
+
+@handler("coroutine_echo")
+async def coroutine_echo(data: Document) -> Document:
+    await asyncio.sleep(0)
+    return data

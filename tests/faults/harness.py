@@ -1,0 +1,287 @@
+"""Effect: a real server that faults are done to: started, stalled, killed and started again on one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDLERS = Path(__file__).with_name("handlers.py")
+#: Every process of a house carries this variable with the house's own value.
+MARK = "FAULT_TEST_HOUSE"
+Found = TypeVar("Found")
+Document = dict[str, Any]
+
+
+class SseEvent(NamedTuple):
+    name: str
+    id: int | None
+    data: Document
+
+
+def until(
+    look: Callable[[], Found | None], what: str, *, within_s: float = 5.0, every_s: float = 0.01
+) -> Found:
+    """What `look` gives as soon as that is true; AssertionError after `within_s`."""
+    deadline = time.monotonic() + within_s
+    rest = threading.Event()
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        rest.wait(every_s)
+
+
+def carriers(name: str, value: str) -> list[int]:
+    """Processes whose environment holds `name` with a value that begins so; zombies do not count."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environ = Path(entry.path, "environ").read_bytes()
+        except OSError:
+            continue
+        if any(item.startswith(wanted) for item in environ.split(b"\0")):
+            found.append(int(entry.name))
+    return found
+
+
+class Server:
+    """One `runner serve` process and what can be asked of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, ready_s: float, log: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.url = url
+        self.port = int(url.rsplit(":", 1)[1])
+        #: Seconds from the spawn to the word that it is ready.
+        self.ready_s = ready_s
+        self.log = log
+        self.http = httpx2.Client(base_url=url, timeout=30, trust_env=False)
+
+    def submit(self, handler: str, data: object = None, **options: object) -> str:
+        """The id of an accepted job."""
+        answer = self.http.post("/v1/jobs", json={"handler": handler, "input": data or {}, **options})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def submit_many(self, handler: str, inputs: list[Document], **options: object) -> list[str]:
+        """The ids of jobs accepted in one request."""
+        jobs = [{"handler": handler, "input": data, **options} for data in inputs]
+        answer = self.http.post("/v1/jobs/bulk", json={"jobs": jobs})
+        assert answer.status_code == 202, answer.text
+        return [str(job["id"]) for job in answer.json()["jobs"]]
+
+    def job(self, job_id: str) -> Document:
+        answer = self.http.get(f"/v1/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def attempts(self, job_id: str) -> list[Document]:
+        document = self.http.get(f"/v1/jobs/{job_id}/attempts").json()
+        return list(document["data"] if isinstance(document, dict) else document)
+
+    def ended(self, job_id: str, *, within_s: float = 8.0) -> Document:
+        """The job once it has ended."""
+        wait = {"Prefer": f"wait={max(1, round(within_s))}"}
+        job = dict(self.http.get(f"/v1/jobs/{job_id}", headers=wait).json())
+        assert job["state"] in ("succeeded", "failed", "cancelled"), job
+        return job
+
+    def jobs(self, **filters: str) -> list[Document]:
+        """All jobs that match, oldest first."""
+        found: list[Document] = []
+        params = {"order": "asc", "limit": "500", **filters}
+        while True:
+            answer = self.http.get("/v1/jobs", params=params)
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            found += page["data"]
+            if not page["next_cursor"]:
+                return found
+            params["cursor"] = page["next_cursor"]
+
+    def counts(self, queue: str = "default") -> dict[str, int]:
+        """Jobs of a queue by state."""
+        return dict(self.http.get(f"/v1/queues/{queue}").json()["counts"])
+
+    def events(self, job_id: str, *, after: int | None = None) -> Iterator[SseEvent]:
+        """A job's stream until it closes; with `after`, from behind that sequence number."""
+        headers = {} if after is None else {"Last-Event-ID": str(after)}
+        with self.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+            if answer.status_code == 204:
+                return
+            assert answer.status_code == 200, answer.read()
+            yield from parse_events(answer.iter_lines())
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self, *, within_s: float) -> int:
+        """The exit code; subprocess.TimeoutExpired if it has not ended by then."""
+        return self.process.wait(within_s)
+
+
+class House:
+    """One data folder, the servers that lived on it, and the care that none is left behind."""
+
+    def __init__(self, folder: Path, *, tree: Path = ROOT) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        #: The copy of the project that is put first on PYTHONPATH.
+        self.tree = tree
+        self.mark = uuid.uuid4().hex
+        self.servers: list[Server] = []
+
+    def start(
+        self,
+        *flags: str,
+        executors: int = 2,
+        env: dict[str, str] | None = None,
+        within_s: float = 15.0,
+        port: int = 0,
+    ) -> Server:
+        """A server that is ready. `env` is laid over its environment (`RUNNER_*`: settings)."""
+        process, ready, log = self.spawn(*flags, executors=executors, env=env, port=port)
+        started = time.monotonic()
+        with open(ready, "rb", buffering=0) as pipe:
+            line = _line(pipe.fileno(), within_s)
+        if not line:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"not ready within {within_s} s:\n{log.read_text()[-6000:]}")
+        server = Server(process, json.loads(line)["url"], time.monotonic() - started, log)
+        self.servers.append(server)
+        return server
+
+    def spawn(
+        self, *flags: str, executors: int = 2, env: dict[str, str] | None = None, port: int = 0
+    ) -> tuple[subprocess.Popen[bytes], int, Path]:
+        """A server that may refuse to start: its process, the pipe on which it says ready, its log."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        log = self.folder / f"server-{len(list(self.folder.glob('server-*')))}.log"
+        read_fd, write_fd = os.pipe()
+        command = [sys.executable, "-P", "-m", "runner", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        if "--gpus" not in flags:
+            command += ["--gpus", "none"]
+        command += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
+        if "--grace" not in flags:
+            command += ["--grace", "1s"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, *flags],
+                cwd=self.folder,
+                env=self.environ(executors, write_fd) | (env or {}),
+                pass_fds=(write_fd,),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        os.close(write_fd)
+        return process, read_fd, log
+
+    def environ(self, executors: int, ready_fd: int) -> dict[str, str]:
+        """The environment of a server of this house."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
+        return kept | {
+            MARK: self.mark,
+            "PYTHONPATH": str(self.tree),
+            "JOB_RUNNER_READY_FD": str(ready_fd),
+            "RUNNER_DEVICES__MAX_EXECUTORS": str(executors),
+            "RUNNER_LOG_LEVEL": "info",
+        }
+
+    def kill(self, server: Server, *, within_s: float = 3.0) -> None:
+        """SIGKILL the coordinator; back when all that belonged to it has ended by itself."""
+        server.process.kill()
+        server.process.wait()
+        until(lambda: not self.processes(), "everything of a killed server is gone", within_s=within_s)
+
+    def cut_power(self, server: Server) -> None:
+        """SIGKILL everything at once, as a machine that loses its power does."""
+        for pid in self.processes():
+            _kill(pid)
+        server.process.wait()
+        until(lambda: not self.processes(), "all processes are gone")
+
+    def processes(self) -> list[int]:
+        """All processes that came from this house, executors' children included."""
+        return carriers(MARK, self.mark)
+
+    def role(self, role: str) -> list[int]:
+        """Pids of one role: worker, front, probe, writer."""
+        found = []
+        for pid in self.processes():
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if role.encode() in words and b"--lifeline" in words:
+                found.append(pid)
+        return found
+
+    def close(self) -> None:
+        """Kill what is left and let go of the sockets."""
+        for pid in self.processes():
+            _kill(pid)
+        for server in self.servers:
+            server.process.wait()
+            server.http.close()
+
+
+def traced(path: Path) -> list[tuple[str, int]]:
+    """(job id, attempt) in the order in which handlers said that they run."""
+    if not path.exists():
+        return []
+    return [(words[0], int(words[1])) for line in path.read_text().splitlines() if (words := line.split())]
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _line(fd: int, within_s: float) -> bytes:
+    """One line from a pipe; nothing where it closes or the time is over before."""
+    text = b""
+    deadline = time.monotonic() + within_s
+    while not text.endswith(b"\n"):
+        readable, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(fd, 4096) if readable else b""
+        if not chunk:
+            return b""
+        text += chunk
+    return text
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[SseEvent]:
+    """The events of an SSE body; comments and `retry` are left out."""
+    name, number, data = "", None, ""
+    for line in lines:
+        if not line:
+            if data:
+                yield SseEvent(name, number, json.loads(data))
+            name, number, data = "", None, ""
+        elif line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("id:"):
+            number = int(line[3:])
+        elif line.startswith("data:"):
+            data += line[5:].strip()
