@@ -1,0 +1,325 @@
+"""Effect: the client for programs without an event loop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
+
+import httpx2
+
+from runner.client import operations, shell
+from runner.client.call import Answer, Call, Operation, Pause
+from runner.client.document import Job
+from runner.client.events import JobEvent, ProgressEvent, Tail
+from runner.client.operations import JobOptions
+from runner.client.target import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
+from runner.errors import NoServer, RunnerError
+from runner.units import seconds
+
+T = TypeVar("T")
+log = logging.getLogger("runner.client")
+
+
+class JobHandle(Generic[T]):
+    """A job that was handed in; T is what its handler returns."""
+
+    def __init__(self, client: Client, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
+        self.id = job_id
+        self._client = client
+        self._read = read
+        self._listeners: list[Callable[[ProgressEvent], object]] = []
+        self._listening: threading.Thread | None = None
+
+    def result(self, timeout: float | str | None = None) -> T:
+        """The output, once the job has ended.
+
+        Raises:
+            JobFailed: with the job's `error`.
+            JobCancelled: with its reason in `error`.
+            TimeoutError: `timeout` (seconds or "5m") is over; the job goes on.
+        """
+        output = self._client._perform(operations.result(self.id, **self._client._bound(timeout)))
+        if self._listening is not None:
+            # The last progress came before the end; let it be told before the caller goes on.
+            self._listening.join(2.0)
+        value: T = self._read(output) if self._read is not None else output
+        return value
+
+    def wait(self, timeout: float | str | None = None) -> Job:
+        """The job once it has ended, however it did. Raises TimeoutError."""
+        return self._client.wait(self.id, timeout)
+
+    def status(self) -> Job:
+        """The job as it is now."""
+        return self._client.get(self.id)
+
+    def events(self, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
+        """The job's events as they come, from the first (or after a number) to the end of the job."""
+        return self._client.events(self.id, after, types)
+
+    def on_progress(self, fn: Callable[[ProgressEvent], object]) -> Callable[[], None]:
+        """Call `fn` with every progress from a thread of its own; returns what ends that."""
+        self._listeners.append(fn)
+        if self._listening is None:
+            self._listening = threading.Thread(target=self._listen, name=f"progress-{self.id}", daemon=True)
+            self._listening.start()
+
+        def remove() -> None:
+            if fn in self._listeners:
+                self._listeners.remove(fn)
+
+        return remove
+
+    def cancel(self, reason: str | None = None) -> Job:
+        """Ask for a cancel; a running job ends a little later."""
+        return self._client.cancel(self.id, reason)
+
+    def retry(self) -> Job:
+        """Queue the ended job again, under the same id."""
+        return self._client.retry(self.id)
+
+    def explain(self) -> dict[str, Any]:
+        """Why the job waits, with the figures."""
+        return self._client.explain(self.id)
+
+    def file(self, name: str) -> bytes:
+        """The bytes of a file that the job saved."""
+        return self._client.file(self.id, name)
+
+    def __repr__(self) -> str:
+        """The id is what tells handles apart."""
+        return f"<JobHandle {self.id}>"
+
+    def _listen(self) -> None:
+        try:
+            for event in self.events(types=("progress", "done")):
+                if isinstance(event, ProgressEvent):
+                    for fn in list(self._listeners):
+                        shell.tell(fn, event, log)
+                if not self._listeners:
+                    break
+        except RunnerError as error:
+            log.warning("progress of job %s is not followed any more: %s", self.id, error)
+        except RuntimeError:
+            # The client was closed, which also ends this.
+            log.debug("progress of job %s: the client was closed", self.id)
+        self._listening = None
+
+
+class Client:
+    """Talks to one server. `url` defaults to RUNNER_URL or this machine, `token` to RUNNER_TOKEN."""
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self.url = shell.server_url(url)
+        self._http = httpx2.Client(**shell.http_options(self.url, token))
+        #: The server has answered: from then on a short absence of it is waited out.
+        self._known = False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    @overload
+    def submit(self, handler: str, input: object = ..., **options: Unpack[JobOptions]) -> JobHandle[Any]: ...
+    @overload
+    def submit(
+        self, handler: AwaitedClass[T], input: object = ..., **options: Unpack[JobOptions]
+    ) -> JobHandle[T]: ...
+    @overload
+    def submit(
+        self, handler: type[Runs[T]], input: object = ..., **options: Unpack[JobOptions]
+    ) -> JobHandle[T]: ...
+    @overload
+    def submit(
+        self, handler: AwaitedFunction[T], input: object = ..., **options: Unpack[JobOptions]
+    ) -> JobHandle[T]: ...
+    @overload
+    def submit(
+        self, handler: Callable[..., T], input: object = ..., **options: Unpack[JobOptions]
+    ) -> JobHandle[T]: ...
+    def submit(self, handler: Any, input: object = None, **options: Unpack[JobOptions]) -> JobHandle[Any]:
+        """Hand in one job: a handler's name, class or function and its input. Durable on return."""
+        body = operations.submission(name_of(handler), input, options)
+        return JobHandle(self, self._perform(operations.submit(body)).id, output_reader(handler))
+
+    def submit_many(
+        self, handler: Any, inputs: Iterable[object], **options: Unpack[JobOptions]
+    ) -> list[JobHandle[Any]]:
+        """Hand in one job per input; handles in the same order.
+
+        Raises:
+            RunnerError: the first one that was refused; `detail` has its `index` and `accepted_ids`.
+        """
+        name, read = name_of(handler), output_reader(handler)
+        bodies = [operations.submission(name, entry, options) for entry in inputs]
+        return [JobHandle(self, job_id, read) for job_id in self._perform(operations.submit_many(bodies))]
+
+    def map(
+        self,
+        handler: Any,
+        inputs: Iterable[object],
+        *,
+        result_timeout: float | str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[Any]:
+        """The outputs for all inputs, in their order; the first job that did not succeed raises."""
+        ids = [handle.id for handle in self.submit_many(handler, inputs, **options)]
+        read = output_reader(handler)
+        outputs = self._perform(operations.results(ids, **self._bound(result_timeout, known=False)))
+        return [read(output) for output in outputs] if read is not None else outputs
+
+    def run(
+        self,
+        handler: Any,
+        input: object = None,
+        *,
+        result_timeout: float | str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Any:
+        """Hand in one job and return its output; one round trip where the job is short."""
+        body = operations.submission(name_of(handler), input, options)
+        output = self._perform(operations.run(body, **self._bound(result_timeout, known=False)))
+        read = output_reader(handler)
+        return read(output) if read is not None else output
+
+    def job(self, job_id: str) -> JobHandle[Any]:
+        """A handle of a job whose id is known; asks nothing."""
+        return JobHandle(self, job_id)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return self._perform(operations.get(job_id))
+
+    def wait(self, job_id: str, timeout: float | str | None = None) -> Job:
+        """The job once it has ended, however it did. Raises TimeoutError."""
+        bound = self._bound(timeout)
+        limit_s = bound.pop("timeout_s")
+        until = None if limit_s is None else time.monotonic() + limit_s
+        return self._perform(operations.wait(job_id, until=until, **bound))
+
+    def events(self, job_id: str, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
+        """The job's events as they come, each once, also over cuts and restarts of the server."""
+        tail = Tail(job_id, after=after, types=tuple(types), known=self._known)
+        while not tail.over:
+            try:
+                with self._http.stream(**shell.request_options(tail.call())) as response:
+                    self._known = True
+                    if tail.opened(response.status_code):
+                        for chunk in response.iter_bytes():
+                            yield from tail.feed(chunk)
+                        pause_s = tail.closed()
+                    elif not tail.over:
+                        response.read()
+                        pause_s = tail.refused(shell.answered(response), time.monotonic())
+            except httpx2.TransportError as error:
+                pause_s = tail.failed(shell.no_server(error, self.url), time.monotonic())
+            if not tail.over:
+                time.sleep(pause_s)
+
+    def cancel(self, job_id: str, reason: str | None = None) -> Job:
+        """Ask for a cancel; a running job ends a little later."""
+        return self._perform(operations.cancel(job_id, reason))
+
+    def retry(self, job_id: str) -> Job:
+        """Queue an ended job again, under the same id."""
+        return self._perform(operations.retry(job_id))
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job with its events and files."""
+        self._perform(operations.delete(job_id))
+
+    def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
+        """Jobs that match (state, reason, handler, queue, tag, created_after, ...), newest first."""
+        return self._perform(operations.jobs(filters, limit=limit))
+
+    def explain(self, job_id: str) -> dict[str, Any]:
+        """Why a job waits, with the figures."""
+        return self._perform(operations.about_job(job_id, "explain"))
+
+    def attempts(self, job_id: str) -> list[dict[str, Any]]:
+        """Each start of the job: worker, devices, times, peak memory, error."""
+        return self._perform(operations.about_job(job_id, "attempts"))
+
+    def file(self, job_id: str, name: str) -> bytes:
+        """The bytes of a file that the job saved."""
+        return self._perform(operations.file(job_id, name))
+
+    def queues(self) -> list[dict[str, Any]]:
+        """Every queue with its counts."""
+        return self._list("queues")
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Every device with its memory and executors."""
+        return self._list("devices")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker process."""
+        return self._list("workers")
+
+    def handlers(self) -> list[dict[str, Any]]:
+        """Every handler, also broken ones with their error."""
+        return self._list("handlers")
+
+    def stats(self) -> dict[str, Any]:
+        """Throughput, waits, runs and failures."""
+        return self._perform(operations.document("stats"))
+
+    def ready(self) -> dict[str, Any]:
+        """What the server says of its own health."""
+        return self._perform(operations.ready())
+
+    def pause(self, queue: str) -> dict[str, Any]:
+        """Start nothing more from this queue."""
+        return self._perform(operations.set_queue(queue, "pause"))
+
+    def resume(self, queue: str) -> dict[str, Any]:
+        """Start jobs of this queue again."""
+        return self._perform(operations.set_queue(queue, "resume"))
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        return self._perform(operations.document(path))
+
+    def _bound(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
+        limit_s = None if timeout is None else seconds(timeout)
+        bound: dict[str, Any] = {"timeout_s": limit_s, "clock": time.monotonic}
+        return bound | {"known": self._known} if known else bound
+
+    def _perform(self, operation: Operation[T]) -> T:
+        answer: Answer | None = None
+        failure: NoServer | None = None
+        while True:
+            try:
+                step = operation.throw(failure) if failure is not None else operation.send(answer)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            answer, failure = None, None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                continue
+            try:
+                answer = self._ask(step)
+            except NoServer as error:
+                failure = error
+
+    def _ask(self, call: Call) -> Answer:
+        try:
+            answer = shell.answered(self._http.request(**shell.request_options(call)))
+        except httpx2.TransportError as error:
+            raise shell.no_server(error, self.url, call) from error
+        self._known = True
+        return answer

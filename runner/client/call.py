@@ -1,0 +1,149 @@
+"""Pure: one question to the server and its answer, and what an answer that is a problem means.
+
+An operation is a generator: it yields a `Call` (and is sent the `Answer`) or a `Pause`, and returns its
+value. A shell performs them; where no answer comes it throws `NoServer` into the operation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+from runner import errors
+from runner.errors import RunnerError
+
+T = TypeVar("T")
+JSON_TYPE = "application/json"
+
+#: For an answer whose code this client does not know (a newer server).
+_BY_STATUS: dict[int, type[RunnerError]] = {
+    400: errors.BadRequest,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMediaType,
+    421: errors.WrongHost,
+    422: errors.ValidationFailed,
+    429: errors.TooManyRequests,
+    503: errors.Unavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request below the server's address."""
+
+    method: str
+    path: str
+    params: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: Longest silence of the server.
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let this time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The JSON value of the body; `RunnerError` where something else answered."""
+        try:
+            return json.loads(self.body) if self.body else None
+        except ValueError:
+            raise not_ours(self) from None
+
+
+#: What an operation yields, is sent and returns.
+Operation = Generator["Call | Pause", "Answer | None", T]
+
+
+def ask(call: Call) -> Operation[Answer]:
+    """The answer to one call; raises what it means where it is a problem."""
+    answer = yield call
+    if answer is None:
+        raise RuntimeError("a call was answered by nothing")
+    if answer.status >= 400:
+        raise_problem(answer)
+    return answer
+
+
+def encode(value: object) -> bytes:
+    """JSON text of a value in which pydantic models may stand anywhere.
+
+    Raises:
+        ValueError: NaN, infinity or a lone surrogate, for which JSON has no text.
+        TypeError: an object that is none of JSON's.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dumped)
+    return text.encode("utf-8")
+
+
+def raise_problem(answer: Answer) -> NoReturn:
+    """Raise the error that an answer with a status of 400 and above stands for."""
+    document = None
+    if "json" in answer.headers.get("content-type", ""):
+        document = answer.json()
+    if not isinstance(document, dict):
+        raise not_ours(answer)
+    raise problem(document, answer.status, answer.headers.get("retry-after"))
+
+
+def problem(document: Mapping[str, Any], status: int = 0, retry_after: str | None = None) -> RunnerError:
+    """The error of our tree that a problem document stands for."""
+    status = int(document.get("status") or status)
+    code = str(document.get("code") or "")
+    kind = _by_code().get(code) or _BY_STATUS.get(status, RunnerError)
+    error = kind(_message(document, kind))
+    error.detail = {key: value for key, value in document.items() if key not in ("type", "title", "status")}
+    if retry_after is not None and retry_after.isdigit():
+        error.detail.setdefault("retry_after_s", float(retry_after))
+    return error
+
+
+def not_ours(answer: Answer) -> RunnerError:
+    """The error for an answer that no runner gives: something else listens there."""
+    start = answer.body[:80].decode("utf-8", "replace")
+    return RunnerError(f"the answer ({answer.status}) is not from a runner server: {start!r}")
+
+
+def _dumped(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
+    return dump(mode="json")
+
+
+def _message(document: Mapping[str, Any], kind: type[RunnerError]) -> str:
+    text = str(document.get("detail") or document.get("title") or kind.title)
+    errors_ = document.get("errors")
+    if not isinstance(errors_, list):
+        return text
+    parts = [f"{entry.get('pointer') or '/'}: {entry.get('message')}" for entry in errors_[:5]]
+    return "; ".join([text.rstrip("."), *(part for part in parts if part not in text)])
+
+
+def _by_code() -> dict[str, type[RunnerError]]:
+    ended = set(_family(errors.JobEnded))
+    return {kind.code: kind for kind in _family(RunnerError) if kind not in ended}
+
+
+def _family(kind: type[RunnerError]) -> Iterator[type[RunnerError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)

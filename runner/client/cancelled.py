@@ -1,0 +1,14 @@
+"""Pure: what `result()` raises for a cancelled job."""
+
+from __future__ import annotations
+
+from runner.errors import JobWasCancelled
+from runner.outcome import JobCancelled
+
+
+class CancelledJob(JobWasCancelled, JobCancelled):
+    """The job was cancelled; `error` has the reason.
+
+    One word serves both sides: `except runner.JobCancelled` catches this one as it catches what is
+    raised inside a handler, and as a RunnerError this one is an ordinary exception.
+    """

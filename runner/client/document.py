@@ -1,0 +1,65 @@
+"""Pure: a job as the server tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.job import ENDED
+
+
+class Job(dict[str, Any]):
+    """The document of one job at one moment: its fields by key, the common ones also by name."""
+
+    @property
+    def id(self) -> str:
+        """UUIDv7 text."""
+        return str(self["id"])
+
+    @property
+    def handler(self) -> str:
+        """Name of the handler."""
+        return str(self["handler"])
+
+    @property
+    def queue(self) -> str:
+        """Name of the queue."""
+        return str(self["queue"])
+
+    @property
+    def state(self) -> str:
+        """queued, running, succeeded, failed or cancelled."""
+        return str(self["state"])
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is in that state; of an ended one the error's code."""
+        return self.get("reason")
+
+    @property
+    def ended(self) -> bool:
+        """True once it succeeded, failed or was cancelled."""
+        return self["state"] in ENDED
+
+    @property
+    def attempt(self) -> int:
+        """Starts so far."""
+        return int(self.get("attempt") or 0)
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """The last progress: done, total, fraction, message, details."""
+        return self.get("progress")
+
+    @property
+    def output(self) -> Any:
+        """What the handler returned; None in lists where it is large (see `output_bytes`)."""
+        return self.get("output")
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Code, message, detail and whether a retry may help."""
+        return self.get("error")
+
+    def __repr__(self) -> str:
+        """Short, as lists of jobs are printed often."""
+        return f"<Job {self.get('id')} {self.get('handler')} {self.get('state')}>"

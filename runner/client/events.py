@@ -1,0 +1,230 @@
+"""Pure: a job's events as values, and the cursor that reads them out of a stream that may be cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from runner.client.call import Answer, Call, raise_problem
+from runner.errors import NoServer
+
+#: The server says something (a ping at least) every 15 s.
+SILENCE_S = 45.0
+#: How long a server that was there before may be away, over all tries.
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event. `data` is the whole object as it was sent, `seq` its number in the job's log."""
+
+    type: str
+    job_id: str
+    seq: int | None
+    at: datetime | None
+    data: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent(JobEvent):
+    """The job changed its state or reason."""
+
+    state: str
+    reason: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent(JobEvent):
+    """How far the attempt is; `fraction` is within 0 and 1 where the total is known."""
+
+    done: float | None = None
+    total: float | None = None
+    fraction: float | None = None
+    message: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent(JobEvent):
+    """Text that the handler wrote; `stream` is stdout, stderr or logging."""
+
+    stream: str = "stdout"
+    level: str | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent(JobEvent):
+    """One chunk of a streamed output."""
+
+    chunk: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEvent(JobEvent):
+    """One measured value."""
+
+    name: str = ""
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent(JobEvent):
+    """The job ended. A large output is left out here: `result()` fetches it."""
+
+    state: str
+    output: Any = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEvent(JobEvent):
+    """The job as it was when the stream was opened."""
+
+    job: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GapEvent(JobEvent):
+    """Events `first` to `last` are no longer kept."""
+
+    first: int | None = None
+    last: int | None = None
+
+
+_FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
+    "status": (StatusEvent, ("state", "reason", "attempt")),
+    "progress": (ProgressEvent, ("done", "total", "fraction", "message", "details")),
+    "log": (LogEvent, ("stream", "level", "text")),
+    "output": (OutputEvent, ("chunk",)),
+    "metric": (MetricEvent, ("name", "value")),
+    "done": (DoneEvent, ("state", "output", "error")),
+}
+
+
+def event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobEvent:
+    """The value of one event; a kind that is not known is a plain `JobEvent`."""
+    at = data.get("at")
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else None
+    job_id = str(data.get("job_id") or data.get("id") or job_id)
+    if kind == "snapshot":
+        return SnapshotEvent(kind, job_id, seq, moment, data, job=data.get("job") or data)
+    if kind == "gap":
+        return GapEvent(kind, job_id, seq, moment, data, first=data.get("from"), last=data.get("to"))
+    shape, names = _FIELDS.get(kind, (JobEvent, ()))
+    return shape(kind, job_id, seq, moment, data, **{name: data[name] for name in names if name in data})
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event as it stands in the stream."""
+
+    name: str
+    data: str
+    id: str | None
+
+
+class Frames:
+    """Cuts a byte stream of server-sent events into frames; lines end with LF or CR LF."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._lines: list[tuple[str, str]] = []
+
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
+        """Frames that this chunk completes."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for raw in lines:
+            line = raw.removesuffix(b"\r").decode("utf-8", "replace")
+            if line:
+                name, _, value = line.partition(":")
+                self._lines.append((name, value.removeprefix(" ")))
+            elif self._lines:
+                lines_, self._lines = self._lines, []
+                data = "\n".join(value for name, value in lines_ if name == "data")
+                found = dict(lines_)
+                if "data" in found:
+                    yield Frame(found.get("event", "message"), data, found.get("id"))
+
+
+class Tail:
+    """Follows one job: what to ask for next, which events are new, when it is over.
+
+    Every event comes once and in order, however often the stream is cut: the next one is asked for from
+    the last seen on. `now` is monotonic seconds, given by the caller.
+    """
+
+    #: Seconds before each new try; the last one repeats.
+    pauses_s: ClassVar[tuple[float, ...]] = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+    def __init__(
+        self, job_id: str, *, after: int | None, types: tuple[str, ...] = (), known: bool = False
+    ) -> None:
+        self._job_id = job_id
+        self._after = after
+        self._types = types
+        #: The server has answered before: its silence may pass.
+        self._known = known
+        self._silent_since: float | None = None
+        self._failures = 0
+        self._shown = False
+        self._ended = False
+        self._frames = Frames()
+        self.over = False
+
+    def call(self) -> Call:
+        """The request that opens the stream from where it was left."""
+        self._frames = Frames()
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if self._after is not None:
+            headers["Last-Event-ID"] = str(self._after)
+        params = (("types", ",".join(self._types)),) if self._types else ()
+        path = f"/v1/jobs/{self._job_id}/events"
+        return Call("GET", path, params=params, headers=headers, timeout_s=SILENCE_S)
+
+    def opened(self, status: int) -> bool:
+        """True where events follow; False where the answer is `refused` or there is nothing more."""
+        if status == 204:
+            self.over = True
+        return status == 200
+
+    def refused(self, answer: Answer, now: float) -> float:
+        """Seconds to wait before the next try; raises what the answer means if that is final."""
+        if answer.status != 503 or not self._known:
+            raise_problem(answer)
+        return self.failed(NoServer("the server is not available"), now)
+
+    def feed(self, chunk: bytes) -> Iterator[JobEvent]:
+        """The new events that these bytes complete."""
+        self._known, self._failures, self._silent_since = True, 0, None
+        for frame in self._frames.feed(chunk):
+            seq = int(frame.id) if frame.id and frame.id.isdigit() else None
+            if seq is not None:
+                if self._after is not None and seq <= self._after:
+                    continue
+                self._after = seq
+            elif frame.name == "snapshot":
+                if self._shown:
+                    continue
+                self._shown = True
+            self._ended = frame.name == "done" if seq is not None else self._ended
+            yield event(frame.name, json.loads(frame.data), seq, self._job_id)
+
+    def closed(self) -> float:
+        """The server closed the stream in order: over after `done`, else seconds before the next try."""
+        self.over = self._ended
+        return self.pauses_s[0]
+
+    def failed(self, error: NoServer, now: float) -> float:
+        """Seconds to wait before the next try; raises the error once patience is at its end."""
+        if self._silent_since is None:
+            self._silent_since = now
+        if not self._known or now - self._silent_since > PATIENCE_S:
+            raise error
+        pause = self.pauses_s[min(self._failures, len(self.pauses_s) - 1)]
+        self._failures += 1
+        return pause

@@ -1,0 +1,79 @@
+"""Pure: what a submit may name: a handler by its name, or the decorated class or function itself."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeVar, cast
+
+from runner.definition import definition_of
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Runs(Protocol[T_co]):
+    """A handler class whose `run` gives a T."""
+
+    def run(self, *args: Any, **kwargs: Any) -> T_co:
+        """The handler's work."""
+        ...
+
+
+#: Decorated functions and classes, from the narrow to the wide: coroutines first.
+AwaitedFunction = Callable[..., Coroutine[Any, Any, T]]
+AwaitedClass = type[Runs[Coroutine[Any, Any, T]]]
+
+
+def name_of(target: object) -> str:
+    """The handler's name.
+
+    Raises:
+        TypeError: neither a name nor something that `@handler` decorated.
+    """
+    if isinstance(target, str):
+        return target
+    definition = definition_of(target)
+    if definition is None:
+        shown = getattr(target, "__qualname__", None) or repr(target)
+        raise TypeError(f"{shown} is no handler: pass its name, or decorate it with @handler")
+    return definition.name
+
+
+def output_reader(target: object) -> Callable[[Any], Any] | None:
+    """What turns a JSON output into the handler's own type; None where it stays as it is.
+
+    Only types in which a pydantic model stands are read: others are JSON already.
+    """
+    if isinstance(target, str) or "pydantic" not in sys.modules:
+        return None
+    hint = _output_hint(target)
+    if hint is None or not _mentions_model(hint):
+        return None
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, hint))
+    return adapter.validate_python
+
+
+def _output_hint(target: object) -> object:
+    run = getattr(target, "run", None) if inspect.isclass(target) else target
+    try:
+        hint = typing.get_type_hints(run).get("return")
+    except (NameError, TypeError):
+        # A hint that only the type checker can resolve says nothing here.
+        return None
+    if typing.get_origin(hint) is Generator:
+        parts = typing.get_args(hint)
+        return parts[2] if len(parts) == 3 else None
+    return None if typing.get_origin(hint) is AsyncGenerator else hint
+
+
+def _mentions_model(hint: object) -> bool:
+    from pydantic import BaseModel
+
+    if inspect.isclass(hint) and typing.get_origin(hint) is None and issubclass(hint, BaseModel):
+        return True
+    return any(_mentions_model(part) for part in typing.get_args(hint))
