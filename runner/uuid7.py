@@ -1,0 +1,81 @@
+"""Effect: ids that sort by the time they were made (UUIDv7, RFC 9562), from clock and kernel."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+#: 12 bits `rand_a` and 62 bits `rand_b`: what is left beside time, version and variant.
+_RANDOM_BITS = 74
+_LOW_62 = (1 << 62) - 1
+#: One system call serves so many ids: a call for each would cost more than the rest of making one.
+_IDS_PER_REFILL = 512
+_BYTES_PER_ID = 10
+
+
+def uuid7(now_ms: int, random_bytes: bytes) -> str:
+    """The UUIDv7 text of a moment: 36 characters, lower case.
+
+    `now_ms` is UTC epoch milliseconds (48 bits), `random_bytes` at least 10 bytes of which 74 bits are used.
+    """
+    return _text(now_ms, int.from_bytes(random_bytes[:_BYTES_PER_ID], "big") >> 6)
+
+
+class IdSource:
+    """Gives ids of which each is greater than the one before, though the clock stand still or step back.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last_ms = 0
+        self._random = 0
+        self._pool = b""
+        self._at = 0
+
+    def new(self, now_ms: int) -> str:
+        """The next id; `now_ms` is UTC epoch milliseconds."""
+        with self._lock:
+            fresh = self._fresh()
+            if now_ms > self._last_ms:
+                self._last_ms = now_ms
+                # The top bit stays free, so that steps within one millisecond do not run over.
+                self._random = fresh >> 1
+            else:
+                # A random step of up to 2**32 keeps neighbours unguessable and still in order.
+                self._random += 1 + (fresh & 0xFFFFFFFF)
+                if self._random >> _RANDOM_BITS:
+                    self._last_ms += 1
+                    self._random = fresh >> 1
+            return _text(self._last_ms, self._random)
+
+    def _fresh(self) -> int:
+        if self._at >= len(self._pool):
+            self._pool = os.urandom(_IDS_PER_REFILL * _BYTES_PER_ID)
+            self._at = 0
+        at = self._at
+        self._at = at + _BYTES_PER_ID
+        return int.from_bytes(self._pool[at : at + _BYTES_PER_ID], "big") >> 6
+
+    def forget(self) -> None:
+        """Drop randomness drawn ahead: a forked child must not hand out its parent's next ids."""
+        self._lock = threading.Lock()
+        self._pool = b""
+        self._at = 0
+
+
+_source = IdSource()
+os.register_at_fork(after_in_child=_source.forget)
+
+
+def new_id() -> str:
+    """A UUIDv7 of now, greater than every one that this process gave before."""
+    return _source.new(time.time_ns() // 1_000_000)
+
+
+def _text(now_ms: int, random: int) -> str:
+    value = (now_ms << 80) | (0x7 << 76) | ((random >> 62) << 64) | (0b10 << 62) | (random & _LOW_62)
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
