@@ -1,0 +1,213 @@
+"""Effect: the store in this process's memory, for tests and for servers that may forget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+
+from runner.errors import Fenced, RunnerError
+from runner.event import Event
+from runner.job import ENDED, Job
+from runner.stores import Batch, JobQuery
+from runner.stores.page import page
+
+_encode = msgspec.msgpack.Encoder().encode
+_job_decoder = msgspec.msgpack.Decoder(Job)
+_events_decoder = msgspec.msgpack.Decoder(list[Event])
+
+_MISSING = object()
+
+
+class MemoryStore:
+    """A `Store` that ends with its process. It keeps copies and gives copies: a job that a caller
+    changes afterwards is not changed here before the next commit."""
+
+    def __init__(self) -> None:
+        self.stale_updates = 0
+        self._epoch = 0
+        self._last_n = 0
+        self._jobs: dict[int, Job] = {}
+        self._by_id: dict[str, int] = {}
+        self._inputs: dict[int, bytes] = {}
+        self._outputs: dict[int, bytes] = {}
+        #: n -> first_seq -> (last_seq, events), in order of first_seq.
+        self._events: dict[int, dict[int, tuple[int, list[Event]]]] = {}
+        self._values: dict[str, bytes] = {}
+
+    def take_epoch(self) -> int:
+        """See `Store.take_epoch`."""
+        self._epoch += 1
+        return self._epoch
+
+    def epoch(self) -> int:
+        """See `Store.epoch`."""
+        return self._epoch
+
+    def commit(self, epoch: int, batch: Batch) -> None:
+        """See `Store.commit`. All that can fail is looked at before anything is changed."""
+        if epoch != self._epoch:
+            raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}; it must stop")
+        self._refuse_conflicts(batch)
+        for job, body in batch.inserts:
+            self._jobs[job.n] = _copy(job)
+            self._by_id[job.id] = job.n
+            self._inputs[job.n] = body
+            self._last_n = max(self._last_n, job.n)
+        stale = self._update(batch.updates)
+        self._outputs.update(output for output in batch.outputs if output[0] not in stale)
+        for chunk in batch.events:
+            if chunk.n not in stale:
+                chunks = self._events.setdefault(chunk.n, {})
+                chunks[chunk.first_seq] = (chunk.last_seq, _events_decoder.decode(chunk.body))
+        for n, seq in batch.trims:
+            chunks = self._events.get(n, {})
+            for first in [first for first, (last, _) in chunks.items() if last < seq]:
+                del chunks[first]
+        for n in batch.deletes:
+            self._delete(n)
+        for name, value in batch.values:
+            if value is None:
+                self._values.pop(name, None)
+            else:
+                self._values[name] = value
+
+    def find(self, query: JobQuery) -> list[Job]:
+        """See `Store.find`."""
+        if query.ids is not None:
+            ns = sorted({self._by_id[id] for id in query.ids if id in self._by_id})
+        else:
+            ns = sorted(self._jobs)
+        if query.order == "desc":
+            ns.reverse()
+        matches = self._matcher(query)
+        found: list[Job] = []
+        for n in ns:
+            if len(found) >= query.limit:
+                break
+            if matches(self._jobs[n]):
+                found.append(_copy(self._jobs[n]))
+        return found
+
+    def live(self) -> Iterator[Job]:
+        """See `Store.live`."""
+        for n in sorted(self._jobs):
+            if self._jobs[n].state not in ENDED:
+                yield _copy(self._jobs[n])
+
+    def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
+        """See `Store.payload`."""
+        return (self._inputs if which == "input" else self._outputs).get(n)
+
+    def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+        """See `Store.events`."""
+        chunks = self._events.get(n, {})
+        return page(
+            (event for _, (last, events) in sorted(chunks.items()) if last > after for event in events),
+            after,
+            max_bytes,
+        )
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """Values whose name begins with `prefix`."""
+        return {name: value for name, value in sorted(self._values.items()) if name.startswith(prefix)}
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """See `Store.counts`."""
+        return dict(Counter((job.queue, job.state) for job in self._jobs.values()))
+
+    def last_n(self) -> int:
+        """See `Store.last_n`."""
+        return self._last_n
+
+    def close(self) -> None:
+        """Nothing is held outside; what is stored stays until the object goes."""
+
+    def _refuse_conflicts(self, batch: Batch) -> None:
+        taken: dict[str, int] = {}
+        for job, _ in batch.inserts:
+            known = self._jobs.get(job.n)
+            if known is not None and (known.id != job.id or known.attempt > job.attempt):
+                raise RunnerError("a new job has the number of one that is stored already")
+            if self._by_id.get(job.id, job.n) != job.n or taken.setdefault(job.id, job.n) != job.n:
+                raise RunnerError(f"a new job has the id {job.id} of one that is stored already")
+
+    def _update(self, updates: list[Job]) -> set[int]:
+        stale: set[int] = set()
+        for job in updates:
+            known = self._jobs.get(job.n)
+            if known is None or known.attempt > job.attempt:
+                stale.add(job.n)
+            else:
+                self._jobs[job.n] = _copy(job)
+        self.stale_updates += len(stale)
+        return stale
+
+    def _delete(self, n: int) -> None:
+        job = self._jobs.pop(n, None)
+        if job is not None:
+            del self._by_id[job.id]
+        for table in (self._inputs, self._outputs, self._events):
+            table.pop(n, None)
+
+    def _matcher(self, query: JobQuery) -> Callable[[Job], bool]:
+        wanted_inputs = [(path, msgspec.json.decode(text)) for path, text in query.inputs or ()]
+
+        def matches(job: Job) -> bool:
+            if not _in(job, query) or not _within(job, query):
+                return False
+            if not wanted_inputs:
+                return True
+            document = msgspec.json.decode(self._inputs[job.n])
+            return all(_holds(document, path.split("."), wanted) for path, wanted in wanted_inputs)
+
+        return matches
+
+
+def _copy(job: Job) -> Job:
+    return _job_decoder.decode(_encode(job))
+
+
+def _in(job: Job, query: JobQuery) -> bool:
+    return (
+        (query.states is None or job.state in query.states)
+        and (query.reasons is None or job.reason in query.reasons)
+        and (query.handlers is None or job.handler in query.handlers)
+        and (query.queues is None or job.queue in query.queues)
+        and (query.tags is None or any(tag in query.tags for tag in job.terms.tags))
+    )
+
+
+def _within(job: Job, query: JobQuery) -> bool:
+    finished = job.finished_at
+    asked = query.finished_after is not None or query.finished_before is not None
+    if asked and finished is None:
+        return False
+    bounds = (
+        (query.created_after, job.created_at),
+        (job.created_at, query.created_before),
+        (query.finished_after, finished),
+        (finished if asked else None, query.finished_before),
+        (query.cursor, job.n) if query.order == "asc" else (job.n, query.cursor),
+    )
+    return all(low is None or high is None or low < high for low, high in bounds)
+
+
+def _holds(document: object, parts: list[str], wanted: object) -> bool:
+    """Whether the value at the path is the wanted scalar, JSON types compared strictly. A numeric
+    part is a list's index or an object's key."""
+    here = document
+    for part in parts:
+        if isinstance(here, list) and part.isascii() and part.isdigit():
+            here = here[int(part)] if int(part) < len(here) else _MISSING
+        elif isinstance(here, dict):
+            here = here.get(part, _MISSING)
+        else:
+            return False
+    if isinstance(here, bool) or isinstance(wanted, bool):
+        return here is wanted
+    if isinstance(here, int | float) and isinstance(wanted, int | float):
+        return here == wanted
+    return isinstance(here, str | None) and isinstance(wanted, str | None) and here == wanted

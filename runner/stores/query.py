@@ -1,0 +1,113 @@
+"""Pure: a JobQuery as SQL over the SQLite store's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import msgspec
+
+from runner.stores import JobQuery
+
+Value = str | int | float | bytes | None
+
+#: A numeric part of an input's path may be a list's index or a key; every numeric part doubles the
+#: ways to read the path, so only the first few are read both ways, the rest as indices.
+_BOTH_WAYS = 3
+
+
+def select_ns(query: JobQuery) -> tuple[str, list[Value]]:
+    """SQL and its values giving the `n` of the wanted jobs, at most `query.limit`, in any order.
+
+    One select per state, joined: each walks the index (state, n) in order and stops at the limit,
+    where `state IN (...)` would collect all jobs of these states before it sorts them.
+    """
+    order = "DESC" if query.order == "desc" else "ASC"
+    where, values = _conditions(query)
+    selects: list[str] = []
+    bound: list[Value] = []
+    for state in _alternatives(query.states):
+        here = where if state is None else ["state = ?", *where]
+        selects.append("SELECT n FROM jobs" + (f" WHERE {' AND '.join(here)}" if here else ""))
+        bound += values if state is None else [state, *values]
+    if not selects:
+        return "SELECT n FROM jobs WHERE 0", []
+    return f"{' UNION ALL '.join(selects)} ORDER BY n {order} LIMIT ?", [*bound, query.limit]
+
+
+def _alternatives(states: list[str] | None) -> Sequence[str | None]:
+    return [None] if states is None else sorted(set(states))
+
+
+def _conditions(query: JobQuery) -> tuple[list[str], list[Value]]:
+    where: list[str] = []
+    values: list[Value] = []
+    lists = (
+        ("id", query.ids),
+        ("reason", query.reasons),
+        ("handler", query.handlers),
+        ("queue", query.queues),
+    )
+    for column, wanted in lists:
+        if wanted is not None:
+            where.append(f"{column} IN ({_marks(wanted)})")
+            values += wanted
+    if query.tags is not None:
+        where.append(f"n IN (SELECT tags.n FROM tags WHERE tag IN ({_marks(query.tags)}))")
+        values += query.tags
+    bounds = (
+        ("created_at >", query.created_after),
+        ("created_at <", query.created_before),
+        ("finished_at >", query.finished_after),
+        ("finished_at <", query.finished_before),
+        ("n <" if query.order == "desc" else "n >", query.cursor),
+    )
+    for comparison, bound in bounds:
+        if bound is not None:
+            where.append(f"{comparison} ?")
+            values.append(bound)
+    for path, wanted_json in query.inputs or ():
+        condition, more = _input_condition(path, msgspec.json.decode(wanted_json))
+        where.append(condition)
+        values += more
+    return where, values
+
+
+def _input_condition(path: str, wanted: object) -> tuple[str, list[Value]]:
+    """JSON types are compared strictly (`1` is not `true`); a list or an object equals nothing."""
+    paths = _paths(path)
+    if isinstance(wanted, list | dict) or not paths:
+        return "0", []
+    if isinstance(wanted, bool) or wanted is None:
+        test, extra = "json_type(body, ?) = ?", [{True: "true", False: "false", None: "null"}[wanted]]
+    elif isinstance(wanted, str):
+        test, extra = "json_type(body, ?) = 'text' AND json_extract(body, ?) = ?", [wanted]
+    else:
+        test = "json_type(body, ?) IN ('integer', 'real') AND json_extract(body, ?) = ?"
+        extra = [wanted]  # type: ignore[list-item]
+    values: list[Value] = []
+    for one in paths:
+        values += [one] * (test.count("?") - 1)
+        values += extra
+    tests = " OR ".join(f"({test})" for _ in paths)
+    return f"EXISTS (SELECT 1 FROM inputs WHERE inputs.n = jobs.n AND ({tests}))", values
+
+
+def _paths(dotted: str) -> list[str]:
+    """The ways to write a dotted path for SQLite; none where it holds what SQLite cannot quote."""
+    if '"' in dotted or "\\" in dotted:
+        return []
+    ways: list[tuple[str, ...]] = []
+    numeric = 0
+    for part in dotted.split("."):
+        if part.isascii() and part.isdigit():
+            numeric += 1
+            index = f"[{int(part)}]"
+            ways.append((index, f'."{part}"') if numeric <= _BOTH_WAYS else (index,))
+        else:
+            ways.append((f'."{part}"',))
+    return ["$" + "".join(parts) for parts in product(*ways)]
+
+
+def _marks(wanted: Sequence[object]) -> str:
+    return ", ".join("?" * len(wanted))

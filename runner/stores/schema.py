@@ -1,0 +1,78 @@
+"""Pure: the tables of the SQLite store, as numbered steps from an empty file to the newest form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """One migration; it runs in one transaction with all others that a file still lacks."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+
+
+#: Stands in the file's header, so that another program's file is not taken for ours ("Jrun").
+APPLICATION_ID = 0x4A72756E
+
+#: Made before any step: which steps a file has seen.
+MIGRATIONS_TABLE = """
+CREATE TABLE IF NOT EXISTS migrations (
+    version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at REAL NOT NULL
+)"""
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        1,
+        "jobs, payloads, events, values",
+        (
+            # 'epoch' and 'last_n'.
+            "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+            "INSERT INTO meta (name, value) VALUES ('epoch', 0), ('last_n', 0)",
+            # `body` is the whole job (msgpack of runner.job.Job); the columns beside it are what
+            # SQL must see to find, order and fence it.
+            """
+            CREATE TABLE jobs (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL,
+                handler TEXT NOT NULL,
+                queue TEXT NOT NULL,
+                priority INTEGER NOT NULL,
+                state TEXT NOT NULL,
+                reason TEXT,
+                attempt INTEGER NOT NULL,
+                created_at REAL NOT NULL,
+                ready_at REAL NOT NULL,
+                finished_at REAL,
+                body BLOB NOT NULL
+            )""",
+            "CREATE UNIQUE INDEX jobs_id ON jobs (id)",
+            # Serves lists by state and, as it holds all that counts() asks for, the counts.
+            "CREATE INDEX jobs_state ON jobs (state, n, queue)",
+            "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+            # A job that is inserted in its final state never touches these two.
+            "CREATE INDEX jobs_live ON jobs (n) WHERE state IN ('queued', 'running')",
+            """
+            CREATE INDEX jobs_queued ON jobs (queue, priority DESC, ready_at, n)
+                WHERE state = 'queued'""",
+            # Payloads lie apart: an update of a job must not rewrite megabytes of input.
+            "CREATE TABLE inputs (n INTEGER PRIMARY KEY, body TEXT NOT NULL)",
+            "CREATE TABLE outputs (n INTEGER PRIMARY KEY, body TEXT NOT NULL)",
+            "CREATE TABLE tags (tag TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (tag, n)) WITHOUT ROWID",
+            "CREATE INDEX tags_n ON tags (n)",
+            """
+            CREATE TABLE events (
+                n INTEGER NOT NULL,
+                first_seq INTEGER NOT NULL,
+                last_seq INTEGER NOT NULL,
+                body BLOB NOT NULL,
+                PRIMARY KEY (n, first_seq)
+            ) WITHOUT ROWID""",
+            "CREATE TABLE vals (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
+        ),
+    ),
+)
+
+#: Tables in the order in which a bounded check reads them: small and vital ones first.
+TABLES = ("migrations", "meta", "vals", "jobs", "tags", "outputs", "inputs", "events")
