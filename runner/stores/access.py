@@ -1,0 +1,231 @@
+"""Effect: the coordinator's way to its store: commits go to the writer process, reads to one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from runner import launch
+from runner.errors import StoreUnavailable
+from runner.stores import Batch, Store
+from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
+from runner.stores.memory import MemoryStore
+from runner.stores.sqlite import SqliteStore, version
+from runner.stores.url import sqlite_path
+from runner.wire import FrameBuffer
+
+T = TypeVar("T")
+#: The writer may be copying its log into the file when it is told to end.
+_CLOSE_LIMIT_S = 10.0
+
+
+class StoreAccess(Protocol):
+    """A store as a coordinator's loop uses it; errors are those of `Store`."""
+
+    kind: Literal["sqlite", "memory"]
+    #: Set when the writer process ended unasked; no commit will succeed any more.
+    died: asyncio.Event
+
+    @property
+    def stale_updates(self) -> int:
+        """Updates that were dropped because a later attempt was stored already."""
+
+    async def take_epoch(self) -> int:
+        """See `Store.take_epoch`; comes before everything else."""
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        """Returns when the batch is durable. Batches are committed in the order of the calls.
+
+        Raises:
+            StoreUnavailable: nothing of the batch is stored; or the writer died (`died` is set), and
+                the outcome is unknown until the next start.
+        """
+
+    async def read(self, fn: Callable[[Store], T]) -> T:
+        """What `fn` gives, run on a reading store. It must not keep the store, nor give back an iterator
+        that still reads."""
+
+    def describe(self) -> str:
+        """One line for people."""
+
+    async def close(self) -> None:
+        """Finish what is under way and end the writer process."""
+
+
+async def open_store(url: str | None, data_dir: Path) -> StoreAccess:
+    """The store that `url` names; without one, the SQLite file `runner.db` in the data folder.
+
+    Must be called from the main thread (it starts a child, see `launch.start`).
+
+    Raises:
+        RefusedStart: the URL names no store that is supported.
+    """
+    path = str(data_dir / "runner.db") if url is None else sqlite_path(url)
+    if path is None:
+        return MemoryAccess()
+    access = SqliteAccess(Path(path).absolute())
+    await access.start()
+    return access
+
+
+class MemoryAccess:
+    """All calls are made at once on the loop."""
+
+    kind: Literal["sqlite", "memory"] = "memory"
+
+    def __init__(self) -> None:
+        self.died = asyncio.Event()
+        self._store = MemoryStore()
+
+    @property
+    def stale_updates(self) -> int:
+        """See `StoreAccess.stale_updates`."""
+        return self._store.stale_updates
+
+    async def take_epoch(self) -> int:
+        """See `StoreAccess.take_epoch`."""
+        return self._store.take_epoch()
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        """See `StoreAccess.commit`."""
+        self._store.commit(epoch, batch)
+
+    async def read(self, fn: Callable[[Store], T]) -> T:
+        """See `StoreAccess.read`."""
+        return fn(self._store)
+
+    def describe(self) -> str:
+        """See `StoreAccess.describe`."""
+        return "memory (jobs are lost when the server ends)"
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class SqliteAccess:
+    """A writer process at the end of a stream, and a reading connection in a thread of its own."""
+
+    kind: Literal["sqlite", "memory"] = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.died = asyncio.Event()
+        self.stale_updates = 0
+        self._reader = SqliteStore(str(path), read_only=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._child: launch.Child | None = None
+        self._link: _Link | None = None
+
+    async def start(self) -> None:
+        """Start the writer process; it opens the file at `take_epoch`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            config = launch.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
+            self._child = launch.start("writer", config, pass_fds=(theirs.fileno(),))
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
+
+    async def take_epoch(self) -> int:
+        """See `StoreAccess.take_epoch`."""
+        return await self._ask(TakeEpoch())
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        """See `StoreAccess.commit`."""
+        self.stale_updates = await self._ask(Commit(epoch, batch))
+
+    async def read(self, fn: Callable[[Store], T]) -> T:
+        """See `StoreAccess.read`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, fn, self._reader)
+
+    def describe(self) -> str:
+        """See `StoreAccess.describe`."""
+        return f"SQLite {version()} at {self.path} (write-ahead log, every commit synced)"
+
+    async def close(self) -> None:
+        """See `StoreAccess.close`."""
+        if self._link is None or self._child is None:
+            return
+        # The reading connection first: the last one to close copies the log, and that is the writer's.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.close)
+        self._thread.shutdown()
+        self._link.close()
+        await _ended(self._child)
+        self._link = self._child = None
+
+    async def _ask(self, request: Request) -> int:
+        if self._link is None:
+            raise StoreUnavailable(f"{self.path}: the store is not open")
+        return value_of(await self._link.ask(request))
+
+
+class _Link(asyncio.Protocol):
+    """The stream to the writer; its answers come in the order of the questions."""
+
+    def __init__(self, died: asyncio.Event) -> None:
+        self._died = died
+        self._closing = False
+        self._buffer = FrameBuffer()
+        self._waiting: deque[asyncio.Future[Answer]] = deque()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def ask(self, request: Request) -> asyncio.Future[Answer]:
+        if self._transport is None or self._closing:
+            raise _gone()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._transport.write(prefixed(request))
+        self._waiting.append(answer)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._buffer.feed(data):
+            waiting = self._waiting.popleft()
+            # One who no longer waits (a cancelled task) leaves its place in the line all the same.
+            if not waiting.done():
+                waiting.set_result(answer_decoder.decode(frame))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._closing:
+            self._died.set()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(_gone())
+        self._waiting.clear()
+
+    def close(self) -> None:
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _gone() -> StoreUnavailable:
+    return StoreUnavailable(
+        "the store's writer process has ended; whether a batch under way is stored is unknown"
+    )
+
+
+async def _ended(child: launch.Child) -> None:
+    """Wait until the child has ended, reap it and let go of it; kill it if that takes too long."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(child.pidfd, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), _CLOSE_LIMIT_S)
+    except TimeoutError:
+        child.signal(signal.SIGKILL)
+        await ended.wait()
+    finally:
+        loop.remove_reader(child.pidfd)
+    child.reap()
+    child.close()

@@ -1,0 +1,65 @@
+"""Pure: what a coordinator asks its writer process, and what that answers, over one stream.
+
+Each message is preceded by its length as in `runner.wire`. Answers come in the order of the requests.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
+from runner.stores import Batch
+from runner.wire import LENGTH
+
+
+class TakeEpoch(msgspec.Struct, array_like=True, tag=1):
+    """Answered with the epoch as `value`."""
+
+
+class Commit(msgspec.Struct, array_like=True, tag=2):
+    """Answered, when it is durable, with the number of stale updates so far as `value`."""
+
+    epoch: int
+    batch: Batch
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """`code` is empty, or the code of the error that `message` tells of."""
+
+    code: str = ""
+    message: str = ""
+    value: int = 0
+
+
+Request = TakeEpoch | Commit
+
+_ERRORS: dict[str, type[RunnerError]] = {
+    error.code: error for error in (StoreUnavailable, StoreCorrupt, Fenced, RefusedStart, RunnerError)
+}
+_encoder = msgspec.msgpack.Encoder()
+request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+answer_decoder = msgspec.msgpack.Decoder(Answer)
+
+
+def prefixed(message: Request | Answer) -> bytearray:
+    """The message as it goes over the stream; encoded behind its length, so that it is not copied."""
+    frame = bytearray(256)
+    _encoder.encode_into(message, frame, LENGTH.size)
+    LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
+    return frame
+
+
+def value_of(answer: Answer) -> int:
+    """The answer's value.
+
+    Raises:
+        StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: what the writer met.
+    """
+    if answer.code:
+        raise _ERRORS.get(answer.code, RunnerError)(answer.message)
+    return answer.value
+
+
+def failed(error: RunnerError) -> Answer:
+    """The answer that raises the same error on the other side."""
+    return Answer(code=error.code, message=error.message)

@@ -1,0 +1,97 @@
+"""Effect: the process that commits: it reads batches from a stream and answers when they are durable.
+
+SQLite takes the interpreter's lock back after every step; beside the coordinator's busy loop that made
+a commit hundreds of times slower, so it has a process of its own. It ends when either of its streams does.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+
+from runner.errors import RefusedStart, RunnerError
+from runner.launch import WriterConfig, ignore_terminal_signals, read_config
+from runner.stores.link import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
+from runner.stores.sqlite import SqliteStore
+from runner.stores.url import sqlite_path
+from runner.wire import LENGTH
+
+
+class Writer:
+    """Serves one stream, one request at a time."""
+
+    def __init__(self, store: SqliteStore, stream: socket.socket, lifeline: socket.socket) -> None:
+        self._store = store
+        self._stream = stream
+        self._lifeline = lifeline
+        self._poll = select.poll()
+        for end in (stream, lifeline):
+            self._poll.register(end, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until a stream ends; a commit under way is finished."""
+        while self._has_request():
+            head = self._exactly(LENGTH.size)
+            if head is None:
+                return
+            body = self._exactly(LENGTH.unpack(head)[0])
+            if body is None:
+                return
+            answer = self._answer(request_decoder.decode(body))
+            try:
+                self._stream.sendall(prefixed(answer))
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            self._checkpoint()
+
+    def _has_request(self) -> bool:
+        """Wait; False when the coordinator is gone. Nothing but its end ever comes on the lifeline."""
+        ready = {fd for fd, _ in self._poll.poll()}
+        return self._lifeline.fileno() not in ready
+
+    def _answer(self, request: Request) -> Answer:
+        try:
+            if isinstance(request, TakeEpoch):
+                return Answer(value=self._store.take_epoch())
+            self._store.commit(request.epoch, request.batch)
+        except RunnerError as error:
+            return failed(error)
+        return Answer(value=self._store.stale_updates)
+
+    def _checkpoint(self) -> None:
+        try:
+            self._store.checkpoint_if_due()
+        except RunnerError as error:
+            # Nothing is lost: the log still holds it all, and the next commit meets the same trouble
+            # and tells the coordinator.
+            print(f"runner writer: {error}", file=sys.stderr, flush=True)
+
+    def _exactly(self, size: int) -> bytearray | None:
+        data = bytearray(size)
+        view = memoryview(data)
+        at = 0
+        while at < size:
+            got = self._stream.recv_into(view[at:])
+            if not got:
+                return None
+            at += got
+        return data
+
+
+def main() -> None:
+    """Entry of the process."""
+    ignore_terminal_signals()
+    config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), WriterConfig)
+    path = sqlite_path(config.url)
+    if path is None:
+        raise RefusedStart("a memory store has no writer process")
+    store = SqliteStore(path)
+    try:
+        Writer(store, socket.socket(fileno=config.fd), lifeline).run()
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main()
