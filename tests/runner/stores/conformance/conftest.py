@@ -1,0 +1,71 @@
+"""Every store that a test of this folder runs over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.stores import Batch, Store
+from runner.stores.memory import MemoryStore
+from runner.stores.sqlite import SqliteStore
+
+
+class Sides:
+    """Writes go to one connection and reads to another, as in a server."""
+
+    def __init__(self, path: str) -> None:
+        self._writing = SqliteStore(path)
+        self._reading = SqliteStore(path, read_only=True)
+        self.take_epoch = self._writing.take_epoch
+        self.commit = self._writing.commit
+        self.epoch = self._reading.epoch
+        self.find = self._reading.find
+        self.live = self._reading.live
+        self.payload = self._reading.payload
+        self.events = self._reading.events
+        self.values = self._reading.values
+        self.counts = self._reading.counts
+        self.last_n = self._reading.last_n
+
+    @property
+    def stale_updates(self) -> int:
+        return self._writing.stale_updates
+
+    def close(self) -> None:
+        self._reading.close()
+        self._writing.close()
+
+
+Kept = MemoryStore | SqliteStore | Sides
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite, two connections"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    path = str(tmp_path / "runner.db")
+    kinds = {"memory": MemoryStore, "sqlite": lambda: SqliteStore(path)}
+    made: Kept = kinds.get(request.param, lambda: Sides(path))()
+    yield made
+    made.close()
+
+
+class Writes:
+    """A store in its first epoch, with a short word for commits."""
+
+    def __init__(self, store: Kept) -> None:
+        self.store = store
+        self.epoch = store.take_epoch()
+
+    def __call__(self, batch: Batch) -> None:
+        self.store.commit(self.epoch, batch)
+
+
+@pytest.fixture
+def commit(store: Kept) -> Writes:
+    return Writes(store)
+
+
+def is_store(store: Kept) -> Store:
+    """The type checker's proof that each is a Store."""
+    return store

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.stores import Batch, JobQuery
+from tests.runner.stores.conformance.conftest import Kept, Writes
+from tests.runner.stores.make import chunk, events, inserts, job
+
+JOBS = [
+    job(1, state="succeeded", handler="paint", tags=("a", "b")),
+    job(2, state="failed", reason="timeout", queue="slow"),
+    job(3, state="running", attempt=1, tags=("b",)),
+    job(4, handler="paint", queue="slow", reason="scheduled"),
+    job(5, state="cancelled", reason="cancelled"),
+    job(6, tags=("c",)),
+]
+
+QUERIES: list[tuple[dict[str, Any], list[int]]] = [
+    ({}, [6, 5, 4, 3, 2, 1]),
+    ({"order": "asc"}, [1, 2, 3, 4, 5, 6]),
+    ({"limit": 2}, [6, 5]),
+    ({"limit": 2, "cursor": 5}, [4, 3]),
+    ({"limit": 2, "cursor": 2, "order": "asc"}, [3, 4]),
+    ({"cursor": 1}, []),
+    ({"ids": [JOBS[1].id, JOBS[4].id, JOBS[4].id, "unknown"]}, [5, 2]),
+    ({"ids": []}, []),
+    ({"states": ["queued"]}, [6, 4]),
+    ({"states": ["failed", "cancelled", "succeeded", "failed"]}, [5, 2, 1]),
+    ({"states": ["failed", "cancelled", "succeeded"], "limit": 2, "order": "asc"}, [1, 2]),
+    ({"states": []}, []),
+    ({"reasons": ["timeout", "cancelled"]}, [5, 2]),
+    ({"handlers": ["paint", "other"]}, [4, 1]),
+    ({"queues": ["slow"]}, [4, 2]),
+    ({"queues": ["slow"], "handlers": ["paint"], "states": ["queued", "failed"]}, [4]),
+    ({"tags": ["b"]}, [3, 1]),
+    ({"tags": ["a", "b", "c"], "states": ["queued", "succeeded"]}, [6, 1]),
+    ({"tags": []}, []),
+    ({"created_after": 2.0, "created_before": 5.0}, [4, 3]),
+    ({"finished_after": 1.5}, [5, 2]),
+    ({"finished_before": 5.5}, [2, 1]),
+    ({"finished_before": 100.0, "order": "asc", "limit": 2}, [1, 2]),
+    ({"states": ["queued"], "finished_before": 100.0}, []),
+    ({"handlers": ["x' OR 1=1 --"]}, []),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected"), QUERIES, ids=[str(one) for one, _ in QUERIES])
+def test_a_query_gives_what_matches_in_order(
+    store: Kept, commit: Writes, filters: dict[str, Any], expected: list[int]
+) -> None:
+    commit(inserts(*JOBS))
+    assert [one.n for one in store.find(JobQuery(**filters))] == expected
+
+
+INPUT = '{"a":{"b":[1,{"c":"é"}],"1":true,"n":null},"x":1.5,"one":1,"yes":true,"s":"1","k e":"v","0":[[7]]}'.encode()
+PATHS: list[tuple[str, bytes, bool]] = [
+    ("a.b.0", b"1", True),
+    ("a.b.0", b"1.0", True),
+    ("a.b.0", b"2", False),
+    ("a.b.1.c", '"é"'.encode(), True),
+    ("a.b.1.c", b'"\\u00e9"', True),
+    ("a.b.2", b"1", False),
+    ("a.1", b"true", True),
+    ("a.1", b"1", False),
+    ("a.n", b"null", True),
+    ("a.missing", b"null", False),
+    ("x", b"1.5", True),
+    ("x", b'"1.5"', False),
+    ("one", b"true", False),
+    ("yes", b"true", True),
+    ("yes", b"false", False),
+    ("s", b'"1"', True),
+    ("s", b"1", False),
+    ("k e", b'"v"', True),
+    ("0.0.0", b"7", True),
+    ("a", b'{"b":1}', False),
+    ('a"]', b"1", False),
+    ("a\\", b"1", False),
+    ("", b"1", False),
+    ("x.y", b"1", False),
+]
+
+
+@pytest.mark.parametrize(("path", "wanted", "matches"), PATHS)
+def test_a_path_inside_the_input_is_compared_by_json_type(
+    store: Kept, commit: Writes, path: str, wanted: bytes, matches: bool
+) -> None:
+    commit(Batch(inserts=[(job(1), INPUT), (job(2), b"[]"), (job(3), b"3")]))
+    assert [one.n for one in store.find(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
+
+
+def test_all_paths_of_a_query_must_match(store: Kept, commit: Writes) -> None:
+    commit(Batch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
+    query = JobQuery(inputs=[("a", b"1"), ("b", b"3")], states=["queued", "running"])
+    assert [one.n for one in store.find(query)] == [2]
+
+
+def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes) -> None:
+    commit(inserts(*(job(n, state="failed" if n % 3 else "queued") for n in range(1, 51))))
+    seen: list[int] = []
+    cursor = None
+    while page := store.find(JobQuery(limit=7, cursor=cursor, states=["failed", "queued"])):
+        seen += [one.n for one in page]
+        cursor = page[-1].n
+    assert seen == list(range(50, 0, -1))
+
+
+def test_live_gives_all_that_has_not_ended_by_number(store: Kept, commit: Writes) -> None:
+    commit(inserts(*reversed(JOBS)))
+    assert list(store.live()) == [JOBS[2], JOBS[3], JOBS[5]]
+
+
+def test_live_gives_more_than_one_page(store: Kept, commit: Writes) -> None:
+    commit(inserts(*(job(n) for n in range(1, 4_101))))
+    assert [one.n for one in store.live()] == list(range(1, 4_101))
+
+
+def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:
+    commit(inserts(*JOBS, job(7)))
+    commit(Batch(updates=[job(7, state="running", attempt=1)], deletes=[6]))
+    assert store.counts() == {
+        ("default", "succeeded"): 1,
+        ("slow", "failed"): 1,
+        ("default", "running"): 2,
+        ("slow", "queued"): 1,
+        ("default", "cancelled"): 1,
+    }
+
+
+def test_events_come_in_order_after_a_cursor(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1), job(2)))
+    commit(Batch(events=[chunk(1, 1, 3), chunk(2, 1, 1)]))
+    commit(Batch(events=[chunk(1, 4, 4), chunk(1, 5, 8)]))
+    for after in range(9):
+        assert store.events(1, after, 1_000) == events(after + 1, 8)
+    assert store.events(3, 0, 1_000) == []
+
+
+def test_events_stop_at_the_byte_limit_but_never_before_the_first(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1)))
+    commit(Batch(events=[chunk(1, 1, 2, 100), chunk(1, 3, 4, 100), chunk(1, 5, 9, 100)]))
+    assert store.events(1, 0, 0) == events(1, 1, 100)
+    assert store.events(1, 0, 350) == events(1, 3, 100)
+    assert store.events(1, 3, 100) == events(4, 4, 100)
+
+
+def test_events_in_many_chunks_are_reached_by_going_on(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1)))
+    commit(Batch(events=[chunk(1, seq, seq) for seq in range(1, 1_301)]))
+    seen = []
+    while more := store.events(1, len(seen), 1_000_000):
+        seen += more
+    assert seen == events(1, 1_300)
+
+
+def test_a_trim_drops_only_whole_chunks_before_the_number(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1), job(2)))
+    commit(Batch(events=[chunk(1, 1, 3), chunk(1, 4, 6), chunk(1, 7, 9), chunk(2, 1, 3)]))
+    commit(Batch(trims=[(1, 6)]))
+    assert store.events(1, 0, 1_000) == events(4, 9)
+    commit(Batch(trims=[(1, 7)]))
+    assert store.events(1, 0, 1_000) == events(7, 9) and store.events(2, 0, 1_000) == events(1, 3)

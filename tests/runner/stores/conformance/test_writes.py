@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import pytest
+
+from runner.errors import Fenced, RunnerError
+from runner.job import AttemptRecord, FileRecord, Job, JobError, Terms
+from runner.retry import Backoff
+from runner.stores import Batch, JobQuery
+from tests.runner.stores.conformance.conftest import Kept, Writes
+from tests.runner.stores.make import chunk, events, inserts, job
+
+ALL = JobQuery(order="asc", limit=500)
+
+
+def found(store: Kept) -> list[int]:
+    return [one.n for one in store.find(ALL)]
+
+
+def full_job() -> Job:
+    return job(
+        7,
+        state="failed",
+        attempt=3,
+        terms=Terms(12.5, 60.0, 2, Backoff("list", steps_s=(1.0, 2.0)), 1 << 33, ("a", "ü"), b'{"k":1}'),
+        reason="timeout",
+        priority=90,
+        ready_at=8.25,
+        started_at=8.5,
+        failures=2,
+        deaths=1,
+        heard=4,
+        last_seq=9,
+        first_seq=3,
+        progress=b'{"done":1}',
+        error=JobError("timeout", "too slow", True, {"limit_s": 12.5}),
+        output_bytes=3,
+        attempts=[AttemptRecord(3, "cpu-1", ["cpu"], 8.5, 9.0, 0.1, 0.4, 1 << 30, JobError("timeout", "x"))],
+        files=[FileRecord("f", "a.png", 3, "00", "image/png", 3)],
+        cancel_reason="why",
+    )
+
+
+def test_a_job_comes_back_as_it_was(store: Kept, commit: Writes) -> None:
+    commit(inserts(full_job()))
+    assert store.find(ALL) == [full_job()]
+
+
+def test_a_stored_job_does_not_change_with_its_writers_object(store: Kept, commit: Writes) -> None:
+    mine = job(1)
+    commit(inserts(mine))
+    mine.state = "running"
+    mine.attempts.append(AttemptRecord(1, "w", [], 0.0))
+    store.find(ALL)[0].priority = 1
+    assert store.find(ALL) == [job(1)]
+
+
+def test_an_update_changes_the_job_and_not_its_input(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1), body=b'{"x":1}'))
+    commit(Batch(updates=[job(1, state="running", attempt=1)]))
+    assert store.find(ALL)[0].state == "running"
+    assert store.payload(1, "input") == b'{"x":1}'
+
+
+def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept, commit: Writes) -> None:
+    now = job(1, state="running", attempt=2)
+    commit(inserts(now, job(2)))
+    late = Batch(
+        updates=[job(1, state="succeeded", attempt=1), job(2, state="running", attempt=1)],
+        outputs=[(1, b"1"), (2, b"2")],
+        events=[chunk(1, 1, 1), chunk(2, 1, 1)],
+    )
+    commit(late)
+    assert store.find(ALL) == [now, job(2, state="running", attempt=1)]
+    assert store.payload(1, "output") is None and store.payload(2, "output") == b"2"
+    assert store.events(1, 0, 1000) == [] and store.events(2, 0, 1000) == events(1, 1)
+    assert store.stale_updates == 1
+
+
+def test_an_update_of_an_unknown_job_makes_none(store: Kept, commit: Writes) -> None:
+    commit(Batch(updates=[job(5, attempt=1)], events=[chunk(5, 1, 1)]))
+    assert found(store) == [] and store.events(5, 0, 100) == [] and store.stale_updates == 1
+
+
+def test_the_same_attempt_may_be_updated_again(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1)))
+    for heard in (1, 2):
+        commit(Batch(updates=[job(1, state="running", attempt=1, heard=heard)]))
+    assert store.find(ALL)[0].heard == 2 and store.stale_updates == 0
+
+
+def test_a_batch_may_be_committed_twice(store: Kept, commit: Writes) -> None:
+    batch = Batch(
+        inserts=[(job(1, state="succeeded", attempt=1, tags=("t",)), b"1")],
+        outputs=[(1, b"2")],
+        events=[chunk(1, 1, 3)],
+        values=[("k", b"v")],
+    )
+    commit(batch)
+    commit(batch)
+    assert found(store) == [1] and store.events(1, 0, 1000) == events(1, 3)
+    assert store.payload(1, "output") == b"2"
+
+
+@pytest.mark.parametrize("clash", [job(1, id="other"), job(2, id=job(1).id)], ids=["number", "id"])
+def test_a_batch_with_a_taken_name_leaves_nothing(store: Kept, commit: Writes, clash: Job) -> None:
+    commit(inserts(job(1)))
+    batch = inserts(job(3), clash)
+    batch.values.append(("k", b"v"))
+    with pytest.raises(RunnerError):
+        commit(batch)
+    assert found(store) == [1] and store.last_n() == 1 and store.values("") == {}
+
+
+def test_a_later_epoch_fences_the_earlier_one(store: Kept, commit: Writes) -> None:
+    assert store.take_epoch() == commit.epoch + 1 == store.epoch()
+    with pytest.raises(Fenced):
+        commit(inserts(job(1)))
+    assert found(store) == []
+
+
+def test_an_epoch_that_was_never_given_is_fenced(store: Kept, commit: Writes) -> None:
+    with pytest.raises(Fenced):
+        store.commit(commit.epoch + 1, inserts(job(1)))
+
+
+def test_an_output_is_replaced_by_a_later_one(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1)))
+    for text in (b"1", '"é😀"'.encode()):
+        commit(Batch(outputs=[(1, text)]))
+    assert store.payload(1, "output") == '"é😀"'.encode()
+
+
+def test_a_payload_that_is_no_text_fails_no_batch(store: Kept, commit: Writes) -> None:
+    commit(Batch(inserts=[(job(1), b"\xff\xfe"), (job(2), b"2")]))
+    assert store.payload(1, "input") == b"\xff\xfe" and store.payload(2, "input") == b"2"
+
+
+def test_there_is_no_payload_of_an_unknown_job(store: Kept, commit: Writes) -> None:
+    assert store.payload(1, "input") is None and store.payload(1, "output") is None
+
+
+def test_a_deleted_job_leaves_nothing_behind(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1, tags=("t",)), job(2, tags=("t",))))
+    commit(Batch(outputs=[(1, b"1")], events=[chunk(1, 1, 2)]))
+    commit(Batch(deletes=[1]))
+    assert found(store) == [2] and store.events(1, 0, 100) == []
+    assert store.payload(1, "input") is None and store.payload(1, "output") is None
+    assert [one.n for one in store.find(JobQuery(tags=["t"]))] == [2]
+
+
+def test_a_number_is_never_given_again(store: Kept, commit: Writes) -> None:
+    assert store.last_n() == 0
+    commit(inserts(job(4), job(9), job(5)))
+    commit(Batch(deletes=[9]))
+    assert store.last_n() == 9
+    commit(inserts(job(6)))
+    assert store.last_n() == 9
+
+
+def test_values_are_set_replaced_and_removed(store: Kept, commit: Writes) -> None:
+    commit(Batch(values=[("queue/a", b"1"), ("queue/b", b"2"), ("queue_", b"3"), ("é", b"")]))
+    commit(Batch(values=[("queue/a", None), ("queue/b", b"4"), ("none", None)]))
+    assert store.values("queue/") == {"queue/b": b"4"}
+    assert store.values("") == {"queue/b": b"4", "queue_": b"3", "é": b""}
+
+
+def test_an_empty_batch_changes_nothing(store: Kept, commit: Writes) -> None:
+    commit(Batch())
+    assert found(store) == [] and store.counts() == {}
