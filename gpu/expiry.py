@@ -1,0 +1,59 @@
+"""Pure: which idle executors had their time."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from heapq import heappop, heappush
+
+from gpu.line import Key
+from gpu.resident import Resident
+
+
+class Expiry:
+    """A heap of (due, executor) with at most one entry an executor, however often it idles and wakes:
+    an entry that comes up too early is put right then."""
+
+    def __init__(self, executors: Mapping[int, Resident], wanted: Container[Key]) -> None:
+        self._executors = executors
+        self._wanted = wanted
+        self._heap: list[tuple[float, int]] = []
+        self._listed: set[int] = set()
+
+    def expect(self, resident: Resident) -> None:
+        """It idles now."""
+        if resident.executor in self._listed or (resident.pinned and not resident.worn):
+            return
+        self._listed.add(resident.executor)
+        heappush(self._heap, (_due(resident), resident.executor))
+
+    def due(self, now: float) -> list[int]:
+        """Executors that idle for longer than they are kept while nobody waits for them, and worn ones."""
+        due: list[int] = []
+        while self._heap and self._heap[0][0] <= now:
+            resident = self._pop()
+            if resident is None or resident.state != "idle":
+                continue
+            if _due(resident) > now:
+                self.expect(resident)
+            elif resident.worn or resident.key not in self._wanted:
+                due.append(resident.executor)
+        return due
+
+    def next(self) -> float | None:
+        """The earliest time at which `due` may have something."""
+        while self._heap:
+            when, executor = self._heap[0]
+            resident = self._executors.get(executor)
+            if resident is not None and resident.state == "idle":
+                return when
+            self._pop()
+        return None
+
+    def _pop(self) -> Resident | None:
+        _, executor = heappop(self._heap)
+        self._listed.discard(executor)
+        return self._executors.get(executor)
+
+
+def _due(resident: Resident) -> float:
+    return resident.idle_since if resident.worn else resident.idle_since + resident.keep_alive_s

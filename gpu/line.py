@@ -1,0 +1,113 @@
+"""Pure: classes of equal jobs, and the line in which the jobs of one class wait."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+#: (handler, version, model): what an executor has loaded.
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobClass:
+    """Jobs between which the plan makes no difference. Compared by value; the hash is made once."""
+
+    queue: str
+    handler: str
+    version: str
+    #: What `model_by` named; "" for handlers without.
+    model: str
+    #: Higher goes first.
+    priority: int
+    #: Device memory of one executor. 0: no grant is needed; None: unknown, to be learned.
+    need_bytes: int | None
+    #: 0 runs in the cpu lane; more than 1 is all or nothing over that many devices.
+    gpus: int
+    key: Key = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.handler, self.version, self.model))
+        fields = (self.key, self.queue, self.priority, self.need_bytes, self.gpus)
+        object.__setattr__(self, "_hash", hash(fields))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class Line:
+    """Job numbers in the order in which they are to start. Adding, removing and looking at the
+    first ones cost the same however long the line is."""
+
+    __slots__ = ("_gone", "_live", "_order")
+
+    def __init__(self) -> None:
+        # Numbers that left from the middle stay in `_order` until they reach its front or outnumber the rest.
+        self._order: deque[int] = deque()
+        self._live: set[int] = set()
+        self._gone: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, n: object) -> bool:
+        return n in self._live
+
+    @property
+    def head(self) -> int:
+        """The first one. Raises IndexError on an empty line."""
+        return self._order[0]
+
+    def add(self, n: int, *, first: bool = False) -> bool:
+        """Put a job at the end (or the front); False where it waits already."""
+        if n in self._live:
+            return False
+        if n in self._gone:
+            # Its old place must not come back to life.
+            self._compact()
+        self._live.add(n)
+        if first:
+            self._order.appendleft(n)
+        else:
+            self._order.append(n)
+        return True
+
+    def remove(self, n: int) -> bool:
+        """Take a job out; False where it does not wait here."""
+        if n not in self._live:
+            return False
+        self.take((n,))
+        return True
+
+    def take(self, ns: Iterable[int]) -> None:
+        """Take jobs out that are known to wait here."""
+        order, live, gone = self._order, self._live, self._gone
+        for n in ns:
+            live.remove(n)
+            if order[0] == n:
+                order.popleft()
+            else:
+                gone.add(n)
+        while gone and order[0] in gone:
+            gone.remove(order.popleft())
+        if len(gone) > len(live) + 64:
+            self._compact()
+
+    def peek(self, count: int, skip: int = 0) -> list[int]:
+        """The first `count` jobs after the first `skip`."""
+        if not self._gone:
+            return list(islice(self._order, skip, skip + count))
+        waiting = (n for n in self._order if n not in self._gone)
+        return list(islice(waiting, skip, skip + count))
+
+    def ahead_of(self, n: int) -> int:
+        """About how many wait before job `n`: exact while the line is in order of n and nobody left it."""
+        return min(bisect_left(self._order, n), len(self._live))
+
+    def _compact(self) -> None:
+        self._order = deque(n for n in self._order if n in self._live)
+        self._gone.clear()

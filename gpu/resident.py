@@ -1,0 +1,89 @@
+"""Pure: an executor that lives, and a device with those who live on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpu.device import Device
+from gpu.line import JobClass, Key
+
+ExecutorState = Literal["loading", "idle", "running", "leaving"]
+
+
+@dataclass(slots=True)
+class Resident:
+    """An executor that lives."""
+
+    executor: int
+    #: (handler, version, model)
+    key: Key
+    devices: tuple[str, ...]
+    #: What it was told it may use on each device; its watchdog holds it to that. The ledger may charge less.
+    grant_bytes: int
+    #: How long it stays loaded when idle; 0 not at all, below 0 for ever.
+    keep_alive_s: float
+    #: Attempts after which it is replaced. None: never.
+    max_jobs: int | None
+    #: Its need was unknown: it got all that was free, and nothing else starts beside it until that is learned.
+    exclusive: bool
+    state: ExecutorState = "loading"
+    #: It loads or has something to do.
+    busy: bool = True
+    #: What it was handed and has not ended, in order of handing over.
+    assigned: dict[int, JobClass] = field(default_factory=dict)
+    idle_since: float = 0.0
+    jobs_done: int = 0
+
+    @property
+    def pinned(self) -> bool:
+        """It stays loaded whatever else waits."""
+        return self.keep_alive_s < 0
+
+    @property
+    def worn(self) -> bool:
+        """It was given as many jobs as it may do."""
+        return self.max_jobs is not None and self.jobs_done + len(self.assigned) >= self.max_jobs
+
+    def room(self, depth: int) -> int:
+        """How many more attempts it may be handed at a stage depth."""
+        left = depth - len(self.assigned)
+        if self.max_jobs is None:
+            return left
+        return min(left, self.max_jobs - self.jobs_done - len(self.assigned))
+
+
+class Slot:
+    """A device with those who live on it."""
+
+    __slots__ = (
+        "busy",
+        "device",
+        "exclusive",
+        "idle",
+        "is_open",
+        "leaving",
+        "max_executors",
+        "pinned",
+        "residents",
+    )
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        #: Its worker takes executors.
+        self.is_open = True
+        self.max_executors = device.max_executors
+        self.residents: dict[int, Resident] = {}
+        #: How many of them load or run.
+        self.busy = 0
+        #: Those who idle, the one that idles longest first; who was told to go; who stays for ever.
+        self.idle: dict[int, Resident] = {}
+        self.leaving: dict[int, Resident] = {}
+        self.pinned: dict[int, Resident] = {}
+        #: The executor beside which nothing starts now.
+        self.exclusive: int | None = None
+
+    @property
+    def max_residents(self) -> int:
+        """How many executors may live here, idle ones included: each costs host memory and processes."""
+        return 2 * self.max_executors
