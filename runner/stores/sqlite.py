@@ -69,7 +69,6 @@ class SqliteStore:
             self._refuse_foreign(db)
             if db.pragma("journal_mode", "wal") != "wal":
                 raise StoreUnavailable(f"{self.path}: this file system cannot hold a write-ahead log")
-            db.pragma("synchronous", "FULL")
             self._check(db)
             with self._transaction(db):
                 self._migrate(db)

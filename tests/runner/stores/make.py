@@ -10,7 +10,9 @@ from runner.stores import Batch, EventChunk
 from runner.uuid7 import uuid7
 
 
-def job(n: int, *, state: State = "queued", attempt: int = 0, tags: tuple[str, ...] = (), **fields: object) -> Job:
+def job(
+    n: int, *, state: State = "queued", attempt: int = 0, tags: tuple[str, ...] = (), **fields: object
+) -> Job:
     """A job made at second `n`; its id follows from `n`."""
     made = Job(
         n=n,

@@ -44,8 +44,11 @@ Kept = MemoryStore | SqliteStore | Sides
 @pytest.fixture(params=["memory", "sqlite", "sqlite, two connections"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
     path = str(tmp_path / "runner.db")
-    kinds = {"memory": MemoryStore, "sqlite": lambda: SqliteStore(path)}
-    made: Kept = kinds.get(request.param, lambda: Sides(path))()
+    made: Kept
+    if request.param == "memory":
+        made = MemoryStore()
+    else:
+        made = SqliteStore(path) if request.param == "sqlite" else Sides(path)
     yield made
     made.close()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from runner.event import Event
 from runner.stores import Batch, JobQuery
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.make import chunk, events, inserts, job
@@ -54,7 +55,9 @@ def test_a_query_gives_what_matches_in_order(
     assert [one.n for one in store.find(JobQuery(**filters))] == expected
 
 
-INPUT = '{"a":{"b":[1,{"c":"é"}],"1":true,"n":null},"x":1.5,"one":1,"yes":true,"s":"1","k e":"v","0":[[7]]}'.encode()
+INPUT = (
+    '{"a":{"b":[1,{"c":"é"}],"1":true,"n":null},"x":1.5,"one":1,"yes":true,"s":"1","k e":"v","0":[[7]]}'
+).encode()
 PATHS: list[tuple[str, bytes, bool]] = [
     ("a.b.0", b"1", True),
     ("a.b.0", b"1.0", True),
@@ -149,7 +152,7 @@ def test_events_stop_at_the_byte_limit_but_never_before_the_first(store: Kept, c
 def test_events_in_many_chunks_are_reached_by_going_on(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     commit(Batch(events=[chunk(1, seq, seq) for seq in range(1, 1_301)]))
-    seen = []
+    seen: list[Event] = []
     while more := store.events(1, len(seen), 1_000_000):
         seen += more
     assert seen == events(1, 1_300)

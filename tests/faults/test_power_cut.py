@@ -1,0 +1,79 @@
+"""Effect: processes that store jobs, killed at random moments on a disk that forgets what was not synced."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from runner.stores import JobQuery
+from runner.stores.sqlite import SqliteStore
+from tests.faults import powercut
+from tests.faults.mutate import ROOT, mutated
+
+ROUNDS = 15
+#: Commits one job a batch for ever; prints each number once the store has taken it.
+COMMITTER = """
+import sys
+from runner.job import Job, Terms
+from runner.stores import Batch
+from runner.stores.sqlite import SqliteStore
+from runner.uuid7 import new_id
+store = SqliteStore(sys.argv[1])
+epoch = store.take_epoch()
+n = store.last_n()
+while True:
+    n += 1
+    job = Job(n, new_id(), "echo", "default", 50, 0.0, Terms(), 4)
+    store.commit(epoch, Batch(inserts=[(job, b'"in"')], outputs=[(n, b'"out"')]))
+    store.checkpoint_if_due()
+    sys.stdout.write(f"{n}\\n")
+    sys.stdout.flush()
+"""
+
+
+def cut_power(folder: Path, tree: Path, commits: int) -> int:
+    """Commit, kill, and put back what was synced. Gives the last acknowledged number."""
+    data, shadow = folder / "data", folder / "shadow"
+    data.mkdir(exist_ok=True)
+    env = {**os.environ, **powercut.env(shadow, data), "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-P", "-c", COMMITTER, str(data / "runner.db")]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(commits)]
+        process.kill()
+        # What was printed before the kill came was acknowledged too; a torn last line was not.
+        acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
+    powercut.restore(shadow, data)
+    return acknowledged[-1]
+
+
+def lost(folder: Path, acknowledged: int) -> int:
+    """How many of the numbers up to `acknowledged` are not there after the cut; the file must be whole."""
+    store = SqliteStore(str(folder / "data" / "runner.db"))
+    try:
+        store.take_epoch()
+        kept: set[int] = set()
+        cursor = 0
+        while page := store.find(JobQuery(order="asc", cursor=cursor, limit=500)):
+            kept |= {job.n for job in page if store.payload(job.n, "output") == b'"out"'}
+            cursor = page[-1].n
+        return len(set(range(1, acknowledged + 1)) - kept)
+    finally:
+        store.close()
+
+
+def test_no_acknowledged_job_is_lost_to_a_power_cut(tmp_path: Path) -> None:
+    chosen = random.Random()
+    for _ in range(ROUNDS):
+        acknowledged = cut_power(tmp_path, ROOT, chosen.randint(30, 150))
+        assert lost(tmp_path, acknowledged) == 0
+
+
+def test_without_synced_commits_jobs_are_lost(tmp_path: Path) -> None:
+    change = ("runner/stores/sqlite.py", 'pragma("synchronous", "FULL")', 'pragma("synchronous", "NORMAL")')
+    tree = mutated(tmp_path, [change])
+    acknowledged = cut_power(tmp_path, tree, 100)
+    assert lost(tmp_path, acknowledged) > 0
