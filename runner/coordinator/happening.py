@@ -1,0 +1,62 @@
+"""Pure: the JSON lines of events, built once for all their readers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from runner.event import Event, EventType
+from runner.instant import rfc3339
+from runner.job import Job
+
+#: In lists, `snapshot` and `done` a larger input or output is null beside its size.
+INLINE_MAX_BYTES = 64 * 1024
+
+_json = msgspec.json.Encoder()
+
+
+def event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
+    """The job's next event; `fields` is a JSON object's text. The job's `last_seq` rises by one."""
+    job.last_seq = seq = job.last_seq + 1
+    tail = b"}" if fields == b"{}" else b"," + fields[1:]
+    head = f'{{"job_id":"{job.id}","seq":{seq},"at":"{rfc3339(at)}"'.encode()
+    return Event(seq, kind, head + tail)
+
+
+def status_fields(job: Job, reason: str | None) -> bytes:
+    """`state, reason, attempt`."""
+    return f'{{"state":"{job.state}","reason":{_word(reason)},"attempt":{job.attempt}}}'.encode()
+
+
+def done_fields(job: Job, output: bytes | None) -> bytes:
+    """`state, output, error`; an output over 64 KiB is null beside `output_bytes`."""
+    if output is not None and len(output) > INLINE_MAX_BYTES:
+        shown = b"null"
+    else:
+        shown = output if output is not None else b"null"
+    error = b"null" if job.error is None else _json.encode(error_document(job))
+    return b'{"state":"%s","attempt":%d,"output":%s,"output_bytes":%s,"error":%s}' % (
+        job.state.encode(),
+        job.attempt,
+        shown,
+        b"null" if job.output_bytes is None else b"%d" % job.output_bytes,
+        error,
+    )
+
+
+def error_document(job: Job) -> dict[str, Any] | None:
+    """A job's error as the API shows it."""
+    error = job.error
+    if error is None:
+        return None
+    document: dict[str, Any] = {"code": error.code, "message": error.message}
+    if job.state != "cancelled":
+        document["retryable"] = error.retryable
+        if error.detail is not None:
+            document["detail"] = error.detail
+    return document
+
+
+def _word(value: str | None) -> str:
+    return "null" if value is None else f'"{value}"'

@@ -1,0 +1,29 @@
+"""Pure: points in time as text: RFC 3339, UTC, milliseconds, Z."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+
+
+@lru_cache(maxsize=256)
+def _second(whole: int) -> str:
+    return dt.datetime.fromtimestamp(whole, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(at: float) -> str:
+    """`2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are cut, not rounded."""
+    whole = int(at)
+    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+
+
+def parse_rfc3339(text: str) -> float:
+    """UTC epoch seconds of an RFC 3339 text; without an offset it is taken as UTC.
+
+    Raises:
+        ValueError: not a date and time.
+    """
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return moment.timestamp()
