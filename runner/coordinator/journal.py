@@ -1,0 +1,296 @@
+"""Effect: group commit: gathers what changed, writes it in one transaction, then tells who waited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from runner.errors import Fenced, StoreUnavailable
+from runner.event import Event, EventType
+from runner.job import Job
+from runner.stores import Batch, EventChunk
+
+log = logging.getLogger(__name__)
+
+#: What nobody waits for may gather for so long; measured to need 7 times fewer commits.
+GATHER_S = 0.005
+#: While the store refuses writes it is tried again after so long.
+RETRY_S = 0.25
+
+#: Told None, or why the writes were refused.
+Settle = Callable[[StoreUnavailable | None], None]
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Committer(Protocol):
+    """Where batches go."""
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        """Raises StoreUnavailable where nothing of it was written."""
+
+
+class Journal:
+    """The one way into the store.
+
+    Everything told to it between two commits goes into the next one, which takes each job's state as
+    it is when the commit starts: the insert and the end of a short job are one row. Callbacks given to
+    `when_durable` run after the commit that holds all that was told before them, in order.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        epoch: int,
+        *,
+        encode_event: Callable[[Job, EventType, float, bytes], Event],
+        on_events: Callable[[Job, list[Event]], None],
+        on_fenced: Callable[[Fenced], None],
+    ) -> None:
+        self._committer = committer
+        self._epoch = epoch
+        self._encode_event = encode_event
+        self._on_events = on_events
+        self._on_fenced = on_fenced
+        self._inserts: dict[int, tuple[Job, bytes]] = {}
+        self._dirty: dict[int, Job] = {}
+        self._outputs: list[tuple[int, bytes]] = []
+        self._events: dict[int, tuple[Job, list[Event]]] = {}
+        self._trims: list[tuple[int, int]] = []
+        self._deletes: list[int] = []
+        self._values: dict[str, bytes | None] = {}
+        self._after: list[tuple[Settle, bool]] = []
+        #: Events of the commit under way, by job.
+        self._in_flight: dict[int, int] = {}
+        self._busy = False
+        self._closed = False
+        #: A commit is due at the end of this turn.
+        self._soon = False
+        self._timer: asyncio.Handle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: Why writes are refused now; None while all is well.
+        self.failure: StoreUnavailable | None = None
+        #: Seconds of the last commits, for the metrics.
+        self.commits = 0
+        self.commit_seconds: list[float] = []
+
+    def insert(self, job: Job, input_: bytes) -> None:
+        """A new job."""
+        self._inserts[job.n] = (job, input_)
+        self._arm()
+
+    def touch(self, job: Job) -> None:
+        """The job has changed."""
+        if job.n not in self._inserts:
+            self._dirty[job.n] = job
+        self._arm()
+
+    def output(self, job: Job, output: bytes) -> None:
+        """The job has succeeded with this JSON text."""
+        self._outputs.append((job.n, output))
+        self.touch(job)
+
+    def event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
+        """Add an event; readers get it after the commit."""
+        entry = self._events.get(job.n)
+        if entry is None:
+            entry = self._events[job.n] = (job, [])
+        entry[1].append(self._encode_event(job, kind, at, fields))
+        self.touch(job)
+
+    def trim(self, job: Job, first_seq: int) -> None:
+        """Retention: events before `first_seq` may go."""
+        job.first_seq = first_seq
+        self._trims.append((job.n, first_seq))
+        self.touch(job)
+
+    def delete(self, job: Job) -> None:
+        """Remove an ended job with all that is its."""
+        self._dirty.pop(job.n, None)
+        self._deletes.append(job.n)
+        self._arm()
+
+    def value(self, name: str, value: bytes | None) -> None:
+        """Remember a named value; None forgets it."""
+        self._values[name] = value
+        self._arm()
+
+    def withdraw(self, job: Job) -> None:
+        """Take back an insert that could not be written; the job was never accepted."""
+        self._inserts.pop(job.n, None)
+        self._dirty.pop(job.n, None)
+        self._events.pop(job.n, None)
+
+    def when_durable(self, call: Settle, *, hurry: bool = True, patient: bool = False) -> None:
+        """Call after the commit of all that was told until now: with None, or why it failed.
+
+        While the store refuses, calls are made with the failure at once and the writes are kept;
+        a `patient` call waits until they are durable and is never told of a failure.
+        """
+        if self.failure is not None and not patient:
+            call(self.failure)
+            return
+        self._after.append((call, patient))
+        if hurry:
+            self.hurry()
+        else:
+            self._arm()
+
+    def hurry(self) -> None:
+        """Somebody waits: commit at the end of this turn of the loop."""
+        if self._soon or self._busy or self._closed or self.failure is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._soon = True
+        self._timer = asyncio.get_running_loop().call_soon(self._start)
+
+    async def flush(self) -> None:
+        """Wait until all that was told is durable.
+
+        Raises:
+            StoreUnavailable: the store refuses writes.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(failure: StoreUnavailable | None) -> None:
+            if done.done():
+                return
+            if failure is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failure)
+
+        self.when_durable(settle)
+        await done
+
+    def durable_seq(self, job: Job) -> int:
+        """The sequence number of the job's last event that is durable."""
+        if job.n in self._in_flight:
+            return self._in_flight[job.n] - 1
+        waiting = self._events.get(job.n)
+        return job.last_seq if waiting is None else waiting[1][0].seq - 1
+
+    async def close(self) -> None:
+        """Write what is left and stop."""
+        if self.failure is None:
+            await self.flush()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._idle.wait()
+
+    def _arm(self) -> None:
+        if self._timer is None and not self._busy and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(
+                GATHER_S if self.failure is None else RETRY_S, self._start
+            )
+
+    def _start(self) -> None:
+        self._timer = None
+        self._soon = False
+        if self._busy or self._closed:
+            return
+        self._busy = True
+        self._idle.clear()
+        task = asyncio.get_running_loop().create_task(self._commit())
+        task.add_done_callback(lambda done: done.result())
+
+    async def _commit(self) -> None:
+        batch, events, after = self._take()
+        self._in_flight = {job.n: new[0].seq for job, new in events}
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        failure: StoreUnavailable | None = None
+        try:
+            if batch is not None:
+                await self._committer.commit(self._epoch, batch)
+        except Fenced as fenced:
+            self._closed = True
+            failure = fenced
+            self._on_fenced(fenced)
+        except StoreUnavailable as refused:
+            failure = refused
+        finally:
+            self._busy = False
+            self._in_flight = {}
+            self._idle.set()
+        if failure is not None:
+            self._refused(batch, events, after, failure)
+            return
+        if batch is not None:
+            self.commits += 1
+            self.commit_seconds.append(loop.time() - began)
+            if len(self.commit_seconds) > 2_000:
+                del self.commit_seconds[:1_000]
+        if self.failure is not None:
+            log.info("the store takes writes again")
+            self.failure = None
+        for job, new in events:
+            self._on_events(job, new)
+        for call, _ in after:
+            call(None)
+        if self._after:
+            self.hurry()
+        elif self._has_work():
+            self._arm()
+
+    def _take(
+        self,
+    ) -> tuple[Batch | None, list[tuple[Job, list[Event]]], list[tuple[Settle, bool]]]:
+        """The next batch. Jobs go in in the state they have now: the committer encodes before it waits."""
+        after, self._after = self._after, []
+        if not self._has_work():
+            return None, [], after
+        events = list(self._events.values())
+        batch = Batch(
+            inserts=list(self._inserts.values()),
+            updates=list(self._dirty.values()),
+            outputs=self._outputs,
+            events=[EventChunk(job.n, new[0].seq, new[-1].seq, _encode(new)) for job, new in events],
+            trims=self._trims,
+            deletes=self._deletes,
+            values=list(self._values.items()),
+        )
+        self._inserts, self._dirty, self._outputs, self._events = {}, {}, [], {}
+        self._trims, self._deletes, self._values = [], [], {}
+        return batch, events, after
+
+    def _has_work(self) -> bool:
+        return bool(
+            self._inserts or self._dirty or self._events or self._trims or self._deletes or self._values
+        )
+
+    def _refused(
+        self,
+        batch: Batch | None,
+        events: list[tuple[Job, list[Event]]],
+        after: list[tuple[Settle, bool]],
+        failure: StoreUnavailable,
+    ) -> None:
+        """Put the batch back, answer who waited, and try again later."""
+        if self.failure is None:
+            log.error("the store refuses writes: %s", failure.message)
+        self.failure = failure
+        if batch is not None:
+            self._inserts = {job.n: (job, input_) for job, input_ in batch.inserts} | self._inserts
+            self._dirty = {job.n: job for job in batch.updates if job.n not in self._inserts} | self._dirty
+            self._outputs = batch.outputs + self._outputs
+            for job, new in events:
+                later = self._events.get(job.n)
+                self._events[job.n] = (job, new + (later[1] if later else []))
+            self._trims = batch.trims + self._trims
+            self._deletes = batch.deletes + self._deletes
+            self._values = dict(batch.values) | self._values
+        waiting = after + self._after
+        self._after = [entry for entry in waiting if entry[1]]
+        for call, patient in waiting:
+            if not patient:
+                call(failure)
+        if self._has_work() or batch is not None:
+            self._arm()

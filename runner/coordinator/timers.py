@@ -1,0 +1,52 @@
+"""Effect: everything that is to happen at a later moment, on one timer of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+
+
+class Timers:
+    """A heap of moments. An entry is not cancelled: what it calls looks whether it still matters."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._handle: asyncio.TimerHandle | None = None
+        self._armed_at = float("inf")
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call at `when` (UTC epoch seconds as `now` tells them), or at once where that is past."""
+        heapq.heappush(self._heap, (when, next(self._count), call))
+        if when < self._armed_at:
+            self._arm()
+
+    def close(self) -> None:
+        """Forget everything that was to happen."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._heap.clear()
+
+    def _arm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._armed_at = float("inf")
+        if self._heap:
+            self._armed_at = self._heap[0][0]
+            delay = max(0.0, self._armed_at - self._now())
+            # A very long timer is cut: loops take no delay of years.
+            self._handle = asyncio.get_running_loop().call_later(min(delay, 86_400.0), self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        now = self._now()
+        # A bounded share of a turn: a million jobs that become ready at once must not stop the loop.
+        for _ in range(1_000):
+            if not self._heap or self._heap[0][0] > now:
+                break
+            heapq.heappop(self._heap)[2]()
+        self._arm()
