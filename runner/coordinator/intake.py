@@ -1,0 +1,96 @@
+"""Pure: from what a client asked to a job: options resolved, bounds checked."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from gpu.line import JobClass
+from runner.job import Job, Submission, Terms
+from runner.retry import Backoff
+from runner.spec import HandlerSpec, Options
+
+
+def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) -> Job:
+    """The job that `asked` becomes; `spec` gives what was left open (None: handler not yet known)."""
+    options = spec.options if spec is not None else Options()
+    queue_timeout = asked.queue_timeout_s
+    if queue_timeout is None:
+        queue_timeout = options.queue_timeout_s
+    terms = _terms(
+        asked.timeout_s if asked.timeout_s is not None else options.timeout_s,
+        queue_timeout,
+        asked.retries if asked.retries is not None else options.retries,
+        asked.backoff if asked.backoff is not None else options.backoff,
+        asked.vram_bytes if asked.vram_bytes is not None else options.vram_bytes,
+        tuple(asked.tags or ()),
+        asked.metadata or b"{}",
+    )
+    ready_at = now
+    if asked.run_at is not None:
+        ready_at = max(ready_at, asked.run_at)
+    if asked.delay_s is not None:
+        ready_at = max(ready_at, now + asked.delay_s)
+    return Job(
+        n=n,
+        id=asked.id,
+        handler=asked.handler,
+        queue=asked.queue or options.queue,
+        priority=asked.priority if asked.priority is not None else options.priority,
+        created_at=now,
+        terms=terms,
+        input_bytes=len(asked.input),
+        reason="scheduled" if ready_at > now else None,
+        ready_at=ready_at,
+    )
+
+
+def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
+    """The line in which the job waits: jobs of one class can take each other's place."""
+    return _class(
+        job.queue,
+        job.handler,
+        spec.version,
+        job.priority,
+        needed_bytes(spec.options, job.terms.vram_bytes, has_gpu=has_gpu),
+        spec.options.gpus,
+    )
+
+
+def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
+    """Bytes an executor is to be granted on its device; 0: none, None: not known yet.
+
+    Where a handler for GPUs runs on the cpu device, its `vram` counts as `ram`.
+    """
+    if options.gpus == 0:
+        return options.ram_bytes or 0
+    if has_gpu:
+        return vram_bytes
+    return options.ram_bytes if options.ram_bytes is not None else vram_bytes
+
+
+@lru_cache(maxsize=4096)
+def _terms(
+    timeout_s: float | None,
+    queue_timeout_s: float | None,
+    retries: int,
+    backoff: Backoff,
+    vram_bytes: int | None,
+    tags: tuple[str, ...],
+    metadata: bytes,
+) -> Terms:
+    return Terms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata)
+
+
+@lru_cache(maxsize=4096)
+def _class(
+    queue: str, handler: str, version: str, priority: int, need_bytes: int | None, gpus: int
+) -> JobClass:
+    return JobClass(
+        queue=queue,
+        handler=handler,
+        version=version,
+        model="",
+        priority=priority,
+        need_bytes=need_bytes,
+        gpus=gpus,
+    )

@@ -1,0 +1,364 @@
+"""Effect: a job's life from accept to end: every change of a job's state happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator import intake, outcome
+from runner.coordinator.book import Book, Live
+from runner.coordinator.figures import Figures
+from runner.coordinator.happening import done_fields, status_fields
+from runner.coordinator.journal import Journal
+from runner.coordinator.timers import Timers
+from runner.errors import HandlerBroken, QueueFull, StoreUnavailable, UnknownHandler, Unsatisfiable
+from runner.event import EventType
+from runner.job import AttemptRecord, Job, JobError, Submission
+from runner.retry import Backoff
+from runner.spec import HandlerSpec
+from runner.wire import Ended, Note
+
+#: A job shows so many of its last attempts.
+ATTEMPTS_KEPT = 100
+#: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
+INPUTS_MAX_BYTES = 256 * 1024 * 1024
+
+
+class Line:
+    """The jobs that are under way, and what may happen to them.
+
+    It never speaks to a worker: `Dispatch` starts and cancels attempts, and tells what came of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        view: View,
+        journal: Journal,
+        timers: Timers,
+        figures: Figures,
+        now: Callable[[], float],
+        spread: Callable[[], float],
+        wake: Callable[[], None],
+        queued_max: int,
+        events_kept: int,
+        is_watched: Callable[[str], bool],
+    ) -> None:
+        self.book = book
+        self.view = view
+        self.journal = journal
+        self.timers = timers
+        self.figures = figures
+        self.now = now
+        self._spread = spread
+        #: Asks for a turn of the plan.
+        self._wake = wake
+        self._queued_max = queued_max
+        self._events_kept = events_kept
+        #: Whether somebody reads a job's events now.
+        self._is_watched = is_watched
+        self._input_bytes = 0
+        #: Handlers that are known; replaced as a whole when descriptions come in.
+        self.specs: Mapping[str, HandlerSpec] = {}
+        #: Jobs whose handler is not known (yet).
+        self._parked: dict[int, Live] = {}
+        self.has_gpu = False
+        #: The last plan's word on why the head of a class waits.
+        self.reasons: Mapping[JobClass, str] = {}
+
+    # Accept.
+
+    def submit(self, asked: Submission) -> Live:
+        """Take in a job; it is accepted once the journal says so.
+
+        Raises:
+            UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
+        """
+        spec = self.spec(asked.handler)
+        if self.book.queued >= self._queued_max:
+            raise QueueFull(
+                f"{self._queued_max} jobs are queued, the limit; try again later", retry_after_s=5.0
+            )
+        now = self.now()
+        job = intake.make_job(asked, spec, 0, now)
+        cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        misfit = self.view.fits_ever(cls)
+        if misfit is not None:
+            raise Unsatisfiable(str(misfit.get("message", "no device could ever fit this job")), **misfit)
+        job.n = self.book.next_n()
+        live = Live(job, asked.input, "waiting")
+        self._input_bytes += job.input_bytes
+        self.book.add(live)
+        self.journal.insert(job, asked.input)
+        self._event(job, "status", now, status_fields(job, job.reason or "ready"))
+        self.place(live)
+        self._limit_wait(live)
+        if self._input_bytes > INPUTS_MAX_BYTES:
+            self.journal.when_durable(lambda failure: self._drop_input(live, failure), hurry=False)
+        return live
+
+    def spec(self, handler: str) -> HandlerSpec:
+        """A handler that works. Raises UnknownHandler or HandlerBroken."""
+        spec = self.specs.get(handler)
+        if spec is None or spec.state == "describing":
+            known = ", ".join(sorted(self.specs)) or "none"
+            raise UnknownHandler(f"there is no handler {handler!r}; known are: {known}", handler=handler)
+        if spec.state == "broken":
+            raise HandlerBroken(
+                f"handler {handler!r} could not be imported from {spec.source.target}",
+                handler=handler,
+                error=spec.error,
+            )
+        return spec
+
+    def recover(self, live: Live) -> None:
+        """Take in a job from the store, as it was when the last coordinator ended."""
+        self.book.add(live, counted=True)
+        self._input_bytes += live.job.input_bytes if live.input is not None else 0
+
+    def resume(self, live: Live) -> None:
+        """A queued job that came from the store waits on."""
+        self.place(live)
+        if live.job.attempt == 0:
+            self._limit_wait(live)
+
+    def place(self, live: Live, *, first: bool = False) -> None:
+        """Put a queued job where it has to wait: for its handler, its time or its device.
+
+        `first`: before those that wait already; it has waited its turn once.
+        """
+        job = live.job
+        spec = self.specs.get(job.handler)
+        if spec is None or spec.state != "ok":
+            live.where = "parked"
+            self._parked[job.n] = live
+        elif job.ready_at > self.now():
+            live.where = "delayed"
+            self.timers.at(job.ready_at, lambda: self._ready(live))
+        else:
+            self._wait(live, spec, first=first)
+
+    def described(self, specs: Mapping[str, HandlerSpec]) -> None:
+        """The handlers are known anew: parked jobs may go on."""
+        self.specs = specs
+        for spec in specs.values():
+            if spec.state == "ok":
+                self.view.set_limit(spec.name, spec.options.concurrency)
+        parked, self._parked = self._parked, {}
+        for live in parked.values():
+            self.place(live)
+
+    # An attempt's way.
+
+    def begin(self, live: Live, *, at: float, worker: str, devices: list[str], loading: bool) -> None:
+        """The attempt in flight has started: it counts from now on."""
+        job = live.job
+        job.attempt = live.flight
+        self.book.state(job, "running")
+        job.reason = None
+        job.started_at = at
+        job.heard = 0
+        job.progress = None
+        job.attempts.append(AttemptRecord(job.attempt, worker, devices, at))
+        if len(job.attempts) > ATTEMPTS_KEPT:
+            del job.attempts[0]
+        live.where = "starting" if loading else "running"
+        self._event(job, "status", at, status_fields(job, "loading" if loading else "running"))
+
+    def runs(self, live: Live, at: float) -> None:
+        """Loading is over, user code runs."""
+        if live.where == "starting":
+            live.where = "running"
+            self._event(live.job, "status", at, status_fields(live.job, "running"))
+
+    def note(self, live: Live, note: Note) -> None:
+        """Events of the running attempt."""
+        job = live.job
+        job.heard = note.seq
+        for kind, at, fields in note.events:
+            self._log(job, kind, at, fields)
+
+    def _event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
+        self.journal.event(job, kind, at, fields)
+        if self._is_watched(job.id):
+            self.journal.hurry()
+
+    def _log(self, job: Job, kind: str, at: float, fields: bytes) -> None:
+        event_type: EventType = kind  # type: ignore[assignment]  # the worker sends only known ones
+        if event_type == "progress":
+            job.progress = fields
+        self._event(job, event_type, at, fields)
+        # Retention goes in steps of a tenth, so that a stream of events does not trim each time.
+        kept = job.last_seq - job.first_seq
+        if kept > self._events_kept + self._events_kept // 10:
+            self.journal.trim(job, job.last_seq - self._events_kept + 1)
+
+    def end(self, live: Live, ended: Ended, *, blameless: bool = False) -> None:
+        """The attempt in flight has ended, one way or another."""
+        now = self.now()
+        job = live.job
+        job.heard = ended.seq
+        backoff = job.terms.backoff or Backoff()
+        verdict = outcome.follow(job, ended, backoff, now, self._spread(), blameless=blameless)
+        live.executor = None
+        live.flight = 0
+        if ended.died:
+            job.deaths += 1
+        self._record(job, ended, verdict, now)
+        if isinstance(verdict, outcome.Finish):
+            job.files = ended.files
+            self.finish(live, verdict.state, verdict.error, ended.output)
+            return
+        job.failures += verdict.counts
+        self.figures.retried += 1
+        self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
+
+    def put_back(self, live: Live) -> None:
+        """The attempt in flight did not start, and will not: back to the front of its line."""
+        live.executor = None
+        live.flight = 0
+        if live.job.state == "running":
+            self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
+            return
+        self.place(live, first=True)
+
+    def requeue(
+        self, live: Live, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
+    ) -> None:
+        """Back into its line, to start at `ready_at` at the earliest."""
+        job = live.job
+        self.book.state(job, "queued")
+        job.ready_at = ready_at
+        job.reason = "retry_backoff" if reason == "retry_backoff" else None
+        self._event(job, "status", self.now(), status_fields(job, event_reason))
+        self.place(live, first=reason == "ready")
+
+    def finish(
+        self,
+        live: Live,
+        state: Literal["succeeded", "failed", "cancelled"],
+        error: JobError | None,
+        output: bytes | None = None,
+    ) -> None:
+        """The job has its one terminal state; who waits is told after the commit."""
+        job = live.job
+        now = self.now()
+        self.book.state(job, state)
+        job.error = error
+        job.reason = None if error is None else error.code
+        job.finished_at = now
+        live.where = "ended"
+        if state == "succeeded":
+            live.output = output if output is not None else b"null"
+            job.output_bytes = len(live.output)
+            self.journal.output(job, live.output)
+        self._event(job, "done", now, done_fields(job, live.output))
+        self.figures.job_ended(job)
+        self._parked.pop(job.n, None)
+        hurry = live.waiters is not None
+        self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
+
+    def cancel_waiting(self, live: Live, reason: str) -> None:
+        """End a job that no executor holds."""
+        if live.where == "waiting" and live.cls is not None:
+            self.view.remove_waiting(live.cls, live.job.n)
+        live.job.cancel_reason = reason
+        self.finish(live, "cancelled", outcome.cancelled(reason))
+
+    def cancelling(self, live: Live, reason: str) -> None:
+        """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
+        job = live.job
+        job.cancel_reason = reason
+        self._event(job, "status", self.now(), status_fields(job, "cancelling"))
+
+    def revive(self, job: Job, input_: bytes | None) -> Live:
+        """A finished job is to run again, under its id."""
+        self.book.discount(job)
+        job.state = "queued"
+        job.reason, job.error, job.finished_at = None, None, None
+        job.failures, job.deaths = 0, 0
+        job.output_bytes, job.cancel_reason = None, None
+        job.files = []
+        job.ready_at = self.now()
+        live = Live(job, input_, "waiting")
+        self.book.add(live)
+        self._event(job, "status", job.ready_at, status_fields(job, "ready"))
+        self.place(live)
+        self._limit_wait(live)
+        return live
+
+    # What is said of a job.
+
+    def reason(self, live: Live) -> str | None:
+        """The reason beside the state, as of now."""
+        job = live.job
+        match live.where:
+            case "ended":
+                return job.reason
+            case "delayed":
+                return job.reason or "scheduled"
+            case "parked":
+                return "waiting_for_handler"
+            case "starting" | "running":
+                if job.cancel_reason is not None:
+                    return "cancelling"
+                return "loading" if live.where == "starting" else "running"
+            case _:
+                if job.queue in self.view.paused:
+                    return "paused"
+                return self.reasons.get(live.cls, "ready") if live.cls is not None else "ready"
+
+    def _record(self, job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
+        record = job.attempts[-1] if job.attempts else None
+        if record is None or record.attempt != job.attempt:
+            return
+        record.ended_at = now
+        record.load_s, record.run_s = ended.load_s, ended.run_s
+        record.vram_peak_bytes = ended.peak_bytes
+        record.error = verdict.error
+
+    def _wait(self, live: Live, spec: HandlerSpec, *, first: bool = False) -> None:
+        job = live.job
+        live.where = "waiting"
+        live.cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        self.view.add_waiting(live.cls, job.n, first=first)
+        self._wake()
+
+    def _ready(self, live: Live) -> None:
+        if live.where == "delayed":
+            live.job.reason = None
+            self.place(live)
+
+    def _limit_wait(self, live: Live) -> None:
+        """Arm the longest wait before the start, counted from accept (or from `run_at`)."""
+        limit = live.job.terms.queue_timeout_s
+        if limit is not None:
+            self.timers.at(live.job.ready_at + limit, lambda: self._waited_too_long(live, limit))
+
+    def _waited_too_long(self, live: Live, limit_s: float) -> None:
+        if live.where not in ("waiting", "parked", "delayed") or live.job.attempt > 0:
+            return
+        why = self.reason(live)
+        if live.where == "waiting" and live.cls is not None:
+            self.view.remove_waiting(live.cls, live.job.n)
+        message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {why}"
+        self.finish(live, "failed", JobError("queue_timeout", message, False))
+
+    def _settled(self, live: Live) -> None:
+        """The job's end is durable."""
+        if live.job.finished_at is None:
+            return
+        if live.input is not None:
+            self._input_bytes -= live.job.input_bytes
+        waiters, live.waiters = live.waiters, None
+        for call in waiters or ():
+            call(live)
+        self.book.forget(live)
+
+    def _drop_input(self, live: Live, failure: StoreUnavailable | None) -> None:
+        if failure is None and live.where in ("waiting", "delayed", "parked") and live.input is not None:
+            live.input = None
+            self._input_bytes -= live.job.input_bytes
