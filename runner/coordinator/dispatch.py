@@ -1,0 +1,319 @@
+"""Effect: carries out the plan: hands attempts to executors, starts and ends executors."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from gpu import pin, placement
+from gpu.device import Device
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.line import Line
+from runner.spec import HandlerSpec
+from runner.wire import Attempt, Cancel, Kill, Load, Recall, Run, Unload, encode
+
+log = logging.getLogger(__name__)
+
+#: Reads inputs that are not in memory: job numbers -> JSON texts.
+ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
+
+
+class Post:
+    """An executor as the coordinator knows it."""
+
+    __slots__ = (
+        "alone",
+        "declared",
+        "devices",
+        "executor",
+        "grant_bytes",
+        "jobs_done",
+        "leaving",
+        "line",
+        "loaded",
+        "sent",
+        "spec",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        executor: int,
+        worker: Worker,
+        spec: HandlerSpec,
+        devices: list[str],
+        grant_bytes: int,
+        *,
+        declared: bool,
+        alone: bool,
+    ) -> None:
+        self.executor = executor
+        self.worker = worker
+        self.spec = spec
+        self.devices = devices
+        self.grant_bytes = grant_bytes
+        #: The grant is the operator's word, not our estimate.
+        self.declared = declared
+        self.alone = alone
+        self.loaded = False
+        self.leaving = False
+        #: Attempts handed over and not ended, by job number, in order.
+        self.line: dict[int, Live] = {}
+        #: How many of them the worker has been sent.
+        self.sent = 0
+        self.jobs_done = 0
+
+
+class Dispatch:
+    """One turn: ask the plan, carry out what it says, send one frame to each worker."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        fleet: Fleet,
+        devices: Mapping[str, Device],
+        read_inputs: ReadInputs,
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._fleet = fleet
+        self._devices = devices
+        self._read_inputs = read_inputs
+        self._numbers = itertools.count(1)
+        self._awake = False
+        self._expiry_at = float("inf")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.posts: dict[int, Post] = {}
+        #: True while nothing may start: before recovery is done, and from shutdown on.
+        self.held = True
+        self.turns = 0
+
+    def wake(self) -> None:
+        """A turn is wanted; however many ask, there is one a turn of the loop."""
+        if not self._awake:
+            self._awake = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._awake = False
+        self.turns += 1
+        if not self.held:
+            self._plan()
+        self._fleet.flush()
+
+    def _plan(self) -> None:
+        now = self._line.now()
+        plan = placement.plan(self._view, now)
+        self._line.reasons = plan.reasons
+        for action in plan.actions:
+            match action:
+                case placement.Start():
+                    self._start(action.executor, action.cls, action.ns)
+                case placement.Load():
+                    self._load(action)
+                case placement.Evict():
+                    self.unload(action.executor)
+        if "waiting_for_device" in plan.reasons.values():
+            self._fleet.start_missing(self._devices.values())
+        for executor in self._view.expired_idle(now):
+            self.unload(executor)
+        self._arm_expiry()
+
+    def _arm_expiry(self) -> None:
+        """Wake when the next idle executor has been idle for its keep_alive."""
+        when = self._view.next_expiry()
+        if when is not None and when < self._expiry_at:
+            self._expiry_at = when
+
+            def due() -> None:
+                self._expiry_at = float("inf")
+                self.wake()
+
+            self._line.timers.at(when, due)
+
+    def _start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
+        self._view.start(executor, cls, ns)
+        self._hand_over(self.posts[executor], [self._line.book.by_n[n] for n in ns])
+
+    def _load(self, action: placement.Load) -> None:
+        worker = self._fleet.of_device(action.device_ids[0])
+        live = self._line.book.by_n[action.n]
+        if worker is None:
+            log.error("the plan chose %s, which has no worker", action.device_ids[0])
+            return
+        spec = self._line.spec(live.job.handler)
+        executor = next(self._numbers)
+        devices = [self._devices[device_id] for device_id in action.device_ids]
+        self._view.load(
+            executor,
+            action.cls,
+            action.n,
+            action.device_ids,
+            action.grant_bytes,
+            action.exclusive,
+            keep_alive_s=spec.options.keep_alive_s,
+            max_jobs=spec.options.max_jobs,
+        )
+        on_cpu = devices[0].kind == "cpu"
+        post = Post(
+            executor,
+            worker,
+            spec,
+            list(action.device_ids),
+            action.grant_bytes,
+            declared=action.cls.need_bytes is not None,
+            alone=action.exclusive,
+        )
+        self.posts[executor] = post
+        cap = spec.options.ram_bytes
+        if on_cpu and action.grant_bytes:
+            cap = action.grant_bytes
+        load = Load(
+            executor=executor,
+            handler=spec,
+            devices=list(action.device_ids),
+            env=pin.mask(devices),
+            device=pin.torch_device(devices),
+            grant_bytes=action.grant_bytes,
+            ram_cap_bytes=cap,
+            load_timeout_s=spec.options.load_timeout_s,
+        )
+        self._fleet.post(worker, encode(load))
+        self._hand_over(post, [live])
+
+    def _hand_over(self, post: Post, lives: list[Live]) -> None:
+        """Give these to the executor: at once, or when their input is read and their start durable."""
+        for live in lives:
+            live.where = "assigned"
+            live.executor = post.executor
+            live.flight = live.job.attempt + 1
+            post.line[live.job.n] = live
+        if any(live.input is None for live in lives):
+            task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
+            self._tasks.add(task)
+            task.add_done_callback(self._read_done)
+            return
+        self._send_when_durable(post, lives)
+
+    async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
+        missing = [live.job.n for live in lives if live.input is None]
+        inputs = await self._read_inputs(missing)
+        for live in lives:
+            if live.input is None:
+                live.input = inputs[live.job.n]
+        self._send_when_durable(post, lives)
+        self._fleet.flush()
+
+    def _read_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("inputs could not be read", exc_info=task.exception())
+
+    def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
+        """A first attempt may go out before its submit is durable; a later start is committed first,
+        so that a killer's count survives what it kills."""
+        later = [live for live in lives if live.job.attempt > 0]
+        first = [live for live in lives if live.job.attempt == 0] if later else lives
+        if first:
+            self._send(post, first)
+        if not later:
+            return
+        for live in later:
+            if live.flight and live.executor == post.executor:
+                self._begin(post, live)
+
+        def send(_: object) -> None:
+            self._send(post, later)
+            self._fleet.flush()
+
+        self._line.journal.when_durable(send, patient=True)
+
+    def _send(self, post: Post, lives: list[Live]) -> None:
+        attempts = []
+        alive = post.executor in self.posts
+        for live in lives:
+            if live.executor != post.executor or live.where == "ended":
+                continue
+            if not alive:
+                self._line.put_back(live)
+            elif live.job.cancel_reason is not None:
+                self._dropped(post, live)
+            else:
+                attempts.append(self._attempt(post, live))
+        if attempts:
+            self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
+
+    def _attempt(self, post: Post, live: Live) -> Attempt:
+        job = live.job
+        if job.attempt < live.flight:
+            if post.sent == 0:
+                self._begin(post, live)
+            else:
+                live.where = "staged"
+        post.sent += 1
+        options = post.spec.options
+        return Attempt(
+            job.id,
+            live.flight,
+            job.handler,
+            live.input or b"null",
+            job.terms.timeout_s,
+            options.stall_timeout_s,
+            options.grace_s,
+        )
+
+    def _begin(self, post: Post, live: Live) -> None:
+        self._line.begin(
+            live,
+            at=self._line.now(),
+            worker=post.worker.name,
+            devices=post.devices,
+            loading=not post.loaded,
+        )
+
+    def _dropped(self, post: Post, live: Live) -> None:
+        """Cancelled before the worker was told of it."""
+        post.line.pop(live.job.n, None)
+        if live.cls is not None:
+            self._view.ended(post.executor, live.cls, live.job.n, self._line.now())
+        self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
+        self.wake()
+
+    def cancel(self, live: Live, reason: str, *, force: bool) -> bool:
+        """Begin to end a job; True when it has ended already (no executor held it)."""
+        if live.executor is None:
+            self._line.cancel_waiting(live, reason)
+            return True
+        if live.job.cancel_reason is None:
+            self._line.cancelling(live, reason)
+        post = self.posts.get(live.executor)
+        if post is not None and live.where != "assigned":
+            if force and live.where != "staged":
+                message = encode(Kill(post.executor, "cancelled", reason))
+            else:
+                grace_s = post.spec.options.grace_s
+                message = encode(Cancel(live.job.id, live.flight, "cancelled", reason, grace_s))
+            self._fleet.post(post.worker, message)
+            self._fleet.flush()
+        return False
+
+    def unload(self, executor: int) -> None:
+        """End an idle executor; its bytes count until its process is gone."""
+        post = self.posts.get(executor)
+        if post is None or post.leaving:
+            return
+        post.leaving = True
+        self._view.evict(executor)
+        self._fleet.post(post.worker, encode(Unload(executor)))
+
+    def recall(self, post: Post) -> None:
+        """The running attempt takes long: what is staged behind it goes elsewhere."""
+        if len(post.line) > 1 and not post.leaving:
+            self._fleet.post(post.worker, encode(Recall(post.executor)))

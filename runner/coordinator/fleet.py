@@ -1,0 +1,250 @@
+"""Effect: the worker and probe processes of this node: starts them, speaks to them, sees them die."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from gpu.device import Device
+from runner.coordinator.transport import Router
+from runner.launch import Child, ProbeConfig, WorkerConfig, start
+from runner.orphans import kill_marked
+from runner.wire import Hello, Stop, encode
+
+log = logging.getLogger(__name__)
+
+#: A dead worker is started again after 0.2 s, then twice as long each time, up to 10 s.
+RESTART_S = (0.2, 10.0)
+#: A worker that lived so long starts with a clean sheet.
+STEADY_S = 30.0
+#: A probe that is silent for so long is hung: it is killed and started again.
+PROBE_SILENT_S = 5.0
+#: So long may the first look at the devices take.
+PROBE_FIRST_S = 10.0
+
+
+class Listener(Protocol):
+    """Who is told what workers say and when they come and go."""
+
+    def on_worker(self, worker: Worker, hello: Hello) -> None:
+        """It is connected."""
+
+    def on_messages(self, worker: Worker, messages: list[bytes]) -> None:
+        """It says these."""
+
+    def on_worker_lost(self, worker: Worker, why: str) -> None:
+        """Its process has ended."""
+
+
+class Worker:
+    """One worker or probe process, from its start to its death."""
+
+    def __init__(
+        self, name: str, role: str, device: Device | None, child: Child, started_mono: float
+    ) -> None:
+        self.name = name
+        self.role = role
+        self.device = device
+        self.child = child
+        self.started_mono = started_mono
+        self.connected = False
+        #: The highest numbered message that was applied.
+        self.heard = 0
+        self.last_heard_mono = started_mono
+        self.outbox: list[bytes] = []
+
+
+class Fleet:
+    """All processes that speak the wire with this coordinator."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Path,
+        node: str,
+        epoch: int,
+        marker: str,
+        worker_config: Callable[[str, Device, str, str], WorkerConfig],
+        probe_config: Callable[[str, str, str], ProbeConfig],
+        listener: Listener,
+    ) -> None:
+        self._endpoint = f"ipc://{runtime}/workers.sock"
+        self._node = node
+        self._epoch = epoch
+        #: Begins every worker's name; processes of this data folder are known by it.
+        self._marker = marker
+        self._worker_config = worker_config
+        self._probe_config = probe_config
+        self._listener = listener
+        self._token = secrets.token_hex(16)
+        self.workers: dict[str, Worker] = {}
+        self._by_device: dict[str, Worker] = {}
+        self._waiting_out: list[Worker] = []
+        self._fails: dict[str, int] = {}
+        self._closing = False
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+        self.bad_frames = 0
+        self.router = Router(
+            self._endpoint,
+            self._token,
+            on_frame=self._on_frame,
+            on_hello=self._on_hello,
+            on_bad=self._on_bad,
+        )
+
+    def open(self) -> None:
+        """Bind the socket for workers."""
+        self.router.open()
+
+    def start_worker(self, device: Device) -> None:
+        """Start the worker of a device unless it has one."""
+        if self._closing or device.id in self._by_device:
+            return
+        name = self._name(device.id)
+        config = self._worker_config(name, device, self._endpoint, self._token)
+        worker = self._spawn(name, "worker", device, config)
+        self._by_device[device.id] = worker
+
+    def start_missing(self, devices: Iterable[Device]) -> None:
+        """The worker of cpu starts with the first job that needs it; the others start at once."""
+        for device in devices:
+            if device.kind == "cpu":
+                self.start_worker(device)
+
+    def start_probe(self) -> None:
+        """Start the probe of this node's devices."""
+        if self._closing:
+            return
+        name = self._name("probe")
+        self._spawn(name, "probe", None, self._probe_config(name, self._endpoint, self._token))
+
+    def of_device(self, device_id: str) -> Worker | None:
+        """The worker that drives a device, if it lives."""
+        return self._by_device.get(device_id)
+
+    def post(self, worker: Worker, message: bytes) -> None:
+        """Put a message into the frame that goes out at the next `flush`."""
+        if not worker.outbox:
+            self._waiting_out.append(worker)
+        worker.outbox.append(message)
+
+    def flush(self) -> None:
+        """Send what this turn has gathered, one frame a worker."""
+        waiting, self._waiting_out = self._waiting_out, []
+        for worker in waiting:
+            messages, worker.outbox = worker.outbox, []
+            if self.workers.get(worker.name) is worker and not self.router.send(worker.name, messages):
+                # Its death shows on the pidfd; a living worker that takes nothing is stuck.
+                log.warning("worker %s takes no messages: it is replaced", worker.name)
+                worker.child.signal(signal.SIGKILL)
+
+    def check_probe(self, now_mono: float) -> None:
+        """Replace a probe that has gone silent: NVML hangs when a card is sick."""
+        for worker in list(self.workers.values()):
+            if worker.role == "probe" and worker.connected:
+                silent = now_mono - worker.last_heard_mono
+                if silent > PROBE_SILENT_S:
+                    log.error("the probe has been silent for %.1f s: it is replaced", silent)
+                    worker.child.signal(signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """SIGKILL them; their executors go with them."""
+        for worker in list(self.workers.values()):
+            worker.child.signal(signal.SIGKILL)
+
+    async def close(self, timeout_s: float) -> None:
+        """Tell all to stop; after `timeout_s` they are killed. Returns when all are gone."""
+        self._closing = True
+        for worker in list(self.workers.values()):
+            self.post(worker, encode(Stop()))
+        self.flush()
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), timeout_s)
+        except TimeoutError:
+            self.kill_all()
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), 2.0)
+            except TimeoutError:
+                log.error("these processes did not end: %s", [w.child.pid for w in self.workers.values()])
+        self.router.close()
+
+    def _name(self, what: str) -> str:
+        return f"{self._marker}.{what}.{self._epoch}.{secrets.token_hex(3)}"
+
+    def _spawn(
+        self, name: str, role: str, device: Device | None, config: WorkerConfig | ProbeConfig
+    ) -> Worker:
+        loop = asyncio.get_running_loop()
+        child = start("worker" if role == "worker" else "probe", config)
+        worker = Worker(name, role, device, child, loop.time())
+        self.workers[name] = worker
+        self._all_gone.clear()
+        loop.add_reader(child.pidfd, self._on_death, worker)
+        return worker
+
+    def _on_hello(self, name: str, hello: Hello) -> None:
+        worker = self.workers.get(name)
+        if worker is None or worker.child.pid != hello.pid:
+            self._on_bad(f"a hello of unknown {name!r}")
+            return
+        worker.connected = True
+        worker.last_heard_mono = asyncio.get_running_loop().time()
+        self._listener.on_worker(worker, hello)
+
+    def _on_frame(self, name: str, messages: list[bytes]) -> None:
+        worker = self.workers.get(name)
+        if worker is None:
+            self._on_bad(f"a frame of unknown {name!r}")
+            return
+        worker.last_heard_mono = asyncio.get_running_loop().time()
+        self._listener.on_messages(worker, messages)
+
+    def _on_bad(self, why: str) -> None:
+        self.bad_frames += 1
+        log.warning("a frame was dropped: %s", why)
+
+    def _on_death(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        status = worker.child.reap()
+        if status is None:
+            return
+        loop.remove_reader(worker.child.pidfd)
+        worker.child.close()
+        self.workers.pop(worker.name, None)
+        self.router.forget(worker.name)
+        if worker.device is not None and self._by_device.get(worker.device.id) is worker:
+            del self._by_device[worker.device.id]
+        # What it left in sessions of its own is known by the marker in its environment.
+        kill_marked(f"{worker.name}/")
+        why = _cause(status)
+        if not self._closing:
+            log.error("%s %s ended: %s", worker.role, worker.name, why)
+            self._restart(worker, loop.time())
+        self._listener.on_worker_lost(worker, why)
+        if not self.workers:
+            self._all_gone.set()
+
+    def _restart(self, worker: Worker, now_mono: float) -> None:
+        key = worker.device.id if worker.device is not None else "probe"
+        fails = 0 if now_mono - worker.started_mono > STEADY_S else self._fails.get(key, 0)
+        self._fails[key] = fails + 1
+        delay = min(RESTART_S[1], RESTART_S[0] * 2.0**fails)
+        device = worker.device
+        loop = asyncio.get_running_loop()
+        if device is None:
+            loop.call_later(delay, self.start_probe)
+        else:
+            loop.call_later(delay, self.start_worker, device)
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        return f"signal {signal.Signals(-status).name}"
+    return f"exit code {os.waitstatus_to_exitcode(status) if status > 255 else status}"

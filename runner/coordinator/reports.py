@@ -1,0 +1,233 @@
+"""Effect: takes in what workers say and turns it into changes of jobs, executors and the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch, Post
+from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.line import Line
+from runner.wire import (
+    Ack,
+    Answer,
+    Call,
+    Devices,
+    Ended,
+    Gone,
+    Hello,
+    Loaded,
+    Note,
+    Numbered,
+    Readings,
+    Recalled,
+    Started,
+    Usage,
+    encode,
+    up_decoder,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Reports:
+    """One method a message. Late news of an old attempt is counted and dropped."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        dispatch: Dispatch,
+        fleet: Fleet,
+        on_devices: Callable[[Devices], None],
+        on_readings: Callable[[Readings], None],
+        on_call: Callable[[Worker, Call], None],
+        on_learned: Callable[[], None],
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._dispatch = dispatch
+        self._fleet = fleet
+        self._on_learned = on_learned
+        self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
+            Ended: self._ended,
+            Note: self._note,
+            Started: self._started,
+            Loaded: self._loaded,
+            Recalled: self._recalled,
+            Gone: self._gone,
+            Usage: self._usage,
+            Call: on_call,
+            Devices: lambda _, message: on_devices(message),
+            Readings: lambda _, message: on_readings(message),
+            Hello: lambda _, message: None,
+        }
+
+    def messages(self, worker: Worker, frame: list[bytes]) -> None:
+        """A worker's frame."""
+        number = 0
+        for raw in frame:
+            try:
+                message = up_decoder.decode(raw)
+            except msgspec.DecodeError as error:
+                self._line.figures.bad_frames += 1
+                log.warning("a message of %s does not decode: %s", worker.name, error)
+                continue
+            if type(message) is Numbered:
+                number = message.first
+                continue
+            if number:
+                number += 1
+                if number - 1 <= worker.heard:
+                    continue
+                worker.heard = number - 1
+            self._handlers[type(message)](worker, message)
+        if number:
+            self._acknowledge(worker)
+        self._dispatch.wake()
+
+    def _acknowledge(self, worker: Worker) -> None:
+        """Tell the worker, after the commit, that it may forget what it has sent."""
+        seq = worker.heard
+
+        def durable(_: object) -> None:
+            self._fleet.post(worker, encode(Ack(seq)))
+            self._dispatch.wake()
+
+        self._line.journal.when_durable(durable, hurry=False, patient=True)
+
+    def _current(self, job_id: str, attempt: int) -> Live | None:
+        """The job, if this attempt is the one in flight."""
+        live = self._line.book.by_id.get(job_id)
+        if live is None or live.flight != attempt or live.where == "ended":
+            self._line.figures.stale += 1
+            return None
+        return live
+
+    def _loaded(self, _: Worker, message: Loaded) -> None:
+        post = self._dispatch.posts.get(message.executor)
+        if post is None:
+            return
+        post.loaded = True
+        self._view.loaded(message.executor, message.resident_bytes, self._line.now())
+        self._line.figures.ran(post.spec.name, None, None, message.load_s)
+
+    def _started(self, worker: Worker, message: Started) -> None:
+        live = self._current(message.job_id, message.attempt)
+        if live is None or live.executor is None:
+            return
+        post = self._dispatch.posts[live.executor]
+        if live.job.attempt < live.flight:
+            self._line.begin(live, at=message.at, worker=worker.name, devices=post.devices, loading=False)
+        else:
+            self._line.runs(live, message.at)
+        self._dispatch.recall(post)
+
+    def _note(self, worker: Worker, message: Note) -> None:
+        live = self._current(message.job_id, message.attempt)
+        if live is None:
+            return
+        if live.job.attempt < live.flight:
+            devices = self._dispatch.posts[live.executor].devices if live.executor else []
+            self._line.begin(live, at=self._line.now(), worker=worker.name, devices=devices, loading=False)
+        elif message.seq <= live.job.heard:
+            return
+        self._line.note(live, message)
+
+    def _ended(self, worker: Worker, message: Ended) -> None:
+        live = self._current(message.job_id, message.attempt)
+        if live is None or live.executor is None:
+            return
+        post = self._dispatch.posts[live.executor]
+        if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
+            at = message.started_at if message.started_at is not None else self._line.now()
+            self._line.begin(live, at=at, worker=worker.name, devices=post.devices, loading=False)
+        self._learn(post, live.job.queue, message)
+        self._leave(post, live)
+        # A grant that we had only learned was too small: that is no fault of the job.
+        blameless = message.code == "memory_exceeded" and not post.declared and not post.alone
+        self._line.end(live, message, blameless=blameless)
+
+    def _leave(self, post: Post, live: Live) -> None:
+        """The attempt does not occupy its executor any more."""
+        n = live.job.n
+        if post.line.pop(n, None) is not None:
+            post.sent -= 1
+            post.jobs_done += 1
+        if live.cls is not None:
+            self._view.ended(post.executor, live.cls, n, self._line.now())
+
+    def _learn(self, post: Post, queue: str, message: Ended) -> None:
+        spec = post.spec
+        if message.peak_bytes is not None and message.code is None and spec.options.gpus:
+            self._view.learn(spec.name, "", message.peak_bytes)
+            self._on_learned()
+        if message.code in ("device_out_of_memory", "memory_exceeded") and not post.declared:
+            self._view.out_of_memory(spec.name, "")
+            self._on_learned()
+        if message.code is None and self._line.figures.ran(spec.name, queue, message.run_s, None):
+            depth = self._line.figures.handlers[spec.name].stage_depth()
+            self._view.set_stage(spec.name, spec.version, depth)
+
+    def _recalled(self, _: Worker, message: Recalled) -> None:
+        post = self._dispatch.posts.get(message.executor)
+        for job_id, attempt in reversed(message.attempts):
+            live = self._current(job_id, attempt)
+            if live is None or post is None:
+                continue
+            post.line.pop(live.job.n, None)
+            post.sent -= 1
+            if live.cls is not None:
+                self._view.ended(post.executor, live.cls, live.job.n, self._line.now())
+            self._not_started(live)
+
+    def _gone(self, _: Worker, message: Gone) -> None:
+        self.executor_gone(message.executor)
+
+    def executor_gone(self, executor: int) -> None:
+        """Its processes have ended. What it still held has not started: back to the line."""
+        post = self._dispatch.posts.pop(executor, None)
+        if post is None:
+            return
+        now = self._line.now()
+        self._view.gone(executor, now)
+        for live in reversed(post.line.values()):
+            # An assigned one is put back by whoever was about to send it.
+            if live.where != "assigned":
+                self._not_started(live)
+
+    def _not_started(self, live: Live) -> None:
+        if live.job.cancel_reason is not None:
+            live.executor = None
+            self._line.cancel_waiting(live, live.job.cancel_reason)
+        else:
+            self._line.put_back(live)
+
+    def _usage(self, _: Worker, message: Usage) -> None:
+        for executor, nbytes in message.executors:
+            self._view.ledger.use(executor, nbytes)
+
+    def worker_lost(self, worker: Worker, why: str) -> None:
+        """A worker's process died, and its executors with it: nobody is to blame for what ran."""
+        lost = [post for post in self._dispatch.posts.values() if post.worker is worker]
+        for post in lost:
+            for live in list(post.line.values()):
+                if live.where in ("starting", "running"):
+                    message = f"worker {worker.name} ended: {why}"
+                    self._leave(post, live)
+                    self._line.end(
+                        live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message)
+                    )
+            self.executor_gone(post.executor)
+        self._dispatch.wake()
+
+    def answer(self, worker: Worker, call: Call, result: Any, error: tuple[str, str] | None) -> None:
+        """Answer a handler's call."""
+        self._fleet.post(worker, encode(Answer(call.call, call.executor, result, error)))
+        self._fleet.flush()
