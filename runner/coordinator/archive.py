@@ -1,0 +1,139 @@
+"""Effect: jobs that are not in memory: read from the store, with their inputs, outputs, events and files."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from runner.coordinator import documents
+from runner.coordinator.book import Book, Live
+from runner.coordinator.happening import INLINE_MAX_BYTES
+from runner.coordinator.journal import Journal
+from runner.errors import NotFound
+from runner.event import Event
+from runner.job import FileRecord, Job
+from runner.stores import JobQuery, Store
+from runner.stores.access import StoreAccess
+
+#: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
+PAGES_MAX = 20
+
+
+class Archive:
+    """Reads through the store's one reader; nothing here changes a job."""
+
+    def __init__(self, access: StoreAccess, journal: Journal, files_dir: Path) -> None:
+        self._access = access
+        self._journal = journal
+        self._files_dir = files_dir
+
+    async def job(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        found = await self._access.read(lambda store: store.find(JobQuery(ids=[job_id], limit=1)))
+        if not found:
+            raise NotFound(f"there is no job {job_id}")
+        return found[0]
+
+    async def input(self, n: int) -> bytes:
+        """JSON text of a job's input."""
+        return await self._access.read(lambda store: store.payload(n, "input")) or b"null"
+
+    async def inputs(self, ns: Sequence[int]) -> Mapping[int, bytes]:
+        """Inputs of several jobs in one go."""
+        return await self._access.read(lambda store: {n: store.payload(n, "input") or b"null" for n in ns})
+
+    async def output(self, n: int) -> bytes:
+        """JSON text of a job's output."""
+        return await self._access.read(lambda store: store.payload(n, "output")) or b"null"
+
+    async def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+        """Durable events with seq > after, in order."""
+        return await self._access.read(lambda store: store.events(n, after, max_bytes))
+
+    def durable_seq(self, job: Job) -> int:
+        """The last durable event of a live job; memory may be ahead of it."""
+        return self._journal.durable_seq(job)
+
+    async def document(self, job: Job, *, full: bool = True) -> bytes:
+        """An ended job as JSON text."""
+
+        def read(store: Store) -> bytes:
+            return _read_document(store, job, job.reason, full=full)
+
+        return await self._access.read(read)
+
+    async def page(self, query: JobQuery, book: Book, reason: Callable[[Live], str | None]) -> bytes:
+        """The document of GET /jobs. Live jobs are told as memory has them."""
+        if self._journal.failure is None:
+            await self._journal.flush()
+        wanted = query.reasons
+        shown: list[bytes] = []
+        cursor = query.cursor
+        more = True
+        for _ in range(PAGES_MAX):
+            rows = await self._access.read(_finder(query, cursor))
+            more = len(rows) > query.limit
+            for job in rows[: query.limit]:
+                cursor = job.n
+                live = book.by_n.get(job.n)
+                why = reason(live) if live is not None else job.reason
+                current = live.job if live is not None else job
+                if (wanted is not None and why not in wanted) or not _still(query, current):
+                    continue
+                shown.append(await self._row(current, why))
+                if len(shown) == query.limit:
+                    more = more or job is not rows[-1]
+                    break
+            if not more or wanted is None or len(shown) == query.limit:
+                break
+        return documents.page(shown, documents.cursor(cursor) if more and cursor is not None else None)
+
+    async def _row(self, job: Job, why: str | None) -> bytes:
+        return await self._access.read(lambda store: _read_document(store, job, why, full=False))
+
+    async def find_file(self, file_id: str) -> Path | None:
+        """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""
+        if not file_id.replace("-", "").isalnum():
+            return None
+
+        def look() -> Path | None:
+            return next(self._files_dir.glob(f"*/*/{file_id}"), None)
+
+        return await asyncio.to_thread(look)
+
+    def file_path(self, job_id: str, record: FileRecord) -> Path:
+        """Where a job's file lies."""
+        return self._files_dir / job_id / str(record.attempt) / record.id
+
+    async def remove_files(self, job_id: str) -> None:
+        """All files of a deleted job."""
+        folder = self._files_dir / job_id
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
+    # One more than asked for tells whether there is a next page. Reasons are judged by the caller:
+    # most of them are known to memory alone.
+    asked = JobQuery(
+        **{name: getattr(query, name) for name in query.__struct_fields__}
+        | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
+    )
+    return lambda store: store.find(asked)
+
+
+def _still(query: JobQuery, job: Job) -> bool:
+    """Memory may be ahead of the row that was found."""
+    return query.states is None or job.state in query.states
+
+
+def _read_document(store: Store, job: Job, why: str | None, *, full: bool) -> bytes:
+    large = INLINE_MAX_BYTES
+    input_ = None
+    if full or job.input_bytes <= large:
+        input_ = store.payload(job.n, "input")
+    output = None
+    if job.state == "succeeded" and (full or (job.output_bytes or 0) <= large):
+        output = store.payload(job.n, "output")
+    return documents.job_document(job, why, input_, output, full=full)

@@ -1,0 +1,361 @@
+"""Effect: answers the fronts: takes in jobs, looks them up, cancels, retries, removes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from runner import control
+from runner.coordinator import documents
+from runner.coordinator.archive import Archive
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Front
+from runner.coordinator.line import Line
+from runner.coordinator.views import Views
+from runner.coordinator.watch import Watch
+from runner.errors import (
+    AlreadyFinished,
+    Conflict,
+    JobNotFinished,
+    NotFound,
+    RunnerError,
+    ShuttingDown,
+    StoreUnavailable,
+)
+from runner.job import ENDED, Job
+
+log = logging.getLogger(__name__)
+
+_encode = control.encode
+_json = msgspec.json.Encoder().encode
+#: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
+BULK_TURN = 500
+#: A page of events is read in portions of at most so many bytes, whatever the front asks for.
+PAGE_MAX_BYTES = 1024 * 1024
+
+
+def problem(error: RunnerError) -> bytes:
+    """The body of a refusal, as control.Reply has it."""
+    return _json({"code": error.code, "title": error.title, "detail": error.message, **error.detail})
+
+
+class Desk:
+    """One method a question. What needs the disk goes on in a task; the rest is answered at once."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        dispatch: Dispatch,
+        archive: Archive,
+        watch: Watch,
+        views: Views,
+        wait_for_handler: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._line = line
+        self._dispatch = dispatch
+        self._archive = archive
+        self._watch = watch
+        self._views = views
+        self._wait_for_handler = wait_for_handler
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Set when shutdown has begun: nothing is taken in any more.
+        self.closed = False
+        self._answers: dict[type[Any], Callable[[Front, Any], Coroutine[Any, Any, None] | None]] = {
+            control.Submit: self._submit,
+            control.GetJob: self._get,
+            control.ListJobs: self._list,
+            control.Act: self._act,
+            control.Look: self._look,
+            control.SetQueue: self._set_queue,
+            control.AwaitHandler: self._await_handler,
+            control.ReadEvents: self._read_events,
+            control.Watch: lambda front, ask: self._watch.add(front, ask.job_id),
+            control.Unwatch: lambda front, ask: self._watch.remove(front, ask.job_id),
+        }
+
+    def question(self, front: Front, ask: control.ToCoordinator) -> None:
+        """Answer, now or later; a refusal becomes a problem document."""
+        try:
+            later = self._answers[type(ask)](front, ask)
+        except RunnerError as error:
+            self._refuse(front, ask, error)
+            return
+        if later is not None:
+            task = asyncio.get_running_loop().create_task(self._guarded(front, ask, later))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, front: Front, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answer
+        except RunnerError as error:
+            self._refuse(front, ask, error)
+        except Exception:
+            # The boundary of one question: whatever went wrong with it, the others go on.
+            log.exception("a question of a front failed: %s", type(ask).__name__)
+            self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
+
+    def _refuse(self, front: Front, ask: Any, error: RunnerError) -> None:
+        retry_after_s = error.detail.get("retry_after_s")
+        front.send(_encode(control.Reply(ask.rid, error.status, problem(error), retry_after_s)))
+
+    # Submit.
+
+    def _submit(self, front: Front, ask: control.Submit) -> Coroutine[Any, Any, None] | None:
+        if self.closed:
+            raise ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
+        if self._line.journal.failure is not None:
+            raise StoreUnavailable(self._line.journal.failure.message, retry_after_s=2.0)
+        if ask.bulk:
+            return self._submit_bulk(front, ask)
+        self._check_new(ask.jobs[0].id)
+        live = self._line.submit(ask.jobs[0])
+        self._line.figures.submitted += 1
+        if ask.wait_s is not None:
+            self._reply_at_end(front, ask.rid, live, ask.wait_s, late_status=202)
+            return None
+
+        def durable(failure: StoreUnavailable | None) -> None:
+            if failure is not None:
+                self._withdraw(live)
+                self._refuse(front, ask, failure)
+            else:
+                front.send(_encode(control.Reply(ask.rid, 202, self._document(live))))
+
+        self._line.journal.when_durable(durable)
+        return None
+
+    def _check_new(self, job_id: str) -> None:
+        if job_id in self._line.book.by_id:
+            raise Conflict(f"there is a job {job_id} already")
+
+    def _withdraw(self, live: Live) -> None:
+        """The store could not take it: it was never accepted."""
+        if live.executor is None and live.where != "ended":
+            if live.where == "waiting" and live.cls is not None:
+                self._line.view.remove_waiting(live.cls, live.job.n)
+            live.where = "ended"
+            self._line.journal.withdraw(live.job)
+            self._line.book.discount(live.job)
+            self._line.book.forget(live)
+
+    async def _submit_bulk(self, front: Front, ask: control.Submit) -> None:
+        answers: list[bytes] = []
+        taken: list[Live] = []
+        for index, asked in enumerate(ask.jobs):
+            try:
+                self._check_new(asked.id)
+                taken.append(self._line.submit(asked))
+                answers.append(b"null")
+            except RunnerError as error:
+                answers.append(problem(error))
+            if index % BULK_TURN == BULK_TURN - 1:
+                await asyncio.sleep(0)
+        self._line.figures.submitted += len(taken)
+        try:
+            await self._line.journal.flush()
+        except StoreUnavailable:
+            for live in taken:
+                self._withdraw(live)
+            raise
+        front.send(_encode(control.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
+
+    def _document(self, live: Live) -> bytes:
+        return documents.job_document(live.job, self._line.reason(live), live.input, live.output)
+
+    def _reply_at_end(self, front: Front, rid: int, live: Live, wait_s: float, *, late_status: int) -> None:
+        """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
+        answered = False
+
+        def at_end(ended: Live) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                timer.cancel()
+                front.send(_encode(control.Reply(rid, 200, self._document(ended))))
+
+        def late() -> None:
+            if live.waiters is not None and at_end in live.waiters:
+                live.waiters.remove(at_end)
+            self._line.journal.when_durable(accepted)
+
+        def accepted(failure: StoreUnavailable | None) -> None:
+            nonlocal answered
+            if answered:
+                return
+            answered = True
+            if failure is not None:
+                front.send(_encode(control.Reply(rid, failure.status, problem(failure), 2.0)))
+            else:
+                status = 200 if live.where == "ended" else late_status
+                front.send(_encode(control.Reply(rid, status, self._document(live))))
+
+        timer = asyncio.get_running_loop().call_later(wait_s, late)
+        if live.waiters is None:
+            live.waiters = []
+        live.waiters.append(at_end)
+        if live.where == "ended":
+            self._line.journal.hurry()
+
+    # Look up.
+
+    async def _get(self, front: Front, ask: control.GetJob) -> None:
+        live = self._line.book.by_id.get(ask.job_id)
+        if live is None:
+            job = await self._archive.job(ask.job_id)
+            front.send(_encode(control.Reply(ask.rid, 200, await self._archive.document(job))))
+            return
+        if live.input is None:
+            live.input = await self._archive.input(live.job.n)
+        if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
+            self._reply_at_end(front, ask.rid, live, ask.wait_s, late_status=200)
+            return
+        front.send(_encode(control.Reply(ask.rid, 200, self._document(live))))
+
+    async def _list(self, front: Front, ask: control.ListJobs) -> None:
+        body = await self._archive.page(ask.query, self._line.book, self._line.reason)
+        front.send(_encode(control.Reply(ask.rid, 200, body)))
+
+    async def _read_events(self, front: Front, ask: control.ReadEvents) -> None:
+        live = self._line.book.by_id.get(ask.job_id)
+        job = live.job if live is not None else await self._archive.job(ask.job_id)
+        limit = min(ask.max_bytes, PAGE_MAX_BYTES)
+        events = await self._archive.events(job.n, ask.after, limit)
+        live = self._line.book.by_id.get(ask.job_id)
+        if live is not None:
+            if live.input is None:
+                live.input = await self._archive.input(live.job.n)
+            shown = documents.job_document(
+                live.job, self._line.reason(live), live.input, live.output, full=False
+            )
+            job, ended = live.job, False
+        else:
+            job = await self._archive.job(ask.job_id)
+            shown, ended = await self._archive.document(job, full=False), job.state in ENDED
+        last = self._archive.durable_seq(job) if live is not None else job.last_seq
+        first = min(job.first_seq, events[0].seq) if events else job.first_seq
+        rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
+        front.send(_encode(control.Page(ask.rid, shown, rows, first, last, ended)))
+
+    # Act.
+
+    def _act(self, front: Front, ask: control.Act) -> Coroutine[Any, Any, None]:
+        match ask.verb:
+            case "cancel":
+                return self._cancel(front, ask)
+            case "retry":
+                return self._retry(front, ask)
+            case "delete":
+                return self._delete(front, ask)
+
+    async def _cancel(self, front: Front, ask: control.Act) -> None:
+        live = self._line.book.by_id.get(ask.job_id)
+        if live is None or live.where == "ended":
+            job = live.job if live is not None else await self._archive.job(ask.job_id)
+            raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
+        if live.input is None:
+            live.input = await self._archive.input(live.job.n)
+        at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 200 if at_once else 202, self._document(live))))
+
+    async def _retry(self, front: Front, ask: control.Act) -> None:
+        if self.closed:
+            raise ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
+        job = await self._ended_job(ask.job_id, "retried")
+        input_ = await self._archive.input(job.n)
+        if ask.job_id in self._line.book.by_id:
+            raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
+        live = self._line.revive(job, input_)
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 202, self._document(live))))
+
+    async def _delete(self, front: Front, ask: control.Act) -> None:
+        live = self._line.book.by_id.get(ask.job_id)
+        if live is not None and live.where in ("waiting", "delayed", "parked"):
+            self._dispatch.cancel(live, "deleted", force=False)
+            await self._line.journal.flush()
+        job = await self._ended_job(ask.job_id, "deleted")
+        self._line.book.discount(job)
+        self._line.journal.delete(job)
+        await self._line.journal.flush()
+        await self._archive.remove_files(job.id)
+        front.send(_encode(control.Reply(ask.rid, 204)))
+
+    async def _ended_job(self, job_id: str, what: str) -> Job:
+        live = self._line.book.by_id.get(job_id)
+        if live is not None and live.where != "ended":
+            raise JobNotFinished(
+                f"job {job_id} is {live.job.state}; only an ended job can be {what}", state=live.job.state
+            )
+        if live is not None:
+            await self._line.journal.flush()
+        return await self._archive.job(job_id)
+
+    async def _set_queue(self, front: Front, ask: control.SetQueue) -> None:
+        self._line.view.pause_queue(ask.name, ask.paused)
+        self._line.journal.value(f"queue/{ask.name}/paused", b"true" if ask.paused else None)
+        self._dispatch.wake()
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 200, _json(self._views.queue(ask.name)))))
+
+    async def _await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
+        await self._wait_for_handler(ask.name)
+        if ask.name not in self._line.specs:
+            self._line.spec(ask.name)
+        front.send(_encode(control.Reply(ask.rid, 200)))
+
+    # Documents.
+
+    async def _look(self, front: Front, ask: control.Look) -> None:
+        match ask.what:
+            case "output" | "file" | "attempts" | "explain":
+                body = await self._look_job(ask)
+            case "metrics":
+                body = self._views.metrics()
+            case "ready":
+                status, document = self._views.ready()
+                front.send(_encode(control.Reply(ask.rid, status, _json(document))))
+                return
+            case _:
+                body = _json(self._views.document(ask.what, ask.subject))
+        front.send(_encode(control.Reply(ask.rid, 200, body)))
+
+    async def _look_job(self, ask: control.Look) -> bytes:
+        job_id = ask.subject or ""
+        live = self._line.book.by_id.get(job_id)
+        job = live.job if live is not None else await self._archive.job(job_id)
+        match ask.what:
+            case "attempts":
+                return documents.attempts_document(job)
+            case "explain":
+                return _json(self._views.explain(job, live))
+            case "output":
+                return await self._output(job, live)
+            case _:
+                return self._file(job, ask.name or "")
+
+    async def _output(self, job: Job, live: Live | None) -> bytes:
+        if job.state not in ENDED:
+            raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
+        if job.state != "succeeded":
+            code = job.error.code if job.error is not None else None
+            raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
+        if live is not None and live.output is not None:
+            await self._line.journal.flush()
+            return live.output
+        return await self._archive.output(job.n)
+
+    def _file(self, job: Job, name: str) -> bytes:
+        for record in reversed(job.files):
+            if record.name == name:
+                path = self._archive.file_path(job.id, record)
+                return _json({"path": str(path), "file": documents.file_document(job.id, record)})
+        names = ", ".join(record.name for record in job.files) or "none"
+        raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")

@@ -1,0 +1,173 @@
+"""Pure: jobs as the JSON documents that the API gives."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from runner.coordinator.happening import INLINE_MAX_BYTES, error_document
+from runner.errors import ValidationFailed
+from runner.instant import rfc3339
+from runner.job import ENDED, AttemptRecord, FileRecord, Job
+
+_encode = msgspec.json.Encoder().encode
+_NULL = msgspec.Raw(b"null")
+
+
+class JobDocument(msgspec.Struct):
+    """A job, field by field in the order in which people read it."""
+
+    id: str
+    handler: str
+    queue: str
+    state: str
+    reason: str | None
+    priority: int
+    input: msgspec.Raw
+    input_bytes: int
+    output: msgspec.Raw
+    output_bytes: int | None
+    error: dict[str, Any] | None
+    progress: msgspec.Raw
+    attempt: int
+    retries_left: int
+    vram_bytes: int | None
+    devices: list[str]
+    run_id: str | None
+    tenant: str | None
+    tags: tuple[str, ...]
+    metadata: msgspec.Raw
+    created_at: str
+    ready_at: str
+    started_at: str | None
+    finished_at: str | None
+    urls: dict[str, str]
+
+
+def job_document(
+    job: Job, reason: str | None, input_: bytes | None, output: bytes | None, *, full: bool = True
+) -> bytes:
+    """The job as JSON text. `full=False` leaves an input or output over 64 KiB out (null)."""
+    return _encode(_document(job, reason, input_, output, full))
+
+
+def page(jobs: list[bytes], next_cursor: str | None) -> bytes:
+    """`{"data": [...], "next_cursor": ...}` of encoded documents."""
+    return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
+
+
+def cursor(n: int) -> str:
+    """An opaque text for "continue after this job"."""
+    return base64.urlsafe_b64encode(b"n%d" % n).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> int:
+    """Raises ValidationFailed where the text was not made by `cursor`."""
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        if raw[:1] == b"n":
+            return int(raw[1:])
+    except (ValueError, binascii.Error) as error:
+        raise _bad_cursor() from error
+    raise _bad_cursor()
+
+
+def _bad_cursor() -> ValidationFailed:
+    message = "cursor: not a cursor of this server; take next_cursor of the page before"
+    return ValidationFailed(message, errors=[{"pointer": "/cursor", "message": message}])
+
+
+def attempts_document(job: Job) -> bytes:
+    """The document of /jobs/{id}/attempts."""
+    return _encode({"data": [attempt_document(record) for record in job.attempts]})
+
+
+def attempt_document(record: AttemptRecord) -> dict[str, Any]:
+    """One attempt."""
+    error = record.error
+    return {
+        "attempt": record.attempt,
+        "worker": record.worker,
+        "devices": record.devices,
+        "started_at": rfc3339(record.started_at),
+        "ended_at": moment(record.ended_at),
+        "load_s": record.load_s,
+        "run_s": record.run_s,
+        "vram_peak_bytes": record.vram_peak_bytes,
+        "error": None
+        if error is None
+        else {
+            "code": error.code,
+            "message": error.message,
+            "retryable": error.retryable,
+            "detail": error.detail,
+        },
+    }
+
+
+def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
+    """A file reference, as outputs hold it."""
+    return {
+        "$file": file.id,
+        "id": file.id,
+        "name": file.name,
+        "size": file.size,
+        "sha256": file.sha256,
+        "content_type": file.content_type,
+        "url": f"/v1/jobs/{job_id}/files/{file.name}",
+    }
+
+
+def moment(at: float | None) -> str | None:
+    """RFC 3339, or null."""
+    return None if at is None else rfc3339(at)
+
+
+def _document(
+    job: Job, reason: str | None, input_: bytes | None, output: bytes | None, full: bool
+) -> JobDocument:
+    base = f"/v1/jobs/{job.id}"
+    last = job.attempts[-1] if job.attempts else None
+    urls = {
+        "self": base,
+        "events": f"{base}/events",
+        "output": f"{base}/output",
+        "attempts": f"{base}/attempts",
+        "cancel": f"{base}/cancel",
+    }
+    return JobDocument(
+        id=job.id,
+        handler=job.handler,
+        queue=job.queue,
+        state=job.state,
+        reason=reason,
+        priority=job.priority,
+        input=_inline(input_, full),
+        input_bytes=job.input_bytes,
+        output=_inline(output, full) if job.state == "succeeded" else _NULL,
+        output_bytes=job.output_bytes if job.state == "succeeded" else None,
+        error=error_document(job) if job.state in ENDED else None,
+        progress=_NULL if job.progress is None else msgspec.Raw(job.progress),
+        attempt=job.attempt,
+        retries_left=max(0, job.terms.retries - job.failures),
+        vram_bytes=job.terms.vram_bytes,
+        devices=last.devices if last is not None and job.state != "queued" else [],
+        run_id=None,
+        tenant=None,
+        tags=job.terms.tags,
+        metadata=msgspec.Raw(job.terms.metadata),
+        created_at=rfc3339(job.created_at),
+        ready_at=rfc3339(job.ready_at),
+        started_at=moment(job.started_at),
+        finished_at=moment(job.finished_at),
+        urls=urls,
+    )
+
+
+def _inline(text: bytes | None, full: bool) -> msgspec.Raw:
+    if text is None or (not full and len(text) > INLINE_MAX_BYTES):
+        return _NULL
+    return msgspec.Raw(text)

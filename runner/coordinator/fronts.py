@@ -1,0 +1,189 @@
+"""Effect: the front processes: starts them, speaks the control stream with them, replaces dead ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from runner.control import Exit, FrontHello, ToCoordinator, encode, to_coordinator_decoder
+from runner.launch import Child, FrontConfig, start
+from runner.wire import FrameBuffer, WireError, pack, prefixed, unpack
+
+log = logging.getLogger(__name__)
+
+RESTART_S = 0.2
+#: A front that does not read is sent no events beyond this; it asks again from its cursor.
+FEED_MAX_BYTES = 4 * 1024 * 1024
+
+
+class Listener(Protocol):
+    """Who answers the fronts."""
+
+    def on_front(self, front: Front) -> None:
+        """It has said hello."""
+
+    def on_question(self, front: Front, question: ToCoordinator) -> None:
+        """It asks."""
+
+    def on_front_lost(self, front: Front) -> None:
+        """Its process has ended."""
+
+
+class Front(asyncio.Protocol):
+    """One front process and the stream to it. What a turn of the loop sends is one frame."""
+
+    def __init__(self, child: Child, listener: Listener) -> None:
+        self.child = child
+        self.ready = False
+        self._listener = listener
+        self._buffer = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self.watched: set[str] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The stream is open."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Questions; a front that speaks another language is killed and replaced."""
+        try:
+            for frame in self._buffer.feed(data):
+                for raw in unpack(frame):
+                    self._question(to_coordinator_decoder.decode(raw))
+        except (WireError, msgspec.DecodeError) as error:
+            log.error("front %d speaks another language: %s", self.child.pid, error)
+            self.child.signal(signal.SIGKILL)
+
+    def _question(self, question: ToCoordinator) -> None:
+        if type(question) is FrontHello:
+            self.ready = True
+            self._listener.on_front(self)
+        else:
+            self._listener.on_question(self, question)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Its death shows on the pidfd."""
+        self._transport = None
+
+    def send(self, message: bytes) -> None:
+        """Send an encoded message at the end of this turn; dropped where the front is gone."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(message)
+
+    def takes_events(self) -> bool:
+        """False while too much lies unread before it."""
+        transport = self._transport
+        return transport is not None and transport.get_write_buffer_size() < FEED_MAX_BYTES
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(prefixed(pack(out)))
+
+    def close(self) -> None:
+        """Close the stream."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Fronts:
+    """All fronts, on one listening socket that each inherits."""
+
+    def __init__(
+        self,
+        *,
+        count: int,
+        listening: socket.socket,
+        config: Callable[[int, int], FrontConfig],
+        listener: Listener,
+    ) -> None:
+        self._count = count
+        self._listening = listening
+        #: (listen_fd, control_fd) -> what a front is told.
+        self._config = config
+        self._listener = listener
+        self._closing = False
+        self._gone = asyncio.Event()
+        self._gone.set()
+        self.all: list[Front] = []
+
+    async def open(self) -> None:
+        """Start them."""
+        for _ in range(self._count):
+            await self._start()
+
+    def send_all(self, message: bytes) -> None:
+        """Send to every front that has said hello."""
+        for front in self.all:
+            if front.ready:
+                front.send(message)
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one takes requests."""
+        return any(front.ready for front in self.all)
+
+    async def close(self, timeout_s: float) -> None:
+        """Let fronts finish their answers and end; killed after `timeout_s`."""
+        self._closing = True
+        for front in self.all:
+            front.send(encode(Exit()))
+        try:
+            await asyncio.wait_for(self._gone.wait(), timeout_s)
+        except TimeoutError:
+            for front in self.all:
+                front.child.signal(signal.SIGKILL)
+            try:
+                await asyncio.wait_for(self._gone.wait(), 1.0)
+            except TimeoutError:
+                log.error("these fronts did not end: %s", [front.child.pid for front in self.all])
+
+    def kill_all(self) -> None:
+        """SIGKILL them."""
+        for front in self.all:
+            front.child.signal(signal.SIGKILL)
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            config = self._config(self._listening.fileno(), theirs.fileno())
+            child = start("front", config, pass_fds=(self._listening.fileno(), theirs.fileno()))
+        finally:
+            theirs.close()
+        loop = asyncio.get_running_loop()
+        front = Front(child, self._listener)
+        self.all.append(front)
+        self._gone.clear()
+        await loop.create_unix_connection(lambda: front, sock=ours)
+        loop.add_reader(child.pidfd, self._on_death, front)
+
+    def _on_death(self, front: Front) -> None:
+        status = front.child.reap()
+        if status is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(front.child.pidfd)
+        front.child.close()
+        front.close()
+        self.all.remove(front)
+        self._listener.on_front_lost(front)
+        if not self.all:
+            self._gone.set()
+        if not self._closing:
+            log.error("front %d ended with status %d: a new one is started", front.child.pid, status)
+            loop.call_later(RESTART_S, self._again)
+
+    def _again(self) -> None:
+        if not self._closing:
+            task = asyncio.get_running_loop().create_task(self._start())
+            task.add_done_callback(lambda done: done.result())

@@ -1,0 +1,304 @@
+"""Effect: what people see of the whole: queues, handlers, devices, workers, figures, readiness."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from gpu.device import Device
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.figures import percentiles
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.line import Line
+from runner.coordinator.metrics import Metrics
+from runner.errors import NotFound
+from runner.instant import rfc3339
+from runner.job import ENDED, Job
+from runner.spec import HandlerSpec
+
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+#: Throughput is told over so many seconds.
+RECENT_S = 60.0
+
+
+class Views:
+    """Documents as JSON values, made when asked for."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        dispatch: Dispatch,
+        fleet: Fleet,
+        devices: Mapping[str, Device],
+        metrics: Metrics,
+        parts: Callable[[], dict[str, dict[str, Any]]],
+        describing: Callable[[], bool],
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._dispatch = dispatch
+        self._fleet = fleet
+        self._devices = devices
+        self._metrics = metrics
+        self._parts = parts
+        self._describing = describing
+        self._started_at = line.now()
+
+    def document(self, what: str, subject: str | None) -> Any:
+        """The document that the route of this name gives."""
+        match what:
+            case "queues":
+                return {"data": [self.queue(name) for name in self._queue_names()]}
+            case "queue":
+                return self._known_queue(subject or "")
+            case "handlers":
+                specs = sorted(self._line.specs.values(), key=lambda spec: spec.name)
+                return {"data": [self._handler(spec) for spec in specs], "describing": self._describing()}
+            case "handler":
+                return self._known_handler(subject or "")
+            case "devices":
+                return {"data": [self.device(device) for device in self._devices.values()]}
+            case "workers":
+                return {"data": self._workers()}
+            case "stats":
+                return self._stats()
+            case _:
+                raise NotFound(f"there is no document {what!r}")
+
+    # Queues.
+
+    def _queue_names(self) -> list[str]:
+        return sorted({queue for queue, _ in self._line.book.counts} | {"default"})
+
+    def _known_queue(self, name: str) -> dict[str, Any]:
+        if name not in self._queue_names() and name not in self._view.paused:
+            raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
+        return self.queue(name)
+
+    def queue(self, name: str) -> dict[str, Any]:
+        """A queue's counts and figures."""
+        book, now = self._line.book, self._line.now()
+        counts = {state: book.counts[name, state] for state in STATES}
+        reasons: Counter[str] = Counter()
+        oldest = None
+        for live in book:
+            if live.job.queue != name:
+                continue
+            why = self._line.reason(live)
+            if why is not None:
+                reasons[why] += 1
+            if live.job.state == "queued" and live.where != "delayed":
+                oldest = min(oldest, live.job.ready_at) if oldest is not None else live.job.ready_at
+        done = counts["succeeded"] + counts["failed"]
+        runs = self._line.figures.queue_runs[name]
+        return {
+            "name": name,
+            "counts": counts,
+            "reasons": dict(reasons),
+            "paused": name in self._view.paused,
+            "concurrency": None,
+            "rate": None,
+            "oldest_wait_s": None if oldest is None else max(0.0, now - oldest),
+            "running": counts["running"],
+            "peak_running": max(self._line.book.peak_running[name], counts["running"]),
+            "success_rate": counts["succeeded"] / done if done else None,
+            "avg_run_s": sum(runs) / len(runs) if runs else None,
+        }
+
+    # Handlers.
+
+    def _known_handler(self, name: str) -> dict[str, Any]:
+        spec = self._line.specs.get(name)
+        if spec is None:
+            known = ", ".join(sorted(self._line.specs)) or "none"
+            raise NotFound(f"there is no handler {name!r}; known are: {known}")
+        return self._handler(spec)
+
+    def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
+        options = msgspec.to_builtins(_Shown.of(spec))
+        figures = self._line.figures.handlers[spec.name]
+        return {
+            "name": spec.name,
+            "state": spec.state,
+            "version": spec.version,
+            "kind": spec.kind,
+            "description": spec.description,
+            "source": spec.source.target,
+            "error": spec.error or None,
+            "input_schema": msgspec.Raw(spec.input_schema),
+            "output_schema": msgspec.Raw(spec.output_schema),
+            "options": options,
+            "learned": {
+                "peak_bytes": self._view.peaks.peak(spec.name, ""),
+                "run_s": percentiles(figures.run_s),
+                "wait_s": percentiles(figures.wait_s),
+                "load_s": percentiles(figures.load_s),
+                "runs": figures.ends,
+            },
+        }
+
+    # Devices and workers.
+
+    def device(self, device: Device) -> dict[str, Any]:
+        """A device with all its bytes and who holds them."""
+        figures = self._view.ledger.figures(device.id)
+        executors = [
+            self._executor(post.executor)
+            for post in self._dispatch.posts.values()
+            if device.id in post.devices
+        ]
+        worker = self._fleet.of_device(device.id)
+        return {
+            "id": device.id,
+            "uuid": device.uuid,
+            "kind": device.kind,
+            "name": device.name,
+            "total_bytes": figures.total_bytes,
+            "used_bytes": figures.used_bytes,
+            "reserved_bytes": figures.reserved_bytes,
+            "draining_bytes": figures.draining_bytes,
+            "foreign_bytes": figures.foreign_bytes,
+            "free_bytes": figures.free_bytes,
+            "headroom_bytes": device.headroom_bytes,
+            "max_executors": device.max_executors,
+            "health": self._line.figures.faults.get(device.id, "ok"),
+            "worker": None if worker is None else worker.name,
+            "executors": executors,
+        }
+
+    def _executor(self, executor: int) -> dict[str, Any]:
+        post = self._dispatch.posts[executor]
+        resident = self._view.executors.get(executor)
+        return {
+            "id": executor,
+            "handler": post.spec.name,
+            "version": post.spec.version,
+            "model": None,
+            "state": "leaving" if post.leaving else resident.state if resident is not None else "leaving",
+            "worker": post.worker.name,
+            "devices": post.devices,
+            "granted_bytes": post.grant_bytes,
+            "resident_bytes": self._view.ledger.observed_bytes(executor),
+            "jobs": [live.job.id for live in post.line.values()],
+            "jobs_done": post.jobs_done,
+        }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": worker.name,
+                "pid": worker.child.pid,
+                "role": worker.role,
+                "device": None if worker.device is None else worker.device.id,
+                "state": "ok" if worker.connected else "starting",
+                "executors": [
+                    self._executor(post.executor)
+                    for post in self._dispatch.posts.values()
+                    if post.worker is worker
+                ],
+            }
+            for worker in self._fleet.workers.values()
+        ]
+
+    # The whole.
+
+    def _stats(self) -> dict[str, Any]:
+        figures, book, now = self._line.figures, self._line.book, self._line.now()
+        counts: Counter[str] = Counter()
+        for (_, state), count in book.counts.items():
+            counts[state] += count
+        recent = sum(1 for at in figures.ended_at if at > now - RECENT_S)
+        span = max(1e-3, min(RECENT_S, now - self._started_at))
+        return {
+            "at": rfc3339(now),
+            "counts": {state: counts[state] for state in STATES},
+            "submitted": figures.submitted,
+            "ended": dict(figures.ended),
+            "retried": figures.retried,
+            "cancelled": figures.ended["cancelled"],
+            "failures": dict(figures.failures),
+            "throughput_per_s": recent / span,
+            "run_s": percentiles(figures.all_runs),
+            "wait_s": percentiles(figures.all_waits),
+            "handlers": {
+                name: {"runs": own.ends, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
+                for name, own in figures.handlers.items()
+            },
+            "stale_messages": figures.stale,
+        }
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        """(status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
+        parts = self._parts()
+        states = {part["state"] for part in parts.values()}
+        if "unavailable" in states:
+            return 503, {"status": "unavailable", "parts": parts}
+        return 200, {"status": "degraded" if "degraded" in states else "ok", "parts": parts}
+
+    def metrics(self) -> bytes:
+        """The Prometheus text."""
+        by_kind: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for device in self._devices.values():
+            shown = self.device(device)
+            for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
+                by_kind[device.id][kind] = shown[f"{kind}_bytes"]
+        return self._metrics.text(by_kind, self._line, self._fleet)
+
+    def explain(self, job: Job, live: Live | None) -> dict[str, Any]:
+        """Why a job waits, in words and figures."""
+        if live is None or job.state in ENDED:
+            return {
+                "id": job.id,
+                "state": job.state,
+                "reason": job.reason,
+                "message": f"the job has ended as {job.state}",
+            }
+        why = self._line.reason(live)
+        document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
+        if live.where == "waiting" and live.cls is not None:
+            document |= self._view.explain(live.cls, job.n)
+            document["reason"] = why
+        elif live.where == "delayed":
+            document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
+            document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
+        elif live.where == "parked":
+            document["message"] = f"its handler {job.handler!r} is not known (yet)"
+        else:
+            document["message"] = f"an executor has it: {why}"
+            document["executor"] = live.executor
+        return document
+
+
+class _Shown(msgspec.Struct):
+    """A handler's options with their names, as the API shows them."""
+
+    queue: str
+    gpus: int
+    vram_bytes: int | None
+    ram_bytes: int | None
+    timeout_s: float | None
+    load_timeout_s: float | None
+    queue_timeout_s: float | None
+    stall_timeout_s: float | None
+    grace_s: float
+    retries: int
+    backoff: dict[str, Any]
+    priority: int
+    keep_alive_s: float
+    concurrency: int | None
+    max_jobs: int | None
+
+    @classmethod
+    def of(cls, spec: HandlerSpec) -> _Shown:
+        options = spec.options
+        values = {name: getattr(options, name) for name in cls.__struct_fields__}
+        backoff = options.backoff
+        values["backoff"] = {name: getattr(backoff, name) for name in backoff.__struct_fields__}
+        return cls(**values)

@@ -1,0 +1,50 @@
+"""Effect: which front watches which job, and sends each its new durable events."""
+
+from __future__ import annotations
+
+from runner.control import Feed, encode
+from runner.coordinator.fronts import Front
+from runner.event import Event
+from runner.job import ENDED, Job
+
+
+class Watch:
+    """The readers of event logs. An event is sent once to a front, however many read it there."""
+
+    def __init__(self) -> None:
+        self._fronts: dict[str, set[Front]] = {}
+
+    def add(self, front: Front, job_id: str) -> None:
+        """A front wants a job's events from now on."""
+        front.watched.add(job_id)
+        self._fronts.setdefault(job_id, set()).add(front)
+
+    def remove(self, front: Front, job_id: str) -> None:
+        """Its last reader of this job has left."""
+        front.watched.discard(job_id)
+        readers = self._fronts.get(job_id)
+        if readers is not None:
+            readers.discard(front)
+            if not readers:
+                del self._fronts[job_id]
+
+    def forget(self, front: Front) -> None:
+        """The front has ended."""
+        for job_id in list(front.watched):
+            self.remove(front, job_id)
+
+    def is_watched(self, job_id: str) -> bool:
+        """Whether anybody reads this job now."""
+        return job_id in self._fronts
+
+    def publish(self, job: Job, events: list[Event]) -> None:
+        """These events are durable now."""
+        fronts = self._fronts.get(job.id)
+        if not fronts:
+            return
+        ended = job.state in ENDED and events[-1].seq == job.last_seq
+        message = encode(Feed(job.id, [(e.seq, e.type, e.data) for e in events], ended))
+        for front in fronts:
+            # Out of credit it is sent nothing: the hole in the sequence makes it read from its cursor.
+            if front.takes_events():
+                front.send(message)
