@@ -1,0 +1,95 @@
+"""Effect: what each child process is told at its start, from settings and this process's environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+from gpu.device import Device
+from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
+from runner.settings import Settings
+
+#: Ours; handlers never see them: they hold tokens and addresses of stores.
+OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")
+
+
+class Briefing:
+    """Makes the config structs. `epoch` is set once the store has given it."""
+
+    def __init__(self, settings: Settings, *, data_dir: Path, port: int, version: str) -> None:
+        self._settings = settings
+        self._data = data_dir
+        self._port = port
+        self._version = version
+        self.epoch = 0
+
+    def executor_env(self) -> dict[str, str]:
+        """The environment of user code, before a device mask is laid over it."""
+        settings = self._settings.executors
+        kept = {name: value for name, value in os.environ.items() if not self._is_denied(name)}
+        return kept | settings.env
+
+    def _is_denied(self, name: str) -> bool:
+        if name.startswith(OWN_PREFIXES):
+            return True
+        deny = self._settings.executors.env_deny
+        return any(name == entry or (entry.endswith("*") and name.startswith(entry[:-1])) for entry in deny)
+
+    def worker(self, name: str, device: Device, endpoint: str, token: str) -> WorkerConfig:
+        """For the worker of a device."""
+        limits = self._settings.limits
+        return WorkerConfig(
+            endpoint=endpoint,
+            token=token,
+            node=socket.gethostname(),
+            name=name,
+            epoch=self.epoch,
+            device=device.id,
+            device_kind=device.kind,
+            lock_path=str(self._data / "locks" / f"{device.uuid}.lock"),
+            spool_dir=str(self._data / "spool"),
+            files_dir=str(self._data / "files"),
+            tmp_dir=str(self._data / "tmp"),
+            executor_env=self.executor_env(),
+            output_max_bytes=limits.output_bytes,
+            log_max_bytes=limits.log_bytes,
+            events_max=limits.events,
+            log_format=self._settings.log_format,
+            log_level=self._settings.log_level,
+        )
+
+    def probe(self, name: str, endpoint: str, token: str) -> ProbeConfig:
+        """For the probe of this node."""
+        return ProbeConfig(
+            endpoint=endpoint,
+            token=token,
+            node=socket.gethostname(),
+            name=name,
+            epoch=self.epoch,
+            gpus=self._settings.gpus,
+            max_executors=self._settings.devices.max_executors,
+            log_format=self._settings.log_format,
+            log_level=self._settings.log_level,
+        )
+
+    def front(self, listen_fd: int, control_fd: int) -> FrontConfig:
+        """For a front; of the token it gets the hash alone."""
+        settings = self._settings
+        token = settings.token.get_secret_value() if settings.token is not None else ""
+        return FrontConfig(
+            listen_fd=listen_fd,
+            control_fd=control_fd,
+            host=settings.host,
+            port=self._port,
+            allow_hosts=settings.allow_hosts,
+            allow_origins=settings.allow_origins,
+            token_sha256=hashlib.sha256(token.encode()).digest() if token else b"",
+            body_max_bytes=settings.limits.body_bytes,
+            bulk_max_bytes=settings.limits.bulk_bytes,
+            depth_max=settings.limits.depth,
+            version=self._version,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )

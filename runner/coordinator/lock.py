@@ -1,0 +1,67 @@
+"""Effect: the lock of a data folder: one coordinator at a time, and who it is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from runner.errors import RefusedStart
+
+
+class Holder(msgspec.Struct):
+    """What the lock file tells people and programs about who holds it."""
+
+    pid: int
+    url: str = ""
+    runtime: str = ""
+    epoch: int = 0
+
+
+class DataLock:
+    """flock on DATA/lock. The kernel lets go of it when the process ends, however it ends.
+
+    The file may be deleted by hand, and a second coordinator may then start: the store's epoch is the
+    fence that stops the first one.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "lock"
+        self._fd = -1
+
+    def take(self) -> None:
+        """Raises RefusedStart, naming the holder."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(fd)
+            os.close(fd)
+            raise RefusedStart(
+                f"{self._path.parent} is in use by {holder}; stop that one or give another --data-dir"
+            ) from error
+        self._fd = fd
+        self.tell(Holder(os.getpid()))
+
+    def tell(self, holder: Holder) -> None:
+        """Write who holds the lock."""
+        document = msgspec.json.encode(holder)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, document, 0)
+
+    def release(self) -> None:
+        """Let go; the file stays, so that nobody locks a name that is about to vanish."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _holder(fd: int) -> str:
+    try:
+        holder = msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+    except msgspec.DecodeError:
+        return "another runner"
+    where = f" at {holder.url}" if holder.url else ""
+    return f"the runner with pid {holder.pid}{where}"

@@ -1,0 +1,168 @@
+"""Effect: the process of `runner serve`: lock, socket, signals, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from runner import logs
+from runner.coordinator.coordinator import Coordinator
+from runner.coordinator.lock import DataLock, Holder
+from runner.errors import Fenced, RefusedStart, RunnerError
+from runner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: A server that was just killed may still hold the port for a moment.
+PORT_WAIT_S = 5.0
+BACKLOG = 1024
+READY_FD = "JOB_RUNNER_READY_FD"
+
+
+def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Run a server until it is told to stop; the exit code.
+
+    0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over.
+    `on_ready` is given the figures of the panel once jobs are taken in.
+    """
+    logs.configure(settings.log_format, settings.log_level, "coordinator")
+    ready_fd = _take_ready_fd()
+    data = settings.data_dir
+    try:
+        _make_folder(data)
+        lock = DataLock(data)
+        lock.take()
+        listening = _listen(settings.host, settings.port)
+    except RefusedStart as refused:
+        print(f"runner: {refused.message}", file=sys.stderr)
+        return refused.exit_code
+    runtime = Path(tempfile.mkdtemp(prefix="runner-", dir=_runtime_parent()))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            return loop.run(_main(settings, listening, runtime, lock, ready_fd, on_ready))
+    finally:
+        listening.close()
+        shutil.rmtree(runtime, ignore_errors=True)
+        lock.release()
+
+
+async def _main(
+    settings: Settings,
+    listening: socket.socket,
+    runtime: Path,
+    lock: DataLock,
+    ready_fd: int | None,
+    on_ready: Callable[[dict[str, Any]], None] | None,
+) -> int:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (second if first.is_set() else first).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    coordinator = Coordinator(settings, listening=listening, runtime=runtime, version=_version())
+    try:
+        await coordinator.start()
+    except Fenced as fenced:
+        print(f"runner: {fenced.message}", file=sys.stderr)
+        await coordinator.abandon()
+        return fenced.exit_code
+    except RunnerError as refused:
+        print(f"runner: {refused.message}", file=sys.stderr)
+        await coordinator.abandon()
+        return RefusedStart.exit_code
+    lock.tell(Holder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
+    if on_ready is not None:
+        on_ready(coordinator.panel())
+    if ready_fd is not None:
+        os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
+        os.close(ready_fd)
+    await _first_of(first, coordinator.ended)
+    if coordinator.fenced is not None:
+        print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)
+        await coordinator.abandon()
+        return coordinator.fenced.exit_code
+    await coordinator.stop(grace_s=0.0 if coordinator.refused else settings.grace_s, hurry=second)
+    if coordinator.refused is not None:
+        print(f"runner: {coordinator.refused.message}", file=sys.stderr)
+        return RefusedStart.exit_code
+    return 0
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The one listening socket; fronts inherit it. Raises RefusedStart."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise RefusedStart(f"--host {host} is not an address of this machine: {error}") from error
+    deadline = time.monotonic() + PORT_WAIT_S
+    while True:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+            listening.listen(BACKLOG)
+            return listening
+        except OSError as error:
+            listening.close()
+            if time.monotonic() > deadline or port == 0:
+                raise RefusedStart(
+                    f"{host}:{port} can't be bound ({error.strerror}); stop what uses it or give another --port"
+                ) from error
+        time.sleep(0.05)
+
+
+def _make_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedStart(f"the data folder {data} can't be made: {error.strerror}") from error
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise RefusedStart(f"the data folder {data} can't be written to; give another --data-dir")
+
+
+def _runtime_parent() -> str | None:
+    """Where short-lived sockets go: the session's runtime folder if it is ours, else /tmp."""
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return folder if folder and os.path.isdir(folder) and os.access(folder, os.W_OK) else None
+
+
+def _take_ready_fd() -> int | None:
+    text = os.environ.pop(READY_FD, None)
+    if text is None:
+        return None
+    fd = int(text)
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _version() -> str:
+    try:
+        return metadata.version("gpu-job-runner")
+    except metadata.PackageNotFoundError:
+        return "0"
