@@ -1,0 +1,1 @@
+"""Pure: the front of the house: HTTP and server-sent events, stateless, beside the coordinator."""

@@ -1,0 +1,117 @@
+"""Pure: every error as an RFC 9457 `application/problem+json` answer with a stable `code`."""
+
+from __future__ import annotations
+
+import http
+import math
+from typing import Any, NoReturn
+
+import msgspec
+from starlette.responses import Response
+
+from runner.control import Reply
+from runner.errors import RunnerError, ValidationFailed
+
+MEDIA_TYPE = "application/problem+json"
+JSON = "application/json"
+#: Errors that the framework raises by status alone.
+_BY_STATUS = {
+    400: ("bad_request", "Bad request"),
+    404: ("not_found", "Not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+    413: ("payload_too_large", "Payload too large"),
+    415: ("unsupported_media_type", "Unsupported media type"),
+    422: ("validation_error", "The request is not valid"),
+}
+
+Fault = dict[str, str]
+
+
+class Answer(Response):
+    """A body that is JSON text already."""
+
+    media_type = JSON
+
+
+def problem_document(status: int, code: str, title: str, detail: str, figures: dict[str, Any]) -> bytes:
+    """The JSON text of a problem; `figures` are further members for machines."""
+    head = {
+        "type": f"urn:runner:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    return msgspec.json.encode({**figures, **head})
+
+
+def error_document(error: RunnerError) -> bytes:
+    """The problem that an error of ours is."""
+    return problem_document(error.status, error.code, error.title, error.message, error.detail)
+
+
+def error_answer(error: RunnerError) -> Response:
+    """The answer that an error of ours is."""
+    headers = dict(error.detail.get("headers", {}))
+    retry_after_s = error.detail.get("retry_after_s")
+    if retry_after_s is not None:
+        headers["retry-after"] = _whole(retry_after_s)
+    figures = {key: value for key, value in error.detail.items() if key != "headers"}
+    body = problem_document(error.status, error.code, error.title, error.message, figures)
+    return Response(body, error.status, headers, MEDIA_TYPE)
+
+
+def status_answer(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """The problem for an error that is known by its HTTP status alone."""
+    phrase = http.HTTPStatus(status).phrase
+    code, title = _BY_STATUS.get(status, (phrase.lower().replace(" ", "_"), phrase))
+    return Response(problem_document(status, code, title, detail, {}), status, headers, MEDIA_TYPE)
+
+
+def internal_answer() -> Response:
+    """The answer to our own fault: it tells nothing of the inside; the log has the trace."""
+    detail = "The server made an error; its log has the details."
+    return Response(
+        problem_document(500, "internal_error", "Internal error", detail, {}), 500, media_type=MEDIA_TYPE
+    )
+
+
+def reply_document(reply: Reply) -> dict[str, Any]:
+    """A coordinator's problem (status >= 400) with all members of a problem."""
+    given = msgspec.json.decode(reply.body) if reply.body else {}
+    code, title = _BY_STATUS.get(reply.status, ("error", http.HTTPStatus(reply.status).phrase))
+    given.setdefault("code", code)
+    given.setdefault("title", title)
+    given.setdefault("detail", given["title"])
+    return {**given, "type": f"urn:runner:problem:{given['code']}", "status": reply.status}
+
+
+def reply_answer(reply: Reply, headers: dict[str, str] | None = None) -> Response:
+    """A coordinator's reply as it goes to the client: its JSON text unchanged, or its problem."""
+    if reply.status == 204:
+        return Response(status_code=204)
+    if reply.status < 400:
+        return Answer(reply.body, reply.status, headers)
+    extra = {} if reply.retry_after_s is None else {"retry-after": _whole(reply.retry_after_s)}
+    return Response(msgspec.json.encode(reply_document(reply)), reply.status, extra, MEDIA_TYPE)
+
+
+def fault(pointer: str, message: str) -> Fault:
+    """One thing that is wrong with a request."""
+    return {"pointer": pointer, "message": message}
+
+
+def refuse(faults: list[Fault]) -> NoReturn:
+    """Raise what tells a client all that is wrong with its request."""
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    raise ValidationFailed(f"{first['pointer'] or 'body'}: {first['message']}{more}", errors=faults)
+
+
+def escape(name: str | int) -> str:
+    """A name as one step of a JSON pointer."""
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _whole(seconds: float) -> str:
+    return str(max(1, math.ceil(seconds)))
