@@ -1,0 +1,153 @@
+"""Effect: reads request bodies: bounded while they stream in, strict JSON, no surprise types."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from api.problems import JSON, Fault, escape, fault, refuse
+from runner.errors import PayloadTooLarge, UnsupportedMediaType
+
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1
+#: No 64-bit integer has more digits, so a text without such a run needs no walk.
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_decode = msgspec.json.Decoder().decode
+
+
+async def read_json(request: Request, *, max_bytes: int, depth_max: int) -> Any:
+    """The body as one JSON value.
+
+    Raises:
+        UnsupportedMediaType, PayloadTooLarge, ValidationFailed
+    """
+    require_type(request, JSON)
+    return parse(await read_body(request, max_bytes), depth_max)
+
+
+async def read_optional_object(request: Request, *, max_bytes: int, depth_max: int) -> dict[str, Any]:
+    """The body as an object; `{}` where there is none.
+
+    A content type is checked even then: a browser's form that posts nothing still names its own.
+    """
+    if "content-type" in request.headers:
+        require_type(request, JSON)
+    body = await read_body(request, max_bytes)
+    if not body:
+        return {}
+    require_type(request, JSON)
+    value = parse(body, depth_max)
+    if not isinstance(value, dict):
+        refuse([fault("", "must be an object")])
+    return value
+
+
+def require_type(request: Request, *allowed: str) -> str:
+    """The media type of the body, one of `allowed`; compressed bodies are not taken."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body as it is")
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    media_type = media_type.strip().lower()
+    charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters, re.IGNORECASE)
+    if media_type not in allowed or (charset and charset[1].lower() not in ("utf-8", "utf8")):
+        raise UnsupportedMediaType(f"Content-Type must be {' or '.join(allowed)} (in UTF-8)")
+    return media_type
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body; refused as soon as it is known to be too large, its length announced or not."""
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdigit() or int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse(text: bytes, depth_max: int, at: str = "") -> Any:
+    """One strict JSON value; `at` is the pointer to it in the request.
+
+    Raises:
+        ValidationFailed: no JSON, nested too deep, an integer beyond 64 bits.
+    """
+    faults = check(text, depth_max, at)
+    if isinstance(faults, list):
+        refuse(faults)
+    return faults.value
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A JSON value that passed."""
+
+    value: Any
+
+
+def check(text: bytes, depth_max: int, at: str = "") -> Parsed | list[Fault]:
+    """The value of a strict JSON text, or what is wrong with it."""
+    try:
+        value = _decode(text)
+    except RecursionError:
+        return [_too_deep(at, depth_max)]
+    except UnicodeDecodeError:
+        return [fault(at, "is not valid UTF-8")]
+    except msgspec.MsgspecError as error:
+        return [fault(at, f"is not valid JSON: {error}")]
+    if text.count(b"[") + text.count(b"{") > depth_max and deeper_than(text, depth_max):
+        return [_too_deep(at, depth_max)]
+    if _LONG_DIGITS.search(text):
+        found = _integers_beyond(value, at)
+        if found:
+            return found
+    return Parsed(value)
+
+
+def deeper_than(text: bytes, depth_max: int) -> bool:
+    """Whether valid JSON text nests deeper, told without walking it in Python."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Braces become brackets: that they match is known, as the text did decode.
+    bare = b"".join(text.split(b'"')[::2]).translate(_AS_BRACKETS, _NOT_BRACKETS)
+    # Each pass takes the innermost pairs away, so depth d is gone after d passes.
+    for _ in range(depth_max):
+        if not bare:
+            return False
+        bare = bare.replace(b"[]", b"")
+    return bool(bare)
+
+
+def _integers_beyond(value: Any, at: str) -> list[Fault]:
+    """Pointers to integers that 64 bits can't hold (an own stack: depth is bounded, width is not)."""
+    found: list[Fault] = []
+    stack: list[tuple[str, Any]] = [(at, value)]
+    while stack and len(found) < 10:
+        pointer, item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend((f"{pointer}/{escape(key)}", inner) for key, inner in item.items())
+        elif isinstance(item, list):
+            stack.extend((f"{pointer}/{index}", inner) for index, inner in enumerate(item))
+        elif isinstance(item, int) and not INT_MIN <= item <= INT_MAX:
+            found.append(fault(pointer, "is an integer beyond 64 bits"))
+    return found
+
+
+def _too_deep(at: str, depth_max: int) -> Fault:
+    return fault(at, f"is nested deeper than {depth_max}")
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than {max_bytes} bytes", max_bytes=max_bytes)
