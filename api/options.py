@@ -1,0 +1,150 @@
+"""Pure: from the JSON of a submit to a `Submission`: every field checked, units resolved, all faults told."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from api.problems import Fault, fault
+from runner.instant import parse_rfc3339
+from runner.job import Submission
+from runner.units import backoff, nbytes, seconds
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
+#: Part of the interface, but not of this version.
+LATER = frozenset(
+    {"deadline_at", "gpus", "unique", "after", "run_id", "held", "tenant", "retention_s", "webhook"}
+)
+NOT_YET = "not available in this version"
+RETRIES_MAX = 1000
+TAGS_MAX = 100
+TAG_CHARS_MAX = 200
+#: Ten years: longer is a mistake in the unit.
+SECONDS_MAX = 10 * 366 * 86400.0
+BYTES_MAX = 2**62
+
+_encode = msgspec.json.Encoder().encode
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def name(value: Any) -> str:
+    """A queue's or handler's name."""
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
+    return value
+
+
+def submission(body: dict[str, Any], job_id: str, at: str = "") -> Submission | list[Fault]:
+    """What a client asks for in one object, without a look at its handler's schema.
+
+    `at` is the pointer to the object in the request.
+    """
+    faults: list[Fault] = []
+    asked = Submission(id=job_id, handler="", input=b"null")
+    for key, value in body.items():
+        if key == "input":
+            asked.input = _encode(value)
+            continue
+        rule = _RULES.get(key)
+        if rule is None:
+            faults.append(_stranger(key, at))
+        elif value is not None:
+            field, read = rule
+            try:
+                setattr(asked, field, read(value))
+            except (ValueError, TypeError) as error:
+                faults.append(fault(f"{at}/{key}", str(error)))
+    if not asked.handler and not any(one["pointer"] == f"{at}/handler" for one in faults):
+        faults.append(fault(f"{at}/handler", "is required"))
+    if asked.run_at is not None and asked.delay_s is not None:
+        faults.append(fault(f"{at}/delay_s", "give one of run_at and delay_s"))
+    return faults or asked
+
+
+def _stranger(key: str, at: str) -> Fault:
+    pointer = f"{at}/{key[:100].replace('~', '~0').replace('/', '~1')}"
+    return fault(pointer, NOT_YET if key in LATER else "there is no such field")
+
+
+def _priority(value: Any) -> int:
+    if isinstance(value, str) and value in PRIORITIES:
+        return PRIORITIES[value]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise ValueError(f"must be an integer from 0 to 100 or one of {', '.join(PRIORITIES)}")
+    return value
+
+
+def _duration(value: Any) -> float:
+    found = seconds(value)
+    if found > SECONDS_MAX:
+        raise ValueError("is longer than ten years")
+    return found
+
+
+def _positive(value: Any) -> float:
+    found = _duration(value)
+    if found <= 0:
+        raise ValueError("must be more than 0 seconds")
+    return found
+
+
+def _moment(value: Any) -> float:
+    if not isinstance(value, str):
+        raise ValueError("must be a time such as 2026-01-31T09:05:00Z")
+    try:
+        found = parse_rfc3339(value[:64])
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time such as 2026-01-31T09:05:00Z") from None
+    if not math.isfinite(found) or found < 0:
+        raise ValueError("must be a time after 1970")
+    return found
+
+
+def _retries(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= RETRIES_MAX:
+        raise ValueError(f"must be an integer from 0 to {RETRIES_MAX}")
+    return value
+
+
+def _bytes(value: Any) -> int:
+    found = nbytes(value)
+    if not 0 < found <= BYTES_MAX:
+        raise ValueError("must be more than 0 bytes and fit a device")
+    return found
+
+
+def _tags(value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) > TAGS_MAX:
+        raise ValueError(f"must be a list of at most {TAGS_MAX} texts")
+    for tag in value:
+        if not isinstance(tag, str) or not 1 <= len(tag) <= TAG_CHARS_MAX or _CONTROL.search(tag):
+            raise ValueError(f"each tag must be 1 to {TAG_CHARS_MAX} characters without control characters")
+    return value
+
+
+def _metadata(value: Any) -> bytes:
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    return _encode(value)
+
+
+#: Field of the request -> field of Submission and how its value is read.
+_RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "handler": ("handler", name),
+    "queue": ("queue", name),
+    "priority": ("priority", _priority),
+    "timeout_s": ("timeout_s", _positive),
+    "queue_timeout_s": ("queue_timeout_s", _positive),
+    "run_at": ("run_at", _moment),
+    "delay_s": ("delay_s", _duration),
+    "retries": ("retries", _retries),
+    "backoff": ("backoff", backoff),
+    "vram": ("vram_bytes", _bytes),
+    "tags": ("tags", _tags),
+    "metadata": ("metadata", _metadata),
+}

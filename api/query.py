@@ -1,0 +1,179 @@
+"""Pure: query strings and the `Prefer` header, read strictly."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Any, get_args
+
+import msgspec
+from starlette.requests import Request
+
+from api.options import NAME, NOT_YET
+from api.problems import Fault, fault, refuse
+from runner.event import EVENT_TYPES
+from runner.instant import parse_rfc3339
+from runner.job import ErrorCode, QueuedReason, RunningReason, State
+from runner.stores import JobQuery
+
+WAIT_MAX_S = 300
+SEQ_MAX = 2**63 - 1
+STATES: tuple[str, ...] = get_args(State)
+REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
+#: Query parameters of the interface that this version does not have.
+_LATER = frozenset({"run_id", "tenant", "ticket"})
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
+
+
+def allow_query(request: Request, *names: str) -> None:
+    """Refuse query parameters that the route does not know."""
+    if not request.scope["query_string"]:
+        return
+    faults = [_stranger(key) for key in request.query_params if key not in names]
+    if faults:
+        refuse(faults)
+
+
+def wait_s(request: Request) -> int | None:
+    """Seconds from `Prefer: wait=N`, cut at 300; None where the client does not ask."""
+    prefer = request.headers.get("prefer")
+    found = _WAIT.search(prefer) if prefer else None
+    return min(int(found[1]), WAIT_MAX_S) if found else None
+
+
+def cursor_of(request: Request) -> int:
+    """The sequence number after which a stream goes on; 0 for all.
+
+    `Last-Event-ID` goes before `?after=`: it is what a browser that reconnects knows.
+    """
+    sources = (
+        ("/Last-Event-ID", request.headers.get("last-event-id")),
+        ("/after", request.query_params.get("after")),
+    )
+    values: list[int] = []
+    faults: list[Fault] = []
+    for pointer, text in sources:
+        if text is None or (text == "" and pointer == "/Last-Event-ID"):
+            continue
+        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= SEQ_MAX:
+            values.append(int(text))
+        else:
+            faults.append(fault(pointer, "must be the number of an event"))
+    if faults:
+        refuse(faults)
+    return values[0] if values else 0
+
+
+def types_of(request: Request) -> frozenset[str] | None:
+    """The event types asked for: `types=a,b` or the key repeated; None for all."""
+    given = request.query_params.getlist("types")
+    if not given:
+        return None
+    types = {word.strip() for text in given for word in text.split(",")}
+    unknown = sorted(types - set(EVENT_TYPES))
+    if unknown:
+        refuse([fault("/types", f"there is no type {unknown[0]!r}; there are {', '.join(EVENT_TYPES)}")])
+    return frozenset(types)
+
+
+def job_query(request: Request) -> JobQuery:
+    """The filters of GET /v1/jobs."""
+    query = JobQuery()
+    faults: list[Fault] = []
+    given: dict[str, list[str]] = {}
+    for key, value in request.query_params.multi_items():
+        given.setdefault(key, []).append(value)
+    for key, values in given.items():
+        try:
+            if key.startswith("input.") and len(key) > 6:
+                query.inputs = [*(query.inputs or []), *((key[6:], _json_of(value)) for value in values)]
+            elif key in _LISTS:
+                field, read = _LISTS[key]
+                setattr(query, field, [read(value) for value in values])
+            elif key in _SINGLES:
+                field, read = _SINGLES[key]
+                setattr(query, field, read(values[-1]))
+            else:
+                faults.append(_stranger(key))
+        except ValueError as error:
+            faults.append(fault(f"/{key[:100]}", str(error)))
+    if faults:
+        refuse(faults)
+    return query
+
+
+def _stranger(key: str) -> Fault:
+    return fault(f"/{key[:100]}", NOT_YET if key in _LATER else "there is no such query parameter")
+
+
+def _json_of(text: str) -> bytes:
+    """The value as JSON text; what is no JSON is a string."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(text))
+    except (msgspec.MsgspecError, RecursionError):
+        return msgspec.json.encode(_plain(text))
+
+
+def _plain(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
+    return text
+
+
+def _moment(text: str) -> float:
+    try:
+        # A plus sign that was not percent-encoded arrives as a space.
+        return parse_rfc3339(text[:64].replace(" ", "+") if "T" in text else text[:64])
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time such as 2026-01-31T09:05:00Z") from None
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 500):
+        raise ValueError("must be an integer from 1 to 500")
+    return int(text)
+
+
+def read_cursor(text: str) -> int:
+    """The order number inside a cursor that a page before gave as `next_cursor`."""
+    try:
+        raw = base64.urlsafe_b64decode(text[:64] + "=" * (-len(text) % 4))
+        if raw[:1] == b"n" and raw[1:].isdigit():
+            return int(raw[1:])
+    except ValueError:
+        pass
+    raise ValueError("is not a cursor of this server; take next_cursor of the page before")
+
+
+_LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "state": ("states", _one_of(STATES)),
+    "reason": ("reasons", _one_of(REASONS)),
+    "handler": ("handlers", _name),
+    "queue": ("queues", _name),
+    "tag": ("tags", _plain),
+}
+_SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "created_after": ("created_after", _moment),
+    "created_before": ("created_before", _moment),
+    "finished_after": ("finished_after", _moment),
+    "finished_before": ("finished_before", _moment),
+    "order": ("order", _one_of(("asc", "desc"))),
+    "limit": ("limit", _limit),
+    "cursor": ("cursor", read_cursor),
+}
