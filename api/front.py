@@ -1,0 +1,82 @@
+"""Effect: what all routes share: the link, the handlers, the streams, and whether work is still taken."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from api.catalog import Catalog
+from api.connection import Connection
+from api.link import Answer, Link, Question
+from api.stream import Hub
+from runner import control
+from runner.errors import RunnerError, ShuttingDown, Unavailable
+from runner.launch import FrontConfig
+
+#: After `Exit` answers that are still awaited are given up at this time, so that the second is kept.
+EXIT_GRACE_S = 0.5
+
+
+class Front:
+    """One front process, without its server. `on_end` is called when the process is to end."""
+
+    def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
+        self.config = config
+        self.link = Link(self)
+        self.catalog = Catalog()
+        self.hub = Hub(self.link, config.ping_s)
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        #: When the shutdown is over (monotonic); None while work is taken.
+        self._deadline_mono: float | None = None
+
+    def require_open(self) -> None:
+        """Raises ShuttingDown where no new job is taken any more."""
+        if self._deadline_mono is not None:
+            left_s = max(1.0, self._deadline_mono - time.monotonic())
+            raise ShuttingDown("the server is shutting down; try again later", retry_after_s=left_s)
+
+    async def wait(self, request: Request, question: Question, wait_s: float) -> Answer:
+        """The answer to a question that may take long; given up when the client hangs up."""
+        awaited = self.link.ask(question, wait_s)
+        connection = request.scope.get("state", {}).get("connection")
+        if wait_s and isinstance(connection, Connection):
+            answer: Answer = await connection.while_connected(awaited)
+            return answer
+        return await awaited
+
+    def on_feed(self, feed: control.Feed) -> None:
+        """Called by the link."""
+        self.hub.feed(feed)
+
+    def on_handlers(self, handlers: control.Handlers) -> None:
+        """Called by the link."""
+        self.catalog.replace(handlers)
+
+    def on_drain(self, deadline_s: float) -> None:
+        """Called by the link: reads and streams go on, new jobs are refused."""
+        if self._deadline_mono is None:
+            self._loop.call_later(deadline_s, self.hub.close)
+        self._deadline_mono = time.monotonic() + deadline_s
+
+    def on_exit(self) -> None:
+        """Called by the link: finish what is being answered."""
+        if self._deadline_mono is None:
+            self._deadline_mono = time.monotonic()
+        self.hub.close()
+        error = ShuttingDown("the server has shut down", retry_after_s=2)
+        self._loop.call_later(EXIT_GRACE_S, self.link.end, error)
+        self._on_end()
+
+    def on_lost(self) -> None:
+        """Called by the link, and where the lifeline ends."""
+        self.fail(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
+
+    def fail(self, error: RunnerError) -> None:
+        """Answer all that is under way with `error`, and end."""
+        self.link.end(error)
+        self.hub.close()
+        self._on_end()

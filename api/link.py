@@ -1,0 +1,193 @@
+"""Effect: the front's end of the stream to the coordinator: questions out, answers and feeds in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from runner import control, wire
+from runner.errors import RunnerError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+#: Questions without an answer yet; beyond it clients are told to come back.
+MAX_PENDING = 20_000
+#: Bytes that the coordinator has not taken yet; beyond it clients are told to come back.
+MAX_UNSENT_BYTES = 256 * 1024 * 1024
+#: A frame is closed at this size, so that two large bodies of one turn do not pass its bound.
+FRAME_BYTES = 4 * 1024 * 1024
+#: How long the coordinator may take over what needs no waiting.
+ANSWER_S = 30.0
+
+Answer = control.Reply | control.Page
+Question = (
+    control.Submit
+    | control.GetJob
+    | control.ListJobs
+    | control.Act
+    | control.Look
+    | control.SetQueue
+    | control.AwaitHandler
+    | control.ReadEvents
+)
+
+
+class Listener(Protocol):
+    """Whom the link tells what the coordinator says unasked."""
+
+    def on_feed(self, feed: control.Feed) -> None:
+        """New durable events of a watched job."""
+
+    def on_handlers(self, handlers: control.Handlers) -> None:
+        """The handlers that are known now."""
+
+    def on_drain(self, deadline_s: float) -> None:
+        """Shutdown has begun."""
+
+    def on_exit(self) -> None:
+        """End within a second."""
+
+    def on_lost(self) -> None:
+        """The coordinator is gone."""
+
+
+class Link(asyncio.Protocol):
+    """One stream to the coordinator; what one turn of the loop asks travels in one frame."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._frames = wire.FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        #: Question number -> who waits, and until when (loop time).
+        self._pending: dict[int, tuple[asyncio.Future[Answer], float]] = {}
+        self._rid = 0
+        self._ended: RunnerError | None = None
+        self._sweeper = self._loop.call_later(1.0, self._sweep)
+        self._dispatch: dict[type, Callable[..., None]] = {
+            control.Reply: self._on_answer,
+            control.Page: self._on_answer,
+            control.Feed: listener.on_feed,
+            control.Handlers: listener.on_handlers,
+            control.Drain: lambda drain: listener.on_drain(drain.deadline_s),
+            control.Exit: lambda _exit: listener.on_exit(),
+        }
+
+    @property
+    def pending(self) -> int:
+        """Questions that wait for an answer."""
+        return len(self._pending)
+
+    def ask(self, question: Question, wait_s: float = 0.0) -> asyncio.Future[Answer]:
+        """The answer to come; `wait_s` is what the question itself asks the coordinator to wait.
+
+        Raises:
+            Unavailable: no coordinator, or too much is under way already.
+        """
+        if self._ended is not None:
+            raise self._ended
+        transport = self._transport
+        if (
+            transport is None
+            or len(self._pending) >= MAX_PENDING
+            or transport.get_write_buffer_size() > MAX_UNSENT_BYTES
+        ):
+            raise Unavailable("too many requests are under way; try again", retry_after_s=1)
+        self._rid += 1
+        question.rid = self._rid
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._pending[self._rid] = (future, self._loop.time() + wait_s + ANSWER_S)
+        self.tell(question)
+        return future
+
+    async def reply(self, question: Question, wait_s: float = 0.0) -> control.Reply:
+        """Ask what is answered by a `Reply`."""
+        answer = await self.ask(question, wait_s)
+        if isinstance(answer, control.Page):
+            raise Unavailable("the coordinator gave a page where a reply was due")
+        return answer
+
+    def tell(self, message: Question | control.Watch | control.Unwatch | control.FrontHello) -> None:
+        """Send something; without a coordinator it goes nowhere."""
+        if self._ended is not None:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(control.encode(message))
+
+    def end(self, error: RunnerError) -> None:
+        """Answer all who wait, and all who ask from now on, with `error`."""
+        self._ended = error
+        pending, self._pending = self._pending, {}
+        for future, _ in pending.values():
+            if not future.done():
+                future.set_exception(error)
+        self._sweeper.cancel()
+
+    def close(self) -> None:
+        """Let go of the stream."""
+        self._sweeper.cancel()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        # Never paused: what is unsent is bounded by MAX_UNSENT_BYTES, and told to clients.
+        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        if self._ended is None:
+            self.end(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
+        self._transport = None
+        self._listener.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        try:
+            for frame in self._frames.feed(data):
+                for encoded in wire.unpack(frame):
+                    message = control.to_front_decoder.decode(encoded)
+                    self._dispatch[type(message)](message)
+        except Exception:
+            # A stream that can't be read further is as good as none.
+            logger.exception("the coordinator's stream can't be read")
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _on_answer(self, answer: Answer) -> None:
+        entry = self._pending.pop(answer.rid, None)
+        # None: who asked has stopped waiting.
+        if entry is not None and not entry[0].done():
+            entry[0].set_result(answer)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is None:
+            return
+        batch: list[bytes] = []
+        size = 0
+        for message in out:
+            if batch and size + len(message) > FRAME_BYTES:
+                self._transport.write(wire.prefixed(wire.pack(batch)))
+                batch, size = [], 0
+            batch.append(message)
+            size += len(message)
+        self._transport.write(wire.prefixed(wire.pack(batch)))
+
+    def _sweep(self) -> None:
+        """Give up on answers that are overdue, so that no client waits for ever."""
+        now = self._loop.time()
+        self._sweeper = self._loop.call_later(1.0, self._sweep)
+        late = [rid for rid, (future, until) in self._pending.items() if until < now or future.done()]
+        for rid in late:
+            future, _ = self._pending.pop(rid)
+            if not future.done():
+                future.set_exception(
+                    Unavailable(f"the coordinator did not answer within {ANSWER_S:g} s", retry_after_s=5)
+                )
