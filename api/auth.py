@@ -1,0 +1,124 @@
+"""Pure: who may speak to the server: Host, Origin, Sec-Fetch-Site and the bearer token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import MutableMapping
+from typing import Any
+
+from runner.errors import Unauthorized, WrongHost, WrongOrigin
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_WILDCARDS = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+#: Answered without a token: it tells only that the process lives.
+_OPEN_PATHS = frozenset({"/healthz"})
+_EXPOSED = b"Location, Preference-Applied, Retry-After, Content-Disposition"
+_ALLOWED_HEADERS = b"Authorization, Content-Type, Prefer, Last-Event-ID, Cache-Control, Range"
+_METHODS = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+
+Headers = list[tuple[bytes, bytes]]
+Scope = MutableMapping[str, Any]
+
+
+class Access:
+    """The rules of one server; every request passes `check` before anything else looks at it."""
+
+    def __init__(
+        self, *, host: str, port: int, allow_hosts: list[str], allow_origins: list[str], token_sha256: bytes
+    ) -> None:
+        names = list(LOOPBACK)
+        if host not in _WILDCARDS:
+            # The address that the operator bound by name is as little a stranger as loopback.
+            names.append(f"[{host}]" if ":" in host and not host.startswith("[") else host)
+        self._hosts = {f"{name.lower()}:{port}" for name in names}
+        if port == 80:
+            self._hosts |= {name.lower() for name in names}
+        self._any_port = {name.lower() for name in allow_hosts if not _has_port(name)}
+        self._hosts |= {name.lower() for name in allow_hosts if _has_port(name)}
+        self._own_origins = {f"http://{name}" for name in self._hosts}
+        self._origins = {origin.rstrip("/").lower() for origin in allow_origins}
+        self._token_sha256 = token_sha256
+
+    def check(self, scope: Scope) -> Headers:
+        """The CORS headers of the answer (none for our own pages and for programs).
+
+        Raises:
+            WrongHost, WrongOrigin, Unauthorized
+        """
+        host = origin = site = token = None
+        hosts = 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+                hosts += 1
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"authorization":
+                token = value
+        name_and_port = "" if host is None or hosts > 1 else host.decode("latin-1").lower()
+        if name_and_port not in self._hosts and not self._named(name_and_port):
+            raise WrongHost(
+                f"Host {name_and_port!r} is not a name of this server; start it with --allow-host to add one"
+            )
+        cors = self._check_origin(origin, site, name_and_port)
+        if self._token_sha256 and not is_preflight(scope) and scope["path"] not in _OPEN_PATHS:
+            self._check_token(token, cors)
+        return cors
+
+    def _named(self, host: str) -> bool:
+        if not self._any_port:
+            return False
+        bare, colon, port = host.rpartition(":")
+        if colon and port.isdigit() and not port.endswith("]"):
+            return bare in self._any_port
+        return host in self._any_port
+
+    def _check_origin(self, origin: bytes | None, site: bytes | None, host: str) -> Headers:
+        if origin is None:
+            if site is not None and site.strip().lower() == b"cross-site":
+                raise WrongOrigin("pages of other sites are refused (Sec-Fetch-Site: cross-site)")
+            return []
+        text = origin.decode("latin-1").lower()
+        if text in self._origins:
+            return [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", _EXPOSED),
+                (b"vary", b"Origin"),
+            ]
+        own = text in self._own_origins or text in (f"http://{host}", f"https://{host}")
+        if not own or (site is not None and site.strip().lower() == b"cross-site"):
+            raise WrongOrigin(f"Origin {text!r} is not allowed; --allow-origin at the start adds one")
+        return []
+
+    def _check_token(self, authorization: bytes | None, cors: Headers) -> None:
+        scheme, _, token = (authorization or b"").partition(b" ")
+        digest = hashlib.sha256(token.strip()).digest()
+        same = hmac.compare_digest(digest, self._token_sha256)
+        if not same or scheme.lower() != b"bearer":
+            raise Unauthorized(
+                "send the server's token as `Authorization: Bearer TOKEN`",
+                headers={"www-authenticate": "Bearer"} | {k.decode(): v.decode("latin-1") for k, v in cors},
+            )
+
+
+def is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks if it may send the real request."""
+    return scope["method"] == "OPTIONS" and any(
+        name == b"access-control-request-method" for name, _ in scope["headers"]
+    )
+
+
+def preflight_headers() -> Headers:
+    """What an allowed origin may send."""
+    return [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+def _has_port(name: str) -> bool:
+    return "]:" in name or (name.count(":") == 1 and name.rpartition(":")[2].isdigit())

@@ -1,0 +1,188 @@
+"""Effect: one client's connection: uvicorn's protocol with the limits that it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.problems import MEDIA_TYPE, problem_document
+
+#: Request line and headers together.
+HEAD_BYTES = 16 * 1024
+#: A body that comes slower than this for a whole receipt period is cut off.
+BODY_BYTES_PER_S = 64 * 1024
+
+
+class Limits:
+    """What every connection is held to."""
+
+    #: Time for the request's head, and for each stretch of its body.
+    receipt_s = 10.0
+    #: Time in which a reader must take something.
+    stall_s = 30.0
+
+
+class ClientGone(Exception):
+    """The client hung up while its answer was awaited; there is nobody to answer."""
+
+
+class Connection(HttpToolsProtocol):
+    """HTTP/1.1 with limits on the head's size, the time a request takes to arrive, and stalled readers.
+
+    Routes find it as `scope["state"]["connection"]`.
+    """
+
+    limits = Limits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receipt: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        #: Bytes that the client had not taken when the stall timer was set.
+        self._unsent = 0
+        self._head_bytes = 0
+        self._head_complete = False
+        #: Body bytes since the receipt timer was set.
+        self._body_bytes = 0
+        self._refused = False
+        #: Who waits for something on behalf of this client.
+        self._waiting: asyncio.Future[Any] | None = None
+
+    async def while_connected(self, awaited: asyncio.Future[Any]) -> Any:
+        """The result of `awaited`, or ClientGone as soon as the client hangs up."""
+        self._waiting = awaited
+        if self.transport.is_closing() and not awaited.done():
+            raise ClientGone
+        try:
+            return await awaited
+        finally:
+            self._waiting = None
+
+    def abort(self) -> None:
+        """Cut the connection, dropping what the client has not taken."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the loop."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        super().connection_lost(exc)
+        self._disarm()
+        if self._stall is not None:
+            self._stall.cancel()
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(ClientGone())
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._refused:
+            return
+        if not self._head_complete:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # A head that never ends is not told to the parser's callbacks, so it is counted here too.
+        if not self._head_complete and self._head_bytes > HEAD_BYTES and not self._refused:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        super().on_message_begin()
+        self._head_complete = False
+        self._head_bytes = 0
+        self.scope["state"]["connection"] = self
+        if self._receipt is None:
+            self._arm()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._head_complete = True
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES:
+            self._refuse_head()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        if self._refused:
+            return
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._disarm()
+        if not self._refused:
+            super().on_message_complete()
+        self._head_complete = False
+        self._head_bytes = 0
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the client takes less than it is sent."""
+        super().pause_writing()
+        self._watch_stall()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn where a request can't be parsed."""
+        self._refuse(400, "bad_request", "Bad request", msg)
+
+    def _arm(self) -> None:
+        self._body_bytes = 0
+        self._receipt = self.loop.call_later(self.limits.receipt_s, self._overdue)
+
+    def _disarm(self) -> None:
+        if self._receipt is not None:
+            self._receipt.cancel()
+            self._receipt = None
+
+    def _overdue(self) -> None:
+        self._receipt = None
+        if self.transport.is_closing():
+            return
+        fast_enough = self._body_bytes >= BODY_BYTES_PER_S * self.limits.receipt_s
+        answered = self.cycle is not None and self.cycle.response_complete
+        # Where we do not read (an earlier request is being answered) the client can't be blamed.
+        if self.flow.read_paused or (fast_enough and not answered):
+            self._arm()
+            return
+        if self.cycle is None or (answered and not self._head_complete):
+            self._refuse(408, "request_timeout", "Request timeout", "the request did not arrive in time")
+        else:
+            self.transport.abort()
+
+    def _watch_stall(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.limits.stall_s, self._stalled)
+
+    def _stalled(self) -> None:
+        self._stall = None
+        # Slow is allowed, standing still is not.
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._watch_stall()
+        else:
+            self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        detail = f"request line and headers are larger than {HEAD_BYTES} bytes"
+        self._refuse(431, "headers_too_large", "Request header fields too large", detail)
+
+    def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
+        """Answer below the application, then close."""
+        self._refused = True
+        self._disarm()
+        body = problem_document(status, code, title, detail, {})
+        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.close()
