@@ -1,0 +1,151 @@
+"""Effect: the ASGI application: access rules first, then the hot routes, then the framework."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as FrameworkRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from api.auth import Access, Headers, is_preflight, preflight_headers
+from api.connection import ClientGone
+from api.front import Front
+from api.problems import error_answer, internal_answer, status_answer
+from api.routes.index import routes
+from api.routes.table import Route
+from runner.errors import RunnerError
+
+logger = logging.getLogger(__name__)
+
+_PATTERNS = {"job_id": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_.-]{1,100}", "file": "[^/]{1,255}"}
+_POLICY = b"content-security-policy"
+_SECURITY: Headers = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_STRICT_POLICY = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
+
+
+class App:
+    """One ASGI callable for all requests of a front."""
+
+    def __init__(self, front: Front) -> None:
+        config = front.config
+        self._access = Access(
+            host=config.host,
+            port=config.port,
+            allow_hosts=config.allow_hosts,
+            allow_origins=config.allow_origins,
+            token_sha256=config.token_sha256,
+        )
+        table = routes(front)
+        self._hot = [(route.method, pattern(route.path), route.endpoint) for route in table if route.hot]
+        self._framework = framework(table)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] != "http":
+            # uvicorn is told to speak nothing else.
+            raise RuntimeError(f"a connection of type {scope['type']}")
+        started = False
+        extra = _SECURITY
+
+        async def guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = message["headers"] = [*message["headers"], *extra]
+                if not any(name == _POLICY for name, _ in headers):
+                    headers.append(_STRICT_POLICY)
+            await send(message)
+
+        try:
+            cors = self._access.check(scope)
+            if cors:
+                extra = [*_SECURITY, *cors]
+            await self._serve(scope, receive, guarded, preflight=bool(cors) and is_preflight(scope))
+        except (ClientDisconnect, ClientGone):
+            return
+        except RunnerError as error:
+            if not started:
+                await error_answer(error)(scope, receive, guarded)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if not started:
+                await internal_answer()(scope, receive, guarded)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, *, preflight: bool) -> None:
+        if preflight:
+            headers = {name.decode(): value.decode() for name, value in preflight_headers()}
+            await Response(status_code=204, headers=headers)(scope, receive, send)
+            return
+        method, path = scope["method"], scope["path"]
+        for hot_method, hot_path, endpoint in self._hot:
+            if method == hot_method and (found := hot_path.fullmatch(path)) is not None:
+                scope["path_params"] = found.groupdict()
+                response = await endpoint(Request(scope, receive, send))
+                await response(scope, receive, send)
+                return
+        await self._framework(scope, receive, send)
+
+
+def pattern(path: str) -> re.Pattern[str]:
+    """A path template as a pattern of the paths that it takes."""
+    return re.compile(re.sub(r"{(\w+)}", lambda found: f"(?P<{found[1]}>{_PATTERNS[found[1]]})", path))
+
+
+def framework(table: tuple[Route, ...]) -> FastAPI:
+    """The framework's application over the same table, with our errors for its own."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    by_path: dict[str, list[Route]] = {}
+    for route in table:
+        by_path.setdefault(route.path, []).append(route)
+    for path, on_path in by_path.items():
+        endpoints = {route.method: route.endpoint for route in on_path}
+        # All methods of a path together, so that a 405 can name them.
+        app.router.routes.append(_OnePath(path, endpoints))
+    app.add_exception_handler(RunnerError, _on_error)
+    app.add_exception_handler(HTTPException, _on_status)
+    app.add_exception_handler(Exception, _on_bug)
+    return app
+
+
+class _OnePath(FrameworkRoute):
+    """All methods of one path."""
+
+    def __init__(self, path: str, endpoints: dict[str, Any]) -> None:
+        async def dispatch(request: Request) -> Response:
+            response: Response = await endpoints[request.method](request)
+            return response
+
+        super().__init__(path, dispatch, methods=list(endpoints))
+        # Starlette adds HEAD to GET; the server leaves the body of its answer out.
+        if "GET" in endpoints:
+            endpoints["HEAD"] = endpoints["GET"]
+        self.path_regex = re.compile(f"^{pattern(path).pattern}$")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RunnerError)
+    return error_answer(error)
+
+
+async def _on_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not for {request.url.path}",
+    }.get(error.status_code, error.detail)
+    return status_answer(error.status_code, detail, dict(error.headers or {}))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    # The framework raises it again afterwards, so that it is logged in one place.
+    return internal_answer()

@@ -1,0 +1,1 @@
+"""Pure: one file for each noun of the HTTP interface."""

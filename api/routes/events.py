@@ -1,0 +1,53 @@
+"""Effect: GET /v1/jobs/{job_id}/events: a job's events as they happen."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.front import Front
+from api.problems import reply_answer
+from api.query import allow_query, cursor_of, types_of
+from api.stream import Channel, Reader, event_source
+from runner import control
+
+
+class EventRoutes:
+    """Streams of single jobs."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def of_job(self, request: Request) -> Response:
+        """The stream; 204 where the job has ended and the client has seen it all."""
+        allow_query(request, "after", "types")
+        after, types = cursor_of(request), types_of(request)
+        hub = self._front.hub
+        # Watched before it is read: what becomes durable in between comes by the feed.
+        channel = hub.join(request.path_params["job_id"])
+        try:
+            page = await hub.read(channel.job_id, after)
+        except BaseException:
+            hub.leave(channel)
+            raise
+        if isinstance(page, control.Page) and not (page.ended and after >= page.last_seq):
+            return _Stream(self._front, channel, Reader(hub, channel, page, after, types))
+        hub.leave(channel)
+        return Response(status_code=204) if isinstance(page, control.Page) else reply_answer(page)
+
+
+class _Stream(Response):
+    """An event source that gives its channel back, whether it was ever read or not."""
+
+    def __init__(self, front: Front, channel: Channel, reader: Reader) -> None:
+        super().__init__()
+        self._front = front
+        self._channel = channel
+        self._source = event_source(reader, front.config.ping_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._source(scope, receive, send)
+        finally:
+            self._front.hub.leave(self._channel)

@@ -1,0 +1,167 @@
+"""Effect: jobs that exist: look at them, end them, try them again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from api.body import read_optional_object
+from api.front import Front
+from api.problems import Fault, fault, refuse, reply_answer
+from api.query import allow_query, job_query, wait_s
+from runner import control
+from runner.errors import NotFound
+
+#: A file reference is small; a larger output is never parsed to find one.
+_REFERENCE_BYTES = 8192
+REASON_CHARS_MAX = 1000
+#: What a browser may be told about a file; all else is plain bytes.
+_SAFE_TYPE = re.compile(
+    r"(image/(png|jpeg|gif|webp|bmp|tiff)|(audio|video)/[a-z0-9.+-]+|text/(plain|csv)"
+    r"|application/(json|pdf|zip|gzip|x-ndjson|octet-stream))"
+)
+_FILE_URL = re.compile(r"/v1/jobs/[0-9a-f-]{36}/files/[A-Za-z0-9._~%-]+")
+
+Verb = Literal["cancel", "retry", "delete"]
+Document = Literal["explain", "attempts"]
+
+
+class JobRoutes:
+    """Everything under /v1/jobs that does not create a job."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def find(self, request: Request) -> Response:
+        """One page of the jobs that match all filters."""
+        return reply_answer(await self._front.link.reply(control.ListJobs(0, job_query(request))))
+
+    async def get(self, request: Request) -> Response:
+        """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
+        allow_query(request)
+        wait = wait_s(request)
+        question = control.GetJob(0, request.path_params["job_id"], wait or None)
+        answer = await self._front.wait(request, question, wait or 0)
+        assert isinstance(answer, control.Reply)
+        return reply_answer(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
+
+    async def delete(self, request: Request) -> Response:
+        """Remove an ended job with its events and files."""
+        await self._no_body(request)
+        return await self._act(request, "delete")
+
+    async def retry(self, request: Request) -> Response:
+        """Try an ended job again, under its id."""
+        await self._no_body(request)
+        return await self._act(request, "retry")
+
+    async def cancel(self, request: Request) -> Response:
+        """End a job: 200 where it had not started, 202 where it is being stopped."""
+        body = await self._body(request)
+        reason, force = body.pop("reason", None), body.pop("force", None)
+        faults = _strangers(body)
+        if reason is not None and not (isinstance(reason, str) and len(reason) <= REASON_CHARS_MAX):
+            faults.append(fault("/reason", f"must be a text of at most {REASON_CHARS_MAX} characters"))
+        if force is not None and not isinstance(force, bool):
+            faults.append(fault("/force", "must be true or false"))
+        if faults:
+            refuse(faults)
+        return await self._act(request, "cancel", reason, bool(force))
+
+    async def explain(self, request: Request) -> Response:
+        """Why the job waits, with the figures."""
+        return await self._look(request, "explain")
+
+    async def attempts(self, request: Request) -> Response:
+        """Every execution of the job so far."""
+        return await self._look(request, "attempts")
+
+    async def output(self, request: Request) -> Response:
+        """The output's JSON text, or the way to the file that it is."""
+        allow_query(request)
+        job_id = request.path_params["job_id"]
+        reply = await self._front.link.reply(control.Look(0, "output", job_id))
+        url = _file_url(job_id, reply.body) if reply.status == 200 else None
+        if url is None:
+            return reply_answer(reply)
+        return Response(reply.body, 303, {"location": url}, "application/json")
+
+    async def file(self, request: Request) -> Response:
+        """The bytes of a file that the job saved, or a range of them."""
+        allow_query(request)
+        job_id, name = request.path_params["job_id"], request.path_params["file"]
+        reply = await self._front.link.reply(control.Look(0, "file", job_id, name))
+        if reply.status != 200:
+            return reply_answer(reply)
+        found = msgspec.json.decode(reply.body)
+        record, path = found["file"], Path(found["path"])
+        stat = await asyncio.to_thread(_stat, path)
+        if stat is None:
+            raise NotFound(f"file {name!r} of job {job_id} is gone from the disk")
+        given = str(record.get("content_type", "")).partition(";")[0].strip().lower()
+        media_type = given if _SAFE_TYPE.fullmatch(given) else "application/octet-stream"
+        return FileResponse(
+            path,
+            media_type=media_type,
+            filename=name,
+            stat_result=stat,
+            headers={"content-security-policy": "default-src 'none'; sandbox"},
+        )
+
+    async def _look(self, request: Request, what: Document) -> Response:
+        allow_query(request)
+        question = control.Look(0, what, request.path_params["job_id"])
+        return reply_answer(await self._front.link.reply(question))
+
+    async def _act(
+        self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
+    ) -> Response:
+        question = control.Act(0, verb, request.path_params["job_id"], reason, force)
+        return reply_answer(await self._front.link.reply(question))
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        allow_query(request)
+        config = self._front.config
+        return await read_optional_object(
+            request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
+        )
+
+    async def _no_body(self, request: Request) -> None:
+        faults = _strangers(await self._body(request))
+        if faults:
+            refuse(faults)
+
+
+def _strangers(body: dict[str, Any]) -> list[Fault]:
+    return [fault(f"/{key[:100]}", "there is no such field") for key in body]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """The file's figures; None where it is gone or no plain file (a link is none)."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found if path.is_file() and not path.is_symlink() else None
+
+
+def _file_url(job_id: str, output: bytes) -> str | None:
+    """Where an output that is one file reference lies; None for any other output."""
+    if len(output) > _REFERENCE_BYTES or b'"$file"' not in output:
+        return None
+    value = msgspec.json.decode(output)
+    if not isinstance(value, dict) or not isinstance(value.get("$file"), str):
+        return None
+    url, name = value.get("url"), value.get("name")
+    # A handler may return an object that only looks like a reference: never send a client elsewhere.
+    if isinstance(url, str) and _FILE_URL.fullmatch(url):
+        return url
+    return f"/v1/jobs/{job_id}/files/{quote(name, safe='')}" if isinstance(name, str) and name else None

@@ -1,0 +1,188 @@
+"""Effect: jobs come in: one, many at once, and by the handler's own path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.body import check, parse, read_body, read_json, require_type
+from api.front import Front
+from api.options import submission
+from api.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
+from api.query import allow_query, wait_s
+from runner import control
+from runner.errors import RunnerError, Unavailable, ValidationFailed
+from runner.job import Submission
+from runner.uuid7 import new_id
+
+NDJSON = "application/x-ndjson"
+BULK_MAX = 10_000
+#: So many items are checked before other requests get their turn.
+_TURN = 200
+
+Item = Submission | bytes
+
+
+class SubmitRoutes:
+    """POST /v1/jobs, /v1/jobs/bulk and /v1/handlers/{name}/jobs."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def one(self, request: Request) -> Response:
+        """Accept a job: 202, or 200 where it ended within the wait."""
+        return await self._accept(request, await self._read(request))
+
+    async def by_handler(self, request: Request) -> Response:
+        """Accept a job for the handler that the path names."""
+        body = await self._read(request)
+        if "handler" in body:
+            refuse([fault("/handler", "is named by the path already")])
+        return await self._accept(request, {"handler": request.path_params["name"], **body})
+
+    async def bulk(self, request: Request) -> Response:
+        """Accept up to 10,000 jobs; each gets its own fate, in order."""
+        self._admit(request)
+        items: list[Item] = []
+        async for value, at in self._values(request):
+            items.append(await self._item(value, at))
+            if len(items) % _TURN == 0:
+                await asyncio.sleep(0)
+        self._front.require_open()
+        good = [item for item in items if isinstance(item, Submission)]
+        fates: list[dict[str, Any] | None] = []
+        if good:
+            reply = await self._front.link.reply(control.Submit(0, good, bulk=True))
+            if reply.status >= 400:
+                return reply_answer(reply)
+            fates = msgspec.json.decode(reply.body)
+            if len(fates) != len(good):
+                raise Unavailable("the coordinator's answer does not fit the question")
+        return Answer(self._bulk_document(items, fates), 202)
+
+    def _admit(self, request: Request) -> None:
+        self._front.require_open()
+        allow_query(request)
+        if "idempotency-key" in request.headers:
+            refuse([fault("/Idempotency-Key", "this version does not support Idempotency-Key")])
+
+    async def _read(self, request: Request) -> dict[str, Any]:
+        self._admit(request)
+        config = self._front.config
+        body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
+        if not isinstance(body, dict):
+            refuse([fault("", "must be an object")])
+        return body
+
+    async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
+        asked = submission(body, new_id())
+        if isinstance(asked, list):
+            refuse(asked)
+        faults = await self._input_faults(asked.handler, body.get("input"), "/input")
+        if faults:
+            refuse(faults)
+        self._front.require_open()
+        wait = wait_s(request)
+        answer = await self._front.wait(request, control.Submit(0, [asked], wait or None), wait or 0)
+        assert isinstance(answer, control.Reply)
+        headers = {"location": f"/v1/jobs/{asked.id}"}
+        if wait is not None:
+            headers["preference-applied"] = f"wait={wait}"
+        return reply_answer(answer, headers)
+
+    async def _input_faults(self, handler: str, value: Any, at: str) -> list[Fault]:
+        catalog = self._front.catalog
+        entry = catalog.known(handler) or await catalog.get(handler, self._front.link)
+        return entry.faults(value, at)
+
+    async def _item(self, value: Any, at: str) -> Item:
+        """One job of many: what is asked for, or the problem's JSON text."""
+        try:
+            if isinstance(value, list):
+                raise _invalid(value)
+            if not isinstance(value.value, dict):
+                raise _invalid([fault(at, "must be an object")])
+            asked = submission(value.value, new_id(), at)
+            if isinstance(asked, list):
+                raise _invalid(asked)
+            faults = await self._input_faults(asked.handler, value.value.get("input"), f"{at}/input")
+            if faults:
+                raise _invalid(faults)
+        except RunnerError as error:
+            return error_document(error)
+        return asked
+
+    async def _values(self, request: Request) -> AsyncIterator[tuple[Any, str]]:
+        """Each job's JSON value (or its faults) and the pointer to it."""
+        config = self._front.config
+        media_type = require_type(request, JSON, NDJSON)
+        text = await read_body(request, config.bulk_max_bytes)
+        if media_type == NDJSON:
+            lines = [line for line in text.split(b"\n") if line.strip()]
+            del text
+            _bound(len(lines), "")
+            for index, line in enumerate(lines):
+                yield check(line, config.depth_max, f"/{index}"), f"/{index}"
+            return
+        # The list and its envelope are two levels more than a job by itself.
+        body = parse(text, config.depth_max + 2)
+        del text
+        if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
+            refuse([fault("/jobs", "a list of jobs is required")])
+        for key in body:
+            if key == "run_id":
+                refuse([fault("/run_id", "not available in this version")])
+            if key != "jobs":
+                refuse([fault(f"/{key[:100]}", "there is no such field")])
+        _bound(len(body["jobs"]), "/jobs")
+        for index, value in enumerate(body["jobs"]):
+            yield _Value(value), f"/jobs/{index}"
+
+    def _bulk_document(self, items: list[Item], fates: list[dict[str, Any] | None]) -> bytes:
+        rows: list[bytes] = []
+        at = 0
+        for item in items:
+            if isinstance(item, bytes):
+                rows.append(item)
+                continue
+            fate = fates[at]
+            at += 1
+            rows.append(self._row(item) if fate is None else _problem(fate))
+        return b'{"jobs":[%s]}' % b",".join(rows)
+
+    def _row(self, item: Submission) -> bytes:
+        entry = self._front.catalog.known(item.handler)
+        queue = item.queue or (entry.spec.options.queue if entry is not None else "default")
+        base = f"/v1/jobs/{item.id}"
+        # Ids and names hold nothing that JSON would escape.
+        return (
+            f'{{"id":"{item.id}","handler":"{item.handler}","queue":"{queue}","state":"queued",'
+            f'"urls":{{"self":"{base}","events":"{base}/events","output":"{base}/output",'
+            f'"attempts":"{base}/attempts","cancel":"{base}/cancel"}}}}'
+        ).encode()
+
+
+class _Value(msgspec.Struct, frozen=True):
+    value: Any
+
+
+def _problem(fate: dict[str, Any]) -> bytes:
+    status = fate.get("status", 422)
+    code = fate.get("code", "refused")
+    return msgspec.json.encode(
+        {"title": "Refused", "detail": "", **fate, "type": f"urn:runner:problem:{code}", "status": status}
+    )
+
+
+def _bound(count: int, at: str) -> None:
+    if count > BULK_MAX:
+        refuse([fault(at, f"{count} jobs are more than {BULK_MAX} at once")])
+
+
+def _invalid(faults: list[Fault]) -> ValidationFailed:
+    return ValidationFailed(f"{faults[0]['pointer']}: {faults[0]['message']}", errors=faults)

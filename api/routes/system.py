@@ -1,0 +1,117 @@
+"""Effect: queues, handlers, devices, workers and the server itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from api.body import read_optional_object
+from api.front import Front
+from api.openapi import OpenApi
+from api.problems import Answer, fault, refuse, reply_answer
+from api.query import allow_query
+from runner import control
+from runner.errors import Unavailable
+
+What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: The page of the documentation takes its scripts from a public server.
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
+    "frame-ancestors 'none'"
+)
+
+
+class SystemRoutes:
+    """What an operator looks at."""
+
+    def __init__(self, front: Front, document: OpenApi) -> None:
+        self._front = front
+        self._document = document
+
+    async def queues(self, request: Request) -> Response:
+        """All queues with their counts."""
+        return await self._look(request, "queues")
+
+    async def queue(self, request: Request) -> Response:
+        """One queue."""
+        return await self._look(request, "queue", request.path_params["name"])
+
+    async def pause(self, request: Request) -> Response:
+        """Start nothing from this queue until it is resumed."""
+        return await self._set_queue(request, True)
+
+    async def resume(self, request: Request) -> Response:
+        """Start jobs from this queue again."""
+        return await self._set_queue(request, False)
+
+    async def handlers(self, request: Request) -> Response:
+        """All handlers, the broken ones too."""
+        return await self._look(request, "handlers")
+
+    async def handler(self, request: Request) -> Response:
+        """One handler."""
+        return await self._look(request, "handler", request.path_params["name"])
+
+    async def devices(self, request: Request) -> Response:
+        """Every device with its bytes and executors."""
+        return await self._look(request, "devices")
+
+    async def workers(self, request: Request) -> Response:
+        """The worker processes."""
+        return await self._look(request, "workers")
+
+    async def stats(self, request: Request) -> Response:
+        """Throughput, waits, runs and failures."""
+        return await self._look(request, "stats")
+
+    async def ready(self, request: Request) -> Response:
+        """Whether the coordinator holds its store and takes work."""
+        allow_query(request)
+        reply = await self._front.link.reply(control.Look(0, "ready"))
+        if reply.status < 400:
+            return reply_answer(reply)
+        parts = msgspec.json.decode(reply.body).get("parts", {})
+        missing = [name for name, part in parts.items() if part.get("state") == "unavailable"]
+        raise Unavailable(f"not ready: {', '.join(missing) or 'starting'}", parts=parts, retry_after_s=1)
+
+    async def healthy(self, request: Request) -> Response:
+        """This process answers."""
+        return Answer(b'{"status":"ok"}')
+
+    async def metrics(self, request: Request) -> Response:
+        """The coordinator's figures for Prometheus."""
+        reply = await self._front.link.reply(control.Look(0, "metrics"))
+        if reply.status >= 400:
+            return reply_answer(reply)
+        return Response(reply.body, headers={"content-type": _METRICS_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document, with a typed path for each handler."""
+        return Answer(self._document.text(self._front.catalog))
+
+    async def docs(self, request: Request) -> Response:
+        """A page to read and try the interface."""
+        from fastapi.openapi.docs import get_swagger_ui_html
+
+        page = get_swagger_ui_html(openapi_url="/openapi.json", title="runner")
+        return HTMLResponse(page.body, headers={"content-security-policy": _DOCS_POLICY})
+
+    async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
+        allow_query(request)
+        return reply_answer(await self._front.link.reply(control.Look(0, what, subject)))
+
+    async def _set_queue(self, request: Request, paused: bool) -> Response:
+        allow_query(request)
+        config = self._front.config
+        body = await read_optional_object(
+            request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
+        )
+        if body:
+            refuse([fault(f"/{key[:100]}", "there is no such field") for key in body])
+        question = control.SetQueue(0, request.path_params["name"], paused)
+        return reply_answer(await self._front.link.reply(question))

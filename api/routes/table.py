@@ -1,0 +1,75 @@
+"""Pure: every route with its parameters and answers: the router and the OpenAPI document are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runner.event import EVENT_TYPES
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+#: Status -> (media type, name of a model or None, what it means).
+Answers = Mapping[int, tuple[str | None, str | None, str]]
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+#: Problems that any route may answer with: a wrong Host, Origin or token, a stranger in the request, a
+#: fault of ours, no coordinator.
+COMMON = (401, 403, 421, 422, 500, 503)
+#: And those of routes that take a body.
+BODY = (413, 415)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or header."""
+
+    name: str
+    where: str
+    schema: dict[str, Any]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method on one path."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    name: str
+    tag: str
+    answers: Answers
+    problems: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    #: Model of the body by media type.
+    body: dict[str, str | None] = field(default_factory=dict)
+    body_required: bool = True
+    #: Tried first, without the framework: the routes on which every job travels.
+    hot: bool = False
+
+
+def query(name: str, schema: dict[str, Any], description: str = "") -> Parameter:
+    """A query parameter."""
+    return Parameter(name, "query", schema, description)
+
+
+def words(values: tuple[str, ...]) -> dict[str, Any]:
+    """A parameter that may be repeated, of these words."""
+    return {"type": "array", "items": {"type": "string", "enum": list(values)}}
+
+
+TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+PREFER = Parameter(
+    "Prefer", "header", {"type": "string", "examples": ["wait=30"]},
+    "`wait=N`: answer when the job has ended, or after N seconds (at most 300)",
+)  # fmt: skip
+STREAM = (
+    query("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
+    query("types", words(EVENT_TYPES), "only these types of events; commas part them too"),
+    Parameter("Last-Event-ID", "header", {"type": "integer", "minimum": 0}, "goes before `after`"),
+)

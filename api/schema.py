@@ -1,0 +1,290 @@
+"""Pure: the shapes of what goes in and comes out, as the OpenAPI document shows them.
+
+Requests are checked by `api.options` and `api.query`, which are many times faster than models; a test
+holds these models to them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.job import ErrorCode, State
+
+NAME = r"^[A-Za-z0-9_.-]{1,100}$"
+
+
+class _Asked(BaseModel):
+    """A request: what it does not know it refuses."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Given(BaseModel):
+    """An answer: later versions may add to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class BackoffCurve(_Asked):
+    """Waits between attempts; `jitter` 0.2 spreads them by up to 20 % either way."""
+
+    kind: Literal["fixed", "linear", "exponential"] = "exponential"
+    base_s: float = Field(1.0, ge=0)
+    max_s: float = Field(600.0, ge=0)
+    jitter: float = Field(0.2, ge=0, le=1)
+
+
+class JobOptions(_Asked):
+    """What may be asked for a job, beside its input; what is left out is the handler's own."""
+
+    queue: str | None = Field(None, pattern=NAME)
+    priority: int | Literal["critical", "high", "normal", "low"] | None = Field(
+        None, description="0 to 100, higher first; critical, high, normal, low are 90, 70, 50, 30"
+    )
+    timeout_s: float | str | None = Field(None, description='longest run: seconds, "30s", "5m"')
+    queue_timeout_s: float | str | None = Field(None, description="longest wait before the start")
+    run_at: datetime | None = Field(None, description="not before this time; not beside delay_s")
+    delay_s: float | str | None = Field(None, description="not before so much time has passed")
+    retries: int | None = Field(None, ge=0, le=1000)
+    backoff: float | str | list[float | str] | BackoffCurve | None = Field(
+        None, description="seconds, a list of seconds (the last repeats), or a curve"
+    )
+    vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
+    tags: list[str] | None = Field(None, max_length=100)
+    metadata: dict[str, Any] | None = None
+
+
+class HandlerJobRequest(JobOptions):
+    """A job for the handler that the path names."""
+
+    input: Any = None
+
+
+class JobRequest(HandlerJobRequest):
+    """A job."""
+
+    handler: str = Field(pattern=NAME)
+
+
+class BulkRequest(_Asked):
+    """Many jobs at once."""
+
+    jobs: list[JobRequest] = Field(max_length=10_000)
+
+
+class CancelRequest(_Asked):
+    """How to end a job; may be left out."""
+
+    reason: str | None = Field(None, max_length=1000)
+    force: bool | None = Field(None, description="kill at once instead of asking the handler to stop")
+
+
+class Fault(_Given):
+    """One thing that is wrong with a request."""
+
+    pointer: str = Field(description="JSON pointer into the request; empty: the whole body")
+    message: str
+
+
+class Problem(_Given):
+    """RFC 9457: what went wrong; `code` is the stable word to test."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[Fault] | None = None
+
+
+class JobFailure(_Given):
+    """Why a job did not succeed."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool = False
+    detail: Any = None
+
+
+class Progress(_Given):
+    """The last progress that the handler told."""
+
+    done: float | None = None
+    total: float | None = None
+    fraction: float | None = None
+    message: str | None = None
+    details: dict[str, Any] | None = None
+
+
+class Job(_Given):
+    """A job."""
+
+    id: str
+    handler: str
+    queue: str
+    state: State
+    reason: str | None
+    priority: int
+    input: Any
+    output: Any
+    error: JobFailure | None
+    progress: Progress | None
+    attempt: int = Field(description="starts so far")
+    retries_left: int
+    vram_bytes: int | None
+    devices: list[str]
+    run_id: str | None
+    tenant: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    created_at: datetime
+    ready_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    urls: dict[str, str]
+
+
+class JobPage(_Given):
+    """One page of jobs."""
+
+    data: list[Job]
+    next_cursor: str | None
+
+
+class AcceptedJob(_Given):
+    """A job of a bulk request that was accepted."""
+
+    id: str
+    handler: str
+    queue: str
+    state: Literal["queued"]
+    urls: dict[str, str]
+
+
+class BulkAnswer(_Given):
+    """What became of each job, in order."""
+
+    jobs: list[AcceptedJob | Problem]
+
+
+class Attempt(_Given):
+    """One execution."""
+
+    attempt: int
+    worker: str
+    devices: list[str]
+    started_at: datetime
+    ended_at: datetime | None
+    load_s: float | None
+    run_s: float | None
+    vram_peak_bytes: int | None
+    error: JobFailure | None
+
+
+class AttemptList(_Given):
+    """All executions of a job."""
+
+    data: list[Attempt]
+
+
+class Explanation(_Given):
+    """Why a job waits, with the figures that decided it."""
+
+    id: str
+    state: State
+    reason: str | None
+
+
+class Queue(_Given):
+    """A named line of jobs."""
+
+    name: str
+    counts: dict[State, int]
+    reasons: dict[str, int]
+    paused: bool
+    concurrency: int | None
+    oldest_wait_s: float | None
+    running: int
+    peak_running: int
+    success_rate: float | None
+    avg_run_s: float | None
+
+
+class QueueList(_Given):
+    """All queues."""
+
+    data: list[Queue]
+
+
+class Handler(_Given):
+    """A handler: what it takes, needs and was measured at."""
+
+    name: str
+    state: Literal["ok", "describing", "broken"]
+    version: str
+    error: str | None
+    input_schema: Any
+    output_schema: Any
+    options: dict[str, Any]
+
+
+class HandlerList(_Given):
+    """All handlers."""
+
+    data: list[Handler]
+    describing: bool = Field(description="more are being described")
+
+
+class Device(_Given):
+    """A device and who has its bytes."""
+
+    id: str
+    uuid: str
+    name: str
+    total_bytes: int
+    used_bytes: int
+    reserved_bytes: int
+    foreign_bytes: int
+    health: str
+    executors: list[dict[str, Any]]
+
+
+class DeviceList(_Given):
+    """All devices."""
+
+    data: list[Device]
+
+
+class WorkerList(_Given):
+    """All worker processes."""
+
+    data: list[dict[str, Any]]
+
+
+class Stats(_Given):
+    """Counts and times since the start."""
+
+    counts: dict[State, int]
+
+
+class Health(_Given):
+    """The front answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(_Given):
+    """Whether work is taken; `degraded` names the parts that are not well."""
+
+    status: Literal["ok", "degraded"]
+    parts: dict[str, Any]
+
+
+MODELS: tuple[type[BaseModel], ...] = (
+    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, Problem, Job, JobPage, BulkAnswer,
+    AttemptList, Explanation, Queue, QueueList, Handler, HandlerList, DeviceList, WorkerList, Stats,
+    Health, Readiness,
+)  # fmt: skip

@@ -1,0 +1,126 @@
+"""Effect: the front process: uvicorn on the inherited socket, the stream to the coordinator, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from api.app import App
+from api.connection import Connection, Limits
+from api.front import Front
+from runner import control, logs
+from runner.launch import FrontConfig, ignore_terminal_signals, read_config
+
+logger = logging.getLogger(__name__)
+
+#: What is being answered may take so long after the server was told to end.
+GRACEFUL_S = 1
+#: A process that is still there so long after its end began is ended the hard way.
+HARD_END_S = 3.0
+#: A silent connection between two requests.
+KEEP_ALIVE_S = 75
+
+
+class Server(uvicorn.Server):
+    """uvicorn that leaves signals alone and says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Only the coordinator heeds signals."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, then tell the coordinator."""
+        await super().startup(sockets)
+        # What lives from here on lives for ever: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._front.link.tell(control.FrontHello(os.getpid()))
+
+
+async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
+    """Answer until the coordinator says `Exit` or is gone."""
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    front = Front(config, ending.set)
+    stream = socket.socket(fileno=config.control_fd)
+    os.set_inheritable(config.control_fd, False)
+    await loop.create_unix_connection(lambda: front.link, sock=stream)
+    lifeline.setblocking(False)
+    loop.add_reader(lifeline.fileno(), _on_lifeline, lifeline, front)
+    listening = socket.socket(fileno=config.listen_fd)
+    os.set_inheritable(config.listen_fd, False)
+    server = Server(_uvicorn(config, App(front)), front)
+    end = loop.create_task(_end(ending, server))
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        end.cancel()
+        loop.remove_reader(lifeline.fileno())
+        front.link.close()
+
+
+async def _end(ending: asyncio.Event, server: Server) -> None:
+    await ending.wait()
+    server.should_exit = True
+    asyncio.get_running_loop().call_later(HARD_END_S, os._exit, 0)
+
+
+def _on_lifeline(lifeline: socket.socket, front: Front) -> None:
+    try:
+        gone = not lifeline.recv(4096)
+    except BlockingIOError:
+        return
+    except OSError:
+        gone = True
+    if gone:
+        asyncio.get_running_loop().remove_reader(lifeline.fileno())
+        front.on_lost()
+
+
+def _uvicorn(config: FrontConfig, app: App) -> uvicorn.Config:
+    limits = Limits()
+    limits.receipt_s = config.receipt_timeout_s
+    limits.stall_s = config.stream_stall_s
+    protocol = type("LimitedConnection", (Connection,), {"limits": limits})
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_S,
+        backlog=4096,
+    )
+
+
+def main() -> None:
+    """Entry of `python -m runner front`."""
+    ignore_terminal_signals()
+    config, lifeline = read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), FrontConfig)
+    logs.configure(config.log_format, config.log_level, "front")
+    # uvicorn tells of every malformed request and of its own start and end: noise beside ours.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.access").propagate = False
+    uvloop.run(serve(config, lifeline))
+
+
+if __name__ == "__main__":
+    main()
