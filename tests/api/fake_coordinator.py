@@ -1,0 +1,330 @@
+"""Effect: a coordinator for tests: it speaks the real control stream to a real front and keeps jobs in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from runner import control, wire
+from runner.job import Submission
+from runner.launch import Child, FrontConfig, start
+from runner.spec import HandlerSpec, Options, Source
+
+PROMPT = msgspec.json.encode(
+    {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "steps": {"type": "integer", "minimum": 1},
+            "style": {"$ref": "#/$defs/Style"},
+        },
+        "required": ["text"],
+        "$defs": {"Style": {"type": "object", "properties": {"name": {"type": "string"}}}},
+    }
+)
+
+
+def spec(name: str, **fields: Any) -> HandlerSpec:
+    source = Source("module", "tests", name)
+    return HandlerSpec(name=name, version="1", state=fields.pop("state", "ok"), source=source, **fields)
+
+
+HANDLERS = [
+    spec("echo"),
+    spec("slow"),
+    spec("paint", input_schema=PROMPT, output_schema=PROMPT, options=Options(queue="gpu")),
+    spec("bad", state="broken", error="Traceback: no\nImportError: no torch"),
+]
+
+
+@dataclass
+class FakeJob:
+    id: str
+    handler: str
+    input: bytes
+    state: str = "queued"
+    output: bytes = b"null"
+    events: list[tuple[int, str, bytes]] = field(default_factory=list)
+    first_seq: int = 1
+    waiters: list[int] = field(default_factory=list)
+
+    def document(self) -> bytes:
+        head = msgspec.json.encode({"id": self.id, "handler": self.handler, "state": self.state})
+        return head[:-1] + b',"input":%s,"output":%s}' % (self.input, self.output)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+class FakeCoordinator(asyncio.Protocol):
+    """Lives on a loop in its own thread; what tests call is safe from any thread.
+
+    Handler `echo` ends at once with its input; all others wait for `finish`.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, FakeJob] = {}
+        self.asked: list[Any] = []
+        self.watched: set[str] = set()
+        self.replies: dict[str, control.Reply] = {}
+        #: False: a job's new events are not fed, as if the front's credit were used up.
+        self.feeding = True
+        #: Job -> events that become durable, and are fed, between its Watch and the page that follows.
+        self.before_page: dict[str, Callable[[FakeJob], None]] = {}
+        self.hello = threading.Event()
+        self._buffer = wire.FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.new_event_loop()
+        self._out: list[bytes] = []
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    # What tests do.
+
+    def attach(self, stream: socket.socket) -> None:
+        made = self._loop.create_connection(lambda: self, sock=stream)
+        asyncio.run_coroutine_threadsafe(made, self._loop).result(5)
+
+    def run(self, act: Callable[[], Any]) -> Any:
+        done: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                done.set_result(act())
+            except Exception as error:
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(call)
+        return done.result(10)
+
+    def new(self, handler: str = "slow", input: bytes = b"null") -> FakeJob:
+        job_id = f"00000000-0000-7000-8000-{len(self.jobs):012d}"
+        job = FakeJob(job_id, handler, input)
+        self.jobs[job_id] = job
+        return job
+
+    def emit(self, job: FakeJob, kind: str, **fields: Any) -> None:
+        self.run(lambda: self._emit(job, [(kind, fields)]))
+
+    def emit_many(self, job: FakeJob, count: int, text: str = "") -> None:
+        burst = [("progress", {"done": number, "text": text}) for number in range(count)]
+        self.run(lambda: self._emit(job, burst))
+
+    def finish(self, job: FakeJob, state: str = "succeeded", output: bytes = b"null") -> None:
+        self.run(lambda: self._finish(job, state, output))
+
+    def send(self, message: Any) -> None:
+        self.run(lambda: self._send(message))
+
+    def cut(self) -> None:
+        self.run(lambda: self._transport and self._transport.abort())
+
+    def close(self) -> None:
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    # The stream.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send(control.Handlers(HANDLERS, False))
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._buffer.feed(data):
+            for encoded in wire.unpack(frame):
+                message = control.to_coordinator_decoder.decode(encoded)
+                self.asked.append(message)
+                answer = getattr(self, "_" + type(message).__name__.lower())
+                answer(message)
+
+    def _send(self, message: Any) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(control.encode(message))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None:
+            self._transport.write(wire.prefixed(wire.pack(out)))
+
+    def _emit(self, job: FakeJob, burst: list[tuple[str, dict[str, Any]]]) -> None:
+        fresh: list[tuple[int, str, bytes]] = []
+        for kind, fields in burst:
+            seq = len(job.events) + len(fresh) + 1
+            data = msgspec.json.encode({"job_id": job.id, "seq": seq, "at": "now", **fields})
+            fresh.append((seq, kind, data))
+        job.events += fresh
+        if self.feeding and job.id in self.watched:
+            self._send(control.Feed(job.id, fresh, job.ended))
+
+    def _finish(self, job: FakeJob, state: str, output: bytes) -> None:
+        job.state, job.output = state, output
+        self._emit(job, [("done", {"state": state})])
+        for rid in job.waiters:
+            self._send(control.Reply(rid, 200, job.document()))
+        job.waiters.clear()
+
+    # Answers.
+
+    def _fronthello(self, hello: control.FrontHello) -> None:
+        self.hello.set()
+
+    def _submit(self, ask: control.Submit) -> None:
+        problem = self.replies.get("submit")
+        if problem is not None:
+            self._send(msgspec.structs.replace(problem, rid=ask.rid))
+            return
+        jobs = [self._accept(asked) for asked in ask.jobs]
+        if ask.bulk:
+            fates = [None if job.handler != "slow" else {"code": "queue_full", "status": 429} for job in jobs]
+            self._send(control.Reply(ask.rid, 202, msgspec.json.encode(fates)))
+        elif ask.wait_s and not jobs[0].ended:
+            jobs[0].waiters.append(ask.rid)
+            self._loop.call_later(ask.wait_s, self._late, ask.rid, jobs[0])
+        else:
+            self._send(control.Reply(ask.rid, 200 if ask.wait_s else 202, jobs[0].document()))
+
+    def _late(self, rid: int, job: FakeJob) -> None:
+        if rid in job.waiters:
+            job.waiters.remove(rid)
+            self._send(control.Reply(rid, 202, job.document()))
+
+    def _accept(self, asked: Submission) -> FakeJob:
+        job = self.jobs[asked.id] = FakeJob(asked.id, asked.handler, asked.input)
+        if asked.handler == "echo":
+            job.state, job.output = "succeeded", asked.input
+        return job
+
+    def _known(self, rid: int, job_id: str) -> FakeJob | None:
+        job = self.jobs.get(job_id)
+        if job is None:
+            body = msgspec.json.encode({"code": "not_found", "title": "Not found", "detail": f"no job {job_id}"})
+            self._send(control.Reply(rid, 404, body))
+        return job
+
+    def _getjob(self, ask: control.GetJob) -> None:
+        job = self._known(ask.rid, ask.job_id)
+        if job is not None and ask.wait_s and not job.ended:
+            job.waiters.append(ask.rid)
+        elif job is not None:
+            self._send(control.Reply(ask.rid, 200, job.document()))
+
+    def _listjobs(self, ask: control.ListJobs) -> None:
+        rows = b",".join(job.document() for job in self.jobs.values())
+        self._send(control.Reply(ask.rid, 200, b'{"data":[%s],"next_cursor":null}' % rows))
+
+    def _act(self, ask: control.Act) -> None:
+        job = self._known(ask.rid, ask.job_id)
+        if job is None:
+            return
+        if ask.verb == "delete":
+            del self.jobs[job.id]
+            self._send(control.Reply(ask.rid, 204))
+        else:
+            self._send(control.Reply(ask.rid, 202, job.document()))
+
+    def _look(self, ask: control.Look) -> None:
+        given = self.replies.get(ask.what)
+        if given is not None:
+            self._send(msgspec.structs.replace(given, rid=ask.rid))
+            return
+        body = {"what": ask.what, "subject": ask.subject}
+        self._send(control.Reply(ask.rid, 200, msgspec.json.encode(body)))
+
+    def _setqueue(self, ask: control.SetQueue) -> None:
+        self._send(control.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused})))
+
+    def _awaithandler(self, ask: control.AwaitHandler) -> None:
+        self._send(control.Reply(ask.rid, 200))
+
+    def _readevents(self, ask: control.ReadEvents) -> None:
+        job = self._known(ask.rid, ask.job_id)
+        if job is None:
+            return
+        meanwhile = self.before_page.pop(job.id, None)
+        if meanwhile is not None:
+            meanwhile(job)
+        rows: list[tuple[int, str, bytes]] = []
+        size = 0
+        for row in job.events[max(ask.after, job.first_seq - 1) :]:
+            if rows and size + len(row[2]) > ask.max_bytes:
+                break
+            rows.append(row)
+            size += len(row[2])
+        page = control.Page(ask.rid, job.document(), rows, job.first_seq, len(job.events), job.ended)
+        self._send(page)
+
+    def _watch(self, ask: control.Watch) -> None:
+        self.watched.add(ask.job_id)
+
+    def _unwatch(self, ask: control.Unwatch) -> None:
+        self.watched.discard(ask.job_id)
+
+
+@dataclass
+class Running:
+    """A real front process and the fake behind it."""
+
+    fake: FakeCoordinator
+    child: Child
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+
+@contextmanager
+def running(token: str = "", **settings: Any) -> Iterator[Running]:
+    """A front on a free port; ends with the block."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    ours, theirs = socket.socketpair()
+    port = listening.getsockname()[1]
+    given: dict[str, Any] = {
+        "allow_hosts": [],
+        "allow_origins": [],
+        "token_sha256": hashlib.sha256(token.encode()).digest() if token else b"",
+        "body_max_bytes": 1024 * 1024,
+        "bulk_max_bytes": 8 * 1024 * 1024,
+        "depth_max": 64,
+        "version": "0.0.0",
+        "log_level": "warning",
+    }
+    config = FrontConfig(
+        listening.fileno(), theirs.fileno(), "127.0.0.1", port, **(given | settings)
+    )
+    fake = FakeCoordinator()
+    fake.attach(ours)
+    env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    child = start("front", config, pass_fds=(listening.fileno(), theirs.fileno()), env=env)
+    listening.close()
+    theirs.close()
+    try:
+        assert fake.hello.wait(20), "the front did not start"
+        yield Running(fake, child, port)
+    finally:
+        child.close()
+        try:
+            child.process.wait(10)
+        finally:
+            child.process.kill()
+            child.process.wait()
+            fake.close()
