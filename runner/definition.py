@@ -1,0 +1,231 @@
+"""Pure: the `handler` decorator: a handler's name and options, checked where they are written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from runner import units
+from runner.retry import Backoff
+from runner.spec import Options
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+#: Where a decorated object keeps its definition.
+MARK = "__runner_handler__"
+#: Options that are described but that this version does not have.
+ABSENT = ("slots", "batch", "cache", "model_by")
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """What the decorator was told, with units resolved."""
+
+    name: str
+    options: Options
+    #: None: a hash of the handler's file.
+    version: str | None
+    #: The decorated object, so that a subclass is not taken for it.
+    target: Any
+
+
+def handler(
+    name: str,
+    *,
+    queue: str = "default",
+    gpus: int | None = None,
+    vram: int | str | None = None,
+    ram: int | str | None = None,
+    timeout: float | str | None = "10m",
+    load_timeout: float | str | None = "10m",
+    queue_timeout: float | str | None = None,
+    stall_timeout: float | str | None = None,
+    grace: float | str = "500ms",
+    retries: int = 0,
+    backoff: float | str | list[float | str] | dict[str, Any] | None = None,
+    priority: int = 50,
+    keep_alive: float | str = "5m",
+    concurrency: int | None = None,
+    max_jobs: int | None = None,
+    version: str | None = None,
+    **others: Any,
+) -> Callable[[Decorated], Decorated]:
+    """Make a function or a class a handler of this name; the object itself is given back unchanged.
+
+    Raises:
+        TypeError: an option that does not exist, or a wrong type.
+        ValueError: a value that can't be read; the text names the option.
+    """
+    if not isinstance(name, str):
+        raise TypeError('a handler needs a name: write @handler("name")')
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
+    _refuse(name, others)
+    read = _Reader(name)
+    options = Options(
+        queue=read.queue(queue),
+        vram_bytes=read.size("vram", vram),
+        ram_bytes=read.size("ram", ram),
+        timeout_s=read.limit("timeout", timeout),
+        load_timeout_s=read.limit("load_timeout", load_timeout),
+        queue_timeout_s=read.limit("queue_timeout", queue_timeout),
+        stall_timeout_s=read.limit("stall_timeout", stall_timeout),
+        grace_s=read.duration("grace", grace),
+        retries=read.count("retries", retries, 0),
+        backoff=read.backoff(backoff),
+        priority=read.integer("priority", priority),
+        keep_alive_s=read.keep_alive(keep_alive),
+        concurrency=None if concurrency is None else read.count("concurrency", concurrency, 1),
+        max_jobs=None if max_jobs is None else read.count("max_jobs", max_jobs, 1),
+    )
+    asked = None if gpus is None else read.count("gpus", gpus, 0)
+    if version is not None and not (isinstance(version, str) and 0 < len(version) <= 100):
+        raise TypeError(f"handler {name!r}: version is a text of 1 to 100 characters, not {version!r}")
+
+    def decorate(target: Decorated) -> Decorated:
+        check_shape(name, target)
+        resolved = asked if asked is not None else int(isinstance(target, type) or vram is not None)
+        final = msgspec.structs.replace(options, gpus=resolved)
+        setattr(target, MARK, Definition(name, final, version, target))
+        return target
+
+    return decorate
+
+
+def definition_of(target: object) -> Definition | None:
+    """The definition of a decorated function or class; None for anything else, subclasses included."""
+    found = getattr(target, MARK, None)
+    return found if isinstance(found, Definition) and found.target is target else None
+
+
+def positional(function: Callable[..., Any]) -> int:
+    """How many of (input, context) a function takes; `self` of a bound method is not counted.
+
+    Raises:
+        TypeError: it needs more than that.
+    """
+    taken = 0
+    for parameter in inspect.signature(function).parameters.values():
+        needed = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            taken = 2
+        elif parameter.kind is parameter.KEYWORD_ONLY and needed:
+            raise TypeError(f"{_title(function)} needs the keyword {parameter.name!r}, which nobody passes")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            if taken < 2:
+                taken += 1
+            elif needed:
+                raise TypeError(
+                    f"{_title(function)} needs a third parameter {parameter.name!r}; "
+                    "a handler gets its input and its context"
+                )
+    return taken
+
+
+def check_shape(name: str, target: object) -> None:
+    """Refuse what can't be run.
+
+    Raises:
+        TypeError: not a function or class, no `run`, or parameters that nobody passes.
+    """
+    if isinstance(target, type):
+        run = getattr(target, "run", None)
+        if not callable(run):
+            raise TypeError(f"handler {name!r}: class {target.__name__} has no method `run`")
+        _check_method(name, target, "run", 2)
+        _check_method(name, target, "load", 1)
+        _check_method(name, target, "unload", 0)
+    elif callable(target):
+        positional(target)
+    else:
+        raise TypeError(f"handler {name!r}: {target!r} is neither a function nor a class")
+
+
+def _check_method(name: str, owner: type, method: str, most: int) -> None:
+    function = getattr(owner, method, None)
+    if function is None:
+        return
+    # A static method has no self; looked up on the class it is a plain function all the same.
+    own = 0 if isinstance(inspect.getattr_static(owner, method), (staticmethod, classmethod)) else 1
+    needed = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(needed) > most + own or any(one.kind is one.KEYWORD_ONLY for one in needed):
+        words = {2: "the input and the context", 1: "the context", 0: "nothing"}[most]
+        raise TypeError(f"handler {name!r}: {owner.__name__}.{method} gets {words}, but needs more")
+
+
+def _refuse(name: str, others: dict[str, Any]) -> None:
+    for option in others:
+        if option in ABSENT:
+            raise TypeError(f"handler {name!r}: this version does not have the option {option!r}")
+        raise TypeError(f"handler {name!r}: there is no option {option!r}")
+
+
+def _title(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
+class _Reader:
+    """Reads single options; every error names the handler and the option."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def fail(self, option: str, why: object) -> ValueError:
+        return ValueError(f"handler {self._name!r}: option {option}: {why}")
+
+    def queue(self, value: str) -> str:
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            raise self.fail("queue", f"{value!r} is not a queue's name: 1 to 100 of A-Z a-z 0-9 _ . -")
+        return value
+
+    def duration(self, option: str, value: float | str) -> float:
+        try:
+            return units.seconds(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
+    def limit(self, option: str, value: float | str | None) -> float | None:
+        if value is None:
+            return None
+        limit_s = self.duration(option, value)
+        if limit_s == 0:
+            raise self.fail(option, "must be more than 0; None means no limit")
+        return limit_s
+
+    def keep_alive(self, value: float | str) -> float:
+        return -1.0 if value in (-1, "-1") else self.duration("keep_alive", value)
+
+    def size(self, option: str, value: int | str | None) -> int | None:
+        if value is None:
+            return None
+        try:
+            return units.nbytes(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
+    def integer(self, option: str, value: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+            raise self.fail(option, f"{value!r} is not a whole number of at most 32 bits")
+        return value
+
+    def count(self, option: str, value: int, least: int) -> int:
+        if self.integer(option, value) < least:
+            raise self.fail(option, f"must be at least {least}, not {value}")
+        return value
+
+    def backoff(self, value: object) -> Backoff:
+        if value is None:
+            return Backoff()
+        try:
+            return units.backoff(value)
+        except ValueError as error:
+            raise self.fail("backoff", error) from None

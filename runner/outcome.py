@@ -1,0 +1,49 @@
+"""Pure: the exceptions by which a handler says how its attempt ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Retry(Exception):
+    """Raise it to have the job tried again later, within its `retries`.
+
+    `after` is a delay (seconds or text such as "60s"), `at` a time with a time zone; with neither the
+    handler's backoff decides.
+
+    Raises:
+        ValueError: both are given, or one can't be read.
+    """
+
+    def __init__(
+        self, message: str = "", *, after: float | str | None = None, at: datetime | None = None
+    ) -> None:
+        super().__init__(message)
+        if after is not None and at is not None:
+            raise ValueError("Retry takes `after` or `at`, not both")
+        if at is not None and at.tzinfo is None:
+            raise ValueError("Retry(at=...) needs a time with a time zone")
+        self.message = message
+        self.at = at
+        self.after_s: float | None = None
+        if after is not None:
+            from runner.units import seconds
+
+            self.after_s = seconds(after)
+
+    def earliest(self, now: float) -> float | None:
+        """UTC epoch seconds before which the next attempt must not start; None: the backoff decides."""
+        if self.at is not None:
+            return self.at.timestamp()
+        return None if self.after_s is None else now + self.after_s
+
+
+class PermanentError(Exception):
+    """Raise it where trying again cannot help: the job fails at once."""
+
+
+class JobCancelled(BaseException):
+    """Raised in a handler that is being cancelled; clean up and let it pass."""

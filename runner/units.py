@@ -1,0 +1,98 @@
+"""Pure: durations, sizes and backoffs as people write them, turned into numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from runner.retry import Backoff
+
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_BACKOFF_FIELDS = {"kind", "base_s", "max_s", "jitter"}
+_BACKOFF_KINDS = ("fixed", "linear", "exponential")
+
+
+def seconds(value: float | str) -> float:
+    """A duration: a number of seconds, or text such as "500ms", "30s", "5m", "2h".
+
+    Raises:
+        ValueError: not a duration, negative or not finite.
+    """
+    if isinstance(value, str):
+        found = _NUMBER_AND_UNIT.fullmatch(value)
+        scale = _SECONDS.get(found[2].lower()) if found else None
+        if found is None or scale is None:
+            raise ValueError(f'{value!r} is not a duration; write seconds or "500ms", "30s", "5m", "2h"')
+        return float(found[1]) * scale
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is not a duration; write seconds or text such as \"30s\"")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
+    return float(value)
+
+
+def nbytes(value: int | str) -> int:
+    """A size: a number of bytes, or text such as "512MiB", "6GiB", "1.5GB".
+
+    Raises:
+        ValueError: not a size, negative, or a fraction of a byte.
+    """
+    if isinstance(value, str):
+        found = _NUMBER_AND_UNIT.fullmatch(value)
+        scale = _BYTES.get(found[2].lower()) if found else None
+        if found is None or scale is None:
+            raise ValueError(f'{value!r} is not a size; write bytes or "512MiB", "6GiB"')
+        return int(found[1]) * scale if found[1].isdigit() else int(float(found[1]) * scale)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f'{value!r} is not a size; write a number of bytes or text such as "6GiB"')
+    return value
+
+
+def backoff(value: object) -> Backoff:
+    """A retry curve: seconds (the same each time), a list of seconds (the last one repeats), or
+    `{kind: fixed|linear|exponential, base_s, max_s, jitter}`.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if isinstance(value, Backoff):
+        return value
+    if isinstance(value, (int, float, str)):
+        base_s = seconds(value)
+        return Backoff(kind="fixed", base_s=base_s, max_s=max(base_s, 600.0), jitter=0.0)
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("a backoff list needs at least one number of seconds")
+        steps = tuple(seconds(step) for step in value)
+        return Backoff(kind="list", steps_s=steps, max_s=max(*steps, 600.0), jitter=0.0)
+    if isinstance(value, dict):
+        return _backoff_of(value)
+    raise ValueError(f"{value!r} is not a backoff; write seconds, a list of seconds or {{kind, base_s, ...}}")
+
+
+def _backoff_of(fields: dict[str, object]) -> Backoff:
+    unknown = sorted(set(fields) - _BACKOFF_FIELDS)
+    if unknown:
+        raise ValueError(f"a backoff has no {', '.join(map(str, unknown))}; it has kind, base_s, max_s, jitter")
+    kind = fields.get("kind", "exponential")
+    if kind not in _BACKOFF_KINDS:
+        raise ValueError(f"a backoff's kind is one of {', '.join(_BACKOFF_KINDS)}, not {kind!r}")
+    jitter = fields.get("jitter", 0.2)
+    if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
+        raise ValueError(f"a backoff's jitter is a number from 0 to 1, not {jitter!r}")
+    base_s = seconds(fields.get("base_s", 1.0))  # type: ignore[arg-type]
+    max_s = seconds(fields.get("max_s", max(base_s, 600.0)))  # type: ignore[arg-type]
+    return Backoff(kind=kind, base_s=base_s, max_s=max_s, jitter=float(jitter))  # type: ignore[arg-type]
