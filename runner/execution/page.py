@@ -1,0 +1,42 @@
+"""Effect: four numbers in memory shared with the worker: what runs, since when, and when it last spoke."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+
+#: Bytes of the shared page.
+SIZE = 4096
+_STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT = 0, 8, 16, 24
+_pack = struct.Struct("<Q").pack_into
+
+
+class Page:
+    """Writer's side. Each number is one aligned 8-byte store; readers see old or new, never half."""
+
+    __slots__ = ("_finished", "_memory", "_started")
+
+    def __init__(self, memory: mmap.mmap | bytearray) -> None:
+        self._memory = memory
+        self._started = 0
+        self._finished = 0
+
+    def start(self) -> int:
+        """Called right before user code; gives the monotonic nanoseconds it wrote."""
+        now_ns = time.monotonic_ns()
+        # The times come first: who sees the new count must not see the old start beside it.
+        _pack(self._memory, _STARTED_AT, now_ns)
+        _pack(self._memory, _ACTIVE_AT, now_ns)
+        self._started += 1
+        _pack(self._memory, _STARTED, self._started)
+        return now_ns
+
+    def finish(self) -> None:
+        """Called right after user code."""
+        self._finished += 1
+        _pack(self._memory, _FINISHED, self._finished)
+
+    def touch(self) -> None:
+        """The handler used its context."""
+        _pack(self._memory, _ACTIVE_AT, time.monotonic_ns())

@@ -1,0 +1,73 @@
+"""Effect: raises JobCancelled in the main thread, in user code only, never in the middle of our own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Protocol
+
+from runner.outcome import JobCancelled
+
+SIGNAL = signal.SIGUSR1
+
+
+class Target(Protocol):
+    raise_requested: bool
+    reason: str
+
+
+class Shield:
+    """Armed while user code runs; `with shield:` are stretches that must not be cut in two.
+
+    A stretch entered in another thread costs nothing: signal handlers run in the main thread alone.
+    """
+
+    __slots__ = ("_armed", "_depth", "_main", "_pending")
+
+    def __init__(self) -> None:
+        self._main = threading.main_thread().ident
+        self._armed: Target | None = None
+        self._depth = 0
+        self._pending = False
+
+    def install(self) -> None:
+        """Take the signal; again before each attempt, because a handler may have changed it."""
+        if signal.getsignal(SIGNAL) != self._on_signal:
+            signal.signal(SIGNAL, self._on_signal)
+
+    def arm(self, run: Target) -> None:
+        self._pending = False
+        self._armed = run
+        # The request may have come while nothing was armed; its signal is spent.
+        if run.raise_requested:
+            self._fire()
+
+    def disarm(self) -> None:
+        self._armed = None
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._main:
+            self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if threading.get_ident() == self._main:
+            self._depth -= 1
+            if self._pending and not self._depth:
+                self._fire()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        run = self._armed
+        if run is None or not run.raise_requested:
+            return
+        if self._depth:
+            self._pending = True
+        else:
+            self._fire()
+
+    def _fire(self) -> None:
+        run, self._armed, self._pending = self._armed, None, False
+        if run is not None:
+            raise JobCancelled(run.reason)
