@@ -348,6 +348,16 @@ def prefixed(frame: bytes) -> bytes:
     return LENGTH.pack(len(frame)) + frame
 
 
+def tag_of(message: bytes) -> int:
+    """The tag of an encoded message, without decoding it; -1 where it cannot be one of ours."""
+    if len(message) < 2:
+        return -1
+    # A message is an array whose first element is its tag, a small positive integer. Up to 15 fields
+    # the array's head is one byte, above that (`Ended`) it is 0xdc and two bytes of length.
+    tag = message[1] if message[0] != 0xDC else message[3] if len(message) > 3 else 0xFF
+    return tag if tag < 0x80 else -1
+
+
 class FrameBuffer:
     """Cuts a byte stream into frames."""
 

@@ -1,0 +1,198 @@
+"""Effect: the coordinator's end of ZeroMQ, one ROUTER to which workers and the probe connect."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+from collections.abc import Callable
+
+import msgspec
+import zmq
+from zmq.backend import Socket as Backend
+
+from runner import wire
+from runner.errors import RefusedStart
+from runner.wire import Hello, WireError
+
+log = logging.getLogger(__name__)
+
+#: The kernel's bound on the path of a Unix socket.
+PATH_MAX_BYTES = 107
+#: Frames that may wait in libzmq for one peer, each way; the real bound is the worker's window.
+HIGH_WATER_FRAMES = 10_000
+#: Frames taken in one turn of the loop, so that nothing else starves.
+FRAMES_A_TURN = 256
+
+# Plain integers and the backend's own methods: the enums and wrappers of the outer layer cost as much
+# as the calls themselves, and asking for EVENTS is what the coordinator does most.
+_EVENTS = int(zmq.EVENTS)
+_RCVMORE = int(zmq.RCVMORE)
+_POLLIN = int(zmq.POLLIN)
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE_NOBLOCK = int(zmq.SNDMORE) | _NOBLOCK
+
+
+class Router:
+    """One socket on one loop. Peers are known by the name in their `Hello`.
+
+    A peer's first frame must be a `Hello` with the right token and protocol; a peer that says it again
+    from a new identity has reconnected, and the older identity is forgotten. Everything else is dropped,
+    counted and told to `on_bad`; no frame can raise out of the reader.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        token: str,
+        *,
+        on_frame: Callable[[str, list[bytes]], None],
+        on_hello: Callable[[str, Hello], None],
+        on_bad: Callable[[str], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.bad_frames = 0
+        self._token = token.encode()
+        self._on_frame, self._on_hello, self._on_bad = on_frame, on_hello, on_bad
+        self._names: dict[bytes, str] = {}
+        self._identities: dict[str, bytes] = {}
+        self._drain_is_due = False
+
+    def open(self) -> None:
+        """Bind and start to read; call it on the running loop.
+
+        Raises:
+            RefusedStart: the endpoint can't be bound.
+        """
+        _check_path(self.endpoint)
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context(io_threads=1)
+        self._socket = socket = self._context.socket(zmq.ROUTER)
+        for option, value in _OPTIONS.items():
+            socket.set(option, value)
+        umask = os.umask(0o077)
+        try:
+            socket.bind(self.endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            self._context.term()
+            raise RefusedStart(f"{self.endpoint} can't be bound: {error}") from error
+        finally:
+            os.umask(umask)
+        self._descriptor = int(socket.get(zmq.FD))
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._drain_later()
+
+    def close(self) -> None:
+        """Stop reading; frames not yet taken by a peer are dropped."""
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger=0)
+        self._context.term()
+        self._names.clear()
+        self._identities.clear()
+
+    def send(self, peer: str, messages: list[bytes]) -> bool:
+        """One frame to one peer. False: no such peer, or it doesn't take any more now."""
+        identity = self._identities.get(peer)
+        if identity is None:
+            return False
+        try:
+            Backend.send(self._socket, identity, _SNDMORE_NOBLOCK)
+            Backend.send(self._socket, wire.pack(messages), _NOBLOCK)
+        except zmq.ZMQError as error:
+            log.debug("nothing can be sent to %s: %s", peer, error)
+            return False
+        # A send may eat the edge that told of waiting frames.
+        self._drain_later()
+        return True
+
+    def forget(self, peer: str) -> None:
+        """Drop what this peer may still send; a new `Hello` makes it known again."""
+        identity = self._identities.pop(peer, None)
+        if identity is not None:
+            del self._names[identity]
+
+    def _drain_later(self) -> None:
+        if not self._drain_is_due:
+            self._drain_is_due = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_is_due = False
+        socket = self._socket
+        if socket.closed:
+            return
+        for _ in range(FRAMES_A_TURN):
+            if not int(socket.get(_EVENTS)) & _POLLIN:
+                return
+            try:
+                identity = socket.recv(_NOBLOCK)
+                parts = []
+                while socket.get(_RCVMORE):
+                    parts.append(socket.recv(_NOBLOCK))
+            except zmq.ZMQError as error:
+                log.warning("a frame was lost on the way in: %s", error)
+                break
+            self._take(identity, parts)
+        self._drain_later()
+
+    def _take(self, identity: bytes, parts: list[bytes]) -> None:
+        name = self._names.get(identity)
+        try:
+            if len(parts) != 1:
+                raise WireError(f"{len(parts)} parts instead of one")
+            messages = wire.unpack(parts[0])
+            if messages and wire.tag_of(messages[0]) == _HELLO:
+                name = self._greet(identity, messages[0])
+                del messages[0]
+            elif name is None:
+                raise WireError("a peer that has not said who it is")
+            if messages:
+                self._on_frame(name, messages)
+        except (WireError, msgspec.MsgspecError, RecursionError) as error:
+            self.bad_frames += 1
+            self._on_bad(f"{name or 'unknown peer'}: {error}")
+        except Exception:
+            # The loop's boundary: a fault in one peer's news must not stop the reading of all others.
+            log.exception("news of %s could not be taken in", name)
+
+    def _greet(self, identity: bytes, message: bytes) -> str:
+        hello = wire.up_decoder.decode(message)
+        if not isinstance(hello, Hello) or not hello.name:
+            raise WireError("a hello that is none")
+        if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):
+            raise WireError("a hello with a wrong token")
+        if hello.protocol != wire.PROTOCOL:
+            raise WireError(f"{hello.name} speaks protocol {hello.protocol}, this is {wire.PROTOCOL}")
+        self.forget(hello.name)
+        older = self._names.pop(identity, None)
+        if older is not None:
+            self._identities.pop(older, None)
+        self._names[identity] = hello.name
+        self._identities[hello.name] = identity
+        self._on_hello(hello.name, hello)
+        return hello.name
+
+
+_HELLO = 20
+_OPTIONS: dict[int, int] = {
+    zmq.ROUTER_MANDATORY: 1,
+    zmq.LINGER: 0,
+    zmq.SNDHWM: HIGH_WATER_FRAMES,
+    zmq.RCVHWM: HIGH_WATER_FRAMES,
+    zmq.MAXMSGSIZE: wire.MAX_FRAME_BYTES,
+    zmq.HEARTBEAT_IVL: 1_000,
+    zmq.HEARTBEAT_TIMEOUT: 5_000,
+    zmq.HANDSHAKE_IVL: 5_000,
+    zmq.IMMEDIATE: 1,
+}
+
+
+def _check_path(endpoint: str) -> None:
+    path = endpoint.removeprefix("ipc://")
+    if path != endpoint and len(os.fsencode(path)) > PATH_MAX_BYTES:
+        raise RefusedStart(
+            f"the socket path {path} is longer than {PATH_MAX_BYTES} bytes; "
+            "set XDG_RUNTIME_DIR or TMPDIR to a shorter folder"
+        )

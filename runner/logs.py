@@ -1,0 +1,69 @@
+"""Effect: how every process of ours writes its log: one line an entry, for people or as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TextIO
+
+import msgspec
+
+
+def configure(format: str, level: str, process: str, stream: TextIO | None = None) -> None:
+    """Send all logging of this process to `stream` (stderr).
+
+    `format` is "json", "human" or "auto" (human on a terminal). `process` names the writer: "coordinator",
+    "worker cpu". Give a job's lines `extra={"job": id, "attempt": number}`.
+    """
+    stream = stream or sys.stderr
+    if format == "auto":
+        format = "human" if stream.isatty() else "json"
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Json(process) if format == "json" else _Human(process))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+class _Human(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = record.levelname.lower()
+        text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {_text(self, record)}"
+        job = getattr(record, "job", None)
+        return f"{text} (job {job}, attempt {getattr(record, 'attempt', None)})" if job else text
+
+
+class _Json(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, str | int | None] = {
+            "at": _utc(record.created),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "job": getattr(record, "job", None),
+            "attempt": getattr(record, "attempt", None),
+            "text": _text(self, record),
+        }
+        return msgspec.json.encode(entry).decode()
+
+
+def _utc(epoch_s: float) -> str:
+    whole, thousandths = divmod(int(epoch_s * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}Z"
+
+
+def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """The message with its traceback; lone surrogates would make the line unwritable."""
+    text = record.getMessage()
+    if record.exc_info:
+        text = f"{text}\n{formatter.formatException(record.exc_info)}"
+    return text.encode("utf-8", "backslashreplace").decode()
