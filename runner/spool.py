@@ -1,0 +1,109 @@
+"""Effect: the files in which workers leave what no coordinator has acknowledged, and their reading.
+
+A spool is a byte stream of frames as in `wire`: a frame with the worker's `Hello`, then frames of messages
+in their order, then one empty frame that says nothing is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from runner import wire
+from runner.wire import Hello, WireError
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".spool"
+#: Appended to the name of a file that can't be read; it is kept for people.
+BAD_SUFFIX = ".bad"
+#: A frame is closed with the message that passes this.
+FRAME_BYTES = 4 * 1024 * 1024
+
+
+class Spool(NamedTuple):
+    """One whole file."""
+
+    path: Path
+    hello: Hello
+    #: Encoded upward messages, oldest first.
+    messages: list[bytes]
+
+
+def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
+    """Write `<hello.name>.spool` so that it is there whole, after a power cut too, or not at all.
+
+    The token is left out: the file outlives it.
+
+    Raises:
+        OSError: the disk took no more.
+    """
+    path = folder / f"{hello.name}{SUFFIX}"
+    draft = path.with_suffix(".draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(wire.prefixed(wire.pack([wire.encode(msgspec.structs.replace(hello, token=""))])))
+        for frame in _frames(messages):
+            file.write(wire.prefixed(wire.pack(frame)))
+        file.write(wire.prefixed(wire.pack([])))
+        file.flush()
+        os.fsync(descriptor)
+    draft.rename(path)
+    _sync_folder(folder)
+    return path
+
+
+def read_spools(folder: Path) -> list[Spool]:
+    """Every whole spool of a folder, oldest first; one that isn't whole is logged and moved aside."""
+    if not folder.is_dir():
+        return []
+    spools: list[Spool] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
+        try:
+            spools.append(_read(path))
+        except (OSError, WireError, msgspec.MsgspecError) as error:
+            aside = path.with_name(path.name + BAD_SUFFIX)
+            log.error("%s is not a whole spool (%s); it is kept as %s", path, error, aside.name)
+            path.rename(aside)
+    return spools
+
+
+def remove_spool(spool: Spool) -> None:
+    """Its messages are durable elsewhere."""
+    spool.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Spool:
+    data = path.read_bytes()
+    frames = [wire.unpack(frame) for frame in wire.FrameBuffer().feed(data)]
+    size = sum(len(wire.prefixed(wire.pack(frame))) for frame in frames)
+    if len(frames) < 2 or frames[-1] or size != len(data):
+        raise WireError("its end is missing")
+    hello = wire.up_decoder.decode(frames[0][0]) if frames[0] else None
+    if not isinstance(hello, Hello):
+        raise WireError("it does not begin with a hello")
+    return Spool(path, hello, [message for frame in frames[1:] for message in frame])
+
+
+def _frames(messages: list[bytes]) -> list[list[bytes]]:
+    frames: list[list[bytes]] = []
+    size = FRAME_BYTES
+    for message in messages:
+        if size >= FRAME_BYTES:
+            frames.append([])
+            size = 0
+        frames[-1].append(message)
+        size += len(message)
+    return frames
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Effect: the process that starts, watches and ends the executors of one device."""

@@ -1,0 +1,153 @@
+"""Effect: an executor's output pipes, read into log events, and the `Ended` that wait for what is in them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from runner.wire import Marked
+from runner.worker import report
+from runner.worker.line import Entry, Line
+from runner.worker.output import Stream
+from runner.worker.process import READS_A_TURN, ExecutorProcess
+
+#: Longest time for which an `Ended` waits for its marker.
+MARKER_WAIT_S = 0.05
+
+
+class Captured:
+    """Both pipes of one executor. `send` gets what goes up for good, in its order per attempt."""
+
+    def __init__(
+        self,
+        process: ExecutorProcess,
+        line: Line,
+        *,
+        log_max_bytes: int,
+        events_max: int,
+        send: Callable[[bytes], None],
+        complete: Callable[[Entry, bytes], bytes],
+    ) -> None:
+        self._process, self._line = process, line
+        self._log_max_bytes, self._events_max = log_max_bytes, events_max
+        self._send, self._complete = send, complete
+        self._streams = {"stdout": Stream("stdout"), "stderr": Stream("stderr")}
+        #: Ended attempts whose `Ended` waits for output, each with its ordinal.
+        self._waiting: deque[tuple[Entry, int]] = deque()
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last 4 KiB of descriptor 2."""
+        return self._streams["stderr"].tail
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes that no attempt owned."""
+        return sum(stream.dropped_bytes for stream in self._streams.values())
+
+    @property
+    def release_at(self) -> float | None:
+        """When the first waiting `Ended` goes up without its marker; monotonic seconds."""
+        return self._waiting[0][0].release_at if self._waiting else None
+
+    def read(self, name: str) -> None:
+        """Take what a pipe holds now."""
+        for _ in range(READS_A_TURN):
+            chunk = self._process.receive_output(name)
+            if not chunk:
+                break
+            self._route(self._streams[name], chunk)
+        if self._waiting:
+            self.release(time.monotonic())
+
+    def mark(self, entry: Entry, order: Marked) -> None:
+        """The attempt left output in these pipes; its `Ended` comes next."""
+        entry.markers = {
+            name: order.marker
+            for name in ("stdout", "stderr")
+            if getattr(order, name) and name in self._process.outs
+        }
+        for name in list(entry.markers):
+            self.read(name)
+
+    def end(self, entry: Entry, message: bytes, now: float) -> None:
+        """The executor said `Ended`: it goes up when all output of the attempt has."""
+        ordinal = self._line.ordinal(entry)
+        self._line.end(entry)
+        if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
+            self._send(self._complete(entry, message))
+            return
+        entry.result = message
+        entry.release_at = now + MARKER_WAIT_S
+        self._waiting.append((entry, ordinal))
+        self.release(now)
+
+    def release(self, now: float) -> None:
+        """Send up every `Ended` whose output is complete, or that has waited long enough."""
+        while self._waiting:
+            entry, ordinal = self._waiting[0]
+            for name, marker in list(entry.markers.items()):
+                lines = self._streams[name].split(marker)
+                if lines is not None:
+                    del entry.markers[name]
+                    self._emit(entry, name, lines)
+            if (
+                entry.markers
+                and now < entry.release_at
+                and any(n in self._process.outs for n in entry.markers)
+            ):
+                return
+            for name, stream in self._streams.items():
+                self._emit(entry, name, stream.end(ordinal))
+                if name in entry.markers:
+                    stream.ignore(entry.markers[name])
+            self._waiting.popleft()
+            assert entry.result is not None
+            self._send(self._complete(entry, entry.result))
+        self._settle()
+
+    def close(self) -> None:
+        """The executor is dead and its pipes are read: whatever waits goes up now, and the rest of the
+        output is given to the attempt that ran last."""
+        self.release(float("inf"))
+        if self._line.entries:
+            for name, stream in self._streams.items():
+                self._emit(self._line.entries[0], name, stream.settle() + stream.end(0))
+
+    def _route(self, stream: Stream, chunk: bytes) -> None:
+        stream.remember(chunk)
+        if not self._waiting and not self._line.entries:
+            stream.dropped_bytes += len(chunk)
+            return
+        figures = self._process.figures()
+        if self._waiting or not self._is_certain():
+            stream.hold(chunk, figures.started)
+        else:
+            self._emit(self._line.entries[0], stream.name, stream.own(chunk))
+
+    def _is_certain(self) -> bool:
+        """Whether all bytes read so far are of the first attempt in line, which has not ended."""
+        figures, ordinal = self._process.figures(), self._line.ended + 1
+        return figures.finished < ordinal and figures.started <= ordinal
+
+    def _settle(self) -> None:
+        """Give what was held back to its owner, if that is clear now."""
+        for name, stream in self._streams.items():
+            if not self._line.entries:
+                stream.drop()
+            elif stream.is_pending and self._is_certain():
+                self._emit(self._line.entries[0], name, stream.settle())
+
+    def _emit(self, entry: Entry, name: str, lines: list[str]) -> None:
+        kept: list[str] = []
+        for text in lines:
+            if entry.log_bytes >= self._log_max_bytes or entry.log_lines >= self._events_max:
+                break
+            entry.log_bytes += len(text) + 1
+            entry.log_lines += 1
+            kept.append(text)
+            if entry.log_bytes >= self._log_max_bytes:
+                kept.append(f"[the limit of {self._log_max_bytes} bytes is reached; the rest is dropped]")
+        if kept:
+            self._send(report.own_log(entry, name, kept, time.time()))

@@ -1,0 +1,50 @@
+"""Pure: what an executor's shared page says of its line, and which deadline of an attempt comes next."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runner.wire import Attempt
+
+#: How long an executor may take to encode and send the result after the handler's code returned.
+RESULT_ALLOWANCE_S = 5.0
+
+
+class Figures(NamedTuple):
+    """The page at one moment; times are monotonic seconds.
+
+    The executor writes the times before `started`, and reading goes the other way round, so that a
+    count is never newer than its time.
+    """
+
+    #: Attempts that this executor has started so far; the attempt of that ordinal is the last one started.
+    started: int
+    started_mono: float
+    finished: int
+    active_mono: float
+
+
+class Deadline(NamedTuple):
+    """A moment and what an attempt ends with then."""
+
+    at_mono: float
+    code: str
+    message: str
+
+
+def deadline(figures: Figures, ordinal: int, attempt: Attempt) -> Deadline | None:
+    """What ends this attempt next if nothing happens; None while it has not started or nothing does."""
+    if figures.started != ordinal:
+        return None
+    allowance_s = RESULT_ALLOWANCE_S if figures.finished >= ordinal else 0.0
+    first: Deadline | None = None
+    if attempt.timeout_s is not None:
+        at = figures.started_mono + attempt.timeout_s + allowance_s
+        first = Deadline(at, "timeout", f"it ran longer than its timeout of {attempt.timeout_s:g} s")
+    if attempt.stall_timeout_s is not None:
+        heard_mono = max(figures.started_mono, figures.active_mono)
+        at = heard_mono + attempt.stall_timeout_s + allowance_s
+        if first is None or at < first.at_mono:
+            limit = f"{attempt.stall_timeout_s:g} s"
+            first = Deadline(at, "stalled", f"nothing was heard of it for its stall timeout of {limit}")
+    return first

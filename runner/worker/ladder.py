@@ -1,0 +1,62 @@
+"""Pure: the rungs by which one attempt is ended, and when each is due."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+#: Seconds from one rung to the next.
+RUNG_S = 0.5
+#: Ends that may leave a handler more time before the second rung; a timeout never does.
+STRETCHED = frozenset({"cancelled", "interrupted"})
+
+
+class Rung(IntEnum):
+    """What is done to an attempt, in this order."""
+
+    #: The handler is told.
+    FLAG = 0
+    #: JobCancelled is raised in its main thread; from here on the executor is not used again.
+    RAISE = 1
+    #: SIGTERM to the process group.
+    TERM = 2
+    #: SIGKILL to the process group.
+    KILL = 3
+
+
+class Ladder:
+    """The end of one attempt. Times are monotonic seconds; the first cause is the one that is told."""
+
+    __slots__ = ("_due", "_next", "code", "key", "message")
+
+    def __init__(self, key: tuple[str, int], code: str, message: str, *, now: float, grace_s: float) -> None:
+        self.key = key
+        self.code = code
+        self.message = message
+        self._next = 0
+        first = max(RUNG_S, grace_s) if code in STRETCHED else RUNG_S
+        self._due = [now, now + first, now + first + RUNG_S, now + first + 2 * RUNG_S]
+
+    @property
+    def is_beyond_flag(self) -> bool:
+        """Whether the executor must end with it."""
+        return self._next > Rung.RAISE
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next rung is due; None after the last."""
+        return self._due[self._next] if self._next < len(self._due) else None
+
+    def hasten(self, now: float, grace_s: float = RUNG_S) -> None:
+        """A second cause came: no rung is later than it would be had the ladder begun now."""
+        ahead = now + max(RUNG_S, grace_s) - self._due[Rung.RAISE]
+        if ahead < 0 and not self.is_beyond_flag:
+            self._due[1:] = [due + ahead for due in self._due[1:]]
+
+    def take(self, now: float) -> Rung | None:
+        """The next rung if it is due; each is given once."""
+        due = self.next_at
+        if due is None or now < due:
+            return None
+        rung = Rung(self._next)
+        self._next += 1
+        return rung

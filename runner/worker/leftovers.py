@@ -1,0 +1,96 @@
+"""Effect: after an executor's death, ends all that it started, until nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+
+from runner.worker import tree
+
+#: How often is looked again, and after how long a process that doesn't die is written off.
+LOOK_S = 0.01
+STUCK_S = 5.0
+
+
+class Leftovers:
+    """What an executor leaves: its group, its session, what carries its marker, and what was seen below it.
+
+    The worker is the subreaper, so all of it is found below the worker and nowhere else; processes that
+    belong to other executors or to nobody we know are left alone.
+    """
+
+    def __init__(self, leader: int, marker: str) -> None:
+        self._leader, self._marker = leader, marker
+        #: pid -> birth of what was seen below the leader while it lived: a process that left session, group
+        #: and environment behind is known by this alone.
+        self._seen: dict[int, int] = {}
+
+    def remember(self, pids: list[int]) -> None:
+        """Keep these as its own."""
+        for pid in pids:
+            if pid not in self._seen and (process := tree.look(pid)) is not None:
+                self._seen[pid] = process.born
+        if len(self._seen) > 2 * len(pids) + 64:
+            self._seen = {pid: born for pid, born in self._seen.items() if os.path.exists(f"/proc/{pid}")}
+
+    def clear(self, loop: asyncio.AbstractEventLoop, done: Callable[[bool], None]) -> None:
+        """Kill until nothing is left, then `done(True)`; `done(False)` if something would not die."""
+        self._look(loop, done, loop.time() + STUCK_S)
+
+    def sweep(self) -> int:
+        """Kill and reap once; how many are left."""
+        processes = tree.everything()
+        family = tree.below(os.getpid(), processes)
+        roots = [process for process in family if self._is_ours(process)]
+        doomed = {process.pid: process for process in roots}
+        for process in roots:
+            doomed.update((child.pid, child) for child in tree.below(process.pid, processes))
+        left = 0
+        for process in doomed.values():
+            if process.state == "Z":
+                # Not our child: its own parent is doomed as well, then it comes to us.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+                left += process.parent != os.getpid()
+            else:
+                tree.kill(process)
+                left += 1
+        return left
+
+    def _is_ours(self, process: tree.Process) -> bool:
+        return (
+            process.group == self._leader
+            or process.session == self._leader
+            or self._seen.get(process.pid) == process.born
+            or (process.state != "Z" and tree.marker_of(process.pid) == self._marker)
+        )
+
+    def _look(self, loop: asyncio.AbstractEventLoop, done: Callable[[bool], None], until: float) -> None:
+        if not self.sweep():
+            done(True)
+        elif loop.time() > until:
+            done(False)
+        else:
+            loop.call_later(LOOK_S, self._look, loop, done, until)
+
+
+def clear_all() -> None:
+    """SIGKILL and reap everything below this process, as far as it dies at once."""
+    me = os.getpid()
+    for process in tree.below(me, tree.everything()):
+        if process.state != "Z":
+            tree.kill(process)
+    reap_orphans(set())
+
+
+def reap_orphans(leaders: set[int]) -> None:
+    """Reap what was re-parented to us and has ended; the executors themselves are reaped by name."""
+    for pid in tree.children(os.getpid()):
+        if pid in leaders:
+            continue
+        process = tree.look(pid)
+        if process is not None and process.state == "Z":
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)

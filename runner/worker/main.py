@@ -1,0 +1,314 @@
+"""Effect: the worker process: one loop, one link, one device, and the executors on it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import logging
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from runner import launch, logs, wire
+from runner.launch import WorkerConfig
+from runner.spool import write_spool
+from runner.wire import Ack, Answer, Cancel, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
+from runner.worker import leftovers, tree
+from runner.worker.line import Key
+from runner.worker.outbox import Outbox
+from runner.worker.settlement import Cause
+from runner.worker.supervisor import Supervisor
+from runner.worker.transport import Dealer
+from runner.worker.watchdog import SWEEP_S, Watchdog
+
+log = logging.getLogger(__name__)
+
+EXECUTOR = (sys.executable, "-P", "-m", "runner.executor")
+LOCK_WAIT_S = 5.0
+#: After `Stop`: how long the last results may wait for their acknowledgement before they are spooled.
+LAST_ACK_S = 2.0
+#: After a link that was full.
+SEND_AGAIN_S = 0.05
+#: How long the dead of a worker that ends may take to be gone.
+CLEAR_S = 0.5
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Worker:
+    """Lives until the coordinator says `Stop` or is gone."""
+
+    def __init__(
+        self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR
+    ) -> None:
+        self._config, self._lifeline, self._command = config, lifeline, command
+        self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
+        self._outbox = Outbox()
+        self._unnumbered: list[bytes] = []
+        #: Questions of handlers without an answer yet: they are asked again on a new link.
+        self._calls: dict[tuple[int, int], bytes] = {}
+        self._supervisors: dict[int, Supervisor] = {}
+        self._watchdog = Watchdog(config.device_kind)
+        self._flush_is_due = self._is_paused = self._is_stopping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def run(self) -> int:
+        """Serve; the exit status."""
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._lifeline.setblocking(False)
+        self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
+        self._dealer.open()
+        await self._done
+        self._loop.remove_reader(self._lifeline.fileno())
+        self._dealer.close()
+        return 0
+
+    # What supervisors need.
+
+    def keep(self, message: bytes) -> None:
+        """Send up a message that must not be lost."""
+        self._outbox.add(message)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def call(self, order: wire.Call, message: bytes) -> None:
+        """Send up a handler's question."""
+        self._calls[order.executor, order.call] = message
+        self._tell(message)
+
+    def allocated(self, supervisor: Supervisor) -> None:
+        """It says that it holds other simulated bytes than before."""
+        self._watchdog.check_grant(supervisor)
+
+    def wake_at(self, mono: float) -> None:
+        """Have `tick` called then, or earlier."""
+        if self._timer is None or self._timer.when() > mono:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(mono, self._tick)
+
+    def gone(self, supervisor: Supervisor) -> None:
+        """Nothing is left of this one."""
+        del self._supervisors[supervisor.number]
+        self._calls = {key: call for key, call in self._calls.items() if key[0] != supervisor.number}
+        if self._is_stopping and not self._supervisors:
+            self._leave_when_acknowledged()
+
+    # The link.
+
+    def _on_link(self) -> None:
+        running = [entry.key for each in self._supervisors.values() for entry in each.line.entries]
+        hello = self._hello(self._config.token, running)
+        self._unnumbered = [wire.encode(hello), *self._calls.values()]
+        self._outbox.rewind()
+        self._flush()
+
+    def _hello(self, token: str, running: list[Key]) -> Hello:
+        config, pid = self._config, os.getpid()
+        return Hello(wire.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch, running)
+
+    def _tell(self, message: bytes) -> None:
+        self._unnumbered.append(message)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """All that this turn of the loop produced goes up, in as few frames as it fits."""
+        self._flush_is_due = False
+        if not self._dealer.linked:
+            # What may be lost is lost; the rest waits for the link.
+            self._unnumbered.clear()
+        elif self._unnumbered and self._dealer.send(self._unnumbered):
+            self._unnumbered = []
+        while self._dealer.linked and self._outbox.has_fresh:
+            first, messages = self._outbox.peek()
+            if not self._dealer.send([wire.encode(wire.Numbered(first)), *messages]):
+                self._flush_is_due = True
+                self._loop.call_later(SEND_AGAIN_S, self._flush)
+                break
+            self._outbox.sent(len(messages))
+        self._heed_window()
+
+    def _heed_window(self) -> None:
+        if self._outbox.is_full != self._is_paused:
+            self._is_paused = self._outbox.is_full
+            for supervisor in self._supervisors.values():
+                supervisor.pause(self._is_paused)
+
+    def _on_frame(self, messages: list[bytes]) -> None:
+        for message in messages:
+            try:
+                self._obey(message, wire.down_decoder.decode(message))
+            except msgspec.MsgspecError as error:
+                log.error("the coordinator sent an order that does not decode: %s", error)
+
+    def _obey(self, message: bytes, order: wire.Down) -> None:
+        match order:
+            case Run():
+                supervisor = self._supervisors.get(order.executor)
+                if supervisor is not None:
+                    supervisor.run(message, order)
+                else:
+                    # It died while the order was on its way.
+                    back = [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
+                    self.keep(wire.encode(Recalled(order.executor, back)))
+            case Ack():
+                self._outbox.acknowledge(order.seq)
+                self._heed_window()
+                if self._is_stopping and not self._supervisors:
+                    self._leave_when_acknowledged()
+            case Load():
+                self._load(order)
+            case Cancel():
+                for supervisor in self._supervisors.values():
+                    supervisor.cancel(order)
+            case Answer():
+                self._calls.pop((order.executor, order.call), None)
+                if order.executor in self._supervisors:
+                    self._supervisors[order.executor].answer(message)
+            case Stop():
+                self._stop()
+            case Recall() | Unload() | Kill():
+                self._direct(order)
+
+    def _direct(self, order: Recall | Unload | Kill) -> None:
+        supervisor = self._supervisors.get(order.executor)
+        if supervisor is None:
+            return
+        match order:
+            case Recall():
+                supervisor.recall()
+            case Unload():
+                supervisor.unload()
+            case Kill():
+                supervisor.kill(Cause(order.code, order.message))
+
+    def _load(self, order: Load) -> None:
+        if order.executor in self._supervisors:
+            log.error("executor %d exists; the order to load it again is ignored", order.executor)
+            return
+        supervisor = Supervisor(order, self._config, self, self._loop, self._command)
+        self._supervisors[order.executor] = supervisor
+        supervisor.start()
+        supervisor.pause(self._is_paused)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    # Clocks.
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for supervisor in list(self._supervisors.values()):
+            moment = supervisor.tick(now)
+            if moment is not None:
+                self.wake_at(moment)
+
+    def _sweep(self) -> None:
+        supervisors = list(self._supervisors.values())
+        if not supervisors:
+            self._sweeper = None
+            return
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._watchdog.sweep(supervisors)
+        usage = self._watchdog.news(supervisors, time.monotonic())
+        if usage:
+            self._tell(wire.encode(wire.Usage(usage)))
+
+    # The end.
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        for supervisor in list(self._supervisors.values()):
+            supervisor.stop()
+        if not self._supervisors:
+            self._leave_when_acknowledged()
+
+    def _leave_when_acknowledged(self) -> None:
+        if len(self._outbox) == 0:
+            self._leave()
+        else:
+            self._loop.call_later(LAST_ACK_S, self._leave)
+
+    def _on_lifeline(self) -> None:
+        try:
+            if self._lifeline.recv(4096):
+                return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.warning("the lifeline broke: %s", error)
+        log.warning("the coordinator is gone; all executors are ended")
+        for supervisor in self._supervisors.values():
+            supervisor.kill(Cause("interrupted", "the coordinator is gone"))
+        for supervisor in self._supervisors.values():
+            supervisor.drain()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nothing may outlive the worker, and nothing that was not acknowledged may be lost."""
+        if self._done.done():
+            return
+        until = time.monotonic() + CLEAR_S
+        leftovers.clear_all()
+        while tree.children(os.getpid()) and time.monotonic() < until:
+            time.sleep(0.005)
+            leftovers.clear_all()
+        kept = self._outbox.kept()
+        if kept:
+            try:
+                path = write_spool(Path(self._config.spool_dir), self._hello("", []), kept)
+                log.info("%d messages that nobody acknowledged are in %s", len(kept), path)
+            except OSError as error:
+                log.error("%d messages could not be spooled and are lost: %s", len(kept), error)
+        self._done.set_result(None)
+
+
+def main(command: Sequence[str] = EXECUTOR) -> int:
+    """Be the worker that the lifeline describes."""
+    config, lifeline = launch.read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig)
+    launch.ignore_terminal_signals()
+    logs.configure(config.log_format, config.log_level, f"worker {config.device}")
+    _become_subreaper()
+    lock = _lock(config.lock_path, lifeline)
+    if lock is None:
+        return 3
+    try:
+        return asyncio.run(Worker(config, lifeline, command).run())
+    finally:
+        os.close(lock)
+
+
+def _become_subreaper() -> None:
+    """What executors leave behind becomes our child, and is found."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        log.warning("no subreaper here: %s", os.strerror(ctypes.get_errno()))
+
+
+def _lock(path: str, lifeline: socket.socket) -> int | None:
+    """The device's lock, or None where another worker keeps it, or the coordinator went meanwhile."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > until:
+                log.error("%s is held by another worker for over %g s", path, LOCK_WAIT_S)
+                break
+        if select.select([lifeline], [], [], 0.02)[0]:
+            break
+    os.close(descriptor)
+    return None

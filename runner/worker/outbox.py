@@ -1,0 +1,76 @@
+"""Pure: the messages that must not be lost, numbered, kept until the coordinator has made them durable."""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: Unacknowledged messages, and their bytes, above which the worker stops reading its executors.
+WINDOW_MESSAGES = 5_000
+WINDOW_BYTES = 8 * 1024 * 1024
+#: A frame is closed with the message that passes this.
+FRAME_BYTES = 1024 * 1024
+
+
+class Outbox:
+    """Numbers run from 1 and are never given twice."""
+
+    def __init__(self) -> None:
+        self._sent: deque[bytes] = deque()
+        self._fresh: deque[bytes] = deque()
+        #: Number of the oldest message that is kept.
+        self._first = 1
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._fresh)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the window is passed."""
+        return self.nbytes > WINDOW_BYTES or len(self) > WINDOW_MESSAGES
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether something was not sent yet on this link."""
+        return bool(self._fresh)
+
+    def add(self, message: bytes) -> None:
+        """The next number is its."""
+        self._fresh.append(message)
+        self.nbytes += len(message)
+
+    def peek(self) -> tuple[int, list[bytes]]:
+        """The next messages to send, as many as go into a frame, and the number of the first."""
+        chosen: list[bytes] = []
+        size = 0
+        for message in self._fresh:
+            chosen.append(message)
+            size += len(message)
+            if size > FRAME_BYTES:
+                break
+        return self._first + len(self._sent), chosen
+
+    def sent(self, count: int) -> None:
+        """The first `count` fresh ones went out."""
+        if count == len(self._fresh):
+            self._sent.extend(self._fresh)
+            self._fresh.clear()
+            return
+        for _ in range(count):
+            self._sent.append(self._fresh.popleft())
+
+    def acknowledge(self, seq: int) -> None:
+        """Everything up to `seq` is durable; also what waits to be sent a second time."""
+        while self._first <= seq and (self._sent or self._fresh):
+            message = self._sent.popleft() if self._sent else self._fresh.popleft()
+            self.nbytes -= len(message)
+            self._first += 1
+
+    def rewind(self) -> None:
+        """The link is new: all that is not acknowledged goes out again."""
+        self._sent.extend(self._fresh)
+        self._fresh, self._sent = self._sent, deque()
+
+    def kept(self) -> list[bytes]:
+        """What is not acknowledged, oldest first."""
+        return [*self._sent, *self._fresh]

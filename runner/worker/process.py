@@ -1,0 +1,214 @@
+"""Effect: one executor process seen from outside: its start, channel, output pipes, page and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from runner import wire
+from runner.orphans import MARKER
+from runner.worker.clocks import Figures
+
+PAGE_BYTES = 4096
+#: Bytes read from a channel or pipe in one go, and how often in one turn of the loop.
+READ_BYTES = 256 * 1024
+READS_A_TURN = 8
+#: Added to our own score, so that the kernel ends an executor before it ends the server.
+OOM_SCORE_ABOVE_OURS = 500
+
+_FIGURES = struct.Struct("<QQQQ")
+
+
+class ExecutorProcess:
+    """A started executor. Everything at our end is non-blocking; nothing here decides anything."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], marker: str) -> None:
+        """Start it.
+
+        Raises:
+            OSError: the machine has no memory, process or descriptor left for it.
+        """
+        with contextlib.ExitStack() as undo:
+            page_fd = os.memfd_create("runner-page", os.MFD_CLOEXEC)
+            undo.callback(os.close, page_fd)
+            os.ftruncate(page_fd, PAGE_BYTES)
+            self._page = mmap.mmap(page_fd, PAGE_BYTES)
+            ours, theirs = socket.socketpair()
+            self.channel = ours
+            with theirs, contextlib.ExitStack() as failed:
+                failed.callback(ours.close)
+                outs = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+                for pair in outs:
+                    undo.callback(os.close, pair[1])
+                    failed.callback(os.close, pair[0])
+                self._popen = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=outs[0][1],
+                    stderr=outs[1][1],
+                    pass_fds=(theirs.fileno(), page_fd),
+                    start_new_session=True,
+                    env={
+                        **env,
+                        "JOB_RUNNER_CHANNEL_FD": str(theirs.fileno()),
+                        "JOB_RUNNER_PAGE_FD": str(page_fd),
+                        "JOB_RUNNER_PARENT_PID": str(os.getpid()),
+                        MARKER: marker,
+                    },
+                )
+                failed.pop_all()
+        self.pid = self._popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.outs = {"stdout": outs[0][0], "stderr": outs[1][0]}
+        ours.setblocking(False)
+        for descriptor in self.outs.values():
+            os.set_blocking(descriptor, False)
+        self._buffer = wire.FrameBuffer()
+        self._unsent = bytearray()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reads = False
+        _raise_oom_score(self.pid)
+
+    def attach(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_channel: Callable[[], None],
+        on_output: Callable[[str], None],
+        on_exit: Callable[[], None],
+    ) -> None:
+        """Call back when there is something to read, and when the process has ended."""
+        self._loop = loop
+        self._on_channel = on_channel
+        self.read_channel(True)
+        for name, descriptor in self.outs.items():
+            loop.add_reader(descriptor, on_output, name)
+        loop.add_reader(self.pidfd, on_exit)
+
+    def figures(self) -> Figures:
+        """What the shared page says now."""
+        started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
+        return Figures(started, started_ns / 1e9, finished, active_ns / 1e9)
+
+    def read_channel(self, wanted: bool) -> None:
+        """Stop or go on reading: what is not read makes the executor wait in its own send."""
+        if self._loop is None or wanted == self._reads:
+            return
+        self._reads = wanted
+        if wanted:
+            self._loop.add_reader(self.channel.fileno(), self._on_channel)
+        else:
+            self._loop.remove_reader(self.channel.fileno())
+
+    def receive(self) -> tuple[list[bytes], bool]:
+        """The frames that are there, and whether the other end was closed.
+
+        Raises:
+            WireError: what came is no frame.
+        """
+        frames: list[bytes] = []
+        for _ in range(READS_A_TURN):
+            try:
+                chunk = self.channel.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return frames, False
+            except OSError:
+                return frames, True
+            if not chunk:
+                return frames, True
+            frames += self._buffer.feed(chunk)
+            if len(chunk) < READ_BYTES:
+                break
+        return frames, False
+
+    def receive_output(self, name: str) -> bytes | None:
+        """A chunk from descriptor 1 or 2; empty: nothing now; None: closed for good."""
+        descriptor = self.outs.get(name)
+        if descriptor is None:
+            return None
+        try:
+            chunk = os.read(descriptor, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError:
+            chunk = b""
+        if chunk:
+            return chunk
+        self._close_output(name)
+        return None
+
+    def send(self, messages: list[bytes]) -> None:
+        """One frame to the executor; kept here as long as its socket is full."""
+        data = wire.prefixed(wire.pack(messages))
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            count = self.channel.send(data)
+        except (BlockingIOError, InterruptedError):
+            count = 0
+        except OSError:
+            # It is gone; its pidfd tells.
+            return
+        if count < len(data) and self._loop is not None:
+            self._unsent += data[count:]
+            self._loop.add_writer(self.channel.fileno(), self._flush)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """To everything in the executor's process group; only while its leader is not reaped."""
+        if self._popen.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, number)
+
+    def reap(self) -> int | None:
+        """`Popen.returncode` if it has ended."""
+        return self._popen.poll()
+
+    def close(self) -> None:
+        """Let go of every descriptor at our end."""
+        self.read_channel(False)
+        if self._loop is not None and self._unsent:
+            self._loop.remove_writer(self.channel.fileno())
+        if self.pidfd >= 0:
+            if self._loop is not None:
+                self._loop.remove_reader(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
+        for name in list(self.outs):
+            self._close_output(name)
+        self.channel.close()
+        self._page.close()
+
+    def _close_output(self, name: str) -> None:
+        descriptor = self.outs.pop(name)
+        if self._loop is not None:
+            self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    def _flush(self) -> None:
+        assert self._loop is not None
+        try:
+            count = self.channel.send(self._unsent)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = len(self._unsent)
+        del self._unsent[:count]
+        if not self._unsent:
+            self._loop.remove_writer(self.channel.fileno())
+
+
+def _raise_oom_score(pid: int) -> None:
+    """Best effort: some containers forbid it."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/oom_score_adj") as file:
+            own = int(file.read())
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(min(1000, own + OOM_SCORE_ABOVE_OURS)))

@@ -1,0 +1,59 @@
+"""Pure: staged attempts that are asked back from an executor, and what becomes of them when they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from runner.wire import Cancel
+from runner.worker.line import Entry, Key, Line
+
+
+class Outcome(NamedTuple):
+    """What one answer to a recall means."""
+
+    #: They end as cancelled without having started.
+    cancelled: list[tuple[Entry, Cancel]]
+    #: They had started already: the ladder.
+    started: list[tuple[Entry, Cancel]]
+    #: They were taken out of the line and go up, or back to the executor.
+    returned: list[Entry]
+    #: The coordinator asked for them.
+    was_ordered: bool
+
+
+class Recalls:
+    """A recall takes all that has not started; to cancel one in the middle of the line all come back."""
+
+    def __init__(self) -> None:
+        self._asked: deque[bool] = deque()
+        self._cancels: dict[Key, Cancel] = {}
+
+    def ask(self, *, ordered: bool) -> None:
+        """A recall goes down; `ordered`: by the coordinator."""
+        self._asked.append(ordered)
+
+    def cancel(self, order: Cancel) -> None:
+        """Cancel this one if it comes back with the next answer."""
+        self._cancels[order.job_id, order.attempt] = order
+
+    def answered(self, keys: list[Key], line: Line) -> Outcome:
+        """The executor gave these back; they leave the line."""
+        ordered = self._asked.popleft() if self._asked else True
+        outcome = Outcome([], [], [], ordered)
+        for key in keys:
+            entry = line.find(key)
+            if entry is None:
+                continue
+            line.drop(entry)
+            order = self._cancels.pop(key, None)
+            if order is None:
+                outcome.returned.append(entry)
+            else:
+                outcome.cancelled.append((entry, order))
+        if not self._asked:
+            for key, order in self._cancels.items():
+                if (entry := line.find(key)) is not None:
+                    outcome.started.append((entry, order))
+            self._cancels.clear()
+        return outcome

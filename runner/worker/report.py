@@ -1,0 +1,122 @@
+"""Pure: what a worker makes of its executors' messages, and the messages that it makes itself.
+
+An executor numbers the messages of an attempt. The worker adds some of its own (what C code printed), so
+it shifts the numbers behind them; where there are none a message goes up as the bytes that came.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from runner import wire
+from runner.launch import WorkerConfig
+from runner.wire import Configure, Ended, Load, Note
+from runner.worker.line import Entry
+from runner.worker.settlement import End
+
+
+class Envelope(msgspec.Struct, array_like=True):
+    """The head of `Note` and `Ended`; their bodies are skipped."""
+
+    tag: int
+    job_id: str
+    attempt: int
+    seq: int
+
+
+class Amendment(msgspec.Struct):
+    """What the worker knows better than the executor about an attempt's end."""
+
+    #: (code, message) of what ended it, whatever the handler returned.
+    cause: tuple[str, str] | None = None
+    load_s: float | None = None
+    peak_bytes: int | None = None
+
+
+envelope_decoder = msgspec.msgpack.Decoder(Envelope)
+_note_decoder = msgspec.msgpack.Decoder(Note)
+_ended_decoder = msgspec.msgpack.Decoder(Ended)
+_json = msgspec.json.Encoder()
+
+
+def note(entry: Entry, message: bytes, seq: int) -> bytes:
+    """An executor's `Note`, with its number as the coordinator counts."""
+    if not entry.shift and seq > entry.seq:
+        entry.seq = seq
+        return message
+    decoded = _note_decoder.decode(message)
+    decoded.seq = _next(entry, seq)
+    return wire.encode(decoded)
+
+
+def ended(entry: Entry, message: bytes, amendment: Amendment | None = None) -> bytes:
+    """An executor's `Ended`, with its number and what the worker knows better."""
+    seq = envelope_decoder.decode(message).seq
+    if amendment is None and not entry.shift and seq > entry.seq:
+        entry.seq = seq
+        return message
+    decoded = _ended_decoder.decode(message)
+    decoded.seq = _next(entry, seq)
+    if amendment is not None:
+        if amendment.cause is not None:
+            decoded.code, decoded.message = amendment.cause
+            decoded.detail = decoded.output = decoded.retry_at = None
+            decoded.retryable = decoded.code != "cancelled"
+        if decoded.load_s is None:
+            decoded.load_s = amendment.load_s
+        if amendment.peak_bytes is not None:
+            decoded.peak_bytes = max(amendment.peak_bytes, decoded.peak_bytes or 0)
+    return wire.encode(decoded)
+
+
+def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:
+    """Lines of descriptor output as the worker's own `Note`."""
+    entry.shift += 1
+    entry.seq += 1
+    events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
+    return wire.encode(Note(*entry.key, entry.seq, events))
+
+
+def own_end(end: End, at: float, run_s: float | None = None, load_s: float | None = None) -> bytes:
+    """The end of an attempt that its executor did not tell; `run_s` None where it did not start."""
+    entry = end.entry
+    entry.seq += 1
+    message = Ended(
+        *entry.key,
+        entry.seq,
+        end.code,
+        end.message,
+        detail=end.detail,
+        retryable=end.code != "cancelled",
+        started_at=None if run_s is None else at - run_s,
+        run_s=run_s,
+        load_s=load_s,
+        peak_bytes=entry.peak_bytes,
+        died=end.died,
+    )
+    return wire.encode(message)
+
+
+def configure(order: Load, config: WorkerConfig) -> bytes:
+    """The first message to an executor."""
+    handler = order.handler
+    message = Configure(
+        executor=order.executor,
+        source=handler.source,
+        name=handler.name,
+        kind=handler.kind,
+        devices=order.devices,
+        device=order.device,
+        grant_bytes=order.grant_bytes,
+        files_dir=config.files_dir,
+        tmp_dir=config.tmp_dir,
+        output_max_bytes=config.output_max_bytes,
+        log_max_bytes=config.log_max_bytes,
+        events_max=config.events_max,
+    )
+    return wire.encode(message)
+
+
+def _next(entry: Entry, seq: int) -> int:
+    entry.seq = max(seq + entry.shift, entry.seq + 1)
+    return entry.seq

@@ -1,0 +1,92 @@
+"""Pure: after an executor's death, what becomes of each attempt that was handed to it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from runner.worker.clocks import Figures
+from runner.worker.ladder import Ladder
+from runner.worker.line import Entry, Key, Line
+from runner.worker.verdict import Verdict
+
+
+class Cause(NamedTuple):
+    """Why we ended an executor."""
+
+    code: str
+    message: str
+    detail: Any = None
+    #: The handler's doing, as if its process had died by itself.
+    died: bool = False
+
+
+class End(NamedTuple):
+    """An attempt's end that its worker tells."""
+
+    entry: Entry
+    code: str
+    message: str
+    detail: Any = None
+    died: bool = False
+
+
+class Settlement(NamedTuple):
+    """What is told of a dead executor."""
+
+    ends: list[End]
+    not_started: list[Key]
+    #: Of the executor itself.
+    code: str
+    message: str
+
+
+def settle(
+    line: Line,
+    figures: Figures,
+    *,
+    was_loading: bool,
+    ladder: Ladder | None,
+    cause: Cause | None,
+    verdict: Verdict,
+    stderr_tail: str,
+) -> Settlement:
+    """Only the attempt that was executing (or for which was loaded) is blamed.
+
+    Results are sent in batches, so attempts before it may have finished without their `Ended` having
+    been sent: they are `interrupted`, which costs them nothing.
+    """
+    entries = list(line.entries)
+    at = 0 if was_loading else min(figures.started - line.ended - 1, len(entries) - 1)
+    ends = [
+        End(entry, "interrupted", "its result was lost when its executor died in a later job")
+        for entry in entries[: max(0, at)]
+    ]
+    if entries and at >= 0:
+        ends.append(_blame(entries[at], was_loading, ladder, cause, verdict, stderr_tail))
+    doing = "loading" if was_loading else "running a job" if at >= 0 and entries else "idle"
+    if cause is not None:
+        code, message = cause.code, cause.message
+    elif ladder is not None:
+        code, message = ladder.code, ladder.message
+    else:
+        code, message = "worker_crashed", verdict.message(doing)
+    return Settlement(ends, [entry.key for entry in entries[max(0, at + 1) :]], code, message)
+
+
+def _blame(
+    entry: Entry,
+    was_loading: bool,
+    ladder: Ladder | None,
+    cause: Cause | None,
+    verdict: Verdict,
+    stderr_tail: str,
+) -> End:
+    if ladder is not None and ladder.key == entry.key:
+        return End(entry, ladder.code, ladder.message)
+    if cause is not None:
+        detail = {**verdict.detail(stderr_tail), **(cause.detail or {})} if cause.died else cause.detail
+        return End(entry, cause.code, cause.message, detail, cause.died)
+    if ladder is not None:
+        return End(entry, "interrupted", "its executor was ended because of an earlier job")
+    message = verdict.message("loading" if was_loading else "running this job")
+    return End(entry, "worker_crashed", message, verdict.detail(stderr_tail), died=True)

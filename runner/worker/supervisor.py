@@ -1,0 +1,402 @@
+"""Effect: one executor's life as its worker leads it, from the order to load to its last process gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from runner import wire
+from runner.launch import WorkerConfig
+from runner.wire import Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run, WireError
+from runner.worker import clocks, report, tree, verdict
+from runner.worker.captured import Captured
+from runner.worker.clocks import Figures
+from runner.worker.ending import Ending
+from runner.worker.leftovers import Leftovers
+from runner.worker.line import Entry, Key, Line
+from runner.worker.process import ExecutorProcess
+from runner.worker.recalls import Recalls
+from runner.worker.settlement import Cause, End, Settlement, settle
+from runner.worker.upward import Upward
+from runner.worker.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+#: A warm attempt that ends within this is not worth a `Started`.
+START_TOLD_S = 0.02
+#: From a closed channel to the kill, for a process that may be dying anyway.
+CHANNEL_GRACE_S = 0.1
+UNLOAD_S = 5.0
+#: How long an executor that could not load may take to exit.
+LOAD_FAILED_EXIT_S = 2.0
+STOPPING = "the server is shutting down"
+CHANNEL_LOST = Cause(
+    "worker_crashed",
+    "the executor's channel was closed while its process lived on",
+    {"signal": None, "exit_code": None},
+    died=True,
+)
+_NOTE, _ENDED = 23, 24
+
+
+class Supervisor:
+    """Its executor is loading, then takes attempts, then is closing (`Ending`), then dead."""
+
+    def __init__(
+        self,
+        order: Load,
+        config: WorkerConfig,
+        up: Upward,
+        loop: asyncio.AbstractEventLoop,
+        command: Sequence[str],
+    ) -> None:
+        self.order, self.number = order, order.executor
+        self._config, self._up, self._loop, self._command = config, up, loop, command
+        self.line = Line()
+        self.marker = f"{config.name}/{order.executor}"
+        #: None where it could not be started.
+        self.process: ExecutorProcess | None = None
+        #: Memory it uses now and what it allocated on a simulated device, as last seen.
+        self.usage_bytes = self.allocated_bytes = 0
+        self.is_dead = self.is_loaded = self.is_stopping = False
+        self._recalls = Recalls()
+        self._load_s: float | None = None
+        self._not_started: list[Key] = []
+
+    def start(self) -> None:
+        """Start the process; one that can't be started is told as gone in the next turn of the loop."""
+        config = self._config
+        self._born_mono = time.monotonic()
+        self._oom_kills = tree.oom_kills()
+        env = {**config.executor_env, **self.order.env}
+        try:
+            self.process = process = ExecutorProcess(self._command, env, self.marker)
+        except OSError as error:
+            self._loop.call_soon(self._bury_unborn, f"the executor could not be started: {error}")
+            return
+        self.leftovers = Leftovers(process.pid, self.marker)
+        self._ending = Ending(
+            process,
+            recall=lambda: self._recall(ordered=True),
+            wake_at=self._up.wake_at,
+            on_stuck=self._on_stuck,
+        )
+        self._captured = Captured(
+            process,
+            self.line,
+            log_max_bytes=config.log_max_bytes,
+            events_max=config.events_max,
+            send=self._up.keep,
+            complete=self._complete,
+        )
+        process.attach(
+            self._loop, on_channel=self._on_channel, on_output=self._captured.read, on_exit=self._on_exit
+        )
+        process.send([report.configure(self.order, config)])
+        if self.order.load_timeout_s is not None:
+            self._up.wake_at(self._born_mono + self.order.load_timeout_s)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes orders."""
+        return self.process is not None and not self.is_dead and not self._ending.is_closing
+
+    def run(self, message: bytes, order: Run) -> None:
+        """Hand attempts over; `message` is the encoded order."""
+        if self.process is not None and (not self.is_open or self.is_stopping):
+            self._not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
+            return
+        fresh = self.line.hand_over(order.attempts)
+        if not self.is_loaded and fresh and self.line.entries[0] is fresh[0]:
+            fresh[0].is_first = True
+        if self.process is not None:
+            self.process.send([message])
+            self._up.wake_at(time.monotonic() + START_TOLD_S)
+
+    def cancel(self, order: Cancel) -> None:
+        """End one attempt; one that has finished keeps its result, which is on the way."""
+        entry = self.line.find((order.job_id, order.attempt))
+        if entry is None or self.process is None or self.is_dead:
+            return
+        if not self.is_loaded and entry is self.line.entries[0]:
+            self.kill(Cause(order.code, order.message))
+            return
+        figures, ordinal = self.process.figures(), self.line.ordinal(entry)
+        if figures.started < ordinal:
+            self._recalls.cancel(order)
+            self._recall(ordered=False)
+        elif figures.finished < ordinal:
+            self._ending.begin(entry.key, order.code, order.message, order.grace_s)
+
+    def recall(self) -> None:
+        """Ask for what has not started; the answer goes up."""
+        if self.is_open:
+            self._recall(ordered=True)
+
+    def unload(self) -> None:
+        """End it while it is idle."""
+        if self.process is None or not self.is_open or (self.is_loaded and self.line.entries):
+            return
+        if not self.is_loaded:
+            self.kill(Cause("unloaded", "it was unloaded while it loaded"))
+            return
+        self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
+        self.process.send([wire.encode(wire.Unload(self.number))])
+
+    def kill(self, cause: Cause) -> None:
+        """SIGKILL to all of it; the attempt that runs or loads ends with this cause."""
+        if self.process is not None and not self.is_dead:
+            self._ending.kill(cause)
+
+    def answer(self, message: bytes) -> None:
+        """Pass on the coordinator's answer to a call."""
+        if self.process is not None and not self.is_dead:
+            self.process.send([message])
+
+    def stop(self) -> None:
+        """The server ends: what runs is interrupted, what waits is given back, then it is unloaded."""
+        self.is_stopping = True
+        if not self.is_loaded:
+            self.kill(Cause("interrupted", STOPPING))
+        elif self.is_open and self.line.entries:
+            self._recall(ordered=True)
+            self._up.wake_at(time.monotonic())
+        else:
+            self.unload()
+
+    def pause(self, paused: bool) -> None:
+        """Too much is unacknowledged: let the executor wait in its own send."""
+        if self.process is not None and not self.is_dead:
+            self.process.read_channel(not paused)
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due; the next moment at which something may be."""
+        if self.process is None or self.is_dead:
+            return None
+        if self._captured.release_at is not None:
+            self._captured.release(now)
+        clock_at = self._check_clocks(self.process, now) if self.is_open else None
+        self._ending.tick(now)
+        moments = (self._captured.release_at, clock_at, self._ending.next_at)
+        return min((at for at in moments if at is not None), default=None)
+
+    def drain(self) -> None:
+        """Take all that the executor has sent, even where the window is full."""
+        if self.process is None or self.is_dead:
+            return
+        while self._take_frames(self.process)[0]:
+            pass
+        for name in list(self.process.outs):
+            self._captured.read(name)
+
+    def saw_usage(self, nbytes: int) -> None:
+        """The memory that it uses now."""
+        self.usage_bytes = nbytes
+        if self.process is not None and not self.is_dead:
+            entry = self.line.last_started(self.process.figures())
+            if entry is not None:
+                entry.peak_bytes = max(nbytes, entry.peak_bytes or 0)
+
+    def _recall(self, *, ordered: bool) -> None:
+        if self.process is not None:
+            self._recalls.ask(ordered=ordered)
+            self.process.send([wire.encode(wire.Recall(self.number))])
+
+    def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:
+        """Heed the load clock, or those of the attempt that runs; when to look again."""
+        if not self.is_loaded:
+            limit_s = self.order.load_timeout_s
+            if limit_s is None or now < self._born_mono + limit_s:
+                return None if limit_s is None else self._born_mono + limit_s
+            self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
+            return None
+        if not self.line.entries:
+            return None
+        figures = process.figures()
+        entry = self.line.last_started(figures)
+        return self._check_run(entry, figures, now) if entry else now + START_TOLD_S
+
+    def _check_run(self, entry: Entry, figures: Figures, now: float) -> float | None:
+        ordinal = self.line.ordinal(entry)
+        if not entry.is_told:
+            if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
+                return now + START_TOLD_S
+            self._tell_start(entry, time.time() - (now - figures.started_mono))
+        ladder = self._ending.ladder
+        if self.is_stopping and ladder is None:
+            self._ending.begin(entry.key, "interrupted", STOPPING, entry.attempt.grace_s)
+        due = clocks.deadline(figures, ordinal, entry.attempt)
+        if due is None or now < due.at_mono:
+            return due.at_mono if due else None
+        if ladder is None or ladder.key != entry.key:
+            self._ending.begin(entry.key, due.code, due.message, 0.0)
+        return None
+
+    def _tell_start(self, entry: Entry, at: float) -> None:
+        entry.is_told = True
+        self._up.keep(wire.encode(wire.Started(*entry.key, at)))
+
+    def _on_channel(self) -> None:
+        process = self.process
+        if process is None:
+            return
+        _, is_closed = self._take_frames(process)
+        if is_closed and not self.is_dead:
+            process.read_channel(False)
+            if not self._ending.is_closing:
+                self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
+
+    def _take_frames(self, process: ExecutorProcess) -> tuple[bool, bool]:
+        """Whether anything came, and whether the other end is closed."""
+        try:
+            frames, is_closed = process.receive()
+            for frame in frames:
+                for message in wire.unpack(frame):
+                    self._take(message)
+        except (WireError, msgspec.MsgspecError) as error:
+            log.error("executor %s sent what is no message: %s", self.marker, error)
+            process.read_channel(False)
+            self.kill(Cause("worker_crashed", f"its executor sent what is no message: {error}", died=True))
+            return False, False
+        return bool(frames), is_closed
+
+    def _take(self, message: bytes) -> None:
+        tag = wire.tag_of(message)
+        if tag not in (_NOTE, _ENDED):
+            self._take_rare(message, wire.from_executor_decoder.decode(message))
+            return
+        head = report.envelope_decoder.decode(message)
+        entry = self.line.find((head.job_id, head.attempt))
+        if entry is None:
+            log.warning("executor %s told of an attempt that it does not have", self.marker)
+        elif tag == _NOTE:
+            self._up.keep(report.note(entry, message, head.seq))
+        else:
+            self._on_ended(entry, message)
+
+    def _take_rare(self, encoded: bytes, message: wire.FromExecutor) -> None:
+        match message:
+            case Marked():
+                entry = self.line.find((message.job_id, message.attempt))
+                if entry is not None:
+                    self._captured.mark(entry, message)
+            case Loaded():
+                self._on_loaded(message)
+            case LoadFailed():
+                self._on_load_failed(message)
+            case Recalled():
+                self._on_recalled(message)
+            case Allocated():
+                self.allocated_bytes = message.nbytes
+                self._up.allocated(self)
+            case wire.Call():
+                self._up.call(message, encoded)
+
+    def _on_loaded(self, message: Loaded) -> None:
+        self.is_loaded = True
+        self._load_s = message.load_s
+        self._up.keep(wire.encode(message))
+        if self.line.entries:
+            self._tell_start(self.line.entries[0], time.time())
+        self._up.wake_at(time.monotonic() + START_TOLD_S)
+
+    def _on_load_failed(self, message: LoadFailed) -> None:
+        self._ending.close(Cause(message.code, message.message, message.detail), LOAD_FAILED_EXIT_S)
+
+    def _on_recalled(self, message: Recalled) -> None:
+        outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self.line)
+        for entry, order in outcome.cancelled:
+            self._up.keep(report.own_end(End(entry, order.code, order.message), time.time()))
+        for entry, order in outcome.started:
+            self._ending.begin(entry.key, order.code, order.message, order.grace_s)
+        back = outcome.returned
+        if outcome.was_ordered or not self.is_open or self.is_stopping:
+            self._up.keep(wire.encode(Recalled(self.number, [entry.key for entry in back])))
+        elif back and self.process is not None:
+            self.line.entries.extend(back)
+            order_again = Run(self.number, [entry.attempt for entry in back])
+            self.process.send([wire.encode(order_again)])
+
+    def _on_ended(self, entry: Entry, message: bytes) -> None:
+        now = time.monotonic()
+        self._captured.end(entry, message, now)
+        if self.line.entries:
+            self._up.wake_at(now + START_TOLD_S)
+        elif self.is_stopping:
+            self.unload()
+
+    def _complete(self, entry: Entry, message: bytes) -> bytes:
+        """The `Ended` as it goes up, with what only the worker knows."""
+        cause = self._ending.ended(entry.key)
+        load_s = self._load_s if entry.is_first else None
+        peak_bytes = entry.peak_bytes
+        if self.allocated_bytes:
+            peak_bytes = max(peak_bytes or 0, self.allocated_bytes)
+        if cause is None and load_s is None and peak_bytes is None:
+            return report.ended(entry, message)
+        return report.ended(entry, message, report.Amendment(cause, load_s, peak_bytes))
+
+    def _on_exit(self) -> None:
+        process = self.process
+        if process is None or self.is_dead:
+            return
+        # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
+        process.signal_group(signal.SIGKILL)
+        self.drain()
+        status = process.reap()
+        if status is not None:
+            oom_kills = tree.oom_kills() - self._oom_kills
+            self._bury(process, verdict.of_status(status, oom_kills=oom_kills))
+
+    def _on_stuck(self) -> None:
+        log.error("executor %s did not die of SIGKILL; it is written off", self.marker)
+        if self.process is not None:
+            self._bury(self.process, Verdict(None, None), is_stuck=True)
+
+    def _bury(self, process: ExecutorProcess, death: Verdict, *, is_stuck: bool = False) -> None:
+        """Tell how each of its attempts ended, then clear up and tell that it is gone."""
+        self._captured.close()
+        figures = process.figures()
+        settlement = settle(
+            self.line,
+            figures,
+            was_loading=not self.is_loaded,
+            ladder=self._ending.ladder,
+            cause=self._ending.cause,
+            verdict=death,
+            stderr_tail=self._captured.stderr_tail,
+        )
+        self.is_dead = True
+        run_s = time.monotonic() - figures.started_mono if self.is_loaded and figures.started else None
+        waited_s = self._load_s or time.monotonic() - self._born_mono
+        for end in settlement.ends:
+            self._up.keep(report.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
+        self._not_started = settlement.not_started + self._not_started
+        self.line.entries.clear()
+        process.close()
+        if is_stuck:
+            self._on_clear(False, settlement)
+        else:
+            self.leftovers.clear(self._loop, lambda is_clear: self._on_clear(is_clear, settlement))
+
+    def _bury_unborn(self, message: str) -> None:
+        for entry in self.line.entries[:1]:
+            self._up.keep(report.own_end(End(entry, "worker_crashed", message), time.time()))
+        self._not_started = [entry.key for entry in self.line.entries[1:]]
+        self.is_dead = True
+        self._tell_gone("worker_crashed", message)
+
+    def _on_clear(self, is_clear: bool, settlement: Settlement) -> None:
+        if is_clear:
+            self._tell_gone(settlement.code, settlement.message)
+        else:
+            self._tell_gone("stuck_process", "a process of the executor did not die of SIGKILL")
+
+    def _tell_gone(self, code: str, message: str) -> None:
+        self._up.keep(wire.encode(Gone(self.number, code, message, self._not_started)))
+        self._up.gone(self)

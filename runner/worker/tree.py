@@ -1,0 +1,157 @@
+"""Effect: reads /proc for the processes below an executor, their memory, and ends what it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+from runner.orphans import MARKER
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Process(NamedTuple):
+    """One line of /proc."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    #: Clock ticks since boot: with the pid it names a process for ever.
+    born: int
+
+
+def look(pid: int) -> Process | None:
+    """One process, or None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The name in parentheses may hold anything, parentheses and spaces too.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def everything() -> dict[int, Process]:
+    """All processes of the machine that can be seen."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process is not None}
+
+
+def below(root: int, processes: dict[int, Process]) -> list[Process]:
+    """All descendants of `root`, without it."""
+    children: dict[int, list[Process]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process)
+    found: list[Process] = []
+    ahead = list(children.get(root, ()))
+    while ahead:
+        process = ahead.pop()
+        found.append(process)
+        ahead.extend(children.get(process.pid, ()))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Direct children, at the cost of one small file per thread instead of a look at the whole machine."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found.extend(map(int, file.read().split()))
+    except OSError:
+        return found
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below a process, without it."""
+    found: list[int] = []
+    ahead = children(pid)
+    while ahead:
+        child = ahead.pop()
+        found.append(child)
+        ahead.extend(children(child))
+    return found
+
+
+def marker_of(pid: int) -> str | None:
+    """The executor that a process was started under ("<worker name>/<number>"), if it still says so."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:
+        return None
+    head = f"{MARKER}=".encode()
+    for entry in environment.split(b"\0"):
+        if entry.startswith(head):
+            return entry[len(head) :].decode("utf-8", "replace")
+    return None
+
+
+def resident_bytes(pid: int) -> int:
+    """RSS: cheap, but counts pages shared with others in full. 0 when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def proportional_bytes(pid: int) -> int:
+    """PSS: its fair part of shared pages; costs the kernel a walk over all its pages."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, IndexError, ValueError):
+        return resident_bytes(pid)
+    return resident_bytes(pid)
+
+
+def kill(process: Process) -> None:
+    """SIGKILL exactly this process, or nothing if its pid names another one by now."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        now = look(process.pid)
+        if now is not None and now.born == process.born:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def oom_kills() -> int:
+    """Kills by the kernel for memory in our cgroup so far; 0 where that can't be read."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            groups = [line.strip().split(":", 2) for line in file]
+    except OSError:
+        return 0
+    total = 0
+    for _, controllers, path in groups:
+        if controllers == "":
+            total += _counter(f"/sys/fs/cgroup{path}/memory.events", "oom_kill")
+        elif "memory" in controllers.split(","):
+            total += _counter(f"/sys/fs/cgroup/memory{path}/memory.oom_control", "oom_kill")
+    return total
+
+
+def _counter(path: str, name: str) -> int:
+    try:
+        with open(path) as file:
+            for line in file:
+                key, _, value = line.partition(" ")
+                if key == name:
+                    return int(value)
+    except (OSError, ValueError):
+        return 0
+    return 0

@@ -1,0 +1,70 @@
+"""Effect: looks at the memory of executors and ends the one that is over what it was promised."""
+
+from __future__ import annotations
+
+from runner.worker import leftovers, tree
+from runner.worker.settlement import Cause
+from runner.worker.supervisor import Supervisor
+
+SWEEP_S = 0.25
+#: Usage goes up this often, where it has changed by more than this.
+TELL_S = 1.0
+TELL_BYTES = 1024 * 1024
+
+
+class Watchdog:
+    """Host memory everywhere; simulated device bytes on a simulated device."""
+
+    def __init__(self, device_kind: str) -> None:
+        self._device_kind = device_kind
+        self._told: dict[int, int] = {}
+        self._told_mono = 0.0
+
+    def sweep(self, supervisors: list[Supervisor]) -> None:
+        """Look at every executor once."""
+        living = [each for each in supervisors if each.process is not None and not each.is_dead]
+        for supervisor in living:
+            assert supervisor.process is not None
+            pids = tree.descendants(supervisor.process.pid)
+            supervisor.leftovers.remember(pids)
+            self._check_ram(supervisor, [supervisor.process.pid, *pids])
+        leftovers.reap_orphans({each.process.pid for each in living if each.process is not None})
+
+    def check_grant(self, supervisor: Supervisor) -> None:
+        """A simulated device's bytes against what was granted there."""
+        used, granted = supervisor.allocated_bytes, supervisor.order.grant_bytes
+        supervisor.saw_usage(used)
+        if granted and used > granted:
+            supervisor.kill(_over("its grant of device memory", used, granted))
+
+    def news(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
+        """(executor, bytes) of all, if it is time and something has changed; else nothing."""
+        if self._device_kind == "nvidia" or now - self._told_mono < TELL_S:
+            return []
+        usage = {each.number: each.usage_bytes for each in supervisors if not each.is_dead}
+        if all(
+            abs(used - self._told.get(number, -TELL_BYTES)) < TELL_BYTES for number, used in usage.items()
+        ):
+            return []
+        self._told, self._told_mono = usage, now
+        return list(usage.items())
+
+    def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
+        caps = [supervisor.order.ram_cap_bytes or 0]
+        if self._device_kind == "cpu":
+            caps.append(supervisor.order.grant_bytes)
+        cap = min((cap for cap in caps if cap > 0), default=None)
+        used = sum(map(tree.resident_bytes, pids))
+        if cap is not None and used > cap:
+            # Pages shared by forked children count once for each in the cheap sum.
+            used = sum(map(tree.proportional_bytes, pids))
+        if self._device_kind == "cpu":
+            supervisor.saw_usage(used)
+        if cap is not None and used > cap:
+            supervisor.kill(_over("its cap on host memory", used, cap))
+
+
+def _over(what: str, used: int, limit: int) -> Cause:
+    mib = 1024 * 1024
+    message = f"it used {used // mib} MiB, over {what} ({limit // mib} MiB)"
+    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": limit})
