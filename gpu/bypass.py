@@ -30,7 +30,7 @@ class Bypass:
         return self.limit - self.counts.get(n, 0)
 
     def is_kept(self, n: int, device_id: str) -> bool:
-        """Whether overtaking the job there counts: everywhere until devices are kept for it, then on those."""
+        """Whether overtaking the job there counts: everywhere until devices are kept for it, then there."""
         kept = self.kept.get(n)
         return kept is None or device_id in kept
 

@@ -12,7 +12,7 @@ Kind = Literal["nvidia", "cpu", "sim"]
 MIB = 1024 * 1024
 #: Executors that run at once on a GPU or simulated device where nobody said otherwise.
 GPU_EXECUTORS = 8
-#: One request can't ask for more simulated devices; a slip of the finger must not fill the machine with workers.
+#: A slip of the finger in one request must not fill the machine with workers.
 SIM_DEVICES_MAX = 64
 
 ACCEPTED = "accepted are: all, none, 0 or 0,1, GPU-<uuid>, MIG-<uuid>, sim:24GiB, sim:2x24GiB"
@@ -75,7 +75,7 @@ class GpuRequest:
 
 
 def nvidia(place: int, uuid: str, name: str, total_bytes: int, max_executors: int | None = None) -> Device:
-    """A GPU (or MIG instance) at its place inside the visible ones. `total_bytes` leaves out what the driver keeps."""
+    """A GPU (or MIG instance) at its place among the visible ones; the total is without the driver's part."""
     return Device(
         id=f"gpu{place}",
         uuid=uuid,
@@ -154,7 +154,7 @@ def _parse_sims(text: str, rest: str) -> tuple[int, ...]:
         nbytes = int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
         if nbytes < MIB or len(count) > 3 or not 1 <= int(count) <= SIM_DEVICES_MAX - len(sims):
             raise ValueError(
-                f"--gpus {text!r}: {part!r} must be 1 to {SIM_DEVICES_MAX} devices of 1MiB or more; {ACCEPTED}"
+                f"--gpus {text!r}: {part!r}: simulated are 1 to {SIM_DEVICES_MAX} devices of 1MiB up; {ACCEPTED}"
             )
         sims += [nbytes] * int(count)
     return tuple(sims)

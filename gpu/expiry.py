@@ -21,7 +21,7 @@ class Expiry:
 
     def expect(self, resident: Resident) -> None:
         """It idles now."""
-        if resident.executor in self._listed or (resident.pinned and not resident.worn):
+        if not resident.worn and (resident.pinned or resident.executor in self._listed):
             return
         self._listed.add(resident.executor)
         heappush(self._heap, (_due(resident), resident.executor))

@@ -46,7 +46,17 @@ class Figures:
 
 
 class _Entry:
-    __slots__ = ("charge", "devices", "ended_at", "foreign_at_end", "grant", "observed", "silent", "state", "suspect")
+    __slots__ = (
+        "charge",
+        "devices",
+        "ended_at",
+        "foreign_at_end",
+        "grant",
+        "observed",
+        "silent",
+        "state",
+        "suspect",
+    )
 
     def __init__(self, devices: tuple[str, ...], grant: int) -> None:
         self.devices = devices

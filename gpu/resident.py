@@ -25,7 +25,7 @@ class Resident:
     keep_alive_s: float
     #: Attempts after which it is replaced. None: never.
     max_jobs: int | None
-    #: Its need was unknown: it got all that was free, and nothing else starts beside it until that is learned.
+    #: Its need was unknown: it got all that was free, and nothing starts beside it until that is learned.
     exclusive: bool
     state: ExecutorState = "loading"
     #: It loads or has something to do.

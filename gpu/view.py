@@ -151,7 +151,9 @@ class View:
             ValueError: its bytes are not free: not what the plan said.
         """
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
-            raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes are not free on {device_ids}")
+            raise ValueError(
+                f"executor {executor} can't load: {grant_bytes} bytes are not free on {device_ids}"
+            )
         resident = Resident(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
@@ -316,7 +318,7 @@ class View:
         return need <= slot.device.cap_bytes - lost
 
     def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
-        """None where the devices could run the class if they were empty; else the figures that say why not."""
+        """None where empty devices could run the class; else the figures that say why not."""
         lane, need, span = self.lane(cls), cls.need_bytes or 0, self.span(cls)
         if sum(need <= slot.device.cap_bytes for slot in lane) >= span:
             return None
