@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, cast
 
 from runner import launch
 from runner.errors import StoreUnavailable
@@ -176,8 +176,8 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, as uvloop's transports are not asyncio's by class.
+        self._transport = cast("asyncio.Transport", transport)
 
     def ask(self, request: Request) -> asyncio.Future[Answer]:
         if self._transport is None or self._closing:

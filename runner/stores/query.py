@@ -24,11 +24,15 @@ def select_ns(query: JobQuery) -> tuple[str, list[Value]]:
     """
     order = "DESC" if query.order == "desc" else "ASC"
     where, values = _conditions(query)
+    table = "jobs"
+    if query.finished_after is not None or query.finished_before is not None:
+        # The planner would walk all jobs by n, as it can't know that few ended within the bounds.
+        table = "jobs INDEXED BY jobs_finished"
     selects: list[str] = []
     bound: list[Value] = []
     for state in _alternatives(query.states):
         here = where if state is None else ["state = ?", *where]
-        selects.append("SELECT n FROM jobs" + (f" WHERE {' AND '.join(here)}" if here else ""))
+        selects.append(f"SELECT n FROM {table}" + (f" WHERE {' AND '.join(here)}" if here else ""))
         bound += values if state is None else [state, *values]
     if not selects:
         return "SELECT n FROM jobs WHERE 0", []

@@ -21,7 +21,7 @@ from runner.stores import Batch, JobQuery, schema, statements
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns
 
-_BUSY_TIMEOUT_MS = 5_000
+_BUSY_TIMEOUT_S = 5.0
 #: The file check at start ends after so long, whatever the file's size.
 _CHECK_LIMIT_S = 1.0
 #: SQLite asks whether to go on after so many of its steps.
@@ -50,10 +50,19 @@ class SqliteStore:
     moment have damaged files in past versions of SQLite.
     """
 
-    def __init__(self, path: str, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        read_only: bool = False,
+        busy_timeout_s: float = _BUSY_TIMEOUT_S,
+        check_limit_s: float = _CHECK_LIMIT_S,
+    ) -> None:
         self.path = path
         self.stale_updates = 0
         self._read_only = read_only
+        self._busy_timeout_s = busy_timeout_s
+        self._check_limit_s = check_limit_s
         self._connection: apsw.Connection | None = None
         self._wal_pages = 0
 
@@ -185,7 +194,7 @@ class SqliteStore:
             db.pragma("synchronous", "FULL")
             db.pragma("journal_size_limit", _WAL_KEEP_BYTES)
             db.pragma("cache_size", -16_000)
-        db.set_busy_timeout(_BUSY_TIMEOUT_MS)
+        db.set_busy_timeout(round(self._busy_timeout_s * 1000))
         return db
 
     def _grown(self, _db: apsw.Connection, _name: str, pages: int) -> int:
@@ -203,7 +212,7 @@ class SqliteStore:
             )
 
     def _check(self, db: apsw.Connection) -> None:
-        until = time.monotonic() + _CHECK_LIMIT_S
+        until = time.monotonic() + self._check_limit_s
         db.set_progress_handler(lambda: time.monotonic() > until, _CHECK_STEPS)
         try:
             for table in schema.TABLES:
@@ -342,7 +351,7 @@ def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:
         case apsw.CorruptError() | apsw.NotADBError():
             return StoreCorrupt(_corrupt(path, str(error)))
         case apsw.BusyError() | apsw.LockedError():
-            why = f"another process has held it locked for over {_BUSY_TIMEOUT_MS // 1000} s"
+            why = "another process holds it locked"
         case apsw.FullError():
             why = "the disk is full (or a limit on the file's size is reached)"
         case apsw.ReadOnlyError() | apsw.PermissionsError():

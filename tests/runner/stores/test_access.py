@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
+from runner.stores import Batch, JobQuery
+from runner.stores.access import SqliteAccess, StoreAccess, open_store
+from tests.runner.stores.make import chunk, events, inserts, job
+
+URLS = ["memory:", None]
+
+
+def with_store(url: str | None, folder: Path, use: Callable[[StoreAccess], Awaitable[None]]) -> None:
+    asyncio.run(_with_store(url, folder, use))
+
+
+async def _with_store(url: str | None, folder: Path, use: Callable[[StoreAccess], Awaitable[None]]) -> None:
+    access = await open_store(url, folder)
+    try:
+        async with asyncio.timeout(30):
+            await use(access)
+    finally:
+        await access.close()
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
+    async def use(access: StoreAccess) -> None:
+        epoch = await access.take_epoch()
+        batch = inserts(job(1, state="succeeded", attempt=1))
+        batch.events.append(chunk(1, 1, 3))
+        await access.commit(epoch, batch)
+        await access.commit(epoch, Batch(updates=[job(1)]))
+        assert await access.read(lambda store: store.find(JobQuery())) == [batch.inserts[0][0]]
+        assert await access.read(lambda store: store.events(1, 0, 1000)) == events(1, 3)
+        assert access.stale_updates == 1 and not access.died.is_set()
+
+    with_store(url, tmp_path, use)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_an_old_epoch_is_fenced(tmp_path: Path, url: str | None) -> None:
+    async def use(access: StoreAccess) -> None:
+        old = await access.take_epoch()
+        await access.take_epoch()
+        with pytest.raises(Fenced):
+            await access.commit(old, inserts(job(1)))
+        assert await access.read(lambda store: store.last_n()) == 0
+
+    with_store(url, tmp_path, use)
+
+
+def test_a_second_server_on_one_file_fences_the_first(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        old = await access.take_epoch()
+
+        async def second(other: StoreAccess) -> None:
+            assert await other.take_epoch() == old + 1
+
+        await _with_store(None, tmp_path, second)
+        assert await access.read(lambda store: store.epoch()) == old + 1
+        with pytest.raises(Fenced):
+            await access.commit(old, inserts(job(1)))
+
+    with_store(None, tmp_path, use)
+
+
+def test_commits_under_way_keep_their_order(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        epoch = await access.take_epoch()
+        batches = [Batch(values=[("last", str(number).encode())]) for number in range(50)]
+        await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
+        assert await access.read(lambda store: store.values("last")) == {"last": b"49"}
+
+    with_store(None, tmp_path, use)
+
+
+def test_one_who_stops_waiting_does_not_take_anothers_answer(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        epoch = await access.take_epoch()
+        waiting = asyncio.ensure_future(access.commit(epoch, inserts(job(1))))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(Fenced):
+            await access.commit(epoch + 1, inserts(job(2)))
+        await access.commit(epoch, inserts(job(3)))
+        assert await access.read(lambda store: store.last_n()) == 3
+
+    with_store(None, tmp_path, use)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_batch_of_64_mib_is_stored(
+    tmp_path: Path, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    async def use(access: StoreAccess) -> None:
+        epoch = await access.take_epoch()
+        text = b'"' + b"x" * (1 << 20) + b'"'
+        await access.commit(epoch, inserts(*(job(n) for n in range(1, 65)), body=text))
+        assert await access.read(lambda store: store.payload(64, "input")) == text
+
+    run(_with_store(None, tmp_path, use))
+
+
+def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGSTOP)
+        waiting = [asyncio.ensure_future(access.commit(epoch, inserts(job(n)))) for n in (1, 2)]
+        await asyncio.sleep(0)
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [StoreUnavailable] * 2
+        with pytest.raises(StoreUnavailable):
+            await access.commit(epoch, inserts(job(3)))
+
+    with_store(None, tmp_path, use)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_writer_ignores_the_terminals_signals(tmp_path: Path, number: signal.Signals) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(number)
+        await access.commit(epoch, inserts(job(1)))
+
+    with_store(None, tmp_path, use)
+
+
+def test_the_writer_ends_when_its_lifeline_does(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        await access.take_epoch()
+        access._child.lifeline.close()
+        await access.died.wait()
+
+    with_store(None, tmp_path, use)
+
+
+def test_closing_leaves_one_whole_file(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        await access.commit(await access.take_epoch(), inserts(job(1)))
+        await access.read(lambda store: store.last_n())
+
+    with_store(None, tmp_path, use)
+    assert os.listdir(tmp_path) == ["runner.db"]
+
+
+def test_a_damaged_file_is_told_from_the_writer(tmp_path: Path) -> None:
+    (tmp_path / "runner.db").write_bytes(b"no store at all " * 1000)
+
+    async def use(access: StoreAccess) -> None:
+        with pytest.raises(StoreCorrupt, match=r"runner\.db is damaged"):
+            await access.take_epoch()
+
+    with_store(None, tmp_path, use)
+
+
+@pytest.mark.parametrize("url", ["postgres://h/d", "sqlite:", "sqlite://x.db", "sqlite:///", "memory", ""])
+def test_a_url_of_no_store_is_refused_naming_those_there_are(tmp_path: Path, url: str) -> None:
+    with pytest.raises(RefusedStart, match=r"sqlite:///PATH .*memory:"):
+        asyncio.run(open_store(url, tmp_path))
+
+
+def test_a_path_may_be_relative_or_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[Path] = []
+
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and str(access.path) in access.describe()
+        asked.append(access.path)
+        await access.take_epoch()
+
+    with_store("sqlite:///here.db", tmp_path, use)
+    with_store(f"sqlite:///{tmp_path}/there.db", tmp_path, use)
+    assert asked == [tmp_path / "here.db", tmp_path / "there.db"] and all(path.exists() for path in asked)

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
+from runner.stores import Batch, JobQuery, statements
+from runner.stores.query import select_ns
+from runner.stores.sqlite import CHECKPOINT_PAGES, SqliteStore
+from tests.runner.stores.make import chunk, inserts, job
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "runner.db"
+
+
+def opened(path: Path, **options: float) -> SqliteStore:
+    return SqliteStore(str(path), **options)  # type: ignore[arg-type]
+
+
+def filled(path: Path, jobs: int = 400) -> None:
+    """A file of some hundred pages, closed."""
+    store = opened(path)
+    batch = inserts(*(job(n) for n in range(1, jobs + 1)), body=b'"' + b"x" * 2_000 + b'"')
+    batch.events = [chunk(n, 1, 5) for n in range(1, jobs + 1)]
+    store.commit(store.take_epoch(), batch)
+    store.close()
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[apsw.Connection]:
+    """A connection of another program to the same file."""
+    filled(path, 1)
+    connection = apsw.Connection(str(path))
+    yield connection
+    connection.close()
+
+
+def test_jobs_and_epoch_outlive_the_connection(path: Path) -> None:
+    store = opened(path)
+    store.commit(store.take_epoch(), inserts(job(1)))
+    store.close()
+    again = opened(path)
+    assert again.take_epoch() == 2 and again.find(JobQuery()) == [job(1)]
+    again.close()
+
+
+def test_every_commit_is_synced(path: Path) -> None:
+    store = opened(path)
+    store.take_epoch()
+    assert store._db.pragma("synchronous") == 2 and store._db.pragma("journal_mode") == "wal"
+    store.close()
+
+
+def test_the_log_is_long_before_the_first_commit_and_does_not_grow(path: Path) -> None:
+    store = opened(path)
+    epoch = store.take_epoch()
+    log = Path(f"{path}-wal")
+    before = log.stat().st_size
+    assert before > CHECKPOINT_PAGES * 4096
+    for n in range(1, 1_001):
+        store.commit(epoch, inserts(job(n)))
+        store.checkpoint_if_due()
+    assert log.stat().st_size == before
+    assert path.stat().st_size < before, "the room made in the log must not come into the file"
+    store.close()
+
+
+def test_a_lock_of_another_program_is_told(path: Path, other: apsw.Connection) -> None:
+    store = opened(path, busy_timeout_s=0.05)
+    epoch = store.take_epoch()
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match=r"runner\.db.*locked"):
+        store.commit(epoch, inserts(job(2)))
+    other.execute("ROLLBACK")
+    store.commit(epoch, inserts(job(2)))
+    store.close()
+
+
+def test_a_full_disk_is_told_and_heals(path: Path) -> None:
+    store = opened(path)
+    epoch = store.take_epoch()
+    pages = store._db.pragma("page_count")
+    store._db.pragma("max_page_count", pages + 2)
+    big = inserts(job(1), body=b'"' + b"x" * 100_000 + b'"')
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.commit(epoch, big)
+    assert store.find(JobQuery()) == [] and store.last_n() == 0
+    store._db.pragma("max_page_count", 1_000_000)
+    store.commit(epoch, big)
+    store.close()
+
+
+def test_a_failing_write_is_told_and_heals(path: Path) -> None:
+    store = opened(path)
+    epoch = store.take_epoch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 1024 * 1024, limits[1]))
+    big = inserts(job(1), body=b'"' + b"x" * 20_000_000 + b'"')
+    try:
+        with pytest.raises(StoreUnavailable, match="failed"):
+            store.commit(epoch, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.find(JobQuery()) == []
+    store.commit(epoch, big)
+    assert len(store.payload(1, "input") or b"") == 20_000_002
+    store.close()
+
+
+def test_a_reading_connection_cannot_write(path: Path, other: apsw.Connection) -> None:
+    store = SqliteStore(str(path), read_only=True)
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        store.commit(1, inserts(job(2)))
+    store.close()
+
+
+def test_a_file_that_is_not_there_is_not_made_by_a_reader(path: Path) -> None:
+    path.parent.mkdir()
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        SqliteStore(str(path), read_only=True).epoch()
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="file"):
+        opened(tmp_path / "file" / "runner.db").take_epoch()
+
+
+@pytest.mark.parametrize("at", [0, 4096 * 20, 4096 * 120], ids=["header", "a page", "a later page"])
+def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, at: int) -> None:
+    filled(path)
+    data = bytearray(path.read_bytes())
+    data[at : at + 64] = os.urandom(64)
+    path.write_bytes(data)
+    store = opened(path)
+    with pytest.raises(StoreCorrupt, match=r"runner\.db is damaged"):
+        store.take_epoch()
+    store.close()
+    assert path.read_bytes() == bytes(data)
+
+
+def test_the_check_ends_at_its_limit_however_large_the_file(path: Path) -> None:
+    filled(path, jobs=4_000)
+    data = bytearray(path.read_bytes())
+    data[-4096 * 20 : -4096 * 19] = os.urandom(4096)
+    path.write_bytes(data)
+    store = opened(path, check_limit_s=0.0)
+    assert store.take_epoch() == 2
+    store.close()
+
+
+def test_a_newer_file_is_refused(path: Path, other: apsw.Connection) -> None:
+    other.execute("INSERT INTO migrations VALUES (99, 'from the future', 0)")
+    with pytest.raises(RefusedStart, match="form 99 of a newer runner"):
+        opened(path).take_epoch()
+
+
+def test_another_programs_file_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE photos (name)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(RefusedStart, match="another program"):
+        opened(path).take_epoch()
+    assert path.read_bytes() == before
+
+
+def test_a_text_file_is_no_store(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("my notes, which are longer than a header of one hundred bytes " * 40)
+    with pytest.raises(StoreCorrupt):
+        opened(path).take_epoch()
+
+
+PLANS = [
+    (*select_ns(JobQuery(states=["failed"])), "jobs_state"),
+    (*select_ns(JobQuery(states=["failed", "succeeded"])), "jobs_state"),
+    (*select_ns(JobQuery(ids=["a", "b"])), "jobs_id"),
+    (*select_ns(JobQuery(finished_before=1.0, order="asc")), "jobs_finished"),
+    (*select_ns(JobQuery(tags=["a"])), "USING PRIMARY KEY"),
+    (statements.LIVE, [0, 10], "jobs_live"),
+    ("SELECT queue, state, count(*) FROM jobs GROUP BY queue, state", [], "COVERING INDEX jobs_state"),
+    (
+        "SELECT n FROM jobs WHERE state = 'queued' AND queue = ? ORDER BY priority DESC, ready_at, n",
+        ["q"],
+        "jobs_queued",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sql", "values", "index"), PLANS, ids=[index for *_, index in PLANS])
+def test_a_read_goes_by_its_index(other: apsw.Connection, sql: str, values: list[str], index: str) -> None:
+    plan = [row[3] for row in other.execute("EXPLAIN QUERY PLAN " + sql, values)]
+    assert any(index in step for step in plan), plan
+    assert not any(step == "SCAN jobs" for step in plan), plan
+
+
+def test_a_large_log_is_copied_only_when_due(path: Path) -> None:
+    store = opened(path)
+    epoch = store.take_epoch()
+    store.commit(epoch, inserts(job(1)))
+    assert not store.checkpoint_if_due()
+    store.commit(epoch, Batch(values=[("big", b"x" * CHECKPOINT_PAGES * 4096)]))
+    assert store.checkpoint_if_due() and not store.checkpoint_if_due()
+    store.close()
