@@ -154,7 +154,7 @@ def _parse_sims(text: str, rest: str) -> tuple[int, ...]:
         nbytes = int(float(match[1]) * _UNITS[(match[2] or "B").lower()])
         if nbytes < MIB or len(count) > 3 or not 1 <= int(count) <= SIM_DEVICES_MAX - len(sims):
             raise ValueError(
-                f"--gpus {text!r}: {part!r}: simulated are 1 to {SIM_DEVICES_MAX} devices of 1MiB up; {ACCEPTED}"
+                f"--gpus {text!r}: {part!r} is not 1 to {SIM_DEVICES_MAX} devices of 1MiB up; {ACCEPTED}"
             )
         sims += [nbytes] * int(count)
     return tuple(sims)

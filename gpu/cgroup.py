@@ -1,0 +1,77 @@
+"""Effect: how much memory the control groups of this process leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+#: Limits above this mean "no limit": version 1 writes the largest multiple of a page.
+NO_LIMIT_BYTES = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryGroup:
+    """A control group that limits memory."""
+
+    limit_bytes: int
+    #: Without what the kernel would give up at once (file cache that was not touched lately).
+    used_bytes: int
+
+
+def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
+    """The groups of this process, outer ones too, that limit memory; version 2 and version 1."""
+    groups: list[MemoryGroup] = []
+    for folder, limit, usage in _candidates(root):
+        limit_bytes = _number(folder / limit)
+        if limit_bytes is not None and limit_bytes < NO_LIMIT_BYTES:
+            used = (_number(folder / usage) or 0) - _inactive_file(folder / "memory.stat")
+            groups.append(MemoryGroup(limit_bytes, max(0, used)))
+    return groups
+
+
+def within(total_bytes: int, available_bytes: int, groups: list[MemoryGroup]) -> tuple[int, int]:
+    """Pure: (total, used) of the memory that a process of these groups can have on such a machine."""
+    total, available = total_bytes, available_bytes
+    for group in groups:
+        total = min(total, group.limit_bytes)
+        available = min(available, group.limit_bytes - group.used_bytes)
+    return total, max(0, total - available)
+
+
+def _candidates(root: Path) -> list[tuple[Path, str, str]]:
+    found: list[tuple[Path, str, str]] = []
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, files = root / "sys/fs/cgroup", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            base, files = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        # A container may see its own group at the root of the mount, whatever its path says outside.
+        inner = PurePosixPath(path.lstrip("/"))
+        found += [(base / each, *files) for each in (inner, *inner.parents)]
+    return found
+
+
+def _inactive_file(path: Path) -> int:
+    for name in ("total_inactive_file", "inactive_file"):
+        for line in _lines(path):
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is none ("max") or no file."""
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        # Not this version of control groups, or not mounted: no limit by it.
+        return []

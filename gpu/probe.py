@@ -1,0 +1,316 @@
+"""Effect: which devices this machine has and how full they are; the only place that knows NVML.
+
+Its calls may block for ever on a sick card: they belong in a process of their own, behind a deadline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pynvml
+
+from gpu import cgroup
+from gpu.device import Device, GpuRequest, cpu, nvidia, sim
+
+
+class DeviceError(ValueError):
+    """A device that was asked for is not there; says which ones are."""
+
+
+@dataclass
+class Found:
+    """What there is to run on: GPUs first, the cpu last."""
+
+    devices: list[Device]
+    #: Plain words for the operator.
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Sample:
+    """One reading of all devices."""
+
+    #: (device id, total, used, free) in bytes.
+    devices: list[tuple[str, int, int, int]] = field(default_factory=list)
+    #: Process to its device memory, all its devices together. Those that a device can't tell are left out.
+    pids: dict[int, int] = field(default_factory=dict)
+    #: Device id to what is wrong with it: "lost", or the driver's words.
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A GPU, or an instance of one that is split up."""
+
+    uuid: str
+    name: str
+    total_bytes: int
+
+
+def find(
+    request: GpuRequest,
+    environ: Mapping[str, str],
+    *,
+    nvml: Any = pynvml,
+    max_executors: int | None = None,
+) -> Found:
+    """The devices that are asked for. The cpu is always one of them.
+
+    GPUs are counted in the order of the PCI bus, inside an inherited CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        DeviceError: a GPU that was named is not there or hidden.
+    """
+    if request.kind == "none":
+        found = Found([], ["GPUs are switched off: jobs run on the CPU"])
+    elif request.kind == "sim":
+        sims = [sim(place, nbytes, max_executors) for place, nbytes in enumerate(request.sims)]
+        found = Found(sims, ["GPUs are simulated: memory is counted, nothing is computed on them"])
+    else:
+        found = _find_cards(request, environ, nvml, max_executors)
+    found.devices.append(_cpu(max_executors))
+    return found
+
+
+class Sampler:
+    """Reads the devices again and again."""
+
+    def __init__(self, devices: Sequence[Device], nvml: Any = pynvml, root: Path = Path("/")) -> None:
+        self._devices = devices
+        self._nvml = nvml
+        self._root = root
+        self._handles: dict[str, Any] = {}
+        self._is_started = False
+
+    def read(self) -> Sample:
+        """A reading now. An error of one device is that device's fault and leaves the others alone.
+        Simulated devices have no reading."""
+        sample = Sample()
+        for device in self._devices:
+            if device.kind == "cpu":
+                total, used = ram(self._root)
+                sample.devices.append((device.id, total, used, total - used))
+            elif device.kind == "nvidia":
+                try:
+                    self._read_card(device, sample)
+                except self._nvml.NVMLError as error:
+                    self._handles.pop(device.id, None)
+                    sample.faults[device.id] = self._fault(error)
+        return sample
+
+    def _read_card(self, device: Device, sample: Sample) -> None:
+        nvml = self._nvml
+        if not self._is_started:
+            nvml.nvmlInit()
+            self._is_started = True
+        handle = self._handles.get(device.id)
+        if handle is None:
+            handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
+        memory = _memory(nvml, handle)
+        if memory is not None:
+            sample.devices.append((device.id, *memory))
+        for pid, nbytes in _processes(nvml, handle).items():
+            sample.pids[pid] = sample.pids.get(pid, 0) + nbytes
+
+    def _fault(self, error: Any) -> str:
+        nvml = self._nvml
+        if error.value == nvml.NVML_ERROR_UNINITIALIZED:
+            self._is_started = False
+        if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_NOT_FOUND):
+            return "lost"
+        return str(error)
+
+
+def ram(root: Path = Path("/")) -> tuple[int, int]:
+    """(total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
+    memory = psutil.virtual_memory()
+    return cgroup.within(memory.total, memory.available, cgroup.memory_groups(root))
+
+
+def _cpu(max_executors: int | None) -> Device:
+    total, _ = ram()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpu(_machine(), platform.processor() or platform.machine(), total, cores, max_executors)
+
+
+def _machine() -> str:
+    """A short stable name of this machine that tells nothing about it."""
+    path = Path("/etc/machine-id")
+    text = path.read_text().strip() if path.exists() else socket.gethostname()
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _find_cards(
+    request: GpuRequest, environ: Mapping[str, str], nvml: Any, max_executors: int | None
+) -> Found:
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        missing = (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        what = "no NVIDIA driver was found"
+        if error.value not in missing:
+            what = f"the NVIDIA driver does not answer ({error})"
+        if request.kind == "named":
+            raise DeviceError(f"--gpus {_written(request)}: {what}, so there is no GPU to use") from error
+        return Found([], [f"{what}: jobs run on the CPU"])
+    try:
+        notes: list[str] = []
+        cards = list(_cards(nvml, notes))
+        visible = _visible(cards, environ, notes)
+        places = range(len(visible)) if request.kind == "all" else _named(request, visible, cards)
+        if not places:
+            why = "no NVIDIA GPU was found" if not cards else "CUDA_VISIBLE_DEVICES hides all GPUs"
+            notes.append(f"{why}: jobs run on the CPU")
+        found = [
+            nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, max_executors)
+            for place in places
+        ]
+        return Found(found, notes)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _cards(nvml: Any, notes: list[str]) -> Iterator[_Card]:
+    """All GPUs in the order of the PCI bus; of a card that is split up, its instances."""
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            for each in _instances(nvml, handle) or [handle]:
+                memory = _memory(nvml, each)
+                if memory is None:
+                    notes.append(f"GPU {index} does not tell its memory: the machine's RAM is taken for it")
+                total = ram()[0] if memory is None else memory[0]
+                yield _Card(nvml.nvmlDeviceGetUUID(each), nvml.nvmlDeviceGetName(each), total)
+        except nvml.NVMLError as error:
+            notes.append(f"GPU {index} is left out: {error}")
+
+
+def _instances(nvml: Any, handle: Any) -> list[Any]:
+    """The MIG instances of a card; none where it is not split up."""
+    try:
+        if not nvml.nvmlDeviceGetMigMode(handle)[0]:
+            return []
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.NVMLError:
+        # Cards that can't be split answer "not supported", old drivers "function not found".
+        return []
+    found: list[Any] = []
+    for index in range(count):
+        try:
+            found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+        except nvml.NVMLError as error:
+            if error.value != nvml.NVML_ERROR_NOT_FOUND:
+                raise
+    return found
+
+
+def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -> list[_Card]:
+    """What CUDA_VISIBLE_DEVICES leaves, in its order. As in CUDA, the first name that fits nothing
+    hides itself and all that follow."""
+    mask = environ.get("CUDA_VISIBLE_DEVICES")
+    if mask is None:
+        return cards
+    visible: list[_Card] = []
+    for name in (part.strip() for part in mask.split(",")):
+        if name.isascii() and name.isdigit():
+            fitting = cards[int(name) : int(name) + 1]
+        else:
+            fitting = [card for card in cards if name and card.uuid.startswith(name)]
+        if len(fitting) != 1 or fitting[0] in visible:
+            break
+        visible += fitting
+    is_by_place = any(part.strip().isdigit() for part in mask.split(","))
+    if (
+        is_by_place
+        and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+        and len({card.name for card in cards}) > 1
+    ):
+        notes.append(
+            "CUDA_VISIBLE_DEVICES counts places on a machine with different GPUs: they are taken in the order "
+            "of the PCI bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name uuids to be sure"
+        )
+    return visible
+
+
+def _named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> list[int]:
+    """Places among the visible cards, in the order of the request."""
+    places: list[int] = []
+    for name in request.names:
+        if isinstance(name, int):
+            fitting = [name] if name < len(visible) else []
+        else:
+            fitting = [place for place, card in enumerate(visible) if card.uuid.startswith(name)]
+        if len(fitting) > 1:
+            raise DeviceError(f"--gpus {_written(request)}: {name} fits more than one of {_listed(visible)}")
+        if not fitting or fitting[0] in places:
+            hidden = len(cards) - len(visible)
+            raise DeviceError(
+                f"--gpus {_written(request)}: there is no {'other ' if fitting else ''}GPU {name}; "
+                f"there is {_listed(visible)}" + (f"; CUDA_VISIBLE_DEVICES hides {hidden}" if hidden else "")
+            )
+        places += fitting
+    return places
+
+
+def _written(request: GpuRequest) -> str:
+    return ",".join(str(name) for name in request.names)
+
+
+def _listed(cards: list[_Card]) -> str:
+    return ", ".join(f"{place} ({card.uuid}, {card.name})" for place, card in enumerate(cards)) or "none"
+
+
+def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
+    """(total, used, free) bytes; None where the part has no memory of its own. The newer call tells
+    apart what the driver keeps for itself; the older one counts it as used."""
+    unsupported = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
+        return memory.total - memory.reserved, memory.used, memory.free
+    except nvml.NVMLError as error:
+        if error.value not in unsupported:
+            raise
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        return memory.total, memory.used, memory.free
+    except nvml.NVMLError as error:
+        if error.value not in unsupported:
+            raise
+    return None
+
+
+def _processes(nvml: Any, handle: Any) -> dict[int, int]:
+    """Process to bytes, as far as the driver tells. One that computes and draws stands in both lists
+    with the same figure."""
+    found: dict[int, int] = {}
+    for newer, older in (
+        (nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2),
+        (nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
+    ):
+        for process in _list_processes(nvml, handle, (newer, older)):
+            if process.usedGpuMemory is not None:
+                found[process.pid] = max(found.get(process.pid, 0), process.usedGpuMemory)
+    return found
+
+
+def _list_processes(nvml: Any, handle: Any, calls: Sequence[Callable[[Any], list[Any]]]) -> list[Any]:
+    refusals = (
+        nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        nvml.NVML_ERROR_NOT_SUPPORTED,
+        nvml.NVML_ERROR_NO_PERMISSION,
+    )
+    for call in calls:
+        try:
+            return call(handle)
+        except nvml.NVMLError as error:
+            if error.value not in refusals:
+                raise
+    return []
