@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import random
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -33,6 +31,7 @@ from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.reports import Reports
+from runner.coordinator.status import Status
 from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
@@ -84,7 +83,6 @@ class Coordinator:
         port = listening.getsockname()[1]
         self._briefing = Briefing(settings, data_dir=self._data, port=port, version=version)
         self.devices: dict[str, Device] = {}
-        self.notes: list[str] = []
         self._devices_known: asyncio.Future[None] | None = None
         self._front_ready = asyncio.Event()
         self._held_questions: list[tuple[Front, control.ToCoordinator]] = []
@@ -134,6 +132,7 @@ class Coordinator:
         self._tasks.append(loop.create_task(self._metrics.watch_lag()))
         self._dispatch.held = False
         self._ready = True
+        self.status.phase = "ready"
         held, self._held_questions = self._held_questions, []
         for front, question in held:
             self._desk.question(front, question)
@@ -215,6 +214,17 @@ class Coordinator:
             },
             on_change=self._on_handlers,
         )
+        self.status = Status(
+            settings=settings,
+            version=self._version,
+            journal=self._journal,
+            access=self.access,
+            view=self.view,
+            fleet=self._fleet,
+            figures=self.figures,
+            devices=self.devices,
+            plugins=self._plugins,
+        )
         views = Views(
             line=self._line,
             view=self.view,
@@ -222,10 +232,8 @@ class Coordinator:
             fleet=self._fleet,
             devices=self.devices,
             metrics=self._metrics,
-            parts=self._parts,
-            describing=lambda: self._plugins.describing,
+            status=self.status,
         )
-        self.views = views
         self._desk = Desk(
             line=self._line,
             dispatch=self._dispatch,
@@ -284,6 +292,7 @@ class Coordinator:
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
         self._desk.closed = True
+        self.status.phase = "shutting down"
         self._dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))
         for post in self._dispatch.posts.values():
@@ -382,7 +391,7 @@ class Coordinator:
         if found.error is not None:
             self._devices_known.set_exception(RefusedStart(found.error))
             return
-        self.notes = found.notes
+        self.status.notes = found.notes
         for fields in found.devices:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
@@ -433,62 +442,3 @@ class Coordinator:
             await asyncio.wait_for(self._plugins.wait_for(name), HANDLER_WAIT_S)
         except TimeoutError:
             log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
-
-    # Readiness.
-
-    def _parts(self) -> dict[str, dict[str, Any]]:
-        """The parts of the whole and their states: ok, degraded, unavailable."""
-        parts: dict[str, dict[str, Any]] = {}
-        failure = self._journal.failure
-        parts["store"] = {"state": "ok", "kind": self.access.describe()}
-        if failure is not None:
-            parts["store"] = {"state": "unavailable", "message": failure.message}
-        elif not self._ready or self._desk.closed:
-            parts["coordinator"] = {
-                "state": "unavailable",
-                "message": "shutting down" if self._ready else "starting",
-            }
-        for device in self.devices.values():
-            fault = self.figures.faults.get(device.id)
-            worker = self._fleet.of_device(device.id)
-            state, message = "ok", None
-            if fault is not None:
-                state, message = "degraded", fault
-            elif device.kind != "cpu" and (worker is None or not worker.connected):
-                state, message = "degraded", "its worker is starting"
-            parts[f"device {device.id}"] = {"state": state} | (
-                {} if message is None else {"message": message}
-            )
-        broken = [spec.name for spec in self._plugins.specs.values() if spec.state == "broken"]
-        if broken:
-            parts["handlers"] = {"state": "degraded", "message": "broken: " + ", ".join(sorted(broken))}
-        return parts
-
-    def panel(self) -> dict[str, Any]:
-        """What `runner serve` shows when it is ready."""
-        specs = self._plugins.specs.values()
-        ledger = self.view.ledger
-        wide = self.settings.host not in ("127.0.0.1", "localhost", "::1")
-        token = "token required" if self.settings.token is not None else "no token"
-        return {
-            "url": self.url,
-            "pid": os.getpid(),
-            "version": self._version,
-            "devices": [
-                {
-                    "id": device.id,
-                    "name": device.name,
-                    "total_bytes": device.total_bytes,
-                    "free_bytes": ledger.free_bytes(device.id),
-                }
-                for device in self.devices.values()
-            ],
-            "handlers": {
-                "ok": sum(spec.state == "ok" for spec in specs),
-                "broken": sorted(spec.name for spec in specs if spec.state == "broken"),
-                "describing": self._plugins.describing,
-            },
-            "store": self.access.describe(),
-            "notes": self.notes,
-            "exposure": f"{'open to other machines' if wide else 'this machine only'}, {token}",
-        }

@@ -67,7 +67,7 @@ def cursor(n: int) -> str:
 def read_cursor(text: str) -> int:
     """Raises ValidationFailed where the text was not made by `cursor`."""
     try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         if raw[:1] == b"n":
             return int(raw[1:])
     except (ValueError, binascii.Error) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
+from runner.coordinator.status import Status
 from runner.errors import NotFound
 from runner.instant import rfc3339
 from runner.job import ENDED, Job
@@ -38,8 +39,7 @@ class Views:
         fleet: Fleet,
         devices: Mapping[str, Device],
         metrics: Metrics,
-        parts: Callable[[], dict[str, dict[str, Any]]],
-        describing: Callable[[], bool],
+        status: Status,
     ) -> None:
         self._line = line
         self._view = view
@@ -47,8 +47,7 @@ class Views:
         self._fleet = fleet
         self._devices = devices
         self._metrics = metrics
-        self._parts = parts
-        self._describing = describing
+        self._status = status
         self._started_at = line.now()
 
     def document(self, what: str, subject: str | None) -> Any:
@@ -60,7 +59,10 @@ class Views:
                 return self._known_queue(subject or "")
             case "handlers":
                 specs = sorted(self._line.specs.values(), key=lambda spec: spec.name)
-                return {"data": [self._handler(spec) for spec in specs], "describing": self._describing()}
+                return {
+                    "data": [self._handler(spec) for spec in specs],
+                    "describing": self._status.describing,
+                }
             case "handler":
                 return self._known_handler(subject or "")
             case "devices":
@@ -235,12 +237,8 @@ class Views:
         }
 
     def ready(self) -> tuple[int, dict[str, Any]]:
-        """(status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
-        parts = self._parts()
-        states = {part["state"] for part in parts.values()}
-        if "unavailable" in states:
-            return 503, {"status": "unavailable", "parts": parts}
-        return 200, {"status": "degraded" if "degraded" in states else "ok", "parts": parts}
+        """(HTTP status, document) of /readyz."""
+        return self._status.ready()
 
     def metrics(self) -> bytes:
         """The Prometheus text."""

@@ -1,0 +1,114 @@
+"""Effect: whether the whole and each of its parts is well, for /readyz and for the panel at start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gpu.device import Device
+from gpu.view import View
+from runner.coordinator.figures import Figures
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.journal import Journal
+from runner.plugins import Plugins
+from runner.settings import Settings, is_loopback
+from runner.stores.access import StoreAccess
+
+
+class Status:
+    """Reads the parts; changes nothing. `phase` is set by the coordinator as it goes along."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        version: str,
+        journal: Journal,
+        access: StoreAccess,
+        view: View,
+        fleet: Fleet,
+        figures: Figures,
+        devices: Mapping[str, Device],
+        plugins: Plugins,
+    ) -> None:
+        self._settings = settings
+        self._version = version
+        self._journal = journal
+        self._access = access
+        self._view = view
+        self._fleet = fleet
+        self._figures = figures
+        self._devices = devices
+        self._plugins = plugins
+        self.phase: Literal["starting", "ready", "shutting down"] = "starting"
+        #: Plain words of the probe ("no NVIDIA driver was found: ...").
+        self.notes: list[str] = []
+
+    @property
+    def describing(self) -> bool:
+        """Whether some handlers are still being looked at."""
+        return self._plugins.describing
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        """(HTTP status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
+        parts = self._parts()
+        states = {part["state"] for part in parts.values()}
+        if "unavailable" in states:
+            return 503, {"status": "unavailable", "parts": parts}
+        return 200, {"status": "degraded" if "degraded" in states else "ok", "parts": parts}
+
+    def _parts(self) -> dict[str, dict[str, Any]]:
+        failure = self._journal.failure
+        store: dict[str, Any] = {"state": "ok", "kind": self._access.describe()}
+        if failure is not None:
+            store = {"state": "unavailable", "message": failure.message}
+        own: dict[str, Any] = {"state": "ok"}
+        if self.phase != "ready":
+            own = {"state": "unavailable", "message": self.phase}
+        parts = {"coordinator": own, "store": store}
+        for device in self._devices.values():
+            parts[f"device {device.id}"] = self._device(device)
+        broken = self._broken()
+        if broken:
+            parts["handlers"] = {"state": "degraded", "message": "broken: " + ", ".join(broken)}
+        return parts
+
+    def _device(self, device: Device) -> dict[str, Any]:
+        fault = self._figures.faults.get(device.id)
+        if fault is not None:
+            return {"state": "degraded", "message": fault}
+        worker = self._fleet.of_device(device.id)
+        if device.kind != "cpu" and (worker is None or not worker.connected):
+            return {"state": "degraded", "message": "its worker is starting"}
+        return {"state": "ok"}
+
+    def _broken(self) -> list[str]:
+        return sorted(spec.name for spec in self._plugins.specs.values() if spec.state == "broken")
+
+    def panel(self, url: str) -> dict[str, Any]:
+        """What `runner serve` shows when it is ready."""
+        reach = "this machine only" if is_loopback(self._settings.host) else "open to other machines"
+        token = "token required" if self._settings.token is not None else "no token"
+        return {
+            "url": url,
+            "pid": os.getpid(),
+            "version": self._version,
+            "devices": [
+                {
+                    "id": device.id,
+                    "name": device.name,
+                    "total_bytes": device.total_bytes,
+                    "free_bytes": self._view.ledger.free_bytes(device.id),
+                }
+                for device in self._devices.values()
+            ],
+            "handlers": {
+                "ok": sum(spec.state == "ok" for spec in self._plugins.specs.values()),
+                "broken": self._broken(),
+                "describing": self._plugins.describing,
+            },
+            "store": self._access.describe(),
+            "notes": self.notes,
+            "exposure": f"{reach}, {token}",
+        }

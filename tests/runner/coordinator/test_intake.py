@@ -1,0 +1,76 @@
+"""From what was asked to a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.coordinator.intake import job_class, make_job, needed_bytes
+from runner.job import Submission
+from runner.retry import Backoff
+from runner.spec import HandlerSpec, Options, Source
+
+NOW = 100.0
+
+
+def spec(**options: object) -> HandlerSpec:
+    return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), Options(**options))  # type: ignore[arg-type]
+
+
+def asked(**fields: object) -> Submission:
+    return Submission("id", "h", b"{}", **fields)  # type: ignore[arg-type]
+
+
+def test_what_is_left_open_comes_from_the_handler() -> None:
+    backoff = Backoff("fixed", 2.0)
+    job = make_job(asked(), spec(queue="q", priority=70, retries=3, backoff=backoff, timeout_s=5.0), 1, NOW)
+    assert (job.queue, job.priority, job.terms.retries) == ("q", 70, 3)
+    assert (job.terms.backoff, job.terms.timeout_s) == (backoff, 5.0)
+
+
+def test_what_is_asked_goes_before_the_handlers_options() -> None:
+    job = make_job(
+        asked(queue="mine", priority=0, retries=0, timeout_s=1.0), spec(priority=70, retries=3), 1, NOW
+    )
+    assert (job.queue, job.priority, job.terms.retries, job.terms.timeout_s) == ("mine", 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ready_at", "reason"),
+    [
+        ({}, NOW, None),
+        ({"delay_s": 60.0}, NOW + 60, "scheduled"),
+        ({"run_at": NOW + 5}, NOW + 5, "scheduled"),
+        ({"run_at": NOW - 5}, NOW, None),
+        ({"run_at": NOW + 5, "delay_s": 9.0}, NOW + 9, "scheduled"),
+        ({"delay_s": 0.0}, NOW, None),
+    ],
+)
+def test_a_delay_is_a_later_ready_at(fields: dict[str, object], ready_at: float, reason: str | None) -> None:
+    job = make_job(asked(**fields), spec(), 1, NOW)
+    assert (job.ready_at, job.reason) == (ready_at, reason)
+
+
+@pytest.mark.parametrize(
+    ("options", "has_gpu", "expected"),
+    [
+        ({"gpus": 0}, True, 0),
+        ({"gpus": 0, "ram_bytes": 7}, True, 7),
+        ({"gpus": 1, "vram_bytes": 5}, True, 5),
+        ({"gpus": 1}, True, None),
+        ({"gpus": 1, "vram_bytes": 5}, False, 5),
+        ({"gpus": 1, "vram_bytes": 5, "ram_bytes": 7}, False, 7),
+        ({"gpus": 1}, False, None),
+    ],
+)
+def test_bytes_are_counted_where_the_handler_runs(
+    options: dict[str, int], has_gpu: bool, expected: int | None
+) -> None:
+    made = Options(**options)  # type: ignore[arg-type]
+    assert needed_bytes(made, made.vram_bytes, has_gpu=has_gpu) == expected
+
+
+def test_jobs_that_need_the_same_share_a_class() -> None:
+    one = make_job(asked(), spec(gpus=1), 1, NOW)
+    other = make_job(asked(vram_bytes=5), spec(gpus=1), 2, NOW)
+    assert job_class(one, spec(gpus=1), has_gpu=True) == job_class(one, spec(gpus=1), has_gpu=True)
+    assert job_class(one, spec(gpus=1), has_gpu=True) != job_class(other, spec(gpus=1), has_gpu=True)

@@ -1,0 +1,163 @@
+"""Group commit: what goes in together, who is told when, and what a refusal does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from runner.coordinator.happening import event, status_fields
+from runner.coordinator.journal import Journal
+from runner.errors import Fenced, StoreUnavailable
+from runner.event import Event
+from runner.job import Job, Terms
+from runner.stores import Batch
+
+
+class Committer:
+    """A store that keeps its batches, and refuses while told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.refusal: StoreUnavailable | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        self.batches.append(batch)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.committer = Committer()
+        self.published: list[tuple[int, list[int]]] = []
+        self.fenced: list[Fenced] = []
+        self.journal = Journal(
+            self.committer,
+            1,
+            encode_event=event,
+            on_events=self._publish,
+            on_fenced=self.fenced.append,
+        )
+
+    def _publish(self, job: Job, events: list[Event]) -> None:
+        self.published.append((job.n, [entry.seq for entry in events]))
+
+
+def make_job(n: int = 1) -> Job:
+    return Job(n, f"job-{n}", "h", "default", 50, 0.0, Terms(), 2)
+
+
+def run(body: Callable[[Bench], Awaitable[None]]) -> Bench:
+    bench = Bench()
+
+    async def main() -> None:
+        await asyncio.wait_for(body(bench), 5)
+
+    asyncio.run(main())
+    return bench
+
+
+def test_insert_and_end_of_a_short_job_are_one_row() -> None:
+    async def body(bench: Bench) -> None:
+        job = make_job()
+        bench.journal.insert(job, b"{}")
+        bench.journal.event(job, "status", 0.0, status_fields(job, "ready"))
+        job.state = "succeeded"
+        bench.journal.event(job, "done", 0.0, b"{}")
+        bench.journal.output(job, b"1")
+        await bench.journal.flush()
+
+    (batch,) = run(body).committer.batches
+    assert [job.state for job, _ in batch.inserts] == ["succeeded"]
+    assert (batch.updates, batch.outputs) == ([], [(1, b"1")])
+    assert [(chunk.first_seq, chunk.last_seq) for chunk in batch.events] == [(1, 2)]
+
+
+def test_events_are_told_after_the_commit_that_holds_them() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.gate = asyncio.Event()
+        job = make_job()
+        bench.journal.insert(job, b"{}")
+        bench.journal.event(job, "status", 0.0, b"{}")
+        flushed = asyncio.ensure_future(bench.journal.flush())
+        while not bench.journal._in_flight:
+            await asyncio.sleep(0)
+        bench.journal.event(job, "progress", 0.0, b"{}")
+        assert (bench.published, bench.journal.durable_seq(job)) == ([], 0)
+        bench.committer.gate.set()
+        await flushed
+        assert (bench.published, bench.journal.durable_seq(job)) == ([(1, [1])], 1)
+        await bench.journal.flush()
+
+    assert run(body).published == [(1, [1]), (1, [2])]
+
+
+def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
+    async def body(bench: Bench) -> None:
+        told: list[StoreUnavailable | None] = []
+        patient: list[None] = []
+        done = asyncio.Event()
+        bench.committer.refusal = StoreUnavailable("disk full")
+        job = make_job()
+        bench.journal.insert(job, b"{}")
+        bench.journal.event(job, "status", 0.0, b"{}")
+        bench.journal.when_durable(lambda _: (patient.append(None), done.set())[1], patient=True)
+        try:
+            await bench.journal.flush()
+        except StoreUnavailable as refusal:
+            told.append(refusal)
+        assert told == [bench.committer.refusal]
+        assert (bench.journal.failure, patient) == (bench.committer.refusal, [])
+        bench.committer.refusal = None
+        await done.wait()
+        assert bench.journal.failure is None
+
+    (batch,) = run(body).committer.batches
+    assert [job.n for job, _ in batch.inserts] == [1]
+    assert len(batch.events) == 1
+
+
+def test_a_withdrawn_insert_is_never_written() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.refusal = StoreUnavailable("disk full")
+        job, other = make_job(1), make_job(2)
+        bench.journal.insert(job, b"{}")
+        bench.journal.insert(other, b"{}")
+        try:
+            await bench.journal.flush()
+        except StoreUnavailable:
+            bench.journal.withdraw(job)
+        bench.committer.refusal = None
+        settled = asyncio.Event()
+        bench.journal.when_durable(lambda _: settled.set(), patient=True)
+        await settled.wait()
+
+    (batch,) = run(body).committer.batches
+    assert [job.n for job, _ in batch.inserts] == [2]
+
+
+def test_a_fenced_journal_writes_nothing_more() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.refusal = Fenced("epoch 2 is in force")
+        bench.journal.insert(make_job(), b"{}")
+        try:
+            await bench.journal.flush()
+        except Fenced:
+            bench.committer.refusal = None
+        bench.journal.touch(make_job())
+        bench.journal.hurry()
+        await asyncio.sleep(0)
+
+    bench = run(body)
+    assert len(bench.fenced) == 1
+    assert bench.committer.batches == []
+
+
+def test_a_callback_without_writes_is_called_all_the_same() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.journal.flush()
+
+    assert run(body).committer.batches == []

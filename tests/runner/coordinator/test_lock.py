@@ -1,0 +1,38 @@
+"""One coordinator a data folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runner.coordinator.lock import DataLock, Holder
+from runner.errors import RefusedStart
+
+
+def test_a_second_taker_is_told_who_holds_it(tmp_path: Path) -> None:
+    first = DataLock(tmp_path)
+    first.take()
+    first.tell(Holder(os.getpid(), "http://127.0.0.1:1234"))
+    with pytest.raises(RefusedStart, match=f"pid {os.getpid()} at http://127.0.0.1:1234"):
+        DataLock(tmp_path).take()
+
+
+def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
+    first = DataLock(tmp_path)
+    first.take()
+    first.release()
+    second = DataLock(tmp_path)
+    second.take()
+    second.release()
+
+
+def test_a_shorter_word_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    lock = DataLock(tmp_path)
+    lock.take()
+    lock.tell(Holder(os.getpid(), "http://" + "x" * 500))
+    lock.tell(Holder(os.getpid(), "http://y"))
+    with pytest.raises(RefusedStart, match="at http://y;"):
+        DataLock(tmp_path).take()
+    lock.release()

@@ -1,0 +1,51 @@
+"""Things that happen at a later moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from runner.coordinator.timers import Timers
+
+
+def test_calls_come_in_order_of_their_moments() -> None:
+    called: list[str] = []
+
+    async def main() -> None:
+        timers = Timers(time.monotonic)
+        done = asyncio.Event()
+        now = time.monotonic()
+        timers.at(now + 0.02, done.set)
+        timers.at(now + 0.01, lambda: called.append("second"))
+        timers.at(now - 5, lambda: called.append("first"))
+        await asyncio.wait_for(done.wait(), 2)
+        timers.close()
+
+    asyncio.run(main())
+    assert called == ["first", "second"]
+
+
+def test_many_that_are_due_at_once_leave_the_loop_its_turns() -> None:
+    turns = 0
+    called = 0
+
+    async def main() -> None:
+        nonlocal turns, called
+        timers = Timers(time.monotonic)
+        done = asyncio.Event()
+
+        def call() -> None:
+            nonlocal called
+            called += 1
+            if called == 5_000:
+                done.set()
+
+        for _ in range(5_000):
+            timers.at(0.0, call)
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert called == 5_000
+    assert turns >= 5
