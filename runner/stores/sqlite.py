@@ -189,6 +189,8 @@ class SqliteStore:
             db.pragma("query_only", True)
         else:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            # Inputs may be private; the log and its index take their mode from this file.
+            Path(self.path).touch(mode=0o600)
             db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             db.set_wal_hook(self._grown)
             db.pragma("synchronous", "FULL")

@@ -38,7 +38,8 @@ PAYLOAD = {
 # 5 ms. So reads give one row: the number of bodies, and all of them in one hexadecimal text.
 LIVE = """
 SELECT count(*), max(n), group_concat(hex(body), '' ORDER BY n) FROM (
-    SELECT n, body FROM jobs INDEXED BY jobs_live WHERE state IN ('queued', 'running') AND n > ? ORDER BY n LIMIT ?)"""
+    SELECT n, body FROM jobs INDEXED BY jobs_live
+    WHERE state IN ('queued', 'running') AND n > ? ORDER BY n LIMIT ?)"""
 EVENTS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM (
     SELECT first_seq, body, sum(length(body)) OVER (ORDER BY first_seq) - length(body) AS before FROM (

@@ -51,6 +51,14 @@ def test_jobs_and_epoch_outlive_the_connection(path: Path) -> None:
     again.close()
 
 
+def test_only_its_owner_can_read_the_file(path: Path) -> None:
+    store = opened(path)
+    store.take_epoch()
+    modes = {one.name: oct(one.stat().st_mode & 0o777) for one in path.parent.iterdir()}
+    assert modes == dict.fromkeys(("runner.db", "runner.db-wal", "runner.db-shm"), "0o600")
+    store.close()
+
+
 def test_every_commit_is_synced(path: Path) -> None:
     store = opened(path)
     store.take_epoch()
