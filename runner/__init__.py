@@ -1,4 +1,4 @@
-"""Pure: the public names of runner; each is imported when it is first used, so `import runner` costs nothing."""
+"""Pure: the public names of runner, each imported when it is first used: `import runner` costs nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runner.client import AsyncClient, Client
     from runner.context import Context
-    from runner.errors import JobEnded, JobFailed, JobWasCancelled, NoServer, RunnerError
     from runner.definition import handler
+    from runner.errors import JobEnded, JobFailed, JobWasCancelled, NoServer, RunnerError
     from runner.outcome import JobCancelled, PermanentError, Retry
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Effect: entry of the process that runs a handler's code; started by a worker as `python -P -m runner.executor`."""
+"""Effect: entry of the process that runs a handler's code (`python -P -m runner.executor`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pure: the one strict codec for values that handlers give us: JSON values and pydantic models, nothing else."""
+"""Pure: the one strict codec for what handlers give us: JSON values and pydantic models, nothing else."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _plain_list(value: list[Any] | tuple[Any, ...], depth: int) -> Any:
     kinds = set(map(type, value))
     if kinds <= _ATOMS or (kinds == {float} and all(map(isfinite, value))):
         return value
-    if kinds == {int} and _INT_MIN <= min(value) and max(value) <= _INT_MAX:
+    if kinds == {int} and min(value) >= _INT_MIN and max(value) <= _INT_MAX:
         return value
     changed: list[Any] | None = None
     for index, item in enumerate(value):

@@ -38,7 +38,7 @@ def seconds(value: float | str) -> float:
             raise ValueError(f'{value!r} is not a duration; write seconds or "500ms", "30s", "5m", "2h"')
         return float(found[1]) * scale
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{value!r} is not a duration; write seconds or text such as \"30s\"")
+        raise ValueError(f'{value!r} is not a duration; write seconds or text such as "30s"')
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
     return float(value)
@@ -86,7 +86,9 @@ def backoff(value: object) -> Backoff:
 def _backoff_of(fields: dict[str, object]) -> Backoff:
     unknown = sorted(set(fields) - _BACKOFF_FIELDS)
     if unknown:
-        raise ValueError(f"a backoff has no {', '.join(map(str, unknown))}; it has kind, base_s, max_s, jitter")
+        raise ValueError(
+            f"a backoff has no {', '.join(map(str, unknown))}; it has kind, base_s, max_s, jitter"
+        )
     kind = fields.get("kind", "exponential")
     if kind not in _BACKOFF_KINDS:
         raise ValueError(f"a backoff's kind is one of {', '.join(_BACKOFF_KINDS)}, not {kind!r}")

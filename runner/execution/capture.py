@@ -44,33 +44,41 @@ class Writer(io.TextIOBase):
 
     @property
     def name(self) -> str:
+        """As other text files have one."""
         return f"<{self._name}>"
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """Always UTF-8."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
+        """What can't be encoded becomes a question mark."""
         return "replace"
 
     @property
     def line_buffering(self) -> bool:
+        """A line goes out when it is complete."""
         return True
 
     def fileno(self) -> int:
+        """The real descriptor, for children that are given it."""
         return self._fd
 
     def writable(self) -> bool:
+        """As every output file."""
         return True
 
     def isatty(self) -> bool:
+        """Never a terminal."""
         return False
 
     def reconfigure(self, **_: object) -> None:
         """Encoding and buffering are fixed; programs that set them expect no error."""
 
     def write(self, text: str) -> int:
+        """Give out the lines that are complete now."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         thread = threading.get_ident()
@@ -127,6 +135,7 @@ class EventHandler(logging.Handler):
         self._give = emit
 
     def emit(self, record: logging.LogRecord) -> None:
+        """One record, one event, its traceback included."""
         try:
             text = self.format(record)
         except Exception:
@@ -150,6 +159,7 @@ class Capture:
         self._pipes = {fd: _identity(fd) for fd in (1, 2)}
 
     def install(self) -> None:
+        """Take over sys.stdout, sys.stderr and logging."""
         sys.stdout = self.stdout
         sys.stderr = self.stderr
         root = logging.getLogger()
@@ -159,8 +169,8 @@ class Capture:
 
     def restore(self) -> None:
         """In a forked child: print straight into the pipes, which the worker reads."""
-        sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)
-        sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)
+        sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
         root = logging.getLogger()
         root.removeHandler(self._handler)
         root.addHandler(logging.StreamHandler(sys.stderr))
@@ -191,7 +201,9 @@ class Capture:
         if not any(unread):
             return None
         marker = os.urandom(16).hex().encode()
-        told = [bool(count) and self._write_marker(fd, marker) for fd, count in zip((1, 2), unread, strict=True)]
+        told = [
+            bool(count) and self._write_marker(fd, marker) for fd, count in zip((1, 2), unread, strict=True)
+        ]
         if not any(told):
             return None
         return wire.encode(wire.Marked(run.job_id, run.number, marker, told[0], told[1]))

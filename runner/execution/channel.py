@@ -45,6 +45,7 @@ class Channel(threading.Thread):
         self._buffer = wire.FrameBuffer()
 
     def run(self) -> None:
+        """Until the process ends."""
         outbox = self._outbox
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)

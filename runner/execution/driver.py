@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import asyncio
 
 
-
 class Driver:
     """Knows the kinds of results, not of functions, so a decorated or wrapped handler is no special case.
 
@@ -58,6 +57,7 @@ class Driver:
             run.interrupt = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
+        """The executor's event loop, made when it is first needed: asyncio is slow to import."""
         if self._loop is None:
             import asyncio
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-
 from runner import simulation, wire
 from runner.context import Context
 from runner.execution import failure, process
@@ -61,6 +60,7 @@ class Executor:
         self._is_unloading = False
 
     def run(self) -> NoReturn:
+        """Do what the worker says until it says to end."""
         self._capture.install()
         self._shield.install()
         os.register_at_fork(after_in_child=self._forked)
@@ -96,7 +96,9 @@ class Executor:
     # What follows, up to `_tick`, runs in the channel thread.
 
     def _on_configure(self, config: wire.Configure) -> None:
-        simulation.report_to(lambda size: self._outbox.message(wire.encode(wire.Allocated(config.executor, size))))
+        simulation.report_to(
+            lambda size: self._outbox.message(wire.encode(wire.Allocated(config.executor, size)))
+        )
         self._site = Site(config, self._page, self._outbox, self._shield)
         self._wake_main()
 
@@ -270,7 +272,7 @@ class Executor:
         return found.is_fatal
 
     def _leave(self, run: Running, code: int) -> NoReturn:
-        """The handler ended the process: that is a crash, which the worker will tell; its words still count."""
+        """The handler ended the process: a crash, which the worker will tell; its words still count."""
         if os.getpid() != self._pid:
             os._exit(code)
         run.close()
@@ -315,5 +317,3 @@ def _exit_code(error: SystemExit) -> int:
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1
-
-

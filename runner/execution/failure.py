@@ -22,12 +22,11 @@ STICKY = (
     "device-side assert",
     "unspecified launch failure",
     "uncorrectable ecc",
-    "unspecified launch",
     "hardware stack error",
     "invalid program counter",
 )
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_OURS = os.path.dirname(__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class InvalidInput(Exception):
@@ -43,6 +42,8 @@ class ResultTooLarge(Exception):
 
 
 class Failure(NamedTuple):
+    """How an attempt ends that did not succeed; the fields are those of `wire.Ended`."""
+
     code: str
     message: str
     detail: dict[str, Any] | None = None
@@ -58,7 +59,8 @@ def of(error: BaseException) -> Failure:
     if isinstance(error, JobCancelled) and not isinstance(error, Exception):
         return Failure("cancelled", _text(error) or "cancelled", retryable=False)
     if isinstance(error, Retry):
-        return Failure("handler_error", _text(error) or "the handler asks for a retry", retry_at=error.earliest(time.time()))
+        message = _text(error) or "the handler asks for a retry"
+        return Failure("handler_error", message, retry_at=error.earliest(time.time()))
     if isinstance(error, PermanentError):
         return Failure("permanent_error", _text(error), _detail(error), retryable=False)
     if isinstance(error, InvalidInput):
@@ -98,7 +100,7 @@ def load_failure(error: BaseException) -> Failure:
 def trace(error: BaseException) -> str:
     """The traceback as Python prints it, without our own frames at its top; its last 16 KiB."""
     at = error.__traceback__
-    while at is not None and at.tb_frame.f_code.co_filename.startswith(_OURS):
+    while at is not None and at.tb_frame.f_code.co_filename.startswith((_OURS, "<frozen importlib")):
         at = at.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, at))

@@ -17,7 +17,11 @@ NAME_MAX_BYTES = 255
 
 
 class Readable(Protocol):
-    def read(self, size: int, /) -> bytes | str: ...
+    """An open file, or anything like it."""
+
+    def read(self, size: int, /) -> bytes | str:
+        """At most so many; empty at the end."""
+        ...
 
 
 Data = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
@@ -39,9 +43,7 @@ def save(run: Running, name: str, data: Data, content_type: str | None) -> dict[
     folder = Path(run.site.config.files_dir, run.job_id, str(run.number))
     _make(folder, Path(run.site.config.files_dir))
     size, sha256 = _write(folder, file_id, data)
-    record = FileRecord(
-        file_id, name, size, sha256, content_type or _guess(name), run.number
-    )
+    record = FileRecord(file_id, name, size, sha256, content_type or _guess(name), run.number)
     if run.files is None:
         run.files = {}
     earlier = run.files.get(name)

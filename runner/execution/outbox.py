@@ -59,9 +59,11 @@ class Speaker:
 
     @property
     def logs_full(self) -> bool:
+        """No more log text is taken, and that was said."""
         return self.told_full and self.log_bytes >= self.limits[0]
 
     def full_notice(self) -> bytes:
+        """The one log event that says so."""
         log_max, events_max = self.limits
         what = f"{events_max} events" if self.events >= events_max else f"{log_max} bytes of log"
         self.told_full = True
@@ -123,6 +125,7 @@ class Outbox:
                 self.send()
 
     def send_by(self, moment: float) -> None:
+        """What waits may wait until this monotonic moment."""
         due = self.due
         if due is None or moment < due:
             self.due = moment
@@ -136,6 +139,7 @@ class Outbox:
             self.wake()
 
     def wake(self) -> None:
+        """Have the channel thread look at everything now."""
         if self.is_muted:
             return
         try:
@@ -209,9 +213,7 @@ class Outbox:
             nonlocal events, note_size, size
             if events and speaker is not None:
                 speaker.seq += 1
-                messages.append(
-                    wire.encode(wire.Note(speaker.job_id, speaker.number, speaker.seq, events))
-                )
+                messages.append(wire.encode(wire.Note(speaker.job_id, speaker.number, speaker.seq, events)))
                 size += note_size
                 events, note_size = [], 0
 

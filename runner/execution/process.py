@@ -29,6 +29,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 class Descriptors(NamedTuple):
+    """Both high, both closed in programs that user code executes."""
+
     channel: int
     wake: int
 

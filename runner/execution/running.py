@@ -67,9 +67,11 @@ class Running(Speaker):
 
     @property
     def key(self) -> tuple[str, int]:
+        """What names an attempt everywhere."""
         return (self.job_id, self.number)
 
     def touch(self) -> None:
+        """The handler is alive and says so."""
         self.site.page.touch()
 
     def demand_open(self) -> None:
@@ -96,6 +98,11 @@ class Running(Speaker):
         self.site.outbox.event(self, "output", b'{"chunk":%b}' % data)
 
     def metric(self, name: str, value: float) -> None:
+        """A metric event.
+
+        Raises:
+            ValueError: no name, or no finite number.
+        """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
         data = _json({"name": strictjson.clean(name), "value": _number("value", value)})
@@ -132,6 +139,7 @@ class Running(Speaker):
                 self.site.outbox.event(self, "progress", held.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
+        """Call it once the flag comes, or now if it has come."""
         if not callable(function):
             raise TypeError(f"on_cancel needs a function, not {function!r}")
         if self.callbacks is None:
@@ -165,6 +173,7 @@ class Running(Speaker):
             self.tmpdir = None
 
     def records(self) -> list[FileRecord]:
+        """The files saved so far."""
         return list(self.files.values()) if self.files else []
 
     def _start_callbacks(self) -> None:

@@ -13,6 +13,8 @@ SIGNAL = signal.SIGUSR1
 
 
 class Target(Protocol):
+    """The attempt that may be interrupted."""
+
     raise_requested: bool
     reason: str
 
@@ -37,6 +39,7 @@ class Shield:
             signal.signal(SIGNAL, self._on_signal)
 
     def arm(self, run: Target) -> None:
+        """User code of this attempt follows."""
         self._pending = False
         self._armed = run
         # The request may have come while nothing was armed; its signal is spent.
@@ -44,6 +47,7 @@ class Shield:
             self._fire()
 
     def disarm(self) -> None:
+        """User code has ended."""
         self._armed = None
 
     def __enter__(self) -> None:

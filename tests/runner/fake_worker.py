@@ -128,7 +128,9 @@ class FakeWorker:
 
     def all(self, kind: type, job_id: str | None = None) -> list[Any]:
         return [
-            one for one in self.messages if isinstance(one, kind) and job_id in (None, getattr(one, "job_id", None))
+            one
+            for one in self.messages
+            if isinstance(one, kind) and job_id in (None, getattr(one, "job_id", None))
         ]
 
     def events(self, kind: str, job_id: str = "j") -> list[Any]:
@@ -145,7 +147,7 @@ class FakeWorker:
 
     def figures(self) -> tuple[int, int, int, int]:
         """Started, started at, finished, active at."""
-        return PAGE.unpack_from(self.page)  # type: ignore[return-value]
+        return PAGE.unpack_from(self.page)
 
     def exit_code(self) -> int:
         """Read on until it has exited."""
@@ -167,9 +169,9 @@ class FakeWorker:
 
     def _read(self, left_s: float) -> bool:
         """Wait for something; False at end of file or when the time is over."""
-        ready, _, _ = select.select([self.channel, *self.pipes.values()], [], [], left_s)
+        ready, _, _ = select.select([self.channel.fileno(), *self.pipes.values()], [], [], left_s)
         self._read_pipes()
-        if self.channel not in ready:
+        if self.channel.fileno() not in ready:
             return bool(ready) and self.process.poll() is None
         try:
             chunk = self.channel.recv(1 << 20)

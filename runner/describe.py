@@ -1,0 +1,202 @@
+"""Effect: a process that imports one source of handlers, says what is in it, and ends.
+
+Started as `python -P -m runner.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of
+`list[HandlerSpec]`) goes to the descriptor. User code may do here what it likes: whatever it is, it costs its
+own source and nothing else.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from types import MethodType, ModuleType
+from typing import Any
+
+import msgspec
+
+from runner import annotation, strictjson
+from runner.definition import Definition, definition_of, positional
+from runner.execution import failure, process
+from runner.execution.loading import find, import_source
+from runner.spec import HandlerSpec, Source
+
+DESCRIPTION_MAX = 4000
+
+
+class Order(msgspec.Struct):
+    """What to import; `name` is what it is listed as if that fails."""
+
+    name: str
+    kind: str
+    target: str
+    attr: str | None
+    path: tuple[str, ...]
+    is_meant: bool
+
+
+def describe(order: Order) -> list[HandlerSpec]:
+    """All handlers of a source; one broken spec where it can't be imported."""
+    source = Source(order.kind, order.target, order.attr or "", order.path)  # type: ignore[arg-type]
+    try:
+        module = import_source(source)
+        found = _wanted(module, order)
+    except BaseException as error:
+        return [broken(order.name, source, failure.trace(error))]
+    return [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
+
+
+def broken(name: str, source: Source, error: str) -> HandlerSpec:
+    """What stands for a source that can't be used."""
+    return HandlerSpec(name, "", "broken", source, error=strictjson.clean(error))
+
+
+def main() -> None:
+    """Answer and end at once, whatever threads the module has started."""
+    process.bind_to_parent()
+    faulthandler.enable()
+    order = msgspec.json.decode(sys.argv[1], type=Order)
+    answer = msgspec.msgpack.encode(describe(order))
+    fd = int(sys.argv[2])
+    while answer:
+        answer = answer[os.write(fd, answer) :]
+    os._exit(0)
+
+
+def _wanted(module: ModuleType, order: Order) -> list[tuple[str, Definition]]:
+    if order.attr is None:
+        found = list(_all(module))
+        if not found and order.is_meant:
+            raise LookupError(f"{order.target} has no handlers: nothing in it is decorated with @handler")
+        return found
+    named = [(attr, one) for attr, one in _all(module) if one.name == order.attr]
+    try:
+        definition = definition_of(find(module, order.attr))
+    except AttributeError:
+        definition = None
+        if not named:
+            raise
+    if definition is not None:
+        return [(order.attr, definition)]
+    if not named:
+        raise LookupError(f"{order.target}:{order.attr} is not decorated with @handler")
+    return named
+
+
+def _all(module: ModuleType) -> Iterator[tuple[str, Definition]]:
+    """The module's own handlers, each once; those it has imported belong to another source."""
+    seen: set[int] = set()
+    for attr, value in list(vars(module).items()):
+        definition = definition_of(value)
+        if definition is not None and id(value) not in seen and not _is_foreign(value, module):
+            seen.add(id(value))
+            yield attr, definition
+
+
+def _is_foreign(target: Any, module: ModuleType) -> bool:
+    home = str(getattr(target, "__module__", module.__name__))
+    if home == module.__name__ or home.startswith(f"{module.__name__}."):
+        return False
+    # What a factory elsewhere has made for this module is this module's own.
+    return getattr(sys.modules.get(home), getattr(target, "__name__", ""), None) is target
+
+
+def _spec(definition: Definition, source: Source) -> HandlerSpec:
+    try:
+        function = _function(definition.target)
+        kind = _kind(function)
+        return HandlerSpec(
+            name=definition.name,
+            version=definition.version or _version(definition.target, source),
+            state="ok",
+            source=source,
+            options=definition.options,
+            kind=kind,  # type: ignore[arg-type]
+            description=_description(definition.target),
+            input_schema=_input_schema(function),
+            output_schema=b"true" if "generator" in kind else _output_schema(function),
+        )
+    except Exception as error:
+        return broken(definition.name, source, failure.trace(error))
+
+
+def _function(target: Any) -> Callable[..., Any]:
+    """What will be called, with `self` out of its signature."""
+    if not isinstance(target, type):
+        function: Callable[..., Any] = target
+        return function
+    run: Callable[..., Any] = target.run  # type: ignore[attr-defined]
+    if isinstance(inspect.getattr_static(target, "run"), (staticmethod, classmethod)):
+        return run
+    return MethodType(run, target)
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    bare = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(bare):
+        return "async_generator"
+    if inspect.isgeneratorfunction(bare):
+        return "generator"
+    return "coroutine" if inspect.iscoroutinefunction(bare) else "function"
+
+
+def _input_schema(function: Callable[..., Any]) -> bytes:
+    if not positional(function):
+        return b"true"
+    wanted = annotation.of_input(function)
+    if annotation.is_anything(wanted):
+        return b"true"
+    plain = annotation.plain(wanted)
+    if plain is not None:
+        return plain.schema
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return msgspec.json.encode(TypeAdapter(wanted).json_schema(mode="validation"))
+    except PydanticUserError as error:
+        raise TypeError(
+            f"the input is annotated as {wanted!r}, which has no JSON form; "
+            f"use a pydantic model, a plain type or nothing ({error.message})"
+        ) from None
+
+
+def _output_schema(function: Callable[..., Any]) -> bytes:
+    """`true` where the annotation says nothing of JSON: what is really returned is checked in any case."""
+    try:
+        given = annotation.of_output(function)
+    except annotation.Unresolved:
+        return b"true"
+    if annotation.is_anything(given):
+        return b"true"
+    plain = annotation.plain(given)
+    if plain is not None:
+        return plain.schema
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return msgspec.json.encode(TypeAdapter(given).json_schema(mode="serialization", by_alias=False))
+    except PydanticUserError:
+        return b"true"
+
+
+def _version(target: Any, source: Source) -> str:
+    home = sys.modules.get(str(getattr(target, "__module__", "")))
+    file = source.target if source.kind == "file" else getattr(home, "__file__", None)
+    if file is None:
+        return "0"
+    with open(file, "rb") as content:
+        return sha256(content.read()).hexdigest()[:12]
+
+
+def _description(target: Any) -> str:
+    text = getattr(target, "__doc__", None)
+    return strictjson.clean(inspect.cleandoc(text))[:DESCRIPTION_MAX] if isinstance(text, str) else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Effect: finds files, folders, modules and entry points with handlers without importing them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from runner.errors import RefusedStart
+
+GROUP = "runner.handlers"
+#: What decides how a description is made; it is made anew when one of them has changed.
+_MAKERS = ("annotation.py", "definition.py", "describe.py", "spec.py", "units.py")
+
+
+class Place(NamedTuple):
+    """One thing to import and describe."""
+
+    #: How an operator would know it again.
+    title: str
+    #: What it is listed as while nothing better is known.
+    name: str
+    kind: Literal["file", "module"]
+    target: str
+    #: The one object that is meant; None: all handlers of the module.
+    attr: str | None
+    path: tuple[str, ...]
+    #: The file whose content it is remembered by; None: it could not be found without importing.
+    file: Path | None
+    #: Whether it is a mistake if there is no handler in it (not so for one of many files of a folder).
+    is_meant: bool = True
+
+    def key(self) -> str | None:
+        """What its description is remembered by; None: it can't be remembered."""
+        try:
+            content = None if self.file is None else self.file.read_bytes()
+        except OSError:
+            content = None
+        if content is None:
+            return None
+        digest = sha256(
+            f"{sys.version}\0{sys.executable}\0{'|'.join(map(str, self))}\0".encode("utf-8", "replace")
+        )
+        for maker in _MAKERS:
+            digest.update((Path(__file__).parent / maker).read_bytes())
+        digest.update(content)
+        return digest.hexdigest()
+
+
+def find(
+    requests: Sequence[str], *, with_entry_points: bool, cwd: Path, env: Mapping[str, str]
+) -> list[Place]:
+    """All places, each once, in the order of the requests, then entry points.
+
+    Raises:
+        RefusedStart: a file or folder that is named is not there.
+    """
+    places: dict[tuple[str, str, str | None], Place] = {}
+    for request in requests:
+        for place in _requested(request, cwd, env):
+            places.setdefault((place.kind, place.target, place.attr), place)
+    if with_entry_points:
+        for place in _offered(env):
+            places.setdefault((place.kind, place.target, place.attr), place)
+    return list(places.values())
+
+
+def _requested(request: str, cwd: Path, env: Mapping[str, str]) -> Iterable[Place]:
+    path = cwd / request
+    if path.is_dir() and ("/" in request or not _is_module(request)):
+        return _folder(request, path.resolve())
+    if request.endswith(".py") or "/" in request:
+        return [_file(request, path.resolve(), None)]
+    head, _, attr = request.rpartition(":")
+    if head.endswith(".py"):
+        return [_file(request, (cwd / head).resolve(), attr)]
+    module, _, attr = request.partition(":")
+    if not _is_module(module):
+        raise RefusedStart(f"--handlers {request}: neither a file, a folder nor a module[:name]")
+    folder = str(cwd.resolve())
+    file = _module_file(module, [folder, *_search_path(env)])
+    name = module.rpartition(".")[2]
+    return [Place(f"--handlers {request}", _name(name), "module", module, attr or None, (folder,), file)]
+
+
+def _file(request: str, file: Path, attr: str | None) -> Place:
+    if not file.is_file():
+        raise RefusedStart(f"--handlers {request}: there is no file {file}")
+    folder = str(file.parent)
+    return Place(f"--handlers {request}", _name(file.stem), "file", str(file), attr, (folder,), file)
+
+
+def _folder(request: str, folder: Path) -> list[Place]:
+    files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
+    if not files:
+        raise RefusedStart(f"--handlers {request}: there is no Python file in {folder}")
+    return [
+        Place(
+            f"--handlers {request} ({file.name})",
+            _name(file.stem),
+            "file",
+            str(file),
+            None,
+            (str(folder),),
+            file,
+            False,
+        )
+        for file in files
+    ]
+
+
+def _offered(env: Mapping[str, str]) -> Iterable[Place]:
+    for point in entry_points(group=GROUP):
+        package = point.dist.name if point.dist is not None else "?"
+        file = _module_file(point.module, _search_path(env))
+        title = f"entry point {point.name} of {package}"
+        yield Place(title, _name(point.name), "module", point.module, point.attr or None, (), file)
+
+
+def _is_module(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
+def _search_path(env: Mapping[str, str]) -> list[str]:
+    """Where a process that runs user code finds modules: as we do, less the folder of our own packages."""
+    own = Path(__file__).resolve().parent
+    ours = {own / "_site", own.parent}
+    folders = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder] + sys.path
+    return [folder for folder in folders if folder and Path(folder).resolve() not in ours]
+
+
+def _module_file(module: str, path: Sequence[str] | None) -> Path | None:
+    """The file of a module. `importlib.util.find_spec` would import its parents, which are user code."""
+    name = ""
+    file: str | None = None
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        found = PathFinder.find_spec(name, path)
+        if found is None:
+            return None
+        path = found.submodule_search_locations
+        file = found.origin if found.has_location else None
+    return None if file is None else Path(file)
+
+
+def _name(text: str) -> str:
+    """The text as a handler's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:100] or "-"
