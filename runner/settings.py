@@ -32,7 +32,7 @@ from runner.units import nbytes, seconds
 MIB = 1 << 20
 
 #: Names of flags that users will also try as keys -> fields.
-_SHORT = {
+SHORT_NAMES = {
     "grace": "grace_s",
     "allow_host": "allow_hosts",
     "allow_origin": "allow_origins",
@@ -216,7 +216,7 @@ def is_loopback(host: str) -> bool:
 
 def _environment() -> dict[str, Any]:
     values = dict(EnvSettingsSource(Settings)())
-    for short, field in _SHORT.items():
+    for short, field in SHORT_NAMES.items():
         text = os.environ.get(f"RUNNER_{short.upper()}")
         if text:
             values.setdefault(field, text)
@@ -254,7 +254,7 @@ def _table(path: Path, *, required: bool) -> dict[str, Any]:
         document = table or {}
     if isinstance(document.get("handlers"), dict):
         document["overrides"] = document.pop("handlers")
-    for short, field in _SHORT.items():
+    for short, field in SHORT_NAMES.items():
         if short in document:
             document.setdefault(field, document.pop(short))
     return _from_folder(document, path.parent)

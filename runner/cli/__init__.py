@@ -1,0 +1,1 @@
+"""Pure: the command line of runner; `__main__` is its entry."""

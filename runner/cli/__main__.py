@@ -1,0 +1,109 @@
+"""Effect: the entry of the command line: picks the command and turns every error into a line and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+from typer.main import get_command
+
+from runner.cli import house, serve, submit
+from runner.cli import job as job_commands
+from runner.errors import RunnerError, Unauthorized
+
+#: Exit codes that no error class has.
+TIMEOUT, INTERRUPTED, USAGE = 6, 130, 2
+
+
+def build() -> typer.Typer:
+    """All commands; what a command needs is imported when it runs."""
+    app = typer.Typer(
+        name="runner",
+        epilog="Exit codes: 0 ok, 1 job failed, 2 usage or refused start, 3 not found or fenced, "
+        "4 no server, 5 refused by the server, 6 timeout, 7 cancelled, 130 interrupted. "
+        "The server is --url, else RUNNER_URL, else http://127.0.0.1:8484; its token is RUNNER_TOKEN.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    commands: tuple[Callable[..., None], ...] = (
+        serve.serve,
+        submit.run,
+        submit.submit,
+        job_commands.jobs,
+        house.ps,
+        house.devices,
+        house.queues,
+        house.handlers,
+    )
+    for command in commands:
+        app.command()(command)
+    app.add_typer(job_commands.job, name="job")
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            print(metadata.version("gpu-job-runner"))
+        except metadata.PackageNotFoundError:
+            print("a checkout that is not installed")
+        raise typer.Exit
+
+
+def root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_version
+    ),
+) -> None:
+    """Run jobs on this machine's GPUs, by bytes of memory, live and durably."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        code = get_command(build()).main(args=arguments, prog_name="runner", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except typer.TyperException as error:
+        _explain(error)
+        return USAGE
+    except TimeoutError as error:
+        _say(str(error))
+        return TIMEOUT
+    except RunnerError as error:
+        _say(error.message if not isinstance(error, Unauthorized) else f"{error.message}; set RUNNER_TOKEN")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has left; nothing more may be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    from runner.cli.text import printable
+
+    print(f"runner: {printable(text)}", file=sys.stderr)
+
+
+def _explain(error: typer.TyperException) -> None:
+    if error.message.startswith("Usage:"):
+        # Nothing was asked for: the help itself is the answer.
+        print(error.message, file=sys.stderr)
+        return
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "runner"
+    text = error.format_message().rstrip(".").replace("Value error, ", "")
+    _say(f"{text[:1].lower()}{text[1:]}; see `{path} --help`")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Effect: shows a job's events on stderr as they come: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
+
+from runner.cli.text import line, printable, progress
+from runner.client.events import (
+    DoneEvent,
+    GapEvent,
+    JobEvent,
+    LogEvent,
+    OutputEvent,
+    ProgressEvent,
+    SnapshotEvent,
+    StatusEvent,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Plain lines of progress come at most so often, and the last one always.
+EVERY_S = 1.0
+
+
+class Display(Protocol):
+    """Something that shows events; use it as a context."""
+
+    def show(self, event: JobEvent) -> None:
+        """Show one event."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def display(name: str, stream: TextIO = sys.stderr) -> Display:
+    """What fits the stream."""
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        return Bar(name, stream)
+    return Lines(stream, time.monotonic)
+
+
+class Lines:
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._said_at: float | None = None
+        self._held: ProgressEvent | None = None
+        self._state = ""
+
+    def show(self, event: JobEvent) -> None:
+        """Write it down; progress only now and then."""
+        if isinstance(event, ProgressEvent):
+            now = self._clock()
+            if self._said_at is not None and now - self._said_at < EVERY_S:
+                self._held = event
+                return
+            self._said_at, self._held = now, None
+            self._say(_progress(event))
+            return
+        if not isinstance(event, SnapshotEvent):
+            self._release()
+        words = _words(event)
+        # The same wait may be told twice, by two reasons that read alike.
+        if words and not (isinstance(event, StatusEvent) and words == self._state):
+            self._say(words)
+        if isinstance(event, StatusEvent):
+            self._state = words
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._say(_progress(self._held))
+            self._held = None
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bar:
+    """A progress bar that stays at the bottom while what the handler writes scrolls above it."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._bar: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=max(10, min(30, console.width // 4))),
+            TextColumn("{task.fields[percent]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console,
+            refresh_per_second=12.5,
+        )
+        self._room = max(10, console.width - len(name) - console.width // 4 - 20)
+        self._task: TaskID = self._bar.add_task(name, total=None, words="", percent="    ")
+
+    def show(self, event: JobEvent) -> None:
+        """Move the bar, or print above it."""
+        if isinstance(event, ProgressEvent):
+            known = event.fraction is not None
+            self._bar.update(
+                self._task,
+                total=1.0 if known else None,
+                completed=event.fraction or 0.0,
+                percent=f"{event.fraction or 0:4.0%}" if known else "    ",
+                words=line(_progress(event, percent=False), self._room),
+            )
+        elif isinstance(event, StatusEvent):
+            self._bar.update(self._task, words=line(_words(event), self._room))
+        elif isinstance(event, DoneEvent):
+            ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}
+            self._bar.update(self._task, words=event.state, **ended)  # type: ignore[arg-type]
+        else:
+            words = _words(event)
+            if words:
+                self._bar.console.print(words, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def _words(event: JobEvent) -> str:
+    match event:
+        case StatusEvent(state="queued"):
+            return (event.reason or "queued").replace("_", " ")
+        case StatusEvent():
+            return event.reason or event.state
+        case LogEvent():
+            return printable(event.text).rstrip("\n")
+        case OutputEvent():
+            return line(event.chunk if isinstance(event.chunk, str) else repr(event.chunk), 400)
+        case GapEvent():
+            return f"(events {event.first} to {event.last} are no longer kept)"
+        case DoneEvent():
+            return event.state
+    return ""
+
+
+def _progress(event: ProgressEvent, *, percent: bool = True) -> str:
+    fraction = event.fraction if percent else None
+    return progress({**event.data, "fraction": fraction})

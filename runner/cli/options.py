@@ -1,0 +1,47 @@
+"""Effect: what commands share: the options of all, the client, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from runner.client import Client
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The server; else RUNNER_URL, else port 8484 here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
+
+#: Columns of a table that goes into a file or a pipe: nothing is cut there.
+WIDE = 240
+
+
+def client(url: str | None) -> Client:
+    """A client of the server that the command is about."""
+    from runner.client import Client
+
+    return Client(url)
+
+
+def emit(value: Any, *, compact: bool = False) -> None:
+    """Write one JSON value to stdout: for people over many lines, `compact` on one."""
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    text = json.dumps(value, ensure_ascii=False, **layout)
+    # A lone surrogate cannot come from JSON in UTF-8, but a terminal of another encoding may lack letters.
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)
+
+
+def console() -> Console:
+    """Where tables go."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, emoji=False, markup=False)

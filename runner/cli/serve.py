@@ -1,0 +1,120 @@
+"""Effect: `runner serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Handlers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--handlers",
+        metavar="SOURCE",
+        help="Where handlers are: module[:name], a .py file or a folder. Repeat it for more.",
+        show_default=False,
+    ),
+]
+
+
+def serve(
+    handlers: Handlers = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="all, none, 0,1, GPU uuids, or sim:2x24GiB.  [default: all]"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address to bind.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Port; 0 picks a free one.  [default: 8484]")
+    ] = None,
+    fronts: Annotated[int | None, typer.Option(metavar="COUNT", help="HTTP processes.  [default: 1]")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="sqlite:///PATH or memory:  [default: runner.db in the data folder]"
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where jobs and files are kept.  [default: ~/.local/share/runner]"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Config file.  [default: runner.toml, or [tool.runner] of pyproject.toml]"
+        ),
+    ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How long running jobs may go on after Ctrl-C or TERM.  [default: 30s]"
+        ),
+    ] = None,
+    entry_points: Annotated[
+        bool | None,
+        typer.Option(
+            "--entry-points/--no-entry-points",
+            help="Whether to take the handlers that installed packages offer.  [default: yes]",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin call (CORS).")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the token that callers need; else RUNNER_TOKEN."),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="human or json.  [default: human on a terminal]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+    ] = None,
+) -> None:
+    """Start a server; Ctrl-C stops it, a second Ctrl-C at once.
+
+    Every flag can also be set as RUNNER_NAME in the environment or in the config file.
+    """
+    from runner.settings import load
+
+    flags: dict[str, Any] = {
+        "handlers": handlers or None,
+        "gpus": gpus,
+        "host": host,
+        "port": port,
+        "fronts": fronts,
+        "store": store,
+        "data_dir": data_dir,
+        "config": config,
+        "grace_s": grace,
+        "entry_points": entry_points,
+        "allow_hosts": allow_host or None,
+        "allow_origins": allow_origin or None,
+        "token_file": token_file,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    settings = load(flags)
+    from runner.coordinator import serve as run_server
+
+    raise typer.Exit(run_server(settings, show))
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print the panel, framed where stdout is a terminal."""
+    from runner.cli.panel import panel
+
+    terminal = sys.stdout.isatty()
+    text = panel(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
+    # A terminal of an old encoding has no frame to draw with.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()

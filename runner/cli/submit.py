@@ -1,0 +1,227 @@
+"""Effect: `runner submit` and `runner run`: a job is handed in, and followed to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.cli.arguments import Usage, job_input, metadata
+from runner.cli.options import AsJson, Url, client, emit
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from runner.client import Client, JobHandle
+    from runner.client.operations import JobOptions
+
+Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="key=value, key:=json, @file.json, or - for JSON on standard input.",
+        show_default=False,
+    ),
+]
+Queue = Annotated[str | None, typer.Option(metavar="NAME", help="The queue; else the handler's.")]
+Priority = Annotated[int | None, typer.Option(metavar="NUMBER", help="0 to 100, higher first.")]
+Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest run, such as 30s or 5m.")]
+QueueTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait before the start.")]
+RunAt = Annotated[str | None, typer.Option(metavar="WHEN", help="Not before this RFC 3339 time.")]
+Delay = Annotated[str | None, typer.Option(metavar="TIME", help="Not before so much time has passed.")]
+Retries = Annotated[int | None, typer.Option(metavar="NUMBER", help="How often a failure is tried again.")]
+Backoff = Annotated[
+    str | None, typer.Option(metavar="SECONDS", help="Wait before a retry: 5s, or a list 1,5,30.")
+]
+Vram = Annotated[str | None, typer.Option(metavar="SIZE", help="Peak device memory, such as 6GiB.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag. Repeat it for more.")]
+Metadata = Annotated[
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata. Repeat it for more.")
+]
+Wait = Annotated[
+    str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the job goes on.")
+]
+
+#: How long a job that Ctrl-C cancelled may take to end.
+CANCEL_S = 5.0
+
+
+def submit(
+    handler: Handler,
+    words: Words = None,
+    queue: Queue = None,
+    priority: Priority = None,
+    timeout: Timeout = None,
+    queue_timeout: QueueTimeout = None,
+    run_at: RunAt = None,
+    delay: Delay = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    vram: Vram = None,
+    tags: Tags = None,
+    meta: Metadata = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Hand in a job and print its id."""
+    options = {
+        "queue": queue,
+        "priority": priority,
+        "timeout": timeout,
+        "queue_timeout": queue_timeout,
+        "run_at": run_at,
+        "delay": delay,
+        "retries": retries,
+        "backoff": backoff,
+        "vram": vram,
+        "tags": tags,
+        "metadata": meta,
+    }
+    with client(url) as link:
+        handle = _hand_in(link, handler, words, options)
+        if as_json:
+            emit(handle.status())
+        else:
+            print(handle.id)
+
+
+def run(
+    handler: Handler,
+    words: Words = None,
+    queue: Queue = None,
+    priority: Priority = None,
+    timeout: Timeout = None,
+    queue_timeout: QueueTimeout = None,
+    run_at: RunAt = None,
+    delay: Delay = None,
+    retries: Retries = None,
+    backoff: Backoff = None,
+    vram: Vram = None,
+    tags: Tags = None,
+    meta: Metadata = None,
+    wait: Wait = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole job at its end, not only the output.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Hand in a job, show its progress, and print its output as JSON.
+
+    Progress and logs go to stderr, the output to stdout. Ctrl-C cancels the job and waits up to 5 s for
+    its end; a second Ctrl-C leaves at once. Exit code: 0 done, 1 failed, 6 --wait is over, 7 cancelled.
+    """
+    options = {
+        "queue": queue,
+        "priority": priority,
+        "timeout": timeout,
+        "queue_timeout": queue_timeout,
+        "run_at": run_at,
+        "delay": delay,
+        "retries": retries,
+        "backoff": backoff,
+        "vram": vram,
+        "tags": tags,
+        "metadata": meta,
+    }
+    wait_s = duration_s(wait, "--wait")
+    with client(url) as link:
+        handle = _hand_in(link, handler, words, options)
+        try:
+            with limit(wait_s, handle.id):
+                follow(handle, handler)
+                finish(handle, as_json=as_json)
+        except KeyboardInterrupt:
+            _give_up(handle)
+            raise
+
+
+def follow(handle: JobHandle[Any], name: str) -> None:
+    """Show the job's events on stderr until it has ended."""
+    from runner.cli.display import display
+
+    with display(name) as shown:
+        for event in handle.events():
+            shown.show(event)
+
+
+def finish(handle: JobHandle[Any], *, as_json: bool) -> None:
+    """Print what an ended job gave; its failure is raised."""
+    if as_json:
+        emit(handle.wait())
+        with contextlib.redirect_stdout(None):
+            handle.result()
+    else:
+        emit(handle.result())
+
+
+@contextlib.contextmanager
+def limit(seconds: float | None, job_id: str) -> Iterator[None]:
+    """Raise TimeoutError in the block once the time is over; None: never."""
+    if seconds is None:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"job {job_id} has not ended in {seconds:g} s; it goes on")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # A timer of 0 would be no timer at all.
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def duration_s(text: str | None, option: str) -> float | None:
+    """Seconds of a duration that was typed; None where none was."""
+    from runner.units import seconds
+
+    try:
+        return None if text is None else seconds(text)
+    except ValueError as error:
+        raise Usage(f"{option}: {error}") from None
+
+
+def _hand_in(link: Client, handler: str, words: list[str] | None, options: dict[str, Any]) -> JobHandle[Any]:
+    options["metadata"] = metadata(options["metadata"] or ())
+    options["tags"] = options["tags"] or None
+    options["backoff"] = _backoff(options["backoff"])
+    given: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
+    data = job_input(words or (), sys.stdin.read)
+    try:
+        return link.submit(handler, data, **given)
+    except (ValueError, TypeError) as error:
+        raise Usage(str(error)) from None
+
+
+def _backoff(text: str | None) -> Any:
+    if text is None:
+        return None
+    if text.startswith(("{", "[")):
+        return job_input([f"backoff:={text}"], lambda: "")["backoff"]
+    steps = [duration_s(part.strip(), "--backoff") for part in text.split(",")]
+    return steps if len(steps) > 1 else steps[0]
+
+
+def _give_up(handle: JobHandle[Any]) -> None:
+    from runner.errors import Conflict, RunnerError
+
+    print(f"cancelling {handle.id} (Ctrl-C again leaves it as it is)", file=sys.stderr)
+    try:
+        handle.cancel("interrupted at the command line")
+        state = handle.wait(CANCEL_S).state
+    except TimeoutError:
+        state = "still being cancelled"
+    except Conflict:
+        # It ended by itself in the meantime.
+        state = handle.status().state
+    except RunnerError as error:
+        state = f"not cancelled: {error}"
+    print(f"job {handle.id}: {state}", file=sys.stderr)

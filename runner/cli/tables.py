@@ -1,0 +1,207 @@
+"""Pure: the server's documents as tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from runner.cli.text import age, between, duration, line, printable, progress, size
+
+Document = Mapping[str, Any]
+
+COLORS = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "ok": "green",
+    "broken": "red",
+    "describing": "yellow",
+    "paused": "yellow",
+    "busy": "cyan",
+}
+#: Reasons that say nothing beside their state.
+_PLAIN_REASONS = (None, "running", "ready")
+
+
+def jobs(found: Iterable[Document], now: datetime) -> Table:
+    """One line per job."""
+    table = _table("ID", "STATE", "HANDLER", "DONE", "CREATED", "TOOK")
+    for job in found:
+        took = between(job.get("started_at"), job.get("finished_at"), now)
+        cells = [job["id"], state(job), line(job["handler"], 40), done(job), age(job.get("created_at"), now)]
+        table.add_row(*cells, duration(took))
+    table.columns[0].no_wrap = True
+    return table
+
+
+def state(job: Document) -> Text:
+    """The state, with the reason where that says more."""
+    word = str(job["state"])
+    text = Text(word, style=COLORS.get(word, ""))
+    reason = job.get("reason")
+    if reason not in _PLAIN_REASONS and reason != word:
+        text.append(f" {reason}", style="dim")
+    return text
+
+
+def done(job: Document) -> str:
+    """How far it is, in per cent."""
+    fraction = (job.get("progress") or {}).get("fraction")
+    return "" if fraction is None else f"{fraction:.0%}"
+
+
+def devices(found: Iterable[Document]) -> Table:
+    """One line per device with its memory by kind."""
+    table = _table("DEVICE", "FREE", "OF", "USED", "PROMISED", "FOREIGN", "LOADED", "HEALTH", "NAME")
+    for device in found:
+        health = str(device.get("health") or "ok")
+        table.add_row(
+            str(device["id"]),
+            *(size(device.get(f"{kind}_bytes")) for kind in ("free", "total", "used", "reserved", "foreign")),
+            str(len(device.get("executors") or ())),
+            Text(line(health, 40), style=COLORS.get(health, "red")),
+            line(device.get("name") or "", 40),
+        )
+    return table
+
+
+def executors(found: Iterable[Document]) -> Table:
+    """One line per loaded handler, device by device."""
+    table = _table("DEVICE", "HANDLER", "STATE", "MEMORY", "GRANTED", "ENDED", "RUNS NOW")
+    for device in found:
+        loaded = device.get("executors") or ()
+        for number, executor in enumerate(loaded):
+            word = str(executor.get("state") or "")
+            table.add_row(
+                str(device["id"]) if number == 0 else "",
+                line(executor.get("handler") or "", 40),
+                Text(word, style=COLORS.get(word, "")),
+                size(executor.get("resident_bytes")),
+                size(executor.get("granted_bytes")),
+                str(executor.get("jobs_done") or 0),
+                "\n".join(map(str, executor.get("jobs") or ())),
+            )
+        if not loaded:
+            table.add_row(str(device["id"]), Text("nothing is loaded", style="dim"))
+    return table
+
+
+def queues(found: Iterable[Document]) -> Table:
+    """One line per queue with its counts."""
+    words = ("queued", "running", "succeeded", "failed", "cancelled")
+    table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST WAIT", "RUN")
+    for queue in found:
+        counts = queue.get("counts") or {}
+        table.add_row(
+            line(queue["name"]),
+            Text("paused", style=COLORS["paused"]) if queue.get("paused") else "",
+            *(str(counts.get(word, 0)) for word in words),
+            duration(queue.get("oldest_wait_s")),
+            duration(queue.get("avg_run_s")),
+        )
+    return table
+
+
+def handlers(found: Iterable[Document]) -> Table:
+    """One line per handler: what it needs and what was learned of it."""
+    table = _table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
+    for handler in found:
+        word, learned = str(handler["state"]), handler.get("learned") or {}
+        table.add_row(
+            line(handler["name"]),
+            Text(word, style=COLORS.get(word, "")),
+            needs(handler.get("options") or {}, learned),
+            str(learned.get("runs") or 0),
+            duration((learned.get("run_s") or {}).get("p50")),
+            line(handler.get("description") or "", 60),
+        )
+    return table
+
+
+def needs(options: Document, learned: Document) -> str:
+    """What one executor of a handler takes."""
+    gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")
+    parts = [] if gpus == 0 else ["1 GPU" if gpus == 1 else f"{gpus} GPUs"]
+    if vram:
+        parts.append(size(vram))
+    elif gpus and learned.get("peak_bytes"):
+        parts.append(f"{size(learned['peak_bytes'])} (measured)")
+    if ram:
+        parts.append(f"{size(ram)} RAM")
+    return ", ".join(parts) or "cpu"
+
+
+def attempts(found: Iterable[Document]) -> Table:
+    """One line per start of a job."""
+    table = _table("ATTEMPT", "DEVICE", "LOAD", "RUN", "PEAK", "ERROR")
+    for attempt in found:
+        error = attempt.get("error")
+        table.add_row(
+            str(attempt["attempt"]),
+            ", ".join(attempt.get("devices") or ()) or "-",
+            duration(attempt.get("load_s")),
+            duration(attempt.get("run_s")),
+            size(attempt.get("vram_peak_bytes")),
+            Text(f"{error['code']}: {line(error['message'], 70)}" if error else "", style="red"),
+        )
+    return table
+
+
+def job(document: Document, now: datetime) -> Table:
+    """Everything of one job, a line per field."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _fields(document, now):
+        table.add_row(label, value)
+    return table
+
+
+def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
+    yield "id", str(job["id"])
+    yield "state", state(job)
+    yield "handler", line(job["handler"])
+    yield "queue", f"{line(job['queue'])}, priority {job.get('priority')}"
+    yield "created", f"{job.get('created_at')} ({age(job.get('created_at'), now)})"
+    for label in ("started", "finished"):
+        if job.get(f"{label}_at"):
+            yield label, f"{job[f'{label}_at']} ({age(job[f'{label}_at'], now)})"
+    took = between(job.get("started_at"), job.get("finished_at"), now)
+    if took is not None:
+        yield "took", duration(took)
+    yield "attempt", f"{job.get('attempt')}, {job.get('retries_left')} retries left"
+    if job.get("devices"):
+        yield "devices", ", ".join(job["devices"])
+    if job.get("vram_bytes"):
+        yield "vram", size(job["vram_bytes"])
+    if job.get("progress"):
+        yield "progress", progress(job["progress"])
+    if job.get("tags"):
+        yield "tags", line(", ".join(job["tags"]))
+    for label in ("metadata", "input", "output", "error"):
+        yield from _json_field(job, label)
+
+
+def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
+    value, count = job.get(label), int(job.get(f"{label}_bytes") or 0)
+    if value is None and count > 64 << 10:
+        yield label, f"{size(count)}, left out here"
+    elif label == "error" and value:
+        detail = value.get("detail")
+        trace = detail.get("traceback") if isinstance(detail, Mapping) else None
+        yield label, printable("\n".join(filter(None, [f"{value['code']}: {value['message']}", trace])))
+    elif value not in (None, {}, []) or (label == "output" and job["state"] == "succeeded"):
+        yield label, printable(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        table.add_column(name)
+    return table

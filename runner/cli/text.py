@@ -1,0 +1,86 @@
+"""Pure: figures as people read them: sizes, durations, ages, and text that is safe to print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+#: What a terminal would obey instead of show; tab and line feed stay.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def size(count: float | None) -> str:
+    """Bytes in the largest unit that leaves a number above 1: `512 B`, `1.5 GiB`; None is a dash."""
+    if count is None:
+        return "-"
+    value, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024:
+            break
+        value, unit = value / 1024, bigger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """`340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; None is a dash."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for big, small, divisor in (("m", "s", 60), ("h", "m", 3600), ("d", "h", 86400)):
+        if whole < {"m": 3600, "h": 86400, "d": 1 << 62}[big]:
+            below = {"s": 1, "m": 60, "h": 3600}[small]
+            return f"{whole // divisor} {big} {whole % divisor // below} {small}"
+    return f"{whole} s"
+
+
+def age(at: str | None, now: datetime) -> str:
+    """How long ago an RFC 3339 time was, in one unit: `12 s ago`; `in 5 m` for a later one."""
+    if not at:
+        return "-"
+    past = (now - datetime.fromisoformat(at).astimezone(UTC)).total_seconds()
+    count, unit = abs(past), "s"
+    for divisor, bigger in ((60, "m"), (60, "h"), (24, "d")):
+        if count < divisor:
+            break
+        count, unit = count / divisor, bigger
+    return f"{count:.0f} {unit} ago" if past >= -0.5 else f"in {count:.0f} {unit}"
+
+
+def between(start: str | None, end: str | None, now: datetime) -> float | None:
+    """Seconds from `start` to `end`, or to now where it has not ended; None where it has not begun."""
+    if not start:
+        return None
+    until = datetime.fromisoformat(end) if end else now
+    return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
+
+
+def printable(text: object) -> str:
+    """Text from a handler or a client with terminal control characters taken out."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text).replace("\r\n", "\n"))
+
+
+def line(text: object, width: int = 0) -> str:
+    """The same on one line, cut to `width` (0: not cut)."""
+    flat = " ".join(printable(text).split())
+    return flat[: width - 1] + "…" if width and len(flat) > width else flat
+
+
+def progress(document: Mapping[str, Any]) -> str:
+    """`62%  31/50  epoch 5  loss 0.12` on one line."""
+    done_, total, fraction = (document.get(name) for name in ("done", "total", "fraction"))
+    parts = [] if fraction is None else [f"{fraction:.0%}"]
+    # A total of 100 is the percentage once more.
+    if total not in (None, 100) and done_ is not None:
+        parts.append(f"{done_:g}/{total:g}")
+    if document.get("message"):
+        parts.append(line(document["message"], 60))
+    for name, value in (document.get("details") or {}).items():
+        shown = f"{value:.4g}" if isinstance(value, float) else line(value, 30)
+        parts.append(f"{line(name)} {shown}")
+    return "  ".join(parts)
