@@ -1,0 +1,266 @@
+"""Effect: a real server for tests and scripts: started in a process of its own, and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from runner.client import Client
+from runner.definition import definition_of
+from runner.errors import RefusedStart, RunnerError
+from runner.settings import SHORT_NAMES, Settings
+from runner.simulation import allocate
+
+__all__ = ["ServedClient", "Server", "allocate", "running", "serving"]
+
+#: The descriptor on which the server says in one JSON line that it is ready, named to it by this variable.
+READY_FD = "JOB_RUNNER_READY_FD"
+
+
+class Server:
+    """One `runner serve` process over one data folder; it may be killed and started again on it.
+
+    Settings are fields of `runner.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...); they
+    reach the process by its environment, which `env` is laid over. Nothing of the caller's `RUNNER_*`
+    and no config file of the current folder gets in.
+    """
+
+    def __init__(
+        self,
+        handlers: Sequence[object] = (),
+        *,
+        gpus: str = "none",
+        data_dir: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 30.0,
+        **settings: object,
+    ) -> None:
+        unknown = set(settings) - set(Settings.model_fields) - set(SHORT_NAMES)
+        if unknown:
+            raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
+        self._owned = None if data_dir else tempfile.mkdtemp(prefix="runner-test-")
+        self.data_dir = Path(data_dir or str(self._owned))
+        self.log_path = self.data_dir / "server.log"
+        self.settings: dict[str, object] = {"port": 0, "entry_points": False, "gpus": gpus, **settings}
+        self.env = dict(env or {})
+        self.start_timeout_s = start_timeout_s
+        # A file may be the home of several of them; it is named once.
+        self._handlers = list(dict.fromkeys(source_of(handler) for handler in handlers))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process, of the last start."""
+        if self._process is None:
+            raise RunnerError("the server was not started")
+        return self._process
+
+    @property
+    def log(self) -> str:
+        """All that the server wrote so far."""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def client(self) -> ServedClient:
+        """A new client of this server."""
+        return ServedClient(self)
+
+    def start(self) -> Self:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            RefusedStart: it ended, or was not ready in time; with the end of its log.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        ours, theirs = os.pipe()
+        try:
+            with self.log_path.open("ab") as output:
+                self._process = self._spawn(theirs, output)
+            os.close(theirs)
+            theirs = -1
+            self.url = str(self._ready(ours)["url"])
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            os.close(ours)
+            if theirs >= 0:
+                os.close(theirs)
+        return self
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """Ask the server to end, and make it end where it does not; returns its exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout_s)
+            self.kill()
+        return self.process.wait()
+
+    def kill(self) -> None:
+        """End it as a power cut would: SIGKILL, and it is gone on return."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def close(self) -> None:
+        """Kill what still runs and remove a data folder that this object made."""
+        self.kill()
+        if self._owned is not None:
+            shutil.rmtree(self._owned, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            early = self.process.poll()
+            status = self.stop()
+            if error is None and (early is not None or status != 0):
+                raise RunnerError(f"the server ended with {status}\n{self._tail()}")
+        finally:
+            self.close()
+
+    def _spawn(self, ready_fd: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-m", "runner", "serve", "--data-dir", str(self.data_dir)]
+        for source in self._handlers:
+            command += ["--handlers", source]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(ready_fd,),
+            # A folder without config files, so that the caller's own are not read.
+            cwd=self.data_dir,
+            env=self._environment(ready_fd),
+        )
+
+    def _environment(self, ready_fd: int) -> dict[str, str]:
+        inherited = {name: text for name, text in os.environ.items() if not name.startswith("RUNNER_")}
+        # The package itself and the tests' own modules, wherever they were imported from.
+        inherited["PYTHONPATH"] = os.pathsep.join(_own_path())
+        return inherited | _as_environment(self.settings) | {READY_FD: str(ready_fd)} | self.env
+
+    def _ready(self, fd: int) -> dict[str, Any]:
+        deadline = time.monotonic() + self.start_timeout_s
+        text = b""
+        while not text.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                raise RefusedStart(f"the server was not ready in {self.start_timeout_s:g} s\n{self._tail()}")
+            chunk = os.read(fd, 4096)
+            if not chunk:
+                status = self.process.wait()
+                raise RefusedStart(f"the server ended with {status} before it was ready\n{self._tail()}")
+            text += chunk
+        document: dict[str, Any] = json.loads(text)
+        return document
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.splitlines()[-40:])
+
+
+class ServedClient(Client):
+    """A client with the server that it talks to."""
+
+    def __init__(self, server: Server) -> None:
+        token = server.settings.get("token")
+        super().__init__(server.url, str(token) if token else None)
+        self.server = server
+
+
+@contextlib.contextmanager
+def serving(handlers: Sequence[object] = (), **options: Any) -> Iterator[Server]:
+    """A started `Server` (same arguments), stopped at the end."""
+    with Server(handlers, **options) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(
+    handlers: Sequence[object] = (), *, gpus: str = "none", **settings: Any
+) -> Iterator[ServedClient]:
+    """A client of a real server on a free port, stopped at the end.
+
+    `handlers` are named as for `--handlers` (paths count from the current folder), or are decorated
+    classes and functions of a module or file that can be imported again.
+
+    Raises:
+        RunnerError: the server did not start, or ended by itself; with the end of its log.
+    """
+    with Server(handlers, gpus=gpus, **settings) as server, server.client() as client:
+        yield client
+
+
+def source_of(handler: object) -> str:
+    """What `--handlers` needs to find this again: a source as it is, an object by its file and name.
+
+    Raises:
+        TypeError: an object that `@handler` did not decorate or that no other process can find.
+    """
+    if isinstance(handler, (str, Path)):
+        text = str(handler)
+        return str(Path(text).absolute()) if "/" in text or text.endswith(".py") else text
+    definition = definition_of(handler)
+    name = getattr(handler, "__qualname__", repr(handler))
+    if definition is None:
+        raise TypeError(f"{name} is no handler: decorate it with @handler")
+    if "<locals>" in name:
+        raise TypeError(f"{name} is made inside a function: another process cannot import it")
+    file = Path(inspect.getfile(handler)).absolute()  # type: ignore[arg-type]
+    module = str(getattr(handler, "__module__", "__main__"))
+    return f"{module}:{name}" if _is_home(module, file) else str(file)
+
+
+def _is_home(module: str, file: Path) -> bool:
+    """True where another process that imports `module` gets this file."""
+    if module == "__main__":
+        return False
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).absolute() == file
+
+
+def _own_path() -> list[str]:
+    """Folders of `sys.path` that a fresh interpreter would not have by itself."""
+    # What comes below these is the interpreter's own; a checkout or a tests folder is not.
+    base = [Path(prefix) / "lib" for prefix in {sys.prefix, sys.base_prefix}]
+    folders = [Path(entry or ".").absolute() for entry in sys.path]
+    own = [folder for folder in folders if folder.is_dir() and not any(map(folder.is_relative_to, base))]
+    return list(dict.fromkeys(map(str, own)))
+
+
+def _as_environment(settings: Mapping[str, object], prefix: str = "RUNNER_") -> dict[str, str]:
+    """The settings as `RUNNER_*` variables; those of tables nested by two underscores."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        key = prefix + (name if prefix.endswith("ENV__") else name.upper())
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            found |= _as_environment(value, f"{key}__")
+        elif isinstance(value, (list, tuple)):
+            found[key] = ",".join(map(str, value))
+        else:
+            found[key] = str(value)
+    return found
