@@ -20,57 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import groupby
-from typing import Literal
 
+from gpu.action import Action, Evict, Load, Plan, Reason, Start
 from gpu.line import JobClass
 from gpu.resident import Resident, Slot
 from gpu.room import Head, Room
 from gpu.view import View
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
-
-Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Hand waiting jobs to a warm executor, in this order."""
-
-    executor: int
-    cls: JobClass
-    ns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Start a new executor with this job."""
-
-    cls: JobClass
-    n: int
-    device_ids: tuple[str, ...]
-    #: On each of the devices. 0: none promised.
-    grant_bytes: int
-    #: Nothing else starts there during its first attempt.
-    exclusive: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evict:
-    """Tell an idle executor to go."""
-
-    executor: int
-
-
-Action = Start | Load | Evict
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Actions in the order in which they are to be carried out, and why the rest waits."""
-
-    actions: list[Action]
-    #: Of each class of which somebody still waits.
-    reasons: dict[JobClass, Reason]
 
 
 def plan(view: View, now: float) -> Plan:
@@ -156,11 +113,11 @@ class _Turn:
 
     def _warm(self, head: Head) -> bool:
         cls, view = head.cls, self.view
-        of_key = view.by_key.get(cls.key)
+        of_key = view.floor.by_key.get(cls.key)
         if of_key is None:
             return False
         depth = 1 if view.need_bytes(cls) is None else view.depths.get((cls.handler, cls.version), 1)
-        if cls.key in view.idle_by_key and not self._at_limit(cls.handler) and self._wake(head, depth):
+        if cls.key in view.floor.idle_by_key and not self._at_limit(cls.handler) and self._wake(head, depth):
             return True
         return depth > 1 and self._stage(head, of_key, depth)
 
@@ -169,7 +126,7 @@ class _Turn:
         view = self.view
         fresh = self._fresh(head.cls)
         for resident in reversed(fresh):
-            rooms = [self._room(view.slots[each]) for each in resident.devices]
+            rooms = [self._room(view.floor.slots[each]) for each in resident.devices]
             extra = view.ledger.extra_bytes(resident.executor)
             if not all(room.admits(resident.grant_bytes) and room.has(extra) for room in rooms):
                 continue
@@ -187,7 +144,7 @@ class _Turn:
 
     def _fresh(self, cls: JobClass) -> list[Resident]:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
-        idle = self.view.idle_by_key.get(cls.key)
+        idle = self.view.floor.idle_by_key.get(cls.key)
         if idle is None:
             return []
         return [
@@ -208,7 +165,7 @@ class _Turn:
         for full, _, resident in roomy:
             if full >= 0:
                 break
-            rooms = [self._room(self.view.slots[each]) for each in resident.devices]
+            rooms = [self._room(self.view.floor.slots[each]) for each in resident.devices]
             if all(room.admits_more(resident) for room in rooms) and self._hand(
                 head, resident, rooms, -full, opens=0
             ):
@@ -239,7 +196,7 @@ class _Turn:
                 grant = room.avail if unknown else need
                 rank = -room.avail if unknown else -room.left if need == 0 else room.avail - need
                 options.append((rank, room.slot.device.id, room, grant))
-        span = view.span(cls)
+        span = view.floor.span(cls)
         if len(options) < span:
             return False
         options.sort(key=lambda option: option[:2])
@@ -266,7 +223,7 @@ class _Turn:
         if not any(room.pending for room in rooms) or self._at_limit(head.cls.handler):
             return
         fitting = sum(room.has_for_new(self.view.need_on(head.cls, room.slot)) for room in rooms)
-        if fitting < self.view.span(head.cls):
+        if fitting < self.view.floor.span(head.cls):
             self._make_room(head, only_claim=True)
 
     def _make_room(self, head: Head, *, only_claim: bool = False) -> None:
@@ -284,7 +241,7 @@ class _Turn:
             self.touched[executor] = 0
             self.actions.append(Evict(executor))
             for each in self.view.executors[executor].devices:
-                room = self._room(self.view.slots[each])
+                room = self._room(self.view.floor.slots[each])
                 room.pending += nbytes
                 room.leaving += 1
         for room, nbytes in way.claims:
@@ -295,7 +252,7 @@ class _Turn:
         way = _Way({}, [])
         extra = self.view.ledger.extra_bytes(resident.executor)
         for each in resident.devices:
-            room = self._room(self.view.slots[each])
+            room = self._room(self.view.floor.slots[each])
             if not room.admits(resident.grant_bytes) or not self._may_open(head, room, resident.grant_bytes):
                 return None
             victims = self._victims(room, extra, {resident.executor})
@@ -314,7 +271,7 @@ class _Turn:
                 victims = self._victims(room, need, keep, is_new=True)
                 if victims is not None:
                     ways.append(_Way(victims, [(room, need)]))
-        span = self.view.span(head.cls)
+        span = self.view.floor.span(head.cls)
         if len(ways) < span:
             return None
         whole = _Way({}, [])
@@ -355,11 +312,11 @@ class _Turn:
         return room
 
     def _lane(self, cls: JobClass) -> list[Room]:
-        return [self._room(slot) for slot in self.view.lane(cls)]
+        return [self._room(slot) for slot in self.view.floor.lane(cls)]
 
     def _at_limit(self, handler: str) -> bool:
         limit = self.view.limits.get(handler)
-        return limit is not None and self.view.busy.get(handler, 0) + self.busy.get(handler, 0) >= limit
+        return limit is not None and self.view.floor.busy.get(handler, 0) + self.busy.get(handler, 0) >= limit
 
     # Who may overtake whom.
 

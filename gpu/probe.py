@@ -144,8 +144,8 @@ def _cpu(max_executors: int | None) -> Device:
 def _machine() -> str:
     """A short stable name of this machine that tells nothing about it."""
     path = Path("/etc/machine-id")
-    text = path.read_text().strip() if path.exists() else socket.gethostname()
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    text = path.read_text().strip() if path.exists() else ""
+    return hashlib.sha256((text or socket.gethostname()).encode()).hexdigest()[:12]
 
 
 def _find_cards(
@@ -234,8 +234,8 @@ def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -
         and len({card.name for card in cards}) > 1
     ):
         notes.append(
-            "CUDA_VISIBLE_DEVICES counts places on a machine with different GPUs: they are taken in the order "
-            "of the PCI bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name uuids to be sure"
+            "CUDA_VISIBLE_DEVICES counts places on a machine with different GPUs: they are taken in the "
+            "order of the PCI bus; set CUDA_DEVICE_ORDER=PCI_BUS_ID or name uuids to be sure"
         )
     return visible
 

@@ -127,7 +127,7 @@ class Head:
         view = self.view
         return any(
             is_harmed(self.cls, grant_bytes, is_full=room.left - opens <= 0)
-            and room.slot in view.lane(self.cls)
+            and room.slot in view.floor.lane(self.cls)
             and view.can_wait_for(self.cls, room.slot)
             and view.bypass.is_kept(self.n, room.slot.device.id)
             for room in rooms

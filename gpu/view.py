@@ -13,6 +13,7 @@ from gpu.bypass import Bypass, is_harmed
 from gpu.device import Device
 from gpu.estimate import Peaks
 from gpu.expiry import Expiry
+from gpu.floor import Floor
 from gpu.ledger import Ledger
 from gpu.line import JobClass, Key, Line
 from gpu.resident import Resident, Slot
@@ -32,23 +33,17 @@ class View:
         self.ledger = Ledger()
         self.peaks = Peaks() if peaks is None else peaks
         self.bypass = Bypass(bypass_limit)
-        self.executors: dict[int, Resident] = {}
-        self.slots: dict[str, Slot] = {}
+        self.floor = Floor()
+        #: The floor's own table.
+        self.executors = self.floor.executors
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
-        #: Executors that take work, and the idle ones of them, the one that idles longest first.
-        self.by_key: dict[Key, dict[int, Resident]] = {}
-        self.idle_by_key: dict[Key, dict[int, Resident]] = {}
         self.paused: set[str] = set()
         self.limits: dict[str, int] = {}
-        #: Handler to how many of its executors load or run.
-        self.busy: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
         #: How many classes of a key have somebody waiting.
         self.wanted: dict[Key, int] = {}
         self._expiry = Expiry(self.executors, self.wanted)
-        self._gpu_lane: list[Slot] = []
-        self._cpu_lane: list[Slot] = []
         for device in devices:
             self.add_device(device)
 
@@ -57,19 +52,17 @@ class View:
     def add_device(self, device: Device, *, is_open: bool = True) -> None:
         """A device was found. Raises ValueError where its id is known."""
         self.ledger.add_device(device)
-        slot = self.slots[device.id] = Slot(device)
-        slot.is_open = is_open
-        (self._cpu_lane if device.kind == "cpu" else self._gpu_lane).append(slot)
+        self.floor.add_device(device, is_open=is_open)
 
     def set_device_open(self, device_id: str, is_open: bool) -> None:
         """Whether the device takes new work (its worker is up, and nobody drains it)."""
-        self.slots[device_id].is_open = is_open
+        self.floor.slots[device_id].is_open = is_open
         if not is_open:
             self.bypass.release(device_id)
 
     def set_max_executors(self, device_id: str, count: int) -> None:
         """How many executors load or run there at once."""
-        self.slots[device_id].max_executors = count
+        self.floor.slots[device_id].max_executors = count
 
     def pause_queue(self, name: str, paused: bool) -> None:
         """Jobs of a paused queue wait; those that started go on."""
@@ -125,7 +118,7 @@ class View:
         if resident.state == "idle":
             if not self.ledger.running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
-            self._wake(resident)
+            self.floor.wake(resident)
         elif resident.state != "running":
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._take(cls, ns)
@@ -157,30 +150,14 @@ class View:
         resident = Resident(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.executors[executor] = resident
-        self.by_key.setdefault(cls.key, {})[executor] = resident
-        self.busy[cls.handler] = self.busy.get(cls.handler, 0) + 1
-        for device_id in resident.devices:
-            slot = self.slots[device_id]
-            slot.residents[executor] = resident
-            slot.busy += 1
-            if resident.pinned:
-                slot.pinned[executor] = resident
-            if exclusive:
-                slot.exclusive = executor
+        self.floor.enter(resident)
         self._take(cls, (n,))
         resident.assigned[n] = cls
         self._count_overtaken(cls, (n,), resident)
 
     def evict(self, executor: int) -> None:
         """An executor is told to go, idle or not; it gets no more work."""
-        resident = self.executors[executor]
-        if resident.state == "leaving":
-            return
-        self._unlist(resident)
-        resident.state = "leaving"
-        for device_id in resident.devices:
-            self.slots[device_id].leaving[executor] = resident
+        self.floor.leave(self.executors[executor])
 
     # What executors do.
 
@@ -217,32 +194,23 @@ class View:
 
     def gone(self, executor: int, now: float) -> list[tuple[int, JobClass]]:
         """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain."""
-        resident = self.executors.pop(executor)
-        if resident.state != "leaving":
-            self._unlist(resident)
-        if resident.busy:
-            self._release_busy(resident)
-        for device_id in resident.devices:
-            slot = self.slots[device_id]
-            del slot.residents[executor]
-            slot.leaving.pop(executor, None)
-            slot.pinned.pop(executor, None)
-            if slot.exclusive == executor:
-                slot.exclusive = None
+        resident = self.executors[executor]
+        self.floor.remove(resident)
         self.ledger.drain(executor, now)
         return list(resident.assigned.items())
 
     def learn(self, handler: str, model: str, peak_bytes: int) -> None:
         """The peak of an attempt was measured. Executors that were granted all there was keep only
         what is needed, and others may start beside them."""
-        self.peaks.learn(handler, model, peak_bytes)
+        if not self.peaks.learn(handler, model, peak_bytes):
+            return
         need = self.peaks.peak(handler, model) or 0
-        for key in [key for key in self.by_key if key[0] == handler and key[2] == model]:
-            for resident in self.by_key[key].values():
-                if resident.exclusive:
-                    resident.exclusive = False
-                    self.ledger.regrant(resident.executor, need)
-                    self._share(resident)
+        for key, residents in self.floor.by_key.items():
+            if (key[0], key[2]) == (handler, model):
+                for resident in residents.values():
+                    if resident.exclusive:
+                        self.floor.share(resident)
+                        self.ledger.regrant(resident.executor, need)
 
     def out_of_memory(self, handler: str, model: str) -> None:
         """What was learned was too little: the next attempt gets a device for itself again."""
@@ -262,14 +230,6 @@ class View:
         return self._expiry.next()
 
     # What a class needs, and where.
-
-    def lane(self, cls: JobClass) -> list[Slot]:
-        """The devices that may run the class: GPUs where there are any, else the cpu."""
-        return self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
-
-    def span(self, cls: JobClass) -> int:
-        """How many devices one executor of the class takes."""
-        return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
 
     def need_bytes(self, cls: JobClass) -> int | None:
         """What an executor of the class must be granted: declared, else learned, else None."""
@@ -294,7 +254,7 @@ class View:
         if known is None:
             return resident.exclusive
         return resident.grant_bytes >= known or all(
-            resident.grant_bytes >= self.slots[each].device.cap_bytes for each in resident.devices
+            resident.grant_bytes >= self.floor.slots[each].device.cap_bytes for each in resident.devices
         )
 
     def is_held_back(self, cls: JobClass) -> bool:
@@ -302,7 +262,7 @@ class View:
         if cls.queue in self.paused:
             return True
         limit = self.limits.get(cls.handler)
-        return limit is not None and self.busy.get(cls.handler, 0) >= limit
+        return limit is not None and self.floor.busy.get(cls.handler, 0) >= limit
 
     def can_wait_for(self, cls: JobClass, slot: Slot) -> bool:
         """Whether the class could start there if all that runs there ended: neither too large for the
@@ -319,7 +279,7 @@ class View:
 
     def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
-        lane, need, span = self.lane(cls), cls.need_bytes or 0, self.span(cls)
+        lane, need, span = self.floor.lane(cls), cls.need_bytes or 0, self.floor.span(cls)
         if sum(need <= slot.device.cap_bytes for slot in lane) >= span:
             return None
         return {
@@ -338,14 +298,14 @@ class View:
     def explain(self, cls: JobClass, n: int) -> dict[str, Any]:
         """Why a waiting job waits: the reason, what each device that may run it has free, and about
         how many go before it."""
-        devices = [self._explain_device(cls, slot) for slot in self.lane(cls)]
+        devices = [self._explain_device(cls, slot) for slot in self.floor.lane(cls)]
         return {
             "reason": self._explain_reason(cls, devices),
             "devices": devices,
             "jobs_ahead": sum(
                 len(line) if other.priority > cls.priority else line.ahead_of(n)
                 for other, line in self.lines.items()
-                if other.priority >= cls.priority and self.lane(other) is self.lane(cls)
+                if other.priority >= cls.priority and self.floor.lane(other) is self.floor.lane(cls)
             ),
             "overtaken": self.bypass.counts.get(n, 0),
         }
@@ -387,74 +347,22 @@ class View:
         if left:
             self.wanted[cls.key] = left
             return
-        for resident in self.idle_by_key.get(cls.key, {}).values():
+        for resident in self.floor.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.
             self._expiry.expect(resident)
 
-    def _wake(self, resident: Resident) -> None:
-        resident.state = "running"
-        resident.busy = True
-        self._drop_idle(resident)
-        handler = resident.key[0]
-        self.busy[handler] = self.busy.get(handler, 0) + 1
-        for device_id in resident.devices:
-            slot = self.slots[device_id]
-            slot.busy += 1
-            if resident.exclusive:
-                slot.exclusive = resident.executor
-
     def _rest(self, resident: Resident, now: float) -> None:
         """Nothing is left to do for it."""
-        self._release_busy(resident)
-        if resident.state == "leaving":
-            return
-        resident.state = "idle"
-        resident.idle_since = now
-        executor = resident.executor
-        self.ledger.idle(executor)
-        self.idle_by_key.setdefault(resident.key, {})[executor] = resident
-        for device_id in resident.devices:
-            slot = self.slots[device_id]
-            slot.idle[executor] = resident
-            if slot.exclusive == executor:
-                slot.exclusive = None
-        self._expiry.expect(resident)
-
-    def _release_busy(self, resident: Resident) -> None:
-        resident.busy = False
-        self.busy[resident.key[0]] -= 1
-        for device_id in resident.devices:
-            self.slots[device_id].busy -= 1
-
-    def _unlist(self, resident: Resident) -> None:
-        executor = resident.executor
-        of_key = self.by_key[resident.key]
-        del of_key[executor]
-        if not of_key:
-            del self.by_key[resident.key]
+        self.floor.rest(resident, now)
         if resident.state == "idle":
-            self._drop_idle(resident)
-
-    def _drop_idle(self, resident: Resident) -> None:
-        executor = resident.executor
-        of_key = self.idle_by_key[resident.key]
-        del of_key[executor]
-        if not of_key:
-            del self.idle_by_key[resident.key]
-        for device_id in resident.devices:
-            del self.slots[device_id].idle[executor]
-
-    def _share(self, resident: Resident) -> None:
-        for device_id in resident.devices:
-            slot = self.slots[device_id]
-            if slot.exclusive == resident.executor:
-                slot.exclusive = None
+            self.ledger.idle(resident.executor)
+            self._expiry.expect(resident)
 
     def _count_overtaken(self, cls: JobClass, ns: Sequence[int], resident: Resident) -> None:
         """Count for each head that waits for room here how many of these went before it."""
         if len(self.lines) == (cls in self.lines):
             return
-        slots = [self.slots[device_id] for device_id in resident.devices]
+        slots = [self.floor.slots[device_id] for device_id in resident.devices]
         for other, line in self.lines.items():
             if other.priority < cls.priority or other is cls:
                 continue
@@ -465,7 +373,7 @@ class View:
                     slot
                     for slot in slots
                     if is_harmed(other, resident.grant_bytes, is_full=slot.busy >= slot.max_executors)
-                    and slot in self.lane(other)
+                    and slot in self.floor.lane(other)
                     and self.can_wait_for(other, slot)
                     and self.bypass.is_kept(head, slot.device.id)
                 ]
@@ -474,9 +382,9 @@ class View:
 
     def _keep(self, cls: JobClass, n: int) -> None:
         """Choose the devices that a job too often overtaken gets next: those where least is at work."""
-        slots = [slot for slot in self.lane(cls) if self.can_wait_for(cls, slot)]
+        slots = [slot for slot in self.floor.lane(cls) if self.can_wait_for(cls, slot)]
         slots.sort(key=lambda slot: (self._bytes_at_work(slot), slot.busy, slot.device.id))
-        self.bypass.keep(n, tuple(slot.device.id for slot in slots[: self.span(cls)]))
+        self.bypass.keep(n, tuple(slot.device.id for slot in slots[: self.floor.span(cls)]))
 
     def _bytes_at_work(self, slot: Slot) -> int:
         idle = sum(self.ledger.charge_bytes(executor) for executor in slot.idle)

@@ -1,0 +1,120 @@
+"""Pure: the devices and the executors that live on them, indexed in every way a plan asks for."""
+
+from __future__ import annotations
+
+from gpu.device import Device
+from gpu.line import JobClass, Key
+from gpu.resident import Resident, Slot
+
+
+class Floor:
+    """Who lives where and does what. It knows no bytes: those are the ledger's."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+        self.executors: dict[int, Resident] = {}
+        #: Executors that take work, and the idle ones of them, the one that idles longest first.
+        self.by_key: dict[Key, dict[int, Resident]] = {}
+        self.idle_by_key: dict[Key, dict[int, Resident]] = {}
+        #: Handler to how many of its executors load or run.
+        self.busy: dict[str, int] = {}
+        self._gpu_lane: list[Slot] = []
+        self._cpu_lane: list[Slot] = []
+
+    def add_device(self, device: Device, *, is_open: bool) -> None:
+        """A device on which nobody lives yet."""
+        slot = self.slots[device.id] = Slot(device)
+        slot.is_open = is_open
+        (self._cpu_lane if device.kind == "cpu" else self._gpu_lane).append(slot)
+
+    def lane(self, cls: JobClass) -> list[Slot]:
+        """The devices that may run the class: GPUs where there are any, else the cpu."""
+        return self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
+
+    def span(self, cls: JobClass) -> int:
+        """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
+        return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
+
+    def enter(self, resident: Resident) -> None:
+        """An executor loads."""
+        executor = resident.executor
+        self.executors[executor] = resident
+        self.by_key.setdefault(resident.key, {})[executor] = resident
+        self._set_busy(resident, True)
+        for slot in self._slots(resident):
+            slot.residents[executor] = resident
+            if resident.pinned:
+                slot.pinned[executor] = resident
+
+    def wake(self, resident: Resident) -> None:
+        """An idle executor takes up work."""
+        self._drop_idle(resident)
+        resident.state = "running"
+        self._set_busy(resident, True)
+
+    def rest(self, resident: Resident, now: float) -> None:
+        """An executor has nothing left to do; one that was told to go does not become idle by that."""
+        self._set_busy(resident, False)
+        if resident.state == "leaving":
+            return
+        resident.state = "idle"
+        resident.idle_since = now
+        self.idle_by_key.setdefault(resident.key, {})[resident.executor] = resident
+        for slot in self._slots(resident):
+            slot.idle[resident.executor] = resident
+
+    def leave(self, resident: Resident) -> None:
+        """An executor was told to go, or is known to: it takes no more work."""
+        if resident.state == "leaving":
+            return
+        if resident.state == "idle":
+            self._drop_idle(resident)
+        _drop(self.by_key, resident)
+        resident.state = "leaving"
+        for slot in self._slots(resident):
+            slot.leaving[resident.executor] = resident
+
+    def remove(self, resident: Resident) -> None:
+        """An executor's processes are gone."""
+        self.leave(resident)
+        if resident.busy:
+            self._set_busy(resident, False)
+        del self.executors[resident.executor]
+        for slot in self._slots(resident):
+            del slot.residents[resident.executor]
+            del slot.leaving[resident.executor]
+            slot.pinned.pop(resident.executor, None)
+
+    def share(self, resident: Resident) -> None:
+        """Others may start beside it from now on."""
+        resident.exclusive = False
+        for slot in self._slots(resident):
+            if slot.exclusive == resident.executor:
+                slot.exclusive = None
+
+    def _set_busy(self, resident: Resident, busy: bool) -> None:
+        delta = 1 if busy else -1
+        resident.busy = busy
+        handler = resident.key[0]
+        self.busy[handler] = self.busy.get(handler, 0) + delta
+        for slot in self._slots(resident):
+            slot.busy += delta
+            if busy and resident.exclusive:
+                slot.exclusive = resident.executor
+            elif slot.exclusive == resident.executor:
+                slot.exclusive = None
+
+    def _drop_idle(self, resident: Resident) -> None:
+        _drop(self.idle_by_key, resident)
+        for slot in self._slots(resident):
+            del slot.idle[resident.executor]
+
+    def _slots(self, resident: Resident) -> list[Slot]:
+        return [self.slots[device_id] for device_id in resident.devices]
+
+
+def _drop(index: dict[Key, dict[int, Resident]], resident: Resident) -> None:
+    of_key = index[resident.key]
+    del of_key[resident.executor]
+    if not of_key:
+        del index[resident.key]
