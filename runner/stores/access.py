@@ -21,6 +21,7 @@ from runner.stores.url import sqlite_path
 from runner.wire import FrameBuffer
 
 T = TypeVar("T")
+_SEND_BUFFER_BYTES = 1024 * 1024
 #: The writer may be copying its log into the file when it is told to end.
 _CLOSE_LIMIT_S = 10.0
 
@@ -129,6 +130,8 @@ class SqliteAccess:
             config = launch.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
             self._child = launch.start("writer", config, pass_fds=(theirs.fileno(),))
         ours.setblocking(False)
+        # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         loop = asyncio.get_running_loop()
         _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
 
