@@ -152,15 +152,16 @@ class Coordinator:
             if kind == "queue" and rest.endswith("/paused"):
                 self.view.pause_queue(rest.removesuffix("/paused"), True)
         self._watch = Watch()
+        self.figures = Figures()
         self._journal = Journal(
             self.access,
             self.epoch,
             encode_event=event,
             on_events=self._watch.publish,
             on_fenced=self._on_fenced,
+            on_commit=self.figures.commits.add,
         )
         self._timers = Timers(self._clock.now)
-        self.figures = Figures()
         self._line = Line(
             book=Book(last_n, counts),
             view=self.view,
@@ -201,7 +202,7 @@ class Coordinator:
             on_call=self._on_call,
             on_learned=self._on_learned,
         )
-        self._metrics = Metrics(self._journal)
+        self._metrics = Metrics(self.figures)
         self._plugins = Plugins(
             settings.handlers,
             entry_points=settings.entry_points,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections import defaultdict, deque
 
 from runner.job import Job
@@ -16,10 +17,32 @@ STAGE_MAX = 16
 EVERY = 16
 
 
+#: Upper bounds of the histograms' buckets, in seconds.
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+
+
+class Buckets:
+    """A histogram of seconds; adding costs a bisection."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        #: One more than the bounds: the last takes what is beyond them.
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.total_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one sample."""
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.total_s += seconds
+
+
 class HandlerFigures:
     """What is known of one handler's runs."""
 
     def __init__(self) -> None:
+        self.run_buckets = Buckets()
+        self.wait_buckets = Buckets()
         self.run_s: deque[float] = deque(maxlen=WINDOW)
         self.wait_s: deque[float] = deque(maxlen=WINDOW)
         self.load_s: deque[float] = deque(maxlen=64)
@@ -46,6 +69,8 @@ class Figures:
         self.retried = 0
         self.stale = 0
         self.bad_frames = 0
+        self.commits = Buckets()
+        self.loop_lag = Buckets()
         self.all_runs: deque[float] = deque(maxlen=4 * WINDOW)
         self.all_waits: deque[float] = deque(maxlen=4 * WINDOW)
         self.queue_runs: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
@@ -60,6 +85,7 @@ class Figures:
         if run_s is None:
             return False
         figures.run_s.append(run_s)
+        figures.run_buckets.add(run_s)
         self.all_runs.append(run_s)
         if queue is not None:
             self.queue_runs[queue].append(run_s)
@@ -73,7 +99,9 @@ class Figures:
             self.failures[job.error.code] += 1
         if job.started_at is not None:
             wait_s = max(0.0, job.started_at - job.ready_at)
-            self.handlers[job.handler].wait_s.append(wait_s)
+            figures = self.handlers[job.handler]
+            figures.wait_s.append(wait_s)
+            figures.wait_buckets.add(wait_s)
             self.all_waits.append(wait_s)
         if job.finished_at is not None:
             self.ended_at.append(job.finished_at)

@@ -50,12 +50,15 @@ class Journal:
         encode_event: Callable[[Job, EventType, float, bytes], Event],
         on_events: Callable[[Job, list[Event]], None],
         on_fenced: Callable[[Fenced], None],
+        on_commit: Callable[[float], None],
     ) -> None:
         self._committer = committer
         self._epoch = epoch
         self._encode_event = encode_event
         self._on_events = on_events
         self._on_fenced = on_fenced
+        #: Told the seconds that each commit took.
+        self._on_commit = on_commit
         self._inserts: dict[int, tuple[Job, bytes]] = {}
         self._dirty: dict[int, Job] = {}
         self._outputs: list[tuple[int, bytes]] = []
@@ -75,9 +78,6 @@ class Journal:
         self._idle.set()
         #: Why writes are refused now; None while all is well.
         self.failure: StoreUnavailable | None = None
-        #: Seconds of the last commits, for the metrics.
-        self.commits = 0
-        self.commit_seconds: list[float] = []
 
     def insert(self, job: Job, input_: bytes) -> None:
         """A new job."""
@@ -224,10 +224,7 @@ class Journal:
             self._refused(batch, events, after, failure)
             return
         if batch is not None:
-            self.commits += 1
-            self.commit_seconds.append(loop.time() - began)
-            if len(self.commit_seconds) > 2_000:
-                del self.commit_seconds[:1_000]
+            self._on_commit(loop.time() - began)
         if self.failure is not None:
             log.info("the store takes writes again")
             self.failure = None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from runner.coordinator.journal import Journal
+from runner.coordinator.figures import BOUNDS_S, Buckets, Figures
 
 if TYPE_CHECKING:
     from runner.coordinator.fleet import Fleet
@@ -18,40 +20,16 @@ if TYPE_CHECKING:
 
 #: The loop's lag is looked at so often.
 LAG_EVERY_S = 0.5
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
 
 class Metrics:
-    """Histograms that are fed as things happen; the rest is read off at scrape time."""
+    """Everything is counted where it happens; here it is put into words that Prometheus knows."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
         self._registry = CollectorRegistry(auto_describe=False)
-        self.run_seconds = Histogram(
-            "runner_run_seconds",
-            "Run time of attempts",
-            ["handler"],
-            registry=self._registry,
-            buckets=SECONDS,
-        )
-        self.wait_seconds = Histogram(
-            "runner_wait_seconds",
-            "Wait from ready to start",
-            ["handler"],
-            registry=self._registry,
-            buckets=SECONDS,
-        )
-        self.commit_seconds = Histogram(
-            "runner_commit_seconds", "Time of a store commit", registry=self._registry, buckets=SECONDS[:12]
-        )
-        self.loop_lag = Histogram(
-            "runner_loop_lag_seconds",
-            "Delay of the coordinator's loop",
-            registry=self._registry,
-            buckets=SECONDS[:12],
-        )
-        self._live = _Live()
-        self._registry.register(self._live)
+        self._read_off = _ReadOff()
+        self._registry.register(self._read_off)
 
     async def watch_lag(self) -> None:
         """Measure how late the loop runs what is due, until cancelled."""
@@ -59,18 +37,16 @@ class Metrics:
         while True:
             due = loop.time() + LAG_EVERY_S
             await asyncio.sleep(LAG_EVERY_S)
-            self.loop_lag.observe(max(0.0, loop.time() - due))
+            self._figures.loop_lag.add(max(0.0, loop.time() - due))
 
     def text(self, bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> bytes:
         """The whole exposition."""
-        spent, self._journal.commit_seconds = self._journal.commit_seconds, []
-        for seconds in spent:
-            self.commit_seconds.observe(seconds)
-        self._live.families = list(_families(bytes_by_device, line, fleet, self._journal))
+        families = [*_families(bytes_by_device, line, fleet), *_histograms(self._figures)]
+        self._read_off.families = families
         return bytes(generate_latest(self._registry))
 
 
-class _Live(Collector):
+class _ReadOff(Collector):
     def __init__(self) -> None:
         self.families: list[Metric] = []
 
@@ -79,9 +55,29 @@ class _Live(Collector):
         return self.families
 
 
-def _families(
-    bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet, journal: Journal
-) -> Iterable[Metric]:
+def _histograms(figures: Figures) -> Iterable[Metric]:
+    run = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
+    wait = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
+    for name, own in figures.handlers.items():
+        run.add_metric([name], _cumulated(own.run_buckets), own.run_buckets.total_s)
+        wait.add_metric([name], _cumulated(own.wait_buckets), own.wait_buckets.total_s)
+    yield run
+    yield wait
+    for name, text, buckets in (
+        ("runner_commit_seconds", "Time of a store commit", figures.commits),
+        ("runner_loop_lag_seconds", "Delay of the coordinator's loop", figures.loop_lag),
+    ):
+        family = HistogramMetricFamily(name, text)
+        family.add_metric([], _cumulated(buckets), buckets.total_s)
+        yield family
+
+
+def _cumulated(buckets: Buckets) -> list[tuple[str, float]]:
+    bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
+    return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
+
+
+def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
     for (queue, state), count in line.book.counts.items():
         jobs.add_metric([queue, state], count)
@@ -108,7 +104,7 @@ def _families(
     yield CounterMetricFamily("runner_stale_messages", "Late news of old attempts", value=line.figures.stale)
     bad = line.figures.bad_frames + fleet.bad_frames
     yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad)
-    yield CounterMetricFamily("runner_commits", "Store commits", value=journal.commits)
+    yield CounterMetricFamily("runner_commits", "Store commits", value=sum(line.figures.commits.counts))
     workers = GaugeMetricFamily("runner_workers", "Worker processes by role", labels=["role"])
     roles = [worker.role for worker in fleet.workers.values()]
     for role in ("worker", "probe"):

@@ -132,7 +132,8 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             if time.monotonic() > deadline or port == 0:
                 raise RefusedStart(
-                    f"{host}:{port} can't be bound ({error.strerror}); stop what uses it or give another --port"
+                    f"{host}:{port} can't be bound ({error.strerror}); "
+                    "stop what uses it or give another --port"
                 ) from error
         time.sleep(0.05)
 

@@ -34,12 +34,14 @@ class Bench:
         self.committer = Committer()
         self.published: list[tuple[int, list[int]]] = []
         self.fenced: list[Fenced] = []
+        self.commits: list[float] = []
         self.journal = Journal(
             self.committer,
             1,
             encode_event=event,
             on_events=self._publish,
             on_fenced=self.fenced.append,
+            on_commit=self.commits.append,
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
