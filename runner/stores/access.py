@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections import deque
@@ -20,6 +21,8 @@ from runner.stores.sqlite import SqliteStore, version
 from runner.stores.url import sqlite_path
 from runner.wire import FrameBuffer
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 _SEND_BUFFER_BYTES = 1024 * 1024
 #: The writer may be copying its log into the file when it is told to end.
@@ -30,7 +33,7 @@ class StoreAccess(Protocol):
     """A store as a coordinator's loop uses it; errors are those of `Store`."""
 
     kind: Literal["sqlite", "memory"]
-    #: Set when the writer process ended unasked; no commit will succeed any more.
+    #: Set while the writer process is gone unasked; the next commit starts another one.
     died: asyncio.Event
 
     @property
@@ -135,12 +138,22 @@ class SqliteAccess:
         loop = asyncio.get_running_loop()
         _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
 
+    async def _replace(self) -> None:
+        assert self._child is not None
+        log.error("the store's writer process has ended: another one is started")
+        await _ended(self._child)
+        self.died.clear()
+        await self.start()
+
     async def take_epoch(self) -> int:
         """See `StoreAccess.take_epoch`."""
         return await self._ask(TakeEpoch())
 
     async def commit(self, epoch: int, batch: Batch) -> None:
-        """See `StoreAccess.commit`."""
+        """See `StoreAccess.commit`. A writer that has died is replaced first: the epoch stays in force,
+        and a batch whose outcome is unknown may be given again."""
+        if self.died.is_set():
+            await self._replace()
         self.stale_updates = await self._ask(Commit(epoch, batch))
 
     async def read(self, fn: Callable[[Store], T]) -> T:

@@ -121,8 +121,20 @@ def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
         await access.died.wait()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(end) for end in ends] == [StoreUnavailable] * 2
-        with pytest.raises(StoreUnavailable):
-            await access.commit(epoch, inserts(job(3)))
+
+    with_store(None, tmp_path, use)
+
+
+def test_a_writer_that_died_is_replaced_by_the_next_commit(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        await access.commit(epoch, inserts(job(1)))
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        await access.commit(epoch, inserts(job(2)))
+        assert not access.died.is_set()
+        assert await access.read(lambda store: store.last_n()) == 2
 
     with_store(None, tmp_path, use)
 
