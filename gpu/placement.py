@@ -62,8 +62,8 @@ class _Turn:
         self.busy: dict[str, int] = {}
 
     def serve(self, level: list[Head]) -> None:
-        """Start what can be started of one priority, by three rounds: who was overtaken too often or
-        has bytes coming; who finds a warm executor; the others."""
+        """Start what can be started of one priority, in three rounds: who was overtaken too often (the
+        others claim what they could have); who finds a warm executor; the rest."""
         heads = [head for head in level if head.cls.queue not in self.view.paused]
         if len(heads) < len(level):
             for head in level:
@@ -75,8 +75,8 @@ class _Turn:
                 if head.remaining <= 0:
                     self._any(head)
                 else:
-                    self._claim_coming(head)
-            self._round(heads, self._warm)
+                    self._claim(head)
+            self._round(heads, self._warm_first)
         self._round(heads, self._any)
 
     def _round(self, heads: Sequence[Head], attempt: Callable[[Head], bool]) -> None:
@@ -111,6 +111,16 @@ class _Turn:
 
     # Warm starts.
 
+    def _warm_first(self, head: Head) -> bool:
+        """A warm start that leaves alone what others claim; its own claim stands where it finds none."""
+        claims = list(head.claims)
+        head.unclaim()
+        if self._warm(head):
+            return True
+        for room, nbytes in claims:
+            head.claim(room, nbytes)
+        return False
+
     def _warm(self, head: Head) -> bool:
         cls, view = head.cls, self.view
         of_key = view.floor.by_key.get(cls.key)
@@ -128,7 +138,7 @@ class _Turn:
         for resident in reversed(fresh):
             rooms = [self._room(view.floor.slots[each]) for each in resident.devices]
             extra = view.ledger.extra_bytes(resident.executor)
-            if not all(room.admits(resident.grant_bytes) and room.has(extra) for room in rooms):
+            if not _can_wake(resident, rooms, extra):
                 continue
             count = min(resident.room(depth), -(-head.waiting // len(fresh)))
             if not self._hand(head, resident, rooms, count, opens=1):
@@ -186,22 +196,13 @@ class _Turn:
     # New executors.
 
     def _load(self, head: Head) -> bool:
-        """Load a new executor where the least is left over; an unknown need where most is free."""
-        cls, view = head.cls, self.view
-        unknown = view.need_bytes(cls) is None
-        options: list[tuple[int, str, Room, int]] = []
-        for room in self._lane(cls):
-            need = view.need_on(cls, room.slot)
-            if room.has_for_new(need) and self._may_open(head, room, need):
-                grant = room.avail if unknown else need
-                rank = -room.avail if unknown else -room.left if need == 0 else room.avail - need
-                options.append((rank, room.slot.device.id, room, grant))
-        span = view.floor.span(cls)
-        if len(options) < span:
+        """Load a new executor, where one fits."""
+        fit = self._fit(head)
+        if fit is None:
             return False
-        options.sort(key=lambda option: option[:2])
-        rooms = [room for _, _, room, _ in options[:span]]
-        grant = min(grant for *_, grant in options[:span])
+        cls = head.cls
+        rooms, grant = fit
+        unknown = self.view.need_bytes(cls) is None
         self._overtake(head, [head.n], rooms, grant, 1)
         for room in rooms:
             room.left -= 1
@@ -215,16 +216,44 @@ class _Turn:
         head.advance(1)
         return True
 
+    def _fit(self, head: Head) -> tuple[list[Room], int] | None:
+        """Where a new executor fits now, so that the least is left over (an unknown need: where most is
+        free), and its grant on each device."""
+        view = self.view
+        unknown = view.need_bytes(head.cls) is None
+        options: list[tuple[int, str, Room, int]] = []
+        for room in self._lane(head.cls):
+            need = view.need_on(head.cls, room.slot)
+            if room.has_for_new(need) and self._may_open(head, room, need):
+                grant = room.avail if unknown else need
+                rank = -room.avail if unknown else -room.left if need == 0 else room.avail - need
+                options.append((rank, room.slot.device.id, room, grant))
+        span = view.floor.span(head.cls)
+        if len(options) < span:
+            return None
+        best = sorted(options, key=lambda option: option[:2])[:span]
+        return [room for _, _, room, _ in best], min(grant for *_, grant in best)
+
     # Making room.
 
-    def _claim_coming(self, head: Head) -> None:
-        """Keep what is coming for a head that can't start now: who made room for it must not see it taken."""
-        rooms = self._lane(head.cls)
-        if not any(room.pending for room in rooms) or self._at_limit(head.cls.handler):
+    def _claim(self, head: Head) -> None:
+        """Keep what is free or coming for a head, lest a warm start takes what it could have now, or what
+        others were sent away for."""
+        if self.view.need_bytes(head.cls) == 0 or self._at_limit(head.cls.handler):
             return
-        fitting = sum(room.has_for_new(self.view.need_on(head.cls, room.slot)) for room in rooms)
-        if fitting < self.view.floor.span(head.cls):
+        rooms = self._lane(head.cls)
+        if not any(room.pending or room.slot.idle for room in rooms):
+            return
+        for resident in self._fresh(head.cls):
+            homes = [self._room(self.view.floor.slots[each]) for each in resident.devices]
+            if _can_wake(resident, homes, self.view.ledger.extra_bytes(resident.executor)):
+                return
+        fit = self._fit(head)
+        if fit is None:
             self._make_room(head, only_claim=True)
+            return
+        for room in fit[0]:
+            head.claim(room, self.view.need_on(head.cls, room.slot))
 
     def _make_room(self, head: Head, *, only_claim: bool = False) -> None:
         """Tell idle executors to go where that lets the head start, and claim what they leave. Nobody
@@ -348,6 +377,10 @@ class _Turn:
         """These jobs start: count it for those whom they overtake."""
         for guard in self._harmed(head, ns, rooms, nbytes, opens):
             guard.remaining -= guard.times_passed(head.cls, ns)
+
+
+def _can_wake(resident: Resident, rooms: Sequence[Room], extra_bytes: int) -> bool:
+    return all(room.admits(resident.grant_bytes) and room.has(extra_bytes) for room in rooms)
 
 
 @dataclass(slots=True)

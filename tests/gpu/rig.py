@@ -1,0 +1,115 @@
+"""A coordinator in miniature for tests of the plan: it carries plans out and lets executors behave."""
+
+from __future__ import annotations
+
+from gpu.device import Device, sim
+from gpu.line import JobClass
+from gpu.placement import Evict, Load, Plan, Start, plan
+from gpu.view import View
+
+G = 1 << 30
+
+
+def job_class(
+    handler: str = "a",
+    need: int | None = 6 * G,
+    *,
+    gpus: int = 1,
+    priority: int = 50,
+    queue: str = "default",
+    version: str = "1",
+) -> JobClass:
+    return JobClass(queue, handler, version, "", priority, need, gpus)
+
+
+class Rig:
+    def __init__(self, *devices: Device, bypass_limit: int = 8) -> None:
+        self.view = View(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit)
+        self.now = 0.0
+        self.classes: dict[int, JobClass] = {}
+        self.keep_alive_s: dict[str, float] = {}
+        self.max_jobs: int | None = None
+        self.started: list[int] = []
+        self._executor = 0
+
+    def submit(self, cls: JobClass, count: int = 1) -> list[int]:
+        ns = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
+        for n in ns:
+            self.classes[n] = cls
+            self.view.add_waiting(cls, n)
+        return ns
+
+    def turn(self) -> Plan:
+        made = plan(self.view, self.now)
+        self.carry_out(made)
+        return made
+
+    def carry_out(self, made: Plan) -> None:
+        for action in made.actions:
+            match action:
+                case Start(executor, cls, ns):
+                    self.view.start(executor, cls, ns)
+                    self.started += ns
+                case Load():
+                    self._executor += 1
+                    self.view.load(
+                        self._executor,
+                        action.cls,
+                        action.n,
+                        action.device_ids,
+                        action.grant_bytes,
+                        action.exclusive,
+                        keep_alive_s=self.keep_alive_s.get(action.cls.handler, 300.0),
+                        max_jobs=self.max_jobs,
+                    )
+                    self.started.append(action.n)
+                case Evict(executor):
+                    self.view.evict(executor)
+
+    def finish(self, executor: int) -> None:
+        """End what the executor was handed, after loading where it loads."""
+        resident = self.view.executors[executor]
+        if resident.state == "loading":
+            self.view.loaded(executor, None, self.now)
+        for n, cls in list(resident.assigned.items()):
+            assert self.view.ended(executor, cls, n, self.now)
+
+    def idle(self, cls: JobClass, used: int | None = None) -> int:
+        """An idle executor of the class, loaded now; it was seen to use so much."""
+        self.submit(cls)
+        self.turn()
+        executor = self._executor
+        self.finish(executor)
+        if used is not None:
+            self.view.ledger.use(executor, used)
+        self.now += 1
+        return executor
+
+    def running(self, cls: JobClass) -> int:
+        """An executor of the class with a job that runs."""
+        self.submit(cls)
+        self.turn()
+        self.view.loaded(self._executor, None, self.now)
+        self.now += 1
+        return self._executor
+
+    def bury_leaving(self) -> None:
+        """Those who were told to go are gone."""
+        for executor, resident in list(self.view.executors.items()):
+            if resident.state == "leaving":
+                self.view.gone(executor, self.now)
+
+
+def told(made: Plan) -> list[str]:
+    """The actions in short words."""
+    words: list[str] = []
+    for action in made.actions:
+        match action:
+            case Start(executor, _, ns):
+                words.append(f"start {executor}: {','.join(map(str, ns))}")
+            case Load(cls, n, ids, grant, exclusive):
+                size = f"{grant / G:g}G{' alone' if exclusive else ''}"
+                words.append(f"load {cls.handler} {n} on {'+'.join(ids)} {size}")
+            case Evict(executor):
+                words.append(f"evict {executor}")
+    return words

@@ -1,0 +1,594 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gpu.device import cpu, nvidia, sim
+from gpu.placement import plan
+from tests.gpu.rig import G, Rig, job_class, told
+
+A, B, C = (job_class(name) for name in "abc")
+CPU = cpu("m", "cpu", 16 * G, 2)
+
+
+def two(first: int = 24 * G, second: int = 24 * G) -> Rig:
+    return Rig(sim(0, first), sim(1, second))
+
+
+def cold_start() -> Rig:
+    rig = Rig()
+    rig.submit(A)
+    return rig
+
+
+def best_fit() -> Rig:
+    rig = two(24 * G, 8 * G)
+    rig.submit(A)
+    return rig
+
+
+def fills_a_device() -> Rig:
+    rig = Rig()
+    rig.submit(A, 5)
+    return rig
+
+
+def warm_before_cold() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.submit(A)
+    return rig
+
+
+def warm_passes_older_cold() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.submit(job_class("b", 20 * G))
+    rig.submit(A)
+    return rig
+
+
+def evicts_the_least_recently_used() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.idle(B)
+    rig.idle(C)
+    rig.submit(job_class("d", 10 * G))
+    return rig
+
+
+def spares_those_who_do_not_help() -> Rig:
+    rig = Rig()
+    rig.idle(job_class("small", 1 * G))
+    rig.idle(job_class("large", 16 * G))
+    rig.submit(job_class("d", 20 * G))
+    return rig
+
+
+def evicts_where_least_must_go() -> Rig:
+    rig = two()
+    rig.idle(job_class("a", 20 * G))
+    rig.idle(job_class("b", 10 * G))
+    rig.submit(job_class("d", 16 * G))
+    return rig
+
+
+def evicts_nobody_in_vain() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.running(job_class("b", 12 * G))
+    rig.submit(job_class("d", 20 * G))
+    return rig
+
+
+def never_evicts_the_pinned() -> Rig:
+    rig = Rig()
+    rig.keep_alive_s["a"] = -1
+    rig.idle(A)
+    rig.submit(job_class("d", 20 * G))
+    return rig
+
+
+def wakes_only_with_its_whole_grant() -> Rig:
+    rig = Rig()
+    rig.idle(job_class("a", 20 * G), used=4 * G)
+    rig.running(job_class("b", 10 * G))
+    rig.submit(job_class("a", 20 * G))
+    return rig
+
+
+def makes_room_to_wake() -> Rig:
+    rig = Rig()
+    rig.idle(job_class("a", 16 * G), used=4 * G)
+    rig.idle(job_class("b", 10 * G))
+    rig.submit(job_class("a", 16 * G))
+    return rig
+
+
+def replaces_one_with_too_small_a_grant() -> Rig:
+    rig = Rig()
+    rig.idle(job_class("a", 6 * G))
+    rig.submit(job_class("a", 20 * G))
+    return rig
+
+
+def replaces_its_own_kind_as_a_last_resort() -> Rig:
+    rig = Rig()
+    rig.idle(job_class("a", 16 * G), used=2 * G)
+    rig.running(job_class("b", 14 * G))
+    rig.submit(job_class("a", 9 * G))
+    return rig
+
+
+def takes_the_higher_priority_first() -> Rig:
+    rig = Rig()
+    rig.submit(job_class("a", 20 * G))
+    rig.submit(job_class("b", 20 * G, priority=60))
+    return rig
+
+
+def lets_the_small_pass_the_blocked() -> Rig:
+    rig = Rig()
+    rig.running(job_class("x", 10 * G))
+    rig.submit(job_class("a", 20 * G))
+    rig.submit(B)
+    return rig
+
+
+def unknown_takes_all_of_the_emptiest() -> Rig:
+    rig = two()
+    rig.running(job_class("x", 10 * G))
+    rig.submit(job_class("a", None))
+    return rig
+
+
+def unknown_waits_for_a_quarter() -> Rig:
+    rig = Rig()
+    rig.running(job_class("x", 19 * G))
+    rig.submit(job_class("a", None))
+    return rig
+
+
+def unknown_evicts_for_a_quarter() -> Rig:
+    rig = Rig()
+    rig.running(job_class("x", 15 * G))
+    rig.idle(job_class("y", 5 * G))
+    rig.submit(job_class("a", None))
+    return rig
+
+
+def nothing_starts_beside_the_unknown() -> Rig:
+    rig = Rig(sim(0, 24 * G), CPU)
+    rig.idle(job_class("x", 2 * G))
+    rig.running(job_class("a", None))
+    rig.submit(job_class("x", 2 * G))
+    return rig
+
+
+def without_a_grant_only_places_count() -> Rig:
+    rig = Rig(CPU)
+    rig.submit(job_class("f", 0, gpus=0), 3)
+    return rig
+
+
+def gpu_jobs_run_on_cpu_without_gpus() -> Rig:
+    rig = Rig(CPU)
+    rig.submit(A)
+    return rig
+
+
+def gpu_jobs_stay_off_the_cpu() -> Rig:
+    rig = Rig(sim(0, 4 * G), CPU)
+    rig.submit(A)
+    return rig
+
+
+def a_gang_takes_both() -> Rig:
+    rig = two()
+    rig.submit(job_class("a", 20 * G, gpus=2))
+    return rig
+
+
+def a_gang_takes_none_of_too_few() -> Rig:
+    rig = two()
+    rig.running(job_class("x", 10 * G))
+    rig.submit(job_class("a", 20 * G, gpus=2))
+    return rig
+
+
+def a_gang_makes_room_on_both() -> Rig:
+    rig = two()
+    rig.idle(job_class("x", 10 * G))
+    rig.idle(job_class("y", 16 * G))
+    rig.submit(job_class("a", 20 * G, gpus=2))
+    return rig
+
+
+def a_gang_of_one_on_the_cpu() -> Rig:
+    rig = Rig(CPU)
+    rig.submit(job_class("a", 2 * G, gpus=4))
+    return rig
+
+
+def paused() -> Rig:
+    rig = Rig()
+    rig.view.pause_queue("default", True)
+    rig.submit(A)
+    return rig
+
+
+def resumed() -> Rig:
+    rig = paused()
+    rig.view.pause_queue("default", False)
+    return rig
+
+
+def limited() -> Rig:
+    rig = Rig()
+    rig.view.set_limit("a", 1)
+    rig.submit(A, 3)
+    return rig
+
+
+def unlimited_again() -> Rig:
+    rig = limited()
+    rig.view.set_limit("a", None)
+    return rig
+
+
+def limited_and_idle() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.idle(job_class("a", 7 * G))
+    rig.view.set_limit("a", 1)
+    rig.submit(A, 2)
+    return rig
+
+
+def closed() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.view.set_device_open("sim0", False)
+    rig.submit(A)
+    return rig
+
+
+def closed_under_a_running_one() -> Rig:
+    rig = Rig()
+    rig.view.set_stage("a", "1", 4)
+    rig.running(A)
+    rig.view.set_device_open("sim0", False)
+    rig.submit(A)
+    return rig
+
+
+def staged() -> Rig:
+    rig = Rig()
+    rig.view.set_stage("a", "1", 4)
+    rig.running(A)
+    rig.submit(A, 5)
+    return rig
+
+
+def staged_evenly() -> Rig:
+    rig = Rig()
+    rig.idle(A)
+    rig.submit(A, 2)
+    rig.turn()
+    rig.finish(1)
+    rig.finish(2)
+    rig.view.set_stage("a", "1", 16)
+    rig.submit(A, 6)
+    return rig
+
+
+def staged_to_the_roomiest() -> Rig:
+    rig = Rig(sim(0, 12 * G))
+    rig.submit(A, 2)
+    rig.turn()
+    rig.view.loaded(1, None, 0)
+    rig.view.loaded(2, None, 0)
+    rig.view.set_stage("a", "1", 2)
+    rig.submit(A)
+    rig.turn()
+    rig.submit(A, 2)
+    return rig
+
+
+def worn_out() -> Rig:
+    rig = Rig(sim(0, 6 * G))
+    rig.max_jobs = 1
+    rig.idle(A)
+    rig.submit(A)
+    return rig
+
+
+def few_jobs_left() -> Rig:
+    rig = Rig(sim(0, 6 * G))
+    rig.max_jobs = 3
+    rig.idle(A)
+    rig.view.set_stage("a", "1", 16)
+    rig.submit(A, 5)
+    return rig
+
+
+def all_places_taken() -> Rig:
+    rig = Rig(sim(0, 24 * G, max_executors=1))
+    rig.running(A)
+    rig.submit(B)
+    return rig
+
+
+def too_many_idle() -> Rig:
+    rig = Rig(sim(0, 24 * G, max_executors=1))
+    rig.idle(A, used=0)
+    rig.idle(B, used=0)
+    rig.submit(C)
+    return rig
+
+
+def newer_version() -> Rig:
+    rig = Rig(sim(0, 6 * G))
+    rig.idle(A)
+    rig.submit(job_class("a", version="2"))
+    return rig
+
+
+def learned_peak() -> Rig:
+    rig = Rig()
+    rig.view.learn("a", "", 4 * G)
+    rig.submit(job_class("a", None))
+    return rig
+
+
+def learned_peak_of_the_whole_device() -> Rig:
+    rig = Rig()
+    rig.view.learn("a", "", 24 * G)
+    rig.idle(job_class("a", None))
+    rig.submit(job_class("a", None))
+    return rig
+
+
+def foreign_use() -> Rig:
+    rig = Rig(nvidia(0, "GPU-1", "card", 24 * G))
+    rig.view.ledger.observe("gpu0", 24 * G, 20 * G)
+    rig.submit(A)
+    return rig
+
+
+TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
+    (cold_start, ["load a 1 on sim0 6G"], []),
+    (best_fit, ["load a 1 on sim1 6G"], []),
+    (fills_a_device, [f"load a {n} on sim0 6G" for n in (1, 2, 3, 4)], ["waiting_for_memory"]),
+    (warm_before_cold, ["start 1: 2"], []),
+    (warm_passes_older_cold, ["start 1: 3"], ["waiting_for_memory"]),
+    (evicts_the_least_recently_used, ["evict 1"], ["waiting_for_memory"]),
+    (spares_those_who_do_not_help, ["evict 2"], ["waiting_for_memory"]),
+    (evicts_where_least_must_go, ["evict 2"], ["waiting_for_memory"]),
+    (evicts_nobody_in_vain, [], ["waiting_for_memory"]),
+    (never_evicts_the_pinned, [], ["waiting_for_memory"]),
+    (wakes_only_with_its_whole_grant, [], ["waiting_for_memory"]),
+    (makes_room_to_wake, ["evict 2"], ["waiting_for_memory"]),
+    (replaces_one_with_too_small_a_grant, ["evict 1"], ["waiting_for_memory"]),
+    (replaces_its_own_kind_as_a_last_resort, ["evict 1"], ["waiting_for_memory"]),
+    (takes_the_higher_priority_first, ["load b 2 on sim0 20G"], ["waiting_for_memory"]),
+    (lets_the_small_pass_the_blocked, ["load b 3 on sim0 6G"], ["waiting_for_memory"]),
+    (unknown_takes_all_of_the_emptiest, ["load a 2 on sim1 24G alone"], []),
+    (unknown_waits_for_a_quarter, [], ["waiting_for_memory"]),
+    (unknown_evicts_for_a_quarter, ["evict 2"], ["waiting_for_memory"]),
+    (nothing_starts_beside_the_unknown, [], ["waiting_for_memory"]),
+    (without_a_grant_only_places_count, ["load f 1 on cpu 0G", "load f 2 on cpu 0G"], ["waiting_for_device"]),
+    (gpu_jobs_run_on_cpu_without_gpus, ["load a 1 on cpu 6G"], []),
+    (gpu_jobs_stay_off_the_cpu, [], ["waiting_for_memory"]),
+    (a_gang_takes_both, ["load a 1 on sim0+sim1 20G"], []),
+    (a_gang_takes_none_of_too_few, [], ["waiting_for_memory"]),
+    (a_gang_makes_room_on_both, ["evict 1", "evict 2"], ["waiting_for_memory"]),
+    (a_gang_of_one_on_the_cpu, ["load a 1 on cpu 2G"], []),
+    (paused, [], ["paused"]),
+    (resumed, ["load a 1 on sim0 6G"], []),
+    (limited, ["load a 1 on sim0 6G"], ["concurrency_limit"]),
+    (unlimited_again, [f"load a {n} on sim0 6G" for n in (1, 2, 3)], []),
+    (limited_and_idle, ["start 2: 3"], ["concurrency_limit"]),
+    (closed, [], ["waiting_for_device"]),
+    (closed_under_a_running_one, [], ["waiting_for_device"]),
+    (staged, ["start 1: 2,3,4", "load a 5 on sim0 6G", "load a 6 on sim0 6G"], []),
+    (staged_evenly, ["start 2: 4,5,6", "start 1: 7,8,9"], []),
+    (staged_to_the_roomiest, ["start 2: 4"], ["waiting_for_memory"]),
+    (worn_out, ["evict 1"], ["waiting_for_memory"]),
+    (few_jobs_left, ["start 1: 2,3"], ["waiting_for_memory"]),
+    (all_places_taken, [], ["waiting_for_device"]),
+    (too_many_idle, ["evict 1"], ["waiting_for_memory"]),
+    (newer_version, ["evict 1"], ["waiting_for_memory"]),
+    (learned_peak, ["load a 1 on sim0 4.2G"], []),
+    (learned_peak_of_the_whole_device, ["start 1: 2"], []),
+    (foreign_use, [], ["waiting_for_memory"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("build", "actions", "reasons"), TABLE, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_plan_of_a_situation(build: Callable[[], Rig], actions: list[str], reasons: list[str]) -> None:
+    made = plan(build().view, 100.0)
+    assert told(made) == actions
+    assert list(made.reasons.values()) == reasons
+
+
+def test_who_made_room_gets_it_though_a_small_one_would_fit_first() -> None:
+    rig = Rig()
+    rig.running(job_class("x", 4 * G))
+    rig.idle(job_class("y", 16 * G))
+    rig.submit(job_class("big", 18 * G))
+    assert told(rig.turn()) == ["evict 2"]
+    rig.submit(job_class("small", 4 * G), 2)
+    assert told(rig.turn()) == []
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load big 3 on sim0 18G"]
+
+
+def test_who_made_room_gets_it_though_a_warm_one_would_take_it() -> None:
+    rig = Rig()
+    rig.idle(job_class("warm", 12 * G), used=1 * G)
+    rig.keep_alive_s["y"] = 5
+    rig.idle(job_class("y", 12 * G))
+    rig.submit(job_class("big", 20 * G))
+    assert told(rig.turn()) == ["evict 2"]
+    rig.submit(job_class("warm", 12 * G))
+    assert told(rig.turn()) == []
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load big 3 on sim0 20G"]
+
+
+def test_nobody_is_sent_away_for_a_place_that_is_coming_free() -> None:
+    rig = Rig(sim(0, 24 * G, max_executors=1))
+    for name in "ab":
+        rig.idle(job_class(name, 6 * G), used=0)
+    rig.submit(C)
+    assert told(rig.turn()) == ["evict 1"]
+    assert told(rig.turn()) == []
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load c 3 on sim0 6G"]
+
+
+def test_overtaken_eight_times_a_job_gets_the_device_kept() -> None:
+    rig = Rig()
+    rig.running(job_class("x", 6 * G))
+    (big,) = rig.submit(job_class("big", 20 * G))
+    rig.submit(B, 20)
+    for _ in range(30):
+        rig.turn()
+        for executor in [each for each in rig.view.executors if each != 1]:
+            rig.finish(executor)
+    assert [n > big for n in rig.started] == [False] + [True] * 8
+    assert rig.view.bypass.kept == {big: ("sim0",)}
+    rig.finish(1)
+    rig.turn()
+    rig.bury_leaving()
+    assert told(rig.turn())[0] == f"load big {big} on sim0 20G"
+    assert rig.view.bypass.kept == {}
+
+
+def test_a_kept_device_is_kept_from_equals_but_not_from_higher_ones() -> None:
+    rig = Rig(bypass_limit=0)
+    rig.running(job_class("x", 6 * G))
+    rig.submit(job_class("big", 20 * G))
+    rig.submit(B)
+    assert told(rig.turn()) == []
+    rig.submit(job_class("high", 6 * G, priority=90))
+    assert told(rig.turn()) == ["load high 4 on sim0 6G"]
+
+
+def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
+    rig = Rig(CPU, bypass_limit=0)
+    rig.view.set_max_executors("cpu", 4)
+    rig.running(job_class("x", 10 * G))
+    rig.submit(job_class("big", 14 * G))
+    rig.submit(job_class("f", 0, gpus=0))
+    assert told(rig.turn()) == ["load f 3 on cpu 0G"]
+
+
+def test_one_that_takes_the_last_place_does_not_pass() -> None:
+    rig = Rig(CPU, bypass_limit=0)
+    rig.running(job_class("x", 10 * G))
+    rig.submit(job_class("big", 14 * G))
+    rig.submit(job_class("f", 0, gpus=0))
+    assert told(rig.turn()) == []
+
+
+def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
+    rig = Rig(bypass_limit=1)
+    rig.keep_alive_s["x"] = -1
+    rig.idle(job_class("x", 6 * G))
+    rig.submit(job_class("big", 20 * G))
+    rig.submit(B, 2)
+    assert len(told(rig.turn())) == 2
+
+
+def test_a_staged_batch_stops_where_another_was_overtaken_enough() -> None:
+    rig = Rig(sim(0, 12 * G), bypass_limit=3)
+    rig.view.set_stage("b", "1", 16)
+    rig.running(B)
+    rig.submit(B, 2)
+    rig.submit(job_class("big", 12 * G))
+    rig.submit(B, 10)
+    assert told(rig.turn()) == ["start 1: 2,3,5,6,7"]
+
+
+def test_the_overtaken_goes_first_even_when_others_are_warm() -> None:
+    rig = Rig(sim(0, 12 * G), bypass_limit=2)
+    rig.idle(job_class("b", 12 * G))
+    (big,) = rig.submit(job_class("big", 12 * G))
+    for _ in range(2):
+        rig.submit(job_class("b", 12 * G))
+        assert told(rig.turn())[0].startswith("start 1")
+        rig.finish(1)
+    rig.submit(job_class("b", 12 * G))
+    assert told(rig.turn()) == ["evict 1"]
+    rig.bury_leaving()
+    assert told(rig.turn()) == [f"load big {big} on sim0 12G"]
+
+
+def test_when_the_kept_device_closes_another_is_kept() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G), bypass_limit=1)
+    rig.running(job_class("x", 6 * G))
+    rig.running(job_class("y", 20 * G))
+    (big,) = rig.submit(job_class("big", 20 * G))
+    rig.submit(B)
+    rig.turn()
+    assert rig.view.bypass.kept == {big: ("sim0",)}
+    rig.view.set_device_open("sim0", False)
+    rig.submit(job_class("c", 2 * G))
+    assert told(rig.turn()) == []
+    rig.finish(2)
+    rig.turn()
+    rig.bury_leaving()
+    assert told(rig.turn())[0] == f"load big {big} on sim1 20G"
+
+
+def test_after_its_first_attempt_an_unknown_need_is_the_measured_one() -> None:
+    rig = Rig()
+    rig.running(job_class("a", None))
+    rig.submit(B)
+    assert told(rig.turn()) == []
+    rig.view.learn("a", "", 5 * G)
+    assert told(rig.turn()) == ["load b 2 on sim0 6G"]
+    assert rig.view.ledger.reserved_bytes("sim0") == 6 * G + int(5 * G * 1.05)
+
+
+def test_after_running_out_of_memory_a_job_is_alone_again() -> None:
+    rig = Rig()
+    rig.view.learn("a", "", 4 * G)
+    executor = rig.idle(job_class("a", None))
+    rig.view.out_of_memory("a", "")
+    rig.submit(job_class("a", None))
+    rig.view.evict(executor)
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load a 2 on sim0 24G alone"]
+
+
+def test_an_unmeasured_executor_runs_alone_again() -> None:
+    rig = Rig()
+    rig.idle(job_class("a", None), used=2 * G)
+    rig.submit(job_class("a", None))
+    rig.submit(B)
+    assert told(rig.turn()) == ["start 1: 2"]
+    rig.finish(1)
+    assert told(rig.turn()) == []
+
+
+def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
+    rig = two()
+    rig.view.bypass.limit = 1
+    rig.running(job_class("x", 6 * G))
+    rig.running(job_class("y", 20 * G))
+    (big,) = rig.submit(job_class("big", 20 * G))
+    rig.submit(B)
+    rig.turn()
+    rig.submit(job_class("c", 2 * G))
+    assert told(rig.turn()) == ["load c 5 on sim1 2G"]
+    rig.finish(2)
+    rig.finish(4)
+    rig.turn()
+    rig.bury_leaving()
+    assert told(rig.turn()) == [f"load big {big} on sim1 20G"]
