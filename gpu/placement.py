@@ -62,8 +62,8 @@ class _Turn:
         self.busy: dict[str, int] = {}
 
     def serve(self, level: list[Head]) -> None:
-        """Start what can be started of one priority, in three rounds: who was overtaken too often (the
-        others claim what they could have); who finds a warm executor; the rest."""
+        """Start what can be started of one priority, in three rounds: who was overtaken too often, who
+        finds a warm executor, the rest."""
         heads = [head for head in level if head.cls.queue not in self.view.paused]
         if len(heads) < len(level):
             for head in level:
@@ -71,12 +71,14 @@ class _Turn:
                     self.reasons[head.cls] = "paused"
         self.guards += heads
         if len(heads) > 1:
-            for head in heads:
-                if head.remaining <= 0:
-                    self._any(head)
-                else:
-                    self._claim(head)
+            patient = [head for head in heads if head.remaining > 0]
+            if len(patient) < len(heads):
+                for head in heads:
+                    if head.remaining <= 0:
+                        self._any(head)
             self._round(heads, self._warm_first)
+            for head in patient:
+                head.unclaim()
         self._round(heads, self._any)
 
     def _round(self, heads: Sequence[Head], attempt: Callable[[Head], bool]) -> None:
@@ -112,13 +114,16 @@ class _Turn:
     # Warm starts.
 
     def _warm_first(self, head: Head) -> bool:
-        """A warm start that leaves alone what others claim; its own claim stands where it finds none."""
+        """A warm start, if it leaves alone what older ones could have now or what others were sent away
+        for; who finds none keeps just that for itself while the younger ones look."""
         claims = list(head.claims)
         head.unclaim()
         if self._warm(head):
             return True
         for room, nbytes in claims:
             head.claim(room, nbytes)
+        if not claims:
+            self._claim(head)
         return False
 
     def _warm(self, head: Head) -> bool:
@@ -138,7 +143,7 @@ class _Turn:
         for resident in reversed(fresh):
             rooms = [self._room(view.floor.slots[each]) for each in resident.devices]
             extra = view.ledger.extra_bytes(resident.executor)
-            if not _can_wake(resident, rooms, extra):
+            if not all(room.admits(resident.grant_bytes) and room.has(extra) for room in rooms):
                 continue
             count = min(resident.room(depth), -(-head.waiting // len(fresh)))
             if not self._hand(head, resident, rooms, count, opens=1):
@@ -237,17 +242,10 @@ class _Turn:
     # Making room.
 
     def _claim(self, head: Head) -> None:
-        """Keep what is free or coming for a head, lest a warm start takes what it could have now, or what
-        others were sent away for."""
         if self.view.need_bytes(head.cls) == 0 or self._at_limit(head.cls.handler):
             return
-        rooms = self._lane(head.cls)
-        if not any(room.pending or room.slot.idle for room in rooms):
+        if not any(room.pending or room.slot.idle for room in self._lane(head.cls)):
             return
-        for resident in self._fresh(head.cls):
-            homes = [self._room(self.view.floor.slots[each]) for each in resident.devices]
-            if _can_wake(resident, homes, self.view.ledger.extra_bytes(resident.executor)):
-                return
         fit = self._fit(head)
         if fit is None:
             self._make_room(head, only_claim=True)
@@ -377,10 +375,6 @@ class _Turn:
         """These jobs start: count it for those whom they overtake."""
         for guard in self._harmed(head, ns, rooms, nbytes, opens):
             guard.remaining -= guard.times_passed(head.cls, ns)
-
-
-def _can_wake(resident: Resident, rooms: Sequence[Room], extra_bytes: int) -> bool:
-    return all(room.admits(resident.grant_bytes) and room.has(extra_bytes) for room in rooms)
 
 
 @dataclass(slots=True)
