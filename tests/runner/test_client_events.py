@@ -1,0 +1,107 @@
+"""Pure: streams of events, whole and cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runner.client.call import Answer
+from runner.client.events import (
+    DoneEvent,
+    Frames,
+    GapEvent,
+    JobEvent,
+    LogEvent,
+    ProgressEvent,
+    SnapshotEvent,
+    Tail,
+    event,
+)
+from runner.errors import NoServer, NotFound
+from tests.runner.fake_server import ID, frame, job
+
+SNAPSHOT = frame("snapshot", **job("running"))
+ONE = frame("progress", 1, done=1, total=2, fraction=0.5)
+TWO = frame("log", 2, stream="stdout", level=None, text="hi\n")
+DONE = frame("done", 3, state="succeeded", output=7, error=None)
+
+
+def _tail(after: int | None = None, *, known: bool = True) -> Tail:
+    return Tail(ID, after=after, known=known)
+
+
+def _fed(tail: Tail, *chunks: bytes) -> list[JobEvent]:
+    return [found for chunk in chunks for found in tail.feed(chunk)]
+
+
+def test_a_stream_reads_the_same_wherever_it_is_cut_into_chunks() -> None:
+    text = ONE + b": ping\r\n\r\n" + TWO
+    for cut_at in range(len(text)):
+        frames = Frames()
+        found = [*frames.feed(text[:cut_at]), *frames.feed(text[cut_at:])]
+        assert [(each.name, each.id) for each in found] == [("progress", "1"), ("log", "2")]
+
+
+def test_events_carry_their_own_fields() -> None:
+    progress, log, done = _fed(_tail(), ONE, TWO, DONE)
+    assert isinstance(progress, ProgressEvent) and progress.fraction == 0.5
+    assert isinstance(log, LogEvent) and log.text == "hi\n"
+    assert isinstance(done, DoneEvent) and done.output == 7
+    assert progress.at is not None and progress.at.microsecond == 250_000
+
+
+def test_a_gap_and_an_unknown_event_are_shown() -> None:
+    gap = event("gap", {"from": 3, "to": 9}, None, ID)
+    assert isinstance(gap, GapEvent) and (gap.first, gap.last) == (3, 9)
+    assert type(event("invented_later", {"job_id": ID}, 4, ID)) is JobEvent
+
+
+def test_after_a_cut_every_event_comes_once_and_the_snapshot_is_not_told_again() -> None:
+    tail = _tail()
+    first = _fed(tail, SNAPSHOT, ONE, TWO[:10])
+    tail.failed(NoServer("gone"), now=1.0)
+    assert tail.call().headers["Last-Event-ID"] == "1"
+    second = _fed(tail, SNAPSHOT, ONE, TWO, DONE)
+    assert [type(each) for each in first] == [SnapshotEvent, ProgressEvent]
+    assert [each.seq for each in second] == [2, 3]
+
+
+def test_a_stream_is_over_only_when_it_ends_after_done() -> None:
+    tail = _tail()
+    _fed(tail, ONE)
+    assert tail.closed() > 0 and not tail.over
+    _fed(tail, DONE)
+    assert not tail.over, "a retried job goes on after an earlier done"
+    tail.closed()
+    assert tail.over
+
+
+def test_204_means_there_is_nothing_more() -> None:
+    tail = _tail(after=3)
+    assert not tail.opened(204)
+    assert tail.over
+
+
+def test_a_server_that_was_never_seen_is_not_waited_for() -> None:
+    with pytest.raises(NoServer):
+        _tail(known=False).failed(NoServer("nobody"), now=0.0)
+
+
+def test_a_server_that_is_gone_is_waited_for_with_growing_pauses_and_a_bound() -> None:
+    tail, pauses, now = _tail(), [], 0.0
+    with pytest.raises(NoServer):
+        while now < 1000:
+            pauses.append(tail.failed(NoServer("gone"), now))
+            now += pauses[-1]
+    assert pauses == sorted(pauses) and 30 <= now < 40
+
+
+def test_unavailable_is_waited_out_and_other_refusals_are_final() -> None:
+    headers = {"content-type": "application/problem+json"}
+    tail = _tail()
+    busy = json.dumps({"code": "shutting_down", "status": 503}).encode()
+    assert tail.refused(Answer(503, headers, busy), now=0.0) > 0
+    missing = json.dumps({"code": "not_found", "status": 404}).encode()
+    with pytest.raises(NotFound):
+        tail.refused(Answer(404, headers, missing), now=0.0)
