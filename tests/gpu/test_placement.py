@@ -573,8 +573,9 @@ def test_an_unmeasured_executor_runs_alone_again() -> None:
     rig.submit(job_class("a", None))
     rig.submit(B)
     assert told(rig.turn()) == ["start 1: 2"]
-    rig.finish(1)
     assert told(rig.turn()) == []
+    rig.finish(1)
+    assert told(rig.turn()) == ["load b 3 on sim0 6G"]
 
 
 def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:

@@ -1,0 +1,217 @@
+"""What must hold whatever happens in whatever order."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from gpu.device import cpu, sim
+from gpu.line import JobClass
+from gpu.placement import Load, Start, plan
+from tests.gpu.rig import G, Rig
+
+NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
+CLASSES = st.builds(
+    JobClass,
+    queue=st.sampled_from(["q1", "q2"]),
+    handler=st.sampled_from(["a", "b", "c"]),
+    version=st.just("1"),
+    model=st.sampled_from(["", "m"]),
+    priority=st.sampled_from([40, 50]),
+    need_bytes=NEEDS,
+    gpus=st.sampled_from([0, 1, 1, 1, 2]),
+)
+DEVICES = st.sampled_from(
+    [
+        (sim(0, 24 * G),),
+        (sim(0, 24 * G, 2), sim(1, 12 * G, 1)),
+        (sim(0, 8 * G), sim(1, 8 * G), cpu("m", "c", 16 * G, 2)),
+        (cpu("m", "c", 16 * G, 2),),
+    ]
+)
+
+
+class Line(RuleBasedStateMachine):
+    """Random life of a coordinator; executors use any share of what they were granted."""
+
+    @initialize(devices=DEVICES, limit=st.sampled_from([1, 3, 8]))
+    def begin(self, devices: tuple[object, ...], limit: int) -> None:
+        self.rig = Rig(*devices, bypass_limit=limit)  # type: ignore[arg-type]
+        self.waiting: set[int] = set()
+
+    @rule(cls=CLASSES, count=st.integers(1, 4))
+    def submit(self, cls: JobClass, count: int) -> None:
+        if self.rig.view.fits_ever(cls) is None:
+            self.waiting.update(self.rig.submit(cls, count))
+
+    @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
+    def stage(self, handler: str, depth: int) -> None:
+        self.rig.view.set_stage(handler, "1", depth)
+
+    @rule(handler=st.sampled_from(["a", "b", "c"]), limit=st.sampled_from([None, 1, 2]))
+    def limit(self, handler: str, limit: int | None) -> None:
+        self.rig.view.set_limit(handler, limit)
+
+    @rule(queue=st.sampled_from(["q1", "q2"]), paused=st.booleans())
+    def pause(self, queue: str, paused: bool) -> None:
+        self.rig.view.pause_queue(queue, paused)
+
+    @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0]))
+    def keep_alive(self, handler: str, keep: float) -> None:
+        self.rig.keep_alive_s[handler] = keep
+
+    @rule(data=st.data())
+    def turn(self, data: st.DataObject) -> None:
+        before = len(self.rig.started)
+        made = plan(self.rig.view, self.rig.now)
+        assert made == plan(self.rig.view, self.rig.now)
+        self.rig.carry_out(made)
+        self.waiting -= set(self.rig.started[before:])
+        assert set(made.reasons) == set(self.rig.view.classes())
+
+    @precondition(lambda self: self.rig.view.executors)
+    @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
+    def an_executor_finishes(self, data: st.DataObject, used: float, dies: bool) -> None:
+        rig, view = self.rig, self.rig.view
+        executor = data.draw(st.sampled_from(sorted(view.executors)))
+        resident = view.executors[executor]
+        rig.now += 1
+        rig.finish(executor)
+        view.ledger.use(executor, int(used * resident.grant_bytes) * len(resident.devices))
+        if resident.exclusive and used > 0.5:
+            view.learn(resident.key[0], resident.key[2], int(used * resident.grant_bytes))
+        if dies:
+            assert view.gone(executor, rig.now) == []
+
+    @precondition(lambda self: self.rig.view.executors)
+    @rule(data=st.data())
+    def an_executor_gives_back(self, data: st.DataObject) -> None:
+        view = self.rig.view
+        executor = data.draw(st.sampled_from(sorted(view.executors)))
+        resident = view.executors[executor]
+        staged = list(resident.assigned.items())[1:]
+        if resident.state == "running" and staged:
+            cls = staged[-1][1]
+            ns = [n for n, of in staged if of is cls]
+            view.unstage(executor, cls, ns)
+            self.waiting.update(ns)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.rig.now += 10
+        for executor in self.rig.view.expired_idle(self.rig.now):
+            self.rig.view.evict(executor)
+        when = self.rig.view.next_expiry()
+        assert when is None or when > self.rig.now
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        n = data.draw(st.sampled_from(sorted(self.waiting)))
+        assert self.rig.view.remove_waiting(self.rig.classes[n], n)
+        assert not self.rig.view.remove_waiting(self.rig.classes[n], n)
+        self.waiting.discard(n)
+
+    @rule()
+    def those_told_to_go_are_gone(self) -> None:
+        self.rig.bury_leaving()
+
+    @invariant()
+    def promises_fit(self) -> None:
+        for slot in self.rig.view.floor.slots.values():
+            ledger, device_id = self.rig.view.ledger, slot.device.id
+            charges = sum(ledger.charge_bytes(executor) for executor in slot.residents)
+            assert ledger.reserved_bytes(device_id) == charges <= slot.device.cap_bytes
+            assert slot.busy == sum(each.busy for each in slot.residents.values()) <= slot.max_executors
+            assert len(slot.residents) <= slot.max_residents
+
+    @invariant()
+    def the_index_is_true(self) -> None:
+        view = self.rig.view
+        lines = {cls: [n for n in self.waiting if self.rig.classes[n] == cls] for cls in view.classes()}
+        assert {cls: view.waiting_count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
+        assert sum(map(len, lines.values())) == len(self.waiting)
+        idle = {each.executor for each in view.executors.values() if each.state == "idle"}
+        assert {executor for of_key in view.floor.idle_by_key.values() for executor in of_key} == idle
+        assert all(bool(each.assigned) <= each.busy for each in view.executors.values())
+
+    @invariant()
+    def nobody_is_overtaken_beyond_the_bound(self) -> None:
+        bypass = self.rig.view.bypass
+        assert all(count <= bypass.limit for count in bypass.counts.values())
+        assert set(bypass.kept) <= set(bypass.counts) <= self.waiting
+
+    def teardown(self) -> None:
+        """When nothing new comes and everything that runs ends, everybody starts."""
+        if not hasattr(self, "rig"):
+            return
+        rig = self.rig
+        for queue in ("q1", "q2"):
+            rig.view.pause_queue(queue, False)
+        for _ in range(10 * len(self.waiting) + 10):
+            rig.turn()
+            rig.bury_leaving()
+            for executor in list(rig.view.executors):
+                rig.finish(executor)
+        assert rig.view.classes() == []
+
+
+TestLine = Line.TestCase
+TestLine.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class Overtaking(RuleBasedStateMachine):
+    """One device and jobs that all need bytes of it: counts overtaking by its own book."""
+
+    LIMIT = 3
+
+    @initialize()
+    def begin(self) -> None:
+        self.rig = Rig(sim(0, 24 * G), bypass_limit=self.LIMIT)
+        self.passed: dict[int, int] = {}
+
+    @rule(cls=st.sampled_from("abc"), size=st.integers(1, 24), count=st.integers(1, 6))
+    def submit(self, cls: str, size: int, count: int) -> None:
+        self.rig.submit(JobClass("q", cls, "1", "", 50, size * G, 1), count)
+
+    @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))
+    def stage(self, handler: str, depth: int) -> None:
+        self.rig.view.set_stage(handler, "1", depth)
+
+    @rule()
+    def turn(self) -> None:
+        view = self.rig.view
+        for action in plan(view, 0).actions:
+            heads = {cls: line.head for cls, line in view.lines.items()}
+            if isinstance(action, Start | Load):
+                ns = action.ns if isinstance(action, Start) else (action.n,)
+                for cls, head in heads.items():
+                    if cls != action.cls:
+                        self.passed[head] = self.passed.get(head, 0) + sum(n > head for n in ns)
+            self.rig.carry_out(type("One", (), {"actions": [action]})())
+
+    @precondition(lambda self: self.rig.view.executors)
+    @rule(data=st.data())
+    def an_executor_finishes(self, data: st.DataObject) -> None:
+        self.rig.finish(data.draw(st.sampled_from(sorted(self.rig.view.executors))))
+
+    @rule()
+    def those_told_to_go_are_gone(self) -> None:
+        self.rig.bury_leaving()
+
+    @invariant()
+    def nobody_is_overtaken_more_than_the_bound(self) -> None:
+        assert all(count <= self.LIMIT for count in self.passed.values())
+
+
+TestOvertaking = Overtaking.TestCase
+TestOvertaking.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
