@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from runner.wire import Marked
 from runner.worker import report
+from runner.worker.clocks import Figures
 from runner.worker.line import Entry, Line
 from runner.worker.output import Stream
 from runner.worker.process import READS_A_TURN, ExecutorProcess
@@ -54,10 +55,10 @@ class Captured:
     def read(self, name: str) -> None:
         """Take what a pipe holds now."""
         for _ in range(READS_A_TURN):
-            chunk = self._process.receive_output(name)
-            if not chunk:
+            came = self._process.receive_output(name)
+            if came is None:
                 break
-            self._route(self._streams[name], chunk)
+            self._route(self._streams[name], *came)
         if self._waiting:
             self.release(time.monotonic())
 
@@ -112,23 +113,23 @@ class Captured:
         output is given to the attempt that ran last."""
         self.release(float("inf"))
         if self._line.entries:
+            owner = self._line.last_started(self._process.figures()) or self._line.entries[0]
             for name, stream in self._streams.items():
-                self._emit(self._line.entries[0], name, stream.settle() + stream.end(0))
+                self._emit(owner, name, stream.settle() + stream.end(0))
 
-    def _route(self, stream: Stream, chunk: bytes) -> None:
+    def _route(self, stream: Stream, chunk: bytes, figures: Figures) -> None:
         stream.remember(chunk)
         if not self._waiting and not self._line.entries:
             stream.dropped_bytes += len(chunk)
             return
-        figures = self._process.figures()
-        if self._waiting or not self._is_certain():
+        if self._waiting or not self._is_certain(figures):
             stream.hold(chunk, figures.started)
         else:
             self._emit(self._line.entries[0], stream.name, stream.own(chunk))
 
-    def _is_certain(self) -> bool:
-        """Whether all bytes read so far are of the first attempt in line, which has not ended."""
-        figures, ordinal = self._process.figures(), self._line.ended + 1
+    def _is_certain(self, figures: Figures) -> bool:
+        """Whether bytes of that moment are of the first attempt in line, which has not ended."""
+        ordinal = self._line.ended + 1
         return figures.finished < ordinal and figures.started <= ordinal
 
     def _settle(self) -> None:
@@ -136,7 +137,7 @@ class Captured:
         for name, stream in self._streams.items():
             if not self._line.entries:
                 stream.drop()
-            elif stream.is_pending and self._is_certain():
+            elif stream.is_pending and self._is_certain(self._process.figures()):
                 self._emit(self._line.entries[0], name, stream.settle())
 
     def _emit(self, entry: Entry, name: str, lines: list[str]) -> None:

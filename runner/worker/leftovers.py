@@ -17,8 +17,8 @@ STUCK_S = 5.0
 class Leftovers:
     """What an executor leaves: its group, its session, what carries its marker, and what was seen below it.
 
-    The worker is the subreaper, so all of it is found below the worker and nowhere else; processes that
-    belong to other executors or to nobody we know are left alone.
+    The worker is the subreaper, so all of it is found below the worker and nowhere else. A process below it
+    that names no owner is this one's where no other executor lives, else it is left alone.
     """
 
     def __init__(self, leader: int, marker: str) -> None:
@@ -35,15 +35,31 @@ class Leftovers:
         if len(self._seen) > 2 * len(pids) + 64:
             self._seen = {pid: born for pid, born in self._seen.items() if os.path.exists(f"/proc/{pid}")}
 
-    def clear(self, loop: asyncio.AbstractEventLoop, done: Callable[[bool], None]) -> None:
+    def clear(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_alone: Callable[[], bool],
+        done: Callable[[bool], None],
+    ) -> None:
         """Kill until nothing is left, then `done(True)`; `done(False)` if something would not die."""
-        self._look(loop, done, loop.time() + STUCK_S)
+        until = loop.time() + STUCK_S
 
-    def sweep(self) -> int:
+        def look() -> None:
+            if not self.sweep(is_alone=is_alone()):
+                done(True)
+            elif loop.time() > until:
+                done(False)
+            else:
+                loop.call_later(LOOK_S, look)
+
+        look()
+
+    def sweep(self, *, is_alone: bool) -> int:
         """Kill and reap once; how many are left."""
         processes = tree.everything()
         family = tree.below(os.getpid(), processes)
-        roots = [process for process in family if self._is_ours(process)]
+        roots = [process for process in family if is_alone or self._is_ours(process)]
         doomed = {process.pid: process for process in roots}
         for process in roots:
             doomed.update((child.pid, child) for child in tree.below(process.pid, processes))
@@ -66,14 +82,6 @@ class Leftovers:
             or self._seen.get(process.pid) == process.born
             or (process.state != "Z" and tree.marker_of(process.pid) == self._marker)
         )
-
-    def _look(self, loop: asyncio.AbstractEventLoop, done: Callable[[bool], None], until: float) -> None:
-        if not self.sweep():
-            done(True)
-        elif loop.time() > until:
-            done(False)
-        else:
-            loop.call_later(LOOK_S, self._look, loop, done, until)
 
 
 def clear_all() -> None:

@@ -11,7 +11,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -88,6 +88,10 @@ class Worker:
     def allocated(self, supervisor: Supervisor) -> None:
         """It says that it holds other simulated bytes than before."""
         self._watchdog.check_grant(supervisor)
+
+    def is_alone(self, supervisor: Supervisor) -> bool:
+        """Whether no other executor has processes now."""
+        return all(other is supervisor or other.is_dead for other in self._supervisors.values())
 
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
@@ -284,9 +288,19 @@ def main(command: Sequence[str] = EXECUTOR) -> int:
     if lock is None:
         return 3
     try:
-        return asyncio.run(Worker(config, lifeline, command).run())
+        with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+            return loop.run(Worker(config, lifeline, command).run())
     finally:
         os.close(lock)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it can be had: 1.2 MB more, and a job is through sooner."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _become_subreaper() -> None:

@@ -51,12 +51,15 @@ class Stream:
 
     def split(self, marker: bytes) -> list[str] | None:
         """All lines before the marker, the last one with or without its end; None: it was not seen yet."""
-        held = b"".join(chunk for _, chunk in self._held)
-        before, found, after = held.partition(marker)
+        kept = self._held
+        before, found, after = b"".join(chunk for _, chunk in kept).partition(marker)
         if not found:
             return None
-        started = self._held[-1][0]
-        self._held = [(started, after)] if after else []
+        left, self._held = len(after), []
+        for started, chunk in reversed(kept):
+            if left > 0:
+                self._held.insert(0, (started, chunk[-left:]))
+                left -= len(chunk)
         return self.own(before) + self._rest()
 
     def end(self, ordinal: int) -> list[str]:

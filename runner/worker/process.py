@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import mmap
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
+import termios
 from collections.abc import Callable, Mapping, Sequence
 
 from runner import wire
@@ -128,20 +132,25 @@ class ExecutorProcess:
                 break
         return frames, False
 
-    def receive_output(self, name: str) -> bytes | None:
-        """A chunk from descriptor 1 or 2; empty: nothing now; None: closed for good."""
+    def receive_output(self, name: str) -> tuple[bytes, Figures] | None:
+        """Bytes of descriptor 1 or 2, and the page as it was after they were written; None: nothing now.
+
+        Only bytes that lay there before the page was read are taken: so whether an attempt had started when
+        they were written is known for certain, however long we are kept from running in between.
+        """
         descriptor = self.outs.get(name)
         if descriptor is None:
             return None
         try:
-            chunk = os.read(descriptor, READ_BYTES)
+            count = _unread(descriptor)
+            figures = self.figures()
+            chunk = os.read(descriptor, min(count, READ_BYTES)) if count else b""
         except (BlockingIOError, InterruptedError):
-            return b""
-        except OSError:
-            chunk = b""
+            return None
         if chunk:
-            return chunk
-        self._close_output(name)
+            return chunk, figures
+        if _is_hung_up(descriptor):
+            self._close_output(name)
         return None
 
     def send(self, messages: list[bytes]) -> None:
@@ -212,3 +221,16 @@ def _raise_oom_score(pid: int) -> None:
             own = int(file.read())
         with open(f"/proc/{pid}/oom_score_adj", "w") as file:
             file.write(str(min(1000, own + OOM_SCORE_ABOVE_OURS)))
+
+
+def _unread(descriptor: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    """Whether no writer and no byte is left."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return any(not event & select.POLLIN for _, event in poller.poll(0))

@@ -34,8 +34,9 @@ class Recalls:
         self._asked.append(ordered)
 
     def cancel(self, order: Cancel) -> None:
-        """Cancel this one if it comes back with the next answer."""
-        self._cancels[order.job_id, order.attempt] = order
+        """Cancel this one if it comes back with the next answer; of two the first reason is kept."""
+        first = self._cancels.setdefault((order.job_id, order.attempt), order)
+        first.grace_s = min(first.grace_s, order.grace_s)
 
     def answered(self, keys: list[Key], line: Line) -> Outcome:
         """The executor gave these back; they leave the line."""

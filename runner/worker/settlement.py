@@ -20,6 +20,14 @@ class Cause(NamedTuple):
     died: bool = False
 
 
+CHANNEL_LOST = Cause(
+    "worker_crashed",
+    "the executor's channel was closed while its process lived on",
+    {"signal": None, "exit_code": None},
+    died=True,
+)
+
+
 class End(NamedTuple):
     """An attempt's end that its worker tells."""
 

@@ -21,7 +21,7 @@ from runner.worker.leftovers import Leftovers
 from runner.worker.line import Entry, Key, Line
 from runner.worker.process import ExecutorProcess
 from runner.worker.recalls import Recalls
-from runner.worker.settlement import Cause, End, Settlement, settle
+from runner.worker.settlement import CHANNEL_LOST, Cause, End, Settlement, settle
 from runner.worker.upward import Upward
 from runner.worker.verdict import Verdict
 
@@ -35,12 +35,6 @@ UNLOAD_S = 5.0
 #: How long an executor that could not load may take to exit.
 LOAD_FAILED_EXIT_S = 2.0
 STOPPING = "the server is shutting down"
-CHANNEL_LOST = Cause(
-    "worker_crashed",
-    "the executor's channel was closed while its process lived on",
-    {"signal": None, "exit_code": None},
-    died=True,
-)
 _NOTE, _ENDED = 23, 24
 
 
@@ -95,7 +89,10 @@ class Supervisor:
             complete=self._complete,
         )
         process.attach(
-            self._loop, on_channel=self._on_channel, on_output=self._captured.read, on_exit=self._on_exit
+            self._loop,
+            on_channel=lambda: self._on_channel(process),
+            on_output=self._captured.read,
+            on_exit=lambda: self._on_exit(process),
         )
         process.send([report.configure(self.order, config)])
         if self.order.load_timeout_s is not None:
@@ -151,6 +148,8 @@ class Supervisor:
     def kill(self, cause: Cause) -> None:
         """SIGKILL to all of it; the attempt that runs or loads ends with this cause."""
         if self.process is not None and not self.is_dead:
+            # What has thrown off session, group and marker is found through its parent, while that lives.
+            self.leftovers.remember(tree.descendants(self.process.pid))
             self._ending.kill(cause)
 
     def answer(self, message: bytes) -> None:
@@ -211,10 +210,9 @@ class Supervisor:
         """Heed the load clock, or those of the attempt that runs; when to look again."""
         if not self.is_loaded:
             limit_s = self.order.load_timeout_s
-            if limit_s is None or now < self._born_mono + limit_s:
-                return None if limit_s is None else self._born_mono + limit_s
-            self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
-            return None
+            if limit_s is not None and now >= self._born_mono + limit_s:
+                self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
+            return self._born_mono + limit_s if limit_s is not None and self.is_open else None
         if not self.line.entries:
             return None
         figures = process.figures()
@@ -241,10 +239,7 @@ class Supervisor:
         entry.is_told = True
         self._up.keep(wire.encode(wire.Started(*entry.key, at)))
 
-    def _on_channel(self) -> None:
-        process = self.process
-        if process is None:
-            return
+    def _on_channel(self, process: ExecutorProcess) -> None:
         _, is_closed = self._take_frames(process)
         if is_closed and not self.is_dead:
             process.read_channel(False)
@@ -257,7 +252,7 @@ class Supervisor:
             frames, is_closed = process.receive()
             for frame in frames:
                 for message in wire.unpack(frame):
-                    self._take(message)
+                    self._take(process, message)
         except (WireError, msgspec.MsgspecError) as error:
             log.error("executor %s sent what is no message: %s", self.marker, error)
             process.read_channel(False)
@@ -265,10 +260,10 @@ class Supervisor:
             return False, False
         return bool(frames), is_closed
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, process: ExecutorProcess, message: bytes) -> None:
         tag = wire.tag_of(message)
         if tag not in (_NOTE, _ENDED):
-            self._take_rare(message, wire.from_executor_decoder.decode(message))
+            self._take_rare(process, message, wire.from_executor_decoder.decode(message))
             return
         head = report.envelope_decoder.decode(message)
         entry = self.line.find((head.job_id, head.attempt))
@@ -279,16 +274,17 @@ class Supervisor:
         else:
             self._on_ended(entry, message)
 
-    def _take_rare(self, encoded: bytes, message: wire.FromExecutor) -> None:
+    def _take_rare(self, process: ExecutorProcess, encoded: bytes, message: wire.FromExecutor) -> None:
         match message:
             case Marked():
                 entry = self.line.find((message.job_id, message.attempt))
                 if entry is not None:
                     self._captured.mark(entry, message)
             case Loaded():
-                self._on_loaded(message)
+                self._on_loaded(process, message)
             case LoadFailed():
-                self._on_load_failed(message)
+                cause = Cause(message.code, message.message, message.detail)
+                self._ending.close(cause, LOAD_FAILED_EXIT_S)
             case Recalled():
                 self._on_recalled(message)
             case Allocated():
@@ -297,16 +293,17 @@ class Supervisor:
             case wire.Call():
                 self._up.call(message, encoded)
 
-    def _on_loaded(self, message: Loaded) -> None:
+    def _on_loaded(self, process: ExecutorProcess, message: Loaded) -> None:
         self.is_loaded = True
         self._load_s = message.load_s
+        if self._config.device_kind == "sim":
+            message.resident_bytes = self.allocated_bytes
+        elif self._config.device_kind == "cpu":
+            message.resident_bytes = tree.resident_bytes(process.pid)
         self._up.keep(wire.encode(message))
         if self.line.entries:
             self._tell_start(self.line.entries[0], time.time())
         self._up.wake_at(time.monotonic() + START_TOLD_S)
-
-    def _on_load_failed(self, message: LoadFailed) -> None:
-        self._ending.close(Cause(message.code, message.message, message.detail), LOAD_FAILED_EXIT_S)
 
     def _on_recalled(self, message: Recalled) -> None:
         outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self.line)
@@ -341,10 +338,7 @@ class Supervisor:
             return report.ended(entry, message)
         return report.ended(entry, message, report.Amendment(cause, load_s, peak_bytes))
 
-    def _on_exit(self) -> None:
-        process = self.process
-        if process is None or self.is_dead:
-            return
+    def _on_exit(self, process: ExecutorProcess) -> None:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
         process.signal_group(signal.SIGKILL)
         self.drain()
@@ -354,7 +348,6 @@ class Supervisor:
             self._bury(process, verdict.of_status(status, oom_kills=oom_kills))
 
     def _on_stuck(self) -> None:
-        log.error("executor %s did not die of SIGKILL; it is written off", self.marker)
         if self.process is not None:
             self._bury(self.process, Verdict(None, None), is_stuck=True)
 
@@ -382,7 +375,11 @@ class Supervisor:
         if is_stuck:
             self._on_clear(False, settlement)
         else:
-            self.leftovers.clear(self._loop, lambda is_clear: self._on_clear(is_clear, settlement))
+            self.leftovers.clear(
+                self._loop,
+                is_alone=lambda: self._up.is_alone(self),
+                done=lambda is_clear: self._on_clear(is_clear, settlement),
+            )
 
     def _bury_unborn(self, message: str) -> None:
         for entry in self.line.entries[:1]:
@@ -395,6 +392,7 @@ class Supervisor:
         if is_clear:
             self._tell_gone(settlement.code, settlement.message)
         else:
+            log.error("executor %s did not die of SIGKILL; it is written off", self.marker)
             self._tell_gone("stuck_process", "a process of the executor did not die of SIGKILL")
 
     def _tell_gone(self, code: str, message: str) -> None:

@@ -22,6 +22,9 @@ class Upward(Protocol):
     def allocated(self, supervisor: Supervisor) -> None:
         """It says that it holds other simulated bytes than before."""
 
+    def is_alone(self, supervisor: Supervisor) -> bool:
+        """Whether no other executor has processes now."""
+
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
 
