@@ -1,0 +1,122 @@
+"""Effect: the probe process: finds the node's devices once and tells how full they are, again and again.
+
+Calls into a driver may block for ever. They block this process and nobody else: the coordinator sees that
+no reading comes and starts another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+
+import msgspec
+
+from gpu.device import parse_gpus
+from gpu.probe import DeviceError, Found, Sampler, find
+from runner import launch, logs, wire
+from runner.launch import ProbeConfig
+from runner.wire import Devices, Hello, Readings, Stop
+from runner.worker.transport import Dealer
+
+log = logging.getLogger(__name__)
+
+#: Readings go up at least this often, changed or not.
+SILENCE_MAX_S = 2.0
+
+
+class Probe:
+    """Says `Hello`, `Devices`, and then `Readings`; the first two again on a new link."""
+
+    def __init__(self, config: ProbeConfig, environ: Mapping[str, str]) -> None:
+        self._config, self._environ = config, environ
+        self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
+        self._devices: Devices | None = None
+        self._sampler: Sampler | None = None
+        self._told: Readings | None = None
+        self._told_mono = 0.0
+
+    async def run(self) -> int:
+        """Serve until `Stop`; the exit status."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._done: asyncio.Future[None] = loop.create_future()
+        self._dealer.open()
+        await self._done
+        self._dealer.close()
+        return 0
+
+    def _on_link(self) -> None:
+        config = self._config
+        hello = Hello(
+            wire.PROTOCOL, config.token, config.node, "probe", config.name, os.getpid(), config.epoch
+        )
+        self._told = None
+        if self._devices is None:
+            # The hello goes first: so a driver that hangs can be told from a probe that did not start.
+            self._dealer.send([wire.encode(hello)])
+            self._loop.call_soon(self._find)
+        else:
+            self._dealer.send([wire.encode(hello), wire.encode(self._devices)])
+
+    def _find(self) -> None:
+        if self._devices is not None:
+            return
+        try:
+            found = find(
+                parse_gpus(self._config.gpus), self._environ, max_executors=self._config.max_executors
+            )
+            self._devices = Devices([device.to_dict() for device in found.devices], found.notes)
+        except (DeviceError, ValueError) as error:
+            found = Found([])
+            self._devices = Devices([], error=str(error))
+        self._dealer.send([wire.encode(self._devices)])
+        if found.devices:
+            self._sampler = Sampler(found.devices)
+            self._read()
+
+    def _read(self) -> None:
+        assert self._sampler is not None
+        sample = self._sampler.read()
+        readings = Readings(sample.devices, sorted(sample.pids.items()), sample.faults)
+        now = self._loop.time()
+        is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
+        if is_news and self._dealer.send([wire.encode(readings)]):
+            self._told, self._told_mono = readings, now
+        self._loop.call_later(self._config.interval_s, self._read)
+
+    def _on_frame(self, messages: list[bytes]) -> None:
+        for message in messages:
+            try:
+                order = wire.down_decoder.decode(message)
+            except msgspec.MsgspecError as error:
+                log.error("the coordinator sent an order that does not decode: %s", error)
+                continue
+            if isinstance(order, Stop) and not self._done.done():
+                self._done.set_result(None)
+
+
+def main() -> int:
+    """Be the probe that the lifeline describes."""
+    config, lifeline = launch.read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), ProbeConfig)
+    launch.ignore_terminal_signals()
+    logs.configure(config.log_format, config.log_level, "probe")
+    threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
+    return asyncio.run(Probe(config, os.environ).run())
+
+
+def _end_with(lifeline: socket.socket) -> None:
+    """A thread of its own: the main one may be stuck in a driver."""
+    try:
+        while lifeline.recv(4096):
+            continue
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The probe process: what it finds, what it reads, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from gpu.device import Device
+from runner import launch, wire
+from runner.coordinator.transport import Router
+from runner.launch import ProbeConfig
+from runner.wire import Devices, Hello, Readings, Stop
+
+
+class Listener:
+    """Collects what one probe says."""
+
+    def __init__(self, folder: Path, gpus: str) -> None:
+        self.config = ProbeConfig(f"ipc://{folder}/s", "secret", "here", "probe-1", 1, gpus, interval_s=0.05)
+        self.router = Router(
+            self.config.endpoint, "secret", on_frame=self.on_frame, on_hello=self.on_hello, on_bad=print
+        )
+        self.hellos: list[Hello] = []
+        self.seen: list[object] = []
+        self.news = asyncio.Event()
+
+    def on_hello(self, name: str, hello: Hello) -> None:
+        self.hellos.append(hello)
+
+    def on_frame(self, name: str, messages: list[bytes]) -> None:
+        self.seen += map(wire.up_decoder.decode, messages)
+        self.news.set()
+
+    async def next(self) -> None:
+        self.news.clear()
+        await asyncio.wait_for(self.news.wait(), 10)
+
+
+def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
+    async def scene() -> None:
+        listener = Listener(tmp_path, "sim:2x1GiB")
+        listener.router.open()
+        child = launch.start("probe", listener.config)
+        while len([each for each in listener.seen if isinstance(each, Readings)]) < 2:
+            await listener.next()
+        found = listener.seen[0]
+        assert isinstance(found, Devices) and listener.hellos[0].role == "probe"
+        assert [Device.from_dict(each).id for each in found.devices] == ["sim0", "sim1", "cpu"]
+        reading = listener.seen[1]
+        assert isinstance(reading, Readings)
+        assert reading.devices[0][0] == "cpu" and reading.devices[0][1] > 0
+        assert listener.router.send("probe-1", [wire.encode(Stop())])
+        assert await asyncio.to_thread(child.process.wait, 5) == 0
+        child.close()
+        listener.router.close()
+
+    asyncio.run(scene())
+
+
+def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) -> None:
+    async def scene() -> None:
+        listener = Listener(tmp_path, "77")
+        listener.router.open()
+        child = launch.start("probe", listener.config)
+        while not listener.seen:
+            await listener.next()
+        found = listener.seen[0]
+        assert isinstance(found, Devices) and found.error and "77" in found.error
+        child.lifeline.close()
+        assert await asyncio.to_thread(child.process.wait, 5) == 0
+        child.close()
+        listener.router.close()
+
+    asyncio.run(scene())
