@@ -1,0 +1,152 @@
+"""Handlers that the worker's tests run in real executors."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from runner import Context, handler, testing
+
+
+@handler("echo")
+def echo(data: Any) -> Any:
+    return data
+
+
+@handler("speak")
+def speak(data: dict[str, Any], ctx: Context) -> str:
+    ctx.progress(1, 2)
+    os.write(1, data.get("raw", "from C").encode())
+    os.write(2, b"warned\n")
+    print("from python")
+    return "spoken"
+
+
+@handler("linger")
+def linger(data: dict[str, Any], ctx: Context) -> str:
+    """Sleeps for `s` seconds; heeds nothing but a raised cancel."""
+    time.sleep(data["s"])
+    return "rested"
+
+
+@handler("polite")
+def polite(data: dict[str, Any], ctx: Context) -> str:
+    while True:
+        ctx.check_cancelled()
+        time.sleep(0.01)
+
+
+@handler("stubborn")
+def stubborn(data: dict[str, Any], ctx: Context) -> str:
+    """Swallows the raised cancel and ignores SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+    return "never"
+
+
+@handler("termable")
+def termable(data: dict[str, Any], ctx: Context) -> str:
+    """Swallows the raised cancel and dies of SIGTERM."""
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+
+
+@handler("gil")
+def gil(data: dict[str, Any], ctx: Context) -> int:
+    """Holds the GIL in C for a time that grows with `n`."""
+    return sum(itertools.repeat(1, data["n"]))
+
+
+@handler("die")
+def die(data: dict[str, Any], ctx: Context) -> str:
+    how = data["how"]
+    os.write(2, b"last words\n")
+    if how == "segv":
+        ctypes.string_at(0)
+    elif how == "exit":
+        os._exit(data["code"])
+    elif how == "sys.exit":
+        sys.exit(data["code"])
+    elif how == "exec":
+        os.execvp("sleep", ["sleep", "60"])
+    elif how == "close":
+        os.closerange(3, 4096)
+        time.sleep(60)
+    else:
+        os.kill(os.getpid(), getattr(signal, how))
+        time.sleep(60)
+    return "never"
+
+
+@handler("brood")
+def brood(data: dict[str, Any], ctx: Context) -> list[int]:
+    """Leaves children: in its group, in a session of its own, and one that has thrown off everything."""
+    pids = [subprocess.Popen(["sleep", "60"]).pid]
+    pids.append(subprocess.Popen(["sleep", "60"], start_new_session=True).pid)
+    pids.append(subprocess.Popen(["setsid", "sleep", "60"], env={"PATH": os.environ["PATH"]}).pid)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=time.sleep, args=(60,), daemon=False)
+    child.start()
+    assert child.pid is not None
+    pids.append(child.pid)
+    if data.get("s"):
+        ctx.output(pids)
+        time.sleep(data["s"])
+    return pids
+
+
+@handler("hog")
+def hog(data: dict[str, Any], ctx: Context) -> str:
+    held = bytearray(data["bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(data.get("s", 30))
+    return "kept"
+
+
+@handler("simulate")
+def simulate(data: dict[str, Any], ctx: Context) -> str:
+    testing.allocate(data["bytes"])
+    time.sleep(data.get("s", 0))
+    return "allocated"
+
+
+@handler("slow_load")
+class SlowLoad:
+    def load(self, ctx: Context) -> None:
+        time.sleep(30)
+
+    def run(self, data: Any) -> Any:
+        return data
+
+
+@handler("bad_load")
+class BadLoad:
+    def load(self, ctx: Context) -> None:
+        raise RuntimeError("no weights")
+
+    def run(self, data: Any) -> Any:
+        return data
+
+
+@handler("dying_load")
+class DyingLoad:
+    def load(self, ctx: Context) -> None:
+        os._exit(9)
+
+    def run(self, data: Any) -> Any:
+        return data

@@ -1,0 +1,187 @@
+"""Every way in which an executor can die or be ended, with a real worker and real executors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from runner import orphans
+from runner.wire import Cancel, Ended, Gone, Kill, Loaded, Recalled, Run, Started, Stop, Unload
+from tests.runner.worker.fake import Fake, attempt
+
+DEATHS = [
+    ({"how": "segv"}, "SIGSEGV", None),
+    ({"how": "SIGKILL"}, "SIGKILL", None),
+    ({"how": "SIGABRT"}, "SIGABRT", None),
+    ({"how": "exit", "code": 0}, None, 0),
+    ({"how": "exit", "code": 3}, None, 3),
+    ({"how": "sys.exit", "code": 4}, None, 4),
+]
+
+
+@pytest.mark.parametrize(("data", "signal_name", "exit_code"), DEATHS)
+def test_death_is_told_with_its_cause(
+    data: dict[str, object], signal_name: str | None, exit_code: int | None
+) -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "die", attempt("a", "die", data), attempt("b", "die", data))
+            await fake.one(Loaded)
+            began = time.monotonic()
+            ended = await fake.ended("a")
+            assert time.monotonic() - began < 0.5
+            assert (ended.code, ended.died) == ("worker_crashed", True)
+            assert (ended.detail["signal"], ended.detail["exit_code"]) == (signal_name, exit_code)
+            assert "last words" in ended.detail["stderr_tail"]
+            assert ended.detail["oom_kill"] is False
+            gone = await fake.one(Gone)
+            assert gone.not_started == [("b", 1)]
+            assert fake.seen.index(ended) < fake.seen.index(gone)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("how", ["exec", "close"])
+def test_lost_channel_is_a_crash(how: str) -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "die", attempt("a", "die", {"how": how}))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.died) == ("worker_crashed", True)
+            await fake.one(Gone, code="worker_crashed")
+
+    asyncio.run(scene())
+
+
+def test_neighbour_does_not_notice() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", attempt("calm", "linger", {"s": 0.8}))
+            await fake.one(Started, job_id="calm")
+            fake.load(2, "die", attempt("a", "die", {"how": "segv"}))
+            await fake.one(Gone, executor=2)
+            assert (await fake.ended("calm")).code is None
+
+    asyncio.run(scene())
+
+
+def test_dead_load_blames_the_first_attempt() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "dying_load", attempt("a"), attempt("b"))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.died, ended.run_s) == ("worker_crashed", True, None)
+            assert ended.load_s is not None
+            assert (await fake.one(Gone)).not_started == [("b", 1)]
+
+    asyncio.run(scene())
+
+
+def test_failed_load_is_told_with_its_trace() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "bad_load", attempt("a"))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.died) == ("load_error", False)
+            assert "no weights" in ended.message
+            await fake.one(Gone, code="load_error")
+
+    asyncio.run(scene())
+
+
+def test_executor_that_cannot_be_started_is_gone() -> None:
+    async def scene() -> None:
+        async with Fake(executor_env={"TOO_LONG": "x" * 3_000_000}) as fake:
+            fake.load(1, "echo", attempt("a"), attempt("b"))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.died) == ("worker_crashed", False)
+            assert (await fake.one(Gone)).not_started == [("b", 1)]
+            fake.send(Run(1, [attempt("late")]))
+            assert (await fake.one(Recalled)).attempts == [("late", 1)]
+
+    asyncio.run(scene())
+
+
+def test_own_sessions_of_an_executor_end_with_it() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "brood", attempt("a", "brood", {"s": 60}))
+            await fake.until(lambda: fake.events("a"))
+            pids = next(data["chunk"] for kind, data in fake.events("a") if kind == "output")
+            await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
+            fake.send(Kill(1, "memory_exceeded", "too much"))
+            assert (await fake.ended("a")).code == "memory_exceeded"
+            await fake.one(Gone, code="memory_exceeded", within_s=2)
+            assert not [pid for pid in pids if _lives(pid)]
+
+    asyncio.run(scene())
+
+
+def test_warm_executor_keeps_its_children() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "brood", attempt("a", "brood", {}))
+            ended = await fake.ended("a")
+            assert ended.output is not None
+            pids = [int(pid) for pid in ended.output.decode().strip("[]").split(",")]
+            assert all(_lives(pid) for pid in pids[:2])
+            fake.send(Unload(1))
+            assert (await fake.one(Gone)).code == "unloaded"
+            assert not [pid for pid in pids if _lives(pid)]
+
+    asyncio.run(scene())
+
+
+def test_stop_interrupts_and_exits() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "polite", attempt("a", "polite", {}), attempt("b", "polite", {}))
+            fake.load(2, "echo", attempt("c", data=1))
+            await fake.one(Started, job_id="a")
+            await fake.ended("c")
+            fake.send(Stop())
+            assert (await fake.ended("a")).code == "interrupted"
+            given_back = [key for each in fake.all(Recalled) for key in each.attempts]
+            await fake.until(lambda: len(fake.all(Gone)) == 2)
+            given_back += [key for each in fake.all(Gone) for key in each.not_started]
+            assert given_back == [("b", 1)]
+            await fake.until(lambda: fake.worker.reap() is not None, within_s=3)
+            assert fake.worker.reap() == 0
+            assert not list(fake.folder.glob("*.spool"))
+
+    asyncio.run(scene())
+
+
+def test_cancel_while_loading_kills() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "slow_load", attempt("a"))
+            await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
+            fake.send(Cancel("a", 1, "cancelled", "not wanted"))
+            ended = await fake.ended("a", within_s=2)
+            assert (ended.code, ended.message, ended.died) == ("cancelled", "not wanted", False)
+            await fake.one(Gone, code="cancelled")
+
+    asyncio.run(scene())
+
+
+def test_load_timeout() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "slow_load", attempt("a"), load_timeout_s=0.5)
+            ended = await fake.ended("a", within_s=2)
+            assert (ended.code, ended.died) == ("load_timeout", False)
+            await fake.one(Gone, code="load_timeout")
+            assert not fake.all(Ended, code=None)
+
+    asyncio.run(scene())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

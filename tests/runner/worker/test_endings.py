@@ -1,0 +1,217 @@
+"""Timeouts, cancels, recalls and memory, with a real worker and real executors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from runner.wire import Cancel, Gone, Loaded, Recall, Recalled, Run, Started, Usage
+from tests.runner.worker.fake import Fake, attempt
+
+MIB = 1024 * 1024
+
+
+def test_polite_handler_leaves_its_executor_usable() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "polite", attempt("a", "polite", {}))
+            await fake.one(Started, job_id="a")
+            began = time.monotonic()
+            fake.send(Cancel("a", 1, "cancelled", "enough"))
+            ended = await fake.ended("a")
+            assert time.monotonic() - began < 0.3
+            assert (ended.code, ended.message, ended.retryable) == ("cancelled", "enough", False)
+            fake.send(Run(1, [attempt("b", "polite", {}, timeout_s=0.1)]))
+            assert (await fake.ended("b")).code == "timeout"
+            assert not fake.all(Gone)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("handler", "data", "least_s", "most_s"),
+    [
+        ("linger", {"s": 30}, 0.4, 1.2),
+        ("termable", {}, 0.9, 1.7),
+        ("stubborn", {}, 1.4, 2.2),
+        ("gil", {"n": 10**11}, 0.9, 2.2),
+    ],
+)
+def test_ladder_ends_what_does_not_listen(handler: str, data: object, least_s: float, most_s: float) -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, handler, attempt("a", handler, data, timeout_s=0.3))
+            started = await fake.one(Started, job_id="a")
+            ended = await fake.ended("a")
+            elapsed_s = time.time() - started.at - 0.3
+            assert (ended.code, ended.died) == ("timeout", False)
+            assert least_s < elapsed_s < most_s
+            await fake.one(Gone, code="timeout", within_s=3)
+
+    asyncio.run(scene())
+
+
+def test_handler_that_holds_the_gil_within_its_timeout_succeeds() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "gil", attempt("a", "gil", {"n": 10**8}, timeout_s=20))
+            assert (await fake.ended("a", within_s=20)).code is None
+
+    asyncio.run(scene())
+
+
+def test_grace_stretches_a_cancel() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", attempt("a", "linger", {"s": 1.5}))
+            await fake.one(Started, job_id="a")
+            fake.send(Cancel("a", 1, "cancelled", "later", grace_s=10))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.output) == ("cancelled", None)
+            assert ended.run_s is not None and ended.run_s > 1.4
+            fake.send(Run(1, [attempt("b", "linger", {"s": 0})]))
+            assert (await fake.ended("b")).code is None
+
+    asyncio.run(scene())
+
+
+def test_second_cancel_makes_haste() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", attempt("a", "linger", {"s": 30}))
+            await fake.one(Started, job_id="a")
+            fake.send(Cancel("a", 1, "cancelled", "first", grace_s=20))
+            fake.send(Cancel("a", 1, "cancelled", "second"))
+            ended = await fake.ended("a", within_s=2)
+            assert (ended.code, ended.message) == ("cancelled", "first")
+
+    asyncio.run(scene())
+
+
+def test_silence_is_a_stall() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", attempt("a", "linger", {"s": 30}, stall_timeout_s=0.3))
+            ended = await fake.ended("a", within_s=3)
+            assert ended.code == "stalled"
+            fake.load(2, "polite", attempt("b", "polite", {}, stall_timeout_s=0.4, timeout_s=1.5))
+            assert (await fake.ended("b", within_s=5)).code == "timeout"
+
+    asyncio.run(scene())
+
+
+def test_clock_of_a_staged_attempt_begins_at_its_own_start() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            line = [attempt(f"{n}", "linger", {"s": 0.4}, timeout_s=0.6) for n in range(3)]
+            fake.load(1, "linger", *line)
+            assert [(await fake.ended(f"{n}")).code for n in range(3)] == [None, None, None]
+            fake.send(
+                Run(1, [attempt("x", "linger", {"s": 0}), attempt("y", "linger", {"s": 9}, timeout_s=0.2)])
+            )
+            assert (await fake.ended("x")).code is None
+            assert (await fake.ended("y")).code == "timeout"
+
+    asyncio.run(scene())
+
+
+def test_recall_gives_back_what_did_not_start() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.5}) for n in range(4)))
+            await fake.one(Started, job_id="0")
+            fake.send(Recall(1))
+            assert (await fake.one(Recalled)).attempts == [("1", 1), ("2", 1), ("3", 1)]
+            fake.send(Run(1, [attempt("5", "linger", {"s": 9}, timeout_s=0.2)]))
+            assert (await fake.ended("0")).code is None
+            assert (await fake.ended("5")).code == "timeout"
+
+    asyncio.run(scene())
+
+
+def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.2}) for n in range(4)))
+            await fake.one(Started, job_id="0")
+            fake.send(Cancel("2", 1, "cancelled", "no"))
+            ended = await fake.ended("2")
+            assert (ended.code, ended.run_s) == ("cancelled", None)
+            order = [(await fake.ended(job)) for job in ("0", "1", "3")]
+            assert [end.code for end in order] == [None, None, None]
+            starts = [end.started_at or 0.0 for end in order]
+            assert starts == sorted(starts)
+            assert not fake.all(Recalled)
+
+    asyncio.run(scene())
+
+
+def test_memory_over_the_cap_is_ended() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            big = attempt("a", "hog", {"bytes": 200 * MIB})
+            fake.load(1, "hog", big, ram_cap_bytes=120 * MIB)
+            ended = await fake.ended("a", within_s=3)
+            assert (ended.code, ended.died) == ("memory_exceeded", False)
+            assert ended.detail["used_bytes"] > 120 * MIB
+            assert ended.peak_bytes is not None and ended.peak_bytes > 120 * MIB
+            await fake.one(Gone, code="memory_exceeded")
+
+    asyncio.run(scene())
+
+
+def test_peak_and_usage_are_told() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "hog", attempt("a", "hog", {"bytes": 100 * MIB, "s": 1.2}))
+            ended = await fake.ended("a")
+            assert ended.peak_bytes is not None and ended.peak_bytes > 100 * MIB
+            assert any(used > 100 * MIB for each in fake.all(Usage) for _, used in each.executors)
+
+    asyncio.run(scene())
+
+
+def test_simulated_bytes_over_the_grant_are_ended() -> None:
+    async def scene() -> None:
+        async with Fake(device_kind="sim") as fake:
+            fake.load(1, "simulate", attempt("a", "simulate", {"bytes": 5 * MIB}), grant_bytes=10 * MIB)
+            ended = await fake.ended("a")
+            assert (ended.code, ended.peak_bytes) == (None, 5 * MIB)
+            fake.send(Run(1, [attempt("b", "simulate", {"bytes": 11 * MIB, "s": 5})]))
+            assert (await fake.ended("b")).code == "memory_exceeded"
+
+    asyncio.run(scene())
+
+
+def test_output_of_c_code_comes_before_the_end() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            jobs = [f"{n}" for n in range(30)]
+            fake.load(1, "speak", *(attempt(job, "speak", {"raw": f"raw {job}"}) for job in jobs))
+            for job in jobs:
+                ended = await fake.ended(job)
+                texts = [data["text"] for kind, data in fake.events(job) if kind == "log"]
+                assert sorted(texts) == sorted([f"raw {job}", "warned", "from python"])
+                notes = [
+                    each.seq
+                    for each in fake.seen
+                    if getattr(each, "job_id", "") == job and hasattr(each, "seq")
+                ]
+                assert notes == list(range(1, len(notes) + 1)) and notes[-1] == ended.seq
+
+    asyncio.run(scene())
+
+
+def test_flood_on_a_descriptor_is_bounded() -> None:
+    async def scene() -> None:
+        async with Fake(log_max_bytes=100_000) as fake:
+            fake.load(1, "speak", attempt("a", "speak", {"raw": "y" * 900_000}))
+            assert (await fake.ended("a")).code is None
+            texts = [data["text"] for kind, data in fake.events("a") if kind == "log"]
+            assert sum(map(len, texts)) < 120_000
+            assert max(map(len, texts)) <= 8 * 1024
+            await fake.one(Loaded)
+
+    asyncio.run(scene())

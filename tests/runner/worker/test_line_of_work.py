@@ -1,0 +1,123 @@
+"""What goes up stays safe: acknowledgements, a cut link, a dead coordinator, many small jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from runner import orphans, wire
+from runner.spool import read_spools
+from runner.wire import Ended, Gone, Loaded, Recalled, Run
+from tests.runner.worker.fake import Fake, attempt
+
+JOBS = 1_000
+
+
+def test_staged_jobs_flow_through(capsys: object) -> None:
+    async def scene() -> float:
+        async with Fake() as fake:
+            fake.load(1, "echo", attempt("warm", data=0))
+            await fake.ended("warm")
+            began = time.monotonic()
+            for first in range(0, JOBS, 16):
+                line = [attempt(f"{n}", data=n) for n in range(first, min(JOBS, first + 16))]
+                fake.send(Run(1, line))
+            await fake.until(lambda: len(fake.all(Ended)) == JOBS + 1, within_s=20)
+            assert [each.output for each in fake.all(Ended)[1:]] == [b"%d" % n for n in range(JOBS)]
+            return JOBS / (time.monotonic() - began)
+
+    print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
+
+
+def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.acknowledges = False
+            fake.load(1, "echo", *(attempt(f"{n}", data=n) for n in range(200)))
+            await fake.until(lambda: len(fake.all(Ended)) == 200)
+            fake.load(2, "brood", attempt("x", "brood", {"s": 60}))
+            await fake.until(lambda: fake.events("x"))
+            began = time.monotonic()
+            fake.worker.lifeline.close()
+            await asyncio.to_thread(fake.worker.process.wait, 5)
+            assert time.monotonic() - began < 1.0
+            assert not orphans.marked(f"{fake.name}/")
+            (spool,) = read_spools(fake.folder)
+            ends = [each for each in map(wire.up_decoder.decode, spool.messages) if isinstance(each, Ended)]
+            assert sorted(int(each.job_id) for each in ends) == list(range(200))
+            assert (spool.hello.name, spool.hello.token) == (fake.name, "")
+
+    asyncio.run(scene())
+
+
+def test_acknowledged_results_leave_no_spool() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "echo", attempt("a"))
+            await fake.ended("a")
+            await fake.until(lambda: fake.last_number >= 3)
+            fake.load(2, "echo")
+            await fake.one(Loaded, executor=2)
+            fake.worker.lifeline.close()
+            await asyncio.to_thread(fake.worker.process.wait, 5)
+            assert not [each for spool in read_spools(fake.folder) for each in spool.messages[1:]]
+
+    asyncio.run(scene())
+
+
+def test_what_a_cut_link_lost_is_sent_again() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "linger", attempt("a", "linger", {"s": 1.0}), attempt("b", "linger", {"s": 0}))
+            await fake.until(lambda: fake.all(Loaded))
+            fake.router.close()
+            fake.seen.clear()
+            fake.last_number = 0
+            fake.router = fake._router()
+            fake.router.open()
+            await fake.until(lambda: len(fake.hellos) == 2)
+            assert fake.hellos[1].running == [("a", 1), ("b", 1)]
+            assert (await fake.ended("a")).code is None
+            assert (await fake.ended("b")).code is None
+            numbers = [fake.seen.index(each) for each in fake.all(Ended)]
+            assert numbers == sorted(numbers)
+
+    asyncio.run(scene())
+
+
+def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.acknowledges = False
+            fake.load(1, "echo", attempt("warm"))
+            await fake.ended("warm")
+            big = "x" * 100_000
+            for first in range(0, 400, 16):
+                fake.send(Run(1, [attempt(f"{n}", data=big) for n in range(first, first + 16)]))
+            await fake.until(lambda: len(fake.all(Ended)) > 80)
+            for number in range(20):
+                # The worker itself answers on.
+                fake.send(Run(99, [attempt(f"lost {number}")]))
+                await fake.one(Recalled, attempts=[(f"lost {number}", 1)])
+            assert len(fake.all(Ended)) < 200
+            fake.acknowledges = True
+            fake.send(wire.Ack(fake.last_number))
+            await fake.until(lambda: len(fake.all(Ended)) == 401, within_s=20)
+            assert len({each.job_id for each in fake.all(Ended)}) == 401
+
+    asyncio.run(scene())
+
+
+def test_second_worker_of_a_device_waits_and_gives_up() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            first = fake.worker
+            fake.start_worker()
+            second, fake.worker = fake.worker, first
+            assert await asyncio.to_thread(second.process.wait, 8) == 3
+            second.close()
+            fake.load(1, "echo", attempt("a"))
+            assert (await fake.ended("a")).code is None
+            assert not fake.all(Gone)
+
+    asyncio.run(scene())

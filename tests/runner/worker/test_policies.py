@@ -1,0 +1,225 @@
+"""The pure parts of a worker, as tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.wire import Attempt, Cancel
+from runner.worker import clocks, verdict
+from runner.worker.clocks import Figures
+from runner.worker.ladder import Ladder, Rung
+from runner.worker.line import Line
+from runner.worker.outbox import WINDOW_BYTES, Outbox
+from runner.worker.output import LINE_MAX_BYTES, Stream
+from runner.worker.recalls import Recalls
+from runner.worker.settlement import Cause, settle
+from runner.worker.verdict import Verdict
+
+SEGV = Verdict("SIGSEGV", None)
+
+
+def attempts(
+    *jobs: str, timeout_s: float | None = None, stall_timeout_s: float | None = None
+) -> list[Attempt]:
+    return [Attempt(job, 1, "h", b"null", timeout_s, stall_timeout_s) for job in jobs]
+
+
+def line_of(*jobs: str) -> Line:
+    line = Line()
+    line.hand_over(attempts(*jobs))
+    return line
+
+
+def figures(started: int, finished: int, *, at: float = 100.0, active: float = 100.0) -> Figures:
+    return Figures(started, at, finished, active)
+
+
+@pytest.mark.parametrize(
+    ("code", "grace_s", "moments"),
+    [
+        ("timeout", 30.0, [10.0, 10.5, 11.0, 11.5]),
+        ("stalled", 0.0, [10.0, 10.5, 11.0, 11.5]),
+        ("cancelled", 0.0, [10.0, 10.5, 11.0, 11.5]),
+        ("cancelled", 3.0, [10.0, 13.0, 13.5, 14.0]),
+        ("interrupted", 3.0, [10.0, 13.0, 13.5, 14.0]),
+    ],
+)
+def test_rungs_come_in_time(code: str, grace_s: float, moments: list[float]) -> None:
+    ladder = Ladder(("a", 1), code, "", now=10.0, grace_s=grace_s)
+    for rung, moment in zip(Rung, moments, strict=True):
+        assert ladder.next_at == moment
+        assert ladder.take(moment - 0.01) is None
+        assert ladder.take(moment) is rung
+        assert ladder.is_beyond_flag is (rung >= Rung.RAISE)
+    assert ladder.next_at is None and ladder.take(1e9) is None
+
+
+def test_haste_never_makes_a_rung_later() -> None:
+    ladder = Ladder(("a", 1), "cancelled", "", now=10.0, grace_s=5.0)
+    ladder.hasten(11.0, 60.0)
+    ladder.take(10.0)
+    assert ladder.next_at == 15.0
+    ladder.hasten(11.0)
+    assert ladder.next_at == 11.5
+    ladder.take(11.5)
+    ladder.hasten(11.6)
+    assert ladder.next_at == 12.0
+
+
+@pytest.mark.parametrize(
+    ("page", "timeout_s", "stall_s", "expected"),
+    [
+        (figures(0, 0), 1.0, None, None),
+        (figures(2, 1), 1.0, None, None),
+        (figures(1, 0), None, None, None),
+        (figures(1, 0), 5.0, None, (105.0, "timeout")),
+        (figures(1, 0, active=103.0), 5.0, 1.0, (104.0, "stalled")),
+        (figures(1, 0, active=104.5), 5.0, 1.0, (105.0, "timeout")),
+        (figures(1, 0, active=50.0), None, 2.0, (102.0, "stalled")),
+        (figures(1, 1), 5.0, None, (105.0 + clocks.RESULT_ALLOWANCE_S, "timeout")),
+    ],
+)
+def test_next_deadline(
+    page: Figures, timeout_s: float | None, stall_s: float | None, expected: tuple[float, str] | None
+) -> None:
+    (attempt,) = attempts("a", timeout_s=timeout_s, stall_timeout_s=stall_s)
+    due = clocks.deadline(page, 1, attempt)
+    assert (due and (due.at_mono, due.code)) == expected
+
+
+def settled(
+    line: Line,
+    page: Figures,
+    *,
+    loading: bool = False,
+    ladder: Ladder | None = None,
+    cause: Cause | None = None,
+) -> tuple[list[tuple[str, str, bool]], list[str], str]:
+    result = settle(
+        line, page, was_loading=loading, ladder=ladder, cause=cause, verdict=SEGV, stderr_tail="tail"
+    )
+    ends = [(end.entry.key[0], end.code, end.died) for end in result.ends]
+    return ends, [job for job, _ in result.not_started], result.code
+
+
+def test_only_the_executing_attempt_is_blamed() -> None:
+    expected = [("a", "interrupted", False), ("b", "worker_crashed", True)], ["c"], "worker_crashed"
+    assert settled(line_of("a", "b", "c"), figures(2, 1)) == expected
+
+
+def test_death_before_the_start_blames_nobody() -> None:
+    assert settled(line_of("a", "b"), figures(0, 0)) == ([], ["a", "b"], "worker_crashed")
+    assert settled(Line(), figures(7, 7)) == ([], [], "worker_crashed")
+
+
+def test_death_while_loading_blames_the_first() -> None:
+    expected = [("a", "worker_crashed", True)], ["b"], "worker_crashed"
+    assert settled(line_of("a", "b"), figures(0, 0), loading=True) == expected
+
+
+def test_own_kill_keeps_its_reason() -> None:
+    ladder = Ladder(("a", 1), "timeout", "", now=0.0, grace_s=0.0)
+    kill = Cause("memory_exceeded", "too much")
+    assert settled(line_of("a", "b"), figures(1, 0), ladder=ladder, cause=kill)[0] == [
+        ("a", "timeout", False)
+    ]
+    assert settled(line_of("a"), figures(1, 0), cause=kill)[0] == [("a", "memory_exceeded", False)]
+
+
+def test_attempt_that_slipped_in_behind_a_ladder_costs_nothing() -> None:
+    ladder = Ladder(("a", 1), "timeout", "", now=0.0, grace_s=0.0)
+    line = line_of("a", "b")
+    line.end(line.entries[0])
+    assert settled(line, figures(2, 1), ladder=ladder) == ([("b", "interrupted", False)], [], "timeout")
+
+
+def test_figures_beyond_the_line_do_no_harm() -> None:
+    assert settled(line_of("a"), figures(99, 0))[0] == [("a", "worker_crashed", True)]
+
+
+def test_cancelled_one_leaves_the_line_and_the_others_come_back() -> None:
+    line, recalls = line_of("a", "b", "c", "d"), Recalls()
+    recalls.cancel(Cancel("c", 1, "cancelled", "first", 9.0))
+    recalls.cancel(Cancel("c", 1, "cancelled", "second", 0.5))
+    recalls.ask(ordered=False)
+    outcome = recalls.answered([("b", 1), ("c", 1), ("d", 1)], line)
+    assert [entry.key[0] for entry in line.entries] == ["a"]
+    assert [entry.key[0] for entry in outcome.returned] == ["b", "d"]
+    assert [(order.message, order.grace_s) for _, order in outcome.cancelled] == [("first", 0.5)]
+    assert not outcome.was_ordered
+
+
+def test_cancelled_one_that_had_started_gets_the_ladder() -> None:
+    line, recalls = line_of("a", "b"), Recalls()
+    recalls.cancel(Cancel("a", 1, "cancelled", ""))
+    recalls.ask(ordered=False)
+    outcome = recalls.answered([("b", 1)], line)
+    assert [entry.key[0] for entry, _ in outcome.started] == ["a"]
+
+
+def test_outbox_numbers_survive_a_new_link() -> None:
+    outbox = Outbox()
+    for text in (b"1", b"2", b"3"):
+        outbox.add(text)
+    assert outbox.peek() == (1, [b"1", b"2", b"3"])
+    outbox.sent(2)
+    assert outbox.peek() == (3, [b"3"])
+    outbox.acknowledge(1)
+    outbox.rewind()
+    assert outbox.peek() == (2, [b"2", b"3"])
+    outbox.acknowledge(99)
+    assert (len(outbox), outbox.nbytes, outbox.has_fresh) == (0, 0, False)
+    outbox.add(b"4")
+    assert outbox.peek() == (4, [b"4"])
+
+
+def test_outbox_is_full_by_bytes_until_they_are_acknowledged() -> None:
+    outbox = Outbox()
+    outbox.add(b"x" * WINDOW_BYTES)
+    assert not outbox.is_full
+    outbox.add(b"y")
+    assert outbox.is_full
+    outbox.sent(1)
+    outbox.acknowledge(1)
+    assert not outbox.is_full
+
+
+def test_lines_are_cut_and_decoded_with_care() -> None:
+    stream = Stream("stdout")
+    assert stream.own(b"one\ntw") == ["one"]
+    assert stream.own(b"o\n\xff\n") == ["two", "\ufffd"]
+    long = "\u20ac" * LINE_MAX_BYTES
+    pieces = stream.own(long.encode() + b"\n")
+    assert "".join(pieces) == long and all(len(piece.encode()) <= LINE_MAX_BYTES for piece in pieces)
+
+
+def test_marker_parts_the_bytes_of_two_attempts() -> None:
+    stream = Stream("stdout")
+    stream.hold(b"mine MA", 1)
+    assert stream.split(b"MARK") is None
+    stream.hold(b"RKhis", 2)
+    stream.hold(b" third", 3)
+    assert stream.split(b"MARK") == ["mine "]
+    assert stream.end(2) == ["his"]
+    assert stream.settle() == [] and stream.end(3) == [" third"]
+
+
+def test_late_marker_is_no_output() -> None:
+    stream = Stream("stdout")
+    stream.ignore(b"MARK")
+    assert stream.own(b"MARKtext\n") == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("status", "oom_kills", "expected"),
+    [
+        (0, 0, Verdict(None, 0)),
+        (3, 1, Verdict(None, 3)),
+        (-11, 1, SEGV),
+        (-9, 0, Verdict("SIGKILL", None)),
+        (-9, 1, Verdict("SIGKILL", None, True)),
+        (-60, 0, Verdict("signal 60", None)),
+    ],
+)
+def test_verdict(status: int, oom_kills: int, expected: Verdict) -> None:
+    assert verdict.of_status(status, oom_kills=oom_kills) == expected
