@@ -149,6 +149,17 @@ class FakeWorker:
         """Started, started at, finished, active at."""
         return PAGE.unpack_from(self.page)
 
+    def until_quiet(self, quiet_s: float = 0.2) -> None:
+        """Wait, without reading, until the handler has not used its context for a while."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            left_s = self.figures()[3] / 1e9 + quiet_s - time.monotonic()
+            if self.figures()[0] and left_s <= 0:
+                return
+            # The pipes say nothing either; the timeout is what is waited for.
+            select.select([], [], [], max(0.01, left_s))
+        raise AssertionError("the handler did not become quiet")
+
     def exit_code(self) -> int:
         """Read on until it has exited."""
         end = time.monotonic() + PATIENCE_S

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner import handler
+from runner.definition import definition_of, positional
+from runner.spec import Options
+
+
+def echo(data: Any) -> Any:
+    return data
+
+
+def options(**given: Any) -> Options:
+    found = definition_of(handler("x", **given)(lambda data: data))
+    assert found is not None
+    return found.options
+
+
+def test_the_function_itself_is_given_back() -> None:
+    def plain(data: Any) -> Any:
+        return data
+
+    assert handler("plain")(plain) is plain
+    assert plain(3) == 3
+
+
+def test_a_class_needs_one_gpu_and_a_plain_function_none() -> None:
+    class Model:
+        def run(self, data: Any) -> Any:
+            return data
+
+    assert definition_of(handler("m")(Model)).options.gpus == 1  # type: ignore[union-attr]
+    assert options().gpus == 0
+    assert options(vram="1GiB").gpus == 1
+    assert options(vram="1GiB", gpus=0).gpus == 0
+
+
+def test_units_are_resolved() -> None:
+    found = options(vram="6GiB", ram=5, timeout="5m", grace="1s", keep_alive=-1, backoff=[1, 2], retries=2)
+    assert (found.vram_bytes, found.ram_bytes, found.timeout_s, found.grace_s) == (6 << 30, 5, 300.0, 1.0)
+    assert (found.keep_alive_s, found.backoff.kind, found.retries) == (-1.0, "list", 2)
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    assert options() == Options()
+
+
+@pytest.mark.parametrize("option", ["slots", "batch", "cache", "model_by"])
+def test_options_of_later_versions_are_refused_by_name(option: str) -> None:
+    given: dict[str, Any] = {option: 1}
+    with pytest.raises(TypeError, match=f"this version does not have the option '{option}'"):
+        handler("x", **given)
+
+
+def test_an_unknown_option_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="no option 'vrma'"):
+        handler("x", vrma="6GiB")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"timeout": "soon"},
+        {"timeout": 0},
+        {"vram": "lots"},
+        {"retries": -1},
+        {"concurrency": 0},
+        {"priority": "high"},
+        {"queue": "a b"},
+        {"gpus": -1},
+        {"backoff": []},
+        {"keep_alive": -2},
+        {"max_jobs": 0},
+    ],
+)
+def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"'x'.*{next(iter(given))}"):
+        handler("x", **given)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 101, "a/b"])
+def test_a_bad_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="handler's name"):
+        handler(name)
+
+
+def test_a_decorator_without_its_name_says_how_to_write_it() -> None:
+    with pytest.raises(TypeError, match=r'@handler\("name"\)'):
+        handler(echo)  # type: ignore[arg-type]
+
+
+def test_a_class_without_run_is_refused() -> None:
+    with pytest.raises(TypeError, match="no method `run`"):
+        handler("x")(type("Empty", (), {}))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda a, b, c: None, lambda *, needed: None], ids=["three", "keyword only"]
+)
+def test_parameters_that_nobody_passes_are_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError):
+        handler("x")(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda: None, 0),
+        (lambda a: None, 1),
+        (lambda a, b: None, 2),
+        (lambda a, b, c=1: None, 2),
+        (lambda *a: None, 2),
+        (lambda a, *, k=1: None, 1),
+    ],
+)
+def test_input_and_context_are_counted(function: Callable[..., Any], count: int) -> None:
+    assert positional(function) == count
+
+
+def test_a_subclass_is_no_handler_by_inheritance() -> None:
+    @handler("parent")
+    class Parent:
+        def run(self, data: Any) -> Any:
+            return data
+
+    class Child(Parent):
+        pass
+
+    assert definition_of(Parent) is not None
+    assert definition_of(Child) is None

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RefusedStart
+from runner.plugins import Plugins
+from runner.spec import HandlerSpec
+
+ROOT = str(Path(__file__).resolve().parents[2])
+HEAD = "from runner import Context, handler\n"
+ECHO = HEAD + "@handler('echo')\ndef echo(data): return data\n"
+
+
+def plugins(cwd: Path, *requests: str, cache: Mapping[str, bytes] | None = None, **more: Any) -> Plugins:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT}
+    more.setdefault("on_change", lambda: None)
+    return Plugins(requests, entry_points=False, env=env, cwd=cwd, cache=cache or {}, **more)
+
+
+def described(cwd: Path, *requests: str, **more: Any) -> dict[str, HandlerSpec]:
+    found = plugins(cwd, *requests, **more)
+    asyncio.run(found.run())
+    assert not found.describing
+    return found.specs
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def test_a_handler_is_described_with_its_options_and_schemas(tmp_path: Path) -> None:
+    code = """
+from pydantic import BaseModel, Field
+class Prompt(BaseModel):
+    text: str
+    steps: int = Field(20, ge=1, le=200)
+@handler("paint", vram="6GiB", timeout="5m", retries=2)
+class Paint:
+    '''Paints.'''
+    def run(self, data: Prompt, ctx: Context) -> dict: ...
+"""
+    spec = described(write(tmp_path, paint=HEAD + code), "paint.py")["paint"]
+    assert (spec.state, spec.kind, spec.description) == ("ok", "function", "Paints.")
+    assert (spec.options.gpus, spec.options.vram_bytes, spec.options.timeout_s) == (1, 6 << 30, 300.0)
+    schema = json.loads(spec.input_schema)
+    assert schema["required"] == ["text"]
+    assert schema["properties"]["steps"]["maximum"] == 200
+    assert json.loads(spec.output_schema) == {"type": "object"}
+    assert (spec.source.target, spec.source.attr) == (str(tmp_path / "paint.py"), "Paint")
+    assert len(spec.version) == 12
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "schema"),
+    [
+        ("def f(): return 1", "function", "true"),
+        ("def f(data): return 1", "function", "true"),
+        ("def f(data: dict): return 1", "function", '{"type":"object"}'),
+        ("async def f(data: str): return 1", "coroutine", '{"type":"string"}'),
+        ("def f(data: 'list'): yield 1", "generator", '{"type":"array"}'),
+        ("async def f(data: None): yield 1", "async_generator", '{"type":"null"}'),
+        ("def f(data: list[int]): ...", "function", '{"items":{"type":"integer"},"type":"array"}'),
+        ("def f(data, ctx: 'OnlyForTypeCheckers'): ...", "function", "true"),
+    ],
+)
+def test_kinds_and_plain_annotations(tmp_path: Path, function: str, kind: str, schema: str) -> None:
+    spec = described(write(tmp_path, x=f"{HEAD}@handler('f')\n{function}"), "x.py")["f"]
+    assert (spec.state, spec.kind, spec.input_schema.decode()) == ("ok", kind, schema)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("1/0", "ZeroDivisionError"),
+        ("import os; os._exit(3)", "exit code 3"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+        ("import os; os.closerange(3, 1000)", "x.py"),
+        ("x = 1", "has no handlers"),
+        ("def f(:", "SyntaxError"),
+        (
+            "from runner import handler\n@handler('f', slots=2)\ndef f(d): ...",
+            "does not have the option 'slots'",
+        ),
+        ("print('x' * 10_000_000); raise ValueError('after noise')", "after noise"),
+    ],
+)
+def test_a_source_that_is_broken_is_listed_under_its_name_and_stops_no_other(
+    tmp_path: Path, code: str, said: str
+) -> None:
+    specs = described(write(tmp_path, x=code, good=ECHO), "x.py", "good.py")
+    assert specs["echo"].state == "ok"
+    assert specs["x"].state == "broken"
+    assert said in specs["x"].error
+
+
+def test_a_source_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    folder = write(tmp_path, x="while True: pass", good=ECHO)
+    specs = described(folder, "x.py", "good.py", describe_s=1.0)
+    assert specs["echo"].state == "ok"
+    assert "longer than 1 s" in specs["x"].error
+
+
+def test_an_import_that_leaves_threads_and_children_behind_is_ended(tmp_path: Path) -> None:
+    code = ECHO + (
+        "import subprocess, threading, time, pathlib\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "pathlib.Path(__file__).with_name('pid').write_text(str(child.pid))\n"
+    )
+    begin = time.monotonic()
+    assert described(write(tmp_path, x=code), "x.py")["echo"].state == "ok"
+    assert time.monotonic() - begin < 10
+    stat = Path("/proc") / (tmp_path / "pid").read_text() / "stat"
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_one_handler_with_an_annotation_that_has_no_schema_leaves_the_others(tmp_path: Path) -> None:
+    code = ECHO + "@handler('bad')\ndef bad(data: Context): ...\n@handler('gone')\ndef g(data: 'Gone'): ...\n"
+    specs = described(write(tmp_path, x=code), "x.py")
+    assert {name: spec.state for name, spec in specs.items()} == {
+        "echo": "ok",
+        "bad": "broken",
+        "gone": "broken",
+    }
+    assert "has no JSON form" in specs["bad"].error
+    assert "can't be resolved" in specs["gone"].error
+
+
+def test_two_handlers_of_one_name_stop_the_start_naming_both(tmp_path: Path) -> None:
+    with pytest.raises(RefusedStart, match=r"'echo'.*(a|b)\.py.*(a|b)\.py"):
+        described(write(tmp_path, a=ECHO, b=ECHO), "a.py", "b.py")
+
+
+def test_two_of_one_name_in_one_file_stop_the_start_too(tmp_path: Path) -> None:
+    with pytest.raises(RefusedStart, match="'echo'"):
+        described(write(tmp_path, a=ECHO + "@handler('echo')\ndef other(d): ...\n"), "a.py")
+
+
+def test_an_imported_handler_belongs_to_its_own_file(tmp_path: Path) -> None:
+    folder = write(tmp_path, a=ECHO, b=HEAD + "from a import echo\n@handler('b')\ndef b(d): return echo(d)\n")
+    specs = described(folder, str(folder))
+    assert {name: spec.source.target for name, spec in specs.items()} == {
+        "echo": str(tmp_path / "a.py"),
+        "b": str(tmp_path / "b.py"),
+    }
+
+
+def test_a_helper_in_a_folder_is_no_mistake(tmp_path: Path) -> None:
+    assert list(described(write(tmp_path, a=ECHO, helper="x = 1"), str(tmp_path))) == ["echo"]
+
+
+def test_one_object_of_a_source_may_be_asked_for(tmp_path: Path) -> None:
+    folder = write(tmp_path, things=ECHO + "@handler('two-words')\ndef other(d): ...\n")
+    assert list(described(folder, "things:echo")) == ["echo"]
+    assert list(described(folder, "things.py:other")) == ["two-words"]
+    assert described(folder, "things:nothing")["things"].state == "broken"
+
+
+def test_a_restart_imports_nothing(tmp_path: Path) -> None:
+    code = ECHO + "import pathlib\nwith open(pathlib.Path(__file__).with_name('n'), 'a') as f: f.write('x')\n"
+    write(tmp_path, a=code)
+    first = plugins(tmp_path, "a.py")
+    asyncio.run(first.run())
+    again = plugins(tmp_path, "a.py", cache=first.remembered)
+    asyncio.run(again.run())
+    assert again.specs == first.specs
+    assert again.remembered == {}
+    assert (tmp_path / "n").read_text() == "x"
+
+
+def test_a_changed_file_is_described_anew_and_a_broken_one_each_time(tmp_path: Path) -> None:
+    first = plugins(write(tmp_path, a=ECHO, b="1/0"), "a.py", "b.py")
+    asyncio.run(first.run())
+    assert len(first.remembered) == 1
+    write(tmp_path, a=ECHO.replace("'echo'", "'changed'"), b=ECHO)
+    assert set(described(tmp_path, "a.py", "b.py", cache=first.remembered)) == {"changed", "echo"}
+
+
+def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path) -> None:
+    first = plugins(write(tmp_path, a=ECHO), "a.py")
+    asyncio.run(first.run())
+    damaged = dict.fromkeys(first.remembered, b"\xc1")
+    assert described(tmp_path, "a.py", cache=damaged)["echo"].state == "ok"
+
+
+def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: Path) -> None:
+    async def scene() -> tuple[HandlerSpec | None, HandlerSpec | None]:
+        found = plugins(write(tmp_path, a=ECHO), "a.py")
+        waiting = [asyncio.create_task(found.wait_for(name)) for name in ("echo", "nobody")]
+        await found.run()
+        return await waiting[0], await waiting[1]
+
+    echo, nobody = asyncio.run(scene())
+    assert echo is not None
+    assert echo.name == "echo"
+    assert nobody is None
+
+
+def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
+    seen: list[tuple[bool, list[str]]] = []
+    found: Plugins = plugins(
+        write(tmp_path, a=ECHO, b="1/0"),
+        "a.py",
+        "b.py",
+        on_change=lambda: seen.append((found.describing, sorted(found.specs))),
+    )
+    asyncio.run(found.run())
+    assert seen[0] == (True, [])
+    assert seen[-1] == (False, ["b", "echo"])
+
+
+def test_describing_hides_the_gpus_and_sees_only_the_given_environment(tmp_path: Path) -> None:
+    code = HEAD + "import os\n@handler(os.environ['CUDA_VISIBLE_DEVICES'] + 'none')\ndef f(d): ...\n"
+    assert list(described(write(tmp_path, a=code), "a.py")) == ["none"]
+
+
+def test_descriptors_and_children_are_given_back(tmp_path: Path) -> None:
+    write(tmp_path, a=ECHO, b="1/0")
+    described(tmp_path, "a.py", "b.py")
+    before = sorted(os.listdir("/proc/self/fd"))
+    described(tmp_path, "a.py", "b.py")
+    assert sorted(os.listdir("/proc/self/fd")) == before

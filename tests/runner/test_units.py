@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from runner import units
+from runner.retry import Backoff
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (5, 5.0),
+        (0.25, 0.25),
+        ("500ms", 0.5),
+        ("30s", 30.0),
+        ("5m", 300.0),
+        ("2h", 7200.0),
+        ("1.5 h", 5400.0),
+        ("7", 7.0),
+    ],
+)
+def test_durations_are_read(text: float | str, expected: float) -> None:
+    assert units.seconds(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "s", "5x", "-1s", "1e9s", "NaN", -1, math.nan, math.inf, True, None, [], "5 m 3"]
+)
+def test_what_is_no_duration_is_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        units.seconds(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (0, 0),
+        (7, 7),
+        ("512MiB", 512 << 20),
+        ("6GiB", 6 << 30),
+        ("1.5GiB", 3 << 29),
+        ("1GB", 10**9),
+        ("12", 12),
+        ("2 kib", 2048),
+    ],
+)
+def test_sizes_are_read(text: int | str, expected: int) -> None:
+    assert units.nbytes(text) == expected
+
+
+@pytest.mark.parametrize("bad", ["", "GiB", "5 parsecs", -1, 1.5, True, None, "-1MiB", "0x10"])
+def test_what_is_no_size_is_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match="size"):
+        units.nbytes(bad)
+
+
+def test_large_sizes_stay_exact() -> None:
+    assert units.nbytes("9007199254740993") == 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, Backoff("fixed", 3.0, 600.0, 0.0)),
+        ("2h", Backoff("fixed", 7200.0, 7200.0, 0.0)),
+        ([1, "5s"], Backoff("list", 1.0, 600.0, 0.0, (1.0, 5.0))),
+        ({"kind": "linear", "base_s": 2, "jitter": 0}, Backoff("linear", 2.0, 600.0, 0.0)),
+        ({}, Backoff()),
+    ],
+)
+def test_backoffs_are_read(value: object, expected: Backoff) -> None:
+    assert units.backoff(value) == expected
+
+
+@pytest.mark.parametrize(
+    "bad", [[], {"kind": "cubic"}, {"base": 1}, {"jitter": 2}, None, -1, [-1], {"max_s": "x"}]
+)
+def test_what_is_no_backoff_is_refused(bad: object) -> None:
+    with pytest.raises(ValueError):
+        units.backoff(bad)
