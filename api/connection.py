@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -13,6 +14,8 @@ from api.problems import MEDIA_TYPE, problem_document
 HEAD_BYTES = 16 * 1024
 #: A body that comes slower than this for a whole receipt period is cut off.
 BODY_BYTES_PER_S = 64 * 1024
+#: The kernel doubles it.
+STREAM_BUFFER_BYTES = 64 * 1024
 
 
 class Limits:
@@ -60,9 +63,18 @@ class Connection(HttpToolsProtocol):
         finally:
             self._waiting = None
 
-    def abort(self) -> None:
-        """Cut the connection, dropping what the client has not taken."""
-        self.transport.abort()
+    def narrow(self) -> None:
+        """Keep little of a stream in the kernel: it would hold megabytes for a reader that stalls, and
+        that reader would not be noticed before they are full.
+
+        Raises:
+            ClientGone
+        """
+        if self.transport.is_closing():
+            raise ClientGone
+        stream = self.transport.get_extra_info("socket")
+        if stream is not None:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_BUFFER_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
@@ -100,6 +112,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
+        if self._refused:
+            return
         self._head_complete = True
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > HEAD_BYTES:
@@ -180,6 +194,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
         """Answer below the application, then close."""
+        if self._refused:
+            return
         self._refused = True
         self._disarm()
         body = problem_document(status, code, title, detail, {})

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.connection import Connection
 from api.front import Front
 from api.problems import reply_answer
 from api.query import allow_query, cursor_of, types_of
@@ -48,6 +49,9 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            connection = scope.get("state", {}).get("connection")
+            if isinstance(connection, Connection):
+                connection.narrow()
             await self._source(scope, receive, send)
         finally:
             self._front.hub.leave(self._channel)
