@@ -9,15 +9,13 @@ import jsonschema_rs
 import msgspec
 
 from api.link import Link
-from api.problems import Fault, escape, fault
+from api.problems import FAULTS_MAX, Fault, escape, fault
 from runner import control
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.spec import HandlerSpec
 
 logger = logging.getLogger(__name__)
 
-#: Told of one input; a client mends the first ones first.
-FAULTS_MAX = 50
 #: The coordinator waits 30 s for a handler that is being described.
 AWAIT_S = 30.0
 

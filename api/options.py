@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from api.problems import Fault, fault
+from api.problems import FAULTS_MAX, Fault, fault
 from runner.instant import parse_rfc3339
 from runner.job import Submission
 from runner.units import backoff, nbytes, seconds
@@ -47,6 +47,8 @@ def submission(body: dict[str, Any], job_id: str, at: str = "") -> Submission | 
     faults: list[Fault] = []
     asked = Submission(id=job_id, handler="", input=b"null")
     for key, value in body.items():
+        if len(faults) == FAULTS_MAX:
+            break
         if key == "input":
             asked.input = _encode(value)
             continue

@@ -21,8 +21,12 @@ _BY_STATUS = {
     405: ("method_not_allowed", "Method not allowed"),
     413: ("payload_too_large", "Payload too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
+    416: ("range_not_satisfiable", "Range not satisfiable"),
     422: ("validation_error", "The request is not valid"),
 }
+
+#: Told of one request; a client mends the first ones first.
+FAULTS_MAX = 50
 
 Fault = dict[str, str]
 
@@ -105,7 +109,9 @@ def refuse(faults: list[Fault]) -> NoReturn:
     """Raise what tells a client all that is wrong with its request."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    raise ValidationFailed(f"{first['pointer'] or 'body'}: {first['message']}{more}", errors=faults)
+    raise ValidationFailed(
+        f"{first['pointer'] or 'body'}: {first['message']}{more}", errors=faults[:FAULTS_MAX]
+    )
 
 
 def escape(name: str | int) -> str:
