@@ -23,7 +23,7 @@ from runner.errors import RunnerError
 
 logger = logging.getLogger(__name__)
 
-_PATTERNS = {"job_id": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_.-]{1,100}", "file": "[^/]{1,255}"}
+_PATTERNS = {"job_id": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_.-]{1,100}", "file": r"(?!\.{1,2}$)[^/]{1,255}"}
 _POLICY = b"content-security-policy"
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),

@@ -103,7 +103,7 @@ def _jobs(of: JobRoutes, events: EventRoutes) -> list[Route]:
             "POST", f"{_JOB}/retry", of.retry, "retry_job", "jobs",
             {202: (JSON, "Job", "It will run again")}, (404, 409),
         ),
-        Route("GET", f"{_JOB}/files/{{file}}", of.file, "get_file", "jobs", file, (404, 416)),
+        Route("GET", f"{_JOB}/files/{{file}}", of.file, "get_file", "jobs", file, (400, 404, 416)),
     ]  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from urllib.parse import quote
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from api.body import read_optional_object
 from api.front import Front
-from api.problems import Fault, fault, refuse, reply_answer
+from api.problems import Fault, fault, refuse, reply_answer, status_answer
 from api.query import allow_query, job_query, wait_s
 from runner import control
 from runner.errors import NotFound
@@ -108,7 +109,7 @@ class JobRoutes:
             raise NotFound(f"file {name!r} of job {job_id} is gone from the disk")
         given = str(record.get("content_type", "")).partition(";")[0].strip().lower()
         media_type = given if _SAFE_TYPE.fullmatch(given) else "application/octet-stream"
-        return FileResponse(
+        return _File(
             path,
             media_type=media_type,
             filename=name,
@@ -138,6 +139,25 @@ class JobRoutes:
         faults = _strangers(await self._body(request))
         if faults:
             refuse(faults)
+
+
+class _File(FileResponse):
+    """A file whose refused ranges are problems like all others."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def guarded(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = True
+                kept = {"content-range": f"bytes */{self.stat_result.st_size}"} if self.stat_result else {}
+                answer = status_answer(message["status"], "the Range header does not fit the file", kept)
+                await answer(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, guarded)
 
 
 def _strangers(body: dict[str, Any]) -> list[Fault]:
