@@ -1,4 +1,4 @@
-"""Effect: a coordinator for tests: it speaks the real control stream to a real front and keeps jobs in memory."""
+"""Effect: a coordinator for tests: the real control stream to a real front, jobs in memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -84,6 +85,7 @@ class FakeCoordinator(asyncio.Protocol):
         #: Job -> events that become durable, and are fed, between its Watch and the page that follows.
         self.before_page: dict[str, Callable[[FakeJob], None]] = {}
         self.hello = threading.Event()
+        self._heard = threading.Condition()
         self._buffer = wire.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.new_event_loop()
@@ -109,6 +111,11 @@ class FakeCoordinator(asyncio.Protocol):
         self._loop.call_soon_threadsafe(call)
         return done.result(10)
 
+    def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+        """Wait for something that comes about by what the front says."""
+        with self._heard:
+            assert self._heard.wait_for(condition, timeout_s), "it did not come about in time"
+
     def new(self, handler: str = "slow", input: bytes = b"null") -> FakeJob:
         job_id = f"00000000-0000-7000-8000-{len(self.jobs):012d}"
         job = FakeJob(job_id, handler, input)
@@ -129,7 +136,12 @@ class FakeCoordinator(asyncio.Protocol):
         self.run(lambda: self._send(message))
 
     def cut(self) -> None:
-        self.run(lambda: self._transport and self._transport.abort())
+        self.run(self._cut)
+
+    def write(self, data: bytes) -> None:
+        """Bytes past the frames."""
+        assert self._transport is not None
+        self.run(partial(self._transport.write, data))
 
     def close(self) -> None:
         self.cut()
@@ -138,6 +150,10 @@ class FakeCoordinator(asyncio.Protocol):
         self._loop.close()
 
     # The stream.
+
+    def _cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -151,6 +167,8 @@ class FakeCoordinator(asyncio.Protocol):
                 self.asked.append(message)
                 answer = getattr(self, "_" + type(message).__name__.lower())
                 answer(message)
+        with self._heard:
+            self._heard.notify_all()
 
     def _send(self, message: Any) -> None:
         if not self._out:
@@ -213,7 +231,9 @@ class FakeCoordinator(asyncio.Protocol):
     def _known(self, rid: int, job_id: str) -> FakeJob | None:
         job = self.jobs.get(job_id)
         if job is None:
-            body = msgspec.json.encode({"code": "not_found", "title": "Not found", "detail": f"no job {job_id}"})
+            body = msgspec.json.encode(
+                {"code": "not_found", "title": "Not found", "detail": f"no job {job_id}"}
+            )
             self._send(control.Reply(rid, 404, body))
         return job
 
@@ -308,9 +328,7 @@ def running(token: str = "", **settings: Any) -> Iterator[Running]:
         "version": "0.0.0",
         "log_level": "warning",
     }
-    config = FrontConfig(
-        listening.fileno(), theirs.fileno(), "127.0.0.1", port, **(given | settings)
-    )
+    config = FrontConfig(listening.fileno(), theirs.fileno(), "127.0.0.1", port, **(given | settings))
     fake = FakeCoordinator()
     fake.attach(ours)
     env = {**os.environ, "TMPDIR": tempfile.gettempdir()}

@@ -1,0 +1,87 @@
+"""Pure: query strings and `Prefer`."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from starlette.requests import Request
+
+from api.query import allow_query, cursor_of, job_query, types_of, wait_s
+from runner.errors import ValidationFailed
+
+
+def request(query: str = "", **headers: str) -> Request:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "GET", "query_string": query.encode(), "headers": pairs})
+
+
+def pointers(refused: pytest.ExceptionInfo[ValidationFailed]) -> list[str]:
+    return [fault["pointer"] for fault in refused.value.detail["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "expected"),
+    [
+        ("wait=5", 5), ("WAIT = 0", 0), ("respond-async, wait=300", 300), ("wait=301", 300), ('wait="7"', 7),
+        ("wait=-1", None), ("wait=soon", None), ("await=5", None), ("wait=1.5", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_wait_is_read_and_bounded(prefer: str, expected: int | None) -> None:
+    assert wait_s(request(prefer=prefer)) == expected
+
+
+def test_filters_become_a_query() -> None:
+    found = job_query(
+        request(
+            "state=queued&state=running&queue=a&tag=x&limit=500&order=asc&created_after=2026-01-31T09:05:00Z"
+            "&input.a.b=1&input.c=text&input.d=%22q%22&finished_before=2026-01-31T10:05:00+01:00"
+            "&cursor=" + base64.urlsafe_b64encode(b"n42").decode().rstrip("=")
+        )
+    )
+    assert (found.states, found.queues, found.tags) == (["queued", "running"], ["a"], ["x"])
+    assert (found.limit, found.order, found.cursor) == (500, "asc", 42)
+    assert found.inputs == [("a.b", b"1"), ("c", b'"text"'), ("d", b'"q"')]
+    assert found.created_after == found.finished_before == 1769850300.0
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer"),
+    [
+        ("run_id=x", "/run_id"), ("colour=x", "/colour"), ("limit=0", "/limit"), ("limit=501", "/limit"),
+        ("limit=ten", "/limit"), ("state=done", "/state"), ("reason=none", "/reason"), ("order=up", "/order"),
+        ("cursor=!!!", "/cursor"), ("cursor=42", "/cursor"), ("created_after=now", "/created_after"),
+        ("queue=a%00b", "/queue"), ("tag=%00", "/tag"), ("input.a=%00", "/input.a"), ("input.=1", "/input."),
+    ],
+)  # fmt: skip
+def test_a_bad_filter_is_named(text: str, pointer: str) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        job_query(request(text))
+    assert pointers(refused) == [pointer]
+
+
+def test_a_stream_goes_on_after_what_the_browser_saw_last() -> None:
+    assert cursor_of(request()) == 0
+    assert cursor_of(request("after=3")) == 3
+    assert cursor_of(request("after=3", last_event_id="7")) == 7
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "\u0661", "99999999999999999999", "1 2"])
+def test_a_malformed_cursor_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        cursor_of(request(f"after={text}", last_event_id="x"))
+    assert pointers(refused) == ["/Last-Event-ID", "/after"]
+
+
+def test_types_may_be_parted_by_commas_or_repeated() -> None:
+    assert types_of(request()) is None
+    assert types_of(request("types=log,done&types=output")) == frozenset({"log", "done", "output"})
+    with pytest.raises(ValidationFailed):
+        types_of(request("types=error"))
+
+
+def test_strange_parameters_are_refused() -> None:
+    allow_query(request("after=1"), "after")
+    with pytest.raises(ValidationFailed) as refused:
+        allow_query(request("after=1&ticket=x&b=2"), "after")
+    assert pointers(refused) == ["/ticket", "/b"]
