@@ -57,6 +57,7 @@ class Worker:
         self._watchdog = Watchdog(config.device_kind)
         self._flush_is_due = self._is_paused = self._is_stopping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -95,10 +96,12 @@ class Worker:
 
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
-        if self._timer is None or self._timer.when() > mono:
+        if self._timer is None or self._timer_at > mono:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_at(mono, self._tick)
+            # Kept apart: of a time that is past, uvloop gives a handle that does not know it.
+            self._timer_at = mono
 
     def gone(self, supervisor: Supervisor) -> None:
         """Nothing is left of this one."""

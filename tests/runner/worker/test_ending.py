@@ -1,0 +1,106 @@
+"""What is done to an executor that will not end, with processes that feel nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from typing import cast
+
+from runner.wire import Flag, Raise, to_executor_decoder
+from runner.worker.ending import Ending
+from runner.worker.leftovers import STUCK_S, Leftovers
+from runner.worker.process import ExecutorProcess
+from runner.worker.settlement import Cause
+
+
+class Numb:
+    """An executor process on which no signal has an effect."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self.sent: list[object] = []
+
+    def signal_group(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+
+    def send(self, messages: list[bytes]) -> None:
+        self.sent += map(to_executor_decoder.decode, messages)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.numb = Numb()
+        self.recalls = 0
+        self.stuck = 0
+        self.ending = Ending(
+            cast(ExecutorProcess, self.numb),
+            recall=self._recall,
+            wake_at=lambda mono: None,
+            on_stuck=self._on_stuck,
+        )
+
+    def _recall(self) -> None:
+        self.recalls += 1
+
+    def _on_stuck(self) -> None:
+        self.stuck += 1
+
+
+def test_unkillable_executor_is_written_off_in_time() -> None:
+    scene = Scene()
+    scene.ending.kill(Cause("timeout", "too long"))
+    now = time.monotonic()
+    scene.ending.tick(now + STUCK_S - 0.5)
+    assert (scene.stuck, scene.numb.signals) == (0, [signal.SIGKILL])
+    scene.ending.tick(now + STUCK_S + 0.1)
+    scene.ending.tick(now + 2 * STUCK_S)
+    assert (scene.stuck, scene.ending.next_at) == (1, None)
+
+
+def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
+    scene = Scene()
+    scene.ending.begin(("a", 1), "timeout", "too long", 0.0)
+    assert scene.numb.sent == [Flag("a", 1, "timeout")] and not scene.ending.is_closing
+    scene.ending.tick(time.monotonic() + 2.0)
+    assert scene.numb.sent[1:] == [Raise("a", 1)] and scene.recalls == 1
+    assert scene.numb.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert scene.ending.ended(("a", 1)) == ("timeout", "too long")
+
+
+def test_flag_that_was_heeded_costs_no_executor() -> None:
+    scene = Scene()
+    scene.ending.begin(("a", 1), "cancelled", "enough", 0.0)
+    assert scene.ending.ended(("b", 1)) is None
+    assert scene.ending.ended(("a", 1)) == ("cancelled", "enough")
+    scene.ending.tick(time.monotonic() + 9.0)
+    assert (scene.numb.signals, scene.ending.is_closing, scene.ending.next_at) == ([], False, None)
+
+
+def test_first_cause_is_the_one_that_is_told() -> None:
+    scene = Scene()
+    scene.ending.close(Cause("unloaded", "idle"), 5.0)
+    scene.ending.tick(time.monotonic() + 6.0)
+    scene.ending.kill(Cause("memory_exceeded", "too much"))
+    assert scene.ending.cause == Cause("unloaded", "idle")
+    assert signal.SIGKILL in scene.numb.signals
+
+
+def test_remembered_process_is_found_without_any_mark() -> None:
+    async def scene() -> None:
+        environment = {"PATH": os.environ["PATH"]}
+        stranger = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
+        child = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
+        left = Leftovers(2**22, "nobody/1")
+        left.remember([child.pid])
+        cleared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        left.clear(asyncio.get_running_loop(), is_alone=lambda: False, done=cleared.set_result)
+        assert await asyncio.wait_for(cleared, 5) is True
+        child.wait()
+        assert stranger.poll() is None
+        stranger.kill()
+        stranger.wait()
+
+    asyncio.run(scene())
