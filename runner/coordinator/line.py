@@ -7,7 +7,7 @@ from typing import Literal
 
 from gpu.line import JobClass
 from gpu.view import View
-from runner.coordinator import intake, outcome
+from runner.coordinator import intake, outcome, words
 from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import done_fields, status_fields
@@ -87,7 +87,7 @@ class Line:
         cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
         misfit = self.view.fits_ever(cls)
         if misfit is not None:
-            raise Unsatisfiable(str(misfit.get("message", "no device could ever fit this job")), **misfit)
+            raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)
         job.n = self.book.next_n()
         live = Live(job, asked.input, "waiting")
         self._input_bytes += job.input_bytes

@@ -10,6 +10,7 @@ import msgspec
 
 from gpu.device import Device
 from gpu.view import View
+from runner.coordinator import words
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
@@ -263,6 +264,7 @@ class Views:
         if live.where == "waiting" and live.cls is not None:
             document |= self._view.explain(live.cls, job.n)
             document["reason"] = why
+            document["message"] = words.waiting(why, document)
         elif live.where == "delayed":
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())

@@ -1,0 +1,79 @@
+"""Figures in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.coordinator import words
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (6 * GIB, "6.0 GiB"),
+        (3 << 40, "3.0 TiB"),
+        (5 << 20, "5.0 MiB"),
+    ],
+)
+def test_bytes_have_one_decimal(count: int, text: str) -> None:
+    assert words.nbytes(count) == text
+
+
+def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
+    figures = {
+        "needed_bytes": 40 * GIB,
+        "gpus": 1,
+        "devices": [{"device": "gpu0", "grantable_bytes": 24 * GIB}],
+    }
+    assert words.misfit("huge", figures) == "huge needs 40.0 GiB; gpu0 at most 24.0 GiB"
+
+
+def test_a_gang_names_its_devices() -> None:
+    figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": 2, "devices": []}
+    assert words.misfit("pair", figures) == "pair needs 1.0 GiB on each of 2 devices; there is no such device"
+
+
+def entry(reason: str) -> dict[str, Any]:
+    return {"device": "gpu0", "free_bytes": 2 * GIB, "needed_bytes": 6 * GIB, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("reason", "device", "ahead", "text"),
+    [
+        ("ready", "ready", 0, "it is ready to start"),
+        ("paused", "ready", 1, "its queue is paused; 1 job is ahead of it"),
+        (
+            "concurrency_limit",
+            "ready",
+            2,
+            "as many of its handler run as may run at once; 2 jobs are ahead of it",
+        ),
+        (
+            "waiting_for_memory",
+            "waiting_for_memory",
+            0,
+            "it waits for device memory: gpu0 has 2.0 GiB of 6.0 GiB",
+        ),
+        (
+            "waiting_for_device",
+            "waiting_for_device",
+            0,
+            "it waits for a device that takes work: gpu0 is busy",
+        ),
+        ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6.0 GiB"),
+    ],
+)
+def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: str) -> None:
+    assert words.waiting(reason, {"jobs_ahead": ahead, "devices": [entry(device)]}) == text
+
+
+def test_without_a_device_it_says_so() -> None:
+    figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
+    assert words.waiting("waiting_for_device", figures).endswith("there is none")
