@@ -116,10 +116,11 @@ class Coordinator:
             count=self.settings.fronts, listening=self._listening, config=self._briefing.front, listener=self
         )
         await self._fronts.open()
-        await recovery.wait_for_locks(self._data / "locks")
-        kill_marked(f"{self._marker}.")
         self.access: StoreAccess = await open_store(self.settings.store, self._data)
         self.epoch = self._briefing.epoch = await self.access.take_epoch()
+        # After the epoch: where the folder's lock was deleted, it makes the one before us let go of these.
+        await recovery.wait_for_locks(self._data / "locks")
+        kill_marked(f"{self._marker}.")
         await self._build()
         loop = asyncio.get_running_loop()
         self._devices_known = loop.create_future()
@@ -325,10 +326,12 @@ class Coordinator:
 
     async def abandon(self) -> None:
         """Another coordinator has taken over, or the store is gone: stop at once, write nothing."""
-        self._dispatch.held = True
-        self._fleet.kill_all()
         self._fronts.kill_all()
-        await self._fleet.close(0.5)
+        # A start that was refused early has built nothing yet.
+        if hasattr(self, "_dispatch"):
+            self._dispatch.held = True
+            self._fleet.kill_all()
+            await self._fleet.close(0.5)
         await self._fronts.close(0.5)
         await self._close()
 
@@ -336,8 +339,10 @@ class Coordinator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._timers.close()
-        await self.access.close()
+        if hasattr(self, "_timers"):
+            self._timers.close()
+        if hasattr(self, "access"):
+            await self.access.close()
 
     def _on_fenced(self, fenced: Fenced) -> None:
         if self.fenced is None:
