@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from runner.cli import house, serve, submit
 from runner.cli import job as job_commands
-from runner.errors import RunnerError, Unauthorized
+from runner.errors import JobEnded, RunnerError, Unauthorized
 
 #: Exit codes that no error class has.
 TIMEOUT, INTERRUPTED, USAGE = 6, 130, 2
@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TimeoutError as error:
         _say(str(error))
         return TIMEOUT
+    except JobEnded as error:
+        _say(f"{error.message}; see `runner job show {error.job_id}`")
+        return error.exit_code
     except RunnerError as error:
         _say(error.message if not isinstance(error, Unauthorized) else f"{error.message}; set RUNNER_TOKEN")
         return error.exit_code

@@ -112,6 +112,7 @@ class Bar:
             refresh_per_second=12.5,
         )
         self._room = max(10, console.width - len(name) - console.width // 4 - 20)
+        self._ended = False
         self._task: TaskID = self._bar.add_task(name, total=None, words="", percent="    ")
 
     def show(self, event: JobEvent) -> None:
@@ -121,13 +122,19 @@ class Bar:
             self._bar.update(
                 self._task,
                 total=1.0 if known else None,
-                completed=event.fraction or 0.0,
+                # A full bar stops its clock, but only the end of the job ends it.
+                completed=min(event.fraction or 0.0, 0.999),
                 percent=f"{event.fraction or 0:4.0%}" if known else "    ",
                 words=line(_progress(event, percent=False), self._room),
             )
         elif isinstance(event, StatusEvent):
+            if self._ended:
+                # It is retried: the bar begins anew.
+                self._bar.reset(self._task, total=None, percent="    ")
+                self._ended = False
             self._bar.update(self._task, words=line(_words(event), self._room))
         elif isinstance(event, DoneEvent):
+            self._ended = True
             ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}
             self._bar.update(self._task, words=event.state, **ended)  # type: ignore[arg-type]
         else:

@@ -23,7 +23,6 @@ COLORS = {
     "broken": "red",
     "describing": "yellow",
     "paused": "yellow",
-    "busy": "cyan",
 }
 #: Reasons that say nothing beside their state.
 _PLAIN_REASONS = (None, "running", "ready")
@@ -31,29 +30,31 @@ _PLAIN_REASONS = (None, "running", "ready")
 
 def jobs(found: Iterable[Document], now: datetime) -> Table:
     """One line per job."""
-    table = _table("ID", "STATE", "HANDLER", "DONE", "CREATED", "TOOK")
+    table = _table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
         took = between(job.get("started_at"), job.get("finished_at"), now)
-        cells = [job["id"], state(job), line(job["handler"], 40), done(job), age(job.get("created_at"), now)]
-        table.add_row(*cells, duration(took))
-    table.columns[0].no_wrap = True
+        table.add_row(
+            str(job["id"]),
+            state(job),
+            line(job["handler"], 40),
+            age(job.get("created_at"), now),
+            duration(took),
+        )
+    for place in (0, 3, 4):
+        table.columns[place].no_wrap = True
     return table
 
 
 def state(job: Document) -> Text:
-    """The state, with the reason where that says more."""
+    """The state, with how far it is, or with the reason where that says more."""
     word = str(job["state"])
     text = Text(word, style=COLORS.get(word, ""))
-    reason = job.get("reason")
+    reason, fraction = job.get("reason"), (job.get("progress") or {}).get("fraction")
     if reason not in _PLAIN_REASONS and reason != word:
         text.append(f" {reason}", style="dim")
+    elif word == "running" and fraction is not None:
+        text.append(f" {fraction:.0%}", style="dim")
     return text
-
-
-def done(job: Document) -> str:
-    """How far it is, in per cent."""
-    fraction = (job.get("progress") or {}).get("fraction")
-    return "" if fraction is None else f"{fraction:.0%}"
 
 
 def devices(found: Iterable[Document]) -> Table:
@@ -72,30 +73,30 @@ def devices(found: Iterable[Document]) -> Table:
 
 
 def executors(found: Iterable[Document]) -> Table:
-    """One line per loaded handler, device by device."""
-    table = _table("DEVICE", "HANDLER", "STATE", "MEMORY", "GRANTED", "ENDED", "RUNS NOW")
+    """One line per loaded handler, device by device, with the jobs that it has now."""
+    table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "NOW")
     for device in found:
         loaded = device.get("executors") or ()
         for number, executor in enumerate(loaded):
-            word = str(executor.get("state") or "")
+            word, has = str(executor.get("state") or ""), [*map(str, executor.get("jobs") or ())]
+            now = has if has and word == "running" else [word, *has]
             table.add_row(
                 str(device["id"]) if number == 0 else "",
                 line(executor.get("handler") or "", 40),
-                Text(word, style=COLORS.get(word, "")),
                 size(executor.get("resident_bytes")),
                 size(executor.get("granted_bytes")),
-                str(executor.get("jobs_done") or 0),
-                "\n".join(map(str, executor.get("jobs") or ())),
+                Text("\n".join(now), style="" if has else "dim"),
             )
         if not loaded:
             table.add_row(str(device["id"]), Text("nothing is loaded", style="dim"))
+    table.columns[-1].no_wrap = True
     return table
 
 
 def queues(found: Iterable[Document]) -> Table:
     """One line per queue with its counts."""
     words = ("queued", "running", "succeeded", "failed", "cancelled")
-    table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST WAIT", "RUN")
+    table = _table("QUEUE", "", *(word.upper() for word in words), "OLDEST", "RUN")
     for queue in found:
         counts = queue.get("counts") or {}
         table.add_row(
@@ -168,10 +169,10 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
     yield "state", state(job)
     yield "handler", line(job["handler"])
     yield "queue", f"{line(job['queue'])}, priority {job.get('priority')}"
-    yield "created", f"{job.get('created_at')} ({age(job.get('created_at'), now)})"
+    yield "created", f"{job.get('created_at')} ({age(job.get('created_at'), now)} ago)"
     for label in ("started", "finished"):
         if job.get(f"{label}_at"):
-            yield label, f"{job[f'{label}_at']} ({age(job[f'{label}_at'], now)})"
+            yield label, f"{job[f'{label}_at']} ({age(job[f'{label}_at'], now)} ago)"
     took = between(job.get("started_at"), job.get("finished_at"), now)
     if took is not None:
         yield "took", duration(took)
@@ -203,5 +204,6 @@ def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in names:
-        table.add_column(name)
+        # What has no room goes on in the next line; nothing is cut off.
+        table.add_column(name, overflow="fold")
     return table

@@ -40,7 +40,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(at: str | None, now: datetime) -> str:
-    """How long ago an RFC 3339 time was, in one unit: `12 s ago`; `in 5 m` for a later one."""
+    """How long ago an RFC 3339 time was, in one unit: `12 s`; `in 5 m` for a later one."""
     if not at:
         return "-"
     past = (now - datetime.fromisoformat(at).astimezone(UTC)).total_seconds()
@@ -49,7 +49,7 @@ def age(at: str | None, now: datetime) -> str:
         if count < divisor:
             break
         count, unit = count / divisor, bigger
-    return f"{count:.0f} {unit} ago" if past >= -0.5 else f"in {count:.0f} {unit}"
+    return f"{count:.0f} {unit}" if past >= -0.5 else f"in {count:.0f} {unit}"
 
 
 def between(start: str | None, end: str | None, now: datetime) -> float | None:
