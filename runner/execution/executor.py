@@ -79,6 +79,9 @@ class Executor:
                 if self._is_unloading:
                     self._unload(program)
                 self._gate.acquire()
+                # A handler may have taken the signal. Looked at here and not before each staged attempt,
+                # because asking costs as much as a fifth of an attempt that does nothing.
+                self._shield.install()
                 continue
             self._attempt(Running(attempt, site), program)
 
@@ -214,7 +217,6 @@ class Executor:
     def _attempt(self, run: Running, program: Program) -> None:
         """One attempt, from its start to its last word."""
         self._current = run
-        self._shield.install()
         self._capture.hand_early(run)
         if self._stray:
             self._catch_up(run)

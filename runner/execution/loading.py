@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+import zlib
 from collections.abc import Callable
-from hashlib import sha256
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +29,7 @@ def import_source(source: Source) -> ModuleType:
             sys.path.insert(0, folder)
     if source.kind == "module":
         return importlib.import_module(source.target)
-    return _import_file(Path(source.target))
+    return _import_file(source.target)
 
 
 def find(module: ModuleType, attr: str) -> Any:
@@ -44,13 +44,13 @@ def find(module: ModuleType, attr: str) -> Any:
     return found
 
 
-def module_name(path: Path) -> str:
+def module_name(path: str) -> str:
     """The name under which a file is imported: its own, so that its functions can be pickled for children,
     unless that would hide another module."""
-    stem = path.stem
+    stem = os.path.splitext(os.path.basename(path))[0]
     if stem.isidentifier() and stem not in sys.stdlib_module_names and stem not in sys.modules:
         return stem
-    return f"handlers_{sha256(str(path).encode()).hexdigest()[:12]}"
+    return f"handlers_{zlib.crc32(path.encode()):08x}"
 
 
 class Program:
@@ -79,7 +79,7 @@ class Program:
         return (value,) if self.takes == 1 else (value, context)
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: str) -> ModuleType:
     name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

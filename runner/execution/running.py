@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from math import isfinite
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +15,9 @@ from runner import strictjson, wire
 from runner.execution.outbox import Speaker
 from runner.execution.site import Site
 from runner.job import FileRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: At most one progress event in this time; the first and the last always.
 PROGRESS_S = 0.05
@@ -92,6 +93,9 @@ class Running(Speaker):
         except UnicodeEncodeError:
             data = _json({**fields, "text": strictjson.clean(text)})
         self.site.outbox.event(self, "log", data)
+        if stream == "stderr":
+            # Unbuffered, as everywhere: these may be the last words before a crash.
+            self.site.outbox.send()
 
     def output(self, data: bytes) -> None:
         """An output event of a chunk's JSON text."""
@@ -169,6 +173,8 @@ class Running(Speaker):
         self.callbacks = None
         self.interrupt = None
         if self.tmpdir is not None:
+            import shutil
+
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
