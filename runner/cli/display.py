@@ -130,7 +130,7 @@ class Bar:
         elif isinstance(event, StatusEvent):
             if self._ended:
                 # It is retried: the bar begins anew.
-                self._bar.reset(self._task, total=None, percent="    ")
+                self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
             self._bar.update(self._task, words=line(_words(event), self._room))
         elif isinstance(event, DoneEvent):

@@ -88,7 +88,7 @@ def executors(found: Iterable[Document]) -> Table:
                 Text("\n".join(now), style="" if has else "dim"),
             )
         if not loaded:
-            table.add_row(str(device["id"]), Text("nothing is loaded", style="dim"))
+            table.add_row(str(device["id"]), "", "", "", Text("nothing is loaded", style="dim"))
     table.columns[-1].no_wrap = True
     return table
 

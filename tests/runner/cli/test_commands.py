@@ -1,0 +1,200 @@
+"""Effect: every command's words and exit codes, by the real program against a scripted server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner.cli.program import environment, runner
+from tests.runner.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
+
+SUBMITTED = Reply(202, job("queued"))
+Routes = dict[tuple[str, str], Script]
+
+
+def _ended(state: str, **fields: Any) -> Routes:
+    done = frame("done", 2, state=state, output=fields.get("output"), error=fields.get("error"))
+    return {
+        ("POST", "/v1/jobs"): SUBMITTED,
+        ("GET", f"/v1/jobs/{ID}"): Reply(200, job(state, **fields)),
+        ("GET", f"/v1/jobs/{ID}/events"): stream(
+            frame("progress", 1, done=1, total=2, fraction=0.5, message="half"), done
+        ),
+    }
+
+
+FAILED = {"code": "handler_error", "message": "no luck", "retryable": True}
+CANCELLED = {"code": "cancelled", "message": "enough", "retryable": False}
+
+CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
+    (_ended("succeeded", output=7), ("run", "echo"), 0, "50%"),
+    (_ended("failed", error=FAILED), ("run", "echo"), 1, "handler_error: no luck; see `runner job show"),
+    (_ended("cancelled", error=CANCELLED), ("run", "echo"), 7, "enough"),
+    ({}, ("run",), 2, "missing argument 'HANDLER'"),
+    ({}, ("frobnicate",), 2, "no such command 'frobnicate'"),
+    ({}, ("jobs", "--frob"), 2, "no such option: --frob"),
+    ({}, ("run", "echo", "word"), 2, "write key=value"),
+    ({}, ("run", "echo", "--wait", "soon"), 2, "not a duration"),
+    ({}, ("submit", "echo", "--vram", "much"), 2, "not a size"),
+    ({}, ("queues", "pause"), 2, "needs the name"),
+    ({}, ("job", "show", ID), 3, "there is no"),
+    (
+        {("POST", "/v1/jobs"): problem(404, "unknown_handler", "there is no handler 'nope'")},
+        ("submit", "nope"),
+        3,
+        "nope",
+    ),
+    (
+        {("POST", "/v1/jobs"): problem(422, "validation_error", "/input/n: too large")},
+        ("submit", "echo", "n:=7"),
+        5,
+        "/input/n: too large",
+    ),
+    ({("GET", "/v1/jobs"): problem(401, "unauthorized", "a token is needed")}, ("jobs",), 5, "RUNNER_TOKEN"),
+    ({("GET", "/v1/queues"): Reply(200, b"<html>")}, ("queues",), 5, "not from a runner server"),
+]
+
+
+@pytest.mark.parametrize(
+    ("routes", "words", "code", "said"), CODES, ids=[" ".join(entry[1]) + f" {entry[2]}" for entry in CODES]
+)
+def test_each_end_has_its_exit_code_and_says_one_thing(
+    routes: Routes, words: tuple[str, ...], code: int, said: str
+) -> None:
+    with fake_server(routes) as server:
+        ended = runner(*words, url=server.url)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    if code not in (0, 1, 7):
+        assert ended.stdout == "" and len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("jobs",), ("run", "echo"), ("job", "follow", ID), ("handlers",)])
+def test_without_a_server_it_says_how_to_start_one(words: tuple[str, ...]) -> None:
+    ended = runner(*words)
+    assert ended.returncode == 4
+    assert "runner serve" in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_wait_that_is_too_long_exits_6() -> None:
+    def hold(_: object) -> Reply:
+        return Reply(200, job("running"))
+
+    with fake_server({("GET", f"/v1/jobs/{ID}"): hold}) as server:
+        ended = runner("job", "wait", ID, "--timeout", "300ms", url=server.url)
+    assert ended.returncode == 6
+    assert "it goes on" in ended.stderr
+
+
+def test_run_prints_the_output_alone_on_stdout() -> None:
+    with fake_server(_ended("succeeded", output={"ä": [1, 2]})) as server:
+        ended = runner("run", "echo", "text=hi", "n:=2", "--tag", "a", "--timeout", "5m", url=server.url)
+    assert json.loads(ended.stdout) == {"ä": [1, 2]}
+    assert server.asked[0].body == {
+        "handler": "echo",
+        "input": {"text": "hi", "n": 2},
+        "tags": ["a"],
+        "timeout_s": 300.0,
+    }
+
+
+def test_input_may_come_from_standard_input() -> None:
+    with fake_server(_ended("succeeded", output=1)) as server:
+        ended = runner("submit", "echo", "-", url=server.url, stdin="[1]")
+    assert ended.stdout == f"{ID}\n"
+    assert server.asked[0].body["input"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (("jobs",), "/v1/jobs"),
+        (("ps",), "/v1/devices"),
+        (("devices",), "/v1/devices"),
+        (("queues",), "/v1/queues"),
+        (("handlers",), "/v1/handlers"),
+    ],
+)
+def test_every_list_can_be_json(words: tuple[str, ...], path: str) -> None:
+    data = [{"id": "x", "name": "x", "state": "ok"}]
+    with fake_server({("GET", path): Reply(200, {"data": data, "next_cursor": None})}) as server:
+        ended = runner(*words, "--json", url=server.url)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == data
+
+
+def test_follow_as_json_prints_an_event_a_line() -> None:
+    with fake_server(_ended("succeeded", output=7)) as server:
+        ended = runner("job", "follow", ID, "--json", url=server.url)
+    kinds = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
+    assert kinds == ["snapshot", "progress", "done"]
+
+
+def test_logs_print_what_was_written() -> None:
+    log = frame("log", 1, stream="stdout", level=None, text="hello\n")
+    routes: Routes = {("GET", f"/v1/jobs/{ID}/events"): stream(log, frame("done", 2, state="succeeded"))}
+    with fake_server(routes) as server:
+        ended = runner("job", "logs", ID, url=server.url)
+    assert ended.stdout == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path", "said"),
+    [
+        (("job", "cancel", ID, "--reason", "enough"), "POST", f"/v1/jobs/{ID}/cancel", "is being cancelled"),
+        (("job", "retry", ID), "POST", f"/v1/jobs/{ID}/retry", "queued again"),
+        (("job", "rm", ID), "DELETE", f"/v1/jobs/{ID}", "removed"),
+        (("queues", "pause", "slow"), "POST", "/v1/queues/slow/pause", "slow"),
+    ],
+)
+def test_acts_reach_the_server(words: tuple[str, ...], method: str, path: str, said: str) -> None:
+    with fake_server({(method, path): Reply(200, job("running", name="slow"))}) as server:
+        ended = runner(*words, url=server.url)
+    assert ended.returncode == 0, ended.stderr
+    assert said in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--host", "0.0.0.0"), "set a token"),
+        (("--config", "missing.toml"), "cannot read the config file"),
+        (("--store", "redis://x"), "store"),
+        (("--token-file", "missing"), "token file"),
+        (("--grace", "soon"), "grace_s"),
+        (("--port", "many"), "--port"),
+    ],
+)
+def test_a_server_that_must_not_start_exits_2_with_one_sentence(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    ended = runner("serve", "--data-dir", str(tmp_path / "data"), *words, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert said in ended.stderr and len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_key_in_a_config_file_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "runner.toml").write_text("prot = 1\n")
+    ended = runner("serve", cwd=tmp_path, env={"RUNNER_DATA_DIR": str(tmp_path / "data")})
+    assert ended.returncode == 2
+    assert "prot: no such setting" in ended.stderr and "runner.toml" in ended.stderr
+
+
+def test_output_into_a_closed_pipe_is_no_traceback() -> None:
+    many = Reply(200, {"data": [job()] * 2000, "next_cursor": None})
+    with fake_server({("GET", "/v1/jobs"): many}) as server:
+        ended = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -P -m runner jobs --limit 2000 --json | head -c 10"],
+            env=environment(server.url),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert "Traceback" not in ended.stderr and "Exception" not in ended.stderr

@@ -1,0 +1,65 @@
+"""Effect: events as plain lines."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from runner.cli.display import Bar, Lines
+from runner.client.events import JobEvent, event
+from tests.runner.fake_server import ID
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _event(kind: str, **data: Any) -> JobEvent:
+    return event(kind, data, 1, ID)
+
+
+def _progress(done: int) -> JobEvent:
+    return _event("progress", done=done, total=10, fraction=done / 10)
+
+
+def test_progress_comes_now_and_then_and_the_last_one_always() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Lines(stream, clock) as lines:
+        for done in range(1, 11):
+            lines.show(_progress(done))
+            clock.now += 0.4
+        lines.show(_event("done", state="succeeded"))
+    assert stream.getvalue().splitlines() == [
+        "10%  1/10",
+        "40%  4/10",
+        "70%  7/10",
+        "100%  10/10",
+        "succeeded",
+    ]
+
+
+def test_logs_and_chunks_come_as_they_are_without_control_characters() -> None:
+    stream = io.StringIO()
+    with Lines(stream, Clock()) as lines:
+        lines.show(_event("status", state="queued", reason="waiting_for_memory", attempt=0))
+        lines.show(_event("log", stream="stdout", level=None, text="a\x1b[2Jb\n"))
+        lines.show(_event("output", chunk={"word": "c"}))
+    assert stream.getvalue().splitlines() == [
+        "waiting for memory",
+        "a\N{REPLACEMENT CHARACTER}[2Jb",
+        "{'word': 'c'}",
+    ]
+
+
+def test_a_bar_begins_anew_when_the_job_is_retried() -> None:
+    stream = io.StringIO()
+    with Bar("paint", stream) as bar:
+        bar.show(_progress(10))
+        bar.show(_event("done", state="failed"))
+        bar.show(_event("status", state="queued", reason="ready", attempt=1))
+        bar.show(_progress(3))
+    assert "3/10" in stream.getvalue().splitlines()[-1]

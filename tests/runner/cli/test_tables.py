@@ -1,0 +1,84 @@
+"""Pure: documents as tables, at the width of a plain terminal."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from runner.cli import tables
+from tests.runner.fake_server import ID, job
+
+NOW = datetime(2026, 1, 31, 9, 5, 3, tzinfo=UTC)
+
+
+def _drawn(table: Table, width: int = 80) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=width, markup=False, highlight=False).print(table)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def test_jobs_fit_80_columns_with_their_whole_ids() -> None:
+    found = [
+        job("failed", reason="handler_error"),
+        job("queued", reason="waiting_for_memory", handler="train_digits", started_at=None),
+        job("running", reason="running", progress={"fraction": 0.62}, finished_at=None),
+    ]
+    lines = _drawn(tables.jobs(found, NOW))
+    assert sum(ID in line for line in lines) == 3
+    text = "\n".join(lines)
+    assert "handler_error" in text and "running 62%" in text and "…" not in text
+
+
+def test_devices_show_memory_by_kind() -> None:
+    device: dict[str, Any] = {"id": "gpu0", "name": "NVIDIA H100", "health": "ok", "executors": [{}]}
+    for kind, gib in (("total", 80), ("free", 60), ("used", 20), ("reserved", 18), ("foreign", 2)):
+        device[f"{kind}_bytes"] = gib << 30
+    text = "\n".join(_drawn(tables.devices([device]), 120))
+    for part in ("80.0 GiB", "60.0 GiB", "20.0 GiB", "18.0 GiB", "2.0 GiB", "NVIDIA H100"):
+        assert part in text
+
+
+def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
+    running: dict[str, Any] = {
+        "handler": "paint",
+        "state": "running",
+        "resident_bytes": 1 << 30,
+        "jobs": [ID],
+    }
+    idle: dict[str, Any] = {"handler": "echo", "state": "idle", "resident_bytes": None, "jobs": []}
+    found: list[dict[str, Any]] = [
+        {"id": "gpu0", "executors": [running, idle]},
+        {"id": "cpu", "executors": []},
+    ]
+    lines = _drawn(tables.executors(found))
+    assert ID in lines[1] and "paint" in lines[1]
+    assert "idle" in lines[2] and "nothing is loaded" in lines[3]
+
+
+def test_queues_say_which_are_paused() -> None:
+    found = [{"name": "default", "paused": True, "counts": {"queued": 7}, "oldest_wait_s": 90}]
+    shown = " ".join(_drawn(tables.queues(found))[1].split())
+    assert shown == "default paused 7 0 0 0 0 1 m 30 s -"
+
+
+def test_handlers_say_what_they_need() -> None:
+    assert tables.needs({"gpus": 0}, {}) == "cpu"
+    assert tables.needs({"gpus": 1, "vram_bytes": 6 << 30}, {}) == "1 GPU, 6.0 GiB"
+    assert tables.needs({"gpus": 2}, {"peak_bytes": 3 << 30}) == "2 GPUs, 3.0 GiB (measured)"
+    broken = {"name": "train", "state": "broken", "description": ""}
+    assert "broken" in _drawn(tables.handlers([broken]))[1]
+
+
+def test_a_job_is_shown_with_its_error_and_without_control_characters() -> None:
+    error = {"code": "handler_error", "message": "no \x1b[31mluck", "detail": {"traceback": "Traceback\n..."}}
+    text = "\n".join(_drawn(tables.job(job("failed", reason="handler_error", error=error), NOW)))
+    assert "handler_error: no" in text and "Traceback" in text and "\x1b" not in text
+
+
+def test_a_large_output_is_named_by_its_size() -> None:
+    text = "\n".join(_drawn(tables.job(job(output_bytes=3 << 20), NOW)))
+    assert "3.0 MiB, left out here" in text

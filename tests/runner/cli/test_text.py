@@ -1,0 +1,82 @@
+"""Pure: figures for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from runner.cli.text import age, between, duration, line, printable, progress, size
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (24 << 30, "24.0 GiB"),
+        (200 << 30, "200 GiB"),
+    ],
+)
+def test_sizes(count: int | None, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0123, "12 ms"),
+        (5, "5.0 s"),
+        (59.96, "1 m 0 s"),
+        (200, "3 m 20 s"),
+        (3599.7, "1 h 0 m"),
+        (7500, "2 h 5 m"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (None, "-"),
+        ("2026-01-31T11:59:48.000Z", "12 s"),
+        ("2026-01-31T09:00:00.000Z", "3 h"),
+        ("2026-01-21T12:00:00.000Z", "10 d"),
+        ("2026-01-31T12:05:00.000Z", "in 5 m"),
+    ],
+)
+def test_ages(at: str | None, text: str) -> None:
+    assert age(at, NOW) == text
+
+
+def test_a_job_that_runs_is_measured_up_to_now() -> None:
+    assert between("2026-01-31T11:59:00.000Z", None, NOW) == 60
+    assert between("2026-01-31T11:59:00.000Z", "2026-01-31T11:59:01.500Z", NOW) == 1.5
+    assert between(None, None, NOW) is None
+
+
+def test_what_a_terminal_would_obey_is_taken_out() -> None:
+    assert "\x1b" not in printable("\x1b[2J\x9b31mred\x07")
+    assert printable("a\tb\r\nc") == "a\tb\nc"
+    assert line("a\n  b\x1b", 0) == "a b\N{REPLACEMENT CHARACTER}"
+    assert line("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"done": 62, "total": 100, "fraction": 0.62}, "62%"),
+        ({"done": 3, "total": 8, "fraction": 0.375, "message": "epoch 3"}, "38%  3/8  epoch 3"),
+        ({"done": 3, "total": None, "fraction": None, "details": {"loss": 0.123456}}, "loss 0.1235"),
+    ],
+)
+def test_progress_is_one_line(document: dict[str, object], text: str) -> None:
+    assert progress(document) == text
