@@ -78,6 +78,7 @@ class Captured:
         self._line.end(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
             self._send(self._complete(entry, message))
+            self._streams["stderr"].forget()
             return
         entry.result = message
         entry.release_at = now + MARKER_WAIT_S

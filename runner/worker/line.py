@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from runner.wire import Attempt
 from runner.worker.clocks import Figures
 
 Key = tuple[str, int]
+#: A note is at most some hundred KiB, and mostly one event.
+NOTES_KEPT = 4
 
 
 class Entry:
@@ -19,6 +23,7 @@ class Entry:
         "log_bytes",
         "log_lines",
         "markers",
+        "notes",
         "peak_bytes",
         "release_at",
         "result",
@@ -36,6 +41,8 @@ class Entry:
         #: Descriptor output given out as log events so far.
         self.log_bytes = 0
         self.log_lines = 0
+        #: Its last encoded `Note`s: what it said before a death.
+        self.notes: deque[bytes] = deque(maxlen=NOTES_KEPT)
         #: Markers that its output pipes still hold: stream name -> marker.
         self.markers: dict[str, bytes] = {}
         #: Highest memory seen while it ran.

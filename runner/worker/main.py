@@ -258,8 +258,11 @@ class Worker:
         log.warning("the coordinator is gone; all executors are ended")
         for supervisor in self._supervisors.values():
             supervisor.kill(Cause("interrupted", "the coordinator is gone"))
-        for supervisor in self._supervisors.values():
-            supervisor.drain()
+        # What was running is spooled as interrupted: the start of a first attempt may not be stored
+        # yet, and its number must not be given to another one.
+        until = time.monotonic() + CLEAR_S
+        for supervisor in list(self._supervisors.values()):
+            supervisor.finish(until)
         self._leave()
 
     def _leave(self) -> None:

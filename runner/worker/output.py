@@ -34,6 +34,10 @@ class Stream:
         """Keep its end for `tail`."""
         self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
 
+    def forget(self) -> None:
+        """An attempt has ended: what it said is nobody else's last word."""
+        self._tail = b""
+
     def own(self, chunk: bytes) -> list[str]:
         """Bytes of the owner; gives the lines that are complete."""
         for marker in [marker for marker in self._stale if marker in chunk]:

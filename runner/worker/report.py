@@ -12,6 +12,7 @@ from runner import wire
 from runner.launch import WorkerConfig
 from runner.wire import Configure, Ended, Load, Note
 from runner.worker.line import Entry
+from runner.worker.output import TAIL_BYTES
 from runner.worker.settlement import End
 
 
@@ -22,6 +23,11 @@ class Envelope(msgspec.Struct, array_like=True):
     job_id: str
     attempt: int
     seq: int
+
+
+class _Log(msgspec.Struct):
+    stream: str = ""
+    text: str = ""
 
 
 class Amendment(msgspec.Struct):
@@ -36,6 +42,7 @@ class Amendment(msgspec.Struct):
 envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 _note_decoder = msgspec.msgpack.Decoder(Note)
 _ended_decoder = msgspec.msgpack.Decoder(Ended)
+_log_decoder = msgspec.json.Decoder(_Log)
 _json = msgspec.json.Encoder()
 
 
@@ -67,6 +74,20 @@ def ended(entry: Entry, message: bytes, amendment: Amendment | None = None) -> b
         if amendment.peak_bytes is not None:
             decoded.peak_bytes = max(amendment.peak_bytes, decoded.peak_bytes or 0)
     return wire.encode(decoded)
+
+
+def last_words(entry: Entry | None, raw: str) -> str:
+    """The last of an attempt's standard error: what Python printed, then what came over the descriptor.
+
+    A crash writes to the descriptor, after all that was printed.
+    """
+    printed: list[str] = []
+    for message in entry.notes if entry is not None else ():
+        for kind, _, data in _note_decoder.decode(message).events:
+            fields = _log_decoder.decode(data) if kind == "log" else None
+            if fields is not None and fields.stream == "stderr":
+                printed.append(fields.text)
+    return "\n".join([*printed, raw])[-TAIL_BYTES:]
 
 
 def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:

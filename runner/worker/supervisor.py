@@ -181,8 +181,8 @@ class Supervisor:
             self._captured.release(now)
         clock_at = self._check_clocks(self.process, now) if self.is_open else None
         self._ending.tick(now)
-        moments = (self._captured.release_at, clock_at, self._ending.next_at)
-        return min((at for at in moments if at is not None), default=None)
+        due = (self._captured.release_at, clock_at, self._ending.next_at)
+        return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
         """Take all that the executor has sent, even where the window is full."""
@@ -192,6 +192,15 @@ class Supervisor:
             pass
         for name in list(self.process.outs):
             self._captured.read(name)
+
+    def finish(self, until_mono: float) -> None:
+        """Wait for the death of a killed executor and tell how its attempts ended, without the loop."""
+        if self.process is None or self.is_dead:
+            return
+        while (status := self.process.reap()) is None and time.monotonic() < until_mono:
+            time.sleep(0.002)
+        self.drain()
+        self._bury(self.process, verdict.of_status(status or 0, oom_kills=0))
 
     def saw_usage(self, nbytes: int) -> None:
         """The memory that it uses now."""
@@ -240,8 +249,7 @@ class Supervisor:
         self._up.keep(wire.encode(wire.Started(*entry.key, at)))
 
     def _on_channel(self, process: ExecutorProcess) -> None:
-        _, is_closed = self._take_frames(process)
-        if is_closed and not self.is_dead:
+        if self._take_frames(process)[1] and not self.is_dead:
             process.read_channel(False)
             if not self._ending.is_closing:
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
@@ -270,6 +278,7 @@ class Supervisor:
         if entry is None:
             log.warning("executor %s told of an attempt that it does not have", self.marker)
         elif tag == _NOTE:
+            entry.notes.append(message)
             self._up.keep(report.note(entry, message, head.seq))
         else:
             self._on_ended(entry, message)
@@ -344,8 +353,7 @@ class Supervisor:
         self.drain()
         status = process.reap()
         if status is not None:
-            oom_kills = tree.oom_kills() - self._oom_kills
-            self._bury(process, verdict.of_status(status, oom_kills=oom_kills))
+            self._bury(process, verdict.of_status(status, oom_kills=tree.oom_kills() - self._oom_kills))
 
     def _on_stuck(self) -> None:
         if self.process is not None:
@@ -355,6 +363,7 @@ class Supervisor:
         """Tell how each of its attempts ended, then clear up and tell that it is gone."""
         self._captured.close()
         figures = process.figures()
+        words = report.last_words(self.line.last_started(figures), self._captured.stderr_tail)
         settlement = settle(
             self.line,
             figures,
@@ -362,7 +371,7 @@ class Supervisor:
             ladder=self._ending.ladder,
             cause=self._ending.cause,
             verdict=death,
-            stderr_tail=self._captured.stderr_tail,
+            stderr_tail=words,
         )
         self.is_dead = True
         run_s = time.monotonic() - figures.started_mono if self.is_loaded and figures.started else None
@@ -384,7 +393,7 @@ class Supervisor:
     def _bury_unborn(self, message: str) -> None:
         for entry in self.line.entries[:1]:
             self._up.keep(report.own_end(End(entry, "worker_crashed", message), time.time()))
-        self._not_started = [entry.key for entry in self.line.entries[1:]]
+        self._not_started += [entry.key for entry in self.line.entries[1:]]
         self.is_dead = True
         self._tell_gone("worker_crashed", message)
 

@@ -34,11 +34,23 @@ def test_death_is_told_with_its_cause(
             assert time.monotonic() - began < 0.5
             assert (ended.code, ended.died) == ("worker_crashed", True)
             assert (ended.detail["signal"], ended.detail["exit_code"]) == (signal_name, exit_code)
-            assert "last words" in ended.detail["stderr_tail"]
+            assert "printed by a\nlast words" in ended.detail["stderr_tail"]
             assert ended.detail["oom_kill"] is False
             gone = await fake.one(Gone)
             assert gone.not_started == [("b", 1)]
             assert fake.seen.index(ended) < fake.seen.index(gone)
+
+    asyncio.run(scene())
+
+
+def test_last_words_are_those_of_the_dead_attempt() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "die", attempt("a", "die", {"how": "live"}))
+            await fake.ended("a")
+            fake.send(Run(1, [attempt("b", "die", {"how": "SIGKILL"})]))
+            ended = await fake.ended("b")
+            assert ended.detail["stderr_tail"] == "printed by b\nlast words\n"
 
     asyncio.run(scene())
 
