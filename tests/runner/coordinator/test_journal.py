@@ -100,13 +100,14 @@ def test_events_are_told_after_the_commit_that_holds_them() -> None:
 def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
     async def body(bench: Bench) -> None:
         told: list[StoreUnavailable | None] = []
-        patient: list[None] = []
+        patient: list[StoreUnavailable | None] = []
         done = asyncio.Event()
         bench.committer.refusal = StoreUnavailable("disk full")
         job = make_job()
         bench.journal.insert(job, b"{}")
         bench.journal.event(job, "status", 0.0, b"{}")
-        bench.journal.when_durable(lambda _: (patient.append(None), done.set())[1], patient=True)
+        bench.journal.when_durable(lambda failure: patient.append(failure), patient=True)
+        bench.journal.when_durable(lambda _: done.set(), patient=True)
         try:
             await bench.journal.flush()
         except StoreUnavailable as refusal:
@@ -115,7 +116,7 @@ def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
         assert (bench.journal.failure, patient) == (bench.committer.refusal, [])
         bench.committer.refusal = None
         await done.wait()
-        assert bench.journal.failure is None
+        assert (bench.journal.failure, patient) == (None, [None])
 
     (batch,) = run(body).committer.batches
     assert [job.n for job, _ in batch.inserts] == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow
@@ -17,17 +18,8 @@ FIXED = Backoff(kind="fixed", base_s=7.0, jitter=0.0)
 
 def job(**changes: Any) -> Job:
     retries = changes.pop("retries", 0)
-    return Job(
-        n=1,
-        id="j",
-        handler="h",
-        queue="default",
-        priority=50,
-        created_at=0.0,
-        terms=Terms(retries=retries),
-        input_bytes=2,
-        **{"attempt": 1, "state": "running"} | changes,
-    )
+    made = Job(1, "j", "h", "default", 50, 0.0, Terms(retries=retries), 2, state="running", attempt=1)
+    return msgspec.structs.replace(made, **changes)
 
 
 def ended(code: str | None, **changes: Any) -> Ended:
@@ -69,7 +61,8 @@ def test_each_end_has_its_consequence(state: dict[str, Any], end: Ended, expecte
 
 def test_a_failure_waits_for_its_backoff_and_uses_up_a_retry() -> None:
     verdict = follow(job(retries=1), ended("handler_error"), FIXED, NOW, 0.5)
-    assert verdict == Again(NOW + 7.0, "retry_backoff", verdict.error, counts=True)  # type: ignore[union-attr, arg-type]
+    assert isinstance(verdict, Again)
+    assert (verdict.ready_at, verdict.reason, verdict.counts) == (NOW + 7.0, "retry_backoff", True)
 
 
 def test_an_interrupted_attempt_starts_again_at_once_and_uses_up_no_retry() -> None:
