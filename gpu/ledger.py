@@ -229,6 +229,10 @@ class Ledger:
         """What the executor is charged now, on each of its devices."""
         return self._entries[executor].charge
 
+    def grant_bytes(self, executor: int) -> int:
+        """What the executor is promised on each device, whether it is charged that now or not."""
+        return self._entries[executor].grant
+
     def extra_bytes(self, executor: int) -> int:
         """What more an idle executor must be given on each device to take up work."""
         entry = self._entries[executor]

@@ -105,10 +105,10 @@ class _Turn:
         return False
 
     def _reason(self, cls: JobClass) -> Reason:
-        if self.view.need_bytes(cls) != 0 and any(
-            room.slot.is_open and room.left > 0 for room in self._lane(cls)
-        ):
-            return "waiting_for_memory"
+        for room in self._lane(cls):
+            need = self.view.need_on(cls, room.slot)
+            if room.slot.is_open and room.left > 0 and 0 < need <= room.slot.device.cap_bytes:
+                return "waiting_for_memory"
         return "waiting_for_device"
 
     # Warm starts.

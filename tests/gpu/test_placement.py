@@ -380,7 +380,7 @@ TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
     (nothing_starts_beside_the_unknown, [], ["waiting_for_memory"]),
     (without_a_grant_only_places_count, ["load f 1 on cpu 0G", "load f 2 on cpu 0G"], ["waiting_for_device"]),
     (gpu_jobs_run_on_cpu_without_gpus, ["load a 1 on cpu 6G"], []),
-    (gpu_jobs_stay_off_the_cpu, [], ["waiting_for_memory"]),
+    (gpu_jobs_stay_off_the_cpu, [], ["waiting_for_device"]),
     (a_gang_takes_both, ["load a 1 on sim0+sim1 20G"], []),
     (a_gang_takes_none_of_too_few, [], ["waiting_for_memory"]),
     (a_gang_makes_room_on_both, ["evict 1", "evict 2"], ["waiting_for_memory"]),
@@ -503,6 +503,16 @@ def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
     rig.submit(job_class("big", 20 * G))
     rig.submit(B, 2)
     assert len(told(rig.turn())) == 2
+
+
+def test_where_pinned_executors_take_all_places_nobody_waits_for_one() -> None:
+    rig = Rig(sim(0, 24 * G, 1), bypass_limit=0)
+    rig.keep_alive_s |= {"x": -1, "y": -1}
+    rig.idle(job_class("x", 2 * G))
+    rig.idle(job_class("y", 2 * G))
+    rig.submit(job_class("big", 20 * G))
+    rig.submit(job_class("x", 2 * G))
+    assert told(rig.turn()) == ["start 1: 4"]
 
 
 def test_a_staged_batch_stops_where_another_was_overtaken_enough() -> None:

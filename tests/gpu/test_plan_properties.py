@@ -84,9 +84,10 @@ class Line(RuleBasedStateMachine):
         resident = view.executors[executor]
         rig.now += 1
         rig.finish(executor)
-        view.ledger.use(executor, int(used * resident.grant_bytes) * len(resident.devices))
+        peak = int(used * view.ledger.grant_bytes(executor))
+        view.ledger.use(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
-            view.learn(resident.key[0], resident.key[2], int(used * resident.grant_bytes))
+            view.learn(resident.key[0], resident.key[2], peak)
         if dies:
             assert view.gone(executor, rig.now) == []
 

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gpu.device import Device, cpu, nvidia, sim
+from gpu.ledger import SLACK_BYTES, Ledger
+
+G = 1 << 30
+CARD = nvidia(0, "GPU-0", "card", 24 * G)
+
+
+def ledger_of(*devices: Device) -> Ledger:
+    ledger = Ledger()
+    for device in devices or (sim(0, 24 * G),):
+        ledger.add_device(device)
+    return ledger
+
+
+def test_a_device_is_added_once() -> None:
+    ledger = ledger_of()
+    with pytest.raises(ValueError, match="sim0"):
+        ledger.add_device(sim(0, G))
+    assert ledger.devices == [sim(0, 24 * G)] and ledger.device("sim0").total_bytes == 24 * G
+
+
+def test_no_more_is_promised_than_there_is() -> None:
+    ledger = ledger_of()
+    assert ledger.reserve("sim0", 1, 20 * G)
+    assert not ledger.reserve("sim0", 2, 5 * G)
+    assert ledger.reserve("sim0", 2, 4 * G)
+    assert ledger.free_bytes("sim0") == 0
+    with pytest.raises(ValueError, match="executor 2"):
+        ledger.reserve("sim0", 2, 0)
+
+
+def test_nothing_can_always_be_promised() -> None:
+    ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, 24 * G)
+    assert ledger.free_bytes("gpu0") < 0
+    assert ledger.reserve("gpu0", 1, 0)
+
+
+def test_several_devices_promise_all_or_none() -> None:
+    ledger = ledger_of(sim(0, 24 * G), sim(1, 8 * G))
+    assert not ledger.reserve(("sim0", "sim1"), 1, 10 * G)
+    assert ledger.free_bytes("sim0") == 24 * G
+    assert ledger.reserve(("sim0", "sim1"), 1, 8 * G)
+    ledger.use(1, 20 * G)
+    assert [ledger.free_bytes(each) for each in ("sim0", "sim1")] == [14 * G, -2 * G]
+
+
+def test_an_idle_executor_is_charged_what_it_uses() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    ledger.running(1)
+    ledger.idle(1)
+    assert ledger.charge_bytes(1) == 10 * G and ledger.observed_bytes(1) is None
+    ledger.use(1, 3 * G)
+    assert (ledger.charge_bytes(1), ledger.extra_bytes(1), ledger.grant_bytes(1)) == (3 * G, 7 * G, 10 * G)
+    assert ledger.running(1)
+    assert ledger.charge_bytes(1) == 10 * G
+
+
+def test_an_idle_executor_may_not_wake_into_what_others_were_promised() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    ledger.idle(1)
+    ledger.use(1, 3 * G)
+    ledger.reserve("sim0", 2, 15 * G)
+    assert not ledger.running(1)
+    assert ledger.charge_bytes(1) == 3 * G
+
+
+def test_who_uses_more_than_promised_is_charged_that() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    ledger.use(1, 12 * G)
+    assert ledger.free_bytes("sim0") == 12 * G
+    ledger.use(99, 12 * G)
+    assert ledger.free_bytes("sim0") == 12 * G
+
+
+def test_a_promise_is_lowered_and_never_raised() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 24 * G)
+    ledger.regrant(1, 5 * G)
+    ledger.regrant(1, 9 * G)
+    assert ledger.free_bytes("sim0") == 19 * G
+
+
+@pytest.mark.parametrize("device", [sim(0, 24 * G), cpu("m", "c", 24 * G, 2)])
+def test_ram_is_free_when_the_processes_are_reaped(device: Device) -> None:
+    ledger = ledger_of(device)
+    ledger.reserve(device.id, 1, 10 * G)
+    assert ledger.drain(1, 0.0)
+    assert ledger.free_bytes(device.id) == device.cap_bytes
+
+
+def test_what_others_use_is_not_promised() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.use(1, 2 * G)
+    ledger.observe("gpu0", 24 * G, 5 * G)
+    assert ledger.foreign_bytes("gpu0") == 3 * G
+    assert ledger.free_bytes("gpu0") == CARD.cap_bytes - 3 * G - 10 * G
+
+
+def test_without_per_process_figures_a_loaded_executor_counts_as_using_its_grant() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.observe("gpu0", 24 * G, 4 * G)
+    assert ledger.foreign_bytes("gpu0") == 4 * G
+    ledger.running(1)
+    ledger.observe("gpu0", 24 * G, 11 * G)
+    assert ledger.foreign_bytes("gpu0") == 1 * G
+
+
+def test_nobody_else_is_on_a_simulated_device() -> None:
+    ledger = ledger_of()
+    ledger.observe("sim0", 24 * G, 9 * G)
+    assert ledger.foreign_bytes("sim0") == 0
+
+
+def drained(*, seen: int | None = 8 * G, foreign: int = 1 * G) -> Ledger:
+    """Executor 1 ended at 100 s on a card on which others use 1 GiB."""
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.running(1)
+    if seen is not None:
+        ledger.use(1, seen)
+    ledger.observe("gpu0", 24 * G, (seen or 8 * G) + foreign)
+    assert not ledger.drain(1, 100.0)
+    return ledger
+
+
+def test_bytes_of_a_dead_one_stay_charged_until_two_readings_show_them_free() -> None:
+    ledger = drained()
+    assert (ledger.reserved_bytes("gpu0"), ledger.draining_bytes("gpu0")) == (0, 10 * G)
+    assert ledger.sweep(100.1) == []
+    ledger.observe("gpu0", 24 * G, 1 * G)
+    assert ledger.sweep(100.5) == []
+    ledger.observe("gpu0", 24 * G, 1 * G)
+    assert ledger.sweep(101.0) == [1]
+    assert ledger.free_bytes("gpu0") == CARD.cap_bytes - 1 * G
+
+
+def test_a_dead_one_that_is_still_listed_stays_charged() -> None:
+    ledger = drained()
+    for _ in range(3):
+        ledger.use(1, 11 * G)
+        ledger.observe("gpu0", 24 * G, 12 * G)
+        ledger.use(1, 11 * G)
+        assert ledger.sweep(111.0) == []
+    figures = ledger.figures("gpu0")
+    assert figures.draining_bytes == figures.suspect_bytes == 11 * G
+    assert ledger.draining_bytes("gpu0") == 0
+
+
+def test_what_a_dead_one_never_gives_back_shows_as_foreign_after_the_bound() -> None:
+    ledger = drained()
+    for _ in range(2):
+        ledger.observe("gpu0", 24 * G, 9 * G)
+    assert ledger.sweep(109.9) == []
+    assert ledger.sweep(110.0) == [1]
+    assert ledger.foreign_bytes("gpu0") == 9 * G
+    assert ledger.free_bytes("gpu0") == CARD.cap_bytes - 9 * G
+
+
+def test_without_per_process_figures_bytes_wait_until_the_device_shows_them() -> None:
+    ledger = drained(seen=None, foreign=3 * G)
+    for _ in range(2):
+        ledger.observe("gpu0", 24 * G, 11 * G)
+    assert ledger.sweep(200.0) == []
+    ledger.observe("gpu0", 24 * G, 1 * G + SLACK_BYTES)
+    assert ledger.sweep(200.0) == [1]
+
+
+def test_one_that_idled_is_charged_no_more_when_it_ended() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.running(1)
+    ledger.idle(1)
+    ledger.use(1, 2 * G)
+    ledger.drain(1, 0.0)
+    ledger.use(1, 1 * G)
+    assert ledger.figures("gpu0").draining_bytes == 2 * G
+
+
+def test_figures_add_up() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.use(1, 1 * G)
+    assert ledger.figures("gpu0").used_bytes == 1 * G
+    ledger.observe("gpu0", 24 * G, 2 * G)
+    figures = ledger.figures("gpu0")
+    assert (figures.total_bytes, figures.used_bytes, figures.foreign_bytes) == (24 * G, 2 * G, 1 * G)
+    assert figures.reserved_bytes + figures.foreign_bytes + figures.free_bytes == CARD.cap_bytes
+
+
+class Promises(RuleBasedStateMachine):
+    """Whatever is asked of it, the ledger promises no more than there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = nvidia(0, "GPU-0", "card", 24 * G)
+        self.ledger = ledger_of(self.device)
+        self.grants: dict[int, int] = {}
+        self.dead: set[int] = set()
+        self.now = 0.0
+
+    @rule(nbytes=st.integers(0, 24 * G))
+    def reserve(self, nbytes: int) -> None:
+        executor = len(self.grants) + len(self.dead) + 1000 * len(self.dead)
+        free = self.ledger.free_bytes("gpu0")
+        if executor not in self.grants and executor not in self.dead:
+            assert self.ledger.reserve("gpu0", executor, nbytes) == (nbytes <= free or nbytes == 0)
+            if nbytes <= free:
+                self.grants[executor] = nbytes
+            elif nbytes == 0:
+                self.ledger.settled(executor)
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data(), share=st.floats(0, 1), act=st.sampled_from(["idle", "running", "use", "drain"]))
+    def live(self, data: st.DataObject, share: float, act: str) -> None:
+        executor = data.draw(st.sampled_from(sorted(self.grants)))
+        match act:
+            case "idle":
+                self.ledger.idle(executor)
+            case "running":
+                fits = self.ledger.extra_bytes(executor) <= self.ledger.free_bytes("gpu0")
+                assert self.ledger.running(executor) or not fits
+            case "use":
+                self.ledger.use(executor, int(share * self.grants[executor]))
+            case _:
+                del self.grants[executor]
+                self.dead.add(executor)
+                self.ledger.drain(executor, self.now)
+
+    @rule(late_s=st.floats(0, 20))
+    def reading(self, late_s: float) -> None:
+        self.now += late_s
+        ours = sum(self.ledger.observed_bytes(each) or 0 for each in self.grants)
+        self.ledger.observe("gpu0", 24 * G, ours)
+        self.dead -= set(self.ledger.sweep(self.now))
+
+    @invariant()
+    def charges_fit(self) -> None:
+        charges = sum(self.ledger.charge_bytes(each) for each in (*self.grants, *self.dead))
+        reserved, figures = self.ledger.reserved_bytes("gpu0"), self.ledger.figures("gpu0")
+        assert reserved + figures.draining_bytes == charges <= self.device.cap_bytes
+
+
+TestPromises = Promises.TestCase
+TestPromises.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import pytest
+
+from gpu.device import Device, parse_gpus
+from gpu.probe import DeviceError, Found, Sampler, find, ram
+from tests.gpu.fake_nvml import GIB, Card, FakeNvml, Process
+
+A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
+
+
+def found(gpus: str, *cards: Card, **environ: str) -> Found:
+    return find(parse_gpus(gpus), environ, nvml=FakeNvml(*cards))
+
+
+def ids(devices: list[Device]) -> list[str]:
+    return [f"{device.id}={device.uuid}" for device in devices if device.kind != "cpu"]
+
+
+def test_all_are_found_in_bus_order_with_the_cpu_last() -> None:
+    there = found("all", A, B)
+    assert ids(there.devices) == ["gpu0=GPU-a1111", "gpu1=GPU-b1111"]
+    assert there.devices[-1].id == "cpu" and there.devices[-1].uuid.startswith("cpu-")
+    assert there.notes == []
+
+
+def test_the_total_is_without_what_the_driver_keeps() -> None:
+    assert found("all", A).devices[0].total_bytes == 23 * GIB
+
+
+@pytest.mark.parametrize(
+    ("mask", "gpus", "expected"),
+    [
+        ("1,0", "all", ["gpu0=GPU-b1111", "gpu1=GPU-a1111"]),
+        ("2", "0", ["gpu0=GPU-c1111"]),
+        ("2,0", "1", ["gpu1=GPU-a1111"]),
+        ("GPU-b,0", "all", ["gpu0=GPU-b1111", "gpu1=GPU-a1111"]),
+        ("0,9,1", "all", ["gpu0=GPU-a1111"]),
+        ("0,-1,1", "all", ["gpu0=GPU-a1111"]),
+        ("0,0", "all", ["gpu0=GPU-a1111"]),
+        ("GPU-", "all", []),
+        ("", "all", []),
+        ("1,2", "GPU-c", ["gpu1=GPU-c1111"]),
+    ],
+)
+def test_places_count_inside_the_inherited_mask(mask: str, gpus: str, expected: list[str]) -> None:
+    assert ids(found(gpus, A, B, C, CUDA_VISIBLE_DEVICES=mask).devices) == expected
+
+
+def test_a_mask_that_hides_all_is_told() -> None:
+    assert found("all", A, CUDA_VISIBLE_DEVICES="").notes == [
+        "CUDA_VISIBLE_DEVICES hides all GPUs: jobs run on the CPU"
+    ]
+    assert found("all").notes == ["no NVIDIA GPU was found: jobs run on the CPU"]
+
+
+def test_places_on_different_cards_without_an_order_are_told_to_be_doubtful() -> None:
+    other = Card("GPU-d", name="Fake 80")
+    assert "CUDA_DEVICE_ORDER" in found("all", A, other, CUDA_VISIBLE_DEVICES="0").notes[0]
+    ordered = found("all", A, other, CUDA_VISIBLE_DEVICES="0", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    assert ordered.notes == []
+    assert found("all", A, B, CUDA_VISIBLE_DEVICES="0").notes == []
+    assert found("all", A, other, CUDA_VISIBLE_DEVICES="GPU-a").notes == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mask", "words"),
+    [
+        ("2", None, ["no GPU 2", "0 (GPU-a1111, Fake 24)", "1 (GPU-b1111, Fake 24)"]),
+        ("GPU-x", None, ["no GPU GPU-x"]),
+        ("GPU-b", "0", ["no GPU GPU-b", "CUDA_VISIBLE_DEVICES hides 1"]),
+        ("0", "", ["there is none", "hides 2"]),
+        ("GPU-", None, ["is neither"]),
+        ("GPU-a,0", None, ["no other GPU 0"]),
+    ],
+)
+def test_a_named_gpu_that_is_not_there_is_refused_with_what_is(
+    gpus: str, mask: str | None, words: list[str]
+) -> None:
+    environ = {} if mask is None else {"CUDA_VISIBLE_DEVICES": mask}
+    with pytest.raises(ValueError) as caught:
+        found(gpus, A, B, **environ)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_uuid_that_fits_two_is_refused() -> None:
+    with pytest.raises(DeviceError, match="more than one"):
+        found("GPU-a", A, Card("GPU-a2222"))
+
+
+def test_without_a_driver_jobs_run_on_the_cpu_unless_a_gpu_was_named() -> None:
+    nvml = FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    there = find(parse_gpus("all"), {}, nvml=nvml)
+    assert ids(there.devices) == []
+    assert there.notes == ["no NVIDIA driver was found: jobs run on the CPU"]
+    with pytest.raises(DeviceError, match="no NVIDIA driver was found"):
+        find(parse_gpus("0"), {}, nvml=nvml)
+
+
+def test_a_driver_that_does_not_answer_is_told_apart_from_none() -> None:
+    nvml = FakeNvml(init_error=99)
+    assert "does not answer (error 99)" in find(parse_gpus("all"), {}, nvml=nvml).notes[0]
+
+
+def test_a_broken_card_is_left_out_and_told() -> None:
+    broken = Card("GPU-x", errors={"handle": FakeNvml.NVML_ERROR_GPU_IS_LOST})
+    there = found("all", A, broken, B)
+    assert ids(there.devices) == ["gpu0=GPU-a1111", "gpu1=GPU-b1111"]
+    assert there.notes == ["GPU 1 is left out: error 15"]
+
+
+def test_of_a_card_that_is_split_up_the_instances_are_the_devices() -> None:
+    small = Card("MIG-1", "slice", 5 * GIB, 0)
+    split = Card("GPU-x", instances=[None, small])
+    assert ids(found("all", split, A).devices) == ["gpu0=MIG-1", "gpu1=GPU-a1111"]
+    assert ids(found("MIG-1", Card("GPU-y", instances=[]), split).devices) == ["gpu1=MIG-1"]
+
+
+def test_an_instance_that_fails_is_told() -> None:
+    split = Card("GPU-x", instances=[Card("MIG-1", errors={"instance": 15})])
+    assert found("all", split).notes[0] == "GPU 0 is left out: error 15"
+
+
+def test_a_part_without_memory_of_its_own_is_taken_with_the_machines() -> None:
+    unified = Card("GPU-u", errors={"memory2": 13, "memory": 3})
+    there = found("all", unified)
+    assert there.devices[0].total_bytes == ram()[0]
+    assert "does not tell its memory" in there.notes[0]
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [("none", []), ("sim:2x1GiB", ["sim0=SIM-0", "sim1=SIM-1"])])
+def test_the_driver_is_not_asked_where_it_is_not_wanted(gpus: str, expected: list[str]) -> None:
+    there = find(parse_gpus(gpus), {}, nvml=None, max_executors=3)
+    assert ids(there.devices) == expected
+    assert {device.max_executors for device in there.devices} == {3}
+    assert len(there.notes) == 1
+
+
+def test_what_was_opened_is_closed() -> None:
+    nvml = FakeNvml(A)
+    find(parse_gpus("all"), {}, nvml=nvml)
+    assert nvml.inits == 0
+
+
+def sampler(*cards: Card) -> tuple[Sampler, FakeNvml]:
+    nvml = FakeNvml(*cards)
+    return Sampler(find(parse_gpus("all"), {}, nvml=nvml).devices, nvml), nvml
+
+
+def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
+    one = Card("GPU-1", used=4 * GIB, compute=[Process(7, 3 * GIB)], graphics=[Process(7, 3 * GIB)])
+    two = Card("GPU-2", compute=[Process(7, 1 * GIB), Process(8, None)])
+    sample = sampler(one, two)[0].read()
+    assert sample.devices[:2] == [
+        ("gpu0", 23 * GIB, 4 * GIB, 19 * GIB),
+        ("gpu1", 23 * GIB, 0, 23 * GIB),
+    ]
+    assert sample.pids == {7: 4 * GIB}
+    assert sample.faults == {}
+    name, total, used, free = sample.devices[2]
+    assert (name, total) == ("cpu", used + free)
+
+
+def test_an_old_driver_is_read_by_its_older_calls() -> None:
+    old = Card("GPU-1", used=4 * GIB, compute=[Process(7, GIB)], errors={"memory2": 13, "processes3": 13})
+    sample = sampler(old)[0].read()
+    assert sample.devices[0] == ("gpu0", 24 * GIB, 5 * GIB, 19 * GIB)
+    assert sample.pids == {7: GIB}
+
+
+def test_a_card_that_tells_nothing_of_processes_and_memory_has_no_fault() -> None:
+    mute = Card("GPU-1", errors={"memory2": 3, "memory": 3, "processes3": 3, "processes2": 4})
+    sample = sampler(mute)[0].read()
+    assert [device_id for device_id, *_ in sample.devices] == ["cpu"]
+    assert sample.faults == {} and sample.pids == {}
+
+
+@pytest.mark.parametrize("call", ["memory2", "processes3", "handle"])
+def test_a_lost_card_is_its_own_fault_and_comes_back(call: str) -> None:
+    lost, fine = Card("GPU-1"), Card("GPU-2")
+    reader, _ = sampler(lost, fine)
+    lost.errors[call] = FakeNvml.NVML_ERROR_GPU_IS_LOST
+    sample = reader.read()
+    assert sample.faults == {"gpu0": "lost"}
+    assert "gpu1" in [device_id for device_id, *_ in sample.devices]
+    lost.errors.clear()
+    assert reader.read().faults == {}
+
+
+def test_an_error_of_the_older_memory_call_is_a_fault() -> None:
+    reader, nvml = sampler(Card("GPU-1"))
+    nvml.cards[0].errors |= {"memory2": 13, "memory": 99}
+    assert reader.read().faults == {"gpu0": "error 99"}
+
+
+def test_an_instance_that_vanished_is_lost() -> None:
+    reader, nvml = sampler(Card("GPU-1"))
+    nvml.cards.clear()
+    assert reader.read().faults == {"gpu0": "lost"}
+
+
+def test_a_driver_that_was_restarted_is_opened_again() -> None:
+    reader, nvml = sampler(Card("GPU-1"))
+    reader.read()
+    nvml.inits = 0
+    assert reader.read().faults == {"gpu0": "error 1"}
+    assert reader.read().faults == {}
+
+
+def test_simulated_devices_have_no_reading() -> None:
+    there = find(parse_gpus("sim:1GiB"), {}, nvml=None)
+    assert [device_id for device_id, *_ in Sampler(there.devices, None).read().devices] == ["cpu"]
