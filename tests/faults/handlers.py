@@ -57,10 +57,12 @@ def steady(data: Document, ctx: Context) -> Document:
 
 @handler("talk")
 def talk(data: Document, ctx: Context) -> Iterator[Document]:
-    """`n` chunks; half-way it waits for the gate."""
+    """`n` chunks, with a pause after each 50; half-way it waits for the gate."""
     for number in range(data["n"]):
         if number == data["n"] // 2 and "gate" in data:
             wait_for(data["gate"], ctx)
+        if number % 50 == 0:
+            time.sleep(data.get("pause_s", 0.0))
         yield {"number": number, "attempt": ctx.attempt}
 
 
@@ -83,7 +85,7 @@ def die(data: Document, ctx: Context) -> Document:
     how = data.get("how")
     if how is None:
         return data
-    print(f"about to die: {how}", file=sys.stderr, flush=True)
+    os.write(2, f"about to die: {how}\n".encode())
     if "stamp" in data:
         with open(data["stamp"], "w") as stamp:
             stamp.write(str(time.time()))

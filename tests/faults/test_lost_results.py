@@ -1,0 +1,72 @@
+"""Effect: the coordinator stands still while results pile up unread, then dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import House, Server, traced, until
+from tests.faults.mutate import mutated
+
+EXECUTORS = 20
+RESULTS = 200
+#: The worker ends without leaving what was not acknowledged.
+NO_SPOOL = [("runner/worker/main.py", "kept = self._outbox.kept()", "kept = []")]
+
+
+def lose_results(house: House) -> None:
+    """The worker is held first, so that the coordinator hands it all that it has credit for; then the
+    coordinator is held, so that it reads none of the results; then it is killed."""
+    trace = house.folder / "trace"
+    server = house.start(executors=EXECUTORS)
+    _warm(server)
+    (worker,) = house.role("worker")
+    os.kill(worker, signal.SIGSTOP)
+    ids = server.submit_many("nap", [{"trace": str(trace)}] * 600, queue="lost")
+    # Each executor has one that runs; what is staged behind it went out in the same frames.
+    until(lambda: server.counts("lost").get("running") == EXECUTORS, "attempts are with the worker")
+    os.kill(server.pid, signal.SIGSTOP)
+    os.kill(worker, signal.SIGCONT)
+    until(lambda: len(traced(trace)) >= RESULTS, "the handlers ran", within_s=3)
+    ran = {job_id for job_id, _ in traced(trace)}
+    house.kill(server)
+
+    server = house.start(executors=EXECUTORS)
+    recorded = until(lambda: _succeeded_once(server, ran), "the results are recorded", within_s=3)
+    assert len(recorded) >= RESULTS
+    until(lambda: server.counts("lost").get("succeeded") == len(ids), "the rest ran too")
+    starts = traced(trace)
+    assert [job_id for job_id, _ in starts if job_id in recorded] == [
+        job_id for job_id, attempt in starts if job_id in recorded and attempt == 1
+    ], "a result that was there was made again"
+
+
+def _warm(server: Server) -> None:
+    """All executors are loaded and the handler is known to be quick."""
+    server.submit_many("nap", [{"s": 0.5}] * EXECUTORS, queue="warm")
+    server.submit_many("nap", [{}] * 400, queue="warm")
+    until(lambda: server.counts("warm").get("succeeded") == EXECUTORS + 400, "executors are warm", within_s=8)
+
+
+def _succeeded_once(server: Server, wanted: set[str]) -> set[str]:
+    """The jobs that ran before the kill, once all of them are told as succeeded at their first attempt."""
+    found = {
+        job["id"] for job in server.jobs(queue="lost", state="succeeded") if job["attempt"] == 1
+    } & wanted
+    return found if len(found) == len(wanted) else set()
+
+
+def test_200_unread_results_are_all_recorded_once_after_a_kill(house: House) -> None:
+    lose_results(house)
+
+
+def test_without_the_spool_results_are_lost(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
+    try:
+        with pytest.raises(AssertionError):
+            lose_results(house)
+    finally:
+        house.close()
