@@ -1,0 +1,57 @@
+"""Effect: the coordinator is killed at random moments while jobs run."""
+
+from __future__ import annotations
+
+import random
+
+from tests.faults.harness import House, Server, traced, until
+
+JOBS = 200
+KILLS = 5
+
+
+def _ended(server: Server) -> int:
+    counts = server.counts()
+    return sum(counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
+
+
+def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: House) -> None:
+    moments = random.Random(4)
+    trace = house.folder / "trace"
+    server = house.start()
+    ids = server.submit_many("nap", [{"s": 0.01, "trace": str(trace)}] * JOBS)
+    for _ in range(KILLS):
+        _work_on(server, moments.randint(2, JOBS // (2 * KILLS)))
+        house.kill(server)
+        server = house.start()
+        assert server.ready_s <= 2.0
+
+    until(lambda: _ended(server) == JOBS, "all jobs have ended", within_s=8)
+    starts = traced(trace)
+    # The start of a first attempt need not be durable before it is made; that of a later one is.
+    later = [start for start in starts if start[1] > 1]
+    assert len(later) == len(set(later)), "an attempt ran twice"
+    assert {job["id"] for job in server.jobs()} == set(ids)
+    for job_id in ids:
+        _assert_ended_once(server, job_id, {attempt for job, attempt in starts if job == job_id})
+
+
+def _work_on(server: Server, jobs: int) -> None:
+    """Back when so many more have ended."""
+    enough = min(_ended(server) + jobs, JOBS)
+    until(lambda: _ended(server) >= enough, "the line goes on")
+
+
+def _assert_ended_once(server: Server, job_id: str, ran: set[int]) -> None:
+    """One end, told once; the attempt number rose only for runs that were cut off."""
+    job = server.job(job_id)
+    assert job["state"] == "succeeded", job
+    attempts = server.attempts(job_id)
+    assert [entry["error"] and entry["error"]["code"] for entry in attempts] == [
+        *["interrupted"] * (len(attempts) - 1),
+        None,
+    ]
+    assert job["attempt"] == len(attempts)
+    assert ran <= set(range(1, len(attempts) + 1))
+    if len(attempts) > 1:
+        assert [event.name for event in server.events(job_id)].count("done") == 1
