@@ -1,0 +1,51 @@
+"""Effect: executors die in nine ways beside a neighbour that must not notice."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tests.faults.harness import Document, House, Server, until
+
+#: How -> signal and exit code that must be told; None, None where the worker itself had to end it.
+WAYS: dict[str, tuple[str | None, int | None]] = {
+    "SEGV": ("SIGSEGV", None),
+    "KILL": ("SIGKILL", None),
+    "ABRT": ("SIGABRT", None),
+    "exit 0": (None, 0),
+    "exit 3": (None, 3),
+    "closed descriptors": (None, None),
+    "stack overflow": ("SIGSEGV", None),
+    "exec": (None, None),
+}
+
+
+def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House) -> None:
+    gate, stamp = house.folder / "gate", house.folder / "stamp"
+    server = house.start()
+    neighbour = server.submit("steady", {"gate": str(gate)})
+    until(lambda: server.job(neighbour)["progress"], "the neighbour runs")
+    for how, (name, exit_code) in WAYS.items():
+        job = server.ended(server.submit("die", {"how": how, "stamp": str(stamp)}))
+        _assert_told(job, stamp, "worker_crashed", how)
+        detail = job["error"]["detail"]
+        if name or exit_code is not None:
+            assert (detail["signal"], detail["exit_code"]) == (name, exit_code), how
+        assert f"about to die: {how}" in detail["stderr_tail"]
+        # Nobody waits longer than 3 s for a replacement.
+        assert server.ended(server.submit("die"), within_s=3)["state"] == "succeeded"
+    job = server.ended(server.submit("leak", {"stamp": str(stamp)}))
+    _assert_told(job, stamp, "memory_exceeded", "leak", within_s=3.0)
+    _assert_untouched(server, neighbour, gate)
+
+
+def _assert_told(job: Document, stamp: Path, code: str, how: str, *, within_s: float = 1.0) -> None:
+    assert (job["state"], job["error"]["code"]) == ("failed", code), (how, job)
+    told_at = datetime.fromisoformat(job["finished_at"]).timestamp()
+    assert told_at - float(stamp.read_text()) <= within_s, how
+
+
+def _assert_untouched(server: Server, neighbour: str, gate: Path) -> None:
+    gate.touch()
+    job = server.ended(neighbour)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
