@@ -1,0 +1,43 @@
+"""Effect: a job that kills its executor every time, among jobs that do no harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import House, traced, until
+from tests.faults.mutate import mutated
+
+NO_RETRY_WAIT = {"kind": "fixed", "base_s": 0.05, "jitter": 0}
+GOOD = 20
+#: Deaths are counted but bound nothing.
+NO_BUDGET = [("runner/coordinator/outcome.py", "DEATHS_MAX = 2", "DEATHS_MAX = 99")]
+
+
+def poison(house: House) -> None:
+    """Killer and good jobs share handler and executors, so that good ones wait right behind the killer."""
+    trace = house.folder / "trace"
+    server = house.start()
+    killer = server.submit(
+        "die", {"how": "SEGV", "trace": str(trace)}, retries=5, backoff=NO_RETRY_WAIT, queue="killer"
+    )
+    good = server.submit_many("die", [{}] * GOOD)
+    job = server.ended(killer)
+    assert (job["state"], job["error"]["code"], job["attempt"]) == ("failed", "poisoned", 2), job
+    assert traced(trace) == [(killer, 1), (killer, 2)]
+    until(lambda: server.counts().get("succeeded") == GOOD, "all good jobs end well")
+    assert {server.job(job_id)["attempt"] for job_id in good} == {1}, "a job was blamed that did not run"
+
+
+def test_a_killer_dies_twice_and_takes_no_good_job_with_it(house: House) -> None:
+    poison(house)
+
+
+def test_without_the_budget_a_killer_goes_on(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
+    try:
+        with pytest.raises(AssertionError):
+            poison(house)
+    finally:
+        house.close()
