@@ -1,0 +1,62 @@
+"""Effect: whatever a handler started is gone with its executor, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.harness import House, Server, carriers, until
+
+MARKER = "JOB_RUNNER_EXECUTOR"
+
+
+@pytest.fixture
+def strangers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Look-alikes: the same program and arguments, with a foreign marker and with none."""
+    commands = [["sleep", "601"], [sys.executable, "-c", "import time; time.sleep(600)"]]
+    started = [
+        subprocess.Popen(commands[0], env={**os.environ, MARKER: "somebody-else/1"}),
+        subprocess.Popen(commands[1], start_new_session=True),
+    ]
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _family(house: House, server: Server, **options: object) -> tuple[str, set[int]]:
+    """A job whose handler has a pool, a child in its own session and an orphan; and all their pids."""
+    before = set(house.processes())
+    job_id = server.submit("family", {"block": True}, **options)
+    until(lambda: server.job(job_id)["progress"], "the family is up")
+    pids = set(house.processes()) - before
+    assert len(pids) >= 5, "executor, two children, two pool workers"
+    return job_id, pids
+
+
+def test_cancel_timeout_and_kill_leave_no_process_behind(
+    house: House, strangers: list[subprocess.Popen[bytes]]
+) -> None:
+    server = house.start()
+    server.ended(server.submit("echo"))
+
+    job_id, pids = _family(house, server)
+    assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code == 202
+    until(lambda: not pids & set(house.processes()), "cancel ends them all", within_s=3)
+    assert server.ended(job_id)["state"] == "cancelled"
+
+    job_id, pids = _family(house, server, timeout_s=1.0)
+    until(lambda: not pids & set(house.processes()), "a timeout ends them all", within_s=1 + 3)
+    assert server.ended(job_id)["error"]["code"] == "timeout"
+
+    _, pids = _family(house, server)
+    server.signal(signal.SIGKILL)
+    server.process.wait()
+    until(lambda: not house.processes(), "a dead coordinator's are gone", within_s=3)
+    assert all(process.poll() is None for process in strangers), "a stranger was killed"
+    assert carriers(MARKER, "somebody-else/1")
