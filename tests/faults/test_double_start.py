@@ -1,0 +1,77 @@
+"""Effect: two servers on one data folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import House, Server, until
+from tests.faults.mutate import mutated
+
+JOBS = 100
+NO_LOCK = [("runner/coordinator/lock.py", "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")]
+#: Neither the transactions nor the look once a second heed the epoch.
+NO_EPOCH = [
+    ("runner/stores/sqlite.py", "if current != epoch:", "if current < 0:"),
+    ("runner/coordinator/coordinator.py", "if in_force != self.epoch:", "if in_force < 0:"),
+]
+
+
+def second_is_refused(house: House, server: Server) -> None:
+    """The second one ends at once and says who holds the folder."""
+    started = time.monotonic()
+    process, ready, log = house.spawn()
+    try:
+        until(lambda: process.poll() is not None, "the second server ends", within_s=3)
+        assert time.monotonic() - started <= 2.0
+        assert process.returncode == 2
+        assert str(server.pid) in log.read_text()
+        assert os.read(ready, 100) == b""
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ready)
+
+
+def older_stops_writing(house: House, server: Server) -> None:
+    """With the lock file gone a second server starts; the store's epoch then fences the older one,
+    which is at work, and the newer one ends what the older could not."""
+    ids = server.submit_many("nap", [{"s": 0.05}] * JOBS)
+    until(lambda: server.counts().get("succeeded"), "the older one is at work")
+    (house.data / "lock").unlink()
+    newer = house.start()
+    until(lambda: server.process.poll() is not None, "the older server ends", within_s=2)
+    assert server.process.returncode == 3
+    until(lambda: newer.counts().get("succeeded") == len(ids), "the newer one ends all", within_s=6)
+
+
+def test_a_second_server_is_refused_and_the_first_goes_on(house: House) -> None:
+    server = house.start()
+    ids = server.submit_many("nap", [{"s": 0.005}] * JOBS)
+    second_is_refused(house, server)
+    until(lambda: server.counts().get("succeeded") == len(ids), "all jobs of the first end well")
+
+
+def test_with_the_lock_file_deleted_the_older_server_is_fenced(house: House) -> None:
+    older_stops_writing(house, house.start())
+
+
+def test_without_the_lock_a_second_server_starts(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_LOCK))
+    try:
+        with pytest.raises(AssertionError):
+            second_is_refused(house, house.start())
+    finally:
+        house.close()
+
+
+def test_without_the_epoch_the_older_server_goes_on(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_EPOCH))
+    try:
+        with pytest.raises(AssertionError):
+            older_stops_writing(house, house.start())
+    finally:
+        house.close()
