@@ -1,0 +1,108 @@
+"""Effect: the server is told to stop while it is busy: once, and by somebody who does not wait."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from tests.faults.harness import House, Server, until
+
+GRACE_S = 1.0
+STREAMS = 50
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+class Load:
+    """50 streams, 2 running jobs, 200 waiting ones and a client that goes on posting."""
+
+    def __init__(self, house: House, server: Server, streams: int = STREAMS) -> None:
+        self.server = server
+        gate = str(house.folder / "never")
+        self.running = [server.submit("steady", {"gate": gate}, retries=1, timeout_s=60) for _ in range(2)]
+        self.waiting = server.submit_many("echo", [{}] * 200, queue="waiting")
+        until(lambda: all(server.job(j)["progress"] for j in self.running), "two jobs run")
+        self.refused: list[httpx2.Response] = []
+        self.pool = ThreadPoolExecutor(streams + 1)
+        self.ready = threading.Barrier(streams + 1)
+        self.streams: list[Future[None]] = [
+            self.pool.submit(self._stream, self.running[n % 2]) for n in range(streams)
+        ]
+        self.ready.wait(5)
+        self.posting = self.pool.submit(self._post)
+
+    def _stream(self, job_id: str) -> None:
+        path = f"{self.server.url}/v1/jobs/{job_id}/events"
+        try:
+            with httpx2.stream("GET", path, timeout=20, trust_env=False) as answer:
+                lines = answer.iter_lines()
+                next(lines)
+                self.ready.wait(5)
+                for _ in lines:
+                    continue
+        except httpx2.TransportError:
+            return
+
+    def _post(self) -> None:
+        try:
+            while True:
+                body = {"handler": "echo", "input": {}, "queue": "late"}
+                answer = httpx2.post(f"{self.server.url}/v1/jobs", json=body, timeout=5, trust_env=False)
+                if answer.status_code != 202:
+                    self.refused.append(answer)
+        except httpx2.TransportError:
+            return
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
+def test_one_term_lets_go_of_everything_within_the_grace(house: House) -> None:
+    server = house.start("--grace", "1s")
+    load = Load(house, server)
+    started = time.monotonic()
+    server.signal(TERM)
+    assert server.exit_code(within_s=GRACE_S + 3) == 0
+    assert time.monotonic() - started <= GRACE_S + 2
+    load.close()
+    assert load.refused
+    assert {answer.status_code for answer in load.refused} == {503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in load.refused)
+    assert load.refused[0].json()["code"] == "shutting_down"
+    until(lambda: not house.processes(), "no process is left", within_s=1)
+    assert "Traceback" not in server.log.read_text()
+    _assert_nothing_consumed(house, load)
+
+
+def _assert_nothing_consumed(house: House, load: Load) -> None:
+    server = house.start(executors=4)
+    for job_id in load.running:
+        job = server.job(job_id)
+        assert job["state"] in ("queued", "running"), job
+        assert job["retries_left"] == 1
+        assert server.attempts(job_id)[0]["error"]["code"] == "interrupted"
+    until(lambda: server.counts("waiting").get("succeeded") == 200, "what waited runs")
+
+
+@pytest.mark.parametrize("signals", [(TERM, TERM), (INT, INT), (TERM,) * 5], ids=["TERM2", "INT2", "TERM5"])
+def test_a_second_signal_ends_it_within_two_seconds(
+    house: House, signals: tuple[signal.Signals, ...]
+) -> None:
+    server = house.start("--grace", "30s")
+    load = Load(house, server, streams=5)
+    refusals = len(load.refused)
+    server.signal(signals[0])
+    until(lambda: len(load.refused) > refusals, "the first signal was heard")
+    started = time.monotonic()
+    for number in signals[1:]:
+        if server.process.poll() is None:
+            server.signal(number)
+    server.exit_code(within_s=4)
+    assert time.monotonic() - started <= 2.0
+    load.close()
+    until(lambda: not house.processes(), "no process is left", within_s=1)
+    assert "Traceback" not in server.log.read_text()
