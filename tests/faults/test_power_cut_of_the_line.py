@@ -1,0 +1,82 @@
+"""Effect: the whole server loses its power while clients post, on a disk that forgets what was not synced."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.faults import powercut
+from tests.faults.harness import House, Server, until
+from tests.faults.mutate import mutated
+
+ROUNDS = 5
+#: Accepted in each round before the cut.
+ENOUGH = 220
+CLIENTS = 3
+NORMAL = ("runner/stores/sqlite.py", 'pragma("synchronous", "FULL")', 'pragma("synchronous", "NORMAL")')
+
+
+class Posters:
+    """Clients that post without end, alone and in bulk, and remember every id that was accepted."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.accepted: list[str] = []
+        self.pool = ThreadPoolExecutor(CLIENTS)
+        self.posting = [self.pool.submit(self._post, number) for number in range(CLIENTS)]
+
+    def _post(self, number: int) -> None:
+        job = {"handler": "echo", "input": {"client": number}}
+        try:
+            with httpx2.Client(base_url=self.server.url, timeout=5, trust_env=False) as http:
+                while True:
+                    answer = http.post("/v1/jobs", json=job)
+                    if answer.status_code == 202:
+                        self.accepted.append(answer.json()["id"])
+                    answer = http.post("/v1/jobs/bulk", json={"jobs": [job] * 10})
+                    if answer.status_code == 202:
+                        self.accepted += [one["id"] for one in answer.json()["jobs"]]
+        except httpx2.TransportError:
+            return
+
+    def until_accepted(self, jobs: int) -> None:
+        until(lambda: len(self.accepted) >= jobs, "jobs are accepted")
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
+def lose_power(house: House, rounds: int) -> int:
+    """Cut the power in the middle of a stream of posts, again and again; gives how many jobs are missing."""
+    shadow = house.folder / "shadow"
+    accepted: set[str] = set()
+    house.data.mkdir()
+    for _ in range(rounds):
+        server = house.start(env=powercut.env(shadow, house.data))
+        posters = Posters(server)
+        try:
+            posters.until_accepted(ENOUGH)
+            house.cut_power(server)
+        finally:
+            posters.close()
+        accepted.update(posters.accepted)
+        powercut.restore(shadow, house.data)
+    server = house.start()
+    assert len(accepted) >= rounds * ENOUGH
+    return len(accepted - {job["id"] for job in server.jobs()})
+
+
+def test_no_accepted_job_is_missing_after_five_power_cuts(house: House) -> None:
+    assert lose_power(house, ROUNDS) == 0
+
+
+def test_without_synced_commits_accepted_jobs_are_missing(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, [NORMAL]))
+    try:
+        with pytest.raises(AssertionError):
+            assert lose_power(house, 1) == 0
+    finally:
+        house.close()
