@@ -186,6 +186,8 @@ class Ended(msgspec.Struct, array_like=True, tag=24):
     peak_bytes: int | None = None
     #: True where the executor died under it.
     died: bool = False
+    #: True where the executor takes no further attempt: it is dead or about to end.
+    leaves: bool = False
 
 
 class Recalled(msgspec.Struct, array_like=True, tag=25):

@@ -309,9 +309,14 @@ class Dispatch:
         post = self.posts.get(executor)
         if post is None or post.leaving:
             return
-        post.leaving = True
-        self._view.evict(executor)
+        self.leaves(post)
         self._fleet.post(post.worker, encode(Unload(executor)))
+
+    def leaves(self, post: Post) -> None:
+        """The executor takes no further attempt; its worker says when it is gone."""
+        if not post.leaving:
+            post.leaving = True
+            self._view.evict(post.executor)
 
     def recall(self, post: Post) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""

@@ -148,6 +148,9 @@ class Reports:
         if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
             at = message.started_at if message.started_at is not None else self._line.now()
             self._line.begin(live, at=at, worker=worker.name, devices=post.devices, loading=False)
+        if message.leaves:
+            # It is known to be gone a little later; nothing may be handed to it meanwhile.
+            self._dispatch.leaves(post)
         self._learn(post, live.job.queue, message)
         self._leave(post, live)
         # A grant that we had only learned was too small: that is no fault of the job.

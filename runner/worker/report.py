@@ -37,6 +37,8 @@ class Amendment(msgspec.Struct):
     cause: tuple[str, str] | None = None
     load_s: float | None = None
     peak_bytes: int | None = None
+    #: The executor is beyond the first rung of a kill, or was told to end.
+    leaves: bool = False
 
 
 envelope_decoder = msgspec.msgpack.Decoder(Envelope)
@@ -69,6 +71,7 @@ def ended(entry: Entry, message: bytes, amendment: Amendment | None = None) -> b
             decoded.code, decoded.message = amendment.cause
             decoded.detail = decoded.output = decoded.retry_at = None
             decoded.retryable = decoded.code != "cancelled"
+        decoded.leaves = decoded.leaves or amendment.leaves
         if decoded.load_s is None:
             decoded.load_s = amendment.load_s
         if amendment.peak_bytes is not None:
@@ -114,6 +117,7 @@ def own_end(end: End, at: float, run_s: float | None = None, load_s: float | Non
         load_s=load_s,
         peak_bytes=entry.peak_bytes,
         died=end.died,
+        leaves=True,
     )
     return wire.encode(message)
 

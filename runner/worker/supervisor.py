@@ -343,9 +343,10 @@ class Supervisor:
         peak_bytes = entry.peak_bytes
         if self.allocated_bytes:
             peak_bytes = max(peak_bytes or 0, self.allocated_bytes)
-        if cause is None and load_s is None and peak_bytes is None:
+        leaves = self._ending.is_closing
+        if cause is None and load_s is None and peak_bytes is None and not leaves:
             return report.ended(entry, message)
-        return report.ended(entry, message, report.Amendment(cause, load_s, peak_bytes))
+        return report.ended(entry, message, report.Amendment(cause, load_s, peak_bytes, leaves))
 
     def _on_exit(self, process: ExecutorProcess) -> None:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
