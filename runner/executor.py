@@ -12,7 +12,12 @@ def main() -> None:
     process.bind_to_parent()
     process.settle_signals()
     descriptors = process.take_descriptors()
-    Executor(descriptors, Page(process.take_page())).run()
+    executor = Executor(descriptors, Page(process.take_page()))
+    try:
+        executor.run()
+    except BaseException as error:
+        # Not to be left to the interpreter, which would wait for threads that user code has started.
+        process.fail(error)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from runner import wire
+from runner import strictjson, wire
+from runner.context import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -130,9 +131,10 @@ class _ByteWriter(io.RawIOBase):
 class EventHandler(logging.Handler):
     """Root handler: records of all loggers."""
 
-    def __init__(self, emit: Callable[[str, str | None, str], None]) -> None:
+    def __init__(self, emit: Callable[[str, str | None, str], None], current: Current) -> None:
         super().__init__()
         self._give = emit
+        self._current = current
 
     def emit(self, record: logging.LogRecord) -> None:
         """One record, one event, its traceback included."""
@@ -141,6 +143,10 @@ class EventHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        run = self._current()
+        if run is not None and record.name == LOGGER:
+            # A use of the context, also where a handler keeps `ctx.log` in a variable.
+            run.touch()
         self._give("logging", record.levelname.lower(), text)
 
 
@@ -153,7 +159,7 @@ class Capture:
         self._early_size = 0
         self.stdout = Writer("stdout", 1, self._emit)
         self.stderr = Writer("stderr", 2, self._emit)
-        self._handler = EventHandler(self._emit)
+        self._handler = EventHandler(self._emit, current)
         # CDLL gives the GIL back during the call: a full pipe must not freeze the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
         self._pipes = {fd: _identity(fd) for fd in (1, 2)}
@@ -165,7 +171,7 @@ class Capture:
         root = logging.getLogger()
         root.addHandler(self._handler)
         root.setLevel(logging.INFO)
-        logging.getLogger("runner.job").setLevel(logging.DEBUG)
+        logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
     def restore(self) -> None:
         """In a forked child: print straight into the pipes, which the worker reads."""
@@ -183,7 +189,7 @@ class Capture:
 
     def early_tail(self) -> list[str]:
         """The last of it, for the report of a failed load."""
-        return [text for _, _, text in list(self._early or ())[-50:]]
+        return [strictjson.clean(text) for _, _, text in list(self._early or ())[-50:]]
 
     def flush(self) -> None:
         """All that was printed is on its way when this returns."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from runner import wire
+from runner.execution import process
 from runner.execution.outbox import Outbox
 
 READ_BYTES = 256 * 1024
@@ -45,7 +46,13 @@ class Channel(threading.Thread):
         self._buffer = wire.FrameBuffer()
 
     def run(self) -> None:
-        """Until the process ends."""
+        """Until the process ends; a mistake of ours here ends it, for nobody could reach it any more."""
+        try:
+            self._serve_for_ever()
+        except BaseException as error:
+            process.fail(error)
+
+    def _serve_for_ever(self) -> NoReturn:
         outbox = self._outbox
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)

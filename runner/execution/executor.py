@@ -79,9 +79,6 @@ class Executor:
                 if self._is_unloading:
                     self._unload(program)
                 self._gate.acquire()
-                # A handler may have taken the signal. Looked at here and not before each staged attempt,
-                # because asking costs as much as a fifth of an attempt that does nothing.
-                self._shield.install()
                 continue
             self._attempt(Running(attempt, site), program)
 
@@ -217,6 +214,7 @@ class Executor:
     def _attempt(self, run: Running, program: Program) -> None:
         """One attempt, from its start to its last word."""
         self._current = run
+        self._shield.install()
         self._capture.hand_early(run)
         if self._stray:
             self._catch_up(run)
@@ -237,6 +235,7 @@ class Executor:
             ended.retryable, ended.output, ended.retry_at = False, None, None
         if ended.code is None or run.files:
             ended.files = run.records()
+        ended.leaves = is_fatal or run.raise_requested
         self._outbox.ended(run, ended, marked, hold=bool(self._line) and not is_fatal)
         self._current = None
         if is_fatal or run.raise_requested:

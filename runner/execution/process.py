@@ -23,6 +23,8 @@ EXIT_LOST = 71
 EXIT_UNUSABLE = 72
 #: One whose handler could not be loaded.
 EXIT_NOT_LOADED = 73
+#: One that was brought down by a mistake in our own code.
+EXIT_FAILED = 74
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -73,6 +75,14 @@ def settle_signals() -> None:
 def lost() -> NoReturn:
     """The channel is gone, so nothing that we do could be told to anybody."""
     os._exit(EXIT_LOST)
+
+
+def fail(error: BaseException) -> NoReturn:
+    """An error of our own, not of user code: leave its stack on standard error and end."""
+    import traceback
+
+    os.write(2, "".join(traceback.format_exception(error)).encode("utf-8", "replace"))
+    os._exit(EXIT_FAILED)
 
 
 def _move(fd: int, floor: int) -> int:

@@ -158,6 +158,7 @@ def test_a_handler_that_took_the_signal_is_still_interrupted_next_time(tmp_path:
         def f(d, ctx):
             if d == "steal":
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+                time.sleep(0.01)
                 return 1
             ctx.output("begun")
             time.sleep(60)

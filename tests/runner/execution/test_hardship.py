@@ -63,6 +63,13 @@ def test_a_worker_that_went_away_ends_the_executor(tmp_path: Path) -> None:
         assert worker.process.wait(10) == 71
 
 
+def test_garbage_on_the_channel_ends_the_executor(tmp_path: Path) -> None:
+    with executor(tmp_path, "def f(d): return 1") as worker:
+        worker.run()
+        worker.channel.sendall(b"\x00\x00\x00\x02hi")
+        assert worker.exit_code() == 71
+
+
 def test_a_segfault_leaves_its_stack_on_standard_error(tmp_path: Path) -> None:
     with executor(tmp_path, "import ctypes\ndef f(d): ctypes.string_at(0)") as worker:
         worker.send(wire.Run(7, [worker.attempt("j")]))
