@@ -18,66 +18,72 @@ Handlers = Annotated[
         show_default=False,
     ),
 ]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="WHICH", help="all, none, 0,1, GPU uuids, or sim:2x24GiB.  [default: all]"),
+]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to bind.  [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(metavar="PORT", help="Port; 0 picks a free one.  [default: 8484]")]
+Fronts = Annotated[int | None, typer.Option(metavar="COUNT", help="HTTP processes.  [default: 1]")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="sqlite:///PATH or memory:  [default: runner.db in the data folder]"),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where jobs and files are kept.  [default: ~/.local/share/runner]"),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Config file.  [default: runner.toml, else pyproject.toml's tool.runner]"
+    ),
+]
+Grace = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="How long jobs may go on after Ctrl-C or TERM.  [default: 30s]"),
+]
+EntryPoints = Annotated[
+    bool | None,
+    typer.Option(
+        "--entry-points/--no-entry-points",
+        help="Whether to take the handlers that installed packages offer.  [default: yes]",
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name. Repeat it for more.")
+]
+AllowOrigin = Annotated[
+    list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin call (CORS). Repeatable.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File with the token that callers need; else RUNNER_TOKEN."),
+]
+LogFormat = Annotated[
+    str | None, typer.Option(metavar="FORMAT", help="human or json.  [default: human on a terminal]")
+]
+LogLevel = Annotated[
+    str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+]
 
 
 def serve(
     handlers: Handlers = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(metavar="WHICH", help="all, none, 0,1, GPU uuids, or sim:2x24GiB.  [default: all]"),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to bind.  [default: 127.0.0.1]")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Port; 0 picks a free one.  [default: 8484]")
-    ] = None,
-    fronts: Annotated[int | None, typer.Option(metavar="COUNT", help="HTTP processes.  [default: 1]")] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="sqlite:///PATH or memory:  [default: runner.db in the data folder]"
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where jobs and files are kept.  [default: ~/.local/share/runner]"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Config file.  [default: runner.toml, or [tool.runner] of pyproject.toml]"
-        ),
-    ] = None,
-    grace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="How long running jobs may go on after Ctrl-C or TERM.  [default: 30s]"
-        ),
-    ] = None,
-    entry_points: Annotated[
-        bool | None,
-        typer.Option(
-            "--entry-points/--no-entry-points",
-            help="Whether to take the handlers that installed packages offer.  [default: yes]",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name.")
-    ] = None,
-    allow_origin: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin call (CORS).")
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File with the token that callers need; else RUNNER_TOKEN."),
-    ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="human or json.  [default: human on a terminal]")
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
-    ] = None,
+    gpus: Gpus = None,
+    host: Host = None,
+    port: Port = None,
+    fronts: Fronts = None,
+    store: StoreUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    grace: Grace = None,
+    entry_points: EntryPoints = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    token_file: TokenFile = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Start a server; Ctrl-C stops it, a second Ctrl-C at once.
 
