@@ -90,7 +90,8 @@ def test_run_needs_one_round_trip_for_a_short_job() -> None:
 def test_map_keeps_the_order() -> None:
     ids = ["b" * 36, "a" * 36]
     over: dict[tuple[str, str], Script] = {
-        ("POST", "/v1/jobs/bulk"): Reply(202, {"jobs": [{"id": each} for each in ids]})
+        ("POST", "/v1/jobs/bulk"): Reply(202, {"jobs": [{"id": each} for each in ids]}),
+        ("GET", "/v1/jobs"): Reply(200, {"data": [], "next_cursor": None}),
     }
     for place, each in enumerate(ids):
         over["GET", f"/v1/jobs/{each}"] = Reply(200, job(output=place))

@@ -160,6 +160,35 @@ def test_a_refused_one_of_many_is_told_with_its_place() -> None:
     assert caught.value.detail["accepted_ids"] == [ID]
 
 
+def test_results_of_many_that_have_ended_come_by_the_page() -> None:
+    ids = [f"{number:036}" for number in range(1200)]
+    documents = [job(id=job_id, output=job_id) for job_id in ids]
+
+    def answer(call: Call) -> Answer:
+        if call.path != "/v1/jobs":
+            return answered(documents[0])
+        start = int(dict(call.params).get("cursor", "0"))
+        last = start + 500 >= len(documents)
+        page = documents[start : start + 500]
+        return answered({"data": page, "next_cursor": None if last else str(start + 500)})
+
+    outputs, calls = perform(operations.results(ids, timeout_s=None, clock=Clock()), answer)
+    assert outputs == ids
+    assert len(calls) == 4
+
+
+def test_results_wait_for_each_that_has_not_ended() -> None:
+    clock = Clock()
+
+    def slow(call: Call) -> Answer:
+        clock.now += 1.0
+        return answered(job(output=call.path[-1]))
+
+    outputs, calls = perform(operations.results(["a", "b"], timeout_s=None, clock=clock), slow, clock)
+    assert outputs == ["a", "b"]
+    assert [call.path for call in calls] == ["/v1/jobs/a", "/v1/jobs/b"]
+
+
 def test_lists_follow_their_cursor_up_to_the_limit() -> None:
     pages = [
         {"data": [job()] * 500, "next_cursor": "more"},
