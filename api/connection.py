@@ -63,6 +63,10 @@ class Connection(HttpToolsProtocol):
         finally:
             self._waiting = None
 
+    def abort(self) -> None:
+        """Cut the connection, dropping what the client has not taken."""
+        self.transport.abort()
+
     def narrow(self) -> None:
         """Keep little of a stream in the kernel: it would hold megabytes for a reader that stalls, and
         that reader would not be noticed before they are full.

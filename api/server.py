@@ -22,8 +22,10 @@ from runner.launch import FrontConfig, ignore_terminal_signals, read_config
 
 logger = logging.getLogger(__name__)
 
-#: What is being answered may take so long after the server was told to end.
+#: uvicorn cancels what is still being answered then; nothing should be left by that time.
 GRACEFUL_S = 1
+#: Clients that neither take nor send what is due are cut off then, so that the end comes within a second.
+CUT_S = 0.7
 #: A process that is still there so long after its end began is ended the hard way.
 HARD_END_S = 3.0
 #: A silent connection between two requests.
@@ -67,6 +69,8 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     end = loop.create_task(_end(ending, server))
     try:
         await server.serve(sockets=[listening])
+        if end.done():
+            end.result()
     finally:
         end.cancel()
         loop.remove_reader(lifeline.fileno())
@@ -77,6 +81,10 @@ async def _end(ending: asyncio.Event, server: Server) -> None:
     await ending.wait()
     server.should_exit = True
     asyncio.get_running_loop().call_later(HARD_END_S, os._exit, 0)
+    await asyncio.sleep(CUT_S)
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, Connection):
+            connection.abort()
 
 
 def _on_lifeline(lifeline: socket.socket, front: Front) -> None:

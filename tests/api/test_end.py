@@ -72,6 +72,26 @@ def test_exit_gives_up_answers_that_do_not_come() -> None:
         assert exit_code(front) == 0
 
 
+def test_clients_that_stand_still_do_not_hold_up_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    with running() as front, front.connect() as upload:
+        job = front.fake.new()
+        stalled = open_stream(front, job, small=True)
+        front.fake.emit_many(job, 5000, "x" * 1000)
+        # So far behind that the front pages for it: more than the kernel holds was sent.
+        front.fake.until(lambda: sum(isinstance(asked, control.ReadEvents) for asked in front.fake.asked) > 1)
+        line = "POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\n"
+        upload.sendall(line.format(front.port).encode() + b"Content-Length: 1000\r\n\r\n{")
+        with httpx2.Client(base_url=front.url) as http:
+            # Accepted after the upload, so that the upload is being read by now.
+            assert http.get("/healthz").status_code == 200
+        started = time.monotonic()
+        front.fake.send(control.Exit())
+        assert exit_code(front) == 0
+        assert time.monotonic() - started < 1.5
+        stalled.close()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("what", ["control stream", "lifeline"])
 def test_without_its_coordinator_a_front_answers_503_and_ends(what: str) -> None:
     with running() as front:
