@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.body import check, parse, read_body, read_json, require_type
+from api.body import Parsed, check, parse, read_body, read_json, require_type
 from api.front import Front
 from api.options import submission
 from api.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
@@ -100,7 +100,7 @@ class SubmitRoutes:
         entry = catalog.known(handler) or await catalog.get(handler, self._front.link)
         return entry.faults(value, at)
 
-    async def _item(self, value: Any, at: str) -> Item:
+    async def _item(self, value: Parsed | list[Fault], at: str) -> Item:
         """One job of many: what is asked for, or the problem's JSON text."""
         try:
             if isinstance(value, list):
@@ -117,7 +117,7 @@ class SubmitRoutes:
             return error_document(error)
         return asked
 
-    async def _values(self, request: Request) -> AsyncIterator[tuple[Any, str]]:
+    async def _values(self, request: Request) -> AsyncIterator[tuple[Parsed | list[Fault], str]]:
         """Each job's JSON value (or its faults) and the pointer to it."""
         config = self._front.config
         media_type = require_type(request, JSON, NDJSON)
@@ -141,7 +141,7 @@ class SubmitRoutes:
                 refuse([fault(f"/{key[:100]}", "there is no such field")])
         _bound(len(body["jobs"]), "/jobs")
         for index, value in enumerate(body["jobs"]):
-            yield _Value(value), f"/jobs/{index}"
+            yield Parsed(value), f"/jobs/{index}"
 
     def _bulk_document(self, items: list[Item], fates: list[dict[str, Any] | None]) -> bytes:
         rows: list[bytes] = []
@@ -165,10 +165,6 @@ class SubmitRoutes:
             f'"urls":{{"self":"{base}","events":"{base}/events","output":"{base}/output",'
             f'"attempts":"{base}/attempts","cancel":"{base}/cancel"}}}}'
         ).encode()
-
-
-class _Value(msgspec.Struct, frozen=True):
-    value: Any
 
 
 def _problem(fate: dict[str, Any]) -> bytes:
