@@ -1,0 +1,66 @@
+"""Pure: inputs are held to the handlers' schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.catalog import Catalog, Entry
+from api.problems import FAULTS_MAX
+from runner import control
+from runner.errors import HandlerBroken
+from tests.api.fake_coordinator import spec
+
+
+def entry(schema: Any) -> Entry:
+    return Entry(spec("h", input_schema=msgspec.json.encode(schema)))
+
+
+@pytest.mark.parametrize("schema", [True, {}])
+def test_an_open_schema_takes_anything(schema: Any) -> None:
+    assert entry(schema).faults([None, {"a": 1}], "/input") == []
+
+
+def test_pointers_are_rooted_where_the_input_stands() -> None:
+    schema = {"properties": {"a/b": {"items": {"type": "integer"}}}}
+    (fault,) = entry(schema).faults({"a/b": [1, "x"]}, "/jobs/2/input")
+    assert fault["pointer"] == "/jobs/2/input/a~1b/1"
+
+
+def test_types_are_strict() -> None:
+    assert entry({"type": "integer"}).faults("1", "/input")
+    assert entry({"type": "number"}).faults(True, "/input")
+    assert not entry({"type": "integer"}).faults(1.0, "/input")
+
+
+def test_faults_are_bounded() -> None:
+    faults = entry({"items": {"type": "string"}}).faults(list(range(1000)), "/input")
+    assert len(faults) == FAULTS_MAX
+
+
+def test_a_pattern_can_not_run_for_ever() -> None:
+    assert entry({"type": "string", "pattern": "^(a+)+$"}).faults("a" * 5000 + "!", "/input")
+
+
+def test_look_around_is_understood() -> None:
+    lookahead = entry({"type": "string", "pattern": "^(?=.*[0-9]).+$"})
+    assert lookahead.faults("abc", "/input") and not lookahead.faults("a1", "/input")
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "http://example.com/x"}, {"type": "nothing"}, {"$ref": "file:///etc"}]
+)
+def test_a_schema_that_reaches_out_or_makes_no_sense_is_refused(schema: Any) -> None:
+    with pytest.raises(HandlerBroken):
+        entry(schema).faults(1, "/input")
+
+
+def test_compiled_schemas_of_unchanged_handlers_are_kept() -> None:
+    catalog = Catalog()
+    catalog.replace(control.Handlers([spec("a"), spec("b")], False))
+    kept = catalog.known("a")
+    catalog.replace(control.Handlers([spec("a"), spec("b", description="new")], False))
+    assert catalog.known("a") is kept
+    assert catalog.known("c") is None and catalog.generation == 2

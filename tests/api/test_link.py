@@ -1,0 +1,127 @@
+"""The front's end of the control stream, over a real socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from api.link import FRAME_BYTES, Link
+from runner import control, wire
+from runner.errors import Unavailable
+from runner.job import Submission
+
+
+class Listener:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.lost = asyncio.Event()
+
+    def on_feed(self, feed: control.Feed) -> None:
+        self.told.append(feed)
+
+    def on_handlers(self, handlers: control.Handlers) -> None:
+        self.told.append(handlers)
+
+    def on_drain(self, deadline_s: float) -> None:
+        self.told.append(deadline_s)
+
+    def on_exit(self) -> None:
+        self.told.append("exit")
+
+    def on_lost(self) -> None:
+        self.lost.set()
+
+
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def linked(check: Callable[[Link, Listener, Peer], Awaitable[None]]) -> None:
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        listener = Listener()
+        link = Link(listener)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        peer = await asyncio.open_unix_connection(sock=theirs)
+        try:
+            await asyncio.wait_for(check(link, listener, peer), 10)
+        finally:
+            link.close()
+            peer[1].close()
+
+    asyncio.run(run())
+
+
+async def frame(peer: Peer) -> list[Any]:
+    (length,) = wire.LENGTH.unpack(await peer[0].readexactly(4))
+    return [
+        control.to_coordinator_decoder.decode(one) for one in wire.unpack(await peer[0].readexactly(length))
+    ]
+
+
+def say(peer: Peer, *messages: Any) -> None:
+    peer[1].write(wire.prefixed(wire.pack([control.encode(message) for message in messages])))
+
+
+def test_questions_of_one_turn_travel_in_one_frame() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        answers = [link.ask(control.GetJob(0, name)) for name in "abc"]
+        asked = await frame(peer)
+        assert [question.job_id for question in asked] == ["a", "b", "c"]
+        say(
+            peer,
+            *(control.Reply(question.rid, 200, question.job_id.encode()) for question in reversed(asked)),
+        )
+        replies = await asyncio.gather(*answers)
+        assert [reply.body for reply in replies if isinstance(reply, control.Reply)] == [b"a", b"b", b"c"]
+        assert link.pending == 0
+
+    linked(check)
+
+
+def test_large_questions_travel_in_frames_of_their_own() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        for _ in range(2):
+            link.ask(control.Submit(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
+        assert [len(await frame(peer)) for _ in range(2)] == [1, 1]
+
+    linked(check)
+
+
+def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        first, second = link.ask(control.GetJob(0, "a")), link.ask(control.GetJob(0, "b"))
+        first.cancel()
+        say(peer, control.Reply(1, 200), control.Reply(99, 200), control.Reply(2, 204))
+        reply = await second
+        assert isinstance(reply, control.Reply) and reply.status == 204
+
+    linked(check)
+
+
+def test_what_is_told_reaches_the_listener_in_order() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        feed = control.Feed("a", [(1, "done", b"{}")], True)
+        say(peer, control.Handlers([], False), feed, control.Drain(3.0), control.Exit())
+        peer[1].close()
+        await listener.lost.wait()
+        assert listener.told == [control.Handlers([], False), feed, 3.0, "exit"]
+
+    linked(check)
+
+
+def test_a_lost_coordinator_fails_all_who_wait_and_all_who_come() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        waiting = link.ask(control.GetJob(0, "a"), wait_s=300)
+        peer[1].close()
+        with pytest.raises(Unavailable):
+            await waiting
+        with pytest.raises(Unavailable):
+            link.ask(control.GetJob(0, "b"))
+
+    linked(check)
