@@ -83,14 +83,13 @@ def handler(
         max_jobs=None if max_jobs is None else read.count("max_jobs", max_jobs, 1),
     )
     asked = None if gpus is None else read.count("gpus", gpus, 0)
-    if version is not None and not (isinstance(version, str) and 0 < len(version) <= 100):
-        raise TypeError(f"handler {name!r}: version is a text of 1 to 100 characters, not {version!r}")
+    named = read.version(version)
 
     def decorate(target: Decorated) -> Decorated:
         check_shape(name, target)
         resolved = asked if asked is not None else int(isinstance(target, type) or vram is not None)
         final = msgspec.structs.replace(options, gpus=resolved)
-        setattr(target, MARK, Definition(name, final, version, target))
+        setattr(target, MARK, Definition(name, final, named, target))
         return target
 
     return decorate
@@ -211,6 +210,11 @@ class _Reader:
             return units.nbytes(value)
         except ValueError as error:
             raise self.fail(option, error) from None
+
+    def version(self, value: str | None) -> str | None:
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 100):
+            raise self.fail("version", f"a text of 1 to 100 characters, not {value!r}")
+        return value
 
     def integer(self, option: str, value: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:

@@ -75,6 +75,7 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"backoff": []},
         {"keep_alive": -2},
         {"max_jobs": 0},
+        {"version": ""},
     ],
 )
 def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:
