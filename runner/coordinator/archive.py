@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from runner.coordinator import documents
 from runner.coordinator.book import Book, Live
@@ -19,6 +20,8 @@ from runner.stores.access import StoreAccess
 
 #: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
 PAGES_MAX = 20
+#: Inputs and outputs up to this are read for a whole page in one statement.
+TOGETHER_MAX_BYTES = 4096
 
 
 class Archive:
@@ -89,10 +92,8 @@ class Archive:
             if not more or wanted is None or len(shown) == query.limit:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
-        rows_shown = await self._access.read(
-            lambda store: [_read_document(store, job, why, full=False) for job, why in shown]
-        )
-        return documents.page(rows_shown, documents.cursor(cursor) if more and cursor is not None else None)
+        told = await self._access.read(lambda store: _read_page(store, shown))
+        return documents.page(told, documents.cursor(cursor) if more and cursor is not None else None)
 
     async def find_file(self, file_id: str) -> Path | None:
         """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""
@@ -130,11 +131,29 @@ def _still(query: JobQuery, job: Job) -> bool:
 
 
 def _read_document(store: Store, job: Job, why: str | None, *, full: bool) -> bytes:
-    large = INLINE_MAX_BYTES
-    input_ = None
-    if full or job.input_bytes <= large:
-        input_ = store.payload(job.n, "input")
-    output = None
-    if job.state == "succeeded" and (full or (job.output_bytes or 0) <= large):
-        output = store.payload(job.n, "output")
+    limit = None if full else INLINE_MAX_BYTES
+    input_ = store.payload(job.n, "input") if _has(job, "input", limit) else None
+    output = store.payload(job.n, "output") if _has(job, "output", limit) else None
     return documents.job_document(job, why, input_, output, full=full)
+
+
+def _read_page(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
+    """The documents of a page: small inputs and outputs are read together, the others one by one."""
+    inputs = store.payloads([job.n for job, _ in rows if _has(job, "input", TOGETHER_MAX_BYTES)], "input")
+    outputs = store.payloads([job.n for job, _ in rows if _has(job, "output", TOGETHER_MAX_BYTES)], "output")
+    told: list[bytes] = []
+    for job, why in rows:
+        if _has(job, "input", INLINE_MAX_BYTES) and job.n not in inputs:
+            inputs[job.n] = store.payload(job.n, "input") or b"null"
+        if _has(job, "output", INLINE_MAX_BYTES) and job.n not in outputs:
+            outputs[job.n] = store.payload(job.n, "output") or b"null"
+        told.append(documents.job_document(job, why, inputs.get(job.n), outputs.get(job.n), full=False))
+    return told
+
+
+def _has(job: Job, which: Literal["input", "output"], limit: int | None) -> bool:
+    """Whether there is one, of at most so many bytes."""
+    if which == "output" and job.state != "succeeded":
+        return False
+    size = job.input_bytes if which == "input" else job.output_bytes or 0
+    return limit is None or size <= limit

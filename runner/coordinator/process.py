@@ -43,6 +43,9 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     ready_fd = _take_ready_fd()
     data = settings.data_dir
     try:
+        if settings.overrides:
+            names = ", ".join(sorted(settings.overrides))
+            raise RefusedStart(f"[handlers.NAME] is not there in this version; remove it for {names}")
         _make_folder(data)
         lock = DataLock(data)
         lock.take()
