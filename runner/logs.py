@@ -10,6 +10,10 @@ from typing import TextIO
 import msgspec
 
 
+#: Loggers of libraries that tell what users send and get.
+LOUD = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
+
+
 def configure(format: str, level: str, process: str, stream: TextIO | None = None) -> None:
     """Send all logging of this process to `stream` (stderr).
 
@@ -24,6 +28,9 @@ def configure(format: str, level: str, process: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # At "debug" these would write out the payload of every stream.
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _Human(logging.Formatter):
