@@ -104,6 +104,7 @@ class Captured:
                 self._emit(entry, name, stream.end(ordinal))
                 if name in entry.markers:
                     stream.ignore(entry.markers[name])
+            self._streams["stderr"].forget()
             self._waiting.popleft()
             assert entry.result is not None
             self._send(self._complete(entry, entry.result))

@@ -36,7 +36,7 @@ class Stream:
 
     def forget(self) -> None:
         """An attempt has ended: what it said is nobody else's last word."""
-        self._tail = b""
+        self._tail = b"".join(chunk for _, chunk in self._held)[-TAIL_BYTES:]
 
     def own(self, chunk: bytes) -> list[str]:
         """Bytes of the owner; gives the lines that are complete."""

@@ -103,7 +103,7 @@ def brood(data: dict[str, Any], ctx: Context) -> list[int]:
     pids.append(subprocess.Popen(["sleep", "60"], start_new_session=True).pid)
     pids.append(subprocess.Popen(["setsid", "sleep", "60"], env={"PATH": os.environ["PATH"]}).pid)
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=time.sleep, args=(60,), daemon=False)
+    child = context.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
     assert child.pid is not None
     pids.append(child.pid)
