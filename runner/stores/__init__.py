@@ -5,7 +5,7 @@ A store is finished when the conformance suite in `tests/runner/stores` is green
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -90,6 +90,9 @@ class Store(Protocol):
 
     def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
         """JSON text of a job's input or output; None where there is none."""
+
+    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+        """Those of several jobs that have one, in one step; for small ones."""
 
     def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
         """Events with seq > after in order, at least one if there is any, then up to `max_bytes`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -100,6 +100,11 @@ class MemoryStore:
     def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
         return (self._inputs if which == "input" else self._outputs).get(n)
+
+    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+        """See `Store.payloads`."""
+        found = self._inputs if which == "input" else self._outputs
+        return {n: found[n] for n in ns if n in found}
 
     def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""

@@ -147,6 +147,13 @@ class SqliteStore:
             row = self._db.execute(statements.PAYLOAD[which], (n,)).fetchone()
         return None if row is None else bytes(row[0])
 
+    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+        """See `Store.payloads`."""
+        with self._telling("reading it"):
+            (text,) = self._row(statements.PAYLOADS[which], (f"[{','.join(map(str, ns))}]",))
+        pairs = (pair.split(" ") for pair in text.split(",")) if text else ()
+        return {int(n): bytes.fromhex(body) for n, body in pairs}
+
     def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""
         with self._telling("reading it"):

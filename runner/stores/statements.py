@@ -40,6 +40,12 @@ LIVE = """
 SELECT count(*), max(n), group_concat(hex(body), '' ORDER BY n) FROM (
     SELECT n, body FROM jobs INDEXED BY jobs_live
     WHERE state IN ('queued', 'running') AND n > ? ORDER BY n LIMIT ?)"""
+PAYLOADS = {
+    which: f"""
+SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
+WHERE n IN (SELECT value FROM json_each(?))"""
+    for which in ("input", "output")
+}
 EVENTS = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM (
     SELECT first_seq, body, sum(length(body)) OVER (ORDER BY first_seq) - length(body) AS before FROM (

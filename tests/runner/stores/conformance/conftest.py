@@ -24,6 +24,7 @@ class Sides:
         self.find = self._reading.find
         self.live = self._reading.live
         self.payload = self._reading.payload
+        self.payloads = self._reading.payloads
         self.events = self._reading.events
         self.values = self._reading.values
         self.counts = self._reading.counts

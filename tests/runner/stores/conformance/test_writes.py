@@ -61,6 +61,15 @@ def test_an_update_changes_the_job_and_not_its_input(store: Kept, commit: Writes
     assert store.payload(1, "input") == b'{"x":1}'
 
 
+def test_payloads_of_several_jobs_come_together(store: Kept, commit: Writes) -> None:
+    commit(inserts(job(1), body=b'"\xc3\xa4, 1"'))
+    commit(inserts(job(2), body=b"[]"))
+    commit(Batch(updates=[job(2, state="succeeded", attempt=1)], outputs=[(2, b"null")]))
+    assert store.payloads([2, 1, 9], "input") == {1: b'"\xc3\xa4, 1"', 2: b"[]"}
+    assert store.payloads([1, 2], "output") == {2: b"null"}
+    assert store.payloads([], "input") == {}
+
+
 def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept, commit: Writes) -> None:
     now = job(1, state="running", attempt=2)
     commit(inserts(now, job(2)))
