@@ -1,0 +1,164 @@
+"""A job's life, step by step."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
+from runner.job import JobError
+from runner.spec import HandlerSpec, Source
+from runner.wire import Note
+from tests.runner.coordinator.bench import Bench, asked, run, spec
+
+
+def test_a_job_goes_its_straight_way() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        assert (live.where, live.job.state, bench.line.reason(live)) == ("waiting", "queued", "ready")
+        bench.start(live, loading=True)
+        assert (live.job.state, bench.line.reason(live), live.job.attempt) == ("running", "loading", 1)
+        bench.line.runs(live, bench.clock.now())
+        assert bench.line.reason(live) == "running"
+        bench.end(live, output=b"42")
+        await bench.journal.flush()
+        stored = await bench.stored("job-1")
+        assert (stored.state, stored.output_bytes, stored.finished_at) == ("succeeded", 2, 1_000.0)
+        assert "job-1" not in bench.line.book.by_id
+
+    bench = run(body)
+    assert bench.published == [("job-1", ["status", "status", "status", "done"])]
+
+
+def test_counts_follow_every_change() -> None:
+    async def body(bench: Bench) -> None:
+        counts = bench.line.book.counts
+        live = bench.line.submit(asked())
+        assert (counts["default", "queued"], bench.line.book.queued) == (1, 1)
+        bench.start(live)
+        assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
+        bench.end(live)
+        assert (counts["default", "running"], counts["default", "succeeded"]) == (0, 1)
+        assert bench.line.book.queued == 0
+
+    run(body)
+
+
+def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked(retries=1))
+        bench.start(live)
+        bench.end(live, "handler_error")
+        assert (live.where, bench.line.reason(live), live.job.failures) == ("delayed", "retry_backoff", 1)
+        live.where = "waiting"
+        bench.start(live)
+        bench.end(live, "handler_error")
+        assert (live.job.state, live.job.reason, live.job.attempt) == ("failed", "handler_error", 2)
+        assert [record.attempt for record in live.job.attempts] == [1, 2]
+
+    run(body)
+
+
+def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
+    async def body(bench: Bench) -> None:
+        first, second = bench.line.submit(asked(1)), bench.line.submit(asked(2))
+        assert first.cls is not None
+        bench.view.remove_waiting(first.cls, first.job.n)
+        first.where, first.flight, first.executor = "staged", 1, 7
+        bench.line.put_back(first)
+        assert (first.where, first.flight, first.executor, first.job.attempt) == ("waiting", 0, None, 0)
+        assert bench.view.lines[first.cls].peek(2) == [first.job.n, second.job.n]
+        assert second.where == "waiting"
+
+    run(body)
+
+
+def test_a_cancelled_waiting_job_ends_at_once() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        bench.line.cancel_waiting(live, "by hand")
+        assert live.cls is not None
+        assert bench.view.waiting_count(live.cls) == 0
+        assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
+
+    run(body)
+
+
+def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
+    async def body(bench: Bench) -> None:
+        bench.line.described({})
+        live = bench.line.submit(asked()) if "h" in bench.line.specs else None
+        assert live is None
+        bench.line.described({"h": spec()})
+        live = bench.line.submit(asked())
+        bench.line.described({})
+        bench.start(live)
+        bench.end(live, "interrupted")
+        assert (live.where, bench.line.reason(live)) == ("parked", "waiting_for_handler")
+        bench.line.described({"h": spec()})
+        assert live.where == "waiting"
+
+    run(body)
+
+
+def test_refusals_name_what_is_wrong() -> None:
+    async def body(bench: Bench) -> None:
+        broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
+        bench.line.described({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
+            bench.line.submit(asked())
+        with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
+            bench.line.spec("nope")
+        with pytest.raises(HandlerBroken, match=r"/b\.py"):
+            bench.line.spec("b")
+        assert len(bench.line.book) == 0
+
+    run(body)
+
+
+def test_the_queue_has_a_bound() -> None:
+    async def body(bench: Bench) -> None:
+        for number in range(10):
+            bench.line.submit(asked(number))
+        with pytest.raises(QueueFull, match="10 jobs are queued") as refusal:
+            bench.line.submit(asked(10))
+        assert refusal.value.detail["retry_after_s"] > 0
+
+    run(body)
+
+
+def test_retention_takes_the_oldest_events_in_steps() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        bench.start(live)
+        lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
+        bench.line.note(live, Note("job-1", 1, 1, lines))
+        assert live.job.last_seq - live.job.first_seq <= 110
+        assert live.job.first_seq > 1
+
+    run(body)
+
+
+def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        bench.start(live)
+        bench.end(live, output=b"1")
+        await bench.journal.flush()
+        again = bench.line.revive(await bench.stored("job-1"), b"{}")
+        assert (again.job.state, again.job.output_bytes, again.job.attempt) == ("queued", None, 1)
+        bench.start(again)
+        assert again.job.attempt == 2
+        assert bench.line.book.counts["default", "succeeded"] == 0
+
+    run(body)
+
+
+def test_a_job_that_waits_too_long_ends_as_queue_timeout() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked(queue_timeout_s=0.0))
+        while live.where != "ended":
+            await bench.journal.flush()
+        assert live.job.error is not None
+        assert live.job.error.code == "queue_timeout"
+
+    run(body)

@@ -1,0 +1,100 @@
+"""What the last coordinator left is made good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from runner.coordinator import recovery
+from runner.coordinator.book import Live
+from runner.job import Job, Terms
+from runner.spool import Spool
+from runner.wire import PROTOCOL, Ended, Hello, Note, Started, encode
+from tests.runner.coordinator.bench import Bench, run
+
+
+def stored(**changes: object) -> Job:
+    job = Job(1, "job-1", "h", "default", 50, 900.0, Terms(), 2, ready_at=900.0)
+    return msgspec.structs.replace(job, **changes)
+
+
+def spool(*messages: msgspec.Struct) -> Spool:
+    hello = Hello(PROTOCOL, "", "node", "worker", "old-worker", 1, 1)
+    return Spool(Path("x.spool"), hello, [encode(message) for message in messages])
+
+
+def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> Live:
+    bench.line.book.counts[job.queue, job.state] += 1
+    recovery.recover(bench.line, [job], [spool(*messages)] if messages else [])
+    (live,) = bench.line.book
+    return live
+
+
+def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(state="running", attempt=1))
+        assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
+        assert live.where == "waiting"
+
+    run(body)
+
+
+def test_a_result_in_the_spool_counts() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(state="running", attempt=1), Ended("job-1", 1, 1, None, output=b"7"))
+        await bench.journal.flush()
+        assert (live.job.state, live.output) == ("succeeded", b"7")
+
+    run(body)
+
+
+def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(), Ended("job-1", 1, 1, None, output=b"7", started_at=950.0))
+        assert (live.job.state, live.job.attempt, live.job.started_at) == ("succeeded", 1, 950.0)
+
+    run(body)
+
+
+def test_an_interrupted_first_attempt_keeps_its_number() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(), Ended("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
+        assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
+
+    run(body)
+
+
+def test_what_was_applied_before_is_not_applied_again() -> None:
+    async def body(bench: Bench) -> None:
+        note = Note("job-1", 1, 2, [("output", 0.0, b'{"chunk":1}')])
+        live = recover(bench, stored(state="running", attempt=1, heard=2), note)
+        await bench.journal.flush()
+        assert [kind for _, kinds in bench.published for kind in kinds] == ["status"]
+        assert live.job.state == "queued"
+
+    run(body)
+
+
+def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(attempt=2, state="running"), Ended("job-1", 1, 9, None, output=b"7"))
+        assert (live.job.state, bench.line.figures.stale) == ("queued", 1)
+
+    run(body)
+
+
+def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(), Ended("other", 1, 1, None), Started("job-1", 1, 950.0))
+        assert (live.where, live.job.attempt) == ("waiting", 0)
+
+    run(body)
+
+
+def test_a_cancel_that_was_under_way_is_kept() -> None:
+    async def body(bench: Bench) -> None:
+        live = recover(bench, stored(state="running", attempt=1, cancel_reason="by hand"))
+        assert live.job.state == "cancelled"
+
+    run(body)
