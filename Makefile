@@ -1,0 +1,78 @@
+# `make demo` and `make test` need Python 3.11 or later and make, and do all set-up by themselves.
+# The one test that builds a C shim is skipped, with a word, where there is no C compiler.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python,\
+  $(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Where torch comes from; `make TORCH_INDEX=https://download.pytorch.org/whl/cpu test` takes the build without CUDA.
+TORCH_INDEX ?=
+
+# Without its compiled modules every process of the line would start several times slower.
+unexport PYTHONDONTWRITEBYTECODE
+
+# A folder that was moved or copied has a venv that points elsewhere: set it up again.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+.PHONY: help setup demo app test lint types unit format bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make .venv with the pinned packages (demo and test do it by themselves)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with the pinned packages; the first time this takes some minutes"
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install -c constraints.txt setuptools wheel
+	@# First and alone: once a build of torch is there, nothing that is installed after it asks for another.
+	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev,examples]'
+	@echo "$(CURDIR)" > $(READY)
+
+demo: $(READY) ## Train a real model under a fresh server and watch it live
+	@$(BIN)/python examples/demo.py
+
+app: $(READY) ## Serve examples/watch.html, a page that shows a training live
+	@$(BIN)/python examples/demo.py --page
+
+lint: $(READY) ## Lint and format checks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## Type checks
+	@$(BIN)/mypy
+
+format: $(READY) ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# Policy is what says of itself that it is pure; it has no excuse for lines that no test reaches.
+POLICY = $(shell grep -rlE '^"""Pure:' --include='*.py' runner gpu api | paste -sd, -)
+
+test: lint types ## Everything that must hold: lint, types, layers, all tests, coverage of the policy
+	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	@echo "coverage of the policy (pure modules):"
+	@$(BIN)/coverage report --include='$(POLICY)' --fail-under=90
+
+unit: $(READY) ## The tests without the fault and packaging ones, for a quick look
+	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/test_packaging.py $(PYTEST_ARGS)
+
+bench: $(READY) ## Measure against references on this machine; figures go to bench-results/
+	@$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+clean: ## Remove what was built and measured, the venv too
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .demo bench-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
