@@ -79,6 +79,10 @@ class Bench:
         live.executor = 1
         self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading)
 
+    def hold(self, live: Live) -> None:
+        """What dispatch does when it stages an attempt behind another."""
+        live.where, live.flight, live.executor = "staged", live.job.attempt + 1, 1
+
     def end(self, live: Live, code: str | None = None, **fields: object) -> None:
         self.line.end(live, Ended(live.job.id, live.flight, 1, code, "why", **fields))  # type: ignore[arg-type]
 
