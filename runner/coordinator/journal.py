@@ -71,6 +71,8 @@ class Journal:
         self._in_flight: dict[int, int] = {}
         self._busy = False
         self._closed = False
+        #: Somebody waits for the next commit.
+        self._urgent = False
         #: A commit is due at the end of this turn.
         self._soon = False
         self._timer: asyncio.Handle | None = None
@@ -143,6 +145,7 @@ class Journal:
 
     def hurry(self) -> None:
         """Somebody waits: commit at the end of this turn of the loop."""
+        self._urgent = True
         if self._soon or self._busy or self._closed or self.failure is not None:
             return
         if self._timer is not None:
@@ -232,15 +235,16 @@ class Journal:
             self._on_events(job, new)
         for call, _ in after:
             call(None)
-        if self._after:
+        if self._urgent:
             self.hurry()
-        elif self._has_work():
+        elif self._after or self._has_work():
             self._arm()
 
     def _take(
         self,
     ) -> tuple[Batch | None, list[tuple[Job, list[Event]]], list[tuple[Settle, bool]]]:
         """The next batch. Jobs go in in the state they have now: the committer encodes before it waits."""
+        self._urgent = False
         after, self._after = self._after, []
         if not self._has_work():
             return None, [], after
@@ -289,5 +293,5 @@ class Journal:
         for call, patient in waiting:
             if not patient:
                 call(failure)
-        if self._has_work() or batch is not None:
+        if self._after or self._has_work():
             self._arm()

@@ -164,3 +164,22 @@ def test_a_callback_without_writes_is_called_all_the_same() -> None:
         await bench.journal.flush()
 
     assert run(body).committer.batches == []
+
+
+def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.gate = asyncio.Event()
+        bench.journal.insert(make_job(1), b"{}")
+        bench.journal.hurry()
+        while not bench.journal._busy:
+            await asyncio.sleep(0)
+        bench.journal.insert(make_job(2), b"{}")
+        told: list[None] = []
+        bench.journal.when_durable(lambda _: told.append(None))
+        bench.committer.gate.set()
+        # Turns of the loop that take microseconds: a timer of 5 ms would not fire within them.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert told == [None]
+
+    assert len(run(body).committer.batches) == 2
