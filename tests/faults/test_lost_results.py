@@ -66,7 +66,7 @@ def test_200_unread_results_are_all_recorded_once_after_a_kill(house: House) -> 
 def test_without_the_spool_results_are_lost(tmp_path: Path) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
     try:
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match="the results are recorded"):
             lose_results(house)
     finally:
         house.close()

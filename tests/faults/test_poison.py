@@ -37,7 +37,7 @@ def test_a_killer_dies_twice_and_takes_no_good_job_with_it(house: House) -> None
 def test_without_the_budget_a_killer_goes_on(tmp_path: Path) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
     try:
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match="worker_crashed"):
             poison(house)
     finally:
         house.close()
