@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from runner.launch import WorkerConfig
 from runner.wire import Marked
 from runner.worker import report
 from runner.worker.clocks import Figures
@@ -25,13 +26,12 @@ class Captured:
         process: ExecutorProcess,
         line: Line,
         *,
-        log_max_bytes: int,
-        events_max: int,
+        limits: WorkerConfig,
         send: Callable[[bytes], None],
         complete: Callable[[Entry, bytes], bytes],
     ) -> None:
         self._process, self._line = process, line
-        self._log_max_bytes, self._events_max = log_max_bytes, events_max
+        self._log_max_bytes, self._events_max = limits.log_max_bytes, limits.events_max
         self._send, self._complete = send, complete
         self._streams = {"stdout": Stream("stdout"), "stderr": Stream("stderr")}
         #: Ended attempts whose `Ended` waits for output, each with its ordinal.

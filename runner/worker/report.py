@@ -41,6 +41,7 @@ class Amendment(msgspec.Struct):
     leaves: bool = False
 
 
+NOTHING = Amendment()
 envelope_decoder = msgspec.msgpack.Decoder(Envelope)
 _note_decoder = msgspec.msgpack.Decoder(Note)
 _ended_decoder = msgspec.msgpack.Decoder(Ended)
@@ -58,24 +59,23 @@ def note(entry: Entry, message: bytes, seq: int) -> bytes:
     return wire.encode(decoded)
 
 
-def ended(entry: Entry, message: bytes, amendment: Amendment | None = None) -> bytes:
+def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
     """An executor's `Ended`, with its number and what the worker knows better."""
     seq = envelope_decoder.decode(message).seq
-    if amendment is None and not entry.shift and seq > entry.seq:
+    if amendment == NOTHING and not entry.shift and seq > entry.seq:
         entry.seq = seq
         return message
     decoded = _ended_decoder.decode(message)
     decoded.seq = _next(entry, seq)
-    if amendment is not None:
-        if amendment.cause is not None:
-            decoded.code, decoded.message = amendment.cause
-            decoded.detail = decoded.output = decoded.retry_at = None
-            decoded.retryable = decoded.code != "cancelled"
-        decoded.leaves = decoded.leaves or amendment.leaves
-        if decoded.load_s is None:
-            decoded.load_s = amendment.load_s
-        if amendment.peak_bytes is not None:
-            decoded.peak_bytes = max(amendment.peak_bytes, decoded.peak_bytes or 0)
+    if amendment.cause is not None:
+        decoded.code, decoded.message = amendment.cause
+        decoded.detail = decoded.output = decoded.retry_at = None
+        decoded.retryable = decoded.code != "cancelled"
+    decoded.leaves = decoded.leaves or amendment.leaves
+    if decoded.load_s is None:
+        decoded.load_s = amendment.load_s
+    if amendment.peak_bytes is not None:
+        decoded.peak_bytes = max(amendment.peak_bytes, decoded.peak_bytes or 0)
     return wire.encode(decoded)
 
 

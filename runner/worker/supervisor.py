@@ -81,12 +81,7 @@ class Supervisor:
             on_stuck=self._on_stuck,
         )
         self._captured = Captured(
-            process,
-            self.line,
-            log_max_bytes=config.log_max_bytes,
-            events_max=config.events_max,
-            send=self._up.keep,
-            complete=self._complete,
+            process, self.line, limits=config, send=self._up.keep, complete=self._complete
         )
         process.attach(
             self._loop,
@@ -137,13 +132,11 @@ class Supervisor:
 
     def unload(self) -> None:
         """End it while it is idle."""
-        if self.process is None or not self.is_open or (self.is_loaded and self.line.entries):
-            return
         if not self.is_loaded:
             self.kill(Cause("unloaded", "it was unloaded while it loaded"))
-            return
-        self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
-        self.process.send([wire.encode(wire.Unload(self.number))])
+        elif self.process is not None and self.is_open and not self.line.entries:
+            self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
+            self.process.send([wire.encode(wire.Unload(self.number))])
 
     def kill(self, cause: Cause) -> None:
         """SIGKILL to all of it; the attempt that runs or loads ends with this cause."""
@@ -325,8 +318,7 @@ class Supervisor:
             self._up.keep(wire.encode(Recalled(self.number, [entry.key for entry in back])))
         elif back and self.process is not None:
             self.line.entries.extend(back)
-            order_again = Run(self.number, [entry.attempt for entry in back])
-            self.process.send([wire.encode(order_again)])
+            self.process.send([wire.encode(Run(self.number, [entry.attempt for entry in back]))])
 
     def _on_ended(self, entry: Entry, message: bytes) -> None:
         now = time.monotonic()
@@ -338,15 +330,13 @@ class Supervisor:
 
     def _complete(self, entry: Entry, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
-        cause = self._ending.ended(entry.key)
-        load_s = self._load_s if entry.is_first else None
-        peak_bytes = entry.peak_bytes
-        if self.allocated_bytes:
-            peak_bytes = max(peak_bytes or 0, self.allocated_bytes)
-        leaves = self._ending.is_closing
-        if cause is None and load_s is None and peak_bytes is None and not leaves:
-            return report.ended(entry, message)
-        return report.ended(entry, message, report.Amendment(cause, load_s, peak_bytes, leaves))
+        amendment = report.Amendment(
+            cause=self._ending.ended(entry.key),
+            load_s=self._load_s if entry.is_first else None,
+            peak_bytes=max(entry.peak_bytes or 0, self.allocated_bytes) or None,
+            leaves=self._ending.is_closing,
+        )
+        return report.ended(entry, message, amendment)
 
     def _on_exit(self, process: ExecutorProcess) -> None:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
