@@ -1,4 +1,4 @@
-"""Pure: what an exception of user code means for its attempt."""
+"""Effect: tells what an exception of user code means for its attempt, by its frames and the clock."""
 
 from __future__ import annotations
 
