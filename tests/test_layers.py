@@ -1,201 +1,256 @@
-"""Effect: walks every import of the tree: one way down, no circles, each library behind its one door."""
+"""Pure: who may import whom, who may own which library, and how large a file and a function may grow."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-#: What each layer may import of ours.
-BELOW = {"gpu": {"gpu"}, "runner": {"runner", "gpu"}, "api": {"api", "runner"}}
-#: The only parts of runner that know devices.
-KNOW_DEVICES = ("runner.coordinator", "runner.worker", "runner.probe")
-#: Library -> the modules that own it.
-DOORS = {
-    "zmq": {"runner.coordinator.transport", "runner.worker.transport"},
-    "apsw": {"runner.stores.sqlite"},
-    "pynvml": {"gpu.probe"},
-    "sqlite3": set(),
-    "pickle": set(),
-    "cPickle": set(),
-    "cloudpickle": set(),
-    "dill": set(),
-    "marshal": set(),
-    "shelve": set(),
-    "torch": set(),
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("gpu", "runner", "api")
+SOURCES = (*PRODUCT, "benchmarks", "examples")
+
+#: Folder -> the folders of ours that it may name. Everything that is not here is a back arrow.
+ARROWS = {
+    "gpu": {"gpu"},
+    "runner": {"runner", "gpu"},
+    "api": {"api", "runner", "gpu"},
 }
-#: Clock, randomness and the outside world: not for a module that calls itself pure. (`signal` and `http`
-#: are looked at for their names.)
+#: The parts of `runner` that know of devices. No other may, or user code would get `gpu` on its path.
+KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe.py")
+#: Library -> the files that own it; everybody else speaks to those.
+OWNERS = {
+    "zmq": {"runner/coordinator/transport.py", "runner/worker/transport.py"},
+    "apsw": {"runner/stores/sqlite.py"},
+    "pynvml": {"gpu/probe.py"},
+}
+#: What turns data into code. `multiprocessing` and `concurrent.futures.process` unpickle what peers send.
+UNPICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing", "code", "codeop"}
+RUNS_DATA = {"eval", "exec", "compile", "__import__"}
 IMPURE = {
-    "asyncio", "fcntl", "multiprocessing", "os", "psutil", "queue", "random", "secrets", "select",
-    "selectors", "shutil", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "uuid",
-    "uvloop", "httpx2", "uvicorn",
-}  # fmt: skip
+    "time",
+    "random",
+    "secrets",
+    "os",
+    "socket",
+    "select",
+    "asyncio",
+    "subprocess",
+    "threading",
+    "fcntl",
+}
+#: What an executor must not load before user code asks for it: each costs every cold start.
+HEAVY = {"asyncio", "zmq", "pydantic", "httpx2", "typer", "fastapi", "uvicorn", "apsw", "gpu", "api"}
+FILE_LINES = 400
+FUNCTION_LINES = 60
 
 
-class Import(NamedTuple):
-    importer: str
-    #: A module of ours, or the top-level name of somebody else's.
-    target: str
-    #: Runs when the importer is loaded: not inside a function, nor only for the type checker.
-    at_load: bool
+@dataclass(frozen=True)
+class Source:
+    """One file of ours: its module name and what it imports, at load time and at all."""
+
+    path: str
+    module: str
+    tree: ast.Module
+    lines: int
+    imports: set[str] = field(default_factory=set)
+    loads: set[str] = field(default_factory=set)
+
+    @property
+    def docstring(self) -> str:
+        return ast.get_docstring(self.tree) or ""
 
 
-@cache
-def modules() -> dict[str, Path]:
-    """Every module of ours by its dotted name."""
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for layer in BELOW
-        for path in sorted((ROOT / layer).rglob("*.py"))
-    }
+def test_every_folder_is_looked_at() -> None:
+    assert {source.path.split("/")[0] for source in sources()} == set(SOURCES)
+    assert len(product()) > 100
 
 
-@cache
-def tree(module: str) -> ast.Module:
-    return ast.parse(modules()[module].read_text("utf-8"))
-
-
-@cache
-def imports() -> tuple[Import, ...]:
-    return tuple(found for module in modules() for found in _of(module, tree(module).body, at_load=True))
-
-
-def _of(module: str, body: list[ast.stmt], *, at_load: bool) -> Iterator[Import]:
-    for node in body:
-        if isinstance(node, ast.Import):
-            yield from (Import(module, _known(alias.name), at_load) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: a relative import"
-            # `from package import name` may name a module of the package.
-            for alias in node.names:
-                yield Import(module, _known(f"{node.module}.{alias.name}"), at_load)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from _of(module, node.body, at_load=False)
-            yield from _of(module, node.orelse, at_load=at_load)
-        else:
-            runs_now = at_load and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-            for _, value in ast.iter_fields(node):
-                if isinstance(value, list):
-                    inner = [item.body if isinstance(item, _BLOCKS) else [item] for item in value]
-                    flat = [part for block in inner for part in block if isinstance(part, ast.stmt)]
-                    yield from _of(module, flat, at_load=runs_now)
-
-
-_BLOCKS = (ast.ExceptHandler, ast.match_case)
-
-
-def _known(name: str) -> str:
-    """The longest part of a dotted name that is a module of ours; else its first word."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        if (candidate := ".".join(parts[:length])) in modules():
-            return candidate
-    return parts[0]
-
-
-def test_the_walk_sees_imports_wherever_they_stand() -> None:
-    body = ast.parse("try:\n import zmq\nexcept OSError:\n from os import path\ndef f():\n  import time").body
-    assert [(found.target, found.at_load) for found in _of("x", body, at_load=True)] == [
-        ("zmq", True),
-        ("os", True),
-        ("time", False),
+@pytest.mark.parametrize("folder", PRODUCT)
+def test_imports_run_one_way(folder: str) -> None:
+    back = [
+        f"{source.path} imports {name}"
+        for source in product()
+        if source.path.startswith(f"{folder}/")
+        for name in source.imports
+        if top(name) in {*PRODUCT, "tests", "benchmarks", "examples"} - ARROWS[folder]
     ]
+    assert back == []
 
 
-def test_imports_go_down_only() -> None:
-    wrong = [
-        found
-        for found in imports()
-        if (target := found.target.split(".")[0]) in BELOW
-        and target not in BELOW[found.importer.split(".")[0]]
-    ]
-    assert not wrong
+def test_only_those_who_plan_watch_and_probe_know_devices() -> None:
+    assert [
+        f"{source.path} imports {name}"
+        for source in product()
+        if source.path.startswith("runner/") and not source.path.startswith(KNOWS_DEVICES)
+        for name in source.imports
+        if top(name) == "gpu"
+    ] == []
 
 
-def test_only_the_parts_that_plan_and_pin_know_devices() -> None:
-    wrong = [
-        found
-        for found in imports()
-        if found.importer.startswith("runner")
-        and found.target.split(".")[0] == "gpu"
-        and not found.importer.startswith(KNOW_DEVICES)
-    ]
-    assert not wrong
-
-
-def test_no_module_waits_for_itself_while_it_loads() -> None:
-    # A module needs the packages around what it imports loaded too, but not those it lies in itself.
-    needs: dict[str, set[str]] = {module: set() for module in modules()}
-    for found in imports():
-        if found.at_load and found.target in needs and found.target != found.importer:
-            needs[found.importer].add(found.target)
+def test_no_module_needs_itself_to_load() -> None:
+    names = {source.module for source in product()}
+    graph = {source.module: source.loads & names - {source.module} for source in product()}
     try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_a_library_has_one_door(library: str) -> None:
-    users = {found.importer for found in imports() if found.target == library}
-    assert users <= DOORS[library]
+def test_a_cycle_would_be_seen() -> None:
+    known = {"runner.a", "runner.b"}
+    a = loads_of(ast.parse("from runner import b\n"), known)
+    b = loads_of(ast.parse("if 1:\n    import runner.a\n"), known)
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"runner.a": a, "runner.b": b}).prepare()
 
 
-def test_nothing_evaluates_text() -> None:
-    wrong = [
-        f"{module}:{node.lineno} {node.func.id}"
-        for module in modules()
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec"}
+def test_imports_for_types_and_inside_functions_load_nothing() -> None:
+    text = (
+        "if TYPE_CHECKING:\n    import runner.b\nelse:\n    import runner.c\ndef f():\n    import runner.d\n"
+    )
+    known = {"runner.b", "runner.c", "runner.d"}
+    assert loads_of(ast.parse(text), known) & known == {"runner.c"}
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_has_its_owners(library: str) -> None:
+    users = {s.path for s in product() if any(top(name) == library for name in s.imports)}
+    assert users == OWNERS[library]
+
+
+def test_data_never_becomes_code() -> None:
+    imports = [f"{s.path} imports {name}" for s in product() for name in s.imports if top(name) in UNPICKLES]
+    calls = [
+        f"{s.path}:{node.lineno} calls {node.func.id}"
+        for s in product()
+        for node in ast.walk(s.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RUNS_DATA
     ]
-    assert not wrong
+    assert imports + calls == []
 
 
 def test_every_module_says_whether_it_is_pure() -> None:
-    silent = [
-        module for module in modules() if not (ast.get_docstring(tree(module)) or "").startswith(_KINDS)
+    assert [s.path for s in sources() if not s.docstring.startswith(("Pure: ", "Effect: "))] == []
+
+
+def test_what_says_that_it_is_pure_is() -> None:
+    assert [
+        f"{s.path} imports {name}"
+        for s in sources()
+        if s.docstring.startswith("Pure: ")
+        for name in sorted(s.imports)
+        if top(name) in IMPURE
+    ] == []
+
+
+def test_no_file_holds_two_things() -> None:
+    assert [f"{s.path}: {s.lines} lines" for s in sources() if s.lines > FILE_LINES] == []
+
+
+def test_no_function_does_two_things() -> None:
+    found = [
+        f"{s.path}:{node.lineno} {node.name}: {length} lines"
+        for s in sources()
+        for node in ast.walk(s.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
     ]
-    assert not silent
+    assert found == []
 
 
-_KINDS = ("Pure: ", "Effect: ")
+@pytest.mark.parametrize("module", ["runner", "runner.client", "runner.executor", "runner.describe"])
+def test_user_facing_imports_load_neither_gpu_nor_api(module: str) -> None:
+    assert loaded_by(module) & {"gpu", "api"} == set()
 
 
-def test_pure_modules_touch_neither_clock_nor_world() -> None:
-    pure = {module for module in modules() if (ast.get_docstring(tree(module)) or "").startswith("Pure: ")}
-    assert not [found for found in imports() if found.importer in pure and found.target in IMPURE]
+def test_an_executor_starts_without_anything_heavy() -> None:
+    # `runner.executor` imports most of its modules late: all that stand in its folder are tried as well.
+    inside = [s.module for s in product() if s.path.startswith("runner/execution/")]
+    assert "runner.execution.process" in inside
+    assert loaded_by("runner.executor", "runner.context", *inside) & HEAVY == set()
 
 
-def loaded_after(statement: str) -> set[str]:
-    """Names of all modules that a fresh interpreter has loaded after this statement."""
-    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True, timeout=30)
+def test_what_is_loaded_is_seen() -> None:
+    assert {"asyncio", "json"} <= loaded_by("asyncio", "json")
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The top-level names in `sys.modules` of a fresh interpreter after these imports."""
+    code = f"import sys, {', '.join(modules)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["runner", "runner.client", "runner.executor"])
-def test_what_users_import_leaves_gpu_and_api_alone(name: str) -> None:
-    assert not loaded_after(f"import {name}") & {"gpu", "api"}
+@cache
+def sources() -> tuple[Source, ...]:
+    """Every Python file of the product, the benchmark and the examples."""
+    paths = [path for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))]
+    known = {module_of(str(path.relative_to(ROOT))) for path in paths}
+    return tuple(
+        parsed(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"), known) for path in paths
+    )
 
 
-@pytest.mark.parametrize("statement", ["import runner.executor", "from runner import handler, Context"])
-def test_an_executor_starts_light(statement: str) -> None:
-    heavy = {"asyncio", "fastapi", "httpx2", "pydantic", "starlette", "torch", "uvicorn", "zmq"}
-    assert not loaded_after(statement) & heavy
+def product() -> tuple[Source, ...]:
+    return tuple(source for source in sources() if source.path.startswith(tuple(f"{f}/" for f in PRODUCT)))
 
 
-def test_importing_runner_costs_nothing() -> None:
-    ours = {name for name in loaded_after("import runner") if name.startswith("runner")}
-    assert ours == {"runner"}
+def parsed(path: str, text: str, known: set[str] | None = None) -> Source:
+    tree = ast.parse(text, path)
+    loads = loads_of(tree, known or set())
+    every = {name for node in ast.walk(tree) for name in named_by(node)}
+    return Source(path, module_of(path), tree, len(text.splitlines()), every, loads)
+
+
+def module_of(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def top(module: str) -> str:
+    return module.split(".")[0]
+
+
+def loads_of(tree: ast.Module, known: set[str]) -> set[str]:
+    """The modules among `known` that this one loads; a package's own file counts only when it is named."""
+    names: set[str] = set()
+    for node in executed_at_load(tree.body):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import module` loads the module, `from module import name` the module itself.
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (full & known) | ({node.module} if full - known else set())
+        else:
+            names |= named_by(node)
+    return names & known
+
+
+def executed_at_load(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from executed_at_load(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for block in ("body", "orelse", "finalbody"):
+                yield from executed_at_load(getattr(node, block, []))
+            for handler in getattr(node, "handlers", []):
+                yield from executed_at_load(handler.body)
+
+
+def named_by(node: ast.AST) -> set[str]:
+    """The modules that an import statement names; nothing for other nodes."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module}
+    return set()
