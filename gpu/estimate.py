@@ -37,10 +37,15 @@ class Peaks:
         """It needed more than was known: the next attempt runs alone and is measured again."""
         self._peaks.pop((handler, model), None)
 
-    def peak(self, handler: str, model: str) -> int | None:
-        """What to promise, margin included; None where nothing is known yet."""
+    def peak(self, handler: str, model: str, cap_bytes: int | None = None) -> int | None:
+        """What to promise, margin included; None where nothing is known yet. On a device of `cap_bytes`
+        that the measured peak itself fits, the margin is what there is."""
         known = self._peaks.get((handler, model))
-        return None if known is None else with_margin(known)
+        if known is None:
+            return None
+        if cap_bytes is not None and known <= cap_bytes:
+            return min(with_margin(known), cap_bytes)
+        return with_margin(known)
 
     def dumps(self) -> dict[str, dict[str, int]]:
         """Handler to model to measured bytes, to be stored."""

@@ -17,14 +17,13 @@ Among equal priorities warm starts go first: they cost nothing, and each counts 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import groupby
 
 from gpu.action import Action, Evict, Load, Plan, Reason, Start
 from gpu.line import JobClass
 from gpu.resident import Resident, Slot
-from gpu.room import Head, Room
+from gpu.room import Head, Room, Way
 from gpu.view import View
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
@@ -60,6 +59,9 @@ class _Turn:
         self.touched: dict[int, int] = {}
         #: Handler to executors that this plan set to work.
         self.busy: dict[str, int] = {}
+        #: (is it the cpu lane, devices at once) to the smallest need for which there is no room, and none to
+        #: be made: as a plan goes on there is only less, so that who needs as much need not be tried.
+        self.walls: dict[tuple[bool, int], int] = {}
 
     def serve(self, level: list[Head]) -> None:
         """Start what can be started of one priority, in three rounds: who was overtaken too often, who
@@ -71,14 +73,16 @@ class _Turn:
                     self.reasons[head.cls] = "paused"
         self.guards += heads
         if len(heads) > 1:
-            patient = [head for head in heads if head.remaining > 0]
-            if len(patient) < len(heads):
-                for head in heads:
-                    if head.remaining <= 0:
-                        self._any(head)
+            # What these rounds find no room for may have some for an older head, or without claims.
+            walls = dict(self.walls)
+            for head in heads:
+                if head.remaining <= 0:
+                    self._any(head)
             self._round(heads, self._warm_first)
-            for head in patient:
-                head.unclaim()
+            self.walls = walls
+            for head in heads:
+                if head.remaining > 0:
+                    head.unclaim()
         self._round(heads, self._any)
 
     def _round(self, heads: Sequence[Head], attempt: Callable[[Head], bool]) -> None:
@@ -97,16 +101,17 @@ class _Turn:
         if self._at_limit(head.cls.handler):
             self.reasons[head.cls] = "concurrency_limit"
             return False
-        if self._load(head):
-            self.reasons.pop(head.cls, None)
-            return True
-        self._make_room(head)
-        self.reasons[head.cls] = self._reason(head.cls)
+        if not self._is_walled(head):
+            if self._load(head):
+                self.reasons.pop(head.cls, None)
+                return True
+            self._make_room(head)
+        self.reasons[head.cls] = self._reason(head)
         return False
 
-    def _reason(self, cls: JobClass) -> Reason:
-        for room in self._lane(cls):
-            need = self.view.need_on(cls, room.slot)
+    def _reason(self, head: Head) -> Reason:
+        for room in self._lane(head):
+            need = self.view.need_on(head.cls, room.slot)
             if room.slot.is_open and room.left > 0 and 0 < need <= room.slot.device.cap_bytes:
                 return "waiting_for_memory"
         return "waiting_for_device"
@@ -131,7 +136,7 @@ class _Turn:
         of_key = view.floor.by_key.get(cls.key)
         if of_key is None:
             return False
-        depth = 1 if view.need_bytes(cls) is None else view.depths.get((cls.handler, cls.version), 1)
+        depth = 1 if head.need is None else view.depths.get((cls.handler, cls.version), 1)
         if cls.key in view.floor.idle_by_key and not self._at_limit(cls.handler) and self._wake(head, depth):
             return True
         return depth > 1 and self._stage(head, of_key, depth)
@@ -207,7 +212,7 @@ class _Turn:
             return False
         cls = head.cls
         rooms, grant = fit
-        unknown = self.view.need_bytes(cls) is None
+        unknown = head.need is None
         self._overtake(head, [head.n], rooms, grant, 1)
         for room in rooms:
             room.left -= 1
@@ -225,9 +230,9 @@ class _Turn:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is
         free), and its grant on each device."""
         view = self.view
-        unknown = view.need_bytes(head.cls) is None
+        unknown = head.need is None
         options: list[tuple[int, str, Room, int]] = []
-        for room in self._lane(head.cls):
+        for room in self._lane(head):
             need = view.need_on(head.cls, room.slot)
             if room.has_for_new(need) and self._may_open(head, room, need):
                 grant = room.avail if unknown else need
@@ -242,9 +247,9 @@ class _Turn:
     # Making room.
 
     def _claim(self, head: Head) -> None:
-        if self.view.need_bytes(head.cls) == 0 or self._at_limit(head.cls.handler):
+        if head.need == 0 or self._at_limit(head.cls.handler) or self._is_walled(head):
             return
-        if not any(room.pending or room.slot.idle for room in self._lane(head.cls)):
+        if not any(room.pending or room.slot.idle for room in self._lane(head)):
             return
         fit = self._fit(head)
         if fit is None:
@@ -258,11 +263,14 @@ class _Turn:
         is sent away where enough is coming already, or where it would not be enough."""
         fresh = self._fresh(head.cls)
         found = [way for resident in fresh if (way := self._way_to_wake(head, resident))]
-        way = min(found, key=_Way.cost, default=None)
+        way = min(found, key=Way.cost, default=None)
         # An executor of the head's own kind goes only where nothing else helps.
         way = way or self._way_to_load(head, {resident.executor for resident in fresh})
         way = way or (self._way_to_load(head, set()) if fresh else None)
-        if way is None or (way.victims and only_claim):
+        if way is None:
+            self._wall(head)
+            return
+        if way.victims and only_claim:
             return
         for executor, nbytes in way.victims.items():
             self.touched[executor] = 0
@@ -274,9 +282,9 @@ class _Turn:
         for room, nbytes in way.claims:
             head.claim(room, nbytes)
 
-    def _way_to_wake(self, head: Head, resident: Resident) -> _Way | None:
+    def _way_to_wake(self, head: Head, resident: Resident) -> Way | None:
         """Who must go so that an idle executor gets its whole grant back."""
-        way = _Way({}, [])
+        way = Way({}, [])
         extra = self.view.ledger.extra_bytes(resident.executor)
         for each in resident.devices:
             room = self._room(self.view.floor.slots[each])
@@ -289,20 +297,20 @@ class _Turn:
             way.claims.append((room, extra))
         return way
 
-    def _way_to_load(self, head: Head, keep: set[int]) -> _Way | None:
+    def _way_to_load(self, head: Head, keep: set[int]) -> Way | None:
         """Who must go so that a new executor fits, on the devices where least must."""
-        ways: list[_Way] = []
-        for room in self._lane(head.cls):
+        ways: list[Way] = []
+        for room in self._lane(head):
             need = self.view.need_on(head.cls, room.slot)
-            if room.admits(need) and self._may_open(head, room, need):
+            if room.admits(need):
                 victims = self._victims(room, need, keep, is_new=True)
-                if victims is not None:
-                    ways.append(_Way(victims, [(room, need)]))
+                if victims is not None and self._may_open(head, room, need):
+                    ways.append(Way(victims, [(room, need)]))
         span = self.view.floor.span(head.cls)
         if len(ways) < span:
             return None
-        whole = _Way({}, [])
-        for way in sorted(ways, key=_Way.cost)[:span]:
+        whole = Way({}, [])
+        for way in sorted(ways, key=Way.cost)[:span]:
             whole.victims.update(way.victims)
             whole.claims.extend(way.claims)
         return whole
@@ -338,8 +346,21 @@ class _Turn:
             room = self.rooms[slot.device.id] = Room(self.view, slot)
         return room
 
-    def _lane(self, cls: JobClass) -> list[Room]:
-        return [self._room(slot) for slot in self.view.floor.lane(cls)]
+    def _lane(self, head: Head) -> list[Room]:
+        return [self._room(slot) for slot in head.lane]
+
+    def _is_walled(self, head: Head) -> bool:
+        """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
+        need = head.cls.need_bytes
+        if need is None or head.cls.key in self.view.floor.idle_by_key:
+            return False
+        wall = self.walls.get((head.cls.gpus > 0, self.view.floor.span(head.cls)))
+        return wall is not None and need >= wall
+
+    def _wall(self, head: Head) -> None:
+        if head.cls.need_bytes is not None:
+            place = head.cls.gpus > 0, self.view.floor.span(head.cls)
+            self.walls[place] = min(head.cls.need_bytes, self.walls.get(place, head.cls.need_bytes))
 
     def _at_limit(self, handler: str) -> bool:
         limit = self.view.limits.get(handler)
@@ -354,11 +375,13 @@ class _Turn:
         self, head: Head, ns: Sequence[int], rooms: Sequence[Room], nbytes: int, opens: int
     ) -> Iterator[Head]:
         """Those whom these jobs, set to work in these rooms, would overtake."""
+        if nbytes <= 0 and all(room.left - opens > 0 for room in rooms):
+            return
         for guard in self.guards:
             if (
-                guard.times_passed(head.cls, ns)
+                guard.is_harmed(rooms, nbytes, opens)
+                and guard.times_passed(head.cls, ns)
                 and not self._at_limit(guard.cls.handler)
-                and guard.is_harmed(rooms, nbytes, opens)
             ):
                 yield guard
 
@@ -375,15 +398,3 @@ class _Turn:
         """These jobs start: count it for those whom they overtake."""
         for guard in self._harmed(head, ns, rooms, nbytes, opens):
             guard.remaining -= guard.times_passed(head.cls, ns)
-
-
-@dataclass(slots=True)
-class _Way:
-    """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
-
-    victims: dict[int, int]
-    claims: list[tuple[Room, int]]
-
-    def cost(self) -> tuple[int, int, str]:
-        """The less is sent away the better."""
-        return sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.device.id

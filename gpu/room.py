@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 from gpu.bypass import is_harmed
 from gpu.line import JobClass
@@ -77,11 +78,26 @@ class Room:
 class Head:
     """The first waiting job of a class that the plan has not started, and who may still overtake it."""
 
-    __slots__ = ("claims", "cls", "n", "remaining", "taken", "view", "waiting")
+    __slots__ = (
+        "_can_wait_for",
+        "claims",
+        "cls",
+        "lane",
+        "n",
+        "need",
+        "remaining",
+        "taken",
+        "view",
+        "waiting",
+    )
 
     def __init__(self, view: View, cls: JobClass) -> None:
         self.view = view
         self.cls = cls
+        self.lane = view.floor.lane(cls)
+        #: What a new executor must be granted; None where that is unknown.
+        self.need = view.need_bytes(cls)
+        self._can_wait_for: dict[str, bool] = {}
         line = view.lines[cls]
         self.n = line.head
         self.remaining = view.bypass.left(self.n)
@@ -124,11 +140,31 @@ class Head:
     def is_harmed(self, rooms: Sequence[Room], grant_bytes: int, opens: int) -> bool:
         """Whether an executor at work in these rooms keeps it from one of them. `opens` is 1 where
         the executor was not at work before."""
-        view = self.view
-        return any(
-            is_harmed(self.cls, grant_bytes, is_full=room.left - opens <= 0)
-            and room.slot in view.floor.lane(self.cls)
-            and view.can_wait_for(self.cls, room.slot)
-            and view.bypass.is_kept(self.n, room.slot.device.id)
-            for room in rooms
-        )
+        for room in rooms:
+            if (
+                room.slot in self.lane
+                and is_harmed(self.cls, grant_bytes, is_full=room.left - opens <= 0)
+                and self._waits_for(room.slot)
+                and self.view.bypass.is_kept(self.n, room.slot.device.id)
+            ):
+                return True
+        return False
+
+    def _waits_for(self, slot: Slot) -> bool:
+        device_id = slot.device.id
+        known = self._can_wait_for.get(device_id)
+        if known is None:
+            known = self._can_wait_for[device_id] = self.view.can_wait_for(self.cls, slot)
+        return known
+
+
+@dataclass(slots=True)
+class Way:
+    """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
+
+    victims: dict[int, int]
+    claims: list[tuple[Room, int]]
+
+    def cost(self) -> tuple[int, int, str]:
+        """The less is sent away the better."""
+        return sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.device.id

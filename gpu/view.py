@@ -232,30 +232,30 @@ class View:
     # What a class needs, and where.
 
     def need_bytes(self, cls: JobClass) -> int | None:
-        """What an executor of the class must be granted: declared, else learned, else None."""
+        """What an executor of the class must be granted: declared, else learned, else None. What was
+        learned on a larger device than there is now counts as unknown."""
         if cls.need_bytes is not None:
             return cls.need_bytes
-        return self.peaks.peak(cls.handler, cls.model)
+        largest = max((slot.device.cap_bytes for slot in self.floor.lane(cls)), default=0)
+        known = self.peaks.peak(cls.handler, cls.model, largest)
+        return known if known is not None and known <= largest else None
 
     def need_on(self, cls: JobClass, slot: Slot) -> int:
-        """The bytes that must be free on a device for the class to load there. A learned peak with its
-        margin may pass a device on which it was measured; what is unknown needs a quarter."""
-        if cls.need_bytes is not None:
-            return cls.need_bytes
-        known = self.peaks.peak(cls.handler, cls.model)
-        cap = slot.device.cap_bytes
-        return max(1, cap // UNKNOWN_PARTS) if known is None else min(known, cap)
+        """The bytes that must be free on a device for the class to load there: of one whose need is
+        unknown a quarter."""
+        need, cap = self.need_bytes(cls), slot.device.cap_bytes
+        if need is None:
+            return max(1, cap // UNKNOWN_PARTS)
+        return need if cls.need_bytes is not None else self.peaks.peak(cls.handler, cls.model, cap) or need
 
     def suits(self, resident: Resident, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it."""
         if cls.need_bytes is not None:
             return resident.grant_bytes >= cls.need_bytes
-        known = self.peaks.peak(cls.handler, cls.model)
-        if known is None:
+        if self.need_bytes(cls) is None:
             return resident.exclusive
-        return resident.grant_bytes >= known or all(
-            resident.grant_bytes >= self.floor.slots[each].device.cap_bytes for each in resident.devices
-        )
+        slots = self.floor.slots
+        return all(resident.grant_bytes >= self.need_on(cls, slots[each]) for each in resident.devices)
 
     def is_held_back(self, cls: JobClass) -> bool:
         """Whether the class waits for an operator's word or its own limit, not for a device."""
@@ -363,8 +363,11 @@ class View:
         if len(self.lines) == (cls in self.lines):
             return
         slots = [self.floor.slots[device_id] for device_id in resident.devices]
+        if resident.grant_bytes <= 0 and all(slot.busy < slot.max_executors for slot in slots):
+            return
         for other, line in self.lines.items():
-            if other.priority < cls.priority or other is cls:
+            lane = self.floor.lane(other)
+            if other.priority < cls.priority or other is cls or slots[0] not in lane:
                 continue
             head = line.head
             times = len(ns) if other.priority > cls.priority else sum(n > head for n in ns)
@@ -373,7 +376,6 @@ class View:
                     slot
                     for slot in slots
                     if is_harmed(other, resident.grant_bytes, is_full=slot.busy >= slot.max_executors)
-                    and slot in self.floor.lane(other)
                     and self.can_wait_for(other, slot)
                     and self.bypass.is_kept(head, slot.device.id)
                 ]

@@ -21,6 +21,13 @@ def test_a_promise_is_the_last_measured_peak_and_a_margin() -> None:
     assert peaks.peak("a", "") == 2 * GIB + int(2 * GIB * 0.05)
 
 
+def test_on_a_device_that_the_peak_itself_fits_the_margin_is_what_there_is() -> None:
+    peaks = Peaks()
+    peaks.learn("a", "", 23 * GIB)
+    assert peaks.peak("a", "", 24 * GIB) == 24 * GIB
+    assert peaks.peak("a", "", 22 * GIB) == peaks.peak("a", "") == 23 * GIB + int(23 * GIB * 0.05)
+
+
 def test_noise_does_not_move_the_promise() -> None:
     peaks = Peaks()
     peaks.learn("a", "", 1 * GIB)

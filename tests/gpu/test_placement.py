@@ -357,6 +357,13 @@ def foreign_use() -> Rig:
     return rig
 
 
+def learned_peak_beside_a_small_device() -> Rig:
+    rig = two(8 * G, 24 * G)
+    rig.view.learn("a", "", 20 * G)
+    rig.submit(job_class("a", None))
+    return rig
+
+
 TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
     (cold_start, ["load a 1 on sim0 6G"], []),
     (best_fit, ["load a 1 on sim1 6G"], []),
@@ -402,6 +409,7 @@ TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
     (newer_version, ["evict 1"], ["waiting_for_memory"]),
     (learned_peak, ["load a 1 on sim0 4.2G"], []),
     (learned_peak_of_the_whole_device, ["start 1: 2"], []),
+    (learned_peak_beside_a_small_device, ["load a 1 on sim1 21G"], []),
     (foreign_use, [], ["waiting_for_memory"]),
 ]
 
@@ -477,6 +485,15 @@ def test_a_kept_device_is_kept_from_equals_but_not_from_higher_ones() -> None:
     assert told(rig.turn()) == []
     rig.submit(job_class("high", 6 * G, priority=90))
     assert told(rig.turn()) == ["load high 4 on sim0 6G"]
+
+
+def test_lower_ones_pass_a_higher_one_only_so_often() -> None:
+    rig = Rig(bypass_limit=2)
+    rig.running(job_class("x", 6 * G))
+    rig.submit(job_class("big", 20 * G, priority=90))
+    rig.submit(job_class("b", 2 * G), 5)
+    assert len(told(rig.turn())) == 2
+    assert told(rig.turn()) == []
 
 
 def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:

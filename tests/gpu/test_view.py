@@ -213,6 +213,14 @@ def test_what_was_learned_before_is_used_after_a_restart() -> None:
     assert view.need_bytes(job_class("a", None)) == 4 * G + int(4 * G * 0.05)
 
 
+def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
+    rig = Rig(sim(0, 8 * G))
+    rig.view.learn("a", "", 20 * G)
+    rig.submit(job_class("a", None))
+    assert told(rig.turn()) == ["load a 1 on sim0 8G alone"]
+    assert View().need_bytes(job_class("a", None)) is None
+
+
 def test_what_no_device_could_ever_fit_is_told_with_the_figures() -> None:
     view = View([sim(0, 24 * G), sim(1, 8 * G), cpu("m", "c", 64 * G, 2)])
     assert view.fits_ever(job_class("a", 24 * G)) is None
