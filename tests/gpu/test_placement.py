@@ -218,6 +218,12 @@ def paused() -> Rig:
     return rig
 
 
+def one_of_two_paused() -> Rig:
+    rig = paused()
+    rig.submit(job_class("b", queue="other"))
+    return rig
+
+
 def resumed() -> Rig:
     rig = paused()
     rig.view.pause_queue("default", False)
@@ -393,6 +399,7 @@ TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
     (a_gang_makes_room_on_both, ["evict 1", "evict 2"], ["waiting_for_memory"]),
     (a_gang_of_one_on_the_cpu, ["load a 1 on cpu 2G"], []),
     (paused, [], ["paused"]),
+    (one_of_two_paused, ["load b 2 on sim0 6G"], ["paused"]),
     (resumed, ["load a 1 on sim0 6G"], []),
     (limited, ["load a 1 on sim0 6G"], ["concurrency_limit"]),
     (unlimited_again, [f"load a {n} on sim0 6G" for n in (1, 2, 3)], []),
@@ -511,6 +518,28 @@ def test_one_that_takes_the_last_place_does_not_pass() -> None:
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
     assert told(rig.turn()) == []
+
+
+def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
+    rig = Rig(CPU, bypass_limit=1)
+    rig.view.set_stage("x", "1", 2)
+    rig.running(job_class("x", 0, gpus=0))
+    rig.running(job_class("y", 0, gpus=0))
+    (n,) = rig.submit(job_class("f", 0, gpus=0))
+    rig.submit(job_class("x", 0, gpus=0), 2)
+    assert told(rig.turn()) == ["start 1: 4"]
+    assert rig.view.bypass.kept == {n: ("cpu",)}
+    rig.finish(1)
+    assert told(rig.turn()) == [f"load f {n} on cpu 0G"]
+
+
+def test_nobody_overtakes_a_paused_job() -> None:
+    rig = Rig(bypass_limit=1)
+    rig.view.pause_queue("other", True)
+    rig.submit(job_class("a", 20 * G, queue="other"))
+    rig.submit(B, 3)
+    assert len(told(rig.turn())) == 3
+    assert rig.view.bypass.counts == {}
 
 
 def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
