@@ -34,6 +34,8 @@ class Resident:
     assigned: dict[int, JobClass] = field(default_factory=dict)
     idle_since: float = 0.0
     jobs_done: int = 0
+    #: The attempt that has run for longer than short ones do: nothing is staged behind it.
+    long_n: int | None = None
 
     @property
     def pinned(self) -> bool:
@@ -47,6 +49,8 @@ class Resident:
 
     def room(self, depth: int) -> int:
         """How many more attempts it may be handed at a stage depth."""
+        if self.long_n is not None:
+            return 0
         left = depth - len(self.assigned)
         if self.max_jobs is None:
             return left

@@ -173,12 +173,19 @@ class View:
         if not resident.assigned:
             self._rest(resident, now)
 
-    def ended(self, executor: int, cls: JobClass, n: int, now: float) -> bool:
-        """One attempt of it ended; without any other it idles. False where it was not handed that one."""
+    def takes_long(self, executor: int, n: int) -> None:
+        """The attempt that it runs is not a short one: until its end nothing is staged behind it."""
+        self.executors[executor].long_n = n
+
+    def ended(self, executor: int, cls: JobClass, n: int, now: float, *, done: bool = True) -> bool:
+        """One attempt of it ended; without any other it idles. False where it was not handed that one.
+        `done=False` where it gave the attempt back unstarted: that does not wear it."""
         resident = self.executors.get(executor)
         if resident is None or resident.assigned.pop(n, None) is None:
             return False
-        resident.jobs_done += 1
+        if resident.long_n == n:
+            resident.long_n = None
+        resident.jobs_done += done
         if not resident.assigned and resident.busy and resident.state != "loading":
             self._rest(resident, now)
         return True

@@ -127,6 +127,8 @@ class Reports:
             self._line.begin(live, at=message.at, worker=worker.name, devices=post.devices, loading=False)
         else:
             self._line.runs(live, message.at)
+        # First the mark: what is recalled must not be staged here again.
+        self._view.takes_long(post.executor, live.job.n)
         self._dispatch.recall(post)
 
     def _note(self, worker: Worker, message: Note) -> None:
@@ -168,9 +170,12 @@ class Reports:
 
     def _learn(self, post: Post, queue: str, message: Ended) -> None:
         spec = post.spec
-        if message.peak_bytes is not None and message.code is None and spec.options.gpus:
-            self._view.learn(spec.name, "", message.peak_bytes)
-            self._on_learned()
+        if message.code is None and spec.options.gpus:
+            # An attempt shorter than a look of the watchdog has no peak of its own.
+            peak_bytes = message.peak_bytes or self._view.ledger.observed_bytes(post.executor)
+            if peak_bytes:
+                self._view.learn(spec.name, "", peak_bytes)
+                self._on_learned()
         if message.code in ("device_out_of_memory", "memory_exceeded") and not post.declared:
             self._view.out_of_memory(spec.name, "")
             self._on_learned()
@@ -187,7 +192,7 @@ class Reports:
             post.line.pop(live.job.n, None)
             post.sent -= 1
             if live.cls is not None:
-                self._view.ended(post.executor, live.cls, live.job.n, self._line.now())
+                self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=False)
             self._not_started(live)
 
     def _gone(self, _: Worker, message: Gone) -> None:

@@ -561,6 +561,20 @@ def test_where_pinned_executors_take_all_places_nobody_waits_for_one() -> None:
     assert told(rig.turn()) == ["start 1: 4"]
 
 
+def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:
+    rig = Rig(sim(0, 12 * G, 1))
+    rig.view.set_stage("b", "1", 16)
+    executor = rig.running(B)
+    rig.view.takes_long(executor, 1)
+    assert rig.submit(B, 2) == [2, 3]
+    assert told(rig.turn()) == []
+    # The end of another one, cancelled before it started, tells nothing of the long one.
+    assert not rig.view.ended(executor, B, 2, rig.now)
+    assert told(rig.turn()) == []
+    rig.finish(executor)
+    assert told(rig.turn()) == ["start 1: 2,3"]
+
+
 def test_a_staged_batch_stops_where_another_was_overtaken_enough() -> None:
     rig = Rig(sim(0, 12 * G), bypass_limit=3)
     rig.view.set_stage("b", "1", 16)
