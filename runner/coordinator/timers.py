@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class Timers:
@@ -48,5 +51,10 @@ class Timers:
         for _ in range(1_000):
             if not self._heap or self._heap[0][0] > now:
                 break
-            heapq.heappop(self._heap)[2]()
+            call = heapq.heappop(self._heap)[2]
+            try:
+                call()
+            except Exception:
+                # The loop's boundary: without the next timer nothing delayed would ever start.
+                log.exception("what was to happen at a moment failed")
         self._arm()

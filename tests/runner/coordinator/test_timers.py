@@ -49,3 +49,17 @@ def test_many_that_are_due_at_once_leave_the_loop_its_turns() -> None:
     asyncio.run(main())
     assert called == 5_000
     assert turns >= 5
+
+
+def test_a_failing_call_does_not_stop_the_others() -> None:
+    async def main() -> None:
+        timers = Timers(time.monotonic)
+        done = asyncio.Event()
+        timers.at(0.0, lambda: done.missing())  # type: ignore[attr-defined]
+        timers.at(1.0, done.set)
+        await asyncio.wait_for(done.wait(), 2)
+        timers.at(time.monotonic() + 0.01, done.clear)
+        while done.is_set():
+            await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(main(), 5))
