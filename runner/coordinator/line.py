@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from gpu.line import JobClass
@@ -122,7 +123,7 @@ class Line:
     def resume(self, live: Live) -> None:
         """A queued job that came from the store waits on."""
         self.place(live)
-        if live.job.attempt == 0:
+        if live.job.started_at is None:
             self._limit_wait(live)
 
     def place(self, live: Live, *, first: bool = False) -> None:
@@ -137,7 +138,8 @@ class Line:
             self._parked[job.n] = live
         elif job.ready_at > self.now():
             live.where = "delayed"
-            self.timers.at(job.ready_at, lambda: self._ready(live))
+            # Not the job itself: a timer must not keep one in memory that has ended.
+            self.timers.at(job.ready_at, partial(self._ready, job.n))
         else:
             self._wait(live, spec, first=first)
 
@@ -282,6 +284,7 @@ class Line:
         job.failures, job.deaths = 0, 0
         job.output_bytes, job.cancel_reason = None, None
         job.files = []
+        job.started_at, job.progress = None, None
         job.ready_at = self.now()
         live = Live(job, input_, "waiting")
         self.book.add(live)
@@ -327,8 +330,9 @@ class Line:
         self.view.add_waiting(live.cls, job.n, first=first)
         self._wake()
 
-    def _ready(self, live: Live) -> None:
-        if live.where == "delayed":
+    def _ready(self, n: int) -> None:
+        live = self.book.by_n.get(n)
+        if live is not None and live.where == "delayed" and live.job.ready_at <= self.now():
             live.job.reason = None
             self.place(live)
 
@@ -336,10 +340,14 @@ class Line:
         """Arm the longest wait before the start, counted from accept (or from `run_at`)."""
         limit = live.job.terms.queue_timeout_s
         if limit is not None:
-            self.timers.at(live.job.ready_at + limit, lambda: self._waited_too_long(live, limit))
+            self.timers.at(live.job.ready_at + limit, partial(self._waited_too_long, live.job.n, limit))
 
-    def _waited_too_long(self, live: Live, limit_s: float) -> None:
-        if live.where not in ("waiting", "parked", "delayed") or live.job.attempt > 0:
+    def _waited_too_long(self, n: int, limit_s: float) -> None:
+        live = self.book.by_n.get(n)
+        if live is None or live.where not in ("waiting", "parked", "delayed"):
+            return
+        # It has started, or it was run again since and this timer is of its earlier life.
+        if live.job.started_at is not None or self.now() < live.job.ready_at + limit_s:
             return
         why = self.reason(live)
         if live.where == "waiting" and live.cls is not None:

@@ -1,0 +1,49 @@
+"""Effect: one real server that the tests of this folder share, and one at a time for those that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runner.testing import Server as Process
+from tests.faults.harness import Server
+from tests.runner.coordinator.serving import reach
+
+HANDLERS = Path(__file__).with_name("serve_handlers.py")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Two simulated devices and the cpu; its results are at most 1 MiB."""
+    limits = {"output_bytes": 1 << 20}
+    with Process([HANDLERS], gpus="sim:2x24GiB", limits=limits, grace_s="0s") as process:
+        api = reach(process)
+        yield api
+        api.http.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts a server of the test's own; arguments as `runner.testing.Server`."""
+    with ExitStack() as stack:
+
+        def start(**options: object) -> Server:
+            handlers = options.pop("handlers", [HANDLERS])
+            options = {"grace_s": "0s", **options}
+            process = stack.enter_context(Process(handlers, **options))  # type: ignore[arg-type]
+            api = reach(process)
+            stack.callback(api.http.close)
+            return api
+
+        yield start
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """The file that handlers wait for; it is there at the latest when the test is over."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()

@@ -1,0 +1,89 @@
+"""Effect: how the tests of the running server speak to it."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from runner.testing import Server as Process
+from tests.faults.harness import Document, Server, until
+
+#: Roles of the server's children, as their command lines name them.
+ROLES = ("front", "worker", "probe", "writer")
+
+
+def reach(process: Process) -> Server:
+    """Speak to this server."""
+    return Server(process.process, process.url, 0.0, process.log_path)
+
+
+def at(moment: str | None) -> float:
+    """UTC epoch seconds of an RFC 3339 text."""
+    assert moment is not None and moment.endswith("Z"), moment
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def runs(server: Server, job_id: str) -> Document:
+    """The job as soon as its user code runs (it makes progress then)."""
+
+    def look() -> Document | None:
+        job = server.job(job_id)
+        assert job["state"] in ("queued", "running"), job
+        return job if job["reason"] == "running" and job["progress"] else None
+
+    return until(look, f"{job_id} runs", within_s=6)
+
+
+def waits(server: Server, job_id: str, reason: str) -> Document:
+    """The job as soon as it has this reason."""
+
+    def look() -> Document | None:
+        job = server.job(job_id)
+        return job if job["reason"] == reason else None
+
+    return until(look, f"{job_id} has reason {reason}")
+
+
+def code(job: Document) -> str | None:
+    """What the job ended with."""
+    return None if job["error"] is None else str(job["error"]["code"])
+
+
+def devices(server: Server) -> dict[str, Document]:
+    """The devices by their ids."""
+    return {each["id"]: each for each in server.http.get("/v1/devices").json()["data"]}
+
+
+def executors(server: Server, handler: str) -> list[Document]:
+    """The executors of a handler on any device."""
+    every = [one for device in devices(server).values() for one in device["executors"]]
+    return [one for one in every if one["handler"] == handler]
+
+
+def role(server: Server, name: str) -> list[int]:
+    """Pids of the server's children of one role."""
+    found = []
+    for line in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+        words = Path(f"/proc/{line}/cmdline").read_bytes().split(b"\0")
+        if name.encode() in words:
+            found.append(int(line))
+    return found
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def set_paused(server: Server, queue: str, paused: bool) -> None:
+    """Pause or resume a queue."""
+    answer = server.http.post(f"/v1/queues/{queue}/{'pause' if paused else 'resume'}")
+    assert answer.status_code == 200 and answer.json()["paused"] is paused, answer.text
+
+
+def post(server: Server, path: str, body: object = None, status: int = 202) -> Document:
+    """POST below /v1; the answer's document, which has to come with this status."""
+    answer = server.http.post(f"/v1{path}", json={} if body is None else body)
+    assert answer.status_code == status, answer.text
+    return dict(answer.json())
