@@ -17,120 +17,123 @@ from benchmarks.line import Sizes
 from benchmarks.server import ROOT
 
 #: Polling as tight as is sane; with Huey's defaults (100 ms growing to 10 s, result 50 ms) nothing is quick.
-TIGHT = ["--delay", "0.001", "--max-delay", "0.001", "--backoff", "1.0"]
+TIGHT = ("--delay", "0.001", "--max-delay", "0.001", "--backoff", "1.0")
+TIGHT_RESULT = {"backoff": 1.0, "max_delay": 0.0005}
 
 
-def measure_huey(folder: Path, sizes: Sizes, figures: Figures) -> None:
-    """One round of bulk and of one at a time; consumer with 2 processes, all else by default."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environ = os.environ | {"BENCH_HUEY_DB": str(folder / "huey.db"), "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.references", "setup"], env=environ, cwd=ROOT, check=True
-    )
-    consumer = _consumer(environ, folder, TIGHT)
-    try:
-        found = _huey_client(environ, "tight", sizes)
-    finally:
-        _stop(consumer)
-    figures.add("no-op jobs, bulk", "huey", "jobs/s", found[0])
-    figures.add("one job at a time, p50", "huey", "ms", found[1])
-    figures.add("one job at a time, p99", "huey", "ms", found[2])
-    consumer = _consumer(environ, folder, [])
-    try:
-        found = _huey_client(environ, "default", sizes)
-    finally:
-        _stop(consumer)
-    figures.add("one job at a time, default polling, p50", "huey", "ms", found[1])
+class Huey:
+    """Huey over SQLite with 2 consumer processes. They stand still (SIGSTOP) while others are measured,
+    for an idle consumer that polls tightly is a load."""
 
+    def __init__(self, folder: Path, sizes: Sizes, figures: Figures) -> None:
+        self._folder = folder
+        self._sizes = sizes
+        self._figures = figures
+        self._singles: list[float] = []
+        self._environ = os.environ | {"BENCH_HUEY_DB": str(folder / "huey.db"), "PYTHONPATH": str(ROOT)}
 
-def measure_pool(sizes: Sizes, figures: Figures) -> None:
-    """One round through ProcessPoolExecutor(2), chunksize 1; nothing is durable there."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_echo, [{"i": i} for i in range(400)], chunksize=1))
-        inputs = [{"i": i} for i in range(sizes.bulk)]
+    def open(self, polling: tuple[str, ...] = TIGHT) -> None:
+        """Make the schema (two workers would race to), start the consumer and warm it up."""
+        os.environ["BENCH_HUEY_DB"] = self._environ["BENCH_HUEY_DB"]
+        from benchmarks.huey_app import echo, huey  # opens the database that the environment names
+
+        self._huey, self._echo = huey, echo
+        command = [sys.executable, "-m", "huey.bin.huey_consumer", "benchmarks.huey_app.huey"]
+        command += ["--workers", "2", "--worker-type", "process", "--quiet", *polling]
+        with (self._folder / "huey.log").open("ab") as log:
+            self._consumer = subprocess.Popen(
+                command, env=self._environ, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(20 if polling else 1):
+            self._single(**TIGHT_RESULT)
+        self._rest()
+
+    def close(self) -> None:
+        """End the consumer."""
+        self._work()
+        self._consumer.send_signal(signal.SIGINT)
+        try:
+            self._consumer.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._consumer.pid, signal.SIGKILL)
+            self._consumer.wait()
+
+    def bulk(self) -> None:
+        """Enqueue one by one (there is no bulk), wait until all results are stored, read and compare."""
+        total = self._sizes.bulk
+        self._work()
         started = time.perf_counter()
-        outputs = list(pool.map(_echo, inputs, chunksize=1))
-        spent = time.perf_counter() - started
-        singles: list[float] = []
-        for _ in range(sizes.singles):
-            at = time.perf_counter()
-            pool.submit(_echo, {"i": 7}).result()
-            singles.append(time.perf_counter() - at)
-    if outputs != inputs:
-        raise RuntimeError("the pool gave other outputs than inputs")
-    figures.add("no-op jobs, bulk", "pool", "jobs/s", sizes.bulk / spent)
-    figures.add("one job at a time, p50", "pool", "ms", percentile(singles, 0.5) * 1e3)
-
-
-def _echo(data: dict[str, Any]) -> dict[str, Any]:
-    return data
-
-
-def _consumer(environ: dict[str, str], folder: Path, polling: list[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "huey.bin.huey_consumer", "benchmarks.huey_app.huey"]
-    command += ["--workers", "2", "--worker-type", "process", "--quiet", *polling]
-    with (folder / "consumer.log").open("ab") as log:
-        return subprocess.Popen(
-            command, env=environ, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-        )
-
-
-def _stop(consumer: subprocess.Popen[bytes]) -> None:
-    consumer.send_signal(signal.SIGINT)
-    try:
-        consumer.wait(5)
-    except subprocess.TimeoutExpired:
-        os.killpg(consumer.pid, signal.SIGKILL)
-        consumer.wait()
-
-
-def _huey_client(environ: dict[str, str], mode: str, sizes: Sizes) -> list[float]:
-    """Bulk jobs/s, p50 and p99 in ms, as told by a client process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.references", mode, str(sizes.bulk), str(sizes.singles)],
-        env=environ,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return [float(word) for word in done.stdout.split()]
-
-
-def _client(mode: str, bulk: int, singles: int) -> list[float]:
-    from benchmarks.huey_app import echo, huey  # opens the database named in the environment
-
-    tight = {"backoff": 1.0, "max_delay": 0.0005} if mode == "tight" else {}
-    for _ in range(20 if mode == "tight" else 1):  # both workers are up and have imported the task
-        echo({"i": 0}).get(blocking=True, timeout=30, **tight)
-    rate = 0.0
-    if mode == "tight":
-        started = time.perf_counter()
-        results = [echo({"i": i}) for i in range(bulk)]
-        while huey.result_count() < bulk:
+        results = [self._echo({"i": i}) for i in range(total)]
+        while self._huey.result_count() < total:
             time.sleep(0.02)
-        stored = huey.storage.peek_many([result.id for result in results])
-        outputs = [huey.serializer.deserialize(stored[result.id]) for result in results]
-        rate = bulk / (time.perf_counter() - started)
-        if outputs != [{"i": i} for i in range(bulk)]:
+        stored = self._huey.storage.peek_many([result.id for result in results])
+        outputs = [self._huey.serializer.deserialize(stored[result.id]) for result in results]
+        spent = time.perf_counter() - started
+        self._rest()
+        if outputs != [{"i": i} for i in range(total)]:
             raise RuntimeError("Huey gave other outputs than inputs")
-        huey.storage.flush_results()
-    spent: list[float] = []
-    for _ in range(singles if mode == "tight" else 10):
-        at = time.perf_counter()
-        echo({"i": 7}).get(blocking=True, timeout=30, **tight)
-        spent.append(time.perf_counter() - at)
-    return [rate, percentile(spent, 0.5) * 1e3, percentile(spent, 0.99) * 1e3]
+        self._huey.storage.flush_results()
+        self._figures.add("no-op jobs, bulk", "huey", "jobs/s", total / spent)
+
+    def singles(self) -> None:
+        """One chunk of tasks one at a time, each to its result."""
+        self._work()
+        self._single(**TIGHT_RESULT)
+        self._singles += [self._single(**TIGHT_RESULT) for _ in range(self._sizes.chunk)]
+        self._rest()
+
+    def finish(self) -> None:
+        """The round's percentiles."""
+        self._figures.add("one job at a time, p50", "huey", "ms", percentile(self._singles, 0.5) * 1e3)
+        self._figures.add("one job at a time, p99", "huey", "ms", percentile(self._singles, 0.99) * 1e3)
+        self._singles = []
+
+    def defaults(self) -> None:
+        """For comparison, the same with nothing set: not what the ratio is made of."""
+        self.close()
+        self.open(())
+        self._work()
+        spent = [self._single() for _ in range(10)]
+        self._figures.add("one job, Huey's default polling, p50", "huey", "ms", percentile(spent, 0.5) * 1e3)
+
+    def _single(self, **polling: float) -> float:
+        started = time.perf_counter()
+        self._echo({"i": 7}).get(blocking=True, timeout=30, **polling)
+        return time.perf_counter() - started
+
+    def _work(self) -> None:
+        os.killpg(self._consumer.pid, signal.SIGCONT)
+
+    def _rest(self) -> None:
+        os.killpg(self._consumer.pid, signal.SIGSTOP)
 
 
-def main(arguments: list[str]) -> None:
-    """`setup` makes the schema before two workers race to; else print what the client measured."""
-    if arguments[0] == "setup":
-        import benchmarks.huey_app  # noqa: F401
-    else:
-        print(*_client(arguments[0], int(arguments[1]), int(arguments[2])))
+class Pool:
+    """ProcessPoolExecutor(2), chunksize 1; nothing is durable there."""
+
+    def __init__(self, sizes: Sizes, figures: Figures) -> None:
+        self._sizes = sizes
+        self._figures = figures
+
+    def open(self) -> None:
+        """Start both processes and warm them up."""
+        self._pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+        list(self._pool.map(_same, [{"i": i} for i in range(400)], chunksize=1))
+
+    def close(self) -> None:
+        """End both processes."""
+        self._pool.shutdown()
+
+    def bulk(self) -> None:
+        """Map and compare."""
+        inputs = [{"i": i} for i in range(self._sizes.bulk)]
+        started = time.perf_counter()
+        outputs = list(self._pool.map(_same, inputs, chunksize=1))
+        spent = time.perf_counter() - started
+        if outputs != inputs:
+            raise RuntimeError("the pool gave other outputs than inputs")
+        self._figures.add("no-op jobs, bulk", "pool", "jobs/s", self._sizes.bulk / spent)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _same(data: dict[str, Any]) -> dict[str, Any]:
+    return data
