@@ -165,4 +165,3 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
             raise EOFError("the parent ended before it had told this process what it is")
         data += chunk
     return data
-

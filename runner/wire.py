@@ -313,9 +313,7 @@ class Marked(msgspec.Struct, array_like=True, tag=52):
 
 
 Down = Load | Run | Cancel | Recall | Unload | Kill | Ack | Answer | Stop
-Up = (
-    Hello | Loaded | Started | Note | Ended | Recalled | Gone | Usage | Readings | Devices | Call | Numbered
-)
+Up = Hello | Loaded | Started | Note | Ended | Recalled | Gone | Usage | Readings | Devices | Call | Numbered
 ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Answer
 FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
 

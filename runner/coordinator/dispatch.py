@@ -318,6 +318,17 @@ class Dispatch:
             post.leaving = True
             self._view.evict(post.executor)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no executor holds an attempt."""
+        return not any(post.line for post in self.posts.values())
+
+    def recall_all(self) -> None:
+        """What is staged anywhere shall not start."""
+        for post in self.posts.values():
+            self.recall(post)
+        self._fleet.flush()
+
     def recall(self, post: Post) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""
         if len(post.line) > 1 and not post.leaving:

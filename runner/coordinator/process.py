@@ -92,7 +92,7 @@ async def _main(
         return RefusedStart.exit_code
     lock.tell(Holder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
     if on_ready is not None:
-        on_ready(coordinator.status.panel(coordinator.url))
+        on_ready(coordinator.rooms.status.panel(coordinator.url))
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
         os.close(ready_fd)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from gpu.device import Device
 from gpu.view import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.plugins import Plugins
 from runner.settings import Settings, is_loopback
@@ -29,7 +29,7 @@ class Status:
         view: View,
         fleet: Fleet,
         figures: Figures,
-        devices: Mapping[str, Device],
+        inventory: Inventory,
         plugins: Plugins,
     ) -> None:
         self._settings = settings
@@ -39,11 +39,9 @@ class Status:
         self._view = view
         self._fleet = fleet
         self._figures = figures
-        self._devices = devices
+        self._inventory = inventory
         self._plugins = plugins
         self.phase: Literal["starting", "ready", "shutting down"] = "starting"
-        #: Plain words of the probe ("no NVIDIA driver was found: ...").
-        self.notes: list[str] = []
 
     @property
     def describing(self) -> bool:
@@ -67,7 +65,7 @@ class Status:
         if self.phase != "ready":
             own = {"state": "unavailable", "message": self.phase}
         parts = {"coordinator": own, "store": store}
-        for device in self._devices.values():
+        for device in self._inventory.devices.values():
             parts[f"device {device.id}"] = self._device(device)
         broken = self._broken()
         if broken:
@@ -99,9 +97,9 @@ class Status:
                     "id": device.id,
                     "name": device.name,
                     "total_bytes": device.total_bytes,
-                    "free_bytes": self._view.ledger.free_bytes(device.id),
+                    "free_bytes": self._view.ledger.figures(device.id).free_bytes,
                 }
-                for device in self._devices.values()
+                for device in self._inventory.devices.values()
             ],
             "handlers": {
                 "ok": sum(spec.state == "ok" for spec in self._plugins.specs.values()),
@@ -109,6 +107,6 @@ class Status:
                 "describing": self._plugins.describing,
             },
             "store": self._access.describe(),
-            "notes": self.notes,
+            "notes": self._inventory.notes,
             "exposure": f"{reach}, {token}",
         }

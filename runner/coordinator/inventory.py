@@ -1,0 +1,94 @@
+"""Effect: the devices of this node: which there are, how full they are, and who drives them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gpu.device import Device
+from gpu.view import View
+from runner.coordinator.figures import Figures
+from runner.coordinator.fleet import Fleet, Worker
+from runner.errors import RefusedStart
+from runner.wire import Devices, Readings
+
+#: So long may the first look at the devices take.
+FIRST_LOOK_S = 15.0
+
+
+class Inventory:
+    """What the probe tells. `devices` is filled once; a vanished device stays, with its fault."""
+
+    def __init__(
+        self, *, view: View, figures: Figures, now: Callable[[], float], wake: Callable[[], None]
+    ) -> None:
+        self._view = view
+        self._figures = figures
+        self._now = now
+        self._wake = wake
+        self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.devices: dict[str, Device] = {}
+        #: Plain words of the probe ("no NVIDIA driver was found: ...").
+        self.notes: list[str] = []
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether handlers for GPUs run on GPUs (or simulated ones) here; else on the cpu."""
+        return any(device.kind != "cpu" for device in self.devices.values())
+
+    async def wait(self) -> None:
+        """Until the devices are known.
+
+        Raises:
+            RefusedStart: they can't be read, or one that was asked for is missing.
+        """
+        try:
+            await asyncio.wait_for(self._known, FIRST_LOOK_S)
+        except TimeoutError as error:
+            raise RefusedStart(
+                f"the devices could not be read within {FIRST_LOOK_S:g} s (a driver that hangs?); "
+                "--gpus none starts without them"
+            ) from error
+
+    def start_workers(self, fleet: Fleet) -> None:
+        """One for each device but cpu, whose worker starts with the first job that needs it."""
+        for device in self.devices.values():
+            if device.kind != "cpu":
+                fleet.start_worker(device)
+
+    def found(self, message: Devices) -> None:
+        """The probe's first word; what a restarted probe finds changes nothing."""
+        if self._known.done():
+            return
+        if message.error is not None:
+            self._known.set_exception(RefusedStart(message.error))
+            return
+        self.notes = message.notes
+        for fields in message.devices:
+            device = Device.from_dict(fields)
+            self.devices[device.id] = device
+            self._view.add_device(device, is_open=False)
+        self._known.set_result(None)
+
+    def read(self, message: Readings) -> None:
+        """How full they are now; what was only draining may be free."""
+        for device_id, total, used, _free in message.devices:
+            if device_id in self.devices:
+                self._view.ledger.observe(device_id, total, used)
+        self._figures.faults = message.faults
+        self._view.ledger.sweep(self._now())
+        # Other programs come and go: what did not fit may fit now.
+        self._wake()
+
+    def driven(self, worker: Worker) -> None:
+        """A worker is connected: its device takes work."""
+        if worker.device is not None:
+            self._view.set_device_open(worker.device.id, True)
+            self._wake()
+
+    def lost(self, worker: Worker, why: str) -> None:
+        """A worker or the probe has died."""
+        if worker.device is not None:
+            self._view.set_device_open(worker.device.id, False)
+        elif not self._known.done():
+            self._known.set_exception(RefusedStart(f"the probe of devices ended: {why}"))

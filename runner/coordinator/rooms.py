@@ -1,0 +1,242 @@
+"""Effect: the coordinator's parts, made and joined once the store is open: the one place that knows all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from gpu.estimate import Peaks
+from gpu.view import View
+from runner import control
+from runner.coordinator import fleet as fleet_room
+from runner.coordinator.archive import Archive
+from runner.coordinator.book import Book
+from runner.coordinator.briefing import Briefing
+from runner.coordinator.desk import Desk
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.figures import Figures
+from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.happening import event
+from runner.coordinator.inventory import Inventory
+from runner.coordinator.journal import Journal
+from runner.coordinator.line import Line
+from runner.coordinator.metrics import Metrics
+from runner.coordinator.reports import Reports
+from runner.coordinator.status import Status
+from runner.coordinator.timers import Timers
+from runner.coordinator.views import Views
+from runner.coordinator.watch import Watch
+from runner.errors import Fenced
+from runner.plugins import Plugins
+from runner.settings import Settings
+from runner.stores.access import StoreAccess
+from runner.wire import Call
+
+#: Names of values in the store.
+PEAKS = "learned/peaks"
+DESCRIBED = "describe/"
+QUEUE = "queue/"
+PAUSED = "/paused"
+
+
+class Owner(Protocol):
+    """Whom the parts turn to: the coordinator."""
+
+    def on_fenced(self, fenced: Fenced) -> None:
+        """Another coordinator has taken over."""
+
+    def on_handlers(self) -> None:
+        """More is known of the handlers."""
+
+    async def wait_for_handler(self, name: str) -> None:
+        """Until it is known whether there is such a handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What stands before the parts do."""
+
+    settings: Settings
+    access: StoreAccess
+    epoch: int
+    briefing: Briefing
+    runtime: Path
+    data: Path
+    #: Begins the name of every worker of this data folder.
+    marker: str
+    version: str
+    now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the store remembers besides jobs."""
+
+    counts: dict[tuple[str, str], int]
+    last_n: int
+    values: Mapping[str, bytes]
+
+    @classmethod
+    async def read(cls, access: StoreAccess) -> Kept:
+        """All of it, in one visit."""
+        return await access.read(lambda store: cls(store.counts(), store.last_n(), store.values("")))
+
+
+class Rooms:
+    """The parts. Constructing joins them and starts nothing."""
+
+    def __init__(self, ground: Ground, kept: Kept, *, owner: Owner, workers: fleet_room.Listener) -> None:
+        self._ground = ground
+        self._kept = kept
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.view = self._make_view()
+        self.watch = Watch()
+        self.figures = Figures()
+        self.timers = Timers(ground.now)
+        self.journal = Journal(
+            ground.access,
+            ground.epoch,
+            encode_event=event,
+            on_events=self.watch.publish,
+            on_fenced=owner.on_fenced,
+            on_commit=self.figures.commits.add,
+        )
+        self.archive = Archive(ground.access, self.journal, ground.data / "files")
+        self.line = self._make_line()
+        self.inventory = Inventory(
+            view=self.view, figures=self.figures, now=ground.now, wake=lambda: self.dispatch.wake()
+        )
+        self.fleet = Fleet(
+            runtime=ground.runtime,
+            node=socket.gethostname(),
+            epoch=ground.epoch,
+            marker=ground.marker,
+            worker_config=ground.briefing.worker,
+            probe_config=ground.briefing.probe,
+            listener=workers,
+        )
+        self.dispatch = Dispatch(
+            line=self.line,
+            view=self.view,
+            fleet=self.fleet,
+            devices=self.inventory.devices,
+            read_inputs=self.archive.inputs,
+        )
+        self.reports = self._make_reports()
+        self.plugins = self._make_plugins(owner)
+        self.metrics = Metrics(self.figures)
+        self.status = self._make_status()
+        self.desk = self._make_desk(owner)
+
+    def _make_view(self) -> View:
+        peaks = self._kept.values.get(PEAKS)
+        view = View(peaks=Peaks.loads(msgspec.json.decode(peaks)) if peaks else Peaks())
+        for name in self._kept.values:
+            if name.startswith(QUEUE) and name.endswith(PAUSED):
+                view.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
+        return view
+
+    def _make_line(self) -> Line:
+        limits = self._ground.settings.limits
+        return Line(
+            book=Book(self._kept.last_n, self._kept.counts),
+            view=self.view,
+            journal=self.journal,
+            timers=self.timers,
+            figures=self.figures,
+            now=self._ground.now,
+            spread=random.random,
+            wake=lambda: self.dispatch.wake(),
+            queued_max=limits.queued,
+            events_kept=limits.events_kept,
+            is_watched=self.watch.is_watched,
+        )
+
+    def _make_reports(self) -> Reports:
+        return Reports(
+            line=self.line,
+            view=self.view,
+            dispatch=self.dispatch,
+            fleet=self.fleet,
+            on_devices=self.inventory.found,
+            on_readings=self.inventory.read,
+            on_call=self._on_call,
+            on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
+        )
+
+    def _make_plugins(self, owner: Owner) -> Plugins:
+        settings, values = self._ground.settings, self._kept.values
+        return Plugins(
+            settings.handlers,
+            entry_points=settings.entry_points,
+            env=self._ground.briefing.executor_env(),
+            cwd=Path.cwd(),
+            cache={
+                name.removeprefix(DESCRIBED): text
+                for name, text in values.items()
+                if name.startswith(DESCRIBED)
+            },
+            on_change=owner.on_handlers,
+        )
+
+    def _make_status(self) -> Status:
+        return Status(
+            settings=self._ground.settings,
+            version=self._ground.version,
+            journal=self.journal,
+            access=self._ground.access,
+            view=self.view,
+            fleet=self.fleet,
+            figures=self.figures,
+            inventory=self.inventory,
+            plugins=self.plugins,
+        )
+
+    def _make_desk(self, owner: Owner) -> Desk:
+        views = Views(
+            line=self.line,
+            view=self.view,
+            dispatch=self.dispatch,
+            fleet=self.fleet,
+            devices=self.inventory.devices,
+            metrics=self.metrics,
+            status=self.status,
+        )
+        return Desk(
+            line=self.line,
+            dispatch=self.dispatch,
+            archive=self.archive,
+            watch=self.watch,
+            views=views,
+            wait_for_handler=owner.wait_for_handler,
+        )
+
+    def handlers_message(self) -> bytes:
+        """All handlers that are known, as fronts are told."""
+        return control.encode(control.Handlers(list(self.plugins.specs.values()), self.plugins.describing))
+
+    def remember_descriptions(self) -> None:
+        """What was described now needs no child at the next start."""
+        for name, text in self.plugins.remembered.items():
+            self.journal.value(DESCRIBED + name, text)
+
+    def _on_call(self, worker: Worker, call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(worker, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, worker: Worker, call: Call) -> None:
+        """A handler asks where a file lies, the one thing it may ask for."""
+        if call.op != "file" or not isinstance(call.argument, str):
+            self.reports.answer(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
+            return
+        path = await self.archive.find_file(call.argument)
+        error = None if path is not None else ("not_found", f"there is no file {call.argument}")
+        self.reports.answer(worker, call, None if path is None else str(path), error)
