@@ -30,7 +30,7 @@ class Wish(BaseModel):
     """What a visitor may choose; the rest is this app's own business."""
 
     epochs: int = Field(30, ge=1, le=200)
-    lr: float = Field(0.002, gt=0, le=1)
+    learning_rate: float = Field(0.002, gt=0, le=1)
     hidden: int = Field(64, ge=4, le=512)
 
 

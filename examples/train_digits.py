@@ -22,9 +22,9 @@ BATCH = 32
 
 class Training(BaseModel):
     epochs: int = Field(30, ge=1, le=1000, description="Passes over the training set")
-    lr: float = Field(0.002, gt=0, le=1, description="Learning rate of the first epoch")
+    learning_rate: float = Field(0.002, gt=0, le=1, description="Of the first epoch; it falls to 0")
     hidden: int = Field(64, ge=4, le=1024, description="Units of the layer before the last")
-    seed: int = Field(0, description="Equal seeds give equal networks on one device")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Equal seeds give equal networks on one device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def train_digits(data: Training, ctx: Context) -> dict[str, object]:
     train, test = split(device, data.seed)
     print(f"{train.size} digits to learn from, {test.size} to judge by, on {device}")
     net = build(data.hidden).to(device)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=data.lr)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=data.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, data.epochs)
 
     loss = accuracy = 0.0
@@ -135,7 +135,7 @@ def confusion(predicted: Tensor, labels: Tensor) -> Tensor:
 
 def draw(matrix: Tensor, accuracy: float) -> bytes:
     """The matrix as a PNG: right answers in blue, mistakes in red, so that a single mistake stands out."""
-    figure = Figure(figsize=(6, 6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(4.6, 4.7), dpi=170, layout="constrained")
     axes = figure.subplots()
     axes.imshow(_colours(matrix).numpy())
     for i, j in matrix.nonzero().tolist():
