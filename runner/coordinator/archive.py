@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,9 +81,7 @@ class Archive:
             more = len(rows) > query.limit
             for job in rows[: query.limit]:
                 cursor = job.n
-                live = book.by_n.get(job.n)
-                why = reason(live) if live is not None else job.reason
-                current = live.job if live is not None else job
+                current, why = _as_of_now(job, book.by_n.get(job.n), reason)
                 if (wanted is not None and why not in wanted) or not _still(query, current):
                     continue
                 shown.append((current, why))
@@ -123,6 +122,18 @@ def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]
         | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
     )
     return lambda store: store.find(asked)
+
+
+def _as_of_now(job: Job, live: Live | None, reason: Callable[[Live], str | None]) -> tuple[Job, str | None]:
+    """The job as memory has it, in a copy: it goes on changing while its page is being read.
+
+    An end that is not durable yet has not happened: the row still stands.
+    """
+    if live is None:
+        return job, job.reason
+    if live.where == "ended":
+        return job, "running" if job.state == "running" else job.reason or "ready"
+    return copy.copy(live.job), reason(live)
 
 
 def _still(query: JobQuery, job: Job) -> bool:

@@ -205,14 +205,22 @@ class Desk:
 
     # Look up.
 
+    async def _live(self, job_id: str) -> Live | None:
+        """The job if it is under way, with its input. An end that is not durable yet is waited for."""
+        live = self._line.book.by_id.get(job_id)
+        if live is not None and live.where == "ended":
+            await self._line.journal.flush()
+            live = self._line.book.by_id.get(job_id)
+        if live is not None and live.input is None:
+            self._line.keep_input(live, await self._archive.input(live.job.n))
+        return live
+
     async def _get(self, front: Front, ask: control.GetJob) -> None:
-        live = self._line.book.by_id.get(ask.job_id)
+        live = await self._live(ask.job_id)
         if live is None:
             job = await self._archive.job(ask.job_id)
             front.send(_encode(control.Reply(ask.rid, 200, await self._archive.document(job))))
             return
-        if live.input is None:
-            live.input = await self._archive.input(live.job.n)
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
             self._reply_at_end(front, ask.rid, live, ask.wait_s, late_status=200)
             return
@@ -227,10 +235,8 @@ class Desk:
         job = live.job if live is not None else await self._archive.job(ask.job_id)
         limit = min(ask.max_bytes, PAGE_MAX_BYTES)
         events = await self._archive.events(job.n, ask.after, limit)
-        live = self._line.book.by_id.get(ask.job_id)
+        live = await self._live(ask.job_id)
         if live is not None:
-            if live.input is None:
-                live.input = await self._archive.input(live.job.n)
             shown = documents.job_document(
                 live.job, self._line.reason(live), live.input, live.output, full=False
             )
@@ -255,12 +261,10 @@ class Desk:
                 return self._delete(front, ask)
 
     async def _cancel(self, front: Front, ask: control.Act) -> None:
-        live = self._line.book.by_id.get(ask.job_id)
+        live = await self._live(ask.job_id)
         if live is None or live.where == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
-        if live.input is None:
-            live.input = await self._archive.input(live.job.n)
         at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
         front.send(_encode(control.Reply(ask.rid, 200 if at_once else 202, self._document(live))))

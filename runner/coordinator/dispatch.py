@@ -207,7 +207,7 @@ class Dispatch:
         inputs = await self._read_inputs(missing)
         for live in lives:
             if live.input is None:
-                live.input = inputs[live.job.n]
+                self._line.keep_input(live, inputs[live.job.n])
         self._send_when_durable(post, lives)
         self._fleet.flush()
 

@@ -366,6 +366,12 @@ class Line:
             call(live)
         self.book.forget(live)
 
+    def keep_input(self, live: Live, text: bytes) -> None:
+        """An input was read from the store; it stays in memory from now on."""
+        if live.input is None:
+            live.input = text
+            self._input_bytes += live.job.input_bytes
+
     def _drop_input(self, live: Live, failure: StoreUnavailable | None) -> None:
         if failure is None and live.where in ("waiting", "delayed", "parked") and live.input is not None:
             live.input = None
