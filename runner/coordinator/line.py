@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
@@ -20,6 +21,8 @@ from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff
 from runner.spec import HandlerSpec
 from runner.wire import Ended, Note
+
+log = logging.getLogger(__name__)
 
 #: A job shows so many of its last attempts.
 ATTEMPTS_KEPT = 100
@@ -210,6 +213,7 @@ class Line:
         if ended.died:
             job.deaths += 1
         self._record(job, ended, verdict, now)
+        _tell(job, ended, verdict, now)
         if isinstance(verdict, outcome.Finish):
             job.files = ended.files
             self.finish(live, verdict.state, verdict.error, ended.output)
@@ -376,3 +380,21 @@ class Line:
         if failure is None and live.where in ("waiting", "delayed", "parked") and live.input is not None:
             live.input = None
             self._input_bytes -= live.job.input_bytes
+
+
+def _tell(job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
+    """The log's word on an attempt that did not succeed: who, why and what follows."""
+    if ended.code is None:
+        return
+    if isinstance(verdict, outcome.Finish):
+        follows = f"the job is {verdict.state}"
+    else:
+        follows = f"it goes again in {max(0.0, verdict.ready_at - now):.1f} s"
+    log.info(
+        "%s: %s: %s; %s",
+        job.handler,
+        ended.code,
+        ended.message,
+        follows,
+        extra={"job": job.id, "attempt": job.attempt},
+    )
