@@ -55,23 +55,34 @@ class Plugins:
         self._on_change = on_change
         self._describe_s = describe_s
         self._titles: dict[str, str] = {}
+        #: What is to be described; None before `recall`.
+        self._fresh: list[Place] | None = None
         self._changed = asyncio.Event()
         self._children = asyncio.Semaphore(os.cpu_count() or 1)
+
+    def recall(self) -> None:
+        """Find the sources, and take those whose description is remembered; `run` describes the others.
+
+        Raises:
+            RefusedStart: a file that is not there, or two handlers of one name.
+        """
+        places = sources.find(
+            self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
+        )
+        self._fresh = [place for place in places if not self._recall(place)]
+        self.describing = bool(self._fresh)
+        self._tell()
 
     async def run(self) -> None:
         """Describe everything; returns when all is known.
 
         Raises:
-            RefusedStart: a file that is not there, or two handlers of one name.
+            RefusedStart: as `recall`.
         """
         try:
-            places = sources.find(
-                self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
-            )
-            fresh = [place for place in places if not self._recall(place)]
-            self.describing = bool(fresh)
-            self._tell()
-            await self._describe_all(fresh)
+            if self._fresh is None:
+                self.recall()
+            await self._describe_all(self._fresh or [])
         finally:
             self.describing = False
             self._tell()

@@ -124,6 +124,8 @@ class Coordinator:
         await rooms.inventory.wait()
         rooms.line.has_gpu = rooms.inventory.has_gpu
         rooms.inventory.start_workers(rooms.fleet)
+        # What is remembered is there before the first question is answered; a missing file stops the start.
+        rooms.plugins.recall()
         self._open(rooms)
         await asyncio.wait_for(self._front_ready.wait(), FRONT_WAIT_S)
 

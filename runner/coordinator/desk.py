@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -64,6 +65,10 @@ class Desk:
         self._views = views
         self._wait_for_handler = wait_for_handler
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Held by who does something to the job of that id.
+        self._acts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        #: Ids of jobs that are gone as soon as the store takes writes again.
+        self._deleting: set[str] = set()
         #: Set when shutdown has begun: nothing is taken in any more.
         self.closed = False
         self._answers: dict[type[Any], Callable[[Front, Any], Coroutine[Any, Any, None] | None]] = {
@@ -86,6 +91,9 @@ class Desk:
         except RunnerError as error:
             self._refuse(front, ask, error)
             return
+        except Exception:
+            self._failed(front, ask)
+            return
         if later is not None:
             task = asyncio.get_running_loop().create_task(self._guarded(front, ask, later))
             self._tasks.add(task)
@@ -97,9 +105,12 @@ class Desk:
         except RunnerError as error:
             self._refuse(front, ask, error)
         except Exception:
-            # The boundary of one question: whatever went wrong with it, the others go on.
-            log.exception("a question of a front failed: %s", type(ask).__name__)
-            self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
+            self._failed(front, ask)
+
+    def _failed(self, front: Front, ask: Any) -> None:
+        """The boundary of one question: whatever went wrong with it, the others go on."""
+        log.exception("a question of a front failed: %s", type(ask).__name__)
+        self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
 
     def _refuse(self, front: Front, ask: Any, error: RunnerError) -> None:
         retry_after_s = error.detail.get("retry_after_s")
@@ -251,14 +262,19 @@ class Desk:
 
     # Act.
 
-    def _act(self, front: Front, ask: control.Act) -> Coroutine[Any, Any, None]:
-        match ask.verb:
-            case "cancel":
-                return self._cancel(front, ask)
-            case "retry":
-                return self._retry(front, ask)
-            case "delete":
-                return self._delete(front, ask)
+    async def _act(self, front: Front, ask: control.Act) -> None:
+        # They look into the store before they change anything: two at once would both find the job there.
+        lock = self._acts.get(ask.job_id)
+        if lock is None:
+            lock = self._acts[ask.job_id] = asyncio.Lock()
+        async with lock:
+            match ask.verb:
+                case "cancel":
+                    await self._cancel(front, ask)
+                case "retry":
+                    await self._retry(front, ask)
+                case "delete":
+                    await self._delete(front, ask)
 
     async def _cancel(self, front: Front, ask: control.Act) -> None:
         live = await self._live(ask.job_id)
@@ -286,13 +302,20 @@ class Desk:
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
-        self._line.book.discount(job)
+        self._deleting.add(job.id)
         self._line.journal.delete(job)
+        self._line.journal.when_durable(lambda _: self._deleted(job), patient=True)
         await self._line.journal.flush()
         await self._archive.remove_files(job.id)
         front.send(_encode(control.Reply(ask.rid, 204)))
 
+    def _deleted(self, job: Job) -> None:
+        self._deleting.discard(job.id)
+        self._line.book.discount(job)
+
     async def _ended_job(self, job_id: str, what: str) -> Job:
+        if job_id in self._deleting:
+            raise NotFound(f"there is no job {job_id}")
         live = self._line.book.by_id.get(job_id)
         if live is not None and live.where != "ended":
             raise JobNotFinished(

@@ -148,7 +148,8 @@ class Fronts:
                 log.error("these fronts did not end: %s", [front.child.pid for front in self.all])
 
     def kill_all(self) -> None:
-        """SIGKILL them."""
+        """SIGKILL them, for good."""
+        self._closing = True
         for front in self.all:
             front.child.signal(signal.SIGKILL)
 
