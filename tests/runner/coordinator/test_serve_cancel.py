@@ -1,0 +1,163 @@
+"""The running server: cancel, retry and delete, whatever the job is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.faults.harness import Server, until
+from tests.runner.coordinator.serving import at, code, executors, post, runs, set_paused, waits
+
+
+def test_a_waiting_job_is_cancelled_at_once(server: Server) -> None:
+    set_paused(server, "shut", True)
+    for options in ({"queue": "shut"}, {"delay_s": 60}):
+        job_id = server.submit("echo", **options)
+        job = post(server, f"/jobs/{job_id}/cancel", {"reason": "not needed"}, status=200)
+        assert (job["state"], job["error"]) == ("cancelled", {"code": "cancelled", "message": "not needed"})
+        assert server.job(job_id)["state"] == "cancelled" and server.job(job_id)["attempt"] == 0
+
+
+def test_a_loading_job_is_cancelled_with_its_executor(server: Server) -> None:
+    job_id = server.submit("gated_load")
+    waits(server, job_id, "loading")
+    assert post(server, f"/jobs/{job_id}/cancel")["reason"] in ("cancelling", "cancelled")
+    job = server.ended(job_id, within_s=3)
+    assert (job["state"], code(job)) == ("cancelled", "cancelled")
+    until(lambda: not executors(server, "gated_load"), "its executor is gone")
+
+
+@pytest.mark.parametrize("handler", ["steady", "async_nap"])
+def test_a_willing_job_is_cancelled_soon_and_its_executor_stays(server: Server, handler: str) -> None:
+    job_id = server.submit(handler, {"gate": "/nowhere"})
+    runs(server, job_id)
+    # It may have ended by the time that the answer is made.
+    assert post(server, f"/jobs/{job_id}/cancel", {"reason": "enough"})["reason"] in (
+        "cancelling",
+        "cancelled",
+    )
+    job = server.ended(job_id, within_s=2)
+    assert (job["state"], job["error"]["message"], job["output"]) == ("cancelled", "enough", None)
+    assert [each["error"]["code"] for each in server.attempts(job_id)] == ["cancelled"]
+    assert executors(server, handler)
+
+
+def test_a_deaf_job_is_killed(server: Server) -> None:
+    job_id = server.submit("deaf")
+    runs(server, job_id)
+    post(server, f"/jobs/{job_id}/cancel")
+    # A second word changes nothing, least of all the reason.
+    post(server, f"/jobs/{job_id}/cancel", {"reason": "again"})
+    job = server.ended(job_id, within_s=4)
+    assert (job["state"], job["attempt"]) == ("cancelled", 1)
+    assert job["error"]["message"] == "cancelled by request"
+    until(lambda: not executors(server, "deaf"), "its executor is gone")
+
+
+def test_force_does_not_wait_for_the_ladder(server: Server) -> None:
+    job_id = server.submit("deaf")
+    runs(server, job_id)
+    post(server, f"/jobs/{job_id}/cancel", {"force": True, "reason": "now"})
+    job = server.ended(job_id, within_s=1)
+    assert (job["state"], job["error"]["message"]) == ("cancelled", "now")
+
+
+def test_a_cancelled_job_is_not_retried(server: Server) -> None:
+    job_id = server.submit("steady", {"gate": "/nowhere"}, retries=3)
+    runs(server, job_id)
+    post(server, f"/jobs/{job_id}/cancel")
+    job = server.ended(job_id, within_s=2)
+    assert (job["state"], job["attempt"]) == ("cancelled", 1)
+
+
+def test_an_ended_job_cannot_be_cancelled(server: Server) -> None:
+    job_id = server.submit("echo")
+    server.ended(job_id)
+    assert post(server, f"/jobs/{job_id}/cancel", status=409)["code"] == "already_finished"
+    assert server.job(job_id)["state"] == "succeeded"
+    assert (
+        post(server, f"/jobs/{'0' * 8}-0000-7000-8000-{'0' * 12}/cancel", status=404)["code"] == "not_found"
+    )
+
+
+def test_a_retried_job_goes_on_under_its_id(server: Server) -> None:
+    job_id = server.submit("files", {"names": ["a.bin"]})
+    first = server.ended(job_id)
+    before = list(server.events(job_id))
+    job = post(server, f"/jobs/{job_id}/retry")
+    assert (job["id"], job["error"]) == (job_id, None) and job["state"] != "failed"
+    again = server.ended(job_id)
+    assert (again["state"], again["attempt"]) == ("succeeded", 2)
+    assert again["output"]["id"] != first["output"]["id"]
+    after = list(server.events(job_id, after=before[-1].id))
+    assert [event.id for event in after if event.id] == list(
+        range(before[-1].id + 1, after[-1].id + 1)  # type: ignore[operator]
+    )
+    assert after[-1].name == "done" and [each["attempt"] for each in server.attempts(job_id)] == [1, 2]
+
+
+def test_earlier_output_is_gone_when_a_job_runs_again(server: Server, gate: Path, tmp_path: Path) -> None:
+    gate.touch()
+    job_id = server.submit("steady", {"gate": str(gate)})
+    assert server.ended(job_id)["output"] == {"attempt": 1}
+    gate.unlink()
+    post(server, f"/jobs/{job_id}/retry")
+    job = runs(server, job_id)
+    assert (job["output"], job["output_bytes"], job["finished_at"]) == (None, None, None)
+    assert server.http.get(f"/v1/jobs/{job_id}/output").json()["code"] == "job_not_finished"
+    refused = post(server, f"/jobs/{job_id}/retry", status=409)
+    assert refused["code"] == "job_not_finished"
+    assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 409
+    gate.touch()
+    assert server.ended(job_id)["output"] == {"attempt": 2}
+
+
+def test_a_deleted_job_is_gone_with_all_that_was_its(server: Server) -> None:
+    job_id = server.submit("files", {"names": ["a.bin"]})
+    server.ended(job_id)
+    assert server.http.get(f"/v1/jobs/{job_id}/files/a.bin").status_code == 200
+    counts = server.counts()
+    answer = server.http.delete(f"/v1/jobs/{job_id}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    for path in ("", "/events", "/output", "/attempts", "/explain", "/files/a.bin"):
+        assert server.http.get(f"/v1/jobs/{job_id}{path}").status_code == 404, path
+    assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 404
+    assert job_id not in [job["id"] for job in server.jobs(handler="files")]
+    assert server.counts()["succeeded"] == counts["succeeded"] - 1
+    assert not list(server.log.parent.glob(f"files/{job_id}"))
+
+
+def test_a_waiting_job_may_be_deleted(server: Server) -> None:
+    job_id = server.submit("echo", delay_s=60)
+    assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert server.http.get(f"/v1/jobs/{job_id}").status_code == 404
+
+
+def test_many_who_delete_and_retry_one_job_at_once_get_one_outcome(server: Server) -> None:
+    """Whoever is first wins; the counts stay true."""
+
+    async def rush(job_id: str) -> list[int]:
+        async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as http:
+            asks = [http.delete(f"/v1/jobs/{job_id}") for _ in range(4)]
+            asks[2:2] = [http.post(f"/v1/jobs/{job_id}/retry", json={}) for _ in range(4)]
+            return [answer.status_code for answer in await asyncio.gather(*asks)]
+
+    for _ in range(5):
+        job_id = server.submit("echo", queue="rush")
+        server.ended(job_id)
+        statuses = asyncio.run(rush(job_id))
+        assert set(statuses) <= {202, 204, 404, 409} and statuses.count(204) <= 1, statuses
+        if 204 not in statuses:
+            server.ended(job_id)
+            assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 204
+        assert server.http.get(f"/v1/jobs/{job_id}").status_code == 404
+    assert set(server.counts("rush").values()) == {0}
+
+
+def test_the_moments_of_a_job_are_in_order(server: Server) -> None:
+    job = server.ended(server.submit("echo"))
+    moments = [at(job[name]) for name in ("created_at", "ready_at", "started_at", "finished_at")]
+    assert moments == sorted(moments)
