@@ -167,6 +167,8 @@ class Tail:
         self._job_id = job_id
         self._after = after
         self._types = types
+        #: Without `done` nobody would tell that the stream is over.
+        self._asked = (*types, "done") if types and "done" not in types else types
         #: The server has answered before: its silence may pass.
         self._known = known
         self._silent_since: float | None = None
@@ -182,7 +184,7 @@ class Tail:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._after is not None:
             headers["Last-Event-ID"] = str(self._after)
-        params = (("types", ",".join(self._types)),) if self._types else ()
+        params = (("types", ",".join(self._asked)),) if self._asked else ()
         path = f"/v1/jobs/{self._job_id}/events"
         return Call("GET", path, params=params, headers=headers, timeout_s=SILENCE_S)
 
@@ -212,7 +214,8 @@ class Tail:
                     continue
                 self._shown = True
             self._ended = frame.name == "done" if seq is not None else self._ended
-            yield event(frame.name, json.loads(frame.data), seq, self._job_id)
+            if frame.name != "done" or not self._types or "done" in self._types:
+                yield event(frame.name, json.loads(frame.data), seq, self._job_id)
 
     def closed(self) -> float:
         """The server closed the stream in order: over after `done`, else seconds before the next try."""

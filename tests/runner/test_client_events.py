@@ -77,6 +77,14 @@ def test_a_stream_is_over_only_when_it_ends_after_done() -> None:
     assert tail.over
 
 
+def test_the_end_is_heard_of_by_readers_that_did_not_ask_for_done() -> None:
+    tail = Tail(ID, after=None, types=("log",))
+    assert tail.call().params == (("types", "log,done"),)
+    assert [found.type for found in _fed(tail, TWO, DONE)] == ["log"]
+    tail.closed()
+    assert tail.over
+
+
 def test_204_means_there_is_nothing_more() -> None:
     tail = _tail(after=3)
     assert not tail.opened(204)
