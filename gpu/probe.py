@@ -138,7 +138,17 @@ def ram(root: Path = Path("/")) -> tuple[int, int]:
 def _cpu(max_executors: int | None) -> Device:
     total, _ = ram()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cpu(_machine(), platform.processor() or platform.machine(), total, cores, max_executors)
+    return cpu(_machine(), processor_name(), total, cores, max_executors)
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What people call the processor; the architecture where the kernel does not say."""
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.machine()
 
 
 def _machine() -> str:

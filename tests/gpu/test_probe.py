@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpu.device import Device, parse_gpus
-from gpu.probe import DeviceError, Found, Sampler, find, ram
+from gpu.probe import DeviceError, Found, Sampler, find, processor_name, ram
 from tests.gpu.fake_nvml import GIB, Card, FakeNvml, Process
 
 A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
@@ -210,3 +212,15 @@ def test_a_driver_that_was_restarted_is_opened_again() -> None:
 def test_simulated_devices_have_no_reading() -> None:
     there = find(parse_gpus("sim:1GiB"), {}, nvml=None)
     assert [device_id for device_id, *_ in Sampler(there.devices, None).read().devices] == ["cpu"]
+
+
+def test_the_processor_is_named_as_people_know_it(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast Chip 9\n")
+    assert processor_name(cpuinfo) == "Fast Chip 9"
+
+
+def test_without_a_model_name_the_architecture_stands_for_it(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\n")
+    assert processor_name(cpuinfo) == processor_name(tmp_path / "missing") != ""
