@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -117,7 +118,7 @@ def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
         "size": file.size,
         "sha256": file.sha256,
         "content_type": file.content_type,
-        "url": f"/v1/jobs/{job_id}/files/{file.name}",
+        "url": f"/v1/jobs/{job_id}/files/{quote(file.name, safe='')}",
     }
 
 

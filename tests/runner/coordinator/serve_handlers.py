@@ -166,7 +166,7 @@ def worn(data: Document) -> int:
 @handler("files")
 def files(data: Document, ctx: Context) -> object:
     """Saves one file for each name."""
-    saved = [ctx.save_file(name, bytes(range(100)), "application/x-test") for name in data["names"]]
+    saved = [ctx.save_file(name, bytes(range(100)), "image/png") for name in data["names"]]
     return saved[0] if len(saved) == 1 else saved
 
 
