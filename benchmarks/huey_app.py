@@ -7,8 +7,9 @@ from typing import Any
 
 from huey import SqliteHuey
 
-# Everything is Huey's default: WAL, SQLite's own synchronous=FULL (its `fsync=None` leaves it), results kept.
-huey = SqliteHuey("bench", filename=os.environ["BENCH_HUEY_DB"])
+# Huey's defaults: WAL, SQLite's own synchronous=FULL (its `fsync=None` leaves it), results kept. Only the
+# wait for a lock is longer: on a loaded machine its 5 s ended in "database is locked".
+huey = SqliteHuey("bench", filename=os.environ["BENCH_HUEY_DB"], timeout=60)
 
 
 @huey.task()  # type: ignore[untyped-decorator]
