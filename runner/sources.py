@@ -73,7 +73,8 @@ def find(
 
 def _requested(request: str, cwd: Path, env: Mapping[str, str]) -> Iterable[Place]:
     path = cwd / request
-    if path.is_dir() and ("/" in request or not _is_module(request)):
+    # A bare name is a folder too, unless it is a package: without __init__.py there is nothing to import.
+    if path.is_dir() and ("/" in request or not _is_module(request) or not (path / "__init__.py").is_file()):
         return _folder(request, path.resolve())
     if request.endswith(".py") or "/" in request:
         return [_file(request, path.resolve(), None)]

@@ -37,6 +37,14 @@ def test_a_folder_gives_its_files_less_private_ones(tmp_path: Path) -> None:
     assert [place.name for place in find(tmp_path, ".", str(tmp_path))] == ["a", "b"]
 
 
+def test_a_bare_name_is_a_folder_unless_it_is_a_package(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "paint.py").touch()
+    assert [(place.kind, place.name) for place in find(tmp_path, "some")] == [("file", "paint")]
+    (tmp_path / "some" / "__init__.py").touch()
+    assert [(place.kind, place.target) for place in find(tmp_path, "some")] == [("module", "some")]
+
+
 def test_a_module_is_looked_for_in_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "paint.py").touch()
