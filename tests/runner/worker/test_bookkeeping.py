@@ -1,0 +1,94 @@
+"""Pure: what a worker remembers of attempts and of messages on their way."""
+
+from __future__ import annotations
+
+from runner.wire import Attempt, Cancel
+from runner.worker.clocks import Figures
+from runner.worker.line import Entry, Line
+from runner.worker.outbox import FRAME_BYTES, Outbox
+from runner.worker.recalls import Recalls
+from runner.worker.verdict import Verdict
+
+
+def line_of(*jobs: str) -> Line:
+    line = Line()
+    line.hand_over([Attempt(job, 1, "h", b"null", None, None) for job in jobs])
+    return line
+
+
+def names(entries: list[Entry]) -> list[str]:
+    return [entry.key[0] for entry in entries]
+
+
+def test_ordinals_count_what_ended_and_close_over_what_was_dropped() -> None:
+    line = line_of("a", "b", "c", "d")
+    a, b, c, d = line.entries
+    line.end(a)
+    assert (line.ordinal(b), line.ordinal(d)) == (2, 4)
+    line.drop(c)
+    assert (names(line.entries), line.ordinal(d)) == (["b", "d"], 3)
+
+
+def test_what_the_page_counts_as_started_no_longer_waits() -> None:
+    line = line_of("a", "b", "c")
+    running = Figures(2, 0.0, 1, 0.0)
+    started = line.last_started(running)
+    assert started is not None
+    assert started.key == ("b", 1)
+    assert names(line.waiting(running)) == ["c"]
+    line.end(line.entries[0])
+    assert names(line.waiting(running)) == ["c"]
+
+
+def test_nothing_has_started_at_an_idle_executor() -> None:
+    assert line_of("a").last_started(Figures(0, 0.0, 0, 0.0)) is None
+    assert line_of().find(("a", 1)) is None
+
+
+def test_one_that_ended_before_the_answer_to_its_recall_is_let_go() -> None:
+    line, recalls = line_of("a"), Recalls()
+    recalls.cancel(Cancel("gone", 1, "cancelled", ""))
+    recalls.ask(ordered=True)
+    outcome = recalls.answered([("unknown", 1)], line)
+    assert (outcome.cancelled, outcome.started, outcome.returned) == ([], [], [])
+    assert outcome.was_ordered
+
+
+def test_a_cancel_waits_for_the_answer_to_the_last_recall() -> None:
+    line, recalls = line_of("a", "b"), Recalls()
+    recalls.ask(ordered=True)
+    recalls.cancel(Cancel("a", 1, "cancelled", ""))
+    recalls.ask(ordered=False)
+    assert recalls.answered([("b", 1)], line).started == []
+    assert names([entry for entry, _ in recalls.answered([], line).started]) == ["a"]
+
+
+def test_a_frame_closes_with_the_message_that_fills_it() -> None:
+    outbox = Outbox()
+    for message in (b"x" * FRAME_BYTES, b"y", b"z"):
+        outbox.add(message)
+    first, chosen = outbox.peek()
+    assert (first, [len(message) for message in chosen]) == (1, [FRAME_BYTES, 1])
+    outbox.sent(2)
+    assert outbox.peek() == (3, [b"z"])
+    outbox.sent(1)
+    assert not outbox.has_fresh
+
+
+def test_what_is_not_acknowledged_is_kept_in_order_whether_sent_or_not() -> None:
+    outbox = Outbox()
+    for message in (b"1", b"2", b"3"):
+        outbox.add(message)
+    outbox.sent(2)
+    outbox.acknowledge(1)
+    assert (outbox.kept(), len(outbox), outbox.nbytes) == ([b"2", b"3"], 2, 2)
+    outbox.rewind()
+    outbox.acknowledge(9)
+    assert (outbox.kept(), outbox.nbytes, outbox.is_full) == ([], 0, False)
+
+
+def test_a_death_says_by_what_and_at_what() -> None:
+    assert Verdict("SIGKILL", None, was_oom_kill=True).message("loading") == (
+        "the executor was killed by SIGKILL (the kernel's out-of-memory killer) while loading"
+    )
+    assert Verdict(None, 3).message("idle") == "the executor ended with exit code 3 while idle"
