@@ -58,13 +58,15 @@ format: $(READY) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Policy is what says of itself that it is pure; it has no excuse for lines that no test reaches.
-POLICY = $(shell grep -rlE '^"""Pure:' --include='*.py' runner gpu api | paste -sd, -)
+# What decides has no excuse for a line or a branch that no test reaches. The pure modules that are not listed
+# here turn one form into another; `coverage report` tells of them all the same.
+POLICY = $(shell grep -lE '^"""Pure:' gpu/*.py runner/coordinator/*.py runner/retry.py \
+  $(addprefix runner/worker/,clocks.py ladder.py line.py outbox.py recalls.py settlement.py verdict.py) | paste -sd, -)
 
-test: lint types ## Everything that must hold: lint, types, layers, all tests, coverage of the policy
+test: lint types ## Everything that must hold: lint, types, layers, all tests, full coverage of the policy
 	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	@echo "coverage of the policy (pure modules):"
-	@$(BIN)/coverage report --include='$(POLICY)' --fail-under=90
+	@echo "lines and branches of the policy that were reached:"
+	@$(BIN)/coverage report --include='$(POLICY)' --fail-under=100
 
 unit: $(READY) ## The tests without the fault and packaging ones, for a quick look
 	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/test_packaging.py $(PYTEST_ARGS)
