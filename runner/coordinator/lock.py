@@ -31,19 +31,25 @@ class DataLock:
         self._path = data_dir / "lock"
         self._fd = -1
 
-    def take(self) -> None:
-        """Raises RefusedStart, naming the holder."""
+    def take(self) -> Holder | None:
+        """Take the lock; who held it last, if that one ended without a word.
+
+        Raises:
+            RefusedStart: somebody holds it; the message names the holder.
+        """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = _holder(fd)
+            holder = _read(fd)
             os.close(fd)
             raise RefusedStart(
-                f"{self._path.parent} is in use by {holder}; stop that one or give another --data-dir"
+                f"{self._path.parent} is in use by {_named(holder)}; stop that one or give another --data-dir"
             ) from error
         self._fd = fd
+        last = _read(fd)
         self.tell(Holder(os.getpid()))
+        return last
 
     def tell(self, holder: Holder) -> None:
         """Write who holds the lock."""
@@ -54,14 +60,20 @@ class DataLock:
     def release(self) -> None:
         """Let go; the file stays, so that nobody locks a name that is about to vanish."""
         if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 
 
-def _holder(fd: int) -> str:
+def _read(fd: int) -> Holder | None:
     try:
-        holder = msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
     except msgspec.DecodeError:
+        return None
+
+
+def _named(holder: Holder | None) -> str:
+    if holder is None:
         return "another runner"
     where = f" at {holder.url}" if holder.url else ""
     return f"the runner with pid {holder.pid}{where}"

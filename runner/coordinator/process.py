@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 PORT_WAIT_S = 5.0
 BACKLOG = 1024
 READY_FD = "JOB_RUNNER_READY_FD"
+RUNTIME_PREFIX = "runner-"
 
 
 def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None = None) -> int:
@@ -48,12 +49,15 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
             raise RefusedStart(f"[handlers.NAME] is not there in this version; remove it for {names}")
         _make_folder(data)
         lock = DataLock(data)
-        lock.take()
+        last = lock.take()
         listening = _listen(settings.host, settings.port)
     except RefusedStart as refused:
         print(f"runner: {refused.message}", file=sys.stderr)
         return refused.exit_code
-    runtime = Path(tempfile.mkdtemp(prefix="runner-", dir=_runtime_parent()))
+    if last is not None:
+        _remove_runtime(last.runtime)
+    runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
+    lock.tell(Holder(os.getpid(), runtime=str(runtime)))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             return loop.run(_main(settings, listening, runtime, lock, ready_fd, on_ready))
@@ -139,6 +143,13 @@ def _listen(host: str, port: int) -> socket.socket:
                     "stop what uses it or give another --port"
                 ) from error
         time.sleep(0.05)
+
+
+def _remove_runtime(folder: str) -> None:
+    """The sockets of a server that was killed; only a folder that one of ours has made."""
+    path = Path(folder)
+    if path.name.startswith(RUNTIME_PREFIX) and path.is_dir() and path.stat().st_uid == os.getuid():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_folder(data: Path) -> None:

@@ -154,6 +154,7 @@ class Reports:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.leaves(post)
         self._learn(post, live.job.queue, message)
+        self._saw(post, message.peak_bytes)
         self._leave(post, live)
         # A grant that we had only learned was too small: that is no fault of the job.
         blameless = message.code == "memory_exceeded" and not post.declared and not post.alone
@@ -182,6 +183,13 @@ class Reports:
         if message.code is None and self._line.figures.ran(spec.name, queue, message.run_s, None):
             depth = self._line.figures.handlers[spec.name].stage_depth()
             self._view.set_stage(spec.name, spec.version, depth)
+
+    def _saw(self, post: Post, peak_bytes: int | None) -> None:
+        """Until it is looked at again it may hold what the attempt held: figures come once a second, and
+        an executor that idles is charged no more than the last of them."""
+        known = self._view.ledger.observed_bytes(post.executor)
+        if known is not None and peak_bytes is not None and peak_bytes > known:
+            self._view.ledger.use(post.executor, peak_bytes)
 
     def _recalled(self, _: Worker, message: Recalled) -> None:
         post = self._dispatch.posts.get(message.executor)

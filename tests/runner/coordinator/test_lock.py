@@ -28,6 +28,23 @@ def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
     second.release()
 
 
+def test_who_was_killed_is_told_to_the_next_one(tmp_path: Path) -> None:
+    first = DataLock(tmp_path)
+    assert first.take() is None
+    first.tell(Holder(1, runtime="/tmp/runner-x"))
+    os.close(first._fd)
+    last = DataLock(tmp_path).take()
+    assert last is not None
+    assert last.runtime == "/tmp/runner-x"
+
+
+def test_who_let_go_is_forgotten(tmp_path: Path) -> None:
+    first = DataLock(tmp_path)
+    first.take()
+    first.release()
+    assert DataLock(tmp_path).take() is None
+
+
 def test_a_shorter_word_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
     lock = DataLock(tmp_path)
     lock.take()
