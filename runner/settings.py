@@ -189,10 +189,10 @@ def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) 
 
 def require_platform(system: str, machine: str) -> None:
     """Raise RefusedStart unless this is a system that can pin and kill processes as we need it."""
-    if system == "darwin" or (system == "linux" and machine in ("x86_64", "aarch64", "arm64")):
+    if system == "linux" and machine in ("x86_64", "aarch64", "arm64"):
         return
     hint = "; on Windows, use WSL2" if system.startswith(("win", "cygwin")) else ""
-    raise RefusedStart(f"runner serves on Linux (x86-64, arm64) and macOS, not on {system} {machine}{hint}.")
+    raise RefusedStart(f"runner serves on Linux (x86-64, arm64), not on {system} {machine}{hint}.")
 
 
 def refuse_open_bind(settings: Settings) -> None:
