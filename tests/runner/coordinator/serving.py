@@ -64,10 +64,13 @@ def executors(server: Server, handler: str) -> list[Document]:
 def role(server: Server, name: str) -> list[int]:
     """Pids of the server's children of one role."""
     found = []
-    for line in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-        words = Path(f"/proc/{line}/cmdline").read_bytes().split(b"\0")
+    for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except FileNotFoundError:
+            continue
         if name.encode() in words:
-            found.append(int(line))
+            found.append(int(pid))
     return found
 
 

@@ -1,0 +1,178 @@
+"""The running server: bytes of simulated devices, and of RAM, decide who runs where."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Document, Server, until
+from tests.runner.coordinator.serving import at, code, devices, executors, runs, waits
+
+GIB = 1 << 30
+
+
+def hold(server: Server, gate: Path, *handlers: str) -> list[str]:
+    """Jobs that run until the gate opens."""
+    ids = [server.submit(handler, {"gate": str(gate)}) for handler in handlers]
+    for job_id in ids:
+        runs(server, job_id)
+    return ids
+
+
+def reserved(server: Server) -> list[int]:
+    found = devices(server)
+    return [found[name]["reserved_bytes"] // GIB for name in ("sim0", "sim1")]
+
+
+def test_what_no_device_can_hold_is_refused_with_figures(server: Server) -> None:
+    answer = server.http.post("/v1/jobs", json={"handler": "big", "input": {}, "vram": "30GiB"})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "unsatisfiable")
+    assert problem["needed_bytes"] == 30 * GIB
+    assert {each["device"]: each["total_bytes"] for each in problem["devices"]} == {
+        "sim0": 24 * GIB,
+        "sim1": 24 * GIB,
+    }
+    assert "30.0 GiB" in problem["detail"] and "24.0 GiB" in problem["detail"]
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_who_waits_for_memory_is_told_in_words_and_figures(server: Server, gate: Path) -> None:
+    running = hold(server, gate, "big", "big")
+    assert reserved(server) == [20, 20]
+    waiting = server.submit("medium", {})
+    job = waits(server, waiting, "waiting_for_memory")
+    assert job["vram_bytes"] == 10 * GIB and job["devices"] == []
+    explained = server.http.get(f"/v1/jobs/{waiting}/explain").json()
+    assert explained["reason"] == "waiting_for_memory" and explained["jobs_ahead"] == 0
+    for device in explained["devices"]:
+        assert (device["free_bytes"], device["needed_bytes"]) == (4 * GIB, 10 * GIB)
+    assert "sim0 has 4.0 GiB of 10.0 GiB" in explained["message"]
+    gate.touch()
+    done = server.ended(waiting)
+    assert at(done["started_at"]) >= min(at(server.ended(each)["finished_at"]) for each in running)
+
+
+def test_grants_never_pass_the_device(server: Server, gate: Path) -> None:
+    ids = [server.submit("medium", {"gate": str(gate)}) for _ in range(6)]
+    until(lambda: server.http.get("/v1/stats").json()["counts"]["running"] == 4, "four of 10 GiB run")
+    assert reserved(server) == [20, 20]
+    gate.touch()
+    jobs = [server.ended(job_id) for job_id in ids]
+    assert all(job["output"]["granted"] == 10 * GIB for job in jobs)
+    overlaps = [
+        sum(
+            at(a["started_at"]) < at(b["finished_at"]) and at(b["started_at"]) < at(a["finished_at"])
+            for b in jobs
+        )
+        for a in jobs
+    ]
+    assert max(overlaps) <= 6
+
+
+def test_idle_models_leave_when_their_bytes_are_needed_oldest_first(serve: object) -> None:
+    server: Server = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
+    for handler in ("medium", "medium2", "medium"):
+        server.ended(server.submit(handler, {"hold": "10GiB"}))
+    assert devices(server)["sim0"]["free_bytes"] == 4 * GIB
+    # 4 GiB fit beside them; 8 GiB more do not, and medium2 is the one not used for longest.
+    server.ended(server.submit("small", {"hold": "4GiB"}))
+    assert len(executors(server, "medium")) == len(executors(server, "medium2")) == 1
+    job_id = server.submit("unknown", {}, vram="8GiB")
+    assert server.ended(job_id)["state"] == "succeeded"
+    assert len(executors(server, "medium")) == 1 and not executors(server, "medium2")
+    assert devices(server)["sim0"]["draining_bytes"] == 0
+
+
+def test_a_warm_model_is_preferred_to_a_new_one(server: Server) -> None:
+    first = server.ended(server.submit("medium2", {}))
+    again = [server.ended(server.submit("medium2", {})) for _ in range(4)]
+    assert {job["output"]["pid"] for job in again} == {first["output"]["pid"]}
+    assert len(executors(server, "medium2")) == 1
+
+
+def test_more_than_was_granted_is_memory_exceeded(server: Server) -> None:
+    job_id = server.submit("small", {"hold": "6GiB", "gate": "/nowhere"})
+    job = server.ended(job_id)
+    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
+    assert at(job["finished_at"]) - at(job["started_at"]) < 3
+    assert "6144 MiB" in job["error"]["message"] and "4096 MiB" in job["error"]["message"]
+
+
+def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: Path) -> None:
+    server: Server = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
+    alone = server.submit("unknown", {"hold": "4GiB", "gate": str(gate)})
+    runs(server, alone)
+    beside = [server.submit("unknown", {"hold": "4GiB"}), server.submit("small", {})]
+    assert devices(server)["sim0"]["reserved_bytes"] == 24 * GIB
+    for job_id in beside:
+        assert server.job(job_id)["state"] == "queued"
+    gate.touch()
+    assert server.ended(alone)["output"]["granted"] == 24 * GIB
+    for job_id in beside:
+        assert server.ended(job_id)["state"] == "succeeded"
+    (attempt,) = server.attempts(alone)
+    assert attempt["vram_peak_bytes"] == 4 * GIB
+    gate.unlink()
+    # Now its measured peak (and a margin) is what it is granted: more than one fit.
+    more = hold(server, gate, "unknown", "unknown", "unknown")
+    assert devices(server)["sim0"]["reserved_bytes"] < 20 * GIB
+    learned = server.http.get("/v1/handlers/unknown").json()["learned"]["peak_bytes"]
+    assert 4 * GIB < learned < 5 * GIB
+    gate.touch()
+    assert all(server.ended(job_id)["state"] == "succeeded" for job_id in more)
+
+
+def test_a_big_job_among_a_stream_of_small_ones_starts_soon(serve: object) -> None:
+    server: Server = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
+    stop, small = threading.Event(), []
+
+    def stream() -> None:
+        while not stop.is_set() and len(small) < 200:
+            small.extend(server.submit_many("small", [{}] * 4, timeout_s=5))
+            until(lambda: server.counts()["queued"] < 12, "the line is short")
+
+    pump = threading.Thread(target=stream)
+    pump.start()
+    until(lambda: len(small) > 24, "small ones flow")
+    big = server.ended(server.submit("big", {}), within_s=6)
+    stop.set()
+    pump.join()
+    assert big["state"] == "succeeded"
+    jobs = [server.ended(job_id) for job_id in small]
+    between = [
+        job for job in jobs if at(big["created_at"]) < at(job["created_at"]) and started_before(job, big)
+    ]
+    assert len(between) <= 24, len(between)
+
+
+def started_before(job: Document, other: Document) -> bool:
+    return at(job["started_at"]) < at(other["started_at"])
+
+
+def test_ram_beyond_its_cap_is_memory_exceeded_for_real(server: Server) -> None:
+    assert server.ended(server.submit("capped", {"blocks": 2}))["output"] == 2
+    job = server.ended(server.submit("capped", {"blocks": 40}))
+    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
+    assert server.ended(server.submit("capped", {"blocks": 2}))["output"] == 2
+
+
+def test_vram_counts_as_ram_where_there_is_no_gpu(serve: object, gate: Path) -> None:
+    server: Server = serve(gpus="none")  # type: ignore[operator]
+    assert set(devices(server)) == {"cpu"}
+    total = devices(server)["cpu"]["total_bytes"]
+    refused = server.http.post("/v1/jobs", json={"handler": "small", "input": {}, "vram": total * 2})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsatisfiable")
+    job_id = server.submit("small", {"gate": str(gate)}, vram="256MiB")
+    assert runs(server, job_id)["devices"] == ["cpu"]
+    assert devices(server)["cpu"]["reserved_bytes"] >= 256 << 20
+    gate.touch()
+    assert server.ended(job_id)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("vram", ["0", -1, "many", 2**70])
+def test_a_wrong_size_is_refused(server: Server, vram: object) -> None:
+    answer = server.http.post("/v1/jobs", json={"handler": "small", "input": {}, "vram": vram})
+    assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/vram"
