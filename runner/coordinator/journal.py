@@ -219,6 +219,10 @@ class Journal:
             self._on_fenced(fenced)
         except StoreUnavailable as refused:
             failure = refused
+        except Exception as error:
+            # Dropped, the batch would be lost and who waits for it would wait for ever.
+            log.exception("a commit failed in a way that nobody foresaw")
+            failure = StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
         finally:
             self._busy = False
             self._in_flight = {}
@@ -232,9 +236,12 @@ class Journal:
             log.info("the store takes writes again")
             self.failure = None
         for job, new in events:
-            self._on_events(job, new)
+            try:
+                self._on_events(job, new)
+            except Exception:
+                log.exception("the events of job %s could not be passed on", job.id)
         for call, _ in after:
-            call(None)
+            _tell(call, None)
         if self._urgent:
             self.hurry()
         elif self._after or self._has_work():
@@ -292,6 +299,14 @@ class Journal:
         self._after = [entry for entry in waiting if entry[1]]
         for call, patient in waiting:
             if not patient:
-                call(failure)
+                _tell(call, failure)
         if self._after or self._has_work():
             self._arm()
+
+
+def _tell(call: Settle, failure: StoreUnavailable | None) -> None:
+    try:
+        call(failure)
+    except Exception:
+        # The loop's boundary: those behind it wait for the same commit.
+        log.exception("who waited for a commit failed over its outcome")

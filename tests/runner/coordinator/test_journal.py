@@ -19,6 +19,7 @@ class Committer:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.refusal: StoreUnavailable | None = None
+        self.unforeseen: Exception | None = None
         self.gate: asyncio.Event | None = None
 
     async def commit(self, epoch: int, batch: Batch) -> None:
@@ -26,6 +27,8 @@ class Committer:
             await self.gate.wait()
         if self.refusal is not None:
             raise self.refusal
+        if self.unforeseen is not None:
+            raise self.unforeseen
         self.batches.append(batch)
 
 
@@ -183,3 +186,30 @@ def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
         assert told == [None]
 
     assert len(run(body).committer.batches) == 2
+
+
+def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
+    async def body(bench: Bench) -> None:
+        told: list[str] = []
+        gate = bench.committer.gate = asyncio.Event()
+        bench.journal.insert(make_job(), b"{}")
+        bench.journal.when_durable(lambda failure: told.append("" if failure is None else failure.message))
+        bench.committer.unforeseen = ZeroDivisionError()
+        gate.set()
+        while not told:
+            await asyncio.sleep(0)
+        assert "ZeroDivisionError" in told[0] and bench.journal.failure is not None
+        bench.committer.unforeseen = None
+        while bench.journal.failure is not None:
+            await asyncio.sleep(0.01)
+
+    assert len(run(body).committer.batches) == 1
+
+
+def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
+    async def body(bench: Bench) -> None:
+        bench.journal.insert(make_job(), b"{}")
+        bench.journal.when_durable(lambda _: [][0])
+        await bench.journal.flush()
+
+    assert len(run(body).committer.batches) == 1
