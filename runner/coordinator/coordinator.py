@@ -16,7 +16,7 @@ from runner.coordinator.briefing import Briefing
 from runner.coordinator.fleet import Worker
 from runner.coordinator.fronts import Front, Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms
-from runner.errors import Fenced, RunnerError
+from runner.errors import Fenced, RunnerError, StoreUnavailable
 from runner.orphans import kill_marked
 from runner.settings import Settings
 from runner.spool import read_spools, remove_spool
@@ -172,7 +172,11 @@ class Coordinator:
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
             rooms.fleet.check_probe(asyncio.get_running_loop().time())
-            in_force = await self._access.read(lambda store: store.epoch())
+            try:
+                in_force = await self._access.read(lambda store: store.epoch())
+            except StoreUnavailable as error:
+                log.error("the epoch in force could not be read: %s", error.message)
+                continue
             if in_force != self.epoch:
                 self.on_fenced(Fenced(f"epoch {in_force} is in force, this server has {self.epoch}"))
 

@@ -236,12 +236,18 @@ class Fleet:
         fails = 0 if now_mono - worker.started_mono > STEADY_S else self._fails.get(key, 0)
         self._fails[key] = fails + 1
         delay = min(RESTART_S[1], RESTART_S[0] * 2.0**fails)
-        device = worker.device
-        loop = asyncio.get_running_loop()
-        if device is None:
-            loop.call_later(delay, self.start_probe)
-        else:
-            loop.call_later(delay, self.start_worker, device)
+        asyncio.get_running_loop().call_later(delay, self._start_again, worker)
+
+    def _start_again(self, dead: Worker) -> None:
+        try:
+            if dead.device is None:
+                self.start_probe()
+            else:
+                self.start_worker(dead.device)
+        except OSError as error:
+            # No process or descriptor to be had: without another try its device would stay dark.
+            log.error("the %s could not be started: %s", dead.role, error)
+            self._restart(dead, asyncio.get_running_loop().time())
 
 
 def _cause(status: int) -> str:

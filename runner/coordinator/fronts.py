@@ -18,6 +18,8 @@ from runner.wire import FrameBuffer, WireError, pack, prefixed, unpack
 log = logging.getLogger(__name__)
 
 RESTART_S = 0.2
+#: A front that could not even be started is started again after so long.
+RETRY_S = 1.0
 #: A front that does not read is sent no events beyond this; it asks again from its cursor.
 FEED_MAX_BYTES = 4 * 1024 * 1024
 
@@ -112,6 +114,7 @@ class Fronts:
         self._config = config
         self._listener = listener
         self._closing = False
+        self._starts: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
         self._gone.set()
         self.all: list[Front] = []
@@ -187,4 +190,14 @@ class Fronts:
     def _again(self) -> None:
         if not self._closing:
             task = asyncio.get_running_loop().create_task(self._start())
-            task.add_done_callback(lambda done: done.result())
+            self._starts.add(task)
+            task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starts.discard(task)
+        if not task.cancelled() and isinstance(task.exception(), OSError):
+            # No process or descriptor to be had: without another try nobody would answer any more.
+            log.error("no front could be started: %s", task.exception())
+            asyncio.get_running_loop().call_later(RETRY_S, self._again)
+        else:
+            task.result()
