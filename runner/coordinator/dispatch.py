@@ -19,6 +19,9 @@ from runner.wire import Attempt, Cancel, Kill, Load, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
 
+#: What failed for reasons that nobody foresaw is tried again after so long.
+FAILED_S = 1.0
+
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
 ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
 
@@ -105,7 +108,12 @@ class Dispatch:
         self._awake = False
         self.turns += 1
         if not self.held:
-            self._plan()
+            try:
+                self._plan()
+            except Exception:
+                # The loop's boundary: jobs that run go on, and the next turn may fare better.
+                log.exception("a turn of the plan failed")
+                self._again_later()
         self._fleet.flush()
 
     def _plan(self) -> None:
@@ -113,18 +121,30 @@ class Dispatch:
         plan = placement.plan(self._view, now)
         self._line.reasons = plan.reasons
         for action in plan.actions:
-            match action:
-                case placement.Start():
-                    self._start(action.executor, action.cls, action.ns)
-                case placement.Load():
-                    self._load(action)
-                case placement.Evict():
-                    self.unload(action.executor)
+            try:
+                self._carry_out(action)
+            except Exception:
+                # What one job does to us must not keep the others from starting.
+                log.exception("this could not be carried out: %s", action)
+                self._again_later()
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
         for executor in self._view.expired_idle(now):
             self.unload(executor)
         self._arm_expiry()
+
+    def _carry_out(self, action: placement.Action) -> None:
+        match action:
+            case placement.Start():
+                self._start(action.executor, action.cls, action.ns)
+            case placement.Load():
+                self._load(action)
+            case placement.Evict():
+                self.unload(action.executor)
+
+    def _again_later(self) -> None:
+        """A turn failed: nobody may wake us again, and at once it would fail again."""
+        asyncio.get_running_loop().call_later(FAILED_S, self.wake)
 
     def _arm_expiry(self) -> None:
         """Wake when the next idle executor has been idle for its keep_alive."""
@@ -139,8 +159,9 @@ class Dispatch:
             self._line.timers.at(when, due)
 
     def _start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
+        post, lives = self.posts[executor], [self._line.book.by_n[n] for n in ns]
         self._view.start(executor, cls, ns)
-        self._hand_over(self.posts[executor], [self._line.book.by_n[n] for n in ns])
+        self._hand_over(post, lives)
 
     def _load(self, action: placement.Load) -> None:
         worker = self._fleet.of_device(action.device_ids[0])
@@ -198,23 +219,27 @@ class Dispatch:
         if any(live.input is None for live in lives):
             task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
             self._tasks.add(task)
-            task.add_done_callback(self._read_done)
+            task.add_done_callback(self._tasks.discard)
             return
         self._send_when_durable(post, lives)
 
     async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
         missing = [live.job.n for live in lives if live.input is None]
-        inputs = await self._read_inputs(missing)
+        inputs = await self._inputs(missing)
         for live in lives:
             if live.input is None:
                 self._line.keep_input(live, inputs[live.job.n])
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
-    def _read_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("inputs could not be read", exc_info=task.exception())
+    async def _inputs(self, ns: Sequence[int]) -> Mapping[int, bytes]:
+        while True:
+            try:
+                return await self._read_inputs(ns)
+            except Exception:
+                # Given up, these would hold their executor for ever; another one could not read them either.
+                log.exception("the inputs of %d jobs could not be read; it is tried again", len(ns))
+            await asyncio.sleep(FAILED_S)
 
     def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -87,10 +88,25 @@ class Reports:
                 if number - 1 <= worker.heard:
                     continue
                 worker.heard = number - 1
-            self._handlers[type(message)](worker, message)
+            try:
+                self._handlers[type(message)](worker, message)
+            except Exception:
+                self._failed(worker, message, is_kept=number > 0)
         if number:
             self._acknowledge(worker)
         self._dispatch.wake()
+
+    def _failed(self, worker: Worker, message: Any, *, is_kept: bool) -> None:
+        """The boundary of one message: the others of its frame are taken in all the same.
+
+        What tells of an attempt is told once, and may be half applied: without it the attempt would seem
+        to run for ever. So its worker is replaced, and what it held goes again.
+        """
+        # What a job gave is in the message, and not for the log.
+        about = getattr(message, "job_id", "no job")
+        log.exception("%s of %s, from %s, failed", type(message).__name__, about, worker.name)
+        if is_kept:
+            worker.child.signal(signal.SIGKILL)
 
     def _acknowledge(self, worker: Worker) -> None:
         """Tell the worker, after the commit, that it may forget what it has sent."""
@@ -233,15 +249,18 @@ class Reports:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
         lost = [post for post in self._dispatch.posts.values() if post.worker is worker]
         for post in lost:
-            for live in list(post.line.values()):
-                if live.where in ("starting", "running"):
-                    message = f"worker {worker.name} ended: {why}"
-                    self._leave(post, live)
-                    self._line.end(
-                        live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message)
-                    )
-            self.executor_gone(post.executor)
+            try:
+                self._interrupt(post, f"worker {worker.name} ended: {why}")
+                self.executor_gone(post.executor)
+            except Exception:
+                log.exception("executor %d was lost and could not be cleared up", post.executor)
         self._dispatch.wake()
+
+    def _interrupt(self, post: Post, why: str) -> None:
+        for live in list(post.line.values()):
+            if live.where in ("starting", "running"):
+                self._leave(post, live)
+                self._line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", why))
 
     def answer(self, worker: Worker, call: Call, result: Any, error: tuple[str, str] | None) -> None:
         """Answer a handler's call."""

@@ -127,7 +127,8 @@ def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: 
 
 def test_a_big_job_among_a_stream_of_small_ones_starts_soon(serve: object) -> None:
     server: Server = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
-    stop, small = threading.Event(), []
+    stop = threading.Event()
+    small: list[str] = []
 
     def stream() -> None:
         while not stop.is_set() and len(small) < 200:

@@ -1,0 +1,160 @@
+"""What nobody foresaw goes wrong in one place, and the coordinator goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.reports import Reports
+from runner.launch import Child, ProbeConfig, WorkerConfig
+from runner.wire import Call, Ended, Hello, Numbered, Usage, encode
+from tests.runner.coordinator.bench import CPU, Bench, asked, run
+
+
+class Nobody:
+    """Listens to a fleet."""
+
+    def on_worker(self, worker: Worker, hello: Hello) -> None: ...
+    def on_messages(self, worker: Worker, messages: list[bytes]) -> None: ...
+    def on_worker_lost(self, worker: Worker, why: str) -> None: ...
+
+
+class Lone(Fleet):
+    """A fleet of one worker that is never spoken to."""
+
+    def __init__(self, worker: Worker) -> None:
+        def worker_config(*_: object) -> WorkerConfig:
+            raise AssertionError
+
+        def probe_config(*_: object) -> ProbeConfig:
+            raise AssertionError
+
+        super().__init__(
+            runtime=Path("/nowhere"),
+            node="",
+            epoch=1,
+            marker="r",
+            worker_config=worker_config,
+            probe_config=probe_config,
+            listener=Nobody(),
+        )
+        self.worker = worker
+        self.misses = 0
+
+    def of_device(self, device_id: str) -> Worker | None:
+        if self.misses:
+            self.misses -= 1
+            raise KeyError(device_id)
+        return self.worker
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A process that does nothing."""
+    process = subprocess.Popen(["sleep", "60"])
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    child = Child("worker", process, ours)
+    yield Worker("w", "worker", CPU, child, 0.0)
+    process.kill()
+    process.wait()
+    child.close()
+
+
+def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
+    left = fails
+
+    async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise OSError("the disk is gone")
+        return dict.fromkeys(ns, b"1")
+
+    made = Dispatch(line=bench.line, view=bench.view, fleet=fleet, devices={"cpu": CPU}, read_inputs=read)
+    made.held = False
+    return made
+
+
+async def until_runs(bench: Bench, live: Live) -> None:
+    while live.where not in ("starting", "running"):
+        await asyncio.sleep(0.005)
+
+
+def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        fleet = Lone(worker)
+        fleet.misses = 1
+        live = bench.line.submit(asked())
+        dispatch(bench, fleet).wake()
+        await until_runs(bench, live)
+        assert fleet.misses == 0
+
+    run(body)
+
+
+def test_inputs_that_cannot_be_read_are_read_later(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        live.input = None
+        dispatch(bench, Lone(worker), fails=1).wake()
+        await until_runs(bench, live)
+        assert live.input == b"1"
+
+    run(body)
+
+
+def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
+    fleet = Lone(worker)
+    called: list[int] = []
+
+    def on_call(_: Worker, call: Call) -> None:
+        called.append(call.call)
+        if call.call == 1:
+            raise ZeroDivisionError
+
+    made = Reports(
+        line=bench.line,
+        view=bench.view,
+        dispatch=dispatch(bench, fleet),
+        fleet=fleet,
+        on_devices=lambda _: None,
+        on_readings=lambda _: None,
+        on_call=on_call,
+        on_learned=lambda: None,
+    )
+    return made, called
+
+
+def test_a_message_that_fails_does_not_take_its_frame_along(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        made, called = reports(bench, worker)
+        made.messages(worker, [encode(Call(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
+        made.messages(worker, [encode(Usage([(7, 1)]))])
+        assert called == [1, 2, 3]
+        assert worker.child.reap() is None
+
+    run(body)
+
+
+def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        made, _ = reports(bench, worker)
+        live = bench.line.submit(asked())
+        bench.start(live)
+        # There is no such executor: taking this in fails.
+        news = [encode(Numbered(1)), encode(Ended("job-1", 1, 1, None, ""))]
+        made.messages(worker, news)
+        assert worker.child.process.wait(5) == -signal.SIGKILL
+        assert worker.heard == 1
+
+    run(body)
