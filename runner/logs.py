@@ -9,7 +9,6 @@ from typing import TextIO
 
 import msgspec
 
-
 #: Loggers of libraries that tell what users send and get.
 LOUD = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
