@@ -40,6 +40,10 @@ BULK_TURN = 500
 PAGE_MAX_BYTES = 1024 * 1024
 
 
+#: Status, body, and the seconds after which to try again.
+Answer = Callable[..., None]
+
+
 def problem(error: RunnerError) -> bytes:
     """The body of a refusal, as control.Reply has it."""
     return _json({"code": error.code, "title": error.title, "detail": error.message, **error.detail})
@@ -128,19 +132,32 @@ class Desk:
         self._check_new(ask.jobs[0].id)
         live = self._line.submit(ask.jobs[0])
         self._line.figures.submitted += 1
+        answer = self._answer_once(front, ask.rid)
         if ask.wait_s is not None:
-            self._reply_at_end(front, ask.rid, live, ask.wait_s, late_status=202)
-            return None
+            self._reply_at_end(answer, live, ask.wait_s, late_status=202)
 
         def durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
                 self._withdraw(live)
-                self._refuse(front, ask, failure)
-            else:
-                front.send(_encode(control.Reply(ask.rid, 202, self._document(live))))
+                answer(failure.status, problem(failure), 2.0)
+            elif ask.wait_s is None:
+                answer(202, self._document(live))
 
-        self._line.journal.when_durable(durable)
+        # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
+        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)
         return None
+
+    def _answer_once(self, front: Front, rid: int) -> Answer:
+        """Sends the first answer that is given, and no other."""
+        open_ = True
+
+        def answer(status: int, body: bytes, retry_after_s: float | None = None) -> None:
+            nonlocal open_
+            if open_:
+                open_ = False
+                front.send(_encode(control.Reply(rid, status, body, retry_after_s)))
+
+        return answer
 
     def _check_new(self, job_id: str) -> None:
         if job_id in self._line.book.by_id:
@@ -151,6 +168,7 @@ class Desk:
         if live.executor is None and live.where != "ended":
             if live.where == "waiting" and live.cls is not None:
                 self._line.view.remove_waiting(live.cls, live.job.n)
+            self._line.drop_input(live)
             live.where = "ended"
             self._line.journal.withdraw(live.job)
             self._line.book.discount(live.job)
@@ -180,16 +198,12 @@ class Desk:
     def _document(self, live: Live) -> bytes:
         return documents.job_document(live.job, self._line.reason(live), live.input, live.output)
 
-    def _reply_at_end(self, front: Front, rid: int, live: Live, wait_s: float, *, late_status: int) -> None:
+    def _reply_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
-        answered = False
 
         def at_end(ended: Live) -> None:
-            nonlocal answered
-            if not answered:
-                answered = True
-                timer.cancel()
-                front.send(_encode(control.Reply(rid, 200, self._document(ended))))
+            timer.cancel()
+            answer(200, self._document(ended))
 
         def late() -> None:
             if live.waiters is not None and at_end in live.waiters:
@@ -197,15 +211,10 @@ class Desk:
             self._line.journal.when_durable(accepted)
 
         def accepted(failure: StoreUnavailable | None) -> None:
-            nonlocal answered
-            if answered:
-                return
-            answered = True
             if failure is not None:
-                front.send(_encode(control.Reply(rid, failure.status, problem(failure), 2.0)))
+                answer(failure.status, problem(failure), 2.0)
             else:
-                status = 200 if live.where == "ended" else late_status
-                front.send(_encode(control.Reply(rid, status, self._document(live))))
+                answer(200 if live.where == "ended" else late_status, self._document(live))
 
         timer = asyncio.get_running_loop().call_later(wait_s, late)
         if live.waiters is None:
@@ -233,7 +242,7 @@ class Desk:
             front.send(_encode(control.Reply(ask.rid, 200, await self._archive.document(job))))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
-            self._reply_at_end(front, ask.rid, live, ask.wait_s, late_status=200)
+            self._reply_at_end(self._answer_once(front, ask.rid), live, ask.wait_s, late_status=200)
             return
         front.send(_encode(control.Reply(ask.rid, 200, self._document(live))))
 

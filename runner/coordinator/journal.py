@@ -123,10 +123,11 @@ class Journal:
         self._arm()
 
     def withdraw(self, job: Job) -> None:
-        """Take back an insert that could not be written; the job was never accepted."""
+        """Take back an insert that was refused; the job was never accepted."""
         self._inserts.pop(job.n, None)
-        self._dirty.pop(job.n, None)
         self._events.pop(job.n, None)
+        # Of a writer that died nobody knows whether it had written the batch.
+        self.delete(job)
 
     def when_durable(self, call: Settle, *, hurry: bool = True, patient: bool = False) -> None:
         """Call after the commit of all that was told until now: with None, or why it failed.

@@ -83,9 +83,8 @@ class Line:
         """
         spec = self.spec(asked.handler)
         if self.book.queued >= self._queued_max:
-            raise QueueFull(
-                f"{self._queued_max} jobs are queued, the limit; try again later", retry_after_s=5.0
-            )
+            message = f"{self._queued_max} jobs are queued, the limit; try again later"
+            raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
         job = intake.make_job(asked, spec, 0, now)
         cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
@@ -101,7 +100,7 @@ class Line:
         self.place(live)
         self._limit_wait(live)
         if self._input_bytes > INPUTS_MAX_BYTES:
-            self.journal.when_durable(lambda failure: self._drop_input(live, failure), hurry=False)
+            self.journal.when_durable(lambda failure: self.drop_input(live, failure), hurry=False)
         return live
 
     def spec(self, handler: str) -> HandlerSpec:
@@ -280,17 +279,17 @@ class Line:
         job.cancel_reason = reason
         self._event(job, "status", self.now(), status_fields(job, "cancelling"))
 
-    def revive(self, job: Job, input_: bytes | None) -> Live:
+    def revive(self, job: Job, input_: bytes) -> Live:
         """A finished job is to run again, under its id."""
         self.book.discount(job)
         job.state = "queued"
         job.reason, job.error, job.finished_at = None, None, None
         job.failures, job.deaths = 0, 0
-        job.output_bytes, job.cancel_reason = None, None
+        job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
         job.files = []
-        job.started_at, job.progress = None, None
         job.ready_at = self.now()
-        live = Live(job, input_, "waiting")
+        live = Live(job, None, "waiting")
+        self.keep_input(live, input_)
         self.book.add(live)
         self._event(job, "status", job.ready_at, status_fields(job, "ready"))
         self.place(live)
@@ -365,10 +364,10 @@ class Line:
             return
         if live.input is not None:
             self._input_bytes -= live.job.input_bytes
+        self.book.forget(live)
         waiters, live.waiters = live.waiters, None
         for call in waiters or ():
             call(live)
-        self.book.forget(live)
 
     def keep_input(self, live: Live, text: bytes) -> None:
         """An input was read from the store; it stays in memory from now on."""
@@ -376,7 +375,8 @@ class Line:
             live.input = text
             self._input_bytes += live.job.input_bytes
 
-    def _drop_input(self, live: Live, failure: StoreUnavailable | None) -> None:
+    def drop_input(self, live: Live, failure: StoreUnavailable | None = None) -> None:
+        """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
         if failure is None and live.where in ("waiting", "delayed", "parked") and live.input is not None:
             live.input = None
             self._input_bytes -= live.job.input_bytes

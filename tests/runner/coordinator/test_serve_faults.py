@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import code, descriptors, devices, post, role, runs
+from tests.runner.coordinator.serving import code, descriptors, devices, post, role, runs, set_paused
 
 
 def killed(server: Server, name: str, number: signal.Signals = signal.SIGKILL) -> int:
@@ -86,6 +87,33 @@ def test_a_lost_writer_is_replaced_and_nothing_is_missing(serve: Callable[..., S
     assert server.ended(accepted)["state"] == "succeeded"
     assert server.ended(before)["output"] == 1
     assert server.http.get("/readyz").status_code == 200
+
+
+def test_while_the_disk_takes_nothing_all_is_refused_and_nothing_is_left(
+    serve: Callable[..., Server], gate: Path
+) -> None:
+    server = serve()
+    set_paused(server, "still", True)
+    running = server.submit("steady", {"gate": str(gate)})
+    runs(server, running)
+    (writer,) = role(server, "writer")
+    whole = resource.prlimit(writer, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    body = {"handler": "echo", "queue": "still"}
+    began = time.monotonic()
+    for headers in ({"Prefer": "wait=20"}, {}, {"Prefer": "wait=20"}):
+        answer = server.http.post("/v1/jobs", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert time.monotonic() - began < 3
+    bulk = server.http.post("/v1/jobs/bulk", json={"jobs": [body] * 3})
+    assert bulk.status_code == 503 and server.http.get("/readyz").status_code == 503
+    gate.touch()
+    resource.prlimit(writer, resource.RLIMIT_FSIZE, whole)
+    until(lambda: answers(server), "it is ready again")
+    # What went on meanwhile is kept; what was refused is not there.
+    assert server.ended(running)["output"] == {"attempt": 1}
+    assert not server.jobs(queue="still") and server.counts("still")["queued"] == 0
+    assert server.ended(server.submit("echo"))["state"] == "succeeded"
 
 
 def _accepted(server: Server) -> str | None:
