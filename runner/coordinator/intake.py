@@ -9,6 +9,9 @@ from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options
 
+#: Metadata of at most this may be remembered to be shared with jobs to come.
+SHARED_MAX_BYTES = 256
+
 
 def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) -> Job:
     """The job that `asked` becomes; `spec` gives what was left open (None: handler not yet known)."""
@@ -16,14 +19,17 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
     queue_timeout = asked.queue_timeout_s
     if queue_timeout is None:
         queue_timeout = options.queue_timeout_s
-    terms = _terms(
+    metadata = asked.metadata or b"{}"
+    # What is equal for many jobs is one object; large metadata must not stay behind for it.
+    make = _terms if len(metadata) <= SHARED_MAX_BYTES else Terms
+    terms = make(
         asked.timeout_s if asked.timeout_s is not None else options.timeout_s,
         queue_timeout,
         asked.retries if asked.retries is not None else options.retries,
         asked.backoff if asked.backoff is not None else options.backoff,
         asked.vram_bytes if asked.vram_bytes is not None else options.vram_bytes,
         tuple(asked.tags or ()),
-        asked.metadata or b"{}",
+        metadata,
     )
     ready_at = now
     if asked.run_at is not None:

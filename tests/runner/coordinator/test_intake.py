@@ -74,3 +74,13 @@ def test_jobs_that_need_the_same_share_a_class() -> None:
     other = make_job(asked(vram_bytes=5), spec(gpus=1), 2, NOW)
     assert job_class(one, spec(gpus=1), has_gpu=True) == job_class(one, spec(gpus=1), has_gpu=True)
     assert job_class(one, spec(gpus=1), has_gpu=True) != job_class(other, spec(gpus=1), has_gpu=True)
+
+
+def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:
+    small, large = b'{"a":1}', b'{"a":"%s"}' % (b"x" * 1000)
+    made = [
+        make_job(Submission("job-1", "h", b"{}", metadata=metadata), None, 1, 0.0).terms
+        for metadata in (small, small, large, large)
+    ]
+    assert made[0] is made[1] and made[2] is not made[3]
+    assert made[2] == made[3] and made[2].metadata == large
