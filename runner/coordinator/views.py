@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +56,8 @@ class Views:
         """The document that the route of this name gives."""
         match what:
             case "queues":
-                return {"data": [self.queue(name) for name in self._queue_names()]}
+                waits = self._waits()
+                return {"data": [self._queue(name, waits[name]) for name in self._queue_names()]}
             case "queue":
                 return self._known_queue(subject or "")
             case "handlers":
@@ -87,28 +89,36 @@ class Views:
 
     def queue(self, name: str) -> dict[str, Any]:
         """A queue's counts and figures."""
+        return self._queue(name, self._waits(name)[name])
+
+    def _waits(self, only: str | None = None) -> defaultdict[str, _Waits]:
+        """Queue -> its live jobs' reasons, of all queues in one pass: there may be millions of jobs."""
+        found: defaultdict[str, _Waits] = defaultdict(_Waits)
+        reason = self._line.reason
+        for live in self._line.book:
+            name = live.job.queue
+            if only is None or name == only:
+                waits = found[name]
+                why = reason(live)
+                if why is not None:
+                    waits.reasons[why] += 1
+                if live.job.state == "queued" and live.where != "delayed":
+                    waits.oldest = min(waits.oldest, live.job.ready_at)
+        return found
+
+    def _queue(self, name: str, waits: _Waits) -> dict[str, Any]:
         book, now = self._line.book, self._line.now()
         counts = {state: book.counts[name, state] for state in STATES}
-        reasons: Counter[str] = Counter()
-        oldest = None
-        for live in book:
-            if live.job.queue != name:
-                continue
-            why = self._line.reason(live)
-            if why is not None:
-                reasons[why] += 1
-            if live.job.state == "queued" and live.where != "delayed":
-                oldest = min(oldest, live.job.ready_at) if oldest is not None else live.job.ready_at
         done = counts["succeeded"] + counts["failed"]
         runs = self._line.figures.queue_runs[name]
         return {
             "name": name,
             "counts": counts,
-            "reasons": dict(reasons),
+            "reasons": dict(waits.reasons),
             "paused": name in self._view.paused,
             "concurrency": None,
             "rate": None,
-            "oldest_wait_s": None if oldest is None else max(0.0, now - oldest),
+            "oldest_wait_s": None if waits.oldest == math.inf else max(0.0, now - waits.oldest),
             "running": counts["running"],
             "peak_running": max(self._line.book.peak_running[name], counts["running"]),
             "success_rate": counts["succeeded"] / done if done else None,
@@ -274,6 +284,15 @@ class Views:
             document["message"] = f"an executor has it: {why}"
             document["executor"] = live.executor
         return document
+
+
+class _Waits:
+    """Why the live jobs of a queue wait, and since when the one waits that waits longest."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        #: UTC epoch seconds.
+        self.oldest = math.inf
 
 
 class _Shown(msgspec.Struct):
