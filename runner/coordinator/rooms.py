@@ -237,6 +237,11 @@ class Rooms:
         if call.op != "file" or not isinstance(call.argument, str):
             self.reports.answer(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
             return
-        path = await self.archive.find_file(call.argument)
-        error = None if path is not None else ("not_found", f"there is no file {call.argument}")
-        self.reports.answer(worker, call, None if path is None else str(path), error)
+        try:
+            path = await self.archive.find_file(call.argument)
+        except OSError as error:
+            # Without an answer the handler would wait to its timeout.
+            self.reports.answer(worker, call, None, ("unavailable", f"files can't be read: {error}"))
+            return
+        missing = None if path is not None else ("not_found", f"there is no file {call.argument}")
+        self.reports.answer(worker, call, None if path is None else str(path), missing)
