@@ -93,3 +93,17 @@ def test_a_paused_queue_lets_running_jobs_end_and_starts_none(server: Server, ga
     assert server.ended(server.submit("echo"))["state"] == "succeeded"
     set_paused(server, "halt", False)
     assert server.ended(waiting)["state"] == "succeeded"
+
+
+def test_short_jobs_do_not_wait_behind_one_that_turns_out_long(server: Server, gate: Path) -> None:
+    for job_id in server.submit_many("steady", [{}] * 40):
+        server.ended(job_id)
+    # Known to be short by now, several are handed to one executor, the long one among them.
+    long, *short = server.submit_many("steady", [{"gate": str(gate)}, *[{}] * 30])
+    later = server.submit_many("steady", [{}] * 10)
+    for job_id in (*short, *later):
+        job = server.ended(job_id, within_s=4)
+        assert (job["state"], job["attempt"]) == ("succeeded", 1)
+    assert runs(server, long)["state"] == "running"
+    gate.touch()
+    assert server.ended(long)["attempt"] == 1
