@@ -36,7 +36,7 @@ class Executor:
     def __init__(self, descriptors: process.Descriptors, page: Page) -> None:
         self._page = page
         self._shield = Shield()
-        self._outbox = Outbox(descriptors.channel, descriptors.wake, self._shield, process.lost)
+        self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, process.lost)
         self._capture = Capture(lambda: self._current)
         self._driver = Driver()
         self._channel = Channel(

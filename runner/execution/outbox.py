@@ -13,15 +13,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NoReturn
 
 import msgspec
 
 from runner import wire
+from runner.execution.page import Page
 from runner.execution.shield import Shield
 
 #: Above this the producer waits for the worker to read.
 HIGH_BYTES = 1024 * 1024
+#: Frames that one call to the kernel takes.
+PARTS_MAX = 64
 #: A Note is closed when its events are this large.
 NOTE_BYTES = 256 * 1024
 #: Events that follow a send within this time are gathered.
@@ -74,8 +78,11 @@ class Speaker:
 class Outbox:
     """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
 
-    def __init__(self, fd: int, wake_fd: int, shield: Shield, lost: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self, fd: int, wake_fd: int, page: Page, shield: Shield, lost: Callable[[], NoReturn]
+    ) -> None:
         self._fd = fd
+        self._page = page
         self._wake_fd = wake_fd
         self._shield = shield
         self._lost = lost
@@ -112,17 +119,32 @@ class Outbox:
     def ended(self, speaker: Speaker, ended: wire.Ended, marked: bytes | None, *, hold: bool) -> None:
         """The last word of an attempt, with the `Marked` that goes before it; its `seq` is set here.
 
-        With `hold` it may wait a moment for the results of those behind it.
+        With `hold` it may wait a moment for the results of those behind it. It waits in the shared
+        page: a result that was made is not lost with the process, whatever the next attempt does to it.
         """
         with self._shield:
             if marked is not None:
                 self._items.append((None, "", 0.0, marked))
             self._items.append((speaker, "ended", 0.0, ended))
             now = time.monotonic()
-            if hold and now - self._sent_mono < GATHER_S:
+            if hold and now - self._sent_mono < GATHER_S and self._hold():
                 self.send_by(now + HOLD_S)
             else:
                 self.send()
+
+    def _hold(self) -> bool:
+        """Frame what waits and keep it in the page; False where it must be sent instead."""
+        if not self._lock.acquire(False):
+            # Whoever sends now sends ours as well.
+            return False
+        self._sender = threading.get_ident()
+        try:
+            framed = len(self._unsent)
+            self._frame()
+            return all(self._page.hold(part) for part in islice(self._unsent, framed, None))
+        finally:
+            self._sender = 0
+            self._lock.release()
 
     def send_by(self, moment: float) -> None:
         """What waits may wait until this monotonic moment."""
@@ -256,17 +278,19 @@ class Outbox:
     def _write(self) -> bool:
         """True where all went out."""
         while self._unsent:
-            part = self._unsent[0]
             try:
-                count = os.write(self._fd, part)
+                count = os.writev(self._fd, list(islice(self._unsent, PARTS_MAX)))
             except BlockingIOError:
                 return False
             except OSError:
                 self._lost()
             self.unsent_bytes -= count
-            if count < len(part):
-                self._unsent[0] = part[count:]
-            else:
-                self._unsent.popleft()
+            while count:
+                part = self._unsent.popleft()
+                if count < len(part):
+                    self._unsent.appendleft(part[count:])
+                    break
+                count -= len(part)
+        self._page.release()
         self._sent_mono = time.monotonic()
         return True

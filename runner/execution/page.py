@@ -1,4 +1,4 @@
-"""Effect: four numbers in memory shared with the worker: what runs, since when, and when it last spoke."""
+"""Effect: memory shared with the worker: what runs, since when, and the results that are held back."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import mmap
 import struct
 import time
 
-#: Bytes of the shared page.
-SIZE = 4096
-_STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT = 0, 8, 16, 24
+#: Bytes of the shared memory, and of its part for held frames.
+SIZE = 64 * 1024
+HELD_AT = 64
+_STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT, _HELD = 0, 8, 16, 24, 32
 _pack = struct.Struct("<Q").pack_into
 
 
 class Page:
     """Writer's side. Each number is one aligned 8-byte store; readers see old or new, never half."""
 
-    __slots__ = ("_finished", "_memory", "_started")
+    __slots__ = ("_finished", "_held", "_memory", "_started")
 
     def __init__(self, memory: mmap.mmap | bytearray) -> None:
         self._memory = memory
         self._started = 0
         self._finished = 0
+        self._held = 0
 
     def start(self) -> int:
         """Called right before user code; gives the monotonic nanoseconds it wrote."""
@@ -40,3 +42,23 @@ class Page:
     def touch(self) -> None:
         """The handler used its context."""
         _pack(self._memory, _ACTIVE_AT, time.monotonic_ns())
+
+    def hold(self, frame: bytes | memoryview) -> bool:
+        """Keep a frame that is not sent yet where the worker finds it should this process die.
+
+        False where there is no room left.
+        """
+        end = self._held + len(frame)
+        if HELD_AT + end > SIZE:
+            return False
+        self._memory[HELD_AT + self._held : HELD_AT + end] = bytes(frame)
+        # The length comes last: what it covers is whole.
+        _pack(self._memory, _HELD, end)
+        self._held = end
+        return True
+
+    def release(self) -> None:
+        """All held frames were sent."""
+        if self._held:
+            self._held = 0
+            _pack(self._memory, _HELD, 0)

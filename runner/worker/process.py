@@ -20,7 +20,7 @@ from runner import wire
 from runner.orphans import MARKER
 from runner.worker.clocks import Figures
 
-PAGE_BYTES = 4096
+PAGE_BYTES = 64 * 1024
 #: Bytes read from a channel or pipe in one go, and how often in one turn of the loop.
 READ_BYTES = 256 * 1024
 READS_A_TURN = 8
@@ -28,6 +28,8 @@ READS_A_TURN = 8
 OOM_SCORE_ABOVE_OURS = 500
 
 _FIGURES = struct.Struct("<QQQQ")
+#: Where the length of the held frames stands, and where they begin.
+_HELD, _HELD_AT = struct.Struct("<Q"), 64
 
 
 class ExecutorProcess:
@@ -100,6 +102,15 @@ class ExecutorProcess:
         """What the shared page says now."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
         return Figures(started, started_ns / 1e9, finished, active_ns / 1e9)
+
+    def held(self) -> tuple[list[bytes], bool]:
+        """As `receive`: the frames that it had made and not sent when it died.
+
+        Raises:
+            WireError: the page holds no frames.
+        """
+        (length,) = _HELD.unpack_from(self._page, _FIGURES.size)
+        return wire.FrameBuffer().feed(self._page[_HELD_AT : _HELD_AT + length]), True
 
     def read_channel(self, wanted: bool) -> None:
         """Stop or go on reading: what is not read makes the executor wait in its own send."""

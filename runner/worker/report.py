@@ -101,7 +101,9 @@ def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:
     return wire.encode(Note(*entry.key, entry.seq, events))
 
 
-def own_end(end: End, at: float, run_s: float | None = None, load_s: float | None = None) -> bytes:
+def own_end(
+    end: End, at: float, run_s: float | None = None, load_s: float | None = None, *, leaves: bool = True
+) -> bytes:
     """The end of an attempt that its executor did not tell; `run_s` None where it did not start."""
     entry = end.entry
     entry.seq += 1
@@ -117,7 +119,7 @@ def own_end(end: End, at: float, run_s: float | None = None, load_s: float | Non
         load_s=load_s,
         peak_bytes=entry.peak_bytes,
         died=end.died,
-        leaves=True,
+        leaves=leaves,
     )
     return wire.encode(message)
 

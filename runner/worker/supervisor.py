@@ -29,11 +29,8 @@ log = logging.getLogger(__name__)
 
 #: A warm attempt that ends within this is not worth a `Started`.
 START_TOLD_S = 0.02
-#: From a closed channel to the kill, for a process that may be dying anyway.
-CHANNEL_GRACE_S = 0.1
-UNLOAD_S = 5.0
-#: How long an executor that could not load may take to exit.
-LOAD_FAILED_EXIT_S = 2.0
+#: From a closed channel to the kill; how long one that unloads, or could not load, may take to exit.
+CHANNEL_GRACE_S, UNLOAD_S, LOAD_FAILED_EXIT_S = 0.1, 5.0, 2.0
 STOPPING = "the server is shutting down"
 _NOTE, _ENDED = 23, 24
 
@@ -178,22 +175,22 @@ class Supervisor:
         return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
-        """Take all that the executor has sent, even where the window is full."""
+        """Take all that a dead executor has sent, even where the window is full, and what it held back."""
         if self.process is None or self.is_dead:
             return
         while self._take_frames(self.process)[0]:
             pass
+        self._take_frames(self.process, held=True)
         for name in list(self.process.outs):
             self._captured.read(name)
 
     def finish(self, until_mono: float) -> None:
         """Wait for the death of a killed executor and tell how its attempts ended, without the loop."""
-        if self.process is None or self.is_dead:
-            return
-        while (status := self.process.reap()) is None and time.monotonic() < until_mono:
-            time.sleep(0.002)
-        self.drain()
-        self._bury(self.process, verdict.of_status(status or 0, oom_kills=0))
+        if (process := self.process) is not None and not self.is_dead:
+            while (status := process.reap()) is None and time.monotonic() < until_mono:
+                time.sleep(0.002)
+            self.drain()
+            self._bury(process, verdict.of_status(status or 0, oom_kills=0))
 
     def saw_usage(self, nbytes: int) -> None:
         """The memory that it uses now."""
@@ -247,17 +244,18 @@ class Supervisor:
             if not self._ending.is_closing:
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
-    def _take_frames(self, process: ExecutorProcess) -> tuple[bool, bool]:
+    def _take_frames(self, process: ExecutorProcess, *, held: bool = False) -> tuple[bool, bool]:
         """Whether anything came, and whether the other end is closed."""
         try:
-            frames, is_closed = process.receive()
+            frames, is_closed = process.held() if held else process.receive()
             for frame in frames:
                 for message in wire.unpack(frame):
                     self._take(process, message)
         except (WireError, msgspec.MsgspecError) as error:
             log.error("executor %s sent what is no message: %s", self.marker, error)
             process.read_channel(False)
-            self.kill(Cause("worker_crashed", f"its executor sent what is no message: {error}", died=True))
+            if not held:
+                self.kill(Cause("worker_crashed", f"its executor sent no message: {error}", died=True))
             return False, False
         return bool(frames), is_closed
 
@@ -269,7 +267,7 @@ class Supervisor:
         head = report.envelope_decoder.decode(message)
         entry = self.line.find((head.job_id, head.attempt))
         if entry is None:
-            log.warning("executor %s told of an attempt that it does not have", self.marker)
+            log.debug("executor %s told twice of an attempt, or of none of its own", self.marker)
         elif tag == _NOTE:
             entry.notes.append(message)
             self._up.keep(report.note(entry, message, head.seq))
@@ -310,7 +308,9 @@ class Supervisor:
     def _on_recalled(self, message: Recalled) -> None:
         outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self.line)
         for entry, order in outcome.cancelled:
-            self._up.keep(report.own_end(End(entry, order.code, order.message), time.time()))
+            # It was taken out of the line of an executor that goes on.
+            end = End(entry, order.code, order.message)
+            self._up.keep(report.own_end(end, time.time(), leaves=not self.is_open))
         for entry, order in outcome.started:
             self._ending.begin(entry.key, order.code, order.message, order.grace_s)
         back = outcome.returned

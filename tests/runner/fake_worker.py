@@ -25,6 +25,7 @@ from runner.spec import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = struct.Struct("<QQQQ")
+PAGE_BYTES = 64 * 1024
 #: Longest wait for anything in a test.
 PATIENCE_S = 15.0
 
@@ -41,7 +42,7 @@ class FakeWorker:
         self.folder = folder
         self.messages: list[Any] = []
         self.printed = {"stdout": b"", "stderr": b""}
-        self.frames = 0
+        self.reads = 0
         self._buffer = wire.FrameBuffer()
         self._start()
         fields: dict[str, Any] = {
@@ -67,8 +68,8 @@ class FakeWorker:
 
     def _start(self) -> None:
         page = os.memfd_create("page")
-        os.ftruncate(page, 4096)
-        self.page = mmap.mmap(page, 4096)
+        os.ftruncate(page, PAGE_BYTES)
+        self.page = mmap.mmap(page, PAGE_BYTES)
         self.channel, theirs = socket.socketpair()
         out, err = os.pipe(), os.pipe()
         self.process = subprocess.Popen(
@@ -190,8 +191,8 @@ class FakeWorker:
             chunk = b""
         if not chunk:
             return False
+        self.reads += 1
         for frame in self._buffer.feed(chunk):
-            self.frames += 1
             self.messages += [wire.from_executor_decoder.decode(one) for one in wire.unpack(frame)]
         return True
 

@@ -14,15 +14,15 @@ SLOW_FIRST = """
 """
 
 
-def test_results_of_staged_attempts_come_in_few_frames_and_in_order(tmp_path: Path) -> None:
+def test_results_of_staged_attempts_come_in_few_sends_and_in_order(tmp_path: Path) -> None:
     with executor(tmp_path, "def f(d): return d") as worker:
         worker.run("warm")
-        before = worker.frames
+        before = worker.reads
         jobs = [f"j{n}" for n in range(16)]
         worker.send(wire.Run(7, [worker.attempt(job, n) for n, job in enumerate(jobs)]))
         worker.until(lambda: len(worker.all(wire.Ended)) == 17)
         assert [one.job_id for one in worker.all(wire.Ended)[1:]] == jobs
-        assert worker.frames - before <= 4
+        assert worker.reads - before <= 4
         assert worker.figures()[0] == worker.figures()[2] == 17
 
 

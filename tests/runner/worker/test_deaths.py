@@ -43,6 +43,20 @@ def test_death_is_told_with_its_cause(
     asyncio.run(scene())
 
 
+def test_results_made_before_a_death_are_not_lost_with_it() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            fake.load(1, "die", attempt("a", "die", {"how": "live"}))
+            await fake.ended("a")
+            line = [attempt(name, "die", {"how": "live"}) for name in ("b", "c", "d")]
+            fake.send(Run(1, [*line, attempt("e", "die", {"how": "segv"})]))
+            assert (await fake.ended("e")).died
+            ends = [await fake.ended(name) for name in ("b", "c", "d")]
+            assert [(end.code, end.output) for end in ends] == [(None, b'"alive"')] * 3
+
+    asyncio.run(scene())
+
+
 def test_last_words_are_those_of_the_dead_attempt() -> None:
     async def scene() -> None:
         async with Fake() as fake:

@@ -138,7 +138,8 @@ def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
             await fake.one(Started, job_id="0")
             fake.send(Cancel("2", 1, "cancelled", "no"))
             ended = await fake.ended("2")
-            assert (ended.code, ended.run_s) == ("cancelled", None)
+            # Its executor goes on: the coordinator must not take it for one that leaves.
+            assert (ended.code, ended.run_s, ended.leaves) == ("cancelled", None, False)
             order = [(await fake.ended(job)) for job in ("0", "1", "3")]
             assert [end.code for end in order] == [None, None, None]
             starts = [end.started_at or 0.0 for end in order]
