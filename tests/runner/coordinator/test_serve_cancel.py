@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -161,3 +162,31 @@ def test_the_moments_of_a_job_are_in_order(server: Server) -> None:
     job = server.ended(server.submit("echo"))
     moments = [at(job[name]) for name in ("created_at", "ready_at", "started_at", "finished_at")]
     assert moments == sorted(moments)
+
+
+def test_who_reads_a_job_that_is_deleted_gets_its_end(server: Server) -> None:
+    job_id = server.submit("echo", delay_s=60)
+    names = []
+    for event in server.events(job_id):
+        names.append(event.name)
+        if event.name == "status":
+            assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    assert names == ["snapshot", "status", "done"]
+    assert server.http.get(f"/v1/jobs/{job_id}/events").status_code == 404
+
+
+def test_a_cancel_at_any_moment_holds_and_costs_no_executor(server: Server) -> None:
+    """Attempts follow each other at once: cancels come before a start is durable, in a run and after it."""
+    server.ended(server.submit("fails", {"until": 1}))
+    known = {each["id"] for each in executors(server, "fails")}
+    for _ in range(25):
+        job_id = server.submit("fails", {"until": 100}, retries=100, backoff=0)
+        until(partial(has_failed, server, job_id), "it was tried")
+        assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code in (200, 202)
+        job = server.ended(job_id, within_s=3)
+        assert job["state"] == "cancelled" and job["attempt"] == len(server.attempts(job_id)), job
+    assert [each["state"] for each in executors(server, "fails") if each["id"] in known] == ["idle"]
+
+
+def has_failed(server: Server, job_id: str) -> bool:
+    return bool(server.job(job_id)["attempt"])
