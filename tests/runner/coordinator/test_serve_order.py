@@ -100,10 +100,11 @@ def test_short_jobs_do_not_wait_behind_one_that_turns_out_long(server: Server, g
         server.ended(job_id)
     # Known to be short by now, several are handed to one executor, the long one among them.
     long, *short = server.submit_many("steady", [{"gate": str(gate)}, *[{}] * 30])
-    later = server.submit_many("steady", [{}] * 10)
+    runs(server, long)
+    later = server.submit_many("steady", [{}] * 60)
     for job_id in (*short, *later):
         job = server.ended(job_id, within_s=4)
         assert (job["state"], job["attempt"]) == ("succeeded", 1)
-    assert runs(server, long)["state"] == "running"
+    assert server.job(long)["state"] == "running"
     gate.touch()
     assert server.ended(long)["attempt"] == 1
