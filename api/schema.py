@@ -7,13 +7,15 @@ holds these models to them.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from runner.job import ErrorCode, State
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
+#: 1 to 200 characters, none of them a control character.
+TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
 class _Asked(BaseModel):
@@ -53,7 +55,7 @@ class JobOptions(_Asked):
         None, description="seconds, a list of seconds (the last repeats), or a curve"
     )
     vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
-    tags: list[str] | None = Field(None, max_length=100)
+    tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=100)
     metadata: dict[str, Any] | None = None
 
 

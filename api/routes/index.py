@@ -9,7 +9,20 @@ from api.routes.events import EventRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.submit import SubmitRoutes
 from api.routes.system import SystemRoutes
-from api.routes.table import JSON, NDJSON, PREFER, STREAM, TEXTS, TIME, Answers, Endpoint, Route, query, words
+from api.routes.table import (
+    JSON,
+    NAMES,
+    NDJSON,
+    PREFER,
+    STREAM,
+    TAGS,
+    TIME,
+    Answers,
+    Endpoint,
+    Route,
+    query,
+    words,
+)
 
 _WAITED: Answers = {
     202: (JSON, "Job", "Accepted; Location names the job"),
@@ -18,16 +31,16 @@ _WAITED: Answers = {
 _FILTERS = (
     query("state", words(STATES)),
     query("reason", words(REASONS)),
-    query("handler", TEXTS),
-    query("queue", TEXTS),
-    query("tag", TEXTS),
+    query("handler", NAMES),
+    query("queue", NAMES),
+    query("tag", TAGS),
     query("created_after", TIME),
     query("created_before", TIME),
     query("finished_after", TIME),
     query("finished_before", TIME),
     query("order", {"type": "string", "enum": ["desc", "asc"], "default": "desc"}),
     query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
-    query("cursor", {"type": "string"}, "`next_cursor` of the page before"),
+    query("cursor", {"type": "string", "minLength": 1}, "`next_cursor` of the page before"),
     query(
         "input",
         {"type": "object", "additionalProperties": {"type": "string"}},
@@ -112,8 +125,8 @@ def _system(of: SystemRoutes) -> list[Route]:
     return [
         _get("/v1/queues", of.queues, "list_queues", "queues", "QueueList"),
         Route("GET", "/v1/queues/{name}", of.queue, "get_queue", "queues", queue, (404,)),
-        Route("POST", "/v1/queues/{name}/pause", of.pause, "pause_queue", "queues", queue),
-        Route("POST", "/v1/queues/{name}/resume", of.resume, "resume_queue", "queues", queue),
+        Route("POST", "/v1/queues/{name}/pause", of.pause, "pause_queue", "queues", queue, (404,)),
+        Route("POST", "/v1/queues/{name}/resume", of.resume, "resume_queue", "queues", queue, (404,)),
         _get("/v1/handlers", of.handlers, "list_handlers", "handlers", "HandlerList"),
         Route(
             "GET", "/v1/handlers/{name}", of.handler, "get_handler", "handlers",

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.schema import NAME, TAG
 from runner.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -62,7 +63,8 @@ def words(values: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(values)}}
 
 
-TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+TAGS: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": TAG}}
+NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": NAME}}
 TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
 PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},
