@@ -25,8 +25,6 @@ RESTART_S = (0.2, 10.0)
 STEADY_S = 30.0
 #: A probe that is silent for so long is hung: it is killed and started again.
 PROBE_SILENT_S = 5.0
-#: So long may the first look at the devices take.
-PROBE_FIRST_S = 10.0
 
 
 class Listener(Protocol):

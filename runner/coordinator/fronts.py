@@ -17,7 +17,8 @@ from runner.wire import FrameBuffer, WireError, pack, prefixed, unpack
 
 log = logging.getLogger(__name__)
 
-RESTART_S = 0.2
+#: A dead front is started again after 0.2 s; one that never got to say hello, twice as late each time.
+RESTART_S = (0.2, 5.0)
 #: A front that could not even be started is started again after so long.
 RETRY_S = 1.0
 #: A front that does not read is sent no events beyond this; it asks again from its cursor.
@@ -183,9 +184,10 @@ class Fronts:
         self._listener.on_front_lost(front)
         if not self.all:
             self._gone.set()
+        self._fails = 0 if front.ready else self._fails + 1
         if not self._closing:
             log.error("front %d ended with status %d: a new one is started", front.child.pid, status)
-            loop.call_later(RESTART_S, self._again)
+            loop.call_later(min(RESTART_S[1], RESTART_S[0] * 2.0**self._fails), self._again)
 
     def _again(self) -> None:
         if not self._closing:
