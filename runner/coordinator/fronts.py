@@ -115,6 +115,8 @@ class Fronts:
         self._config = config
         self._listener = listener
         self._closing = False
+        #: Fronts in a row that ended before they had said hello.
+        self._fails = 0
         self._starts: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
         self._gone.set()
