@@ -27,6 +27,7 @@ from pydantic_settings import (
 )
 
 from runner.errors import RefusedStart
+from runner.overrides import Overrides
 from runner.units import nbytes, seconds
 
 MIB = 1 << 20
@@ -179,6 +180,8 @@ def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) 
     if not merged["token"] and merged["token_file"]:
         merged["token"] = _token(Path(merged["token_file"]).expanduser())
     merged["config"] = file
+    for name, layer in layers.items():
+        _check_overrides(layer, name)
     try:
         settings = Settings(**merged)
     except ValidationError as error:
@@ -273,6 +276,13 @@ def _from_folder(table: dict[str, Any], folder: Path) -> dict[str, Any]:
             for source in sources
         ]
     return table
+
+
+def _check_overrides(layer: Mapping[str, Any], name: str) -> None:
+    """Refuse tables that can't be read while it is known where they stand."""
+    tables = layer.get("overrides")
+    if isinstance(tables, Mapping):
+        Overrides(tables, f"in {name}" if name.startswith("the ") else name)
 
 
 def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:

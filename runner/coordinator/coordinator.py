@@ -166,6 +166,8 @@ class Coordinator:
             self.ended.set()
             return
         rooms.remember_descriptions()
+        for name in rooms.overrides.unused(rooms.plugins.specs):
+            log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
 
     async def _watch_over(self, rooms: Rooms) -> None:
         assert self._access is not None
@@ -274,7 +276,7 @@ class Coordinator:
     def on_handlers(self) -> None:
         """More is known of the handlers."""
         rooms = self.rooms
-        rooms.line.described(rooms.plugins.specs)
+        rooms.line.described(rooms.handlers())
         self._fronts.send_all(rooms.handlers_message())
         rooms.dispatch.wake()
 

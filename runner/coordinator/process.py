@@ -44,9 +44,6 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     ready_fd = _take_ready_fd()
     data = settings.data_dir
     try:
-        if settings.overrides:
-            names = ", ".join(sorted(settings.overrides))
-            raise RefusedStart(f"[handlers.NAME] is not there in this version; remove it for {names}")
         _make_folder(data)
         lock = DataLock(data)
         last = lock.take()
@@ -90,8 +87,12 @@ async def _main(
         print(f"runner: {fenced.message}", file=sys.stderr)
         await coordinator.abandon()
         return fenced.exit_code
-    except RunnerError as refused:
+    except RefusedStart as refused:
         print(f"runner: {refused.message}", file=sys.stderr)
+        await coordinator.abandon()
+        return refused.exit_code
+    except RunnerError as failed:
+        print(f"runner: {failed.code}: {failed.message}", file=sys.stderr)
         await coordinator.abandon()
         return RefusedStart.exit_code
     lock.tell(Holder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))

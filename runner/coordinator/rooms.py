@@ -34,8 +34,10 @@ from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
 from runner.errors import Fenced
+from runner.overrides import Overrides
 from runner.plugins import Plugins
 from runner.settings import Settings
+from runner.spec import HandlerSpec
 from runner.stores.access import StoreAccess
 from runner.wire import Call
 
@@ -130,6 +132,7 @@ class Rooms:
             read_inputs=self.archive.inputs,
         )
         self.reports = self._make_reports()
+        self.overrides = Overrides(ground.settings.overrides)
         self.plugins = self._make_plugins(owner)
         self.metrics = Metrics(self.figures)
         self.status = self._make_status()
@@ -218,9 +221,13 @@ class Rooms:
             wait_for_handler=owner.wait_for_handler,
         )
 
+    def handlers(self) -> dict[str, HandlerSpec]:
+        """All handlers that are known, with the operator's options laid over their own."""
+        return {name: self.overrides.over(spec) for name, spec in self.plugins.specs.items()}
+
     def handlers_message(self) -> bytes:
         """All handlers that are known, as fronts are told."""
-        return control.encode(control.Handlers(list(self.plugins.specs.values()), self.plugins.describing))
+        return control.encode(control.Handlers(list(self.handlers().values()), self.plugins.describing))
 
     def remember_descriptions(self) -> None:
         """What was described now needs no child at the next start."""

@@ -1,0 +1,79 @@
+"""Pure: an operator's `[handlers.NAME]` tables, read as the decorator reads options, over handlers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import NoneType
+from typing import Any, get_args
+
+import msgspec
+
+from runner.definition import definition_of, handler
+from runner.errors import RefusedStart
+from runner.spec import HandlerSpec, Options
+
+#: What stands in a table for Python's None, which TOML lacks.
+NONE = "none"
+#: What belongs to the handler's code, and why.
+OWN = {
+    "name": "clients and stored jobs know the handler by it",
+    "version": "it says which code an executor runs",
+}
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
+
+
+class Overrides:
+    """The tables, read. `over` lays them over what a handler says of itself.
+
+    Raises:
+        RefusedStart: an option that does not exist or can't be overridden, or a value that can't be read.
+    """
+
+    def __init__(self, tables: Mapping[str, object], where: str = "the settings") -> None:
+        self._changes = {name: _changes(name, table, where) for name, table in tables.items()}
+
+    def over(self, spec: HandlerSpec) -> HandlerSpec:
+        """The handler with the operator's options; the argument is left as it is."""
+        changes = self._changes.get(spec.name)
+        if not changes or spec.state == "broken":
+            return spec
+        return msgspec.structs.replace(spec, options=msgspec.structs.replace(spec.options, **changes))
+
+    def unused(self, known: Iterable[str]) -> list[str]:
+        """Names of tables for which there is no handler among these."""
+        return sorted(set(self._changes) - set(known))
+
+
+def _changes(name: str, table: object, where: str) -> dict[str, Any]:
+    """Field of Options -> value, for the options that the table names."""
+    title = f"{where}: [handlers.{name}]"
+    if not isinstance(table, Mapping):
+        raise RefusedStart(f"{title} must be a table of options, not {table!r}.")
+    for option, why in OWN.items():
+        if option in table:
+            raise RefusedStart(f"{title} {option}: can't be overridden, {why}.")
+    given = {option: _none(option, value) for option, value in table.items()}
+    try:
+        # Stands for the handler's code, which nobody needs in order to read options.
+        read = handler(name, **given)(lambda: None)
+    except (TypeError, ValueError) as error:
+        raise RefusedStart(f"{title} {_plain(str(error), name)}.") from None
+    definition = definition_of(read)
+    assert definition is not None
+    return {_field(option): getattr(definition.options, _field(option)) for option in given}
+
+
+def _none(option: str, value: Any) -> Any:
+    field = _field(option)
+    may_be_none = option == "backoff" or NoneType in get_args(_TYPES.get(field))
+    return None if value == NONE and may_be_none else value
+
+
+def _field(option: str) -> str:
+    """The field of Options that an option of the decorator fills."""
+    return next((name for name in (option, f"{option}_s", f"{option}_bytes") if name in _TYPES), option)
+
+
+def _plain(text: str, name: str) -> str:
+    """The decorator's words, less what the title has said."""
+    return text.removeprefix(f"handler {name!r}: ").removeprefix("option ").rstrip(".")

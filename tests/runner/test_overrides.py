@@ -1,0 +1,94 @@
+"""Pure: an operator's options, laid over a handler's own."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from runner.definition import handler
+from runner.errors import RefusedStart
+from runner.overrides import OWN, Overrides
+from runner.retry import Backoff
+from runner.spec import HandlerSpec, Options, Source
+
+SPEC = HandlerSpec(
+    "paint",
+    "v1",
+    "ok",
+    Source("file", "/paint.py", "Paint"),
+    Options(gpus=1, vram_bytes=6 << 30, timeout_s=300.0, retries=2, queue="art"),
+)
+#: A value for each option, and what becomes of it.
+READ: dict[str, tuple[Any, str, Any]] = {
+    "queue": ("night", "queue", "night"),
+    "gpus": (0, "gpus", 0),
+    "vram": ("3GiB", "vram_bytes", 3 << 30),
+    "ram": ("none", "ram_bytes", None),
+    "timeout": ("none", "timeout_s", None),
+    "load_timeout": ("1h", "load_timeout_s", 3600.0),
+    "queue_timeout": (30, "queue_timeout_s", 30.0),
+    "stall_timeout": ("5m", "stall_timeout_s", 300.0),
+    "grace": ("2s", "grace_s", 2.0),
+    "retries": (5, "retries", 5),
+    "backoff": ([1, "1m"], "backoff", Backoff(kind="list", steps_s=(1.0, 60.0), max_s=600.0, jitter=0.0)),
+    "priority": (90, "priority", 90),
+    "keep_alive": (-1, "keep_alive_s", -1.0),
+    "concurrency": (1, "concurrency", 1),
+    "max_jobs": ("none", "max_jobs", None),
+}
+
+
+def over(**table: Any) -> Options:
+    return Overrides({"paint": table}).over(SPEC).options
+
+
+@pytest.mark.parametrize("option", READ)
+def test_an_option_is_read_as_the_decorator_reads_it_and_changes_nothing_else(option: str) -> None:
+    value, field, expected = READ[option]
+    changed = over(**{option: value})
+    assert getattr(changed, field) == expected
+    others = set(Options.__struct_fields__) - {field}
+    assert [name for name in others if getattr(changed, name) != getattr(SPEC.options, name)] == []
+
+
+def test_every_option_of_the_decorator_can_be_overridden_but_what_names_the_code() -> None:
+    parameters = inspect.signature(handler).parameters.values()
+    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} - set(OWN)
+    assert [option for option in options if option not in READ] == []
+
+
+def test_the_description_itself_and_other_handlers_stay_as_they_are() -> None:
+    before = SPEC.options
+    overrides = Overrides({"paint": {"retries": 9}, "absent": {}})
+    assert overrides.over(SPEC).options.retries == 9
+    assert SPEC.options is before and before.retries == 2
+    other = HandlerSpec("other", "v1", "ok", SPEC.source)
+    assert overrides.over(other) is other
+    assert overrides.unused(["paint", "other"]) == ["absent"]
+
+
+def test_what_the_decorator_would_work_out_is_left_alone() -> None:
+    on_cpu = HandlerSpec("paint", "v1", "ok", SPEC.source, Options(gpus=0))
+    assert Overrides({"paint": {"vram": "1GiB"}}).over(on_cpu).options.gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"vram": "much"}, r"runner\.toml: \[handlers\.paint\] vram: 'much' is not a size"),
+        ({"timeout": 0}, r"\[handlers\.paint\] timeout: must be more than 0"),
+        ({"retries": "2"}, r"\[handlers\.paint\] retries: '2' is not a whole number"),
+        ({"grace": "none"}, r"\[handlers\.paint\] grace: 'none' is not a duration"),
+        ({"backoff": {"kind": "odd"}}, r"\[handlers\.paint\] backoff: a backoff's kind is one of"),
+        ({"vramm": 1}, r"\[handlers\.paint\] there is no option 'vramm'"),
+        ({"version": "2"}, r"\[handlers\.paint\] version: can't be overridden"),
+        ({"name": "x"}, r"\[handlers\.paint\] name: can't be overridden"),
+        (3, r"\[handlers\.paint\] must be a table of options, not 3"),
+    ],
+)
+def test_a_mistake_is_refused_with_file_table_and_key(table: Any, said: str) -> None:
+    with pytest.raises(RefusedStart, match=said) as caught:
+        Overrides({"paint": table}, "/etc/runner.toml")
+    assert "\n" not in caught.value.message
