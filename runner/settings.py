@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -39,6 +39,9 @@ SHORT_NAMES = {
     "allow_origin": "allow_origins",
     "sources": "handlers",
 }
+
+#: The two ways to name a token.
+TOKENS = ("token", "token_file")
 
 
 def _listed(value: object) -> object:
@@ -158,6 +161,24 @@ class Settings(BaseSettings):
         return f"{where}, {'token needed' if self.token else 'no token'}"
 
 
+class Layers(NamedTuple):
+    """What was told, the nearest first; `settle` makes settings of it."""
+
+    flags: dict[str, Any]
+    environment: dict[str, Any]
+    #: The config file, if there is one, and what it says by field.
+    file: Path | None
+    table: dict[str, Any]
+    #: Fields that stand there under another name.
+    written: dict[str, str]
+
+    @property
+    def token_layer(self) -> dict[str, Any]:
+        """The nearer of the two ways to name a token wins; within one layer the token itself."""
+        layers = (self.flags, self.environment, self.table)
+        return next((layer for layer in layers if any(layer.get(name) for name in TOKENS)), {})
+
+
 def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
     """The settings in force: `flags` (fields that were given, None means not given) over the rest.
 
@@ -165,21 +186,28 @@ def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) 
     server that would be open to other machines without a token, and on a platform that is not supported.
     """
     require_platform(sys.platform, platform.machine())
+    return settle(gather(flags, folder=folder))
+
+
+def gather(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Layers:
+    """What stands in the flags, the environment and the config file. Raises RefusedStart for the file."""
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     environment = _environment()
     chosen = given.get("config") or environment.get("config")
-    file, table = _read_file(Path(chosen) if chosen else None, folder or Path.cwd())
-    layers = {"the command line": given, "the environment": environment, str(file): table}
+    return Layers(given, environment, *_read_file(Path(chosen) if chosen else None, folder or Path.cwd()))
+
+
+def settle(told: Layers) -> Settings:
+    """The settings that the layers come to. Raises RefusedStart as `load`."""
+    layers = {"the command line": told.flags, "the environment": told.environment, str(told.file): told.table}
     merged: dict[str, Any] = {}
     for layer in reversed(layers.values()):
         merged = _over(layer, merged)
-    # The nearer of the two ways to name a token wins; within one layer the token itself.
-    owner = next((layer for layer in layers.values() if layer.get("token") or layer.get("token_file")), {})
-    for name in ("token", "token_file"):
-        merged[name] = owner.get(name)
+    for name in TOKENS:
+        merged[name] = told.token_layer.get(name)
     if not merged["token"] and merged["token_file"]:
         merged["token"] = _token(Path(merged["token_file"]).expanduser())
-    merged["config"] = file
+    merged["config"] = told.file
     for name, layer in layers.items():
         _check_overrides(layer, name)
     try:
@@ -231,19 +259,20 @@ def _environment() -> dict[str, Any]:
     return values
 
 
-def _read_file(named: Path | None, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+def _read_file(named: Path | None, folder: Path) -> tuple[Path | None, dict[str, Any], dict[str, str]]:
     if named is not None:
         path = named.expanduser().absolute()
-        return path, _table(path, required=True)
+        return path, *_table(path, required=True)
     for path in (folder / "runner.toml", folder / "pyproject.toml"):
         if path.is_file():
-            table = _table(path, required=False)
+            table, written = _table(path, required=False)
             if table or path.name == "runner.toml":
-                return path, table
-    return None, {}
+                return path, table, written
+    return None, {}, {}
 
 
-def _table(path: Path, *, required: bool) -> dict[str, Any]:
+def _table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the file says by field, and the fields that it names otherwise."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -255,12 +284,16 @@ def _table(path: Path, *, required: bool) -> dict[str, Any]:
         if table is None and required:
             raise RefusedStart(f"{path} has no [tool.runner] table.")
         document = table or {}
+    written: dict[str, str] = {}
     if isinstance(document.get("handlers"), dict):
         document["overrides"] = document.pop("handlers")
+        written["overrides"] = "handlers"
     for short, field in SHORT_NAMES.items():
         if short in document:
-            document.setdefault(field, document.pop(short))
-    return _from_folder(document, path.parent)
+            value = document.pop(short)
+            if field not in document:
+                document[field], written[field] = value, short
+    return _from_folder(document, path.parent), written
 
 
 def _from_folder(table: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import house, serve, submit
+from runner.cli import config, house, serve, submit
 from runner.cli import job as job_commands
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
@@ -44,6 +44,7 @@ def build() -> typer.Typer:
     for command in commands:
         app.command()(command)
     app.add_typer(job_commands.job, name="job")
+    app.add_typer(config.config, name="config")
     return app
 
 

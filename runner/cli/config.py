@@ -1,0 +1,83 @@
+"""Effect: `runner config show`: the settings in force, and where each comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.cli.flags import fields, taking_flags
+from runner.cli.options import AsJson, console, emit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from runner.origins import Entry
+
+config = typer.Typer(no_args_is_help=True, help="Look at the settings.", rich_markup_mode=None)
+
+Origin = Annotated[bool, typer.Option("--origin", help="Also say where each comes from.")]
+
+
+@config.command()
+@taking_flags()
+def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
+    """Show every setting as `runner serve` with the same flags, here, would have it; secrets as stars."""
+    from runner.origins import entries
+    from runner.settings import gather, settle
+
+    told = gather(fields(flags))
+    found = entries(settle(told), told, os.environ)
+    if as_json:
+        return emit(
+            {one.name: {"value": one.value, "origin": one.origin} if origin else one.value for one in found}
+        )
+    console().print(_table(found, told.file, with_origin=origin))
+    return None
+
+
+def _table(found: list[Entry], file: Path | None, *, with_origin: bool) -> Table:
+    from rich.table import Table
+
+    from runner.cli.text import line
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("SETTING", "VALUE", "FROM") if with_origin else ("SETTING", "VALUE"):
+        table.add_column(name, overflow="fold", no_wrap=name == "SETTING")
+    for one in found:
+        # The setting `config` tells the file's folder: once is enough.
+        where = one.origin.replace(str(file), file.name) if file is not None else one.origin
+        row = (one.name, line(words(one.name, one.value)), line(where))
+        table.add_row(*row[: 3 if with_origin else 2])
+    return table
+
+
+def words(name: str, value: Any) -> str:
+    """A value as it could stand in the config: units where a number of them is meant."""
+    match value:
+        case None:
+            return "-"
+        case list() | dict() if not value:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case int() if name.endswith("_bytes"):
+            return _bytes(value)
+        case float() if name == "grace":
+            return f"{value:g}s"
+        case list() if all(isinstance(one, str) for one in value):
+            return ", ".join(value)
+        case list() | dict():
+            return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _bytes(count: int) -> str:
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count and count % scale == 0:
+            return f"{count // scale}{unit}"
+    return str(count)

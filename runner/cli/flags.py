@@ -1,0 +1,33 @@
+"""Pure: the flags of `runner serve`, for commands that are about the server that they would start."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from runner.cli.serve import serve
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Flags that are spelled otherwise than their field of the settings.
+FIELDS = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins"}
+
+
+def taking_flags(*only: str) -> Callable[[Command], Command]:
+    """Let a command take the flags of `runner serve` (or `only` these) in its `**flags`."""
+
+    def change(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        theirs = inspect.signature(serve, eval_str=True).parameters.values()
+        parameters = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        parameters += [one for one in theirs if not only or one.name in only]
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return change
+
+
+def fields(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given, by the fields of the settings."""
+    return {FIELDS.get(name, name): value for name, value in flags.items() if value not in (None, [])}

@@ -1,0 +1,115 @@
+"""Pure: every setting in force as people write it, with the flag, variable, key or default that gave it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, SecretStr
+
+from runner.settings import SHORT_NAMES, TOKENS, Layers, Settings
+
+STARS = "********"
+DEFAULT = "default"
+#: Fields that are known by another name.
+_SHOWN = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
+_FLAGS = {"grace_s": "--grace", "allow_hosts": "--allow-host", "allow_origins": "--allow-origin"}
+#: Variables for handler code whose values are nobody's business.
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+class Entry(NamedTuple):
+    """One setting: a JSON value, and where it comes from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def entries(settings: Settings, told: Layers, environ: Mapping[str, str]) -> list[Entry]:
+    """All settings in the order in which they are documented; tables by a dot, secrets as stars."""
+    return [
+        Entry(_name(path), _value(path, value), _origin(path, told, environ))
+        for path, value in _leaves(settings)
+    ]
+
+
+def _leaves(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name in type(settings).model_fields:
+        value = settings.store_url if name == "store" else getattr(settings, name)
+        yield from _below((name,), value)
+
+
+def _below(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    # A table as the value of an option (a backoff) is one value.
+    if isinstance(value, Mapping) and (value or path == ("overrides",)) and len(path) < 3:
+        for name, inner in value.items():
+            yield from _below((*path, name), inner)
+    else:
+        yield path, value
+
+
+def _name(path: tuple[str, ...]) -> str:
+    return ".".join((_SHOWN.get(path[0], path[0]), *path[1:]))
+
+
+def _value(path: tuple[str, ...], value: Any) -> Any:
+    is_secret = path[:2] == ("executors", "env") and len(path) == 3 and _SECRET.search(path[2])
+    if is_secret or isinstance(value, SecretStr):
+        return STARS
+    return str(value) if isinstance(value, Path) else value
+
+
+def _origin(path: tuple[str, ...], told: Layers, environ: Mapping[str, str]) -> str:
+    if path == ("config",) and told.file is not None and not (told.flags | told.environment).get("config"):
+        return "found in the current folder"
+    layers: tuple[dict[str, Any], ...] = (told.flags, told.environment, told.table)
+    if path[0] in TOKENS:
+        # Of the others nothing counts, not even a way that this one does not use.
+        layers = tuple(layer if layer is told.token_layer else {} for layer in layers)
+        if path[0] == "token" and not told.token_layer.get("token"):
+            path = ("token_file",)
+    flags, environment, table = layers
+    if _stands(path, flags):
+        return _flag(path[0], flags[path[0]])
+    if _stands(path, environment):
+        return _variable(path, environ)
+    return f"{told.file}: {_key(path, told)}" if _stands(path, table) else DEFAULT
+
+
+def _stands(path: tuple[str, ...], layer: Any) -> bool:
+    for name in path:
+        if not isinstance(layer, Mapping):
+            # A table given as one text, such as JSON in a variable.
+            return True
+        if name not in layer:
+            return False
+        layer = layer[name]
+    return True
+
+
+def _flag(name: str, value: Any) -> str:
+    if value is False:
+        return f"--no-{name.replace('_', '-')}"
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _variable(path: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """The variable as it is spelled in the environment; the nearest to the setting first."""
+    spelled = {name.upper(): name for name in environ}
+    firsts = [path[0], *(short for short, field in SHORT_NAMES.items() if field == path[0])]
+    for length in range(len(path), 0, -1):
+        for first in firsts:
+            name = "__".join(("RUNNER_" + first, *path[1:length])).upper()
+            if name in spelled:
+                return spelled[name]
+    return "the environment"
+
+
+def _key(path: tuple[str, ...], told: Layers) -> str:
+    prefix = "tool.runner." if told.file is not None and told.file.name == "pyproject.toml" else ""
+    return prefix + told.written.get(path[0], path[0]) + "".join(f".{name}" for name in path[1:])
