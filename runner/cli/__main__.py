@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, house, serve, submit
+from runner.cli import config, house, init, serve, submit
 from runner.cli import job as job_commands
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
@@ -33,6 +33,7 @@ def build() -> typer.Typer:
     app.callback()(root)
     commands: tuple[Callable[..., None], ...] = (
         serve.serve,
+        init.init,
         submit.run,
         submit.submit,
         job_commands.jobs,
