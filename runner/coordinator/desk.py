@@ -38,6 +38,8 @@ _json = msgspec.json.Encoder().encode
 BULK_TURN = 500
 #: A page of events is read in portions of at most so many bytes, whatever the front asks for.
 PAGE_MAX_BYTES = 1024 * 1024
+#: While the store refuses writes, clients are told to come again after so long.
+STORE_RETRY_S = 2.0
 
 
 #: Status, body, and the seconds after which to try again.
@@ -117,7 +119,8 @@ class Desk:
         self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
 
     def _refuse(self, front: Front, ask: Any, error: RunnerError) -> None:
-        retry_after_s = error.detail.get("retry_after_s")
+        unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
+        retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(_encode(control.Reply(ask.rid, error.status, problem(error), retry_after_s)))
 
     # Submit.
@@ -126,7 +129,7 @@ class Desk:
         if self.closed:
             raise ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
         if self._line.journal.failure is not None:
-            raise StoreUnavailable(self._line.journal.failure.message, retry_after_s=2.0)
+            raise StoreUnavailable(self._line.journal.failure.message)
         if ask.bulk:
             return self._submit_bulk(front, ask)
         self._check_new(ask.jobs[0].id)
@@ -139,7 +142,7 @@ class Desk:
         def durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
                 self._withdraw(live)
-                answer(failure.status, problem(failure), 2.0)
+                answer(failure.status, problem(failure), STORE_RETRY_S)
             elif ask.wait_s is None:
                 answer(202, self._document(live))
 
@@ -212,7 +215,7 @@ class Desk:
 
         def accepted(failure: StoreUnavailable | None) -> None:
             if failure is not None:
-                answer(failure.status, problem(failure), 2.0)
+                answer(failure.status, problem(failure), STORE_RETRY_S)
             else:
                 answer(200 if live.where == "ended" else late_status, self._document(live))
 

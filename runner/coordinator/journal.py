@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.005
 #: While the store refuses writes it is tried again after so long.
 RETRY_S = 0.25
+#: Who waits for a commit that takes longer is told so, in time for an answer within 2 s.
+PATIENCE_S = 1.5
+#: A batch may take longer for its size: a store that takes less in a second is in trouble.
+ROWS_A_SECOND = 5_000
+BYTES_A_SECOND = 20_000_000
 
 #: Told None, or why the writes were refused.
 Settle = Callable[[StoreUnavailable | None], None]
@@ -51,6 +56,7 @@ class Journal:
         on_events: Callable[[Job, list[Event]], None],
         on_fenced: Callable[[Fenced], None],
         on_commit: Callable[[float], None],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._committer = committer
         self._epoch = epoch
@@ -67,6 +73,9 @@ class Journal:
         self._deletes: list[int] = []
         self._values: dict[str, bytes | None] = {}
         self._after: list[tuple[Settle, bool]] = []
+        #: Those who wait for the commit under way.
+        self._waiting: list[tuple[Settle, bool]] = []
+        self._patience_s = patience_s
         #: Events of the commit under way, by job.
         self._in_flight: dict[int, int] = {}
         self._busy = False
@@ -126,14 +135,14 @@ class Journal:
         """Take back an insert that was refused; the job was never accepted."""
         self._inserts.pop(job.n, None)
         self._events.pop(job.n, None)
-        # Of a writer that died nobody knows whether it had written the batch.
+        # A commit that is late may still write it, and of a writer that died nobody knows.
         self.delete(job)
 
     def when_durable(self, call: Settle, *, hurry: bool = True, patient: bool = False) -> None:
         """Call after the commit of all that was told until now: with None, or why it failed.
 
-        While the store refuses, calls are made with the failure at once and the writes are kept;
-        a `patient` call waits until they are durable and is never told of a failure.
+        While the store refuses, or a commit is late, calls are made with the failure at once and the
+        writes are kept; a `patient` call waits until they are durable and is never told of a failure.
         """
         if self.failure is not None and not patient:
             call(self.failure)
@@ -158,7 +167,7 @@ class Journal:
         """Wait until all that was told is durable.
 
         Raises:
-            StoreUnavailable: the store refuses writes.
+            StoreUnavailable: the store refuses writes, or a commit is late.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -181,12 +190,17 @@ class Journal:
         return job.last_seq if waiting is None else waiting[1][0].seq - 1
 
     async def close(self) -> None:
-        """Write what is left and stop."""
-        if self.failure is None:
+        """Write what is left and stop.
+
+        Raises:
+            StoreUnavailable: the store refuses writes, or a commit is late; a late one may still go through.
+        """
+        try:
             await self.flush()
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        finally:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
         await self._idle.wait()
 
     def _arm(self) -> None:
@@ -206,28 +220,15 @@ class Journal:
         task.add_done_callback(lambda done: done.result())
 
     async def _commit(self) -> None:
-        batch, events, after = self._take()
+        batch, events, self._waiting = self._take()
         self._in_flight = {job.n: new[0].seq for job, new in events}
         loop = asyncio.get_running_loop()
         began = loop.time()
-        failure: StoreUnavailable | None = None
-        try:
-            if batch is not None:
-                await self._committer.commit(self._epoch, batch)
-        except Fenced as fenced:
-            self._closed = True
-            failure = fenced
-            self._on_fenced(fenced)
-        except StoreUnavailable as refused:
-            failure = refused
-        except Exception as error:
-            # Dropped, the batch would be lost and who waits for it would wait for ever.
-            log.exception("a commit failed in a way that nobody foresaw")
-            failure = StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
-        finally:
-            self._busy = False
-            self._in_flight = {}
-            self._idle.set()
+        failure = None if batch is None else await self._write(batch)
+        self._busy = False
+        self._in_flight = {}
+        self._idle.set()
+        after, self._waiting = self._waiting, []
         if failure is not None:
             self._refused(batch, events, after, failure)
             return
@@ -247,6 +248,44 @@ class Journal:
             self.hurry()
         elif self._after or self._has_work():
             self._arm()
+
+    async def _write(self, batch: Batch) -> StoreUnavailable | None:
+        """Commit; why it failed, if it did."""
+        self._late = asyncio.get_running_loop().call_later(self._patience_s, self._check_size, batch)
+        try:
+            await self._committer.commit(self._epoch, batch)
+        except Fenced as fenced:
+            self._closed = True
+            self._on_fenced(fenced)
+            return fenced
+        except StoreUnavailable as refused:
+            return refused
+        except Exception as error:
+            # Dropped, the batch would be lost and who waits for it would wait for ever.
+            log.exception("a commit failed in a way that nobody foresaw")
+            return StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
+        finally:
+            self._late.cancel()
+        return None
+
+    def _check_size(self, batch: Batch) -> None:
+        """The commit under way is slow: what may it still take, for what it has to write?"""
+        rows = len(batch.inserts) + len(batch.updates) + len(batch.outputs) + len(batch.events)
+        payloads = [text for _, text in batch.inserts + batch.outputs]
+        allowed_s = rows / ROWS_A_SECOND + sum(map(len, payloads)) / BYTES_A_SECOND
+        self._late = asyncio.get_running_loop().call_later(allowed_s, self._stalled)
+
+    def _stalled(self) -> None:
+        """The commit under way is late. It goes on, but those who can give up need not wait for it."""
+        failure = StoreUnavailable("the store takes too long to write (locked, or its disk is stuck)")
+        if self.failure is None:
+            log.error("the store refuses writes: %s", failure.message)
+            self.failure = failure
+        self._waiting, waiting = _patient(self._waiting), self._waiting
+        self._after, later = _patient(self._after), self._after
+        for call, patient in waiting + later:
+            if not patient:
+                _tell(call, self.failure)
 
     def _take(
         self,
@@ -297,12 +336,16 @@ class Journal:
             self._deletes = batch.deletes + self._deletes
             self._values = dict(batch.values) | self._values
         waiting = after + self._after
-        self._after = [entry for entry in waiting if entry[1]]
+        self._after = _patient(waiting)
         for call, patient in waiting:
             if not patient:
                 _tell(call, failure)
         if self._after or self._has_work():
             self._arm()
+
+
+def _patient(waiting: list[tuple[Settle, bool]]) -> list[tuple[Settle, bool]]:
+    return [entry for entry in waiting if entry[1]]
 
 
 def _tell(call: Settle, failure: StoreUnavailable | None) -> None:

@@ -33,7 +33,7 @@ class Committer:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 60.0) -> None:
         self.committer = Committer()
         self.published: list[tuple[int, list[int]]] = []
         self.fenced: list[Fenced] = []
@@ -45,6 +45,7 @@ class Bench:
             on_events=self._publish,
             on_fenced=self.fenced.append,
             on_commit=self.commits.append,
+            patience_s=patience_s,
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
@@ -55,8 +56,8 @@ def make_job(n: int = 1) -> Job:
     return Job(n, f"job-{n}", "h", "default", 50, 0.0, Terms(), 2)
 
 
-def run(body: Callable[[Bench], Awaitable[None]]) -> Bench:
-    bench = Bench()
+def run(body: Callable[[Bench], Awaitable[None]], *, patience_s: float = 60.0) -> Bench:
+    bench = Bench(patience_s)
 
     async def main() -> None:
         await asyncio.wait_for(body(bench), 5)
@@ -213,3 +214,40 @@ def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
         await bench.journal.flush()
 
     assert len(run(body).committer.batches) == 1
+
+
+def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.gate = asyncio.Event()
+        told: list[StoreUnavailable | None] = []
+        patient: list[StoreUnavailable | None] = []
+        bench.journal.insert(make_job(), b"{}")
+        bench.journal.when_durable(told.append)
+        bench.journal.when_durable(patient.append, patient=True)
+        while not told:
+            await asyncio.sleep(0.001)
+        assert isinstance(told[0], StoreUnavailable) and bench.journal.failure is told[0]
+        assert (patient, bench.committer.batches) == ([], [])
+        bench.committer.gate.set()
+        while not patient:
+            await asyncio.sleep(0)
+        assert bench.journal.failure is None
+
+    bench = run(body, patience_s=0.01)
+    assert [[job.n for job, _ in batch.inserts] for batch in bench.committer.batches] == [[1]]
+
+
+def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.gate = asyncio.Event()
+        job = make_job()
+        bench.journal.insert(job, b"{}")
+        bench.journal.when_durable(lambda _: bench.journal.withdraw(job))
+        while bench.journal.failure is None:
+            await asyncio.sleep(0.001)
+        bench.committer.gate.set()
+        while len(bench.committer.batches) < 2:
+            await asyncio.sleep(0)
+
+    bench = run(body, patience_s=0.01)
+    assert [batch.deletes for batch in bench.committer.batches] == [[], [1]]
