@@ -6,7 +6,7 @@ The only file that knows apsw. Errors of SQLite leave it as errors of ours, with
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from runner.stores.page import page
 from runner.stores.query import Value, select_ns
 
 _BUSY_TIMEOUT_S = 5.0
+#: A locked file is tried again after so long.
+_BUSY_PAUSE_S = 0.02
 #: The file check at start ends after so long, whatever the file's size.
 _CHECK_LIMIT_S = 1.0
 #: SQLite asks whether to go on after so many of its steps.
@@ -57,12 +59,16 @@ class SqliteStore:
         read_only: bool = False,
         busy_timeout_s: float = _BUSY_TIMEOUT_S,
         check_limit_s: float = _CHECK_LIMIT_S,
+        pause: Callable[[float], bool] | None = None,
     ) -> None:
+        """`pause` waits so many seconds, or says True: nobody needs the lock any more that is waited for."""
         self.path = path
         self.stale_updates = 0
         self._read_only = read_only
         self._busy_timeout_s = busy_timeout_s
         self._check_limit_s = check_limit_s
+        self._pause = pause
+        self._busy_until = 0.0
         self._connection: apsw.Connection | None = None
         self._wal_pages = 0
 
@@ -203,8 +209,20 @@ class SqliteStore:
             db.pragma("synchronous", "FULL")
             db.pragma("journal_size_limit", _WAL_KEEP_BYTES)
             db.pragma("cache_size", -16_000)
-        db.set_busy_timeout(round(self._busy_timeout_s * 1000))
+        if self._pause is None:
+            db.set_busy_timeout(round(self._busy_timeout_s * 1000))
+        else:
+            db.set_busy_handler(self._busy)
         return db
+
+    def _busy(self, tries: int) -> bool:
+        """The file is locked: wait a little, or give up."""
+        if self._pause is None:
+            return False
+        now = time.monotonic()
+        if tries == 0:
+            self._busy_until = now + self._busy_timeout_s
+        return now < self._busy_until and not self._pause(_BUSY_PAUSE_S)
 
     def _grown(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages

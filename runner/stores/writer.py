@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+from collections.abc import Callable
 
 from runner.errors import RefusedStart, RunnerError
 from runner.launch import WriterConfig, ignore_terminal_signals, read_config
@@ -79,6 +80,15 @@ class Writer:
         return data
 
 
+def _pause(stream: socket.socket, lifeline: socket.socket) -> Callable[[float], bool]:
+    """Waits, and says whether the coordinator went away meanwhile: for whom wait for a lock then?"""
+    ends = select.poll()
+    ends.register(lifeline, select.POLLIN)
+    # Requests may lie in it; only its end counts.
+    ends.register(stream, select.POLLRDHUP)
+    return lambda seconds: bool(ends.poll(seconds * 1000))
+
+
 def main() -> None:
     """Entry of the process."""
     ignore_terminal_signals()
@@ -86,9 +96,10 @@ def main() -> None:
     path = sqlite_path(config.url)
     if path is None:
         raise RefusedStart("a memory store has no writer process")
-    store = SqliteStore(path)
+    stream = socket.socket(fileno=config.fd)
+    store = SqliteStore(path, pause=_pause(stream, lifeline))
     try:
-        Writer(store, socket.socket(fileno=config.fd), lifeline).run()
+        Writer(store, stream, lifeline).run()
     finally:
         store.close()
 
