@@ -109,6 +109,14 @@ class Child:
         """Exit status (negative: a signal) if it has ended, else None."""
         return self.process.poll()
 
+    def cut(self) -> None:
+        """Tell it by its lifeline that it is on its own."""
+        try:
+            self.lifeline.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # It has ended already.
+            return
+
     def close(self) -> None:
         """Let go of the descriptors; cutting the lifeline tells a living child to end."""
         self.lifeline.close()

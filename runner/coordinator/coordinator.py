@@ -194,8 +194,10 @@ class Coordinator:
         rooms.dispatch.recall_all()
         await _until(lambda: rooms.dispatch.is_idle, grace_s, hurry)
         await self._stop_workers(rooms, hurry)
-        if rooms.journal.failure is None:
+        try:
             await rooms.journal.close()
+        except StoreUnavailable as refused:
+            log.error("ended without storing the last news, which workers keep: %s", refused.message)
         await self._fronts.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
         await self._close()
 

@@ -25,6 +25,10 @@ RESTART_S = (0.2, 10.0)
 STEADY_S = 30.0
 #: A probe that is silent for so long is hung: it is killed and started again.
 PROBE_SILENT_S = 5.0
+#: A worker whose lifeline is cut has so long to write down what nobody acknowledged.
+SPOOL_S = 0.4
+#: Frames that are not ours are all counted; the log tells of one in so long.
+BAD_LOG_S = 1.0
 
 
 class Listener(Protocol):
@@ -89,6 +93,7 @@ class Fleet:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self.bad_frames = 0
+        self._bad_log_at = 0.0
         self.router = Router(
             self._endpoint,
             self._token,
@@ -158,20 +163,28 @@ class Fleet:
             worker.child.signal(signal.SIGKILL)
 
     async def close(self, timeout_s: float) -> None:
-        """Tell all to stop; after `timeout_s` they are killed. Returns when all are gone."""
+        """Tell all to stop; those that did not after `timeout_s` are killed. Returns when all are gone."""
         self._closing = True
         for worker in list(self.workers.values()):
             self.post(worker, encode(Stop()))
         self.flush()
-        try:
-            await asyncio.wait_for(self._all_gone.wait(), timeout_s)
-        except TimeoutError:
-            self.kill_all()
-            try:
-                await asyncio.wait_for(self._all_gone.wait(), 2.0)
-            except TimeoutError:
-                log.error("these processes did not end: %s", [w.child.pid for w in self.workers.values()])
+        if not await self._are_gone(timeout_s):
+            # They wait for word that their last news is stored. Without us they write it down themselves.
+            for worker in self.workers.values():
+                worker.child.cut()
+            if not await self._are_gone(SPOOL_S):
+                self.kill_all()
+                if not await self._are_gone(2.0):
+                    pids = [worker.child.pid for worker in self.workers.values()]
+                    log.error("these processes did not end: %s", pids)
         self.router.close()
+
+    async def _are_gone(self, within_s: float) -> bool:
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), within_s)
+        except TimeoutError:
+            return False
+        return True
 
     def _name(self, what: str) -> str:
         return f"{self._marker}.{what}.{self._epoch}.{secrets.token_hex(3)}"
@@ -206,7 +219,10 @@ class Fleet:
 
     def _on_bad(self, why: str) -> None:
         self.bad_frames += 1
-        log.warning("a frame was dropped: %s", why)
+        now = asyncio.get_running_loop().time()
+        if now >= self._bad_log_at:
+            self._bad_log_at = now + BAD_LOG_S
+            log.warning("a frame was dropped (%d so far): %s", self.bad_frames, why)
 
     def _on_death(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
