@@ -1,0 +1,315 @@
+"""Effect: the store's file is locked by others, out of room, read-only or damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import pytest
+
+from tests.faults.harness import Document, House, Server, traced, until
+from tests.faults.mutate import mutated
+
+#: Answers while the store refuses: FAULTS' bound, and what a busy machine adds.
+ANSWER_S = 2.0
+MARGIN_S = 0.3
+#: Takes the one write lock of the file and holds it until its input ends.
+LOCKER = """
+import apsw, sys
+db = apsw.Connection(sys.argv[1])
+db.set_busy_timeout(5000)
+db.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+db.execute("ROLLBACK")
+"""
+
+
+class Posted(NamedTuple):
+    status: int
+    took_s: float
+    body: Document
+
+
+class Posting:
+    """A client that posts jobs one after another and remembers every answer."""
+
+    def __init__(self, server: Server, trace: Path, **padding: str) -> None:
+        self.answers: list[Posted] = []
+        self._server = server
+        self._body = {"handler": "nap", "input": {"trace": str(trace), **padding}}
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with httpx2.Client(base_url=self._server.url, timeout=20, trust_env=False) as http:
+            while not self._enough.wait(0.01):
+                began = time.monotonic()
+                answer = http.post("/v1/jobs", json=self._body)
+                took_s = time.monotonic() - began
+                self.answers.append(Posted(answer.status_code, took_s, answer.json()))
+
+    def stop(self) -> list[Posted]:
+        self._enough.set()
+        self._thread.join()
+        return self.answers
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[Callable[[], None]]:
+    """Another program holds the file's write lock until the yielded function is called."""
+    command = [sys.executable, "-P", "-c", LOCKER, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as locker:
+        assert locker.stdout is not None and locker.stdin is not None
+        assert locker.stdout.readline() == b"locked\n"
+        yield locker.stdin.close
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """A small file system in memory; the test is skipped where mounting is not permitted."""
+    folder.mkdir(exist_ok=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"mounting is not permitted here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def readiness(server: Server) -> tuple[int, str]:
+    """The status of /readyz and what it says of the store."""
+    answer = server.http.get("/readyz")
+    return answer.status_code, str(answer.json()["parts"]["store"]["state"])
+
+
+def assert_honest(server: Server, answers: list[Posted], trace: Path) -> None:
+    """Everything accepted ends and ran once; everything else was refused in time, with a code."""
+    accepted = {answer.body["id"] for answer in answers if answer.status == 202}
+    refused = [answer for answer in answers if answer.status != 202]
+    assert {answer.status for answer in refused} <= {503, 507}
+    assert {answer.body["code"] for answer in refused} <= {"store_unavailable"}
+    assert max(answer.took_s for answer in answers) <= ANSWER_S + MARGIN_S
+    until(lambda: not set(server.counts()) & {"queued", "running"} - _zero(server), "all that waited ends")
+    jobs = {job["id"]: job for job in server.jobs()}
+    assert accepted <= set(jobs)
+    assert {jobs[job_id]["state"] for job_id in accepted} == {"succeeded"}
+    starts = [job_id for job_id, _ in traced(trace) if job_id in accepted]
+    assert sorted(starts) == sorted(accepted)
+
+
+def _zero(server: Server) -> set[str]:
+    return {state for state, count in server.counts().items() if not count}
+
+
+def ends_survive(server: Server, gate: Path, running: list[str]) -> None:
+    """Jobs that end while nothing can be written have one stored end, of their first attempt."""
+    assert gate.exists()
+    for job_id in running:
+        job = server.ended(job_id)
+        assert (job["state"], job["output"]["attempt"]) == ("succeeded", 1)
+
+
+def start_steady(house: House, server: Server, trace: Path) -> tuple[Path, list[str]]:
+    gate = house.folder / "gate"
+    data = {"gate": str(gate), "trace": str(trace)}
+    running = [server.submit("steady", data, timeout_s=60) for _ in range(2)]
+    until(lambda: all(server.job(job_id)["progress"] for job_id in running), "two jobs run")
+    return gate, running
+
+
+def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
+    server, trace = house.start(executors=4), house.folder / "trace"
+    gate, running = start_steady(house, server, trace)
+    posting = Posting(server, trace)
+    with locked(house.data / "runner.db") as release:
+        began = time.monotonic()
+        gate.touch()
+        until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
+        until(lambda: time.monotonic() - began >= held_s, "the lock is held", within_s=held_s + 1)
+        assert readiness(server) == (503, "unavailable")
+        release()
+    until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
+    healed = len(posting.answers)
+    until(lambda: any(a.status == 202 for a in posting.answers[healed:]), "jobs are taken in again")
+    answers = posting.stop()
+    ends_survive(server, gate, running)
+    assert_honest(server, answers, trace)
+    return answers
+
+
+@pytest.mark.parametrize("held_s", [3.0, 7.0])
+def test_another_programs_lock_delays_or_refuses_and_loses_nothing(house: House, held_s: float) -> None:
+    answers = write_lock_is_survived(house, held_s)
+    refused = [answer for answer in answers if answer.status == 503]
+    assert refused and any(answer.status == 202 for answer in answers)
+
+
+def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: House) -> None:
+    server, trace = house.start(), house.folder / "trace"
+    gate, running = start_steady(house, server, trace)
+    with locked(house.data / "runner.db") as release:
+        gate.touch()
+        until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
+        house.kill(server)
+        release()
+    server = house.start()
+    ends_survive(server, gate, running)
+    assert sorted(traced(trace)) == sorted((job_id, 1) for job_id in running)
+
+
+def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: House) -> None:
+    server, trace = house.start(), house.folder / "trace"
+    gate, running = start_steady(house, server, trace)
+    with locked(house.data / "runner.db") as release:
+        gate.touch()
+        until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
+        server.process.terminate()
+        assert server.exit_code(within_s=9) == 0
+        assert "Traceback" not in server.log.read_text()
+        release()
+    server = house.start()
+    ends_survive(server, gate, running)
+    assert sorted(traced(trace)) == sorted((job_id, 1) for job_id in running)
+
+
+def full_disk_is_survived(house: House) -> None:
+    server, trace = house.start(executors=4), house.folder / "trace"
+    gate, running = start_steady(house, server, trace)
+    ballast = house.data / "ballast"
+    posting = Posting(server, trace, padding="x" * 50_000)
+    fill(ballast)
+    until(lambda: any(a.status != 202 for a in posting.answers), "a submit is refused", within_s=8)
+    assert readiness(server) == (503, "unavailable")
+    gate.touch()
+    refusals = len(posting.answers)
+    until(lambda: len(posting.answers) >= refusals + 20, "more are refused")
+    ballast.unlink()
+    until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
+    healed = len(posting.answers)
+    until(lambda: any(a.status == 202 for a in posting.answers[healed:]), "jobs are taken in again")
+    answers = posting.stop()
+    ends_survive(server, gate, running)
+    assert_honest(server, answers, trace)
+
+
+def fill(ballast: Path) -> None:
+    """Take all the room that the file system has left."""
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(65_536))
+        except OSError:
+            return
+
+
+def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(house: House) -> None:
+    with mounted(house.data, "-o", "size=24m,mode=0700"):
+        full_disk_is_survived(house)
+        house.close()
+
+
+def refused_start(house: House, *flags: str) -> str:
+    """What a server says that must not start: exit code 2, within a few seconds, no traceback."""
+    process, ready, log = house.spawn(*flags)
+    try:
+        assert process.wait(8) == 2, log.read_text()
+        assert os.read(ready, 100) == b""
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ready)
+    said = log.read_text()
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_read_only_folder_is_refused_at_start(house: House) -> None:
+    with mounted(house.data, "-o", "ro,size=1m"):
+        assert f"{house.data} can't be written to" in refused_start(house)
+
+
+def test_a_read_only_file_is_refused_at_start(house: House) -> None:
+    server = house.start()
+    server.process.terminate()
+    server.process.wait(5)
+    database = house.data / "runner.db"
+    made = subprocess.run(["mount", "--bind", database, database], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"mounting is not permitted here: {made.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", database], check=True)
+        said = refused_start(house)
+    finally:
+        subprocess.run(["umount", "-l", database], check=True)
+    assert str(database) in said and "store_unavailable" in said
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database with a few hundred jobs, as a server leaves it that was stopped."""
+    house = House(tmp_path_factory.mktemp("filled"))
+    try:
+        server = house.start()
+        server.submit_many("echo", [{"text": "x" * 2_000}] * 400)
+        until(lambda: server.counts().get("succeeded") == 400, "all jobs end")
+        server.process.terminate()
+        server.process.wait(5)
+        return (house.data / "runner.db").read_bytes()
+    finally:
+        house.close()
+
+
+def interior_page(database: bytes) -> int:
+    """Where the first interior page of a table begins."""
+    size = int.from_bytes(database[16:18], "big")
+    return next(at for at in range(size, len(database), size) if database[at] == 0x05)
+
+
+@pytest.mark.parametrize("where", ["header", "interior page", "leaf page", "cut off"])
+def test_a_damaged_file_is_refused_and_left_alone(house: House, filled: bytes, where: str) -> None:
+    damaged = bytearray(filled)
+    at = {"header": 0, "cut off": 0, "interior page": interior_page(filled)}.get(where, 0)
+    if where == "leaf page":
+        size = int.from_bytes(filled[16:18], "big")
+        at = next(at for at in range(size, len(filled), size) if filled[at] == 0x0D)
+    if where == "cut off":
+        del damaged[len(damaged) // 2 :]
+    else:
+        damaged[at : at + 16] = bytes(255 - byte for byte in damaged[at : at + 16])
+    house.data.mkdir()
+    database = house.data / "runner.db"
+    database.write_bytes(damaged)
+    said = refused_start(house)
+    assert str(database) in said and "store_corrupt" in said
+    assert hashlib.sha256(database.read_bytes()).digest() == hashlib.sha256(damaged).digest()
+
+
+def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
+    early = (
+        "runner/coordinator/desk.py",
+        "        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)\n        return None",
+        "        durable(None)\n        return None",
+    )
+    house = House(tmp_path, tree=mutated(tmp_path, [early]))
+    try:
+        server = house.start()
+        with locked(house.data / "runner.db"):
+            answer = server.http.post("/v1/jobs", json={"handler": "echo", "input": {}})
+            house.kill(server, within_s=8)
+        server = house.start()
+        assert answer.status_code == 202
+        assert server.http.get(f"/v1/jobs/{answer.json()['id']}").status_code == 404
+    finally:
+        house.close()
