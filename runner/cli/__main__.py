@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, house, init, serve, submit
+from runner.cli import config, handlers, house, init, serve, submit
 from runner.cli import job as job_commands
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
@@ -40,11 +40,11 @@ def build() -> typer.Typer:
         house.ps,
         house.devices,
         house.queues,
-        house.handlers,
     )
     for command in commands:
         app.command()(command)
     app.add_typer(job_commands.job, name="job")
+    app.add_typer(handlers.handlers, name="handlers")
     app.add_typer(config.config, name="config")
     return app
 

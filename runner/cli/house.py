@@ -1,4 +1,4 @@
-"""Effect: `runner ps`, `devices`, `queues` and `handlers`: what the server has and does."""
+"""Effect: `runner ps`, `devices` and `queues`: what the server has and does."""
 
 from __future__ import annotations
 
@@ -59,23 +59,3 @@ def queues(
     from runner.cli import tables
 
     console().print(tables.queues(found))
-
-
-def handlers(as_json: AsJson = False, url: Url = None) -> None:
-    """List the handlers, broken ones with their traceback."""
-    with client(url) as link:
-        found = link.handlers()
-    if as_json:
-        return emit(found)
-    from runner.cli import tables
-    from runner.cli.text import printable
-
-    out = console()
-    if not found:
-        print("no handlers; name some by `runner serve --handlers FILE`")
-        return None
-    out.print(tables.handlers(found))
-    for handler in found:
-        if handler.get("error"):
-            out.print(f"\n{handler['name']} is broken:\n{printable(handler['error']).rstrip()}", style="red")
-    return None

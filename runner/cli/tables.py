@@ -125,6 +125,21 @@ def handlers(found: Iterable[Document]) -> Table:
     return table
 
 
+def checked(found: Iterable[Document]) -> Table:
+    """One line per handler that was described without a server: what it needs and where it is."""
+    table = _table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
+    for handler in found:
+        word, options = str(handler["state"]), handler["options"]
+        table.add_row(
+            line(handler["name"]),
+            Text(word, style=COLORS.get(word, "")),
+            "" if options is None else needs(options, {}),
+            line(handler["source"]),
+            line(handler["description"], 60),
+        )
+    return table
+
+
 def needs(options: Document, learned: Document) -> str:
     """What one executor of a handler takes."""
     gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")

@@ -1,0 +1,139 @@
+"""Effect: `runner handlers`: those of the server, and a check of those that a server would take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.cli.flags import fields, taking_flags
+from runner.cli.options import AsJson, Url, client, console, emit
+
+if TYPE_CHECKING:
+    from runner.settings import Settings
+    from runner.spec import HandlerSpec
+
+handlers = typer.Typer(
+    help="List the server's handlers, or check some without a server.", rich_markup_mode=None
+)
+
+
+@handlers.callback(invoke_without_command=True)
+def listed(context: typer.Context, as_json: AsJson = False, url: Url = None) -> None:
+    """List the handlers, broken ones with their traceback; `check` needs no server."""
+    if context.invoked_subcommand is not None:
+        return None
+    with client(url) as link:
+        found = link.handlers()
+    if as_json:
+        return emit(found)
+    if not found:
+        print("no handlers; name some by `runner serve --handlers FILE`")
+        return None
+    from runner.cli import tables
+
+    console().print(tables.handlers(found))
+    _show_broken(found)
+    return None
+
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="As for --handlers; without any, those of the config and of installed packages.",
+        show_default=False,
+    ),
+]
+
+
+@handlers.command()
+@taking_flags("config", "entry_points")
+def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> None:
+    """Import and describe handlers as a server would, without one; exit code 1 if any is broken."""
+    from runner.overrides import Overrides
+    from runner.settings import load
+
+    named = {"handlers": sources, "entry_points": False if sources else None}
+    settings = load(fields(named | {name: value for name, value in flags.items() if value is not None}))
+    overrides = Overrides(settings.overrides)
+    specs = described(settings)
+    found = [_document(overrides.over(spec)) for spec in specs]
+    broken = sum(one["state"] != "ok" for one in found)
+    if as_json:
+        emit(found)
+    else:
+        # Where only some sources are looked at, the others' tables are no mistake.
+        _show(found, [] if sources else overrides.unused(spec.name for spec in specs))
+    raise typer.Exit(1 if broken else 0)
+
+
+def described(settings: Settings) -> list[HandlerSpec]:
+    """All handlers that a server with these settings would have, by name. Raises RefusedStart."""
+    import asyncio
+    from pathlib import Path
+
+    from runner.coordinator.briefing import Briefing
+    from runner.plugins import Plugins
+
+    briefing = Briefing(settings, data_dir=settings.data_dir, port=settings.port, version="")
+
+    async def describe() -> list[HandlerSpec]:
+        plugins = Plugins(
+            settings.handlers,
+            entry_points=settings.entry_points,
+            env=briefing.executor_env(),
+            cwd=Path.cwd(),
+            # Nothing that is remembered counts: what was fine then may be broken now.
+            cache={},
+            on_change=lambda: None,
+        )
+        await plugins.run()
+        return [plugins.specs[name] for name in sorted(plugins.specs)]
+
+    return asyncio.run(describe())
+
+
+def _document(spec: HandlerSpec) -> dict[str, Any]:
+    from msgspec import to_builtins
+    from msgspec.structs import asdict
+
+    options = asdict(spec.options) | {"backoff": asdict(spec.options.backoff)}
+    return {
+        "name": spec.name,
+        "state": spec.state,
+        "kind": spec.kind,
+        "description": spec.description,
+        "source": spec.source.target,
+        "error": spec.error or None,
+        "options": to_builtins(options) if spec.state == "ok" else None,
+    }
+
+
+def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
+    if not found:
+        print("no handlers; name some: runner handlers check FILE, or sources = [...] in runner.toml")
+    else:
+        from runner.cli import tables
+
+        console().print(tables.checked(found))
+        _show_broken(found)
+    for name in unused:
+        print(f"\nwarning: [handlers.{name}] changes nothing: there is no handler of this name")
+    broken = sum(one["state"] != "ok" for one in found)
+    if found:
+        print(f"\n{len(found) - broken} ok, {broken} broken")
+
+
+def _show_broken(found: list[dict[str, Any]]) -> None:
+    out = console()
+    for one in found:
+        if one.get("error"):
+            out.print(_broken(one), style="red", soft_wrap=True)
+
+
+def _broken(document: Mapping[str, Any]) -> str:
+    from runner.cli.text import line, printable
+
+    return f"\n{line(document['name'])} is broken:\n{printable(document['error']).rstrip()}"
