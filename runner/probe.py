@@ -14,8 +14,6 @@ import sys
 import threading
 from collections.abc import Mapping
 
-import msgspec
-
 from gpu.device import parse_gpus
 from gpu.probe import DeviceError, Found, Sampler, find
 from runner import launch, logs, wire
@@ -93,7 +91,7 @@ class Probe:
         for message in messages:
             try:
                 order = wire.down_decoder.decode(message)
-            except msgspec.MsgspecError as error:
+            except wire.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
                 continue
             if isinstance(order, Stop) and not self._done.done():

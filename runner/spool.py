@@ -65,7 +65,7 @@ def read_spools(folder: Path) -> list[Spool]:
     for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
         try:
             spools.append(_read(path))
-        except (OSError, WireError, msgspec.MsgspecError) as error:
+        except (OSError, *wire.UNDECODABLE) as error:
             aside = path.with_name(path.name + BAD_SUFFIX)
             log.error("%s is not a whole spool (%s); it is kept as %s", path, error, aside.name)
             path.rename(aside)

@@ -325,6 +325,10 @@ to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
 encode = _encoder.encode
 
+#: What is raised over bytes that are no message of ours: text that is not UTF-8 is no error of the decoder's
+#: own kind, nor is nesting without end.
+UNDECODABLE = (WireError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 def pack(messages: list[bytes]) -> bytes:
     """A frame of encoded messages."""

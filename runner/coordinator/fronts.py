@@ -9,11 +9,9 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import msgspec
-
 from runner.control import Exit, FrontHello, ToCoordinator, encode, to_coordinator_decoder
 from runner.launch import Child, FrontConfig, start
-from runner.wire import FrameBuffer, WireError, pack, prefixed, unpack
+from runner.wire import UNDECODABLE, FrameBuffer, pack, prefixed, unpack
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class Front(asyncio.Protocol):
             for frame in self._buffer.feed(data):
                 for raw in unpack(frame):
                     self._question(to_coordinator_decoder.decode(raw))
-        except (WireError, msgspec.DecodeError) as error:
+        except UNDECODABLE as error:
             log.error("front %d speaks another language: %s", self.child.pid, error)
             self.child.signal(signal.SIGKILL)
 

@@ -9,14 +9,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line
 from runner.errors import RefusedStart
 from runner.job import ENDED, Job
 from runner.spool import Spool
-from runner.wire import Ended, Note, Up, up_decoder
+from runner.wire import UNDECODABLE, Ended, Note, Up, up_decoder
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ def recover(line: Line, jobs: Iterable[Job], spools: Iterable[Spool]) -> dict[st
 def _apply(line: Line, raw: bytes, worker: str) -> int:
     try:
         message: Up = up_decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         log.warning("a spooled message does not decode: %s", error)
         return 0
     if not isinstance(message, Note | Ended):

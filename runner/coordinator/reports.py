@@ -7,14 +7,13 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch, Post
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
 from runner.wire import (
+    UNDECODABLE,
     Ack,
     Answer,
     Call,
@@ -76,7 +75,7 @@ class Reports:
         for raw in frame:
             try:
                 message = up_decoder.decode(raw)
-            except msgspec.DecodeError as error:
+            except UNDECODABLE as error:
                 self._line.figures.bad_frames += 1
                 log.warning("a message of %s does not decode: %s", worker.name, error)
                 continue

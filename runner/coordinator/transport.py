@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Callable
 
-import msgspec
 import zmq
 from zmq.backend import Socket as Backend
 
@@ -150,7 +149,7 @@ class Router:
                 raise WireError("a peer that has not said who it is")
             if messages:
                 self._on_frame(name, messages)
-        except (WireError, msgspec.MsgspecError, RecursionError) as error:
+        except wire.UNDECODABLE as error:
             self.bad_frames += 1
             self._on_bad(f"{name or 'unknown peer'}: {error}")
         except Exception:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-import msgspec
-
 from runner import wire
 from runner.execution import process
 from runner.execution.outbox import Outbox
@@ -103,7 +101,7 @@ class Channel(threading.Thread):
                     for encoded in wire.unpack(frame):
                         message = wire.to_executor_decoder.decode(encoded)
                         self._on[type(message)](message)
-            except (wire.WireError, msgspec.DecodeError):
+            except wire.UNDECODABLE:
                 # Nothing that follows could be trusted.
                 self._lost()
             if len(chunk) < READ_BYTES:

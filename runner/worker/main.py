@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from runner import launch, logs, wire
 from runner.launch import WorkerConfig
 from runner.spool import write_spool
@@ -156,7 +154,7 @@ class Worker:
         for message in messages:
             try:
                 self._obey(message, wire.down_decoder.decode(message))
-            except msgspec.MsgspecError as error:
+            except wire.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
 
     def _obey(self, message: bytes, order: wire.Down) -> None:

@@ -8,11 +8,9 @@ import signal
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from runner import wire
 from runner.launch import WorkerConfig
-from runner.wire import Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run, WireError
+from runner.wire import Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run
 from runner.worker import clocks, report, tree, verdict
 from runner.worker.captured import Captured
 from runner.worker.clocks import Figures
@@ -251,7 +249,7 @@ class Supervisor:
             for frame in frames:
                 for message in wire.unpack(frame):
                     self._take(process, message)
-        except (WireError, msgspec.MsgspecError) as error:
+        except wire.UNDECODABLE as error:
             log.error("executor %s sent what is no message: %s", self.marker, error)
             process.read_channel(False)
             if not held:
