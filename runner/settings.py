@@ -24,6 +24,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from runner.errors import RefusedStart
@@ -246,7 +247,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _environment() -> dict[str, Any]:
-    values = dict(EnvSettingsSource(Settings)())
+    try:
+        values = dict(EnvSettingsSource(Settings)())
+    except SettingsError as error:
+        # The value may be a secret in the wrong place: it is not repeated.
+        raise RefusedStart(
+            f"{error} (in the environment); give a table's keys as RUNNER_TABLE__KEY."
+        ) from None
     for short, field in SHORT_NAMES.items():
         text = os.environ.get(f"RUNNER_{short.upper()}")
         if text:
