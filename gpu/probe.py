@@ -80,6 +80,20 @@ def find(
     return found
 
 
+def driver_version(nvml: Any = pynvml) -> str | None:
+    """The NVIDIA driver's version; None where there is none, or none that answers."""
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    try:
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except nvml.NVMLError:
+        return "unknown"
+    finally:
+        nvml.nvmlShutdown()
+
+
 class Sampler:
     """Reads the devices again and again."""
 

@@ -12,6 +12,7 @@ ROLES = {
     "worker": "runner.worker",
     "probe": "runner.probe",
     "writer": "runner.stores.writer",
+    "survey": "runner.coordinator.survey",
 }
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from runner.wire import LENGTH
 
-Role = Literal["front", "worker", "probe", "writer"]
+Role = Literal["front", "worker", "probe", "writer", "survey"]
 
 
 class WorkerConfig(msgspec.Struct, array_like=True):
@@ -58,6 +58,13 @@ class ProbeConfig(msgspec.Struct, array_like=True):
     log_level: str = "info"
 
 
+class SurveyConfig(msgspec.Struct, array_like=True):
+    #: As given to `--gpus`.
+    gpus: str
+    #: Descriptor on which the answer goes.
+    fd: int
+
+
 class WriterConfig(msgspec.Struct, array_like=True):
     url: str
     #: Descriptor of the stream on which batches come and answers go.
@@ -85,7 +92,7 @@ class FrontConfig(msgspec.Struct, array_like=True):
     log_level: str = "info"
 
 
-Config = TypeVar("Config", WorkerConfig, ProbeConfig, WriterConfig, FrontConfig)
+Config = TypeVar("Config", WorkerConfig, ProbeConfig, SurveyConfig, WriterConfig, FrontConfig)
 
 
 class Child:

@@ -64,6 +64,9 @@ class FakeNvml:
             raise NVMLError(self.init_error)
         self.inits += 1
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.1"
+
     def nvmlShutdown(self) -> None:
         self.inits -= 1
 

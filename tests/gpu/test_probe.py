@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpu.device import Device, parse_gpus
-from gpu.probe import DeviceError, Found, Sampler, find, processor_name, ram
+from gpu.probe import DeviceError, Found, Sampler, driver_version, find, processor_name, ram
 from tests.gpu.fake_nvml import GIB, Card, FakeNvml, Process
 
 A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
@@ -224,3 +224,12 @@ def test_without_a_model_name_the_architecture_stands_for_it(tmp_path: Path) -> 
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\n")
     assert processor_name(cpuinfo) == processor_name(tmp_path / "missing") != ""
+
+
+@pytest.mark.parametrize(
+    ("init_error", "version"), [(None, "570.1"), (FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND, None)]
+)
+def test_the_driver_tells_its_version(init_error: int | None, version: str | None) -> None:
+    nvml = FakeNvml(A, init_error=init_error)
+    assert driver_version(nvml) == version
+    assert nvml.inits == 0
