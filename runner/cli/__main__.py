@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, handlers, house, init, serve, submit
+from runner.cli import config, doctor, handlers, house, init, serve, submit
 from runner.cli import job as job_commands
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
@@ -34,6 +34,7 @@ def build() -> typer.Typer:
     commands: tuple[Callable[..., None], ...] = (
         serve.serve,
         init.init,
+        doctor.doctor,
         submit.run,
         submit.submit,
         job_commands.jobs,

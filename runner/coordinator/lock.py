@@ -65,6 +65,22 @@ class DataLock:
             self._fd = -1
 
 
+def holder_of(data_dir: Path) -> Holder | None:
+    """Who holds the folder now; pid 0 if it did not say. None: nobody does."""
+    try:
+        fd = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(fd) or Holder(0)
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 def _read(fd: int) -> Holder | None:
     try:
         return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)

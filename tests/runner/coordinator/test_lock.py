@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.lock import DataLock, Holder
+from runner.coordinator.lock import DataLock, Holder, holder_of
 from runner.errors import RefusedStart
 
 
@@ -53,3 +53,13 @@ def test_a_shorter_word_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
     with pytest.raises(RefusedStart, match="at http://y;"):
         DataLock(tmp_path).take()
     lock.release()
+
+
+def test_who_holds_the_folder_can_be_asked_without_taking_it(tmp_path: Path) -> None:
+    assert holder_of(tmp_path) is None
+    lock = DataLock(tmp_path)
+    lock.take()
+    lock.tell(Holder(7, "http://127.0.0.1:1234"))
+    assert holder_of(tmp_path) == Holder(7, "http://127.0.0.1:1234")
+    lock.release()
+    assert holder_of(tmp_path) is None

@@ -1,0 +1,211 @@
+"""Effect: takes the figures that `runner doctor` judges, one subject after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli import findings
+from runner.cli.findings import Finding, Header, Holder, Survey
+
+if TYPE_CHECKING:
+    from runner.settings import Settings
+
+#: A driver that has not answered by then hangs.
+SURVEY_S = 15.0
+SYNCS = 7
+SYNC_BYTES = 4096
+_MAGIC = b"SQLite format 3\0"
+
+
+def machine() -> Iterator[Finding]:
+    """What holds whatever the settings are."""
+    yield findings.platform(platform.system(), platform.machine(), platform.release())
+    yield findings.python(sys.version_info[:3], sys.executable)
+
+
+def server(settings: Settings, url: str | None) -> Iterator[Finding]:
+    """What a server with these settings would meet, and the server that may run already."""
+    from runner.coordinator.lock import holder_of
+
+    wall, mono = time.time(), time.monotonic()
+    found = survey(settings.gpus)
+    yield findings.driver(found, settings.gpus)
+    yield findings.mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
+    lock = holder_of(settings.data_dir)
+    holder = None if lock is None else Holder(lock.pid, lock.url)
+    yield findings.port(settings.host, settings.port, bind(settings.host, settings.port), holder)
+    yield from _storage(settings, holder)
+    yield _handlers(settings)
+    yield _reachable(url, settings, holder)
+    store = _store_path(settings)
+    written = store.stat().st_mtime if store is not None and store.is_file() else None
+    yield findings.clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
+
+
+def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
+    """What a child has learned of the GPUs, or why there is no answer."""
+    import msgspec
+
+    from runner import launch
+
+    ours, theirs = os.pipe()
+    try:
+        child = launch.start("survey", launch.SurveyConfig(gpus, theirs), pass_fds=(theirs,))
+    except OSError as error:
+        os.close(ours)
+        return f"no process could be started to look at the GPUs: {error.strerror}"
+    finally:
+        os.close(theirs)
+    try:
+        answer = _read_all(ours, time.monotonic() + within_s)
+    finally:
+        child.signal(signal.SIGKILL)
+        # Not for long: a process that is stuck in a driver may not even die.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(1.0)
+        child.close()
+        os.close(ours)
+    if answer is None:
+        return f"the NVIDIA driver did not answer within {within_s:g} s"
+    try:
+        return msgspec.json.decode(answer, type=Survey)
+    except msgspec.MsgspecError:
+        return "the process that looks at the GPUs ended without an answer"
+
+
+def _read_all(fd: int, deadline_mono: float) -> bytes | None:
+    """All that comes to the end; None when the time is over before."""
+    text = b""
+    while True:
+        left_s = deadline_mono - time.monotonic()
+        if left_s <= 0 or not select.select([fd], [], [], left_s)[0]:
+            return None
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return text
+        text += chunk
+
+
+def bind(host: str, port: int) -> str | None:
+    """Why the server could not listen there, or None."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            # Where another one listens, only this call fails.
+            listening.listen(1)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
+    data = settings.data_dir
+    home = nearest(data)
+    problem = None
+    if not home.is_dir():
+        problem = f"{home} is not a folder"
+    elif not os.access(home, os.W_OK | os.X_OK):
+        problem = f"{home} can't be written to"
+    disk = os.statvfs(home)
+    yield findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
+    yield findings.sync([] if problem else syncs(home))
+    from runner.stores.sqlite import version
+
+    yield findings.sqlite(version())
+    path = _store_path(settings)
+    seen = header(path) if path is not None and holder is None else None
+    yield findings.store(None if path is None else str(path), seen, holder)
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the first above it that is there."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def filesystem(path: Path) -> str:
+    """The type of the file system on which a path is; empty if it is not known."""
+    import psutil
+
+    real = path.resolve()
+    kinds = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+    return next((kinds[str(each)] for each in (real, *real.parents) if str(each) in kinds), "")
+
+
+def syncs(folder: Path) -> list[float]:
+    """Seconds of some small durable writes, as the store makes them; nothing stays there."""
+    taken: list[float] = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(SYNCS):
+            file.write(os.urandom(SYNC_BYTES))
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - begun)
+    return taken
+
+
+def header(path: Path) -> Header | None:
+    """What the file's first bytes say; SQLite itself would leave files beside it, even to read it only."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return None
+    return Header(not head or head.startswith(_MAGIC), head[18:20] == b"\2\2")
+
+
+def _store_path(settings: Settings) -> Path | None:
+    from runner.stores.url import sqlite_path
+
+    path = sqlite_path(settings.store_url)
+    return None if path is None else Path(path).absolute()
+
+
+def _handlers(settings: Settings) -> Finding:
+    from runner.cli.handlers import described
+    from runner.errors import RefusedStart
+    from runner.overrides import Overrides
+
+    try:
+        specs = described(settings)
+    except RefusedStart as refused:
+        return findings.handlers([], [], refused.message)
+    unused = Overrides(settings.overrides).unused(spec.name for spec in specs)
+    return findings.handlers([(spec.name, spec.state) for spec in specs], unused, None)
+
+
+def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Finding:
+    from runner.client import Client
+    from runner.errors import RunnerError
+
+    held = holder.url if holder is not None else ""
+    named = url or os.environ.get("RUNNER_URL") or held
+    token = settings.token.get_secret_value() if settings.token is not None else None
+    where = named or f"http://127.0.0.1:{settings.port}"
+    try:
+        with Client(where, token) as link:
+            answer = link.ready()
+    except RunnerError as error:
+        return findings.server(where, None, error.message, is_expected=bool(named))
+    parts = answer.get("parts") or {}
+    wrong = [
+        f"{name}: {part.get('message', part['state'])}"
+        for name, part in parts.items()
+        if part["state"] != "ok"
+    ]
+    return findings.server(where, str(answer.get("status")), "; ".join(wrong), is_expected=True)
