@@ -43,14 +43,17 @@ def server(settings: Settings, url: str | None) -> Iterator[Finding]:
     found = survey(settings.gpus)
     yield findings.driver(found, settings.gpus)
     yield findings.mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
-    lock = holder_of(settings.data_dir)
+    try:
+        lock = holder_of(settings.data_dir)
+    except OSError:
+        # Nobody's, or out of our reach: what the data folder is found to be says it.
+        lock = None
     holder = None if lock is None else Holder(lock.pid, lock.url)
     yield findings.port(settings.host, settings.port, bind(settings.host, settings.port), holder)
     yield from _storage(settings, holder)
     yield _handlers(settings)
     yield _reachable(url, settings, holder)
-    store = _store_path(settings)
-    written = store.stat().st_mtime if store is not None and store.is_file() else None
+    written = _written(_store_path(settings))
     yield findings.clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
 
 
@@ -114,27 +117,40 @@ def bind(host: str, port: int) -> str | None:
 
 
 def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
-    data = settings.data_dir
+    data, problem = settings.data_dir, None
     home = nearest(data)
-    problem = None
     if not home.is_dir():
         problem = f"{home} is not a folder"
     elif not os.access(home, os.W_OK | os.X_OK):
         problem = f"{home} can't be written to"
+    taken: list[float] = []
+    if problem is None:
+        try:
+            taken = syncs(home)
+        except OSError as error:
+            problem = f"a file in {home} can't be written: {error.strerror}"
     disk = os.statvfs(home)
     yield findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
-    yield findings.sync([] if problem else syncs(home))
+    yield findings.sync(taken)
     from runner.stores.sqlite import version
 
     yield findings.sqlite(version())
-    path = _store_path(settings)
-    seen = header(path) if path is not None and holder is None else None
-    yield findings.store(None if path is None else str(path), seen, holder)
+    yield _store(_store_path(settings), holder)
+
+
+def _store(path: Path | None, holder: Holder | None) -> Finding:
+    try:
+        seen = header(path) if path is not None and holder is None else None
+    except OSError as error:
+        return Finding(
+            "store", "fail", f"{path} can't be read: {error.strerror}", "mend its rights, or give another"
+        )
+    return findings.store(None if path is None else str(path), seen, holder)
 
 
 def nearest(path: Path) -> Path:
     """The path itself, or the first above it that is there."""
-    return next(each for each in (path, *path.parents) if each.exists())
+    return next(each for each in (path, *path.parents) if os.path.exists(each))
 
 
 def filesystem(path: Path) -> str:
@@ -164,7 +180,7 @@ def header(path: Path) -> Header | None:
     try:
         with path.open("rb") as file:
             head = file.read(100)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Header(not head or head.startswith(_MAGIC), head[18:20] == b"\2\2")
 
@@ -174,6 +190,14 @@ def _store_path(settings: Settings) -> Path | None:
 
     path = sqlite_path(settings.store_url)
     return None if path is None else Path(path).absolute()
+
+
+def _written(path: Path | None) -> float | None:
+    """When the store was last written to, in UTC epoch seconds."""
+    try:
+        return None if path is None else path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _handlers(settings: Settings) -> Finding:

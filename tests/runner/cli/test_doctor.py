@@ -55,6 +55,16 @@ def test_what_is_in_the_way_is_named_with_what_to_do_and_exits_1(tmp_path: Path)
     assert "runner handlers check" in found["handlers"]["fix"] and "--port" in found["port"]["fix"]
 
 
+def test_a_data_folder_that_can_not_be_is_told_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    code, found = doctor(tmp_path, "--port", "0", "--store", f"sqlite:///{tmp_path}")
+    assert code == 1 and tuple(found) == SUBJECTS
+    assert "is not a folder" in found["data-dir"]["text"]
+    assert "can't be read: Is a directory" in found["store"]["text"]
+    below, found = doctor(tmp_path, "--port", "0", "--data-dir", str(tmp_path / "data" / "below"))
+    assert below == 1 and "is not a folder" in found["data-dir"]["text"]
+
+
 def test_a_config_that_is_refused_is_one_finding(tmp_path: Path) -> None:
     (tmp_path / "runner.toml").write_text('grace = "soon"\n')
     code, found = doctor(tmp_path)
