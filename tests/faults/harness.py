@@ -45,6 +45,20 @@ def until(
         rest.wait(every_s)
 
 
+def settled(look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_s: float = 5.0) -> Found:
+    """What `look` gives once it has given the same for so long; AssertionError after `within_s`."""
+    deadline = time.monotonic() + within_s
+    rest = threading.Event()
+    found, since = look(), time.monotonic()
+    while time.monotonic() - since < for_s:
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        rest.wait(0.02)
+        now = look()
+        if now != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def carriers(name: str, value: str) -> list[int]:
     """Processes whose environment holds `name` with a value that begins so; zombies do not count."""
     wanted = f"{name}={value}".encode()
@@ -119,6 +133,10 @@ class Server:
     def counts(self, queue: str = "default") -> dict[str, int]:
         """Jobs of a queue by state."""
         return dict(self.http.get(f"/v1/queues/{queue}").json()["counts"])
+
+    def learned(self, handler: str) -> Document:
+        """What the server has measured of a handler's runs."""
+        return dict(self.http.get(f"/v1/handlers/{handler}").json()["learned"])
 
     def events(self, job_id: str, *, after: int | None = None) -> Iterator[SseEvent]:
         """A job's stream until it closes; with `after`, from behind that sequence number."""
