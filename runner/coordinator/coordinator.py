@@ -133,7 +133,7 @@ class Coordinator:
         spools = read_spools(self._data / "spool")
         jobs = await access.read(lambda store: list(store.live()))
         counts = recovery.recover(rooms.line, jobs, spools)
-        await rooms.journal.flush()
+        await recovery.make_durable(rooms.journal)
         for spool in spools:
             remove_spool(spool)
         if any(counts.values()):
@@ -176,7 +176,7 @@ class Coordinator:
             rooms.fleet.check_probe(asyncio.get_running_loop().time())
             try:
                 in_force = await self._access.read(lambda store: store.epoch())
-            except StoreUnavailable as error:
+            except RunnerError as error:
                 log.error("the epoch in force could not be read: %s", error.message)
                 continue
             if in_force != self.epoch:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runner.coordinator.book import Live
+from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
-from runner.errors import RefusedStart
+from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.job import ENDED, Job
 from runner.spool import Spool
 from runner.wire import UNDECODABLE, Ended, Note, Up, up_decoder
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 #: Workers of a dead coordinator end within a second; one that holds its lock longer is stuck.
 LOCKS_WAIT_S = 5.0
 LOCKS_POLL_S = 0.02
+#: So long a start tries to write what it has made good; nobody waits for an answer meanwhile.
+WRITE_WAIT_S = 10.0
+WRITE_POLL_S = 0.1
 
 
 async def wait_for_locks(locks_dir: Path) -> None:
@@ -49,6 +53,25 @@ def _is_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+async def make_durable(journal: Journal) -> None:
+    """Wait until what was recovered is stored, also where the store is late or refuses for a while.
+
+    Raises:
+        StoreUnavailable: it still refuses after 10 s, or another coordinator has taken over.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + WRITE_WAIT_S
+    while True:
+        try:
+            return await journal.flush()
+        except Fenced:
+            raise
+        except StoreUnavailable:
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(WRITE_POLL_S)
 
 
 def recover(line: Line, jobs: Iterable[Job], spools: Iterable[Spool]) -> dict[str, int]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from runner.coordinator import recovery
 from runner.coordinator.happening import event, status_fields
 from runner.coordinator.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
@@ -251,3 +254,27 @@ def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
 
     bench = run(body, patience_s=0.01)
     assert [batch.deletes for batch in bench.committer.batches] == [[], [1]]
+
+
+def test_a_start_waits_for_a_store_that_refuses_for_a_while() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.refusal = StoreUnavailable("locked")
+        bench.journal.insert(make_job(), b"{}")
+        durable = asyncio.ensure_future(recovery.make_durable(bench.journal))
+        while bench.journal.failure is None:
+            await asyncio.sleep(0.001)
+        assert not durable.done()
+        bench.committer.refusal = None
+        await durable
+
+    assert len(run(body).committer.batches) == 1
+
+
+def test_a_start_does_not_wait_for_a_store_that_another_has_taken_over() -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.refusal = Fenced("epoch 2 is in force")
+        bench.journal.insert(make_job(), b"{}")
+        with pytest.raises(Fenced):
+            await recovery.make_durable(bench.journal)
+
+    assert [str(fenced) for fenced in run(body).fenced] == ["epoch 2 is in force"]
