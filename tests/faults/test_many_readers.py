@@ -121,7 +121,6 @@ def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> 
         Path(gate).touch()
         live.join()
         p99_s = sorted(live.delays_s)[int(len(live.delays_s) * 0.99)]
-        print("FIG", idle_bytes, p99_s, len(live.delays_s), highest - open_bytes)
         assert idle_bytes <= IDLE_BYTES
         assert p99_s <= LIVE_P99_S and len(live.delays_s) >= 100
         assert highest - open_bytes <= NEVER_BYTES
