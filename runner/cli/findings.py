@@ -99,7 +99,9 @@ def driver(survey: Survey | str, asked: str) -> Finding:
         return Finding("gpus", "fail", survey.error, "give --gpus what there is, or all")
     known = f"driver {survey.driver}" if survey.driver else "no NVIDIA driver"
     if not is_needed:
-        return Finding("gpus", "ok", f"--gpus {asked}: none is used ({known})")
+        return Finding(
+            "gpus", "ok", f"--gpus {asked}: {', '.join(survey.chosen) or 'none is used'} ({known})"
+        )
     if not survey.chosen:
         text = line("; ".join(survey.notes) or f"{known}, no GPU: jobs run on the CPU")
         return Finding("gpus", "warn", text, "install NVIDIA's driver, or say --gpus none if that is meant")

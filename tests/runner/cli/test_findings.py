@@ -28,7 +28,7 @@ CASES: list[tuple[Finding, str, str]] = [
     (findings.driver(TWO, "all"), "ok", f"driver 570.1; gpu0: {GPU}, gpu1: {GPU}"),
     (findings.driver(NONE, "all"), "warn", "no NVIDIA driver was found"),
     (findings.driver(NONE, "none"), "ok", "none is used (no NVIDIA driver)"),
-    (findings.driver(TWO, "sim:24GiB"), "ok", "none is used (driver 570.1)"),
+    (findings.driver(Survey("570.1", chosen=["sim0: S"]), "sim:24GiB"), "ok", "sim0: S (driver 570.1)"),
     (findings.driver(Survey(None, error="there is no GPU 3"), "3"), "fail", "there is no GPU 3"),
     (findings.driver(HUNG, "all"), "fail", "did not answer"),
     (findings.driver(HUNG, "none"), "warn", "did not answer"),
