@@ -27,6 +27,7 @@ from runner.wire import (
     Readings,
     Recalled,
     Started,
+    Up,
     Usage,
     encode,
     up_decoder,
@@ -73,12 +74,7 @@ class Reports:
         """A worker's frame."""
         number = 0
         for raw in frame:
-            try:
-                message = up_decoder.decode(raw)
-            except UNDECODABLE as error:
-                self._line.figures.bad_frames += 1
-                log.warning("a message of %s does not decode: %s", worker.name, error)
-                continue
+            message = self._decoded(worker, raw, is_kept=number > 0)
             if type(message) is Numbered:
                 number = message.first
                 continue
@@ -87,6 +83,8 @@ class Reports:
                 if number - 1 <= worker.heard:
                     continue
                 worker.heard = number - 1
+            if message is None:
+                continue
             try:
                 self._handlers[type(message)](worker, message)
             except Exception:
@@ -94,6 +92,19 @@ class Reports:
         if number:
             self._acknowledge(worker)
         self._dispatch.wake()
+
+    def _decoded(self, worker: Worker, raw: bytes, *, is_kept: bool) -> Up | None:
+        """The message; None where it is none. It has its number all the same."""
+        try:
+            message: Up = up_decoder.decode(raw)
+        except UNDECODABLE as error:
+            self._line.figures.bad_frames += 1
+            log.error("a message of %s does not decode: %s", worker.name, error)
+            if is_kept:
+                # It may have told of an attempt's end: see `_failed`.
+                worker.child.signal(signal.SIGKILL)
+            return None
+        return message
 
     def _failed(self, worker: Worker, message: Any, *, is_kept: bool) -> None:
         """The boundary of one message: the others of its frame are taken in all the same.

@@ -158,3 +158,25 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker)
         assert worker.heard == 1
 
     run(body)
+
+
+def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        made, called = reports(bench, worker)
+        news = [encode(Call(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
+        made.messages(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
+        assert (called, bench.line.figures.bad_frames) == ([3], 1)
+        assert worker.child.reap() is None
+
+    run(body)
+
+
+def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        made, called = reports(bench, worker)
+        news = [encode(Numbered(5)), b"\xc1", encode(Call(3, 1, "job-1", 1, "file", "x"))]
+        made.messages(worker, news)
+        assert worker.child.process.wait(5) == -signal.SIGKILL
+        assert (called, worker.heard, bench.line.figures.bad_frames) == ([3], 6, 1)
+
+    run(body)
