@@ -19,7 +19,7 @@ import pytest
 from tests.faults.harness import Document, House, Server, traced, until
 from tests.faults.mutate import mutated
 
-#: Answers while the store refuses: FAULTS' bound, and what a busy machine adds.
+#: Answers while the store refuses: the bound, and what a busy machine adds.
 ANSWER_S = 2.0
 MARGIN_S = 0.3
 GRACE_S = 1.0
