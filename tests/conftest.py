@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 
 from hypothesis import settings
 
@@ -20,3 +22,11 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A shell starts what it runs in the background deaf to Ctrl-C, and every child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Servers that are killed leave the folder of their sockets to the next start, which never comes here.
+    # Its path stays short: a socket's may have 107 characters.
+    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="runner-tests-")
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(os.environ.pop("XDG_RUNTIME_DIR"), ignore_errors=True)
