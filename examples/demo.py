@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from types import FrameType
@@ -27,11 +28,19 @@ def main(words: list[str]) -> int:
     OUT.mkdir(exist_ok=True)
     try:
         with serving([HERE / "train_digits.py"], gpus="all", grace_s=2) as server:
-            print(server.log, flush=True)
+            print(panel(server), flush=True)
             return page(server) if words == ["--page"] else train(server, words)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+def panel(server: Server) -> str:
+    """What the server says of itself, once it has looked at its handlers (3 s at most)."""
+    deadline = time.monotonic() + 3
+    while "handlers" not in server.log and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return server.log
 
 
 def train(server: Server, words: list[str]) -> int:

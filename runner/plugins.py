@@ -93,6 +93,11 @@ class Plugins:
             await self._changed.wait()
         return self.specs.get(name)
 
+    async def settled(self) -> None:
+        """Until nothing is being described any more."""
+        while self.describing:
+            await self._changed.wait()
+
     def _recall(self, place: Place) -> bool:
         key = place.key()
         known = None if key is None else self._cache.get(key)

@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 #: A server that was just killed may still hold the port for a moment.
 PORT_WAIT_S = 5.0
 BACKLOG = 1024
+#: The panel waits so long for the sources of handlers that are still being read.
+PANEL_WAIT_S = 1.5
 READY_FD = "JOB_RUNNER_READY_FD"
 RUNTIME_PREFIX = "runner-"
 
@@ -38,7 +40,7 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     """Run a server until it is told to stop; the exit code.
 
     0 after TERM or Ctrl-C, 2 for a refused start, 3 when another coordinator has taken over.
-    `on_ready` is given the figures of the panel once jobs are taken in.
+    `on_ready` is given the figures of the panel, once jobs are taken in.
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     ready_fd = _take_ready_fd()
@@ -96,12 +98,15 @@ async def _main(
         await coordinator.abandon()
         return RefusedStart.exit_code
     lock.tell(Holder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
-    if on_ready is not None:
-        on_ready(coordinator.rooms.status.panel(coordinator.url))
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
         os.close(ready_fd)
-    await _first_of(first, coordinator.ended)
+    if on_ready is not None:
+        # Jobs are taken in already; people like to see how many handlers there are.
+        described = coordinator.rooms.plugins.settled()
+        await _first_of(described, first.wait(), coordinator.ended.wait(), within_s=PANEL_WAIT_S)
+        on_ready(coordinator.rooms.status.panel(coordinator.url))
+    await _first_of(first.wait(), coordinator.ended.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)
         await coordinator.abandon()
@@ -113,11 +118,12 @@ async def _main(
     return 0
 
 
-async def _first_of(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
+async def _first_of(*waits: Coroutine[Any, Any, object], within_s: float | None = None) -> None:
+    """Until one of these is done, or the time is over."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:
