@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from starlette.requests import Request
 
 from api.options import NAME, NOT_YET
 from api.problems import Fault, fault, refuse
+from runner import cursor
 from runner.event import EVENT_TYPES
 from runner.instant import parse_rfc3339
 from runner.job import ErrorCode, QueuedReason, RunningReason, State
@@ -150,17 +150,6 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def read_cursor(text: str) -> int:
-    """The order number inside a cursor that a page before gave as `next_cursor`."""
-    try:
-        raw = base64.urlsafe_b64decode(text[:64] + "=" * (-len(text) % 4))
-        if raw[:1] == b"n" and raw[1:].isdigit():
-            return int(raw[1:])
-    except ValueError:
-        pass
-    raise ValueError("is not a cursor of this server; take next_cursor of the page before")
-
-
 _LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "state": ("states", _one_of(STATES)),
     "reason": ("reasons", _one_of(REASONS)),
@@ -175,5 +164,5 @@ _SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "finished_before": ("finished_before", _moment),
     "order": ("order", _one_of(("asc", "desc"))),
     "limit": ("limit", _limit),
-    "cursor": ("cursor", read_cursor),
+    "cursor": ("cursor", cursor.decode),
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from runner import cursor as cursors
 from runner.coordinator import documents
 from runner.coordinator.book import Book, Live
 from runner.coordinator.happening import INLINE_MAX_BYTES
@@ -92,7 +93,7 @@ class Archive:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
         told = await self._access.read(lambda store: _read_page(store, shown))
-        return documents.page(told, documents.cursor(cursor) if more and cursor is not None else None)
+        return documents.page(told, cursors.encode(cursor) if more and cursor is not None else None)
 
     async def find_file(self, file_id: str) -> Path | None:
         """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from runner.coordinator.happening import INLINE_MAX_BYTES, error_document
-from runner.errors import ValidationFailed
 from runner.instant import rfc3339
 from runner.job import ENDED, AttemptRecord, FileRecord, Job
 
@@ -58,27 +55,6 @@ def job_document(
 def page(jobs: list[bytes], next_cursor: str | None) -> bytes:
     """`{"data": [...], "next_cursor": ...}` of encoded documents."""
     return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
-
-
-def cursor(n: int) -> str:
-    """An opaque text for "continue after this job"."""
-    return base64.urlsafe_b64encode(b"n%d" % n).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> int:
-    """Raises ValidationFailed where the text was not made by `cursor`."""
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if raw[:1] == b"n":
-            return int(raw[1:])
-    except (ValueError, binascii.Error) as error:
-        raise _bad_cursor() from error
-    raise _bad_cursor()
-
-
-def _bad_cursor() -> ValidationFailed:
-    message = "cursor: not a cursor of this server; take next_cursor of the page before"
-    return ValidationFailed(message, errors=[{"pointer": "/cursor", "message": message}])
 
 
 def attempts_document(job: Job) -> bytes:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from runner.coordinator import documents
 from runner.coordinator.happening import INLINE_MAX_BYTES, done_fields, event
-from runner.errors import ValidationFailed
 from runner.job import Job, JobError, Terms
 
 
@@ -37,16 +34,6 @@ def test_a_cancelled_job_has_its_reason_as_error() -> None:
     job.state, job.error = "cancelled", JobError("cancelled", "by hand")
     shown = json.loads(documents.job_document(job, "cancelled", b"{}", None))
     assert shown["error"] == {"code": "cancelled", "message": "by hand"}
-
-
-def test_a_cursor_is_read_back() -> None:
-    assert documents.read_cursor(documents.cursor(123)) == 123
-
-
-@pytest.mark.parametrize("text", ["", "x", "bjEy!", "MTIz", "bm4"])
-def test_a_foreign_cursor_is_refused(text: str) -> None:
-    with pytest.raises(ValidationFailed):
-        documents.read_cursor(text)
 
 
 def test_an_event_is_one_json_line_with_its_head_first() -> None:

@@ -1,0 +1,32 @@
+"""Pure: the opaque text by which a list goes on where its last page ended."""
+
+from __future__ import annotations
+
+import base64
+
+#: A number of 64 bits takes 28 characters.
+CHARS_MAX = 64
+
+
+def encode(n: int) -> str:
+    """The text for "continue after the job of this order number"."""
+    return base64.urlsafe_b64encode(b"n%d" % n).decode().rstrip("=")
+
+
+def decode(text: str) -> int:
+    """The order number inside a text that `encode` made.
+
+    Raises:
+        ValueError: it is not such a text.
+    """
+    if len(text) <= CHARS_MAX:
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except ValueError as error:
+            raise ValueError(_FOREIGN) from error
+        if raw[:1] == b"n" and raw[1:].isdigit():
+            return int(raw[1:])
+    raise ValueError(_FOREIGN)
+
+
+_FOREIGN = "is not a cursor of this server; take next_cursor of the page before"
