@@ -12,15 +12,29 @@ import signal
 MARKER = "JOB_RUNNER_EXECUTOR"
 
 
+def marker_of(pid: int) -> str | None:
+    """The executor that a process was started under ("<worker name>/<number>"), if it still says so."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:
+        # It has ended meanwhile, or belongs to somebody else.
+        return None
+    head = f"{MARKER}=".encode()
+    for entry in environment.split(b"\0"):
+        if entry.startswith(head):
+            return entry[len(head) :].decode("utf-8", "replace")
+    return None
+
+
 def marked(prefix: str) -> list[int]:
     """Pids of all living processes whose marker begins with `prefix`."""
-    wanted = f"{MARKER}={prefix}".encode()
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _carries(entry, wanted)]
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [pid for pid in pids if _carries(pid, prefix)]
 
 
 def kill_marked(prefix: str) -> int:
     """SIGKILL all of them; the number of signals sent."""
-    wanted = f"{MARKER}={prefix}".encode()
     sent = 0
     for pid in marked(prefix):
         try:
@@ -29,7 +43,7 @@ def kill_marked(prefix: str) -> int:
             continue
         try:
             # Looked at again under the pidfd: the number may belong to another process by now.
-            if _carries(str(pid), wanted):
+            if _carries(pid, prefix):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 sent += 1
         except ProcessLookupError:
@@ -39,11 +53,6 @@ def kill_marked(prefix: str) -> int:
     return sent
 
 
-def _carries(pid: str, wanted: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
-    except OSError:
-        # It has ended meanwhile, or belongs to somebody else.
-        return False
-    return environment.startswith(wanted) or b"\0" + wanted in environment
+def _carries(pid: int, prefix: str) -> bool:
+    marker = marker_of(pid)
+    return marker is not None and marker.startswith(prefix)

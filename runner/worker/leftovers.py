@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from runner.orphans import marker_of
 from runner.worker import tree
 
 #: How often is looked again, and after how long a process that doesn't die is written off.
@@ -80,7 +81,7 @@ class Leftovers:
             process.group == self._leader
             or process.session == self._leader
             or self._seen.get(process.pid) == process.born
-            or (process.state != "Z" and tree.marker_of(process.pid) == self._marker)
+            or (process.state != "Z" and marker_of(process.pid) == self._marker)
         )
 
 

@@ -6,8 +6,6 @@ import os
 import signal
 from typing import NamedTuple
 
-from runner.orphans import MARKER
-
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -76,20 +74,6 @@ def descendants(pid: int) -> list[int]:
         found.append(child)
         ahead.extend(children(child))
     return found
-
-
-def marker_of(pid: int) -> str | None:
-    """The executor that a process was started under ("<worker name>/<number>"), if it still says so."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
-    except OSError:
-        return None
-    head = f"{MARKER}=".encode()
-    for entry in environment.split(b"\0"):
-        if entry.startswith(head):
-            return entry[len(head) :].decode("utf-8", "replace")
-    return None
 
 
 def resident_bytes(pid: int) -> int:
