@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
-from tests.faults.harness import House
+import pytest
+
+from tests.faults.harness import House, Server
+from tests.faults.mutate import mutated
+
+#: Of a timeout no deadline is made.
+NO_DEADLINE = [
+    ("runner/worker/clocks.py", "if attempt.timeout_s is not None:", "if attempt.timeout_s == 0:"),
+]
+#: An executor that says nothing for a second is taken for dead.
+HASTY = [
+    (
+        "runner/worker/clocks.py",
+        "if attempt.stall_timeout_s is not None:",
+        "attempt.stall_timeout_s = 1.0\n    if attempt.stall_timeout_s is not None:",
+    ),
+]
+
+
+def hang(server: Server) -> None:
+    """A loop in C ends at its deadline, within the 2 s that a kill may take."""
+    job = server.ended(server.submit("loop_in_c", timeout_s=1), within_s=5)
+    assert (job["state"], job["error"]["code"]) == ("failed", "timeout")
+    started, finished = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
+    assert (finished - started).total_seconds() <= 1 + 2
+
+
+def unharmed(server: Server, healthy: str) -> None:
+    """A long hold of the GIL before the deadline is no fault."""
+    job = server.ended(healthy)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1), job
 
 
 def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(house: House) -> None:
     server = house.start()
-    hang = server.submit("loop_in_c", timeout_s=1)
     healthy = server.submit("hold_gil", {"s": 3}, timeout_s=6)
-    job = server.ended(hang)
-    assert (job["state"], job["error"]["code"]) == ("failed", "timeout")
-    started, finished = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
-    assert (finished - started).total_seconds() <= 1 + 2
-    job = server.ended(healthy)
-    assert (job["state"], job["attempt"]) == ("succeeded", 1), job
+    hang(server)
+    unharmed(server, healthy)
+
+
+def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
+    try:
+        with pytest.raises(AssertionError, match="running"):
+            hang(house.start())
+    finally:
+        house.close()
+
+
+def test_a_limit_on_silence_would_end_the_healthy(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, HASTY))
+    try:
+        with pytest.raises(AssertionError, match="failed"):
+            server = house.start()
+            unharmed(server, server.submit("hold_gil", {"s": 1.6}, timeout_s=6))
+    finally:
+        house.close()

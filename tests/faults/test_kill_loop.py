@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+
+import pytest
 
 from tests.faults.harness import House, Server, traced, until
+from tests.faults.mutate import mutated
 
 JOBS = 200
 KILLS = 5
+#: Nobody says that an attempt was cut off: not its worker, which is the first to know, nor the next start.
+NOT_TOLD = [
+    ("runner/worker/main.py", "kept = self._outbox.kept()", "kept = []"),
+    ("runner/coordinator/recovery.py", 'if live.job.state == "running":', 'if live.job.state == "lost":'),
+]
 
 
-def _ended(server: Server) -> int:
-    counts = server.counts()
-    return sum(counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
-
-
-def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: House) -> None:
+def kill_loop(house: House, kills: int) -> None:
+    """Kills at random moments lose no job, and none ends twice."""
     moments = random.Random(4)
     trace = house.folder / "trace"
     server = house.start()
     ids = server.submit_many("nap", [{"s": 0.01, "trace": str(trace)}] * JOBS)
-    for _ in range(KILLS):
-        _work_on(server, moments.randint(2, JOBS // (2 * KILLS)))
+    for _ in range(kills):
+        _work_on(server, moments.randint(2, JOBS // (2 * kills)))
         house.kill(server)
         server = house.start()
         assert server.ready_s <= 2.0
@@ -34,6 +39,24 @@ def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: Hous
     assert {job["id"] for job in server.jobs()} == set(ids)
     for job_id in ids:
         _assert_ended_once(server, job_id, {attempt for job, attempt in starts if job == job_id})
+
+
+def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: House) -> None:
+    kill_loop(house, KILLS)
+
+
+def test_what_nobody_puts_back_is_missed(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
+    try:
+        with pytest.raises(AssertionError, match="interrupted"):
+            kill_loop(house, 3)
+    finally:
+        house.close()
+
+
+def _ended(server: Server) -> int:
+    counts = server.counts()
+    return sum(counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
 
 
 def _work_on(server: Server, jobs: int) -> None:

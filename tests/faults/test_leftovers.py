@@ -6,13 +6,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.faults.harness import House, Server, carriers, until
+from tests.faults.mutate import mutated
 
 MARKER = "JOB_RUNNER_EXECUTOR"
+#: Only the process group is ended; what has left it lives on.
+GROUP_ONLY = [
+    ("runner/worker/leftovers.py", "if not self.sweep(is_alone=is_alone()):", "if True:"),
+]
+#: A worker that ends leaves alone what is below it, and what its executors leave.
+NO_CLEARING = [
+    ("runner/worker/leftovers.py", "tree.kill(process)\n                left", "left"),
+    ("runner/worker/leftovers.py", 'if process.state != "Z":\n            tree.kill(process)', "pass"),
+]
 
 
 @pytest.fixture
@@ -31,6 +42,7 @@ def strangers() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 def _family(house: House, server: Server, **options: object) -> tuple[str, set[int]]:
     """A job whose handler has a pool, a child in its own session and an orphan; and all their pids."""
+    server.ended(server.submit("echo"))
     before = set(house.processes())
     job_id = server.submit("family", {"block": True}, **options)
     until(lambda: server.job(job_id)["progress"], "the family is up")
@@ -39,24 +51,53 @@ def _family(house: House, server: Server, **options: object) -> tuple[str, set[i
     return job_id, pids
 
 
-def test_cancel_timeout_and_kill_leave_no_process_behind(
-    house: House, strangers: list[subprocess.Popen[bytes]]
-) -> None:
-    server = house.start()
-    server.ended(server.submit("echo"))
-
+def cancel(house: House, server: Server) -> None:
+    """A cancelled job's family is gone."""
     job_id, pids = _family(house, server)
     assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code == 202
     until(lambda: not pids & set(house.processes()), "cancel ends them all", within_s=3)
     assert server.ended(job_id)["state"] == "cancelled"
 
+
+def time_out(house: House, server: Server) -> None:
+    """So is that of one that was out of time."""
     job_id, pids = _family(house, server, timeout_s=1.0)
     until(lambda: not pids & set(house.processes()), "a timeout ends them all", within_s=1 + 3)
     assert server.ended(job_id)["error"]["code"] == "timeout"
 
-    _, pids = _family(house, server)
+
+def kill(house: House, server: Server) -> None:
+    """And that of a dead coordinator."""
+    _family(house, server)
     server.signal(signal.SIGKILL)
     server.process.wait()
     until(lambda: not house.processes(), "a dead coordinator's are gone", within_s=3)
+
+
+def test_cancel_timeout_and_kill_leave_no_process_behind(
+    house: House, strangers: list[subprocess.Popen[bytes]]
+) -> None:
+    server = house.start()
+    cancel(house, server)
+    time_out(house, server)
+    kill(house, server)
     assert all(process.poll() is None for process in strangers), "a stranger was killed"
     assert carriers(MARKER, "somebody-else/1")
+
+
+@pytest.mark.parametrize(
+    ("guard", "fault", "remains"),
+    [(GROUP_ONLY, cancel, "cancel ends them all"), (NO_CLEARING, kill, "a dead coordinator's are gone")],
+)
+def test_without_the_clearing_something_remains(
+    tmp_path: Path,
+    guard: list[tuple[str, str, str]],
+    fault: Callable[[House, Server], None],
+    remains: str,
+) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    try:
+        with pytest.raises(AssertionError, match=remains):
+            fault(house, house.start())
+    finally:
+        house.close()

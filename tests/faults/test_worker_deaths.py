@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from tests.faults.harness import Document, House, Server, until
+from tests.faults.mutate import mutated
 
 #: How -> signal and exit code that must be told; None, None where the worker itself had to end it.
 WAYS: dict[str, tuple[str | None, int | None]] = {
@@ -20,13 +23,24 @@ WAYS: dict[str, tuple[str | None, int | None]] = {
 }
 
 
-def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House) -> None:
-    gate, stamp = house.folder / "gate", house.folder / "stamp"
-    server = house.start()
-    neighbour = server.submit("steady", {"gate": str(gate)})
-    until(lambda: server.job(neighbour)["progress"], "the neighbour runs")
-    for how, (name, exit_code) in WAYS.items():
-        job = server.ended(server.submit("die", {"how": how, "stamp": str(stamp)}))
+#: The wait status is not looked at.
+NO_STATUS = [
+    ("runner/worker/supervisor.py", "verdict.of_status(status, oom_kills", "verdict.of_status(0, oom_kills")
+]
+#: A channel that its executor has closed is nobody's concern.
+NO_CHANNEL = [
+    (
+        "runner/worker/supervisor.py",
+        "if not self._ending.is_closing:\n                self._loop",
+        "if False:\n                self._loop",
+    )
+]
+
+
+def deaths(server: Server, stamp: Path, ways: dict[str, tuple[str | None, int | None]]) -> None:
+    """Each is told by its exact cause within a second, and replaced within three."""
+    for how, (name, exit_code) in ways.items():
+        job = server.ended(server.submit("die", {"how": how, "stamp": str(stamp)}), within_s=5)
         _assert_told(job, stamp, "worker_crashed", how)
         detail = job["error"]["detail"]
         if name or exit_code is not None:
@@ -34,9 +48,32 @@ def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House
         assert f"about to die: {how}" in detail["stderr_tail"]
         # Nobody waits longer than 3 s for a replacement.
         assert server.ended(server.submit("die"), within_s=3)["state"] == "succeeded"
+
+
+def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House) -> None:
+    gate, stamp = house.folder / "gate", house.folder / "stamp"
+    server = house.start()
+    neighbour = server.submit("steady", {"gate": str(gate)})
+    until(lambda: server.job(neighbour)["progress"], "the neighbour runs")
+    deaths(server, stamp, WAYS)
     job = server.ended(server.submit("leak", {"stamp": str(stamp)}))
     _assert_told(job, stamp, "memory_exceeded", "leak", within_s=3.0)
     _assert_untouched(server, neighbour, gate)
+
+
+@pytest.mark.parametrize(
+    ("guard", "how", "told"),
+    [(NO_STATUS, "SEGV", "SIGSEGV"), (NO_CHANNEL, "exec", "running")],
+)
+def test_without_a_look_at_the_dead_their_cause_is_not_told(
+    tmp_path: Path, guard: list[tuple[str, str, str]], how: str, told: str
+) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    try:
+        with pytest.raises(AssertionError, match=told):
+            deaths(house.start(), tmp_path / "stamp", {how: WAYS[how]})
+    finally:
+        house.close()
 
 
 def _assert_told(job: Document, stamp: Path, code: str, how: str, *, within_s: float = 1.0) -> None:
