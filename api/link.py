@@ -74,6 +74,7 @@ class Link(asyncio.Protocol):
             control.Handlers: listener.on_handlers,
             control.Drain: lambda drain: listener.on_drain(drain.deadline_s),
             control.Exit: lambda _exit: listener.on_exit(),
+            control.Ping: lambda _ping: self.tell(control.Pong()),
         }
 
     @property
@@ -110,7 +111,9 @@ class Link(asyncio.Protocol):
             raise Unavailable("the coordinator gave a page where a reply was due")
         return answer
 
-    def tell(self, message: Question | control.Watch | control.Unwatch | control.FrontHello) -> None:
+    def tell(
+        self, message: Question | control.Watch | control.Unwatch | control.FrontHello | control.Pong
+    ) -> None:
         """Send something; without a coordinator it goes nowhere."""
         if self._ended is not None:
             return

@@ -120,6 +120,10 @@ class FrontHello(msgspec.Struct, array_like=True, tag=11):
     pid: int
 
 
+class Pong(msgspec.Struct, array_like=True, tag=12):
+    """The answer to a `Ping`: this front's loop turns."""
+
+
 # Coordinator to front.
 
 
@@ -174,6 +178,10 @@ class Exit(msgspec.Struct, array_like=True, tag=25):
     """Finish what is being answered, close streams and end within 1 s."""
 
 
+class Ping(msgspec.Struct, array_like=True, tag=26):
+    """Say `Pong`. A front that is silent for too long is hung: it is killed and replaced."""
+
+
 ToCoordinator = (
     Submit
     | GetJob
@@ -186,8 +194,9 @@ ToCoordinator = (
     | Watch
     | Unwatch
     | FrontHello
+    | Pong
 )
-ToFront = Reply | Page | Feed | Handlers | Drain | Exit
+ToFront = Reply | Page | Feed | Handlers | Drain | Exit | Ping
 
 to_coordinator_decoder = msgspec.msgpack.Decoder(ToCoordinator)
 to_front_decoder = msgspec.msgpack.Decoder(ToFront)

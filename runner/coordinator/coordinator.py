@@ -111,6 +111,7 @@ class Coordinator:
             access=access,
             epoch=self.epoch,
             briefing=self._briefing,
+            fronts=self._fronts,
             runtime=self._runtime,
             data=self._data,
             marker=marker,

@@ -9,16 +9,27 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from runner.control import Exit, FrontHello, ToCoordinator, encode, to_coordinator_decoder
+from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
 from runner.launch import Child, FrontConfig, start
 from runner.wire import UNDECODABLE, FrameBuffer, pack, prefixed, unpack
 
 log = logging.getLogger(__name__)
 
+_PING = encode(Ping())
+
 #: A dead front is started again after 0.2 s; one that never got to say hello, twice as late each time.
 RESTART_S = (0.2, 5.0)
 #: A front that could not even be started is started again after so long.
 RETRY_S = 1.0
+#: Every front is asked for a sign of life so often.
+PULSE_S = 1.0
+#: Pulses without one, after which a front is killed and replaced: a hung one keeps its clients waiting.
+#: Counted in questions, not in time: nobody is to blame for a machine or a coordinator that stood still.
+SILENT_PULSES = 8
+#: The same for one that has not said hello: it imports its libraries, which takes long on a busy machine.
+START_PULSES = 30
+#: One that owes more than this is told of as not answering.
+LATE_PULSES = 2
 #: A front that does not read is sent no events beyond this; it asks again from its cursor.
 FEED_MAX_BYTES = 4 * 1024 * 1024
 
@@ -42,6 +53,8 @@ class Front(asyncio.Protocol):
     def __init__(self, child: Child, listener: Listener) -> None:
         self.child = child
         self.ready = False
+        #: Pulses since it was last heard of.
+        self.silent = 0
         self._listener = listener
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
@@ -55,6 +68,7 @@ class Front(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Questions; a front that speaks another language is killed and replaced."""
+        self.silent = 0
         try:
             for frame in self._buffer.feed(data):
                 for raw in unpack(frame):
@@ -67,8 +81,22 @@ class Front(asyncio.Protocol):
         if type(question) is FrontHello:
             self.ready = True
             self._listener.on_front(self)
-        else:
+        elif type(question) is not Pong:
             self._listener.on_question(self, question)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it takes requests, as far as can be told."""
+        return self.ready and self.silent <= LATE_PULSES
+
+    def pulse(self) -> None:
+        """Ask for a sign of life; kill it where too many were asked for in vain."""
+        if self.silent >= (SILENT_PULSES if self.ready else START_PULSES):
+            log.error("front %d has been silent for %d s: it is replaced", self.child.pid, self.silent)
+            self.child.signal(signal.SIGKILL)
+        self.silent += 1
+        if self.ready:
+            self.send(_PING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Its death shows on the pidfd."""
@@ -118,12 +146,26 @@ class Fronts:
         self._starts: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
         self._gone.set()
+        self._pulse: asyncio.TimerHandle | None = None
         self.all: list[Front] = []
+        #: How many have ended without being told to.
+        self.lost = 0
 
     async def open(self) -> None:
         """Start them."""
         for _ in range(self._count):
             await self._start()
+        self._watch()
+
+    @property
+    def count(self) -> int:
+        """How many there should be."""
+        return self._count
+
+    @property
+    def answering(self) -> int:
+        """How many take requests."""
+        return sum(front.answers for front in self.all)
 
     def send_all(self, message: bytes) -> None:
         """Send to every front that has said hello."""
@@ -138,7 +180,7 @@ class Fronts:
 
     async def close(self, timeout_s: float) -> None:
         """Let fronts finish their answers and end; killed after `timeout_s`."""
-        self._closing = True
+        self._stop_watching()
         for front in self.all:
             front.send(encode(Exit()))
         try:
@@ -153,9 +195,19 @@ class Fronts:
 
     def kill_all(self) -> None:
         """SIGKILL them, for good."""
-        self._closing = True
+        self._stop_watching()
         for front in self.all:
             front.child.signal(signal.SIGKILL)
+
+    def _watch(self) -> None:
+        self._pulse = asyncio.get_running_loop().call_later(PULSE_S, self._watch)
+        for front in self.all:
+            front.pulse()
+
+    def _stop_watching(self) -> None:
+        self._closing = True
+        if self._pulse is not None:
+            self._pulse.cancel()
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -186,6 +238,7 @@ class Fronts:
             self._gone.set()
         self._fails = 0 if front.ready else self._fails + 1
         if not self._closing:
+            self.lost += 1
             log.error("front %d ended with status %d: a new one is started", front.child.pid, status)
             loop.call_later(min(RESTART_S[1], RESTART_S[0] * 2.0**self._fails), self._again)
 

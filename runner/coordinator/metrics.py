@@ -16,6 +16,7 @@ from runner.coordinator.figures import BOUNDS_S, Buckets, Figures
 
 if TYPE_CHECKING:
     from runner.coordinator.fleet import Fleet
+    from runner.coordinator.fronts import Fronts
     from runner.coordinator.line import Line
 
 #: The loop's lag is looked at so often.
@@ -25,8 +26,9 @@ LAG_EVERY_S = 0.5
 class Metrics:
     """Everything is counted where it happens; here it is put into words that Prometheus knows."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, fronts: Fronts) -> None:
         self._figures = figures
+        self._fronts = fronts
         self._registry = CollectorRegistry(auto_describe=False)
         self._read_off = _ReadOff()
         self._registry.register(self._read_off)
@@ -41,7 +43,11 @@ class Metrics:
 
     def text(self, bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> bytes:
         """The whole exposition."""
-        families = [*_families(bytes_by_device, line, fleet), *_histograms(self._figures)]
+        families = [
+            *_families(bytes_by_device, line, fleet),
+            *_front_families(self._fronts),
+            *_histograms(self._figures),
+        ]
         self._read_off.families = families
         return bytes(generate_latest(self._registry))
 
@@ -75,6 +81,14 @@ def _histograms(figures: Figures) -> Iterable[Metric]:
 def _cumulated(buckets: Buckets) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
+
+
+def _front_families(fronts: Fronts) -> Iterable[Metric]:
+    states = GaugeMetricFamily("runner_fronts", "Front processes by state", labels=["state"])
+    states.add_metric(["answering"], fronts.answering)
+    states.add_metric(["silent"], max(0, fronts.count - fronts.answering))
+    yield states
+    yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost)
 
 
 def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> Iterable[Metric]:

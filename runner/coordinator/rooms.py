@@ -23,6 +23,7 @@ from runner.coordinator.desk import Desk
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.fronts import Fronts
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
@@ -69,6 +70,7 @@ class Ground:
     access: StoreAccess
     epoch: int
     briefing: Briefing
+    fronts: Fronts
     runtime: Path
     data: Path
     #: Begins the name of every worker of this data folder.
@@ -134,7 +136,7 @@ class Rooms:
         self.reports = self._make_reports()
         self.overrides = Overrides(ground.settings.overrides)
         self.plugins = self._make_plugins(owner)
-        self.metrics = Metrics(self.figures)
+        self.metrics = Metrics(self.figures, ground.fronts)
         self.status = self._make_status()
         self.desk = self._make_desk(owner)
 
@@ -197,6 +199,7 @@ class Rooms:
             access=self._ground.access,
             view=self.view,
             fleet=self.fleet,
+            fronts=self._ground.fronts,
             figures=self.figures,
             inventory=self.inventory,
             plugins=self.plugins,

@@ -9,6 +9,7 @@ from gpu.device import Device
 from gpu.view import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.plugins import Plugins
@@ -28,6 +29,7 @@ class Status:
         access: StoreAccess,
         view: View,
         fleet: Fleet,
+        fronts: Fronts,
         figures: Figures,
         inventory: Inventory,
         plugins: Plugins,
@@ -38,6 +40,7 @@ class Status:
         self._access = access
         self._view = view
         self._fleet = fleet
+        self._fronts = fronts
         self._figures = figures
         self._inventory = inventory
         self._plugins = plugins
@@ -64,13 +67,19 @@ class Status:
         own: dict[str, Any] = {"state": "ok"}
         if self.phase != "ready":
             own = {"state": "unavailable", "message": self.phase}
-        parts = {"coordinator": own, "store": store}
+        parts = {"coordinator": own, "store": store, "fronts": self._front_part()}
         for device in self._inventory.devices.values():
             parts[f"device {device.id}"] = self._device(device)
         broken = self._broken()
         if broken:
             parts["handlers"] = {"state": "degraded", "message": "broken: " + ", ".join(broken)}
         return parts
+
+    def _front_part(self) -> dict[str, Any]:
+        answering, count = self._fronts.answering, self._fronts.count
+        if answering < count:
+            return {"state": "degraded", "message": f"{answering} of {count} answer"}
+        return {"state": "ok"}
 
     def _device(self, device: Device) -> dict[str, Any]:
         fault = self._figures.faults.get(device.id)

@@ -115,6 +115,14 @@ def test_what_is_told_reaches_the_listener_in_order() -> None:
     linked(check)
 
 
+def test_a_ping_is_answered_at_once() -> None:
+    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+        say(peer, control.Ping())
+        assert await frame(peer) == [control.Pong()]
+
+    linked(check)
+
+
 def test_a_lost_coordinator_fails_all_who_wait_and_all_who_come() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
         waiting = link.ask(control.GetJob(0, "a"), wait_s=300)

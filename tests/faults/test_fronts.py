@@ -1,0 +1,266 @@
+"""Effect: three fronts on one socket: killed one at a time, and stopped, under followers and submits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+
+from tests.faults.harness import House, Server, until
+from tests.faults.mutate import mutated
+from tests.faults.test_stream_resume import Follower
+
+FRONTS = 3
+FOLLOWERS = 50
+CHUNKS = 600
+KILLS = 6
+#: From the kill to the new front's hello: 0.2 s of pause, then the start of a Python process.
+REPLACED_S = 3.0
+QUEUED = 60
+WAITERS = 12
+#: Eight pulses of 1 s without an answer, the one before them and the kill.
+HUNG_S = 10.0
+#: Each front listens on a socket of its own, as servers with SO_REUSEPORT do.
+OWN_SOCKETS = [
+    (
+        "runner/coordinator/process.py",
+        "            listening.listen(BACKLOG)\n",
+        "            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n",
+    ),
+    (
+        "runner/coordinator/process.py",
+        "            listening.bind(address)\n",
+        "            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+        "            listening.bind(address)\n",
+    ),
+    (
+        "api/server.py",
+        "    listening = socket.socket(fileno=config.listen_fd)\n",
+        "    listening = socket.socket()\n"
+        "    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+        "    listening.bind((config.host, config.port))\n"
+        "    listening.listen(4096)\n",
+    ),
+]
+
+
+def figure(server: Server, line: str) -> float:
+    """A figure of /metrics, asked over a connection of its own."""
+    text = httpx2.get(f"{server.url}/metrics", trust_env=False, timeout=5).text
+    found = next(each for each in text.splitlines() if each.startswith(f"{line} "))
+    return float(found.rpartition(" ")[2])
+
+
+def all_answer(server: Server) -> bool:
+    """Whether as many fronts take requests as there should be; asked over a connection of its own."""
+    try:
+        return figure(server, 'runner_fronts{state="answering"}') == FRONTS
+    except httpx2.TransportError:
+        return False
+
+
+def start(house: House, **env: str) -> Server:
+    server = house.start("--fronts", str(FRONTS), env=env)
+    until(lambda: all_answer(server), "all fronts answer", within_s=10)
+    return server
+
+
+def kill(server: Server, pid: int) -> float:
+    """Seconds from the SIGKILL of a front to the moment when there are as many as before."""
+    lost = figure(server, "runner_fronts_lost_total")
+    os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+
+    def is_told() -> bool:
+        try:
+            return figure(server, "runner_fronts_lost_total") > lost
+        except httpx2.TransportError:
+            return False
+
+    until(is_told, "its loss is counted")
+    until(lambda: all_answer(server), "it is replaced", within_s=10)
+    return time.monotonic() - began
+
+
+class Poster:
+    """Submits one job after another; a POST whose connection broke is made again."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.accepted: list[str] = []
+        self.broken = 0
+
+    def run(self, stop: threading.Event) -> None:
+        with httpx2.Client(base_url=self.url, timeout=10, trust_env=False) as http:
+            while not stop.wait(0.005):
+                try:
+                    answer = http.post("/v1/jobs", json={"handler": "echo", "input": {"queue": 1}})
+                except httpx2.TransportError:
+                    self.broken += 1
+                    continue
+                assert answer.status_code == 202, answer.text
+                self.accepted.append(answer.json()["id"])
+
+
+def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
+    server, gate = start(house), house.folder / "gate"
+    job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
+    give_up, stop = threading.Event(), threading.Event()
+    followers = [Follower(server.url, job_id, seed, cuts=0) for seed in range(FOLLOWERS)]
+    posters = [Poster(server.url) for _ in range(6)]
+    with ThreadPoolExecutor(FOLLOWERS + len(posters)) as pool:
+        following = [pool.submit(follower.run, give_up) for follower in followers]
+        posting = [pool.submit(poster.run, stop) for poster in posters]
+        try:
+            half = CHUNKS // 2
+            until(lambda: all(len(f.seen) >= half for f in followers), "half was seen", within_s=10)
+            # The oldest each time: none of the first three stays.
+            took_s = [kill(server, min(house.role("front"))) for _ in range(KILLS)]
+            gate.touch()
+            for future in following:
+                future.result(timeout=10)
+        finally:
+            give_up.set()
+            stop.set()
+        for future in posting:
+            future.result(timeout=10)
+    assert max(took_s) <= REPLACED_S, took_s
+    stored = [event for event in server.events(job_id) if event.id]
+    for follower in followers:
+        assert [event.id for event in follower.seen] == list(range(1, len(stored) + 1))
+        assert follower.seen == stored
+    assert sum(follower.broken for follower in followers) >= FOLLOWERS, "each front had its readers"
+    accepted = [job for poster in posters for job in poster.accepted]
+    assert len(accepted) >= 100 and sum(poster.broken for poster in posters) >= 1
+    until(lambda: not server.counts()["queued"] + server.counts()["running"], "all jobs have ended")
+    ended = {job["id"] for job in server.jobs(state="succeeded")}
+    assert set(accepted) <= ended
+    assert len(house.role("front")) == FRONTS
+
+
+def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
+    server, gate = start(house), house.folder / "gate"
+    body = {"handler": "steady", "input": {"gate": str(gate)}}
+    broke_at: list[float] = []
+
+    def wait() -> None:
+        try:
+            httpx2.post(
+                f"{server.url}/v1/jobs", json=body, headers={"Prefer": "wait=60"}, timeout=50, trust_env=False
+            )
+        except httpx2.TransportError:
+            broke_at.append(time.monotonic())
+
+    with ThreadPoolExecutor(WAITERS) as pool:
+        waiting = [pool.submit(wait) for _ in range(WAITERS)]
+        until(lambda: len(server.jobs()) == WAITERS, "all are taken in")
+        server.http.close()
+        for pid in house.role("front"):
+            os.kill(pid, signal.SIGKILL)
+        killed_at = time.monotonic()
+        for future in waiting:
+            future.result(timeout=5)
+    assert len(broke_at) == WAITERS
+    assert max(broke_at) - killed_at <= 1.0
+    until(lambda: all_answer(server), "all are replaced", within_s=10)
+    gate.touch()
+    assert figure(server, "runner_fronts_lost_total") == FRONTS
+
+
+def queue_up(server: Server) -> list[socket.socket]:
+    """Clients that are connected and have asked, of a server none of whose fronts accepts anything."""
+    links = []
+    for _ in range(QUEUED):
+        link = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        link.sendall(f"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        links.append(link)
+    return links
+
+
+def served(link: socket.socket) -> bool:
+    """Whether a queued client gets its answer."""
+    with link:
+        try:
+            return link.recv(1024).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+
+def served_beside_a_death(house: House, server: Server) -> int:
+    """How many of those who wait to be accepted are served although one front dies meanwhile."""
+    server.http.close()
+    fronts = house.role("front")
+    for pid in fronts:
+        os.kill(pid, signal.SIGSTOP)
+    links = queue_up(server)
+    os.kill(fronts[0], signal.SIGKILL)
+    until(lambda: fronts[0] not in house.role("front"), "it is dead")
+    for pid in fronts[1:]:
+        os.kill(pid, signal.SIGCONT)
+    return sum(served(link) for link in links)
+
+
+def test_who_waits_to_be_accepted_outlives_a_front(house: House) -> None:
+    assert served_beside_a_death(house, start(house)) == QUEUED
+
+
+def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
+    with ExitStack() as stack:
+        stack.callback(house.close)
+        assert served_beside_a_death(house, start(house)) < QUEUED
+
+
+def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
+    server = start(house)
+    job_id = server.submit("steady", {"gate": str(house.folder / "gate")})
+    with ExitStack() as stack, ThreadPoolExecutor(WAITERS) as pool:
+        give_up = threading.Event()
+        stack.callback(give_up.set)
+        followers = [Follower(server.url, job_id, seed, cuts=0) for seed in range(WAITERS)]
+        following: list[Future[None]] = [pool.submit(follower.run, give_up) for follower in followers]
+        until(lambda: all(follower.seen for follower in followers), "all read")
+        (hung, *_) = house.role("front")
+        os.kill(hung, signal.SIGSTOP)
+        told: set[str] = set()
+        took_s: list[float] = []
+
+        def is_gone() -> bool:
+            asked = time.monotonic()
+            told.add(httpx2.get(f"{server.url}/readyz", trust_env=False, timeout=5).json()["status"])
+            took_s.append(time.monotonic() - asked)
+            return hung not in house.role("front")
+
+        until(is_gone, "it is killed", within_s=HUNG_S, every_s=0.05)
+        assert told == {"ok", "degraded"}
+        assert max(took_s) <= 1.0, "the others took every new connection"
+        until(lambda: all_answer(server), "it is replaced", within_s=10)
+        (house.folder / "gate").touch()
+        for future in following:
+            future.result(timeout=10)
+    assert {follower.seen[-1].name for follower in followers} == {"done"}
+    assert sum(follower.broken for follower in followers) >= 1
+
+
+def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: House) -> None:
+    server = start(house, RUNNER_LIMITS__QUEUED="2")
+    server.http.post("/v1/queues/default/pause")
+    server.http.close()
+    fronts, told = house.role("front"), []
+    for alone in fronts:
+        others = [pid for pid in fronts if pid != alone]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        body = {"handler": "echo", "input": {}}
+        answer = httpx2.post(f"{server.url}/v1/jobs", json=body, trust_env=False)
+        told.append((answer.status_code, figure(server, 'runner_jobs{queue="default",state="queued"}')))
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+    assert told == [(202, 1), (202, 2), (429, 2)]
