@@ -123,7 +123,7 @@ class Coordinator:
         rooms.fleet.start_probe()
         await self._recover(rooms, access)
         await rooms.inventory.wait()
-        rooms.line.has_gpu = rooms.inventory.has_gpu
+        rooms.line.waiting.has_gpu = rooms.inventory.has_gpu
         rooms.inventory.start_workers(rooms.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.plugins.recall()
@@ -279,7 +279,7 @@ class Coordinator:
     def on_handlers(self) -> None:
         """More is known of the handlers."""
         rooms = self.rooms
-        rooms.line.described(rooms.handlers())
+        rooms.line.waiting.described(rooms.handlers())
         self._fronts.send_all(rooms.handlers_message())
         rooms.dispatch.wake()
 

@@ -169,9 +169,8 @@ class Desk:
     def _withdraw(self, live: Live) -> None:
         """The store could not take it: it was never accepted."""
         if live.executor is None and live.where != "ended":
-            if live.where == "waiting" and live.cls is not None:
-                self._line.view.remove_waiting(live.cls, live.job.n)
-            self._line.drop_input(live)
+            self._line.waiting.leave(live)
+            self._line.waiting.drop_input(live)
             live.where = "ended"
             self._line.journal.withdraw(live.job)
             self._line.book.discount(live.job)
@@ -199,7 +198,7 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
 
     def _document(self, live: Live) -> bytes:
-        return documents.job_document(live.job, self._line.reason(live), live.input, live.output)
+        return documents.job_document(live.job, self._line.waiting.reason(live), live.input, live.output)
 
     def _reply_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
@@ -235,7 +234,7 @@ class Desk:
             await self._line.journal.flush()
             live = self._line.book.by_id.get(job_id)
         if live is not None and live.input is None:
-            self._line.keep_input(live, await self._archive.input(live.job.n))
+            self._line.waiting.keep_input(live, await self._archive.input(live.job.n))
         return live
 
     async def _get(self, front: Front, ask: control.GetJob) -> None:
@@ -250,7 +249,7 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 200, self._document(live))))
 
     async def _list(self, front: Front, ask: control.ListJobs) -> None:
-        body = await self._archive.page(ask.query, self._line.book, self._line.reason)
+        body = await self._archive.page(ask.query, self._line.book, self._line.waiting.reason)
         front.send(_encode(control.Reply(ask.rid, 200, body)))
 
     async def _read_events(self, front: Front, ask: control.ReadEvents) -> None:
@@ -261,7 +260,7 @@ class Desk:
         live = await self._live(ask.job_id)
         if live is not None:
             shown = documents.job_document(
-                live.job, self._line.reason(live), live.input, live.output, full=False
+                live.job, self._line.waiting.reason(live), live.input, live.output, full=False
             )
             job, ended = live.job, False
         else:
@@ -346,8 +345,8 @@ class Desk:
 
     async def _await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
         await self._wait_for_handler(ask.name)
-        if ask.name not in self._line.specs:
-            self._line.spec(ask.name)
+        if ask.name not in self._line.waiting.specs:
+            self._line.waiting.spec(ask.name)
         front.send(_encode(control.Reply(ask.rid, 200)))
 
     # Documents.

@@ -119,7 +119,7 @@ class Dispatch:
     def _plan(self) -> None:
         now = self._line.now()
         plan = placement.plan(self._view, now)
-        self._line.reasons = plan.reasons
+        self._line.waiting.reasons = plan.reasons
         for action in plan.actions:
             try:
                 self._carry_out(action)
@@ -169,7 +169,7 @@ class Dispatch:
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.spec(live.job.handler)
+        spec = self._line.waiting.spec(live.job.handler)
         executor = next(self._numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
@@ -228,7 +228,7 @@ class Dispatch:
         inputs = await self._inputs(missing)
         for live in lives:
             if live.input is None:
-                self._line.keep_input(live, inputs[live.job.n])
+                self._line.waiting.keep_input(live, inputs[live.job.n])
         self._send_when_durable(post, lives)
         self._fleet.flush()
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Literal
 
-from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.book import Book, Live
@@ -15,19 +13,17 @@ from runner.coordinator.figures import Figures
 from runner.coordinator.happening import done_fields, status_fields
 from runner.coordinator.journal import Journal
 from runner.coordinator.timers import Timers
-from runner.errors import HandlerBroken, QueueFull, StoreUnavailable, UnknownHandler, Unsatisfiable
+from runner.coordinator.waiting import INPUTS_MAX_BYTES, Waiting
+from runner.errors import QueueFull, Unsatisfiable
 from runner.event import EventType
 from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff
-from runner.spec import HandlerSpec
 from runner.wire import Ended, Note
 
 log = logging.getLogger(__name__)
 
 #: A job shows so many of its last attempts.
 ATTEMPTS_KEPT = 100
-#: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
-INPUTS_MAX_BYTES = 256 * 1024 * 1024
 
 
 class Line:
@@ -58,20 +54,18 @@ class Line:
         self.figures = figures
         self.now = now
         self._spread = spread
-        #: Asks for a turn of the plan.
-        self._wake = wake
         self._queued_max = queued_max
         self._events_kept = events_kept
         #: Whether somebody reads a job's events now.
         self._is_watched = is_watched
-        self._input_bytes = 0
-        #: Handlers that are known; replaced as a whole when descriptions come in.
-        self.specs: Mapping[str, HandlerSpec] = {}
-        #: Jobs whose handler is not known (yet).
-        self._parked: dict[int, Live] = {}
-        self.has_gpu = False
-        #: The last plan's word on why the head of a class waits.
-        self.reasons: Mapping[JobClass, str] = {}
+        self.waiting = Waiting(
+            book=book,
+            view=view,
+            timers=timers,
+            now=now,
+            wake=wake,
+            give_up=lambda live, error: self.finish(live, "failed", error),
+        )
 
     # Accept.
 
@@ -81,79 +75,32 @@ class Line:
         Raises:
             UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
         """
-        spec = self.spec(asked.handler)
+        spec = self.waiting.spec(asked.handler)
         if self.book.queued >= self._queued_max:
             message = f"{self._queued_max} jobs are queued, the limit; try again later"
             raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
         job = intake.make_job(asked, spec, 0, now)
-        cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        cls = intake.job_class(job, spec, has_gpu=self.waiting.has_gpu)
         misfit = self.view.fits_ever(cls)
         if misfit is not None:
             raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)
         job.n = self.book.next_n()
         live = Live(job, asked.input, "waiting")
-        self._input_bytes += job.input_bytes
+        self.waiting.input_bytes += job.input_bytes
         self.book.add(live)
         self.journal.insert(job, asked.input)
         self._event(job, "status", now, status_fields(job, job.reason or "ready"))
-        self.place(live)
-        self._limit_wait(live)
-        if self._input_bytes > INPUTS_MAX_BYTES:
-            self.journal.when_durable(lambda failure: self.drop_input(live, failure), hurry=False)
+        self.waiting.place(live)
+        self.waiting.limit_wait(live)
+        if self.waiting.input_bytes > INPUTS_MAX_BYTES:
+            self.journal.when_durable(lambda failure: self.waiting.drop_input(live, failure), hurry=False)
         return live
-
-    def spec(self, handler: str) -> HandlerSpec:
-        """A handler that works. Raises UnknownHandler or HandlerBroken."""
-        spec = self.specs.get(handler)
-        if spec is None or spec.state == "describing":
-            known = ", ".join(sorted(self.specs)) or "none"
-            raise UnknownHandler(f"there is no handler {handler!r}; known are: {known}", handler=handler)
-        if spec.state == "broken":
-            raise HandlerBroken(
-                f"handler {handler!r} could not be imported from {spec.source.target}",
-                handler=handler,
-                error=spec.error,
-            )
-        return spec
 
     def recover(self, live: Live) -> None:
         """Take in a job from the store, as it was when the last coordinator ended."""
         self.book.add(live, counted=True)
-        self._input_bytes += live.job.input_bytes if live.input is not None else 0
-
-    def resume(self, live: Live) -> None:
-        """A queued job that came from the store waits on."""
-        self.place(live)
-        if live.job.started_at is None:
-            self._limit_wait(live)
-
-    def place(self, live: Live, *, first: bool = False) -> None:
-        """Put a queued job where it has to wait: for its handler, its time or its device.
-
-        `first`: before those that wait already; it has waited its turn once.
-        """
-        job = live.job
-        spec = self.specs.get(job.handler)
-        if spec is None or spec.state != "ok":
-            live.where = "parked"
-            self._parked[job.n] = live
-        elif job.ready_at > self.now():
-            live.where = "delayed"
-            # Not the job itself: a timer must not keep one in memory that has ended.
-            self.timers.at(job.ready_at, partial(self._ready, job.n))
-        else:
-            self._wait(live, spec, first=first)
-
-    def described(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """The handlers are known anew: parked jobs may go on."""
-        self.specs = specs
-        for spec in specs.values():
-            if spec.state == "ok":
-                self.view.set_limit(spec.name, spec.options.concurrency)
-        parked, self._parked = self._parked, {}
-        for live in parked.values():
-            self.place(live)
+        self.waiting.input_bytes += live.job.input_bytes if live.input is not None else 0
 
     # An attempt's way.
 
@@ -228,7 +175,7 @@ class Line:
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
             return
-        self.place(live, first=True)
+        self.waiting.place(live, first=True)
 
     def requeue(
         self, live: Live, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
@@ -239,7 +186,7 @@ class Line:
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
         self._event(job, "status", self.now(), status_fields(job, event_reason))
-        self.place(live, first=reason == "ready")
+        self.waiting.place(live, first=reason == "ready")
 
     def finish(
         self,
@@ -251,6 +198,7 @@ class Line:
         """The job has its one terminal state; who waits is told after the commit."""
         job = live.job
         now = self.now()
+        self.waiting.leave(live)
         self.book.state(job, state)
         job.error = error
         job.reason = None if error is None else error.code
@@ -262,14 +210,11 @@ class Line:
             self.journal.output(job, live.output)
         self._event(job, "done", now, done_fields(job, live.output))
         self.figures.job_ended(job)
-        self._parked.pop(job.n, None)
         hurry = live.waiters is not None
         self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
 
     def cancel_waiting(self, live: Live, reason: str) -> None:
         """End a job that no executor holds."""
-        if live.where == "waiting" and live.cls is not None:
-            self.view.remove_waiting(live.cls, live.job.n)
         live.job.cancel_reason = reason
         self.finish(live, "cancelled", outcome.cancelled(reason))
 
@@ -289,33 +234,12 @@ class Line:
         job.files = []
         job.ready_at = self.now()
         live = Live(job, None, "waiting")
-        self.keep_input(live, input_)
+        self.waiting.keep_input(live, input_)
         self.book.add(live)
         self._event(job, "status", job.ready_at, status_fields(job, "ready"))
-        self.place(live)
-        self._limit_wait(live)
+        self.waiting.place(live)
+        self.waiting.limit_wait(live)
         return live
-
-    # What is said of a job.
-
-    def reason(self, live: Live) -> str | None:
-        """The reason beside the state, as of now."""
-        job = live.job
-        match live.where:
-            case "ended":
-                return job.reason
-            case "delayed":
-                return job.reason or "scheduled"
-            case "parked":
-                return "waiting_for_handler"
-            case "starting" | "running":
-                if job.cancel_reason is not None:
-                    return "cancelling"
-                return "loading" if live.where == "starting" else "running"
-            case _:
-                if job.queue in self.view.paused:
-                    return "paused"
-                return self.reasons.get(live.cls, "ready") if live.cls is not None else "ready"
 
     def _record(self, job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
         record = job.attempts[-1] if job.attempts else None
@@ -326,60 +250,16 @@ class Line:
         record.vram_peak_bytes = ended.peak_bytes
         record.error = verdict.error
 
-    def _wait(self, live: Live, spec: HandlerSpec, *, first: bool = False) -> None:
-        job = live.job
-        live.where = "waiting"
-        live.cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
-        self.view.add_waiting(live.cls, job.n, first=first)
-        self._wake()
-
-    def _ready(self, n: int) -> None:
-        live = self.book.by_n.get(n)
-        if live is not None and live.where == "delayed" and live.job.ready_at <= self.now():
-            live.job.reason = None
-            self.place(live)
-
-    def _limit_wait(self, live: Live) -> None:
-        """Arm the longest wait before the start, counted from accept (or from `run_at`)."""
-        limit = live.job.terms.queue_timeout_s
-        if limit is not None:
-            self.timers.at(live.job.ready_at + limit, partial(self._waited_too_long, live.job.n, limit))
-
-    def _waited_too_long(self, n: int, limit_s: float) -> None:
-        live = self.book.by_n.get(n)
-        if live is None or live.where not in ("waiting", "parked", "delayed"):
-            return
-        # It has started, or it was run again since and this timer is of its earlier life.
-        if live.job.started_at is not None or self.now() < live.job.ready_at + limit_s:
-            return
-        why = self.reason(live)
-        if live.where == "waiting" and live.cls is not None:
-            self.view.remove_waiting(live.cls, live.job.n)
-        message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {why}"
-        self.finish(live, "failed", JobError("queue_timeout", message, False))
-
     def _settled(self, live: Live) -> None:
         """The job's end is durable."""
         if live.job.finished_at is None:
             return
         if live.input is not None:
-            self._input_bytes -= live.job.input_bytes
+            self.waiting.input_bytes -= live.job.input_bytes
         self.book.forget(live)
         waiters, live.waiters = live.waiters, None
         for call in waiters or ():
             call(live)
-
-    def keep_input(self, live: Live, text: bytes) -> None:
-        """An input was read from the store; it stays in memory from now on."""
-        if live.input is None:
-            live.input = text
-            self._input_bytes += live.job.input_bytes
-
-    def drop_input(self, live: Live, failure: StoreUnavailable | None = None) -> None:
-        """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
-        if failure is None and live.where in ("waiting", "delayed", "parked") and live.input is not None:
-            live.input = None
-            self._input_bytes -= live.job.input_bytes
 
 
 def _tell(job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:

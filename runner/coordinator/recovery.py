@@ -95,7 +95,7 @@ def recover(line: Line, jobs: Iterable[Job], spools: Iterable[Spool]) -> dict[st
             line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message))
             counts["interrupted"] += 1
         elif live.flight == 0:
-            line.resume(live)
+            line.waiting.resume(live)
     return counts
 
 

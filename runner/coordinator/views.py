@@ -61,7 +61,7 @@ class Views:
             case "queue":
                 return self._known_queue(subject or "")
             case "handlers":
-                specs = sorted(self._line.specs.values(), key=lambda spec: spec.name)
+                specs = sorted(self._line.waiting.specs.values(), key=lambda spec: spec.name)
                 return {
                     "data": [self._handler(spec) for spec in specs],
                     "describing": self._status.describing,
@@ -94,7 +94,7 @@ class Views:
     def _waits(self, only: str | None = None) -> defaultdict[str, _Waits]:
         """Queue -> its live jobs' reasons, of all queues in one pass: there may be millions of jobs."""
         found: defaultdict[str, _Waits] = defaultdict(_Waits)
-        reason = self._line.reason
+        reason = self._line.waiting.reason
         for live in self._line.book:
             name = live.job.queue
             if only is None or name == only:
@@ -128,9 +128,9 @@ class Views:
     # Handlers.
 
     def _known_handler(self, name: str) -> dict[str, Any]:
-        spec = self._line.specs.get(name)
+        spec = self._line.waiting.specs.get(name)
         if spec is None:
-            known = ", ".join(sorted(self._line.specs)) or "none"
+            known = ", ".join(sorted(self._line.waiting.specs)) or "none"
             raise NotFound(f"there is no handler {name!r}; known are: {known}")
         return self._handler(spec)
 
@@ -269,7 +269,7 @@ class Views:
                 "reason": job.reason,
                 "message": f"the job has ended as {job.state}",
             }
-        why = self._line.reason(live)
+        why = self._line.waiting.reason(live)
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
         if live.where == "waiting" and live.cls is not None:
             document |= self._view.explain(live.cls, job.n)

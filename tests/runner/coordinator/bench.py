@@ -63,7 +63,7 @@ class Bench:
             events_kept=100,
             is_watched=lambda job_id: False,
         )
-        self.line.described({"h": spec()})
+        self.line.waiting.described({"h": spec()})
 
     def _publish(self, job: Job, events: list[Event]) -> None:
         self.published.append((job.id, [entry.type for entry in events]))

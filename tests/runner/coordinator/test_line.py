@@ -14,11 +14,15 @@ from tests.runner.coordinator.bench import Bench, asked, run, spec
 def test_a_job_goes_its_straight_way() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
-        assert (live.where, live.job.state, bench.line.reason(live)) == ("waiting", "queued", "ready")
+        assert (live.where, live.job.state, bench.line.waiting.reason(live)) == ("waiting", "queued", "ready")
         bench.start(live, loading=True)
-        assert (live.job.state, bench.line.reason(live), live.job.attempt) == ("running", "loading", 1)
+        assert (live.job.state, bench.line.waiting.reason(live), live.job.attempt) == (
+            "running",
+            "loading",
+            1,
+        )
         bench.line.runs(live, bench.clock.now())
-        assert bench.line.reason(live) == "running"
+        assert bench.line.waiting.reason(live) == "running"
         bench.end(live, output=b"42")
         await bench.journal.flush()
         stored = await bench.stored("job-1")
@@ -48,7 +52,11 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = bench.line.submit(asked(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
-        assert (live.where, bench.line.reason(live), live.job.failures) == ("delayed", "retry_backoff", 1)
+        assert (live.where, bench.line.waiting.reason(live), live.job.failures) == (
+            "delayed",
+            "retry_backoff",
+            1,
+        )
         live.where = "waiting"
         bench.start(live)
         bench.end(live, "handler_error")
@@ -85,16 +93,16 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(bench: Bench) -> None:
-        bench.line.described({})
-        live = bench.line.submit(asked()) if "h" in bench.line.specs else None
+        bench.line.waiting.described({})
+        live = bench.line.submit(asked()) if "h" in bench.line.waiting.specs else None
         assert live is None
-        bench.line.described({"h": spec()})
+        bench.line.waiting.described({"h": spec()})
         live = bench.line.submit(asked())
-        bench.line.described({})
+        bench.line.waiting.described({})
         bench.start(live)
         bench.end(live, "interrupted")
-        assert (live.where, bench.line.reason(live)) == ("parked", "waiting_for_handler")
-        bench.line.described({"h": spec()})
+        assert (live.where, bench.line.waiting.reason(live)) == ("parked", "waiting_for_handler")
+        bench.line.waiting.described({"h": spec()})
         assert live.where == "waiting"
 
     run(body)
@@ -103,13 +111,13 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
 def test_refusals_name_what_is_wrong() -> None:
     async def body(bench: Bench) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
-        bench.line.described({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        bench.line.waiting.described({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
             bench.line.submit(asked())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
-            bench.line.spec("nope")
+            bench.line.waiting.spec("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
-            bench.line.spec("b")
+            bench.line.waiting.spec("b")
         assert len(bench.line.book) == 0
 
     run(body)
