@@ -1,7 +1,7 @@
 """Effect: a process that imports one source of handlers, says what is in it, and ends.
 
-Started as `python -P -m runner.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of
-`list[HandlerSpec]`) goes to the descriptor. User code may do here what it likes: whatever it is, it costs its
+Started as `python -P -m runner.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of a
+`Description`) goes to the descriptor. User code may do here what it likes: whatever it is, it costs its
 own source and nothing else.
 """
 
@@ -11,6 +11,7 @@ import faulthandler
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from types import MethodType, ModuleType
@@ -18,13 +19,19 @@ from typing import Any
 
 import msgspec
 
-from runner import annotation, strictjson
+from runner import annotation, content, strictjson
 from runner.definition import Definition, definition_of, positional
 from runner.execution import failure, process
 from runner.execution.loading import find, import_source
-from runner.spec import HandlerSpec, Source
+from runner.spec import Description, HandlerSpec, Source
 
 DESCRIPTION_MAX = 4000
+#: Times of files are as coarse as the kernel's tick.
+TICK_S = 0.01
+#: No code of the one who wrote the handlers: the interpreter's, ours, installed packages.
+_STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 class Order(msgspec.Struct):
@@ -38,15 +45,17 @@ class Order(msgspec.Struct):
     is_meant: bool
 
 
-def describe(order: Order) -> list[HandlerSpec]:
-    """All handlers of a source; one broken spec where it can't be imported."""
+def describe(order: Order) -> Description:
+    """All handlers of a source, or why it can't be imported."""
     source = Source(order.kind, order.target, order.attr or "", order.path)  # type: ignore[arg-type]
+    begin = time.time()
     try:
         module = import_source(source)
         found = _wanted(module, order)
     except BaseException as error:
-        return [broken(order.name, source, failure.trace(error))]
-    return [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
+        return Description(error=failure.trace(error), files=_files(order, begin))
+    specs = [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
+    return Description(specs, files=_files(order, begin))
 
 
 def broken(name: str, source: Source, error: str) -> HandlerSpec:
@@ -64,6 +73,35 @@ def main() -> None:
     while answer:
         answer = answer[os.write(fd, answer) :]
     os._exit(0)
+
+
+def _files(order: Order, begin: float) -> dict[str, str]:
+    """The source's own files that were imported: its file, what lies beside it, and its own package."""
+    found = {order.target} if order.kind == "file" else set()
+    package = order.target.partition(".")[0] if order.kind == "module" else None
+    folders = tuple(os.path.join(folder, "") for folder in order.path)
+    for name, module in list(sys.modules.items()):
+        # Not by getattr: what stands there may be lazy and import something at the first touch.
+        file = getattr(module, "__dict__", {}).get("__file__")
+        if not isinstance(file, str) or not file.endswith(".py"):
+            continue
+        path = os.path.abspath(file)
+        if path.startswith((_STDLIB, _OURS)):
+            continue
+        beside = path.startswith(folders) and not any(part in path for part in _INSTALLED)
+        if beside or name.partition(".")[0] == package:
+            found.add(path)
+    return {path: _digest(path, begin) for path in sorted(found)}
+
+
+def _digest(path: str, begin: float) -> str:
+    """The digest of what was imported; "" where the file may have changed since."""
+    try:
+        if begin - TICK_S <= os.stat(path).st_mtime <= time.time():
+            return ""
+    except OSError:
+        return ""
+    return content.digest(path)
 
 
 def _wanted(module: ModuleType, order: Order) -> list[tuple[str, Definition]]:
@@ -189,8 +227,8 @@ def _version(target: Any, source: Source) -> str:
     file = source.target if source.kind == "file" else getattr(home, "__file__", None)
     if file is None:
         return "0"
-    with open(file, "rb") as content:
-        return sha256(content.read()).hexdigest()[:12]
+    with open(file, "rb") as code:
+        return sha256(code.read()).hexdigest()[:12]
 
 
 def _description(target: Any) -> str:

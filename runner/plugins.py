@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from runner import sources
+from runner import content, sources
 from runner.describe import Order, broken
-from runner.errors import RefusedStart
 from runner.execution.process import PARENT_PID
+from runner.shelf import Shelf
 from runner.sources import Place
-from runner.spec import HandlerSpec, Source
+from runner.spec import Description, HandlerSpec, Source
 
 #: Longest time a source may take to be imported and described.
 DESCRIBE_S = 120.0
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
 
-_specs_decoder = msgspec.msgpack.Decoder(list[HandlerSpec])
+_decoder = msgspec.msgpack.Decoder(Description)
+PlaceId = tuple[str, str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A source, what came of importing it, and its handlers."""
+
+    place: Place
+    description: Description
+    specs: list[HandlerSpec]
+    #: What the last whole description of it is remembered by.
+    key: str | None
+
+    @property
+    def names(self) -> set[str]:
+        """Of its handlers, whether they can be used or not."""
+        return {spec.name for spec in self.specs}
+
+    def is_current(self, place: Place) -> bool:
+        """Whether describing `place` would give the same again; what is broken may be mended from outside."""
+        files = self.description.files
+        if place != self.place or not self.description.is_whole:
+            return False
+        if not files:
+            # Not of source files: it is known by its one file.
+            return self.key is not None and place.key() == self.key
+        return all(content.is_unchanged(path, digest) for path, digest in files.items())
 
 
 class Plugins:
-    """`specs` holds what is described so far, by name; `on_change` is called whenever it has changed."""
+    """`specs` holds what is described so far, by name; `on_change` is called whenever the start has added
+    to it. `reload` replaces it at once."""
 
     def __init__(
         self,
@@ -42,11 +73,12 @@ class Plugins:
         on_change: Callable[[], None],
         describe_s: float = DESCRIBE_S,
     ) -> None:
-        self.specs: dict[str, HandlerSpec] = {}
         #: Some sources are not described yet.
         self.describing = True
-        #: Descriptions that were made now, for the next start's `cache`.
+        #: Descriptions that the start, or the last reload, has made, for the next start's `cache`.
         self.remembered: dict[str, bytes] = {}
+        #: Those of a `cache` or an earlier reload that no start will ask for any more.
+        self.outdated: set[str] = set()
         self._requests = requests
         self._entry_points = entry_points
         self._env = {**env, "CUDA_VISIBLE_DEVICES": "", PARENT_PID: str(os.getpid())}
@@ -54,11 +86,17 @@ class Plugins:
         self._cache = cache
         self._on_change = on_change
         self._describe_s = describe_s
-        self._titles: dict[str, str] = {}
+        self._shelf = Shelf()
+        self._known: dict[PlaceId, Known] = {}
         #: What is to be described; None before `recall`.
         self._fresh: list[Place] | None = None
         self._changed = asyncio.Event()
         self._children = asyncio.Semaphore(os.cpu_count() or 1)
+
+    @property
+    def specs(self) -> Mapping[str, HandlerSpec]:
+        """All handlers by name, the broken ones too."""
+        return self._shelf.specs
 
     def recall(self) -> None:
         """Find the sources, and take those whose description is remembered; `run` describes the others.
@@ -66,10 +104,7 @@ class Plugins:
         Raises:
             RefusedStart: a file that is not there, or two handlers of one name.
         """
-        places = sources.find(
-            self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
-        )
-        self._fresh = [place for place in places if not self._recall(place)]
+        self._fresh = [place for place in self._find() if not self._recall(place)]
         self.describing = bool(self._fresh)
         self._tell()
 
@@ -82,7 +117,7 @@ class Plugins:
         try:
             if self._fresh is None:
                 self.recall()
-            await self._describe_all(self._fresh or [])
+            await _all([self._describe_new(place) for place in self._fresh or []])
         finally:
             self.describing = False
             self._tell()
@@ -98,65 +133,117 @@ class Plugins:
         while self.describing:
             await self._changed.wait()
 
+    async def reload(self) -> set[str]:
+        """Find the sources anew and describe those whose files are not what they were. Gives the names of
+        handlers that may be others now, gone or new. One at a time.
+
+        Raises:
+            RefusedStart: as `recall`; everything is left as it was.
+        """
+        await self.settled()
+        places, stale = await asyncio.to_thread(self._sift)
+        fresh: dict[PlaceId, Known] = {}
+
+        async def describe(place: Place) -> None:
+            fresh[place.id] = await self._describe(place, self._known.get(place.id))
+
+        await _all([describe(place) for place in stale])
+        shelf, before, now = Shelf(), self._known, {}
+        for place in places:
+            one = now[place.id] = fresh.get(place.id) or before[place.id]
+            shelf.add(place.title, one.specs)
+        self._shelf, self._known = shelf, now
+        return self._account(before, fresh)
+
+    def folders(self) -> set[str]:
+        """Those in which a change may mean other handlers."""
+        found: set[str] = set()
+        for known in self._known.values():
+            found.update(known.place.path)
+            found.update(os.path.dirname(path) for path in known.description.files)
+        return found
+
+    def _find(self) -> list[Place]:
+        return sources.find(
+            self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
+        )
+
+    def _sift(self) -> tuple[list[Place], list[Place]]:
+        """All sources as they are now, and those that have to be described. Reads files: not for the loop."""
+        importlib.invalidate_caches()
+        places = self._find()
+        stale = [
+            place
+            for place in places
+            if (known := self._known.get(place.id)) is None or not known.is_current(place)
+        ]
+        for place in stale:
+            if place.id in self._known:
+                _drop_bytecode(self._known[place.id].description)
+        return places, stale
+
+    def _account(self, before: Mapping[PlaceId, Known], fresh: Mapping[PlaceId, Known]) -> set[str]:
+        """What a reload has changed: the names, and what is to be remembered and forgotten."""
+        self.remembered, self.outdated, names = {}, set(), set()
+        for known in fresh.values():
+            self._remember(known)
+        for place_id, old in before.items():
+            new = self._known.get(place_id)
+            if new is None or (new is not old and new.description != old.description):
+                names |= old.names
+            if old.key is not None and (new is None or new.key != old.key):
+                self.outdated.add(old.key)
+        for place_id, new in fresh.items():
+            if place_id not in before or new.description != before[place_id].description:
+                names |= new.names
+        return names
+
     def _recall(self, place: Place) -> bool:
         key = place.key()
-        known = None if key is None else self._cache.get(key)
-        if known is None:
+        found = None if key is None else self._cache.get(key)
+        if found is None:
             return False
         try:
-            specs = _specs_decoder.decode(known)
+            description = _decoder.decode(found)
         except msgspec.DecodeError:
             # Written by another version: as good as not remembered.
             return False
-        self._add(place, specs)
+        known = Known(place, description, description.specs, key)
+        if not known.is_current(place):
+            # A file that it imports has changed.
+            _drop_bytecode(description)
+            return False
+        self._take(known)
         return True
 
-    async def _describe_all(self, places: list[Place]) -> None:
-        tasks = [asyncio.ensure_future(self._describe(place)) for place in places]
-        try:
-            for task in asyncio.as_completed(tasks):
-                await task
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def _describe_new(self, place: Place) -> None:
+        known = await self._describe(place)
+        self._remember(known)
+        self._take(known)
+        self._tell()
 
-    async def _describe(self, place: Place) -> None:
+    async def _describe(self, place: Place, before: Known | None = None) -> Known:
+        """Import it in a child. Of a source that can't be imported any more all handlers are broken."""
         # Taken before: a file that is changed while it is read must not be remembered as the new one.
         key = place.key()
         async with self._children:
-            specs = await _ask_child(place, self._env, self._cwd, self._describe_s)
+            description = await _ask_child(place, self._env, self._cwd, self._describe_s)
+        kept = before.key if before is not None else None
+        if not description.error:
+            return Known(place, description, description.specs, key if description.is_whole else kept)
+        source = Source(place.kind, place.target, place.attr or "", place.path)
+        names = sorted(before.names) if before is not None and before.specs else [place.name]
+        specs = [broken(name, source, description.error) for name in names]
+        return Known(place, description, specs, kept)
+
+    def _remember(self, known: Known) -> None:
         # What is broken may be mended without a change of its own file.
-        if key is not None and all(spec.state == "ok" for spec in specs):
-            self.remembered[key] = msgspec.msgpack.encode(specs)
-        self._add(place, specs)
-        self._tell()
+        if known.key is not None and known.description.is_whole:
+            self.remembered[known.key] = msgspec.msgpack.encode(known.description)
 
-    def _add(self, place: Place, specs: list[HandlerSpec]) -> None:
-        for spec in specs:
-            other = self.specs.get(spec.name)
-            if other is None:
-                self.specs[spec.name] = spec
-                self._titles[spec.name] = place.title
-            elif spec.state == other.state == "ok":
-                if not _is_same(spec, other):
-                    raise RefusedStart(
-                        f"two handlers are called {spec.name!r}: "
-                        f"{self._titles[spec.name]} ({_where(other)}) and {place.title} ({_where(spec)})"
-                    )
-            else:
-                self._add_beside(spec, other, place)
-
-    def _add_beside(self, spec: HandlerSpec, other: HandlerSpec, place: Place) -> None:
-        """Of two the usable one keeps the name; a broken source is listed under a name that is free."""
-        good, bad = (spec, other) if spec.state == "ok" else (other, spec)
-        self.specs[spec.name] = good
-        number = 2
-        while f"{spec.name}-{number}" in self.specs:
-            number += 1
-        name = f"{spec.name}-{number}"
-        self.specs[name] = msgspec.structs.replace(bad, name=name)
-        self._titles[name] = place.title if bad is spec else self._titles[spec.name]
+    def _take(self, known: Known) -> None:
+        self._known[known.place.id] = known
+        self._shelf.add(known.place.title, known.specs)
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
@@ -164,24 +251,32 @@ class Plugins:
         self._on_change()
 
 
-def _is_same(one: HandlerSpec, other: HandlerSpec) -> bool:
-    """The same object, reached on two ways."""
-    a, b = one.source, other.source
-    return (a.kind, a.target, a.attr) == (b.kind, b.target, b.attr)
+def _drop_bytecode(description: Description) -> None:
+    """What will be imported again must not be what was compiled before the change."""
+    for path, digest in description.files.items():
+        if not content.is_unchanged(path, digest):
+            content.drop_bytecode(path)
 
 
-def _where(spec: HandlerSpec) -> str:
-    return f"{spec.source.target}:{spec.source.attr}"
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do them side by side; where one fails, none goes on."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for task in asyncio.as_completed(tasks):
+            await task
+    finally:
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: float) -> list[HandlerSpec]:
-    """Its answer, or one broken spec that says why there is none."""
+async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: float) -> Description:
+    """Its answer, or one that says why there is none."""
     order = Order(place.name, place.kind, place.target, place.attr, place.path, place.is_meant)
-    source = Source(place.kind, place.target, place.attr or "", place.path)
     try:
         child = _Child(order, env, cwd)
     except OSError as error:
-        return [broken(place.name, source, f"no process could be started to import {place.target}: {error}")]
+        return Description(error=f"no process could be started to import {place.target}: {error}")
     try:
         await asyncio.wait_for(child.ended, within_s)
         why = f"the process that imported {place.target} ended with {_ending(child.end())}"
@@ -190,11 +285,10 @@ async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: flo
     finally:
         child.end()
     try:
-        specs = _specs_decoder.decode(child.answer)
+        return _decoder.decode(child.answer)
     except msgspec.DecodeError:
         tail = child.printed.decode("utf-8", "replace")
-        return [broken(place.name, source, f"{why}, before it had answered\n{tail}".rstrip())]
-    return specs
+        return Description(error=f"{why}, before it had answered\n{tail}".rstrip())
 
 
 def _ending(status: int) -> str:

@@ -16,7 +16,7 @@ from runner.errors import RefusedStart
 
 GROUP = "runner.handlers"
 #: What decides how a description is made; it is made anew when one of them has changed.
-_MAKERS = ("annotation.py", "definition.py", "describe.py", "spec.py", "units.py")
+_MAKERS = ("annotation.py", "content.py", "definition.py", "describe.py", "spec.py", "units.py")
 
 
 class Place(NamedTuple):
@@ -35,6 +35,11 @@ class Place(NamedTuple):
     file: Path | None
     #: Whether it is a mistake if there is no handler in it (not so for one of many files of a folder).
     is_meant: bool = True
+
+    @property
+    def id(self) -> tuple[str, str, str | None]:
+        """What makes it another than all others."""
+        return self.kind, self.target, self.attr
 
     def key(self) -> str | None:
         """What its description is remembered by; None: it can't be remembered."""
@@ -64,10 +69,10 @@ def find(
     places: dict[tuple[str, str, str | None], Place] = {}
     for request in requests:
         for place in _requested(request, cwd, env):
-            places.setdefault((place.kind, place.target, place.attr), place)
+            places.setdefault(place.id, place)
     if with_entry_points:
         for place in _offered(env):
-            places.setdefault((place.kind, place.target, place.attr), place)
+            places.setdefault(place.id, place)
     return list(places.values())
 
 

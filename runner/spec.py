@@ -62,3 +62,18 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     output_schema: bytes = b"true"
     #: A traceback where state is "broken".
     error: str = ""
+
+
+class Description(msgspec.Struct, frozen=True, array_like=True):
+    """What came of importing a source."""
+
+    specs: list[HandlerSpec] = []
+    #: Why it could not be imported; there are no specs then.
+    error: str = ""
+    #: Its own files that were read for it, by path: the digest of the content, "" where that was not sure.
+    files: dict[str, str] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all in it can be used."""
+        return not self.error and all(spec.state == "ok" for spec in self.specs)

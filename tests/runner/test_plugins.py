@@ -29,7 +29,7 @@ def described(cwd: Path, *requests: str, **more: Any) -> dict[str, HandlerSpec]:
     found = plugins(cwd, *requests, **more)
     asyncio.run(found.run())
     assert not found.describing
-    return found.specs
+    return dict(found.specs)
 
 
 def write(folder: Path, **files: str) -> Path:

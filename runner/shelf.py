@@ -1,0 +1,61 @@
+"""Pure: the handlers of all sources by name, and what becomes of two that have one name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from runner.errors import RefusedStart
+from runner.spec import HandlerSpec
+
+
+class Shelf:
+    """`specs` holds what was added so far."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, HandlerSpec] = {}
+        self._titles: dict[str, str] = {}
+
+    def add(self, title: str, specs: Iterable[HandlerSpec]) -> None:
+        """Put the handlers of a source beside the others; an operator knows the source by `title`.
+
+        Raises:
+            RefusedStart: there is another handler of one of the names.
+        """
+        for spec in specs:
+            other = self.specs.get(spec.name)
+            if other is None:
+                self.specs[spec.name] = spec
+                self._titles[spec.name] = title
+            elif spec.state == other.state == "ok":
+                if not _is_same(spec, other):
+                    raise RefusedStart(
+                        f"two handlers are called {spec.name!r}: "
+                        f"{self._titles[spec.name]} ({_where(other)}) and {title} ({_where(spec)})"
+                    )
+            else:
+                self._add_beside(spec, other, title)
+
+    def _add_beside(self, spec: HandlerSpec, other: HandlerSpec, title: str) -> None:
+        """Of two the usable one keeps the name; a broken source is listed under a name that is free."""
+        good, bad = (spec, other) if spec.state == "ok" else (other, spec)
+        self.specs[spec.name] = good
+        number = 2
+        while f"{spec.name}-{number}" in self.specs:
+            number += 1
+        name = f"{spec.name}-{number}"
+        self.specs[name] = msgspec.structs.replace(bad, name=name)
+        self._titles[name] = title if bad is spec else self._titles[spec.name]
+        if good is spec:
+            self._titles[spec.name] = title
+
+
+def _is_same(one: HandlerSpec, other: HandlerSpec) -> bool:
+    """The same object, reached on two ways."""
+    a, b = one.source, other.source
+    return (a.kind, a.target, a.attr) == (b.kind, b.target, b.attr)
+
+
+def _where(spec: HandlerSpec) -> str:
+    return f"{spec.source.target}:{spec.source.attr}"

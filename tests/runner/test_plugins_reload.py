@@ -1,0 +1,143 @@
+"""Sources of handlers are found and described anew while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from runner.errors import RefusedStart
+from runner.plugins import Plugins
+from tests.runner.test_plugins import ECHO, HEAD, plugins, write
+
+COUNTED = "import pathlib\nwith open(pathlib.Path(__file__).with_suffix('.n'), 'a') as f: f.write('x')\n"
+
+
+def scene(found: Plugins, body: Callable[[], Awaitable[None]]) -> Plugins:
+    async def whole() -> None:
+        await found.run()
+        await body()
+
+    asyncio.run(whole())
+    return found
+
+
+def states(found: Plugins) -> dict[str, str]:
+    return {name: spec.state for name, spec in found.specs.items()}
+
+
+def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
+    write(tmp_path, a=ECHO + COUNTED, b=ECHO.replace("echo", "other") + COUNTED)
+    found = plugins(tmp_path, "a.py", "b.py")
+    first = dict(found.remembered)
+
+    async def body() -> None:
+        old = found.specs["other"]
+        assert await found.reload() == set()
+        write(tmp_path, a=ECHO + COUNTED + "# more")
+        assert await found.reload() == {"echo"}
+        assert found.specs["other"] is old
+
+    first = found.remembered
+    scene(found, body)
+    assert (tmp_path / "a.n").read_text() == "xx"
+    assert (tmp_path / "b.n").read_text() == "x"
+    assert len(first) == 2
+    assert len(found.remembered) == len(found.outdated) == 1
+    assert found.outdated < set(first)
+
+
+def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    write(package, __init__="", deep="WORD = 'a'")
+    code = HEAD + "from {}deep import WORD\n@handler(WORD)\ndef f(d): ...\n"
+    write(package, here=code.format("."))
+    write(tmp_path, a=code.format("pack.").replace("WORD)", "'b' + WORD)"))
+    found = plugins(tmp_path, "pack.here", "a.py")
+
+    async def body() -> None:
+        assert set(found.specs) == {"a", "ba"}
+        write(package, deep="WORD = 'z'")
+        assert await found.reload() == {"a", "ba", "z", "bz"}
+        assert set(found.specs) == {"z", "bz"}
+
+    scene(found, body)
+    assert found.folders() == {str(tmp_path), str(package)}
+    again = plugins(tmp_path, "pack.here", "a.py", cache=found.remembered)
+    again.recall()
+    assert not again.describing
+    write(package, deep="WORD = 'y'")
+    again = plugins(tmp_path, "pack.here", "a.py", cache=found.remembered)
+    asyncio.run(again.run())
+    assert set(again.specs) == {"y", "by"}
+
+
+def test_a_change_within_the_second_of_the_same_size_is_seen(tmp_path: Path) -> None:
+    write(tmp_path, a=HEAD + "import names\n@handler(names.IT)\ndef f(d): ...\n", names="IT = 'x1'")
+    os.utime(tmp_path / "names.py", (1_000_000.2, 1_000_000.2))
+    found = plugins(tmp_path, "a.py")
+
+    async def body() -> None:
+        write(tmp_path, names="IT = 'x2'")
+        os.utime(tmp_path / "names.py", (1_000_000.8, 1_000_000.8))
+        await found.reload()
+        assert set(found.specs) == {"x2"}
+
+    scene(found, body)
+
+
+def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
+    write(tmp_path, a=ECHO)
+    found = plugins(tmp_path, str(tmp_path))
+
+    async def body() -> None:
+        write(tmp_path, b=ECHO.replace("echo", "other"))
+        assert await found.reload() == {"other"}
+        (tmp_path / "a.py").unlink()
+        assert await found.reload() == {"echo"}
+        assert states(found) == {"other": "ok"}
+
+    scene(found, body)
+    assert len(found.outdated) == 1
+
+
+def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(tmp_path: Path) -> None:
+    both = ECHO + "@handler('two')\ndef two(d): ...\n"
+    write(tmp_path, a=both)
+    found = plugins(tmp_path, "a.py")
+
+    async def body() -> None:
+        write(tmp_path, a=both + "def (:\n")
+        assert await found.reload() == {"echo", "two"}
+        assert states(found) == {"echo": "broken", "two": "broken"}
+        assert "SyntaxError" in found.specs["two"].error
+        assert (found.remembered, found.outdated) == ({}, set())
+        assert await found.reload() == set()
+        write(tmp_path, a=both)
+        assert await found.reload() == {"echo", "two"}
+
+    scene(found, body)
+    assert states(found) == {"echo": "ok", "two": "ok"}
+
+
+def test_a_reload_that_is_refused_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path, a=ECHO, b=ECHO.replace("echo", "other"))
+    found = plugins(tmp_path, "a.py", "b.py")
+
+    async def body() -> None:
+        before = found.specs
+        write(tmp_path, b=ECHO)
+        with pytest.raises(RefusedStart, match=r"two handlers are called 'echo'.*a\.py.*b\.py"):
+            await found.reload()
+        (tmp_path / "b.py").unlink()
+        with pytest.raises(RefusedStart, match=r"there is no file .*b\.py"):
+            await found.reload()
+        assert found.specs is before
+        write(tmp_path, b=ECHO.replace("echo", "third"))
+        assert await found.reload() == {"other", "third"}
+
+    scene(found, body)
