@@ -19,21 +19,27 @@ EVERY = 16
 
 #: Upper bounds of the histograms' buckets, in seconds.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+#: Those of commits, which everybody waits for: fine where a sound disk's lie, some to tell a sick one by.
+COMMIT_BOUNDS_S = (
+    *(0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01),
+    *(0.0125, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 
 
 class Buckets:
     """A histogram of seconds; adding costs a bisection."""
 
-    __slots__ = ("counts", "total_s")
+    __slots__ = ("bounds_s", "counts", "total_s")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds_s: tuple[float, ...] = BOUNDS_S) -> None:
+        self.bounds_s = bounds_s
         #: One more than the bounds: the last takes what is beyond them.
-        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.counts = [0] * (len(bounds_s) + 1)
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one sample."""
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.total_s += seconds
 
 
@@ -69,7 +75,7 @@ class Figures:
         self.retried = 0
         self.stale = 0
         self.bad_frames = 0
-        self.commits = Buckets()
+        self.commits = Buckets(COMMIT_BOUNDS_S)
         self.loop_lag = Buckets()
         self.all_runs: deque[float] = deque(maxlen=4 * WINDOW)
         self.all_waits: deque[float] = deque(maxlen=4 * WINDOW)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from runner.coordinator.figures import BOUNDS_S, Buckets, Figures
+from runner.coordinator.figures import Buckets, Figures
 
 if TYPE_CHECKING:
     from runner.coordinator.fleet import Fleet
@@ -79,7 +79,7 @@ def _histograms(figures: Figures) -> Iterable[Metric]:
 
 
 def _cumulated(buckets: Buckets) -> list[tuple[str, float]]:
-    bounds = [*map(floatToGoString, BOUNDS_S), "+Inf"]
+    bounds = [*map(floatToGoString, buckets.bounds_s), "+Inf"]
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
 

@@ -203,6 +203,11 @@ def test_figures_of_the_whole_add_up(server: Server, crowd: Document) -> None:
     text = server.http.get("/metrics").text
     for name in ("runner_jobs{", "runner_device_bytes{", "runner_commit_seconds", "runner_loop_lag_seconds"):
         assert name in text
+    # Commits should take less than 10 ms: there the histogram tells more than its neighbours do.
+    bounds = [
+        line.split('"')[1] for line in text.splitlines() if line.startswith("runner_commit_seconds_bucket")
+    ]
+    assert {"0.008", "0.01", "0.0125"} <= set(bounds)
 
 
 def test_bulk_answers_each_in_order(server: Server) -> None:
