@@ -12,7 +12,7 @@ class Figure(msgspec.Struct):
     """One measured quantity over all rounds of a run."""
 
     name: str
-    #: Who was measured: "runner", "huey" or "pool".
+    #: Who was measured: "runner", or one of the references.
     subject: str
     unit: str
     #: One value a round, in the order of the rounds.
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """The target as the table prints it."""
-        return f"{self.relation} {self.bound:g}" + (f" x {self.reference}" if self.reference else "")
+        return f"{self.relation} {self.bound:,.10g}" + (f" x {self.reference}" if self.reference else "")
 
 
 class Verdict(msgspec.Struct, frozen=True):

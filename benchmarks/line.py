@@ -9,24 +9,14 @@ import msgspec
 
 from benchmarks.figure import Figures, percentile
 from benchmarks.server import Server
-from benchmarks.wire import Connection, Failed, JobPage
+from benchmarks.sizes import Sizes
+from benchmarks.wire import Connection, Failed
+from benchmarks.work import ECHO, WAIT, accept, await_succeeded, bulk_bodies, read_outputs, single, warm
 
-#: Jobs of one POST /v1/jobs/bulk.
-BATCH = 1_000
-WAIT = {"Prefer": "wait=10"}
 STEPS = 1_000
-ECHO = b'{"handler":"echo","input":{"i":7}}'
 ECHO_ONE = b'{"handler":"echo","input":{"i":7},"queue":"one"}'
-
-
-class Sizes(msgspec.Struct, frozen=True):
-    """How much of each a round does."""
-
-    bulk: int = 10_000
-    #: Single jobs: so many chunks, sides taking turns, of so many jobs.
-    chunks: int = 10
-    chunk: int = 50
-    accepted: int = 500
+#: Accepted one by one while executors run them.
+ONES = 500
 
 
 class Line:
@@ -51,8 +41,7 @@ class Line:
         self._add("cold start to first echo", "s", echoed - spawned)
         self._add("cold start to ready", "s", ready - spawned)
         self._connection = Connection(self._server.port)
-        self._connection.post("/v1/jobs/bulk", _bulk_bodies(400, 400, queue="warm")[0], 202)
-        _await_succeeded(self._connection, "warm", 400)
+        warm(self._connection)
 
     def close(self) -> None:
         """Stop the server."""
@@ -63,32 +52,27 @@ class Line:
         """Submit in batches, wait until all outputs are durable, read them back and compare."""
         total = self._sizes.bulk
         connection = self._connection
-        bodies = _bulk_bodies(total, BATCH, queue="bulk")
+        bodies = bulk_bodies(total, queue="bulk")
         before_bytes = self._server.disk_bytes()
         started = time.perf_counter()
         for body in bodies:
             connection.post("/v1/jobs/bulk", body, 202)
         accepted = time.perf_counter()
-        _await_succeeded(connection, "bulk", total)
+        await_succeeded(connection, "bulk", total)
         durable = time.perf_counter()
-        outputs = _read_outputs(connection, "bulk")
+        outputs = read_outputs(connection, "bulk")
         known = time.perf_counter()
         if outputs != list(range(total)):
             raise Failed(f"{len(outputs)} outputs read back, {total} jobs sent, or they differ")
         self._add("no-op jobs, bulk", "jobs/s", total / (known - started))
         self._add("no-op jobs, durable only", "jobs/s", total / (durable - started))
-        self._add("jobs accepted in bulk", "jobs/s", total / (accepted - started))
+        self._add("jobs accepted in bulk, while they run", "jobs/s", total / (accepted - started))
         self._add("disk per no-op job", "bytes", (self._server.disk_bytes() - before_bytes) / total)
 
     def singles(self) -> None:
         """One chunk of jobs one at a time, each to its output."""
         request = self._connection.request("POST", "/v1/jobs", ECHO, WAIT)
-        for _ in range(self._sizes.chunk):
-            started = time.perf_counter()
-            status, body = self._connection.exchange(request)
-            self._singles.append(time.perf_counter() - started)
-            if status != 200:
-                raise Failed(f"a single job answered {status}: {body[:300]!r}")
+        self._singles += [single(self._connection, request) for _ in range(self._sizes.chunk)]
 
     def finish(self) -> None:
         """What has no counterpart among the references."""
@@ -99,15 +83,10 @@ class Line:
         self._add("PSS of all processes", "MiB", self._server.pss_bytes() / 2**20)
 
     def _accepted(self) -> None:
-        jobs = self._sizes.accepted
         request = self._connection.request("POST", "/v1/jobs", ECHO_ONE)
-        started = time.perf_counter()
-        for _ in range(jobs):
-            status, body = self._connection.exchange(request)
-            if status != 202:
-                raise Failed(f"a job was answered {status}: {body[:300]!r}")
-        self._add("jobs accepted one by one", "jobs/s", jobs / (time.perf_counter() - started))
-        _await_succeeded(self._connection, "one", jobs)
+        spent = accept(self._connection, request, ONES)
+        self._add("jobs accepted one by one, while they run", "jobs/s", ONES / spent)
+        await_succeeded(self._connection, "one", ONES)
 
     def _progress(self) -> None:
         gate = self._folder / "gate"
@@ -141,39 +120,3 @@ def _echo(port: int) -> None:
     connection = Connection(port)
     connection.post("/v1/jobs", ECHO, 200, WAIT)
     connection.close()
-
-
-def _bulk_bodies(total: int, batch: int, *, queue: str) -> list[bytes]:
-    """Bodies for /v1/jobs/bulk, made before the clock runs."""
-    return [
-        msgspec.json.encode(
-            {"jobs": [{"handler": "echo", "input": {"i": i}, "queue": queue} for i in range(at, at + batch)]}
-        )
-        for at in range(0, total, batch)
-    ]
-
-
-def _await_succeeded(connection: Connection, queue: str, total: int) -> None:
-    deadline = time.monotonic() + 120
-    request = connection.request("GET", f"/v1/queues/{queue}")
-    while True:
-        _, body = connection.exchange(request)
-        counts = msgspec.json.decode(body)["counts"]
-        if counts.get("succeeded", 0) >= total:
-            return
-        if counts.get("failed", 0) or time.monotonic() > deadline:
-            raise Failed(f"queue {queue} did not finish: {counts}")
-        time.sleep(0.02)
-
-
-def _read_outputs(connection: Connection, queue: str) -> list[int]:
-    """Outputs of a queue's succeeded jobs in the order of acceptance, page by page."""
-    path = f"/v1/jobs?queue={queue}&state=succeeded&order=asc&limit=500"
-    decoder = msgspec.json.Decoder(JobPage)
-    found: list[int] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = decoder.decode(connection.get(path + (f"&cursor={cursor}" if cursor else "")))
-        found += [row.output["i"] for row in page.data if row.output is not None]
-        cursor = page.next_cursor
-    return found
