@@ -6,11 +6,13 @@ import asyncio
 import ctypes
 import faulthandler
 import itertools
+import locale
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -151,3 +153,96 @@ def ticker(data: Document, ctx: Context) -> Iterator[Document]:
         yield {"at": time.time(), "padding": "x" * data["padding"]}
         due += data["every_s"]
         time.sleep(max(0.0, due - time.monotonic()))
+
+
+def _onto_null() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+
+
+def _into_a_deleted_folder() -> None:
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+def _print_much() -> None:
+    """100 MB without one end of a line, by Python and by descriptor."""
+    for _ in range(50):
+        sys.stdout.write("x" * 1_000_000)
+        os.write(1, b"y" * 1_000_000)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+TAMPERING: dict[str, Callable[[], object]] = {
+    "closed standard descriptors": lambda: os.closerange(0, 3),
+    "closed low descriptors": lambda: os.closerange(0, 10),
+    "standard descriptors on /dev/null": _onto_null,
+    "a deleted working folder": _into_a_deleted_folder,
+    "a umask that forbids all": lambda: os.umask(0o777),
+    "ignored signals": _ignore_signals,
+    "another locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+    "an empty environment": os.environ.clear,
+    "100 MB on one line": _print_much,
+    "garbage on every descriptor": lambda: [os.write(number, b"\x00\xff\xc1" * 50) for number in (1, 2)],
+}
+
+
+@handler("tamper")
+def tamper(data: Document) -> int:
+    """Changes its process in the way named; gives the process."""
+    if "how" in data:
+        TAMPERING[data["how"]]()
+    return os.getpid()
+
+
+HOSTILE: dict[str, Callable[[], object]] = {
+    "NaN": lambda: float("nan"),
+    "infinity": lambda: {"deep": [float("inf")]},
+    "2**70": lambda: 2**70,
+    "lone surrogate": lambda: "\ud800",
+    "lone surrogate as a key": lambda: {"\udfff": 1},
+    "object": object,
+    "bytes": lambda: b"raw",
+    "set": lambda: {1, 2},
+    "tuple as a key": lambda: {(1, 2): 3},
+    "itself": lambda: _circle(),
+    "depth 100,000": lambda: _deep(100_000),
+    "an exception": lambda: ValueError("given, not raised"),
+}
+
+
+def _circle() -> list[object]:
+    ring: list[object] = []
+    ring.append(ring)
+    return ring
+
+
+def _deep(levels: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@handler("hostile")
+def hostile(data: Document) -> object:
+    return HOSTILE[data["kind"]]() if "kind" in data else os.getpid()
+
+
+@handler("hostile_chunks")
+def hostile_chunks(data: Document) -> Iterator[object]:
+    yield "fine"
+    yield HOSTILE[data["kind"]]()
+
+
+@handler("pour")
+def pour(data: Document) -> Iterator[str]:
+    """`n` chunks of a MiB."""
+    for _ in range(data["n"]):
+        yield "x" * (1 << 20)
