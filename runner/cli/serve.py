@@ -89,6 +89,9 @@ def serve(
 
     Every flag can also be set as RUNNER_NAME in the environment or in the config file.
     """
+    from runner.reaper import stand_aside
+
+    stand_aside()
     from runner.settings import load
 
     flags: dict[str, Any] = {

@@ -1,0 +1,57 @@
+"""Effect: the first process of a container, where the server would otherwise be it.
+
+Process 1 gets every orphan and must reap it, and a signal that it has no handler for does not reach it. So
+the server is a child there: process 1 passes signals on, reaps, and ends as the server ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+#: What a service manager or a user may send.
+PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+
+
+def stand_aside() -> None:
+    """As process 1, go on in a child: only that returns. Any other process returns at once.
+
+    Must be called before there are threads.
+    """
+    if os.getpid() != 1:
+        return
+    waited = PASSED_ON | {signal.SIGCHLD}
+    # Blocked before the fork, so that nothing is missed between it and the first wait.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    child = os.fork()
+    if child:
+        sys.exit(_watch(child, waited))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watch(child: int, waited: set[signal.Signals]) -> int:
+    while True:
+        told = signal.sigwaitinfo(waited)
+        if told.si_signo == signal.SIGCHLD:
+            status = _reap(child)
+            if status is not None:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+        elif told.si_code <= 0:
+            # Sent by a process. What a terminal sends has reached the child too: twice would mean "at once".
+            os.kill(child, told.si_signo)
+
+
+def _reap(child: int) -> int | None:
+    """Reap all that has ended; the status of `child` if it was among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == child:
+            found = status
+        if pid == 0:
+            return found
