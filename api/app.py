@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from api.front import Front
 from api.problems import error_answer, internal_answer, status_answer
 from api.routes.index import routes
 from api.routes.table import Route
+from api.tickets import Tickets
 from runner.errors import RunnerError
 
 logger = logging.getLogger(__name__)
@@ -38,14 +40,18 @@ class App:
 
     def __init__(self, front: Front) -> None:
         config = front.config
+        tickets = Tickets(config.ticket_key)
+        table = routes(front, tickets)
         self._access = Access(
             host=config.host,
             port=config.port,
             allow_hosts=config.allow_hosts,
             allow_origins=config.allow_origins,
             token_sha256=config.token_sha256,
+            tickets=tickets,
+            streams=[pattern(route.path) for route in table if route.is_stream],
+            now=time.time,
         )
-        table = routes(front)
         self._hot = [(route.method, pattern(route.path), route.endpoint) for route in table if route.hot]
         self._framework = framework(table)
 

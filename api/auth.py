@@ -1,12 +1,15 @@
-"""Pure: who may speak to the server: Host, Origin, Sec-Fetch-Site and the bearer token."""
+"""Pure: who may speak to the server: Host, Origin, Sec-Fetch-Site, and the token or a ticket."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import MutableMapping
+import re
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
+from api.tickets import Tickets
 from runner.errors import Unauthorized, WrongHost, WrongOrigin
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -22,10 +25,22 @@ Scope = MutableMapping[str, Any]
 
 
 class Access:
-    """The rules of one server; every request passes `check` before anything else looks at it."""
+    """The rules of one server; every request passes `check` before anything else looks at it.
+
+    `streams` are the paths that take a ticket in place of the token; `now` gives UTC epoch seconds.
+    """
 
     def __init__(
-        self, *, host: str, port: int, allow_hosts: list[str], allow_origins: list[str], token_sha256: bytes
+        self,
+        *,
+        host: str,
+        port: int,
+        allow_hosts: list[str],
+        allow_origins: list[str],
+        token_sha256: bytes,
+        tickets: Tickets,
+        streams: Sequence[re.Pattern[str]],
+        now: Callable[[], float],
     ) -> None:
         names = list(LOOPBACK)
         if host not in _WILDCARDS:
@@ -39,6 +54,9 @@ class Access:
         self._own_origins = {f"http://{name}" for name in self._hosts}
         self._origins = {origin.rstrip("/").lower() for origin in allow_origins}
         self._token_sha256 = token_sha256
+        self._tickets = tickets
+        self._streams = streams
+        self._now = now
 
     def check(self, scope: Scope) -> Headers:
         """The CORS headers of the answer (none for our own pages and for programs).
@@ -65,7 +83,12 @@ class Access:
             )
         cors = self._check_origin(origin, site, name_and_port)
         if self._token_sha256 and not is_preflight(scope) and scope["path"] not in _OPEN_PATHS:
-            self._check_token(token, cors)
+            try:
+                if token is not None or not self._has_ticket(scope):
+                    self._check_token(token)
+            except Unauthorized as error:
+                head = {"www-authenticate": "Bearer"} | {k.decode(): v.decode("latin-1") for k, v in cors}
+                raise Unauthorized(error.message, headers=head) from error
         return cors
 
     def _named(self, host: str) -> bool:
@@ -93,15 +116,23 @@ class Access:
             raise WrongOrigin(f"Origin {text!r} is not allowed; --allow-origin at the start adds one")
         return []
 
-    def _check_token(self, authorization: bytes | None, cors: Headers) -> None:
+    def _has_ticket(self, scope: Scope) -> bool:
+        """Whether a ticket opens this stream; False where it is no stream, or none was given."""
+        if scope["method"] != "GET":
+            return False
+        found = next(filter(None, (path.fullmatch(scope["path"]) for path in self._streams)), None)
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("ticket", [])
+        if found is None or not given:
+            return False
+        self._tickets.check(given[0], found.groupdict().get("job_id"), self._now())
+        return True
+
+    def _check_token(self, authorization: bytes | None) -> None:
         scheme, _, token = (authorization or b"").partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
         same = hmac.compare_digest(digest, self._token_sha256)
         if not same or scheme.lower() != b"bearer":
-            raise Unauthorized(
-                "send the server's token as `Authorization: Bearer TOKEN`",
-                headers={"www-authenticate": "Bearer"} | {k.decode(): v.decode("latin-1") for k, v in cors},
-            )
+            raise Unauthorized("send the server's token as `Authorization: Bearer TOKEN`")
 
 
 def is_preflight(scope: Scope) -> bool:

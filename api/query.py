@@ -22,7 +22,7 @@ SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
 #: Query parameters of the interface that this version does not have.
-_LATER = frozenset({"run_id", "tenant", "ticket"})
+_LATER = frozenset({"run_id", "tenant"})
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 

@@ -77,6 +77,20 @@ class BulkRequest(_Asked):
     jobs: list[JobRequest] = Field(max_length=10_000)
 
 
+class TicketRequest(_Asked):
+    """Which stream the ticket is for; without a job, for all."""
+
+    job_id: str | None = Field(None, pattern=r"^[0-9a-f-]{36}$")
+
+
+class Ticket(_Given):
+    """Opens a stream to those who can't send the token, until it expires."""
+
+    ticket: str
+    expires_at: datetime
+    url: str | None = Field(description="the job's stream with the ticket in it; null without a job")
+
+
 class CancelRequest(_Asked):
     """How to end a job; may be left out."""
 
@@ -286,7 +300,7 @@ class Readiness(_Given):
 
 
 MODELS: tuple[type[BaseModel], ...] = (
-    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, Problem, Job, JobPage, BulkAnswer,
-    AttemptList, Explanation, Queue, QueueList, Handler, HandlerList, DeviceList, WorkerList, Stats,
-    Health, Readiness,
+    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, TicketRequest, Ticket, Problem, Job,
+    JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList, DeviceList,
+    WorkerList, Stats, Health, Readiness,
 )  # fmt: skip

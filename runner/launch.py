@@ -81,6 +81,8 @@ class FrontConfig(msgspec.Struct, array_like=True):
     allow_origins: list[str]
     #: SHA-256 of the token; empty: none is needed.
     token_sha256: bytes
+    #: Seals tickets for streams.
+    ticket_key: bytes
     body_max_bytes: int
     bulk_max_bytes: int
     depth_max: int

@@ -22,7 +22,7 @@ class EventRoutes:
 
     async def of_job(self, request: Request) -> Response:
         """The stream; 204 where the job has ended and the client has seen it all."""
-        allow_query(request, "after", "types")
+        allow_query(request, "after", "types", "ticket")
         after, types = cursor_of(request), types_of(request)
         hub = self._front.hub
         # Watched before it is read: what becomes durable in between comes by the feed.

@@ -10,6 +10,7 @@ from api.routes.jobs import JobRoutes
 from api.routes.submit import SubmitRoutes
 from api.routes.system import SystemRoutes
 from api.routes.table import (
+    EVENTS,
     JSON,
     NAMES,
     NDJSON,
@@ -23,6 +24,8 @@ from api.routes.table import (
     query,
     words,
 )
+from api.routes.tickets import TicketRoutes
+from api.tickets import Tickets
 
 _WAITED: Answers = {
     202: (JSON, "Job", "Accepted; Location names the job"),
@@ -51,12 +54,13 @@ _FILTERS = (
 _JOB = "/v1/jobs/{job_id}"
 
 
-def routes(front: Front) -> tuple[Route, ...]:
+def routes(front: Front, tickets: Tickets) -> tuple[Route, ...]:
     """The table for one front."""
     table: list[Route] = []
     document = OpenApi(lambda: table, front.config.version, token=bool(front.config.token_sha256))
     table += _submits(SubmitRoutes(front))
     table += _jobs(JobRoutes(front), EventRoutes(front))
+    table.append(_tickets(TicketRoutes(front, tickets)))
     table += _system(SystemRoutes(front, document))
     return tuple(table)
 
@@ -83,7 +87,7 @@ def _jobs(of: JobRoutes, events: EventRoutes) -> list[Route]:
     found: Answers = {200: (JSON, "Job", "The job")}
     stopped: Answers = {200: (JSON, "Job", "It had not started"), 202: (JSON, "Job", "It is being stopped")}
     stream: Answers = {
-        200: ("text/event-stream", None, "The events; the stream ends with the job"),
+        200: (EVENTS, None, "The events; the stream ends with the job"),
         204: (None, None, "The job has ended and nothing is left"),
     }
     output: Answers = {200: (JSON, None, "The output"), 303: (JSON, None, "It is a file; Location names it")}
@@ -118,6 +122,13 @@ def _jobs(of: JobRoutes, events: EventRoutes) -> list[Route]:
         ),
         Route("GET", f"{_JOB}/files/{{file}}", of.file, "get_file", "jobs", file, (400, 404, 416)),
     ]  # fmt: skip
+
+
+def _tickets(of: TicketRoutes) -> Route:
+    return Route(
+        "POST", "/v1/tickets", of.issue, "issue_ticket", "jobs", {201: (JSON, "Ticket", "The ticket")},
+        (404,), body={JSON: "TicketRequest"}, body_required=False,
+    )  # fmt: skip
 
 
 def _system(of: SystemRoutes) -> list[Route]:

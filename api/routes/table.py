@@ -17,6 +17,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Answers = Mapping[int, tuple[str | None, str | None, str]]
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+EVENTS = "text/event-stream"
 #: Problems that any route may answer with: a wrong Host, Origin or token, a stranger in the request, a
 #: fault of ours, no coordinator.
 COMMON = (401, 403, 421, 422, 500, 503)
@@ -52,6 +53,11 @@ class Route:
     #: Tried first, without the framework: the routes on which every job travels.
     hot: bool = False
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it answers with events; those who read them may come with a ticket."""
+        return any(media_type == EVENTS for media_type, _, _ in self.answers.values())
+
 
 def query(name: str, schema: dict[str, Any], description: str = "") -> Parameter:
     """A query parameter."""
@@ -73,5 +79,6 @@ PREFER = Parameter(
 STREAM = (
     query("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
     query("types", words(EVENT_TYPES), "only these types of events; commas part them too"),
+    query("ticket", {"type": "string"}, "from POST /v1/tickets, for those who can't send the token"),
     Parameter("Last-Event-ID", "header", {"type": "integer", "minimum": 0}, "goes before `after`"),
 )

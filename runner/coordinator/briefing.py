@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from gpu.device import Device
+from runner.coordinator.secret import ticket_key
 from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings import Settings
 
@@ -16,7 +17,7 @@ OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")
 
 
 class Briefing:
-    """Makes the config structs. `epoch` is set once the store has given it."""
+    """Makes the config structs. `epoch` and `secret` are set once store and data folder have given them."""
 
     def __init__(self, settings: Settings, *, data_dir: Path, port: int, version: str) -> None:
         self._settings = settings
@@ -24,6 +25,7 @@ class Briefing:
         self._port = port
         self._version = version
         self.epoch = 0
+        self.secret = b""
 
     def executor_env(self) -> dict[str, str]:
         """The environment of user code, before a device mask is laid over it."""
@@ -78,6 +80,7 @@ class Briefing:
         """For a front; of the token it gets the hash alone."""
         settings = self._settings
         token = settings.token.get_secret_value() if settings.token is not None else ""
+        token_sha256 = hashlib.sha256(token.encode()).digest() if token else b""
         return FrontConfig(
             listen_fd=listen_fd,
             control_fd=control_fd,
@@ -85,7 +88,8 @@ class Briefing:
             port=self._port,
             allow_hosts=settings.allow_hosts,
             allow_origins=settings.allow_origins,
-            token_sha256=hashlib.sha256(token.encode()).digest() if token else b"",
+            token_sha256=token_sha256,
+            ticket_key=ticket_key(self.secret, token_sha256),
             body_max_bytes=settings.limits.body_bytes,
             bulk_max_bytes=settings.limits.bulk_bytes,
             depth_max=settings.limits.depth,

@@ -16,6 +16,7 @@ from runner.coordinator.briefing import Briefing
 from runner.coordinator.fleet import Worker
 from runner.coordinator.fronts import Front, Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms
+from runner.coordinator.secret import folder_secret
 from runner.errors import Fenced, RunnerError, StoreUnavailable
 from runner.orphans import kill_marked
 from runner.settings import Settings
@@ -97,6 +98,7 @@ class Coordinator:
         """
         for name in ("locks", "spool", "files", "tmp"):
             (self._data / name).mkdir(mode=0o700, exist_ok=True)
+        self._briefing.secret = folder_secret(self._data)
         # Fronts take longest to import their libraries: they start first and their questions wait.
         await self._fronts.open()
         self._access = access = await open_store(self._settings.store, self._data)

@@ -322,6 +322,7 @@ def running(token: str = "", **settings: Any) -> Iterator[Running]:
         "allow_hosts": [],
         "allow_origins": [],
         "token_sha256": hashlib.sha256(token.encode()).digest() if token else b"",
+        "ticket_key": b"sealed with this",
         "body_max_bytes": 1024 * 1024,
         "bulk_max_bytes": 8 * 1024 * 1024,
         "depth_max": 64,

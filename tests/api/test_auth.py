@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import httpx2
 import pytest
 
 from api.auth import Access
+from api.tickets import Tickets
 from runner.errors import RunnerError, Unauthorized, WrongHost, WrongOrigin
 from tests.api.fake_coordinator import Running, running
+
+TICKETS = Tickets(b"sealed with this")
+NOW = 1_800_000_000.0
 
 
 def access(**settings: Any) -> Access:
@@ -20,6 +25,9 @@ def access(**settings: Any) -> Access:
         "allow_hosts": ["gpu.lan", "box:9000", "[fd00::1]"],
         "allow_origins": ["https://app.example"],
         "token_sha256": b"",
+        "tickets": TICKETS,
+        "streams": [re.compile("/v1/jobs/(?P<job_id>[^/]+)/events"), re.compile("/v1/events")],
+        "now": lambda: NOW,
     }
     return Access(**(given | settings))
 
@@ -27,7 +35,8 @@ def access(**settings: Any) -> Access:
 def scope(path: str = "/v1/jobs", method: str = "GET", **headers: str) -> dict[str, Any]:
     named = {"host": "localhost:8484"} | {name.replace("_", "-"): value for name, value in headers.items()}
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
-    return {"method": method, "path": path, "headers": pairs}
+    path, _, query = path.partition("?")
+    return {"method": method, "path": path, "query_string": query.encode("latin-1"), "headers": pairs}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,33 @@ def test_a_wrong_token_is_refused(authorization: str | None) -> None:
 def test_the_token_passes_whatever_the_case_of_its_scheme() -> None:
     rules = access(token_sha256=hashlib.sha256(b"secret").digest())
     assert rules.check(scope(authorization="bearer secret")) == []
+
+
+def test_a_ticket_opens_streams_and_nothing_else() -> None:
+    rules = access(token_sha256=hashlib.sha256(b"secret").digest())
+    own, whole = TICKETS.issue(int(NOW) + 1, "a"), TICKETS.issue(int(NOW) + 1, None)
+    for path in (f"/v1/jobs/a/events?ticket={own}", f"/v1/jobs/a/events?after=3&ticket={whole}"):
+        assert rules.check(scope(path)) == []
+    assert rules.check(scope(f"/v1/events?ticket={whole}")) == []
+    for method, path in (
+        ("GET", f"/v1/jobs/a?ticket={whole}"),
+        ("GET", f"/v1/tickets?ticket={whole}"),
+        ("POST", f"/v1/jobs/a/events?ticket={whole}"),
+        ("GET", f"/v1/jobs/b/events?ticket={own}"),
+        ("GET", f"/v1/events?ticket={own}"),
+        ("GET", "/v1/jobs/a/events?ticket="),
+        ("GET", "/v1/jobs/a/events?ticket=%ff"),
+        ("GET", f"/v1/jobs/a/events?ticket=x&ticket={own}"),
+    ):
+        with pytest.raises(Unauthorized):
+            rules.check(scope(path, method))
+
+
+def test_a_wrong_token_is_refused_whatever_the_ticket() -> None:
+    rules = access(token_sha256=hashlib.sha256(b"secret").digest())
+    ticket = TICKETS.issue(int(NOW) + 1, None)
+    with pytest.raises(Unauthorized):
+        rules.check(scope(f"/v1/events?ticket={ticket}", authorization="Bearer wrong"))
 
 
 def test_no_rule_lets_a_strange_byte_through_as_a_crash() -> None:

@@ -131,7 +131,7 @@ def test_a_retried_job_streams_on_after_its_earlier_done(http: httpx2.Client, fr
         assert [event[0] for event in events] == ["4"]
 
 
-@pytest.mark.parametrize("query", ["?after=x", "?after=-1", "?types=error", "?ticket=x"])
+@pytest.mark.parametrize("query", ["?after=x", "?after=-1", "?types=error", "?token=x"])
 def test_a_bad_question_is_refused_before_a_stream_begins(
     http: httpx2.Client, front: Running, query: str
 ) -> None:

@@ -95,6 +95,27 @@ def attempts_to_get_in(server: Server, canaries: dict[str, str]) -> list[str]:
     return [answer.text + str(answer.headers) for answer in said]
 
 
+def use_tickets(server: Server) -> tuple[dict[str, str], list[str]]:
+    """Tickets that were given out, and what is answered to them where they open nothing."""
+    jobs = [server.submit("raises", {"secret": "none"}) for _ in range(2)]
+    for job_id in jobs:
+        server.ended(job_id)
+    asked = [{"job_id": jobs[0]}, {"job_id": jobs[1]}, {}]
+    given = [server.http.post("/v1/tickets", json=body).json()["ticket"] for body in asked]
+    own, of_another, _ = given
+    streams = [f"{server.url}/v1/jobs/{job_id}/events" for job_id in jobs]
+    read = httpx2.get(f"{streams[0]}?ticket={own}", trust_env=False)
+    assert read.status_code == 200 and "event: done" in read.text
+    forged = "A" + own[1:] if own[0] != "A" else "B" + own[1:]
+    said = [httpx2.get(f"{streams[0]}?ticket={each}", trust_env=False) for each in (of_another, forged)]
+    said.append(httpx2.get(f"{server.url}/v1/jobs?ticket={own}", trust_env=False))
+    assert {answer.status_code for answer in said} == {401}
+    said.append(server.http.get(f"/v1/jobs?ticket={own}"))
+    assert said[-1].status_code == 422
+    tickets = {f"ticket {number}": ticket for number, ticket in enumerate([*given, forged])}
+    return tickets, [read.text, *(answer.text + str(answer.headers) for answer in said)]
+
+
 def fail_jobs(server: Server, canaries: dict[str, str]) -> tuple[list[str], list[str]]:
     """Ids of jobs that ended badly with secrets in their inputs, and what is told of their ends."""
     data = {"secret": canaries["input"]}
@@ -130,6 +151,9 @@ def test_no_secret_shows_in_anything_that_a_server_says(house: House) -> None:
     server, told = start(house, canaries)
     until(lambda: "hangs" in server.http.get("/v1/handlers").text, "the handlers are described")
     texts = attempts_to_get_in(server, canaries)
+    tickets, answers = use_tickets(server)
+    canaries |= tickets
+    texts += answers
     _, ends = fail_jobs(server, canaries)
     texts += ends + [server.http.get(page).text for page in PAGES]
     lines = command_lines(house)

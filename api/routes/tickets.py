@@ -1,0 +1,51 @@
+"""Effect: POST /v1/tickets: for readers of streams that can't send the token."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.body import read_optional_object
+from api.front import Front
+from api.problems import Answer, fault, refuse, reply_answer
+from api.query import allow_query
+from api.tickets import TICKET_S, Tickets
+from runner import control
+from runner.instant import rfc3339
+
+_JOB_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+class TicketRoutes:
+    """Tickets are given to those who have the token."""
+
+    def __init__(self, front: Front, tickets: Tickets) -> None:
+        self._front = front
+        self._tickets = tickets
+
+    async def issue(self, request: Request) -> Response:
+        """A ticket for a job's stream, or for all streams, to be passed as `?ticket=`."""
+        allow_query(request)
+        config = self._front.config
+        body = await read_optional_object(
+            request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
+        )
+        job_id = body.pop("job_id", None)
+        faults = [fault(f"/{key[:100]}", "there is no such field") for key in body]
+        if job_id is not None and not (isinstance(job_id, str) and _JOB_ID.fullmatch(job_id)):
+            faults.append(fault("/job_id", "must be the id of a job"))
+        if faults:
+            refuse(faults)
+        if job_id is not None:
+            found = await self._front.link.ask(control.ReadEvents(0, job_id, 0, 1))
+            if isinstance(found, control.Reply):
+                return reply_answer(found)
+        until = int(time.time()) + TICKET_S
+        ticket = self._tickets.issue(until, job_id)
+        url = None if job_id is None else f"/v1/jobs/{job_id}/events?ticket={ticket}"
+        document = {"ticket": ticket, "expires_at": rfc3339(until), "url": url}
+        return Answer(msgspec.json.encode(document), 201, {"cache-control": "no-store"})

@@ -1,0 +1,59 @@
+"""Effect: a ticket outlives the front and the server that gave it, and ends with the token."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx2
+
+from tests.faults.harness import House, Server, until
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "http.md"
+
+
+def start(house: House, token: str, *, port: int = 0) -> Server:
+    server = house.start("--fronts", "2", env={"RUNNER_TOKEN": token}, port=port)
+    server.http.headers["Authorization"] = f"Bearer {token}"
+    return server
+
+
+def status(url: str) -> int:
+    """What a client that has no token is answered; 0 where its connection broke."""
+    try:
+        return httpx2.get(url, trust_env=False, timeout=5).status_code
+    except httpx2.TransportError:
+        return 0
+
+
+def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(house: House) -> None:
+    server = start(house, "first")
+    job_id = server.submit("echo", {"a": 1})
+    server.ended(job_id)
+    url = server.url + server.http.post("/v1/tickets", json={"job_id": job_id}).json()["url"]
+    server.http.close()
+    for pid in house.role("front"):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: status(url) == 200, "new fronts take it", within_s=10)
+    house.kill(server)
+    server = start(house, "first", port=server.port)
+    assert status(url) == 200
+    house.kill(server)
+    server = start(house, "second", port=server.port)
+    assert status(url) == 401
+
+
+def test_the_example_of_the_guide_works(house: House) -> None:
+    server = start(house, "first")
+    job_id = server.submit("echo", {"a": 1})
+    (example,) = re.findall(r"^```\n(url=[^`]*)```", GUIDE.read_text(), re.MULTILINE)
+    script = example.replace("JOB_ID", job_id).replace("http://127.0.0.1:8484", server.url)
+    environ = {**os.environ, "RUNNER_TOKEN": "first", "NO_PROXY": "*"}
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], env=environ, capture_output=True, text=True, timeout=20
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "event: done" in ran.stdout
