@@ -15,7 +15,7 @@ from gpu.device import Device
 from runner.coordinator.transport import Router
 from runner.launch import Child, ProbeConfig, WorkerConfig, start
 from runner.orphans import kill_marked
-from runner.wire import Hello, Stop, encode
+from runner.wire import Ack, Hello, Stop, encode
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ STEADY_S = 30.0
 PROBE_SILENT_S = 5.0
 #: A worker whose lifeline is cut has so long to write down what nobody acknowledged.
 SPOOL_S = 0.4
+#: That its news is durable is told a worker with the next frame, or so much later: it needs it no sooner,
+#: and a frame for that alone would wake three threads just when a client is to get its answer.
+ACK_S = 0.005
 #: Frames that are not ours are all counted; the log tells of one in so long.
 BAD_LOG_S = 1.0
 
@@ -58,6 +61,8 @@ class Worker:
         self.connected = False
         #: The highest numbered message that was applied.
         self.heard = 0
+        #: The highest one that is durable, until the worker is told; None then.
+        self.durable: int | None = None
         self.last_heard_mono = started_mono
         self.outbox: list[bytes] = []
 
@@ -138,11 +143,20 @@ class Fleet:
             self._waiting_out.append(worker)
         worker.outbox.append(message)
 
+    def acknowledge(self, worker: Worker, seq: int) -> None:
+        """All that the worker has said up to `seq` is durable."""
+        if worker.durable is None:
+            asyncio.get_running_loop().call_later(ACK_S, self._tell_durable, worker)
+        worker.durable = seq
+
     def flush(self) -> None:
         """Send what this turn has gathered, one frame a worker."""
         waiting, self._waiting_out = self._waiting_out, []
         for worker in waiting:
             messages, worker.outbox = worker.outbox, []
+            if worker.durable is not None:
+                messages.append(encode(Ack(worker.durable)))
+                worker.durable = None
             if self.workers.get(worker.name) is worker and not self.router.send(worker.name, messages):
                 # Its death shows on the pidfd; a living worker that takes nothing is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
@@ -199,6 +213,12 @@ class Fleet:
         self._all_gone.clear()
         loop.add_reader(child.pidfd, self._on_death, worker)
         return worker
+
+    def _tell_durable(self, worker: Worker) -> None:
+        if worker.durable is not None and self.workers.get(worker.name) is worker:
+            if not worker.outbox:
+                self._waiting_out.append(worker)
+            self.flush()
 
     def _on_hello(self, name: str, hello: Hello) -> None:
         worker = self.workers.get(name)

@@ -14,7 +14,6 @@ from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
 from runner.wire import (
     UNDECODABLE,
-    Ack,
     Answer,
     Call,
     Devices,
@@ -121,12 +120,9 @@ class Reports:
     def _acknowledge(self, worker: Worker) -> None:
         """Tell the worker, after the commit, that it may forget what it has sent."""
         seq = worker.heard
-
-        def durable(_: object) -> None:
-            self._fleet.post(worker, encode(Ack(seq)))
-            self._dispatch.wake()
-
-        self._line.journal.when_durable(durable, hurry=False, patient=True)
+        self._line.journal.when_durable(
+            lambda _: self._fleet.acknowledge(worker, seq), hurry=False, patient=True
+        )
 
     def _current(self, job_id: str, attempt: int) -> Live | None:
         """The job, if this attempt is the one in flight."""
