@@ -89,7 +89,8 @@ class Fleet:
         self._worker_config = worker_config
         self._probe_config = probe_config
         self._listener = listener
-        self._token = secrets.token_hex(16)
+        #: What every worker of this start has to say first.
+        self.token = secrets.token_hex(16)
         self.workers: dict[str, Worker] = {}
         self._by_device: dict[str, Worker] = {}
         self._waiting_out: list[Worker] = []
@@ -101,7 +102,7 @@ class Fleet:
         self._bad_log_at = 0.0
         self.router = Router(
             self._endpoint,
-            self._token,
+            self.token,
             on_frame=self._on_frame,
             on_hello=self._on_hello,
             on_bad=self._on_bad,
@@ -116,7 +117,7 @@ class Fleet:
         if self._closing or device.id in self._by_device:
             return
         name = self._name(device.id)
-        config = self._worker_config(name, device, self._endpoint, self._token)
+        config = self._worker_config(name, device, self._endpoint, self.token)
         worker = self._spawn(name, "worker", device, config)
         self._by_device[device.id] = worker
 
@@ -131,7 +132,7 @@ class Fleet:
         if self._closing:
             return
         name = self._name("probe")
-        self._spawn(name, "probe", None, self._probe_config(name, self._endpoint, self._token))
+        self._spawn(name, "probe", None, self._probe_config(name, self._endpoint, self.token))
 
     def of_device(self, device_id: str) -> Worker | None:
         """The worker that drives a device, if it lives."""

@@ -1,0 +1,113 @@
+"""A worker is told what is durable: with what goes to it anyway, or by itself a little later."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from runner import wire
+from runner.coordinator.fleet import Fleet, Worker
+from runner.launch import Child, ProbeConfig, WorkerConfig
+from runner.wire import Ack, Hello, Recall
+from runner.worker.transport import Dealer
+from tests.runner.coordinator.bench import CPU
+
+
+class Known:
+    """Listens to a fleet, and knows when its worker is connected."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+
+    def on_worker(self, worker: Worker, hello: Hello) -> None:
+        self.connected.set()
+
+    def on_messages(self, worker: Worker, messages: list[bytes]) -> None: ...
+    def on_worker_lost(self, worker: Worker, why: str) -> None: ...
+
+
+Frames = asyncio.Queue[list[bytes]]
+Check = Callable[[Fleet, Worker, Frames], Awaitable[None]]
+
+
+def linked(folder: Path, check: Check) -> None:
+    """Run `check` with a fleet to which one worker, played by the test, is linked."""
+
+    def worker_config(name: str, device: object, endpoint: str, token: str) -> WorkerConfig:
+        raise AssertionError
+
+    def probe_config(name: str, endpoint: str, token: str) -> ProbeConfig:
+        raise AssertionError
+
+    async def body() -> None:
+        known, frames = Known(), Frames()
+        fleet = Fleet(
+            runtime=folder,
+            node="n",
+            epoch=1,
+            marker="r",
+            worker_config=worker_config,
+            probe_config=probe_config,
+            listener=known,
+        )
+        process = subprocess.Popen(["sleep", "60"])
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        worker = Worker("w", "worker", CPU, Child("worker", process, ours), 0.0)
+        fleet.workers["w"] = worker
+        fleet.open()
+        dealer = Dealer(
+            f"ipc://{folder}/workers.sock",
+            on_frame=frames.put_nowait,
+            on_link=lambda: _say(dealer, _hello(fleet.token, process.pid)),
+        )
+        dealer.open()
+        try:
+            await asyncio.wait_for(known.connected.wait(), 10)
+            await asyncio.wait_for(check(fleet, worker, frames), 10)
+        finally:
+            dealer.close()
+            fleet.router.close()
+            process.kill()
+            process.wait()
+            worker.child.close()
+
+    asyncio.run(body())
+
+
+def _say(dealer: Dealer, message: bytes) -> None:
+    assert dealer.send([message])
+
+
+def _hello(token: str, pid: int) -> bytes:
+    return wire.encode(Hello(wire.PROTOCOL, token, "n", "worker", "w", pid, 1))
+
+
+def decoded(frame: list[bytes]) -> list[wire.Down]:
+    return [wire.down_decoder.decode(message) for message in frame]
+
+
+def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
+    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+        fleet.acknowledge(worker, 3)
+        fleet.acknowledge(worker, 7)
+        fleet.post(worker, wire.encode(Recall(1)))
+        fleet.flush()
+        assert decoded(await frames.get()) == [Recall(1), Ack(7)]
+        # Told once: the next frame carries only what is its own.
+        fleet.post(worker, wire.encode(Recall(2)))
+        fleet.flush()
+        assert decoded(await frames.get()) == [Recall(2)]
+
+    linked(tmp_path, check)
+
+
+def test_an_acknowledgement_goes_alone_where_nothing_else_does(tmp_path: Path) -> None:
+    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+        fleet.acknowledge(worker, 3)
+        assert decoded(await frames.get()) == [Ack(3)]
+
+    linked(tmp_path, check)
