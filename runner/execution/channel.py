@@ -14,7 +14,7 @@ from runner import wire
 from runner.execution import process
 from runner.execution.outbox import Outbox
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 #: While user code runs, a channel that it has closed is noticed within this time.
 LOOK_S = 0.25
 

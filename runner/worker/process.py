@@ -22,7 +22,7 @@ from runner.worker.clocks import Figures
 
 PAGE_BYTES = 64 * 1024
 #: Bytes read from a channel or pipe in one go, and how often in one turn of the loop.
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 READS_A_TURN = 8
 #: Added to our own score, so that the kernel ends an executor before it ends the server.
 OOM_SCORE_ABOVE_OURS = 500

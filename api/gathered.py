@@ -1,0 +1,56 @@
+"""Effect: a transport that sends the head of an answer together with what follows it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Gathered(asyncio.Transport):
+    """uvicorn writes an answer's head and its body one after the other. Sent so they are two packets, for
+    which the kernel and the client are woken twice. A head waits for the next write, or for the next turn
+    of the loop where nothing follows at once (a stream's first event, say)."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, or keep a head for a moment."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data))
+        elif data[:5] == b"HTTP/":
+            self._head = bytes(data)
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """As every transport: what was written is sent first."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop what was not sent."""
+        self._head = b""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """See `asyncio.Transport`."""
+        return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See `asyncio.Transport`."""
+        return self._transport.get_extra_info(name, default)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
