@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -25,6 +25,10 @@ PATIENCE_S = 1.5
 #: A batch may take longer for its size: a store that takes less in a second is in trouble.
 ROWS_A_SECOND = 5_000
 BYTES_A_SECOND = 20_000_000
+#: A job's events are cut into rows of about so much where one commit holds more of them than a few: who
+#: reads a page of a long log reads whole rows.
+ROW_BYTES = 64 * 1024
+FEW_EVENTS = 32
 
 #: Told None, or why the writes were refused.
 Settle = Callable[[StoreUnavailable | None], None]
@@ -300,7 +304,7 @@ class Journal:
             inserts=list(self._inserts.values()),
             updates=list(self._dirty.values()),
             outputs=self._outputs,
-            events=[EventChunk(job.n, new[0].seq, new[-1].seq, _encode(new)) for job, new in events],
+            events=[EventChunk(job.n, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)],
             trims=self._trims,
             deletes=self._deletes,
             values=list(self._values.items()),
@@ -342,6 +346,20 @@ class Journal:
                 _tell(call, failure)
         if self._after or self._has_work():
             self._arm()
+
+
+def _rows(entries: list[tuple[Job, list[Event]]]) -> Iterator[tuple[Job, list[Event]]]:
+    """The events of each job, cut into rows."""
+    for job, new in entries:
+        if len(new) <= FEW_EVENTS:
+            yield job, new
+            continue
+        start = size = 0
+        for end, event in enumerate(new, 1):
+            size += len(event.data)
+            if size >= ROW_BYTES or end == len(new):
+                yield job, new[start:end]
+                start, size = end, 0
 
 
 def _patient(waiting: list[tuple[Settle, bool]]) -> list[tuple[Settle, bool]]:

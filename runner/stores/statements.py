@@ -46,14 +46,16 @@ SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
 WHERE n IN (SELECT value FROM json_each(?))"""
     for which in ("input", "output")
 }
+# The lengths alone choose the chunks: bodies in the window were all read, for one page of a long log.
 EVENTS = """
-SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM (
-    SELECT first_seq, body, sum(length(body)) OVER (ORDER BY first_seq) - length(body) AS before FROM (
-        SELECT first_seq, body FROM events
+SELECT count(*), group_concat(hex(body), '' ORDER BY first_seq) FROM events
+WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
+    SELECT first_seq, sum(size) OVER (ORDER BY first_seq) - size AS before FROM (
+        SELECT first_seq, length(body) AS size FROM events
         WHERE n = ?1 AND last_seq > ?2 AND first_seq >= coalesce(
             (SELECT max(first_seq) FROM events WHERE n = ?1 AND first_seq <= ?2), 0)
         ORDER BY first_seq LIMIT ?3))
-WHERE before <= ?4"""
+    WHERE before <= ?4)"""
 
 
 def insert_row(job: Job) -> tuple[Value, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from runner.coordinator import recovery
@@ -102,6 +103,24 @@ def test_events_are_told_after_the_commit_that_holds_them() -> None:
         await bench.journal.flush()
 
     assert run(body).published == [(1, [1]), (1, [2])]
+
+
+def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
+    async def body(bench: Bench) -> None:
+        job = make_job()
+        for _ in range(300):
+            bench.journal.event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
+        await bench.journal.flush()
+
+    bench = run(body)
+    (batch,) = bench.committer.batches
+    assert bench.published == [(1, list(range(1, 301)))]
+    decoded = [msgspec.msgpack.decode(row.body, type=list[Event]) for row in batch.events]
+    assert [event.seq for events in decoded for event in events] == list(range(1, 301))
+    assert [(row.first_seq, row.last_seq) for row in batch.events] == [
+        (events[0].seq, events[-1].seq) for events in decoded
+    ]
+    assert len(batch.events) > 4 and all(len(row.body) < 70_000 for row in batch.events)
 
 
 def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
