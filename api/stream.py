@@ -12,6 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api import ring
 from api.link import Link
+from api.pages import Leaf, Pages
 from runner import control
 from runner.errors import RunnerError
 
@@ -19,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 #: Readers are woken at most so often: a wake-up costs about 8 us a reader.
 WAKE_EVERY_S = 0.002
-#: Asked of the coordinator in one page.
-PAGE_BYTES = 128 * 1024
 
 
 class Channel:
@@ -93,6 +92,7 @@ class Hub:
     """All channels of this front."""
 
     def __init__(self, link: Link, ping_s: float) -> None:
+        self.pages = Pages(link)
         self._link = link
         self._ping_s = ping_s
         self._loop = asyncio.get_running_loop()
@@ -117,6 +117,7 @@ class Hub:
             del self._channels[channel.job_id]
             if channel.check is not None:
                 channel.check.cancel()
+            self.pages.forget(channel.job_id)
             self._link.tell(control.Unwatch(channel.job_id))
 
     def feed(self, feed: control.Feed) -> None:
@@ -134,10 +135,6 @@ class Hub:
         self._closed = True
         for channel in self._channels.values():
             channel.close()
-
-    async def read(self, job_id: str, after: int) -> control.Page | control.Reply:
-        """A page of stored events, or the coordinator's problem."""
-        return await self._link.ask(control.ReadEvents(0, job_id, after, PAGE_BYTES))
 
     def _check(self, channel: Channel) -> None:
         """After a silence ask how far the job is: a feed may have been left out (the front's credit was
@@ -167,11 +164,11 @@ class Reader:
     """One client's way through a job's events: a cursor, first over pages, then over the ring."""
 
     def __init__(
-        self, hub: Hub, channel: Channel, page: control.Page, after: int, types: frozenset[str] | None
+        self, hub: Hub, channel: Channel, leaf: Leaf, after: int, types: frozenset[str] | None
     ) -> None:
         self._hub = hub
         self._channel = channel
-        self._page: control.Page | None = page
+        self._leaf: Leaf | None = leaf
         self._cursor = after
         self._types = types
         #: Whether the client's own cursor stands behind `_cursor` because of `types`.
@@ -179,17 +176,17 @@ class Reader:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """All chunks, in order, until the job's last event or the end of the server."""
-        assert self._page is not None
-        head = ring.RETRY + ring.bare("snapshot", self._page.job)
+        assert self._leaf is not None
+        head = ring.RETRY + ring.bare("snapshot", self._leaf.page.job)
         while True:
-            page = self._page
-            if page is not None:
+            leaf = self._leaf
+            if leaf is not None:
                 before = self._cursor
-                chunk = head + self._through(page)
+                chunk = head + self._through(leaf)
                 if not chunk and self._cursor == before < self._channel.last:
                     # The store tells of less than the feed did: nothing sane is left to send.
                     return
-                head, self._page = b"", None
+                head, self._leaf = b"", None
                 if chunk:
                     yield chunk
             elif self._channel.closed:
@@ -214,17 +211,18 @@ class Reader:
     async def _turn_page(self) -> bool:
         """Fetch the next page of what the ring does not hold; False where there is none any more."""
         try:
-            answer = await self._hub.read(self._channel.job_id, self._cursor)
+            answer = await self._hub.pages.next(self._channel.job_id, self._cursor)
         except RunnerError as error:
             logger.info("a stream of job %s ends: %s", self._channel.job_id, error.message)
             return False
-        if isinstance(answer, control.Page):
-            self._page = answer
+        if isinstance(answer, Leaf):
+            self._leaf = answer
             return True
         return False
 
-    def _through(self, page: control.Page) -> bytes:
+    def _through(self, leaf: Leaf) -> bytes:
         """Move the cursor over a page; its bytes, with a `gap` before them for what is gone."""
+        page = leaf.page
         self._channel.learn(page.last_seq, page.ended)
         reached = page.events[-1][0] if page.events else self._cursor
         first = page.events[0][0] if page.events else page.first_seq
@@ -238,7 +236,7 @@ class Reader:
             reached = page.last_seq
         self._cursor = max(self._cursor, reached)
         self._hidden = self._types is not None
-        return gap + ring.encode_all(page.events, self._types)
+        return gap + leaf.encoded(self._types)
 
     def _gap(self, to: int) -> bytes:
         lost = {"job_id": self._channel.job_id, "from": self._cursor + 1, "to": to}

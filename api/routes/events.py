@@ -8,10 +8,10 @@ from starlette.types import Receive, Scope, Send
 
 from api.connection import Connection
 from api.front import Front
+from api.pages import PAGE_BYTES, Leaf
 from api.problems import reply_answer
 from api.query import allow_query, cursor_of, types_of
 from api.stream import Channel, Reader, event_source
-from runner import control
 
 
 class EventRoutes:
@@ -28,14 +28,16 @@ class EventRoutes:
         # Watched before it is read: what becomes durable in between comes by the feed.
         channel = hub.join(request.path_params["job_id"])
         try:
-            page = await hub.read(channel.job_id, after)
+            # Where others read it too, they go on together over pages that are read once.
+            max_bytes = PAGE_BYTES if channel.readers == 1 else 1
+            answer = await hub.pages.fresh(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
             hub.leave(channel)
             raise
-        if isinstance(page, control.Page) and not (page.ended and after >= page.last_seq):
-            return _Stream(self._front, channel, Reader(hub, channel, page, after, types))
+        if isinstance(answer, Leaf) and not (answer.page.ended and after >= answer.page.last_seq):
+            return _Stream(self._front, channel, Reader(hub, channel, answer, after, types))
         hub.leave(channel)
-        return Response(status_code=204) if isinstance(page, control.Page) else reply_answer(page)
+        return Response(status_code=204) if isinstance(answer, Leaf) else reply_answer(answer)
 
 
 class _Stream(Response):

@@ -169,6 +169,26 @@ def test_many_readers_share_one_watch(http: httpx2.Client, front: Running) -> No
     front.fake.until(lambda: job.id not in front.fake.watched)
 
 
+def test_readers_that_come_late_share_the_pages(front: Running) -> None:
+    job = front.fake.new()
+    # Sixteen pages; none of these readers takes more than its buffers before it is its turn.
+    front.fake.emit_many(job, 2000, "x" * 1000)
+    front.fake.finish(job)
+    sockets = [open_stream(front, job, small=True) for _ in range(10)]
+    try:
+        for one in sockets:
+            found = [int(line[4:]) for line in read_all(one).split(b"\n") if line.startswith(b"id: ")]
+            assert found == list(range(found[0], 2002)) and found[0] < 10
+    finally:
+        for one in sockets:
+            one.close()
+    pages = [
+        asked for asked in front.fake.asked if type(asked).__name__ == "ReadEvents" and asked.job_id == job.id
+    ]
+    # Each asks once for the job as it is; the first, who was alone then, turns pages of its own.
+    assert len(pages) < 10 + 2 * 20
+
+
 def test_a_client_that_leaves_ends_its_watch_and_cancels_nothing(front: Running) -> None:
     job = front.fake.new()
     one = open_stream(front, job)

@@ -1,0 +1,117 @@
+"""Pages of stored events: who shares them, and what is not remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from api.link import Answer
+from api.pages import PAGES_KEPT, Leaf, Pages
+from runner import control
+from runner.errors import Unavailable
+
+EVENTS = [(1, "log", b"{}"), (2, "done", b"{}")]
+FULL = control.Page(0, b"{}", EVENTS, 1, 2, True)
+EMPTY = control.Page(0, b"{}", [], 1, 0, False)
+
+
+class Coordinator:
+    """Remembers what it was asked; a test gives the answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[control.ReadEvents, asyncio.Future[Answer]]] = []
+
+    def ask(self, question: control.ReadEvents) -> asyncio.Future[Answer]:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.asked.append((question, future))
+        return future
+
+    async def answer(self, answer: Answer | Exception) -> None:
+        """Answer what was asked last, as soon as it is asked."""
+        while not self.asked or self.asked[-1][1].done():
+            await asyncio.sleep(0)
+        future = self.asked[-1][1]
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def run(body: Callable[[Pages, Coordinator], Awaitable[None]]) -> Coordinator:
+    coordinator = Coordinator()
+
+    async def main() -> None:
+        await asyncio.wait_for(body(Pages(coordinator), coordinator), 5)
+
+    asyncio.run(main())
+    return coordinator
+
+
+def test_a_page_is_asked_for_and_encoded_once() -> None:
+    async def body(pages: Pages, coordinator: Coordinator) -> None:
+        both = asyncio.gather(pages.next("a", 0), pages.next("a", 0))
+        await coordinator.answer(FULL)
+        first, second = await both
+        third = await pages.next("a", 0)
+        assert isinstance(first, Leaf) and first is second is third
+        assert first.encoded(None) is first.encoded(None)
+        assert first.encoded(frozenset({"done"})) == b"id: 2\nevent: done\ndata: {}\n\n"
+
+    assert len(run(body).asked) == 1
+
+
+def test_a_fresh_page_is_asked_for_each_time() -> None:
+    async def body(pages: Pages, coordinator: Coordinator) -> None:
+        for _ in range(2):
+            fresh = asyncio.ensure_future(pages.fresh("a", 0, max_bytes=1))
+            await coordinator.answer(FULL)
+            await fresh
+
+    assert [question.max_bytes for question, _ in run(body).asked] == [1, 1]
+
+
+def test_a_reader_that_leaves_takes_no_page_from_the_others() -> None:
+    async def body(pages: Pages, coordinator: Coordinator) -> None:
+        one, other = asyncio.ensure_future(pages.next("a", 0)), asyncio.ensure_future(pages.next("a", 0))
+        while not coordinator.asked:
+            await asyncio.sleep(0)
+        one.cancel()
+        await coordinator.answer(FULL)
+        assert isinstance(await other, Leaf) and one.cancelled()
+
+    assert len(run(body).asked) == 1
+
+
+@pytest.mark.parametrize("answer", [EMPTY, control.Reply(0, 404), Unavailable("gone")])
+def test_what_may_change_is_not_remembered(answer: Answer | Exception) -> None:
+    async def body(pages: Pages, coordinator: Coordinator) -> None:
+        for _ in range(2):
+            asked = asyncio.ensure_future(pages.next("a", 0))
+            await coordinator.answer(answer)
+            (told,) = await asyncio.gather(asked, return_exceptions=True)
+            assert told is answer or (isinstance(told, Leaf) and told.page is answer)
+
+    assert len(run(body).asked) == 2
+
+
+def test_only_the_newest_pages_of_jobs_that_are_read_are_remembered() -> None:
+    async def ask(pages: Pages, coordinator: Coordinator, job_id: str, after: int) -> None:
+        asked = asyncio.ensure_future(pages.next(job_id, after))
+        await coordinator.answer(FULL)
+        await asked
+
+    async def body(pages: Pages, coordinator: Coordinator) -> None:
+        await ask(pages, coordinator, "b", 0)
+        for after in range(PAGES_KEPT):
+            await ask(pages, coordinator, "a", after)
+        # The first made room for the last; the others are there until nobody reads that job.
+        await pages.next("a", 0)
+        assert len(coordinator.asked) == PAGES_KEPT + 1
+        await ask(pages, coordinator, "b", 0)
+        pages.forget("a")
+        await ask(pages, coordinator, "a", PAGES_KEPT - 1)
+        await pages.next("b", 0)
+
+    assert len(run(body).asked) == PAGES_KEPT + 3
