@@ -12,9 +12,9 @@ from gpu.device import Device
 from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
-from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
-from runner.spec import HandlerSpec
+from runner.coordinator.post import Post
 from runner.wire import Attempt, Cancel, Kill, Load, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
@@ -24,52 +24,6 @@ FAILED_S = 1.0
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
 ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
-
-
-class Post:
-    """An executor as the coordinator knows it."""
-
-    __slots__ = (
-        "alone",
-        "declared",
-        "devices",
-        "executor",
-        "grant_bytes",
-        "jobs_done",
-        "leaving",
-        "line",
-        "loaded",
-        "sent",
-        "spec",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        executor: int,
-        worker: Worker,
-        spec: HandlerSpec,
-        devices: list[str],
-        grant_bytes: int,
-        *,
-        declared: bool,
-        alone: bool,
-    ) -> None:
-        self.executor = executor
-        self.worker = worker
-        self.spec = spec
-        self.devices = devices
-        self.grant_bytes = grant_bytes
-        #: The grant is the operator's word, not our estimate.
-        self.declared = declared
-        self.alone = alone
-        self.loaded = False
-        self.leaving = False
-        #: Attempts handed over and not ended, by job number, in order.
-        self.line: dict[int, Live] = {}
-        #: How many of them the worker has been sent.
-        self.sent = 0
-        self.jobs_done = 0
 
 
 class Dispatch:

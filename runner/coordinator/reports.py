@@ -9,9 +9,10 @@ from typing import Any
 
 from gpu.view import View
 from runner.coordinator.book import Live
-from runner.coordinator.dispatch import Dispatch, Post
+from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
+from runner.coordinator.post import Post
 from runner.wire import (
     UNDECODABLE,
     Answer,

@@ -1,0 +1,53 @@
+"""Effect: an executor as the coordinator knows it: what it was granted and what it was handed."""
+
+from __future__ import annotations
+
+from runner.coordinator.book import Live
+from runner.coordinator.fleet import Worker
+from runner.spec import HandlerSpec
+
+
+class Post:
+    """An executor as the coordinator knows it."""
+
+    __slots__ = (
+        "alone",
+        "declared",
+        "devices",
+        "executor",
+        "grant_bytes",
+        "jobs_done",
+        "leaving",
+        "line",
+        "loaded",
+        "sent",
+        "spec",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        executor: int,
+        worker: Worker,
+        spec: HandlerSpec,
+        devices: list[str],
+        grant_bytes: int,
+        *,
+        declared: bool,
+        alone: bool,
+    ) -> None:
+        self.executor = executor
+        self.worker = worker
+        self.spec = spec
+        self.devices = devices
+        self.grant_bytes = grant_bytes
+        #: The grant is the operator's word, not our estimate.
+        self.declared = declared
+        self.alone = alone
+        self.loaded = False
+        self.leaving = False
+        #: Attempts handed over and not ended, by job number, in order.
+        self.line: dict[int, Live] = {}
+        #: How many of them the worker has been sent.
+        self.sent = 0
+        self.jobs_done = 0
