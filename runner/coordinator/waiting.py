@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from heapq import merge
 
 from gpu.line import JobClass
 from gpu.view import View
@@ -87,14 +88,29 @@ class Waiting:
             self._wait(live, spec, first=first)
 
     def described(self, specs: Mapping[str, HandlerSpec]) -> None:
-        """The handlers are known anew: parked jobs may go on."""
-        self.specs = specs
+        """The handlers are known anew: parked jobs may go on, and those of a handler that is another now
+        wait for that one, in the order in which they waited."""
+        before, self.specs = self.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
                 self._view.set_limit(spec.name, spec.options.concurrency)
+        displaced = self._displaced(before)
         parked, self._parked = self._parked, {}
-        for live in parked.values():
-            self.place(live)
+        for n in sorted(parked):
+            self.place(parked[n])
+        for n in displaced:
+            self.place(self._book.by_n[n])
+
+    def _displaced(self, before: Mapping[str, HandlerSpec]) -> list[int]:
+        """The waiting jobs of handlers that are not what they were `before`, taken out of their lines."""
+        lines: list[list[int]] = []
+        for cls in self._view.classes():
+            if self.specs.get(cls.handler) != before.get(cls.handler):
+                lines.append(self._view.lines[cls].peek(self._view.waiting_count(cls)))
+                for n in lines[-1]:
+                    self._view.remove_waiting(cls, n)
+        # Two lines may become one: the older job goes first then.
+        return list(merge(*lines))
 
     def leave(self, live: Live) -> None:
         """The job waits no more: it is about to end, or was never accepted."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
 from runner.job import JobError
-from runner.spec import HandlerSpec, Source
+from runner.spec import HandlerSpec, Options, Source
 from runner.wire import Note
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 
@@ -104,6 +105,43 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
         assert (live.where, bench.line.waiting.reason(live)) == ("parked", "waiting_for_handler")
         bench.line.waiting.described({"h": spec()})
         assert live.where == "waiting"
+
+    run(body)
+
+
+def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
+    async def body(bench: Bench) -> None:
+        lives = [bench.line.submit(asked(n, priority=50 + 10 * (n > 3), vram_bytes=n)) for n in range(1, 7)]
+        waiting, view = bench.line.waiting, bench.view
+        assert lives[0].cls is not None
+        view.remove_waiting(lives[0].cls, 1)
+        view.add_waiting(lives[0].cls, 1)
+        assert view.lines[lives[0].cls].peek(9) == [2, 3, 1]
+        newer = replace(spec(), version="v2")
+        waiting.described({"h": newer})
+        assert {cls.version for cls in view.classes()} == {"v2"}
+        assert [view.lines[cls].peek(9) for cls in view.classes()] == [[2, 3, 1], [4, 5, 6]]
+        assert all(live.cls in view.lines for live in lives)
+        waiting.described({"h": replace(newer, state="broken")})
+        assert view.classes() == []
+        assert {waiting.reason(live) for live in lives} == {"waiting_for_handler"}
+        bench.line.cancel_waiting(lives[4], "by hand")
+        waiting.described({"h": spec()})
+        assert [view.lines[cls].peek(9) for cls in view.classes()] == [[1, 2, 3], [4, 6]]
+
+    run(body)
+
+
+def test_two_lines_that_become_one_are_merged_by_age() -> None:
+    async def body(bench: Bench) -> None:
+        gpu = Options(gpus=1)
+        bench.line.waiting.described({"h": replace(spec(), options=gpu)})
+        for n in range(1, 7):
+            bench.line.submit(asked(n, vram_bytes=1 + n % 2))
+        assert len(bench.view.classes()) == 2
+        bench.line.waiting.described({"h": spec()})
+        (cls,) = bench.view.classes()
+        assert bench.view.lines[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
     run(body)
 
