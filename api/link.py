@@ -30,6 +30,7 @@ Question = (
     | control.Look
     | control.SetQueue
     | control.AwaitHandler
+    | control.Reload
     | control.ReadEvents
 )
 

@@ -254,6 +254,17 @@ class HandlerList(_Given):
     describing: bool = Field(description="more are being described")
 
 
+class HandlerChanges(_Given):
+    """What a reload has made of the handlers: each name stands in one list."""
+
+    added: list[str]
+    changed: list[str] = Field(description="their code or options are others, or they were broken")
+    removed: list[str]
+    broken: list[str] = Field(description="all that can't be used now")
+    unchanged: list[str]
+    describing: bool = Field(description="it takes long and goes on; the lists are still empty")
+
+
 class Device(_Given):
     """A device and who has its bytes."""
 
@@ -301,6 +312,6 @@ class Readiness(_Given):
 
 MODELS: tuple[type[BaseModel], ...] = (
     HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, TicketRequest, Ticket, Problem, Job,
-    JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList, DeviceList,
-    WorkerList, Stats, Health, Readiness,
+    JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList,
+    HandlerChanges, DeviceList, WorkerList, Stats, Health, Readiness,
 )  # fmt: skip

@@ -116,6 +116,13 @@ class Unwatch(msgspec.Struct, array_like=True, tag=10):
     job_id: str
 
 
+class Reload(msgspec.Struct, array_like=True, tag=13):
+    """Find and describe the handlers anew. Answer: 200 and `coordinator.changes.Changes` once they are in
+    force (all fronts were told before), 202 where that takes long and goes on."""
+
+    rid: int
+
+
 class FrontHello(msgspec.Struct, array_like=True, tag=11):
     pid: int
 
@@ -190,6 +197,7 @@ ToCoordinator = (
     | Look
     | SetQueue
     | AwaitHandler
+    | Reload
     | ReadEvents
     | Watch
     | Unwatch

@@ -12,7 +12,8 @@ RunnerError
 │   └── UnknownHandler      404  unknown_handler
 ├── Conflict                409  conflict
 │   ├── AlreadyFinished     409  already_finished
-│   └── JobNotFinished      409  job_not_finished
+│   ├── JobNotFinished      409  job_not_finished
+│   └── ReloadRefused       409  reload_refused
 ├── PayloadTooLarge         413  payload_too_large
 ├── UnsupportedMediaType    415  unsupported_media_type
 ├── WrongHost               421  wrong_host
@@ -101,6 +102,10 @@ class AlreadyFinished(Conflict):
 
 class JobNotFinished(Conflict):
     code, title = "job_not_finished", "The job has not ended"
+
+
+class ReloadRefused(Conflict):
+    code, title = "reload_refused", "The handlers were not reloaded"
 
 
 class PayloadTooLarge(RunnerError):

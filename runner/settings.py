@@ -219,6 +219,19 @@ def settle(told: Layers) -> Settings:
     return settings
 
 
+def overrides_now(settings: Settings) -> dict[str, Any]:
+    """The `[handlers.NAME]` tables as they stand now in the config file of `settings`, under those of the
+    environment. Raises RefusedStart as `load`."""
+    if settings.config is None:
+        return dict(settings.overrides)
+    told = gather({"config": settings.config})
+    merged: dict[str, Any] = {}
+    for name, layer in ((str(told.file), told.table), ("the environment", told.environment)):
+        _check_overrides(layer, name)
+        merged = _over(layer.get("overrides", {}), merged)
+    return merged
+
+
 def require_platform(system: str, machine: str) -> None:
     """Raise RefusedStart unless this is a system that can pin and kill processes as we need it."""
     if system == "linux" and machine in ("x86_64", "aarch64", "arm64"):

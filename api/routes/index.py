@@ -139,6 +139,15 @@ def _system(of: SystemRoutes) -> list[Route]:
         Route("POST", "/v1/queues/{name}/pause", of.pause, "pause_queue", "queues", queue, (404,)),
         Route("POST", "/v1/queues/{name}/resume", of.resume, "resume_queue", "queues", queue, (404,)),
         _get("/v1/handlers", of.handlers, "list_handlers", "handlers", "HandlerList"),
+        # Before the one that any name fits.
+        Route(
+            "POST", "/v1/handlers/reload", of.reload, "reload_handlers", "handlers",
+            {
+                200: (JSON, "HandlerChanges", "What has changed; it is in force"),
+                202: (JSON, "HandlerChanges", "It takes long and goes on"),
+            },
+            (409,),
+        ),
         Route(
             "GET", "/v1/handlers/{name}", of.handler, "get_handler", "handlers",
             {200: (JSON, "Handler", "The handler")}, (404,),

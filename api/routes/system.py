@@ -18,6 +18,8 @@ from runner.errors import Unavailable
 
 What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: The coordinator answers a reload after 60 s at the latest.
+RELOAD_S = 60.0
 #: The page of the documentation takes its scripts from a public server.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
@@ -56,6 +58,14 @@ class SystemRoutes:
     async def handler(self, request: Request) -> Response:
         """One handler."""
         return await self._look(request, "handler", request.path_params["name"])
+
+    async def reload(self, request: Request) -> Response:
+        """Find and describe the handlers anew, from the sources that the server was started with."""
+        self._front.require_open()
+        await self._refuse_body(request)
+        reply = await self._front.wait(request, control.Reload(0), RELOAD_S)
+        assert isinstance(reply, control.Reply)
+        return reply_answer(reply)
 
     async def devices(self, request: Request) -> Response:
         """Every device with its bytes and executors."""
@@ -106,6 +116,12 @@ class SystemRoutes:
         return reply_answer(await self._front.link.reply(control.Look(0, what, subject)))
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
+        await self._refuse_body(request)
+        question = control.SetQueue(0, request.path_params["name"], paused)
+        return reply_answer(await self._front.link.reply(question))
+
+    async def _refuse_body(self, request: Request) -> None:
+        """What is asked for needs no words; an empty object is none."""
         allow_query(request)
         config = self._front.config
         body = await read_optional_object(
@@ -113,5 +129,3 @@ class SystemRoutes:
         )
         if body:
             refuse([fault(f"/{key[:100]}", "there is no such field") for key in body])
-        question = control.SetQueue(0, request.path_params["name"], paused)
-        return reply_answer(await self._front.link.reply(question))

@@ -1,4 +1,4 @@
-"""Effect: `runner handlers`: those of the server, and a check of those that a server would take."""
+"""Effect: `runner handlers`: those of the server, having it take them in anew, a check without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runner.spec import HandlerSpec
 
 handlers = typer.Typer(
-    help="List the server's handlers, or check some without a server.", rich_markup_mode=None
+    help="List the server's handlers, reload them, or check some without a server.", rich_markup_mode=None
 )
 
 
@@ -67,6 +67,22 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
         # Where only some sources are looked at, the others' tables are no mistake.
         _show(found, [] if sources else overrides.unused(spec.name for spec in specs))
     raise typer.Exit(1 if broken else 0)
+
+
+@handlers.command()
+def reload(as_json: AsJson = False, url: Url = None) -> None:
+    """Have the server find its handlers anew and put changed ones in force; exit code 1 if any is broken.
+
+    What runs goes on with the code that it started with; what waits runs with the new one.
+    """
+    with client(url) as link:
+        changes = link.reload_handlers()
+        if as_json:
+            emit(changes)
+        else:
+            _show_changes(changes)
+            _show_broken([one for one in link.handlers() if one["name"] in changes["broken"]])
+    raise typer.Exit(1 if changes["broken"] else 0)
 
 
 def described(settings: Settings) -> list[HandlerSpec]:
@@ -124,6 +140,18 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
     broken = sum(one["state"] != "ok" for one in found)
     if found:
         print(f"\n{len(found) - broken} ok, {broken} broken")
+
+
+def _show_changes(changes: Mapping[str, Any]) -> None:
+    from runner.cli.text import line
+
+    if changes["describing"]:
+        print("the handlers are still being imported; `runner handlers` shows them when they are in force")
+        return
+    for kind in ("added", "changed", "removed", "broken"):
+        if changes[kind]:
+            print(f"{kind:<10}{line(', '.join(changes[kind]))}")
+    print(f"{'unchanged':<10}{len(changes['unchanged'])}")
 
 
 def _show_broken(found: list[dict[str, Any]]) -> None:

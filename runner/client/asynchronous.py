@@ -283,6 +283,10 @@ class AsyncClient:
         """Every handler, also broken ones with their error."""
         return await self._list("handlers")
 
+    async def reload_handlers(self) -> dict[str, Any]:
+        """Have the server find its handlers anew: which are added, changed, removed, broken, unchanged."""
+        return await self._perform(operations.reload_handlers())
+
     async def stats(self) -> dict[str, Any]:
         """Throughput, waits, runs and failures."""
         return await self._perform(operations.document("stats"))

@@ -274,6 +274,10 @@ class Client:
         """Every handler, also broken ones with their error."""
         return self._list("handlers")
 
+    def reload_handlers(self) -> dict[str, Any]:
+        """Have the server find its handlers anew: which are added, changed, removed, broken, unchanged."""
+        return self._perform(operations.reload_handlers())
+
     def stats(self) -> dict[str, Any]:
         """Throughput, waits, runs and failures."""
         return self._perform(operations.document("stats"))

@@ -273,6 +273,13 @@ def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     return value
 
 
+def reload_handlers() -> Operation[dict[str, Any]]:
+    """Have the server find and describe its handlers anew; it answers after 60 s at the latest."""
+    answer = yield from ask(_post("/v1/handlers/reload", None, timeout_s=90.0))
+    value: dict[str, Any] = answer.json()
+    return value
+
+
 def file(job_id: str, name: str) -> Operation[bytes]:
     """The bytes of a file that the job saved."""
     path = _job(job_id, f"/files/{quote(name, safe='')}")

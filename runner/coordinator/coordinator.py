@@ -169,8 +169,7 @@ class Coordinator:
             self.ended.set()
             return
         rooms.remember_descriptions()
-        for name in rooms.overrides.unused(rooms.plugins.specs):
-            log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
+        rooms.warn_of_unused()
 
     async def _watch_over(self, rooms: Rooms) -> None:
         assert self._access is not None
@@ -229,6 +228,7 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._rooms is not None:
+            self._rooms.reloads.close()
             self._rooms.timers.close()
         if self._access is not None:
             await self._access.close()

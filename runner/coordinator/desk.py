@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -41,7 +41,6 @@ PAGE_MAX_BYTES = 1024 * 1024
 #: While the store refuses writes, clients are told to come again after so long.
 STORE_RETRY_S = 2.0
 
-
 #: Status, body, and the seconds after which to try again.
 Answer = Callable[..., None]
 
@@ -63,6 +62,7 @@ class Desk:
         watch: Watch,
         views: Views,
         wait_for_handler: Callable[[str], Coroutine[Any, Any, None]],
+        others: Mapping[type[Any], Callable[[Front, Any], Coroutine[Any, Any, None]]],
     ) -> None:
         self._line = line
         self._dispatch = dispatch
@@ -88,6 +88,7 @@ class Desk:
             control.ReadEvents: self._read_events,
             control.Watch: lambda front, ask: self._watch.add(front, ask.job_id),
             control.Unwatch: lambda front, ask: self._watch.remove(front, ask.job_id),
+            **others,
         }
 
     def question(self, front: Front, ask: control.ToCoordinator) -> None:

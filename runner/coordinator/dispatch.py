@@ -48,6 +48,8 @@ class Dispatch:
         self._expiry_at = float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self.posts: dict[int, Post] = {}
+        #: Retired ones that still have something to end.
+        self._retiring: list[Post] = []
         #: True while nothing may start: before recovery is done, and from shutdown on.
         self.held = True
         self.turns = 0
@@ -85,6 +87,8 @@ class Dispatch:
             self._fleet.start_missing(self._devices.values())
         for executor in self._view.expired_idle(now):
             self.unload(executor)
+        if self._retiring:
+            self._unload_retired()
         self._arm_expiry()
 
     def _carry_out(self, action: placement.Action) -> None:
@@ -205,7 +209,7 @@ class Dispatch:
         if not later:
             return
         for live in later:
-            if live.flight and live.executor == post.executor:
+            if live.flight and live.executor == post.executor and not post.retired:
                 self._begin(post, live)
 
         def send(_: object) -> None:
@@ -215,17 +219,23 @@ class Dispatch:
         self._line.journal.when_durable(send, patient=True)
 
     def _send(self, post: Post, lives: list[Live]) -> None:
-        attempts = []
+        attempts, back = [], []
         alive = post.executor in self.posts
         for live in lives:
             if live.executor != post.executor or live.where == "ended":
                 continue
             if not alive:
-                self._line.put_back(live)
+                back.append(live)
             elif live.job.cancel_reason is not None:
                 self._dropped(post, live)
+            elif post.retired:
+                self._take_off(post, live, done=False)
+                back.append(live)
             else:
                 attempts.append(self._attempt(post, live))
+        # Each goes before all others, so the first one comes last.
+        for live in reversed(back):
+            self._line.put_back(live)
         if attempts:
             self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
 
@@ -259,11 +269,15 @@ class Dispatch:
 
     def _dropped(self, post: Post, live: Live) -> None:
         """Cancelled before the worker was told of it."""
-        post.line.pop(live.job.n, None)
-        if live.cls is not None:
-            self._view.ended(post.executor, live.cls, live.job.n, self._line.now())
+        self._take_off(post, live)
         self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
         self.wake()
+
+    def _take_off(self, post: Post, live: Live, *, done: bool = True) -> None:
+        """The executor does not hold the attempt any more; its worker was never told of it."""
+        post.line.pop(live.job.n, None)
+        if live.cls is not None:
+            self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=done)
 
     def cancel(self, live: Live, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
@@ -296,6 +310,29 @@ class Dispatch:
         if not post.leaving:
             post.leaving = True
             self._view.evict(post.executor)
+
+    def retire(self, handler: str, *, replaced: bool) -> None:
+        """The handler is another now. Its executors end what runs in them; what has not started goes back to
+        the line, and the executors go. One that still loads is not waited for where it is `replaced`."""
+        for post in self.posts.values():
+            if post.spec.name != handler or post.retired:
+                continue
+            post.retired = True
+            self.leaves(post)
+            self._retiring.append(post)
+            if not post.loaded and replaced:
+                why = "its handler was reloaded while it loaded"
+                self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
+            elif post.loaded and post.sent:
+                self._fleet.post(post.worker, encode(Recall(post.executor)))
+        self.wake()
+
+    def _unload_retired(self) -> None:
+        alive = [post for post in self._retiring if post.executor in self.posts]
+        for post in alive:
+            if not post.line:
+                self._fleet.post(post.worker, encode(Unload(post.executor)))
+        self._retiring = [post for post in alive if post.line]
 
     @property
     def is_idle(self) -> bool:

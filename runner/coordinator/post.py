@@ -20,6 +20,7 @@ class Post:
         "leaving",
         "line",
         "loaded",
+        "retired",
         "sent",
         "spec",
         "worker",
@@ -46,6 +47,8 @@ class Post:
         self.alone = alone
         self.loaded = False
         self.leaving = False
+        #: Its handler is another now: it ends what it runs, and goes.
+        self.retired = False
         #: Attempts handed over and not ended, by job number, in order.
         self.line: dict[int, Live] = {}
         #: How many of them the worker has been sent.

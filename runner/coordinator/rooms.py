@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
+from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
 from runner.coordinator.status import Status
 from runner.coordinator.timers import Timers
@@ -37,10 +39,12 @@ from runner.coordinator.watch import Watch
 from runner.errors import Fenced
 from runner.overrides import Overrides
 from runner.plugins import Plugins
-from runner.settings import Settings
+from runner.settings import Settings, overrides_now
 from runner.spec import HandlerSpec
 from runner.stores.access import StoreAccess
 from runner.wire import Call
+
+log = logging.getLogger(__name__)
 
 #: Names of values in the store.
 PEAKS = "learned/peaks"
@@ -138,6 +142,7 @@ class Rooms:
         self.plugins = self._make_plugins(owner)
         self.metrics = Metrics(self.figures, ground.fronts)
         self.status = self._make_status()
+        self.reloads = self._make_reloads(owner)
         self.desk = self._make_desk(owner)
 
     def _make_view(self) -> View:
@@ -222,6 +227,23 @@ class Rooms:
             watch=self.watch,
             views=views,
             wait_for_handler=owner.wait_for_handler,
+            others={control.Reload: self.reloads.answer},
+        )
+
+    def _make_reloads(self, owner: Owner) -> Reloads:
+        def put_in_force(overrides: Overrides) -> None:
+            self.overrides = overrides
+            owner.on_handlers()
+            self.remember_descriptions()
+            self.warn_of_unused()
+
+        return Reloads(
+            plugins=self.plugins,
+            waiting=self.line.waiting,
+            dispatch=self.dispatch,
+            read_overrides=lambda: Overrides(overrides_now(self._ground.settings)),
+            put_in_force=put_in_force,
+            is_closed=lambda: self.desk.closed,
         )
 
     def handlers(self) -> dict[str, HandlerSpec]:
@@ -234,8 +256,15 @@ class Rooms:
 
     def remember_descriptions(self) -> None:
         """What was described now needs no child at the next start."""
-        for name, text in self.plugins.remembered.items():
-            self.journal.value(DESCRIBED + name, text)
+        for key in self.plugins.outdated:
+            self.journal.value(DESCRIBED + key, None)
+        for key, text in self.plugins.remembered.items():
+            self.journal.value(DESCRIBED + key, text)
+
+    def warn_of_unused(self) -> None:
+        """The operator may have misspelled a name."""
+        for name in self.overrides.unused(self.plugins.specs):
+            log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
 
     def _on_call(self, worker: Worker, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(worker, call))

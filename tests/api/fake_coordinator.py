@@ -269,6 +269,10 @@ class FakeCoordinator(asyncio.Protocol):
     def _setqueue(self, ask: control.SetQueue) -> None:
         self._send(control.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused})))
 
+    def _reload(self, ask: control.Reload) -> None:
+        reply = self.replies.get("reload", control.Reply(0, 200, b'{"changed":["echo"]}'))
+        self._send(control.Reply(ask.rid, reply.status, reply.body))
+
     def _awaithandler(self, ask: control.AwaitHandler) -> None:
         self._send(control.Reply(ask.rid, 200))
 

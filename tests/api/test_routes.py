@@ -284,6 +284,18 @@ def test_queues_are_paused_and_resumed_by_post_only(http: httpx2.Client) -> None
     assert answer.headers["allow"] == "POST"
 
 
+def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front: Running) -> None:
+    answer = http.post("/v1/handlers/reload")
+    assert (answer.status_code, answer.json()) == (200, {"changed": ["echo"]})
+    assert_problem(http.post("/v1/handlers/reload", json={"name": "echo"}), 422, "validation_error")
+    assert_problem(http.post("/v1/handlers/reload?name=echo"), 422, "validation_error")
+    assert http.get("/v1/handlers/reload").json()["subject"] == "reload", "a handler may have this name"
+    front.fake.replies["reload"] = control.Reply(
+        0, 409, b'{"code":"reload_refused","title":"t","detail":"two"}'
+    )
+    assert_problem(http.post("/v1/handlers/reload"), 409, "reload_refused")
+
+
 def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     front.fake.replies["ready"] = control.Reply(0, 200, b'{"status":"degraded","parts":{}}')

@@ -1,4 +1,4 @@
-"""Effect: `runner handlers check`, on real files, without a server."""
+"""Effect: `runner handlers check`, on real files, without a server; and `reload` with one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from runner.testing import Server
 from tests.runner.cli.program import runner
 
 HEAD = "from runner import handler\n"
@@ -60,6 +61,28 @@ def test_what_a_server_would_not_start_with_is_refused(tmp_path: Path) -> None:
     missing = runner("handlers", "check", "missing.py", cwd=tmp_path)
     assert (twice.returncode, missing.returncode) == (2, 2)
     assert "two handlers are called 'good'" in twice.stderr and "there is no file" in missing.stderr
+
+
+def test_a_reload_tells_what_has_changed_and_exits_1_while_something_is_broken(tmp_path: Path) -> None:
+    write(tmp_path, good=GOOD, other=GOOD.replace("good", "other"))
+    with Server([tmp_path]) as server:
+        url = ("--url", server.url)
+        write(tmp_path, good=GOOD + "# more\n", third=GOOD.replace("good", "third"))
+        ended = runner("handlers", "reload", *url)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == "added     third\nchanged   good\nunchanged 1\n"
+        write(tmp_path, good="1 / 0\n")
+        ended = runner("handlers", "reload", *url)
+        assert ended.returncode == 1
+        assert ended.stdout.startswith("broken    good\nunchanged 2\n\ngood is broken:\nTraceback")
+        (tmp_path / "good.py").unlink()
+        ended = runner("handlers", "reload", "--json", *url)
+        assert ended.returncode == 0
+        assert json.loads(ended.stdout)["removed"] == ["good"]
+        write(tmp_path, twin=GOOD.replace("good", "third"))
+        ended = runner("handlers", "reload", *url)
+        assert ended.returncode == 5 and "two handlers are called 'third'" in ended.stderr
+        write(tmp_path, twin="")
 
 
 def test_no_handlers_at_all_say_how_to_name_some(tmp_path: Path) -> None:

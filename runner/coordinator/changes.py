@@ -1,0 +1,65 @@
+"""Pure: what a reload has made of the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+import msgspec
+
+from runner.spec import HandlerSpec
+
+#: A log line names so many of a kind.
+NAMED_MAX = 10
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Names of handlers, each in one list, sorted."""
+
+    added: list[str] = []
+    #: Their code, or the operator's options for them, are others than before, or they were broken.
+    changed: list[str] = []
+    removed: list[str] = []
+    #: All that can't be used now.
+    broken: list[str] = []
+    unchanged: list[str] = []
+    #: It takes long: what became of them is not known yet.
+    describing: bool = False
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether all is as it was, and well."""
+        return not (self.added or self.changed or self.removed or self.broken)
+
+    def words(self) -> str:
+        """All but the unchanged ones, for a line of the log."""
+        lists = {
+            "added": self.added,
+            "changed": self.changed,
+            "removed": self.removed,
+            "broken": self.broken,
+        }
+        parts = [f"{kind} {_named(names)}" for kind, names in lists.items() if names]
+        return "; ".join(parts) or "nothing has changed"
+
+
+def compare(
+    before: Mapping[str, HandlerSpec], after: Mapping[str, HandlerSpec], touched: Set[str]
+) -> Changes:
+    """What became of each handler; `touched` are those whose files are not what they were."""
+    lists = Changes([], [], sorted(before.keys() - after.keys()), [], [])
+    for name in sorted(after):
+        spec, old = after[name], before.get(name)
+        if spec.state == "broken":
+            lists.broken.append(name)
+        elif old is None:
+            lists.added.append(name)
+        elif name in touched or spec != old:
+            lists.changed.append(name)
+        else:
+            lists.unchanged.append(name)
+    return lists
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

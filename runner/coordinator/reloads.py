@@ -1,0 +1,110 @@
+"""Effect: takes the handlers in anew while the server runs, one reload at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from runner import control
+from runner.coordinator.changes import Changes, compare
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Front
+from runner.coordinator.waiting import Waiting
+from runner.errors import RefusedStart, ReloadRefused, ShuttingDown
+from runner.overrides import Overrides
+from runner.plugins import Plugins
+
+log = logging.getLogger(__name__)
+
+#: Who asked is answered after so long, while the descriptions go on.
+ANSWER_S = 60.0
+
+
+class Reloads:
+    """Describes the handlers anew, puts the new ones in force, and replaces the executors of old ones."""
+
+    def __init__(
+        self,
+        *,
+        plugins: Plugins,
+        waiting: Waiting,
+        dispatch: Dispatch,
+        read_overrides: Callable[[], Overrides],
+        put_in_force: Callable[[Overrides], None],
+        is_closed: Callable[[], bool],
+    ) -> None:
+        self._plugins = plugins
+        self._waiting = waiting
+        self._dispatch = dispatch
+        self._read_overrides = read_overrides
+        self._put_in_force = put_in_force
+        self._is_closed = is_closed
+        self._now: asyncio.Task[Changes] | None = None
+        self._next: asyncio.Task[Changes] | None = None
+
+    def ask(self) -> asyncio.Task[Changes]:
+        """A reload that begins after this call: one that is under way may have read the files already. All
+        who ask while one is under way share the next."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._after(self._now))
+            # Where nobody waits for it any more, it was logged all the same.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._next
+
+    async def answer(self, front: Front, ask: control.Reload) -> None:
+        """Reload for who asks, and say what has changed."""
+        if self._is_closed():
+            raise _closed()
+        task = self.ask()
+        await asyncio.wait([task], timeout=ANSWER_S)
+        if task.cancelled():
+            raise _closed()
+        status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
+        front.send(control.encode(control.Reply(ask.rid, status, msgspec.json.encode(changes))))
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for task in (self._now, self._next):
+            if task is not None:
+                task.cancel()
+
+    async def _after(self, other: asyncio.Task[Changes] | None) -> Changes:
+        if other is not None:
+            await asyncio.wait([other])
+        self._now, self._next = self._next, None
+        try:
+            overrides = await asyncio.to_thread(self._read_overrides)
+            touched = await self._plugins.reload()
+        except RefusedStart as refused:
+            log.error("the handlers are left as they were: %s", refused.message)
+            raise ReloadRefused(refused.message) from refused
+        if self._is_closed():
+            raise _closed()
+        # From here to the end nothing else runs: no plan sees half of it.
+        before = self._waiting.specs
+        self._put_in_force(overrides)
+        changes = compare(before, self._waiting.specs, touched)
+        for name in changes.changed:
+            self._dispatch.retire(name, replaced=True)
+        for name in (*changes.removed, *changes.broken):
+            self._dispatch.retire(name, replaced=False)
+        self._tell(changes)
+        return changes
+
+    def _tell(self, changes: Changes) -> None:
+        level = logging.DEBUG if changes.is_nothing else logging.WARNING if changes.broken else logging.INFO
+        why = "".join(
+            f"; {name}: {_last_line(self._waiting.specs[name].error)}" for name in changes.broken[:3]
+        )
+        log.log(level, "handlers reloaded: %s%s", changes.words(), why)
+
+
+def _closed() -> ShuttingDown:
+    return ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
+
+
+def _last_line(error: str) -> str:
+    return error.strip().rpartition("\n")[2]

@@ -1,0 +1,50 @@
+"""What a reload has made of the handlers, told by name."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from runner.coordinator.changes import Changes, compare
+from runner.spec import HandlerSpec, Options, Source
+
+
+def spec(name: str, version: str = "1", state: str = "ok") -> HandlerSpec:
+    return HandlerSpec(name, version, state, Source("file", "/h.py", name))  # type: ignore[arg-type]
+
+
+def shelf(*specs: HandlerSpec) -> dict[str, HandlerSpec]:
+    return {one.name: one for one in specs}
+
+
+def test_each_name_stands_in_one_list() -> None:
+    before = shelf(*(spec(name) for name in ("gone", "same", "code", "files", "options", "torn", "mended")))
+    before["mended"] = before["still"] = spec("mended", "", "broken")
+    after = shelf(
+        spec("same"),
+        spec("code", "2"),
+        spec("files"),
+        replace(spec("options"), options=Options(retries=1)),
+        spec("torn", "", "broken"),
+        spec("mended"),
+        spec("still", "", "broken"),
+        spec("new"),
+    )
+    found = compare(before, after, {"files", "code", "new", "gone"})
+    assert found == Changes(
+        added=["new"],
+        changed=["code", "files", "mended", "options"],
+        removed=["gone"],
+        broken=["still", "torn"],
+        unchanged=["same"],
+    )
+    assert (
+        found.words() == "added new; changed code, files, mended, options; removed gone; broken still, torn"
+    )
+    assert not found.is_nothing
+
+
+def test_nothing_is_told_as_nothing_and_many_are_not_all_named() -> None:
+    assert Changes(unchanged=["a"]).is_nothing
+    assert Changes(unchanged=["a"]).words() == "nothing has changed"
+    many = Changes(added=[f"h{n:02}" for n in range(12)])
+    assert many.words().endswith("h09 and 2 more")
