@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test test-embed lint types unit format bench clean
+.PHONY: help setup demo app test test-embed lint types unit format bench soak clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,11 @@ test-embed: $(READY) ## The tests of examples/embed.py with a real model, which 
 bench: $(READY) ## Measure against references on this machine; figures go to bench-results/
 	@$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# `make soak SOAK_MINUTES=60`; more by SOAK_ARGS, such as `--seed 7 --rate 20`.
+SOAK_MINUTES ?= 10
+soak: $(READY) ## Everything at once under kills; exit code 1 where a promise was broken
+	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 clean: ## Remove what was built and measured, the venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .demo bench-results

@@ -1,0 +1,57 @@
+"""Effect: `python -m benchmarks.soak`: everything at once, under kills, for as long as is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from benchmarks.soak import report
+from benchmarks.soak.soak import Options, Soak
+
+
+def main() -> int:
+    """Exit code 1 when an invariant was broken."""
+    given = _parser().parse_args()
+    seed = given.seed if given.seed is not None else secrets.randbelow(1_000_000)
+    options = Options(seed, given.minutes, given.rate, given.kill_every, given.pile)
+    folder = Path(tempfile.mkdtemp(prefix="runner-soak-", dir=given.folder))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    again = f"--seed {seed} --minutes {options.minutes:g} --rate {options.rate:g}"
+    again += f" --kill-every {options.kill_every_s:g} --pile {options.pile}"
+    console.print(f"soak: {again}, in {folder}", soft_wrap=True)
+    soak = Soak(folder, options)
+    uvloop.run(soak.run())
+    figures = report.document(soak)
+    path = given.out / f"soak-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    report.write(path, figures)
+    report.show(console, figures)
+    status = report.verdict(console, figures, folder, again)
+    console.print(f"written to {path}", soft_wrap=True)
+    if status == 0:
+        shutil.rmtree(folder)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    usual = Options(0)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=usual.minutes)
+    parser.add_argument("--seed", type=int, help="of the schedule; printed, random where it is not given")
+    parser.add_argument("--rate", type=float, default=usual.rate, help="jobs a second, on average")
+    parser.add_argument("--kill-every", type=float, default=usual.kill_every_s, help="seconds, on average")
+    parser.add_argument("--pile", type=int, default=usual.pile, help="jobs kept; older ones are deleted")
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--folder", type=Path, help="where the data folder is made; the system's own place")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Effect: the users who change their minds: cancels, retries, deletes, looks, waits, pauses of queues."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.soak import menu
+from benchmarks.soak.ledger import Entry
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.wire import Answer, Lost
+
+ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
+
+
+class Actor:
+    """Acts on random jobs of the ledger."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    async def act(self) -> None:
+        """Now and then something is done to a job that was handed in lately."""
+        scene = self._scene
+        async with asyncio.TaskGroup() as group:
+            while await scene.pause(scene.rng.expovariate(scene.rate * 0.25)):
+                known = [entry for entry in scene.ledger.known()[-200:] if _is_free(entry)]
+                if known:
+                    # Mostly young ones: an old one has ended.
+                    entry = known[-1 - min(len(known) - 1, int(scene.rng.expovariate(0.08)))]
+                    group.create_task(self._one(entry, scene.rng.choice(ACTIONS)))
+
+    async def pauses(self) -> None:
+        """A queue stands still for a moment."""
+        scene = self._scene
+        while await scene.pause(scene.rng.uniform(10.0, 30.0)):
+            queue = scene.rng.choice(menu.QUEUES)
+            if await self._set(queue, "pause"):
+                await scene.pause(scene.rng.uniform(0.5, 4.0))
+            await self.resume(queue)
+
+    async def resume(self, queue: str) -> None:
+        """Until the server has said that it is done."""
+        while not await self._set(queue, "resume"):
+            await asyncio.sleep(0.3)
+
+    async def _set(self, queue: str, verb: str) -> bool:
+        try:
+            answer = await self._scene.wire.request("POST", f"/v1/queues/{queue}/{verb}")
+        except Lost:
+            return False
+        # A queue exists from its first use.
+        if answer.status == 404:
+            return True
+        return self._scene.expect(answer, set(), f"{verb} of a queue")
+
+    async def _one(self, entry: Entry, action: str) -> None:
+        entry.busy += 1
+        self._scene.counts[f"asked: {action}"] += 1
+        try:
+            await getattr(self, f"_{action}")(entry)
+        finally:
+            entry.busy -= 1
+
+    async def _ask(
+        self, entry: Entry, method: str, path: str, document: object = None, wait_s: float = 0.0
+    ) -> Answer | None:
+        """The answer, None where it was lost or the server was not there."""
+        scene = self._scene
+        try:
+            answer = await scene.wire.request(
+                method, f"/v1/jobs/{entry.job_id}{path}", document, wait_s=wait_s
+            )
+        except Lost:
+            return None
+        if answer.status == 404 and entry.deleted == "no" and entry.answer == "accepted":
+            scene.of_job(entry, f"I1: {method} {path} was answered 404")
+        scene.expect(answer, {404, 409, 429}, f"{method} {path} of {entry.job_id}")
+        return answer
+
+    async def _cancel(self, entry: Entry, *, force: bool = False) -> None:
+        entry.cancelled = True
+        answer = await self._ask(entry, "POST", "/cancel", {"reason": "soak", "force": force})
+        if answer is not None and answer.status == 200 and answer.document()["state"] == "cancelled":
+            # A retry that was not answered may still come to pass.
+            entry.must_be_cancelled = entry.retries_unknown == 0
+
+    async def _force(self, entry: Entry) -> None:
+        await self._cancel(entry, force=True)
+
+    async def _retry(self, entry: Entry) -> None:
+        # Counted first: the job may end again before the answer is here.
+        entry.retries_unknown += 1
+        entry.must_be_cancelled = False
+        answer = await self._ask(entry, "POST", "/retry")
+        if answer is None or answer.status == 503:
+            return
+        entry.retries_unknown -= 1
+        if answer.status == 202:
+            entry.retries += 1
+
+    async def _delete(self, entry: Entry) -> None:
+        before, entry.deleted = entry.deleted, "maybe"
+        answer = await self._ask(entry, "DELETE", "")
+        if answer is None or answer.status == 503:
+            return
+        entry.deleted = "yes" if answer.status == 204 else before
+
+    async def _wait(self, entry: Entry) -> None:
+        await self._ask(entry, "GET", "", wait_s=2.0)
+
+    async def _look(self, entry: Entry) -> None:
+        await self._ask(entry, "GET", self._scene.rng.choice(("", "/explain", "/attempts")))
+
+
+def _is_free(entry: Entry) -> bool:
+    return not (entry.frozen or entry.busy or entry.deleted != "no")

@@ -1,0 +1,197 @@
+"""Effect: looks at ended jobs, one by one, over the public interface, and lets go of those that are well."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.soak.ledger import Entry
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.verdict import Case, Told, faults
+from benchmarks.soak.wire import Answer, Lost, SseEvent
+from runner.job import ENDED
+
+#: A job is not looked at before it is so old: its readers and its users are to have had their time.
+YOUNG_S = 15.0
+AT_ONCE = 4
+
+
+class NotYet(Exception):
+    """The job has not ended, or the server was not there; it is looked at again later."""
+
+
+class Auditor:
+    """Checks every job once, late, and keeps at most `pile` of them on the server meanwhile."""
+
+    def __init__(self, scene: Scene, pile: int) -> None:
+        self._scene = scene
+        self._pile = pile
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def retire(self) -> None:
+        """While the run goes on: look at the oldest and delete them."""
+        scene = self._scene
+        while await scene.pause(1.0):
+            excess = len(scene.ledger.entries) - self._pile
+            if excess <= 0:
+                continue
+            old = [
+                entry
+                for entry in scene.ledger.known()[: excess + 20]
+                if not entry.busy and time.monotonic() - entry.sent_at > YOUNG_S
+            ]
+            await self._all(old[: 20 + int(scene.rate * 4)], delete=True)
+
+    async def finish(self, within_s: float) -> None:
+        """After the run: look at all that is left; what has not ended by then is a fault."""
+        scene = self._scene
+        until = time.monotonic() + within_s
+        while (known := scene.ledger.known()) and time.monotonic() < until:
+            if not await self._all(known, delete=False):
+                await asyncio.sleep(0.5)
+        for entry in scene.ledger.known():
+            scene.of_job(entry, f"I7: it could not be looked at within {within_s:g} s after the run")
+
+    async def strangers(self) -> None:
+        """Every job of the server must have been handed in by somebody: a look before the last check."""
+        scene = self._scene
+        tags = set(scene.ledger.entries)
+        cursor = ""
+        while True:
+            answer = await scene.wire.request("GET", f"/v1/jobs?order=asc&limit=500{cursor}")
+            if not scene.expect(answer, set(), "a list of jobs"):
+                return
+            page = answer.document()
+            for job in page["data"]:
+                if not set(job["tags"]) & tags:
+                    scene.found(f"I1: job {job['id']} {job['tags']} is there, and nobody has handed it in")
+            if not page["next_cursor"]:
+                return
+            cursor = f"&cursor={page['next_cursor']}"
+
+    async def _all(self, entries: Iterable[Entry], *, delete: bool) -> int:
+        """How many were looked at."""
+        return sum(await asyncio.gather(*(self._one(entry, delete=delete) for entry in entries)))
+
+    async def _one(self, entry: Entry, *, delete: bool) -> bool:
+        scene = self._scene
+        async with self._room:
+            entry.frozen = True
+            try:
+                case = await self._case(entry)
+                if delete and case.job is not None:
+                    await self._delete(entry)
+            except (Lost, NotYet):
+                entry.frozen = False
+                return False
+        for fault in faults(case, scene.facts):
+            scene.of_job(entry, fault)
+        self._count(case)
+        assert entry.job_id is not None
+        scene.stamps.remove(entry.job_id)
+        scene.ledger.forget(entry)
+        return True
+
+    def _count(self, case: Case) -> None:
+        counts, job = self._scene.counts, case.job
+        counts["jobs looked at"] += 1
+        if job is None:
+            counts["end: deleted by a user"] += 1
+            return
+        code = job["error"]["code"] if job["error"] else ""
+        counts[f"end: {job['state']} {code}".rstrip()] += 1
+        counts["attempts"] += job["attempt"]
+        counts["events checked"] += len(case.events)
+        ran = [stamp.attempt for stamp in case.stamps]
+        counts["first attempts run again after a crash"] += len(ran) - len(set(ran))
+        counts["interrupted attempts"] += sum(
+            1 for attempt in case.attempts if attempt["error"] and attempt["error"]["code"] == "interrupted"
+        )
+        late = max((stamp.waited_s for stamp in case.stamps), default=0.0)
+        counts["longest overlap with a killed attempt, ms"] = max(
+            counts["longest overlap with a killed attempt, ms"], int(late * 1000)
+        )
+
+    async def _case(self, entry: Entry) -> Case:
+        """All that is known of a job. Raises NotYet, Lost."""
+        assert entry.job_id is not None
+        job = await self._get(entry, "")
+        if job is None:
+            return Case(entry, None)
+        if job["state"] not in ENDED:
+            raise NotYet
+        attempts = await self._get(entry, "/attempts")
+        events, gap_to = await self._events(entry)
+        await self._bodies(entry, job)
+        again = await self._get(entry, "")
+        if again != job or attempts is None:
+            # A retry whose answer was lost came to pass meanwhile.
+            raise NotYet
+        return Case(entry, job, attempts["data"], events, gap_to, self._scene.stamps.of(entry.job_id))
+
+    async def _events(self, entry: Entry) -> tuple[list[Told], int]:
+        stream = await self._scene.wire.stream(f"/v1/jobs/{entry.job_id}/events")
+        if isinstance(stream, Answer):
+            self._scene.expect(stream, set(), f"the events of {entry.job_id}")
+            raise NotYet
+        events, gap_to = [], 0
+        try:
+            async for event in stream.events():
+                if event.name == "gap":
+                    gap_to = json.loads(event.data)["to"]
+                if event.id is not None:
+                    events.append(_told(event))
+        finally:
+            stream.close()
+        return events, gap_to
+
+    async def _bodies(self, entry: Entry, job: dict[str, Any]) -> None:
+        """What is too large for every look: the output by itself, the file that was saved."""
+        scene = self._scene
+        if job["state"] != "succeeded" or entry.order.kind not in ("large", "save"):
+            return
+        output = await self._get(entry, "/output")
+        if output != job["output"]:
+            scene.of_job(entry, "I3: its output by itself is another one")
+        if entry.order.kind == "large" and len(job["output"]["text"]) != entry.order.input["bytes"]:
+            scene.of_job(entry, f"I3: {len(job['output']['text'])} bytes of its output are left")
+        if entry.order.kind == "save":
+            reference = job["output"]["file"]
+            answer = await scene.wire.request("GET", reference["url"])
+            if not scene.expect(answer, set(), f"the file of {entry.job_id}"):
+                raise NotYet
+            if hashlib.sha256(answer.body).hexdigest() != reference["sha256"]:
+                scene.of_job(
+                    entry, f"I3: its file of {reference['size']} bytes has {len(answer.body)} others"
+                )
+
+    async def _get(self, entry: Entry, path: str) -> Any:
+        """None where there is no such job. Raises NotYet."""
+        scene = self._scene
+        answer = await scene.wire.request("GET", f"/v1/jobs/{entry.job_id}{path}")
+        if answer.status == 404:
+            return None
+        if not scene.expect(answer, {409}, f"GET {path} of {entry.job_id}"):
+            raise NotYet
+        return answer.document()
+
+    async def _delete(self, entry: Entry) -> None:
+        """Checked, and no longer needed: nothing of it may stay. Raises NotYet."""
+        scene = self._scene
+        entry.deleted = "maybe"
+        answer = await scene.wire.request("DELETE", f"/v1/jobs/{entry.job_id}")
+        if not scene.expect(answer, {404, 409}, f"DELETE of {entry.job_id}"):
+            raise NotYet
+        if (await scene.wire.request("GET", f"/v1/jobs/{entry.job_id}")).status != 404:
+            scene.of_job(entry, "I2: it was deleted and is there")
+        scene.counts["deleted after the check"] += 1
+
+
+def _told(event: SseEvent) -> Told:
+    assert event.id is not None
+    return Told(event.id, event.name, json.loads(event.data), zlib.crc32(event.data))

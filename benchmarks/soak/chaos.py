@@ -1,0 +1,159 @@
+"""Effect: kills, stops and restarts of every kind of process, and how long it takes until jobs run again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+from benchmarks.soak import menu
+from benchmarks.soak.house import GONE_WITHIN_S, GRACE_S, House
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.submitter import Submitter
+
+#: What is done, and how often.
+ACTIONS = {
+    "kill coordinator": 3,
+    "kill front": 4,
+    "kill writer": 3,
+    "kill probe": 2,
+    "kill worker": 4,
+    "kill executor": 6,
+    "kill everything": 1,
+    "stop coordinator": 1,
+    "stop front": 1,
+    "stop writer": 1,
+    "stop probe": 1,
+    "stop worker": 1,
+    "stop executor": 2,
+    "restart": 2,
+}
+STOPPED_S = 3.0
+#: A server that lost any of its processes runs jobs again within this.
+RECOVERED_WITHIN_S = 30.0
+#: Asked to stop, it ends within its grace and this; the papers say 2 s, the rest is for a machine at work.
+STOP_SLACK_S = 5.0
+
+
+class Chaos:
+    """Does one thing after the other; at times a second one before the first was got over."""
+
+    def __init__(self, scene: Scene, submitter: Submitter, every_s: float) -> None:
+        self._scene = scene
+        self._submitter = submitter
+        self._every_s = every_s
+
+    async def reign(self) -> None:
+        """Until the run is over; nothing is begun in the calm part."""
+        scene = self._scene
+        while await scene.pause(scene.rng.expovariate(1.0 / self._every_s)):
+            if scene.calm:
+                continue
+            await self._one()
+            if scene.rng.random() < 0.2:
+                await asyncio.sleep(scene.rng.uniform(0.0, 0.5))
+                await self._one()
+
+    async def restart(self) -> None:
+        """SIGTERM, and a new server on the same folder."""
+        scene = self._scene
+        began = time.monotonic()
+        scene.house.is_ending = True
+        scene.house.process.send_signal(signal.SIGTERM)
+        code = await scene.house.wait(GRACE_S + STOP_SLACK_S)
+        took = time.monotonic() - began
+        scene.counts["longest stop, ms"] = max(scene.counts["longest stop, ms"], int(took * 1000))
+        if code is None:
+            scene.found(f"I7: the server did not stop within {GRACE_S:g} + {STOP_SLACK_S:g} s after SIGTERM")
+            scene.house.kill()
+        elif code != 0:
+            scene.found(f"I7: the server stopped with exit code {code}")
+        await self._nothing_left("a stop", 1.0)
+        await self._start()
+
+    async def recovered(self, since: float, what: str) -> None:
+        """A new job is accepted, run and answered; how long after `since`."""
+        scene = self._scene
+        while time.monotonic() - since < RECOVERED_WITHIN_S:
+            _, answer = await self._submitter.submit(menu.probe(), wait_s=5.0, fresh=True)
+            if answer is not None and answer.status == 200:
+                if answer.document()["state"] == "succeeded":
+                    took = time.monotonic() - since
+                    scene.recoveries.setdefault(what, []).append(took)
+                    return
+            elif answer is None or answer.status == 503:
+                await asyncio.sleep(0.02)
+        scene.found(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
+
+    async def _one(self) -> None:
+        scene = self._scene
+        what = scene.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
+        began = time.monotonic()
+        match what.split():
+            case ["restart"]:
+                scene.kills[what] += 1
+                await self.restart()
+            case ["kill", "coordinator" | "everything" as whom]:
+                scene.kills[what] += 1
+                await self._kill_all(everything=whom == "everything")
+            case [verb, role]:
+                pids = scene.house.of_role(role)
+                if not pids:
+                    return
+                scene.kills[what] += 1
+                await self._hit(verb, role, scene.rng.choice(pids))
+        await self.recovered(began, what)
+
+    async def _hit(self, verb: str, role: str, pid: int) -> None:
+        scene = self._scene
+        try:
+            if verb == "kill":
+                scene.facts.killed(role, pid, time.monotonic())
+                os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(scene.rng.uniform(0.2, STOPPED_S))
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            # It ended by itself meanwhile; executors come and go.
+            scene.counts["aimed at a process that had ended"] += 1
+
+    async def _kill_all(self, *, everything: bool) -> None:
+        """The coordinator dies, alone or in the same moment as all its processes."""
+        scene = self._scene
+        scene.facts.killed("coordinator", scene.house.process.pid, time.monotonic())
+        scene.house.kill(everything=everything)
+        # A supervisor may start the next one while the processes of the last one are still ending.
+        if scene.rng.random() < 0.5:
+            await self._nothing_left("the death of the coordinator", GONE_WITHIN_S)
+        await self._start()
+
+    async def _nothing_left(self, what: str, within_s: float) -> None:
+        began = time.monotonic()
+        left = await self._scene.house.gone(within_s)
+        if left:
+            self._scene.found(f"I6: {within_s:g} s after {what} these are left: {left}")
+        took = int((time.monotonic() - began) * 1000)
+        counts = self._scene.counts
+        counts["longest until a dead server's processes were gone, ms"] = max(
+            counts["longest until a dead server's processes were gone, ms"], took
+        )
+
+    async def _start(self) -> None:
+        ready_s = await self._scene.house.start()
+        self._scene.recoveries.setdefault("start to ready", []).append(ready_s)
+
+
+async def watch(scene: Scene) -> None:
+    """The coordinator never ends unless it was ended; it is started again. Raises ServerFailed."""
+    while await scene.pause(0.5):
+        code = scene.house.process.poll()
+        if code is not None and not scene.house.is_ending:
+            scene.found(f"I7: the server ended by itself with {code}; see {scene.house.log}")
+            await scene.house.start()
+
+
+def leftover_runtimes(house: House) -> list[str]:
+    """Folders for sockets that no server uses any more and that are still there."""
+    return [str(path) for path in house.runtimes if path.exists()]

@@ -1,0 +1,152 @@
+"""Effect: what the processes of the server hold while it runs: memory, descriptors, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+
+import psutil
+
+from benchmarks.soak.house import Member
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.slope import Slope
+
+EVERY_S = 5.0
+#: A process has reached its level after this.
+WARM_S = 45.0
+LONG_LIVED = ("coordinator", "front", "writer", "probe", "worker")
+#: So many descriptors more than in the beginning are still the same level: one of a kept connection, one of
+#: a file that is being read.
+SPARE = 2
+
+
+@dataclass(slots=True)
+class Role:
+    """The figures of all processes of one role."""
+
+    per_job: Slope = field(default_factory=Slope)
+    per_hour: Slope = field(default_factory=Slope)
+    #: Resident bytes of the last samples, and the most.
+    rss_last: int = 0
+    rss_most: int = 0
+    descriptors_most: int = 0
+    threads_most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The most that a process of a role holds while nothing is to be done."""
+
+    descriptors: int
+    threads: int
+
+
+class Gauge:
+    """Samples every few seconds."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.roles: dict[str, Role] = {}
+        self.calm: dict[str, Role] = {}
+        self.cpu_s = 0.0
+        self.driver = Role()
+        self.disk_most = 0
+        self._processes: dict[int, psutil.Process] = {}
+        self._cpu: dict[int, float] = {}
+        #: Executors' markers that outlive their executor, since when.
+        self._orphaned: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Until the run is over."""
+        while await self._scene.pause(EVERY_S):
+            self.sample()
+
+    def sample(self) -> None:
+        """Look at all processes once."""
+        members = self._scene.house.members()
+        for member in members:
+            self._look(member)
+        for pid in set(self._processes) - {member.pid for member in members}:
+            del self._processes[pid]
+            self._cpu.pop(pid, None)
+        self._leftovers(members)
+        self.disk_most = max(self.disk_most, self._scene.house.disk_bytes())
+        accepted, now = self._scene.ledger.counts["accepted"], time.monotonic()
+        if now - self._scene.began > WARM_S:
+            _add(self.driver, os.getpid(), psutil.Process(), accepted, now)
+
+    def levels(self) -> dict[str, Level]:
+        """What every role holds now, at most."""
+        found: dict[str, Level] = {}
+        for member in self._scene.house.members():
+            if member.role in LONG_LIVED:
+                try:
+                    process = psutil.Process(member.pid)
+                    level = Level(process.num_fds(), process.num_threads())
+                except psutil.NoSuchProcess:
+                    continue
+                old = found.get(member.role, level)
+                found[member.role] = Level(
+                    max(old.descriptors, level.descriptors), max(old.threads, level.threads)
+                )
+        return found
+
+    async def settled(self, within_s: float) -> dict[str, Level]:
+        """The levels once no executor lives any more."""
+        until = time.monotonic() + within_s
+        while self._scene.house.of_role("executor") and time.monotonic() < until:
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
+        return self.levels()
+
+    def compare(self, first: dict[str, Level], last: dict[str, Level]) -> None:
+        """Nothing is held at the end that was not held in the beginning."""
+        for role, before in first.items():
+            after = last.get(role)
+            if after is None:
+                self._scene.found(f"I6: there is no {role} at the end")
+            elif after.descriptors > before.descriptors + SPARE or after.threads > before.threads + SPARE:
+                self._scene.found(
+                    f"I6: a {role} held {before} when idle in the beginning, {after} at the end"
+                )
+
+    def _look(self, member: Member) -> None:
+        now, scene = time.monotonic(), self._scene
+        try:
+            process = self._processes.get(member.pid) or psutil.Process(member.pid)
+            self._processes[member.pid] = process
+            times = process.cpu_times()
+            spent = times.user + times.system
+            self.cpu_s += spent - self._cpu.get(member.pid, 0.0)
+            self._cpu[member.pid] = spent
+            if time.time() - process.create_time() < WARM_S and member.role in LONG_LIVED:
+                return
+            accepted = scene.ledger.counts["accepted"]
+            _add(self.roles.setdefault(member.role, Role()), member.pid, process, accepted, now)
+            if scene.calm:
+                _add(self.calm.setdefault(member.role, Role()), member.pid, process, accepted, now)
+        except psutil.NoSuchProcess:
+            self._processes.pop(member.pid, None)
+
+    def _leftovers(self, members: list[Member]) -> None:
+        """What an executor started is gone soon after it."""
+        alive = {member.marker for member in members if member.role == "executor"}
+        orphaned = {m.marker for m in members if m.role == "child" and m.marker and m.marker not in alive}
+        now = time.monotonic()
+        self._orphaned = {marker: self._orphaned.get(marker, now) for marker in orphaned}
+        for marker, since in self._orphaned.items():
+            if now - since > 2 * EVERY_S - 1.0:
+                self._scene.found(f"I6: children of the executor {marker} live {now - since:.0f} s after it")
+                self._orphaned[marker] = now + 3600.0
+
+
+def _add(role: Role, pid: int, process: psutil.Process, accepted: int, now: float) -> None:
+    rss = int(process.memory_info().rss)
+    role.per_job.add(pid, accepted, rss)
+    role.per_hour.add(pid, now / 3600.0, rss)
+    role.rss_last = rss
+    role.rss_most = max(role.rss_most, rss)
+    role.descriptors_most = max(role.descriptors_most, process.num_fds())
+    role.threads_most = max(role.threads_most, process.num_threads())

@@ -1,0 +1,215 @@
+"""Effect: the server under test, its processes by what they are, and what a start of it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDLERS = Path(__file__).with_name("handlers.py")
+READY_WITHIN_S = 30.0
+GRACE_S = 2.0
+#: What belonged to a dead coordinator is gone within this.
+GONE_WITHIN_S = 5.0
+ROLES = ("coordinator", "front", "writer", "probe", "worker", "executor")
+#: Below the kernel's own choice, so that no client's end takes the port while the server is down.
+PORTS = range(20_000, 30_000)
+
+
+class ServerFailed(Exception):
+    """The server did not start, or ended by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of the house."""
+
+    pid: int
+    role: str
+    #: The executor that it was started under, by its marker.
+    marker: str
+
+
+class House:
+    """One data folder, one port, and `runner serve` on them, again and again."""
+
+    def __init__(self, folder: Path, nonce: str, *, fronts: int = 2) -> None:
+        self.folder = folder
+        self.nonce = nonce
+        self.fronts = fronts
+        self.data = folder / "data"
+        self.stamps = folder / "stamps"
+        self.log = folder / "server.log"
+        self.port = _free_port()
+        self.starts = 0
+        #: Folders for sockets that earlier starts have made.
+        self.runtimes: set[Path] = set()
+        #: Whether the server was told to end, or is dead by our hand.
+        self.is_ending = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server was not started"
+        return self._process
+
+    async def start(self) -> float:
+        """Start the server; seconds until it was ready. Raises ServerFailed."""
+        began = time.monotonic()
+        ours, theirs = os.pipe()
+        command = [sys.executable, "-P", "-m", "runner", "serve", "--port", str(self.port)]
+        command += ["--gpus", "sim:2x8GiB", "--fronts", str(self.fronts), "--grace", f"{GRACE_S:g}s"]
+        command += ["--data-dir", str(self.data), "--handlers", str(HANDLERS), "--no-entry-points"]
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    env=self._environ(theirs),
+                    cwd=self.folder,
+                    pass_fds=(theirs,),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+        finally:
+            os.close(theirs)
+        try:
+            line = await asyncio.to_thread(_line, ours, READY_WITHIN_S)
+        finally:
+            os.close(ours)
+        if not line:
+            code = self.process.poll()
+            raise ServerFailed(f"not ready within {READY_WITHIN_S:g} s, exit code {code}; see {self.log}")
+        self.starts += 1
+        self.is_ending = False
+        holder = json.loads((self.data / "lock").read_bytes())
+        self.runtimes.add(Path(holder["runtime"]))
+        return time.monotonic() - began
+
+    async def wait(self, within_s: float) -> int | None:
+        """The coordinator's exit code, None if it has not ended by then."""
+        try:
+            return await asyncio.to_thread(self.process.wait, within_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self, *, everything: bool = False) -> None:
+        """SIGKILL the coordinator, or all at once; it is gone on return."""
+        self.is_ending = True
+        self.process.kill()
+        if everything:
+            self._kill_members()
+        self.process.wait()
+
+    def members(self) -> list[Member]:
+        """All processes of the house, the handlers' children included."""
+        found = []
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                member = self._member(int(entry.name))
+                if member is not None:
+                    found.append(member)
+        return found
+
+    def of_role(self, role: str) -> list[int]:
+        return [member.pid for member in self.members() if member.role == role]
+
+    async def gone(self, within_s: float = GONE_WITHIN_S) -> list[Member]:
+        """What is left when everything should have ended."""
+        until = time.monotonic() + within_s
+        while (left := self.members()) and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        return left
+
+    def close(self) -> None:
+        """Kill all that is left."""
+        self.is_ending = True
+        self._kill_members()
+        if self._process is not None:
+            self._process.wait()
+
+    def disk_bytes(self) -> int:
+        """Bytes of the data folder."""
+        total = 0
+        for path, _, names in os.walk(self.data):
+            for name in names:
+                try:
+                    total += os.stat(os.path.join(path, name)).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return total
+
+    def _kill_members(self) -> None:
+        for member in self.members():
+            try:
+                os.kill(member.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def _environ(self, ready_fd: int) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
+        return kept | {
+            "PYTHONPATH": str(ROOT),
+            "JOB_RUNNER_READY_FD": str(ready_fd),
+            "RUNNER_DEVICES__MAX_EXECUTORS": "4",
+            "RUNNER_LOG_LEVEL": "info",
+            "RUNNER_LOG_FORMAT": "json",
+            "SOAK_NONCE": self.nonce,
+            "SOAK_STAMPS": str(self.stamps),
+        }
+
+    def _member(self, pid: int) -> Member | None:
+        """None where it is not ours, or a zombie."""
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            return None
+        named = f"SOAK_NONCE={self.nonce}".encode() in environ
+        if not named and not any(self.nonce in word for word in words):
+            return None
+        marker = next((item for item in environ if item.startswith(b"JOB_RUNNER_EXECUTOR=")), b"")
+        return Member(pid, _role(words), marker.decode("utf-8", "replace"))
+
+
+def _role(words: list[str]) -> str:
+    if "runner.executor" in words:
+        return "executor"
+    if "--lifeline" in words:
+        return words[words.index("--lifeline") - 1]
+    if "serve" in words and "runner" in words:
+        return "coordinator"
+    return "child"
+
+
+def _free_port() -> int:
+    for port in PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + os.getpid() % 1000))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerFailed("no port is free")
+
+
+def _line(fd: int, within_s: float) -> bytes:
+    """One line of a pipe; b"" where it closes or the time is over before."""
+    text = b""
+    until = time.monotonic() + within_s
+    while not text.endswith(b"\n"):
+        readable, _, _ = select.select([fd], [], [], max(0.0, until - time.monotonic()))
+        chunk = os.read(fd, 4096) if readable else b""
+        if not chunk:
+            return b""
+        text += chunk
+    return text

@@ -1,0 +1,136 @@
+"""Effect: readers of streams: ones that keep count over cuts, slow ones, and ones that never read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+
+from benchmarks.soak.ledger import Entry
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.wire import Answer, Connection, Lost, SseEvent
+
+#: Of the accepted jobs so many have a reader that keeps count.
+SHARE = 0.12
+READERS_MAX = 24
+IDLERS_MAX = 5
+
+
+class Readers:
+    """All readers of a run."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idlers = 0
+
+    def offer(self, entry: Entry) -> None:
+        """A job was accepted: it may get a reader, or one that wastes its stream."""
+        scene = self._scene
+        dull = scene.rng.random() < (0.5 if entry.order.kind == "flood" else 0.01)
+        if dull and self._idlers < IDLERS_MAX:
+            self._begin(self._idle(entry, slow=scene.rng.random() < 0.5))
+        elif len(self._tasks) < READERS_MAX and scene.rng.random() < SHARE:
+            self._begin(self._follow(entry))
+
+    async def close(self) -> None:
+        """End them; back when all are gone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, work: object) -> None:
+        assert asyncio.iscoroutine(work)
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._scene.found(f"a reader failed: {task.exception()!r}")
+
+    async def _follow(self, entry: Entry) -> None:
+        """Read to the end of the job, hanging up now and then, going on from the last id."""
+        scene, after, first = self._scene, 0, True
+        while not scene.over.is_set() and not entry.frozen:
+            if not first:
+                scene.counts["sse reconnects"] += 1
+                await asyncio.sleep(scene.rng.uniform(0.05, 0.5))
+            try:
+                stream = await scene.wire.stream(f"/v1/jobs/{entry.job_id}/events", None if first else after)
+            except Lost:
+                first = first and after == 0
+                continue
+            first = False
+            if isinstance(stream, Answer):
+                if stream.status == 204 or (stream.status == 404 and entry.deleted != "no"):
+                    return
+                scene.expect(stream, set(), f"a stream of {entry.job_id} from {after}")
+                continue
+            # A reader that hangs up after so many events; most do not.
+            left = scene.rng.choice((3, 10, 40, 10_000, 10_000))
+            cursor = Cursor(scene, entry, after)
+            try:
+                async for event in stream.events():
+                    cursor.take(event)
+                    left -= 1
+                    if left <= 0:
+                        break
+            except Lost:
+                scene.counts["sse cuts"] += 1
+            finally:
+                stream.close()
+            after = cursor.after
+
+    async def _idle(self, entry: Entry, *, slow: bool) -> None:
+        """Open the stream and take a byte a second of it, or nothing at all."""
+        scene = self._scene
+        connection = Connection(scene.wire.port)
+        self._idlers += 1
+        scene.counts["slow readers" if slow else "readers that never read"] += 1
+        try:
+            async with asyncio.timeout(scene.rng.uniform(5.0, 60.0)):
+                await connection.send("GET", f"/v1/jobs/{entry.job_id}/events", b"", {})
+                while slow and await connection.some(1):
+                    await asyncio.sleep(1.0)
+                await scene.over.wait()
+        except (OSError, EOFError, TimeoutError):
+            # It was cut, or has idled for long enough: it promised nothing.
+            return
+        finally:
+            self._idlers -= 1
+            connection.close()
+
+
+class Cursor:
+    """What one connection of a reader must see: each number after the last one, or a gap told before."""
+
+    def __init__(self, scene: Scene, entry: Entry, after: int) -> None:
+        self._scene = scene
+        self._entry = entry
+        self.after = after
+        self._first = True
+
+    def take(self, event: SseEvent) -> None:
+        """One event as it came."""
+        scene, entry = self._scene, self._entry
+        if self._first:
+            self._first = False
+            if event.name != "snapshot":
+                scene.of_job(entry, f"I5: a stream began with {event.name}, not with a snapshot")
+        if event.name == "gap":
+            scene.counts["gaps"] += 1
+            gap = json.loads(event.data)
+            if gap["from"] != self.after + 1:
+                scene.of_job(entry, f"I5: a gap from {gap['from']} was told after event {self.after}")
+            self.after = gap["to"]
+        if event.id is None:
+            return
+        scene.counts["events seen live"] += 1
+        if event.id != self.after + 1:
+            scene.of_job(entry, f"I5: event {event.id} followed event {self.after} without a gap")
+        checksum = zlib.crc32(event.data)
+        if entry.seen.setdefault(event.id, checksum) != checksum:
+            scene.of_job(entry, f"I5: event {event.id} has changed between two looks")
+        self.after = event.id

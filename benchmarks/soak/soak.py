@@ -1,0 +1,187 @@
+"""Effect: one run from the first start of the server to the last look at what it left."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.soak import menu
+from benchmarks.soak.actor import Actor
+from benchmarks.soak.auditor import Auditor
+from benchmarks.soak.chaos import STOP_SLACK_S, Chaos, leftover_runtimes, watch
+from benchmarks.soak.gauge import Gauge, Level
+from benchmarks.soak.house import GRACE_S, House
+from benchmarks.soak.ledger import Ledger
+from benchmarks.soak.reader import Readers
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.stamps import Stamps
+from benchmarks.soak.submitter import Submitter
+from benchmarks.soak.wire import Lost, Wire
+
+#: Part of the run in which nobody is killed, so that processes live long enough to show what they gather.
+CALM = (0.6, 0.9)
+#: After the last submit everything ends within this.
+RUN_OUT_S = 120.0
+AUDIT_S = 300.0
+#: Shorter runs do without the warm-up, and so without a comparison with it.
+SHORT_MINUTES = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is made of."""
+
+    seed: int
+    minutes: float = 10.0
+    #: Jobs a second.
+    rate: float = 10.0
+    #: Seconds between two kills, on average.
+    kill_every_s: float = 8.0
+    #: Jobs kept on the server; beyond that the oldest are checked and deleted.
+    pile: int = 2_000
+
+
+class Soak:
+    """A run and all that it measures."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        house = House(folder, f"soak{options.seed}x{folder.name}")
+        self.options = options
+        self.scene = Scene(
+            house,
+            Wire(house.port),
+            Ledger(f"soak-{options.seed}"),
+            Stamps(house.stamps),
+            random.Random(options.seed),
+            options.rate,
+        )
+        self.readers = Readers(self.scene)
+        self.submitter = Submitter(self.scene, self.readers)
+        self.actor = Actor(self.scene)
+        self.chaos = Chaos(self.scene, self.submitter, options.kill_every_s)
+        self.auditor = Auditor(self.scene, options.pile)
+        self.gauge = Gauge(self.scene)
+        self.levels: tuple[dict[str, Level], dict[str, Level]] = ({}, {})
+        self.lasted_s = 0.0
+        self.cpu_share = 0.0
+
+    async def run(self) -> None:
+        """All of it. What is broken stands in `scene.findings`."""
+        scene = self.scene
+        try:
+            await scene.house.start()
+            first = await self.warm_up()
+            await self.load()
+            await self.run_out()
+            await self.check()
+            if first:
+                last = await self.gauge.settled(30.0)
+                self.levels = (first, last)
+                self.gauge.compare(first, last)
+            await self.end()
+        finally:
+            for text in scene.wire.overdue:
+                scene.found(f"I7: {text}")
+            scene.wire.close()
+            scene.house.close()
+
+    async def warm_up(self) -> dict[str, Level]:
+        """Every kind of job once and their end; what an idle server then holds. Short runs do without."""
+        if self.options.minutes < SHORT_MINUTES:
+            return {}
+        orders = menu.one_of_each(self.scene.rng)
+        await asyncio.gather(*(self.submitter.submit(order) for order in orders))
+        await self.ended(60.0)
+        return await self.gauge.settled(15.0)
+
+    async def load(self) -> None:
+        """Everybody at once, for the time of the run."""
+        scene, total_s = self.scene, self.options.minutes * 60.0
+        began, spent = time.monotonic(), _own_cpu_s()
+        scene.began = began
+        tasks = [
+            self.submitter.trickle(),
+            self.submitter.bursts(),
+            self.submitter.look_up(),
+            self.actor.act(),
+            self.actor.pauses(),
+            self.auditor.retire(),
+            self.chaos.reign(),
+            self.gauge.run(),
+            watch(scene),
+            self._clock(total_s),
+        ]
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(task)
+        self.lasted_s = time.monotonic() - began
+        self.cpu_share = (_own_cpu_s() - spent + self.gauge.cpu_s) / self.lasted_s
+
+    async def run_out(self) -> None:
+        """No more kills: what is there comes to its end, and the server is started once more."""
+        await self.readers.close()
+        for queue in menu.QUEUES:
+            await self.actor.resume(queue)
+        while self.scene.ledger.unanswered():
+            await self.submitter.resolve()
+            await asyncio.sleep(0.2)
+        await self.ended(RUN_OUT_S)
+        await self.chaos.restart()
+
+    async def ended(self, within_s: float) -> None:
+        """Back when no job waits or runs."""
+        scene, until = self.scene, time.monotonic() + within_s
+        while True:
+            try:
+                answer = await scene.wire.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
+                if answer.status == 200 and not answer.document()["data"]:
+                    return
+            except Lost:
+                scene.counts["looks at a server that was down"] += 1
+            if time.monotonic() > until:
+                scene.found(f"I7: jobs still wait or run {within_s:g} s after the last one was handed in")
+                return
+            await asyncio.sleep(0.5)
+
+    async def check(self) -> None:
+        """Every job that is left, and that there is none beside them."""
+        await self.auditor.strangers()
+        await self.auditor.finish(AUDIT_S)
+
+    async def end(self) -> None:
+        """The last stop, and nothing is left."""
+        scene, house = self.scene, self.scene.house
+        house.is_ending = True
+        house.process.send_signal(signal.SIGTERM)
+        if await house.wait(GRACE_S + STOP_SLACK_S) != 0:
+            scene.found(f"I7: the last stop gave {house.process.poll()}")
+        if left := await house.gone(3.0):
+            scene.found(f"I6: processes are left at the end: {left}")
+        if folders := leftover_runtimes(house):
+            scene.found(f"I6: runtime folders are left at the end: {folders}")
+        for name in ("tmp", "spool"):
+            if rest := sorted(path.name for path in (house.data / name).glob("*")):
+                scene.found(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
+
+    async def _clock(self, total_s: float) -> None:
+        """Kills in all of the run but the calm part; then the end."""
+        scene = self.scene
+        scene.calm = False
+        await asyncio.sleep(total_s * CALM[0])
+        scene.calm = True
+        await asyncio.sleep(total_s * (CALM[1] - CALM[0]))
+        scene.calm = False
+        await asyncio.sleep(total_s * (1.0 - CALM[1]))
+        scene.calm = True
+        scene.over.set()
+
+
+def _own_cpu_s() -> float:
+    """CPU time of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

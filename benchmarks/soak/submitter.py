@@ -1,0 +1,118 @@
+"""Effect: hands jobs in, singly, waited for and in bulk, and finds out what became of unanswered ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from urllib.parse import quote
+
+from benchmarks.soak import menu
+from benchmarks.soak.ledger import Entry
+from benchmarks.soak.menu import Order
+from benchmarks.soak.reader import Readers
+from benchmarks.soak.scene import Scene
+from benchmarks.soak.wire import Answer, Lost
+
+#: A frame of a front that died is read by a coordinator that was stopped for 3 s at most.
+UNKNOWN_FOR_S = 8.0
+BURST_JOBS = (5, 40)
+
+
+class Submitter:
+    """The apps that POST."""
+
+    def __init__(self, scene: Scene, readers: Readers) -> None:
+        self._scene = scene
+        self._readers = readers
+
+    async def trickle(self) -> None:
+        """Single jobs at random moments."""
+        scene = self._scene
+        async with asyncio.TaskGroup() as group:
+            while await scene.pause(scene.rng.expovariate(scene.rate * 0.6)):
+                wait_s = scene.rng.choice((0.5, 2.0, 5.0)) if scene.rng.random() < 0.15 else 0.0
+                group.create_task(self.submit(menu.order(scene.rng), wait_s=wait_s))
+
+    async def bursts(self) -> None:
+        """Many at once, in one request or over as many connections."""
+        scene = self._scene
+        mean = sum(BURST_JOBS) / 2
+        while await scene.pause(scene.rng.expovariate(scene.rate * 0.4 / mean)):
+            orders = [menu.order(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
+            if scene.rng.random() < 0.5:
+                await self.bulk(orders)
+            else:
+                await asyncio.gather(*(self.submit(order, fresh=True) for order in orders))
+
+    async def submit(
+        self, order: Order, *, wait_s: float = 0.0, fresh: bool = False
+    ) -> tuple[Entry, Answer | None]:
+        """One POST; no answer where the connection was lost."""
+        scene = self._scene
+        entry = scene.ledger.open(order, time.monotonic())
+        try:
+            answer = await scene.wire.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
+        except Lost:
+            scene.counts["submits unanswered"] += 1
+            return entry, None
+        if scene.expect(answer, {429}, "a submit"):
+            self._accepted(entry, answer.document())
+        else:
+            scene.ledger.refused(entry)
+        return entry, answer
+
+    async def bulk(self, orders: list[Order]) -> None:
+        """All of them in one request."""
+        scene = self._scene
+        entries = [scene.ledger.open(order, time.monotonic()) for order in orders]
+        try:
+            answer = await scene.wire.request(
+                "POST", "/v1/jobs/bulk", {"jobs": [_body(entry) for entry in entries]}
+            )
+        except Lost:
+            scene.counts["submits unanswered"] += len(entries)
+            return
+        if not scene.expect(answer, {429}, "a bulk submit"):
+            for entry in entries:
+                scene.ledger.refused(entry)
+            return
+        for entry, row in zip(entries, answer.document()["jobs"], strict=True):
+            if "id" in row:
+                self._accepted(entry, row)
+            else:
+                scene.ledger.refused(entry)
+
+    async def look_up(self) -> None:
+        """Once in a while: whether unanswered submits have become jobs."""
+        while await self._scene.pause(3.0):
+            await self.resolve()
+
+    async def resolve(self) -> None:
+        """Look for the jobs of all entries whose answer never came."""
+        scene = self._scene
+        now = time.monotonic()
+        for entry in list(scene.ledger.entries.values()):
+            if entry.job_id is not None or now - entry.sent_at < UNKNOWN_FOR_S or entry.busy:
+                continue
+            try:
+                answer = await scene.wire.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
+            except Lost:
+                return
+            if not scene.expect(answer, set(), "a look for a tag"):
+                return
+            found = answer.document()["data"]
+            if len(found) > 1:
+                scene.of_job(entry, f"I3: one submit became {len(found)} jobs")
+            if found:
+                scene.ledger.found(entry, found[0]["id"])
+            else:
+                scene.ledger.forget(entry)
+
+    def _accepted(self, entry: Entry, job: dict[str, str]) -> None:
+        self._scene.ledger.accepted(entry, job["id"])
+        self._readers.offer(entry)
+
+
+def _body(entry: Entry) -> dict[str, object]:
+    order = entry.order
+    return {"handler": order.handler, "input": order.input, "tags": [entry.tag], **order.options}

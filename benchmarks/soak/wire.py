@@ -1,0 +1,247 @@
+"""Effect: a lean HTTP client that tells a lost connection from an answer and waits for nothing for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+#: Every answer comes within this, besides what `Prefer: wait` asked for.
+ANSWER_S = 20.0
+#: A stream says something at least every 15 s.
+SILENCE_S = 45.0
+IDLE_KEPT = 20
+
+
+class Lost(Exception):
+    """The connection went before the answer was whole: what became of the request is not known."""
+
+
+class Overdue(Lost):
+    """No answer came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The problem's code, "" where there is none."""
+        try:
+            return str(self.document().get("code", ""))
+        except (ValueError, AttributeError):
+            return ""
+
+
+class SseEvent(NamedTuple):
+    name: str
+    id: int | None
+    data: bytes
+
+
+class Connection:
+    """One connection to the server; one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
+        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        await self._writer.drain()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        assert self._reader is not None
+        text = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *rest = text.strip().split("\r\n")
+        headers = {}
+        for line in rest:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        return int(first.split(" ", 2)[1]), headers
+
+    async def body(self, headers: dict[str, str]) -> bytes:
+        assert self._reader is not None
+        if "content-length" in headers:
+            return await self._reader.readexactly(int(headers["content-length"]))
+        if headers.get("transfer-encoding") == "chunked":
+            return b"".join([chunk async for chunk in self.chunks()])
+        return b""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The parts of a chunked body as they come."""
+        assert self._reader is not None
+        while True:
+            size = int(await self._reader.readuntil(b"\r\n"), 16)
+            chunk = await self._reader.readexactly(size + 2)
+            if size == 0:
+                return
+            yield chunk[:-2]
+
+    async def some(self, count: int) -> bytes:
+        """At most so many raw bytes; b"" at the end."""
+        assert self._reader is not None
+        return await self._reader.read(count)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the server has closed it meanwhile."""
+        return self._reader is None or self._reader.at_eof() or self._reader.exception() is not None
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+class Wire:
+    """Requests over kept connections."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._idle: list[Connection] = []
+        #: What was not answered in time.
+        self.overdue: list[str] = []
+        self.requests = 0
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        document: object = None,
+        *,
+        headers: dict[str, str] | None = None,
+        wait_s: float = 0.0,
+        fresh: bool = False,
+    ) -> Answer:
+        """The answer, whatever it says.
+
+        Raises:
+            Lost: there was none.
+        """
+        self.requests += 1
+        body = b"" if document is None else json.dumps(document).encode()
+        headers = dict(headers or {})
+        if wait_s:
+            headers["Prefer"] = f"wait={wait_s:g}"
+        connection = self._take(fresh)
+        try:
+            async with asyncio.timeout(ANSWER_S + wait_s):
+                await connection.send(method, path, body, headers)
+                status, got = await connection.head()
+                answer = Answer(status, got, await connection.body(got))
+        except TimeoutError as error:
+            connection.close()
+            self.overdue.append(f"{method} {path} was not answered within {ANSWER_S + wait_s:g} s")
+            raise Overdue from error
+        except (OSError, EOFError, asyncio.IncompleteReadError) as error:
+            connection.close()
+            raise Lost from error
+        except BaseException:
+            connection.close()
+            raise
+        if got.get("connection") == "close" or len(self._idle) >= IDLE_KEPT:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+    async def stream(self, path: str, after: int | None = None) -> Stream | Answer:
+        """An open stream, or the answer that it was not opened with. Raises Lost."""
+        connection = Connection(self.port)
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        self.requests += 1
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await connection.send("GET", path, b"", headers)
+                status, got = await connection.head()
+                if status == 200:
+                    return Stream(connection, self)
+                answer = Answer(status, got, await connection.body(got))
+        except TimeoutError as error:
+            self.overdue.append(f"GET {path} did not begin within {ANSWER_S:g} s")
+            connection.close()
+            raise Overdue from error
+        except (OSError, EOFError, asyncio.IncompleteReadError) as error:
+            connection.close()
+            raise Lost from error
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return answer
+
+    def close(self) -> None:
+        """Let go of the kept connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self, fresh: bool) -> Connection:
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if not connection.is_stale:
+                return connection
+            connection.close()
+        return Connection(self.port)
+
+
+class Stream:
+    """An open SSE stream."""
+
+    def __init__(self, connection: Connection, wire: Wire) -> None:
+        self.connection = connection
+        self._wire = wire
+
+    async def events(self) -> AsyncIterator[SseEvent]:
+        """Until the server closes it in order. Raises Lost where it is cut."""
+        text = bytearray()
+        chunks = self.connection.chunks()
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                self._wire.overdue.append(f"a stream said nothing for {SILENCE_S:g} s")
+                raise Overdue from error
+            except (OSError, EOFError, asyncio.IncompleteReadError) as error:
+                raise Lost from error
+            text += chunk
+            while (end := text.find(b"\n\n")) >= 0:
+                event = _parsed(bytes(text[:end]))
+                del text[: end + 2]
+                if event is not None:
+                    yield event
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _parsed(block: bytes) -> SseEvent | None:
+    """One event; None for comments and for `retry` alone."""
+    name, number, data = "", None, b""
+    for line in block.split(b"\n"):
+        if line.startswith(b"event:"):
+            name = line[6:].strip().decode()
+        elif line.startswith(b"id:"):
+            number = int(line[3:])
+        elif line.startswith(b"data:"):
+            data += line[5:].strip()
+    return SseEvent(name, number, data) if name else None

@@ -1,0 +1,51 @@
+"""Effect: a short soak run with two planted faults finds them, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.soak import menu, report
+from benchmarks.soak.ledger import Entry
+from benchmarks.soak.soak import Options, Soak
+
+
+async def _accepted(soak: Soak) -> Entry:
+    """A job of nobody else's, that has ended."""
+    while True:
+        entry, answer = await soak.submitter.submit(menu.probe(), wait_s=10.0)
+        if answer is not None and answer.status == 200:
+            entry.frozen = True
+            return entry
+
+
+async def _run_with_faults(soak: Soak) -> tuple[Entry, Entry]:
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(soak.run())
+        while not soak.scene.house.starts:
+            assert not running.done()
+            await asyncio.sleep(0.01)
+        forgotten, lost = await _accepted(soak), await _accepted(soak)
+        soak.scene.ledger.forget(forgotten)
+        while (await soak.scene.wire.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
+            await asyncio.sleep(0.05)
+    return forgotten, lost
+
+
+@pytest.mark.timeout(120)
+def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: Path) -> None:
+    soak = Soak(tmp_path, Options(seed=5, minutes=0.1, rate=8.0, kill_every_s=2.0))
+    forgotten, lost = asyncio.run(_run_with_faults(soak))
+
+    figures = report.document(soak)
+    strangers = [text for text in figures["findings"] if forgotten.tag in text]
+    missing = [text for text in figures["findings"] if str(lost.job_id) in text]
+    assert [text.split("  ")[-1][:3] for text in strangers] == ["I1:"]
+    assert [text.split("  ")[-1][:3] for text in missing] == ["I1:"]
+    assert sorted(strangers + missing) == sorted(figures["findings"])
+    assert figures["counts"]["jobs looked at"] > 20
+    assert sum(figures["kills"].values()) >= 1
+    assert report.verdict(Console(quiet=True), figures, tmp_path, "") == 1
