@@ -19,7 +19,18 @@ Where = Literal["parked", "delayed", "waiting", "assigned", "staged", "starting"
 class Live:
     """A job that is under way."""
 
-    __slots__ = ("cls", "executor", "flight", "input", "job", "output", "waiters", "where")
+    __slots__ = (
+        "cls",
+        "executor",
+        "flight",
+        "input",
+        "job",
+        "output",
+        "spare",
+        "start_before",
+        "waiters",
+        "where",
+    )
 
     def __init__(self, job: Job, input_: bytes | None, where: Where) -> None:
         self.job = job
@@ -34,6 +45,10 @@ class Live:
         self.executor: int | None = None
         #: The attempt in flight; 0: none. A staged one is not yet counted in `job.attempt`.
         self.flight = 0
+        #: `job.attempt` was counted ahead and never started: the next start takes this number.
+        self.spare = False
+        #: `job.started_at` before that attempt was counted, should it turn out that it never started.
+        self.start_before: float | None = None
         #: Called once after the commit that holds the job's end.
         self.waiters: list[Callable[[Live], None]] | None = None
 

@@ -172,7 +172,7 @@ class Dispatch:
         for live in lives:
             live.where = "assigned"
             live.executor = post.executor
-            live.flight = live.job.attempt + 1
+            live.flight = live.job.attempt + (not live.spare)
             post.line[live.job.n] = live
         if any(live.input is None for live in lives):
             task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))

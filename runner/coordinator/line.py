@@ -108,6 +108,10 @@ class Line:
         """The attempt in flight has started: it counts from now on."""
         job = live.job
         job.attempt = live.flight
+        live.start_before = job.started_at
+        if live.spare:
+            live.spare = False
+            del job.attempts[-1]
         self.book.state(job, "running")
         job.reason = None
         job.started_at = at
@@ -170,12 +174,24 @@ class Line:
 
     def put_back(self, live: Live) -> None:
         """The attempt in flight did not start, and will not: back to the front of its line."""
-        live.executor = None
-        live.flight = 0
+        self._take_back(live)
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
             return
         self.waiting.place(live, first=True)
+
+    def _take_back(self, live: Live) -> None:
+        """Nothing is in flight any more. A later start is counted before it is made; this one was none, but
+        its number is written down: it is kept for the next one, or starts would be used up by waiting."""
+        job = live.job
+        if job.state == "running" and job.attempt == live.flight:
+            live.spare = True
+            job.started_at = live.start_before
+            record = job.attempts[-1]
+            record.ended_at = self.now()
+            record.error = JobError("interrupted", "it was given back before it started", True)
+        live.executor = None
+        live.flight = 0
 
     def requeue(
         self, live: Live, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
@@ -214,7 +230,8 @@ class Line:
         self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
 
     def cancel_waiting(self, live: Live, reason: str) -> None:
-        """End a job that no executor holds."""
+        """End a job that no executor holds, or that has not started there."""
+        self._take_back(live)
         live.job.cancel_reason = reason
         self.finish(live, "cancelled", outcome.cancelled(reason))
 

@@ -75,7 +75,7 @@ class Bench:
         """What dispatch does when it hands an attempt over."""
         if live.cls is not None:
             self.view.remove_waiting(live.cls, live.job.n)
-        live.flight = live.job.attempt + 1
+        live.flight = live.job.attempt + (not live.spare)
         live.executor = 1
         self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading)
 

@@ -81,6 +81,47 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     run(body)
 
 
+def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked(retries=1))
+        bench.start(live)
+        first_start = live.job.started_at
+        bench.end(live, "handler_error")
+        bench.clock.at += 60.0
+        for _ in range(3):
+            live.where = "waiting"
+            bench.start(live)
+            assert (live.job.attempt, live.job.state, live.spare) == (2, "running", False)
+            assert live.job.attempts[-1].error is None
+            bench.line.put_back(live)
+            assert (live.flight, live.job.state, live.spare) == (0, "queued", True)
+            assert live.job.started_at == first_start
+            assert [record.attempt for record in live.job.attempts] == [1, 2]
+            error = live.job.attempts[-1].error
+            assert error is not None and error.code == "interrupted"
+        bench.start(live)
+        bench.end(live)
+        await bench.journal.flush()
+        stored = await bench.stored("job-1")
+        assert (stored.state, stored.attempt) == ("succeeded", 2)
+        assert [record.error for record in stored.attempts][1] is None
+
+    run(body)
+
+
+def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked(retries=1))
+        bench.start(live)
+        bench.end(live, "handler_error")
+        bench.start(live)
+        bench.line.cancel_waiting(live, "by hand")
+        assert live.job.state == "cancelled"
+        assert all(record.ended_at is not None for record in live.job.attempts)
+
+    run(body)
+
+
 def test_a_cancelled_waiting_job_ends_at_once() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
