@@ -51,7 +51,10 @@ def require_type(request: Request, *allowed: str) -> str:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not taken; send the body as it is")
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    named = request.headers.get("content-type", "")
+    if named in allowed:
+        return named
+    media_type, _, parameters = named.partition(";")
     media_type = media_type.strip().lower()
     charset = re.search(r"charset\s*=\s*\"?([^\s\";]+)", parameters, re.IGNORECASE)
     if media_type not in allowed or (charset and charset[1].lower() not in ("utf-8", "utf8")):

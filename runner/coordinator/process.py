@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -101,6 +102,9 @@ async def _main(
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
         os.close(ready_fd)
+    # What lives now lives to the end: a collection that walked it each time would hold up answers.
+    gc.collect()
+    gc.freeze()
     if on_ready is not None:
         # Jobs are taken in already; people like to see how many handlers there are.
         described = coordinator.rooms.plugins.settled()

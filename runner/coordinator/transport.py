@@ -126,8 +126,9 @@ class Router:
             if not int(socket.get(_EVENTS)) & _POLLIN:
                 return
             try:
+                # An identity is never alone.
                 identity = socket.recv(_NOBLOCK)
-                parts = []
+                parts = [socket.recv(_NOBLOCK)]
                 while socket.get(_RCVMORE):
                     parts.append(socket.recv(_NOBLOCK))
             except zmq.ZMQError as error:
