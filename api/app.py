@@ -16,12 +16,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.auth import Access, Headers, is_preflight, preflight_headers
 from api.connection import ClientGone
+from api.docs import DocsPage
 from api.front import Front
 from api.problems import error_answer, internal_answer, status_answer
 from api.routes.index import routes
 from api.routes.table import Route
 from api.tickets import Tickets
-from runner.errors import RunnerError
+from runner.errors import RunnerError, Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class App:
     def __init__(self, front: Front) -> None:
         config = front.config
         tickets = Tickets(config.ticket_key)
-        table = routes(front, tickets)
+        self._page = DocsPage()
+        table = routes(front, tickets, self._page)
         self._access = Access(
             host=config.host,
             port=config.port,
@@ -81,11 +83,19 @@ class App:
             return
         except RunnerError as error:
             if not started:
-                await error_answer(error)(scope, receive, guarded)
+                await self._refusal(scope, error)(scope, receive, guarded)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if not started:
                 await internal_answer()(scope, receive, guarded)
+
+    def _refusal(self, scope: Scope, error: RunnerError) -> Response:
+        """The problem; to a browser, which opens /docs without the token, the page that asks for it."""
+        if isinstance(error, Unauthorized) and (scope["method"], scope["path"]) == ("GET", "/docs"):
+            accepted = [value for name, value in scope["headers"] if name == b"accept"]
+            if any(b"text/html" in value for value in accepted):
+                return self._page.answer(error.status, error.detail["headers"])
+        return error_answer(error)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, preflight: bool) -> None:
         if preflight:

@@ -176,7 +176,8 @@ def clean_environment() -> dict[str, str]:
 def files_of(folder: str) -> set[str]:
     """The files of a folder of the tree that an installation needs, relative to it."""
     root = ROOT / folder
-    found = {path for path in root.rglob("*") if path.suffix == ".py" or path.name == "py.typed"}
+    kinds = (".py", ".html", ".css", ".js")
+    found = {path for path in root.rglob("*") if path.suffix in kinds or path.name == "py.typed"}
     return {str(path.relative_to(root)) for path in found}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.docs import DocsPage
 from api.front import Front
 from api.openapi import OpenApi
 from api.query import REASONS, STATES
@@ -54,14 +55,14 @@ _FILTERS = (
 _JOB = "/v1/jobs/{job_id}"
 
 
-def routes(front: Front, tickets: Tickets) -> tuple[Route, ...]:
+def routes(front: Front, tickets: Tickets, page: DocsPage) -> tuple[Route, ...]:
     """The table for one front."""
     table: list[Route] = []
     document = OpenApi(lambda: table, front.config.version, token=bool(front.config.token_sha256))
     table += _submits(SubmitRoutes(front))
     table += _jobs(JobRoutes(front), EventRoutes(front))
     table.append(_tickets(TicketRoutes(front, tickets)))
-    table += _system(SystemRoutes(front, document))
+    table += _system(SystemRoutes(front, document, page))
     return tuple(table)
 
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from api.body import read_optional_object
+from api.docs import DocsPage
 from api.front import Front
 from api.openapi import OpenApi
 from api.problems import Answer, fault, refuse, reply_answer
@@ -20,20 +21,15 @@ What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The coordinator answers a reload after 60 s at the latest.
 RELOAD_S = 60.0
-#: The page of the documentation takes its scripts from a public server.
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
-    "frame-ancestors 'none'"
-)
 
 
 class SystemRoutes:
     """What an operator looks at."""
 
-    def __init__(self, front: Front, document: OpenApi) -> None:
+    def __init__(self, front: Front, document: OpenApi, page: DocsPage) -> None:
         self._front = front
         self._document = document
+        self._page = page
 
     async def queues(self, request: Request) -> Response:
         """All queues with their counts."""
@@ -106,10 +102,7 @@ class SystemRoutes:
 
     async def docs(self, request: Request) -> Response:
         """A page to read and try the interface."""
-        from fastapi.openapi.docs import get_swagger_ui_html
-
-        page = get_swagger_ui_html(openapi_url="/openapi.json", title="runner")
-        return HTMLResponse(page.body, headers={"content-security-policy": _DOCS_POLICY})
+        return self._page.answer()
 
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)

@@ -102,9 +102,3 @@ def test_answers_are_as_described(http: httpx2.Client, document: Json) -> None:
 def test_the_stream_is_described_as_one(document: Json) -> None:
     responses = document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]
     assert list(responses["200"]["content"]) == ["text/event-stream"] and "204" in responses
-
-
-def test_the_docs_page_shows_the_document(http: httpx2.Client) -> None:
-    page = http.get("/docs")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "/openapi.json" in page.text
