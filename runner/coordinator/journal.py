@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -226,8 +227,8 @@ class Journal:
     async def _commit(self) -> None:
         batch, events, self._waiting = self._take()
         self._in_flight = {job.n: new[0].seq for job, new in events}
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        # The loop's own clock stands still during a turn, and counts whole milliseconds.
+        began_mono = time.monotonic()
         failure = None if batch is None else await self._write(batch)
         self._busy = False
         self._in_flight = {}
@@ -237,7 +238,7 @@ class Journal:
             self._refused(batch, events, after, failure)
             return
         if batch is not None:
-            self._on_commit(loop.time() - began)
+            self._on_commit(time.monotonic() - began_mono)
         if self.failure is not None:
             log.info("the store takes writes again")
             self.failure = None
