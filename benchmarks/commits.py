@@ -14,8 +14,8 @@ from benchmarks.wire import Connection
 from benchmarks.work import ECHO, WAIT, bulk_bodies, single, warm
 
 #: Connections that post batches, and connections that post single jobs and wait for their outputs.
-BULK, SINGLES = 2, 2
-BATCH = 200
+BULK, SINGLES = 4, 4
+BATCH = 50
 
 
 def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
