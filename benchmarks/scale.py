@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -21,60 +22,72 @@ QUICK = b'{"handler":"echo","input":{"i":7},"queue":"quick"}'
 #: A server under a million jobs may take long; that is then what is measured.
 PATIENCE_S = 330.0
 PAGES = 20
-ASSIGN = "one job to its output, p50"
+#: The two servers take turns so often.
+CHUNKS = 5
 
 
 def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
-    """One server, whatever the rounds: with few jobs in a paused queue, with all, and after a kill."""
-    server = Server(folder / "data")
-    try:
-        connection = Connection(server.port, timeout_s=PATIENCE_S)
-        warm(connection)
-        pause(connection, BACKLOG)
-        _fill(connection, sizes.few)
-        few_s = _assign(connection, sizes.assigned)
-        _add(figures, f"coordinator's RSS, {sizes.few:,} wait", "MB", server.rss_bytes() / 1e6)
+    """Two servers, whatever the rounds: few jobs wait in one, all in the other, which is killed at last."""
+    with contextlib.ExitStack() as stack:
+        few, few_connection = _open(folder / "few", stack)
+        many, connection = _open(folder / "many", stack)
+        _fill(few_connection, sizes.few)
         sentinel = _fill_up(connection, sizes, figures)
-        many_s = _assign(connection, sizes.assigned)
         _add(figures, "jobs that wait", "jobs", sizes.many)
-        _add(figures, f"{ASSIGN}, {sizes.few:,} wait", "ms", few_s * 1e3)
-        _add(figures, f"{ASSIGN}, all wait", "ms", many_s * 1e3)
-        _add(figures, "assign time, all against few", "x", many_s / few_s)
-        _add(figures, "coordinator's RSS, all wait", "MB", server.rss_bytes() / 1e6)
+        _assign(few_connection, connection, sizes, figures)
+        _add(figures, f"coordinator's RSS, {sizes.few:,} wait", "MB", few.rss_bytes() / 1e6)
+        _add(figures, "coordinator's RSS, all wait", "MB", many.rss_bytes() / 1e6)
         _add(figures, "first page of 100 of all, p50", "ms", _page(connection, "") * 1e3)
         deep = f"&cursor={cursor.encode(sizes.many // 2)}"
         _add(figures, "page of 100 in the middle of all, p50", "ms", _page(connection, deep) * 1e3)
         _drain(connection, sentinel, sizes.drained, figures)
-        connection.close()
-        server.kill()
-        _restart(server.data_dir, figures)
-    except BaseException:
-        server.kill()
-        raise
+        many.kill()
+        _restart(many.data_dir, figures)
+
+
+def _open(data_dir: Path, stack: contextlib.ExitStack) -> tuple[Server, Connection]:
+    """A warm server whose backlog is paused; the stack kills it, for an orderly end would take long."""
+    server = Server(data_dir)
+    stack.callback(server.kill)
+    connection = Connection(server.port, timeout_s=PATIENCE_S)
+    stack.callback(connection.close)
+    warm(connection)
+    pause(connection, BACKLOG)
+    return server, connection
 
 
 def _fill(connection: Connection, jobs: int) -> None:
-    for body in bulk_bodies(jobs, queue=BACKLOG, batch=BATCH):
+    """Submit so many; what is in them does not matter, so most of them are one text."""
+    (body,) = bulk_bodies(BATCH, queue=BACKLOG, batch=BATCH)
+    for _ in range(jobs // BATCH):
         connection.post("/v1/jobs/bulk", body, 202)
+    for rest in bulk_bodies(jobs % BATCH, queue=BACKLOG, batch=BATCH):
+        connection.post("/v1/jobs/bulk", rest, 202)
 
 
 def _fill_up(connection: Connection, sizes: Sizes, figures: Figures) -> str:
-    """Submit what is missing; the id of the job that ends the part to be drained."""
-    _fill(connection, sizes.drained - sizes.few - 1)
+    """Submit all; the id of the job that ends the part to be drained."""
+    started = time.perf_counter()
+    _fill(connection, sizes.drained - 1)
     request = {"handler": "echo", "input": {"i": 7}, "queue": BACKLOG}
     answer = connection.post("/v1/jobs", msgspec.json.encode(request), 202)
-    rest = sizes.many - sizes.drained
-    started = time.perf_counter()
-    _fill(connection, rest)
-    rate = rest / (time.perf_counter() - started)
+    _fill(connection, sizes.many - sizes.drained)
+    rate = sizes.many / (time.perf_counter() - started)
     _add(figures, "jobs accepted up to all, 10,000 a request", "jobs/s", rate)
     return str(msgspec.json.decode(answer)["id"])
 
 
-def _assign(connection: Connection, jobs: int) -> float:
-    """Half of so many single jobs took at most this long from POST to output."""
-    request = connection.request("POST", "/v1/jobs", QUICK, WAIT)
-    return percentile([single(connection, request) for _ in range(jobs)], 0.5)
+def _assign(few: Connection, many: Connection, sizes: Sizes, figures: Figures) -> None:
+    """Single jobs of another queue from POST to output, chunks of them taking turns."""
+    spent: dict[Connection, list[float]] = {few: [], many: []}
+    for _ in range(CHUNKS):
+        for connection, found in spent.items():
+            request = connection.request("POST", "/v1/jobs", QUICK, WAIT)
+            found += [single(connection, request) for _ in range(sizes.assigned // CHUNKS)]
+    few_s, many_s = percentile(spent[few], 0.5), percentile(spent[many], 0.5)
+    _add(figures, f"one job to its output, p50, {sizes.few:,} wait", "ms", few_s * 1e3)
+    _add(figures, "one job to its output, p50, all wait", "ms", many_s * 1e3)
+    _add(figures, "assign time, all against few", "x", many_s / few_s)
 
 
 def _page(connection: Connection, place: str) -> float:

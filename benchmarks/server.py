@@ -56,7 +56,7 @@ class Server:
             raise
 
     def kill(self) -> None:
-        """SIGKILL the coordinator; what it started ends by itself."""
+        """SIGKILL the coordinator, if it still runs; what it started ends by itself."""
         self.process.kill()
         self.process.wait()
 
