@@ -24,8 +24,8 @@ UNKNOWN_PARTS = 4
 
 
 class View:
-    """The index. `plan(view, now)` reads it; the coordinator carries the actions out by calling
-    `start`, `load` and `evict`, in the plan's order, before anything else happens."""
+    """The index. `plan(view, now)` reads it; the coordinator carries its actions out, in their order, by
+    calling `start`, `load` and `evict` before anything else happens."""
 
     def __init__(
         self, devices: Iterable[Device] = (), *, peaks: Peaks | None = None, bypass_limit: int = 8
@@ -199,16 +199,17 @@ class View:
         if not resident.assigned and resident.state == "running":
             self._rest(resident, resident.idle_since if now is None else now)
 
-    def gone(self, executor: int, now: float) -> list[tuple[int, JobClass]]:
-        """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain."""
+    def gone(self, executor: int, now: float | None) -> list[tuple[int, JobClass]]:
+        """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain, but
+        where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""
         resident = self.executors[executor]
         self.floor.remove(resident)
-        self.ledger.drain(executor, now)
+        if now is not None:
+            self.ledger.drain(executor, now)
         return list(resident.assigned.items())
 
     def learn(self, handler: str, model: str, peak_bytes: int) -> None:
-        """The peak of an attempt was measured. Executors that were granted all there was keep only
-        what is needed, and others may start beside them."""
+        """A peak was measured. Who was granted all there was keeps what is needed; others may start."""
         if not self.peaks.learn(handler, model, peak_bytes):
             return
         need = self.peaks.peak(handler, model) or 0
@@ -248,8 +249,7 @@ class View:
         return known if known is not None and known <= largest else None
 
     def need_on(self, cls: JobClass, slot: Slot) -> int:
-        """The bytes that must be free on a device for the class to load there: of one whose need is
-        unknown a quarter."""
+        """The bytes that must be free on a device to load the class there: unknown, a quarter."""
         need, cap = self.need_bytes(cls), slot.device.cap_bytes
         if need is None:
             return max(1, cap // UNKNOWN_PARTS)

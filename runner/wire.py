@@ -188,6 +188,8 @@ class Ended(msgspec.Struct, array_like=True, tag=24):
     died: bool = False
     #: True where the executor takes no further attempt: it is dead or about to end.
     leaves: bool = False
+    #: True where it keeps so much more memory than after its first job that a fresh one should follow.
+    grown: bool = False
 
 
 class Recalled(msgspec.Struct, array_like=True, tag=25):
@@ -195,6 +197,10 @@ class Recalled(msgspec.Struct, array_like=True, tag=25):
 
     executor: int
     attempts: list[tuple[str, int]]
+
+
+#: `Gone.code` of an executor that does not die and is written off; a second `Gone` tells when it has.
+STUCK = "stuck_process"
 
 
 class Gone(msgspec.Struct, array_like=True, tag=26):

@@ -312,20 +312,25 @@ class Dispatch:
             self._view.evict(post.executor)
 
     def retire(self, handler: str, *, replaced: bool) -> None:
-        """The handler is another now. Its executors end what runs in them; what has not started goes back to
-        the line, and the executors go. One that still loads is not waited for where it is `replaced`."""
+        """The handler is another now: its executors go. One that still loads is not waited for where it is
+        `replaced`."""
         for post in self.posts.values():
-            if post.spec.name != handler or post.retired:
-                continue
-            post.retired = True
-            self.leaves(post)
-            self._retiring.append(post)
-            if not post.loaded and replaced:
-                why = "its handler was reloaded while it loaded"
-                self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
-            elif post.loaded and post.sent:
-                self._fleet.post(post.worker, encode(Recall(post.executor)))
+            if post.spec.name == handler:
+                self.retire_one(post, replaced=replaced)
         self.wake()
+
+    def retire_one(self, post: Post, *, replaced: bool = False) -> None:
+        """The executor ends what runs in it; what has not started goes back to the line, and it goes."""
+        if post.retired:
+            return
+        post.retired = True
+        self.leaves(post)
+        self._retiring.append(post)
+        if not post.loaded and replaced:
+            why = "its handler was reloaded while it loaded"
+            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
+        elif post.loaded and post.sent:
+            self._fleet.post(post.worker, encode(Recall(post.executor)))
 
     def _unload_retired(self) -> None:
         alive = [post for post in self._retiring if post.executor in self.posts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gpu.device import Device
 from gpu.view import View
@@ -28,6 +28,10 @@ class Inventory:
         self._wake = wake
         self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.devices: dict[str, Device] = {}
+        #: Devices whose worker is connected.
+        self._driven: set[str] = set()
+        #: Executors that do not die -> their devices.
+        self._stuck: dict[int, tuple[str, ...]] = {}
         #: Plain words of the probe ("no NVIDIA driver was found: ...").
         self.notes: list[str] = []
 
@@ -83,12 +87,46 @@ class Inventory:
     def driven(self, worker: Worker) -> None:
         """A worker is connected: its device takes work."""
         if worker.device is not None:
-            self._view.set_device_open(worker.device.id, True)
-            self._wake()
+            self._driven.add(worker.device.id)
+            self._settle(worker.device)
 
     def lost(self, worker: Worker, why: str) -> None:
         """A worker or the probe has died."""
         if worker.device is not None:
-            self._view.set_device_open(worker.device.id, False)
+            self._driven.discard(worker.device.id)
+            self._settle(worker.device)
         elif not self._known.done():
             self._known.set_exception(RefusedStart(f"the probe of devices ended: {why}"))
+
+    def write_off(self, executor: int, device_ids: Sequence[str]) -> set[str]:
+        """A process of it does not die of SIGKILL; gives the devices that take no more work for that.
+
+        A GPU in whose driver it hangs is not trusted; of the cpu only its place is lost. Its bytes stay
+        charged.
+        """
+        self._stuck[executor] = tuple(device_ids)
+        for device_id in device_ids:
+            self._settle(self.devices[device_id])
+        return {device_id for device_id in device_ids if self.devices[device_id].kind != "cpu"}
+
+    def restore(self, executor: int) -> None:
+        """What did not die is gone after all."""
+        device_ids = self._stuck.pop(executor, ())
+        if device_ids:
+            self._view.ledger.drain(executor, self._now())
+        for device_id in device_ids:
+            self._settle(self.devices[device_id])
+
+    def _settle(self, device: Device) -> None:
+        """Whether the device takes work now, and how much at once."""
+        stuck = sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
+        is_open = device.id in self._driven and not (stuck and device.kind != "cpu")
+        self._view.set_device_open(device.id, is_open)
+        if device.kind == "cpu":
+            self._view.set_max_executors(device.id, max(0, device.max_executors - len(stuck)))
+        self._figures.stuck.pop(device.id, None)
+        if stuck:
+            names = ", ".join(map(str, stuck))
+            effect = "its place is lost" if device.kind == "cpu" else "the device takes no new work"
+            self._figures.stuck[device.id] = f"stuck_process: executor {names} was killed and lives; {effect}"
+        self._wake()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpu.view import View
@@ -14,6 +14,7 @@ from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
 from runner.coordinator.post import Post
 from runner.wire import (
+    STUCK,
     UNDECODABLE,
     Answer,
     Call,
@@ -50,12 +51,16 @@ class Reports:
         on_readings: Callable[[Readings], None],
         on_call: Callable[[Worker, Call], None],
         on_learned: Callable[[], None],
+        on_stuck: Callable[[int, Sequence[str]], set[str]],
+        on_cleared: Callable[[int], None],
     ) -> None:
         self._line = line
         self._view = view
         self._dispatch = dispatch
         self._fleet = fleet
         self._on_learned = on_learned
+        self._on_stuck = on_stuck
+        self._on_cleared = on_cleared
         self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
             Ended: self._ended,
             Note: self._note,
@@ -176,6 +181,9 @@ class Reports:
         if message.leaves:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.leaves(post)
+        elif message.grown:
+            log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
+            self._dispatch.retire_one(post)
         self._learn(post, live.job.queue, message)
         self._saw(post, message.peak_bytes)
         self._leave(post, live)
@@ -227,15 +235,26 @@ class Reports:
             self._not_started(live)
 
     def _gone(self, _: Worker, message: Gone) -> None:
-        self.executor_gone(message.executor)
+        post = self._dispatch.posts.get(message.executor)
+        if post is None:
+            # It was written off before, or went with its worker.
+            self._on_cleared(message.executor)
+        elif message.code == STUCK:
+            self.executor_gone(message.executor, is_dead=False)
+            closed = self._on_stuck(message.executor, post.devices)
+            for other in list(self._dispatch.posts.values()):
+                if not closed.isdisjoint(other.devices):
+                    self._dispatch.retire_one(other)
+        else:
+            self.executor_gone(message.executor)
 
-    def executor_gone(self, executor: int) -> None:
-        """Its processes have ended. What it still held has not started: back to the line."""
+    def executor_gone(self, executor: int, *, is_dead: bool = True) -> None:
+        """Its processes have ended, or were written off. What it still held has not started: back to the
+        line."""
         post = self._dispatch.posts.pop(executor, None)
         if post is None:
             return
-        now = self._line.now()
-        self._view.gone(executor, now)
+        self._view.gone(executor, self._line.now() if is_dead else None)
         for live in reversed(post.line.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.where != "assigned":

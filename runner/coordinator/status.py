@@ -82,7 +82,7 @@ class Status:
         return {"state": "ok"}
 
     def _device(self, device: Device) -> dict[str, Any]:
-        fault = self._figures.faults.get(device.id)
+        fault = self._figures.fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
         worker = self._fleet.of_device(device.id)

@@ -181,7 +181,7 @@ class Views:
             "free_bytes": figures.free_bytes,
             "headroom_bytes": device.headroom_bytes,
             "max_executors": device.max_executors,
-            "health": self._line.figures.faults.get(device.id, "ok"),
+            "health": self._line.figures.fault(device.id) or "ok",
             "worker": None if worker is None else worker.name,
             "executors": executors,
         }

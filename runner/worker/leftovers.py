@@ -13,6 +13,8 @@ from runner.worker import tree
 #: How often is looked again, and after how long a process that doesn't die is written off.
 LOOK_S = 0.01
 STUCK_S = 5.0
+#: How often one that was written off is looked at: a driver that comes back may let go of it.
+STUCK_LOOK_S = 1.0
 
 
 class Leftovers:
@@ -55,6 +57,13 @@ class Leftovers:
                 loop.call_later(LOOK_S, look)
 
         look()
+
+    def outlast(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None]) -> None:
+        """Go on with what would not die, until nothing is left of it."""
+        if self.sweep(is_alone=False):
+            loop.call_later(STUCK_LOOK_S, self.outlast, loop, done)
+        else:
+            done()
 
     def sweep(self, *, is_alone: bool) -> int:
         """Kill and reap once; how many are left."""

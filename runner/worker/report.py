@@ -39,6 +39,8 @@ class Amendment(msgspec.Struct):
     peak_bytes: int | None = None
     #: The executor is beyond the first rung of a kill, or was told to end.
     leaves: bool = False
+    #: It keeps too much of what its jobs used.
+    grown: bool = False
 
 
 NOTHING = Amendment()
@@ -72,6 +74,7 @@ def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
         decoded.detail = decoded.output = decoded.retry_at = None
         decoded.retryable = decoded.code != "cancelled"
     decoded.leaves = decoded.leaves or amendment.leaves
+    decoded.grown = amendment.grown
     if decoded.load_s is None:
         decoded.load_s = amendment.load_s
     if amendment.peak_bytes is not None:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from runner import wire
 from runner.launch import WorkerConfig
-from runner.wire import Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run
+from runner.wire import STUCK, Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run
 from runner.worker import clocks, report, tree, verdict
 from runner.worker.captured import Captured
 from runner.worker.clocks import Figures
 from runner.worker.ending import Ending
+from runner.worker.growth import Growth
 from runner.worker.leftovers import Leftovers
 from runner.worker.line import Entry, Key, Line
 from runner.worker.process import ExecutorProcess
@@ -69,11 +70,12 @@ class Supervisor:
             self._loop.call_soon(self._bury_unborn, f"the executor could not be started: {error}")
             return
         self.leftovers = Leftovers(process.pid, self.marker)
+        self._growth = Growth(self.order, config.device_kind)
         self._ending = Ending(
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
-            on_stuck=self._on_stuck,
+            on_stuck=lambda: self._bury(process, Verdict(None, None), is_stuck=True),
         )
         self._captured = Captured(
             process, self.line, limits=config, send=self._up.keep, complete=self._complete
@@ -328,11 +330,13 @@ class Supervisor:
 
     def _complete(self, entry: Entry, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
+        assert self.process is not None
         amendment = report.Amendment(
             cause=self._ending.ended(entry.key),
             load_s=self._load_s if entry.is_first else None,
             peak_bytes=max(entry.peak_bytes or 0, self.allocated_bytes) or None,
             leaves=self._ending.is_closing,
+            grown=self._growth.is_too_much(self.process.pid, self.allocated_bytes),
         )
         return report.ended(entry, message, amendment)
 
@@ -343,10 +347,6 @@ class Supervisor:
         status = process.reap()
         if status is not None:
             self._bury(process, verdict.of_status(status, oom_kills=tree.oom_kills() - self._oom_kills))
-
-    def _on_stuck(self) -> None:
-        if self.process is not None:
-            self._bury(self.process, Verdict(None, None), is_stuck=True)
 
     def _bury(self, process: ExecutorProcess, death: Verdict, *, is_stuck: bool = False) -> None:
         """Tell how each of its attempts ended, then clear up and tell that it is gone."""
@@ -389,9 +389,11 @@ class Supervisor:
     def _on_clear(self, is_clear: bool, settlement: Settlement) -> None:
         if is_clear:
             self._tell_gone(settlement.code, settlement.message)
-        else:
-            log.error("executor %s did not die of SIGKILL; it is written off", self.marker)
-            self._tell_gone("stuck_process", "a process of the executor did not die of SIGKILL")
+            return
+        log.error("executor %s does not die of SIGKILL; it is written off", self.marker)
+        self._tell_gone(STUCK, "a process of the executor does not die of SIGKILL")
+        cleared = wire.encode(Gone(self.number, "cleared", "what did not die is gone"))
+        self.leftovers.outlast(self._loop, lambda: self._up.keep(cleared))
 
     def _tell_gone(self, code: str, message: str) -> None:
         self._up.keep(wire.encode(Gone(self.number, code, message, self._not_started)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runner.worker import leftovers, tree
+from runner.worker.growth import ram_limit, used_bytes
 from runner.worker.settlement import Cause
 from runner.worker.supervisor import Supervisor
 
@@ -50,14 +51,8 @@ class Watchdog:
         return list(usage.items())
 
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
-        caps = [supervisor.order.ram_cap_bytes or 0]
-        if self._device_kind == "cpu":
-            caps.append(supervisor.order.grant_bytes)
-        cap = min((cap for cap in caps if cap > 0), default=None)
-        used = sum(map(tree.resident_bytes, pids))
-        if cap is not None and used > cap:
-            # Pages shared by forked children count once for each in the cheap sum.
-            used = sum(map(tree.proportional_bytes, pids))
+        cap = ram_limit(supervisor.order, self._device_kind)
+        used = used_bytes(pids, cap)
         if self._device_kind == "cpu":
             supervisor.saw_usage(used)
         if cap is not None and used > cap:

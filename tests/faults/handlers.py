@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from runner import Context, handler
+from runner import Context, handler, testing
 
 Document = dict[str, Any]
 
@@ -246,3 +246,46 @@ def pour(data: Document) -> Iterator[str]:
     """`n` chunks of a MiB."""
     for _ in range(data["n"]):
         yield "x" * (1 << 20)
+
+
+@handler("frozen")
+def frozen(data: Document) -> None:
+    """No thread of it runs any more, as in a driver that hangs; only SIGKILL would end it."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@handler("frozen_on_gpu", vram="4GiB")
+def frozen_on_gpu(data: Document) -> None:
+    frozen(data)
+
+
+@handler("steady_on_gpu", vram="20GiB")
+def steady_on_gpu(data: Document, ctx: Context) -> list[str]:
+    ctx.progress(0, 1)
+    wait_for(data["gate"], ctx)
+    return ctx.devices
+
+
+@handler("where", vram="1GiB", keep_alive=0)
+def where(data: Document, ctx: Context) -> list[str]:
+    return ctx.devices
+
+
+KEPT: list[bytearray] = []
+
+
+@handler("seep", ram="150MiB")
+def seep(data: Document) -> int:
+    """Keeps 20 MB more after each job."""
+    KEPT.append(bytearray(b"x" * 20_000_000))
+    return os.getpid()
+
+
+@handler("seep_on_gpu", vram="4GiB")
+def seep_on_gpu(data: Document) -> int:
+    """Keeps half a GiB of simulated device memory more after each job."""
+    KEPT.append(bytearray(1))
+    testing.allocate(len(KEPT) << 29)
+    # Time enough to be ended for it.
+    time.sleep(0.05)
+    return os.getpid()

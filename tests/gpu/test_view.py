@@ -129,6 +129,16 @@ def test_one_that_went_under_its_job_says_what_it_held() -> None:
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
 
 
+def test_one_that_was_written_off_keeps_its_bytes_until_it_has_died() -> None:
+    rig = Rig()
+    rig.running(A)
+    rig.view.gone(1, None)
+    assert rig.view.executors == {} and rig.view.floor.slots["sim0"].busy == 0
+    assert rig.view.ledger.reserved_bytes("sim0") == 6 * G
+    rig.view.ledger.drain(1, rig.now)
+    assert rig.view.ledger.free_bytes("sim0") == 24 * G
+
+
 def test_one_that_is_told_to_go_takes_nothing_and_holds_its_bytes() -> None:
     rig = Rig()
     rig.running(A)

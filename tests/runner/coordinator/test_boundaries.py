@@ -130,6 +130,8 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         on_devices=lambda _: None,
         on_readings=lambda _: None,
         on_call=on_call,
+        on_stuck=lambda executor, devices: set(),
+        on_cleared=lambda executor: None,
         on_learned=lambda: None,
     )
     return made, called

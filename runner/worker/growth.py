@@ -1,0 +1,56 @@
+"""Effect: what an executor keeps between jobs, and whether a fresh one should take its place for that."""
+
+from __future__ import annotations
+
+from runner.wire import Load
+from runner.worker import tree
+
+#: One that keeps more than this part of its limit, and so much of it more than after its first job, is about
+#: to be killed in the middle of a job; between two it can be replaced without harm.
+FULL, GROWN = 0.8, 0.1
+
+
+class Baseline:
+    """What is left of each job, against the first."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        #: 0: none.
+        self.limit_bytes = limit_bytes
+        self._first: int | None = None
+
+    def is_outgrown(self, kept_bytes: int) -> bool:
+        """After a job that left so much in use."""
+        if self._first is None or kept_bytes < self._first:
+            self._first = kept_bytes
+        grown = kept_bytes - self._first
+        return kept_bytes > FULL * self.limit_bytes > 0 and grown > GROWN * self.limit_bytes
+
+
+class Growth:
+    """Host memory against its cap, simulated device memory against its grant."""
+
+    def __init__(self, order: Load, device_kind: str) -> None:
+        self._ram = Baseline(ram_limit(order, device_kind) or 0)
+        self._device = Baseline(order.grant_bytes if device_kind == "sim" else 0)
+
+    def is_too_much(self, pid: int, allocated_bytes: int) -> bool:
+        """After each job; costs nothing where there is no limit."""
+        if self._device.limit_bytes and self._device.is_outgrown(allocated_bytes):
+            return True
+        limit = self._ram.limit_bytes
+        return limit > 0 and self._ram.is_outgrown(used_bytes([pid, *tree.descendants(pid)], FULL * limit))
+
+
+def ram_limit(order: Load, device_kind: str) -> int | None:
+    """The host memory that an executor may have; None: any."""
+    caps = [order.ram_cap_bytes or 0, order.grant_bytes if device_kind == "cpu" else 0]
+    return min((cap for cap in caps if cap > 0), default=None)
+
+
+def used_bytes(pids: list[int], near_bytes: float | None) -> int:
+    """Host memory of processes together; exact above `near_bytes`."""
+    used = sum(map(tree.resident_bytes, pids))
+    if near_bytes is not None and used > near_bytes:
+        # Pages shared by forked children count once for each in the cheap sum.
+        used = sum(map(tree.proportional_bytes, pids))
+    return used

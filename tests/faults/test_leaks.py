@@ -1,0 +1,50 @@
+"""Effect: handlers that keep more memory after each job than after the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import House
+from tests.faults.mutate import mutated
+
+JOBS = 16
+#: Nothing is replaced for having grown.
+NO_GROWTH = [("runner/worker/growth.py", "return kept_bytes > FULL", "return False and kept_bytes > FULL")]
+
+
+def leak(house: House, handler: str, *flags: str) -> None:
+    """Twice as much as the limit in all, and not one job is lost to it."""
+    server = house.start(*flags, executors=1)
+    jobs = [server.ended(server.submit(handler)) for _ in range(JOBS)]
+    assert [(job["state"], job["attempt"]) for job in jobs] == [("succeeded", 1)] * JOBS
+    pids = [job["output"] for job in jobs]
+    assert len(set(pids)) >= 2, "a fresh executor took over"
+    # One is not replaced before it is nearly full, nor used again afterwards.
+    assert all(pids.count(pid) >= 3 for pid in pids[:6])
+    assert [pid for n, pid in enumerate(pids) if n and pid != pids[n - 1]] == list(dict.fromkeys(pids))[1:]
+
+
+def test_a_leak_of_host_memory_is_ended_between_jobs(house: House) -> None:
+    leak(house, "seep")
+
+
+def test_a_leak_of_device_memory_is_ended_between_jobs(house: House) -> None:
+    leak(house, "seep_on_gpu", "--gpus", "sim:1x24GiB")
+
+
+def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, NO_GROWTH))
+    try:
+        with pytest.raises(AssertionError, match="failed"):
+            leak(house, "seep_on_gpu", "--gpus", "sim:1x24GiB")
+    finally:
+        house.close()
+
+
+def test_executors_are_the_first_that_the_kernel_ends_for_memory(house: House) -> None:
+    server = house.start()
+    pid = server.ended(server.submit("tamper"))["output"]
+    scores = [int(Path(f"/proc/{each}/oom_score_adj").read_text()) for each in (pid, server.pid)]
+    assert scores[0] == min(1000, scores[1] + 500)

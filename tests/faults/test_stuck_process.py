@@ -1,0 +1,88 @@
+"""Effect: an executor that SIGKILL does not end, as one that hangs in a driver; everything else goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Document, House, Server, until
+from tests.faults.mutate import mutated
+
+#: While the file is there, no signal to an executor has any effect.
+DEATHLESS = 'os.path.exists(os.environ["DEATHLESS"]) or '
+CHANGES = [
+    ("runner/worker/process.py", "os.killpg(self.pid, number)", f"{DEATHLESS}os.killpg(self.pid, number)"),
+    (
+        "runner/worker/tree.py",
+        "signal.pidfd_send_signal(descriptor, signal.SIGKILL)",
+        f"{DEATHLESS}signal.pidfd_send_signal(descriptor, signal.SIGKILL)",
+    ),
+    # It is written off after 5 s; a test has no such time.
+    ("runner/worker/leftovers.py", "STUCK_S = 5.0", "STUCK_S = 0.5"),
+    ("runner/worker/leftovers.py", "STUCK_LOOK_S = 1.0", "STUCK_LOOK_S = 0.1"),
+]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path, tree=mutated(tmp_path, CHANGES))
+    (tmp_path / "deathless").touch()
+    yield house
+    house.close()
+
+
+def start(house: House, *flags: str) -> Server:
+    return house.start(*flags, env={"DEATHLESS": str(house.folder / "deathless")})
+
+
+def device(server: Server, name: str) -> Document:
+    found = server.http.get("/v1/devices").json()["data"]
+    return dict(next(each for each in found if each["id"] == name))
+
+
+def stuck(server: Server, handler: str) -> str:
+    """A job that was timed out and whose executor was written off; gives its device."""
+    job_id = server.submit(handler, timeout_s=0.2)
+    (name,) = until(lambda: server.job(job_id)["devices"], "it runs")
+    until(lambda: device(server, name)["health"] != "ok", "it is told of")
+    job = server.ended(job_id)
+    assert (job["state"], job["error"]["code"]) == ("failed", "timeout"), job
+    return str(name)
+
+
+def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(house: House) -> None:
+    server = start(house, "--gpus", "sim:2x24GiB")
+    assert {server.ended(server.submit("where"))["output"][0] for _ in range(2)} <= {"sim0", "sim1"}
+    sick = stuck(server, "frozen_on_gpu")
+    shown = device(server, sick)
+    assert shown["health"].startswith("stuck_process: ") and "no new work" in shown["health"]
+    assert shown["reserved_bytes"] == 4 << 30, "what it may hold is nobody else's"
+    ready = server.http.get("/readyz").json()
+    assert (ready["status"], ready["parts"][f"device {sick}"]["state"]) == ("degraded", "degraded")
+    other = {"sim0": "sim1", "sim1": "sim0"}[sick]
+    for job_id in server.submit_many("where", [{}] * 6):
+        assert server.ended(job_id)["output"] == [other]
+    # It dies after all: the device is as good as before.
+    (house.folder / "deathless").unlink()
+    until(lambda: device(server, sick)["health"] == "ok", "the device is back")
+    assert device(server, sick)["reserved_bytes"] == 0
+    both = [server.submit("steady_on_gpu", {"gate": str(house.folder / "gate")}) for _ in range(2)]
+    until(lambda: all(server.job(job_id)["progress"] for job_id in both), "both devices run jobs")
+    (house.folder / "gate").touch()
+    assert {server.ended(job_id)["output"][0] for job_id in both} == {"sim0", "sim1"}
+
+
+def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(house: House) -> None:
+    server = start(house)
+    assert stuck(server, "frozen") == "cpu"
+    assert "its place is lost" in device(server, "cpu")["health"]
+    gate = house.folder / "gate"
+    jobs = [server.submit("steady", {"gate": str(gate)}) for _ in range(2)]
+    until(lambda: server.counts()["running"] == 1, "the other place is used")
+    assert server.job(jobs[1])["reason"] == "waiting_for_device"
+    gate.touch()
+    assert {server.ended(job_id)["state"] for job_id in jobs} == {"succeeded"}
+    server.process.terminate()
+    assert server.exit_code(within_s=5) == 0
