@@ -103,6 +103,9 @@ class Chaos:
                     return
                 scene.kills[what] += 1
                 await self._hit(verb, role, scene.rng.choice(pids))
+                if verb == "stop":
+                    # Counted from the moment at which it may go on.
+                    began = time.monotonic()
         await self.recovered(began, what)
 
     async def _hit(self, verb: str, role: str, pid: int) -> None:

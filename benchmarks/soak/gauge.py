@@ -20,6 +20,11 @@ LONG_LIVED = ("coordinator", "front", "writer", "probe", "worker")
 #: So many descriptors more than in the beginning are still the same level: one of a kept connection, one of
 #: a file that is being read.
 SPARE = 2
+#: The pools of threads that read files grow with use, up to this.
+SPARE_THREADS = 8
+#: A process that saw so many jobs in the calm part may have grown by so many bytes for each.
+DRIFT_JOBS = 5_000
+DRIFT_BYTES = 1024
 
 
 @dataclass(slots=True)
@@ -98,6 +103,7 @@ class Gauge:
         until = time.monotonic() + within_s
         while self._scene.house.of_role("executor") and time.monotonic() < until:
             await asyncio.sleep(0.3)
+        self._scene.wire.close()
         await asyncio.sleep(1.0)
         return self.levels()
 
@@ -107,10 +113,21 @@ class Gauge:
             after = last.get(role)
             if after is None:
                 self._scene.found(f"I6: there is no {role} at the end")
-            elif after.descriptors > before.descriptors + SPARE or after.threads > before.threads + SPARE:
+            elif (
+                after.descriptors > before.descriptors + SPARE
+                or after.threads > before.threads + SPARE_THREADS
+            ):
                 self._scene.found(
                     f"I6: a {role} held {before} when idle in the beginning, {after} at the end"
                 )
+
+    def drift(self) -> None:
+        """In the calm part, where processes live long enough to tell, no job leaves memory behind."""
+        for name in LONG_LIVED:
+            role = self.calm.get(name, Role())
+            slope = role.per_job.value
+            if slope is not None and role.per_job.width >= DRIFT_JOBS and slope > DRIFT_BYTES:
+                self._scene.found(f"I6: the memory of a {name} grew by {slope:,.0f} bytes a job")
 
     def _look(self, member: Member) -> None:
         now, scene = time.monotonic(), self._scene

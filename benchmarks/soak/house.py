@@ -148,6 +148,16 @@ class House:
                     continue
         return total
 
+    def tracebacks(self) -> list[str]:
+        """The server's own, from its log: each kind by its last line."""
+        found: dict[str, None] = {}
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if "Traceback (most recent call last)" in line:
+                    text = json.loads(line)["text"] if line.startswith("{") else line + "".join(lines)
+                    found[" / ".join(text.strip().splitlines()[-3:])] = None
+        return list(found)
+
     def _kill_members(self) -> None:
         for member in self.members():
             try:

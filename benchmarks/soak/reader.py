@@ -122,6 +122,9 @@ class Cursor:
         if event.name == "gap":
             scene.counts["gaps"] += 1
             gap = json.loads(event.data)
+            # Far fewer events than are kept: only who deletes a job takes some.
+            if entry.deleted == "no":
+                scene.of_job(entry, f"I5: a gap {gap} was told after event {self.after}, and nothing is gone")
             if gap["from"] != self.after + 1:
                 scene.of_job(entry, f"I5: a gap from {gap['from']} was told after event {self.after}")
             self.after = gap["to"]

@@ -12,12 +12,17 @@ class Series:
     count: int = 0
     x_mean: float = 0.0
     y_mean: float = 0.0
+    x_first: float = 0.0
+    x_last: float = 0.0
     #: Sums of squares and products about the means.
     xx: float = 0.0
     xy: float = 0.0
 
     def add(self, x: float, y: float) -> None:
         """One more point (Welford's way, so that large levels cost no precision)."""
+        if not self.count:
+            self.x_first = x
+        self.x_last = x
         self.count += 1
         dx, dy = x - self.x_mean, y - self.y_mean
         self.x_mean += dx / self.count
@@ -40,6 +45,11 @@ class Slope:
     def count(self) -> int:
         """Points in all."""
         return sum(series.count for series in self.series.values())
+
+    @property
+    def width(self) -> float:
+        """x from the first to the last point of the longest series."""
+        return max((series.x_last - series.x_first for series in self.series.values()), default=0.0)
 
     @property
     def value(self) -> float | None:

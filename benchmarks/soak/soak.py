@@ -83,6 +83,7 @@ class Soak:
                 last = await self.gauge.settled(30.0)
                 self.levels = (first, last)
                 self.gauge.compare(first, last)
+                self.gauge.drift()
             await self.end()
         finally:
             for text in scene.wire.overdue:
@@ -164,6 +165,8 @@ class Soak:
             scene.found(f"I6: processes are left at the end: {left}")
         if folders := leftover_runtimes(house):
             scene.found(f"I6: runtime folders are left at the end: {folders}")
+        for text in house.tracebacks():
+            scene.found(f"I7: the server's log has a traceback: {text}")
         for name in ("tmp", "spool"):
             if rest := sorted(path.name for path in (house.data / name).glob("*")):
                 scene.found(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")

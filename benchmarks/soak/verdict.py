@@ -59,7 +59,7 @@ class Case:
     job: Document | None
     attempts: list[Document] = field(default_factory=list)
     events: list[Told] = field(default_factory=list)
-    #: The last event that retention took, 0: none.
+    #: The last event that is not kept any more, 0: none.
     gap_to: int = 0
     stamps: list[Stamp] = field(default_factory=list)
 
@@ -188,6 +188,9 @@ def _events(case: Case) -> Iterator[str]:
     """Numbers without holes, and what readers saw is what is kept."""
     numbers = [event.seq for event in case.events]
     first = case.gap_to + 1
+    if case.gap_to:
+        # Far fewer events than are kept.
+        yield f"I5: its events up to {case.gap_to} are gone"
     if numbers != list(range(first, first + len(numbers))):
         yield f"I5: its events are not numbered from {first} without a hole: {numbers[:5]}...{numbers[-5:]}"
     kept = {event.seq: event.checksum for event in case.events}
