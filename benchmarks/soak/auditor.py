@@ -32,6 +32,8 @@ class Auditor:
         self._scene = scene
         self._pile = pile
         self._room = asyncio.Semaphore(AT_ONCE)
+        #: Jobs that were looked at and left on the server: they alone may have files.
+        self.left: set[str] = set()
 
     async def retire(self) -> None:
         """While the run goes on: look at the oldest and delete them."""
@@ -93,6 +95,8 @@ class Auditor:
             scene.of_job(entry, fault)
         self._count(case)
         assert entry.job_id is not None
+        if not delete and case.job is not None:
+            self.left.add(entry.job_id)
         scene.stamps.remove(entry.job_id)
         scene.ledger.forget(entry)
         return True

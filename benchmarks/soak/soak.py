@@ -167,6 +167,8 @@ class Soak:
             scene.found(f"I6: runtime folders are left at the end: {folders}")
         for text in house.tracebacks():
             scene.found(f"I7: the server's log has a traceback: {text}")
+        if strays := {path.name for path in (house.data / "files").iterdir()} - self.auditor.left:
+            scene.found(f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}")
         for name in ("tmp", "spool"):
             if rest := sorted(path.name for path in (house.data / name).glob("*")):
                 scene.found(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
