@@ -125,7 +125,8 @@ class SqliteStore:
     def last_n(self) -> int:
         """See `Store.last_n`."""
         with self._telling("reading it"):
-            return self._meta(self._db, "last_n")
+            (last,) = self._row(statements.LAST_N, ())
+            return int(last)
 
     def find(self, query: JobQuery) -> list[Job]:
         """The jobs of one page, in the query's order."""
@@ -310,6 +311,8 @@ class SqliteStore:
             sql = "DELETE FROM events WHERE n = ? AND first_seq < ? AND last_seq < ?"
             db.executemany(sql, ((n, seq, seq) for n, seq in batch.trims))
         if batch.deletes:
+            # The highest number tells the last one given; it must outlive its job.
+            db.execute(f"UPDATE meta SET value = ({statements.LAST_N}) WHERE name = 'last_n'")
             for table in ("jobs", "inputs", "outputs", "events", "tags"):
                 db.executemany(f"DELETE FROM {table} WHERE n = ?", ((n,) for n in batch.deletes))
         for name, value in batch.values:
@@ -327,8 +330,6 @@ class SqliteStore:
         tags = [(tag, job.n) for job, _ in inserts for tag in job.terms.tags]
         if tags:
             db.executemany("INSERT OR IGNORE INTO tags (tag, n) VALUES (?, ?)", tags)
-        highest = max(job.n for job, _ in inserts)
-        db.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'last_n'", (highest,))
 
     def _update(self, db: apsw.Connection, updates: Sequence[Job]) -> frozenset[int]:
         """Write the changed jobs; gives those that a later attempt (or a delete) has overtaken."""
