@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     overrides: dict[str, dict[str, Any]] = {}
     #: Also take the handlers that installed packages offer (group `runner.handlers`).
     entry_points: bool = True
+    #: For development: reload handlers when their files change.
+    reload: bool = False
     host: str = "127.0.0.1"
     #: 0: a free one.
     port: int = Field(default=8484, ge=0, le=65535)

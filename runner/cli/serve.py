@@ -50,6 +50,10 @@ EntryPoints = Annotated[
         help="Whether to take the handlers that installed packages offer.  [default: yes]",
     ),
 ]
+Reload = Annotated[
+    bool | None,
+    typer.Option("--reload", help="For development: put handlers in force anew when their files are saved."),
+]
 AllowHost = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name. Repeat it for more.")
 ]
@@ -79,6 +83,7 @@ def serve(
     config: Config = None,
     grace: Grace = None,
     entry_points: EntryPoints = None,
+    reload: Reload = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
     token_file: TokenFile = None,
@@ -105,6 +110,7 @@ def serve(
         "config": config,
         "grace_s": grace,
         "entry_points": entry_points,
+        "reload": reload,
         "allow_hosts": allow_host or None,
         "allow_origins": allow_origin or None,
         "token_file": token_file,

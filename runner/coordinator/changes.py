@@ -25,11 +25,6 @@ class Changes(msgspec.Struct, frozen=True):
     #: It takes long: what became of them is not known yet.
     describing: bool = False
 
-    @property
-    def is_nothing(self) -> bool:
-        """Whether all is as it was, and well."""
-        return not (self.added or self.changed or self.removed or self.broken)
-
     def words(self) -> str:
         """All but the unchanged ones, for a line of the log."""
         lists = {

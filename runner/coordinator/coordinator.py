@@ -17,6 +17,7 @@ from runner.coordinator.fleet import Worker
 from runner.coordinator.fronts import Front, Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms
 from runner.coordinator.secret import folder_secret
+from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RunnerError, StoreUnavailable
 from runner.orphans import kill_marked
 from runner.settings import Settings
@@ -149,7 +150,9 @@ class Coordinator:
     def _open(self, rooms: Rooms) -> None:
         """From now on jobs are taken in and started."""
         loop = asyncio.get_running_loop()
-        work = (self._describe(rooms), self._watch_over(rooms), rooms.metrics.watch_lag())
+        work = [self._describe(rooms), self._watch_over(rooms), rooms.metrics.watch_lag()]
+        if self._settings.reload:
+            work.append(Watcher(self._look_at_handlers, rooms.reloads.ask).run())
         self._tasks += [loop.create_task(each) for each in work]
         rooms.dispatch.held = False
         rooms.status.phase = "ready"
@@ -284,6 +287,9 @@ class Coordinator:
         rooms.line.waiting.described(rooms.handlers())
         self._fronts.send_all(rooms.handlers_message())
         rooms.dispatch.wake()
+
+    async def _look_at_handlers(self) -> Seen:
+        return await asyncio.to_thread(look, self.rooms.plugins.folders(), self._settings.config)
 
     async def wait_for_handler(self, name: str) -> None:
         """Until it is known whether there is such a handler, 30 s at most."""

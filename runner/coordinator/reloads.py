@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -16,6 +16,7 @@ from runner.coordinator.waiting import Waiting
 from runner.errors import RefusedStart, ReloadRefused, ShuttingDown
 from runner.overrides import Overrides
 from runner.plugins import Plugins
+from runner.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +92,16 @@ class Reloads:
             self._dispatch.retire(name, replaced=True)
         for name in (*changes.removed, *changes.broken):
             self._dispatch.retire(name, replaced=False)
-        self._tell(changes)
+        self._tell(changes, before)
         return changes
 
-    def _tell(self, changes: Changes) -> None:
-        level = logging.DEBUG if changes.is_nothing else logging.WARNING if changes.broken else logging.INFO
-        why = "".join(
-            f"; {name}: {_last_line(self._waiting.specs[name].error)}" for name in changes.broken[:3]
-        )
+    def _tell(self, changes: Changes, before: Mapping[str, HandlerSpec]) -> None:
+        specs = self._waiting.specs
+        # What is as broken as before was told before.
+        newly_broken = [name for name in changes.broken if specs[name] != before.get(name)]
+        is_news = changes.added or changes.changed or changes.removed
+        level = logging.WARNING if newly_broken else logging.INFO if is_news else logging.DEBUG
+        why = "".join(f"; {name}: {_last_line(specs[name].error)}" for name in newly_broken[:3])
         log.log(level, "handlers reloaded: %s%s", changes.words(), why)
 
 

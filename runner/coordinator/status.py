@@ -16,6 +16,8 @@ from runner.plugins import Plugins
 from runner.settings import Settings, is_loopback
 from runner.stores.access import StoreAccess
 
+RELOADING = "handlers are reloaded when their files are saved (for development)"
+
 
 class Status:
     """Reads the parts; changes nothing. `phase` is set by the coordinator as it goes along."""
@@ -116,6 +118,6 @@ class Status:
                 "describing": self._plugins.describing,
             },
             "store": self._access.describe(),
-            "notes": self._inventory.notes,
+            "notes": self._inventory.notes + ([RELOADING] if self._settings.reload else []),
             "exposure": f"{reach}, {token}",
         }

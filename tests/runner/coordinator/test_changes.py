@@ -40,11 +40,9 @@ def test_each_name_stands_in_one_list() -> None:
     assert (
         found.words() == "added new; changed code, files, mended, options; removed gone; broken still, torn"
     )
-    assert not found.is_nothing
 
 
 def test_nothing_is_told_as_nothing_and_many_are_not_all_named() -> None:
-    assert Changes(unchanged=["a"]).is_nothing
     assert Changes(unchanged=["a"]).words() == "nothing has changed"
     many = Changes(added=[f"h{n:02}" for n in range(12)])
     assert many.words().endswith("h09 and 2 more")
