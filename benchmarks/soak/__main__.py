@@ -27,7 +27,7 @@ def main() -> int:
     again = f"--seed {seed} --minutes {options.minutes:g} --rate {options.rate:g}"
     again += f" --kill-every {options.kill_every_s:g} --pile {options.pile}"
     console.print(f"soak: {again}, in {folder}", soft_wrap=True)
-    soak = Soak(folder, options)
+    soak = Soak(folder, options, lambda text: console.print(text, markup=False, soft_wrap=True))
     uvloop.run(soak.run())
     figures = report.document(soak)
     path = given.out / f"soak-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"

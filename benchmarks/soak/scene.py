@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.soak.house import House
@@ -36,6 +37,8 @@ class Scene:
     rng: random.Random
     #: Jobs a second, on average.
     rate: float
+    #: Told every broken promise at once, and now and then how far the run is.
+    tell: Callable[[str], None]
     facts: Facts = field(default_factory=Facts)
     findings: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -53,6 +56,7 @@ class Scene:
         self.counts["findings"] += 1
         if len(self.findings) < FINDINGS_KEPT:
             self.findings.append(f"{time.monotonic() - self.began:7.1f} s  {text}")
+            self.tell(self.findings[-1])
 
     def of_job(self, entry: Entry, text: str) -> None:
         """An invariant is broken for a job."""

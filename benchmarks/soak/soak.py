@@ -7,6 +7,7 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Options:
 class Soak:
     """A run and all that it measures."""
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: Options, tell: Callable[[str], None]) -> None:
         house = House(folder, f"soak{options.seed}x{folder.name}")
         self.options = options
         self.scene = Scene(
@@ -59,6 +60,7 @@ class Soak:
             Stamps(house.stamps),
             random.Random(options.seed),
             options.rate,
+            tell,
         )
         self.readers = Readers(self.scene)
         self.submitter = Submitter(self.scene, self.readers)
@@ -115,6 +117,7 @@ class Soak:
             self.chaos.reign(),
             self.gauge.run(),
             watch(scene),
+            self._tell(),
             self._clock(total_s),
         ]
         async with asyncio.TaskGroup() as group:
@@ -172,6 +175,17 @@ class Soak:
         for name in ("tmp", "spool"):
             if rest := sorted(path.name for path in (house.data / name).glob("*")):
                 scene.found(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
+
+    async def _tell(self) -> None:
+        """A line a minute."""
+        scene = self.scene
+        while await scene.pause(60.0):
+            passed = (time.monotonic() - scene.began) / 60.0
+            jobs, looked = scene.ledger.counts["accepted"], scene.counts["jobs looked at"]
+            scene.tell(
+                f"{passed:4.0f} min: {jobs:,} accepted, {looked:,} looked at, {scene.kills.total()} kills, "
+                f"{scene.house.starts} starts, {scene.counts['findings']} findings"
+            )
 
     async def _clock(self, total_s: float) -> None:
         """Kills in all of the run but the calm part; then the end."""

@@ -37,7 +37,8 @@ async def _run_with_faults(soak: Soak) -> tuple[Entry, Entry]:
 
 @pytest.mark.timeout(120)
 def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: Path) -> None:
-    soak = Soak(tmp_path, Options(seed=5, minutes=0.1, rate=8.0, kill_every_s=2.0))
+    told: list[str] = []
+    soak = Soak(tmp_path, Options(seed=5, minutes=0.1, rate=8.0, kill_every_s=2.0), told.append)
     forgotten, lost = asyncio.run(_run_with_faults(soak))
 
     figures = report.document(soak)
@@ -45,6 +46,7 @@ def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: P
     missing = [text for text in figures["findings"] if str(lost.job_id) in text]
     assert [text.split("  ")[-1][:3] for text in strangers] == ["I1:"]
     assert [text.split("  ")[-1][:3] for text in missing] == ["I1:"]
+    assert told == figures["findings"]
     assert sorted(strangers + missing) == sorted(figures["findings"])
     assert figures["counts"]["jobs looked at"] > 20
     assert sum(figures["kills"].values()) >= 1
