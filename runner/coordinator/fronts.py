@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, cast
 
 from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
@@ -26,8 +28,11 @@ PULSE_S = 1.0
 #: Pulses without one, after which a front is killed and replaced: a hung one keeps its clients waiting.
 #: Counted in questions, not in time: nobody is to blame for a machine or a coordinator that stood still.
 SILENT_PULSES = 8
-#: The same for one that has not said hello: it imports its libraries, which takes long on a busy machine.
-START_PULSES = 30
+#: The same for one that works all the while (a large bulk on a machine that is short of cores), and for one
+#: that has not said hello yet.
+BUSY_PULSES = 30
+#: Who gets less than this part of a core does not work.
+BUSY_SHARE = 0.05
 #: One that owes more than this is told of as not answering.
 LATE_PULSES = 2
 #: A front that does not read is sent no events beyond this; it asks again from its cursor.
@@ -55,6 +60,8 @@ class Front(asyncio.Protocol):
         self.ready = False
         #: Pulses since it was last heard of.
         self.silent = 0
+        #: The processor time that it had used when it was heard of last.
+        self._used_s = 0.0
         self._listener = listener
         self._buffer = FrameBuffer()
         self._transport: asyncio.Transport | None = None
@@ -91,7 +98,9 @@ class Front(asyncio.Protocol):
 
     def pulse(self) -> None:
         """Ask for a sign of life; kill it where too many were asked for in vain."""
-        if self.silent >= (SILENT_PULSES if self.ready else START_PULSES):
+        if self.silent == 0:
+            self._used_s = _used_s(self.child.pid)
+        if self.silent >= BUSY_PULSES or (self.silent >= SILENT_PULSES and self.ready and not self._works()):
             log.error("front %d has been silent for %d s: it is replaced", self.child.pid, self.silent)
             self.child.signal(signal.SIGKILL)
         self.silent += 1
@@ -101,6 +110,9 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Its death shows on the pidfd."""
         self._transport = None
+
+    def _works(self) -> bool:
+        return _used_s(self.child.pid) - self._used_s >= self.silent * PULSE_S * BUSY_SHARE
 
     def send(self, message: bytes) -> None:
         """Send an encoded message at the end of this turn; dropped where the front is gone."""
@@ -122,6 +134,17 @@ class Front(asyncio.Protocol):
         """Close the stream."""
         if self._transport is not None:
             self._transport.close()
+
+
+def _used_s(pid: int) -> float:
+    """Processor time that a process has used; 0 where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    # The name in brackets may hold anything; utime and stime are the 12th and 13th field behind it.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Fronts:

@@ -1,0 +1,114 @@
+"""Which silent front is killed: real processes, pulses by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from runner.control import Pong, ToCoordinator, encode
+from runner.coordinator.fronts import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
+from runner.launch import Child
+from runner.wire import pack, prefixed
+
+#: A process that has used so much is at work, as far as can be told of 8 pulses.
+AT_WORK_S = 0.6
+
+
+class Deaf:
+    """Listens to nothing."""
+
+    def on_front(self, front: Front) -> None: ...
+
+    def on_question(self, front: Front, question: ToCoordinator) -> None: ...
+
+    def on_front_lost(self, front: Front) -> None: ...
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Iterator[Child]:
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen([sys.executable, "-c", request.param])
+    child = Child("front", process, ours)
+    yield child
+    process.kill()
+    process.wait()
+    child.close()
+    theirs.close()
+
+
+IDLE = pytest.mark.parametrize("child", ["import time; time.sleep(600)"], indirect=True)
+BUSY = pytest.mark.parametrize("child", ["while True: pass"], indirect=True)
+
+
+def pulses(front: Front, count: int) -> None:
+    async def run() -> None:
+        for _ in range(count):
+            front.pulse()
+
+    asyncio.run(run())
+
+
+def front_of(child: Child) -> Front:
+    front = Front(child, Deaf())
+    front.ready = True
+    return front
+
+
+def used_s(pid: int) -> float:
+    """What another process has used: its clock has the process id in its upper bits, inverted."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def wait_for_work(child: Child) -> None:
+    deadline = time.monotonic() + 20
+    while used_s(child.pid) < AT_WORK_S:
+        assert time.monotonic() < deadline, "the process got no core"
+
+
+@IDLE
+def test_a_silent_front_that_does_nothing_is_killed(child: Child) -> None:
+    front = front_of(child)
+    pulses(front, SILENT_PULSES)
+    assert child.reap() is None and not front.answers
+    pulses(front, 1)
+    assert child.process.wait(5) == -signal.SIGKILL
+
+
+@BUSY
+def test_a_silent_front_that_works_is_given_longer(child: Child) -> None:
+    front = front_of(child)
+    pulses(front, 1)
+    wait_for_work(child)
+    pulses(front, SILENT_PULSES)
+    assert child.reap() is None
+    pulses(front, BUSY_PULSES - SILENT_PULSES)
+    assert child.process.wait(5) == -signal.SIGKILL
+
+
+@IDLE
+def test_a_front_that_has_not_said_hello_is_given_longer(child: Child) -> None:
+    front = Front(child, Deaf())
+    pulses(front, BUSY_PULSES)
+    assert child.reap() is None
+    pulses(front, 1)
+    assert child.process.wait(5) == -signal.SIGKILL
+
+
+@IDLE
+def test_a_sign_of_life_makes_up_for_all_that_was_owed(child: Child) -> None:
+    front = front_of(child)
+    for _ in range(3):
+        pulses(front, SILENT_PULSES)
+        front.data_received(prefixed(pack([encode(Pong())])))
+        assert front.answers
+    pulses(front, LATE_PULSES)
+    assert front.answers
+    pulses(front, 1)
+    assert not front.answers and child.reap() is None
