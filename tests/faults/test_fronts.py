@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import selectors
 import signal
 import socket
 import threading
@@ -15,6 +17,7 @@ import httpx2
 
 from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated
+from tests.faults.test_many_readers import ask_for_events, many_descriptors, wait_for_snapshot
 from tests.faults.test_stream_resume import Follower
 
 FRONTS = 3
@@ -27,6 +30,10 @@ QUEUED = 60
 WAITERS = 12
 #: Eight pulses of 1 s without an answer, the one before them and the kill.
 HUNG_S = 10.0
+READERS = 500
+#: About 20 events.
+BYTES_EACH = 5_000
+OTHERS_P99_S = 0.25
 #: Each front listens on a socket of its own, as servers with SO_REUSEPORT do.
 OWN_SOCKETS = [
     (
@@ -264,3 +271,56 @@ def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: 
         for pid in others:
             os.kill(pid, signal.SIGCONT)
     assert told == [(202, 1), (202, 2), (429, 2)]
+
+
+class Drain:
+    """Reads streams as they come."""
+
+    def __init__(self, links: list[socket.socket]) -> None:
+        self.links = links
+        self.bytes = 0
+
+    def run(self, stop: threading.Event) -> None:
+        with selectors.DefaultSelector() as selector:
+            for link in self.links:
+                selector.register(link, selectors.EVENT_READ, link)
+            while not stop.is_set():
+                for key, _ in selector.select(0.1):
+                    self.bytes += len(key.data.recv(65_536))
+
+
+def seconds_of(server: Server, path: str) -> float:
+    """How long an answer takes over a connection of its own."""
+    began = time.monotonic()
+    asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    asking.request("GET", path)
+    assert asking.getresponse().status == 200
+    asking.close()
+    return time.monotonic() - began
+
+
+def test_a_front_with_many_readers_does_not_slow_down_the_others(house: House) -> None:
+    """All readers are at one front; new connections go to whoever is free."""
+    with many_descriptors(4_096), ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        server, gate = start(house), house.folder / "gate"
+        job_id = server.submit("ticker", {"gate": str(gate), "every_s": 0.1, "padding": 100}, timeout_s=60)
+        server.http.close()
+        _, *others = house.role("front")
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        links = [stack.enter_context(ask_for_events(server, job_id)) for _ in range(READERS)]
+        for link in links:
+            wait_for_snapshot(link)
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+        stop, took_s, readers = threading.Event(), list[float](), Drain(links)
+        reading = pool.submit(readers.run, stop)
+        stack.callback(stop.set)
+        deadline = time.monotonic() + 20
+        while len(took_s) < 200 or readers.bytes < READERS * BYTES_EACH:
+            assert time.monotonic() < deadline, "the readers are fed all the while"
+            took_s.append(seconds_of(server, f"/v1/jobs/{job_id}"))
+        stop.set()
+        gate.touch()
+        reading.result(timeout=5)
+    assert sorted(took_s)[int(len(took_s) * 0.99)] <= OTHERS_P99_S, sorted(took_s)[-10:]
