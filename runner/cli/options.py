@@ -33,8 +33,9 @@ def client(url: str | None) -> Client:
 
 def emit(value: Any, *, compact: bool = False) -> None:
     """Write one JSON value to stdout: for people over many lines, `compact` on one."""
-    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
-    text = json.dumps(value, ensure_ascii=False, **layout)
+    from runner.cli.text import pretty
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else pretty(value)
     # A lone surrogate cannot come from JSON in UTF-8, but a terminal of another encoding may lack letters.
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)

@@ -1,12 +1,15 @@
-"""Pure: figures as people read them: sizes, durations, ages, and text that is safe to print."""
+"""Pure: figures as people read them: sizes, durations, ages, JSON, and text that is safe to print."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+#: Columns that a list of numbers takes at most.
+NUMBERS_WIDTH = 96
 #: What a terminal would obey instead of show; tab and line feed stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -84,3 +87,35 @@ def progress(document: Mapping[str, Any]) -> str:
         shown = f"{value:.4g}" if isinstance(value, float) else line(value, 30)
         parts.append(f"{line(name)} {shown}")
     return "  ".join(parts)
+
+
+def pretty(value: Any, margin: str = "") -> str:
+    """A JSON value over many lines. Numbers of a list share lines: a vector would fill ten screens."""
+    inner = margin + "  "
+    if isinstance(value, Mapping) and value:
+        rows = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {pretty(one, inner)}" for key, one in value.items()
+        ]
+        opened, closed = "{", "}"
+    elif isinstance(value, (list, tuple)) and value:
+        if all(type(one) in (int, float) for one in value):
+            return _numbers(value, margin)
+        rows = [pretty(one, inner) for one in value]
+        opened, closed = "[", "]"
+    else:
+        return json.dumps(value, ensure_ascii=False)
+    return f"{opened}\n{inner}" + f",\n{inner}".join(rows) + f"\n{margin}{closed}"
+
+
+def _numbers(value: Sequence[float], margin: str) -> str:
+    inner = margin + "  "
+    rows, row = [], ""
+    for text in map(json.dumps, value):
+        if row and len(inner) + len(row) + len(text) > NUMBERS_WIDTH:
+            rows.append(row)
+            row = text
+        else:
+            row = f"{row}, {text}" if row else text
+    if not rows:
+        return f"[{row}]"
+    return f"[\n{inner}" + f",\n{inner}".join([*rows, row]) + f"\n{margin}]"

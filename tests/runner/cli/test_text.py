@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from runner.cli.text import age, between, duration, line, printable, progress, size
+from runner.cli.text import NUMBERS_WIDTH, age, between, duration, line, pretty, printable, progress, size
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -80,3 +83,27 @@ def test_what_a_terminal_would_obey_is_taken_out() -> None:
 )
 def test_progress_is_one_line(document: dict[str, object], text: str) -> None:
     assert progress(document) == text
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(VALUES)
+def test_pretty_json_is_the_same_json(value: object) -> None:
+    assert json.loads(pretty(value)) == value
+
+
+def test_numbers_of_a_list_share_lines() -> None:
+    vector = [n / 7 for n in range(200)]
+    lines = pretty({"vectors": [vector], "names": ["a", "b"]}).splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= NUMBERS_WIDTH + 1
+    assert pretty([1, 2.5, -3]) == "[1, 2.5, -3]"
+
+
+def test_what_is_no_list_of_numbers_stands_as_usual() -> None:
+    for value in ({"a": {}, "b": [], "c": [True, None]}, [{"x": "ä"}, ["y"]], "text", None):
+        assert pretty(value) == json.dumps(value, ensure_ascii=False, indent=2)
