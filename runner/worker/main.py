@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ctypes
 import fcntl
 import logging
@@ -65,6 +66,8 @@ class Worker:
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         self._dealer.open()
+        # What lives now lives to the end: no collection need walk it.
+        gc.freeze()
         await self._done
         self._loop.remove_reader(self._lifeline.fileno())
         self._dealer.close()
