@@ -43,12 +43,23 @@ ErrorCode = Literal[
 ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 
+#: Key in the detail of an error after which the process could not use its GPU any more.
+CONTEXT_LOST = "context_lost"
+
+
 class JobError(msgspec.Struct, array_like=True):
     code: str
     message: str
     retryable: bool = False
     #: JSON value for machines: pointers, signal names, a traceback.
     detail: Any = None
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether the attempt ended because its device had no memory left or its context was gone."""
+        return self.code == "device_out_of_memory" or (
+            isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
+        )
 
 
 class FileRecord(msgspec.Struct, array_like=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from gpu.line import JobClass
@@ -52,14 +53,17 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
 
 def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The line in which the job waits: jobs of one class can take each other's place."""
-    return _class(
-        job.queue,
-        job.handler,
-        spec.version,
-        job.priority,
-        needed_bytes(spec.options, job.terms.vram_bytes, has_gpu=has_gpu),
-        spec.options.gpus,
-    )
+    need = needed_bytes(spec.options, job.terms.vram_bytes, has_gpu=has_gpu)
+    return _class(job.queue, job.handler, spec.version, job.priority, need, spec.options.gpus)
+
+
+def roomier(job: Job, cls: JobClass) -> JobClass | None:
+    """The line for a job whose last attempt ran out of device memory although it had what was declared;
+    None for all others."""
+    last = job.attempts[-1].error if job.attempts else None
+    if not cls.need_bytes or not cls.gpus or last is None or last.code != "device_out_of_memory":
+        return None
+    return replace(cls, need_bytes=cls.need_bytes * 3 // 2)
 
 
 def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:

@@ -65,8 +65,15 @@ def follow(
             message = f"started {job.attempt} times, the bound; the last: {ended.message}"
             return Finish("failed", JobError("interrupted", message, True, ended.detail))
         return Again(now, "ready", error, counts=False)
+    if error.is_of_device and ended.retryable and not _had_device_fault(job):
+        # What else runs on the device, or its driver, may be to blame: once it is tried again for nothing.
+        return Again(now, "ready", error, counts=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
     if ended.retry_at is not None:
         return Again(max(now, ended.retry_at), "retry_backoff", error, counts=True)
     return Again(now + delay_s(backoff, job.failures + 1, spread), "retry_backoff", error, counts=True)
+
+
+def _had_device_fault(job: Job) -> bool:
+    return any(record.error is not None and record.error.is_of_device for record in job.attempts)

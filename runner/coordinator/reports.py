@@ -188,7 +188,9 @@ class Reports:
         self._saw(post, message.peak_bytes)
         self._leave(post, live)
         # A grant that we had only learned was too small: that is no fault of the job.
-        blameless = message.code == "memory_exceeded" and not post.declared and not post.alone
+        blameless = (
+            message.code == "memory_exceeded" and not message.died and not post.declared and not post.alone
+        )
         self._line.end(live, message, blameless=blameless)
 
     def _leave(self, post: Post, live: Live) -> None:

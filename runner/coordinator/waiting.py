@@ -158,7 +158,9 @@ class Waiting:
     def _wait(self, live: Live, spec: HandlerSpec, *, first: bool = False) -> None:
         job = live.job
         live.where = "waiting"
-        live.cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        roomier = intake.roomier(job, cls)
+        live.cls = cls if roomier is None or self._view.fits_ever(roomier) is not None else roomier
         self._view.add_waiting(live.cls, job.n, first=first)
         self._wake()
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from runner import strictjson
 from runner.context import ChunkTooLarge
+from runner.job import CONTEXT_LOST
 from runner.outcome import JobCancelled, PermanentError, Retry
 
 TRACEBACK_MAX_BYTES = 16 * 1024
@@ -74,7 +75,9 @@ def of(error: BaseException) -> Failure:
         return Failure("device_out_of_memory", message, _detail(error))
     if isinstance(error, MemoryError):
         return Failure("memory_exceeded", message, _detail(error))
-    return Failure("handler_error", message, _detail(error), is_fatal=is_sticky(error))
+    if is_sticky(error):
+        return Failure("handler_error", message, {**_detail(error), CONTEXT_LOST: True}, is_fatal=True)
+    return Failure("handler_error", message, _detail(error))
 
 
 def is_device_memory(error: BaseException) -> bool:

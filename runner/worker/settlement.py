@@ -97,4 +97,5 @@ def _blame(
     if ladder is not None:
         return End(entry, "interrupted", "its executor was ended because of an earlier job")
     message = verdict.message("loading" if was_loading else "running this job")
-    return End(entry, "worker_crashed", message, verdict.detail(stderr_tail), died=True)
+    code = "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
+    return End(entry, code, message, verdict.detail(stderr_tail), died=True)

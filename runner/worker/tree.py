@@ -113,19 +113,19 @@ def kill(process: Process) -> None:
         os.close(descriptor)
 
 
-def oom_kills() -> int:
+def oom_kills(ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
     """Kills by the kernel for memory in our cgroup so far; 0 where that can't be read."""
     try:
-        with open("/proc/self/cgroup") as file:
+        with open(ours) as file:
             groups = [line.strip().split(":", 2) for line in file]
     except OSError:
         return 0
     total = 0
     for _, controllers, path in groups:
         if controllers == "":
-            total += _counter(f"/sys/fs/cgroup{path}/memory.events", "oom_kill")
+            total += _counter(f"{root}{path}/memory.events", "oom_kill")
         elif "memory" in controllers.split(","):
-            total += _counter(f"/sys/fs/cgroup/memory{path}/memory.oom_control", "oom_kill")
+            total += _counter(f"{root}/memory{path}/memory.oom_control", "oom_kill")
     return total
 
 

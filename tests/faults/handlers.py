@@ -93,6 +93,10 @@ def die(data: Document, ctx: Context) -> Document:
     if "stamp" in data:
         with open(data["stamp"], "w") as stamp:
             stamp.write(str(time.time()))
+    if "kernel_tells" in data:
+        # Stands in for the kernel, which counts what it ends for memory.
+        with open(data["kernel_tells"], "w") as events:
+            events.write("low 0\noom 1\noom_kill 1\n")
     DEATHS[how]()
     # Closing the channel ends nothing by itself; the worker must see it.
     time.sleep(60)
@@ -289,3 +293,23 @@ def seep_on_gpu(data: Document) -> int:
     # Time enough to be ended for it.
     time.sleep(0.05)
     return os.getpid()
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+DEVICE_ERRORS: dict[str, Callable[[], Exception]] = {
+    "memory": lambda: OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "sticky": lambda: RuntimeError("CUDA error: an illegal memory access was encountered"),
+}
+
+
+@handler("device_error", vram="4GiB")
+def device_error(data: Document, ctx: Context) -> Document:
+    """Fails as its device makes it in the first `times` attempts."""
+    say(data, ctx)
+    ctx.output(os.getpid())
+    if ctx.attempt <= data.get("times", 0):
+        raise DEVICE_ERRORS[data["kind"]]()
+    return {"pid": os.getpid(), "granted": ctx.vram_bytes}

@@ -43,6 +43,39 @@ def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
         house.close()
 
 
+def test_a_kill_by_the_kernel_for_memory_is_told_apart_from_any_other(tmp_path: Path) -> None:
+    ours = f'ours: str = "{tmp_path}/ours", root: str = "{tmp_path}"'
+    house = House(
+        tmp_path,
+        tree=mutated(
+            tmp_path,
+            [
+                (
+                    "runner/worker/tree.py",
+                    'ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"',
+                    ours,
+                )
+            ],
+        ),
+    )
+    (tmp_path / "ours").write_text("4:pids:/elsewhere\n0::/service\n")
+    (tmp_path / "service").mkdir()
+    events = tmp_path / "service" / "memory.events"
+    events.write_text("low 0\noom 0\noom_kill 0\n")
+    try:
+        server = house.start()
+        error = server.ended(server.submit("die", {"how": "KILL"}))["error"]
+        assert (error["code"], error["detail"]["oom_kill"]) == ("worker_crashed", False)
+        error = server.ended(server.submit("die", {"how": "KILL", "kernel_tells": str(events)}))["error"]
+        assert (error["code"], error["detail"]["oom_kill"]) == ("memory_exceeded", True)
+        assert error["detail"]["signal"] == "SIGKILL" and "out-of-memory killer" in error["message"]
+        # Another death later is not laid at its door.
+        error = server.ended(server.submit("die", {"how": "KILL"}))["error"]
+        assert (error["code"], error["detail"]["oom_kill"]) == ("worker_crashed", False)
+    finally:
+        house.close()
+
+
 def test_executors_are_the_first_that_the_kernel_ends_for_memory(house: House) -> None:
     server = house.start()
     pid = server.ended(server.submit("tamper"))["output"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runner.coordinator.intake import job_class, make_job, needed_bytes
-from runner.job import Submission
+from runner.coordinator.intake import job_class, make_job, needed_bytes, roomier
+from runner.job import AttemptRecord, JobError, Submission
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options, Source
 
@@ -74,6 +74,26 @@ def test_jobs_that_need_the_same_share_a_class() -> None:
     other = make_job(asked(vram_bytes=5), spec(gpus=1), 2, NOW)
     assert job_class(one, spec(gpus=1), has_gpu=True) == job_class(one, spec(gpus=1), has_gpu=True)
     assert job_class(one, spec(gpus=1), has_gpu=True) != job_class(other, spec(gpus=1), has_gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("vram_bytes", "code", "expected"),
+    [
+        (6, "device_out_of_memory", 9),
+        (6, "handler_error", None),
+        (6, None, None),
+        (None, "device_out_of_memory", None),
+    ],
+)
+def test_who_ran_out_of_what_it_declared_is_granted_half_as_much_again(
+    vram_bytes: int | None, code: str | None, expected: int | None
+) -> None:
+    job = make_job(asked(vram_bytes=vram_bytes), spec(gpus=1), 1, NOW)
+    cls = job_class(job, spec(gpus=1), has_gpu=True)
+    assert roomier(job, cls) is None
+    job.attempts = [AttemptRecord(1, "w", [], NOW, error=None if code is None else JobError(code, ""))]
+    made = roomier(job, cls)
+    assert (made and made.need_bytes) == expected
 
 
 def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow
-from runner.job import Job, Terms
+from runner.job import AttemptRecord, Job, JobError, Terms
 from runner.retry import Backoff
 from runner.wire import Ended
 
@@ -57,6 +57,50 @@ def test_each_end_has_its_consequence(state: dict[str, Any], end: Ended, expecte
         assert expected == "again"
     else:
         assert (verdict.error.code if verdict.error else verdict.state) == expected
+
+
+LOST = {"context_lost": True}
+
+
+def attempted(code: str, detail: Any = None) -> list[AttemptRecord]:
+    """The record of an earlier attempt that ended so, and of one that is under way."""
+    return [
+        AttemptRecord(1, "w", ["gpu0"], 0.0, error=JobError(code, "why", True, detail)),
+        AttemptRecord(2, "w", ["gpu0"], 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "expected"),
+    [
+        ({}, ended("device_out_of_memory"), "for nothing"),
+        ({}, ended("handler_error", detail=LOST), "for nothing"),
+        ({}, ended("handler_error", detail=["not", "ours"]), "handler_error"),
+        ({}, ended("device_out_of_memory", retryable=False), "device_out_of_memory"),
+        ({"attempts": attempted("handler_error")}, ended("device_out_of_memory"), "for nothing"),
+        (
+            {"attempts": attempted("device_out_of_memory")},
+            ended("handler_error", detail=LOST),
+            "handler_error",
+        ),
+        (
+            {"attempts": attempted("handler_error", LOST)},
+            ended("device_out_of_memory"),
+            "device_out_of_memory",
+        ),
+        (
+            {"attempts": attempted("handler_error", LOST), "retries": 1},
+            ended("device_out_of_memory"),
+            "counted",
+        ),
+    ],
+)
+def test_what_the_device_did_is_forgiven_once(state: dict[str, Any], end: Ended, expected: str) -> None:
+    verdict = follow(job(**state), end, FIXED, NOW, 0.5)
+    if isinstance(verdict, Again):
+        assert expected == ("counted" if verdict.counts else "for nothing")
+    else:
+        assert verdict.error is not None and verdict.error.code == expected
 
 
 def test_a_failure_waits_for_its_backoff_and_uses_up_a_retry() -> None:
