@@ -51,6 +51,16 @@ def nap(data: Document, ctx: Context) -> Document:
     return data
 
 
+@handler("stumble")
+def stumble(data: Document, ctx: Context) -> Document:
+    """Fails in its first `fails` attempts; those that succeed take `s` seconds."""
+    if ctx.attempt <= data["fails"]:
+        raise ValueError("not yet")
+    if data["s"]:
+        time.sleep(data["s"])
+    return {"attempt": ctx.attempt}
+
+
 @handler("steady")
 def steady(data: Document, ctx: Context) -> Document:
     say(data, ctx)
