@@ -18,7 +18,7 @@ from runner.coordinator.fronts import Front, Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms
 from runner.coordinator.secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
-from runner.errors import Fenced, RunnerError, StoreUnavailable
+from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.orphans import kill_marked
 from runner.settings import Settings
 from runner.spool import read_spools, remove_spool
@@ -131,7 +131,12 @@ class Coordinator:
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.plugins.recall()
         self._open(rooms)
-        await asyncio.wait_for(self._front_ready.wait(), FRONT_WAIT_S)
+        try:
+            await asyncio.wait_for(self._front_ready.wait(), FRONT_WAIT_S)
+        except TimeoutError as late:
+            raise RefusedStart(
+                f"no front has answered within {FRONT_WAIT_S:g} s; what it wrote before this tells why"
+            ) from late
 
     async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")

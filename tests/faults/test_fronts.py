@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.harness import House, Server, until
+from tests.faults.harness import House, Server, settled, until
 from tests.faults.mutate import mutated
 from tests.faults.test_many_readers import ask_for_events, many_descriptors, wait_for_snapshot
 from tests.faults.test_stream_resume import Follower
@@ -254,6 +254,42 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
             future.result(timeout=10)
     assert {follower.seen[-1].name for follower in followers} == {"done"}
     assert sum(follower.broken for follower in followers) >= 1
+
+
+def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
+    fronts = "runner/coordinator/fronts.py"
+    blind = [
+        (fronts, "PULSE_S = 1.0", "PULSE_S = 0.1"),
+        (fronts, "SILENT_PULSES = 8", "SILENT_PULSES = 10_000"),
+        (fronts, "BUSY_PULSES = 30", "BUSY_PULSES = 10_000"),
+    ]
+    house = House(tmp_path, tree=mutated(tmp_path, blind))
+    with ExitStack() as stack:
+        stack.callback(house.close)
+        server = start(house)
+        (hung, *_) = house.role("front")
+        os.kill(hung, signal.SIGSTOP)
+        lost = "runner_fronts_lost_total"
+        until(lambda: figure(server, 'runner_fronts{state="silent"}') == 1, "it is missed", within_s=5)
+        # Thirty pulses and more, which would be its end three times over.
+        settled(lambda: figure(server, lost), "nothing is done about it", for_s=3.0)
+        assert hung in house.role("front") and figure(server, lost) == 0
+
+
+def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    mute = [
+        ("api/server.py", "        self._front.link.tell(control.FrontHello(os.getpid()))\n", ""),
+        ("runner/coordinator/coordinator.py", "FRONT_WAIT_S = 15.0", "FRONT_WAIT_S = 1.0"),
+    ]
+    house = House(tmp_path, tree=mutated(tmp_path, mute))
+    with ExitStack() as stack:
+        stack.callback(house.close)
+        process, ready, log = house.spawn()
+        stack.callback(os.close, ready)
+        assert process.wait(15) == 2
+        assert "no front has answered within 1 s" in log.read_text()
+        assert "Traceback" not in log.read_text()
+        until(lambda: not house.processes(), "nothing is left")
 
 
 def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: House) -> None:
