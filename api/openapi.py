@@ -49,6 +49,8 @@ class OpenApi:
         paths: Json = {}
         for route in self._routes():
             operation = _operation(route)
+            if self._token and route.is_stream:
+                operation["security"] = [{"token": []}, {"ticket": []}]
             paths.setdefault(route.path, {})[route.method.lower()] = operation
             if route.name == "submit_to_handler":
                 for spec in specs:
@@ -61,7 +63,10 @@ class OpenApi:
             "components": {"schemas": components},
         }
         if self._token:
-            document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["components"]["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"},
+                "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+            }
             document["security"] = [{"token": []}]
         return document
 

@@ -73,6 +73,19 @@ def test_a_browser_reads_a_stream_by_its_ticket_alone() -> None:
         assert http.get(f"/v1/jobs/{job.id}/events?ticket={whole['ticket']}").status_code == 200
 
 
+def test_the_document_tells_that_a_ticket_is_enough_for_streams_alone() -> None:
+    with running(token="secret") as front, httpx2.Client(base_url=front.url, timeout=10) as http:
+        document = http.get("/openapi.json", headers={"authorization": "Bearer secret"}).json()
+    assert document["components"]["securitySchemes"]["ticket"]["in"] == "query"
+    enough = [
+        path
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        if {"ticket": []} in operation.get("security", [])
+    ]
+    assert enough == ["/v1/jobs/{job_id}/events"]
+
+
 def test_a_ticket_is_asked_for_in_the_right_words() -> None:
     with running() as front, httpx2.Client(base_url=front.url, timeout=10) as http:
         job = front.fake.new()
