@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import select
