@@ -63,10 +63,12 @@ class Floor:
         for slot in self._slots(resident):
             slot.idle[resident.executor] = resident
 
-    def leave(self, resident: Resident) -> None:
-        """An executor was told to go, or is known to: it takes no more work."""
+    def leave(self, resident: Resident, *, lingers: bool = False) -> None:
+        """An executor was told to go, or is known to: it takes no more work. One that `lingers` goes when it
+        has ended what it runs."""
         if resident.state == "leaving":
             return
+        resident.lingers = lingers
         if resident.state == "idle":
             self._drop_idle(resident)
         _drop(self.by_key, resident)

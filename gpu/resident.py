@@ -28,6 +28,8 @@ class Resident:
     #: Its need was unknown: it got all that was free, and nothing starts beside it until that is learned.
     exclusive: bool
     state: ExecutorState = "loading"
+    #: It leaves, but ends what it runs first: nobody knows when its bytes come.
+    lingers: bool = False
     #: It loads or has something to do.
     busy: bool = True
     #: What it was handed and has not ended, in order of handing over.

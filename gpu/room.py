@@ -22,13 +22,15 @@ class Room:
         self.free = ledger.free_bytes(device_id)
         #: Will be free soon: charged to executors that were told to go or have ended.
         self.pending = ledger.draining_bytes(device_id)
-        for executor in slot.leaving:
-            self.pending += ledger.charge_bytes(executor)
+        self.leaving = 0
+        for executor, resident in slot.leaving.items():
+            if not (resident.lingers and resident.busy):
+                self.pending += ledger.charge_bytes(executor)
+                self.leaving += 1
         #: Promised to waiting jobs for which others were told to go.
         self.claimed = 0
         #: How many more executors may load or run.
         self.left = slot.max_executors - slot.busy
-        self.leaving = len(slot.leaving)
         self.residents = len(slot.residents)
         #: The executor beside which nothing starts; -1 for one that this plan loads.
         self.exclusive = slot.exclusive

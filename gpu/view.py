@@ -155,9 +155,9 @@ class View:
         resident.assigned[n] = cls
         self._count_overtaken(cls, (n,), resident)
 
-    def evict(self, executor: int) -> None:
-        """An executor is told to go, idle or not; it gets no more work."""
-        self.floor.leave(self.executors[executor])
+    def evict(self, executor: int, *, lingers: bool = False) -> None:
+        """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
+        self.floor.leave(self.executors[executor], lingers=lingers)
 
     # What executors do.
 

@@ -305,11 +305,12 @@ class Dispatch:
         self.leaves(post)
         self._fleet.post(post.worker, encode(Unload(executor)))
 
-    def leaves(self, post: Post) -> None:
-        """The executor takes no further attempt; its worker says when it is gone."""
+    def leaves(self, post: Post, *, lingers: bool = False) -> None:
+        """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
+        what it runs first."""
         if not post.leaving:
             post.leaving = True
-            self._view.evict(post.executor)
+            self._view.evict(post.executor, lingers=lingers)
 
     def retire(self, handler: str, *, replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is
@@ -324,9 +325,10 @@ class Dispatch:
         if post.retired:
             return
         post.retired = True
-        self.leaves(post)
+        is_killed = replaced and not post.loaded
+        self.leaves(post, lingers=not is_killed)
         self._retiring.append(post)
-        if not post.loaded and replaced:
+        if is_killed:
             why = "its handler was reloaded while it loaded"
             self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
         elif post.loaded and post.sent:

@@ -455,6 +455,30 @@ def test_who_made_room_gets_it_though_a_warm_one_would_take_it() -> None:
     assert told(rig.turn()) == ["load big 3 on sim0 20G"]
 
 
+def test_who_lingers_is_not_waited_for_where_others_can_make_room() -> None:
+    rig = Rig()
+    lingering = rig.running(job_class("x", 10 * G))
+    rig.idle(job_class("y", 10 * G))
+    rig.view.evict(lingering, lingers=True)
+    rig.submit(job_class("big", 10 * G))
+    assert told(rig.turn()) == ["evict 2"]
+    rig.submit(job_class("other", 10 * G))
+    rig.finish(lingering)
+    assert told(rig.turn()) == [], "it has ended what it ran: its bytes are coming"
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load big 3 on sim0 10G", "load other 4 on sim0 10G"]
+
+
+def test_who_lingers_keeps_its_place_until_it_has_ended_what_it_runs() -> None:
+    rig = Rig(sim(0, 24 * G, max_executors=1))
+    lingering = rig.running(job_class("x", 1 * G))
+    rig.view.evict(lingering, lingers=True)
+    rig.submit(C)
+    assert told(rig.turn()) == []
+    rig.finish(lingering)
+    assert told(rig.turn()) == ["load c 2 on sim0 6G"]
+
+
 def test_nobody_is_sent_away_for_a_place_that_is_coming_free() -> None:
     rig = Rig(sim(0, 24 * G, max_executors=1))
     for name in "ab":
