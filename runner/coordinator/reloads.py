@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import msgspec
 
 from runner import control
 from runner.coordinator.changes import Changes, compare
-from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fronts import Front
 from runner.coordinator.waiting import Waiting
-from runner.errors import RefusedStart, ReloadRefused, ShuttingDown
+from runner.errors import RefusedStart, ReloadRefused, RunnerError, ShuttingDown
 from runner.overrides import Overrides
 from runner.plugins import Plugins
 from runner.spec import HandlerSpec
@@ -24,6 +23,20 @@ log = logging.getLogger(__name__)
 ANSWER_S = 60.0
 
 
+class Retire(Protocol):
+    """What is done with the executors of a handler that is another now."""
+
+    def __call__(self, handler: str, *, replaced: bool) -> None:
+        """They go; where it is `replaced`, those that still load are not waited for."""
+
+
+class Asker(Protocol):
+    """Who asked, to be answered."""
+
+    def send(self, message: bytes) -> None:
+        """An encoded message."""
+
+
 class Reloads:
     """Describes the handlers anew, puts the new ones in force, and replaces the executors of old ones."""
 
@@ -32,17 +45,19 @@ class Reloads:
         *,
         plugins: Plugins,
         waiting: Waiting,
-        dispatch: Dispatch,
+        retire: Retire,
         read_overrides: Callable[[], Overrides],
         put_in_force: Callable[[Overrides], None],
         is_closed: Callable[[], bool],
+        answer_s: float = ANSWER_S,
     ) -> None:
         self._plugins = plugins
         self._waiting = waiting
-        self._dispatch = dispatch
+        self._retire = retire
         self._read_overrides = read_overrides
         self._put_in_force = put_in_force
         self._is_closed = is_closed
+        self._answer_s = answer_s
         self._now: asyncio.Task[Changes] | None = None
         self._next: asyncio.Task[Changes] | None = None
 
@@ -51,16 +66,15 @@ class Reloads:
         who ask while one is under way share the next."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._after(self._now))
-            # Where nobody waits for it any more, it was logged all the same.
-            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._next.add_done_callback(_look_at)
         return self._next
 
-    async def answer(self, front: Front, ask: control.Reload) -> None:
+    async def answer(self, front: Asker, ask: control.Reload) -> None:
         """Reload for who asks, and say what has changed."""
         if self._is_closed():
             raise _closed()
         task = self.ask()
-        await asyncio.wait([task], timeout=ANSWER_S)
+        await asyncio.wait([task], timeout=self._answer_s)
         if task.cancelled():
             raise _closed()
         status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
@@ -89,9 +103,9 @@ class Reloads:
         self._put_in_force(overrides)
         changes = compare(before, self._waiting.specs, touched)
         for name in changes.changed:
-            self._dispatch.retire(name, replaced=True)
+            self._retire(name, replaced=True)
         for name in (*changes.removed, *changes.broken):
-            self._dispatch.retire(name, replaced=False)
+            self._retire(name, replaced=False)
         self._tell(changes, before)
         return changes
 
@@ -103,6 +117,13 @@ class Reloads:
         level = logging.WARNING if newly_broken else logging.INFO if is_news else logging.DEBUG
         why = "".join(f"; {name}: {_last_line(specs[name].error)}" for name in newly_broken[:3])
         log.log(level, "handlers reloaded: %s%s", changes.words(), why)
+
+
+def _look_at(task: asyncio.Task[Changes]) -> None:
+    """Nobody may wait for it any more: what went wrong is logged all the same."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RunnerError):
+        log.error("a reload of the handlers failed", exc_info=error)
 
 
 def _closed() -> ShuttingDown:

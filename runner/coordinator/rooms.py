@@ -242,7 +242,7 @@ class Rooms:
         return Reloads(
             plugins=self.plugins,
             waiting=self.line.waiting,
-            dispatch=self.dispatch,
+            retire=self.dispatch.retire,
             read_overrides=lambda: Overrides(overrides_now(self._ground.settings)),
             put_in_force=put_in_force,
             is_closed=lambda: self.desk.closed,

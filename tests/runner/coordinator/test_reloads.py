@@ -1,0 +1,156 @@
+"""Who asks for a reload, what is asked for meanwhile, and what is told of one that takes long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runner import control
+from runner.coordinator.changes import Changes
+from runner.coordinator.reloads import Reloads
+from runner.errors import ReloadRefused, ShuttingDown
+from runner.overrides import Overrides
+from runner.plugins import Plugins
+from tests.runner.coordinator.bench import Bench, run
+from tests.runner.test_plugins import ECHO, plugins, write
+
+SLOW = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
+
+
+class Asker:
+    """A front, as far as answers go."""
+
+    def __init__(self) -> None:
+        self.replies: list[control.Reply] = []
+
+    def send(self, message: bytes) -> None:
+        reply = control.to_front_decoder.decode(message)
+        assert isinstance(reply, control.Reply)
+        self.replies.append(reply)
+
+
+class House:
+    """The reloads of one source, and what became of its executors."""
+
+    def __init__(self, bench: Bench, found: Plugins, answer_s: float) -> None:
+        self.plugins = found
+        self.asker = Asker()
+        self.retired: list[tuple[str, bool]] = []
+        self.in_force = 0
+        self.closed = False
+        self.reloads = Reloads(
+            plugins=found,
+            waiting=bench.line.waiting,
+            retire=lambda handler, *, replaced: self.retired.append((handler, replaced)),
+            read_overrides=lambda: Overrides({}),
+            put_in_force=lambda _: self._put_in_force(bench),
+            is_closed=lambda: self.closed,
+            answer_s=answer_s,
+        )
+
+    def _put_in_force(self, bench: Bench) -> None:
+        self.in_force += 1
+        bench.line.waiting.described(dict(self.plugins.specs))
+
+    async def answer(self) -> tuple[int, Changes]:
+        await self.reloads.answer(self.asker, control.Reload(7))
+        reply = self.asker.replies.pop()
+        assert reply.rid == 7
+        return reply.status, msgspec.json.decode(reply.body, type=Changes)
+
+
+def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: float = 20.0) -> None:
+    async def whole(bench: Bench) -> None:
+        found = plugins(folder, "a.py")
+        await found.run()
+        bench.line.waiting.described(dict(found.specs))
+        await body(House(bench, found, answer_s))
+
+    run(whole)
+
+
+def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    async def body(house: House) -> None:
+        write(tmp_path, a=ECHO + SLOW.format(str(gate)))
+        first = house.reloads.ask()
+        await asyncio.sleep(0)
+        others = [house.reloads.ask() for _ in range(5)]
+        assert first not in others and len(set(others)) == 1
+        gate.touch()
+        assert (await first).changed == ["echo"]
+        assert (await others[0]).unchanged == ["echo"]
+        assert house.in_force == 2
+        assert house.retired == [("echo", True)]
+
+    scene(write(tmp_path, a=ECHO), body)
+
+
+def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    async def body(house: House) -> None:
+        write(tmp_path, a=ECHO + SLOW.format(str(gate)))
+        assert await house.answer() == (202, Changes(describing=True))
+        assert house.in_force == 0
+        under_way = house.reloads._now
+        assert under_way is not None
+        gate.touch()
+        await under_way
+        assert house.retired == [("echo", True)]
+
+    scene(write(tmp_path, a=ECHO), body, answer_s=0.05)
+
+
+def test_what_breaks_lets_a_loading_executor_end_its_first_job(tmp_path: Path) -> None:
+    async def body(house: House) -> None:
+        write(tmp_path, a="1/0")
+        assert await house.answer() == (200, Changes(broken=["echo"]))
+        write(tmp_path, a=ECHO.replace("'echo'", "'other'"))
+        assert await house.answer() == (200, Changes(added=["other"], removed=["echo"]))
+        assert house.retired == [("echo", False), ("echo", False)]
+
+    scene(write(tmp_path, a=ECHO), body)
+
+
+def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    async def body(house: House) -> None:
+        write(tmp_path, a=ECHO + SLOW.format(str(gate)))
+        under_way = house.reloads.ask()
+        await asyncio.sleep(0)
+        asked = asyncio.create_task(house.answer())
+        await asyncio.sleep(0)
+        house.closed = True
+        gate.touch()
+        for waiting in (under_way, asked, house.answer()):
+            with pytest.raises(ShuttingDown):
+                await waiting
+        house.closed = False
+        gate.unlink()
+        write(tmp_path, a=ECHO + SLOW.format(str(gate)) + "# more")
+        asked = asyncio.create_task(house.answer())
+        await asyncio.sleep(0)
+        house.reloads.close()
+        with pytest.raises(ShuttingDown):
+            await asked
+        assert (house.in_force, house.retired) == (0, [])
+
+    scene(write(tmp_path, a=ECHO), body)
+
+
+def test_a_refused_one_says_why_and_the_next_is_taken(tmp_path: Path) -> None:
+    async def body(house: House) -> None:
+        (tmp_path / "a.py").unlink()
+        with pytest.raises(ReloadRefused, match="there is no file"):
+            await house.answer()
+        write(tmp_path, a=ECHO)
+        assert await house.answer() == (200, Changes(unchanged=["echo"]))
+
+    scene(write(tmp_path, a=ECHO), body)
