@@ -287,7 +287,7 @@ class View:
     def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
         lane, need, span = self.floor.lane(cls), cls.need_bytes or 0, self.floor.span(cls)
-        if sum(need <= slot.device.cap_bytes for slot in lane) >= span:
+        if (sum(need <= slot.device.cap_bytes for slot in lane) if need else len(lane)) >= span:
             return None
         return {
             "needed_bytes": need,
