@@ -17,7 +17,7 @@ import msgspec
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
 from runner.event import Event
 from runner.job import Job
-from runner.stores import Batch, JobQuery, schema, statements
+from runner.stores import Batch, JobQuery, schema, statements, wal
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns
 
@@ -80,6 +80,7 @@ class SqliteStore:
             RefusedStart: the file is another program's, or a newer version of this one wrote it.
         """
         with self._telling("preparing it"):
+            self._check_log()
             db = self._db
             self._refuse_foreign(db)
             if db.pragma("journal_mode", "wal") != "wal":
@@ -239,13 +240,20 @@ class SqliteStore:
                 f"{self.path} is an SQLite file of another program; name another path with --store"
             )
 
+    def _check_log(self) -> None:
+        """SQLite would pass over what lies behind damage in its log, and say nothing."""
+        log = Path(f"{self.path}-wal")
+        # Not once it is open: to close a file drops this process's locks on it.
+        text = log.read_bytes() if self._connection is None and log.exists() else b""
+        # Read again: one that still changes, as an older coordinator writes, can't be judged.
+        if wal.is_damaged(text) and log.read_bytes() == text:
+            raise StoreCorrupt(_corrupt(str(log), "commits lie behind a frame that is not whole"))
+
     def _check(self, db: apsw.Connection) -> None:
         until = time.monotonic() + self._check_limit_s
         db.set_progress_handler(lambda: time.monotonic() > until, _CHECK_STEPS)
         try:
-            for table in schema.TABLES:
-                if not db.table_exists("main", table):
-                    continue
+            for table in (name for name in schema.TABLES if db.table_exists("main", name)):
                 for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
                     if line != "ok":
                         raise StoreCorrupt(_corrupt(self.path, str(line)))
@@ -368,10 +376,8 @@ def version() -> str:
 
 
 def _corrupt(path: str, what: str) -> str:
-    return (
-        f"{path} is damaged ({what}); nothing was changed. "
-        "Put back a copy from a backup, or move the file away to begin with an empty store"
-    )
+    ways = "Put back a copy from a backup, or move the file away to begin without what it holds"
+    return f"{path} is damaged ({what}); nothing was changed. {ways}"
 
 
 def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:

@@ -315,6 +315,45 @@ def test_a_damaged_file_is_refused_and_left_alone(house: House, filled: bytes, w
     assert hashlib.sha256(database.read_bytes()).digest() == hashlib.sha256(damaged).digest()
 
 
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a server that lost its power with a hundred commits in the log."""
+    house = House(tmp_path_factory.mktemp("cut_off"))
+    try:
+        server = house.start()
+        for number in range(100):
+            server.submit("echo", {"number": number}, delay_s=3_600)
+        house.cut_power(server)
+        return {name: (house.data / name).read_bytes() for name in ("runner.db", "runner.db-wal")}
+    finally:
+        house.close()
+
+
+@pytest.mark.parametrize("where", ["whole", "header", "first frame", "a page", "salts of a frame"])
+def test_a_damaged_log_is_refused_and_left_alone(house: House, cut_off: dict[str, bytes], where: str) -> None:
+    """SQLite alone would read it up to the damage and forget what was acknowledged after that."""
+    log = bytearray(cut_off["runner.db-wal"])
+    step = 24 + int.from_bytes(log[8:12], "big")
+    at = {
+        "header": 16,
+        "first frame": 32 + 20,
+        "a page": 32 + 20 * step + 500,
+        "salts of a frame": 32 + 30 * step + 8,
+    }
+    if where in at:
+        log[at[where]] ^= 0x55
+    house.data.mkdir()
+    (house.data / "runner.db").write_bytes(cut_off["runner.db"])
+    (house.data / "runner.db-wal").write_bytes(log)
+    if where == "whole":
+        assert len(house.start().jobs()) == 100
+        return
+    said = refused_start(house)
+    assert f"{house.data / 'runner.db-wal'} is damaged" in said and "store_corrupt" in said
+    assert (house.data / "runner.db").read_bytes() == cut_off["runner.db"]
+    assert (house.data / "runner.db-wal").read_bytes() == log
+
+
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
     early = (
         "runner/coordinator/desk.py",
