@@ -17,6 +17,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
+from runner.coordinator.pages import current, page
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
 from runner.errors import (
@@ -36,8 +37,6 @@ _encode = control.encode
 _json = msgspec.json.Encoder().encode
 #: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
 BULK_TURN = 500
-#: A page of events is read in portions of at most so many bytes, whatever the front asks for.
-PAGE_MAX_BYTES = 1024 * 1024
 #: While the store refuses writes, clients are told to come again after so long.
 STORE_RETRY_S = 2.0
 
@@ -228,18 +227,8 @@ class Desk:
 
     # Look up.
 
-    async def _live(self, job_id: str) -> Live | None:
-        """The job if it is under way, with its input. An end that is not durable yet is waited for."""
-        live = self._line.book.by_id.get(job_id)
-        if live is not None and live.where == "ended":
-            await self._line.journal.flush()
-            live = self._line.book.by_id.get(job_id)
-        if live is not None and live.input is None:
-            self._line.waiting.keep_input(live, await self._archive.input(live.job.n))
-        return live
-
     async def _get(self, front: Front, ask: control.GetJob) -> None:
-        live = await self._live(ask.job_id)
+        live = await current(self._line, self._archive, ask.job_id)
         if live is None:
             job = await self._archive.job(ask.job_id)
             front.send(_encode(control.Reply(ask.rid, 200, await self._archive.document(job))))
@@ -254,23 +243,7 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 200, body)))
 
     async def _read_events(self, front: Front, ask: control.ReadEvents) -> None:
-        live = self._line.book.by_id.get(ask.job_id)
-        job = live.job if live is not None else await self._archive.job(ask.job_id)
-        limit = min(ask.max_bytes, PAGE_MAX_BYTES)
-        events = await self._archive.events(job.n, ask.after, limit)
-        live = await self._live(ask.job_id)
-        if live is not None:
-            shown = documents.job_document(
-                live.job, self._line.waiting.reason(live), live.input, live.output, full=False
-            )
-            job, ended = live.job, False
-        else:
-            job = await self._archive.job(ask.job_id)
-            shown, ended = await self._archive.document(job, full=False), job.state in ENDED
-        last = self._archive.durable_seq(job) if live is not None else job.last_seq
-        first = min(job.first_seq, events[0].seq) if events else job.first_seq
-        rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
-        front.send(_encode(control.Page(ask.rid, shown, rows, first, last, ended)))
+        front.send(_encode(await page(self._line, self._archive, ask)))
 
     # Act.
 
@@ -289,7 +262,7 @@ class Desk:
                     await self._delete(front, ask)
 
     async def _cancel(self, front: Front, ask: control.Act) -> None:
-        live = await self._live(ask.job_id)
+        live = await current(self._line, self._archive, ask.job_id)
         if live is None or live.where == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)

@@ -1,0 +1,50 @@
+"""Effect: pages of a job's events: what is durable of it, and how far the job is."""
+
+from __future__ import annotations
+
+from runner import control
+from runner.coordinator import documents
+from runner.coordinator.archive import Archive
+from runner.coordinator.book import Live
+from runner.coordinator.line import Line
+from runner.job import ENDED
+
+#: A page is read in portions of at most so many bytes, whatever the front asks for.
+PAGE_MAX_BYTES = 1024 * 1024
+
+
+async def current(line: Line, archive: Archive, job_id: str) -> Live | None:
+    """The job if it is under way, with its input. An end that is not durable yet is waited for."""
+    live = line.book.by_id.get(job_id)
+    if live is not None and live.where == "ended":
+        await line.journal.flush()
+        live = line.book.by_id.get(job_id)
+    if live is not None and live.input is None:
+        line.waiting.keep_input(live, await archive.input(live.job.n))
+    return live
+
+
+async def page(line: Line, archive: Archive, ask: control.ReadEvents) -> control.Page:
+    """The events behind a cursor, with the job as it is after they were read.
+
+    Raises:
+        NotFound
+    """
+    live = line.book.by_id.get(ask.job_id)
+    job = live.job if live is not None else await archive.job(ask.job_id)
+    limit = min(ask.max_bytes, PAGE_MAX_BYTES)
+    events = await archive.events(job.n, ask.after, limit)
+    live = await current(line, archive, ask.job_id)
+    if live is not None:
+        reason = line.waiting.reason(live)
+        shown = documents.job_document(live.job, reason, live.input, live.output, full=False)
+        job, ended, last = live.job, False, archive.durable_seq(live.job)
+    else:
+        job = await archive.job(ask.job_id)
+        shown, ended, last = await archive.document(job, full=False), job.state in ENDED, job.last_seq
+    if not events and last > ask.after:
+        # They became durable between the two looks: told as none they would be taken for gone.
+        events = await archive.events(job.n, ask.after, limit)
+    first = min(job.first_seq, events[0].seq) if events else job.first_seq
+    rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
+    return control.Page(ask.rid, shown, rows, first, last, ended)

@@ -1,0 +1,50 @@
+"""What is told of a job's events is true of one moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from runner import control
+from runner.coordinator.archive import Archive
+from runner.coordinator.pages import page
+from runner.stores import Store
+from runner.stores.access import MemoryAccess
+from tests.runner.coordinator.bench import Bench, asked
+
+T = TypeVar("T")
+
+
+class Between(MemoryAccess):
+    """Something happens between a read and the arrival of what was read."""
+
+    then: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, fn: Callable[[Store], T]) -> T:
+        found = await super().read(fn)
+        then, self.then = self.then, None
+        if then is not None:
+            await then()
+        return found
+
+
+def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() -> None:
+    async def main() -> None:
+        access = Between()
+        bench = Bench(access, await access.take_epoch())
+        archive = Archive(access, bench.journal, Path("files"))
+        live = bench.line.submit(asked())
+        await bench.journal.flush()
+
+        async def it_ends() -> None:
+            bench.line.cancel_waiting(live, "by hand")
+            await bench.journal.flush()
+
+        access.then = it_ends
+        told = await page(bench.line, archive, control.ReadEvents(1, "job-1", 1, 1000))
+        assert ([seq for seq, _, _ in told.events], told.last_seq, told.ended) == ([2], 2, True)
+        bench.line.timers.close()
+
+    asyncio.run(main())
