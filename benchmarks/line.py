@@ -11,7 +11,17 @@ from benchmarks.figure import Figures, percentile
 from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from benchmarks.wire import Connection, Failed
-from benchmarks.work import ECHO, WAIT, accept, await_succeeded, bulk_bodies, read_outputs, single, warm
+from benchmarks.work import (
+    ECHO,
+    WAIT,
+    accept,
+    await_end,
+    await_succeeded,
+    bulk_bodies,
+    read_outputs,
+    single,
+    warm,
+)
 
 STEPS = 1_000
 ECHO_ONE = b'{"handler":"echo","input":{"i":7},"queue":"one"}'
@@ -53,20 +63,24 @@ class Line:
         total = self._sizes.bulk
         connection = self._connection
         bodies = bulk_bodies(total, queue="bulk")
-        before_bytes = self._server.disk_bytes()
+        before_bytes, before_s = self._server.disk_bytes(), sum(self._server.cpu_s().values())
         started = time.perf_counter()
         for body in bodies:
-            connection.post("/v1/jobs/bulk", body, 202)
+            answer = connection.post("/v1/jobs/bulk", body, 202)
         accepted = time.perf_counter()
+        # They end about in order: polling before the last one did would only be a load.
+        await_end(connection, msgspec.json.decode(answer)["jobs"][-1]["id"])
         await_succeeded(connection, "bulk", total)
         durable = time.perf_counter()
         outputs = read_outputs(connection, "bulk")
         known = time.perf_counter()
+        spent_s = sum(self._server.cpu_s().values()) - before_s
         if outputs != list(range(total)):
             raise Failed(f"{len(outputs)} outputs read back, {total} jobs sent, or they differ")
         self._add("no-op jobs, bulk", "jobs/s", total / (known - started))
         self._add("no-op jobs, durable only", "jobs/s", total / (durable - started))
         self._add("jobs accepted in bulk, while they run", "jobs/s", total / (accepted - started))
+        self._add("CPU per no-op job, all processes", "us", 1e6 * spent_s / total)
         self._add("disk per no-op job", "bytes", (self._server.disk_bytes() - before_bytes) / total)
 
     def singles(self) -> None:

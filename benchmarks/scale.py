@@ -12,7 +12,7 @@ from benchmarks.figure import Figures, percentile
 from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from benchmarks.wire import Connection, Failed
-from benchmarks.work import WAIT, bulk_bodies, pause, resume, single, warm
+from benchmarks.work import WAIT, await_end, bulk_bodies, pause, resume, single, warm
 from runner import cursor
 
 BACKLOG = "backlog"
@@ -106,11 +106,8 @@ def _drain(connection: Connection, sentinel: str, jobs: int, figures: Figures) -
     """From the word that lets the queue go until the last of its first jobs has ended."""
     started = time.perf_counter()
     resume(connection, BACKLOG)
-    request = connection.request("GET", f"/v1/jobs/{sentinel}", headers={"Prefer": "wait=300"})
-    _, body = connection.exchange(request)
+    await_end(connection, sentinel)
     spent = time.perf_counter() - started
-    if msgspec.json.decode(body)["state"] != "succeeded":
-        raise Failed(f"the waiting jobs were not drained: {body[:300]!r}")
     pause(connection, BACKLOG)
     _add(figures, "first jobs drained from all", "jobs/s", jobs / spent)
 

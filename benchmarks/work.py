@@ -76,6 +76,15 @@ def await_succeeded(connection: Connection, queue: str, total: int, *, within_s:
         time.sleep(0.02)
 
 
+def await_end(connection: Connection, job_id: str) -> None:
+    """Until this job has succeeded; the server says so by itself."""
+    status, body = connection.exchange(
+        connection.request("GET", f"/v1/jobs/{job_id}", headers={"Prefer": "wait=300"})
+    )
+    if status != 200 or msgspec.json.decode(body)["state"] != "succeeded":
+        raise Failed(f"job {job_id} did not end well: {status} {body[:300]!r}")
+
+
 def read_outputs(connection: Connection, queue: str) -> list[int]:
     """Outputs of a queue's succeeded jobs in the order of acceptance, page by page."""
     path = f"/v1/jobs?queue={queue}&state=succeeded&order=asc&limit=500"
