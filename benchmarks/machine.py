@@ -23,9 +23,17 @@ def describe(folder: Path) -> dict[str, str | float | dict[str, str]]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "sqlite": {"apsw": apsw.sqlite_lib_version(), "huey": sqlite3.sqlite_version},
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "fdatasync_ms": _fdatasync_ms(folder / "sync"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        # Of the references; the groups that need none run without.
+        return "not installed"
 
 
 def _processor() -> str:

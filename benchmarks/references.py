@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.figure import Figures, percentile
 from benchmarks.server import ROOT
 from benchmarks.sizes import Sizes
+from benchmarks.wire import Failed
 
 #: Polling as tight as is sane; with Huey's defaults (100 ms growing to 10 s, result 50 ms) nothing is quick.
 TIGHT = ("--delay", "0.001", "--max-delay", "0.001", "--backoff", "1.0")
@@ -71,7 +72,7 @@ class Huey:
         spent = time.perf_counter() - started
         self._rest()
         if outputs != [{"i": i} for i in range(total)]:
-            raise RuntimeError("Huey gave other outputs than inputs")
+            raise Failed("Huey gave other outputs than inputs")
         self._huey.storage.flush_results()
         self._figures.add("no-op jobs, bulk", "huey", "jobs/s", total / spent)
 
@@ -131,7 +132,7 @@ class Pool:
         outputs = list(self._pool.map(_same, inputs, chunksize=1))
         spent = time.perf_counter() - started
         if outputs != inputs:
-            raise RuntimeError("the pool gave other outputs than inputs")
+            raise Failed("the pool gave other outputs than inputs")
         self._figures.add("no-op jobs, bulk", "pool", "jobs/s", self._sizes.bulk / spent)
 
 

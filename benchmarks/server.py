@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.wire import Failed
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 15.0
@@ -94,11 +96,11 @@ class Server:
                 if not chunk:
                     self.process.kill()
                     self.process.wait()
-                    raise RuntimeError(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
+                    raise Failed(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
                 text += chunk
         port: int | None = urlsplit(json.loads(text)["url"]).port
         if port is None:
-            raise RuntimeError(f"no port in {text!r}")
+            raise Failed(f"no port in {text!r}")
         return port
 
 

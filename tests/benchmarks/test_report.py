@@ -12,6 +12,8 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.__main__ import main
 from benchmarks.figure import Figures
+from benchmarks.sizes import Sizes
+from benchmarks.wire import Failed
 
 MACHINE = {"processor": "abacus", "cores": 2.0, "python": "3.11", "fdatasync_ms": 0.1}
 OVERHEAD = "overhead on jobs of 100 ms"
@@ -52,11 +54,25 @@ def test_the_file_holds_every_round_and_every_verdict(tmp_path: Path) -> None:
 
 
 def test_a_group_that_does_not_exist_is_refused_with_those_that_do(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "line,warp"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(["--only", "line,warp"])
     told = capsys.readouterr().err
     assert ended.value.code == 2
     assert "no group 'warp'" in told and "overhead, idle, scale" in told
+
+
+def test_a_group_that_fails_costs_no_other_its_figures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise Failed("no [luck]")
+
+    def measures(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
+        figures.add(OVERHEAD, "runner", "%", 1.0)
+
+    assert main(["--out", str(tmp_path)], {"line": fails, "overhead": measures}) == 1
+    assert "line failed: no [luck]" in capsys.readouterr().out
+    (written,) = tmp_path.iterdir()
+    assert [figure["name"] for figure in msgspec.json.decode(written.read_bytes())["figures"]] == [OVERHEAD]
