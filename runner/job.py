@@ -169,3 +169,9 @@ class Job(msgspec.Struct, array_like=True):
     files: list[FileRecord] = msgspec.field(default_factory=list)
     #: Why a cancel was asked for; set while the job is being cancelled and after.
     cancel_reason: str | None = None
+
+    @property
+    def start_by(self) -> float | None:
+        """The moment until which it has to start: `queue_timeout_s` counts up to the first start."""
+        limit = self.terms.queue_timeout_s
+        return None if limit is None or self.started_at is not None else self.ready_at + limit

@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from runner import cursor as cursors
 from runner.coordinator import documents
 from runner.coordinator.book import Book, Live
 from runner.coordinator.happening import INLINE_MAX_BYTES
 from runner.coordinator.journal import Journal
+from runner.coordinator.waiting import Waiting
 from runner.errors import NotFound
 from runner.event import Event
 from runner.job import FileRecord, Job
 from runner.stores import JobQuery, Store
 from runner.stores.access import StoreAccess
 
+_json = msgspec.json.Encoder().encode
 #: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
 PAGES_MAX = 20
 #: Inputs and outputs up to this are read for a whole page in one statement.
@@ -36,10 +40,26 @@ class Archive:
 
     async def job(self, job_id: str) -> Job:
         """Raises NotFound."""
-        found = await self._access.read(lambda store: store.find(JobQuery(ids=[job_id], limit=1)))
-        if not found:
+        job = await self.find(job_id)
+        if job is None:
             raise NotFound(f"there is no job {job_id}")
-        return found[0]
+        return job
+
+    async def find(self, job_id: str) -> Job | None:
+        """The row of this id, if there is one."""
+        found = await self._access.read(lambda store: store.find(JobQuery(ids=[job_id], limit=1)))
+        return found[0] if found else None
+
+    async def rows(self, ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+        """Rows of waiting jobs with their inputs as far as these are small."""
+
+        def read(store: Store) -> list[tuple[Job, bytes | None]]:
+            jobs = store.jobs(ns)
+            small = [job.n for job in jobs if job.input_bytes <= TOGETHER_MAX_BYTES]
+            inputs = store.payloads(small, "input")
+            return [(job, inputs.get(job.n)) for job in jobs]
+
+        return await self._access.read(read)
 
     async def input(self, n: int) -> bytes:
         """JSON text of a job's input."""
@@ -49,9 +69,12 @@ class Archive:
         """Inputs of several jobs in one go."""
         return await self._access.read(lambda store: {n: store.payload(n, "input") or b"null" for n in ns})
 
-    async def output(self, n: int) -> bytes:
-        """JSON text of a job's output."""
-        return await self._access.read(lambda store: store.payload(n, "output")) or b"null"
+    async def output(self, job: Job) -> bytes:
+        """JSON text of an ended job's output. Raises NotFound: it has none."""
+        if job.state != "succeeded":
+            code = job.error.code if job.error is not None else None
+            raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
+        return await self._access.read(lambda store: store.payload(job.n, "output")) or b"null"
 
     async def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
         """Durable events with seq > after, in order."""
@@ -61,15 +84,15 @@ class Archive:
         """The last durable event of a live job; memory may be ahead of it."""
         return self._journal.durable_seq(job)
 
-    async def document(self, job: Job, *, full: bool = True) -> bytes:
-        """An ended job as JSON text."""
+    async def document(self, job: Job, reason: str | None, *, full: bool = True) -> bytes:
+        """A job that is not in memory as JSON text."""
 
         def read(store: Store) -> bytes:
-            return _read_document(store, job, job.reason, full=full)
+            return _read_document(store, job, reason, full=full)
 
         return await self._access.read(read)
 
-    async def page(self, query: JobQuery, book: Book, reason: Callable[[Live], str | None]) -> bytes:
+    async def page(self, query: JobQuery, book: Book, waiting: Waiting) -> bytes:
         """The document of GET /jobs. Live jobs are told as memory has them."""
         if self._journal.failure is None:
             await self._journal.flush()
@@ -82,7 +105,7 @@ class Archive:
             more = len(rows) > query.limit
             for job in rows[: query.limit]:
                 cursor = job.n
-                current, why = _as_of_now(job, book.by_n.get(job.n), reason)
+                current, why = _as_of_now(job, book.by_n.get(job.n), waiting)
                 if (wanted is not None and why not in wanted) or not _still(query, current):
                     continue
                 shown.append((current, why))
@@ -105,6 +128,15 @@ class Archive:
 
         return await asyncio.to_thread(look)
 
+    def file_document(self, job: Job, name: str) -> bytes:
+        """Where a job's file of this name lies, and its reference, as JSON text. Raises NotFound."""
+        for record in reversed(job.files):
+            if record.name == name:
+                path = self.file_path(job.id, record)
+                return _json({"path": str(path), "file": documents.file_document(job.id, record)})
+        names = ", ".join(record.name for record in job.files) or "none"
+        raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")
+
     def file_path(self, job_id: str, record: FileRecord) -> Path:
         """Where a job's file lies."""
         return self._files_dir / job_id / str(record.attempt) / record.id
@@ -125,16 +157,16 @@ def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]
     return lambda store: store.find(asked)
 
 
-def _as_of_now(job: Job, live: Live | None, reason: Callable[[Live], str | None]) -> tuple[Job, str | None]:
+def _as_of_now(job: Job, live: Live | None, waiting: Waiting) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it goes on changing while its page is being read.
 
     An end that is not durable yet has not happened: the row still stands.
     """
     if live is None:
-        return job, job.reason
+        return job, waiting.reason_of(job)
     if live.where == "ended":
         return job, "running" if job.state == "running" else job.reason or "ready"
-    return copy.copy(live.job), reason(live)
+    return copy.copy(live.job), waiting.reason(live)
 
 
 def _still(query: JobQuery, job: Job) -> bool:

@@ -9,11 +9,14 @@ from typing import Literal
 from gpu.line import JobClass
 from runner.job import Job, State
 
-#: parked: its handler is not known yet; delayed: until `ready_at`; waiting: in the plan's view;
+#: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until
+#: `ready_at`; asleep: one of these two that memory has let go of; waiting: in the plan's view;
 #: assigned: promised to an executor, its worker not told yet (input or commit under way);
 #: staged: handed to a busy executor, not started; starting: the attempt is on its way or loading;
 #: running: user code runs; ended: terminal, until its commit.
-Where = Literal["parked", "delayed", "waiting", "assigned", "staged", "starting", "running", "ended"]
+Where = Literal[
+    "behind", "delayed", "asleep", "waiting", "assigned", "staged", "starting", "running", "ended"
+]
 
 
 class Live:

@@ -140,8 +140,9 @@ class Coordinator:
 
     async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")
-        jobs = await access.read(lambda store: list(store.live()))
-        counts = recovery.recover(rooms.line, jobs, spools)
+        named = recovery.named(spools)
+        left = await access.read(lambda store: recovery.Left.read(store, named, rooms.line.now()))
+        counts = recovery.recover(rooms.line, left, spools)
         await recovery.make_durable(rooms.journal)
         for spool in spools:
             remove_spool(spool)

@@ -168,9 +168,13 @@ class Desk:
 
     def _withdraw(self, live: Live) -> None:
         """The store could not take it: it was never accepted."""
+        # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
+        live = self._line.book.by_n.get(live.job.n, live)
+        if live.where == "asleep" and self._line.waiting.where(live.job) is None:
+            return
         if live.executor is None and live.where != "ended":
             self._line.waiting.leave(live)
-            self._line.waiting.drop_input(live)
+            self._line.waiting.sleep.drop_input(live)
             live.where = "ended"
             self._line.journal.withdraw(live.job)
             self._line.book.discount(live.job)
@@ -211,6 +215,7 @@ class Desk:
             if live.waiters is not None and at_end in live.waiters:
                 live.waiters.remove(at_end)
             self._line.journal.when_durable(accepted)
+            self._line.waiting.sleep.rest(live)
 
         def accepted(failure: StoreUnavailable | None) -> None:
             if failure is not None:
@@ -228,10 +233,11 @@ class Desk:
     # Look up.
 
     async def _get(self, front: Front, ask: control.GetJob) -> None:
-        live = await current(self._line, self._archive, ask.job_id)
+        live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
-            front.send(_encode(control.Reply(ask.rid, 200, await self._archive.document(job))))
+            body = await self._archive.document(job, self._line.waiting.reason_of(job))
+            front.send(_encode(control.Reply(ask.rid, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
             self._reply_at_end(self._answer_once(front, ask.rid), live, ask.wait_s, late_status=200)
@@ -239,7 +245,7 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 200, self._document(live))))
 
     async def _list(self, front: Front, ask: control.ListJobs) -> None:
-        body = await self._archive.page(ask.query, self._line.book, self._line.waiting.reason)
+        body = await self._archive.page(ask.query, self._line.book, self._line.waiting)
         front.send(_encode(control.Reply(ask.rid, 200, body)))
 
     async def _read_events(self, front: Front, ask: control.ReadEvents) -> None:
@@ -262,7 +268,7 @@ class Desk:
                     await self._delete(front, ask)
 
     async def _cancel(self, front: Front, ask: control.Act) -> None:
-        live = await current(self._line, self._archive, ask.job_id)
+        live = await current(self._line, self._archive, ask.job_id, rouse=True)
         if live is None or live.where == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
@@ -282,8 +288,8 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 202, self._document(live))))
 
     async def _delete(self, front: Front, ask: control.Act) -> None:
-        live = self._line.book.by_id.get(ask.job_id)
-        if live is not None and live.where in ("waiting", "delayed", "parked"):
+        live = await self._line.waiting.sleep.rouse(ask.job_id)
+        if live is not None and live.where in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
@@ -302,13 +308,14 @@ class Desk:
         if job_id in self._deleting:
             raise NotFound(f"there is no job {job_id}")
         live = self._line.book.by_id.get(job_id)
-        if live is not None and live.where != "ended":
-            raise JobNotFinished(
-                f"job {job_id} is {live.job.state}; only an ended job can be {what}", state=live.job.state
-            )
-        if live is not None:
+        if live is not None and live.where == "ended":
             await self._line.journal.flush()
-        return await self._archive.job(job_id)
+            live = None
+        job = live.job if live is not None else await self._archive.job(job_id)
+        if job.state not in ENDED:
+            message = f"job {job_id} is {job.state}; only an ended job can be {what}"
+            raise JobNotFinished(message, state=job.state)
+        return job
 
     async def _set_queue(self, front: Front, ask: control.SetQueue) -> None:
         self._line.view.pause_queue(ask.name, ask.paused)
@@ -351,23 +358,12 @@ class Desk:
             case "output":
                 return await self._output(job, live)
             case _:
-                return self._file(job, ask.name or "")
+                return self._archive.file_document(job, ask.name or "")
 
     async def _output(self, job: Job, live: Live | None) -> bytes:
         if job.state not in ENDED:
             raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
-        if job.state != "succeeded":
-            code = job.error.code if job.error is not None else None
-            raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
         if live is not None and live.output is not None:
             await self._line.journal.flush()
             return live.output
-        return await self._archive.output(job.n)
-
-    def _file(self, job: Job, name: str) -> bytes:
-        for record in reversed(job.files):
-            if record.name == name:
-                path = self._archive.file_path(job.id, record)
-                return _json({"path": str(path), "file": documents.file_document(job.id, record)})
-        names = ", ".join(record.name for record in job.files) or "none"
-        raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")
+        return await self._archive.output(job)

@@ -73,6 +73,7 @@ class Dispatch:
         self._fleet.flush()
 
     def _plan(self) -> None:
+        self._line.waiting.refill()
         now = self._line.now()
         plan = placement.plan(self._view, now)
         self._line.waiting.reasons = plan.reasons
@@ -119,6 +120,7 @@ class Dispatch:
     def _start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
         post, lives = self.posts[executor], [self._line.book.by_n[n] for n in ns]
         self._view.start(executor, cls, ns)
+        self._line.waiting.taken(cls)
         self._hand_over(post, lives)
 
     def _load(self, action: placement.Load) -> None:
@@ -140,6 +142,7 @@ class Dispatch:
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
         )
+        self._line.waiting.taken(action.cls)
         on_cpu = devices[0].kind == "cpu"
         post = Post(
             executor,
@@ -186,7 +189,7 @@ class Dispatch:
         inputs = await self._inputs(missing)
         for live in lives:
             if live.input is None:
-                self._line.waiting.keep_input(live, inputs[live.job.n])
+                self._line.waiting.sleep.keep_input(live, inputs[live.job.n])
         self._send_when_durable(post, lives)
         self._fleet.flush()
 

@@ -9,6 +9,7 @@ from gpu.line import JobClass
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options
+from runner.stores.queued import LotKey
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
 SHARED_MAX_BYTES = 256
@@ -64,6 +65,12 @@ def roomier(job: Job, cls: JobClass) -> JobClass | None:
     if not cls.need_bytes or not cls.gpus or last is None or last.code != "device_out_of_memory":
         return None
     return replace(cls, need_bytes=cls.need_bytes * 3 // 2)
+
+
+def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
+    """The class of all jobs of a lot."""
+    need = needed_bytes(spec.options, key.vram_bytes, has_gpu=has_gpu)
+    return _class(key.queue, key.handler, spec.version, key.priority, need, spec.options.gpus)
 
 
 def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:

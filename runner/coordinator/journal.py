@@ -187,6 +187,10 @@ class Journal:
         self.when_durable(settle)
         await done
 
+    def is_settled(self, job: Job) -> bool:
+        """Whether nothing new is to be written of the job; for those who are told of a commit."""
+        return job.n not in self._inserts and job.n not in self._dirty
+
     def durable_seq(self, job: Job) -> int:
         """The sequence number of the job's last event that is durable."""
         if job.n in self._in_flight:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from gpu.view import View
@@ -12,9 +14,10 @@ from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import done_fields, status_fields
 from runner.coordinator.journal import Journal
+from runner.coordinator.sleep import INPUTS_MAX_BYTES, Bounds, Find, Rows
 from runner.coordinator.timers import Timers
-from runner.coordinator.waiting import INPUTS_MAX_BYTES, Waiting
-from runner.errors import QueueFull, Unsatisfiable
+from runner.coordinator.waiting import Waiting
+from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.event import EventType
 from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff
@@ -46,6 +49,9 @@ class Line:
         queued_max: int,
         events_kept: int,
         is_watched: Callable[[str], bool],
+        rows: Rows,
+        find: Find,
+        bounds: Bounds | None = None,
     ) -> None:
         self.book = book
         self.view = view
@@ -61,11 +67,16 @@ class Line:
         self.waiting = Waiting(
             book=book,
             view=view,
+            journal=journal,
             timers=timers,
             now=now,
             wake=wake,
             give_up=lambda live, error: self.finish(live, "failed", error),
+            rows=rows,
+            find=find,
+            bounds=bounds or Bounds(),
         )
+        self._sleep = self.waiting.sleep
 
     # Accept.
 
@@ -87,26 +98,25 @@ class Line:
             raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)
         job.n = self.book.next_n()
         live = Live(job, asked.input, "waiting")
-        self.waiting.input_bytes += job.input_bytes
+        self._sleep.input_bytes += job.input_bytes
         self.book.add(live)
         self.journal.insert(job, asked.input)
         self._event(job, "status", now, status_fields(job, job.reason or "ready"))
         self.waiting.place(live)
-        self.waiting.limit_wait(live)
-        if self.waiting.input_bytes > INPUTS_MAX_BYTES:
-            self.journal.when_durable(lambda failure: self.waiting.drop_input(live, failure), hurry=False)
+        if self._sleep.input_bytes > INPUTS_MAX_BYTES:
+            self.journal.when_durable(partial(self._drop_input, live), hurry=False)
         return live
 
-    def recover(self, live: Live) -> None:
-        """Take in a job from the store, as it was when the last coordinator ended."""
-        self.book.add(live, counted=True)
-        self.waiting.input_bytes += live.job.input_bytes if live.input is not None else 0
+    def _drop_input(self, live: Live, failure: StoreUnavailable | None) -> None:
+        # Whoever submitted it is told with the input in a moment.
+        asyncio.get_running_loop().call_soon(self._sleep.drop_input, live, failure)
 
     # An attempt's way.
 
     def begin(self, live: Live, *, at: float, worker: str, devices: list[str], loading: bool) -> None:
         """The attempt in flight has started: it counts from now on."""
         job = live.job
+        self.waiting.leave(live)
         job.attempt = live.flight
         live.start_before = job.started_at
         if live.spare:
@@ -251,11 +261,10 @@ class Line:
         job.files = []
         job.ready_at = self.now()
         live = Live(job, None, "waiting")
-        self.waiting.keep_input(live, input_)
+        self._sleep.keep_input(live, input_)
         self.book.add(live)
         self._event(job, "status", job.ready_at, status_fields(job, "ready"))
         self.waiting.place(live)
-        self.waiting.limit_wait(live)
         return live
 
     def _record(self, job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
@@ -272,7 +281,7 @@ class Line:
         if live.job.finished_at is None:
             return
         if live.input is not None:
-            self.waiting.input_bytes -= live.job.input_bytes
+            self._sleep.input_bytes -= live.job.input_bytes
         self.book.forget(live)
         waiters, live.waiters = live.waiters, None
         for call in waiters or ():

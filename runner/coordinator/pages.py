@@ -13,14 +13,18 @@ from runner.job import ENDED
 PAGE_MAX_BYTES = 1024 * 1024
 
 
-async def current(line: Line, archive: Archive, job_id: str) -> Live | None:
-    """The job if it is under way, with its input. An end that is not durable yet is waited for."""
-    live = line.book.by_id.get(job_id)
+async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = False) -> Live | None:
+    """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
+    that is not durable yet is waited for."""
+    sleep = line.waiting.sleep
+    live = await sleep.rouse(job_id) if rouse else line.book.by_id.get(job_id)
     if live is not None and live.where == "ended":
         await line.journal.flush()
         live = line.book.by_id.get(job_id)
     if live is not None and live.input is None:
-        line.waiting.keep_input(live, await archive.input(live.job.n))
+        sleep.keep_input(live, await archive.input(live.job.n))
+        if rouse and live.where == "asleep":
+            return await current(line, archive, job_id, rouse=True)
     return live
 
 
@@ -41,7 +45,8 @@ async def page(line: Line, archive: Archive, ask: control.ReadEvents) -> control
         job, ended, last = live.job, False, archive.durable_seq(live.job)
     else:
         job = await archive.job(ask.job_id)
-        shown, ended, last = await archive.document(job, full=False), job.state in ENDED, job.last_seq
+        shown = await archive.document(job, line.waiting.reason_of(job), full=False)
+        ended, last = job.state in ENDED, job.last_seq
     if not events and last > ask.after:
         # They became durable between the two looks: told as none they would be taken for gone.
         events = await archive.events(job.n, ask.after, limit)

@@ -6,7 +6,8 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from runner.coordinator.book import Live
@@ -15,6 +16,8 @@ from runner.coordinator.line import Line
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.job import ENDED, Job
 from runner.spool import Spool
+from runner.stores import JobQuery, Store
+from runner.stores.queued import QueuedLot
 from runner.wire import UNDECODABLE, Ended, Note, Up, up_decoder
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,8 @@ LOCKS_POLL_S = 0.02
 #: So long a start tries to write what it has made good; nobody waits for an answer meanwhile.
 WRITE_WAIT_S = 10.0
 WRITE_POLL_S = 0.1
+#: So many of the jobs that spools name are read in one statement.
+NAMED_A_READ = 500
 
 
 async def wait_for_locks(locks_dir: Path) -> None:
@@ -74,15 +79,46 @@ async def make_durable(journal: Journal) -> None:
         await asyncio.sleep(WRITE_POLL_S)
 
 
-def recover(line: Line, jobs: Iterable[Job], spools: Iterable[Spool]) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the last coordinator left in the store."""
+
+    queued: list[QueuedLot]
+    #: The jobs that ran, and those that spooled messages name.
+    jobs: list[Job]
+
+    @classmethod
+    def read(cls, store: Store, named: Sequence[str], now: float) -> Left:
+        """All of it; `named` are the ids that spools name."""
+        jobs = {job.n: job for job in store.running()}
+        for at in range(0, len(named), NAMED_A_READ):
+            ids = list(named[at : at + NAMED_A_READ])
+            jobs |= {job.n: job for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
+        return cls(store.queued(now), [job for job in jobs.values() if job.state not in ENDED])
+
+
+def named(spools: Iterable[Spool]) -> list[str]:
+    """The ids of the jobs that spooled messages are about."""
+    messages = (_decoded(raw) for spool in spools for raw in spool.messages)
+    return sorted({message.job_id for message in messages if message is not None})
+
+
+def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
     """Take in the jobs that had not ended, apply what workers kept for us, put back what was cut off.
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
-    counts = {"live": 0, "applied": 0, "interrupted": 0}
-    for job in jobs:
-        line.recover(Live(job, None, "parked"))
-        counts["live"] += 1
+    counts = {"live": line.book.queued, "applied": 0, "interrupted": 0}
+    line.waiting.load(left.queued)
+    for job in left.jobs:
+        where = line.waiting.where(job)
+        live = Live(job, None, where or "running")
+        line.book.add(live, counted=True)
+        if where is not None:
+            # Out of its place until the messages about it are applied.
+            line.waiting.leave(live)
+            live.where = "assigned"
+        counts["live"] += job.state == "running"
     for spool in spools:
         for raw in spool.messages:
             counts["applied"] += _apply(line, raw, spool.hello.name)
@@ -95,18 +131,13 @@ def recover(line: Line, jobs: Iterable[Job], spools: Iterable[Spool]) -> dict[st
             line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message))
             counts["interrupted"] += 1
         elif live.flight == 0:
-            line.waiting.resume(live)
+            line.waiting.place(live)
     return counts
 
 
 def _apply(line: Line, raw: bytes, worker: str) -> int:
-    try:
-        message: Up = up_decoder.decode(raw)
-    except UNDECODABLE as error:
-        log.warning("a spooled message does not decode: %s", error)
-        return 0
-    if not isinstance(message, Note | Ended):
-        # The rest tells of executors, which are gone.
+    message = _decoded(raw)
+    if message is None:
         return 0
     live = line.book.by_id.get(message.job_id)
     if live is None or live.where == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
@@ -132,3 +163,13 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
     else:
         line.end(live, message)
     return 1
+
+
+def _decoded(raw: bytes) -> Note | Ended | None:
+    """News of a job; the rest tells of executors, which are gone."""
+    try:
+        message: Up = up_decoder.decode(raw)
+    except UNDECODABLE as error:
+        log.warning("a spooled message does not decode: %s", error)
+        return None
+    return message if isinstance(message, Note | Ended) else None

@@ -167,6 +167,8 @@ class Rooms:
             queued_max=limits.queued,
             events_kept=limits.events_kept,
             is_watched=self.watch.is_watched,
+            rows=self.archive.rows,
+            find=self.archive.find,
         )
 
     def _make_reports(self) -> Reports:

@@ -17,6 +17,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
+from runner.coordinator.lots import key_of
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.status import Status
 from runner.errors import NotFound
@@ -89,21 +90,20 @@ class Views:
 
     def queue(self, name: str) -> dict[str, Any]:
         """A queue's counts and figures."""
-        return self._queue(name, self._waits(name)[name])
+        return self._queue(name, self._waits()[name])
 
-    def _waits(self, only: str | None = None) -> defaultdict[str, _Waits]:
-        """Queue -> its live jobs' reasons, of all queues in one pass: there may be millions of jobs."""
+    def _waits(self) -> defaultdict[str, _Waits]:
+        """Queue -> the reasons of what waits and runs, told by class: there may be millions of jobs."""
         found: defaultdict[str, _Waits] = defaultdict(_Waits)
-        reason = self._line.waiting.reason
-        for live in self._line.book:
-            name = live.job.queue
-            if only is None or name == only:
-                waits = found[name]
-                why = reason(live)
-                if why is not None:
-                    waits.reasons[why] += 1
-                if live.job.state == "queued" and live.where != "delayed":
-                    waits.oldest = min(waits.oldest, live.job.ready_at)
+        waiting = self._line.waiting
+        for queue, why, count, since in waiting.tally():
+            found[queue].add(why, count, since)
+        for post in self._dispatch.posts.values():
+            for live in post.line.values():
+                why_now = waiting.reason(live)
+                if why_now is not None and live.where != "ended":
+                    since = live.job.ready_at if live.job.state == "queued" else None
+                    found[live.job.queue].add(why_now, 1, since)
         return found
 
     def _queue(self, name: str, waits: _Waits) -> dict[str, Any]:
@@ -262,27 +262,31 @@ class Views:
 
     def explain(self, job: Job, live: Live | None) -> dict[str, Any]:
         """Why a job waits, in words and figures."""
-        if live is None or job.state in ENDED:
+        if job.state in ENDED:
             return {
                 "id": job.id,
                 "state": job.state,
                 "reason": job.reason,
                 "message": f"the job has ended as {job.state}",
             }
-        why = self._line.waiting.reason(live)
+        waiting = self._line.waiting
+        why = waiting.reason_of(job) if live is None else waiting.reason(live)
+        where = waiting.where(job) if live is None else live.where
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        if live.where == "waiting" and live.cls is not None:
-            document |= self._view.explain(live.cls, job.n)
-            document["reason"] = why
-            document["message"] = words.waiting(why, document)
-        elif live.where == "delayed":
+        cls = waiting.class_of(key_of(job)) if live is None or live.cls is None else live.cls
+        if where == "delayed":
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
-        elif live.where == "parked":
+        elif where in ("waiting", "behind") and cls is not None:
+            document |= self._view.explain(cls, job.n)
+            document["jobs_ahead"] += waiting.ahead(cls, job.n)
+            document["reason"] = why
+            document["message"] = words.waiting(why, document)
+        elif where == "behind":
             document["message"] = f"its handler {job.handler!r} is not known (yet)"
         else:
             document["message"] = f"an executor has it: {why}"
-            document["executor"] = live.executor
+            document["executor"] = None if live is None else live.executor
         return document
 
 
@@ -293,6 +297,12 @@ class _Waits:
         self.reasons: Counter[str] = Counter()
         #: UTC epoch seconds.
         self.oldest = math.inf
+
+    def add(self, why: str, count: int, since: float | None) -> None:
+        """So many have this reason; the first of them waits since then."""
+        self.reasons[why] += count
+        if since is not None:
+            self.oldest = min(self.oldest, since)
 
 
 class _Shown(msgspec.Struct):

@@ -5,13 +5,14 @@ A store is finished when the conformance suite in `tests/runner/stores` is green
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from runner.event import Event
 from runner.job import Job
+from runner.stores.queued import QueuedLot
 
 
 class EventChunk(msgspec.Struct, array_like=True):
@@ -85,8 +86,14 @@ class Store(Protocol):
 
     def find(self, query: JobQuery) -> list[Job]: ...
 
-    def live(self) -> Iterator[Job]:
-        """All jobs that have not ended, by `n`."""
+    def running(self) -> list[Job]:
+        """The jobs that run, by `n`."""
+
+    def queued(self, now: float) -> list[QueuedLot]:
+        """The queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
+
+    def jobs(self, ns: Sequence[int]) -> list[Job]:
+        """Those of these numbers that there are, by `n`."""
 
     def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
         """JSON text of a job's input or output; None where there is none."""

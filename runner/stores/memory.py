@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
 from runner.errors import Fenced, RunnerError
 from runner.event import Event
-from runner.job import ENDED, Job
+from runner.job import Job
 from runner.stores import Batch, JobQuery
 from runner.stores.page import page
+from runner.stores.queued import LotKey, QueuedLot, moment
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -91,11 +92,32 @@ class MemoryStore:
                 found.append(_copy(self._jobs[n]))
         return found
 
-    def live(self) -> Iterator[Job]:
-        """See `Store.live`."""
-        for n in sorted(self._jobs):
-            if self._jobs[n].state not in ENDED:
-                yield _copy(self._jobs[n])
+    def running(self) -> list[Job]:
+        """See `Store.running`."""
+        return [_copy(self._jobs[n]) for n in sorted(self._jobs) if self._jobs[n].state == "running"]
+
+    def queued(self, now: float) -> list[QueuedLot]:
+        """See `Store.queued`."""
+        lots: dict[LotKey, QueuedLot] = {}
+        for job in self._jobs.values():
+            if job.state != "queued":
+                continue
+            key = LotKey(job.queue, job.handler, job.priority, job.terms.vram_bytes)
+            lot = lots.setdefault(key, QueuedLot(key))
+            start_by = job.start_by
+            lot.add(
+                job.n,
+                moment(job.ready_at) if job.ready_at > now else 0,
+                0 if start_by is None else moment(start_by),
+                job.reason or "",
+            )
+            if job.ready_at <= now:
+                lot.waits_since(job.ready_at)
+        return list(lots.values())
+
+    def jobs(self, ns: Sequence[int]) -> list[Job]:
+        """See `Store.jobs`."""
+        return [_copy(self._jobs[n]) for n in sorted(set(ns)) if n in self._jobs]
 
     def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""

@@ -72,6 +72,27 @@ STEPS: tuple[Step, ...] = (
             "CREATE TABLE vals (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
         ),
     ),
+    Step(
+        2,
+        "queued jobs are found without their bodies",
+        (
+            "DROP INDEX jobs_live",
+            "DROP INDEX jobs_queued",
+            "ALTER TABLE jobs ADD COLUMN vram_bytes INTEGER",
+            # The moment until which a queued job has to start for the first time; NULL: any.
+            "ALTER TABLE jobs ADD COLUMN start_by REAL",
+            # The store gives these functions. An ended job gets its values if it is queued again.
+            """
+            UPDATE jobs SET vram_bytes = job_vram_bytes(body), start_by = job_start_by(body)
+                WHERE state IN ('queued', 'running')""",
+            # All that a start must know of a queued job, so that it reads this index and no row.
+            """
+            CREATE INDEX jobs_queued
+                ON jobs (handler, queue, priority, vram_bytes, n, ready_at, start_by, reason)
+                WHERE state = 'queued'""",
+            "CREATE INDEX jobs_running ON jobs (n) WHERE state = 'running'",
+        ),
+    ),
 )
 
 #: Tables in the order in which a bounded check reads them: small and vital ones first.

@@ -20,9 +20,10 @@ from runner.job import Job
 from runner.stores import Batch, JobQuery, schema, statements, wal
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns
+from runner.stores.queued import QueuedLot
 
 _BUSY_TIMEOUT_S = 5.0
-#: A locked file is tried again after so long.
+#: How often a locked file is tried.
 _BUSY_PAUSE_S = 0.02
 #: The file check at start ends after so long, whatever the file's size.
 _CHECK_LIMIT_S = 1.0
@@ -36,7 +37,6 @@ CHECKPOINT_PAGES = 1_000
 _WAL_FILL_BYTES = 5 * 1024 * 1024
 #: A WAL grown beyond this (by a long reader) is cut when it starts over.
 _WAL_KEEP_BYTES = 64 * 1024 * 1024
-_LIVE_PAGE = 2_000
 #: Chunks of events looked at in one read.
 _EVENT_PAGE = 512
 
@@ -84,7 +84,7 @@ class SqliteStore:
             db = self._db
             self._refuse_foreign(db)
             if db.pragma("journal_mode", "wal") != "wal":
-                raise StoreUnavailable(f"{self.path}: this file system cannot hold a write-ahead log")
+                raise StoreUnavailable(f"{self.path}: this file system can hold no write-ahead log")
             self._check(db)
             with self._transaction(db):
                 self._migrate(db)
@@ -134,20 +134,21 @@ class SqliteStore:
         ns, values = select_ns(query)
         order = "DESC" if query.order == "desc" else "ASC"
         sql = f"SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN ({ns})"
-        with self._telling("reading it"):
-            count, bodies = self._row(sql, values)
-        return _jobs_decoder.decode(statements.joined(count, bodies))
+        return self._jobs(sql, values)
 
-    def live(self) -> Iterator[Job]:
-        """See `Store.live`; read a few thousand at a time."""
-        after = 0
-        while True:
-            with self._telling("reading it"):
-                count, last, bodies = self._row(statements.LIVE, (after, _LIVE_PAGE))
-            yield from _jobs_decoder.decode(statements.joined(count, bodies))
-            if count < _LIVE_PAGE:
-                return
-            after = last
+    def running(self) -> list[Job]:
+        """See `Store.running`."""
+        return self._jobs(statements.RUNNING, ())
+
+    def queued(self, now: float) -> list[QueuedLot]:
+        """See `Store.queued`."""
+        with self._telling("reading it"):
+            asked = (statements.QUEUED, statements.QUEUED_MARKED)
+            return statements.lots(*(self._db.execute(sql, (now,)) for sql in asked))
+
+    def jobs(self, ns: Sequence[int]) -> list[Job]:
+        """See `Store.jobs`."""
+        return self._jobs(statements.JOBS, (statements.numbers(ns),))
 
     def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
@@ -158,7 +159,7 @@ class SqliteStore:
     def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """See `Store.payloads`."""
         with self._telling("reading it"):
-            (text,) = self._row(statements.PAYLOADS[which], (f"[{','.join(map(str, ns))}]",))
+            (text,) = self._row(statements.PAYLOADS[which], (statements.numbers(ns),))
         pairs = (pair.split(" ") for pair in text.split(",")) if text else ()
         return {int(n): bytes.fromhex(body) for n, body in pairs}
 
@@ -236,9 +237,8 @@ class SqliteStore:
             return
         (tables,) = self._row("SELECT count(*) FROM sqlite_schema", ())
         if owner != 0 or tables:
-            raise RefusedStart(
-                f"{self.path} is an SQLite file of another program; name another path with --store"
-            )
+            what = "is an SQLite file of another program; name another path with --store"
+            raise RefusedStart(f"{self.path} {what}")
 
     def _check_log(self) -> None:
         """SQLite would pass over what lies behind damage in its log, and say nothing."""
@@ -271,6 +271,8 @@ class SqliteStore:
                 f"{self.path} has the form {version} of a newer runner; this one knows forms up to {newest}: "
                 "start the newer one, or name another path with --store"
             )
+        for name, told in statements.OF_BODIES.items():
+            db.create_scalar_function(name, told)  # type: ignore[arg-type]  # they get the blob alone
         for step in schema.STEPS[version:]:
             for statement in step.statements:
                 db.execute(statement)
@@ -351,6 +353,11 @@ class SqliteStore:
         return frozenset(stale)
 
     # Small things.
+
+    def _jobs(self, sql: str, values: Sequence[Value]) -> list[Job]:
+        with self._telling("reading it"):
+            count, bodies = self._row(sql, values)
+        return _jobs_decoder.decode(statements.joined(count, bodies))
 
     def _row(self, sql: str, values: Sequence[Value]) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._db.execute(sql, values).fetchall()[0]

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from runner.job import Job
 from runner.stores import EventChunk
 from runner.stores.query import Value
+from runner.stores.queued import LotKey, QueuedLot
 
 _encode = msgspec.msgpack.Encoder().encode
+_job_decoder = msgspec.msgpack.Decoder(Job)
+_PART_CHARS = 256 * 1024
 
 INSERT_JOB = """
 INSERT INTO jobs
-    (n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at,
+     vram_bytes, start_by, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (n) DO UPDATE SET
     priority = excluded.priority, state = excluded.state, reason = excluded.reason,
     attempt = excluded.attempt, ready_at = excluded.ready_at, finished_at = excluded.finished_at,
-    body = excluded.body
+    vram_bytes = excluded.vram_bytes, start_by = excluded.start_by, body = excluded.body
 WHERE jobs.id = excluded.id AND jobs.attempt <= excluded.attempt"""
 UPDATE_JOB = """
 UPDATE jobs SET
-    queue = ?, priority = ?, state = ?, reason = ?, attempt = ?, ready_at = ?, finished_at = ?, body = ?
+    queue = ?, priority = ?, state = ?, reason = ?, attempt = ?, ready_at = ?, finished_at = ?,
+    vram_bytes = ?, start_by = ?, body = ?
 WHERE n = ? AND attempt <= ?"""
 #: Kept apart only where jobs were deleted: a table more to write would be a page more in every commit.
 LAST_N = "SELECT max(value, coalesce((SELECT max(n) FROM jobs), 0)) FROM meta WHERE name = 'last_n'"
@@ -36,12 +42,35 @@ PAYLOAD = {
     "output": "SELECT CAST(body AS BLOB) FROM outputs WHERE n = ?",
 }
 
+#: What steps of the schema ask of bodies.
+OF_BODIES: dict[str, Callable[[Any], Any]] = {
+    "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
+    "job_start_by": lambda body: _job_decoder.decode(body).start_by,
+}
+
 # Each step of a statement takes the interpreter's lock again, which beside a busy loop costs up to
 # 5 ms. So reads give one row: the number of bodies, and all of them in one hexadecimal text.
-LIVE = """
-SELECT count(*), max(n), group_concat(hex(body), '' ORDER BY n) FROM (
-    SELECT n, body FROM jobs INDEXED BY jobs_live
-    WHERE state IN ('queued', 'running') AND n > ? ORDER BY n LIMIT ?)"""
+RUNNING = """
+SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs INDEXED BY jobs_running
+WHERE state = 'running'"""
+JOBS = """
+SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs
+WHERE n IN (SELECT value FROM json_each(?))"""
+# One row a lot. What is ready and need not start by a moment, mostly all there is, is told by its
+# number alone; of the others come number, two moments and reason.
+QUEUED = """
+SELECT queue, handler, priority, vram_bytes, min(ready_at), group_concat(n)
+FROM jobs INDEXED BY jobs_queued
+WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
+GROUP BY handler, queue, priority, vram_bytes"""
+_MOMENT = "CAST({0} * 1000 AS INTEGER) + ({0} * 1000 > CAST({0} * 1000 AS INTEGER))"
+QUEUED_MARKED = f"""
+SELECT queue, handler, priority, vram_bytes, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
+    n || ' ' || iif(ready_at > ?1, {_MOMENT.format("ready_at")}, 0)
+    || ' ' || coalesce({_MOMENT.format("start_by")}, 0) || ' ' || coalesce(reason, ''))
+FROM jobs INDEXED BY jobs_queued
+WHERE state = 'queued' AND (ready_at > ?1 OR start_by IS NOT NULL)
+GROUP BY handler, queue, priority, vram_bytes"""
 PAYLOADS = {
     which: f"""
 SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
@@ -74,6 +103,8 @@ def insert_row(job: Job) -> tuple[Value, ...]:
         job.created_at,
         job.ready_at,
         job.finished_at,
+        job.terms.vram_bytes,
+        job.start_by,
         _encode(job),
     )
 
@@ -88,6 +119,8 @@ def update_row(job: Job) -> tuple[Value, ...]:
         job.attempt,
         job.ready_at,
         job.finished_at,
+        job.terms.vram_bytes,
+        job.start_by,
         _encode(job),
         job.n,
         job.attempt,
@@ -102,3 +135,42 @@ def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[Value, ...]]:
 def joined(count: int, bodies: str | None) -> bytes:
     """One msgpack list of `count` values that came as one hexadecimal text."""
     return b"\xdd" + count.to_bytes(4, "big") + bytes.fromhex(bodies or "")
+
+
+def numbers(ns: Sequence[int]) -> str:
+    """Job numbers as the JSON text that statements take them in."""
+    return f"[{','.join(map(str, ns))}]"
+
+
+def lots(plain: Iterable[tuple[Any, ...]], marked: Iterable[tuple[Any, ...]]) -> list[QueuedLot]:
+    """The lots that rows of QUEUED and QUEUED_MARKED tell of."""
+    found: dict[LotKey, QueuedLot] = {}
+    for *key, oldest, text in plain:
+        lot = _lot(found, key, oldest)
+        for part in _parts(text):
+            lot.ready.extend(map(int, part.split(",")))
+    for *key, oldest, text in marked:
+        lot = _lot(found, key, oldest)
+        for part in _parts(text):
+            for entry in part.split(","):
+                n, ready, start_by, reason = entry.split(" ")
+                lot.add(int(n), int(ready), int(start_by), reason)
+    return list(found.values())
+
+
+def _lot(found: dict[LotKey, QueuedLot], key: Sequence[Any], oldest: float | None) -> QueuedLot:
+    of = LotKey(*key)
+    lot = found.setdefault(of, QueuedLot(of))
+    if oldest is not None:
+        lot.waits_since(oldest)
+    return lot
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A long list in pieces: all its entries at once would be ten times as large as the text."""
+    start = 0
+    while start < len(text):
+        end = text.find(",", start + _PART_CHARS)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from gpu.device import Device
 from gpu.view import View
+from runner.coordinator.archive import Archive
 from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import event
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.rooms import Kept
+from runner.coordinator.sleep import Bounds
 from runner.coordinator.timers import Timers
 from runner.event import Event
 from runner.job import Job, Submission
@@ -36,9 +40,19 @@ class Clock:
 class Bench:
     """A line whose plan is the test."""
 
-    def __init__(self, access: MemoryAccess, epoch: int) -> None:
+    def __init__(
+        self,
+        access: MemoryAccess,
+        epoch: int,
+        *,
+        clock: Clock | None = None,
+        kept: Kept | None = None,
+        bounds: Bounds | None = None,
+        queued_max: int = 10,
+    ) -> None:
         self.access = access
-        self.clock = Clock()
+        self.clock = clock or Clock()
+        kept = kept or Kept({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
         self.view = View([CPU])
         self.journal = Journal(
@@ -50,8 +64,9 @@ class Bench:
             on_commit=lambda seconds: None,
         )
         self.wakes = 0
+        self.archive = Archive(access, self.journal, Path("unused"))
         self.line = Line(
-            book=Book(0, {}),
+            book=Book(kept.last_n, kept.counts),
             view=self.view,
             journal=self.journal,
             timers=Timers(self.clock.now),
@@ -59,9 +74,12 @@ class Bench:
             now=self.clock.now,
             spread=lambda: 0.5,
             wake=self._wake,
-            queued_max=10,
+            queued_max=queued_max,
             events_kept=100,
             is_watched=lambda job_id: False,
+            rows=self.archive.rows,
+            find=self.archive.find,
+            bounds=bounds,
         )
         self.line.waiting.described({"h": spec()})
 
@@ -78,6 +96,14 @@ class Bench:
         live.flight = live.job.attempt + (not live.spare)
         live.executor = 1
         self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading)
+
+    async def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and what is due then happens."""
+        self.clock.at += seconds
+        done = asyncio.Event()
+        # Before all that is armed, so that the timers look at the clock now.
+        self.line.timers.at(0.0, done.set)
+        await done.wait()
 
     def hold(self, live: Live) -> None:
         """What dispatch does when it stages an attempt behind another."""

@@ -10,6 +10,8 @@ from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.job import Job, Terms
 from runner.spool import Spool
+from runner.stores import Batch
+from runner.stores.memory import MemoryStore
 from runner.wire import PROTOCOL, Ended, Hello, Note, Started, encode
 from tests.runner.coordinator.bench import Bench, run
 
@@ -25,10 +27,18 @@ def spool(*messages: msgspec.Struct) -> Spool:
 
 
 def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> Live:
-    bench.line.book.counts[job.queue, job.state] += 1
-    recovery.recover(bench.line, [job], [spool(*messages)] if messages else [])
+    take_over(bench, job, *messages)
     (live,) = bench.line.book
     return live
+
+
+def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
+    bench.line.book.counts[job.queue, job.state] += 1
+    store = MemoryStore()
+    store.commit(store.take_epoch(), Batch(inserts=[(job, b"{}")]))
+    spools = [spool(*messages)] if messages else []
+    left = recovery.Left.read(store, recovery.named(spools), bench.clock.now())
+    recovery.recover(bench.line, left, spools)
 
 
 def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
@@ -86,8 +96,9 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
 
 def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(bench: Bench) -> None:
-        live = recover(bench, stored(), Ended("other", 1, 1, None), Started("job-1", 1, 950.0))
-        assert (live.where, live.job.attempt) == ("waiting", 0)
+        job = stored()
+        take_over(bench, job, Ended("other", 1, 1, None), Started("job-1", 1, 950.0))
+        assert (len(bench.line.book), bench.line.waiting.where(job)) == (0, "behind")
 
     run(body)
 

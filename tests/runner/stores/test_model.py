@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from runner.event import Event
-from runner.job import ENDED, Job, State
+from runner.job import Job, State
 from runner.stores import Batch, EventChunk, JobQuery
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
@@ -101,7 +101,10 @@ class History(RuleBasedStateMachine):
     def equal(self) -> None:
         ordered = [self.jobs[n] for n in sorted(self.jobs)]
         assert self.store.find(JobQuery(order="asc", limit=500)) == ordered
-        assert list(self.store.live()) == [one for one in ordered if one.state not in ENDED]
+        assert self.store.running() == [one for one in ordered if one.state == "running"]
+        assert sorted(n for lot in self.store.queued(1e9) for n in lot.ready) == [
+            one.n for one in ordered if one.state == "queued"
+        ]
         assert self.store.counts() == Counter((one.queue, one.state) for one in ordered)
         assert self.store.values("x/") == {k: v for k, v in self.named.items() if k != "y"}
         assert (self.store.last_n(), self.store.stale_updates) == (self.last_n, self.stale)

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
-from runner.stores import Batch, JobQuery, statements
+from runner.job import Terms
+from runner.stores import Batch, JobQuery, schema, statements
 from runner.stores.query import select_ns
+from runner.stores.queued import LotKey
 from runner.stores.sqlite import CHECKPOINT_PAGES, SqliteStore
 from tests.runner.stores.make import chunk, inserts, job
 
@@ -49,6 +52,41 @@ def test_jobs_and_epoch_outlive_the_connection(path: Path) -> None:
     again = opened(path)
     assert again.take_epoch() == 2 and again.find(JobQuery()) == [job(1)]
     again.close()
+
+
+def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
+    path.parent.mkdir()
+    old = apsw.Connection(str(path))
+    old.execute(schema.MIGRATIONS_TABLE)
+    for statement in schema.STEPS[0].statements:
+        old.execute(statement)
+    old.execute("INSERT INTO migrations VALUES (1, 'first', 0)")
+    old.pragma("application_id", schema.APPLICATION_ID)
+    jobs = [
+        job(1, terms=Terms(vram_bytes=1 << 30, queue_timeout_s=9.0), ready_at=5.0),
+        job(2, ready_at=50.0, reason="scheduled"),
+        job(3, state="running", attempt=1, terms=Terms(vram_bytes=7)),
+        job(4, state="failed", terms=Terms(vram_bytes=8)),
+    ]
+    for one in jobs:
+        columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
+        values = [getattr(one, name) for name in columns.split(", ")]
+        marks = ", ".join("?" * (len(values) + 1))
+        sql = f"INSERT INTO jobs ({columns}, body) VALUES ({marks})"
+        old.execute(sql, (*values, msgspec.msgpack.encode(one)))
+    old.close()
+
+    store = opened(path)
+    epoch = store.take_epoch()
+    first, second = sorted(store.queued(10.0), key=lambda lot: lot.key.vram_bytes or 0, reverse=True)
+    assert (first.key, list(first.ready)) == (LotKey("default", "echo", 50, 1 << 30), [1])
+    assert (list(first.limits.moments), list(first.limits.ns)) == ([14_000], [1])
+    assert list(second.delayed["scheduled"].ns) == [2]
+    assert store.running() == [jobs[2]] and store.find(JobQuery(order="asc")) == jobs
+    again = msgspec.structs.replace(jobs[3], state="queued", finished_at=None)
+    store.commit(epoch, Batch(updates=[again]))
+    assert LotKey("default", "echo", 50, 8) in {lot.key for lot in store.queued(10.0)}
+    store.close()
 
 
 def test_only_its_owner_can_read_the_file(path: Path) -> None:
@@ -195,13 +233,11 @@ PLANS = [
     (*select_ns(JobQuery(ids=["a", "b"])), "jobs_id"),
     (*select_ns(JobQuery(finished_before=1.0, order="asc")), "jobs_finished"),
     (*select_ns(JobQuery(tags=["a"])), "USING PRIMARY KEY"),
-    (statements.LIVE, [0, 10], "jobs_live"),
+    (statements.RUNNING, [], "jobs_running"),
+    (statements.JOBS, ["[1,2]"], "INTEGER PRIMARY KEY"),
     ("SELECT queue, state, count(*) FROM jobs GROUP BY queue, state", [], "COVERING INDEX jobs_state"),
-    (
-        "SELECT n FROM jobs WHERE state = 'queued' AND queue = ? ORDER BY priority DESC, ready_at, n",
-        ["q"],
-        "jobs_queued",
-    ),
+    (statements.QUEUED, [0.0], "COVERING INDEX jobs_queued"),
+    (statements.QUEUED_MARKED, [0.0], "COVERING INDEX jobs_queued"),
 ]
 
 

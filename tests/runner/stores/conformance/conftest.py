@@ -22,7 +22,9 @@ class Sides:
         self.commit = self._writing.commit
         self.epoch = self._reading.epoch
         self.find = self._reading.find
-        self.live = self._reading.live
+        self.running = self._reading.running
+        self.queued = self._reading.queued
+        self.jobs = self._reading.jobs
         self.payload = self._reading.payload
         self.payloads = self._reading.payloads
         self.events = self._reading.events

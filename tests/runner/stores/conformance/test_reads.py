@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from runner.event import Event
+from runner.job import Terms
 from runner.stores import Batch, JobQuery
+from runner.stores.queued import LotKey, moment
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.make import chunk, events, inserts, job
 
@@ -110,14 +112,95 @@ def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes
     assert seen == list(range(50, 0, -1))
 
 
-def test_live_gives_all_that_has_not_ended_by_number(store: Kept, commit: Writes) -> None:
-    commit(inserts(*reversed(JOBS)))
-    assert list(store.live()) == [JOBS[2], JOBS[3], JOBS[5]]
+def test_running_gives_what_runs_by_number(store: Kept, commit: Writes) -> None:
+    also = job(7, state="running", attempt=2)
+    commit(inserts(also, *reversed(JOBS)))
+    assert store.running() == [JOBS[2], also]
+    commit(Batch(updates=[job(3, state="succeeded", attempt=1)]))
+    assert store.running() == [also]
 
 
-def test_live_gives_more_than_one_page(store: Kept, commit: Writes) -> None:
-    commit(inserts(*(job(n) for n in range(1, 4_101))))
-    assert [one.n for one in store.live()] == list(range(1, 4_101))
+def test_jobs_gives_those_of_these_numbers(store: Kept, commit: Writes) -> None:
+    commit(inserts(*JOBS))
+    assert store.jobs([6, 2, 99, 2]) == [JOBS[1], JOBS[5]]
+    assert store.jobs([]) == []
+
+
+def told(store: Kept, now: float) -> dict[LotKey, tuple[Any, ...]]:
+    """All that `queued` says, in a form that compares."""
+    return {
+        lot.key: (
+            sorted(lot.ready),
+            {why: sorted(zip(m.moments, m.ns, strict=True)) for why, m in lot.delayed.items()},
+            sorted(zip(lot.limits.moments, lot.limits.ns, strict=True)),
+            lot.oldest,
+        )
+        for lot in store.queued(now)
+    }
+
+
+def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
+    at = 1_763_817_834.123456
+    large = Terms(vram_bytes=1 << 30)
+    commit(
+        inserts(
+            job(1, ready_at=at),
+            job(2, ready_at=at + 60, reason="scheduled"),
+            job(3, ready_at=at + 0.0004, reason="retry_backoff", attempt=1),
+            job(4, ready_at=at - 5, terms=Terms(queue_timeout_s=7.5)),
+            job(5, ready_at=at - 5, terms=Terms(queue_timeout_s=7.5), started_at=1.0),
+            job(6, terms=large),
+            job(7, priority=51),
+            job(8, queue="q"),
+            job(9, handler="paint"),
+            job(10, state="running", attempt=1),
+            job(11, state="failed"),
+            job(12, ready_at=at + 1, terms=Terms(queue_timeout_s=1.0)),
+        )
+    )
+    delayed = {
+        "retry_backoff": [(moment(at + 0.0004), 3)],
+        "scheduled": [(moment(at + 1), 12), (moment(at + 60), 2)],
+    }
+    limits = [(moment(at + 1 + 1.0), 12), (moment(at - 5 + 7.5), 4)]
+    assert told(store, at) == {
+        LotKey("default", "echo", 50, None): ([1, 4, 5], delayed, limits, at - 5),
+        LotKey("default", "echo", 50, 1 << 30): ([6], {}, [], 0.0),
+        LotKey("default", "echo", 51, None): ([7], {}, [], 0.0),
+        LotKey("q", "echo", 50, None): ([8], {}, [], 0.0),
+        LotKey("default", "paint", 50, None): ([9], {}, [], 0.0),
+    }
+
+
+def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> None:
+    commit(inserts(*(job(n) for n in range(1, 8))))
+    commit(
+        Batch(
+            updates=[
+                job(1, state="running", attempt=1),
+                job(2, attempt=1, ready_at=20.0, reason="retry_backoff"),
+                job(3, priority=60, terms=Terms(vram_bytes=5)),
+            ],
+            deletes=[4],
+        )
+    )
+    commit(Batch(updates=[job(1, attempt=1, terms=Terms(queue_timeout_s=1.0))]))
+    assert told(store, 10.0) == {
+        LotKey("default", "echo", 50, None): (
+            [1, 5, 6, 7],
+            {"retry_backoff": [(moment(20.0), 2)]},
+            [(moment(1.0), 1)],
+            0.0,
+        ),
+        LotKey("default", "echo", 60, 5): ([3], {}, [], 0.0),
+    }
+
+
+def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
+    commit(inserts(*(job(n, ready_at=float(n % 2)) for n in range(1, 40_001))))
+    ((ready, delayed, _, oldest),) = told(store, 0.5).values()
+    assert (ready, oldest) == (list(range(2, 40_001, 2)), 0.0)
+    assert delayed == {"scheduled": [(moment(1.0), n) for n in range(1, 40_001, 2)]}
 
 
 def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:

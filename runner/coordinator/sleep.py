@@ -1,0 +1,168 @@
+"""Effect: jobs that wait in the store alone: memory lets go of them and takes them in again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from runner.coordinator.book import Book, Live
+from runner.coordinator.journal import Journal
+from runner.coordinator.lots import Lots
+from runner.errors import RunnerError, StoreUnavailable
+from runner.job import Job
+
+log = logging.getLogger(__name__)
+
+#: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
+INPUTS_MAX_BYTES = 64 * 1024 * 1024
+#: A read that failed is tried again after so long.
+FAILED_S = 1.0
+#: So often a job that changes while its row is read is looked for.
+TRIES = 10
+
+#: Reads rows by their numbers; inputs that are small come with them.
+Rows = Callable[[Sequence[int]], Awaitable[list[tuple[Job, bytes | None]]]]
+#: Reads a row by its id.
+Find = Callable[[str], Awaitable[Job | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of what waits is in memory."""
+
+    #: Live jobs up to this number stay wherever they wait; a quiet house never lets go of one.
+    kept: int = 20_000
+    #: So many jobs of a class are in the plan's view; those behind follow when half of them are gone.
+    window: int = 2_000
+    #: With so many live jobs classes get the small window.
+    live: int = 50_000
+    small_window: int = 32
+    #: Rows read in one go.
+    read_rows: int = 1_000
+    #: What is due at one moment goes in portions of so many, a portion a turn of the loop.
+    due: int = 1_000
+
+
+class Sleep:
+    """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
+
+    def __init__(
+        self, *, book: Book, lots: Lots, journal: Journal, rows: Rows, find: Find, bounds: Bounds
+    ) -> None:
+        self._book = book
+        self._lots = lots
+        self._journal = journal
+        self._rows = rows
+        self._find = find
+        self._bounds = bounds
+        #: Bytes of the inputs that are in memory.
+        self.input_bytes = 0
+        #: Reads under way.
+        self._reads = 0
+        #: Counts who was let go of.
+        self._count = 0
+        #: Who was let go of while reads were under way, with the count: an older row must not be believed.
+        self._gone: dict[int, int] = {}
+
+    def rest(self, live: Live) -> None:
+        """The job waits behind others or for its time: where memory holds enough, let go of it as soon
+        as it is durable."""
+        if len(self._book) > self._bounds.kept:
+            self._journal.when_durable(lambda _: self._let_go(live), hurry=False, patient=True)
+
+    async def bring(self, ns: Sequence[int]) -> None:
+        """Take these in again, as far as they still wait behind others or for their time."""
+        began = self._count
+        self._reads += 1
+        try:
+            rows = await self._read(ns)
+        finally:
+            self._reads -= 1
+        for job, input_ in rows:
+            self._take_in(job, input_, began)
+        found = {job.n for job, _ in rows}
+        for n in ns:
+            if n not in found and n not in self._book.by_n and self._gone.get(n, 0) <= began:
+                log.error("job number %d waits, but the store does not hold it", n)
+                self._lots.drop(n)
+        self._read_ended()
+
+    async def rouse(self, job_id: str) -> Live | None:
+        """The job as a live one; None where it has ended, or there is none.
+
+        Raises:
+            StoreUnavailable: its row can't be read.
+        """
+        for _ in range(TRIES):
+            live = self._book.by_id.get(job_id)
+            if live is not None:
+                return live
+            began = self._count
+            self._reads += 1
+            try:
+                job = await self._find(job_id)
+            finally:
+                self._reads -= 1
+            if job is not None and job.state in ("queued", "running"):
+                self._take_in(job, None, began)
+            self._read_ended()
+            if job is None or job.state not in ("queued", "running"):
+                return self._book.by_id.get(job_id)
+        raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
+
+    def keep_input(self, live: Live, text: bytes) -> None:
+        """An input was read from the store; it stays in memory from now on."""
+        if live.input is None:
+            live.input = text
+            # Who was let go of while it was read is not in memory for long.
+            self.input_bytes += live.job.input_bytes if live.where != "asleep" else 0
+
+    def drop_input(self, live: Live, failure: StoreUnavailable | None = None) -> None:
+        """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
+        if failure is None and live.where in ("waiting", "delayed", "behind") and live.input is not None:
+            live.input = None
+            self.input_bytes -= live.job.input_bytes
+
+    def _let_go(self, live: Live) -> None:
+        if live.where not in ("behind", "delayed") or live.waiters or live.spare:
+            return
+        # It has changed since: its row is not up to date yet.
+        if not self._journal.is_settled(live.job):
+            return
+        if live.input is not None:
+            # The input itself stays with the object: whoever submitted it is about to be answered.
+            self.input_bytes -= live.job.input_bytes
+        live.where = "asleep"
+        self._book.forget(live)
+        self._count += 1
+        if self._reads:
+            self._gone[live.job.n] = self._count
+
+    async def _read(self, ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+        while True:
+            try:
+                return await self._rows(ns)
+            except Exception:
+                # Given up, these would wait for ever; the store may be better in a moment.
+                log.exception("%d jobs that wait could not be read; it is tried again", len(ns))
+            await asyncio.sleep(FAILED_S)
+
+    def _take_in(self, job: Job, input_: bytes | None, began: int) -> None:
+        """Believe a row that was read since `began`, unless memory knows better."""
+        if job.n in self._book.by_n or self._gone.get(job.n, 0) > began:
+            return
+        where = self._lots.where(job)
+        if where is None:
+            return
+        if where == "behind":
+            job.reason = None
+        live = Live(job, None, where)
+        if input_ is not None and self.input_bytes < INPUTS_MAX_BYTES:
+            self.keep_input(live, input_)
+        self._book.add(live, counted=True)
+
+    def _read_ended(self) -> None:
+        if not self._reads:
+            self._gone.clear()

@@ -1,0 +1,73 @@
+"""A column does what a sorted list of pairs does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from runner.coordinator.column import Column
+
+pairs = st.tuples(st.integers(0, 3), st.integers(1, 40))
+
+
+class Model(RuleBasedStateMachine):
+    """Parts are tiny, so that every step may split or empty one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.column = Column(part_max=4)
+        self.model: list[tuple[int, int]] = []
+
+    @rule(pair=pairs)
+    def add(self, pair: tuple[int, int]) -> None:
+        assert self.column.add(*pair) is (pair not in self.model)
+        self.model = sorted({*self.model, pair})
+
+    @rule(pair=pairs)
+    def discard(self, pair: tuple[int, int]) -> None:
+        assert self.column.discard(*pair) is (pair in self.model)
+        self.model = [one for one in self.model if one != pair]
+
+    @rule(until=st.integers(-1, 3), count=st.integers(0, 12))
+    def take_until(self, until: int, count: int) -> None:
+        due = [pair for pair in self.model if pair[0] <= until][:count]
+        assert self.column.take_until(until, count) == [n for _, n in due]
+        self.model = self.model[len(due) :]
+
+    @rule(pair=pairs)
+    def rank(self, pair: tuple[int, int]) -> None:
+        assert self.column.rank(*pair) == sum(one < pair for one in self.model)
+
+    @invariant()
+    def holds_the_same(self) -> None:
+        assert len(self.column) == len(self.model)
+        assert self.column.first(len(self.model) + 1) == self.model
+        assert self.column.first(3) == self.model[:3]
+        assert self.column.head == (self.model[0] if self.model else None)
+        for at in range(4):
+            assert ((at, 7) in self.column) is ((at, 7) in self.model)
+
+
+TestModel = Model.TestCase
+
+
+@given(st.lists(pairs))
+def test_it_is_made_of_pairs_in_any_order(given_pairs: list[tuple[int, int]]) -> None:
+    assert Column(given_pairs).first(1_000) == sorted(set(given_pairs))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_hundred_thousand_keep_their_order(shuffled: bool) -> None:
+    ns = list(range(1, 100_001))
+    if shuffled:
+        random.Random(7).shuffle(ns)
+    held = Column((0, n) for n in ns)
+    for n in range(2, 100_001, 2):
+        assert held.discard(0, n)
+    assert (len(held), held.rank(0, 50_001)) == (50_000, 25_000)
+    assert held.take_until(0, 60_000) == list(range(1, 100_001, 2))
+    assert (len(held), held.head) == (0, None)

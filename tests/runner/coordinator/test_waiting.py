@@ -1,0 +1,399 @@
+"""Where queued jobs wait: those of which memory keeps but the number lose nothing by it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpu.line import JobClass
+from runner.coordinator import recovery
+from runner.coordinator.book import Live
+from runner.coordinator.rooms import Kept
+from runner.coordinator.sleep import Bounds
+from runner.job import ENDED, Job
+from runner.stores import JobQuery
+from runner.stores.access import MemoryAccess
+from tests.runner.coordinator.bench import Bench, asked, run, spec
+
+TINY = Bounds(kept=3, window=4, live=8, small_window=2, read_rows=3, due=2)
+
+
+async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
+    """A coordinator's rooms over what is in the store, as after a start."""
+    epoch = await access.take_epoch()
+    bench = Bench(
+        access,
+        epoch,
+        clock=None if before is None else before.clock,
+        kept=await Kept.read(access),
+        bounds=TINY,
+        queued_max=1_000,
+    )
+    bench.line.waiting.described({})
+    left = await access.read(lambda store: recovery.Left.read(store, [], bench.clock.now()))
+    recovery.recover(bench.line, left, [])
+    await bench.journal.flush()
+    bench.line.waiting.described({"h": spec()})
+    return bench
+
+
+async def settle(bench: Bench) -> None:
+    """What was let go of and what is to follow have gone their ways."""
+    for _ in range(12):
+        bench.line.waiting.refill()
+        await bench.journal.flush()
+
+
+def heads(bench: Bench) -> list[tuple[JobClass, int]]:
+    """The first job of each class in view, the most urgent class first."""
+    lines = [(cls, line.head) for cls, line in bench.view.lines.items()]
+    return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
+
+
+def take(bench: Bench, cls: JobClass, n: int) -> Live:
+    """What dispatch does with the head of a class."""
+    live = bench.line.book.by_n[n]
+    bench.view.remove_waiting(cls, n)
+    bench.line.waiting.taken(cls)
+    live.where = "assigned"
+    bench.start(live)
+    return live
+
+
+async def drain(bench: Bench) -> list[Live]:
+    """Run all that waits to its end; in the order of the starts."""
+    ran: list[Live] = []
+    for _ in range(10_000):
+        await settle(bench)
+        if not bench.view.lines:
+            return ran
+        live = take(bench, *heads(bench)[0])
+        bench.end(live, output=b"1")
+        ran.append(live)
+    raise AssertionError("it never ends")
+
+
+async def all_stored(bench: Bench) -> list[Job]:
+    return await bench.access.read(lambda store: store.find(JobQuery(order="asc", limit=500)))
+
+
+def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(60):
+            bench.line.submit(asked(number, priority=50 + 10 * (number % 2)))
+        await settle(bench)
+        assert len(bench.line.book) <= TINY.live + 2 * TINY.window
+        assert bench.line.book.queued == 60
+        ran = await drain(bench)
+        assert [live.job.n for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
+        await bench.journal.flush()
+        assert len(bench.line.book) == 0 and bench.line.waiting.sleep.input_bytes == 0
+        assert [job.state for job in await all_stored(bench)] == ["succeeded"] * 60
+
+    run(body)
+
+
+def test_after_a_start_they_go_on_in_their_order() -> None:
+    async def body(unused: Bench) -> None:
+        first = await house(MemoryAccess())
+        for number in range(40):
+            first.line.submit(asked(number))
+        await settle(first)
+        running = take(first, *heads(first)[0])
+        await first.journal.flush()
+        again = await house(first.access, first)
+        assert again.line.book.queued == 40
+        ran = await drain(again)
+        assert [live.job.n for live in ran] == list(range(1, 41))
+        assert ran[0].job.id == running.job.id and ran[0].job.attempt == 2
+
+    run(body)
+
+
+def test_sleeping_jobs_wait_for_their_handler() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number))
+        await settle(bench)
+        again = await house(bench.access, bench)
+        again.line.waiting.described({})
+        job = await again.stored("job-19")
+        assert again.line.waiting.reason_of(job) == "waiting_for_handler"
+        tally = [entry for entry in again.line.waiting.tally() if entry[1] == "waiting_for_handler"]
+        assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
+        again.line.waiting.described({"h": spec()})
+        assert len(await drain(again)) == 20
+
+    run(body)
+
+
+def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(30):
+            bench.line.submit(asked(number))
+        await settle(bench)
+        assert "job-20" not in bench.line.book.by_id
+        live = await bench.line.waiting.sleep.rouse("job-20")
+        assert live is not None and live.where == "behind"
+        assert await bench.line.waiting.sleep.rouse("job-20") is live
+        bench.line.cancel_waiting(live, "by hand")
+        await bench.journal.flush()
+        assert (await bench.stored("job-20")).state == "cancelled"
+        assert await bench.line.waiting.sleep.rouse("job-20") is None
+        assert await bench.line.waiting.sleep.rouse("nobody") is None
+        ran = await drain(bench)
+        assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
+
+    run(body)
+
+
+def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(30):
+            bench.line.submit(asked(number))
+        live = bench.line.book.by_id["job-25"]
+        live.waiters = [lambda _: None]
+        await settle(bench)
+        assert bench.line.book.by_id["job-25"] is live and live.where == "behind"
+        live.waiters.clear()
+        bench.line.waiting.sleep.rest(live)
+        await settle(bench)
+        assert "job-25" not in bench.line.book.by_id
+        assert [live.job.n for live in await drain(bench)] == list(range(1, 31))
+
+    run(body)
+
+
+def test_delayed_jobs_sleep_until_their_moment() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number, delay_s=10.0 + number % 2))
+        await settle(bench)
+        assert len(bench.line.book) <= TINY.kept + 1 and not bench.view.lines
+        assert bench.line.waiting.reason_of(await bench.stored("job-19")) == "scheduled"
+        assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
+        await bench.pass_time(9.9)
+        assert await drain(bench) == []
+        again = await house(bench.access, bench)
+        for _ in range(10):
+            await again.pass_time(0.02)
+        assert sorted(live.job.n for live in await drain(again)) == list(range(1, 21, 2))
+        await again.pass_time(1.0)
+        for _ in range(10):
+            await again.pass_time(0.0)
+        assert sorted(live.job.n for live in await drain(again)) == list(range(2, 21, 2))
+
+    run(body)
+
+
+def test_sleeping_jobs_end_when_they_waited_too_long() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number, queue_timeout_s=5.0 if number % 4 else None))
+        await settle(bench)
+        for _ in range(20):
+            await bench.pass_time(0.3)
+            await settle(bench)
+        stored = await all_stored(bench)
+        assert [job.state for job in stored] == ["queued", "failed", "failed", "failed"] * 5
+        assert {job.error.code for job in stored if job.error is not None} == {"queue_timeout"}
+        assert stored[-1].error is not None and "queue_timeout_s=5" in stored[-1].error.message
+        assert len(await drain(bench)) == 5
+
+    run(body)
+
+
+def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(12):
+            bench.line.submit(asked(number, queue_timeout_s=5.0))
+        await settle(bench)
+        started = take(bench, *heads(bench)[0])
+        await bench.journal.flush()
+        again = await house(bench.access, bench)
+        await settle(again)
+        for _ in range(20):
+            await again.pass_time(0.3)
+            await settle(again)
+        stored = await all_stored(again)
+        assert Counter(job.state for job in stored) == {"failed": 11, "queued": 1}
+        assert [job.id for job in stored if job.state == "queued"] == [started.job.id]
+
+    run(body)
+
+
+def test_a_read_that_fails_is_made_again() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number))
+        await settle(bench)
+        rows, failures = bench.archive.rows, [OSError("stuck")]
+
+        async def failing(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+            if failures:
+                raise failures.pop()
+            return await rows(ns)
+
+        bench.line.waiting.sleep._rows = failing
+        while len(await drain(bench)) == 0 or bench.line.book.queued:
+            await asyncio.sleep(0.01)
+        assert not failures
+
+    run(body)
+
+
+def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number))
+        await settle(bench)
+        bench.access._store._delete(15)
+        assert len(await drain(bench)) == 19
+
+    run(body)
+    assert "job number 15 waits, but the store does not hold it" in caplog.text
+
+
+def test_many_classes_share_what_memory_holds() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(200):
+            bench.line.submit(asked(number, queue=f"q{number % 20}"))
+        await settle(bench)
+        assert len(bench.view.lines) == 20
+        assert len(bench.line.book) <= TINY.live + 20 * TINY.small_window
+        ran = [live.job for live in await drain(bench)]
+        for queue in range(20):
+            assert [job.n for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
+
+    run(body)
+
+
+def test_how_many_go_before_a_sleeping_job() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(60):
+            bench.line.submit(asked(number, priority=(40, 50, 60)[number % 3]))
+        await settle(bench)
+        for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
+            job = await bench.stored(f"job-{number}")
+            cls = next(cls for cls in bench.view.lines if cls.priority == job.priority)
+            told = bench.view.explain(cls, job.n)["jobs_ahead"] + bench.line.waiting.ahead(cls, job.n)
+            assert told == ahead
+
+    run(body)
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["submit"] * 6 + ["start"] * 4 + ["fail", "cancel", "pass", "settle", "restart", "handlers"]
+        ),
+        st.integers(0, 1_000),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(MOVES)
+def test_whatever_happens_every_job_ends_once(moves: list[tuple[str, int]]) -> None:
+    async def body(unused: Bench) -> None:
+        play = Play(await house(MemoryAccess()))
+        for move, number in moves:
+            await play.move(move, number)
+        await play.finish()
+
+    run(body)
+
+
+class Play:
+    """Moves at random over one store, and what has to hold of them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.count = 0
+        self.ends: Counter[str] = Counter()
+
+    async def move(self, move: str, number: int) -> None:
+        bench, chance = self.bench, random.Random(number)
+        match move:
+            case "submit":
+                for _ in range(chance.randint(1, 8)):
+                    self.submit(chance)
+            case "start" if bench.view.lines:
+                live = take(bench, *heads(bench)[0])
+                bench.end(live, output=b"1")
+            case "fail" if bench.view.lines:
+                live = take(bench, *chance.choice(heads(bench)))
+                bench.end(live, "handler_error")
+            case "cancel" if self.count:
+                live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
+                if live_ is not None and live_.where != "ended":
+                    bench.line.cancel_waiting(live_, "by hand")
+            case "pass":
+                await bench.pass_time(chance.choice([0.1, 1.0, 5.0]))
+            case "settle":
+                await settle(bench)
+            case "restart":
+                await bench.journal.flush()
+                self.harvest()
+                self.bench = await house(bench.access, bench)
+            case "handlers":
+                bench.line.waiting.described({})
+                bench.line.waiting.described({"h": spec()})
+        await self.check()
+
+    def submit(self, chance: random.Random) -> None:
+        self.count += 1
+        self.bench.line.submit(
+            asked(
+                self.count,
+                priority=chance.choice([50, 50, 60]),
+                vram_bytes=chance.choice([None, 1 << 20]),
+                delay_s=chance.choice([None, None, 0.5, 3.0]),
+                queue_timeout_s=chance.choice([None, None, 2.0]),
+                retries=chance.choice([0, 2]),
+            )
+        )
+
+    async def check(self) -> None:
+        book, waiting = self.bench.line.book, self.bench.line.waiting
+        told = Counter[str]()
+        for queue, _, jobs, _ in waiting.tally():
+            told[queue] += jobs
+        assert told["default"] == book.queued == book.counts["default", "queued"]
+        assert waiting.sleep.input_bytes == sum(
+            live.job.input_bytes for live in book if live.input is not None
+        )
+
+    def harvest(self) -> None:
+        for job_id, kinds in self.bench.published:
+            self.ends[job_id] += kinds.count("done")
+
+    async def finish(self) -> None:
+        bench = self.bench
+        for _ in range(40):
+            await drain(bench)
+            await bench.pass_time(30.0)
+        await bench.journal.flush()
+        self.harvest()
+        stored = await all_stored(bench)
+        assert len(stored) == self.count and all(job.state in ENDED for job in stored)
+        assert self.ends == {job.id: 1 for job in stored}
+        assert len(bench.line.book) == 0
