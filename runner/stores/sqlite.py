@@ -14,10 +14,11 @@ from typing import Any, Literal
 import apsw
 import msgspec
 
-from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
+from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.event import Event
 from runner.job import Job
 from runner.stores import Batch, JobQuery, schema, statements, wal
+from runner.stores.damage import corrupt
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns
 from runner.stores.queued import QueuedLot
@@ -100,10 +101,8 @@ class SqliteStore:
             with self._transaction(db):
                 current = self._meta(db, "epoch")
                 if current != epoch:
-                    raise Fenced(
-                        f"{self.path}: epoch {current} is in force, this coordinator has {epoch}: "
-                        "it must stop"
-                    )
+                    why = f"epoch {current} is in force, this coordinator has {epoch}: it must stop"
+                    raise Fenced(f"{self.path}: {why}")
                 self._apply(db, batch)
 
     def checkpoint_if_due(self) -> bool:
@@ -178,9 +177,8 @@ class SqliteStore:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """See `Store.counts`."""
-        sql = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
         with self._telling("reading it"):
-            return {(str(queue), str(state)): int(count) for queue, state, count in self._db.execute(sql)}
+            return {(queue, state): count for queue, state, count in self._db.execute(statements.COUNTS)}
 
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
@@ -247,7 +245,7 @@ class SqliteStore:
         text = log.read_bytes() if self._connection is None and log.exists() else b""
         # Read again: one that still changes, as an older coordinator writes, can't be judged.
         if wal.is_damaged(text) and log.read_bytes() == text:
-            raise StoreCorrupt(_corrupt(str(log), "commits lie behind a frame that is not whole"))
+            raise corrupt(str(log), "commits lie behind a frame that is not whole")
 
     def _check(self, db: apsw.Connection) -> None:
         until = time.monotonic() + self._check_limit_s
@@ -256,7 +254,7 @@ class SqliteStore:
             for table in (name for name in schema.TABLES if db.table_exists("main", name)):
                 for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
                     if line != "ok":
-                        raise StoreCorrupt(_corrupt(self.path, str(line)))
+                        raise corrupt(self.path, str(line))
         except apsw.InterruptError:
             return
         finally:
@@ -382,15 +380,10 @@ def version() -> str:
     return apsw.sqlite_lib_version()
 
 
-def _corrupt(path: str, what: str) -> str:
-    ways = "Put back a copy from a backup, or move the file away to begin without what it holds"
-    return f"{path} is damaged ({what}); nothing was changed. {ways}"
-
-
 def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:
     match error:
         case apsw.CorruptError() | apsw.NotADBError():
-            return StoreCorrupt(_corrupt(path, str(error)))
+            return corrupt(path, str(error))
         case apsw.BusyError() | apsw.LockedError():
             why = "another process holds it locked"
         case apsw.FullError():

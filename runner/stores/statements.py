@@ -50,6 +50,7 @@ OF_BODIES: dict[str, Callable[[Any], Any]] = {
 
 # Each step of a statement takes the interpreter's lock again, which beside a busy loop costs up to
 # 5 ms. So reads give one row: the number of bodies, and all of them in one hexadecimal text.
+COUNTS = "SELECT queue, state, count(*) FROM jobs GROUP BY queue, state"
 RUNNING = """
 SELECT count(*), group_concat(hex(body), '' ORDER BY n) FROM jobs INDEXED BY jobs_running
 WHERE state = 'running'"""
