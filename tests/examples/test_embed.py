@@ -17,6 +17,10 @@ from runner.client import JobHandle
 from runner.client.events import LogEvent, ProgressEvent
 from runner.testing import ServedClient, running
 
+# Libraries that take 5 s to import on an idle machine, and a process of their own for each model.
+pytestmark = pytest.mark.timeout(240)
+
+PATIENCE = "100s"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "embed.py"
 ALIKE = ["a cat sits on a mat", "central banks raise interest rates", "a kitten lies on a rug"]
 SECOND = """
@@ -54,7 +58,7 @@ def client() -> Iterator[ServedClient]:
 
 @needs_model
 def test_similar_texts_get_similar_vectors(client: ServedClient) -> None:
-    output = client.run("embed", {"texts": ALIKE, "nearest": True}, result_timeout="50s")
+    output = client.run("embed", {"texts": ALIKE, "nearest": True}, result_timeout=PATIENCE)
     vectors = np.array(output["vectors"])
     assert vectors.shape == (output["count"], output["dimension"]) == (3, 384)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-4)
@@ -66,7 +70,7 @@ def test_similar_texts_get_similar_vectors(client: ServedClient) -> None:
 
 @needs_model
 def test_progress_comes_batch_by_batch_and_batches_change_nothing(client: ServedClient) -> None:
-    whole = client.run("embed", {"texts": ALIKE}, result_timeout="50s")
+    whole = client.run("embed", {"texts": ALIKE}, result_timeout=PATIENCE)
     job = client.submit("embed", {"texts": ALIKE, "batch_size": 1})
     steps = [event.done for event in job.events() if isinstance(event, ProgressEvent)]
     assert (steps[0], steps[-1]) == (1, 3)
@@ -75,16 +79,16 @@ def test_progress_comes_batch_by_batch_and_batches_change_nothing(client: Served
 
 @needs_model
 def test_model_is_loaded_once(client: ServedClient) -> None:
-    client.run("embed", {"texts": ["first"]}, result_timeout="50s")
+    client.run("embed", {"texts": ["first"]}, result_timeout=PATIENCE)
     second = client.submit("embed", {"texts": ["second"]})
-    second.result(timeout="50s")
+    second.result(timeout=PATIENCE)
     assert not loads_of(second)
 
 
 @needs_model
 def test_vectors_come_as_a_file_too(client: ServedClient) -> None:
     job = client.submit("embed", {"texts": ALIKE, "as_file": True})
-    output = job.result(timeout="50s")
+    output = job.result(timeout=PATIENCE)
     vectors = np.load(io.BytesIO(job.file(output["file"]["name"])))
     assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
     assert output["vectors"] is None
@@ -98,7 +102,7 @@ def test_cancel_between_two_batches_leaves_the_model_loaded(client: ServedClient
     with pytest.raises(JobCancelled, match="seen enough"):
         job.result(timeout="20s")
     after = client.submit("embed", {"texts": ["still warm"]})
-    after.result(timeout="50s")
+    after.result(timeout=PATIENCE)
     assert not loads_of(after)
 
 
@@ -109,14 +113,14 @@ def test_two_models_stay_loaded_side_by_side(tmp_path: Path) -> None:
     folders = {"EMBED_MODEL": str(MODEL), "SECOND_MODEL": str(MODEL)}
     with running(handlers=[tmp_path], env=folders) as client:
         for name in ("embed", "embed_second"):
-            assert client.run(name, {"texts": ["x"]}, result_timeout="50s")["dimension"] == 384
+            assert client.run(name, {"texts": ["x"]}, result_timeout=PATIENCE)["dimension"] == 384
         loaded = {one["handler"] for device in client.devices() for one in device["executors"]}
     assert loaded == {"embed", "embed_second"}
 
 
 def failure(client: ServedClient) -> str:
     with pytest.raises(JobFailed) as failed:
-        client.run("embed", {"texts": ["x"]}, result_timeout="50s")
+        client.run("embed", {"texts": ["x"]}, result_timeout=PATIENCE)
     assert failed.value.error["code"] == "load_error"
     return str(failed.value.error["message"])
 
