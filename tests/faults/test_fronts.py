@@ -12,6 +12,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -20,12 +21,12 @@ from tests.faults.mutate import mutated
 from tests.faults.test_many_readers import ask_for_events, many_descriptors, wait_for_snapshot
 from tests.faults.test_stream_resume import Follower
 
+#: For requests over a connection of their own; to load certificates would take 30 ms of a core each time.
+PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 10, "verify": False}
 FRONTS = 3
 FOLLOWERS = 50
 CHUNKS = 600
 KILLS = 6
-#: From the kill to the new front's hello: 0.2 s of pause, then the start of a Python process.
-REPLACED_S = 3.0
 QUEUED = 60
 WAITERS = 12
 #: Eight pulses of 1 s without an answer, the one before them and the kill.
@@ -60,7 +61,7 @@ OWN_SOCKETS = [
 
 def figure(server: Server, line: str) -> float:
     """A figure of /metrics, asked over a connection of its own."""
-    text = httpx2.get(f"{server.url}/metrics", trust_env=False, timeout=5).text
+    text = httpx2.get(f"{server.url}/metrics", **PLAIN).text
     found = next(each for each in text.splitlines() if each.startswith(f"{line} "))
     return float(found.rpartition(" ")[2])
 
@@ -105,7 +106,7 @@ class Poster:
         self.broken = 0
 
     def run(self, stop: threading.Event) -> None:
-        with httpx2.Client(base_url=self.url, timeout=10, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, **PLAIN) as http:
             while not stop.wait(0.005):
                 try:
                     answer = http.post("/v1/jobs", json={"handler": "echo", "input": {"queue": 1}})
@@ -138,7 +139,8 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
             stop.set()
         for future in posting:
             future.result(timeout=10)
-    assert max(took_s) <= REPLACED_S, took_s
+    # 0.2 s of pause and the start of a process, of which the start of the whole server was several.
+    assert max(took_s) <= 1 + 2 * server.ready_s, (took_s, server.ready_s)
     stored = [event for event in server.events(job_id) if event.id]
     for follower in followers:
         assert [event.id for event in follower.seen] == list(range(1, len(stored) + 1))
@@ -159,9 +161,8 @@ def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
 
     def wait() -> None:
         try:
-            httpx2.post(
-                f"{server.url}/v1/jobs", json=body, headers={"Prefer": "wait=60"}, timeout=50, trust_env=False
-            )
+            patient = PLAIN | {"timeout": 50}
+            httpx2.post(f"{server.url}/v1/jobs", json=body, headers={"Prefer": "wait=60"}, **patient)
         except httpx2.TransportError:
             broke_at.append(time.monotonic())
 
@@ -241,7 +242,7 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
 
         def is_gone() -> bool:
             asked = time.monotonic()
-            told.add(httpx2.get(f"{server.url}/readyz", trust_env=False, timeout=5).json()["status"])
+            told.add(httpx2.get(f"{server.url}/readyz", **PLAIN).json()["status"])
             took_s.append(time.monotonic() - asked)
             return hung not in house.role("front")
 
@@ -302,7 +303,7 @@ def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: 
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         body = {"handler": "echo", "input": {}}
-        answer = httpx2.post(f"{server.url}/v1/jobs", json=body, trust_env=False)
+        answer = httpx2.post(f"{server.url}/v1/jobs", json=body, **PLAIN)
         told.append((answer.status_code, figure(server, 'runner_jobs{queue="default",state="queued"}')))
         for pid in others:
             os.kill(pid, signal.SIGCONT)
