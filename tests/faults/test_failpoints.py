@@ -1,0 +1,176 @@
+"""Effect: a fault at every send and every commit of the line, one by one."""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.faults.failpoints import MILD, POINTS, found, modes_of
+from tests.faults.harness import ROOT
+from tests.faults.mutate import mutated
+from tests.faults.sweep import Case, Lane
+
+#: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
+POINTS_WANTED = "FAULT_TEST_POINTS"
+#: Houses side by side.
+LANES = 3
+#: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
+#: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
+GATES = {
+    "api/link.py _flush self._transport.write",
+    "runner/coordinator/fronts.py _flush self._transport.write",
+    "runner/coordinator/journal.py _write self._committer.commit",
+    "runner/coordinator/transport.py send Backend.send",
+    "runner/execution/outbox.py _write os.writev",
+    "runner/stores/access.py ask self._transport.write",
+    "runner/stores/access.py commit self._store.commit",
+    "runner/stores/writer.py _answer self._store.commit",
+    "runner/stores/writer.py run self._stream.sendall",
+    "runner/worker/process.py _flush self.channel.send",
+    "runner/worker/process.py send self.channel.send",
+    "runner/worker/transport.py send Backend.send",
+}
+OTHERS = {
+    "api/connection.py _refuse self.transport.write",
+    "api/gathered.py _flush self._transport.write",
+    "api/gathered.py write self._transport.write",
+    "api/gathered.py write self._transport.writelines",
+    "runner/launch.py start ours.sendall",
+}
+
+Change = tuple[str, str, str]
+#: A submit is answered before it is in the store.
+EARLY: Change = (
+    "runner/coordinator/desk.py",
+    "self._line.journal.when_durable(durable, hurry=ask.wait_s is None)",
+    "durable(None)",
+)
+#: Who comes back is not asked what it holds.
+UNASKED: Change = (
+    "runner/coordinator/coordinator.py",
+    "self.rooms.reports.relinked(worker, hello)",
+    "self.rooms.inventory.driven(worker)",
+)
+#: A worker lives on without its server.
+WIDOWED: Change = (
+    "runner/worker/main.py",
+    'log.warning("the coordinator is gone; all executors are ended")',
+    "return",
+)
+#: What was put back by the last server is taken for under way.
+CONFUSED: Change = (
+    "runner/coordinator/recovery.py",
+    "    if job.attempt == message.attempt:\n",
+    "    live.flight = message.attempt\n    if job.attempt == message.attempt:\n",
+)
+
+
+def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:
+    assert {f"{gate}.{name}" for gate, names in POINTS.items() for name in names} == found()
+
+
+def test_every_place_that_sends_or_commits_is_known() -> None:
+    assert set(sends()) == GATES | OTHERS
+
+
+def sends() -> Iterator[str]:
+    """File, function and call of all that hands bytes to another process or rows to a store."""
+    for path in sorted(path for folder in ("runner", "api", "gpu") for path in (ROOT / folder).rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    called = ast.unparse(node.func)
+                    if is_send(called):
+                        yield f"{path.relative_to(ROOT)} {function.name} {called}"
+
+
+def is_send(called: str) -> bool:
+    owner, _, name = called.rpartition(".")
+    if name in ("write", "writelines"):
+        return owner.endswith("ransport")
+    if name == "send":
+        return owner.endswith(("Backend", "channel", "sock", "socket", "stream"))
+    return name in ("sendall", "sendmsg", "sendto", "send_multipart", "writev", "commit")
+
+
+def cases() -> list[Case]:
+    """What is tried. A worker that dies again and again is started later each time: they come mixed."""
+    wanted = os.environ.get(POINTS_WANTED)
+    if wanted is not None:
+        every = [Case(point, mode) for point in sorted(found()) for mode in modes_of(point)]
+        chosen = [case for case in every if wanted == "all" or case.point.startswith(wanted)]
+    else:
+        chosen = list(sample())
+    random.Random(2).shuffle(chosen)
+    return chosen
+
+
+def sample() -> Iterator[Case]:
+    """Each point once, each mode of a gate once; the rest as spares the server a start."""
+    for gate, names in POINTS.items():
+        for at, name in enumerate(sorted(names)):
+            modes = modes_of(f"{gate}.{name}")
+            yield Case(f"{gate}.{name}", modes[at] if at < len(modes) else MILD[gate])
+
+
+def drive(folder: Path, mine: list[Case]) -> list[str]:
+    """Cases one by one in one house; what went wrong. After a failure a new house is moved into."""
+    failures = []
+    lane = Lane(folder / "0")
+    for at, case in enumerate(mine):
+        began = time.monotonic()
+        gate, _, name = case.point.partition(".")
+        try:
+            lane.run(case, POINTS[gate][name])
+        except Exception:
+            failures.append(f"{case}:\n{traceback.format_exc()}\n{lane.last_words()}")
+            lane.close()
+            lane = Lane(folder / str(at + 1))
+        print(f"{case}: {time.monotonic() - began:.2f} s", flush=True)
+    try:
+        lane.end()
+    except Exception:
+        failures.append(f"the end of {folder.name}:\n{traceback.format_exc()}\n{lane.last_words()}")
+    finally:
+        lane.close()
+    return failures
+
+
+@pytest.mark.timeout(3600 if os.environ.get(POINTS_WANTED) else 600)
+def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    every = cases()
+    with ThreadPoolExecutor(LANES) as pool:
+        lanes = [pool.submit(drive, tmp_path / f"lane{at}", every[at::LANES]) for at in range(LANES)]
+        failures = [failure for lane in lanes for failure in lane.result()]
+    assert not failures, "\n\n".join(failures)
+
+
+@pytest.mark.parametrize(
+    ("guard", "point", "mode", "seen"),
+    [
+        (EARLY, "coordinator>writer.Commit.inserts", "before", "an accepted job is not there"),
+        (UNASKED, "coordinator>worker.Run", "cut", "ends|it runs"),
+        (WIDOWED, "worker>coordinator.Started", "lost", "what belonged to a dead server"),
+        (CONFUSED, "coordinator>worker.Stop", "cut", "ends"),
+    ],
+)
+def test_without_a_guard_the_fault_is_noticed(
+    tmp_path: Path, guard: Change, point: str, mode: str, seen: str
+) -> None:
+    lane = Lane(tmp_path / "lane", tree=mutated(tmp_path, [guard]), end_s=6.0)
+    gate, _, name = point.partition(".")
+    try:
+        with pytest.raises(AssertionError, match=seen):
+            lane.run(Case(point, mode), POINTS[gate][name])
+    finally:
+        lane.close()
