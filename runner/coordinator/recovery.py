@@ -144,6 +144,13 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         line.figures.stale += 1
         return 0
     job = live.job
+    if job.attempt == message.attempt:
+        if message.seq <= job.heard:
+            # Applied before: its worker had not heard of that.
+            return 0
+        if job.state != "running":
+            line.figures.stale += 1
+            return 0
     live.flight = message.attempt
     if job.attempt < message.attempt:
         # The attempt had been sent before its start was written: a first attempt may be.
@@ -153,11 +160,6 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
             else line.now()
         )
         line.begin(live, at=at, worker=worker, devices=[], loading=False)
-    elif message.seq <= job.heard:
-        return 0
-    elif job.state != "running":
-        line.figures.stale += 1
-        return 0
     if isinstance(message, Note):
         line.note(live, message)
     else:

@@ -86,6 +86,17 @@ def test_what_was_applied_before_is_not_applied_again() -> None:
     run(body)
 
 
+def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
+    """Its end was written down and it was put back; the worker had not been told so."""
+
+    async def body(bench: Bench) -> None:
+        ended = Ended("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
+        live = recover(bench, stored(state="queued", attempt=1, heard=2), ended)
+        assert (live.job.state, live.where, live.flight) == ("queued", "waiting", 0)
+
+    run(body)
+
+
 def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
     async def body(bench: Bench) -> None:
         live = recover(bench, stored(attempt=2, state="running"), Ended("job-1", 1, 9, None, output=b"7"))
