@@ -124,7 +124,7 @@ class Stop(msgspec.Struct, array_like=True, tag=9):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=20):
-    """First message on a link, and again after every reconnect."""
+    """First message on a link, and after every cut: then what is in none of its last three never arrived."""
 
     protocol: int
     token: str
@@ -133,8 +133,10 @@ class Hello(msgspec.Struct, array_like=True, tag=20):
     name: str
     pid: int
     epoch: int
-    #: Attempts under way (for adoption after a reconnect).
+    #: Attempts whose end is not told yet, executors that are there, number of the last message kept.
     running: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    executors: list[int] = msgspec.field(default_factory=list)
+    last: int = 0
 
 
 class Loaded(msgspec.Struct, array_like=True, tag=21):
@@ -144,8 +146,7 @@ class Loaded(msgspec.Struct, array_like=True, tag=21):
 
 
 class Started(msgspec.Struct, array_like=True, tag=22):
-    """The attempt runs; sent when it is known to take longer than a staged one may (20 ms),
-    or at once where nothing is staged."""
+    """The attempt runs; sent when it has taken 20 ms, or at once where nothing is staged."""
 
     job_id: str
     attempt: int
@@ -331,8 +332,7 @@ to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
 encode = _encoder.encode
 
-#: What is raised over bytes that are no message of ours: text that is not UTF-8 is no error of the decoder's
-#: own kind, nor is nesting without end.
+#: Raised over bytes that are no message: text that is not UTF-8 and endless nesting have their own kinds.
 UNDECODABLE = (WireError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

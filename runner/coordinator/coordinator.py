@@ -184,7 +184,7 @@ class Coordinator:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
-            rooms.fleet.check_probe(asyncio.get_running_loop().time())
+            rooms.fleet.check(asyncio.get_running_loop().time())
             try:
                 in_force = await self._access.read(lambda store: store.epoch())
             except RunnerError as error:
@@ -274,6 +274,12 @@ class Coordinator:
     def on_worker(self, worker: Worker, hello: Hello) -> None:
         """A worker is connected."""
         self.rooms.inventory.driven(worker)
+
+    def on_worker_again(self, worker: Worker, hello: Hello) -> None:
+        """A worker's link was cut and stands again."""
+        if worker.device is not None:
+            self.rooms.inventory.doubted(worker)
+            self.rooms.reports.relinked(worker, hello)
 
     def on_messages(self, worker: Worker, messages: list[bytes]) -> None:
         """A frame of a worker."""

@@ -344,6 +344,16 @@ class Dispatch:
                 self._fleet.post(post.worker, encode(Unload(post.executor)))
         self._retiring = [post for post in alive if post.line]
 
+    def repeat(self, post: Post) -> None:
+        """Orders to this executor may have been lost with a link: say again what is still to be done."""
+        for live in post.line.values():
+            if live.job.cancel_reason is not None:
+                self.cancel(live, live.job.cancel_reason, force=False)
+        if len(post.line) > 1:
+            self._fleet.post(post.worker, encode(Recall(post.executor)))
+        elif post.leaving and not post.line:
+            self._fleet.post(post.worker, encode(Unload(post.executor)))
+
     @property
     def is_idle(self) -> bool:
         """Whether no executor holds an attempt."""

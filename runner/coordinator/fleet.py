@@ -25,6 +25,8 @@ RESTART_S = (0.2, 10.0)
 STEADY_S = 30.0
 #: A probe that is silent for so long is hung: it is killed and started again.
 PROBE_SILENT_S = 5.0
+#: A worker whose link is cut connects again by itself; one that has not after so long is replaced.
+LINK_S = 5.0
 #: A worker whose lifeline is cut has so long to write down what nobody acknowledged.
 SPOOL_S = 0.4
 #: That its news is durable is told a worker with the next frame, or so much later: it needs it no sooner,
@@ -39,6 +41,9 @@ class Listener(Protocol):
 
     def on_worker(self, worker: Worker, hello: Hello) -> None:
         """It is connected."""
+
+    def on_worker_again(self, worker: Worker, hello: Hello) -> None:
+        """Its link was cut, and it is connected again."""
 
     def on_messages(self, worker: Worker, messages: list[bytes]) -> None:
         """It says these."""
@@ -59,6 +64,8 @@ class Worker:
         self.child = child
         self.started_mono = started_mono
         self.connected = False
+        #: When it was found that its link is cut; None while it stands.
+        self.cut_mono: float | None = None
         #: The highest numbered message that was applied.
         self.heard = 0
         #: The highest one that is durable, until the worker is told; None then.
@@ -158,14 +165,25 @@ class Fleet:
             if worker.durable is not None:
                 messages.append(encode(Ack(worker.durable)))
                 worker.durable = None
-            if self.workers.get(worker.name) is worker and not self.router.send(worker.name, messages):
+            if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
+                continue
+            if self.router.is_cut(worker.name):
+                # When it is back its hello tells what it missed.
+                if worker.cut_mono is None:
+                    log.warning("the link to %s is cut", worker.name)
+                    worker.cut_mono = asyncio.get_running_loop().time()
+            else:
                 # Its death shows on the pidfd; a living worker that takes nothing is stuck.
                 log.warning("worker %s takes no messages: it is replaced", worker.name)
                 worker.child.signal(signal.SIGKILL)
 
-    def check_probe(self, now_mono: float) -> None:
-        """Replace a probe that has gone silent: NVML hangs when a card is sick."""
+    def check(self, now_mono: float) -> None:
+        """Replace a worker that does not come back, and a probe that has gone silent: NVML hangs when a card
+        is sick."""
         for worker in list(self.workers.values()):
+            if worker.cut_mono is not None and now_mono - worker.cut_mono > LINK_S:
+                log.error("%s has not come back for %g s: it is replaced", worker.name, LINK_S)
+                worker.child.signal(signal.SIGKILL)
             if worker.role == "probe" and worker.connected:
                 silent = now_mono - worker.last_heard_mono
                 if silent > PROBE_SILENT_S:
@@ -226,9 +244,12 @@ class Fleet:
         if worker is None or worker.child.pid != hello.pid:
             self._on_bad(f"a hello of unknown {name!r}")
             return
-        worker.connected = True
+        is_new, worker.connected, worker.cut_mono = not worker.connected, True, None
         worker.last_heard_mono = asyncio.get_running_loop().time()
-        self._listener.on_worker(worker, hello)
+        if is_new:
+            self._listener.on_worker(worker, hello)
+        else:
+            self._listener.on_worker_again(worker, hello)
 
     def _on_frame(self, name: str, messages: list[bytes]) -> None:
         worker = self.workers.get(name)

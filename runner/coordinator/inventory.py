@@ -90,6 +90,12 @@ class Inventory:
             self._driven.add(worker.device.id)
             self._settle(worker.device)
 
+    def doubted(self, worker: Worker) -> None:
+        """Its link was cut and stands again: nothing is handed to its device until it is known what it has."""
+        if worker.device is not None:
+            self._driven.discard(worker.device.id)
+            self._settle(worker.device)
+
     def lost(self, worker: Worker, why: str) -> None:
         """A worker or the probe has died."""
         if worker.device is not None:

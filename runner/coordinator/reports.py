@@ -13,6 +13,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
 from runner.coordinator.post import Post
+from runner.coordinator.relink import Relinks
 from runner.wire import (
     STUCK,
     UNDECODABLE,
@@ -51,6 +52,7 @@ class Reports:
         on_readings: Callable[[Readings], None],
         on_call: Callable[[Worker, Call], None],
         on_learned: Callable[[], None],
+        on_back: Callable[[Worker], None],
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
     ) -> None:
@@ -61,6 +63,9 @@ class Reports:
         self._on_learned = on_learned
         self._on_stuck = on_stuck
         self._on_cleared = on_cleared
+        self._relinks = Relinks(
+            dispatch=dispatch, gone=self.executor_gone, recalled=self._recalled, on_back=on_back
+        )
         self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
             Ended: self._ended,
             Note: self._note,
@@ -96,7 +101,12 @@ class Reports:
                 self._failed(worker, message, is_kept=number > 0)
         if number:
             self._acknowledge(worker)
+        self._relinks.settle(worker)
         self._dispatch.wake()
+
+    def relinked(self, worker: Worker, hello: Hello) -> None:
+        """A worker's link was cut and stands again."""
+        self._relinks.begin(worker, hello)
 
     def _decoded(self, worker: Worker, raw: bytes, *, is_kept: bool) -> Up | None:
         """The message; None where it is none. It has its number all the same."""
@@ -275,6 +285,7 @@ class Reports:
 
     def worker_lost(self, worker: Worker, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
+        self._relinks.forget(worker)
         lost = [post for post in self._dispatch.posts.values() if post.worker is worker]
         for post in lost:
             try:

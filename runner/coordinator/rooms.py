@@ -181,6 +181,7 @@ class Rooms:
             on_readings=self.inventory.read,
             on_call=self._on_call,
             on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
+            on_back=self.inventory.driven,
             on_stuck=self.inventory.write_off,
             on_cleared=self.inventory.restore,
         )

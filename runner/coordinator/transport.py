@@ -30,6 +30,7 @@ _EVENTS = int(zmq.EVENTS)
 _RCVMORE = int(zmq.RCVMORE)
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
+_UNREACHABLE = int(zmq.EHOSTUNREACH)
 _SNDMORE_NOBLOCK = int(zmq.SNDMORE) | _NOBLOCK
 
 
@@ -56,6 +57,8 @@ class Router:
         self._on_frame, self._on_hello, self._on_bad = on_frame, on_hello, on_bad
         self._names: dict[bytes, str] = {}
         self._identities: dict[str, bytes] = {}
+        #: Peers whose link was cut when something was sent.
+        self._cut: set[str] = set()
         self._drain_is_due = False
 
     def open(self) -> None:
@@ -101,13 +104,20 @@ class Router:
             Backend.send(self._socket, wire.pack(messages), _NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("nothing can be sent to %s: %s", peer, error)
+            if error.errno == _UNREACHABLE:
+                self._cut.add(peer)
             return False
         # A send may eat the edge that told of waiting frames.
         self._drain_later()
         return True
 
+    def is_cut(self, peer: str) -> bool:
+        """Whether the last send failed because the link is gone; the peer says `Hello` on the next one."""
+        return peer in self._cut
+
     def forget(self, peer: str) -> None:
         """Drop what this peer may still send; a new `Hello` makes it known again."""
+        self._cut.discard(peer)
         identity = self._identities.pop(peer, None)
         if identity is not None:
             del self._names[identity]

@@ -83,6 +83,7 @@ class Captured:
         entry.result = message
         entry.release_at = now + MARKER_WAIT_S
         self._waiting.append((entry, ordinal))
+        self._line.untold.append(entry.key)
         self.release(now)
 
     def release(self, now: float) -> None:
@@ -106,6 +107,7 @@ class Captured:
                     stream.ignore(entry.markers[name])
             self._streams["stderr"].forget()
             self._waiting.popleft()
+            self._line.untold.remove(entry.key)
             assert entry.result is not None
             self._send(self._complete(entry, entry.result))
         self._settle()

@@ -62,6 +62,10 @@ class Line:
         self.entries: list[Entry] = []
         #: Entries that have started and ended.
         self.ended = 0
+        #: Those of them whose result waits for their output.
+        self.untold: list[Key] = []
+        #: What came too late, or stood behind one that died: told when the executor is gone.
+        self.not_started: list[Key] = []
 
     def hand_over(self, attempts: list[Attempt]) -> list[Entry]:
         """Put attempts at the end."""
@@ -93,6 +97,10 @@ class Line:
         """The attempt that runs, or that ran last and has not been told to have ended."""
         at = figures.started - self.ended - 1
         return self.entries[at] if 0 <= at < len(self.entries) else None
+
+    def held(self) -> list[Key]:
+        """The attempts whose end or return has not been told yet."""
+        return [*(entry.key for entry in self.entries), *self.untold, *self.not_started]
 
     def waiting(self, figures: Figures) -> list[Entry]:
         """What has not started."""

@@ -20,7 +20,6 @@ from runner.launch import WorkerConfig
 from runner.spool import write_spool
 from runner.wire import Ack, Answer, Cancel, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
 from runner.worker import leftovers, tree
-from runner.worker.line import Key
 from runner.worker.outbox import Outbox
 from runner.worker.settlement import Cause
 from runner.worker.supervisor import Supervisor
@@ -114,15 +113,16 @@ class Worker:
     # The link.
 
     def _on_link(self) -> None:
-        running = [entry.key for each in self._supervisors.values() for entry in each.line.entries]
-        hello = self._hello(self._config.token, running)
+        hello = self._hello(self._config.token)
+        hello.running = [key for each in self._supervisors.values() for key in each.line.held()]
+        hello.executors, hello.last = list(self._supervisors), self._outbox.last
         self._unnumbered = [wire.encode(hello), *self._calls.values()]
         self._outbox.rewind()
         self._flush()
 
-    def _hello(self, token: str, running: list[Key]) -> Hello:
+    def _hello(self, token: str) -> Hello:
         config, pid = self._config, os.getpid()
-        return Hello(wire.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch, running)
+        return Hello(wire.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch)
 
     def _tell(self, message: bytes) -> None:
         self._unnumbered.append(message)
@@ -278,7 +278,7 @@ class Worker:
         kept = self._outbox.kept()
         if kept:
             try:
-                path = write_spool(Path(self._config.spool_dir), self._hello("", []), kept)
+                path = write_spool(Path(self._config.spool_dir), self._hello(""), kept)
                 log.info("%d messages that nobody acknowledged are in %s", len(kept), path)
             except OSError as error:
                 log.error("%d messages could not be spooled and are lost: %s", len(kept), error)

@@ -25,6 +25,11 @@ class Outbox:
         return len(self._sent) + len(self._fresh)
 
     @property
+    def last(self) -> int:
+        """The number of the newest message; 0: there was none."""
+        return self._first + len(self) - 1
+
+    @property
     def is_full(self) -> bool:
         """Whether the window is passed."""
         return self.nbytes > WINDOW_BYTES or len(self) > WINDOW_MESSAGES

@@ -17,7 +17,7 @@ from runner.worker.clocks import Figures
 from runner.worker.ending import Ending
 from runner.worker.growth import Growth
 from runner.worker.leftovers import Leftovers
-from runner.worker.line import Entry, Key, Line
+from runner.worker.line import Entry, Line
 from runner.worker.process import ExecutorProcess
 from runner.worker.recalls import Recalls
 from runner.worker.settlement import CHANNEL_LOST, Cause, End, Settlement, settle
@@ -56,7 +56,6 @@ class Supervisor:
         self.is_dead = self.is_loaded = self.is_stopping = False
         self._recalls = Recalls()
         self._load_s: float | None = None
-        self._not_started: list[Key] = []
 
     def start(self) -> None:
         """Start the process; one that can't be started is told as gone in the next turn of the loop."""
@@ -98,7 +97,7 @@ class Supervisor:
     def run(self, message: bytes, order: Run) -> None:
         """Hand attempts over; `message` is the encoded order."""
         if self.process is not None and (not self.is_open or self.is_stopping):
-            self._not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
+            self.line.not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
             return
         fresh = self.line.hand_over(order.attempts)
         if not self.is_loaded and fresh and self.line.entries[0] is fresh[0]:
@@ -367,7 +366,7 @@ class Supervisor:
         waited_s = self._load_s or time.monotonic() - self._born_mono
         for end in settlement.ends:
             self._up.keep(report.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
-        self._not_started = settlement.not_started + self._not_started
+        self.line.not_started = settlement.not_started + self.line.not_started
         self.line.entries.clear()
         process.close()
         if is_stuck:
@@ -382,7 +381,7 @@ class Supervisor:
     def _bury_unborn(self, message: str) -> None:
         for entry in self.line.entries[:1]:
             self._up.keep(report.own_end(End(entry, "worker_crashed", message), time.time()))
-        self._not_started += [entry.key for entry in self.line.entries[1:]]
+        self.line.not_started += [entry.key for entry in self.line.entries[1:]]
         self.is_dead = True
         self._tell_gone("worker_crashed", message)
 
@@ -396,5 +395,5 @@ class Supervisor:
         self.leftovers.outlast(self._loop, lambda: self._up.keep(cleared))
 
     def _tell_gone(self, code: str, message: str) -> None:
-        self._up.keep(wire.encode(Gone(self.number, code, message, self._not_started)))
+        self._up.keep(wire.encode(Gone(self.number, code, message, self.line.not_started)))
         self._up.gone(self)

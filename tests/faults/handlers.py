@@ -19,10 +19,6 @@ from typing import Any
 
 from runner import Context, handler, testing
 
-
-from runner import Context, handler
-from runner.testing import allocate
-
 Document = dict[str, Any]
 
 
@@ -357,7 +353,7 @@ def work(data: Document, ctx: Context) -> Document:
     if "print" in data:
         os.write(1, b"past Python\n")
     if "allocate" in data:
-        allocate(data["allocate"])
+        testing.allocate(data["allocate"])
     kept = bytearray(b"x" * data.get("grow", 0))
     if "gate" in data:
         ctx.progress(len(kept), 1 + len(kept))

@@ -24,6 +24,7 @@ class Nobody:
     """Listens to a fleet."""
 
     def on_worker(self, worker: Worker, hello: Hello) -> None: ...
+    def on_worker_again(self, worker: Worker, hello: Hello) -> None: ...
     def on_messages(self, worker: Worker, messages: list[bytes]) -> None: ...
     def on_worker_lost(self, worker: Worker, why: str) -> None: ...
 
@@ -130,6 +131,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         on_devices=lambda _: None,
         on_readings=lambda _: None,
         on_call=on_call,
+        on_back=lambda worker: None,
         on_stuck=lambda executor, devices: set(),
         on_cleared=lambda executor: None,
         on_learned=lambda: None,

@@ -1,0 +1,92 @@
+"""Effect: after a link was cut: what its worker still holds goes on, what was lost on the way is put right.
+
+What was under way when the link broke may be lost, in either direction. A worker sends again what it has to
+tell. So when all of that is in, an attempt that was handed over and is neither held there nor told of never
+arrived; it is given back as if it had been recalled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fleet import Worker
+from runner.wire import Hello, Recalled
+
+log = logging.getLogger(__name__)
+
+
+class _Doubt(NamedTuple):
+    """What the worker did not name when it came back."""
+
+    #: It is known what became of them when this message of the worker is in.
+    last: int
+    executors: list[int]
+    attempts: list[Recalled]
+
+
+class Relinks:
+    """Workers that came back and have not yet told all that they had to tell."""
+
+    def __init__(
+        self,
+        *,
+        dispatch: Dispatch,
+        gone: Callable[[int], None],
+        recalled: Callable[[Worker, Recalled], None],
+        on_back: Callable[[Worker], None],
+    ) -> None:
+        self._dispatch = dispatch
+        self._gone = gone
+        self._recalled = recalled
+        self._on_back = on_back
+        self._doubts: dict[str, _Doubt] = {}
+
+    def begin(self, worker: Worker, hello: Hello) -> None:
+        """It is back; nothing new is handed to it before `on_back` was told."""
+        mine = [post for post in self._dispatch.posts.values() if post.worker is worker]
+        there, held = set(hello.executors), set(hello.running)
+        attempts = [
+            Recalled(
+                post.executor,
+                [
+                    key
+                    for live in post.line.values()
+                    if live.where != "assigned" and (key := (live.job.id, live.flight)) not in held
+                ],
+            )
+            for post in mine
+            if post.executor in there
+        ]
+        missing = [post.executor for post in mine if post.executor not in there]
+        self._doubts[worker.name] = _Doubt(hello.last, missing, attempts)
+        self.settle(worker)
+
+    def settle(self, worker: Worker) -> None:
+        """The worker was heard: if that was all, what it did not name is lost."""
+        doubt = self._doubts.get(worker.name)
+        if doubt is None or worker.heard < doubt.last:
+            return
+        del self._doubts[worker.name]
+        lost = sum(len(recalled.attempts) for recalled in doubt.attempts)
+        log.warning(
+            "%s is back; up to %d executors and %d attempts had not reached it",
+            worker.name,
+            len(doubt.executors),
+            lost,
+        )
+        for executor in doubt.executors:
+            self._gone(executor)
+        for recalled in doubt.attempts:
+            self._recalled(worker, recalled)
+        for post in list(self._dispatch.posts.values()):
+            if post.worker is worker:
+                self._dispatch.repeat(post)
+        self._on_back(worker)
+        self._dispatch.wake()
+
+    def forget(self, worker: Worker) -> None:
+        """It has died."""
+        self._doubts.pop(worker.name, None)

@@ -1,0 +1,34 @@
+"""Effect: a worker dies with jobs in line at its executor, or its link breaks while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.sweep import Case, Lane, has_ended
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Iterator[Lane]:
+    lane = Lane(tmp_path)
+    yield lane
+    lane.close()
+
+
+def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Lane) -> None:
+    """The order to run a second job is lost with the link, while the first one runs."""
+    gate = lane.house.folder / "gate"
+    first = lane.submit("work", gate=str(gate))
+    lane.await_job(first, lambda job: bool(job["progress"]), "it runs")
+    (worker,) = lane.house.role("worker")
+    lane.arm(Case("coordinator>worker.Run", "cut"))
+    second = lane.submit("work")
+    job = lane.await_job(second, has_ended, "the second one ends")
+    assert lane.has_fired() and job["state"] == "succeeded"
+    gate.touch()
+    job = lane.await_job(first, has_ended, "the first one ends")
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
+    assert sorted(path.name for path in lane.marks.iterdir()) == sorted([f"{first}.1.1", f"{second}.1.1"])
+    assert lane.house.role("worker") == [worker]
