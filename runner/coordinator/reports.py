@@ -297,6 +297,11 @@ class Reports:
 
     def _interrupt(self, post: Post, why: str) -> None:
         for live in list(post.line.values()):
+            if live.where == "staged":
+                # It may have started, untold: its number must not be given to user code again.
+                self._line.begin(
+                    live, at=self._line.now(), worker=post.worker.name, devices=post.devices, loading=False
+                )
             if live.where in ("starting", "running"):
                 self._leave(post, live)
                 self._line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", why))

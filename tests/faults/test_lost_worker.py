@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.faults.harness import House, until
 from tests.faults.sweep import Case, Lane, has_ended
+
+QUICK = 200
 
 
 @pytest.fixture
@@ -15,6 +19,22 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     lane = Lane(tmp_path)
     yield lane
     lane.close()
+
+
+def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: House) -> None:
+    """The job that kills the worker stands in the middle of a line of quick ones: nobody was told that it
+    had started."""
+    marks = house.folder / "marks"
+    marks.mkdir()
+    server = house.start(executors=1)
+    plain = {"marks": str(marks)}
+    server.submit_many("work", [plain] * QUICK)
+    until(lambda: server.counts().get("succeeded") == QUICK, "quick ones end", within_s=10)
+    ids = server.submit_many("work", [plain] * 20 + [plain | {"kill_worker": True}] + [plain] * 20)
+    until(lambda: server.counts().get("succeeded") == QUICK + len(ids), "all end", within_s=15)
+    runs = Counter(path.name.rsplit(".", 1)[0] for path in marks.iterdir())
+    assert {key: times for key, times in runs.items() if times > 1} == {}
+    assert server.job(ids[20])["attempt"] == 2
 
 
 def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Lane) -> None:
