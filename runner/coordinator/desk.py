@@ -18,6 +18,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.coordinator.pages import current, page
+from runner.coordinator.removals import Removals
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
 from runner.errors import (
@@ -72,8 +73,7 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         #: Held by who does something to the job of that id.
         self._acts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        #: Ids of jobs that are gone as soon as the store takes writes again.
-        self._deleting: set[str] = set()
+        self._removals = Removals(line, archive)
         #: Set when shutdown has begun: nothing is taken in any more.
         self.closed = False
         self._answers: dict[type[Any], Callable[[Front, Any], Coroutine[Any, Any, None] | None]] = {
@@ -293,19 +293,13 @@ class Desk:
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
-        self._deleting.add(job.id)
-        self._line.journal.delete(job)
-        self._line.journal.when_durable(lambda _: self._deleted(job), patient=True)
-        await self._line.journal.flush()
-        await self._archive.remove_files(job.id)
+        await self._removals.remove(job)
         front.send(_encode(control.Reply(ask.rid, 204)))
 
-    def _deleted(self, job: Job) -> None:
-        self._deleting.discard(job.id)
-        self._line.book.discount(job)
-
     async def _ended_job(self, job_id: str, what: str) -> Job:
-        if job_id in self._deleting:
+        if job_id in self._removals:
+            # It is not gone before that is durable: until then this is refused as the first request was.
+            await self._line.journal.flush()
             raise NotFound(f"there is no job {job_id}")
         live = self._line.book.by_id.get(job_id)
         if live is not None and live.where == "ended":

@@ -91,7 +91,7 @@ class Inventory:
             self._settle(worker.device)
 
     def doubted(self, worker: Worker) -> None:
-        """Its link was cut and stands again: nothing is handed to its device until it is known what it has."""
+        """Its link was cut and stands again: nothing is handed to its device before its news is in."""
         if worker.device is not None:
             self._driven.discard(worker.device.id)
             self._settle(worker.device)

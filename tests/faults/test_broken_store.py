@@ -175,6 +175,24 @@ def test_another_programs_lock_delays_or_refuses_and_loses_nothing(house: House,
     assert refused and any(answer.accepted for answer in answers)
 
 
+def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house: House) -> None:
+    server, marks = house.start(), house.folder / "marks"
+    marks.mkdir()
+    job_id = server.submit("work", {"marks": str(marks), "save": True})
+    assert server.ended(job_id)["state"] == "succeeded"
+    files = house.data / "files" / job_id
+    assert files.is_dir()
+    with locked(house.data / "runner.db") as release:
+        for _ in range(2):
+            answer = server.http.delete(f"/v1/jobs/{job_id}")
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert files.is_dir() and server.http.get(f"/v1/jobs/{job_id}").status_code == 200
+        release()
+    until(lambda: server.http.get(f"/v1/jobs/{job_id}").status_code == 404, "the job is gone", within_s=8)
+    until(lambda: not files.exists(), "its files are gone")
+    assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 404
+
+
 def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: House) -> None:
     server, trace = house.start(), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
