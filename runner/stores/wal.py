@@ -1,4 +1,4 @@
-"""Pure: whether a write-ahead log holds commits that SQLite would pass over because of damage before them.
+"""Pure: whether a write-ahead log holds commits that SQLite would pass over for damage before them.
 
 SQLite reads a log up to the first frame whose checksum is wrong and takes that for its end, as it has to
 after a power cut in the middle of a commit. With every commit synced before the next begins, a power cut
