@@ -1,0 +1,219 @@
+"""A handler is another now: what its executors are told, and where the attempts go that they were handed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fleet import Worker
+from runner.coordinator.reports import Reports
+from runner.wire import Ended, Gone, Kill, Load, Loaded, Recall, Recalled, Run, Unload, down_decoder, encode
+from tests.runner.coordinator import test_boundaries
+from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
+from tests.runner.coordinator.test_boundaries import Lone
+
+worker = test_boundaries.worker
+NEWER = replace(spec(), version="v2")
+
+
+class Told(Lone):
+    """A fleet of one worker; keeps what that was told."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.orders: list[Any] = []
+
+    def post(self, worker: Worker, message: bytes) -> None:
+        self.orders.append(down_decoder.decode(message))
+
+    def flush(self) -> None:
+        return
+
+    def start_missing(self, devices: object) -> None:
+        return
+
+    def take(self) -> list[Any]:
+        """What was told since the last time."""
+        orders, self.orders = self.orders, []
+        return orders
+
+
+class Scene:
+    """One executor slot, jobs for `h`, and a worker that the test plays."""
+
+    def __init__(self, bench: Bench, worker: Worker) -> None:
+        self.bench, self.worker = bench, worker
+        self.fleet = Told(worker)
+        self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        bench.view.set_max_executors("cpu", 1)
+        for version in ("v1", "v2"):
+            bench.view.set_stage("h", version, 4)
+        self.dispatch = Dispatch(
+            line=bench.line,
+            view=bench.view,
+            fleet=self.fleet,
+            devices={"cpu": CPU},
+            read_inputs=self._read,
+        )
+        self.reports = Reports(
+            line=bench.line,
+            view=bench.view,
+            dispatch=self.dispatch,
+            fleet=self.fleet,
+            on_devices=lambda _: None,
+            on_readings=lambda _: None,
+            on_call=lambda _, __: None,
+            on_learned=lambda: None,
+            on_stuck=lambda executor, devices: set(),
+            on_cleared=lambda executor: None,
+        )
+        bench.line.waiting._wake = self.dispatch.wake
+        self.dispatch.held = False
+
+    async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:
+        await self.inputs
+        return dict.fromkeys(ns, b"1")
+
+    async def turn(self) -> list[Any]:
+        """What the worker is told in the next turn."""
+        self.dispatch.wake()
+        await asyncio.sleep(0)
+        # A later attempt is sent once its start is stored.
+        await self.bench.journal.flush()
+        await asyncio.sleep(0)
+        return self.fleet.take()
+
+    async def says(self, *news: Any) -> list[Any]:
+        """What the worker is told after it has said this."""
+        self.reports.messages(self.worker, [encode(one) for one in news])
+        return await self.turn()
+
+    def submit(self, *numbers: int) -> list[Live]:
+        return [self.bench.line.submit(asked(n)) for n in numbers]
+
+    async def busy(self, *numbers: int) -> list[Live]:
+        """Jobs at a loaded executor: the first runs, the others are staged."""
+        lives = self.submit(numbers[0])
+        load, first = await self.turn()
+        assert isinstance(load, Load) and isinstance(first, Run)
+        lives += self.submit(*numbers[1:])
+        orders = await self.says(Loaded(1, 0.1))
+        assert sum(len(order.attempts) for order in orders) == len(numbers) - 1
+        return lives
+
+    def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
+        self.bench.line.waiting.described({"h": newer})
+        self.dispatch.retire("h", replaced=replaced)
+
+
+def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
+    async def whole(bench: Bench) -> None:
+        await body(Scene(bench, worker))
+
+    run(whole)
+
+
+def done(live: Live) -> Ended:
+    return Ended(live.job.id, live.flight or live.job.attempt, live.job.heard + 1, None, output=b"1")
+
+
+def jobs(orders: list[Any]) -> list[str]:
+    return [attempt.job_id for order in orders if isinstance(order, Run) for attempt in order.attempts]
+
+
+def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        running, second, third = await scene.busy(1, 2, 3)
+        (later,) = scene.submit(4)
+        scene.bench.view.set_stage("h", "v1", 1)
+        scene.reload()
+        assert await scene.turn() == [Recall(1)]
+        assert await scene.says(Recalled(1, [("job-2", 1), ("job-3", 1)])) == []
+        assert (second.where, third.where, later.where) == ("waiting", "waiting", "waiting")
+        orders = await scene.says(done(running))
+        assert running.job.state == "succeeded"
+        assert Unload(1) in orders
+        (load,) = [order for order in orders if isinstance(order, Load)]
+        assert (load.executor, load.handler.version) == (2, "v2")
+        orders += await scene.says(Gone(1, "unloaded", ""), Loaded(2, 0.1))
+        assert jobs(orders) == ["job-2", "job-3", "job-4"]
+        assert [live.job.attempt for live in (second, third)] == [1, 0]
+
+    play(worker, body)
+
+
+def test_an_idle_one_goes_at_once(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        (live,) = await scene.busy(1)
+        assert await scene.says(done(live)) == []
+        scene.reload()
+        assert await scene.turn() == [Unload(1)]
+        assert await scene.turn() == []
+
+    play(worker, body)
+
+
+def test_one_that_loads_is_killed_where_there_is_another_version(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        (live,) = scene.submit(1)
+        assert len(await scene.turn()) == 2
+        scene.reload()
+        (kill,) = await scene.turn()
+        assert isinstance(kill, Kill) and (kill.executor, kill.code) == (1, "interrupted")
+        orders = await scene.says(
+            Ended("job-1", 1, 1, "interrupted", kill.message), Gone(1, "interrupted", "")
+        )
+        assert jobs(orders) == ["job-1"] and live.job.failures == 0
+        assert [order.handler.version for order in orders if isinstance(order, Load)] == ["v2"]
+
+    play(worker, body)
+
+
+def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        (live,) = scene.submit(1)
+        await scene.turn()
+        scene.reload(replace(NEWER, state="broken"), replaced=False)
+        assert await scene.turn() == []
+        assert await scene.says(Loaded(1, 0.1)) == []
+        assert await scene.says(done(live)) == [Unload(1)]
+        assert live.job.state == "succeeded"
+
+    play(worker, body)
+
+
+def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        (running,) = await scene.busy(1)
+        waiting = scene.submit(2, 3)
+        for live in waiting:
+            live.input = None
+        assert await scene.turn() == []
+        assert {live.where for live in waiting} == {"assigned"}
+        scene.reload()
+        assert await scene.turn() == [Recall(1)]
+        scene.inputs.set_result(None)
+        await asyncio.sleep(0.01)
+        assert jobs(await scene.turn()) == [] and {live.where for live in waiting} == {"waiting"}
+        orders = await scene.says(done(running)) + await scene.says(Gone(1, "unloaded", ""), Loaded(2, 0.1))
+        assert jobs(orders) == ["job-2", "job-3"]
+
+    play(worker, body)
+
+
+def test_one_that_dies_meanwhile_is_not_waited_for(worker: Worker) -> None:
+    async def body(scene: Scene) -> None:
+        running, staged = await scene.busy(1, 2)
+        scene.reload()
+        await scene.turn()
+        died = Ended(running.job.id, 1, 1, "worker_crashed", "", died=True, retryable=False, leaves=True)
+        orders = await scene.says(died, Gone(1, "worker_crashed", "", [("job-2", 1)]))
+        assert jobs(orders) == ["job-2"] and staged.job.attempt == 1
+        assert Unload(1) not in orders
+
+    play(worker, body)
