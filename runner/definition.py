@@ -77,7 +77,7 @@ def handler(
         grace_s=read.duration("grace", grace),
         retries=read.count("retries", retries, 0),
         backoff=read.backoff(backoff),
-        priority=read.integer("priority", priority),
+        priority=read.priority(priority),
         keep_alive_s=read.keep_alive(keep_alive),
         concurrency=None if concurrency is None else read.count("concurrency", concurrency, 1),
         max_jobs=None if max_jobs is None else read.count("max_jobs", max_jobs, 1),
@@ -219,6 +219,11 @@ class _Reader:
     def integer(self, option: str, value: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
             raise self.fail(option, f"{value!r} is not a whole number of at most 32 bits")
+        return value
+
+    def priority(self, value: int) -> int:
+        if not 0 <= self.integer("priority", value) <= 100:
+            raise self.fail("priority", f"must be 0 to 100, not {value}")
         return value
 
     def count(self, option: str, value: int, least: int) -> int:

@@ -70,6 +70,8 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"retries": -1},
         {"concurrency": 0},
         {"priority": "high"},
+        {"priority": 101},
+        {"priority": -1},
         {"queue": "a b"},
         {"gpus": -1},
         {"backoff": []},
