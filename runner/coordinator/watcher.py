@@ -29,8 +29,8 @@ class Watcher:
 
     async def run(self) -> None:
         """Look and reload, until cancelled."""
-        # Nothing is seen yet: the first turn finds what was changed while the handlers were described.
-        seen: Seen = {}
+        # The first turn reloads in any case: something may have changed while the handlers were described.
+        seen: Seen | None = None
         while True:
             try:
                 now = await self._look()

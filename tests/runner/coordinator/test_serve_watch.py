@@ -108,6 +108,23 @@ def test_a_file_that_is_written_in_steps_is_read_when_it_is_quiet() -> None:
     assert [seen[:count] for count in read_at] == [[1, 1], [1, 1, 2, 3, 4, 4], [1, 1, 2, 3, 4, 4, 4, 5, 5]]
 
 
+def test_the_first_look_reloads_though_nothing_is_there_any_more() -> None:
+    async def scene() -> None:
+        reloaded = asyncio.Event()
+
+        async def look_at_nothing() -> Seen:
+            return {}
+
+        async def reload() -> None:
+            reloaded.set()
+
+        watching = asyncio.create_task(Watcher(look_at_nothing, reload).run())
+        await asyncio.wait_for(reloaded.wait(), 10)
+        watching.cancel()
+
+    asyncio.run(scene())
+
+
 def test_a_look_sees_python_files_and_the_one_that_is_named(tmp_path: Path) -> None:
     for name in ("a.py", "b.txt", "c.toml"):
         (tmp_path / name).write_text(name)
