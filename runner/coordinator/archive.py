@@ -59,7 +59,7 @@ class Archive:
             inputs = store.payloads(small, "input")
             return [(job, inputs.get(job.n)) for job in jobs]
 
-        return await self._access.read(read)
+        return await self._access.fetch(read)
 
     async def input(self, n: int) -> bytes:
         """JSON text of a job's input."""
@@ -67,7 +67,7 @@ class Archive:
 
     async def inputs(self, ns: Sequence[int]) -> Mapping[int, bytes]:
         """Inputs of several jobs in one go."""
-        return await self._access.read(lambda store: {n: store.payload(n, "input") or b"null" for n in ns})
+        return await self._access.fetch(lambda store: {n: store.payload(n, "input") or b"null" for n in ns})
 
     async def output(self, job: Job) -> bytes:
         """JSON text of an ended job's output. Raises NotFound: it has none."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from itertools import islice
+from operator import ge
+from typing import Self
 
 #: A part of the column holds at most so many pairs: a change in the middle moves 64 KiB.
 PART_MAX = 4096
@@ -27,6 +30,19 @@ class Column:
         self._size = 0
         for at, n in pairs:
             self.add(at, n)
+
+    @classmethod
+    def of_numbers(cls, ns: array[int], *, part_max: int = PART_MAX) -> Self:
+        """These numbers, all at moment 0; in order, as an index gives them, they are taken in by parts."""
+        column = cls(part_max=part_max)
+        if any(map(ge, ns, islice(ns, 1, None))):
+            ns = array("q", sorted(set(ns)))
+        for start in range(0, len(ns), part_max):
+            part = ns[start : start + part_max]
+            column._parts.append((array("q", bytes(8 * len(part))), part))
+            column._lasts.append((0, part[-1]))
+        column._size = len(ns)
+        return column
 
     def __len__(self) -> int:
         return self._size

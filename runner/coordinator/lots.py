@@ -61,8 +61,7 @@ class Lots:
     def load(self, stored: QueuedLot) -> None:
         """Take in what the store holds of a lot."""
         lot = self._open(stored.key)
-        for n in sorted(stored.ready):
-            lot.ready.add(0, n)
+        lot.ready = Column.of_numbers(stored.ready)
         for reason, marks in stored.delayed.items():
             column = lot.delayed[reason] = Column()
             for at, n in zip(marks.moments, marks.ns, strict=True):

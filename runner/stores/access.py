@@ -55,6 +55,9 @@ class StoreAccess(Protocol):
         """What `fn` gives, run on a reading store. It must not keep the store, nor give back an iterator
         that still reads."""
 
+    async def fetch(self, fn: Callable[[Store], T]) -> T:
+        """The same for what jobs need to start: it waits for no `read`, which may search for long."""
+
     def describe(self) -> str:
         """One line for people."""
 
@@ -104,6 +107,10 @@ class MemoryAccess:
         """See `StoreAccess.read`."""
         return fn(self._store)
 
+    async def fetch(self, fn: Callable[[Store], T]) -> T:
+        """See `StoreAccess.fetch`."""
+        return fn(self._store)
+
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
         return "memory (jobs are lost when the server ends)"
@@ -121,8 +128,8 @@ class SqliteAccess:
         self.path = path
         self.died = asyncio.Event()
         self.stale_updates = 0
-        self._reader = SqliteStore(str(path), read_only=True)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._reader = _Reader(path, "store-reader")
+        self._fetcher = _Reader(path, "store-fetcher")
         self._child: launch.Child | None = None
         self._link: _Link | None = None
 
@@ -158,7 +165,11 @@ class SqliteAccess:
 
     async def read(self, fn: Callable[[Store], T]) -> T:
         """See `StoreAccess.read`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, fn, self._reader)
+        return await self._reader.run(fn)
+
+    async def fetch(self, fn: Callable[[Store], T]) -> T:
+        """See `StoreAccess.fetch`."""
+        return await self._fetcher.run(fn)
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
@@ -168,9 +179,9 @@ class SqliteAccess:
         """See `StoreAccess.close`."""
         if self._link is None or self._child is None:
             return
-        # The reading connection first: the last one to close copies the log, and that is the writer's.
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.close)
-        self._thread.shutdown()
+        # The reading connections first: the last one to close copies the log, and that is the writer's.
+        await self._reader.close()
+        await self._fetcher.close()
         self._link.close()
         await _ended(self._child)
         self._link = self._child = None
@@ -179,6 +190,21 @@ class SqliteAccess:
         if self._link is None:
             raise StoreUnavailable(f"{self.path}: the store is not open")
         return value_of(await self._link.ask(request))
+
+
+class _Reader:
+    """A reading connection and the thread that it belongs to."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._store = SqliteStore(str(path), read_only=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, fn: Callable[[Store], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, fn, self._store)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        self._thread.shutdown()
 
 
 class _Link(asyncio.Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,14 @@ TestModel = Model.TestCase
 @given(st.lists(pairs))
 def test_it_is_made_of_pairs_in_any_order(given_pairs: list[tuple[int, int]]) -> None:
     assert Column(given_pairs).first(1_000) == sorted(set(given_pairs))
+
+
+@given(st.lists(st.integers(1, 40)), st.booleans())
+def test_it_is_made_of_numbers(ns: list[int], in_order: bool) -> None:
+    given_ns = sorted(set(ns)) if in_order else ns
+    made = Column.of_numbers(array("q", given_ns), part_max=4)
+    assert made.first(100) == [(0, n) for n in sorted(set(ns))]
+    assert len(made) == len(set(ns)) and made.add(0, 41) and made.head == (0, min([*ns, 41]))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

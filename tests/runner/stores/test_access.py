@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,19 @@ def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
         assert access.stale_updates == 1 and not access.died.is_set()
 
     with_store(url, tmp_path, use)
+
+
+def test_what_jobs_need_waits_for_no_long_search(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        await access.commit(await access.take_epoch(), inserts(job(1)))
+        found = threading.Event()
+        search = asyncio.create_task(access.read(lambda store: found.wait(20)))
+        assert await access.fetch(lambda store: store.jobs([1])) == [job(1)]
+        assert not search.done()
+        found.set()
+        assert await search
+
+    with_store(None, tmp_path, use)
 
 
 @pytest.mark.parametrize("url", URLS)

@@ -1,0 +1,106 @@
+"""Lots: which queued jobs are known by their number alone, and in what order they go."""
+
+from __future__ import annotations
+
+from array import array
+
+from gpu.line import JobClass
+from runner.coordinator.lots import Lots, key_of
+from runner.job import Job, Terms
+from runner.stores.queued import LotKey, QueuedLot, moment
+
+
+def job(n: int, *, vram_bytes: int | None = None, ready_at: float = 1.0, **changes: object) -> Job:
+    made = Job(n, f"job-{n}", "h", "q", 50, 1.0, Terms(vram_bytes=vram_bytes), 2, ready_at=ready_at)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+class Known:
+    """Handlers that are there: the class does not depend on the jobs' own need."""
+
+    def __init__(self) -> None:
+        self.versions = {"h": "1"}
+
+    def class_of(self, key: LotKey) -> JobClass | None:
+        version = self.versions.get(key.handler)
+        if version is None:
+            return None
+        return JobClass(key.queue, key.handler, version, "", key.priority, 0, 0)
+
+
+def test_lots_of_one_class_go_by_number() -> None:
+    known = Known()
+    lots = Lots(known.class_of)
+    for n in (5, 1, 4, 3, 2):
+        lots.add(job(n, vram_bytes=n % 2))
+    (cls,) = lots.classes()
+    assert (lots.count(cls), lots.lowest(cls, 3)) == (5, [1, 2, 3])
+    lots.take(cls, [1, 2, 3], 7.0)
+    assert lots.lowest(cls, 9) == [4, 5] and {lot.since for lot in lots} == {7.0}
+    lots.take(cls, [4, 5], 8.0)
+    assert lots.classes() == [] and list(lots) == [] and lots.lowest(cls, 9) == []
+
+
+def test_a_job_is_found_where_it_waits_and_nowhere_else() -> None:
+    lots = Lots(Known().class_of)
+    ready, later = job(1), job(2, ready_at=9.0, reason="retry_backoff")
+    lots.add(ready)
+    lots.delay(later)
+    assert [lots.where(one) for one in (ready, later, job(3))] == ["behind", "delayed", None]
+    assert lots.where(job(1, priority=3)) is None
+    assert [lots.remove(one) for one in (later, later, ready, ready)] == [True, False, True, False]
+    assert list(lots) == [] and lots.get(key_of(ready)) is None
+
+
+def test_delayed_ones_come_out_at_their_moment_and_ripen() -> None:
+    lots = Lots(Known().class_of)
+    for n, at in ((1, 5.0), (2, 3.0), (3, 4.0)):
+        lot = lots.delay(job(n, ready_at=at))
+    assert lot.next_moment == 3_000
+    assert lots.due(lot, 4_000, 1) == [2] and lots.due(lot, 4_000, 9) == [3]
+    lots.ripen(lot.key, 3)
+    assert lots.where(job(3, ready_at=4.0)) == "behind" and lot.next_moment == 5_000
+    assert lots.due(lot, 5_000, 9) == [1] and lot.next_moment is None
+
+
+def test_what_the_store_holds_is_taken_in() -> None:
+    lots = Lots(Known().class_of)
+    stored = QueuedLot(LotKey("q", "h", 50, None))
+    stored.ready = array("q", [3, 1, 2])
+    stored.add(4, moment(9.0), 0, "scheduled")
+    stored.waits_since(2.0)
+    lots.load(stored)
+    (cls,) = lots.classes()
+    (lot,) = lots
+    assert (lots.lowest(cls, 9), lot.since, lot.next_moment) == ([1, 2, 3], 2.0, 9_000)
+    only_later = QueuedLot(LotKey("other", "h", 50, None))
+    only_later.add(5, moment(9.0), 0, "")
+    lots.load(only_later)
+    assert lots.where(job(5, ready_at=9.0, queue="other")) == "delayed"
+
+
+def test_classes_follow_the_handlers() -> None:
+    known = Known()
+    known.versions.clear()
+    lots = Lots(known.class_of)
+    lots.add(job(1))
+    assert lots.classes() == []
+    known.versions["h"] = "2"
+    lots.classify()
+    (cls,) = lots.classes()
+    assert (cls.version, lots.count(cls)) == ("2", 1)
+    known.versions.clear()
+    lots.classify()
+    assert lots.classes() == [] and lots.remove(job(1))
+
+
+def test_a_lost_number_is_dropped_from_its_lot() -> None:
+    lots = Lots(Known().class_of)
+    for n in (1, 2):
+        lots.add(job(n))
+    lots.add(job(3, queue="other"))
+    lots.drop(2)
+    lots.drop(3)
+    assert [lot.key.queue for lot in lots] == ["q"]
