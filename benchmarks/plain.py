@@ -83,6 +83,8 @@ def main() -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # As runner's: between two rounds its connection is silent for longer than uvicorn's own 5 s.
+        timeout_keep_alive=75,
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 
