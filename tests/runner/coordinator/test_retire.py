@@ -71,6 +71,7 @@ class Scene:
             on_learned=lambda: None,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
+            on_back=lambda worker: None,
         )
         bench.line.waiting._wake = self.dispatch.wake
         self.dispatch.held = False
