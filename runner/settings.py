@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     @property
     def exposure(self) -> str:
         """Who can reach the server, in words."""
-        where = "this machine only" if is_loopback(self.host) else "every machine that reaches " + self.host
+        where = "this machine only" if is_loopback(self.host) else "other machines too"
         return f"{where}, {'token needed' if self.token else 'no token'}"
 
 

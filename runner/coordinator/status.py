@@ -13,7 +13,7 @@ from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.plugins import Plugins
-from runner.settings import Settings, is_loopback
+from runner.settings import Settings
 from runner.stores.access import StoreAccess
 
 RELOADING = "handlers are reloaded when their files are saved (for development)"
@@ -97,8 +97,6 @@ class Status:
 
     def panel(self, url: str) -> dict[str, Any]:
         """What `runner serve` shows when it is ready."""
-        reach = "this machine only" if is_loopback(self._settings.host) else "open to other machines"
-        token = "token required" if self._settings.token is not None else "no token"
         return {
             "url": url,
             "pid": os.getpid(),
@@ -119,5 +117,5 @@ class Status:
             },
             "store": self._access.describe(),
             "notes": self._inventory.notes + ([RELOADING] if self._settings.reload else []),
-            "exposure": f"{reach}, {token}",
+            "exposure": self._settings.exposure,
         }

@@ -104,6 +104,12 @@ def test_loopback_needs_no_token(tmp_path: Path, host: str) -> None:
     assert load({"host": host}, folder=tmp_path).token is None
 
 
+def test_who_can_reach_the_server_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(folder=tmp_path).exposure == "this machine only, no token"
+    monkeypatch.setenv("RUNNER_TOKEN", "t")
+    assert load({"host": "0.0.0.0"}, folder=tmp_path).exposure == "other machines too, token needed"
+
+
 def test_the_token_comes_from_the_nearest_source_and_is_never_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
