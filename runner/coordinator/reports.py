@@ -55,6 +55,7 @@ class Reports:
         on_back: Callable[[Worker], None],
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
+        ours: Callable[[float], float],
     ) -> None:
         self._line = line
         self._view = view
@@ -66,6 +67,7 @@ class Reports:
         self._relinks = Relinks(
             dispatch=dispatch, gone=self.executor_gone, recalled=self._recalled, on_back=on_back
         )
+        self._ours = ours
         self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
             Ended: self._ended,
             Note: self._note,
@@ -160,6 +162,7 @@ class Reports:
         live = self._current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
+        message.at = self._ours(message.at)
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight:
             self._line.begin(live, at=message.at, worker=worker.name, devices=post.devices, loading=False)
@@ -186,8 +189,10 @@ class Reports:
             return
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
-            at = message.started_at if message.started_at is not None else self._line.now()
+            at = self._line.now() if message.started_at is None else self._ours(message.started_at)
             self._line.begin(live, at=at, worker=worker.name, devices=post.devices, loading=False)
+        if message.retry_at is not None:
+            message.retry_at = self._ours(message.retry_at)
         if message.leaves:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.leaves(post)

@@ -81,6 +81,8 @@ class Ground:
     marker: str
     version: str
     now: Callable[[], float]
+    #: A moment of the wall clock as `now` would tell it.
+    ours: Callable[[float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ class Rooms:
             on_back=self.inventory.driven,
             on_stuck=self.inventory.write_off,
             on_cleared=self.inventory.restore,
+            ours=self._ground.ours,
         )
 
     def _make_plugins(self, owner: Owner) -> Plugins:

@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
+#: The moments are looked at this often at least: while the machine sleeps, the loop's own clock stands still.
+LOOK_S = 10.0
+
 
 class Timers:
     """A heap of moments. An entry is not cancelled: what it calls looks whether it still matters."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], *, look_s: float = LOOK_S) -> None:
         self._now = now
+        self._look_s = look_s
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._handle: asyncio.TimerHandle | None = None
@@ -41,8 +45,7 @@ class Timers:
         if self._heap:
             self._armed_at = self._heap[0][0]
             delay = max(0.0, self._armed_at - self._now())
-            # A very long timer is cut: loops take no delay of years.
-            self._handle = asyncio.get_running_loop().call_later(min(delay, 86_400.0), self._fire)
+            self._handle = asyncio.get_running_loop().call_later(min(delay, self._look_s), self._fire)
 
     def _fire(self) -> None:
         self._handle = None

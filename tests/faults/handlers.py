@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from runner import Context, handler, testing
+from runner import Context, Retry, handler, testing
 
 Document = dict[str, Any]
 
@@ -375,3 +375,10 @@ class Unloadable:
 
     def run(self, data: Document) -> None:
         raise AssertionError("it was not loaded")
+
+
+@handler("again_soon")
+def again_soon(data: Document, ctx: Context) -> int:
+    if ctx.attempt == 1:
+        raise Retry("not yet", after=0.3)
+    return ctx.attempt

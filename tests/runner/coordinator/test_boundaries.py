@@ -132,6 +132,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         on_readings=lambda _: None,
         on_call=on_call,
         on_back=lambda worker: None,
+        ours=lambda wall: wall,
         on_stuck=lambda executor, devices: set(),
         on_cleared=lambda executor: None,
         on_learned=lambda: None,

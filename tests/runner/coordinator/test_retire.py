@@ -69,6 +69,8 @@ class Scene:
             on_readings=lambda _: None,
             on_call=lambda _, __: None,
             on_learned=lambda: None,
+            on_back=lambda worker: None,
+            ours=lambda wall: wall,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
             on_back=lambda worker: None,

@@ -25,6 +25,24 @@ def test_calls_come_in_order_of_their_moments() -> None:
     assert called == ["first", "second"]
 
 
+def test_a_machine_that_slept_does_not_come_late_by_its_sleep() -> None:
+    """The loop's clock stands still in a sleep; what is due after it is not put off by as much."""
+    called: list[str] = []
+
+    async def main() -> None:
+        slept_s = 0.0
+        timers = Timers(lambda: time.monotonic() + slept_s, look_s=0.02)
+        woken = asyncio.Event()
+        timers.at(time.monotonic() + 3_600, woken.set)
+        timers.at(time.monotonic() + 7_200, lambda: called.append("too early"))
+        slept_s = 3_600.0
+        await asyncio.wait_for(woken.wait(), 2)
+        timers.close()
+
+    asyncio.run(main())
+    assert called == []
+
+
 def test_many_that_are_due_at_once_leave_the_loop_its_turns() -> None:
     turns = 0
     called = 0

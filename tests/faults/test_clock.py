@@ -1,0 +1,77 @@
+"""Effect: the wall clock is set by a day under a server that runs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.faults.harness import House, Server, settled, until
+
+DAY_S = 86_400
+#: Put before everything else on the path: every process of the house reads the time through it.
+JUMPER = """
+import os, time
+_time = time.time
+def jumped():
+    with open(os.environ["CLOCK_OFFSET"]) as file:
+        return _time() + float(file.read())
+time.time = jumped
+"""
+
+
+def start(house: House) -> Server:
+    folder = house.folder / "jumper"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(JUMPER)
+    jump(house, 0)
+    path = f"{folder}:{house.tree}"
+    return house.start(env={"PYTHONPATH": path, "CLOCK_OFFSET": str(house.folder / "offset")})
+
+
+def jump(house: House, seconds: float) -> None:
+    fresh = house.folder / "offset.new"
+    fresh.write_text(str(seconds))
+    fresh.replace(house.folder / "offset")
+
+
+def within(server: Server, handler: str, least_s: float, most_s: float, **options: object) -> str:
+    """The state in which such a job ends, and that it took about as long as it should."""
+    began = time.monotonic()
+    job = server.ended(server.submit(handler, options.pop("data", None), **options))
+    took_s = time.monotonic() - began
+    assert least_s <= took_s <= most_s, (handler, took_s)
+    return str(job["state"])
+
+
+@pytest.mark.parametrize("seconds", [DAY_S, -DAY_S], ids=["forward", "back"])
+def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(house: House, seconds: int) -> None:
+    server = start(house)
+    server.http.post("/v1/queues/still/pause")
+    later = server.submit("echo", delay_s=3_600)
+    waiting = server.submit("echo", queue="still", queue_timeout_s=3_600)
+    gate = house.folder / "gate"
+    running = server.submit("steady", {"gate": str(gate)}, timeout_s=3_600)
+    until(lambda: server.job(running)["progress"], "it runs")
+    executors = _executors(server)
+    jump(house, seconds)
+    states = settled(
+        lambda: [server.job(each)["state"] for each in (later, waiting, running)], "all is quiet"
+    )
+    assert states == ["queued", "queued", "running"]
+    assert server.job(later)["reason"] == "scheduled"
+    assert _executors(server) == executors, "what is loaded stays loaded"
+    # What is due soon comes soon: a delay, a wait that is too long, a retry that the handler asks for.
+    assert within(server, "echo", 0.3, 3, delay_s=0.3) == "succeeded"
+    assert within(server, "echo", 0.3, 3, queue="still", queue_timeout_s=0.3) == "failed"
+    assert within(server, "again_soon", 0.3, 4, retries=1) == "succeeded"
+    assert within(server, "loop_in_c", 0.5, 4, timeout_s=0.5) == "failed"
+    gate.touch()
+    job = server.ended(running)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+
+
+def _executors(server: Server) -> list[int]:
+    (cpu,) = server.http.get("/v1/devices").json()["data"]
+    return [each["id"] for each in cpu["executors"]]
