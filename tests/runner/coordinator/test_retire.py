@@ -73,7 +73,6 @@ class Scene:
             ours=lambda wall: wall,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
-            on_back=lambda worker: None,
         )
         bench.line.waiting._wake = self.dispatch.wake
         self.dispatch.held = False
