@@ -29,11 +29,12 @@ CHUNKS = 5
 def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:
     """Two servers, whatever the rounds: few jobs wait in one, all in the other, which is killed at last."""
     with contextlib.ExitStack() as stack:
-        few, few_connection = _open(folder / "few", stack)
         many, connection = _open(folder / "many", stack)
-        _fill(few_connection, sizes.few)
         sentinel = _fill_up(connection, sizes, figures)
         _add(figures, "jobs that wait", "jobs", sizes.many)
+        # Afterwards: a front closes a connection that is silent for longer than that takes.
+        few, few_connection = _open(folder / "few", stack)
+        _fill(few_connection, sizes.few)
         _assign(few_connection, connection, sizes, figures)
         _add(figures, f"coordinator's RSS, {sizes.few:,} wait", "MB", few.rss_bytes() / 1e6)
         _add(figures, "coordinator's RSS, all wait", "MB", many.rss_bytes() / 1e6)
