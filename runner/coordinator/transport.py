@@ -174,7 +174,11 @@ class Router:
         if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):
             raise WireError("a hello with a wrong token")
         if hello.protocol != wire.PROTOCOL:
-            raise WireError(f"{hello.name} speaks protocol {hello.protocol}, this is {wire.PROTOCOL}")
+            # A worker is always of this program, unless that was replaced since this process read it.
+            raise WireError(
+                f"{hello.name} speaks protocol {hello.protocol}, this is {wire.PROTOCOL}: the program was "
+                "replaced under this server, which must be restarted"
+            )
         self.forget(hello.name)
         older = self._names.pop(identity, None)
         if older is not None:
