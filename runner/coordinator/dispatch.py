@@ -241,6 +241,9 @@ class Dispatch:
             self._line.put_back(live)
         if attempts:
             self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
+            if self._view.executors[post.executor].long_n is not None:
+                # What runs there was found to take long while these were read or written.
+                self.recall(post)
 
     def _attempt(self, post: Post, live: Live) -> Attempt:
         job = live.job

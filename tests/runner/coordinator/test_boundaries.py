@@ -16,7 +16,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.reports import Reports
 from runner.launch import Child, ProbeConfig, WorkerConfig
-from runner.wire import Call, Ended, Hello, Numbered, Usage, encode
+from runner.wire import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
 from tests.runner.coordinator.bench import CPU, Bench, asked, run
 
 
@@ -110,6 +110,43 @@ def test_inputs_that_cannot_be_read_are_read_later(worker: Worker) -> None:
         dispatch(bench, Lone(worker), fails=1).wake()
         await until_runs(bench, live)
         assert live.input == b"1"
+
+    run(body)
+
+
+class Told(Lone):
+    """A fleet that keeps what its worker was told."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.told: list[str] = []
+
+    def post(self, worker: Worker, message: bytes) -> None:
+        self.told.append(type(down_decoder.decode(message)).__name__)
+
+
+def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        fleet = Told(worker)
+        made = dispatch(bench, fleet)
+        bench.view.set_max_executors("cpu", 1)
+        bench.view.set_stage("h", "v1", 4)
+        first = bench.line.submit(asked())
+        made.wake()
+        await until_runs(bench, first)
+        assert first.executor is not None
+        made.posts[first.executor].loaded = True
+        bench.view.loaded(first.executor, None, 1000.0)
+        second = bench.line.submit(asked(2))
+        second.input = None
+        made.wake()
+        while second.where != "assigned":
+            await asyncio.sleep(0)
+        # Its input is being read when the first one turns out to be long.
+        bench.view.takes_long(first.executor, first.job.n)
+        while second.where == "assigned":
+            await asyncio.sleep(0)
+        assert fleet.told == ["Load", "Run", "Run", "Recall"]
 
     run(body)
 
