@@ -82,9 +82,18 @@ class Lane:
         self.pool.shutdown()
 
     def last_words(self) -> str:
-        """Of its last two servers."""
+        """What its server says of jobs and workers, and the logs of the last two."""
         logs = sorted(self.house.folder.glob("server-*"), key=lambda path: path.stat().st_mtime)
-        return "\n".join(path.read_text()[-3000:] for path in logs[-2:])
+        words = [path.read_text()[-3000:] for path in logs[-2:]]
+        try:
+            server = self.live()
+            for job in server.jobs():
+                if job["state"] not in ENDED:
+                    words.append(server.http.get(f"/v1/jobs/{job['id']}/explain").text)
+            words += [server.http.get(f"/v1/{what}").text for what in ("workers", "devices")]
+        except (AssertionError, httpx2.HTTPError) as error:
+            words.append(f"and it can't be asked: {error!r}")
+        return "\n".join(words)
 
     # The fault.
 
