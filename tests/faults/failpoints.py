@@ -124,6 +124,15 @@ def pause(lane: Lane) -> None:
         assert lane.ask("POST", f"/v1/queues/default/{verb}").status_code == 200
 
 
+def follow(lane: Lane) -> None:
+    """A stream is read while its job runs, to its end."""
+    with gated(lane):
+        job_id = lane.accepted[-1].job_id
+        followed = lane.follow(job_id)
+        until(lambda: lane.seen.get(job_id), "the stream is read", within_s=lane.end_s)
+    followed.result(lane.end_s)
+
+
 def reload(lane: Lane) -> None:
     assert lane.ask("POST", "/v1/handlers/reload").status_code in (200, 202)
 
@@ -216,8 +225,8 @@ POINTS: dict[str, dict[str, Way]] = {
         "SetQueue": pause,
         "AwaitHandler": describe,
         "ReadEvents": usual,
-        "Watch": usual,
-        "Unwatch": usual,
+        "Watch": follow,
+        "Unwatch": follow,
         "FrontHello": restart,
         "Reload": reload,
         "Pong": in_time,
@@ -225,7 +234,7 @@ POINTS: dict[str, dict[str, Way]] = {
     "coordinator>front": {
         "Reply": usual,
         "Page": usual,
-        "Feed": usual,
+        "Feed": follow,
         "Handlers": restart,
         "Drain": stop,
         "Exit": stop,

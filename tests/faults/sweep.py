@@ -65,6 +65,10 @@ class Lane:
         self.server: Server | None = None
         self._port = 0
         self._lock = threading.Lock()
+        #: A request had no answer.
+        self._is_unsure = False
+        #: What was seen of each job that is followed.
+        self.seen: dict[str, list[SseEvent]] = {}
         #: It was told to end in order.
         self._is_stopping = False
         #: How often a coordinator has died.
@@ -177,9 +181,10 @@ class Lane:
         while True:
             server = self.live()
             try:
-                answer = server.http.request(method, path, json=body, timeout=5)
+                answer = server.http.request(method, path, json=body, timeout=self.end_s)
             except httpx2.TransportError:
                 answer = None
+                self._is_unsure = True
             if answer is not None and answer.status_code < 500:
                 return answer
             told = None if answer is None else answer.text
@@ -195,10 +200,14 @@ class Lane:
             "backoff": BACKOFF,
             **(options or {}),
         }
+        self._is_unsure = False
         answer = self.ask("POST", "/v1/jobs", body)
         assert answer.status_code == 202, answer.text
         job_id = str(answer.json()["id"])
         self.accepted.append(Accepted(job_id, ends or ("succeeded",)))
+        if self._is_unsure:
+            # A first try may have been taken in as well; it must not keep an executor from the others.
+            self._tidy()
         return job_id
 
     def submit_many(self, inputs: Sequence[Mapping[str, object]]) -> None:
@@ -238,7 +247,7 @@ class Lane:
         return self.pool.submit(self._follow, job_id)
 
     def _follow(self, job_id: str) -> list[SseEvent]:
-        seen: list[SseEvent] = []
+        seen = self.seen[job_id] = []
         while not (seen and seen[-1].name == "done"):
             headers = {"Last-Event-ID": str(seen[-1].id)} if seen else {}
             url = f"{self.live().url}/v1/jobs/{job_id}/events"
@@ -308,8 +317,9 @@ class Lane:
 
     def _tidy(self) -> None:
         """Jobs whose submit had no answer may be there as well, and end too."""
-        for job in self.live().jobs():
-            if job["state"] not in ENDED:
+        known = {job.job_id for job in self.accepted}
+        for job in self.ask("GET", "/v1/jobs?limit=500").json()["data"]:
+            if job["state"] not in ENDED and job["id"] not in known:
                 self.ask("POST", f"/v1/jobs/{job['id']}/cancel", {"force": True})
                 self.await_job(job["id"], has_ended, "a job that nobody knew of ends")
 
