@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -17,7 +17,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.job import ENDED, Job
-from runner.stores import JobQuery
+from runner.stores import Batch, JobQuery
 from runner.stores.access import MemoryAccess
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 
@@ -299,6 +299,81 @@ def test_how_many_go_before_a_sleeping_job() -> None:
     run(body)
 
 
+class Slow(MemoryAccess):
+    """Commits wait while `open` is not set; whoever wants to know sees that one has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.came = asyncio.Event()
+
+    async def commit(self, epoch: int, batch: Batch) -> None:
+        self.came.set()
+        await self.open.wait()
+        await super().commit(epoch, batch)
+
+
+def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
+    async def body(unused: Bench) -> None:
+        access = Slow()
+        bench = await house(access)
+        for number in range(10):
+            bench.line.submit(asked(number))
+        await settle(bench)
+        access.open.clear()
+        access.came.clear()
+        live = bench.line.submit(asked(77, retries=1))
+        seen: list[bool] = []
+        bench.journal.when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
+        await access.came.wait()
+        assert live.where == "behind"
+        bench.line.waiting.leave(live)
+        live.where = "assigned"
+        bench.start(live)
+        bench.end(live, "handler_error")
+        access.open.set()
+        await settle(bench)
+        assert seen == [True] and "job-77" not in bench.line.book.by_id
+        assert (await bench.stored("job-77")).attempt == 1
+
+    run(body)
+
+
+def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
+    async def body(unused: Bench) -> None:
+        bench = await house(MemoryAccess())
+        for number in range(20):
+            bench.line.submit(asked(number, retries=1))
+        await settle(bench)
+        sleep, rows, later = bench.line.waiting.sleep, bench.archive.rows, asyncio.Event()
+
+        async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+            found = await rows(ns)
+            await later.wait()
+            return found
+
+        sleep._rows = late
+        bringing = asyncio.create_task(sleep.bring([20]))
+        await asyncio.sleep(0)
+        live = await sleep.rouse("job-19")
+        assert live is not None and live.job.n == 20
+        bench.line.waiting.leave(live)
+        live.where = "assigned"
+        bench.start(live)
+        bench.end(live, "handler_error")
+        await bench.journal.flush()
+        await bench.pass_time(5.0)
+        assert "job-19" not in bench.line.book.by_id
+        later.set()
+        await bringing
+        assert "job-19" not in bench.line.book.by_id
+        again = await sleep.rouse("job-19")
+        assert again is not None and (again.job.attempt, again.where) == (1, "behind")
+
+    run(body)
+
+
 MOVES = st.lists(
     st.tuples(
         st.sampled_from(
@@ -329,6 +404,8 @@ class Play:
         self.bench = bench
         self.count = 0
         self.ends: Counter[str] = Counter()
+        #: Priority -> jobs that wait for nothing but their turn.
+        self.turns: defaultdict[int, set[int]] = defaultdict(set)
 
     async def move(self, move: str, number: int) -> None:
         bench, chance = self.bench, random.Random(number)
@@ -337,14 +414,13 @@ class Play:
                 for _ in range(chance.randint(1, 8)):
                     self.submit(chance)
             case "start" if bench.view.lines:
-                live = take(bench, *heads(bench)[0])
-                bench.end(live, output=b"1")
+                bench.end(self.take(*heads(bench)[0]), output=b"1")
             case "fail" if bench.view.lines:
-                live = take(bench, *chance.choice(heads(bench)))
-                bench.end(live, "handler_error")
+                bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
                 live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
                 if live_ is not None and live_.where != "ended":
+                    self.turns[live_.job.priority].discard(live_.job.n)
                     bench.line.cancel_waiting(live_, "by hand")
             case "pass":
                 await bench.pass_time(chance.choice([0.1, 1.0, 5.0]))
@@ -359,9 +435,16 @@ class Play:
                 bench.line.waiting.described({"h": spec()})
         await self.check()
 
+    def take(self, cls: JobClass, n: int) -> Live:
+        """Of those who only wait for their turn the first one starts, awake or asleep."""
+        turns = self.turns[cls.priority]
+        assert n not in turns or n == min(turns)
+        turns.discard(n)
+        return take(self.bench, cls, n)
+
     def submit(self, chance: random.Random) -> None:
         self.count += 1
-        self.bench.line.submit(
+        live = self.bench.line.submit(
             asked(
                 self.count,
                 priority=chance.choice([50, 50, 60]),
@@ -371,6 +454,8 @@ class Play:
                 retries=chance.choice([0, 2]),
             )
         )
+        if live.job.reason is None and live.job.terms.queue_timeout_s is None:
+            self.turns[live.job.priority].add(live.job.n)
 
     async def check(self) -> None:
         book, waiting = self.bench.line.book, self.bench.line.waiting
@@ -396,4 +481,5 @@ class Play:
         stored = await all_stored(bench)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
+        assert list(bench.line.waiting._lots) == [] and len(bench.line.waiting._limits) == 0
         assert len(bench.line.book) == 0
