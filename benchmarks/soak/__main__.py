@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -28,7 +30,9 @@ def main() -> int:
     again += f" --kill-every {options.kill_every_s:g} --pile {options.pile}"
     console.print(f"soak: {again}, in {folder}", soft_wrap=True)
     soak = Soak(folder, options, lambda text: console.print(text, markup=False, soft_wrap=True))
-    uvloop.run(soak.run())
+    if not uvloop.run(_to_its_end(soak)):
+        console.print(f"stopped; what there is of it is kept in {folder}", soft_wrap=True)
+        return 130
     figures = report.document(soak)
     path = given.out / f"soak-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     report.write(path, figures)
@@ -38,6 +42,18 @@ def main() -> int:
     if status == 0:
         shutil.rmtree(folder)
     return status
+
+
+async def _to_its_end(soak: Soak) -> bool:
+    """False where a signal stopped it before; the server is gone then too."""
+    running = asyncio.create_task(soak.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
