@@ -35,14 +35,14 @@ async def _run_with_faults(soak: Soak) -> tuple[Entry, Entry]:
     return forgotten, lost
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: Path) -> None:
     told: list[str] = []
     soak = Soak(tmp_path, Options(seed=5, minutes=0.1, rate=8.0, kill_every_s=2.0), told.append)
     forgotten, lost = asyncio.run(_run_with_faults(soak))
 
     figures = report.document(soak)
-    strangers = [text for text in figures["findings"] if forgotten.tag in text]
+    strangers = [text for text in figures["findings"] if str(forgotten.job_id) in text]
     missing = [text for text in figures["findings"] if str(lost.job_id) in text]
     assert [text.split("  ")[-1][:3] for text in strangers] == ["I1:"]
     assert [text.split("  ")[-1][:3] for text in missing] == ["I1:"]
