@@ -155,6 +155,7 @@ def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -
     assert not failures, "\n\n".join(failures)
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("guard", "point", "mode", "seen"),
     [
@@ -167,7 +168,7 @@ def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -
 def test_without_a_guard_the_fault_is_noticed(
     tmp_path: Path, guard: Change, point: str, mode: str, seen: str
 ) -> None:
-    lane = Lane(tmp_path / "lane", tree=mutated(tmp_path, [guard]), end_s=6.0)
+    lane = Lane(tmp_path / "lane", tree=mutated(tmp_path, [guard]), end_s=10.0)
     gate, _, name = point.partition(".")
     try:
         with pytest.raises(AssertionError, match=seen):
