@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -22,6 +23,8 @@ from runner.errors import HandlerBroken, UnknownHandler
 from runner.job import Job, JobError
 from runner.spec import HandlerSpec
 from runner.stores.queued import LotKey, QueuedLot, moment
+
+log = logging.getLogger(__name__)
 
 
 class Waiting:
@@ -296,6 +299,9 @@ class Waiting:
                 for cls in classes:
                     self._wanted.pop(cls, None)
                     self._fill(cls)
+        except Exception:
+            # The task's boundary: a class that is still short asks again when its next job has left.
+            log.exception("jobs that wait could not follow into the plan's view")
         finally:
             self._reader = None
 
@@ -352,8 +358,11 @@ class Waiting:
         await self.sleep.bring(ns)
         for n in ns:
             live = self._book.by_n.get(n)
-            if live is not None:
-                self._waited_too_long(live)
+            try:
+                if live is not None:
+                    self._waited_too_long(live)
+            except Exception:
+                log.exception("a job that waited too long could not be ended: number %d", n)
         self._arm_limits()
 
     def _waited_too_long(self, live: Live) -> None:
