@@ -1,0 +1,31 @@
+"""Pure: a workload in the making: what each job is, and when it comes for the devices to be so busy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.simulation.job import Job
+from gpu.line import JobClass
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A job without its place in the line."""
+
+    cls: JobClass
+    run_s: float
+    load_s: float
+
+
+def poisson(
+    shapes: Iterator[Shape], count: int, mean_gap_s: float, draw_gap: Callable[[float], float]
+) -> list[Job]:
+    """So many jobs at random gaps: `draw_gap` gives one of an exponential distribution with that rate."""
+    jobs: list[Job] = []
+    now = 0.0
+    for n in range(1, count + 1):
+        now += draw_gap(1 / mean_gap_s)
+        shape = next(shapes)
+        jobs.append(Job(n, now, shape.run_s, shape.load_s, shape.cls))
+    return jobs

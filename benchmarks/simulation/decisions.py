@@ -1,0 +1,135 @@
+"""Effect: measures what one plan costs on a large fleet, and how that grows."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.simulation.job import GIB, Classes, Job
+from benchmarks.simulation.ours import Ours
+from gpu.device import sim
+from gpu.line import JobClass
+from gpu.placement import Load, plan
+
+DEVICES = 1_000
+WAITING = 10_000
+EXECUTORS = 2_000
+DEVICE_BYTES = 80 * GIB
+#: Executors of each handler take one of these.
+NEEDS_GIB = (10, 20, 40)
+TARGET_P99_MS = 20.0
+ROUNDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What happened between two plans."""
+
+    classes: int
+    #: Jobs that ended, and jobs that came of classes of which nobody waited.
+    ended: int
+    came: int
+
+
+CASES = (
+    Case(1, 1, 0),
+    Case(10, 0, 0),
+    Case(10, 1, 0),
+    Case(10, 8, 0),
+    Case(10, 64, 0),
+    Case(10, 0, 1),
+    Case(100, 1, 0),
+    Case(300, 1, 0),
+)
+
+
+def measure(console: Console, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Time `plan` in every case; the processor's time of this thread, so that neighbours count less."""
+    table = Table(title=f"One plan: {DEVICES:,} devices, {WAITING:,} jobs wait, {EXECUTORS:,} executors run")
+    for heading in ("classes that wait", "jobs ended", "new classes", "p50 ms", "p99 ms", "actions"):
+        table.add_column(heading, justify="right")
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        times, actions = _times(case, rounds)
+        p50, p99 = times[len(times) // 2], times[-(-len(times) * 99 // 100) - 1]
+        rows.append(
+            {
+                "classes": case.classes,
+                "ended": case.ended,
+                "came": case.came,
+                "p50_ms": p50,
+                "p99_ms": p99,
+                "actions": actions,
+                "target_p99_ms": TARGET_P99_MS,
+            }
+        )
+        table.add_row(
+            str(case.classes), str(case.ended), str(case.came), f"{p50:.2f}", f"{p99:.2f}", f"{actions:.1f}"
+        )
+    console.print(table)
+    return {"decisions": rows}
+
+
+class Fleet:
+    """Two executors a device, all at work, and a line that finds no room."""
+
+    def __init__(self, classes: int) -> None:
+        self.rng = random.Random(classes)
+        self.policy = Ours([sim(place, DEVICE_BYTES) for place in range(DEVICES)])
+        self.classes = Classes()
+        self.wanted = [self._class(f"h{place}", place) for place in range(classes)]
+        self.running: dict[int, Job] = {}
+        self.n = 0
+        for executor in range(1, EXECUTORS + 1):
+            self._run(executor)
+        for place in range(WAITING):
+            self.submit(self.wanted[place % classes])
+        self.turn()
+
+    def _class(self, handler: str, place: int) -> JobClass:
+        return self.classes.get(handler, NEEDS_GIB[place % len(NEEDS_GIB)] * GIB)
+
+    def _run(self, executor: int) -> None:
+        """One more executor is at work; what runs leaves nothing free. A plan for so many starts is no part
+        of the measurement."""
+        cls = self.classes.get(f"r{executor % 100}", DEVICE_BYTES // 2)
+        self.n += 1
+        device_id = f"sim{executor % DEVICES}"
+        self.policy.submit(Job(self.n, 0.0, 1.0, 0.0, cls))
+        begun = self.policy.load(Load(cls, self.n, (device_id,), DEVICE_BYTES // 2, exclusive=False))
+        self.running[begun.executor] = begun.job
+
+    def submit(self, cls: JobClass) -> None:
+        self.n += 1
+        self.policy.submit(Job(self.n, 0.0, 1.0, 0.0, cls))
+
+    def turn(self) -> None:
+        for begun in self.policy.turn(0.0):
+            self.running[begun.executor] = begun.job
+
+    def change(self, case: Case) -> None:
+        """Let happen what the case says, and nothing else."""
+        for executor in self.rng.sample(sorted(self.running), case.ended):
+            self.policy.ended(executor, self.running.pop(executor), 0.0)
+        for _ in range(case.came):
+            self.submit(self._class(f"new{self.n}", self.n))
+
+
+def _times(case: Case, rounds: int) -> tuple[list[float], float]:
+    """Sorted milliseconds of a plan each round, and how much it had to do on average."""
+    fleet = Fleet(case.classes)
+    times: list[float] = []
+    actions = 0
+    for _ in range(rounds):
+        fleet.change(case)
+        began = time.thread_time()
+        made = plan(fleet.policy.view, 0.0)
+        times.append((time.thread_time() - began) * 1e3)
+        actions += len(made.actions)
+        fleet.turn()
+    return sorted(times), actions / rounds

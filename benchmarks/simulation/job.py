@@ -1,0 +1,72 @@
+"""Pure: a job of a simulation, and whether devices could ever run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpu.device import Device
+from gpu.line import JobClass
+
+GIB = 1 << 30
+#: What the product gives a job that names none.
+PRIORITY = 50
+
+
+class BadJob(ValueError):
+    """A job that can't be simulated: which one, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to run. Numbers follow the order of submission, from 1."""
+
+    n: int
+    submit_s: float
+    run_s: float
+    #: What its executor takes to load before, where none is warm.
+    load_s: float
+    cls: JobClass
+
+    @property
+    def need_bytes(self) -> int:
+        """On each of its devices."""
+        return self.cls.need_bytes or 0
+
+
+class Classes:
+    """Equal classes are one object, so that a million jobs share a few."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int, int, int], JobClass] = {}
+
+    def get(
+        self, handler: str, need_bytes: int, gpus: int = 1, priority: int = PRIORITY, tenant: str = ""
+    ) -> JobClass:
+        """The class of such jobs. A tenant is a queue of its own."""
+        fields = (tenant, handler, priority, need_bytes, gpus)
+        cls = self._known.get(fields)
+        if cls is None:
+            queue = tenant or "default"
+            # What a handler takes is part of its definition: over more devices it is another version of it,
+            # and no executor of the one runs jobs of the other.
+            cls = self._known[fields] = JobClass(queue, handler, str(gpus), "", priority, need_bytes, gpus)
+        return cls
+
+
+def check_fit(jobs: Iterable[Job], devices: Sequence[Device]) -> None:
+    """See that the devices, all empty, could run each of the jobs.
+
+    Raises:
+        BadJob: they could not.
+    """
+    fits: dict[JobClass, int] = {}
+    for job in jobs:
+        if job.cls not in fits:
+            fits[job.cls] = sum(device.cap_bytes >= job.need_bytes for device in devices)
+        if fits[job.cls] < job.cls.gpus:
+            raise BadJob(
+                f"job {job.n} (handler {job.cls.handler!r}) asks for {job.need_bytes / GIB:g} GiB on each of "
+                f"{job.cls.gpus} devices at once; {fits[job.cls]} of {len(devices)} devices have so much: "
+                "give it less or --devices more"
+            )

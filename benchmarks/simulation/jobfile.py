@@ -1,0 +1,104 @@
+"""Effect: reads jobs from a CSV file; what is wrong is named with its line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from benchmarks.simulation.job import GIB, PRIORITY, BadJob, Classes, Job
+from gpu.line import JobClass
+
+REQUIRED = ("submit_s", "handler", "run_s")
+#: Optional columns with what an absent or empty cell means.
+DEFAULTS = {"load_s": "0", "vram_gib": "0", "gpus": "1", "priority": str(PRIORITY), "tenant": ""}
+
+#: (submit_s, run_s, load_s, class)
+_Row = tuple[float, float, float, JobClass]
+
+
+def read(path: Path) -> list[Job]:
+    """The jobs of a file, in order of submission; equal times keep the order of the file.
+
+    Raises:
+        BadJob: the file has no such columns, no jobs, or a row that makes no sense.
+        OSError: it can't be read.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            return parse(file, str(path))
+        except UnicodeDecodeError as error:
+            raise BadJob(f"{path} is not UTF-8 text: {error}") from None
+
+
+def parse(lines: Iterable[str], name: str = "the file") -> list[Job]:
+    """The jobs of CSV text whose first line names the columns. Raises BadJob as `read` does."""
+    reader = csv.reader(lines, strict=True)
+    classes = Classes()
+    rows: list[_Row] = []
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        _check_header(header, name)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            where = f"{name}, line {reader.line_num}"
+            if len(cells) != len(header):
+                raise BadJob(f"{where}: {len(cells)} cells where the header has {len(header)}")
+            given = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+            rows.append(_row({**DEFAULTS, **{k: cell for k, cell in given.items() if cell}}, classes, where))
+    except csv.Error as error:
+        raise BadJob(f"{name}, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise BadJob(f"{name} has no jobs: put one on each line below the header")
+    rows.sort(key=lambda row: row[0])
+    return [Job(n, *row) for n, row in enumerate(rows, 1)]
+
+
+def _check_header(header: list[str], name: str) -> None:
+    missing = [column for column in REQUIRED if column not in header]
+    unknown = [column for column in header if column not in (*REQUIRED, *DEFAULTS)]
+    twice = sorted({column for column in header if header.count(column) > 1})
+    for what, columns in (("lacks", missing), ("has the unknown", unknown), ("names twice", twice)):
+        if columns:
+            raise BadJob(
+                f"{name}, line 1: the header {what} {', '.join(map(repr, columns))}; required are "
+                f"{', '.join(REQUIRED)}, optional {', '.join(DEFAULTS)}"
+            )
+
+
+def _row(cells: Mapping[str, str], classes: Classes, where: str) -> _Row:
+    if "handler" not in cells:
+        raise BadJob(f"{where}: handler is empty")
+    need_bytes = int(_number(cells, "vram_gib", where) * GIB)
+    gpus = _whole(cells, "gpus", where)
+    if gpus < 1:
+        raise BadJob(f"{where}: gpus is {gpus}; a job takes at least 1 device")
+    cls = classes.get(
+        cells["handler"], need_bytes, gpus, _whole(cells, "priority", where), cells.get("tenant", "")
+    )
+    return (
+        _number(cells, "submit_s", where),
+        _number(cells, "run_s", where),
+        _number(cells, "load_s", where),
+        cls,
+    )
+
+
+def _number(cells: Mapping[str, str], column: str, where: str) -> float:
+    text = cells.get(column, "")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise BadJob(f"{where}: {column} is {text!r}; it takes a number from 0 on")
+    return value
+
+
+def _whole(cells: Mapping[str, str], column: str, where: str) -> int:
+    try:
+        return int(cells[column])
+    except ValueError:
+        raise BadJob(f"{where}: {column} is {cells[column]!r}; it takes a whole number") from None

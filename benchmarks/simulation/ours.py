@@ -1,0 +1,91 @@
+"""Pure: the product's own plan over its own view, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.simulation.engine import Begun
+from benchmarks.simulation.job import Job
+from gpu.device import Device
+from gpu.placement import Evict, Load, Start, plan
+from gpu.view import View
+
+#: How long the product keeps an idle executor loaded where nobody says otherwise.
+KEEP_ALIVE_S = 300.0
+
+
+class Ours:
+    """A coordinator in miniature: it tells the view what happens and carries out what the plan says.
+
+    Executors that are told to go are gone at once, as with the other policies. What they were seen to
+    use is their grant."""
+
+    def __init__(self, devices: Iterable[Device], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self.view = View(devices)
+        self._keep_alive_s = keep_alive_s
+        self._waiting: dict[int, Job] = {}
+        self._executors = 0
+        # True while another plan would say again that nothing is to be done. Most of a long line's
+        # arrivals join a class of which somebody waits in vain: they change nothing for the plan.
+        self._is_settled = True
+
+    def advance(self, now: float) -> None:
+        """Unload what idled for too long."""
+        for executor in self.view.expired_idle(now):
+            self._dismiss(executor, now)
+            self._is_settled = False
+
+    def submit(self, job: Job) -> None:
+        """A job waits."""
+        if job.cls not in self.view.lines:
+            self._is_settled = False
+        self._waiting[job.n] = job
+        self.view.add_waiting(job.cls, job.n)
+
+    def ended(self, executor: int, job: Job, now: float) -> None:
+        """An executor's job ended."""
+        if self.view.executors[executor].state == "loading":
+            # Said late: a plan that hands out one job at a time makes no difference between the two.
+            self.view.loaded(executor, None, now)
+        self.view.ended(executor, job.cls, job.n, now)
+        self._is_settled = False
+
+    def turn(self, now: float) -> list[Begun]:
+        """Plan, and once more each time that room was made: who was told to go is gone."""
+        begun: list[Begun] = []
+        while self.view.lines and not self._is_settled:
+            actions = plan(self.view, now).actions
+            self._is_settled = not actions
+            has_room = False
+            for action in actions:
+                match action:
+                    case Start(executor, _, ns):
+                        devices = self.view.executors[executor].devices
+                        self.view.start(executor, action.cls, ns)
+                        begun += [Begun(self._waiting.pop(n), executor, devices, False) for n in ns]
+                    case Load():
+                        begun.append(self.load(action))
+                    case Evict(executor):
+                        self._dismiss(executor, now)
+                        has_room = True
+            if not has_room:
+                break
+        return begun
+
+    def load(self, action: Load) -> Begun:
+        """Carry out that a new executor starts with a waiting job."""
+        self._executors += 1
+        self.view.load(
+            self._executors,
+            action.cls,
+            action.n,
+            action.device_ids,
+            action.grant_bytes,
+            action.exclusive,
+            keep_alive_s=self._keep_alive_s,
+        )
+        return Begun(self._waiting.pop(action.n), self._executors, action.device_ids, True)
+
+    def _dismiss(self, executor: int, now: float) -> None:
+        self.view.evict(executor)
+        self.view.gone(executor, now)

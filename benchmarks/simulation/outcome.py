@@ -1,0 +1,116 @@
+"""Pure: what became of the jobs of one run, and its figures."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.simulation.job import Job
+
+
+class _Level:
+    """The jobs of one priority, by number in order of submission."""
+
+    __slots__ = ("all", "started", "waiting")
+
+    def __init__(self) -> None:
+        self.all = array("q")
+        self.waiting: list[int] = []
+        self.started = 0
+
+    def overtook(self, n: int) -> int:
+        """How many younger ones than `n` have started: all that have, less the older ones of them."""
+        return self.started - bisect_left(self.all, n) + bisect_left(self.waiting, n)
+
+
+class Outcome:
+    """Waits by number of devices, and what the run cost."""
+
+    def __init__(self) -> None:
+        #: From submission to the start of the run, in seconds.
+        self.waits: dict[int, array[float]] = {}
+        self.cold_starts = 0
+        #: The most younger jobs, of equal or lower priority, that got an executor before one job did.
+        self.max_overtaken = 0
+        self.device_s = 0.0
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._levels: dict[int, _Level] = {}
+
+    def submitted(self, job: Job) -> None:
+        """A job waits."""
+        if self._first_s is None:
+            self._first_s = job.submit_s
+        level = self._levels.setdefault(job.cls.priority, _Level())
+        level.all.append(job.n)
+        level.waiting.append(job.n)
+
+    def begun(self, job: Job, now: float, *, is_cold: bool) -> float:
+        """A job got its executor; gives when it ends."""
+        for priority, level in self._levels.items():
+            if priority <= job.cls.priority:
+                self.max_overtaken = max(self.max_overtaken, level.overtook(job.n))
+        own = self._levels[job.cls.priority]
+        del own.waiting[bisect_left(own.waiting, job.n)]
+        own.started += 1
+        begins = now + job.load_s if is_cold else now
+        end = begins + job.run_s
+        self.waits.setdefault(job.cls.gpus, array("d")).append(begins - job.submit_s)
+        self.cold_starts += is_cold
+        self.device_s += job.cls.gpus * (end - now)
+        self._last_s = max(self._last_s, end)
+        return end
+
+    @property
+    def makespan_s(self) -> float:
+        """From the first submission to the last end."""
+        return self._last_s - (self._first_s or 0.0)
+
+    def waits_of(self, min_gpus: int = 1) -> list[float]:
+        """The waits of jobs of so many devices or more, the shortest first."""
+        return sorted(wait for gpus, waits in self.waits.items() if gpus >= min_gpus for wait in waits)
+
+    def figures(self) -> dict[str, Any]:
+        """All figures, ready for JSON; waits of which there are none are None."""
+        return {
+            **wait_figures(self.waits_of()),
+            "cold_starts": self.cold_starts,
+            "max_overtaken": self.max_overtaken,
+            "makespan_s": self.makespan_s,
+            "device_s": self.device_s,
+            "big": wait_figures(self.waits_of(2)),
+            "big4": wait_figures(self.waits_of(4)),
+        }
+
+
+def wait_figures(waits: Sequence[float]) -> dict[str, float | None]:
+    """Mean, percentiles (nearest rank) and maximum of sorted waits."""
+    if not waits:
+        return dict.fromkeys(("mean_wait_s", "p50_wait_s", "p95_wait_s", "max_wait_s"))
+    return {
+        "mean_wait_s": sum(waits) / len(waits),
+        "p50_wait_s": _rank(waits, 50),
+        "p95_wait_s": _rank(waits, 95),
+        "max_wait_s": waits[-1],
+    }
+
+
+def average(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of several runs as one: of maxima the largest, else the mean over the runs that have it."""
+    runs = list(runs)
+    merged: dict[str, Any] = {}
+    for name, first in runs[0].items():
+        values = [run[name] for run in runs if run[name] is not None]
+        if isinstance(first, dict):
+            merged[name] = average(values)
+        elif not values:
+            merged[name] = None
+        else:
+            merged[name] = max(values) if name.startswith("max_") else sum(values) / len(values)
+    return merged
+
+
+def _rank(waits: Sequence[float], percent: int) -> float:
+    return waits[-(-len(waits) * percent // 100) - 1]
