@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from runner.settings import SHORT_NAMES, TOKENS, Layers, Settings
+from runner.settings import SHORT_NAMES, SHOWN, TOKENS, Layers, Settings
 
 STARS = "********"
 DEFAULT = "default"
-#: Fields that are known by another name.
-_SHOWN = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
 _FLAGS = {"grace_s": "--grace", "allow_hosts": "--allow-host", "allow_origins": "--allow-origin"}
 #: Variables for handler code whose values are nobody's business.
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -54,7 +52,7 @@ def _below(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...],
 
 
 def _name(path: tuple[str, ...]) -> str:
-    return ".".join((_SHOWN.get(path[0], path[0]), *path[1:]))
+    return ".".join((SHOWN.get(path[0], path[0]), *path[1:]))
 
 
 def _value(path: tuple[str, ...], value: Any) -> Any:

@@ -41,6 +41,9 @@ SHORT_NAMES = {
     "sources": "handlers",
 }
 
+#: Fields that people know by another name.
+SHOWN = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
+
 #: The two ways to name a token.
 TOKENS = ("token", "token_file")
 
@@ -364,10 +367,13 @@ def _sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = [str(part) for part in first["loc"]]
     origin = next((name for name, layer in layers.items() if _has(layer, where)), "the settings")
-    name = ".".join(where)
+    name = ".".join((SHOWN.get(where[0], where[0]), *where[1:]))
     if first["type"] == "extra_forbidden":
         return f"{name}: no such setting (in {origin})."
-    return f"{name}: {first['msg'].removeprefix('Value error, ')} (in {origin})."
+    if name == "store":
+        return f"store: must be sqlite:///PATH or memory: (in {origin})."
+    text = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return f"{name}: {text} (in {origin})."
 
 
 def _has(layer: Any, where: list[str]) -> bool:

@@ -167,7 +167,7 @@ def test_acts_reach_the_server(words: tuple[str, ...], method: str, path: str, s
         (("--config", "missing.toml"), "cannot read the config file"),
         (("--store", "redis://x"), "store"),
         (("--token-file", "missing"), "token file"),
-        (("--grace", "soon"), "grace_s"),
+        (("--grace", "soon"), "grace: "),
         (("--port", "many"), "--port"),
     ],
 )
