@@ -55,7 +55,7 @@ class JobRoutes:
         return reply_answer(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def delete(self, request: Request) -> Response:
-        """Remove an ended job with its events and files."""
+        """Remove a job that does not run, with its events and files."""
         await self._no_body(request)
         return await self._act(request, "delete")
 

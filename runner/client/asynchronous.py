@@ -248,7 +248,7 @@ class AsyncClient:
         return await self._perform(operations.retry(job_id))
 
     async def delete(self, job_id: str) -> None:
-        """Remove an ended job with its events and files."""
+        """Remove a job that does not run, with its events and files."""
         await self._perform(operations.delete(job_id))
 
     async def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:

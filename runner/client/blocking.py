@@ -239,7 +239,7 @@ class Client:
         return self._perform(operations.retry(job_id))
 
     def delete(self, job_id: str) -> None:
-        """Remove an ended job with its events and files."""
+        """Remove a job that does not run, with its events and files."""
         self._perform(operations.delete(job_id))
 
     def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:

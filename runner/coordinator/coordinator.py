@@ -159,8 +159,8 @@ class Coordinator:
             remove_spool(spool)
         if any(counts.values()):
             log.info(
-                "took over %(live)d jobs: %(applied)d messages were kept for us, "
-                "%(interrupted)d attempts go again",
+                "taken over from the last start: %(live)d jobs that had not ended; "
+                "messages kept by workers: %(applied)d; attempts that go again: %(interrupted)d",
                 counts,
             )
 
