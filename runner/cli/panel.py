@@ -60,6 +60,8 @@ def _handlers(handlers: Mapping[str, Any]) -> str:
         parts.append(f"{len(broken)} broken")
     if handlers.get("describing"):
         parts.append("still reading sources")
+    elif not handlers.get("ok") and not broken:
+        return "none; name some: runner serve --handlers FILE"
     return ", ".join(parts)
 
 
