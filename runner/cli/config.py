@@ -26,7 +26,10 @@ Origin = Annotated[bool, typer.Option("--origin", help="Also say where each come
 @config.command()
 @taking_flags()
 def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
-    """Show every setting as `runner serve` with the same flags, here, would have it; secrets as stars."""
+    """Show every setting that would be in force.
+
+    The flags are those of `runner serve`; secrets are stars.
+    """
     from runner.origins import entries
     from runner.settings import gather, settle
 

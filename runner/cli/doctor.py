@@ -25,7 +25,10 @@ COLORS = {"ok": "32", "warn": "33", "fail": "31"}
 
 @taking_flags()
 def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
-    """Look at all that `runner serve` with the same flags needs; exit code 1 if something is in the way."""
+    """Look at what a server needs here and say what to mend.
+
+    The flags are those of `runner serve`. Exit code 1 if something is in the way.
+    """
     from runner.cli.findings import worst
 
     found: list[Finding] = []

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from runner.settings import Settings
     from runner.spec import HandlerSpec
 
-handlers = typer.Typer(
-    help="List the server's handlers, reload them, or check some without a server.", rich_markup_mode=None
-)
+handlers = typer.Typer(help="List the handlers, reload them, or check some.", rich_markup_mode=None)
 
 
 @handlers.callback(invoke_without_command=True)
@@ -51,7 +49,10 @@ Sources = Annotated[
 @handlers.command()
 @taking_flags("config", "entry_points")
 def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> None:
-    """Import and describe handlers as a server would, without one; exit code 1 if any is broken."""
+    """Import and describe handlers without a server.
+
+    Exit code 1 if any is broken.
+    """
     from runner.overrides import Overrides
     from runner.settings import load
 
@@ -71,9 +72,10 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
 
 @handlers.command()
 def reload(as_json: AsJson = False, url: Url = None) -> None:
-    """Have the server find its handlers anew and put changed ones in force; exit code 1 if any is broken.
+    """Have the server put changed handlers in force.
 
-    What runs goes on with the code that it started with; what waits runs with the new one.
+    Exit code 1 if any is broken. What runs goes on with the code that it started with; what waits runs
+    with the new one.
     """
     with client(url) as link:
         changes = link.reload_handlers()

@@ -48,7 +48,7 @@ def queues(
 ) -> None:
     """List the queues, or pause or resume one."""
     if verb is not None and name is None:
-        raise Usage(f"runner queues {verb} needs the name of a queue")
+        raise Usage(f"queues {verb} needs the name of a queue")
     with client(url) as link:
         if verb is None or name is None:
             found = link.queues()

@@ -115,7 +115,10 @@ def wait(
     ] = False,
     url: Url = None,
 ) -> None:
-    """Wait until a job has ended and print its output; the exit code is the job's, 6 where time is over."""
+    """Wait for a job's end and print its output.
+
+    The exit code is the job's, 6 where time is over.
+    """
     longest_s = duration_s(timeout, "--timeout")
     with client(url) as link, limit(longest_s, job_id):
         finish(link.job(job_id), as_json=as_json)
@@ -152,7 +155,7 @@ def rm(
     job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.", show_default=False)],
     url: Url = None,
 ) -> None:
-    """Remove ended jobs with their events and files."""
+    """Remove jobs that do not run, with their events and files."""
     with client(url) as link:
         for job_id in job_ids:
             link.delete(job_id)

@@ -58,7 +58,8 @@ AllowHost = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Also answer to this Host name. Repeat it for more.")
 ]
 AllowOrigin = Annotated[
-    list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin call (CORS). Repeatable.")
+    list[str] | None,
+    typer.Option(metavar="URL", help="Let pages of this origin call (CORS). Repeat it for more."),
 ]
 TokenFile = Annotated[
     Path | None,

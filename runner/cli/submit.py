@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli.arguments import Usage, job_input, metadata
-from runner.cli.options import AsJson, Url, client, emit
+from runner.cli.options import Url, client, emit
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,7 +29,10 @@ Words = Annotated[
     ),
 ]
 Queue = Annotated[str | None, typer.Option(metavar="NAME", help="The queue; else the handler's.")]
-Priority = Annotated[int | None, typer.Option(metavar="NUMBER", help="0 to 100, higher first.")]
+Priority = Annotated[
+    str | None,
+    typer.Option(metavar="PRIORITY", help="0 to 100, higher first, or critical, high, normal, low."),
+]
 Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest run, such as 30s or 5m.")]
 QueueTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait before the start.")]
 RunAt = Annotated[str | None, typer.Option(metavar="WHEN", help="Not before this RFC 3339 time.")]
@@ -69,7 +72,7 @@ def submit(
     vram: Vram = None,
     tags: Tags = None,
     meta: Metadata = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job, not only its id.")] = False,
     url: Url = None,
 ) -> None:
     """Hand in a job and print its id."""
@@ -199,12 +202,18 @@ def _hand_in(link: Client, handler: str, words: list[str] | None, options: dict[
     options["metadata"] = metadata(options["metadata"] or ())
     options["tags"] = options["tags"] or None
     options["backoff"] = _backoff(options["backoff"])
+    options["priority"] = _priority(options["priority"])
     given: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
     data = job_input(words or (), sys.stdin.read)
     try:
         return link.submit(handler, data, **given)
     except (ValueError, TypeError) as error:
         raise Usage(str(error)) from None
+
+
+def _priority(text: str | None) -> int | str | None:
+    """A number, or a word that the server knows; it refuses any other."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _backoff(text: str | None) -> Any:

@@ -34,8 +34,8 @@ class JobOptions(TypedDict, total=False):
     """What a submit may ask for, beside the input; what is not given is the handler's own."""
 
     queue: str
-    #: 0 to 100, higher first.
-    priority: int
+    #: 0 to 100, higher first, or "critical", "high", "normal", "low".
+    priority: int | str
     #: Longest run: seconds or "5m".
     timeout: float | str
     #: Longest wait before the start.
@@ -250,7 +250,7 @@ def retry(job_id: str) -> Operation[Job]:
 
 
 def delete(job_id: str) -> Operation[None]:
-    """Remove an ended job with its events and files."""
+    """Remove a job that does not run, with its events and files."""
     yield from ask(Call("DELETE", _job(job_id)))
 
 

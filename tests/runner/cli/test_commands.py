@@ -144,6 +144,19 @@ def test_logs_print_what_was_written() -> None:
     assert ended.stdout == "hello\n"
 
 
+@pytest.mark.parametrize(("word", "sent"), [("high", "high"), ("80", 80), ("-1", "-1")])
+def test_a_priority_is_a_number_or_a_word_of_the_server(word: str, sent: int | str) -> None:
+    with fake_server({("POST", "/v1/jobs"): SUBMITTED}) as server:
+        assert runner("submit", "echo", "--priority", word, url=server.url).returncode == 0
+        assert server.asked[0].body["priority"] == sent
+
+
+@pytest.mark.parametrize("words", [(), ("job",), ("handlers",), ("config",)])
+def test_no_command_is_cut_short_in_a_list_of_commands(words: tuple[str, ...]) -> None:
+    listed = runner(*words, "--help").stdout.split("Commands:")[1]
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize(
     ("words", "method", "path", "said"),
     [
