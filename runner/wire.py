@@ -6,8 +6,7 @@ length as an unsigned 32-bit big-endian integer; over ZeroMQ it is one message p
 
 Upward messages that must not be lost travel in a `numbered` frame: the worker keeps them until the
 coordinator answers `Ack(seq)` after the commit that holds them, and sends them again (or leaves them
-in the spool) when the link or the coordinator died. The receiver drops what it has applied already, by
-(job_id, attempt, seq).
+in the spool) when the link or the coordinator died. The receiver drops what it has applied already.
 """
 
 from __future__ import annotations
@@ -94,11 +93,12 @@ class Unload(msgspec.Struct, array_like=True, tag=5):
 
 
 class Kill(msgspec.Struct, array_like=True, tag=6):
-    """SIGKILL an executor now; its running attempt ends with `code`."""
+    """SIGKILL an executor now (`loading`: unless an attempt has begun); its attempt ends with `code`."""
 
     executor: int
     code: str
     message: str
+    loading: bool = False
 
 
 class Ack(msgspec.Struct, array_like=True, tag=7):

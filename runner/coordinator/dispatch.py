@@ -336,7 +336,8 @@ class Dispatch:
         self._retiring.append(post)
         if is_killed:
             why = "its handler was reloaded while it loaded"
-            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
+            # Word that it has loaded may be on its way: then its first job ends in the old code.
+            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why, loading=True)))
         elif post.loaded and post.sent:
             self._fleet.post(post.worker, encode(Recall(post.executor)))
 

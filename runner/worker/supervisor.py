@@ -134,9 +134,9 @@ class Supervisor:
             self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
             self.process.send([wire.encode(wire.Unload(self.number))])
 
-    def kill(self, cause: Cause) -> None:
-        """SIGKILL to all of it; the attempt that runs or loads ends with this cause."""
-        if self.process is not None and not self.is_dead:
+    def kill(self, cause: Cause, *, loading: bool = False) -> None:
+        """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
+        if self.process and not self.is_dead and not (loading and self.process.figures().started):
             # What has thrown off session, group and marker is found through its parent, while that lives.
             self.leftovers.remember(tree.descendants(self.process.pid))
             self._ending.kill(cause)
