@@ -332,7 +332,8 @@ class Dispatch:
             return
         post.retired = True
         is_killed = replaced and not post.loaded
-        self.leaves(post, lingers=not is_killed)
+        # Also one that is to be killed: it may be spared, and end a long job first.
+        self.leaves(post, lingers=True)
         self._retiring.append(post)
         if is_killed:
             why = "its handler was reloaded while it loaded"
