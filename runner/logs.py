@@ -9,6 +9,8 @@ from typing import TextIO
 
 import msgspec
 
+from runner.cli.text import printable
+
 #: Loggers of libraries that tell what users send and get.
 LOUD = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
@@ -40,7 +42,9 @@ class _Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
-        text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {_text(self, record)}"
+        # A handler's error and a client's reason stand here too: a terminal must show them, not obey them.
+        words = printable(_text(self, record))
+        text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {words}"
         job = getattr(record, "job", None)
         return f"{text} (job {job}, attempt {getattr(record, 'attempt', None)})" if job else text
 
