@@ -214,6 +214,13 @@ class Coordinator:
         rooms.dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))
         rooms.dispatch.recall_all()
+        busy = sum(bool(post.line) for post in rooms.dispatch.posts.values())
+        if busy and grace_s:
+            log.info(
+                "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
+                busy,
+                grace_s,
+            )
         await _until(lambda: rooms.dispatch.is_idle, grace_s, hurry)
         await self._stop_workers(rooms, hurry)
         try:

@@ -295,7 +295,8 @@ def _tell(job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: 
     if isinstance(verdict, outcome.Finish):
         follows = f"the job is {verdict.state}"
     else:
-        follows = f"it goes again in {max(0.0, verdict.ready_at - now):.1f} s"
+        delay_s = verdict.ready_at - now
+        follows = f"it goes again in {delay_s:.1f} s" if delay_s >= 0.05 else "it goes again"
     log.info(
         "%s: %s: %s; %s",
         job.handler,
