@@ -26,7 +26,12 @@ from runner.errors import RunnerError, Unauthorized
 
 logger = logging.getLogger(__name__)
 
-_PATTERNS = {"job_id": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_.-]{1,100}", "file": r"(?!\.{1,2}$)[^/]{1,255}"}
+ID_CHARS = 36
+_PATTERNS = {
+    "job_id": f"[0-9a-f-]{{{ID_CHARS}}}",
+    "name": "[A-Za-z0-9_.-]{1,100}",
+    "file": r"(?!\.{1,2}$)[^/]{1,255}",
+}
 _POLICY = b"content-security-policy"
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -156,10 +161,20 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {
-        404: f"there is nothing at {request.url.path}",
+        404: _nothing_at(request.url.path),
         405: f"{request.method} is not for {request.url.path}",
     }.get(error.status_code, error.detail)
     return status_answer(error.status_code, detail, dict(error.headers or {}))
+
+
+def _nothing_at(path: str) -> str:
+    """Mostly somebody who has the address alone, or an id that was cut short."""
+    if path == "/":
+        return "there is nothing at /; /docs shows all routes"
+    job_id = path.removeprefix("/v1/jobs/").partition("/")[0]
+    if path.startswith("/v1/jobs/") and job_id and len(job_id) != ID_CHARS:
+        return f"there is no job {job_id!r}: an id has {ID_CHARS} characters"
+    return f"there is nothing at {path}"
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -321,6 +321,19 @@ def test_what_is_not_there_is_404(http: httpx2.Client, front: Running, method: s
     assert_problem(http.request(method, front.url + path), 404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/", "there is nothing at /; /docs shows all routes"),
+        ("/v1/jobs/01a203b1/events", "there is no job '01a203b1': an id has 36 characters"),
+        ("/v1/jobs/", "there is nothing at /v1/jobs/"),
+        ("/v1/other", "there is nothing at /v1/other"),
+    ],
+)
+def test_what_is_not_there_is_told_in_a_helpful_way(http: httpx2.Client, path: str, said: str) -> None:
+    assert http.get(path).json()["detail"] == said
+
+
 def test_a_wrong_method_names_the_right_ones(http: httpx2.Client) -> None:
     answer = http.put("/v1/jobs", json={})
     assert_problem(answer, 405, "method_not_allowed")
