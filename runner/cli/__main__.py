@@ -84,8 +84,12 @@ def main(arguments: list[str] | None = None) -> int:
     except JobEnded as error:
         _say(f"{error.message}; see `runner job show {error.job_id}`")
         return error.exit_code
+    except Unauthorized as error:
+        has_token = bool(os.environ.get("RUNNER_TOKEN"))
+        _say("RUNNER_TOKEN is not the server's token" if has_token else f"{error.message}; set RUNNER_TOKEN")
+        return error.exit_code
     except RunnerError as error:
-        _say(error.message if not isinstance(error, Unauthorized) else f"{error.message}; set RUNNER_TOKEN")
+        _say(error.message)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has left; nothing more may be flushed to it.

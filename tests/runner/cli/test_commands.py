@@ -144,6 +144,15 @@ def test_logs_print_what_was_written() -> None:
     assert ended.stdout == "hello\n"
 
 
+def test_a_wrong_token_is_told_from_none() -> None:
+    with fake_server({("GET", "/v1/jobs"): problem(401, "unauthorized", "send the token")}) as server:
+        without = runner("jobs", url=server.url)
+        wrong = runner("jobs", url=server.url, env={"RUNNER_TOKEN": "old"})
+    assert without.stderr == "runner: send the token; set RUNNER_TOKEN\n"
+    assert wrong.stderr == "runner: RUNNER_TOKEN is not the server's token\n"
+    assert without.returncode == wrong.returncode == 5
+
+
 @pytest.mark.parametrize(("word", "sent"), [("high", "high"), ("80", 80), ("-1", "-1")])
 def test_a_priority_is_a_number_or_a_word_of_the_server(word: str, sent: int | str) -> None:
     with fake_server({("POST", "/v1/jobs"): SUBMITTED}) as server:
