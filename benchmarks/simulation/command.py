@@ -21,6 +21,9 @@ from benchmarks.simulation.outcome import Outcome, average
 from benchmarks.simulation.policies import POLICIES
 from gpu.device import Device, sim
 
+#: Of a table that is not shown on a terminal.
+WIDTH = 110
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -37,6 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code 0; 2 where the jobs or the devices make no sense, with a line that says which."""
     options = _parser().parse_args(arguments)
     console = Console()
+    if not console.is_terminal:
+        # In a file no figure is cut for want of room.
+        console = Console(width=WIDTH)
     try:
         if options.decisions:
             document = decisions.measure(console)

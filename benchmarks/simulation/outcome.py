@@ -100,6 +100,8 @@ def wait_figures(waits: Sequence[float]) -> dict[str, float | None]:
 def average(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Figures of several runs as one: of maxima the largest, else the mean over the runs that have it."""
     runs = list(runs)
+    if len(runs) == 1:
+        return runs[0]
     merged: dict[str, Any] = {}
     for name, first in runs[0].items():
         values = [run[name] for run in runs if run[name] is not None]

@@ -44,7 +44,7 @@ def draw(path: Path, title: str, outcomes: Mapping[float | None, Mapping[str, Se
             _panel(axes, policies, min_gpus)
             axes.set_title(what if load is None else f"{what}, offered load {load:g}", fontsize=10)
             if row == len(rows) - 1:
-                axes.set_xlabel("wait in seconds")
+                axes.set_xlabel("wait in seconds, shorter ones at 1")
             if column == 0:
                 axes.set_ylabel("share that waited no longer")
     grid[0][0].legend(loc="lower right", fontsize=9)
