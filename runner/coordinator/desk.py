@@ -46,8 +46,9 @@ Answer = Callable[..., None]
 
 
 def problem(error: RunnerError) -> bytes:
-    """The body of a refusal, as control.Reply has it."""
-    return _json({"code": error.code, "title": error.title, "detail": error.message, **error.detail})
+    """The body of a refusal, as control.Reply has it; one of many jobs has no status but this."""
+    head = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
+    return _json(head | error.detail)
 
 
 class Desk:

@@ -67,6 +67,9 @@ def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept
         (503, "unavailable"),
     }
     assert all(int(answer.retry_after or 0) >= 1 for answer in refused)
+    one = {"handler": "echo", "input": {}, "queue": "burst"}
+    (fate,) = server.http.post("/v1/jobs/bulk", json={"jobs": [one]}).json()["jobs"]
+    assert (fate["status"], fate["code"]) == (429, "queue_full")
     house.kill(server)
     server = house.start()
     assert {job["id"] for job in server.jobs(queue="burst")} == accepted
