@@ -69,10 +69,6 @@ class Lots:
         if stored.oldest is not None:
             lot.since = stored.oldest
 
-    def get(self, key: LotKey) -> Lot | None:
-        """The lot, if anybody is in it."""
-        return self._lots.get(key)
-
     def add(self, job: Job) -> Lot:
         """A job whose time has come waits behind the window of its class."""
         lot = self._open(key_of(job))
