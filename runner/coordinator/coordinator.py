@@ -160,7 +160,7 @@ class Coordinator:
         if any(counts.values()):
             log.info(
                 "taken over from the last start: %(live)d jobs that had not ended; "
-                "messages kept by workers: %(applied)d; attempts that go again: %(interrupted)d",
+                "messages kept by workers: %(applied)d; attempts cut off without one: %(interrupted)d",
                 counts,
             )
 
