@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli import findings
 from runner.cli.findings import Finding, Header, Holder, Survey
+from runner.stores.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
     from runner.settings import Settings
@@ -182,7 +183,12 @@ def header(path: Path) -> Header | None:
             head = file.read(100)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Header(not head or head.startswith(_MAGIC), head[18:20] == b"\2\2")
+    is_sqlite = not head or head.startswith(_MAGIC)
+    owner = int.from_bytes(head[68:72])
+    # A store that was killed in its first moments has its name in the log beside the file alone.
+    is_young = owner == 0 and (not head or os.path.exists(f"{path}-wal"))
+    is_foreign = is_sqlite and owner != APPLICATION_ID and not is_young
+    return Header(is_sqlite, head[18:20] == b"\2\2", is_foreign)
 
 
 def _store_path(settings: Settings) -> Path | None:

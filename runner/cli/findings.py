@@ -60,6 +60,8 @@ class Header(NamedTuple):
 
     is_sqlite: bool
     is_wal: bool
+    #: Another program's, as far as these bytes tell.
+    is_foreign: bool = False
 
 
 class Holder(NamedTuple):
@@ -200,6 +202,9 @@ def store(path: str | None, header: Header | None, holder: Holder | None) -> Fin
         return Finding(
             "store", "fail", f"{path} is not a file of SQLite", "give another --store, or restore it"
         )
+    if header.is_foreign:
+        what = f"{path} is an SQLite file of another program"
+        return Finding("store", "fail", what, "give another --store")
     if not header.is_wal:
         fix = "the next start sets it; if this comes back, the file system can't hold a write-ahead log"
         return Finding("store", "warn", f"{path} is not in journal mode WAL", fix)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from runner.cli import examine
 from runner.cli.doctor import words
 from runner.cli.findings import Finding, Header
+from runner.stores.sqlite import SqliteStore
 from runner.testing import running
 from tests.runner.cli.program import runner
 from tests.runner.served_handlers import echo
@@ -126,5 +129,13 @@ def test_a_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     assert examine.header(tmp_path / "none") is None
     assert examine.header(tmp_path / "other") == Header(False, False)
     assert examine.header(tmp_path / "empty") == Header(True, False)
+    with closing(sqlite3.connect(tmp_path / "strange")) as db:
+        db.execute("CREATE TABLE theirs (a)")
+    assert examine.header(tmp_path / "strange") == Header(True, False, True)
+    store = SqliteStore(str(tmp_path / "ours"))
+    store.take_epoch()
+    young = examine.header(tmp_path / "ours")
+    store.close()
+    assert young == examine.header(tmp_path / "ours") == Header(True, True)
     assert examine.nearest(tmp_path / "a" / "b") == tmp_path
     assert len(examine.syncs(tmp_path)) == examine.SYNCS

@@ -72,6 +72,7 @@ CASES: list[tuple[Finding, str, str]] = [
     (findings.store("/r.db", None, HOLDER), "ok", "pid 7 at http://127.0.0.1:8484, so it was not opened"),
     (findings.store("/r.db", Header(True, True), None), "ok", "journal mode WAL"),
     (findings.store("/r.db", Header(True, False), None), "warn", "not in journal mode WAL"),
+    (findings.store("/r.db", Header(True, True, True), None), "fail", "of another program"),
     (findings.store("/r.db", Header(False, False), None), "fail", "not a file of SQLite"),
     (findings.clock(NOW, 2.0, 2.0, None), "ok", "agree"),
     (findings.clock(NOW, 2.0, 2.0, NOW - 9), "ok", "agree"),
