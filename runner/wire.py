@@ -71,7 +71,7 @@ class Run(msgspec.Struct, array_like=True, tag=2):
 
 
 class Cancel(msgspec.Struct, array_like=True, tag=3):
-    """End one attempt by the kill ladder. `code` is what the attempt ends with."""
+    """End one attempt by the kill ladder, with a negative `grace_s` at once. `code` is what it ends with."""
 
     job_id: str
     attempt: int

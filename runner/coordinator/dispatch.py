@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: What failed for reasons that nobody foresaw is tried again after so long.
 FAILED_S = 1.0
+#: The grace of a cancel that is not to wait for anything, see `wire.Cancel`.
+AT_ONCE_S = -1.0
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
 ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
@@ -294,11 +296,9 @@ class Dispatch:
             self._line.cancelling(live, reason)
         post = self.posts.get(live.executor)
         if post is not None and live.where != "assigned":
-            if force and live.where != "staged":
-                message = encode(Kill(post.executor, "cancelled", reason))
-            else:
-                grace_s = post.spec.options.grace_s
-                message = encode(Cancel(live.job.id, live.flight, "cancelled", reason, grace_s))
+            # Aimed at the attempt: its executor may be in the next one before this comes to it.
+            grace_s = AT_ONCE_S if force else post.spec.options.grace_s
+            message = encode(Cancel(live.job.id, live.flight, "cancelled", reason, grace_s))
             self._fleet.post(post.worker, message)
             self._fleet.flush()
         return False

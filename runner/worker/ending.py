@@ -23,10 +23,12 @@ class Ending:
         *,
         recall: Callable[[], None],
         wake_at: Callable[[float], None],
+        before_kill: Callable[[], None],
         on_stuck: Callable[[], None],
     ) -> None:
         self._process = process
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
+        self._before_kill = before_kill
         self.cause: Cause | None = None
         self.ladder: Ladder | None = None
         #: It will exit and is given nothing any more.
@@ -41,14 +43,18 @@ class Ending:
         return min((at for at in (rung_at, self._kill_at, self._stuck_at) if at is not None), default=None)
 
     def begin(self, key: Key, code: str, message: str, grace_s: float) -> None:
-        """End the attempt that runs; a second cause for the same one makes haste at most."""
+        """End the attempt that runs, at once where `grace_s` is negative; a second cause for the same one
+        makes haste at most."""
         now = time.monotonic()
         if self.ladder is not None and self.ladder.key == key:
             self.ladder.hasten(now, grace_s)
         else:
             self.ladder = Ladder(key, code, message, now=now, grace_s=grace_s)
         self.tick(now)
-        if self.next_at is not None:
+        if grace_s < 0:
+            # Without a cause: the next attempt may have begun by now, and it is not the one that is meant.
+            self.kill()
+        elif self.next_at is not None:
             self._wake_at(self.next_at)
 
     def ended(self, key: Key) -> tuple[str, str] | None:
@@ -69,6 +75,8 @@ class Ending:
 
     def kill(self, cause: Cause | None = None) -> None:
         """SIGKILL to the group."""
+        # What has thrown off session, group and marker is found through its parent, while that lives.
+        self._before_kill()
         self.cause = self.cause or cause
         self.is_closing = True
         self._kill_at = None

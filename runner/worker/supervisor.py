@@ -74,6 +74,7 @@ class Supervisor:
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
+            before_kill=lambda: self.leftovers.remember(tree.descendants(process.pid)),
             on_stuck=lambda: self._bury(process, Verdict(None, None), is_stuck=True),
         )
         self._captured = Captured(
@@ -137,8 +138,6 @@ class Supervisor:
     def kill(self, cause: Cause, *, loading: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
         if self.process and not self.is_dead and not (loading and self.process.figures().started):
-            # What has thrown off session, group and marker is found through its parent, while that lives.
-            self.leftovers.remember(tree.descendants(self.process.pid))
             self._ending.kill(cause)
 
     def answer(self, message: bytes) -> None:

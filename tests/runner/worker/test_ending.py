@@ -34,19 +34,35 @@ class Scene:
     def __init__(self) -> None:
         self.numb = Numb()
         self.recalls = 0
+        self.looks = 0
         self.stuck = 0
         self.ending = Ending(
             cast(ExecutorProcess, self.numb),
             recall=self._recall,
             wake_at=lambda mono: None,
+            before_kill=self._before_kill,
             on_stuck=self._on_stuck,
         )
 
     def _recall(self) -> None:
         self.recalls += 1
 
+    def _before_kill(self) -> None:
+        # While it lives: what it started is found through it.
+        assert self.looks or signal.SIGKILL not in self.numb.signals
+        self.looks += 1
+
     def _on_stuck(self) -> None:
         self.stuck += 1
+
+
+def test_a_negative_grace_kills_at_once_and_blames_no_other_attempt() -> None:
+    scene = Scene()
+    scene.ending.begin(("job", 1), "cancelled", "now", -1.0)
+    assert (scene.numb.signals, scene.looks, scene.ending.cause) == ([signal.SIGKILL], 1, None)
+    assert scene.ending.is_closing
+    assert scene.ending.ended(("job", 1)) == ("cancelled", "now")
+    assert scene.ending.ended(("job", 2)) is None
 
 
 def test_unkillable_executor_is_written_off_in_time() -> None:
