@@ -100,6 +100,8 @@ class Actor:
 
     async def _delete(self, entry: Entry) -> None:
         before, entry.deleted = entry.deleted, "maybe"
+        # One that waits is cancelled first, and if the server dies then, it is no more than that.
+        entry.cancelled = True
         answer = await self._ask(entry, "DELETE", "")
         if answer is None or answer.status == 503:
             return
