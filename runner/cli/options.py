@@ -26,9 +26,15 @@ WIDE = 240
 
 def client(url: str | None) -> Client:
     """A client of the server that the command is about."""
+    from runner.cli.arguments import Usage
     from runner.client import Client
+    from runner.errors import BadRequest
 
-    return Client(url)
+    try:
+        return Client(url)
+    except BadRequest as error:
+        # No server has refused anything: the address is none.
+        raise Usage(error.message) from None
 
 
 def emit(value: Any, *, compact: bool = False) -> None:

@@ -42,6 +42,7 @@ CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
     ({}, ("run", "echo", "--wait", "soon"), 2, "not a duration"),
     ({}, ("submit", "echo", "--vram", "much"), 2, "not a size"),
     ({}, ("queues", "pause"), 2, "needs the name"),
+    ({}, ("ps", "--url", "localhost:8484"), 2, "no server's address"),
     ({}, ("job", "show", ID), 3, "there is no"),
     (
         {("POST", "/v1/jobs"): problem(404, "unknown_handler", "there is no handler 'nope'")},
