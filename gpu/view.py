@@ -190,15 +190,6 @@ class View:
             self._rest(resident, now)
         return True
 
-    def unstage(self, executor: int, cls: JobClass, ns: Sequence[int], now: float | None = None) -> None:
-        """Attempts that it was handed and gave back unstarted wait again, before the others."""
-        resident = self.executors[executor]
-        for n in reversed(ns):
-            if resident.assigned.pop(n, None) is not None:
-                self.add_waiting(cls, n, first=True)
-        if not resident.assigned and resident.state == "running":
-            self._rest(resident, resident.idle_since if now is None else now)
-
     def gone(self, executor: int, now: float | None) -> list[tuple[int, JobClass]]:
         """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain, but
         where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""

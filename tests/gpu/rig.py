@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gpu.device import Device, sim
 from gpu.line import JobClass
 from gpu.placement import Evict, Load, Plan, Start, plan
@@ -73,6 +75,12 @@ class Rig:
             self.view.loaded(executor, None, self.now)
         for n, cls in list(resident.assigned.items()):
             assert self.view.ended(executor, cls, n, self.now)
+
+    def give_back(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
+        """What the executor was handed and has not started waits again, before the others."""
+        for n in reversed(ns):
+            if self.view.ended(executor, cls, n, self.now, done=False):
+                self.view.add_waiting(cls, n, first=True)
 
     def idle(self, cls: JobClass, used: int | None = None) -> int:
         """An idle executor of the class, loaded now; it was seen to use so much."""

@@ -101,7 +101,7 @@ class Line(RuleBasedStateMachine):
         if resident.state == "running" and staged:
             cls = staged[-1][1]
             ns = [n for n, of in staged if of is cls]
-            view.unstage(executor, cls, ns)
+            self.rig.give_back(executor, cls, ns)
             self.waiting.update(ns)
 
     @rule()

@@ -103,17 +103,18 @@ def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
     rig.running(A)
     ns = rig.submit(A, 5)
     rig.turn()
-    rig.view.unstage(1, A, ns[:3])
+    rig.give_back(1, A, ns[:3])
     assert rig.view.lines[A].peek(9) == ns
     assert list(rig.view.executors[1].assigned) == [1]
-    rig.view.unstage(1, A, [99])
+    rig.give_back(1, A, [99])
     assert rig.view.lines[A].peek(9) == ns
 
 
 def test_one_that_gave_everything_back_idles() -> None:
     rig = Rig()
     rig.running(A)
-    rig.view.unstage(1, A, [1], 7.0)
+    rig.now = 7.0
+    rig.give_back(1, A, [1])
     assert (rig.view.executors[1].state, rig.view.executors[1].idle_since) == ("idle", 7.0)
     assert rig.view.executors[1].jobs_done == 0
 
