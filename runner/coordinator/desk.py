@@ -308,7 +308,8 @@ class Desk:
             live = None
         job = live.job if live is not None else await self._archive.job(job_id)
         if job.state not in ENDED:
-            message = f"job {job_id} is {job.state}; only an ended job can be {what}"
+            first = "cancel it first" if what == "deleted" else "wait for its end"
+            message = f"job {job_id} is {job.state} and cannot be {what} now: {first}"
             raise JobNotFinished(message, state=job.state)
         return job
 

@@ -191,7 +191,8 @@ class Dispatch:
         inputs = await self._inputs(missing)
         for live in lives:
             if live.input is None:
-                self._line.waiting.sleep.keep_input(live, inputs[live.job.n])
+                # One that the store lacks fails over its input, instead of holding its executor for ever.
+                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.n, b"null"))
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
