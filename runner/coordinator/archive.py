@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +27,12 @@ from runner.stores import JobQuery, Store
 from runner.stores.access import StoreAccess
 
 _json = msgspec.json.Encoder().encode
+log = logging.getLogger(__name__)
+
 #: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
 PAGES_MAX = 20
+#: Folders of files that are looked up in the store at a time.
+STRAYS_AT_ONCE = 200
 #: Inputs and outputs up to this are read for a whole page in one statement.
 TOGETHER_MAX_BYTES = 4096
 
@@ -145,6 +152,24 @@ class Archive:
         """All files of a deleted job."""
         folder = self._files_dir / job_id
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def remove_strays(self, book: Book) -> None:
+        """Files of deleted jobs: the last server may have ended after a delete's commit and before them."""
+        names = await asyncio.to_thread(os.listdir, self._files_dir)
+        strays: list[str] = []
+        for start in range(0, len(names), STRAYS_AT_ONCE):
+            # In this order: a job is in memory until its end is in the store.
+            asked = [name for name in names[start : start + STRAYS_AT_ONCE] if name not in book.by_id]
+            found = await self._access.read(partial(_known, ids=asked)) if asked else set()
+            strays += set(asked) - found
+        for name in strays:
+            await self.remove_files(name)
+        if strays:
+            log.info("the files of %d deleted jobs were left by the last start, and are removed", len(strays))
+
+
+def _known(store: Store, ids: list[str]) -> set[str]:
+    return {job.id for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
 
 
 def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
