@@ -196,9 +196,9 @@ def test_cancel_while_loading_kills() -> None:
 def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
     async def scene() -> None:
         async with Fake() as fake:
-            fake.load(1, "linger", attempt("a", "linger", {"s": 1}))
+            fake.load(1, "brood", attempt("a", "brood", {"s": 1}))
             fake.load(2, "slow_load", attempt("b", "slow_load"))
-            await fake.one(Started, job_id="a")
+            await fake.until(lambda: fake.events("a"))
             await fake.until(lambda: orphans.marked(f"{fake.name}/2"))
             fake.send(*(Kill(executor, "interrupted", "reloaded", loading=True) for executor in (1, 2)))
             assert (await fake.ended("b", within_s=2)).code == "interrupted"
