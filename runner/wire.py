@@ -93,12 +93,11 @@ class Unload(msgspec.Struct, array_like=True, tag=5):
 
 
 class Kill(msgspec.Struct, array_like=True, tag=6):
-    """SIGKILL an executor now (`loading`: unless an attempt has begun); its attempt ends with `code`."""
+    """SIGKILL an executor that loads: one in which an attempt has begun is spared."""
 
     executor: int
     code: str
     message: str
-    loading: bool = False
 
 
 class Ack(msgspec.Struct, array_like=True, tag=7):

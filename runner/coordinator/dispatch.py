@@ -339,7 +339,7 @@ class Dispatch:
         if is_killed:
             why = "its handler was reloaded while it loaded"
             # Word that it has loaded may be on its way: then its first job ends in the old code.
-            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why, loading=True)))
+            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
         elif post.loaded and post.sent:
             self._fleet.post(post.worker, encode(Recall(post.executor)))
 

@@ -199,7 +199,7 @@ class Worker:
             case Unload():
                 supervisor.unload()
             case Kill():
-                supervisor.kill(Cause(order.code, order.message), loading=order.loading)
+                supervisor.kill(Cause(order.code, order.message), loading=True)
 
     def _load(self, order: Load) -> None:
         if order.executor in self._supervisors:

@@ -81,11 +81,6 @@ def load(lane: Lane) -> None:
         lane.await_job(job_id, has_ended, "it ends")
 
 
-def force(lane: Lane) -> None:
-    """A job is killed."""
-    lane.cancel(lane.submit("work", "cancelled", gate=str(lane.house.folder / "never")), force=True)
-
-
 def stage(lane: Lane) -> None:
     """Quick jobs stand in line behind one that turns out to be long."""
     for _ in range(3):
@@ -145,7 +140,7 @@ def look(lane: Lane) -> None:
 def describe(lane: Lane) -> None:
     """A job comes for a handler that is still being imported."""
     gate = lane.house.folder / f"described-{lane.rounds}"
-    lane.add_source(LATE.format(number=lane.rounds, gate=str(gate)))
+    lane.add_source(f"{LATE.format(number=lane.rounds, gate=str(gate), load='pass')}\nwait()\n")
     lane.stop(signal.SIGKILL)
     submitted = lane.pool.submit(lane.submit, f"late-{lane.rounds}")
     until(lane.has_fired, "the handler is asked for", within_s=lane.end_s)
@@ -153,21 +148,40 @@ def describe(lane: Lane) -> None:
     submitted.result(lane.end_s)
 
 
-#: A module that is not imported before a file is there.
+#: A module whose handler may wait for a file before it is loaded, or which waits itself.
 LATE = """
 import os, time
 from runner import handler
-while not os.path.exists({gate!r}):
-    time.sleep(0.01)
-@handler("late-{number}")
-def late(data, ctx):
-    for times in range(1, 9):
-        try:
-            open(f"{{data['marks']}}/{{ctx.job_id}}.{{ctx.attempt}}.{{times}}", "x").close()
-            return {{"attempt": ctx.attempt}}
-        except FileExistsError:
-            continue
+def wait():
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+@handler("late-{number}", gpus=0)
+class Late:
+    def load(self, ctx):
+        {load}
+    def run(self, data, ctx):
+        for times in range(1, 9):
+            try:
+                open(f"{{data['marks']}}/{{ctx.job_id}}.{{ctx.attempt}}.{{times}}", "x").close()
+                return {{"attempt": ctx.attempt}}
+            except FileExistsError:
+                continue
 """
+
+
+def replace(lane: Lane) -> None:
+    """A handler is changed while an executor still loads it."""
+    gate = lane.house.folder / f"loaded-{lane.rounds}"
+    text = LATE.format(number=lane.rounds, gate=str(gate), load="wait()")
+    source = lane.add_source(text)
+    lane.stop(signal.SIGKILL)
+    job_id = lane.submit(f"late-{lane.rounds}")
+    lane.await_job(job_id, lambda job: job["reason"] == "loading", "an executor loads")
+    source.write_text(f"{text}# changed\n")
+    reload(lane)
+    until(lane.has_fired, "the executor is killed", within_s=lane.end_s)
+    gate.touch()
+
 
 Way = Callable[[Lane], None]
 
@@ -179,7 +193,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Cancel": usual,
         "Recall": stage,
         "Unload": load,
-        "Kill": force,
+        "Kill": replace,
         "Ack": usual,
         "Answer": ask,
         "Stop": stop,

@@ -159,11 +159,12 @@ class Lane:
         self.house.servers.append(server)
         return server
 
-    def add_source(self, text: str) -> None:
-        """Handlers that a server has which is started from now on."""
+    def add_source(self, text: str) -> Path:
+        """A file of handlers that a server has which is started from now on."""
         path = self.house.folder / f"source_{self.rounds}.py"
         path.write_text(text)
         self._sources += ["--handlers", str(path)]
+        return path
 
     def stop(self, number: int) -> None:
         """Signal the server and wait for its end; it may die of the fault instead."""
@@ -235,10 +236,10 @@ class Lane:
     def await_job(self, job_id: str, look: Callable[[Document], bool], what: str) -> Document:
         return until(lambda: job if look(job := self.job(job_id)) else None, what, within_s=self.end_s)
 
-    def cancel(self, job_id: str, *, force: bool = False) -> None:
+    def cancel(self, job_id: str) -> None:
         """Once it runs."""
         self.await_job(job_id, lambda job: bool(job["progress"]), "it runs")
-        answer = self.ask("POST", f"/v1/jobs/{job_id}/cancel", {"force": force})
+        answer = self.ask("POST", f"/v1/jobs/{job_id}/cancel", {})
         # It may have been made before, and its answer lost.
         assert answer.status_code in (200, 202, 409), answer.text
 

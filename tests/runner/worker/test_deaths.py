@@ -137,7 +137,7 @@ def test_own_sessions_of_an_executor_end_with_it() -> None:
             await fake.until(lambda: fake.events("a"))
             pids = next(data["chunk"] for kind, data in fake.events("a") if kind == "output")
             await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
-            fake.send(Kill(1, "memory_exceeded", "too much"))
+            fake.send(Cancel("a", 1, "memory_exceeded", "too much", grace_s=-1))
             assert (await fake.ended("a")).code == "memory_exceeded"
             await fake.one(Gone, code="memory_exceeded", within_s=2)
             assert not [pid for pid in pids if _lives(pid)]
@@ -200,7 +200,7 @@ def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
             fake.load(2, "slow_load", attempt("b", "slow_load"))
             await fake.until(lambda: fake.events("a"))
             await fake.until(lambda: orphans.marked(f"{fake.name}/2"))
-            fake.send(*(Kill(executor, "interrupted", "reloaded", loading=True) for executor in (1, 2)))
+            fake.send(*(Kill(executor, "interrupted", "reloaded") for executor in (1, 2)))
             assert (await fake.ended("b", within_s=2)).code == "interrupted"
             assert (await fake.ended("a")).code is None
 
