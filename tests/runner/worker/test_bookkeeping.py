@@ -29,6 +29,15 @@ def test_ordinals_count_what_ended_and_close_over_what_was_dropped() -> None:
     assert (names(line.entries), line.ordinal(d)) == (["b", "d"], 3)
 
 
+def test_a_line_holds_all_whose_end_or_return_was_not_told() -> None:
+    line = line_of("a", "b")
+    line.end(line.entries[0])
+    assert line.held() == [("b", 1)]
+    line.untold.append(("a", 1))
+    line.not_started.append(("c", 2))
+    assert line.held() == [("b", 1), ("a", 1), ("c", 2)]
+
+
 def test_what_the_page_counts_as_started_no_longer_waits() -> None:
     line = line_of("a", "b", "c")
     running = Figures(2, 0.0, 1, 0.0)
@@ -73,6 +82,17 @@ def test_a_frame_closes_with_the_message_that_fills_it() -> None:
     assert outbox.peek() == (3, [b"z"])
     outbox.sent(1)
     assert not outbox.has_fresh
+
+
+def test_the_newest_message_keeps_its_number_when_it_is_acknowledged() -> None:
+    outbox = Outbox()
+    assert outbox.last == 0
+    outbox.add(b"1")
+    outbox.add(b"2")
+    assert outbox.last == 2
+    outbox.sent(2)
+    outbox.acknowledge(2)
+    assert (outbox.last, len(outbox)) == (2, 0)
 
 
 def test_what_is_not_acknowledged_is_kept_in_order_whether_sent_or_not() -> None:
