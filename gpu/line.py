@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
@@ -27,13 +28,25 @@ class JobClass:
     need_bytes: int | None
     #: 0 runs in the cpu lane; more than 1 is all or nothing over that many devices.
     gpus: int
+    #: What `size_by` named, as one text: jobs of one size are expected to need alike.
+    size: str = ""
+    #: What `batch`'s `by` named: only jobs of one group go in one batch.
+    group: str = ""
+    tenant: str = ""
+    #: No job of it runs longer, in seconds.
+    limit_s: float = math.inf
+    #: Nobody else may be at work on its devices while it runs.
+    alone: bool = False
+    #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
+    avoid: tuple[str, ...] = ()
     key: Key = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.handler, self.version, self.model))
         fields = (self.key, self.queue, self.priority, self.need_bytes, self.gpus)
-        object.__setattr__(self, "_hash", hash(fields))
+        more = (self.size, self.group, self.tenant, self.limit_s, self.alone, self.avoid)
+        object.__setattr__(self, "_hash", hash((fields, more)))
 
     def __hash__(self) -> int:
         return self._hash
