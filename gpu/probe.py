@@ -19,6 +19,7 @@ import pynvml
 
 from gpu import cgroup
 from gpu.device import Device, GpuRequest, cpu, nvidia, sim
+from gpu.xid_events import XidEvents
 
 
 class DeviceError(ValueError):
@@ -44,6 +45,8 @@ class Sample:
     pids: dict[int, int] = field(default_factory=dict)
     #: Device id to what is wrong with it: "lost", or the driver's words.
     faults: dict[str, str] = field(default_factory=dict)
+    #: (device id, code) of errors that cards reported since the last reading, see `gpu.xid`.
+    xids: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,14 @@ class Sampler:
         self._nvml = nvml
         self._root = root
         self._handles: dict[str, Any] = {}
+        self._events = XidEvents(nvml)
         self._is_started = False
 
     def read(self) -> Sample:
         """A reading now. An error of one device is that device's fault and leaves the others alone.
         Simulated devices have no reading."""
-        sample = Sample()
+        # First: a card that is lost is forgotten below, with what it has to tell.
+        sample = Sample(xids=self._events.poll())
         for device in self._devices:
             if device.kind == "cpu":
                 total, used = ram(self._root)
@@ -128,6 +133,7 @@ class Sampler:
         handle = self._handles.get(device.id)
         if handle is None:
             handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
+        self._events.watch(device.id, handle)
         memory = _memory(nvml, handle)
         if memory is not None:
             sample.devices.append((device.id, *memory))
@@ -138,7 +144,9 @@ class Sampler:
         nvml = self._nvml
         if error.value == nvml.NVML_ERROR_UNINITIALIZED:
             self._is_started = False
+            self._events.forget()
         if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_NOT_FOUND):
+            self._events.forget()
             return "lost"
         return str(error)
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Readings go up at least this often, changed or not.
 SILENCE_MAX_S = 2.0
+#: Errors of cards that are kept for a link that is cut.
+XIDS_MAX = 256
 
 
 class Probe:
@@ -37,6 +39,7 @@ class Probe:
         self._sampler: Sampler | None = None
         self._told: Readings | None = None
         self._told_mono = 0.0
+        self._xids: list[tuple[str, int]] = []
 
     async def run(self) -> int:
         """Serve until `Stop`; the exit status."""
@@ -80,11 +83,14 @@ class Probe:
     def _read(self) -> None:
         assert self._sampler is not None
         sample = self._sampler.read()
-        readings = Readings(sample.devices, sorted(sample.pids.items()), sample.faults)
+        # The driver tells of an error once: what can't be sent now goes with the next reading.
+        self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
+        readings = Readings(sample.devices, sorted(sample.pids.items()), sample.faults, self._xids)
         now = self._loop.time()
         is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
         if is_news and self._dealer.send([wire.encode(readings)]):
             self._told, self._told_mono = readings, now
+            self._xids = []
         self._loop.call_later(self._config.interval_s, self._read)
 
     def _on_frame(self, messages: list[bytes]) -> None:

@@ -226,6 +226,8 @@ class Readings(msgspec.Struct, array_like=True, tag=28):
     pids: list[tuple[int, int]] = msgspec.field(default_factory=list)
     #: Device id -> what is wrong with it.
     faults: dict[str, str] = msgspec.field(default_factory=dict)
+    #: (device id, Xid) of errors that cards reported since the last frame, see `gpu.xid`.
+    xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
 class Devices(msgspec.Struct, array_like=True, tag=29):

@@ -20,6 +20,13 @@ class Process:
 
 
 @dataclass
+class Event:
+    device: Card
+    eventData: int
+    gpuInstanceId: int = 0xFFFFFFFF
+
+
+@dataclass
 class Memory:
     total: int
     used: int
@@ -50,14 +57,54 @@ class FakeNvml:
     NVML_ERROR_NOT_FOUND = 6
     NVML_ERROR_DRIVER_NOT_LOADED = 9
     NVML_ERROR_LIBRARY_NOT_FOUND = 12
+    NVML_ERROR_TIMEOUT = 10
     NVML_ERROR_FUNCTION_NOT_FOUND = 13
     NVML_ERROR_GPU_IS_LOST = 15
     nvmlMemory_v2 = 0x2000028
+    nvmlEventTypeXidCriticalError = 8
 
     def __init__(self, *cards: Card, init_error: int | None = None) -> None:
         self.cards = list(cards)
         self.init_error = init_error
         self.inits = 0
+        #: What cards report; each of those that are registered is told once.
+        self.events: list[Event] = []
+        self.registered: list[str] = []
+        self.event_error: int | None = None
+
+    def nvmlEventSetCreate(self) -> list[Event]:
+        self._ready()
+        return self.events
+
+    def nvmlEventSetFree(self, events: list[Event]) -> None:
+        self._ready()
+        self.registered.clear()
+
+    def nvmlDeviceRegisterEvents(self, card: Card, kinds: int, events: list[Event]) -> None:
+        self._call("register", card)
+        assert kinds == self.nvmlEventTypeXidCriticalError and events is self.events
+        self.registered.append(card.uuid)
+
+    def nvmlEventSetWait_v2(self, events: list[Event], timeout_ms: int) -> Event:
+        self._ready()
+        assert timeout_ms == 0, "a look must not wait"
+        if self.event_error is not None:
+            raise NVMLError(self.event_error)
+        if not events:
+            raise NVMLError(self.NVML_ERROR_TIMEOUT)
+        return events.pop(0)
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, card: Card) -> Card:
+        for whole in self.cards:
+            if card in (whole.instances or ()):
+                return whole
+        raise NVMLError(self.NVML_ERROR_NOT_SUPPORTED)
+
+    def nvmlDeviceGetGpuInstanceId(self, card: Card) -> int:
+        for whole in self.cards:
+            if card in (whole.instances or ()):
+                return (whole.instances or []).index(card)
+        raise NVMLError(self.NVML_ERROR_NOT_SUPPORTED)
 
     def nvmlInit(self) -> None:
         if self.init_error is not None:

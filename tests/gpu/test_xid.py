@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from gpu import xid
+
+
+@pytest.mark.parametrize(
+    ("code", "action"),
+    [
+        (13, "app"),
+        (31, "app"),
+        (45, "ignore"),
+        (48, "reset"),
+        (63, "ignore"),
+        (64, "reset"),
+        (74, "drain"),
+        (79, "lost"),
+        (94, "restart"),
+        (95, "reset"),
+        (119, "reset"),
+        # Nobody knows what it means: nothing new is started before a check.
+        (100_000, "drain"),
+    ],
+)
+def test_a_code_asks_for_what_the_catalogue_says(code: int, action: str) -> None:
+    assert xid.of(code).action == action
+
+
+def test_every_code_has_an_action_and_words_of_its_own() -> None:
+    assert {each.action for each in xid._TABLE.values()} == set(get_args(xid.Action))
+    assert all(each.words for each in xid._TABLE.values())
+
+
+def test_a_code_is_told_in_words() -> None:
+    assert xid.told(79) == "Xid 79: the GPU has fallen off the bus"
+    assert xid.told(12345) == "Xid 12345: an error of no known kind"
