@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from runner import control, wire
+from runner import control, framing
 from runner.errors import RunnerError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Link(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._frames = wire.FrameBuffer()
+        self._frames = framing.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         #: Question number -> who waits, and until when (loop time).
@@ -155,7 +155,7 @@ class Link(asyncio.Protocol):
         """Called by the loop."""
         try:
             for frame in self._frames.feed(data):
-                for encoded in wire.unpack(frame):
+                for encoded in framing.unpack(frame):
                     message = control.to_front_decoder.decode(encoded)
                     self._dispatch[type(message)](message)
         except Exception:
@@ -178,11 +178,11 @@ class Link(asyncio.Protocol):
         size = 0
         for message in out:
             if batch and size + len(message) > FRAME_BYTES:
-                self._transport.write(wire.prefixed(wire.pack(batch)))
+                self._transport.write(framing.prefixed(framing.pack(batch)))
                 batch, size = [], 0
             batch.append(message)
             size += len(message)
-        self._transport.write(wire.prefixed(wire.pack(batch)))
+        self._transport.write(framing.prefixed(framing.pack(batch)))
 
     def _sweep(self) -> None:
         """Give up on answers that are overdue, so that no client waits for ever."""

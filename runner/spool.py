@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from runner import wire
-from runner.wire import Hello, WireError
+from runner import framing, wire
+from runner.framing import WireError
+from runner.wire import Hello
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
     draft = path.with_suffix(".draft")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(wire.prefixed(wire.pack([wire.encode(msgspec.structs.replace(hello, token=""))])))
+        file.write(framing.prefixed(framing.pack([wire.encode(msgspec.structs.replace(hello, token=""))])))
         for frame in _frames(messages):
-            file.write(wire.prefixed(wire.pack(frame)))
-        file.write(wire.prefixed(wire.pack([])))
+            file.write(framing.prefixed(framing.pack(frame)))
+        file.write(framing.prefixed(framing.pack([])))
         file.flush()
         os.fsync(descriptor)
     draft.rename(path)
@@ -79,8 +80,8 @@ def remove_spool(spool: Spool) -> None:
 
 def _read(path: Path) -> Spool:
     data = path.read_bytes()
-    frames = [wire.unpack(frame) for frame in wire.FrameBuffer().feed(data)]
-    size = sum(len(wire.prefixed(wire.pack(frame))) for frame in frames)
+    frames = [framing.unpack(frame) for frame in framing.FrameBuffer().feed(data)]
+    size = sum(len(framing.prefixed(framing.pack(frame))) for frame in frames)
     if len(frames) < 2 or frames[-1] or size != len(data):
         raise WireError("its end is missing")
     hello = wire.up_decoder.decode(frames[0][0]) if frames[0] else None

@@ -1,9 +1,5 @@
 """Pure: every message between coordinator and worker, and between worker and executor.
 
-A frame is the msgpack list of *encoded* messages (bytes each), so that a worker passes an
-executor's messages on without decoding their bodies. Over a byte stream a frame is preceded by its
-length as an unsigned 32-bit big-endian integer; over ZeroMQ it is one message part.
-
 Upward messages that must not be lost travel in a `numbered` frame: the worker keeps them until the
 coordinator answers `Ack(seq)` after the commit that holds them, and sends them again (or leaves them
 in the spool) when the link or the coordinator died. The receiver drops what it has applied already.
@@ -11,24 +7,16 @@ in the spool) when the link or the coordinator died. The receiver drops what it 
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import msgspec
 
-from runner.errors import RunnerError
+from runner.framing import WireError
 from runner.job import FileRecord
 from runner.spec import HandlerSpec, Source
 
 #: Raised by one when a message changes its meaning; told in `Hello`.
 PROTOCOL = 1
-#: No frame may be larger; above the largest body that is accepted plus overhead.
-MAX_FRAME_BYTES = 80 * 1024 * 1024
-LENGTH = struct.Struct(">I")
-
-
-class WireError(RunnerError):
-    code, title = "wire_error", "A peer sent a frame that is not ours"
 
 
 class Attempt(msgspec.Struct, array_like=True):
@@ -325,38 +313,14 @@ Up = Hello | Loaded | Started | Note | Ended | Recalled | Gone | Usage | Reading
 ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Answer
 FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
 
-_encoder = msgspec.msgpack.Encoder()
-_frame_decoder = msgspec.msgpack.Decoder(list[bytes])
 down_decoder = msgspec.msgpack.Decoder(Down)
 up_decoder = msgspec.msgpack.Decoder(Up)
 to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
-encode = _encoder.encode
+encode = msgspec.msgpack.Encoder().encode
 
 #: Raised over bytes that are no message: text that is not UTF-8 and endless nesting have their own kinds.
 UNDECODABLE = (WireError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-def pack(messages: list[bytes]) -> bytes:
-    """A frame of encoded messages."""
-    return _encoder.encode(messages)
-
-
-def unpack(frame: bytes | memoryview) -> list[bytes]:
-    """The encoded messages of a frame.
-
-    Raises:
-        WireError: not a frame.
-    """
-    try:
-        return _frame_decoder.decode(frame)
-    except msgspec.DecodeError as error:
-        raise WireError(f"a frame of {len(frame)} bytes does not decode: {error}") from error
-
-
-def prefixed(frame: bytes) -> bytes:
-    """The frame as it goes over a byte stream."""
-    return LENGTH.pack(len(frame)) + frame
 
 
 def tag_of(message: bytes) -> int:
@@ -367,35 +331,3 @@ def tag_of(message: bytes) -> int:
     # the array's head is one byte, above that (`Ended`) it is 0xdc and two bytes of length.
     tag = message[1] if message[0] != 0xDC else message[3] if len(message) > 3 else 0xFF
     return tag if tag < 0x80 else -1
-
-
-class FrameBuffer:
-    """Cuts a byte stream into frames."""
-
-    __slots__ = ("_data", "_max")
-
-    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._data = bytearray()
-        self._max = max_bytes
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """All frames that are complete now.
-
-        Raises:
-            WireError: a length over the bound; the stream can't be used any more.
-        """
-        data = self._data
-        data += chunk
-        frames: list[bytes] = []
-        at = 0
-        while len(data) - at >= 4:
-            (length,) = LENGTH.unpack_from(data, at)
-            if length > self._max:
-                raise WireError(f"a frame announces {length} bytes, the bound is {self._max}")
-            if len(data) - at - 4 < length:
-                break
-            frames.append(bytes(data[at + 4 : at + 4 + length]))
-            at += 4 + length
-        if at:
-            del data[:at]
-        return frames

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
+from runner.framing import FrameBuffer, pack, prefixed, unpack
 from runner.launch import Child, FrontConfig, start
-from runner.wire import UNDECODABLE, FrameBuffer, pack, prefixed, unpack
+from runner.wire import UNDECODABLE
 
 log = logging.getLogger(__name__)
 

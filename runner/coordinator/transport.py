@@ -11,9 +11,10 @@ from collections.abc import Callable
 import zmq
 from zmq.backend import Socket as Backend
 
-from runner import wire
+from runner import framing, wire
 from runner.errors import RefusedStart
-from runner.wire import Hello, WireError
+from runner.framing import WireError
+from runner.wire import Hello
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Router:
             return False
         try:
             Backend.send(self._socket, identity, _SNDMORE_NOBLOCK)
-            Backend.send(self._socket, wire.pack(messages), _NOBLOCK)
+            Backend.send(self._socket, framing.pack(messages), _NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("nothing can be sent to %s: %s", peer, error)
             if error.errno == _UNREACHABLE:
@@ -152,7 +153,7 @@ class Router:
         try:
             if len(parts) != 1:
                 raise WireError(f"{len(parts)} parts instead of one")
-            messages = wire.unpack(parts[0])
+            messages = framing.unpack(parts[0])
             if messages and wire.tag_of(messages[0]) == _HELLO:
                 name = self._greet(identity, messages[0])
                 del messages[0]
@@ -195,7 +196,7 @@ _OPTIONS: dict[int, int] = {
     zmq.LINGER: 0,
     zmq.SNDHWM: HIGH_WATER_FRAMES,
     zmq.RCVHWM: HIGH_WATER_FRAMES,
-    zmq.MAXMSGSIZE: wire.MAX_FRAME_BYTES,
+    zmq.MAXMSGSIZE: framing.MAX_FRAME_BYTES,
     zmq.HEARTBEAT_IVL: 1_000,
     zmq.HEARTBEAT_TIMEOUT: 5_000,
     zmq.HANDSHAKE_IVL: 5_000,

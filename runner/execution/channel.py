@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from runner import wire
+from runner import framing, wire
 from runner.execution import process
 from runner.execution.outbox import Outbox
 
@@ -41,7 +41,7 @@ class Channel(threading.Thread):
         self._on = on
         self._tick = tick
         self._lost = lost
-        self._buffer = wire.FrameBuffer()
+        self._buffer = framing.FrameBuffer()
 
     def run(self) -> None:
         """Until the process ends; a mistake of ours here ends it, for nobody could reach it any more."""
@@ -98,7 +98,7 @@ class Channel(threading.Thread):
                 self._lost()
             try:
                 for frame in self._buffer.feed(chunk):
-                    for encoded in wire.unpack(frame):
+                    for encoded in framing.unpack(frame):
                         message = wire.to_executor_decoder.decode(encoded)
                         self._on[type(message)](message)
             except wire.UNDECODABLE:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import msgspec
 
-from runner import wire
+from runner import framing, wire
 from runner.execution.page import Page
 from runner.execution.shield import Shield
 
@@ -271,7 +271,7 @@ class Outbox:
 
     def _put(self, messages: list[bytes]) -> None:
         if messages:
-            data = wire.prefixed(wire.pack(messages))
+            data = framing.prefixed(framing.pack(messages))
             self._unsent.append(memoryview(data))
             self.unsent_bytes += len(data)
 

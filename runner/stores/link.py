@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
+from runner.framing import LENGTH
 from runner.stores import Batch
-from runner.wire import LENGTH
 
 
 class TakeEpoch(msgspec.Struct, array_like=True, tag=1):

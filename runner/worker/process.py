@@ -16,7 +16,7 @@ import subprocess
 import termios
 from collections.abc import Callable, Mapping, Sequence
 
-from runner import wire
+from runner import framing
 from runner.orphans import MARKER
 from runner.worker.clocks import Figures
 
@@ -76,7 +76,7 @@ class ExecutorProcess:
         ours.setblocking(False)
         for descriptor in self.outs.values():
             os.set_blocking(descriptor, False)
-        self._buffer = wire.FrameBuffer()
+        self._buffer = framing.FrameBuffer()
         self._unsent = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reads = False
@@ -110,7 +110,7 @@ class ExecutorProcess:
             WireError: the page holds no frames.
         """
         (length,) = _HELD.unpack_from(self._page, _FIGURES.size)
-        return wire.FrameBuffer().feed(self._page[_HELD_AT : _HELD_AT + length]), True
+        return framing.FrameBuffer().feed(self._page[_HELD_AT : _HELD_AT + length]), True
 
     def read_channel(self, wanted: bool) -> None:
         """Stop or go on reading: what is not read makes the executor wait in its own send."""
@@ -166,7 +166,7 @@ class ExecutorProcess:
 
     def send(self, messages: list[bytes]) -> None:
         """One frame to the executor; kept here as long as its socket is full."""
-        data = wire.prefixed(wire.pack(messages))
+        data = framing.prefixed(framing.pack(messages))
         if self._unsent:
             self._unsent += data
             return

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from runner import wire
+from runner import framing, wire
 from runner.launch import WorkerConfig
 from runner.wire import STUCK, Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run
 from runner.worker import clocks, report, tree, verdict
@@ -247,7 +247,7 @@ class Supervisor:
         try:
             frames, is_closed = process.held() if held else process.receive()
             for frame in frames:
-                for message in wire.unpack(frame):
+                for message in framing.unpack(frame):
                     self._take(process, message)
         except wire.UNDECODABLE as error:
             log.error("executor %s sent what is no message: %s", self.marker, error)

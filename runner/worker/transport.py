@@ -11,8 +11,8 @@ import zmq
 from zmq.backend import Socket as Backend
 from zmq.utils.monitor import parse_monitor_message
 
-from runner import wire
-from runner.wire import WireError
+from runner import framing
+from runner.framing import WireError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Dealer:
         if not self.linked:
             return False
         try:
-            Backend.send(self._socket, wire.pack(messages), _NOBLOCK)
+            Backend.send(self._socket, framing.pack(messages), _NOBLOCK)
         except zmq.ZMQError as error:
             log.debug("the link takes nothing now: %s", error)
             return False
@@ -115,7 +115,7 @@ class Dealer:
             while socket.get(_RCVMORE):
                 frame = socket.recv(_NOBLOCK)
             try:
-                self._on_frame(wire.unpack(frame))
+                self._on_frame(framing.unpack(frame))
             except WireError as error:
                 log.error("the coordinator sent what is no frame: %s", error)
             except Exception:
@@ -130,7 +130,7 @@ _OPTIONS: dict[int, int] = {
     zmq.LINGER: 0,
     zmq.SNDHWM: HIGH_WATER_FRAMES,
     zmq.RCVHWM: HIGH_WATER_FRAMES,
-    zmq.MAXMSGSIZE: wire.MAX_FRAME_BYTES,
+    zmq.MAXMSGSIZE: framing.MAX_FRAME_BYTES,
     zmq.HEARTBEAT_IVL: 1_000,
     zmq.HEARTBEAT_TIMEOUT: 5_000,
     zmq.HANDSHAKE_IVL: 5_000,

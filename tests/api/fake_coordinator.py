@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from runner import control, wire
+from runner import control, framing
 from runner.job import Submission
 from runner.launch import Child, FrontConfig, start
 from runner.spec import HandlerSpec, Options, Source
@@ -86,7 +86,7 @@ class FakeCoordinator(asyncio.Protocol):
         self.before_page: dict[str, Callable[[FakeJob], None]] = {}
         self.hello = threading.Event()
         self._heard = threading.Condition()
-        self._buffer = wire.FrameBuffer()
+        self._buffer = framing.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.new_event_loop()
         self._out: list[bytes] = []
@@ -162,7 +162,7 @@ class FakeCoordinator(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
-            for encoded in wire.unpack(frame):
+            for encoded in framing.unpack(frame):
                 message = control.to_coordinator_decoder.decode(encoded)
                 self.asked.append(message)
                 answer = getattr(self, "_" + type(message).__name__.lower())
@@ -178,7 +178,7 @@ class FakeCoordinator(asyncio.Protocol):
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None:
-            self._transport.write(wire.prefixed(wire.pack(out)))
+            self._transport.write(framing.prefixed(framing.pack(out)))
 
     def _emit(self, job: FakeJob, burst: list[tuple[str, dict[str, Any]]]) -> None:
         fresh: list[tuple[int, str, bytes]] = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.link import FRAME_BYTES, Link
-from runner import control, wire
+from runner import control, framing
 from runner.errors import Unavailable
 from runner.job import Submission
 
@@ -58,14 +58,15 @@ def linked(check: Callable[[Link, Listener, Peer], Awaitable[None]]) -> None:
 
 
 async def frame(peer: Peer) -> list[Any]:
-    (length,) = wire.LENGTH.unpack(await peer[0].readexactly(4))
+    (length,) = framing.LENGTH.unpack(await peer[0].readexactly(4))
     return [
-        control.to_coordinator_decoder.decode(one) for one in wire.unpack(await peer[0].readexactly(length))
+        control.to_coordinator_decoder.decode(one)
+        for one in framing.unpack(await peer[0].readexactly(length))
     ]
 
 
 def say(peer: Peer, *messages: Any) -> None:
-    peer[1].write(wire.prefixed(wire.pack([control.encode(message) for message in messages])))
+    peer[1].write(framing.prefixed(framing.pack([control.encode(message) for message in messages])))
 
 
 def test_questions_of_one_turn_travel_in_one_frame() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import zmq
 
-from runner import wire
+from runner import framing, wire
 from runner.wire import Ack, Ended, Hello, Note, Numbered, Started, Usage
 from tests.faults.harness import ROOT, House, Server, until
 
@@ -47,7 +47,7 @@ def seeds() -> list[bytes]:
         Ack(1),
     ]
     packed = [wire.encode(message) for message in messages]
-    frames = [wire.pack([message]) for message in packed] + [wire.pack(packed)]
+    frames = [framing.pack([message]) for message in packed] + [framing.pack(packed)]
     deep = b"\x91" * 5_000 + b"\x90"
     return [*frames, deep, b"", b"\xdd\xff\xff\xff\xff", pickle.dumps(Path("/")), json.dumps([1]).encode()]
 
@@ -168,7 +168,7 @@ def test_mutated_messages_decode_or_are_refused_with_an_error_of_the_decoder() -
     refused = 0
     for _ in range(FRAMES):
         try:
-            for message in wire.unpack(mutate(chance.choice(good), chance)):
+            for message in framing.unpack(mutate(chance.choice(good), chance)):
                 wire.tag_of(message)
                 wire.up_decoder.decode(message)
         except wire.UNDECODABLE:

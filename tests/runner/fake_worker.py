@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from runner import wire
+from runner import framing, wire
 from runner.spec import Source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ class FakeWorker:
         self.messages: list[Any] = []
         self.printed = {"stdout": b"", "stderr": b""}
         self.reads = 0
-        self._buffer = wire.FrameBuffer()
+        self._buffer = framing.FrameBuffer()
         self._start()
         fields: dict[str, Any] = {
             "output_max_bytes": 1 << 20,
@@ -98,7 +98,7 @@ class FakeWorker:
 
     def send(self, *messages: msgspec.Struct) -> None:
         self.channel.setblocking(True)
-        self.channel.sendall(wire.prefixed(wire.pack([wire.encode(one) for one in messages])))
+        self.channel.sendall(framing.prefixed(framing.pack([wire.encode(one) for one in messages])))
         self.channel.setblocking(False)
 
     def attempt(self, job_id: str, value: Any = None, **fields: Any) -> wire.Attempt:
@@ -193,7 +193,7 @@ class FakeWorker:
             return False
         self.reads += 1
         for frame in self._buffer.feed(chunk):
-            self.messages += [wire.from_executor_decoder.decode(one) for one in wire.unpack(frame)]
+            self.messages += [wire.from_executor_decoder.decode(one) for one in framing.unpack(frame)]
         return True
 
     def _read_pipes(self) -> None:

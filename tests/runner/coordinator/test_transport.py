@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import wire
+from runner import framing, wire
 from runner.coordinator.transport import Router
 from runner.errors import RefusedStart
 from runner.wire import Ack, Ended, Gone, Hello, Usage
@@ -150,7 +150,7 @@ def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -
     """Fixed seed: what fails once fails again."""
     chance = random.Random(7)
     seeds = [
-        wire.pack([each])
+        framing.pack([each])
         for each in (hello(), ENDED, wire.encode(Usage([(1, 2)])), wire.encode(Gone(1, "a", "b")))
     ]
 
