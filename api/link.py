@@ -29,6 +29,7 @@ Question = (
     | control.Act
     | control.Look
     | control.SetQueue
+    | control.SetDevice
     | control.AwaitHandler
     | control.Reload
     | control.ReadEvents

@@ -98,6 +98,14 @@ class CancelRequest(_Asked):
     force: bool | None = Field(None, description="kill at once instead of asking the handler to stop")
 
 
+class DeviceChange(_Asked):
+    """What is to hold for a device, also after a restart."""
+
+    max_executors: int | None = Field(
+        ge=1, le=1000, description="executors that load or run there at once; null: what the settings say"
+    )
+
+
 class Fault(_Given):
     """One thing that is wrong with a request."""
 
@@ -265,6 +273,14 @@ class HandlerChanges(_Given):
     describing: bool = Field(description="it takes long and goes on; the lists are still empty")
 
 
+class DeviceEvent(_Given):
+    """Something that happened to a device."""
+
+    at: datetime
+    type: str = Field(description="drained, resumed, max_executors, worker_ready, worker_lost, ...")
+    message: str
+
+
 class Device(_Given):
     """A device and who has its bytes."""
 
@@ -275,7 +291,10 @@ class Device(_Given):
     used_bytes: int
     reserved_bytes: int
     foreign_bytes: int
+    max_executors: int
+    drained: bool = Field(description="it takes no new work because the operator said so")
     health: str
+    events: list[DeviceEvent] = Field(description="what happened to it since the start, the latest last")
     executors: list[dict[str, Any]]
 
 
@@ -311,7 +330,7 @@ class Readiness(_Given):
 
 
 MODELS: tuple[type[BaseModel], ...] = (
-    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, TicketRequest, Ticket, Problem, Job,
-    JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList,
-    HandlerChanges, DeviceList, WorkerList, Stats, Health, Readiness,
+    HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, DeviceChange, TicketRequest, Ticket, Problem,
+    Job, JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList,
+    HandlerChanges, Device, DeviceList, WorkerList, Stats, Health, Readiness,
 )  # fmt: skip

@@ -64,6 +64,7 @@ class Slot:
 
     __slots__ = (
         "busy",
+        "closed_for",
         "device",
         "exclusive",
         "idle",
@@ -78,6 +79,8 @@ class Slot:
         self.device = device
         #: Its worker takes executors.
         self.is_open = True
+        #: Why it does not, in one word: "drained"; "" where nothing is to be said of it.
+        self.closed_for = ""
         self.max_executors = device.max_executors
         self.residents: dict[int, Resident] = {}
         #: How many of them load or run.

@@ -54,9 +54,10 @@ class View:
         self.ledger.add_device(device)
         self.floor.add_device(device, is_open=is_open)
 
-    def set_device_open(self, device_id: str, is_open: bool) -> None:
-        """Whether the device takes new work (its worker is up, and nobody drains it)."""
-        self.floor.slots[device_id].is_open = is_open
+    def set_device_open(self, device_id: str, is_open: bool, closed_for: str = "") -> None:
+        """Whether the device takes new work (its worker is up, and nobody drains it), and if not, why."""
+        slot = self.floor.slots[device_id]
+        slot.is_open, slot.closed_for = is_open, "" if is_open else closed_for
         if not is_open:
             self.bypass.release(device_id)
 
@@ -325,6 +326,8 @@ class View:
         reason = "ready"
         if need > slot.device.cap_bytes:
             reason = "too_small"
+        elif slot.closed_for:
+            reason = slot.closed_for
         elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
             reason = "waiting_for_device"
         elif need > max(0, free):

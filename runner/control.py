@@ -123,6 +123,17 @@ class Reload(msgspec.Struct, array_like=True, tag=13):
     rid: int
 
 
+class SetDevice(msgspec.Struct, array_like=True, tag=14):
+    """What the operator wants of a device, which is named by its id or uuid. Answer: 200 and the device."""
+
+    rid: int
+    device: str
+    #: Take no new work and let go of what is loaded, or take work again. None: as it is.
+    drained: bool | None = None
+    #: Executors at once. 0: what the settings say. None: as it is.
+    max_executors: int | None = None
+
+
 class FrontHello(msgspec.Struct, array_like=True, tag=11):
     pid: int
 
@@ -196,6 +207,7 @@ ToCoordinator = (
     | Act
     | Look
     | SetQueue
+    | SetDevice
     | AwaitHandler
     | Reload
     | ReadEvents

@@ -134,6 +134,7 @@ def _tickets(of: TicketRoutes) -> Route:
 
 def _system(of: SystemRoutes) -> list[Route]:
     queue: Answers = {200: (JSON, "Queue", "The queue")}
+    device: Answers = {200: (JSON, "Device", "The device")}
     return [
         _get("/v1/queues", of.queues, "list_queues", "queues", "QueueList"),
         Route("GET", "/v1/queues/{name}", of.queue, "get_queue", "queues", queue, (404,)),
@@ -154,6 +155,12 @@ def _system(of: SystemRoutes) -> list[Route]:
             {200: (JSON, "Handler", "The handler")}, (404,),
         ),
         _get("/v1/devices", of.devices, "list_devices", "devices", "DeviceList"),
+        Route("POST", "/v1/devices/{name}/drain", of.drain, "drain_device", "devices", device, (404,)),
+        Route("POST", "/v1/devices/{name}/resume", of.undrain, "resume_device", "devices", device, (404,)),
+        Route(
+            "PATCH", "/v1/devices/{name}", of.set_device, "set_device", "devices", device, (404,),
+            body={JSON: "DeviceChange"},
+        ),
         _get("/v1/workers", of.workers, "list_workers", "devices", "WorkerList"),
         _get("/v1/stats", of.stats, "get_stats", "server", "Stats"),
         _get("/healthz", of.healthy, "live", "server", "Health"),

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.body import read_optional_object
+from api.body import read_json, read_optional_object
 from api.docs import DocsPage
 from api.front import Front
 from api.openapi import OpenApi
@@ -21,6 +21,7 @@ What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The coordinator answers a reload after 60 s at the latest.
 RELOAD_S = 60.0
+EXECUTORS_MAX = 1000
 
 
 class SystemRoutes:
@@ -67,6 +68,32 @@ class SystemRoutes:
         """Every device with its bytes and executors."""
         return await self._look(request, "devices")
 
+    async def drain(self, request: Request) -> Response:
+        """Start nothing more on this device: what runs there ends by itself, what idles goes."""
+        return await self._drain(request, True)
+
+    async def undrain(self, request: Request) -> Response:
+        """Start jobs on this device again."""
+        return await self._drain(request, False)
+
+    async def set_device(self, request: Request) -> Response:
+        """How many executors load or run on this device at once; null: what the settings say."""
+        allow_query(request)
+        config = self._front.config
+        body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
+        if not isinstance(body, dict) or "max_executors" not in body:
+            refuse([fault("/max_executors", "is required")])
+        count = body.pop("max_executors")
+        faults = [fault(f"/{key[:100]}", "there is no such field") for key in body]
+        if count is None:
+            count = 0
+        elif type(count) is not int or not 1 <= count <= EXECUTORS_MAX:
+            faults.append(fault("/max_executors", f"must be an integer from 1 to {EXECUTORS_MAX}, or null"))
+        if faults:
+            refuse(faults)
+        question = control.SetDevice(0, request.path_params["name"], max_executors=count)
+        return reply_answer(await self._front.link.reply(question))
+
     async def workers(self, request: Request) -> Response:
         """The worker processes."""
         return await self._look(request, "workers")
@@ -111,6 +138,11 @@ class SystemRoutes:
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
         question = control.SetQueue(0, request.path_params["name"], paused)
+        return reply_answer(await self._front.link.reply(question))
+
+    async def _drain(self, request: Request, drained: bool) -> Response:
+        await self._refuse_body(request)
+        question = control.SetDevice(0, request.path_params["name"], drained)
         return reply_answer(await self._front.link.reply(question))
 
     async def _refuse_body(self, request: Request) -> None:

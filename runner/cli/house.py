@@ -1,4 +1,4 @@
-"""Effect: `runner ps`, `devices` and `queues`: what the server has and does."""
+"""Effect: `runner ps`, `devices` and `queues`: what the server has and does, and a hand on it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ class Verb(StrEnum):
     resume = "resume"
 
 
+class DeviceVerb(StrEnum):
+    """What can be done to a device."""
+
+    drain = "drain"
+    resume = "resume"
+    set = "set"
+
+
 def ps(as_json: AsJson = False, url: Url = None) -> None:
     """Show what is loaded and running, per device."""
     with client(url) as link:
@@ -29,12 +37,37 @@ def ps(as_json: AsJson = False, url: Url = None) -> None:
     console().print(tables.executors(found))
 
 
-def devices(as_json: AsJson = False, url: Url = None) -> None:
-    """Show the devices and their memory."""
+def devices(
+    verb: Annotated[
+        DeviceVerb | None, typer.Argument(help="What to do with a device.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The device's id or uuid.", show_default=False)
+    ] = None,
+    max_executors: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", min=0, help="set: executors at once; 0: what the settings say."),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """List the devices with their memory, or drain, resume or set one."""
+    if verb is not None and device is None:
+        raise Usage(f"devices {verb} needs the id of a device")
+    if (verb is DeviceVerb.set) != (max_executors is not None):
+        raise Usage("--max-executors goes with `devices set ID`, and that needs it")
     with client(url) as link:
-        found = link.devices()
+        match verb, device:
+            case (DeviceVerb.drain, str(name)):
+                found = [link.drain_device(name)]
+            case (DeviceVerb.resume, str(name)):
+                found = [link.resume_device(name)]
+            case (DeviceVerb.set, str(name)):
+                found = [link.set_device(name, max_executors=max_executors or None)]
+            case _:
+                found = link.devices()
     if as_json:
-        return emit(found)
+        return emit(found if verb is None else found[0])
     from runner.cli import tables
 
     console().print(tables.devices(found))

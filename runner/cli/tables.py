@@ -23,6 +23,7 @@ COLORS = {
     "broken": "red",
     "describing": "yellow",
     "paused": "yellow",
+    "drained": "yellow",
 }
 #: Reasons that say nothing beside their state.
 _PLAIN_REASONS = (None, "running", "ready")
@@ -62,6 +63,8 @@ def devices(found: Iterable[Document]) -> Table:
     table = _table("DEVICE", "FREE", "OF", "USED", "PROMISED", "FOREIGN", "LOADED", "HEALTH", "NAME")
     for device in found:
         health = str(device.get("health") or "ok")
+        if device.get("drained"):
+            health = "drained" if health == "ok" else f"drained, {health}"
         table.add_row(
             str(device["id"]),
             *(size(device.get(f"{kind}_bytes")) for kind in ("free", "total", "used", "reserved", "foreign")),

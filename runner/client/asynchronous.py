@@ -303,6 +303,18 @@ class AsyncClient:
         """Start jobs of this queue again."""
         return await self._perform(operations.set_queue(queue, "resume"))
 
+    async def drain_device(self, device: str) -> dict[str, Any]:
+        """Start nothing more on this device (its id or uuid) and let go of what idles there."""
+        return await self._perform(operations.drain_device(device, "drain"))
+
+    async def resume_device(self, device: str) -> dict[str, Any]:
+        """Start jobs on this device again."""
+        return await self._perform(operations.drain_device(device, "resume"))
+
+    async def set_device(self, device: str, *, max_executors: int | None) -> dict[str, Any]:
+        """How many executors the device runs at once; None: what the server's settings say."""
+        return await self._perform(operations.set_device(device, max_executors))
+
     async def _list(self, path: str) -> list[dict[str, Any]]:
         return await self._perform(operations.document(path))
 

@@ -294,6 +294,18 @@ class Client:
         """Start jobs of this queue again."""
         return self._perform(operations.set_queue(queue, "resume"))
 
+    def drain_device(self, device: str) -> dict[str, Any]:
+        """Start nothing more on this device (its id or uuid) and let go of what idles there."""
+        return self._perform(operations.drain_device(device, "drain"))
+
+    def resume_device(self, device: str) -> dict[str, Any]:
+        """Start jobs on this device again."""
+        return self._perform(operations.drain_device(device, "resume"))
+
+    def set_device(self, device: str, *, max_executors: int | None) -> dict[str, Any]:
+        """How many executors the device runs at once; None: what the server's settings say."""
+        return self._perform(operations.set_device(device, max_executors))
+
     def _list(self, path: str) -> list[dict[str, Any]]:
         return self._perform(operations.document(path))
 

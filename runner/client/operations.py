@@ -273,6 +273,24 @@ def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     return value
 
 
+def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
+    """Drain or resume a device."""
+    answer = yield from ask(_post(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
+    value: dict[str, Any] = answer.json()
+    return value
+
+
+def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]]:
+    """Say how many executors a device runs at once; None: what the settings say."""
+    body = encode({"max_executors": max_executors})
+    call = Call(
+        "PATCH", f"/v1/devices/{quote(name, safe='')}", body=body, headers={"Content-Type": JSON_TYPE}
+    )
+    answer = yield from ask(call)
+    value: dict[str, Any] = answer.json()
+    return value
+
+
 def reload_handlers() -> Operation[dict[str, Any]]:
     """Have the server find and describe its handlers anew; it answers after 60 s at the latest."""
     answer = yield from ask(_post("/v1/handlers/reload", None, timeout_s=90.0))

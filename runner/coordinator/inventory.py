@@ -1,37 +1,64 @@
-"""Effect: the devices of this node: which there are, how full they are, and who drives them."""
+"""Effect: the devices of this node: how full they are, who drives them, what the operator wants of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gpu.device import Device
 from gpu.view import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
-from runner.errors import RefusedStart
+from runner.errors import NotFound, RefusedStart
+from runner.instant import rfc3339
 from runner.wire import Devices, Readings
+
+log = logging.getLogger(__name__)
 
 #: So long may the first look at the devices take.
 FIRST_LOOK_S = 15.0
+#: Of each device so many of the last events are kept, until the server ends.
+EVENTS_KEPT = 20
+#: Names of values in the store, each followed by a device's uuid.
+DRAINED = "device/drained/"
+MAX_EXECUTORS = "device/max_executors/"
 
 
 class Inventory:
     """What the probe tells. `devices` is filled once; a vanished device stays, with its fault."""
 
     def __init__(
-        self, *, view: View, figures: Figures, now: Callable[[], float], wake: Callable[[], None]
+        self,
+        *,
+        view: View,
+        figures: Figures,
+        now: Callable[[], float],
+        wake: Callable[[], None],
+        kept: Mapping[str, bytes],
+        keep: Callable[[str, bytes | None], None],
     ) -> None:
         self._view = view
         self._figures = figures
         self._now = now
         self._wake = wake
+        #: What the operator wanted of devices, by the names of the values in the store; `keep` stores one.
+        self._kept = kept
+        self._keep = keep
+        #: The device -> how many executors at once the operator allows it.
+        self._limits: dict[str, int] = {}
         self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.devices: dict[str, Device] = {}
         #: Devices whose worker is connected.
         self._driven: set[str] = set()
         #: Executors that do not die -> their devices.
         self._stuck: dict[int, tuple[str, ...]] = {}
+        #: Devices that take no new work because the operator said so.
+        self.drained: set[str] = set()
+        #: Device -> what happened to it, the latest last.
+        self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=EVENTS_KEPT))
         #: Plain words of the probe ("no NVIDIA driver was found: ...").
         self.notes: list[str] = []
 
@@ -72,6 +99,7 @@ class Inventory:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
             self._view.add_device(device, is_open=False)
+            self._recall(device)
         self._known.set_result(None)
 
     def read(self, message: Readings) -> None:
@@ -88,6 +116,7 @@ class Inventory:
         """A worker is connected: its device takes work."""
         if worker.device is not None:
             self._driven.add(worker.device.id)
+            self.tell(worker.device.id, "worker_ready", f"worker {worker.name} drives it")
             self._settle(worker.device)
 
     def doubted(self, worker: Worker) -> None:
@@ -100,6 +129,7 @@ class Inventory:
         """A worker or the probe has died."""
         if worker.device is not None:
             self._driven.discard(worker.device.id)
+            self.tell(worker.device.id, "worker_lost", f"worker {worker.name} ended: {why}")
             self._settle(worker.device)
         elif not self._known.done():
             self._known.set_exception(RefusedStart(f"the probe of devices ended: {why}"))
@@ -112,6 +142,7 @@ class Inventory:
         """
         self._stuck[executor] = tuple(device_ids)
         for device_id in device_ids:
+            self.tell(device_id, "stuck_process", f"executor {executor} does not die of SIGKILL")
             self._settle(self.devices[device_id])
         return {device_id for device_id in device_ids if self.devices[device_id].kind != "cpu"}
 
@@ -121,15 +152,69 @@ class Inventory:
         if device_ids:
             self._view.ledger.drain(executor, self._now())
         for device_id in device_ids:
+            self.tell(device_id, "process_gone", f"executor {executor} is gone after all")
             self._settle(self.devices[device_id])
+
+    # The operator's hand.
+
+    def named(self, name: str) -> Device:
+        """The device of this id or uuid. Raises NotFound."""
+        for device in self.devices.values():
+            if name in (device.id, device.uuid):
+                return device
+        known = ", ".join(self.devices) or "none"
+        raise NotFound(f"there is no device {name!r}; known are: {known}")
+
+    def drain(self, device: Device, drained: bool) -> None:
+        """From now on the device takes no new work, or takes it again; also after a restart."""
+        if (device.id in self.drained) == drained:
+            return
+        (self.drained.add if drained else self.drained.discard)(device.id)
+        self._keep(DRAINED + device.uuid, b"true" if drained else None)
+        word, effect = ("drained", "takes no new work") if drained else ("resumed", "takes work again")
+        self.tell(device.id, word, f"the operator's word: it {effect}")
+        log.info("device %s is %s: it %s", device.id, word, effect)
+        self._settle(device)
+
+    def limit(self, device: Device, count: int) -> None:
+        """How many executors load or run there at once; 0: as many as the settings say."""
+        if count == self._limits.get(device.id, 0):
+            return
+        if count:
+            self._limits[device.id] = count
+        else:
+            self._limits.pop(device.id, None)
+        self._keep(MAX_EXECUTORS + device.uuid, str(count).encode() if count else None)
+        effect = f"{self.max_executors(device)} executors at once"
+        self.tell(device.id, "max_executors", f"the operator's word: {effect}")
+        log.info("device %s: %s from now on", device.id, effect)
+        self._settle(device)
+
+    def max_executors(self, device: Device) -> int:
+        """How many executors may load or run there at once."""
+        return self._limits.get(device.id, device.max_executors)
+
+    def tell(self, device_id: str, kind: str, message: str) -> None:
+        """Something happened to a device: for who looks at it."""
+        self.events[device_id].append({"at": rfc3339(self._now()), "type": kind, "message": message})
+
+    def _recall(self, device: Device) -> None:
+        """What the operator wanted before the restart still holds."""
+        if DRAINED + device.uuid in self._kept:
+            self.drained.add(device.id)
+        count = self._kept.get(MAX_EXECUTORS + device.uuid)
+        if count is not None:
+            self._limits[device.id] = int(count)
+            self._view.set_max_executors(device.id, int(count))
 
     def _settle(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
         stuck = sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
-        is_open = device.id in self._driven and not (stuck and device.kind != "cpu")
-        self._view.set_device_open(device.id, is_open)
-        if device.kind == "cpu":
-            self._view.set_max_executors(device.id, max(0, device.max_executors - len(stuck)))
+        is_drained = device.id in self.drained
+        is_open = device.id in self._driven and not is_drained and not (stuck and device.kind != "cpu")
+        self._view.set_device_open(device.id, is_open, "drained" if is_drained else "")
+        lost = len(stuck) if device.kind == "cpu" else 0
+        self._view.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
         self._figures.stuck.pop(device.id, None)
         if stuck:
             names = ", ".join(map(str, stuck))

@@ -25,6 +25,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.fronts import Fronts
+from runner.coordinator.hand import Hand
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
@@ -121,7 +122,12 @@ class Rooms:
         self.archive = Archive(ground.access, self.journal, ground.data / "files")
         self.line = self._make_line()
         self.inventory = Inventory(
-            view=self.view, figures=self.figures, now=ground.now, wake=lambda: self.dispatch.wake()
+            view=self.view,
+            figures=self.figures,
+            now=ground.now,
+            wake=lambda: self.dispatch.wake(),
+            kept=kept.values,
+            keep=self.journal.value,
         )
         self.fleet = Fleet(
             runtime=ground.runtime,
@@ -227,6 +233,10 @@ class Rooms:
             devices=self.inventory.devices,
             metrics=self.metrics,
             status=self.status,
+            inventory=self.inventory,
+        )
+        hand = Hand(
+            inventory=self.inventory, dispatch=self.dispatch, journal=self.journal, document=views.device
         )
         return Desk(
             line=self.line,
@@ -235,7 +245,7 @@ class Rooms:
             watch=self.watch,
             views=views,
             wait_for_handler=owner.wait_for_handler,
-            others={control.Reload: self.reloads.answer},
+            others={control.Reload: self.reloads.answer, control.SetDevice: hand.answer},
         )
 
     def _make_reloads(self, owner: Owner) -> Reloads:

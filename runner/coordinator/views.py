@@ -16,6 +16,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.inventory import Inventory
 from runner.coordinator.line import Line
 from runner.coordinator.lots import key_of
 from runner.coordinator.metrics import Metrics
@@ -43,6 +44,7 @@ class Views:
         devices: Mapping[str, Device],
         metrics: Metrics,
         status: Status,
+        inventory: Inventory,
     ) -> None:
         self._line = line
         self._view = view
@@ -51,6 +53,7 @@ class Views:
         self._devices = devices
         self._metrics = metrics
         self._status = status
+        self._inventory = inventory
         self._started_at = line.now()
 
     def document(self, what: str, subject: str | None) -> Any:
@@ -180,8 +183,10 @@ class Views:
             "foreign_bytes": figures.foreign_bytes,
             "free_bytes": figures.free_bytes,
             "headroom_bytes": device.headroom_bytes,
-            "max_executors": device.max_executors,
+            "max_executors": self._inventory.max_executors(device),
+            "drained": device.id in self._inventory.drained,
             "health": self._line.figures.fault(device.id) or "ok",
+            "events": list(self._inventory.events[device.id]),
             "worker": None if worker is None else worker.name,
             "executors": executors,
         }

@@ -51,5 +51,7 @@ def _device(entry: Mapping[str, Any]) -> str:
             return f"{entry['device']} is too small for {nbytes(entry['needed_bytes'])}"
         case "waiting_for_device":
             return f"{entry['device']} is busy"
+        case "drained":
+            return f"{entry['device']} is drained"
         case _:
             return f"{entry['device']} has {nbytes(entry['free_bytes'])} of {nbytes(entry['needed_bytes'])}"

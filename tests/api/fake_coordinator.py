@@ -269,6 +269,10 @@ class FakeCoordinator(asyncio.Protocol):
     def _setqueue(self, ask: control.SetQueue) -> None:
         self._send(control.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused})))
 
+    def _setdevice(self, ask: control.SetDevice) -> None:
+        body = {"device": ask.device, "drained": ask.drained, "max_executors": ask.max_executors}
+        self._send(control.Reply(ask.rid, 200, msgspec.json.encode(body)))
+
     def _reload(self, ask: control.Reload) -> None:
         reply = self.replies.get("reload", control.Reply(0, 200, b'{"changed":["echo"]}'))
         self._send(control.Reply(ask.rid, reply.status, reply.body))

@@ -284,6 +284,22 @@ def test_queues_are_paused_and_resumed_by_post_only(http: httpx2.Client) -> None
     assert answer.headers["allow"] == "POST"
 
 
+def test_a_device_is_drained_and_resumed_by_post_and_changed_by_patch(http: httpx2.Client) -> None:
+    asked = http.post("/v1/devices/gpu0/drain").json()
+    assert asked == {"device": "gpu0", "drained": True, "max_executors": None}
+    asked = http.post("/v1/devices/GPU-12-ab/resume", json={}).json()
+    assert asked == {"device": "GPU-12-ab", "drained": False, "max_executors": None}
+    assert_problem(http.post("/v1/devices/gpu0/drain", json={"x": 1}), 422, "validation_error")
+    for given, told in ((3, 3), (None, 0)):
+        asked = http.patch("/v1/devices/gpu0", json={"max_executors": given}).json()
+        assert asked == {"device": "gpu0", "drained": None, "max_executors": told}
+    for wrong in (0, True, 1.0, 1001, "2"):
+        assert_problem(http.patch("/v1/devices/gpu0", json={"max_executors": wrong}), 422, "validation_error")
+    for body in (b"{}", b"[]", b'{"max_executors": 2, "name": "x"}'):
+        answer = http.patch("/v1/devices/gpu0", content=body, headers={"content-type": "application/json"})
+        assert_problem(answer, 422, "validation_error")
+
+
 def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front: Running) -> None:
     answer = http.post("/v1/handlers/reload")
     assert (answer.status_code, answer.json()) == (200, {"changed": ["echo"]})

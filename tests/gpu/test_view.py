@@ -287,6 +287,17 @@ def test_explain_tells_what_a_plan_would() -> None:
     assert explained(rig, 20 * G) == "waiting_for_memory"
 
 
+def test_explain_tells_why_a_device_takes_no_work() -> None:
+    rig = Rig()
+    (n,) = rig.submit(A)
+    rig.view.set_device_open("sim0", False, "drained")
+    assert rig.view.explain(A, n)["devices"][0]["reason"] == "drained"
+    rig.view.set_device_open("sim0", False)
+    assert rig.view.explain(A, n)["devices"][0]["reason"] == "waiting_for_device"
+    rig.view.set_device_open("sim0", True, "drained")
+    assert rig.view.explain(A, n)["devices"][0]["reason"] == "ready"
+
+
 def test_explain_tells_of_one_that_runs_alone() -> None:
     rig = Rig()
     rig.running(job_class("x", None))

@@ -109,7 +109,7 @@ def fake_server(routes: dict[tuple[str, str], Script]) -> Iterator[FakeServer]:
             asked = Asked(self.command, self.path, headers, json.loads(text) if text else None)
             self.send(fake.answer(asked))
 
-        do_GET = do_POST = do_DELETE = handle_one
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_one
 
         def send(self, reply: Reply) -> None:
             chunks = reply.body if isinstance(reply.body, list) and reply.body[:1] else None

@@ -42,6 +42,9 @@ CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
     ({}, ("run", "echo", "--wait", "soon"), 2, "not a duration"),
     ({}, ("submit", "echo", "--vram", "much"), 2, "not a size"),
     ({}, ("queues", "pause"), 2, "needs the name"),
+    ({}, ("devices", "drain"), 2, "needs the id"),
+    ({}, ("devices", "set", "gpu0"), 2, "needs it"),
+    ({}, ("devices", "drain", "gpu0", "--max-executors", "2"), 2, "goes with"),
     ({}, ("ps", "--url", "localhost:8484"), 2, "no server's address"),
     ({}, ("job", "show", ID), 3, "there is no"),
     (
@@ -174,6 +177,9 @@ def test_no_command_is_cut_short_in_a_list_of_commands(words: tuple[str, ...]) -
         (("job", "retry", ID), "POST", f"/v1/jobs/{ID}/retry", "queued again"),
         (("job", "rm", ID), "DELETE", f"/v1/jobs/{ID}", "removed"),
         (("queues", "pause", "slow"), "POST", "/v1/queues/slow/pause", "slow"),
+        (("devices", "drain", "gpu0"), "POST", "/v1/devices/gpu0/drain", "DEVICE"),
+        (("devices", "resume", "gpu0"), "POST", "/v1/devices/gpu0/resume", "DEVICE"),
+        (("devices", "set", "gpu0", "--max-executors", "2"), "PATCH", "/v1/devices/gpu0", "DEVICE"),
     ],
 )
 def test_acts_reach_the_server(words: tuple[str, ...], method: str, path: str, said: str) -> None:

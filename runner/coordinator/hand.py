@@ -1,0 +1,55 @@
+"""Effect: the operator's hand on devices: drain one, resume it, say how many executors run there at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gpu.device import Device
+from runner import control
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Front
+from runner.coordinator.inventory import Inventory
+from runner.coordinator.journal import Journal
+
+_json = msgspec.json.Encoder().encode
+
+
+class Hand:
+    """Answers a front once what was asked for is in force and durable."""
+
+    def __init__(
+        self,
+        *,
+        inventory: Inventory,
+        dispatch: Dispatch,
+        journal: Journal,
+        document: Callable[[Device], dict[str, Any]],
+    ) -> None:
+        self._inventory = inventory
+        self._dispatch = dispatch
+        self._journal = journal
+        #: A device as the API shows it.
+        self._document = document
+
+    async def answer(self, front: Front, ask: control.SetDevice) -> None:
+        """Do it. Raises NotFound."""
+        device = self._inventory.named(ask.device)
+        if ask.drained is not None:
+            self._drain(device, ask.drained)
+        if ask.max_executors is not None:
+            self._inventory.limit(device, ask.max_executors)
+        await self._journal.flush()
+        front.send(control.encode(control.Reply(ask.rid, 200, _json(self._document(device)))))
+
+    def _drain(self, device: Device, drained: bool) -> None:
+        """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
+        self._inventory.drain(device, drained)
+        if not drained:
+            return
+        for post in list(self._dispatch.posts.values()):
+            if device.id in post.devices:
+                self._dispatch.retire_one(post)
+        self._dispatch.wake()
