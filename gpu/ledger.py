@@ -94,6 +94,8 @@ class Ledger:
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._entries: dict[int, _Entry] = {}
+        #: Devices of which a figure may be another than when somebody last emptied this.
+        self.changed: set[str] = set()
 
     @property
     def devices(self) -> list[Device]:
@@ -109,6 +111,7 @@ class Ledger:
         if device.id in self._accounts:
             raise ValueError(f"device {device.id} is in the ledger already")
         self._accounts[device.id] = _Account(device)
+        self.changed.add(device.id)
 
     def device(self, device_id: str) -> Device:
         """The device of that id. Raises KeyError for an unknown one."""
@@ -127,6 +130,7 @@ class Ledger:
         if nbytes > 0 and any(nbytes > self.free_bytes(each) for each in ids):
             return False
         entry = self._entries[executor] = _Entry(ids, nbytes)
+        self.changed.update(ids)
         for each in ids:
             account = self._accounts[each]
             account.entries[executor] = entry
@@ -171,6 +175,7 @@ class Ledger:
     def observe(self, device_id: str, total: int, used: int) -> None:
         """A reading of the whole device. Per-process figures of the same reading go to `use`."""
         account = self._accounts[device_id]
+        self.changed.add(device_id)
         account.total, account.used = total, used
         for entry in account.entries.values():
             if entry.state == "draining":
@@ -187,6 +192,7 @@ class Ledger:
         entry.ended_at = now
         entry.silent = 0
         entry.state = "draining"
+        self.changed.update(entry.devices)
         for each in entry.devices:
             account = self._accounts[each]
             account.draining += entry.charge
@@ -205,6 +211,7 @@ class Ledger:
             if entry.state != "draining":
                 continue
             entry.suspect = now - entry.ended_at >= DRAIN_BOUND_S
+            self.changed.update(entry.devices)
             if entry.silent >= READINGS_TO_SETTLE * len(entry.devices) and (
                 self._fell(entry) or (entry.suspect and self._attributed(entry))
             ):
@@ -216,6 +223,7 @@ class Ledger:
     def settled(self, executor: int) -> None:
         """The executor's bytes are free."""
         entry = self._entries.pop(executor)
+        self.changed.update(entry.devices)
         for each in entry.devices:
             account = self._accounts[each]
             del account.entries[executor]
@@ -287,6 +295,7 @@ class Ledger:
         if delta == 0:
             return
         entry.charge = charge
+        self.changed.update(entry.devices)
         for each in entry.devices:
             account = self._accounts[each]
             account.charged += delta

@@ -210,6 +210,7 @@ class Promises(RuleBasedStateMachine):
         self.grants: dict[int, int] = {}
         self.dead: set[int] = set()
         self.now = 0.0
+        self.figures = (0, 0)
 
     @rule(nbytes=st.integers(0, 24 * G))
     def reserve(self, nbytes: int) -> None:
@@ -251,6 +252,13 @@ class Promises(RuleBasedStateMachine):
         charges = sum(self.ledger.charge_bytes(each) for each in (*self.grants, *self.dead))
         reserved, figures = self.ledger.reserved_bytes("gpu0"), self.ledger.figures("gpu0")
         assert reserved + figures.draining_bytes == charges <= self.device.cap_bytes
+
+    @invariant()
+    def it_tells_which_devices_changed(self) -> None:
+        figures = (self.ledger.free_bytes("gpu0"), self.ledger.draining_bytes("gpu0"))
+        assert figures == self.figures or "gpu0" in self.ledger.changed
+        self.figures = figures
+        self.ledger.changed.clear()
 
 
 TestPromises = Promises.TestCase
