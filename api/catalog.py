@@ -12,7 +12,9 @@ from api.link import Link
 from api.problems import FAULTS_MAX, Fault, escape, fault
 from runner import control
 from runner.errors import HandlerBroken, UnknownHandler
+from runner.job import Submission
 from runner.spec import HandlerSpec
+from runner.traits import Misfit, Reading
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,24 @@ class Entry:
     def __init__(self, spec: HandlerSpec) -> None:
         self.spec = spec
         self._validator: jsonschema_rs.Validator | None = None
+        options = spec.options
+        #: None where the handler names no fields: its jobs pay nothing.
+        self._reading: Reading | None = None
+        if options.model_by is not None or options.size_by:
+            schema = msgspec.json.decode(spec.input_schema)
+            self._reading = Reading(options.model_by, options.size_by, schema=schema)
         self._open = spec.input_schema.strip() in (b"true", b"{}", b"")
+
+    def take(self, asked: Submission, value: Any, at: str) -> list[Fault]:
+        """Check the input and read from it what the handler names; `at` is the pointer to it."""
+        faults = self.faults(value, at)
+        if self._reading is None or faults:
+            return faults
+        told = self._reading.read(value)
+        if isinstance(told, Misfit):
+            return [fault(at + told.pointer, told.message)]
+        asked.model, asked.size, asked.group = told
+        return []
 
     def faults(self, value: Any, at: str) -> list[Fault]:
         """What the input schema has against `value`; `at` is the pointer to it."""

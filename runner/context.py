@@ -56,6 +56,11 @@ class Context:
         return list(self._run.site.config.devices)
 
     @property
+    def model(self) -> str:
+        """The model that this process is loaded for, as the field says that `model_by` names; "" without."""
+        return self._run.site.config.model
+
+    @property
     def vram_bytes(self) -> int | None:
         """Device memory promised to this process; None: none was promised."""
         return self._run.site.config.grant_bytes or None

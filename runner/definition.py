@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from runner import units
-from runner.retry import Backoff
+from runner.option import NAME, read_options
 from runner.spec import Options
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 #: Where a decorated object keeps its definition.
 MARK = "__runner_handler__"
 #: Options that are described but that this version does not have.
-ABSENT = ("slots", "batch", "cache", "model_by")
+ABSENT = ("slots", "batch", "cache")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -51,6 +48,8 @@ def handler(
     keep_alive: float | str = "5m",
     concurrency: int | None = None,
     max_jobs: int | None = None,
+    model_by: str | None = None,
+    size_by: str | Sequence[str] = (),
     version: str | None = None,
     **others: Any,
 ) -> Callable[[Decorated], Decorated]:
@@ -60,36 +59,19 @@ def handler(
         TypeError: an option that does not exist, or a wrong type.
         ValueError: a value that can't be read; the text names the option.
     """
+    given = dict(locals())
     if not isinstance(name, str):
         raise TypeError('a handler needs a name: write @handler("name")')
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
     _refuse(name, others)
-    read = _Reader(name)
-    options = Options(
-        queue=read.queue(queue),
-        vram_bytes=read.size("vram", vram),
-        ram_bytes=read.size("ram", ram),
-        timeout_s=read.limit("timeout", timeout),
-        load_timeout_s=read.limit("load_timeout", load_timeout),
-        queue_timeout_s=read.limit("queue_timeout", queue_timeout),
-        stall_timeout_s=read.limit("stall_timeout", stall_timeout),
-        grace_s=read.duration("grace", grace),
-        retries=read.count("retries", retries, 0),
-        backoff=read.backoff(backoff),
-        priority=read.priority(priority),
-        keep_alive_s=read.keep_alive(keep_alive),
-        concurrency=None if concurrency is None else read.count("concurrency", concurrency, 1),
-        max_jobs=None if max_jobs is None else read.count("max_jobs", max_jobs, 1),
-    )
-    asked = None if gpus is None else read.count("gpus", gpus, 0)
-    named = read.version(version)
+    options = read_options(name, given)
 
     def decorate(target: Decorated) -> Decorated:
         check_shape(name, target)
-        resolved = asked if asked is not None else int(isinstance(target, type) or vram is not None)
+        resolved = gpus if gpus is not None else int(isinstance(target, type) or vram is not None)
         final = msgspec.structs.replace(options, gpus=resolved)
-        setattr(target, MARK, Definition(name, final, named, target))
+        setattr(target, MARK, Definition(name, final, version, target))
         return target
 
     return decorate
@@ -170,71 +152,3 @@ def _refuse(name: str, others: dict[str, Any]) -> None:
 
 def _title(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", repr(function)))
-
-
-class _Reader:
-    """Reads single options; every error names the handler and the option."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def fail(self, option: str, why: object) -> ValueError:
-        return ValueError(f"handler {self._name!r}: option {option}: {why}")
-
-    def queue(self, value: str) -> str:
-        if not isinstance(value, str) or not NAME.fullmatch(value):
-            raise self.fail("queue", f"{value!r} is not a queue's name: 1 to 100 of A-Z a-z 0-9 _ . -")
-        return value
-
-    def duration(self, option: str, value: float | str) -> float:
-        try:
-            return units.seconds(value)
-        except ValueError as error:
-            raise self.fail(option, error) from None
-
-    def limit(self, option: str, value: float | str | None) -> float | None:
-        if value is None:
-            return None
-        limit_s = self.duration(option, value)
-        if limit_s == 0:
-            raise self.fail(option, "must be more than 0; None means no limit")
-        return limit_s
-
-    def keep_alive(self, value: float | str) -> float:
-        return -1.0 if value in (-1, "-1") else self.duration("keep_alive", value)
-
-    def size(self, option: str, value: int | str | None) -> int | None:
-        if value is None:
-            return None
-        try:
-            return units.nbytes(value)
-        except ValueError as error:
-            raise self.fail(option, error) from None
-
-    def version(self, value: str | None) -> str | None:
-        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 100):
-            raise self.fail("version", f"a text of 1 to 100 characters, not {value!r}")
-        return value
-
-    def integer(self, option: str, value: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
-            raise self.fail(option, f"{value!r} is not a whole number of at most 32 bits")
-        return value
-
-    def priority(self, value: int) -> int:
-        if not 0 <= self.integer("priority", value) <= 100:
-            raise self.fail("priority", f"must be 0 to 100, not {value}")
-        return value
-
-    def count(self, option: str, value: int, least: int) -> int:
-        if self.integer(option, value) < least:
-            raise self.fail(option, f"must be at least {least}, not {value}")
-        return value
-
-    def backoff(self, value: object) -> Backoff:
-        if value is None:
-            return Backoff()
-        try:
-            return units.backoff(value)
-        except ValueError as error:
-            raise self.fail("backoff", error) from None

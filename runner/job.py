@@ -109,6 +109,11 @@ class Submission(msgspec.Struct, array_like=True):
     tags: list[str] | None = None
     #: JSON object text.
     metadata: bytes | None = None
+    tenant: str = ""
+    #: What the input says, see `traits.Told`: read by the front, which has it decoded at hand.
+    model: str = ""
+    size: str = ""
+    group: str = ""
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True):
@@ -125,6 +130,10 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     tags: tuple[str, ...] = ()
     #: JSON object text.
     metadata: bytes = b"{}"
+    tenant: str = ""
+    model: str = ""
+    size: str = ""
+    group: str = ""
 
 
 class Job(msgspec.Struct, array_like=True):

@@ -10,6 +10,7 @@ import msgspec
 
 from runner.definition import definition_of, handler
 from runner.errors import RefusedStart
+from runner.option import OPTIONS
 from runner.spec import HandlerSpec, Options
 
 #: What stands in a table for Python's None, which TOML lacks.
@@ -71,7 +72,7 @@ def _none(option: str, value: Any) -> Any:
 
 def _field(option: str) -> str:
     """The field of Options that an option of the decorator fills."""
-    return next((name for name in (option, f"{option}_s", f"{option}_bytes") if name in _TYPES), option)
+    return OPTIONS[option][0] if option in OPTIONS else option
 
 
 def _plain(text: str, name: str) -> str:

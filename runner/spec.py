@@ -45,6 +45,10 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     concurrency: int | None = None
     #: Attempts after which an executor is replaced. None: never.
     max_jobs: int | None = None
+    #: Field of the input that names the model: an executor is one (handler, version, model).
+    model_by: str | None = None
+    #: Fields of the input by which jobs are expected to need alike.
+    size_by: tuple[str, ...] = ()
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):

@@ -49,6 +49,7 @@ class Load(msgspec.Struct, array_like=True, tag=1):
     grant_bytes: int = 0
     ram_cap_bytes: int | None = None
     load_timeout_s: float | None = None
+    model: str = ""
 
 
 class Run(msgspec.Struct, array_like=True, tag=2):
@@ -261,6 +262,7 @@ class Configure(msgspec.Struct, array_like=True, tag=40):
     output_max_bytes: int
     log_max_bytes: int
     events_max: int
+    model: str = ""
 
 
 class Flag(msgspec.Struct, array_like=True, tag=41):

@@ -83,7 +83,7 @@ class SubmitRoutes:
         asked = submission(body, new_id())
         if isinstance(asked, list):
             refuse(asked)
-        faults = await self._input_faults(asked.handler, body.get("input"), "/input")
+        faults = await self._input_faults(asked, body.get("input"), "/input")
         if faults:
             refuse(faults)
         self._front.require_open()
@@ -95,10 +95,10 @@ class SubmitRoutes:
             headers["preference-applied"] = f"wait={wait}"
         return reply_answer(answer, headers)
 
-    async def _input_faults(self, handler: str, value: Any, at: str) -> list[Fault]:
+    async def _input_faults(self, asked: Submission, value: Any, at: str) -> list[Fault]:
         catalog = self._front.catalog
-        entry = catalog.known(handler) or await catalog.get(handler, self._front.link)
-        return entry.faults(value, at)
+        entry = catalog.known(asked.handler) or await catalog.get(asked.handler, self._front.link)
+        return entry.take(asked, value, at)
 
     async def _item(self, value: Parsed | list[Fault], at: str) -> Item:
         """One job of many: what is asked for, or the problem's JSON text."""
@@ -110,7 +110,7 @@ class SubmitRoutes:
             asked = submission(value.value, new_id(), at)
             if isinstance(asked, list):
                 raise _invalid(asked)
-            faults = await self._input_faults(asked.handler, value.value.get("input"), f"{at}/input")
+            faults = await self._input_faults(asked, value.value.get("input"), f"{at}/input")
             if faults:
                 raise _invalid(faults)
         except RunnerError as error:

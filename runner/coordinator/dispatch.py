@@ -150,6 +150,7 @@ class Dispatch:
             executor,
             worker,
             spec,
+            action.cls.model,
             list(action.device_ids),
             action.grant_bytes,
             declared=action.cls.need_bytes is not None,
@@ -168,6 +169,7 @@ class Dispatch:
             grant_bytes=action.grant_bytes,
             ram_cap_bytes=cap,
             load_timeout_s=spec.options.load_timeout_s,
+            model=action.cls.model,
         )
         self._fleet.post(worker, encode(load))
         self._hand_over(post, [live])

@@ -9,7 +9,8 @@ from gpu.line import JobClass
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options
-from runner.stores.queued import LotKey
+from runner.stores.queued import LotKey, traits_text
+from runner.traits import traits_of
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
 SHARED_MAX_BYTES = 256
@@ -32,6 +33,10 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
         asked.vram_bytes if asked.vram_bytes is not None else options.vram_bytes,
         tuple(asked.tags or ()),
         metadata,
+        asked.tenant,
+        asked.model,
+        asked.size,
+        asked.group,
     )
     ready_at = now
     if asked.run_at is not None:
@@ -55,7 +60,8 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
 def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The line in which the job waits: jobs of one class can take each other's place."""
     need = needed_bytes(spec.options, job.terms.vram_bytes, has_gpu=has_gpu)
-    return _class(job.queue, job.handler, spec.version, job.priority, need, spec.options.gpus)
+    traits = traits_text(job)
+    return _class(job.queue, job.handler, spec.version, job.priority, need, spec.options.gpus, traits)
 
 
 def roomier(job: Job, cls: JobClass) -> JobClass | None:
@@ -70,7 +76,7 @@ def roomier(job: Job, cls: JobClass) -> JobClass | None:
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The class of all jobs of a lot."""
     need = needed_bytes(spec.options, key.vram_bytes, has_gpu=has_gpu)
-    return _class(key.queue, key.handler, spec.version, key.priority, need, spec.options.gpus)
+    return _class(key.queue, key.handler, spec.version, key.priority, need, spec.options.gpus, key.traits)
 
 
 def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
@@ -94,20 +100,30 @@ def _terms(
     vram_bytes: int | None,
     tags: tuple[str, ...],
     metadata: bytes,
+    tenant: str,
+    model: str,
+    size: str,
+    group: str,
 ) -> Terms:
-    return Terms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata)
+    named = (tenant, model, size, group)
+    return Terms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *named)
 
 
 @lru_cache(maxsize=4096)
 def _class(
-    queue: str, handler: str, version: str, priority: int, need_bytes: int | None, gpus: int
+    queue: str, handler: str, version: str, priority: int, need_bytes: int | None, gpus: int, traits: str
 ) -> JobClass:
+    found = traits_of(traits)
     return JobClass(
         queue=queue,
         handler=handler,
         version=version,
-        model="",
+        model=found.model,
         priority=priority,
         need_bytes=need_bytes,
         gpus=gpus,
+        size=found.size,
+        group=found.group,
+        tenant=found.tenant,
+        limit_s=found.limit_s,
     )

@@ -9,16 +9,11 @@ from typing import Literal
 from gpu.line import JobClass
 from runner.coordinator.column import Column
 from runner.job import Job
-from runner.stores.queued import LotKey, QueuedLot, moment
-
-
-def key_of(job: Job) -> LotKey:
-    """The lot that a job belongs to."""
-    return LotKey(job.queue, job.handler, job.priority, job.terms.vram_bytes)
+from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
 
 
 class Lot:
-    """Jobs of one queue, handler, priority and need. They go in the order of their acceptance."""
+    """Jobs of one queue, handler, priority, need and traits. They go in the order of their acceptance."""
 
     __slots__ = ("armed_at", "cls", "delayed", "key", "ready", "since")
 
@@ -71,20 +66,20 @@ class Lots:
 
     def add(self, job: Job) -> Lot:
         """A job whose time has come waits behind the window of its class."""
-        lot = self._open(key_of(job))
+        lot = self._open(lot_key(job))
         lot.ready.add(0, job.n)
         lot.since = min(lot.since, job.ready_at)
         return lot
 
     def delay(self, job: Job) -> Lot:
         """A job waits for its time."""
-        lot = self._open(key_of(job))
+        lot = self._open(lot_key(job))
         lot.delayed.setdefault(job.reason or "scheduled", Column()).add(moment(job.ready_at), job.n)
         return lot
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:
         """How a job waits here; None where it does not."""
-        lot = self._lots.get(key_of(job))
+        lot = self._lots.get(lot_key(job))
         if lot is None:
             return None
         if (0, job.n) in lot.ready:
@@ -94,7 +89,7 @@ class Lots:
 
     def remove(self, job: Job) -> bool:
         """Take a job out; False where it was not in its lot."""
-        lot = self._lots.get(key_of(job))
+        lot = self._lots.get(lot_key(job))
         if lot is None:
             return False
         at = moment(job.ready_at)

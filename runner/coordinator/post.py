@@ -20,6 +20,7 @@ class Post:
         "leaving",
         "line",
         "loaded",
+        "model",
         "retired",
         "sent",
         "spec",
@@ -31,6 +32,7 @@ class Post:
         executor: int,
         worker: Worker,
         spec: HandlerSpec,
+        model: str,
         devices: list[str],
         grant_bytes: int,
         *,
@@ -40,6 +42,8 @@ class Post:
         self.executor = executor
         self.worker = worker
         self.spec = spec
+        #: What `model_by` named; "" for handlers without.
+        self.model = model
         self.devices = devices
         self.grant_bytes = grant_bytes
         #: The grant is the operator's word, not our estimate.

@@ -18,13 +18,13 @@ from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.line import Line
-from runner.coordinator.lots import key_of
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.status import Status
 from runner.errors import NotFound
 from runner.instant import rfc3339
 from runner.job import ENDED, Job
 from runner.spec import HandlerSpec
+from runner.stores.queued import lot_key
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 #: Throughput is told over so many seconds.
@@ -198,7 +198,7 @@ class Views:
             "id": executor,
             "handler": post.spec.name,
             "version": post.spec.version,
-            "model": None,
+            "model": post.model or None,
             "state": "leaving" if post.leaving else resident.state if resident is not None else "leaving",
             "worker": post.worker.name,
             "devices": post.devices,
@@ -278,7 +278,7 @@ class Views:
         why = waiting.reason_of(job) if live is None else waiting.reason(live)
         where = waiting.where(job) if live is None else live.where
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        cls = waiting.class_of(key_of(job)) if live is None or live.cls is None else live.cls
+        cls = waiting.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
         if where == "delayed":
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
@@ -328,6 +328,8 @@ class _Shown(msgspec.Struct):
     keep_alive_s: float
     concurrency: int | None
     max_jobs: int | None
+    model_by: str | None
+    size_by: tuple[str, ...]
 
     @classmethod
     def of(cls, spec: HandlerSpec) -> _Shown:

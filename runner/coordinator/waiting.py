@@ -16,13 +16,13 @@ from runner.coordinator import intake
 from runner.coordinator.book import Book, Live
 from runner.coordinator.column import Column
 from runner.coordinator.journal import Journal
-from runner.coordinator.lots import Lot, Lots, key_of
+from runner.coordinator.lots import Lot, Lots
 from runner.coordinator.sleep import Bounds, Find, Rows, Sleep
 from runner.coordinator.timers import Timers
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.job import Job, JobError
 from runner.spec import HandlerSpec
-from runner.stores.queued import LotKey, QueuedLot, moment
+from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Waiting:
             return job.reason
         if job.ready_at > self._now():
             return job.reason or "scheduled"
-        cls = self.class_of(key_of(job))
+        cls = self.class_of(lot_key(job))
         return "waiting_for_handler" if cls is None else self._class_reason(cls, job.queue)
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:

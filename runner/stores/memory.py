@@ -13,7 +13,7 @@ from runner.event import Event
 from runner.job import Job
 from runner.stores import Batch, JobQuery
 from runner.stores.page import page
-from runner.stores.queued import LotKey, QueuedLot, moment
+from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -102,7 +102,7 @@ class MemoryStore:
         for job in self._jobs.values():
             if job.state != "queued":
                 continue
-            key = LotKey(job.queue, job.handler, job.priority, job.terms.vram_bytes)
+            key = lot_key(job)
             lot = lots.setdefault(key, QueuedLot(key))
             start_by = job.start_by
             lot.add(

@@ -6,6 +6,9 @@ import math
 from array import array
 from typing import NamedTuple
 
+from runner.job import Job
+from runner.traits import NEUTRAL, text_of
+
 
 class LotKey(NamedTuple):
     """What jobs of one lot have in common."""
@@ -15,6 +18,19 @@ class LotKey(NamedTuple):
     priority: int
     #: As the job's terms have it.
     vram_bytes: int | None
+    #: As `traits.text_of` has it.
+    traits: str = NEUTRAL
+
+
+def traits_text(job: Job) -> str:
+    """The job's traits, as they stand in the store beside it."""
+    terms = job.terms
+    return text_of(terms.tenant, terms.model, terms.size, terms.group, terms.timeout_s)
+
+
+def lot_key(job: Job) -> LotKey:
+    """The lot that a job belongs to."""
+    return LotKey(job.queue, job.handler, job.priority, job.terms.vram_bytes, traits_text(job))
 
 
 class Marks:

@@ -93,6 +93,19 @@ STEPS: tuple[Step, ...] = (
             "CREATE INDEX jobs_running ON jobs (n) WHERE state = 'running'",
         ),
     ),
+    Step(
+        3,
+        "queued jobs are told apart by their traits",
+        (
+            "DROP INDEX jobs_queued",
+            "ALTER TABLE jobs ADD COLUMN traits TEXT",
+            "UPDATE jobs SET traits = job_traits(body) WHERE state IN ('queued', 'running')",
+            """
+            CREATE INDEX jobs_queued
+                ON jobs (handler, queue, priority, vram_bytes, traits, n, ready_at, start_by, reason)
+                WHERE state = 'queued'""",
+        ),
+    ),
 )
 
 #: Tables in the order in which a bounded check reads them: small and vital ones first.

@@ -10,7 +10,7 @@ import msgspec
 from runner.job import Job
 from runner.stores import EventChunk
 from runner.stores.query import Value
-from runner.stores.queued import LotKey, QueuedLot
+from runner.stores.queued import LotKey, QueuedLot, traits_text
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -19,17 +19,18 @@ _PART_CHARS = 256 * 1024
 INSERT_JOB = """
 INSERT INTO jobs
     (n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at,
-     vram_bytes, start_by, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     vram_bytes, traits, start_by, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (n) DO UPDATE SET
     priority = excluded.priority, state = excluded.state, reason = excluded.reason,
     attempt = excluded.attempt, ready_at = excluded.ready_at, finished_at = excluded.finished_at,
-    vram_bytes = excluded.vram_bytes, start_by = excluded.start_by, body = excluded.body
+    vram_bytes = excluded.vram_bytes, traits = excluded.traits, start_by = excluded.start_by,
+    body = excluded.body
 WHERE jobs.id = excluded.id AND jobs.attempt <= excluded.attempt"""
 UPDATE_JOB = """
 UPDATE jobs SET
     queue = ?, priority = ?, state = ?, reason = ?, attempt = ?, ready_at = ?, finished_at = ?,
-    vram_bytes = ?, start_by = ?, body = ?
+    vram_bytes = ?, traits = ?, start_by = ?, body = ?
 WHERE n = ? AND attempt <= ?"""
 #: Kept apart only where jobs were deleted: a table more to write would be a page more in every commit.
 LAST_N = "SELECT max(value, coalesce((SELECT max(n) FROM jobs), 0)) FROM meta WHERE name = 'last_n'"
@@ -45,6 +46,7 @@ PAYLOAD = {
 #: What steps of the schema ask of bodies.
 OF_BODIES: dict[str, Callable[[Any], Any]] = {
     "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
+    "job_traits": lambda body: traits_text(_job_decoder.decode(body)),
     "job_start_by": lambda body: _job_decoder.decode(body).start_by,
 }
 
@@ -60,18 +62,18 @@ WHERE n IN (SELECT value FROM json_each(?))"""
 # One row a lot. What is ready and need not start by a moment, mostly all there is, is told by its
 # number alone; of the others come number, two moments and reason.
 QUEUED = """
-SELECT queue, handler, priority, vram_bytes, min(ready_at), group_concat(n)
+SELECT queue, handler, priority, vram_bytes, traits, min(ready_at), group_concat(n)
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
-GROUP BY handler, queue, priority, vram_bytes"""
+GROUP BY handler, queue, priority, vram_bytes, traits"""
 _MOMENT = "CAST({0} * 1000 AS INTEGER) + ({0} * 1000 > CAST({0} * 1000 AS INTEGER))"
 QUEUED_MARKED = f"""
-SELECT queue, handler, priority, vram_bytes, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
+SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
     n || ' ' || iif(ready_at > ?1, {_MOMENT.format("ready_at")}, 0)
     || ' ' || coalesce({_MOMENT.format("start_by")}, 0) || ' ' || coalesce(reason, ''))
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND (ready_at > ?1 OR start_by IS NOT NULL)
-GROUP BY handler, queue, priority, vram_bytes"""
+GROUP BY handler, queue, priority, vram_bytes, traits"""
 PAYLOADS = {
     which: f"""
 SELECT group_concat(n || ' ' || hex(body)) FROM {which}s
@@ -105,6 +107,7 @@ def insert_row(job: Job) -> tuple[Value, ...]:
         job.ready_at,
         job.finished_at,
         job.terms.vram_bytes,
+        traits_text(job),
         job.start_by,
         _encode(job),
     )
@@ -121,6 +124,7 @@ def update_row(job: Job) -> tuple[Value, ...]:
         job.ready_at,
         job.finished_at,
         job.terms.vram_bytes,
+        traits_text(job),
         job.start_by,
         _encode(job),
         job.n,

@@ -143,6 +143,7 @@ def configure(order: Load, config: WorkerConfig) -> bytes:
         output_max_bytes=config.output_max_bytes,
         log_max_bytes=config.log_max_bytes,
         events_max=config.events_max,
+        model=order.model,
     )
     return wire.encode(message)
 

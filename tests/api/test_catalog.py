@@ -11,6 +11,8 @@ from api.catalog import Catalog, Entry
 from api.problems import FAULTS_MAX
 from runner import control
 from runner.errors import HandlerBroken
+from runner.job import Submission
+from runner.spec import Options
 from tests.api.fake_coordinator import spec
 
 
@@ -42,6 +44,21 @@ def test_faults_are_bounded() -> None:
 
 def test_a_pattern_can_not_run_for_ever() -> None:
     assert entry({"type": "string", "pattern": "^(a+)+$"}).faults("a" * 5000 + "!", "/input")
+
+
+def test_what_the_handler_names_is_read_from_the_input() -> None:
+    options = Options(model_by="model", size_by=("width", "batch"))
+    schema = {"properties": {"model": {"default": "small"}, "width": {"type": "integer"}}}
+    named = Entry(spec("h", input_schema=msgspec.json.encode(schema), options=options))
+    asked = Submission("id", "h", b"{}")
+    assert named.take(asked, {"model": "large", "width": 1000, "batch": 3}, "/input") == []
+    assert (asked.model, asked.size, asked.group) == ("large", "1024,4", "")
+    assert named.take(asked, {"width": 8}, "/input") == []
+    assert (asked.model, asked.size) == ("small", "8,")
+    assert named.take(asked, {"model": "x", "width": "8"}, "/input")[0]["pointer"] == "/input/width"
+    (fault,) = named.take(asked, {"model": {"name": "x"}}, "/jobs/3/input")
+    assert fault["pointer"] == "/jobs/3/input/model" and "text" in fault["message"]
+    assert entry(True).take(asked, {"model": {}}, "/input") == [] and asked.model == "small"
 
 
 def test_look_around_is_understood() -> None:

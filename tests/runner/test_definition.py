@@ -45,11 +45,17 @@ def test_units_are_resolved() -> None:
     assert (found.keep_alive_s, found.backoff.kind, found.retries) == (-1.0, "list", 2)
 
 
+def test_fields_of_the_input_are_named_by_paths() -> None:
+    found = options(model_by="checkpoint.name", size_by=["width", "batch.n"])
+    assert (found.model_by, found.size_by) == ("checkpoint.name", ("width", "batch.n"))
+    assert options(size_by="steps").size_by == ("steps",)
+
+
 def test_the_defaults_are_those_of_the_contract() -> None:
     assert options() == Options()
 
 
-@pytest.mark.parametrize("option", ["slots", "batch", "cache", "model_by"])
+@pytest.mark.parametrize("option", ["slots", "batch", "cache"])
 def test_options_of_later_versions_are_refused_by_name(option: str) -> None:
     given: dict[str, Any] = {option: 1}
     with pytest.raises(TypeError, match=f"this version does not have the option '{option}'"):
@@ -78,6 +84,13 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"keep_alive": -2},
         {"max_jobs": 0},
         {"version": ""},
+        {"model_by": ""},
+        {"model_by": 3},
+        {"model_by": "a..b"},
+        {"model_by": "x" * 201},
+        {"size_by": ["width", ""]},
+        {"size_by": {"width": 1}},
+        {"size_by": ["n"] * 9},
     ],
 )
 def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:

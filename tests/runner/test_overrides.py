@@ -37,6 +37,8 @@ READ: dict[str, tuple[Any, str, Any]] = {
     "keep_alive": (-1, "keep_alive_s", -1.0),
     "concurrency": (1, "concurrency", 1),
     "max_jobs": ("none", "max_jobs", None),
+    "model_by": ("checkpoint.name", "model_by", "checkpoint.name"),
+    "size_by": (["width", "height"], "size_by", ("width", "height")),
 }
 
 

@@ -187,6 +187,15 @@ def small(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)
 
 
+@handler("models", vram="4GiB", keep_alive="1m", model_by="checkpoint.name", size_by=("width", "height"))
+class Models:
+    def load(self, ctx: Context) -> None:
+        self.loaded = ctx.model
+
+    def run(self, data: Document, ctx: Context) -> Document:
+        return {"loaded": self.loaded, "model": ctx.model, **_hold(data, ctx)}
+
+
 @handler("medium", vram="10GiB", keep_alive="1m")
 def medium(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from runner.coordinator.intake import job_class, make_job, needed_bytes, roomier
+from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, roomier
 from runner.job import AttemptRecord, JobError, Submission
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options, Source
+from runner.stores.queued import lot_key
 
 NOW = 100.0
 
@@ -104,3 +107,21 @@ def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:
     ]
     assert made[0] is made[1] and made[2] is not made[3]
     assert made[2] == made[3] and made[2].metadata == large
+
+
+def test_traits_come_into_the_class_and_the_lot_alike() -> None:
+    named = spec(gpus=1, timeout_s=600.0)
+    job = make_job(asked(model="sdxl", size="1024", group="g", tenant="t"), named, 1, NOW)
+    cls = job_class(job, named, has_gpu=True)
+    assert (cls.model, cls.size, cls.group, cls.tenant) == ("sdxl", "1024", "g", "t")
+    assert cls.key == ("h", "v1", "sdxl") and cls.limit_s == 2.0**9.5
+    assert class_of(lot_key(job), named, has_gpu=True) is cls
+    assert job_class(make_job(asked(), named, 2, NOW), named, has_gpu=True) != cls
+
+
+def test_timeouts_that_round_alike_share_a_class() -> None:
+    made = [make_job(asked(timeout_s=limit), spec(), 1, NOW) for limit in (513.0, 600.0, 724.0)]
+    classes = {job_class(one, spec(), has_gpu=True) for one in made}
+    assert len(classes) == 1
+    (endless,) = {job_class(make_job(asked(), spec(timeout_s=None), 1, NOW), spec(), has_gpu=True)}
+    assert math.isinf(endless.limit_s)

@@ -177,3 +177,22 @@ def test_vram_counts_as_ram_where_there_is_no_gpu(serve: object, gate: Path) -> 
 def test_a_wrong_size_is_refused(server: Server, vram: object) -> None:
     answer = server.http.post("/v1/jobs", json={"handler": "small", "input": {}, "vram": vram})
     assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/vram"
+
+
+def test_an_executor_is_loaded_for_one_model(server: Server) -> None:
+    inputs: list[Document] = [{"checkpoint": {"name": "a"}}, {"checkpoint": {"name": "b"}}, {}]
+    first = [server.ended(server.submit("models", each))["output"] for each in inputs]
+    assert [(each["loaded"], each["model"]) for each in first] == [("a", "a"), ("b", "b"), ("", "")]
+    assert len({each["pid"] for each in first}) == 3
+    assert sorted(str(each["model"]) for each in executors(server, "models")) == ["None", "a", "b"]
+    wide = {"checkpoint": {"name": "b"}, "width": 4096, "height": 4096}
+    assert server.ended(server.submit("models", wide))["output"]["pid"] == first[1]["pid"]
+
+
+def test_what_names_no_model_is_refused_with_a_pointer(server: Server) -> None:
+    body = {"handler": "models", "input": {"checkpoint": {"name": ["a"]}}}
+    answer = server.http.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/input/checkpoint/name")
+    bulk = server.http.post("/v1/jobs/bulk", json={"jobs": [body, {"handler": "models", "input": {}}]}).json()
+    assert bulk["jobs"][0]["errors"][0]["pointer"] == "/jobs/0/input/checkpoint/name"
+    assert server.ended(bulk["jobs"][1]["id"])["output"]["model"] == ""

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
-from runner.job import Terms
+from runner.job import Job, Terms
 from runner.stores import Batch, JobQuery, schema, statements
 from runner.stores.query import select_ns
-from runner.stores.queued import LotKey
+from runner.stores.queued import LotKey, lot_key
 from runner.stores.sqlite import CHECKPOINT_PAGES, SqliteStore
 from tests.runner.stores.make import chunk, inserts, job
 
@@ -63,7 +63,7 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     old.execute("INSERT INTO migrations VALUES (1, 'first', 0)")
     old.pragma("application_id", schema.APPLICATION_ID)
     jobs = [
-        job(1, terms=Terms(vram_bytes=1 << 30, queue_timeout_s=9.0), ready_at=5.0),
+        job(1, terms=Terms(vram_bytes=1 << 30, queue_timeout_s=9.0, timeout_s=600.0), ready_at=5.0),
         job(2, ready_at=50.0, reason="scheduled"),
         job(3, state="running", attempt=1, terms=Terms(vram_bytes=7)),
         job(4, state="failed", terms=Terms(vram_bytes=8)),
@@ -79,13 +79,54 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     store = opened(path)
     epoch = store.take_epoch()
     first, second = sorted(store.queued(10.0), key=lambda lot: lot.key.vram_bytes or 0, reverse=True)
-    assert (first.key, list(first.ready)) == (LotKey("default", "echo", 50, 1 << 30), [1])
+    assert (first.key, list(first.ready)) == (LotKey("default", "echo", 50, 1 << 30, "[19]"), [1])
     assert (list(first.limits.moments), list(first.limits.ns)) == ([14_000], [1])
     assert list(second.delayed["scheduled"].ns) == [2]
     assert store.running() == [jobs[2]] and store.find(JobQuery(order="asc")) == jobs
     again = msgspec.structs.replace(jobs[3], state="queued", finished_at=None)
     store.commit(epoch, Batch(updates=[again]))
     assert LotKey("default", "echo", 50, 8) in {lot.key for lot in store.queued(10.0)}
+    store.close()
+
+
+def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
+    path.parent.mkdir()
+    old = apsw.Connection(str(path))
+    old.execute(schema.MIGRATIONS_TABLE)
+    for name, told in statements.OF_BODIES.items():
+        old.create_scalar_function(name, told)  # type: ignore[arg-type]
+    for step in schema.STEPS[:2]:
+        for statement in step.statements:
+            old.execute(statement)
+        old.execute("INSERT INTO migrations VALUES (?, ?, 0)", (step.version, step.name))
+    old.pragma("application_id", schema.APPLICATION_ID)
+    jobs = [
+        job(1, terms=Terms(timeout_s=600.0)),
+        job(2, terms=Terms(timeout_s=590.0)),
+        job(3),
+        job(4, state="running", attempt=1, terms=Terms(timeout_s=1.0)),
+        job(5, state="failed", terms=Terms(timeout_s=2.0)),
+    ]
+    for one in jobs:
+        columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
+        values = [getattr(one, name) for name in columns.split(", ")]
+        # As the second form wrote them: the body's terms had fewer fields.
+        body = msgspec.msgpack.decode(msgspec.msgpack.encode(one))
+        terms = list(Job.__struct_fields__).index("terms")
+        body[terms] = body[terms][:7]
+        marks = ", ".join("?" * (len(values) + 1))
+        old.execute(
+            f"INSERT INTO jobs ({columns}, body) VALUES ({marks})", (*values, msgspec.msgpack.encode(body))
+        )
+    old.close()
+
+    store = opened(path)
+    epoch = store.take_epoch()
+    assert {lot.key.traits: list(lot.ready) for lot in store.queued(10.0)} == {"[19]": [1, 2], "[null]": [3]}
+    assert all(lot.key == lot_key(one) for lot in store.queued(10.0) for one in store.jobs(lot.ready))
+    again = [msgspec.structs.replace(one, state="queued", finished_at=None) for one in jobs[3:]]
+    store.commit(epoch, Batch(updates=again))
+    assert {lot.key.traits for lot in store.queued(10.0)} == {"[19]", "[null]", "[0]", "[2]"}
     store.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 from runner.event import Event
 from runner.job import Terms
 from runner.stores import Batch, JobQuery
-from runner.stores.queued import LotKey, moment
+from runner.stores.queued import LotKey, lot_key, moment
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.make import chunk, events, inserts, job
 
@@ -170,6 +170,24 @@ def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
         LotKey("q", "echo", 50, None): ([8], {}, [], 0.0),
         LotKey("default", "paint", 50, None): ([9], {}, [], 0.0),
     }
+
+
+def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) -> None:
+    told_apart = [
+        Terms(timeout_s=600.0),
+        Terms(timeout_s=60.0),
+        Terms(model="sdxl"),
+        Terms(model="sdxl", size="1024,1024"),
+        Terms(group="sdxl"),
+        Terms(tenant="sdxl"),
+        Terms(model='"]\x7f\'"', size="ä,☃"),
+    ]
+    jobs = [job(n, terms=terms) for n, terms in enumerate(told_apart, start=1)]
+    alike = [job(n + 20, terms=terms) for n, terms in enumerate(told_apart, start=1)]
+    commit(inserts(*jobs, *alike, job(41, terms=Terms(timeout_s=599.0, tags=("x",)))))
+    expected = {lot_key(one): [one.n, one.n + 20] for one in jobs}
+    expected[lot_key(jobs[0])].append(41)
+    assert {lot.key: sorted(lot.ready) for lot in store.queued(100.0)} == expected
 
 
 def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> None:

@@ -1,0 +1,137 @@
+"""Pure: the options of a handler: which there are, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner import units
+from runner.retry import Backoff
+from runner.spec import Options
+from runner.traits import PATH
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+#: `size_by` names at most so many fields.
+FIELDS_MAX = 8
+
+
+class _Reader:
+    """Reads single values; every error names the handler and the option."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def fail(self, option: str, why: object) -> ValueError:
+        return ValueError(f"handler {self._name!r}: option {option}: {why}")
+
+    def queue(self, option: str, value: Any) -> str:
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            raise self.fail(option, f"{value!r} is not a queue's name: 1 to 100 of A-Z a-z 0-9 _ . -")
+        return value
+
+    def duration(self, option: str, value: Any) -> float:
+        try:
+            return units.seconds(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
+    def limit(self, option: str, value: Any) -> float | None:
+        if value is None:
+            return None
+        limit_s = self.duration(option, value)
+        if limit_s == 0:
+            raise self.fail(option, "must be more than 0; None means no limit")
+        return limit_s
+
+    def keep_alive(self, option: str, value: Any) -> float:
+        return -1.0 if value in (-1, "-1") else self.duration(option, value)
+
+    def size(self, option: str, value: Any) -> int | None:
+        if value is None:
+            return None
+        try:
+            return units.nbytes(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
+    def version(self, option: str, value: Any) -> str | None:
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= 100):
+            raise self.fail(option, f"a text of 1 to 100 characters, not {value!r}")
+        return value
+
+    def integer(self, option: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**31:
+            raise self.fail(option, f"{value!r} is not a whole number of at most 32 bits")
+        return value
+
+    def priority(self, option: str, value: Any) -> int:
+        if not 0 <= self.integer(option, value) <= 100:
+            raise self.fail(option, f"must be 0 to 100, not {value}")
+        return int(value)
+
+    def count(self, option: str, value: Any, least: int = 0) -> int:
+        if self.integer(option, value) < least:
+            raise self.fail(option, f"must be at least {least}, not {value}")
+        return int(value)
+
+    def bound(self, option: str, value: Any) -> int | None:
+        return None if value is None else self.count(option, value, 1)
+
+    def field(self, option: str, value: Any) -> str | None:
+        return None if value is None else self.path(option, value)
+
+    def path(self, option: str, value: Any) -> str:
+        if not isinstance(value, str) or len(value) > 200 or not PATH.fullmatch(value):
+            raise self.fail(option, f'{value!r} is not the name of a field of the input, as "a" or "a.b"')
+        return value
+
+    def fields(self, option: str, value: Any) -> tuple[str, ...]:
+        named = [value] if isinstance(value, str) else value
+        if not isinstance(named, list | tuple) or len(named) > FIELDS_MAX:
+            raise self.fail(option, f"must be up to {FIELDS_MAX} names of fields of the input, not {value!r}")
+        return tuple(self.path(option, name) for name in named)
+
+    def backoff(self, option: str, value: Any) -> Backoff:
+        if value is None:
+            return Backoff()
+        try:
+            return units.backoff(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
+
+#: Option -> field of Options, and how its value is read.
+OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
+    "queue": ("queue", _Reader.queue),
+    "vram": ("vram_bytes", _Reader.size),
+    "ram": ("ram_bytes", _Reader.size),
+    "timeout": ("timeout_s", _Reader.limit),
+    "load_timeout": ("load_timeout_s", _Reader.limit),
+    "queue_timeout": ("queue_timeout_s", _Reader.limit),
+    "stall_timeout": ("stall_timeout_s", _Reader.limit),
+    "grace": ("grace_s", _Reader.duration),
+    "retries": ("retries", _Reader.count),
+    "backoff": ("backoff", _Reader.backoff),
+    "priority": ("priority", _Reader.priority),
+    "keep_alive": ("keep_alive_s", _Reader.keep_alive),
+    "concurrency": ("concurrency", _Reader.bound),
+    "max_jobs": ("max_jobs", _Reader.bound),
+    "model_by": ("model_by", _Reader.field),
+    "size_by": ("size_by", _Reader.fields),
+}
+
+
+def read_options(name: str, given: Mapping[str, Any]) -> Options:
+    """The options of the handler `name` as the decorator was `given` them; `gpus` is left for it to resolve.
+
+    Raises:
+        ValueError: a value that can't be read; the text names the handler and the option.
+    """
+    reader = _Reader(name)
+    if given["gpus"] is not None:
+        reader.count("gpus", given["gpus"])
+    reader.version("version", given["version"])
+    return Options(
+        **{field: read(reader, option, given[option]) for option, (field, read) in OPTIONS.items()}
+    )
