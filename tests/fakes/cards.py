@@ -81,8 +81,8 @@ class State:
 
     cards: list[Card] = field(default_factory=list)
     driver: str = "570.1"
-    #: An NVML error that every start of the library gives; 0: none.
-    init_error: int = 0
+    #: C function to the NVML error that it gives, whatever it is asked about, such as "nvmlInitWithFlags".
+    errors: dict[str, int] = field(default_factory=dict)
     #: C functions that do not come back, whatever they are asked about; "*": none does.
     hangs: list[str] = field(default_factory=list)
     #: C functions that this driver is too old for.
@@ -240,7 +240,8 @@ class FakeGpus:
             state.hangs = []
 
     def event(self, uuid: str, kind: int, data: int = 0) -> None:
-        """The driver tells of an event, such as `EVENT_XID` with the number as data."""
+        """The driver tells of an event, such as `EVENT_XID` with the number as data. One of an instance is
+        told as the card's, with the instance's number."""
         with self.edit() as state:
             state.events.append((len(state.events) + 1, uuid, kind, data))
 

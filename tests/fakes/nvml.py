@@ -20,11 +20,13 @@ from tests.fakes.cards import HOST, Card, Folder, State
 
 SUCCESS = 0
 UNINITIALIZED = 1
+INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NOT_FOUND = 6
 INSUFFICIENT_SIZE = 7
 TIMEOUT = 10
 NOT_AVAILABLE = (1 << 64) - 1
+NO_INSTANCE = (1 << 32) - 1
 #: How often one that hangs, or waits for an event, looks again.
 LOOK_S = 0.01
 
@@ -88,9 +90,6 @@ class Library:
     # The library.
 
     def _nvmlInitWithFlags(self, _: int) -> None:
-        error = self._folder.state().init_error
-        if error:
-            raise Refused(error)
         self._starts += 1
 
     def _nvmlShutdown(self) -> None:
@@ -143,14 +142,19 @@ class Library:
         self._give(found, instance)
 
     def _nvmlDeviceIsMigDeviceHandle(self, handle: Any, answer: Any) -> None:
-        card = self._card(handle)
-        parent = self._folder.state().parent(card.uuid)
-        answer._obj.value = int(parent is not None and parent.uuid != card.uuid)
+        answer._obj.value = int(self._place(self._card(handle).uuid) is not None)
 
     def _nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: Any, found: Any) -> None:
-        parent = self._folder.state().parent(self._card(handle).uuid)
-        assert parent is not None
-        self._give(found, parent)
+        card = self._card(handle)
+        if self._place(card.uuid) is None:
+            raise Refused(NOT_SUPPORTED if card.instances is None else INVALID_ARGUMENT)
+        self._give(found, self._whole(card.uuid))
+
+    def _nvmlDeviceGetGpuInstanceId(self, handle: Any, number: Any) -> None:
+        place = self._place(self._card(handle).uuid)
+        if place is None:
+            raise Refused(NOT_SUPPORTED)
+        number._obj.value = place
 
     def _nvmlDeviceGetUtilizationRates(self, handle: Any, rates: Any) -> None:
         rates._obj.gpu = self._card(handle).utilisation
@@ -208,9 +212,13 @@ class Library:
         while True:
             for number, uuid, kind, value in self._folder.state().events[last[0] :]:
                 last[0] = number
-                if any(uuid == each and kind & types for each, types in wanted):
-                    self._give_pointer(data._obj, uuid)
-                    data._obj.eventType, data._obj.eventData = kind, value
+                card = self._whole(uuid)
+                if any(card.uuid == each and kind & types for each, types in wanted):
+                    place = self._place(uuid)
+                    event = data._obj
+                    event.device = ctypes.cast(ctypes.c_void_p(self._handle(card.uuid)), type(event.device))
+                    event.eventType, event.eventData = kind, value
+                    event.gpuInstanceId = event.computeInstanceId = NO_INSTANCE if place is None else place
                     return
             if time.monotonic() >= until:
                 raise Refused(TIMEOUT)
@@ -225,6 +233,9 @@ class Library:
         """Hang, if that is what is wanted now, and refuse what needs a start that was not made."""
         while self._hangs(name, args):
             self._rest.wait(LOOK_S)
+        error = self._folder.state().errors.get(name)
+        if error is not None:
+            raise Refused(error)
         if self._starts <= 0 and name != "nvmlInitWithFlags":
             raise Refused(UNINITIALIZED)
         card = self._about(args)
@@ -265,8 +276,19 @@ class Library:
     def _give(self, handle: Any, card: Card) -> None:
         _point(handle, self._handle(card.uuid))
 
-    def _give_pointer(self, data: Any, uuid: str) -> None:
-        data.device = ctypes.cast(ctypes.c_void_p(self._handle(uuid)), type(data.device))
+    def _whole(self, uuid: str) -> Card:
+        """The card that an instance is part of; a card itself."""
+        card = self._folder.state().parent(uuid)
+        if card is None:
+            raise Refused(NOT_FOUND)
+        return card
+
+    def _place(self, uuid: str) -> int | None:
+        """An instance's number on its card; None for a card."""
+        for place, each in enumerate(self._whole(uuid).instances or ()):
+            if each is not None and each.uuid == uuid:
+                return place
+        return None
 
     def _handle(self, uuid: str) -> int:
         if uuid not in self._uuids:

@@ -134,6 +134,10 @@ def test_single_calls_fail_and_an_old_driver_lacks_them(gpus: FakeGpus, nvml: Mo
         nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
     assert raised.value.value == nvml.NVML_ERROR_NOT_SUPPORTED
     assert nvml.nvmlDeviceGetMemoryInfo(handle).used == GIB, "the driver's own counts as used"
+    with gpus.edit() as state:
+        state.errors["nvmlSystemGetDriverVersion"] = nvml.NVML_ERROR_UNKNOWN
+    with pytest.raises(nvml.NVMLError_Unknown):
+        nvml.nvmlSystemGetDriverVersion()
     with pytest.raises(nvml.NVMLError_FunctionNotFound):
         nvml.nvmlDeviceGetComputeRunningProcesses_v2(handle)
 
@@ -151,6 +155,11 @@ def test_an_event_is_given_once_to_who_waits_for_its_kind(gpus: FakeGpus, nvml: 
     told = nvml.nvmlEventSetWait_v2(events, 1000)
     assert (told.eventType, told.eventData) == (nvml.nvmlEventTypeXidCriticalError, 79)
     assert nvml.nvmlDeviceGetUUID(told.device) == B
+    assert told.gpuInstanceId == 0xFFFFFFFF, "it is of no instance"
+    gpus.change(A, instances=[None, Card("MIG-1", total=11 * GIB)])
+    gpus.event("MIG-1", EVENT_XID, 94)
+    told = nvml.nvmlEventSetWait_v2(events, 0)
+    assert (nvml.nvmlDeviceGetUUID(told.device), told.gpuInstanceId, told.eventData) == (A, 1, 94)
     with pytest.raises(nvml.NVMLError_Timeout):
         nvml.nvmlEventSetWait_v2(events, 20)
     nvml.nvmlEventSetFree(events)
@@ -164,6 +173,10 @@ def test_instances_of_a_card_that_is_split_up_are_devices(gpus: FakeGpus, nvml: 
     nvml.nvmlInit()
     part = nvml.nvmlDeviceGetHandleByUUID("MIG-2")
     assert nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)) == A
+    assert nvml.nvmlDeviceGetGpuInstanceId(part) == 2
+    for each in (A, B):
+        with pytest.raises(nvml.NVMLError):
+            nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(each))
     gpus.change(A, instances=[None, Card("MIG-3", total=11 * GIB)])
     assert reads.read().faults == {"gpu0": "lost", "gpu1": "lost"}
 
