@@ -1,0 +1,175 @@
+"""Pure: what each tenant has had of the devices, so that the one that had least for its weight goes first.
+
+Start-time fair queueing over seconds of devices. Each tenant has a clock that advances by what its jobs
+took, divided by its weight; the smallest goes first. A job is charged when it starts, by the time that it
+is expected to take, else a tenant would get all places that are free at one moment; one that takes longer is
+charged as it goes on; its end puts the clock right. Who was away comes back to the smallest clock of those
+who wait: nobody saves up credit. While there is but one tenant nothing is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+#: A job of which nothing is known is taken for so long, in seconds, until some have ended.
+UNKNOWN_S = 10.0
+#: How much one end tells of the next one of which nothing is known.
+SMOOTHING = 0.1
+#: So many accounts are kept before those that say nothing any more are looked for.
+ACCOUNTS_KEPT = 64
+
+
+@dataclass(slots=True)
+class _Account:
+    """One tenant's clock, in seconds of one device and unit of weight."""
+
+    weight: float
+    #: For what has ended.
+    settled: float = 0.0
+    #: For what runs and is not late: what it is expected to take, in seconds of devices.
+    promised: float = 0.0
+    #: For what runs longer than expected: its devices, and the sum of its starts times its devices.
+    late_devices: int = 0
+    late_starts: float = 0.0
+    running: int = 0
+    #: In how many lines somebody waits.
+    lines: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    account: _Account
+    started_at: float
+    expected_s: float
+    devices: int
+    is_late: bool = False
+
+
+class Shares:
+    """The tenants of one kind of devices. Jobs are named by their numbers; times are seconds of any clock."""
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = {} if weights is None else weights
+        self._accounts: dict[str, _Account] = {}
+        self._waiting: dict[str, _Account] = {}
+        self._runs: dict[int, _Run] = {}
+        #: (when it is late, job) of what runs; some have ended since.
+        self._due: list[tuple[float, int]] = []
+        self._now = 0.0
+        #: No clock of those who wait is behind this.
+        self._floor = 0.0
+        #: What a job takes of which nothing is known.
+        self._typical_s: float | None = None
+        self._sweep_at = ACCOUNTS_KEPT
+        #: There is more than one tenant: only then is anything counted.
+        self.is_shared = False
+
+    def weight(self, tenant: str) -> float:
+        """The tenant's part in what there is, beside the others' parts."""
+        return self._weights.get(tenant, 1.0)
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether something runs that was counted at its start."""
+        return bool(self._runs)
+
+    def rank(self, tenant: str) -> float:
+        """The tenant's clock; smaller goes first."""
+        account = self._accounts.get(tenant)
+        return self._floor if account is None else self._clock(account)
+
+    def advance(self, now: float) -> None:
+        """Time has come to `now`: what runs longer than expected is charged for it."""
+        self._now = max(self._now, now)
+        while self._due and self._due[0][0] <= self._now:
+            at, n = heappop(self._due)
+            run = self._runs.get(n)
+            # The number may run again by now, in another attempt.
+            if run is None or run.is_late or run.started_at + run.expected_s != at:
+                continue
+            run.is_late = True
+            run.account.promised -= run.expected_s * run.devices
+            run.account.late_devices += run.devices
+            run.account.late_starts += run.started_at * run.devices
+
+    # Who waits.
+
+    def waits(self, tenant: str) -> None:
+        """Somebody of the tenant waits in one more line."""
+        account = self._accounts.get(tenant) or self._enter(tenant)
+        account.lines += 1
+        if account.lines == 1:
+            if self.is_shared:
+                self._raise_floor()
+                account.settled = max(account.settled, self._floor)
+            self._waiting[tenant] = account
+
+    def rests(self, tenant: str) -> None:
+        """Nobody of the tenant waits any more in one of the lines."""
+        account = self._accounts[tenant]
+        account.lines -= 1
+        if account.lines == 0:
+            if self.is_shared:
+                self._raise_floor()
+            del self._waiting[tenant]
+
+    # What runs.
+
+    def started(self, n: int, tenant: str, devices: int, run_s: float | None) -> None:
+        """A job starts on so many devices; `run_s` is what it is expected to take, None: nobody knows."""
+        account = self._accounts.get(tenant) or self._enter(tenant)
+        expected_s = self._typical_s if run_s is None else run_s
+        run = self._runs[n] = _Run(
+            account, self._now, UNKNOWN_S if expected_s is None else expected_s, devices
+        )
+        account.running += 1
+        account.promised += run.expected_s * devices
+        heappush(self._due, (run.started_at + run.expected_s, n))
+
+    def ended(self, n: int, run_s: float) -> None:
+        """The job took so long, 0 where it did not run after all. One that was not counted is passed over."""
+        run = self._runs.pop(n, None)
+        if run is None:
+            return
+        account = run.account
+        account.running -= 1
+        if account.running == 0:
+            # Also what rounding has left.
+            account.promised, account.late_devices, account.late_starts = 0.0, 0, 0.0
+        elif run.is_late:
+            account.late_devices -= run.devices
+            account.late_starts -= run.started_at * run.devices
+        else:
+            account.promised -= run.expected_s * run.devices
+        account.settled += run_s * run.devices / account.weight
+        if run_s > 0:
+            known_s = self._typical_s
+            self._typical_s = run_s if known_s is None else known_s + SMOOTHING * (run_s - known_s)
+        if not self._runs:
+            self._due.clear()
+
+    def _clock(self, account: _Account) -> float:
+        late = account.late_devices * self._now - account.late_starts
+        return account.settled + (account.promised + late) / account.weight
+
+    def _raise_floor(self) -> None:
+        """The smallest clock of those who wait, by what has ended: what others were promised before somebody
+        came is no reason to serve him later."""
+        lowest = min((account.settled for account in self._waiting.values()), default=self._floor)
+        self._floor = max(self._floor, lowest)
+
+    def _enter(self, tenant: str) -> _Account:
+        if len(self._accounts) >= self._sweep_at:
+            self._sweep()
+        account = self._accounts[tenant] = _Account(self.weight(tenant), self._floor)
+        self.is_shared = len(self._accounts) > 1
+        return account
+
+    def _sweep(self) -> None:
+        """Forget those who are away and whose clocks would be set to the floor when they come back."""
+        for tenant, account in list(self._accounts.items()):
+            if not account.lines and not account.running and account.settled <= self._floor:
+                del self._accounts[tenant]
+        self._sweep_at = max(ACCOUNTS_KEPT, 2 * len(self._accounts))

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import combinations, count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu.fairness import ACCOUNTS_KEPT, UNKNOWN_S, Shares
+
+
+def waiting(*tenants: str, **weights: float) -> Shares:
+    shares = Shares(weights)
+    for tenant in tenants:
+        shares.waits(tenant)
+    return shares
+
+
+def test_a_single_tenant_is_not_counted() -> None:
+    shares = waiting("a")
+    assert not shares.is_shared and shares.rank("a") == 0
+    shares.ended(1, 5.0)
+    assert shares.rank("a") == 0 and not shares.is_counting
+    shares.rests("a")
+    shares.waits("a")
+    assert not shares.is_shared
+
+
+def test_a_start_is_charged_at_once_and_put_right_at_its_end() -> None:
+    shares = waiting("a", "b", a=2.0)
+    assert shares.is_shared
+    shares.started(1, "a", 1, 60.0)
+    assert (shares.rank("a"), shares.rank("b")) == (30, 0)
+    shares.ended(1, 10.0)
+    assert shares.rank("a") == 5
+
+
+def test_every_device_of_a_gang_counts() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "a", 4, 10.0)
+    assert shares.rank("a") == 40
+    shares.ended(1, 20.0)
+    assert shares.rank("a") == 80
+
+
+def test_one_that_takes_longer_is_charged_as_it_goes_on() -> None:
+    shares = waiting("a", "b", a=2.0)
+    shares.advance(100)
+    shares.started(1, "a", 2, 10.0)
+    shares.advance(110)
+    assert shares.rank("a") == 10
+    shares.advance(150)
+    assert shares.rank("a") == 50
+    shares.advance(140)
+    assert shares.rank("a") == 50, "time never goes back"
+    shares.started(2, "a", 1, 4.0)
+    shares.ended(1, 50.0)
+    assert shares.rank("a") == 52
+    shares.ended(2, 0.0)
+    assert shares.rank("a") == 50
+
+
+def test_an_attempt_that_came_back_is_not_charged_for_the_one_before() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "a", 1, 10.0)
+    shares.started(2, "a", 1, 100.0)
+    shares.ended(1, 0.0)
+    shares.advance(5)
+    shares.started(1, "a", 1, 30.0)
+    shares.advance(20)
+    assert shares.rank("a") == 130, "the first one's time to be late is nothing to the second"
+    shares.advance(40)
+    assert shares.rank("a") == 135
+
+
+def test_what_nobody_knows_is_guessed_by_what_has_ended() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "a", 1, None)
+    assert shares.rank("a") == UNKNOWN_S
+    shares.ended(1, 2.0)
+    shares.started(2, "b", 1, None)
+    assert shares.rank("b") == 2
+    shares.ended(2, 12.0)
+    shares.started(3, "b", 1, None)
+    assert shares.rank("b") == pytest.approx(15)
+
+
+def test_who_was_away_starts_where_the_last_of_those_who_wait_is() -> None:
+    shares = waiting("a", "b")
+    for n in range(1, 4):
+        shares.started(n, "a", 1, 10.0)
+        shares.ended(n, 10.0)
+    shares.started(4, "b", 1, 25.0)
+    shares.ended(4, 25.0)
+    shares.started(5, "b", 1, 25.0)
+    assert shares.rank("new") == 0, "nobody has asked yet"
+    shares.waits("new")
+    assert shares.rank("new") == 25, "promises to others are no reason to be served later"
+    shares.rests("a")
+    shares.rests("b")
+    shares.started(6, "new", 1, 100.0)
+    shares.ended(6, 100.0)
+    shares.waits("a")
+    assert shares.rank("a") == 125, "being away saves nothing"
+    shares.rests("new")
+    shares.rests("a")
+    shares.waits("a")
+    assert shares.rank("a") == 125
+
+
+def test_who_had_more_is_not_forgiven_for_having_been_away() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "a", 1, 60.0)
+    shares.ended(1, 60.0)
+    shares.rests("a")
+    shares.waits("a")
+    assert shares.rank("a") == 60 and shares.rank("b") == 0
+
+
+def test_a_tenant_waits_until_its_last_line_is_empty() -> None:
+    shares = waiting("a", "a", "b")
+    shares.rests("a")
+    shares.started(1, "b", 1, 10.0)
+    shares.ended(1, 10.0)
+    shares.waits("c")
+    assert shares.rank("c") == 0, "a still waits, and has had nothing"
+    shares.rests("a")
+    shares.waits("d")
+    assert shares.rank("d") == 0, "so does c"
+
+
+def test_tenants_that_came_once_are_forgotten() -> None:
+    shares = waiting("a")
+    for each in range(10 * ACCOUNTS_KEPT):
+        shares.waits(f"once{each}")
+        shares.started(each, f"once{each}", 1, 1.0)
+        shares.rests(f"once{each}")
+        shares.ended(each, 1.0)
+        shares.started(-1 - each, "a", 1, 2.0)
+        shares.ended(-1 - each, 2.0)
+    assert len(shares._accounts) <= 2 * ACCOUNTS_KEPT
+
+
+def test_a_job_may_start_for_a_tenant_of_whom_nobody_waits() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "c", 1, 5.0)
+    assert shares.rank("c") == 5
+
+
+@dataclass
+class Floor:
+    """Devices that take one job each, tenants of whom somebody always waits."""
+
+    shares: Shares
+    devices: int
+    now: float = 0.0
+    had: dict[str, float] = field(default_factory=dict)
+    ends: list[tuple[float, int, str, float]] = field(default_factory=list)
+    numbers: count[int] = field(default_factory=lambda: count(1))
+
+    def step(self, run_s: float, error: float) -> str:
+        """The tenant whose turn it is gets a device, when one is free; the run was expected to be longer
+        or shorter by a factor."""
+        if len(self.ends) == self.devices:
+            self.now, n, tenant, took = heappop(self.ends)
+            self.shares.ended(n, took)
+            self.had[tenant] += took
+        self.shares.advance(self.now)
+        tenant = min(self.had, key=lambda each: (self.shares.rank(each), each))
+        n = next(self.numbers)
+        self.shares.started(n, tenant, 1, run_s * error)
+        heappush(self.ends, (self.now + run_s, n, tenant, run_s))
+        return tenant
+
+
+LONGEST_S = 100.0
+RUNS = st.lists(
+    st.tuples(st.floats(0.1, LONGEST_S), st.sampled_from([0.1, 0.5, 1.0, 1.0, 2.0])),
+    min_size=1,
+    max_size=300,
+)
+
+
+@given(
+    weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=2, max_size=5),
+    devices=st.integers(1, 4),
+    runs=RUNS,
+)
+def test_those_who_always_wait_have_had_alike_for_their_weights(
+    weights: list[float], devices: int, runs: list[tuple[float, float]]
+) -> None:
+    names = [f"t{each}" for each in range(len(weights))]
+    weight = dict(zip(names, weights, strict=True))
+    floor = Floor(waiting(*names, **weight), devices, had=dict.fromkeys(names, 0.0))
+    for run_s, error in runs:
+        floor.step(run_s, error)
+        # What a place can hold that was judged wrongly, for each place and for the one that is given away.
+        bound_s = 2 * (devices + 1) * LONGEST_S / min(weights)
+        for one, other in combinations(names, 2):
+            assert abs(floor.had[one] / weight[one] - floor.had[other] / weight[other]) <= bound_s
+
+
+@given(
+    tenants=st.integers(2, 5),
+    devices=st.integers(1, 4),
+    seconds=st.lists(st.floats(0.1, LONGEST_S), min_size=60, max_size=120),
+)
+def test_nobody_who_waits_is_passed_over_for_ever(tenants: int, devices: int, seconds: list[float]) -> None:
+    """With runs as expected a tenant's clock is never further ahead than by one run: so who waits is served
+    before the others have had one run more than that each."""
+    names = [f"t{each}" for each in range(tenants)]
+    floor = Floor(waiting(*names), devices, had=dict.fromkeys(names, 0.0))
+    for run_s in seconds:
+        floor.step(run_s, 1.0)
+        ranks = [floor.shares.rank(name) for name in names]
+        assert max(ranks) - min(ranks) <= LONGEST_S + 1e-6
+
+
+@given(given_s=st.lists(st.floats(0.1, LONGEST_S), min_size=1, max_size=40), devices=st.integers(1, 4))
+def test_a_newcomer_is_next_after_a_flood(given_s: list[float], devices: int) -> None:
+    shares = waiting("flood", "other")
+    floor = Floor(shares, devices, had={"flood": 0.0, "other": 0.0})
+    for run_s in given_s:
+        floor.step(run_s, 1.0)
+    shares.waits("new")
+    floor.had["new"] = 0.0
+    turns = [floor.step(1.0, 1.0) for _ in range(3)]
+    assert "new" in turns
