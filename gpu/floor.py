@@ -31,6 +31,20 @@ class Floor:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
         return self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
 
+    def reach(self, cls: JobClass) -> list[Slot]:
+        """The devices of its lane on which the class is to start: without those that it avoids, as long as
+        enough others take work."""
+        lane = self.lane(cls)
+        if not cls.avoid:
+            return lane
+        others = [slot for slot in lane if slot.device.id not in cls.avoid]
+        return others if sum(slot.is_open for slot in others) >= self.span(cls) else lane
+
+    def is_reached(self, cls: JobClass, resident: Resident) -> bool:
+        """Whether an executor lives where the class is to start."""
+        reach = self.reach(cls)
+        return all(slot in reach for slot in self._slots(resident))
+
     def span(self, cls: JobClass) -> int:
         """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
         return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
@@ -86,6 +100,11 @@ class Floor:
             del slot.residents[resident.executor]
             del slot.leaving[resident.executor]
             slot.pinned.pop(resident.executor, None)
+
+    def own(self, resident: Resident) -> None:
+        """Nobody else may start beside it until it has nothing left to do."""
+        for slot in self._slots(resident):
+            slot.exclusive = resident.executor
 
     def share(self, resident: Resident) -> None:
         """Others may start beside it from now on."""

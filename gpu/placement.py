@@ -139,7 +139,7 @@ class _Turn:
         depth = 1 if head.need is None else view.depths.get((cls.handler, cls.version), 1)
         if cls.key in view.floor.idle_by_key and not self._at_limit(cls.handler) and self._wake(head, depth):
             return True
-        return depth > 1 and self._stage(head, of_key, depth)
+        return depth > 1 and not cls.alone and self._stage(head, of_key, depth)
 
     def _wake(self, head: Head, depth: int) -> bool:
         """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
@@ -148,16 +148,16 @@ class _Turn:
         for resident in reversed(fresh):
             rooms = [self._room(view.floor.slots[each]) for each in resident.devices]
             extra = view.ledger.extra_bytes(resident.executor)
-            if not all(room.admits(resident.grant_bytes) and room.has(extra) for room in rooms):
+            if not all(head.may_use(room, resident.grant_bytes) and room.has(extra) for room in rooms):
                 continue
-            count = min(resident.room(depth), -(-head.waiting // len(fresh)))
+            count = 1 if head.cls.alone else min(resident.room(depth), -(-head.waiting // len(fresh)))
             if not self._hand(head, resident, rooms, count, opens=1):
                 continue
             self.busy[head.cls.handler] = self.busy.get(head.cls.handler, 0) + 1
             for room in rooms:
                 room.left -= 1
                 room.free -= extra
-                if resident.exclusive:
+                if resident.exclusive or head.cls.alone:
                     room.exclusive = resident.executor
             return True
         return False
@@ -210,15 +210,13 @@ class _Turn:
         fit = self._fit(head)
         if fit is None:
             return False
-        cls = head.cls
-        rooms, grant = fit
-        unknown = head.need is None
+        cls, (rooms, grant), unknown = head.cls, fit, head.need is None
         self._overtake(head, [head.n], rooms, grant, 1)
         for room in rooms:
             room.left -= 1
             room.free -= grant
             room.residents += 1
-            if unknown:
+            if unknown or cls.alone:
                 room.exclusive = -1
         self.busy[cls.handler] = self.busy.get(cls.handler, 0) + 1
         ids = tuple(room.slot.device.id for room in rooms)
@@ -234,7 +232,7 @@ class _Turn:
         options: list[tuple[int, str, Room, int]] = []
         for room in self._lane(head):
             need = view.need_on(head.cls, room.slot)
-            if room.has_for_new(need) and self._may_open(head, room, need):
+            if room.has_for_new(need, alone=head.cls.alone) and self._may_open(head, room, need):
                 grant = room.avail if unknown else need
                 rank = -room.avail if unknown else -room.left if need == 0 else room.avail - need
                 options.append((rank, room.slot.device.id, room, grant))
@@ -288,7 +286,8 @@ class _Turn:
         extra = self.view.ledger.extra_bytes(resident.executor)
         for each in resident.devices:
             room = self._room(self.view.floor.slots[each])
-            if not room.admits(resident.grant_bytes) or not self._may_open(head, room, resident.grant_bytes):
+            grant = resident.grant_bytes
+            if not head.may_use(room, grant) or not self._may_open(head, room, grant):
                 return None
             victims = self._victims(room, extra, {resident.executor})
             if victims is None:
@@ -302,7 +301,7 @@ class _Turn:
         ways: list[Way] = []
         for room in self._lane(head):
             need = self.view.need_on(head.cls, room.slot)
-            if room.admits(need):
+            if head.may_use(room, need):
                 victims = self._victims(room, need, keep, is_new=True)
                 if victims is not None and self._may_open(head, room, need):
                     ways.append(Way(victims, [(room, need)]))

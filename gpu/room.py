@@ -50,9 +50,12 @@ class Room:
         """No more executors may live here, even when those who leave have left."""
         return self.residents - self.leaving >= self.slot.max_residents
 
-    def admits(self, nbytes: int) -> bool:
-        """Whether one more executor may load or run here, were its bytes free."""
-        return self.slot.is_open and self.left > 0 and (nbytes <= 0 or self.exclusive is None)
+    def admits(self, nbytes: int, *, alone: bool = False) -> bool:
+        """Whether one more executor may load or run here, were its bytes free; `alone`: and with nobody
+        else at work."""
+        if not self.slot.is_open or self.left <= 0 or (alone and self.left < self.slot.max_executors):
+            return False
+        return nbytes <= 0 or self.exclusive is None
 
     def admits_more(self, resident: Resident) -> bool:
         """Whether an executor that runs here may be handed more."""
@@ -64,9 +67,11 @@ class Room:
         """Whether the bytes are free now. 0 bytes always are."""
         return nbytes <= 0 or nbytes <= self.avail
 
-    def has_for_new(self, nbytes: int) -> bool:
+    def has_for_new(self, nbytes: int, *, alone: bool = False) -> bool:
         """Whether a new executor fits now."""
-        return self.admits(nbytes) and self.has(nbytes) and self.residents < self.slot.max_residents
+        return (
+            self.admits(nbytes, alone=alone) and self.has(nbytes) and self.residents < self.slot.max_residents
+        )
 
     def spare(self, touched: Container[int]) -> list[int]:
         """Idle executors that may be told to go, the one that idles longest first."""
@@ -96,7 +101,7 @@ class Head:
     def __init__(self, view: View, cls: JobClass) -> None:
         self.view = view
         self.cls = cls
-        self.lane = view.floor.lane(cls)
+        self.lane = view.floor.reach(cls)
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.need_bytes(cls)
         self._can_wait_for: dict[str, bool] = {}
@@ -107,6 +112,10 @@ class Head:
         self.waiting = len(line)
         #: Bytes that are kept for it while others leave.
         self.claims: list[tuple[Room, int]] = []
+
+    def may_use(self, room: Room, nbytes: int) -> bool:
+        """Whether one more executor may load or run there for it, were the bytes free."""
+        return room.admits(nbytes, alone=self.cls.alone)
 
     def peek(self, count: int) -> list[int]:
         """The next jobs of the class."""

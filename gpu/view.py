@@ -120,6 +120,8 @@ class View:
             if not self.ledger.running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
             self.floor.wake(resident)
+            if cls.alone:
+                self.floor.own(resident)
         elif resident.state != "running":
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._take(cls, ns)
@@ -152,6 +154,8 @@ class View:
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
         self.floor.enter(resident)
+        if cls.alone:
+            self.floor.own(resident)
         self._take(cls, (n,))
         resident.assigned[n] = cls
         self._count_overtaken(cls, (n,), resident)
@@ -248,7 +252,9 @@ class View:
         return need if cls.need_bytes is not None else self.peaks.peak(cls.handler, cls.model, cap) or need
 
     def suits(self, resident: Resident, cls: JobClass) -> bool:
-        """Whether an executor of the class's key was granted enough for it."""
+        """Whether an executor of the class's key was granted enough for it, where it may run."""
+        if cls.avoid and not self.floor.is_reached(cls, resident):
+            return False
         if cls.need_bytes is not None:
             return resident.grant_bytes >= cls.need_bytes
         if self.need_bytes(cls) is None:

@@ -1,0 +1,103 @@
+"""Jobs that must be alone on their devices, and jobs that avoid a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpu.device import sim
+from tests.gpu.rig import G, Rig, job_class, told
+
+A, B = job_class("a", 6 * G), job_class("b", 4 * G)
+ALONE = replace(A, alone=True)
+
+
+def test_who_must_be_alone_waits_until_nobody_is_at_work() -> None:
+    rig = Rig()
+    other = rig.running(B)
+    rig.submit(ALONE)
+    made = rig.turn()
+    assert told(made) == [] and made.reasons[ALONE] == "waiting_for_memory"
+    rig.finish(other)
+    assert told(rig.turn()) == ["load a 2 on sim0 6G"]
+
+
+def test_nothing_starts_beside_it_and_all_goes_on_after_it() -> None:
+    rig = Rig()
+    rig.submit(ALONE)
+    rig.turn()
+    rig.submit(B)
+    assert told(rig.turn()) == []
+    rig.finish(1)
+    assert told(rig.turn()) == ["load b 2 on sim0 4G"]
+
+
+def test_an_idle_executor_of_its_kind_is_used_alone() -> None:
+    rig = Rig()
+    warm, other = rig.idle(A), rig.running(B)
+    rig.submit(ALONE)
+    assert told(rig.turn()) == []
+    rig.finish(other)
+    rig.submit(ALONE)
+    rig.submit(B)
+    assert told(rig.turn()) == [f"start {warm}: 3"], "one of them, and nobody beside it"
+    rig.finish(warm)
+    assert told(rig.turn()) == [f"start {warm}: 4"]
+
+
+def test_it_is_never_staged_behind_another() -> None:
+    rig = Rig()
+    rig.view.set_stage("a", "1", 16)
+    rig.running(A)
+    rig.submit(ALONE)
+    assert told(rig.turn()) == []
+
+
+def test_who_needs_more_than_is_free_has_room_made_and_waits_for_the_rest() -> None:
+    rig = Rig()
+    rig.idle(B)
+    rig.submit(replace(ALONE, need_bytes=22 * G))
+    assert told(rig.turn()) == ["evict 1"]
+    rig.bury_leaving()
+    assert told(rig.turn()) == ["load a 2 on sim0 22G"]
+
+
+def test_a_stream_of_others_does_not_keep_it_waiting_for_ever() -> None:
+    rig = Rig(bypass_limit=3)
+    rig.running(B)
+    rig.running(B)
+    rig.submit(ALONE)
+    for _ in range(20):
+        rig.submit(B)
+        rig.turn()
+        rig.bury_leaving()
+        busy = [executor for executor, each in rig.view.executors.items() if each.busy]
+        # Never all at once: without a device kept for it, it would always find somebody at work.
+        rig.finish(busy[0])
+    assert 3 in rig.started
+
+
+def test_a_device_that_is_avoided_is_left_while_another_takes_work() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    avoiding = replace(A, avoid=("sim0",))
+    rig.submit(avoiding)
+    assert told(rig.turn()) == ["load a 1 on sim1 6G"]
+    rig.submit(avoiding)
+    assert told(rig.turn()) == ["load a 2 on sim1 6G"]
+
+
+def test_a_warm_executor_on_it_is_not_taken_either() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    warm = rig.idle(A)
+    assert rig.view.executors[warm].devices == ("sim0",)
+    rig.submit(replace(A, avoid=("sim0",)))
+    assert told(rig.turn()) == ["load a 2 on sim1 6G"]
+
+
+def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    rig.view.set_device_open("sim1", False)
+    rig.submit(replace(A, avoid=("sim0",)))
+    assert told(rig.turn()) == ["load a 1 on sim0 6G"]
+    gang = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    gang.submit(replace(job_class("g", 6 * G, gpus=2), avoid=("sim0",)))
+    assert told(gang.turn()) == ["load g 1 on sim0+sim1 6G"]
