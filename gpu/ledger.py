@@ -1,19 +1,20 @@
 """Pure: the promises in bytes that each device has given, and what is left of it.
 
-    free = cap - foreign - charges
+    free = total - headroom - foreign - charges
 
 An executor is charged the larger of its grant and what it was seen to use while it loads or runs,
 only what it was seen to use while it idles, and, after its end, all of that until the device shows the
-bytes free ("draining"). `foreign` is what the device's reading can't explain by our executors. So
-bytes that a dead process still holds are never free: they are charged, or they show as foreign.
+bytes free ("draining"). `foreign` is what the device's reading can't explain by our executors, fast up
+and slow down. So bytes that a dead process still holds are never free: they are charged, or they show
+as foreign.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
+from gpu.account import Account, Entry, Figures
+from gpu.attribution import Level
 from gpu.device import Device
 
 #: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
@@ -23,79 +24,17 @@ READINGS_TO_SETTLE = 2
 #: What other programs may have taken meanwhile without a drain being taken for unfinished.
 SLACK_BYTES = 64 * 1024 * 1024
 
-EntryState = Literal["loading", "running", "idle", "draining"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """A device's memory, as the API shows it."""
-
-    device: str
-    total_bytes: int
-    #: By the last reading; where there is none, what our executors were seen to use.
-    used_bytes: int
-    #: Charged to executors that live.
-    reserved_bytes: int
-    #: Charged to executors that ended.
-    draining_bytes: int
-    #: The part of `draining_bytes` that is overdue.
-    suspect_bytes: int
-    foreign_bytes: int
-    #: What may still be promised, at least 0.
-    free_bytes: int
-
-
-class _Entry:
-    __slots__ = (
-        "charge",
-        "devices",
-        "ended_at",
-        "foreign_at_end",
-        "grant",
-        "observed",
-        "silent",
-        "state",
-        "suspect",
-    )
-
-    def __init__(self, devices: tuple[str, ...], grant: int) -> None:
-        self.devices = devices
-        #: Bytes on each of the devices.
-        self.grant = grant
-        self.observed: int | None = None
-        self.state: EntryState = "loading"
-        self.charge = grant
-        self.ended_at = 0.0
-        #: Readings since the end that did not show it.
-        self.silent = 0
-        self.suspect = False
-        self.foreign_at_end: dict[str, int] = {}
-
-
-class _Account:
-    __slots__ = ("attributes", "charged", "device", "draining", "entries", "foreign", "total", "used")
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.total = device.total_bytes
-        self.used: int | None = None
-        self.foreign = 0
-        #: Sum of all charges, and the part of it that is draining.
-        self.charged = 0
-        self.draining = 0
-        self.entries: dict[int, _Entry] = {}
-        #: True once a process of ours was seen in this device's figures.
-        self.attributes = False
-
 
 class Ledger:
     """Who was promised how much of which device. Executors are named by their numbers."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, _Account] = {}
-        self._entries: dict[int, _Entry] = {}
+        self._accounts: dict[str, Account] = {}
+        self._entries: dict[int, Entry] = {}
         #: Devices of which a figure may be another than when somebody last emptied this.
         self.changed: set[str] = set()
+        #: Executors whose promise was lowered, until they are told: the caller empties it.
+        self.regranted: set[int] = set()
 
     @property
     def devices(self) -> list[Device]:
@@ -110,7 +49,7 @@ class Ledger:
         """
         if device.id in self._accounts:
             raise ValueError(f"device {device.id} is in the ledger already")
-        self._accounts[device.id] = _Account(device)
+        self._accounts[device.id] = Account(device)
         self.changed.add(device.id)
 
     def device(self, device_id: str) -> Device:
@@ -129,7 +68,7 @@ class Ledger:
             raise ValueError(f"executor {executor} holds a grant already")
         if nbytes > 0 and any(nbytes > self.free_bytes(each) for each in ids):
             return False
-        entry = self._entries[executor] = _Entry(ids, nbytes)
+        entry = self._entries[executor] = Entry(ids, nbytes)
         self.changed.update(ids)
         for each in ids:
             account = self._accounts[each]
@@ -158,29 +97,75 @@ class Ledger:
     def use(self, executor: int, nbytes: int) -> None:
         """What the executor was measured to use now, over all its devices together."""
         entry = self._entries.get(executor)
+        if entry is not None:
+            share = nbytes // len(entry.devices)
+            self._see(entry, dict.fromkeys(entry.devices, share))
+
+    def report(self, executor: int, nbytes: int) -> None:
+        """What the executor itself says that it uses on each of its devices. Where the driver names
+        processes, it knows better."""
+        entry = self._entries.get(executor)
         if entry is None:
             return
-        entry.observed = nbytes // len(entry.devices)
-        entry.silent = 0
-        for each in entry.devices:
-            self._accounts[each].attributes = True
-        self._recharge(entry)
+        accounts = [self._accounts[each] for each in entry.devices]
+        if any(account.level == "processes" for account in accounts):
+            return
+        for account in accounts:
+            if account.level == "totals":
+                account.level = "reports"
+        self._see(entry, dict.fromkeys(entry.devices, nbytes))
 
     def regrant(self, executor: int, nbytes: int) -> None:
-        """Lower a promise after the true need was measured; it is never raised."""
+        """Lower a promise after the true need was measured; see `raise_grant` for the other way."""
         entry = self._entries[executor]
-        entry.grant = min(entry.grant, nbytes)
-        self._recharge(entry)
+        if nbytes < entry.grant:
+            entry.grant = nbytes
+            self.regranted.add(executor)
+            self._recharge(entry)
 
-    def observe(self, device_id: str, total: int, used: int) -> None:
-        """A reading of the whole device. Per-process figures of the same reading go to `use`."""
+    def raise_grant(self, executor: int, nbytes: int) -> bool:
+        """Promise more to an executor that loads or runs, on each of its devices or on none; False, and
+        nothing changed, where it is not free beside all that is in use."""
+        entry = self._entries[executor]
+        extra = max(nbytes, entry.observed or 0) - entry.charge
+        if any(self.free_bytes(each) < extra for each in entry.devices):
+            return False
+        entry.grant = max(entry.grant, nbytes)
+        self._recharge(entry)
+        return True
+
+    def observe(
+        self,
+        device_id: str,
+        total: int,
+        used: int,
+        now: float = 0.0,
+        seen: Mapping[int, int] | None = None,
+    ) -> None:
+        """A reading of the whole device, with what executors were `seen` to use of it."""
         account = self._accounts[device_id]
         self.changed.add(device_id)
-        account.total, account.used = total, used
+        account.used = used + max(0, account.device.total_bytes - total)
         for entry in account.entries.values():
             if entry.state == "draining":
                 entry.silent += 1
-        account.foreign = self._unexplained(account)
+        for executor, nbytes in (seen or {}).items():
+            found = account.entries.get(executor)
+            if found is not None:
+                account.level = "processes"
+                self._see(found, {device_id: nbytes})
+        account.foreign.see(*account.unexplained(), now)
+
+    def correct(self, device_id: str, seen: Mapping[int, int]) -> None:
+        """It was learned late which of the last reading's processes are ours."""
+        account = self._accounts[device_id]
+        self.changed.add(device_id)
+        for executor, nbytes in seen.items():
+            found = account.entries.get(executor)
+            if found is not None:
+                account.level = "processes"
+                self._see(found, {device_id: nbytes})
+        account.foreign.correct(*account.unexplained())
 
     def drain(self, executor: int, now: float) -> bool:
         """The executor's process tree was reaped. True where its bytes are free at once (RAM and
@@ -196,7 +181,7 @@ class Ledger:
         for each in entry.devices:
             account = self._accounts[each]
             account.draining += entry.charge
-            entry.foreign_at_end[each] = account.foreign
+            entry.foreign_at_end[each] = account.foreign.last_bytes or 0
         return False
 
     def sweep(self, now: float) -> list[int]:
@@ -231,7 +216,12 @@ class Ledger:
             if entry.state == "draining":
                 account.draining -= entry.charge
                 # What the dead one still holds must show as foreign from this moment on.
-                account.foreign = self._unexplained(account)
+                account.foreign.correct(*account.unexplained())
+
+    def devices_of(self, executor: int) -> tuple[str, ...]:
+        """Where the executor has a promise; nothing for one that is unknown."""
+        entry = self._entries.get(executor)
+        return () if entry is None else entry.devices
 
     def charge_bytes(self, executor: int) -> int:
         """What the executor is charged now, on each of its devices."""
@@ -250,10 +240,16 @@ class Ledger:
         """What the executor was last seen to use on each device; None where it never was."""
         return self._entries[executor].observed
 
+    def take_peak(self, executor: int) -> int | None:
+        """The most that it was seen to use on a device since this was asked last."""
+        entry = self._entries[executor]
+        peak, entry.peak = entry.peak, entry.observed
+        return peak
+
     def free_bytes(self, device_id: str) -> int:
         """What may still be promised; below 0 where others took what was promised."""
         account = self._accounts[device_id]
-        return account.device.cap_bytes - account.foreign - account.charged
+        return account.device.cap_bytes - account.foreign.nbytes - account.charged
 
     def reserved_bytes(self, device_id: str) -> int:
         """What executors that live are charged."""
@@ -263,28 +259,52 @@ class Ledger:
     def draining_bytes(self, device_id: str) -> int:
         """What ended executors are still charged and will soon give back (suspect ones are left out)."""
         account = self._accounts[device_id]
-        return account.draining - _suspect_bytes(account) if account.draining else 0
+        return account.draining - account.suspect_bytes if account.draining else 0
 
     def foreign_bytes(self, device_id: str) -> int:
-        """What the last reading could not explain by our executors."""
-        return self._accounts[device_id].foreign
+        """What readings of the last half minute could not explain by our executors, at most."""
+        return self._accounts[device_id].foreign.nbytes
+
+    def level(self, device_id: str) -> Level:
+        """How much is known of who uses what there."""
+        return self._accounts[device_id].level
+
+    def neighbours(self, executor: int) -> dict[int, int]:
+        """Who else is charged bytes on its devices, and how many."""
+        found: dict[int, int] = {}
+        for each in self._entries[executor].devices:
+            for other, entry in self._accounts[each].entries.items():
+                if other != executor and entry.charge:
+                    found[other] = entry.charge
+        return found
 
     def figures(self, device_id: str) -> Figures:
         """All figures of a device."""
         account = self._accounts[device_id]
-        seen = sum(entry.observed or 0 for entry in account.entries.values())
+        seen = sum(entry.seen.get(device_id, 0) for entry in account.entries.values())
+        free = self.free_bytes(device_id)
         return Figures(
             device=device_id,
-            total_bytes=account.total,
+            total_bytes=account.device.total_bytes,
             used_bytes=seen if account.used is None else account.used,
             reserved_bytes=self.reserved_bytes(device_id),
             draining_bytes=account.draining,
-            suspect_bytes=_suspect_bytes(account),
-            foreign_bytes=account.foreign,
-            free_bytes=max(0, self.free_bytes(device_id)),
+            suspect_bytes=account.suspect_bytes,
+            foreign_bytes=account.foreign.nbytes,
+            free_bytes=max(0, free),
+            short_bytes=max(0, -free),
+            headroom_bytes=account.device.headroom_bytes,
+            level=account.level,
         )
 
-    def _recharge(self, entry: _Entry) -> None:
+    def _see(self, entry: Entry, seen: Mapping[str, int]) -> None:
+        entry.seen.update(seen)
+        entry.observed = max(entry.seen.values())
+        entry.peak = max(entry.peak or 0, entry.observed)
+        entry.silent = 0
+        self._recharge(entry)
+
+    def _recharge(self, entry: Entry) -> None:
         if entry.state == "idle":
             charge = entry.grant if entry.observed is None else entry.observed
         elif entry.state == "draining":
@@ -302,31 +322,11 @@ class Ledger:
             if entry.state == "draining":
                 account.draining += delta
 
-    def _unexplained(self, account: _Account, without: _Entry | None = None) -> int:
-        """What is used beyond our executors. One that is not named in the figures counts as using
-        nothing, so that an error is on the safe side, unless the device names no processes at all
-        (containers, WSL): then one that has loaded counts as using its charge."""
-        if account.used is None or account.device.kind == "sim":
-            return 0
-        ours = 0
-        for entry in account.entries.values():
-            if entry is without:
-                continue
-            if entry.observed is not None:
-                ours += entry.observed
-            elif not account.attributes and entry.state != "loading":
-                ours += entry.charge
-        return max(0, account.used - ours)
-
-    def _fell(self, entry: _Entry) -> bool:
+    def _fell(self, entry: Entry) -> bool:
         return all(
-            self._unexplained(self._accounts[each], without=entry) <= entry.foreign_at_end[each] + SLACK_BYTES
+            self._accounts[each].unexplained(without=entry)[0] <= entry.foreign_at_end[each] + SLACK_BYTES
             for each in entry.devices
         )
 
-    def _attributed(self, entry: _Entry) -> bool:
-        return all(self._accounts[each].attributes for each in entry.devices)
-
-
-def _suspect_bytes(account: _Account) -> int:
-    return sum(entry.charge for entry in account.entries.values() if entry.suspect)
+    def _attributed(self, entry: Entry) -> bool:
+        return all(self._accounts[each].level == "processes" for each in entry.devices)

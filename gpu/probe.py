@@ -21,6 +21,9 @@ from gpu import cgroup
 from gpu.device import Device, GpuRequest, cpu, nvidia, sim
 from gpu.xid_events import XidEvents
 
+#: The fault of a card that was taken as a whole and is not one any more.
+SPLIT_UP = "lost: the card was split up into instances since the start; a restart finds them"
+
 
 class DeviceError(ValueError):
     """A device that was asked for is not there; says which ones are."""
@@ -41,8 +44,8 @@ class Sample:
 
     #: (device id, total, used, free) in bytes.
     devices: list[tuple[str, int, int, int]] = field(default_factory=list)
-    #: Process to its device memory, all its devices together. Those that a device can't tell are left out.
-    pids: dict[int, int] = field(default_factory=dict)
+    #: (device id, process, its bytes there). None: it is there, and the driver does not tell its bytes.
+    processes: list[tuple[str, int, int | None]] = field(default_factory=list)
     #: Device id to what is wrong with it: "lost", or the driver's words.
     faults: dict[str, str] = field(default_factory=dict)
     #: (device id, code) of errors that cards reported since the last reading, see `gpu.xid`.
@@ -115,8 +118,7 @@ class Sampler:
         sample = Sample(xids=self._events.poll())
         for device in self._devices:
             if device.kind == "cpu":
-                total, used = ram(self._root)
-                sample.devices.append((device.id, total, used, total - used))
+                sample.devices.append((device.id, *self._ram()))
             elif device.kind == "nvidia":
                 try:
                     self._read_card(device, sample)
@@ -134,11 +136,19 @@ class Sampler:
         if handle is None:
             handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
         self._events.watch(device.id, handle)
-        memory = _memory(nvml, handle)
-        if memory is not None:
-            sample.devices.append((device.id, *memory))
-        for pid, nbytes in _processes(nvml, handle).items():
-            sample.pids[pid] = sample.pids.get(pid, 0) + nbytes
+        if not device.uuid.startswith("MIG-") and _instances(nvml, handle):
+            sample.faults[device.id] = SPLIT_UP
+            return
+        memory = _memory(nvml, handle) or self._ram()
+        processes = _processes(nvml, handle)
+        # Both or none: without its processes a total would look like other programs' bytes.
+        sample.devices.append((device.id, *memory))
+        sample.processes += [(device.id, pid, nbytes) for pid, nbytes in processes.items()]
+
+    def _ram(self) -> tuple[int, int, int]:
+        """Of a part that has no memory of its own, the machine's."""
+        total, used = ram(self._root)
+        return total, used, total - used
 
     def _fault(self, error: Any) -> str:
         nvml = self._nvml
@@ -319,17 +329,17 @@ def _memory(nvml: Any, handle: Any) -> tuple[int, int, int] | None:
     return None
 
 
-def _processes(nvml: Any, handle: Any) -> dict[int, int]:
-    """Process to bytes, as far as the driver tells. One that computes and draws stands in both lists
-    with the same figure."""
-    found: dict[int, int] = {}
+def _processes(nvml: Any, handle: Any) -> dict[int, int | None]:
+    """Process to bytes, None where the driver does not tell. One that computes and draws stands in both
+    lists with the same figure."""
+    found: dict[int, int | None] = {}
     for newer, older in (
         (nvml.nvmlDeviceGetComputeRunningProcesses_v3, nvml.nvmlDeviceGetComputeRunningProcesses_v2),
         (nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
     ):
         for process in _list_processes(nvml, handle, (newer, older)):
-            if process.usedGpuMemory is not None:
-                found[process.pid] = max(found.get(process.pid, 0), process.usedGpuMemory)
+            known, told = found.get(process.pid), process.usedGpuMemory
+            found[process.pid] = told if known is None else max(known, told or 0)
     return found
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Readings go up at least this often, changed or not.
 SILENCE_MAX_S = 2.0
+#: GPUs are read so often: a peak that is shorter may be missed.
+SWEEP_S = 0.25
 #: Errors of cards that are kept for a link that is cut.
 XIDS_MAX = 256
 
@@ -39,6 +41,7 @@ class Probe:
         self._sampler: Sampler | None = None
         self._told: Readings | None = None
         self._told_mono = 0.0
+        self._every_s = config.interval_s
         self._xids: list[tuple[str, int]] = []
 
     async def run(self) -> int:
@@ -78,6 +81,8 @@ class Probe:
         self._dealer.send([wire.encode(self._devices)])
         if found.devices:
             self._sampler = Sampler(found.devices)
+            if any(device.kind == "nvidia" for device in found.devices):
+                self._every_s = min(SWEEP_S, self._every_s)
             self._read()
 
     def _read(self) -> None:
@@ -85,13 +90,13 @@ class Probe:
         sample = self._sampler.read()
         # The driver tells of an error once: what can't be sent now goes with the next reading.
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
-        readings = Readings(sample.devices, sorted(sample.pids.items()), sample.faults, self._xids)
+        readings = Readings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
         is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
         if is_news and self._dealer.send([wire.encode(readings)]):
             self._told, self._told_mono = readings, now
             self._xids = []
-        self._loop.call_later(self._config.interval_s, self._read)
+        self._loop.call_later(self._every_s, self._read)
 
     def _on_frame(self, messages: list[bytes]) -> None:
         for message in messages:

@@ -209,14 +209,22 @@ class Usage(msgspec.Struct, array_like=True, tag=27):
 
 
 class Readings(msgspec.Struct, array_like=True, tag=28):
-    """The probe's figures: (device id, total, used, free) in bytes, and per executor pid."""
+    """The probe's figures: (device id, total, used, free) in bytes, and (device id, process, its bytes
+    there), None where the driver does not tell them."""
 
     devices: list[tuple[str, int, int, int]]
-    pids: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    processes: list[tuple[str, int, int | None]] = msgspec.field(default_factory=list)
     #: Device id -> what is wrong with it.
     faults: dict[str, str] = msgspec.field(default_factory=dict)
     #: (device id, Xid) of errors that cards reported since the last frame, see `gpu.xid`.
     xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
+
+
+class Processes(msgspec.Struct, array_like=True, tag=32):
+    """All processes of an executor on a GPU, told when they change: by them its bytes are known."""
+
+    executor: int
+    pids: list[int]
 
 
 class Devices(msgspec.Struct, array_like=True, tag=29):
@@ -311,7 +319,21 @@ class Marked(msgspec.Struct, array_like=True, tag=52):
 
 
 Down = Load | Run | Cancel | Recall | Unload | Kill | Ack | Answer | Stop
-Up = Hello | Loaded | Started | Note | Ended | Recalled | Gone | Usage | Readings | Devices | Call | Numbered
+Up = (
+    Hello
+    | Loaded
+    | Started
+    | Note
+    | Ended
+    | Recalled
+    | Gone
+    | Usage
+    | Readings
+    | Processes
+    | Devices
+    | Call
+    | Numbered
+)
 ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Answer
 FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
 

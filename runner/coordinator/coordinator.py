@@ -197,6 +197,7 @@ class Coordinator:
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
             rooms.fleet.check(asyncio.get_running_loop().time())
+            rooms.inventory.check()
             try:
                 in_force = await self._access.read(lambda store: store.epoch())
             except RunnerError as error:

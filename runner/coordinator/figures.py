@@ -80,13 +80,12 @@ class Figures:
         self.all_runs: deque[float] = deque(maxlen=4 * WINDOW)
         self.all_waits: deque[float] = deque(maxlen=4 * WINDOW)
         self.queue_runs: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        #: Device id -> what the probe says is wrong with it, and what executors that do not die make of it.
-        self.faults: dict[str, str] = {}
-        self.stuck: dict[str, str] = {}
+        #: Device id -> cause -> what is wrong with it, in words, the first one found first.
+        self.faults: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
     def fault(self, device_id: str) -> str | None:
         """What is wrong with a device, if anything is."""
-        return self.stuck.get(device_id) or self.faults.get(device_id)
+        return next(iter(self.faults[device_id].values()), None)
 
     def ran(self, handler: str, queue: str | None, run_s: float | None, load_s: float | None) -> bool:
         """An attempt ended well after so long; True when the stage depth should be told anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from gpu.device import Device
 from gpu.view import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.memory import Memory
 from runner.errors import NotFound, RefusedStart
 from runner.instant import rfc3339
 from runner.wire import Devices, Readings
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: So long may the first look at the devices take.
 FIRST_LOOK_S = 15.0
+#: A GPU whose memory was not read for so long takes no new work: what it has left is not known.
+READING_S = 5.0
 #: Of each device so many of the last events are kept, until the server ends.
 EVENTS_KEPT = 20
 #: Names of values in the store, each followed by a device's uuid.
@@ -35,6 +39,7 @@ class Inventory:
         *,
         view: View,
         figures: Figures,
+        memory: Memory,
         now: Callable[[], float],
         wake: Callable[[], None],
         kept: Mapping[str, bytes],
@@ -42,6 +47,7 @@ class Inventory:
     ) -> None:
         self._view = view
         self._figures = figures
+        self._memory = memory
         self._now = now
         self._wake = wake
         #: What the operator wanted of devices, by the names of the values in the store; `keep` stores one.
@@ -53,6 +59,8 @@ class Inventory:
         self.devices: dict[str, Device] = {}
         #: Devices whose worker is connected.
         self._driven: set[str] = set()
+        #: GPUs -> when their memory was read last.
+        self._read_at: dict[str, float] = {}
         #: Executors that do not die -> their devices.
         self._stuck: dict[int, tuple[str, ...]] = {}
         #: Devices that take no new work because the operator said so.
@@ -100,17 +108,40 @@ class Inventory:
             self.devices[device.id] = device
             self._view.add_device(device, is_open=False)
             self._recall(device)
+            if device.kind == "nvidia":
+                self._read_at[device.id] = -math.inf
+                self.mark(device.id, "reading", "its memory was not read yet")
         self._known.set_result(None)
 
     def read(self, message: Readings) -> None:
         """How full they are now; what was only draining may be free."""
-        for device_id, total, used, _free in message.devices:
-            if device_id in self.devices:
-                self._view.ledger.observe(device_id, total, used)
-        self._figures.faults = message.faults
-        self._view.ledger.sweep(self._now())
-        # Other programs come and go: what did not fit may fit now.
-        self._wake()
+        for device_id, *_ in message.devices:
+            if device_id in self._read_at:
+                self._read_at[device_id] = self._now()
+                self.mark(device_id, "reading", None)
+        for device_id in self.devices:
+            self.mark(device_id, "fault", message.faults.get(device_id))
+        if self._memory.read(message):
+            # Other programs come and go: what did not fit may fit now.
+            self._wake()
+
+    def check(self) -> None:
+        """Trust no figure of a GPU that is too old."""
+        for device_id, at in self._read_at.items():
+            if self._now() - at > READING_S and "reading" not in self._figures.faults[device_id]:
+                self.mark(device_id, "reading", f"its memory was not read for {READING_S:g} s")
+
+    def mark(self, device_id: str, cause: str, words: str | None) -> None:
+        """Something is wrong with a device, so that it takes no new work; None: that cause is gone."""
+        faults = self._figures.faults[device_id]
+        if faults.get(cause) == words:
+            return
+        if words is None:
+            self.tell(device_id, "fault_over", f"no longer: {faults.pop(cause)}")
+        else:
+            faults[cause] = words
+            self.tell(device_id, "fault", words)
+        self._settle(self.devices[device_id])
 
     def driven(self, worker: Worker) -> None:
         """A worker is connected: its device takes work."""
@@ -143,7 +174,7 @@ class Inventory:
         self._stuck[executor] = tuple(device_ids)
         for device_id in device_ids:
             self.tell(device_id, "stuck_process", f"executor {executor} does not die of SIGKILL")
-            self._settle(self.devices[device_id])
+            self._tell_stuck(self.devices[device_id])
         return {device_id for device_id in device_ids if self.devices[device_id].kind != "cpu"}
 
     def restore(self, executor: int) -> None:
@@ -153,7 +184,18 @@ class Inventory:
             self._view.ledger.drain(executor, self._now())
         for device_id in device_ids:
             self.tell(device_id, "process_gone", f"executor {executor} is gone after all")
-            self._settle(self.devices[device_id])
+            self._tell_stuck(self.devices[device_id])
+
+    def _tell_stuck(self, device: Device) -> None:
+        stuck = self._stuck_at(device)
+        effect = "its place is lost" if device.kind == "cpu" else "the device takes no new work"
+        names = ", ".join(map(str, stuck))
+        words = f"stuck_process: executor {names} was killed and lives; {effect}" if stuck else None
+        self.mark(device.id, "stuck", words)
+        self._settle(device)
+
+    def _stuck_at(self, device: Device) -> list[int]:
+        return sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
 
     # The operator's hand.
 
@@ -209,15 +251,13 @@ class Inventory:
 
     def _settle(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
-        stuck = sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
         is_drained = device.id in self.drained
-        is_open = device.id in self._driven and not is_drained and not (stuck and device.kind != "cpu")
-        self._view.set_device_open(device.id, is_open, "drained" if is_drained else "")
-        lost = len(stuck) if device.kind == "cpu" else 0
+        # The machine itself is always there: what is wrong with it costs places at most.
+        is_faulty = device.kind != "cpu" and self._figures.fault(device.id) is not None
+        is_open = device.id in self._driven and not is_drained and not is_faulty
+        self._view.set_device_open(
+            device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""
+        )
+        lost = len(self._stuck_at(device)) if device.kind == "cpu" else 0
         self._view.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
-        self._figures.stuck.pop(device.id, None)
-        if stuck:
-            names = ", ".join(map(str, stuck))
-            effect = "its place is lost" if device.kind == "cpu" else "the device takes no new work"
-            self._figures.stuck[device.id] = f"stuck_process: executor {names} was killed and lives; {effect}"
         self._wake()

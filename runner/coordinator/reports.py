@@ -26,6 +26,7 @@ from runner.wire import (
     Loaded,
     Note,
     Numbered,
+    Processes,
     Readings,
     Recalled,
     Started,
@@ -50,6 +51,7 @@ class Reports:
         fleet: Fleet,
         on_devices: Callable[[Devices], None],
         on_readings: Callable[[Readings], None],
+        on_processes: Callable[[Processes], None],
         on_call: Callable[[Worker, Call], None],
         on_learned: Callable[[], None],
         on_back: Callable[[Worker], None],
@@ -79,6 +81,7 @@ class Reports:
             Call: on_call,
             Devices: lambda _, message: on_devices(message),
             Readings: lambda _, message: on_readings(message),
+            Processes: lambda _, message: on_processes(message),
             Hello: lambda _, message: None,
         }
 

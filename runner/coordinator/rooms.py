@@ -30,6 +30,7 @@ from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
@@ -121,9 +122,11 @@ class Rooms:
         )
         self.archive = Archive(ground.access, self.journal, ground.data / "files")
         self.line = self._make_line()
+        self.memory = Memory(view=self.view, now=ground.now)
         self.inventory = Inventory(
             view=self.view,
             figures=self.figures,
+            memory=self.memory,
             now=ground.now,
             wake=lambda: self.dispatch.wake(),
             kept=kept.values,
@@ -187,6 +190,7 @@ class Rooms:
             fleet=self.fleet,
             on_devices=self.inventory.found,
             on_readings=self.inventory.read,
+            on_processes=self.memory.claim,
             on_call=self._on_call,
             on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
             on_back=self.inventory.driven,

@@ -182,7 +182,10 @@ class Views:
             "draining_bytes": figures.draining_bytes,
             "foreign_bytes": figures.foreign_bytes,
             "free_bytes": figures.free_bytes,
-            "headroom_bytes": device.headroom_bytes,
+            "headroom_bytes": figures.headroom_bytes,
+            "suspect_bytes": figures.suspect_bytes,
+            "short_bytes": figures.short_bytes,
+            "level": figures.level,
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained,
             "health": self._line.figures.fault(device.id) or "ok",
@@ -204,6 +207,7 @@ class Views:
             "devices": post.devices,
             "granted_bytes": post.grant_bytes,
             "resident_bytes": self._view.ledger.observed_bytes(executor),
+            "charged_bytes": self._view.ledger.charge_bytes(executor),
             "jobs": [live.job.id for live in post.line.values()],
             "jobs_done": post.jobs_done,
         }
@@ -284,6 +288,9 @@ class Views:
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
             document |= self._view.explain(cls, job.n)
+            for device in document["devices"]:
+                if device["reason"] == "device_fault":
+                    device["message"] = self._line.figures.fault(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.n)
             document["reason"] = why
             document["message"] = words.waiting(why, document)

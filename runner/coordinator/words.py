@@ -53,5 +53,7 @@ def _device(entry: Mapping[str, Any]) -> str:
             return f"{entry['device']} is busy"
         case "drained":
             return f"{entry['device']} is drained"
+        case "device_fault":
+            return f"{entry['device']} takes no new work ({entry.get('message', 'it is not well')})"
         case _:
             return f"{entry['device']} has {nbytes(entry['free_bytes'])} of {nbytes(entry['needed_bytes'])}"

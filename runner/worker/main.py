@@ -117,6 +117,7 @@ class Worker:
         hello.running = [key for each in self._supervisors.values() for key in each.line.held()]
         hello.executors, hello.last = list(self._supervisors), self._outbox.last
         self._unnumbered = [wire.encode(hello), *self._calls.values()]
+        self._tell_families(anew=True)
         self._outbox.rewind()
         self._flush()
 
@@ -209,6 +210,8 @@ class Worker:
         self._supervisors[order.executor] = supervisor
         supervisor.start()
         supervisor.pause(self._is_paused)
+        self._watchdog.born(supervisor)
+        self._tell_families()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -229,9 +232,14 @@ class Worker:
             return
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._watchdog.sweep(supervisors)
+        self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
         if usage:
             self._tell(wire.encode(wire.Usage(usage)))
+
+    def _tell_families(self, *, anew: bool = False) -> None:
+        for number, pids in self._watchdog.families(anew=anew):
+            self._tell(wire.encode(wire.Processes(number, pids)))
 
     # The end.
 

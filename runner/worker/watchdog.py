@@ -18,18 +18,36 @@ class Watchdog:
 
     def __init__(self, device_kind: str) -> None:
         self._device_kind = device_kind
+        #: Executors on a GPU -> their processes, and those that the coordinator knows.
+        self._families: dict[int, list[int]] = {}
+        self._known: dict[int, list[int]] = {}
         self._told: dict[int, int] = {}
         self._told_mono = 0.0
 
     def sweep(self, supervisors: list[Supervisor]) -> None:
         """Look at every executor once."""
         living = [each for each in supervisors if each.process is not None and not each.is_dead]
+        self._families.clear()
         for supervisor in living:
             assert supervisor.process is not None
             pids = tree.descendants(supervisor.process.pid)
             supervisor.leftovers.remember(pids)
+            self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
         leftovers.reap_orphans({each.process.pid for each in living if each.process is not None})
+
+    def born(self, supervisor: Supervisor) -> None:
+        """An executor was started; its children show at the next look."""
+        if supervisor.process is not None:
+            self._families[supervisor.number] = [supervisor.process.pid]
+
+    def families(self, *, anew: bool = False) -> list[tuple[int, list[int]]]:
+        """(executor, its processes) of those on a GPU where they have changed since this was asked last, or
+        (`anew`) of all."""
+        if self._device_kind != "nvidia":
+            return []
+        known, self._known = {} if anew else self._known, dict(self._families)
+        return [(number, pids) for number, pids in self._known.items() if known.get(number) != pids]
 
     def check_grant(self, supervisor: Supervisor) -> None:
         """A simulated device's bytes against what was granted there."""

@@ -70,12 +70,12 @@ def test_a_process_is_named_with_what_it_holds_until_it_dies(
 ) -> None:
     bytes_held = GIB + 256 * MIB
     sample = sampler(nvml).read()
-    assert sample.pids == {holder.pid: bytes_held}
+    assert sample.processes == [("gpu0", holder.pid, bytes_held)]
     assert sample.devices[0] == ("gpu0", 24 * GIB, bytes_held, 24 * GIB - bytes_held)
     holder.kill()
     holder.wait()
     sample = sampler(nvml).read()
-    assert (sample.pids, sample.devices[0][2]) == ({}, 0)
+    assert (sample.processes, sample.devices[0][2]) == ([], 0)
 
 
 def test_what_the_dead_held_is_let_go_when_the_card_is_told_to(
@@ -85,7 +85,7 @@ def test_what_the_dead_held_is_let_go_when_the_card_is_told_to(
     holder.kill()
     holder.wait()
     sample = sampler(nvml).read()
-    assert (sample.pids, sample.devices[0][2]) == ({}, GIB + 256 * MIB)
+    assert (sample.processes, sample.devices[0][2]) == ([], GIB + 256 * MIB)
     gpus.change(A, holds=False)
     gpus.change(A, holds=True)
     assert sampler(nvml).read().devices[0][2] == 0
@@ -113,7 +113,7 @@ def test_containers_see_other_pids_no_figures_or_no_processes(
 def test_others_take_memory_with_and_without_a_name(gpus: FakeGpus, nvml: ModuleType) -> None:
     gpus.change(A, foreign=2 * GIB, strangers={1: 3 * GIB})
     sample = sampler(nvml).read()
-    assert (sample.pids, sample.devices[0][2]) == ({1: 3 * GIB}, 5 * GIB)
+    assert (sample.processes, sample.devices[0][2]) == ([("gpu0", 1, 3 * GIB)], 5 * GIB)
 
 
 def test_a_lost_card_leaves_the_others_alone(gpus: FakeGpus, nvml: ModuleType) -> None:

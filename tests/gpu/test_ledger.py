@@ -83,7 +83,7 @@ def test_who_uses_more_than_promised_is_charged_that() -> None:
     assert ledger.free_bytes("sim0") == 12 * G
 
 
-def test_a_promise_is_lowered_and_never_raised() -> None:
+def test_a_promise_is_lowered_after_a_measure_and_never_raised_by_one() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 24 * G)
     ledger.regrant(1, 5 * G)
@@ -108,14 +108,16 @@ def test_what_others_use_is_not_promised() -> None:
     assert ledger.free_bytes("gpu0") == CARD.cap_bytes - 3 * G - 10 * G
 
 
-def test_without_per_process_figures_a_loaded_executor_counts_as_using_its_grant() -> None:
+def test_without_per_process_figures_one_at_work_may_use_all_of_its_grant() -> None:
     ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, 1 * G)
     ledger.reserve("gpu0", 1, 10 * G)
-    ledger.observe("gpu0", 24 * G, 4 * G)
-    assert ledger.foreign_bytes("gpu0") == 4 * G
+    for used in (4, 11):
+        ledger.observe("gpu0", 24 * G, used * G)
+        assert ledger.foreign_bytes("gpu0") == 1 * G
     ledger.running(1)
-    ledger.observe("gpu0", 24 * G, 11 * G)
-    assert ledger.foreign_bytes("gpu0") == 1 * G
+    ledger.observe("gpu0", 24 * G, 13 * G)
+    assert ledger.foreign_bytes("gpu0") == 3 * G
 
 
 def test_nobody_else_is_on_a_simulated_device() -> None:
@@ -127,11 +129,10 @@ def test_nobody_else_is_on_a_simulated_device() -> None:
 def drained(*, seen: int | None = 8 * G, foreign: int = 1 * G) -> Ledger:
     """Executor 1 ended at 100 s on a card on which others use 1 GiB."""
     ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, foreign)
     ledger.reserve("gpu0", 1, 10 * G)
     ledger.running(1)
-    if seen is not None:
-        ledger.use(1, seen)
-    ledger.observe("gpu0", 24 * G, (seen or 8 * G) + foreign)
+    ledger.observe("gpu0", 24 * G, (seen or 8 * G) + foreign, 99.0, {1: seen} if seen else None)
     assert not ledger.drain(1, 100.0)
     return ledger
 
@@ -150,9 +151,7 @@ def test_bytes_of_a_dead_one_stay_charged_until_two_readings_show_them_free() ->
 def test_a_dead_one_that_is_still_listed_stays_charged() -> None:
     ledger = drained()
     for _ in range(3):
-        ledger.use(1, 11 * G)
-        ledger.observe("gpu0", 24 * G, 12 * G)
-        ledger.use(1, 11 * G)
+        ledger.observe("gpu0", 24 * G, 12 * G, 101.0, {1: 11 * G})
         assert ledger.sweep(111.0) == []
     figures = ledger.figures("gpu0")
     assert figures.draining_bytes == figures.suspect_bytes == 11 * G
@@ -198,6 +197,118 @@ def test_figures_add_up() -> None:
     figures = ledger.figures("gpu0")
     assert (figures.total_bytes, figures.used_bytes, figures.foreign_bytes) == (24 * G, 2 * G, 1 * G)
     assert figures.reserved_bytes + figures.foreign_bytes + figures.free_bytes == CARD.cap_bytes
+
+
+def test_a_device_rises_to_the_level_of_what_it_tells() -> None:
+    ledger = ledger_of(CARD, sim(0, G))
+    assert (ledger.level("gpu0"), ledger.level("sim0")) == ("totals", "exact")
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.observe("gpu0", 24 * G, 4 * G, 0.0, {})
+    assert ledger.level("gpu0") == "totals"
+    ledger.report(1, 3 * G)
+    ledger.report(1, 2 * G)
+    assert (ledger.level("gpu0"), ledger.observed_bytes(1)) == ("reports", 2 * G)
+    ledger.observe("gpu0", 24 * G, 4 * G, 0.0, {1: 4 * G, 99: G})
+    assert (ledger.level("gpu0"), ledger.observed_bytes(1)) == ("processes", 4 * G)
+    ledger.report(1, 3 * G)
+    assert ledger.observed_bytes(1) == 4 * G
+    ledger.report(99, 3 * G)
+
+
+def test_with_reports_what_an_idle_one_told_is_its_own_and_the_rest_is_foreign() -> None:
+    ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, 1 * G)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.running(1)
+    ledger.report(1, 3 * G)
+    ledger.observe("gpu0", 24 * G, 9 * G, 1.0)
+    assert ledger.foreign_bytes("gpu0") == 1 * G, "it may have grown within its grant"
+    ledger.idle(1)
+    ledger.observe("gpu0", 24 * G, 9 * G, 2.0)
+    assert ledger.foreign_bytes("gpu0") == 6 * G
+
+
+def test_of_others_a_fall_is_believed_slowly() -> None:
+    ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, 9 * G, 0.0)
+    ledger.observe("gpu0", 24 * G, 2 * G, 20.0)
+    assert ledger.foreign_bytes("gpu0") == 9 * G
+    ledger.observe("gpu0", 24 * G, 2 * G, 31.0)
+    assert ledger.foreign_bytes("gpu0") == 2 * G
+
+
+def test_what_the_driver_takes_from_the_total_counts_as_foreign() -> None:
+    ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 23 * G, 2 * G)
+    figures = ledger.figures("gpu0")
+    assert (figures.total_bytes, figures.foreign_bytes) == (24 * G, 3 * G)
+
+
+def test_processes_that_are_claimed_late_are_no_strangers() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.observe("gpu0", 24 * G, 5 * G)
+    assert ledger.foreign_bytes("gpu0") == 5 * G
+    ledger.correct("gpu0", {1: 4 * G, 99: G})
+    assert (ledger.foreign_bytes("gpu0"), ledger.observed_bytes(1)) == (1 * G, 4 * G)
+
+
+def test_on_several_devices_an_executor_is_charged_where_it_uses_most() -> None:
+    ledger = ledger_of(CARD, nvidia(1, "GPU-1", "card", 24 * G))
+    ledger.reserve(("gpu0", "gpu1"), 1, 2 * G)
+    for device_id, nbytes in (("gpu0", 5), ("gpu1", 3)):
+        ledger.observe(device_id, 24 * G, (nbytes + 1) * G, 0.0, {1: nbytes * G})
+    assert ledger.charge_bytes(1) == 5 * G
+    assert [ledger.foreign_bytes(each) for each in ("gpu0", "gpu1")] == [G, G]
+    assert (ledger.devices_of(1), ledger.devices_of(9)) == (("gpu0", "gpu1"), ())
+
+
+def test_a_grant_is_raised_where_there_is_room_on_every_device() -> None:
+    ledger = ledger_of(sim(0, 24 * G), sim(1, 8 * G))
+    ledger.reserve(("sim0", "sim1"), 1, 4 * G)
+    ledger.running(1)
+    assert not ledger.raise_grant(1, 9 * G)
+    assert ledger.grant_bytes(1) == 4 * G
+    assert ledger.raise_grant(1, 8 * G)
+    assert (ledger.grant_bytes(1), ledger.free_bytes("sim1")) == (8 * G, 0)
+    assert ledger.raise_grant(1, 5 * G)
+    assert ledger.grant_bytes(1) == 8 * G
+
+
+def test_who_took_more_than_there_is_gets_no_larger_grant() -> None:
+    ledger = ledger_of(sim(0, 8 * G))
+    ledger.reserve("sim0", 1, 4 * G)
+    ledger.reserve("sim0", 2, 4 * G)
+    ledger.use(1, 5 * G)
+    assert not ledger.raise_grant(1, 5 * G)
+    assert ledger.neighbours(1) == {2: 4 * G}
+    assert ledger.figures("sim0").short_bytes == 1 * G
+
+
+def test_a_lowered_promise_is_to_be_told() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    ledger.regrant(1, 10 * G)
+    assert ledger.regranted == set()
+    ledger.regrant(1, 9 * G)
+    assert ledger.regranted == {1}
+
+
+def test_a_peak_is_told_once() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    assert ledger.take_peak(1) is None
+    for nbytes in (3, 7, 2):
+        ledger.use(1, nbytes * G)
+    assert ledger.take_peak(1) == 7 * G
+    assert ledger.take_peak(1) == 2 * G
+
+
+def adds_up(ledger: Ledger, device: Device) -> bool:
+    """Whether every byte is in one place."""
+    f = ledger.figures(device.id)
+    parts = f.headroom_bytes + f.foreign_bytes + f.reserved_bytes + f.draining_bytes + f.free_bytes
+    return parts - f.short_bytes == f.total_bytes == device.total_bytes
 
 
 class Promises(RuleBasedStateMachine):
@@ -252,6 +363,7 @@ class Promises(RuleBasedStateMachine):
         charges = sum(self.ledger.charge_bytes(each) for each in (*self.grants, *self.dead))
         reserved, figures = self.ledger.reserved_bytes("gpu0"), self.ledger.figures("gpu0")
         assert reserved + figures.draining_bytes == charges <= self.device.cap_bytes
+        assert adds_up(self.ledger, self.device)
 
     @invariant()
     def it_tells_which_devices_changed(self) -> None:

@@ -157,7 +157,7 @@ def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
         ("gpu0", 23 * GIB, 4 * GIB, 19 * GIB),
         ("gpu1", 23 * GIB, 0, 23 * GIB),
     ]
-    assert sample.pids == {7: 4 * GIB}
+    assert sample.processes == [("gpu0", 7, 3 * GIB), ("gpu1", 7, GIB), ("gpu1", 8, None)]
     assert sample.faults == {}
     name, total, used, free = sample.devices[2]
     assert (name, total) == ("cpu", used + free)
@@ -167,14 +167,37 @@ def test_an_old_driver_is_read_by_its_older_calls() -> None:
     old = Card("GPU-1", used=4 * GIB, compute=[Process(7, GIB)], errors={"memory2": 13, "processes3": 13})
     sample = sampler(old)[0].read()
     assert sample.devices[0] == ("gpu0", 24 * GIB, 5 * GIB, 19 * GIB)
-    assert sample.pids == {7: GIB}
+    assert sample.processes == [("gpu0", 7, GIB)]
 
 
-def test_a_card_that_tells_nothing_of_processes_and_memory_has_no_fault() -> None:
+def test_a_card_without_memory_of_its_own_is_as_full_as_the_machine() -> None:
     mute = Card("GPU-1", errors={"memory2": 3, "memory": 3, "processes3": 3, "processes2": 4})
     sample = sampler(mute)[0].read()
-    assert [device_id for device_id, *_ in sample.devices] == ["cpu"]
-    assert sample.faults == {} and sample.pids == {}
+    (_, total, used, free), (_, *machine) = sample.devices
+    assert machine[0] == total == used + free
+    assert sample.faults == {} and sample.processes == []
+
+
+def test_a_process_that_computes_and_draws_is_told_by_the_list_that_knows() -> None:
+    both = Card("GPU-1", compute=[Process(7, None)], graphics=[Process(7, GIB), Process(8, None)])
+    both.compute.append(Process(9, 2 * GIB))
+    both.graphics.append(Process(9, None))
+    assert sampler(both)[0].read().processes == [
+        ("gpu0", 7, GIB),
+        ("gpu0", 9, 2 * GIB),
+        ("gpu0", 8, None),
+    ]
+
+
+def test_a_card_that_is_split_up_meanwhile_is_lost_as_a_whole() -> None:
+    whole = Card("GPU-1", instances=[])
+    reader, _ = sampler(whole)
+    assert reader.read().faults == {}
+    whole.instances = [Card("MIG-1")]
+    sample = reader.read()
+    assert sample.faults["gpu0"].startswith("lost") and [one for one, *_ in sample.devices] == ["cpu"]
+    whole.instances = []
+    assert reader.read().faults == {}
 
 
 @pytest.mark.parametrize("call", ["memory2", "processes3", "handle"])

@@ -67,6 +67,12 @@ def entry(reason: str) -> dict[str, Any]:
             0,
             "it waits for a device that takes work: gpu0 is busy",
         ),
+        (
+            "waiting_for_device",
+            "device_fault",
+            0,
+            "it waits for a device that takes work: gpu0 takes no new work (it is not well)",
+        ),
         ("waiting_for_device", "drained", 0, "it waits for a device that takes work: gpu0 is drained"),
         ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6.0 GiB"),
     ],

@@ -1,0 +1,121 @@
+"""Pure: what is known of one device and of those who were promised some of it; the ledger keeps these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu.attribution import Level
+from gpu.device import Device
+from gpu.foreign import WINDOW_S, Foreign
+
+EntryState = Literal["loading", "running", "idle", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A device's memory, as the API shows it."""
+
+    device: str
+    total_bytes: int
+    #: By the last reading; where there is none, what our executors were seen to use.
+    used_bytes: int
+    #: Charged to executors that live.
+    reserved_bytes: int
+    #: Charged to executors that ended.
+    draining_bytes: int
+    #: The part of `draining_bytes` that is overdue.
+    suspect_bytes: int
+    #: The most that others were seen to use in the last half minute.
+    foreign_bytes: int
+    #: What may still be promised, at least 0.
+    free_bytes: int
+    #: What others took of what was promised, at least 0. The total is headroom, foreign, reserved, draining
+    #: and free bytes together, less these.
+    short_bytes: int
+    #: Never promised.
+    headroom_bytes: int
+    #: How much is known of who uses what.
+    level: Level
+
+
+class Entry:
+    """A promise to one executor, and what is known of what it uses."""
+
+    __slots__ = (
+        "charge",
+        "devices",
+        "ended_at",
+        "foreign_at_end",
+        "grant",
+        "observed",
+        "peak",
+        "seen",
+        "silent",
+        "state",
+        "suspect",
+    )
+
+    def __init__(self, devices: tuple[str, ...], grant: int) -> None:
+        self.devices = devices
+        #: Bytes on each of the devices.
+        self.grant = grant
+        #: What it was last seen to use: on each device, and on the one where it uses most.
+        self.seen: dict[str, int] = {}
+        self.observed: int | None = None
+        #: The most that was seen since somebody asked.
+        self.peak: int | None = None
+        self.state: EntryState = "loading"
+        self.charge = grant
+        self.ended_at = 0.0
+        #: Readings since the end that did not show it.
+        self.silent = 0
+        self.suspect = False
+        self.foreign_at_end: dict[str, int] = {}
+
+
+class Account:
+    """One device, and who has a promise there."""
+
+    __slots__ = ("charged", "device", "draining", "entries", "foreign", "level", "used")
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        #: By the last reading; what the driver has taken from the total since the start counts as used.
+        self.used: int | None = None
+        # RAM is given back at once, and what other programs have of it goes up and down all the time.
+        self.foreign = Foreign(WINDOW_S if device.kind == "nvidia" else 0.0)
+        #: Sum of all charges, and the part of it that is draining.
+        self.charged = 0
+        self.draining = 0
+        self.entries: dict[int, Entry] = {}
+        self.level: Level = "totals" if device.kind == "nvidia" else "exact"
+
+    def unexplained(self, without: Entry | None = None) -> tuple[int, int]:
+        """What is used beyond our executors: at least and at most."""
+        if self.used is None or self.device.kind == "sim":
+            return 0, 0
+        least = most = self.used
+        for entry in self.entries.values():
+            if entry is not without:
+                own = self._own(entry)
+                least -= own[1]
+                most -= own[0]
+        return max(0, least), max(0, most)
+
+    @property
+    def suspect_bytes(self) -> int:
+        """Charged to executors that ended too long ago."""
+        return sum(entry.charge for entry in self.entries.values() if entry.suspect)
+
+    def _own(self, entry: Entry) -> tuple[int, int]:
+        """What an executor uses of the device, at least and at most. Where the driver names processes, one
+        that it does not name counts as using nothing, so that an error is on the safe side; elsewhere one at
+        work may use all of its grant, and one that idles and told nothing is taken at its charge."""
+        seen = entry.seen.get(self.device.id)
+        if self.level in ("exact", "processes"):
+            return seen or 0, seen or 0
+        if entry.state in ("loading", "running"):
+            return seen or 0, entry.charge
+        nbytes = entry.charge if seen is None else seen
+        return nbytes, nbytes

@@ -1,0 +1,60 @@
+"""Effect: whose bytes are whose, on a whole server with GPUs that are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.cards import GIB, MIB, Card, FakeGpus
+from tests.fakes.house import devices, start_on
+from tests.faults.harness import Document, House, Server, until
+
+A = "GPU-a"
+CONTEXT = 256 * MIB
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> FakeGpus:
+    return FakeGpus(tmp_path / "gpus", Card(A))
+
+
+def adds_up(device: Document) -> bool:
+    """Whether every byte of the device is in one place, and every reserved one with an executor."""
+    parts = ("headroom", "foreign", "reserved", "draining", "free")
+    charged = sum(each["charged_bytes"] for each in device["executors"])
+    total: int = sum(device[f"{part}_bytes"] for part in parts) - device["short_bytes"]
+    return bool(total == device["total_bytes"] and charged == device["reserved_bytes"])
+
+
+def executor_of(server: Server) -> Document:
+    (executor,) = devices(server)["gpu0"]["executors"]
+    return dict(executor)
+
+
+def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: House, gpus: FakeGpus) -> None:
+    gpus.change(A, strangers={1: GIB}, foreign=GIB)
+    server, gate = start_on(house, gpus), house.folder / "gate"
+    job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
+    until(lambda: server.job(job_id)["progress"], "it runs")
+    until(lambda: executor_of(server)["resident_bytes"] == 2 * GIB + CONTEXT, "its bytes are known")
+    device = devices(server)["gpu0"]
+    assert (device["level"], device["foreign_bytes"]) == ("processes", 2 * GIB) and adds_up(device)
+    assert server.http.get("/readyz").json()["parts"]["device gpu0"]["level"] == "processes"
+    gate.touch()
+    server.ended(job_id)
+    until(lambda: executor_of(server)["charged_bytes"] < 4 * GIB, "it idles and is charged what it uses")
+    assert adds_up(devices(server)["gpu0"])
+
+
+def test_a_lost_card_takes_no_work_and_says_why(house: House, gpus: FakeGpus) -> None:
+    server = start_on(house, gpus)
+    until(lambda: devices(server)["gpu0"]["health"] == "ok", "it is read")
+    gpus.change(A, errors={"*": 15})
+    until(lambda: devices(server)["gpu0"]["health"] != "ok", "it is lost")
+    job_id = server.submit("take", {})
+    explained = server.http.get(f"/v1/jobs/{job_id}/explain").json()
+    assert "takes no new work (lost)" in explained["message"]
+    assert explained["devices"][0]["reason"] == "device_fault"
+    gpus.change(A, errors={})
+    assert server.ended(job_id)["state"] == "succeeded"
