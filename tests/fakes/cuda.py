@@ -12,6 +12,9 @@ from tests.fakes.device import Device, OutOfMemoryError
 
 __all__ = ["OutOfMemoryError"]
 
+#: What a card computes in a second.
+OPERATIONS_S = 10e12
+
 _devices: list[Device] = []
 _lock = threading.Lock()
 _is_initialized = False
@@ -88,14 +91,9 @@ def synchronize(device: Any = None) -> None:
     allocator(device).synchronize()
 
 
-def _sleep(cycles: int) -> None:
-    """A kernel that takes so many cycles of 1 GHz."""
-    allocator(None).launch(cycles / 1e9)
-
-
-def launch(device: Any = None) -> None:
-    """A short kernel. torch has no such call: its operations are kernels."""
-    allocator(device).launch()
+def launch(device: Any = None, operations: float = 0.0) -> None:
+    """A kernel. torch has no such call: its operations are kernels."""
+    allocator(device).launch(operations / OPERATIONS_S)
 
 
 def allocator(device: Any) -> Device:

@@ -69,8 +69,8 @@ class Tensor:
         return Tensor(self.shape, self._value * other, self.dtype, self.device)
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        self._launch()
         (rows, inner), (_, columns) = self.shape, other.shape
+        self._launch(2.0 * rows * inner * columns)
         return Tensor((rows, columns), self._value * other._value * inner, self.dtype, self.device)
 
     def sum(self) -> Tensor:
@@ -88,9 +88,9 @@ class Tensor:
             cuda.synchronize(self.device)
         return Tensor(self.shape, self._value, self.dtype, "cpu")
 
-    def _launch(self) -> None:
+    def _launch(self, operations: float = 0.0) -> None:
         if self.device.startswith("cuda"):
-            cuda.launch(self.device)
+            cuda.launch(self.device, operations)
 
 
 def full(

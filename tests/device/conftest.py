@@ -1,0 +1,36 @@
+"""Effect: on which GPU the device tests run: the real one with `make test-gpu`, else one that is made up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.device.ground import Ground, missing
+from tests.fakes import nvml
+from tests.fakes.cards import Card, FakeGpus
+
+#: Set to 1 by `make test-gpu`.
+REAL = "DEVICE_TESTS_REAL"
+
+
+@pytest.fixture
+def gpus(tmp_path: Path) -> FakeGpus:
+    return FakeGpus(tmp_path / "gpus", Card("GPU-fake-0"))
+
+
+@pytest.fixture
+def ground(gpus: FakeGpus) -> Iterator[Ground]:
+    if os.environ.get(REAL) == "1":
+        why = missing()
+        if why is not None:
+            pytest.skip(why)
+        import pynvml
+
+        ground = Ground(pynvml, {}, is_real=True)
+    else:
+        ground = Ground(nvml.load(gpus.folder), gpus.environ(), is_real=False)
+    yield ground
+    ground.close()

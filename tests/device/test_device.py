@@ -1,0 +1,83 @@
+"""Effect: jobs on a GPU: a real one with `make test-gpu`, else one that is made up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from runner.client import JobHandle
+from runner.testing import ServedClient
+from tests.device.ground import Ground
+from tests.fakes.cards import GIB, MIB
+from tests.faults.harness import Document, until
+
+#: A server, a process, torch and a context: the first on a machine whose disk is cold takes long.
+pytestmark = pytest.mark.timeout(180)
+START_S = 90.0
+
+
+def device(client: ServedClient) -> Document:
+    """What the server says of its GPU."""
+    (found,) = [each for each in client.devices() if each["kind"] == "nvidia"]
+    return found
+
+
+def running(job: JobHandle[Document]) -> Document:
+    """What it has said as soon as it runs."""
+    return until(lambda: job.status().progress, "it runs", within_s=START_S)
+
+
+def test_a_job_sees_the_one_device_it_is_pinned_to(ground: Ground) -> None:
+    with ground.served() as client:
+        found = client.run("where", {}, result_timeout=START_S)
+    assert (found["count"], found["device"], found["mask"]) == (1, "cuda:0", ground.uuid)
+    assert found["uuid"].removeprefix("GPU-") == ground.uuid.removeprefix("GPU-")
+    assert found["sum"] == 256.0**3
+
+
+def test_two_models_share_the_device_at_the_same_time(ground: Ground, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with ground.served() as client:
+        before = ground.used()
+        jobs = [client.submit(name, {"gate": str(gate)}) for name in ("model", "other-model")]
+        pids = [running(job)["details"]["pid"] for job in jobs]
+        assert len(set(pids)) == 2
+        assert ground.used() >= before + 2 * 256 * MIB
+        until(lambda: device(client)["used_bytes"] >= before + 2 * 256 * MIB, "the figures show both")
+        gate.touch()
+        assert [job.result(timeout=START_S)["pid"] for job in jobs] == pids
+
+
+def test_a_warm_model_answers_far_sooner_than_a_cold_one(ground: Ground) -> None:
+    with ground.served() as client:
+        began = time.monotonic()
+        first = client.run("model", {}, result_timeout=START_S)
+        cold_s = time.monotonic() - began
+        began = time.monotonic()
+        second = client.run("model", {}, result_timeout=START_S)
+        warm_s = time.monotonic() - began
+    print(f"cold {cold_s:.2f} s, warm {warm_s * 1e3:.1f} ms on {ground.name}")
+    assert (first["jobs"], second["jobs"], second["pid"]) == (1, 2, first["pid"])
+    assert warm_s < cold_s / 4
+
+
+def test_a_kill_in_mid_kernel_gives_the_memory_back(ground: Ground) -> None:
+    with ground.served() as client:
+        before = ground.used()
+        job = client.submit("burn", {"bytes": 2 * GIB})
+        running(job)
+        assert ground.used() >= before + 2 * GIB
+        began = time.monotonic()
+        forced = httpx2.post(f"{client.server.url}/v1/jobs/{job.id}/cancel", json={"force": True})
+        assert forced.status_code == 202, forced.text
+        assert job.wait(timeout=START_S).state == "cancelled"
+        ended_s = time.monotonic() - began
+        until(lambda: ground.used() < before + 128 * MIB, "the memory is free", within_s=10)
+        free_s = time.monotonic() - began
+        until(lambda: device(client)["draining_bytes"] == 0, "it may be granted again", within_s=15)
+        granted_s = time.monotonic() - began
+        print(f"cancel to its end {ended_s:.2f} s, to free {free_s:.2f} s, to grantable {granted_s:.2f} s")
+        assert client.run("where", {}, result_timeout=START_S)["count"] == 1
