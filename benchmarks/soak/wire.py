@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -139,21 +140,11 @@ class Wire:
         if wait_s:
             headers["Prefer"] = f"wait={wait_s:g}"
         connection = self._take(fresh)
-        try:
-            async with asyncio.timeout(ANSWER_S + wait_s):
-                await connection.send(method, path, body, headers)
-                status, got = await connection.head()
-                answer = Answer(status, got, await connection.body(got))
-        except TimeoutError as error:
-            connection.close()
-            self.overdue.append(f"{method} {path} was not answered within {ANSWER_S + wait_s:g} s")
-            raise Overdue from error
-        except (OSError, EOFError, asyncio.IncompleteReadError) as error:
-            connection.close()
-            raise Lost from error
-        except BaseException:
-            connection.close()
-            raise
+        within_s = ANSWER_S + wait_s
+        async with self.patient(connection, within_s, f"{method} {path} was not answered"):
+            await connection.send(method, path, body, headers)
+            status, got = await connection.head()
+            answer = Answer(status, got, await connection.body(got))
         if got.get("connection") == "close" or len(self._idle) >= IDLE_KEPT:
             connection.close()
         else:
@@ -167,16 +158,24 @@ class Wire:
         if after is not None:
             headers["Last-Event-ID"] = str(after)
         self.requests += 1
+        async with self.patient(connection, ANSWER_S, f"GET {path} did not begin"):
+            await connection.send("GET", path, b"", headers)
+            status, got = await connection.head()
+            if status == 200:
+                return Stream(connection, self)
+            answer = Answer(status, got, await connection.body(got))
+        connection.close()
+        return answer
+
+    @asynccontextmanager
+    async def patient(self, connection: Connection, within_s: float, what: str) -> AsyncIterator[None]:
+        """Wait so long for what a connection is to bring; one that brings nothing is closed. Raises Lost."""
         try:
-            async with asyncio.timeout(ANSWER_S):
-                await connection.send("GET", path, b"", headers)
-                status, got = await connection.head()
-                if status == 200:
-                    return Stream(connection, self)
-                answer = Answer(status, got, await connection.body(got))
+            async with asyncio.timeout(within_s):
+                yield
         except TimeoutError as error:
-            self.overdue.append(f"GET {path} did not begin within {ANSWER_S:g} s")
             connection.close()
+            self.overdue.append(f"{what} within {within_s:g} s")
             raise Overdue from error
         except (OSError, EOFError, asyncio.IncompleteReadError) as error:
             connection.close()
@@ -184,8 +183,6 @@ class Wire:
         except BaseException:
             connection.close()
             raise
-        connection.close()
-        return answer
 
     def close(self) -> None:
         """Let go of the kept connections."""
@@ -213,16 +210,10 @@ class Stream:
         text = bytearray()
         chunks = self.connection.chunks()
         while True:
-            try:
-                async with asyncio.timeout(SILENCE_S):
-                    chunk = await anext(chunks)
-            except StopAsyncIteration:
+            async with self._wire.patient(self.connection, SILENCE_S, "a stream said nothing"):
+                chunk = await anext(chunks, None)
+            if chunk is None:
                 return
-            except TimeoutError as error:
-                self._wire.overdue.append(f"a stream said nothing for {SILENCE_S:g} s")
-                raise Overdue from error
-            except (OSError, EOFError, asyncio.IncompleteReadError) as error:
-                raise Lost from error
             text += chunk
             while (end := text.find(b"\n\n")) >= 0:
                 event = _parsed(bytes(text[:end]))
