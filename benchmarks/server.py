@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.pipe import read_line
 from benchmarks.wire import Failed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,17 +86,14 @@ class Server:
         return sum(path.stat().st_blocks * 512 for path in self.data_dir.rglob("*") if path.is_file())
 
     def _await_ready(self, fd: int) -> int:
-        text = b""
-        deadline = time.monotonic() + READY_WITHIN_S
-        with open(fd, "rb", buffering=0) as pipe:
-            while not text.endswith(b"\n"):
-                readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-                chunk = pipe.read(4096) if readable else b""
-                if not chunk:
-                    self.process.kill()
-                    self.process.wait()
-                    raise Failed(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
-                text += chunk
+        try:
+            text = read_line(fd, READY_WITHIN_S)
+        finally:
+            os.close(fd)
+        if not text:
+            self.process.kill()
+            self.process.wait()
+            raise Failed(f"the server did not get ready:\n{self.log_path.read_text()[-4000:]}")
         port: int | None = urlsplit(json.loads(text)["url"]).port
         if port is None:
             raise Failed(f"no port in {text!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -13,6 +12,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.pipe import read_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -83,7 +84,7 @@ class House:
         finally:
             os.close(theirs)
         try:
-            line = await asyncio.to_thread(_line, ours, READY_WITHIN_S)
+            line = await asyncio.to_thread(read_line, ours, READY_WITHIN_S)
         finally:
             os.close(ours)
         if not line:
@@ -210,16 +211,3 @@ def _free_port() -> int:
                 continue
             return int(probe.getsockname()[1])
     raise ServerFailed("no port is free")
-
-
-def _line(fd: int, within_s: float) -> bytes:
-    """One line of a pipe; b"" where it closes or the time is over before."""
-    text = b""
-    until = time.monotonic() + within_s
-    while not text.endswith(b"\n"):
-        readable, _, _ = select.select([fd], [], [], max(0.0, until - time.monotonic()))
-        chunk = os.read(fd, 4096) if readable else b""
-        if not chunk:
-            return b""
-        text += chunk
-    return text
