@@ -147,6 +147,13 @@ def start_steady(house: House, server: Server, trace: Path) -> tuple[Path, list[
     return gate, running
 
 
+def heals(server: Server, posting: Posting) -> None:
+    """The store works again, and so does every part that waited for it."""
+    until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
+    healed = len(posting.answers)
+    until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
+
+
 def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
     server, trace = house.start(executors=4), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
@@ -159,9 +166,7 @@ def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
         until(lambda: time.monotonic() - began >= held_s, "the lock is held", within_s=held_s + 1)
         assert readiness(server) == (503, "unavailable")
         release()
-    until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
-    healed = len(posting.answers)
-    until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
+    heals(server, posting)
     answers = posting.stop()
     ends_survive(server, gate, running)
     assert_honest(server, answers, trace)
@@ -233,9 +238,7 @@ def full_disk_is_survived(house: House) -> None:
     refusals = len(posting.answers)
     until(lambda: len(posting.answers) >= refusals + 20, "more are refused")
     ballast.unlink()
-    until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
-    healed = len(posting.answers)
-    until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
+    heals(server, posting)
     answers = posting.stop()
     ends_survive(server, gate, running)
     assert_honest(server, answers, trace)

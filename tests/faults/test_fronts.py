@@ -18,7 +18,7 @@ import httpx2
 
 from tests.faults.harness import House, Server, settled, until
 from tests.faults.mutate import mutated
-from tests.faults.test_many_readers import ask_for_events, many_descriptors, wait_for_snapshot
+from tests.faults.test_many_readers import ask_for_events, many_descriptors, read_until
 from tests.faults.test_stream_resume import Follower
 
 #: For requests over a connection of their own; to load certificates would take 30 ms of a core each time.
@@ -347,7 +347,7 @@ def test_a_front_with_many_readers_does_not_slow_down_the_others(house: House) -
             os.kill(pid, signal.SIGSTOP)
         links = [stack.enter_context(ask_for_events(server, job_id)) for _ in range(READERS)]
         for link in links:
-            wait_for_snapshot(link)
+            read_until(link, b"event: snapshot")
         for pid in others:
             os.kill(pid, signal.SIGCONT)
         stop, took_s, readers = threading.Event(), list[float](), Drain(links)

@@ -55,10 +55,10 @@ def ask_for_events(server: Server, job_id: str, *, buffer_bytes: int | None = No
     return link
 
 
-def wait_for_snapshot(link: socket.socket) -> None:
-    """Read the beginning of a stream: from now on it is open."""
+def read_until(link: socket.socket, mark: bytes) -> None:
+    """Read a stream up to an event of this name."""
     text = b""
-    while b"event: snapshot" not in text:
+    while mark not in text:
         chunk = link.recv(65_536)
         assert chunk, text
         text += chunk
@@ -117,7 +117,8 @@ def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> 
         before_bytes = rss_bytes(front)
         idle = [stack.enter_context(ask_for_events(server, quiet)) for _ in range(IDLE)]
         for link in idle:
-            wait_for_snapshot(link)
+            # From here on it is open.
+            read_until(link, b"event: snapshot")
         idle_bytes = (rss_bytes(front) - before_bytes) / IDLE
         assert min(route_p99_s(server, quiet) for _ in range(3)) <= ROUTE_P99_S
         sockets, open_bytes = established(front), rss_bytes(front)
@@ -139,13 +140,5 @@ def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> 
         assert p99_s <= LIVE_P99_S and len(live.delays_s) >= 100
         assert highest - open_bytes <= NEVER_BYTES
         for link in idle:
-            wait_for_end(link)
-
-
-def wait_for_end(link: socket.socket) -> None:
-    """An idle client gets its job's last event like everybody else."""
-    text = b""
-    while b"event: done" not in text:
-        chunk = link.recv(65_536)
-        assert chunk, text
-        text += chunk
+            # An idle client gets its job's last event like everybody else.
+            read_until(link, b"event: done")
