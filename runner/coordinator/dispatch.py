@@ -15,6 +15,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
 from runner.coordinator.post import Post
+from runner.coordinator.sleep import patiently
 from runner.wire import Attempt, Cancel, Kill, Load, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,6 @@ class Dispatch:
         self._retiring: list[Post] = []
         #: True while nothing may start: before recovery is done, and from shutdown on.
         self.held = True
-        self.turns = 0
 
     def wake(self) -> None:
         """A turn is wanted; however many ask, there is one a turn of the loop."""
@@ -64,7 +64,6 @@ class Dispatch:
 
     def _turn(self) -> None:
         self._awake = False
-        self.turns += 1
         if not self.held:
             try:
                 self._plan()
@@ -190,22 +189,13 @@ class Dispatch:
 
     async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
         missing = [live.job.n for live in lives if live.input is None]
-        inputs = await self._inputs(missing)
+        inputs = await patiently(self._read_inputs, missing, "inputs")
         for live in lives:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.
                 self._line.waiting.sleep.keep_input(live, inputs.get(live.job.n, b"null"))
         self._send_when_durable(post, lives)
         self._fleet.flush()
-
-    async def _inputs(self, ns: Sequence[int]) -> Mapping[int, bytes]:
-        while True:
-            try:
-                return await self._read_inputs(ns)
-            except Exception:
-                # Given up, these would hold their executor for ever; another one could not read them either.
-                log.exception("the inputs of %d jobs could not be read; it is tried again", len(ns))
-            await asyncio.sleep(FAILED_S)
 
     def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,

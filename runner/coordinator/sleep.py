@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from runner.coordinator.book import Book, Live
 from runner.coordinator.journal import Journal
@@ -14,6 +16,8 @@ from runner.errors import RunnerError, StoreUnavailable
 from runner.job import Job
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 #: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
 INPUTS_MAX_BYTES = 64 * 1024 * 1024
@@ -45,6 +49,17 @@ class Bounds:
     due: int = 1_000
 
 
+async def patiently(read: Callable[[Sequence[int]], Awaitable[Found]], ns: Sequence[int], what: str) -> Found:
+    """What `read` finds of these job numbers; a read that fails is tried again until one does not."""
+    while True:
+        try:
+            return await read(ns)
+        except Exception:
+            # Given up, these would wait or hold an executor for ever; the store may be better in a moment.
+            log.exception("%s could not be read (%d of them); it is tried again", what, len(ns))
+        await asyncio.sleep(FAILED_S)
+
+
 class Sleep:
     """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
 
@@ -74,20 +89,15 @@ class Sleep:
 
     async def bring(self, ns: Sequence[int]) -> None:
         """Take these in again, as far as they still wait behind others or for their time."""
-        began = self._count
-        self._reads += 1
-        try:
-            rows = await self._read(ns)
-        finally:
-            self._reads -= 1
-        for job, input_ in rows:
-            self._take_in(job, input_, began)
-        found = {job.n for job, _ in rows}
-        for n in ns:
-            if n not in found and n not in self._book.by_n and self._gone.get(n, 0) <= began:
-                log.error("job number %d waits, but the store does not hold it", n)
-                self._lots.drop(n)
-        self._read_ended()
+        with self._reading() as began:
+            rows = await patiently(self._rows, ns, "jobs that wait")
+            for job, input_ in rows:
+                self._take_in(job, input_, began)
+            found = {job.n for job, _ in rows}
+            for n in ns:
+                if n not in found and n not in self._book.by_n and self._gone.get(n, 0) <= began:
+                    log.error("job number %d waits, but the store does not hold it", n)
+                    self._lots.drop(n)
 
     async def rouse(self, job_id: str) -> Live | None:
         """The job as a live one; None where it has ended, or there is none.
@@ -99,15 +109,10 @@ class Sleep:
             live = self._book.by_id.get(job_id)
             if live is not None:
                 return live
-            began = self._count
-            self._reads += 1
-            try:
+            with self._reading() as began:
                 job = await self._find(job_id)
-            finally:
-                self._reads -= 1
-            if job is not None and job.state in ("queued", "running"):
-                self._take_in(job, None, began)
-            self._read_ended()
+                if job is not None and job.state in ("queued", "running"):
+                    self._take_in(job, None, began)
             if job is None or job.state not in ("queued", "running"):
                 return self._book.by_id.get(job_id)
         raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
@@ -140,14 +145,16 @@ class Sleep:
         if self._reads:
             self._gone[live.job.n] = self._count
 
-    async def _read(self, ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
-        while True:
-            try:
-                return await self._rows(ns)
-            except Exception:
-                # Given up, these would wait for ever; the store may be better in a moment.
-                log.exception("%d jobs that wait could not be read; it is tried again", len(ns))
-            await asyncio.sleep(FAILED_S)
+    @contextmanager
+    def _reading(self) -> Iterator[int]:
+        """Rows are read and taken in; gives the count before, which tells who was let go of meanwhile."""
+        self._reads += 1
+        try:
+            yield self._count
+        finally:
+            self._reads -= 1
+            if not self._reads:
+                self._gone.clear()
 
     def _take_in(self, job: Job, input_: bytes | None, began: int) -> None:
         """Believe a row that was read since `began`, unless memory knows better."""
@@ -162,7 +169,3 @@ class Sleep:
         if input_ is not None and self.input_bytes < INPUTS_MAX_BYTES:
             self.keep_input(live, input_)
         self._book.add(live, counted=True)
-
-    def _read_ended(self) -> None:
-        if not self._reads:
-            self._gone.clear()
