@@ -55,7 +55,10 @@ def _parser(groups: Mapping[str, Measure]) -> argparse.ArgumentParser:
                 raise argparse.ArgumentTypeError(f"there is no group {name!r}; there are {known}")
         return text.split(",")
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the server against references on this machine.",
+    )
     parser.add_argument(
         "--only", type=names, default=list(groups), help=f"groups, with commas: {', '.join(groups)}"
     )

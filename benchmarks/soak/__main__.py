@@ -58,7 +58,10 @@ async def _to_its_end(soak: Soak) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     usual = Options(0)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak",
+        description="Runs jobs under kills and tells which promises held.",
+    )
     parser.add_argument("--minutes", type=float, default=usual.minutes)
     parser.add_argument("--seed", type=int, help="of the schedule; printed, random where it is not given")
     parser.add_argument("--rate", type=float, default=usual.rate, help="jobs a second, on average")
