@@ -25,7 +25,6 @@ class Reader(msgspec.Struct):
     socket: socket.socket
     tail: bytes = b""
     events: int = 0
-    received_bytes: int = 0
     done: bool = False
 
 
@@ -86,7 +85,6 @@ class Readers:
             raise Failed("a stream was cut before its end")
         end = kept + size
         reader.events += self._buffer.count(MARK, 0, end)
-        reader.received_bytes += size
         new = bytes(self._buffer[max(kept, end - TAIL_BYTES) : end])
         reader.tail = new if size >= TAIL_BYTES else (reader.tail + new)[-TAIL_BYTES:]
         reader.done = reader.tail.endswith(END)

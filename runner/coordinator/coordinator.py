@@ -167,8 +167,12 @@ class Coordinator:
     def _open(self, rooms: Rooms) -> None:
         """From now on jobs are taken in and started."""
         loop = asyncio.get_running_loop()
-        work = [self._describe(rooms), self._watch_over(rooms), rooms.metrics.watch_lag()]
-        work.append(rooms.archive.remove_strays(rooms.line.book))
+        work = [
+            self._describe(rooms),
+            self._watch_over(rooms),
+            rooms.metrics.watch_lag(),
+            rooms.archive.remove_strays(rooms.line.book),
+        ]
         if self._settings.reload:
             work.append(Watcher(self._look_at_handlers, rooms.reloads.ask).run())
         self._tasks += [loop.create_task(each) for each in work]

@@ -81,7 +81,6 @@ class Fleet:
         self,
         *,
         runtime: Path,
-        node: str,
         epoch: int,
         marker: str,
         worker_config: Callable[[str, Device, str, str], WorkerConfig],
@@ -89,7 +88,6 @@ class Fleet:
         listener: Listener,
     ) -> None:
         self._endpoint = f"ipc://{runtime}/workers.sock"
-        self._node = node
         self._epoch = epoch
         #: Begins every worker's name; processes of this data folder are known by it.
         self._marker = marker

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +133,6 @@ class Rooms:
         )
         self.fleet = Fleet(
             runtime=ground.runtime,
-            node=socket.gethostname(),
             epoch=ground.epoch,
             marker=ground.marker,
             worker_config=ground.briefing.worker,

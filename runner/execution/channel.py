@@ -14,6 +14,7 @@ from runner import framing, wire
 from runner.execution import process
 from runner.execution.outbox import Outbox
 
+#: A larger buffer is mapped and unmapped by the allocator for every read.
 READ_BYTES = 64 * 1024
 #: While user code runs, a channel that it has closed is noticed within this time.
 LOOK_S = 0.25

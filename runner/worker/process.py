@@ -21,7 +21,8 @@ from runner.orphans import MARKER
 from runner.worker.clocks import Figures
 
 PAGE_BYTES = 64 * 1024
-#: Bytes read from a channel or pipe in one go, and how often in one turn of the loop.
+#: Bytes read from a channel or pipe in one go, and how often in one turn of the loop. A larger buffer is
+#: mapped and unmapped by the allocator for every read.
 READ_BYTES = 64 * 1024
 READS_A_TURN = 8
 #: Added to our own score, so that the kernel ends an executor before it ends the server.

@@ -41,7 +41,6 @@ class Lone(Fleet):
 
         super().__init__(
             runtime=Path("/nowhere"),
-            node="",
             epoch=1,
             marker="r",
             worker_config=worker_config,

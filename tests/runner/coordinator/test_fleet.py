@@ -47,7 +47,6 @@ def linked(folder: Path, check: Check) -> None:
         known, frames = Known(), Frames()
         fleet = Fleet(
             runtime=folder,
-            node="n",
             epoch=1,
             marker="r",
             worker_config=worker_config,
