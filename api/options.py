@@ -17,9 +17,7 @@ from runner.units import backoff, nbytes, seconds
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
 #: Part of the interface, but not of this version.
-LATER = frozenset(
-    {"deadline_at", "gpus", "unique", "after", "run_id", "held", "tenant", "retention_s", "webhook"}
-)
+LATER = frozenset({"deadline_at", "gpus", "unique", "after", "run_id", "held", "retention_s", "webhook"})
 NOT_YET = "not available in this version"
 RETRIES_MAX = 1000
 TAGS_MAX = 100
@@ -33,7 +31,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def name(value: Any) -> str:
-    """A queue's or handler's name."""
+    """A queue's, handler's or tenant's name."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
     return value
@@ -147,6 +145,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "retries": ("retries", _retries),
     "backoff": ("backoff", backoff),
     "vram": ("vram_bytes", _bytes),
+    "tenant": ("tenant", name),
     "tags": ("tags", _tags),
     "metadata": ("metadata", _metadata),
 }

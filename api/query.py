@@ -22,7 +22,7 @@ SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
 #: Query parameters of the interface that this version does not have.
-_LATER = frozenset({"run_id", "tenant"})
+_LATER = frozenset({"run_id"})
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
@@ -155,6 +155,7 @@ _LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "reason": ("reasons", _one_of(REASONS)),
     "handler": ("handlers", _name),
     "queue": ("queues", _name),
+    "tenant": ("tenants", _name),
     "tag": ("tags", _plain),
 }
 _SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {

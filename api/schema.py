@@ -55,6 +55,9 @@ class JobOptions(_Asked):
         None, description="seconds, a list of seconds (the last repeats), or a curve"
     )
     vram: int | str | None = Field(None, description='peak device memory: bytes or "6GiB"')
+    tenant: str | None = Field(
+        None, pattern=NAME, description="for whom it is: devices are shared between tenants by their weights"
+    )
     tags: list[Annotated[str, Field(pattern=TAG)]] | None = Field(None, max_length=100)
     metadata: dict[str, Any] | None = None
 

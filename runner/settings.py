@@ -32,6 +32,8 @@ from runner.overrides import Overrides
 from runner.units import nbytes, seconds
 
 MIB = 1 << 20
+#: Of a tenant, as of queues and handlers.
+NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 
 #: Names of flags that users will also try as keys -> fields.
 SHORT_NAMES = {
@@ -101,6 +103,13 @@ class DeviceSettings(_Table):
     max_executors: int | None = Field(default=None, gt=0)
 
 
+class TenantSettings(_Table):
+    """`[tenants.NAME]`: what holds for the jobs of one tenant."""
+
+    #: Its part of the devices beside the parts of the others who wait; 1 where nothing is said.
+    weight: float = Field(default=1.0, ge=0.001, le=1000.0, allow_inf_nan=False)
+
+
 class Settings(BaseSettings):
     """All that `runner serve` can be told. Only `load` reads the environment and the config file."""
 
@@ -142,6 +151,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     executors: ExecutorSettings = ExecutorSettings()
     devices: DeviceSettings = DeviceSettings()
+    tenants: dict[Annotated[str, Field(pattern=NAME)], TenantSettings] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -365,7 +375,7 @@ def _token(path: Path) -> str:
 
 def _sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = [str(part) for part in first["loc"]]
+    where = [str(part) for part in first["loc"] if part != "[key]"]
     origin = next((name for name, layer in layers.items() if _has(layer, where)), "the settings")
     name = ".".join((SHOWN.get(where[0], where[0]), *where[1:]))
     if first["type"] == "extra_forbidden":

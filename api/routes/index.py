@@ -38,6 +38,7 @@ _FILTERS = (
     query("handler", NAMES),
     query("queue", NAMES),
     query("tag", TAGS),
+    query("tenant", NAMES),
     query("created_after", TIME),
     query("created_before", TIME),
     query("finished_after", TIME),

@@ -27,6 +27,7 @@ def jobs(
     handler: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this handler.")] = None,
     queue: Annotated[list[str] | None, typer.Option(metavar="NAME", help="In this queue.")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="With this tag.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this tenant.")] = None,
     count: Annotated[
         int, typer.Option("--limit", "-n", metavar="COUNT", min=1, help="At most so many, newest first.")
     ] = 20,
@@ -34,7 +35,14 @@ def jobs(
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
-    filters = {"state": state, "reason": reason, "handler": handler, "queue": queue, "tag": tag}
+    filters = {
+        "state": state,
+        "reason": reason,
+        "handler": handler,
+        "queue": queue,
+        "tag": tag,
+        "tenant": tenant,
+    }
     with client(url) as link:
         found = link.jobs(limit=count, **{name: value or None for name, value in filters.items()})
     if as_json:

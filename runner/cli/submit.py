@@ -42,6 +42,7 @@ Backoff = Annotated[
     str | None, typer.Option(metavar="SECONDS", help="Wait before a retry: 5s, or a list 1,5,30.")
 ]
 Vram = Annotated[str | None, typer.Option(metavar="SIZE", help="Peak device memory, such as 6GiB.")]
+Tenant = Annotated[str | None, typer.Option(metavar="NAME", help="For whom the job is.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="A tag. Repeat it for more.")]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata. Repeat it for more.")
@@ -70,6 +71,7 @@ def submit(
     retries: Retries = None,
     backoff: Backoff = None,
     vram: Vram = None,
+    tenant: Tenant = None,
     tags: Tags = None,
     meta: Metadata = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job, not only its id.")] = False,
@@ -86,6 +88,7 @@ def submit(
         "retries": retries,
         "backoff": backoff,
         "vram": vram,
+        "tenant": tenant,
         "tags": tags,
         "metadata": meta,
     }
@@ -109,6 +112,7 @@ def run(
     retries: Retries = None,
     backoff: Backoff = None,
     vram: Vram = None,
+    tenant: Tenant = None,
     tags: Tags = None,
     meta: Metadata = None,
     wait: Wait = None,
@@ -132,6 +136,7 @@ def run(
         "retries": retries,
         "backoff": backoff,
         "vram": vram,
+        "tenant": tenant,
         "tags": tags,
         "metadata": meta,
     }

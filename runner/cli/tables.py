@@ -201,6 +201,8 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
         yield "vram", size(job["vram_bytes"])
     if job.get("progress"):
         yield "progress", progress(job["progress"])
+    if job.get("tenant"):
+        yield "tenant", line(job["tenant"])
     if job.get("tags"):
         yield "tags", line(", ".join(job["tags"]))
     for label in ("metadata", "input", "output", "error"):

@@ -252,7 +252,7 @@ class AsyncClient:
         await self._perform(operations.delete(job_id))
 
     async def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
-        """Jobs that match (state, reason, handler, queue, tag, created_after, ...), newest first."""
+        """Jobs that match (state, reason, handler, queue, tenant, tag, created_after, ...), newest first."""
         return await self._perform(operations.jobs(filters, limit=limit))
 
     async def explain(self, job_id: str) -> dict[str, Any]:

@@ -243,7 +243,7 @@ class Client:
         self._perform(operations.delete(job_id))
 
     def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
-        """Jobs that match (state, reason, handler, queue, tag, created_after, ...), newest first."""
+        """Jobs that match (state, reason, handler, queue, tenant, tag, created_after, ...), newest first."""
         return self._perform(operations.jobs(filters, limit=limit))
 
     def explain(self, job_id: str) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class JobOptions(TypedDict, total=False):
     backoff: float | list[float] | dict[str, Any]
     #: Peak device memory: bytes or "6GiB".
     vram: int | str
+    #: For whom it is: devices are shared between tenants by their weights.
+    tenant: str
     tags: list[str]
     metadata: dict[str, Any]
 

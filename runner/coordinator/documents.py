@@ -133,7 +133,7 @@ def _document(
         vram_bytes=job.terms.vram_bytes,
         devices=last.devices if last is not None and job.state != "queued" else [],
         run_id=None,
-        tenant=None,
+        tenant=job.terms.tenant or None,
         tags=job.terms.tags,
         metadata=msgspec.Raw(job.terms.metadata),
         created_at=rfc3339(job.created_at),

@@ -63,6 +63,7 @@ class JobQuery(msgspec.Struct, array_like=True):
     limit: int = 50
     #: Continue beyond this `n` in the given order (not inclusive).
     cursor: int | None = None
+    tenants: list[str] | None = None
 
 
 class Store(Protocol):

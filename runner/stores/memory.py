@@ -203,6 +203,7 @@ def _in(job: Job, query: JobQuery) -> bool:
         and (query.reasons is None or job.reason in query.reasons)
         and (query.handlers is None or job.handler in query.handlers)
         and (query.queues is None or job.queue in query.queues)
+        and (query.tenants is None or (job.terms.tenant or None) in query.tenants)
         and (query.tags is None or any(tag in query.tags for tag in job.terms.tags))
     )
 

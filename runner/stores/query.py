@@ -51,6 +51,7 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[Value]]:
         ("reason", query.reasons),
         ("handler", query.handlers),
         ("queue", query.queues),
+        ("tenant", query.tenants),
     )
     for column, wanted in lists:
         if wanted is not None:

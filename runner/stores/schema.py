@@ -106,6 +106,15 @@ STEPS: tuple[Step, ...] = (
                 WHERE state = 'queued'""",
         ),
     ),
+    Step(
+        4,
+        "jobs are found by their tenants",
+        (
+            # A job without one costs nothing here.
+            "ALTER TABLE jobs ADD COLUMN tenant TEXT",
+            "CREATE INDEX jobs_tenant ON jobs (tenant, n) WHERE tenant IS NOT NULL",
+        ),
+    ),
 )
 
 #: Tables in the order in which a bounded check reads them: small and vital ones first.

@@ -19,8 +19,8 @@ _PART_CHARS = 256 * 1024
 INSERT_JOB = """
 INSERT INTO jobs
     (n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at,
-     vram_bytes, traits, start_by, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     vram_bytes, traits, start_by, tenant, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (n) DO UPDATE SET
     priority = excluded.priority, state = excluded.state, reason = excluded.reason,
     attempt = excluded.attempt, ready_at = excluded.ready_at, finished_at = excluded.finished_at,
@@ -109,6 +109,7 @@ def insert_row(job: Job) -> tuple[Value, ...]:
         job.terms.vram_bytes,
         traits_text(job),
         job.start_by,
+        job.terms.tenant or None,
         _encode(job),
     )
 

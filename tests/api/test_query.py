@@ -34,13 +34,13 @@ def test_the_wait_is_read_and_bounded(prefer: str, expected: int | None) -> None
 def test_filters_become_a_query() -> None:
     found = job_query(
         request(
-            "state=queued&state=running&queue=a&tag=x&limit=500&order=asc&created_after=2026-01-31T09:05:00Z"
+            "state=queued&state=running&queue=a&tag=x&tenant=t&tenant=u&limit=500&order=asc&created_after=2026-01-31T09:05:00Z"
             "&input.a.b=1&input.c=text&input.d=%22q%22&finished_before=2026-01-31T10:05:00+01:00"
             "&cursor=" + base64.urlsafe_b64encode(b"n42").decode().rstrip("=")
         )
     )
     assert (found.states, found.queues, found.tags) == (["queued", "running"], ["a"], ["x"])
-    assert (found.limit, found.order, found.cursor) == (500, "asc", 42)
+    assert (found.limit, found.order, found.cursor, found.tenants) == (500, "asc", 42, ["t", "u"])
     assert found.inputs == [("a.b", b"1"), ("c", b'"text"'), ("d", b'"q"')]
     assert found.created_after == found.finished_before == 1769850300.0
 

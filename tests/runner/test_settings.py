@@ -62,6 +62,11 @@ def test_tables_named_handlers_are_the_operators_overrides(tmp_path: Path) -> No
     assert settings.handlers == [str(tmp_path / "paint.py")]
 
 
+def test_tenants_have_weights(tmp_path: Path) -> None:
+    settings = load(folder=_file(tmp_path, "[tenants.acme]\nweight = 2.5\n[tenants.b]"))
+    assert {name: each.weight for name, each in settings.tenants.items()} == {"acme": 2.5, "b": 1.0}
+
+
 def test_lists_in_the_environment_are_parted_by_commas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +84,9 @@ def test_lists_in_the_environment_are_parted_by_commas(
         ('grace = "soon"', {}, r"^grace: .*soon.*runner.toml"),
         ("port = ", {}, "not valid TOML"),
         ('[handlers.a]\nvram = "much"', {}, r"runner\.toml: \[handlers\.a\] vram: 'much' is not a size"),
+        ("[tenants.a]\nweight = 0", {}, r"tenants\.a\.weight: must be greater than .*runner.toml"),
+        ("[tenants.a]\nwait = 1", {}, r"tenants\.a\.wait: no such setting"),
+        ('[tenants."a b"]\nweight = 1', {}, r"tenants\.a b: .*match pattern.*runner.toml"),
         ("[handlers.a]\nvrom = 1", {}, r"runner\.toml: \[handlers\.a\] there is no option 'vrom'"),
         ("[handlers]\na = 3", {}, r"runner\.toml: \[handlers\.a\] must be a table"),
         ("", {"port": 70_000}, r"port: must be less than .*\(in the command line\)"),

@@ -98,13 +98,13 @@ def test_a_wait_that_is_too_long_exits_6() -> None:
 
 def test_run_prints_the_output_alone_on_stdout() -> None:
     with fake_server(_ended("succeeded", output={"ä": [1, 2]})) as server:
-        ended = runner("run", "echo", "text=hi", "n:=2", "--tag", "a", "--timeout", "5m", url=server.url)
+        ended = runner("run", "echo", "text=hi", "n:=2", "--tag", "a", "--tenant", "acme", url=server.url)
     assert json.loads(ended.stdout) == {"ä": [1, 2]}
     assert server.asked[0].body == {
         "handler": "echo",
         "input": {"text": "hi", "n": 2},
         "tags": ["a"],
-        "timeout_s": 300.0,
+        "tenant": "acme",
     }
 
 

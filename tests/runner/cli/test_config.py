@@ -17,12 +17,15 @@ from tests.runner.cli.program import runner
 
 
 def test_it_takes_the_flags_of_serve_and_shows_where_settings_come_from(tmp_path: Path) -> None:
-    (tmp_path / "runner.toml").write_text('grace = "10s"\n[handlers.paint]\nvram = "9GiB"\n')
+    (tmp_path / "runner.toml").write_text(
+        'grace = "10s"\n[handlers.paint]\nvram = "9GiB"\n[tenants.acme]\nweight = 2\n'
+    )
     ended = runner("config", "show", "--origin", "--port", "99", cwd=tmp_path)
     lines = {line.split()[0]: line.split()[1:] for line in ended.stdout.splitlines()}
     assert lines["port"] == ["99", "--port"]
     assert lines["grace"] == ["10s", "runner.toml:", "grace"]
     assert lines["handlers.paint.vram"] == ["9GiB", "runner.toml:", "handlers.paint.vram"]
+    assert lines["tenants.acme.weight"] == ["2.0", "runner.toml:", "tenants.acme.weight"]
     assert lines["limits.body_bytes"] == ["16MiB", "default"]
 
 

@@ -57,6 +57,25 @@ def test_a_query_gives_what_matches_in_order(
     assert [one.n for one in store.find(JobQuery(**filters))] == expected
 
 
+def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
+    commit(
+        inserts(
+            job(1),
+            job(2, state="failed", terms=Terms(tenant="acme")),
+            job(3, terms=Terms(tenant="acme")),
+            job(4, terms=Terms(tenant="b")),
+        )
+    )
+    for tenants, states, expected in (
+        (["acme"], None, [3, 2]),
+        (["acme", "b"], ["queued"], [4, 3]),
+        (["", "c"], None, []),
+        ([], None, []),
+    ):
+        found = store.find(JobQuery(tenants=tenants, states=states))
+        assert [one.n for one in found] == expected
+
+
 INPUT = (
     '{"a":{"b":[1,{"c":"é"}],"1":true,"n":null},"x":1.5,"one":1,"yes":true,"s":"1","k e":"v","0":[[7]]}'
 ).encode()
