@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test test-embed test-gpu lint types unit format bench soak points clean
+.PHONY: help setup demo app test test-embed test-gpu lint types unit format bench bench-gpu soak points clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,6 +88,10 @@ points: $(READY) ## A fault at every message and commit, in every way; some ten 
 bench: $(READY) ## Measure against references on this machine; figures go to bench-results/
 	@$(PIP) install -c constraints.txt -e '.[bench]' --no-build-isolation
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+# `make bench-gpu BENCH_ARGS="--device fake"` shows the run without a GPU; GPU_PYTHON is as for test-gpu.
+bench-gpu: $(if $(GPU_PYTHON),,$(READY)) ## Measure jobs on an NVIDIA GPU; exit code 3 where there is none
+	@$(or $(GPU_PYTHON),$(BIN)/python) benchmarks/gpu.py $(BENCH_ARGS)
 
 # What is done at which point stands in tests/faults/failpoints.py.
 POINTS ?= all

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from tests.fakes import cuda
@@ -15,6 +16,7 @@ from tests.fakes.device import AcceleratorError, OutOfMemoryError
 
 __all__ = ["AcceleratorError", "OutOfMemoryError", "Tensor", "cuda", "empty", "full", "ones", "zeros"]
 __version__ = "0.0+fake"
+version = SimpleNamespace(cuda="0.0")
 sys.modules[f"{__name__}.cuda"] = cuda
 
 
