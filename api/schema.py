@@ -163,6 +163,8 @@ class Job(_Given):
     retries_left: int
     vram_bytes: int | None
     devices: list[str]
+    device_s: float = Field(description="seconds of devices that its ended attempts used")
+    byte_s: float = Field(description="the same times the bytes that were granted")
     run_id: str | None
     tenant: str | None
     tags: list[str]
@@ -208,6 +210,9 @@ class Attempt(_Given):
     load_s: float | None
     run_s: float | None
     vram_peak_bytes: int | None
+    granted_bytes: int = Field(description="on each of its devices")
+    device_s: float
+    byte_s: float
     error: JobFailure | None
 
 

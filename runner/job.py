@@ -73,6 +73,14 @@ class FileRecord(msgspec.Struct, array_like=True):
     attempt: int
 
 
+class Spent(msgspec.Struct, array_like=True):
+    """What was used of devices: an executor at work counts on each of its own; one that idles does not."""
+
+    device_s: float = 0.0
+    #: Granted bytes times seconds.
+    byte_s: float = 0.0
+
+
 class AttemptRecord(msgspec.Struct, array_like=True):
     """One execution, as `/jobs/{id}/attempts` shows it."""
 
@@ -86,6 +94,10 @@ class AttemptRecord(msgspec.Struct, array_like=True):
     run_s: float | None = None
     vram_peak_bytes: int | None = None
     error: JobError | None = None
+    #: What its executor was granted on each of the devices.
+    granted_bytes: int = 0
+    #: None where it occupies no device.
+    spent: Spent | None = None
 
 
 class Submission(msgspec.Struct, array_like=True):
@@ -178,6 +190,8 @@ class Job(msgspec.Struct, array_like=True):
     files: list[FileRecord] = msgspec.field(default_factory=list)
     #: Why a cancel was asked for; set while the job is being cancelled and after.
     cancel_reason: str | None = None
+    #: What all attempts that have ended used; None: none of them occupied a device.
+    spent: Spent | None = None
 
     @property
     def start_by(self) -> float | None:

@@ -41,6 +41,7 @@ def build() -> typer.Typer:
         house.ps,
         house.devices,
         house.queues,
+        house.stats,
     )
     for command in commands:
         app.command()(command)

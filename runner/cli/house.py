@@ -73,6 +73,20 @@ def devices(
     console().print(tables.devices(found))
 
 
+def stats(as_json: AsJson = False, url: Url = None) -> None:
+    """Show what is done, how long it takes, who used the devices."""
+    with client(url) as link:
+        found = link.stats()
+    if as_json:
+        return emit(found)
+    from runner.cli import totals
+
+    out = console()
+    for table in totals.tables(found):
+        out.print(table)
+        out.print()
+
+
 def queues(
     verb: Annotated[Verb | None, typer.Argument(help="What to do with a queue.", show_default=False)] = None,
     name: Annotated[str | None, typer.Argument(help="The queue.", show_default=False)] = None,

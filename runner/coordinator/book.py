@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gpu.line import JobClass
+from runner.coordinator.meter import Meter
 from runner.job import Job, State
 
 #: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until
@@ -28,6 +29,7 @@ class Live:
         "flight",
         "input",
         "job",
+        "metered",
         "output",
         "spare",
         "start_before",
@@ -52,6 +54,8 @@ class Live:
         self.spare = False
         #: `job.started_at` before that attempt was counted, should it turn out that it never started.
         self.start_before: float | None = None
+        #: While an attempt that occupies devices is under way: its executor's meter, and what that told.
+        self.metered: tuple[Meter, float] | None = None
         #: Called once after the commit that holds the job's end.
         self.waiters: list[Callable[[Live], None]] | None = None
 

@@ -266,6 +266,8 @@ class Dispatch:
             worker=post.worker.name,
             devices=post.devices,
             loading=not post.loaded,
+            granted_bytes=post.grant_bytes,
+            meter=post.meter,
         )
 
     def _dropped(self, post: Post, live: Live) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from runner.coordinator.happening import INLINE_MAX_BYTES, error_document
 from runner.instant import rfc3339
-from runner.job import ENDED, AttemptRecord, FileRecord, Job
+from runner.job import ENDED, AttemptRecord, FileRecord, Job, Spent
 
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
@@ -34,6 +34,8 @@ class JobDocument(msgspec.Struct):
     retries_left: int
     vram_bytes: int | None
     devices: list[str]
+    device_s: float
+    byte_s: float
     run_id: str | None
     tenant: str | None
     tags: tuple[str, ...]
@@ -74,6 +76,8 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
         "load_s": record.load_s,
         "run_s": record.run_s,
         "vram_peak_bytes": record.vram_peak_bytes,
+        "granted_bytes": record.granted_bytes,
+        **spent_document(record.spent),
         "error": None
         if error is None
         else {
@@ -82,6 +86,14 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
             "retryable": error.retryable,
             "detail": error.detail,
         },
+    }
+
+
+def spent_document(spent: Spent | None) -> dict[str, Any]:
+    """What was used of devices: seconds, and bytes times seconds."""
+    return {
+        "device_s": 0.0 if spent is None else round(spent.device_s, 6),
+        "byte_s": 0.0 if spent is None else round(spent.byte_s),
     }
 
 
@@ -131,6 +143,7 @@ def _document(
         attempt=job.attempt,
         retries_left=max(0, job.terms.retries - job.failures),
         vram_bytes=job.terms.vram_bytes,
+        **spent_document(job.spent),
         devices=last.devices if last is not None and job.state != "queued" else [],
         run_id=None,
         tenant=job.terms.tenant or None,

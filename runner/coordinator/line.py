@@ -10,16 +10,18 @@ from typing import Literal
 
 from gpu.view import View
 from runner.coordinator import intake, outcome, words
+from runner.coordinator.accounts import Accounts
 from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import done_fields, status_fields
 from runner.coordinator.journal import Journal
+from runner.coordinator.meter import Meter
 from runner.coordinator.sleep import INPUTS_MAX_BYTES, Bounds, Find, Rows
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.event import EventType
-from runner.job import AttemptRecord, Job, JobError, Submission
+from runner.job import AttemptRecord, Job, JobError, Spent, Submission
 from runner.retry import Backoff
 from runner.wire import Ended, Note
 
@@ -43,6 +45,7 @@ class Line:
         journal: Journal,
         timers: Timers,
         figures: Figures,
+        accounts: Accounts,
         now: Callable[[], float],
         spread: Callable[[], float],
         wake: Callable[[], None],
@@ -58,6 +61,7 @@ class Line:
         self.journal = journal
         self.timers = timers
         self.figures = figures
+        self.accounts = accounts
         self.now = now
         self._spread = spread
         self._queued_max = queued_max
@@ -113,8 +117,19 @@ class Line:
 
     # An attempt's way.
 
-    def begin(self, live: Live, *, at: float, worker: str, devices: list[str], loading: bool) -> None:
-        """The attempt in flight has started: it counts from now on."""
+    def begin(
+        self,
+        live: Live,
+        *,
+        at: float,
+        worker: str,
+        devices: list[str],
+        loading: bool,
+        granted_bytes: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        """The attempt in flight has started: it counts from now on. `meter`: of its executor, where that
+        occupies devices."""
         job = live.job
         self.waiting.leave(live)
         job.attempt = live.flight
@@ -127,7 +142,11 @@ class Line:
         job.started_at = at
         job.heard = 0
         job.progress = None
-        job.attempts.append(AttemptRecord(job.attempt, worker, devices, at))
+        record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes)
+        job.attempts.append(record)
+        if meter is not None:
+            record.spent = Spent()
+            live.metered = meter, meter.begin(at)
         if len(job.attempts) > ATTEMPTS_KEPT:
             del job.attempts[0]
         live.where = "starting" if loading else "running"
@@ -172,7 +191,7 @@ class Line:
         live.flight = 0
         if ended.died:
             job.deaths += 1
-        self._record(job, ended, verdict, now)
+        self._record(live, ended, verdict, now)
         _tell(job, ended, verdict, now)
         if isinstance(verdict, outcome.Finish):
             job.files = ended.files
@@ -200,6 +219,7 @@ class Line:
             record = job.attempts[-1]
             record.ended_at = self.now()
             record.error = JobError("interrupted", "it was given back before it started", True)
+        self._metered_s(live, None)
         live.executor = None
         live.flight = 0
 
@@ -267,7 +287,9 @@ class Line:
         self.waiting.place(live)
         return live
 
-    def _record(self, job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
+    def _record(self, live: Live, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
+        job = live.job
+        seconds = self._metered_s(live, ended)
         record = job.attempts[-1] if job.attempts else None
         if record is None or record.attempt != job.attempt:
             return
@@ -275,6 +297,31 @@ class Line:
         record.load_s, record.run_s = ended.load_s, ended.run_s
         record.vram_peak_bytes = ended.peak_bytes
         record.error = verdict.error
+        if record.spent is not None:
+            # Without a meter it was told of by a worker's spool, after a restart.
+            self._charge(
+                job, record, (ended.load_s or 0.0) + (ended.run_s or 0.0) if seconds is None else seconds
+            )
+
+    def _metered_s(self, live: Live, ended: Ended | None) -> float | None:
+        """The seconds of the attempt in flight, which is over; None where nobody took the time."""
+        if live.metered is None:
+            return None
+        (meter, begun), live.metered = live.metered, None
+        until = self.now()
+        if ended is not None and ended.run_s is not None and ended.load_s is None:
+            # One of several short ones, whose ends come together.
+            until = min(until, (live.job.started_at or until) + ended.run_s)
+        return meter.end(until, begun)
+
+    def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
+        """The attempt has occupied its devices for so long."""
+        device_s = seconds * len(record.devices)
+        record.spent = spent = Spent(device_s, device_s * record.granted_bytes)
+        known = job.spent or Spent()
+        job.spent = Spent(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
+        for name, value in self.accounts.add(job, record, spent):
+            self.journal.value(name, value)
 
     def _settled(self, live: Live) -> None:
         """The job's end is durable."""

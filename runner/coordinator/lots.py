@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -10,6 +11,7 @@ from gpu.line import JobClass
 from runner.coordinator.column import Column
 from runner.job import Job
 from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
+from runner.traits import traits_of
 
 
 class Lot:
@@ -130,6 +132,13 @@ class Lots:
     def count(self, cls: JobClass) -> int:
         """How many of a class are behind its window."""
         return sum(len(lot.ready) for lot in self._of_class.get(cls, ()))
+
+    def count_by_tenant(self) -> Counter[str]:
+        """How many jobs of each tenant are here."""
+        counts: Counter[str] = Counter()
+        for lot in self:
+            counts[traits_of(lot.key.traits).tenant] += len(lot.ready) + sum(map(len, lot.delayed.values()))
+        return counts
 
     def lowest(self, cls: JobClass, count: int) -> list[int]:
         """The first ones of a class."""

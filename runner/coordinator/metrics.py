@@ -91,6 +91,24 @@ def _front_families(fronts: Fronts) -> Iterable[Metric]:
     yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost)
 
 
+def _spent_families(line: Line) -> Iterable[Metric]:
+    accounts = line.accounts
+    tables = (("handler", accounts.handlers), ("tenant", accounts.tenants), ("device", accounts.devices))
+    for label, table in tables:
+        seconds = CounterMetricFamily(
+            f"runner_{label}_device_seconds",
+            f"Time of executors at work on devices, by {label}",
+            labels=[label],
+        )
+        byte_seconds = CounterMetricFamily(
+            f"runner_{label}_byte_seconds", f"The same times the bytes granted, by {label}", labels=[label]
+        )
+        for name, total in table.items():
+            seconds.add_metric([name], total.device_s)
+            byte_seconds.add_metric([name], total.byte_s)
+        yield from (seconds, byte_seconds)
+
+
 def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
     for (queue, state), count in line.book.counts.items():
@@ -116,6 +134,7 @@ def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, flee
         "runner_retries", "Attempts that were followed by another", value=line.figures.retried
     )
     yield CounterMetricFamily("runner_stale_messages", "Late news of old attempts", value=line.figures.stale)
+    yield from _spent_families(line)
     bad = line.figures.bad_frames + fleet.bad_frames
     yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad)
     yield CounterMetricFamily("runner_commits", "Store commits", value=sum(line.figures.commits.counts))

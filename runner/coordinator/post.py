@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.book import Live
 from runner.coordinator.fleet import Worker
+from runner.coordinator.meter import Meter
 from runner.spec import HandlerSpec
 
 
@@ -20,6 +21,7 @@ class Post:
         "leaving",
         "line",
         "loaded",
+        "meter",
         "model",
         "retired",
         "sent",
@@ -53,6 +55,8 @@ class Post:
         self.leaving = False
         #: Its handler is another now: it ends what it runs, and goes.
         self.retired = False
+        #: Of the time that it is at work; None where it occupies no device.
+        self.meter = Meter() if spec.options.gpus else None
         #: Attempts handed over and not ended, by job number, in order.
         self.line: dict[int, Live] = {}
         #: How many of them the worker has been sent.

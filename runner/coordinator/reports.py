@@ -168,20 +168,31 @@ class Reports:
         message.at = self._ours(message.at)
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight:
-            self._line.begin(live, at=message.at, worker=worker.name, devices=post.devices, loading=False)
+            self._begin(post, live, message.at)
         else:
             self._line.runs(live, message.at)
         # First the mark: what is recalled must not be staged here again.
         self._view.takes_long(post.executor, live.job.n)
         self._dispatch.recall(post)
 
+    def _begin(self, post: Post, live: Live, at: float) -> None:
+        """User code of an attempt runs since then, which was not known to have started."""
+        self._line.begin(
+            live,
+            at=at,
+            worker=post.worker.name,
+            devices=post.devices,
+            loading=False,
+            granted_bytes=post.grant_bytes,
+            meter=post.meter,
+        )
+
     def _note(self, worker: Worker, message: Note) -> None:
         live = self._current(message.job_id, message.attempt)
-        if live is None:
+        if live is None or live.executor is None:
             return
         if live.job.attempt < live.flight:
-            devices = self._dispatch.posts[live.executor].devices if live.executor else []
-            self._line.begin(live, at=self._line.now(), worker=worker.name, devices=devices, loading=False)
+            self._begin(self._dispatch.posts[live.executor], live, self._line.now())
         elif message.seq <= live.job.heard:
             return
         self._line.note(live, message)
@@ -193,7 +204,7 @@ class Reports:
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
             at = self._line.now() if message.started_at is None else self._ours(message.started_at)
-            self._line.begin(live, at=at, worker=worker.name, devices=post.devices, loading=False)
+            self._begin(post, live, at)
         if message.retry_at is not None:
             message.retry_at = self._ours(message.retry_at)
         if message.leaves:
@@ -307,9 +318,7 @@ class Reports:
         for live in list(post.line.values()):
             if live.where == "staged":
                 # It may have started, untold: its number must not be given to user code again.
-                self._line.begin(
-                    live, at=self._line.now(), worker=post.worker.name, devices=post.devices, loading=False
-                )
+                self._begin(post, live, self._line.now())
             if live.where in ("starting", "running"):
                 self._leave(post, live)
                 self._line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", why))

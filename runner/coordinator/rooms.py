@@ -16,6 +16,7 @@ from gpu.estimate import Peaks
 from gpu.view import View
 from runner import control
 from runner.coordinator import fleet as fleet_room
+from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
@@ -33,6 +34,7 @@ from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
+from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
 from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
@@ -170,6 +172,7 @@ class Rooms:
             journal=self.journal,
             timers=self.timers,
             figures=self.figures,
+            accounts=Accounts(self._kept.values, self._ground.now()),
             now=self._ground.now,
             spread=random.random,
             wake=lambda: self.dispatch.wake(),
@@ -236,6 +239,7 @@ class Rooms:
             metrics=self.metrics,
             status=self.status,
             inventory=self.inventory,
+            stats=Stats(self.line, self.dispatch, self._weights()),
         )
         hand = Hand(
             inventory=self.inventory, dispatch=self.dispatch, journal=self.journal, document=views.device
@@ -249,6 +253,9 @@ class Rooms:
             wait_for_handler=owner.wait_for_handler,
             others={control.Reload: self.reloads.answer, control.SetDevice: hand.answer},
         )
+
+    def _weights(self) -> dict[str, float]:
+        return {name: tenant.weight for name, tenant in self._ground.settings.tenants.items()}
 
     def _make_reloads(self, owner: Owner) -> Reloads:
         def put_in_force(overrides: Overrides) -> None:

@@ -19,16 +19,13 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
+from runner.coordinator.stats import STATES, Stats
 from runner.coordinator.status import Status
 from runner.errors import NotFound
 from runner.instant import rfc3339
 from runner.job import ENDED, Job
 from runner.spec import HandlerSpec
 from runner.stores.queued import lot_key
-
-STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-#: Throughput is told over so many seconds.
-RECENT_S = 60.0
 
 
 class Views:
@@ -45,6 +42,7 @@ class Views:
         metrics: Metrics,
         status: Status,
         inventory: Inventory,
+        stats: Stats,
     ) -> None:
         self._line = line
         self._view = view
@@ -54,7 +52,7 @@ class Views:
         self._metrics = metrics
         self._status = status
         self._inventory = inventory
-        self._started_at = line.now()
+        self._stats = stats
 
     def document(self, what: str, subject: str | None) -> Any:
         """The document that the route of this name gives."""
@@ -77,7 +75,7 @@ class Views:
             case "workers":
                 return {"data": self._workers()}
             case "stats":
-                return self._stats()
+                return self._stats.document()
             case _:
                 raise NotFound(f"there is no document {what!r}")
 
@@ -230,31 +228,6 @@ class Views:
         ]
 
     # The whole.
-
-    def _stats(self) -> dict[str, Any]:
-        figures, book, now = self._line.figures, self._line.book, self._line.now()
-        counts: Counter[str] = Counter()
-        for (_, state), count in book.counts.items():
-            counts[state] += count
-        recent = sum(1 for at in figures.ended_at if at > now - RECENT_S)
-        span = max(1e-3, min(RECENT_S, now - self._started_at))
-        return {
-            "at": rfc3339(now),
-            "counts": {state: counts[state] for state in STATES},
-            "submitted": figures.submitted,
-            "ended": dict(figures.ended),
-            "retried": figures.retried,
-            "cancelled": figures.ended["cancelled"],
-            "failures": dict(figures.failures),
-            "throughput_per_s": recent / span,
-            "run_s": percentiles(figures.all_runs),
-            "wait_s": percentiles(figures.all_waits),
-            "handlers": {
-                name: {"runs": own.ends, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
-                for name, own in figures.handlers.items()
-            },
-            "stale_messages": figures.stale,
-        }
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz."""

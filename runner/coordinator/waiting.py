@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from heapq import merge
@@ -227,6 +228,13 @@ class Waiting:
             for why, column in lot.delayed.items():
                 if column:
                     yield queue, why, len(column), None
+
+    def count_by_tenant(self) -> Counter[str]:
+        """How many jobs of each tenant wait in line or for their time."""
+        counts = self._lots.count_by_tenant()
+        for cls, line in self._view.lines.items():
+            counts[cls.tenant] += len(line)
+        return counts
 
     def ahead(self, cls: JobClass, n: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""

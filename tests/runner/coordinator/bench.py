@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from gpu.device import Device
 from gpu.view import View
+from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
@@ -71,6 +73,7 @@ class Bench:
             journal=self.journal,
             timers=Timers(self.clock.now),
             figures=Figures(),
+            accounts=Accounts({}, 0.0),
             now=self.clock.now,
             spread=lambda: 0.5,
             wake=self._wake,
@@ -89,13 +92,13 @@ class Bench:
     def _wake(self) -> None:
         self.wakes += 1
 
-    def start(self, live: Live, *, loading: bool = False) -> None:
+    def start(self, live: Live, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
         if live.cls is not None:
             self.view.remove_waiting(live.cls, live.job.n)
         live.flight = live.job.attempt + (not live.spare)
         live.executor = 1
-        self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading)
+        self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading, **occupied)
 
     async def pass_time(self, seconds: float) -> None:
         """The clock goes on, and what is due then happens."""

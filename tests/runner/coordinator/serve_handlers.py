@@ -211,6 +211,11 @@ def big(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)
 
 
+@handler("pair", gpus=2, vram="4GiB", keep_alive="1m")
+def pair(data: Document, ctx: Context) -> Document:
+    return _hold(data, ctx)
+
+
 @handler("unknown", gpus=1, keep_alive="1m")
 def unknown(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)

@@ -104,3 +104,11 @@ def test_a_lost_number_is_dropped_from_its_lot() -> None:
     lots.drop(2)
     lots.drop(3)
     assert [lot.key.queue for lot in lots] == ["q"]
+
+
+def test_jobs_are_counted_by_tenant() -> None:
+    lots = Lots(Known().class_of)
+    for n, tenant in enumerate(("a", "a", "", "b"), 1):
+        lots.add(job(n, terms=Terms(tenant=tenant)))
+    lots.delay(job(9, terms=Terms(tenant="b"), ready_at=50.0))
+    assert lots.count_by_tenant() == {"a": 2, "": 1, "b": 2}

@@ -1,0 +1,67 @@
+"""Pure: the document of /stats as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from runner.cli.text import duration, line, size
+
+Document = Mapping[str, Any]
+
+
+def tables(found: Document) -> Iterator[Table]:
+    """The whole, then who had what: by handler, by tenant, by device."""
+    yield _whole(found)
+    handlers = _table("HANDLER", "RUNS", "P50", "P95", "WAIT P50", "P95", "ON DEVICES", "GRANTED")
+    for name, own in found["handlers"].items():
+        handlers.add_row(
+            line(name), str(own["runs"]), *_times(own["run_s"]), *_times(own["wait_s"]), *_spent(own)
+        )
+    yield handlers
+    tenants = _table("TENANT", "WEIGHT", "QUEUED", "RUNNING", "ON DEVICES", "GRANTED")
+    for name, own in found["tenants"].items():
+        numbers = (f"{own['weight']:g}", str(own["queued"]), str(own["running"]))
+        tenants.add_row(line(name) or "(none)", *numbers, *_spent(own))
+    yield tenants
+    devices = _table("DEVICE", "ON DEVICES", "GRANTED")
+    for name, own in found["devices"].items():
+        devices.add_row(line(name), *_spent(own))
+    yield devices
+
+
+def _whole(found: Document) -> Table:
+    table = _table("", "")
+    table.show_header = False
+    failures = ", ".join(f"{code} {count}" for code, count in sorted(found["failures"].items()))
+    rows = {
+        "since": found["since"],
+        "now": ", ".join(f"{count} {state}" for state, count in found["counts"].items()),
+        "throughput": f"{found['throughput_per_s']:.3g} jobs/s",
+        "run": " / ".join(_times(found["run_s"])),
+        "wait": " / ".join(_times(found["wait_s"])),
+        "retried": str(found["retried"]),
+        "cancelled": str(found["cancelled"]),
+        "failures": failures or "none",
+        "on devices since": found["spent_since"],
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _times(percentiles: Document) -> tuple[str, str]:
+    return duration(percentiles["p50"]), duration(percentiles["p95"])
+
+
+def _spent(own: Document) -> tuple[str, str]:
+    return duration(own["device_s"]), f"{size(int(own['byte_s']))} s" if own["byte_s"] else "-"
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table

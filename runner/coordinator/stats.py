@@ -1,0 +1,87 @@
+"""Effect: the document of /stats: what was done, how long it took, and what each had of the devices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from runner.coordinator.accounts import Sum
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.figures import HandlerFigures, percentiles
+from runner.coordinator.line import Line
+from runner.instant import rfc3339
+
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+#: Throughput is told over so many seconds.
+RECENT_S = 60.0
+
+
+class Stats:
+    """Made when asked for."""
+
+    def __init__(self, line: Line, dispatch: Dispatch, weights: Mapping[str, float]) -> None:
+        self._line = line
+        self._dispatch = dispatch
+        #: Tenants of whom the operator said something.
+        self._weights = weights
+        self._started_at = line.now()
+
+    def document(self) -> dict[str, Any]:
+        """All figures: those of devices since `spent_since`, all others since the start."""
+        figures, book, accounts = self._line.figures, self._line.book, self._line.accounts
+        now = self._line.now()
+        counts: Counter[str] = Counter()
+        for (_, state), count in book.counts.items():
+            counts[state] += count
+        recent = sum(1 for at in figures.ended_at if at > now - RECENT_S)
+        span = max(1e-3, min(RECENT_S, now - self._started_at))
+        return {
+            "at": rfc3339(now),
+            "since": rfc3339(self._started_at),
+            "counts": {state: counts[state] for state in STATES},
+            "submitted": figures.submitted,
+            "ended": dict(figures.ended),
+            "retried": figures.retried,
+            "cancelled": figures.ended["cancelled"],
+            "failures": dict(figures.failures),
+            "throughput_per_s": recent / span,
+            "run_s": percentiles(figures.all_runs),
+            "wait_s": percentiles(figures.all_waits),
+            "spent_since": rfc3339(accounts.since),
+            "handlers": self._handlers(),
+            "tenants": self._tenants(),
+            "devices": {name: _spent(total) for name, total in accounts.devices.items()},
+            "stale_messages": figures.stale,
+        }
+
+    def _handlers(self) -> dict[str, Any]:
+        seen, spent = self._line.figures.handlers, self._line.accounts.handlers
+        return {name: _handler(seen.get(name)) | _spent(spent.get(name)) for name in sorted({*seen, *spent})}
+
+    def _tenants(self) -> dict[str, Any]:
+        spent, queued = self._line.accounts.tenants, self._line.waiting.count_by_tenant()
+        running: Counter[str] = Counter()
+        for post in self._dispatch.posts.values():
+            for live in post.line.values():
+                held = running if live.job.state == "running" else queued
+                held[live.job.terms.tenant] += live.where != "ended"
+        return {
+            name: {"weight": self._weights.get(name, 1.0), "queued": queued[name], "running": running[name]}
+            | _spent(spent.get(name))
+            for name in sorted({*self._weights, *spent, *queued, *running})
+        }
+
+
+def _handler(own: HandlerFigures | None) -> dict[str, Any]:
+    own = own or HandlerFigures()
+    return {"runs": own.ends, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
+
+
+def _spent(total: Sum | None) -> dict[str, Any]:
+    total = total or Sum()
+    return {
+        "device_s": round(total.device_s, 6),
+        "byte_s": round(total.byte_s),
+        "attempts_on_devices": total.attempts,
+    }

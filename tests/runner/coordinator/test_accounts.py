@@ -1,0 +1,95 @@
+"""What attempts use of devices, and who it is put down to."""
+
+from __future__ import annotations
+
+from runner.coordinator.accounts import Accounts, Sum
+from runner.coordinator.meter import Meter
+from runner.job import AttemptRecord, Job, Spent, Terms
+from tests.runner.coordinator.bench import Bench, asked, run
+
+GIB = 1 << 30
+
+
+def job(handler: str, tenant: str = "") -> Job:
+    return Job(1, "job-1", handler, "default", 50, 0.0, Terms(tenant=tenant), 2)
+
+
+def test_sums_are_by_tenant_handler_and_device_and_survive_a_restart() -> None:
+    accounts = Accounts({}, 1_000.5)
+    pair = AttemptRecord(1, "w", ["gpu0", "gpu1"], 0.0)
+    kept = dict(accounts.add(job("paint", "acme"), pair, Spent(20.0, 40.0)))
+    alone = AttemptRecord(1, "w", ["gpu1"], 0.0)
+    kept |= accounts.add(job("paint"), alone, Spent(5.0, 5.0))
+    for each in (accounts, Accounts({**kept, "queue/a/paused": b"true", "spent": b""}, 2_000.0)):
+        assert each.since == 1_000.5
+        assert each.tenants == {"acme": Sum(20.0, 40.0, 1), "": Sum(5.0, 5.0, 1)}
+        assert each.handlers == {"paint": Sum(25.0, 45.0, 2)}
+        assert each.devices == {"gpu0": Sum(10.0, 20.0, 1), "gpu1": Sum(15.0, 25.0, 2)}
+
+
+def test_where_nothing_was_used_nothing_is_kept() -> None:
+    assert Accounts({}, 5.0).since == 5.0
+
+
+def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
+    async def body(bench: Bench) -> None:
+        meter = Meter()
+        live = bench.line.submit(asked(retries=1, backoff=None))
+        bench.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
+        assert live.job.attempts[-1].spent == Spent() and live.job.spent is None
+        bench.clock.at += 8.0
+        bench.end(live, "handler_error", load_s=5.0, run_s=2.0)
+        assert live.job.spent == Spent(8.0, 16.0 * GIB)
+        live.where = "waiting"
+        bench.start(live, granted_bytes=2 * GIB, meter=meter)
+        bench.clock.at += 3.0
+        bench.end(live, run_s=2.0)
+        assert live.job.attempts[-1].spent == Spent(2.0, 4.0 * GIB)
+        assert live.job.spent == Spent(10.0, 20.0 * GIB)
+        await bench.journal.flush()
+        assert (await bench.stored("job-1")).spent == Spent(10.0, 20.0 * GIB)
+        kept = await bench.access.read(lambda store: store.values("spent/"))
+        assert set(kept) == {"spent/since", "spent/tenant/", "spent/handler/h", "spent/device/cpu"}
+
+    run(body)
+
+
+def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        bench.start(live)
+        bench.clock.at += 8.0
+        bench.end(live, run_s=8.0)
+        assert live.job.spent is None and live.job.attempts[-1].spent is None
+        assert bench.line.accounts.tenants == {}
+
+    run(body)
+
+
+def test_an_attempt_that_did_not_start_is_not_charged() -> None:
+    async def body(bench: Bench) -> None:
+        meter = Meter()
+        live = bench.line.submit(asked())
+        bench.start(live, granted_bytes=GIB, meter=meter)
+        bench.clock.at += 8.0
+        bench.line.put_back(live)
+        assert live.job.spent is None and live.metered is None
+        bench.start(live, granted_bytes=GIB, meter=meter)
+        bench.clock.at += 1.0
+        bench.end(live)
+        assert live.job.spent == Spent(1.0, GIB)
+
+    run(body)
+
+
+def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
+    async def body(bench: Bench) -> None:
+        live = bench.line.submit(asked())
+        bench.start(live, granted_bytes=GIB, meter=Meter())
+        # As after a restart: the record was stored, the meter was not.
+        live.metered = None
+        bench.clock.at += 100.0
+        bench.end(live, load_s=2.0, run_s=1.0)
+        assert live.job.spent == Spent(3.0, 3.0 * GIB)
+
+    run(body)

@@ -1,0 +1,98 @@
+"""The running server: what jobs use of devices, and who it is put down to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.testing import Server as Process
+from tests.faults.harness import Document, Server
+from tests.runner.coordinator.conftest import HANDLERS
+from tests.runner.coordinator.serving import at, reach, runs
+
+GIB = 1 << 30
+
+
+def spent(document: Document) -> tuple[float, float]:
+    return document["device_s"], document["byte_s"]
+
+
+def seconds(job: Document) -> float:
+    """From the start of its last attempt to its end."""
+    return at(job["finished_at"]) - at(job["started_at"])
+
+
+def stats(server: Server) -> Document:
+    return dict(server.http.get("/v1/stats").json())
+
+
+def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) -> None:
+    with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
+        server = reach(process)
+        cold = server.ended(server.submit("small", {}, tenant="acme"))
+        gang = server.ended(server.submit("pair", {}, tenant="b"))
+        warm = server.ended(server.submit("small", {}))
+        free = server.ended(server.submit("echo", {}, tenant="acme"))
+        assert spent(free) == (0.0, 0.0)
+        # A cold start occupies its device from the order to load on.
+        assert cold["device_s"] == pytest.approx(seconds(cold), abs=0.02)
+        assert gang["device_s"] == pytest.approx(2 * seconds(gang), abs=0.04)
+        assert 0 < warm["device_s"] < cold["device_s"]
+        for job in (cold, gang, warm):
+            assert job["byte_s"] == pytest.approx(4 * GIB * job["device_s"], rel=1e-3, abs=4 * GIB * 1e-5)
+            (attempt,) = server.attempts(job["id"])
+            assert (spent(attempt), attempt["granted_bytes"]) == (spent(job), 4 * GIB)
+        told = stats(server)
+        assert set(told["handlers"]) >= {"small", "pair", "echo"}
+        assert told["handlers"]["echo"]["device_s"] == 0 and told["handlers"]["echo"]["runs"] == 1
+        both = cold["device_s"] + warm["device_s"]
+        assert told["handlers"]["small"]["device_s"] == pytest.approx(both, abs=1e-5)
+        assert told["tenants"]["acme"]["device_s"] == pytest.approx(cold["device_s"], abs=1e-5)
+        assert told["tenants"][""]["byte_s"] == pytest.approx(warm["byte_s"], rel=1e-6)
+        used = {name: each["device_s"] for name, each in told["devices"].items()}
+        assert set(used) == {"sim0", "sim1"}
+        assert sum(used.values()) == pytest.approx(both + gang["device_s"], abs=1e-5)
+        scraped = server.http.get("/metrics").text
+        assert 'runner_tenant_device_seconds_total{tenant="b"}' in scraped
+        assert 'runner_device_byte_seconds_total{device="sim0"}' in scraped
+        server.http.close()
+    with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
+        server = reach(process)
+        again = stats(server)
+        assert again["spent_since"] == told["spent_since"] < again["since"]
+        for table in ("tenants", "devices"):
+            assert {name: spent(each) for name, each in again[table].items()} == {
+                name: spent(each) for name, each in told[table].items()
+            }
+        assert again["handlers"]["small"]["attempts_on_devices"] == 2
+        assert again["handlers"]["small"]["runs"] == 0, "run times are told since the start"
+        server.http.close()
+
+
+def test_stats_count_who_waits_and_who_runs_by_tenant(tmp_path: Path, gate: Path) -> None:
+    config = tmp_path / "runner.toml"
+    config.write_text("[tenants.acme]\nweight = 3\n[tenants.nobody]\nweight = 2\n")
+    with Process([HANDLERS], gpus="sim:1x24GiB", grace_s="0s", config=config) as process:
+        server = reach(process)
+        first = server.submit("big", {"gate": str(gate)}, tenant="acme")
+        runs(server, first)
+        waiting = server.submit("big", {}, tenant="acme")
+        later = server.submit("big", {}, tenant="b", delay_s=60)
+        told = stats(server)["tenants"]
+        assert {name: (each["weight"], each["queued"], each["running"]) for name, each in told.items()} == {
+            "acme": (3.0, 1, 1),
+            "b": (1.0, 1, 0),
+            "nobody": (2.0, 0, 0),
+        }
+        gate.touch()
+        server.ended(waiting)
+        assert server.http.delete(f"/v1/jobs/{later}").status_code == 204
+        server.http.close()
+
+
+def test_an_attempt_that_is_cut_off_is_charged_for_its_time(server: Server) -> None:
+    job_id = server.submit("small", {"gate": "/nowhere/never"}, timeout_s=0.5)
+    job = server.ended(job_id)
+    assert job["state"] == "failed"
+    assert job["device_s"] == pytest.approx(seconds(job), abs=0.05)
