@@ -74,15 +74,23 @@ class GpuRequest:
     sims: tuple[int, ...] = ()
 
 
-def nvidia(place: int, uuid: str, name: str, total_bytes: int, max_executors: int | None = None) -> Device:
+def nvidia(
+    place: int,
+    uuid: str,
+    name: str,
+    total_bytes: int,
+    max_executors: int | None = None,
+    headroom_bytes: int | None = None,
+) -> Device:
     """A GPU (or MIG instance) at its place among the visible ones; the total is without the driver's part."""
+    headroom = _headroom(total_bytes) if headroom_bytes is None else headroom_bytes
     return Device(
         id=f"gpu{place}",
         uuid=uuid,
         kind="nvidia",
         name=name,
         total_bytes=total_bytes,
-        headroom_bytes=min(_headroom(total_bytes), total_bytes),
+        headroom_bytes=min(headroom, total_bytes),
         max_executors=max_executors or GPU_EXECUTORS,
     )
 

@@ -67,6 +67,7 @@ def find(
     *,
     nvml: Any = pynvml,
     max_executors: int | None = None,
+    headroom_bytes: int | None = None,
 ) -> Found:
     """The devices that are asked for. The cpu is always one of them.
 
@@ -81,7 +82,7 @@ def find(
         sims = [sim(place, nbytes, max_executors) for place, nbytes in enumerate(request.sims)]
         found = Found(sims, ["GPUs are simulated: memory is counted, nothing is computed on them"])
     else:
-        found = _find_cards(request, environ, nvml, max_executors)
+        found = _find_cards(request, environ, nvml, (max_executors, headroom_bytes))
     found.devices.append(_cpu(max_executors))
     return found
 
@@ -191,7 +192,7 @@ def _machine() -> str:
 
 
 def _find_cards(
-    request: GpuRequest, environ: Mapping[str, str], nvml: Any, max_executors: int | None
+    request: GpuRequest, environ: Mapping[str, str], nvml: Any, told: tuple[int | None, int | None]
 ) -> Found:
     try:
         nvml.nvmlInit()
@@ -212,7 +213,7 @@ def _find_cards(
             why = "no NVIDIA GPU was found" if not cards else "CUDA_VISIBLE_DEVICES hides all GPUs"
             notes.append(f"{why}: jobs run on the CPU")
         found = [
-            nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, max_executors)
+            nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, *told)
             for place in places
         ]
         return Found(found, notes)

@@ -54,6 +54,7 @@ class ProbeConfig(msgspec.Struct, array_like=True):
     gpus: str
     interval_s: float = 1.0
     max_executors: int | None = None
+    headroom_bytes: int | None = None
     log_format: str = "human"
     log_level: str = "info"
 

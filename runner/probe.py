@@ -72,7 +72,10 @@ class Probe:
             return
         try:
             found = find(
-                parse_gpus(self._config.gpus), self._environ, max_executors=self._config.max_executors
+                parse_gpus(self._config.gpus),
+                self._environ,
+                max_executors=self._config.max_executors,
+                headroom_bytes=self._config.headroom_bytes,
             )
             self._devices = Devices([device.to_dict() for device in found.devices], found.notes)
         except (DeviceError, ValueError) as error:

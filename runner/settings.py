@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -29,9 +28,16 @@ from pydantic_settings import (
 
 from runner.errors import RefusedStart
 from runner.overrides import Overrides
-from runner.units import nbytes, seconds
+from runner.setting_tables import (
+    AbsolutePath,
+    DeviceSettings,
+    ExecutorSettings,
+    Limits,
+    Names,
+    Seconds,
+    TenantSettings,
+)
 
-MIB = 1 << 20
 #: Of a tenant, as of queues and handlers.
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 
@@ -48,66 +54,6 @@ SHOWN = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
 
 #: The two ways to name a token.
 TOKENS = ("token", "token_file")
-
-
-def _listed(value: object) -> object:
-    """A list may come as `a,b` where only text can be written."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _absolute(value: object) -> object:
-    return Path(value).expanduser().absolute() if isinstance(value, (str, Path)) else value
-
-
-Bytes = Annotated[int, BeforeValidator(nbytes), Field(gt=0)]
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
-Names = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
-AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Table):
-    """`[limits]`: what one request, one attempt and the whole store may take."""
-
-    body_bytes: Bytes = 16 * MIB
-    bulk_bytes: Bytes = 64 * MIB
-    #: Nesting of a request's JSON.
-    depth: int = Field(default=64, gt=0)
-    output_bytes: Bytes = 16 * MIB
-    #: Text of `log` events, per attempt.
-    log_bytes: Bytes = MIB
-    #: Events of one attempt.
-    events: int = Field(default=100_000, gt=0)
-    #: Events kept of one job.
-    events_kept: int = Field(default=100_000, gt=0)
-    #: Jobs that may wait at once.
-    queued: int = Field(default=2_000_000, gt=0)
-
-
-class ExecutorSettings(_Table):
-    """`[executors]`: the environment that handler code sees, besides the server's own without `RUNNER_*`."""
-
-    #: Names that are taken out; a trailing `*` stands for any ending.
-    env_deny: Names = []
-    #: Names that are put in.
-    env: dict[str, str] = {}
-
-
-class DeviceSettings(_Table):
-    """`[devices]`: what holds for every device."""
-
-    #: Executors that run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
-    max_executors: int | None = Field(default=None, gt=0)
-
-
-class TenantSettings(_Table):
-    """`[tenants.NAME]`: what holds for the jobs of one tenant."""
-
-    #: Its part of the devices beside the parts of the others who wait; 1 where nothing is said.
-    weight: float = Field(default=1.0, ge=0.001, le=1000.0, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):

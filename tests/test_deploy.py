@@ -18,7 +18,8 @@ import pytest
 
 from api.query import WAIT_MAX_S
 from runner.errors import Fenced, RefusedStart
-from runner.settings import SHORT_NAMES, Limits, Settings
+from runner.setting_tables import Limits
+from runner.settings import SHORT_NAMES, Settings
 from runner.testing import running, serving
 from runner.units import seconds
 

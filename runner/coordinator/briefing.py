@@ -72,6 +72,7 @@ class Briefing:
             epoch=self.epoch,
             gpus=self._settings.gpus,
             max_executors=self._settings.devices.max_executors,
+            headroom_bytes=self._settings.devices.headroom,
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
         )

@@ -49,6 +49,11 @@ def test_places_count_inside_the_inherited_mask(mask: str, gpus: str, expected: 
     assert ids(found(gpus, A, B, C, CUDA_VISIBLE_DEVICES=mask).devices) == expected
 
 
+def test_the_headroom_is_the_operators_where_one_is_given() -> None:
+    devices = find(parse_gpus("all"), {}, nvml=FakeNvml(A), headroom_bytes=GIB).devices
+    assert (devices[0].headroom_bytes, devices[0].cap_bytes) == (GIB, 22 * GIB)
+
+
 def test_a_mask_that_hides_all_is_told() -> None:
     assert found("all", A, CUDA_VISIBLE_DEVICES="").notes == [
         "CUDA_VISIBLE_DEVICES hides all GPUs: jobs run on the CPU"

@@ -153,3 +153,25 @@ def test_other_platforms_are_refused_in_one_sentence(system: str, machine: str, 
         return
     with pytest.raises(RefusedStart, match=system):
         require_platform(system, machine)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mps", "devices.enforcement: mps is not there: it needs NVIDIA's MPS daemon"),
+        ("cgroup", "devices.enforcement: cgroup is not there: it needs limits of device memory"),
+        ("hope", "devices.enforcement: must be 'fraction', 'watchdog' or 'none'"),
+    ],
+)
+def test_an_enforcement_that_is_not_there_is_refused_with_what_it_would_need(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    with pytest.raises(RefusedStart) as refused:
+        load(folder=_file(tmp_path, f'[devices]\nenforcement = "{name}"'))
+    assert refused.value.message.startswith(words)
+
+
+def test_headroom_and_enforcement_are_settings_of_the_devices(tmp_path: Path) -> None:
+    settings = load(folder=_file(tmp_path, '[devices]\nenforcement = "watchdog"\nheadroom = "1GiB"'))
+    assert (settings.devices.enforcement, settings.devices.headroom) == ("watchdog", 1 << 30)
+    assert load(folder=tmp_path / "none").devices.enforcement == "fraction"
