@@ -82,11 +82,13 @@ class Unload(msgspec.Struct, array_like=True, tag=5):
 
 
 class Kill(msgspec.Struct, array_like=True, tag=6):
-    """SIGKILL an executor that loads: one in which an attempt has begun is spared."""
+    """SIGKILL an executor. Where it `spares`, one in which an attempt has begun lives on."""
 
     executor: int
     code: str
     message: str
+    detail: Any = None
+    spares: bool = True
 
 
 class Ack(msgspec.Struct, array_like=True, tag=7):
@@ -106,6 +108,13 @@ class Answer(msgspec.Struct, array_like=True, tag=8):
 
 class Stop(msgspec.Struct, array_like=True, tag=9):
     """End the worker: running attempts end by the ladder as `interrupted`, then it exits 0."""
+
+
+class Grant(msgspec.Struct, array_like=True, tag=11):
+    """From now on the executor may use so much of each of its devices; passed on to it."""
+
+    executor: int
+    grant_bytes: int
 
 
 # Worker to coordinator.
@@ -206,6 +215,14 @@ class Usage(msgspec.Struct, array_like=True, tag=27):
     """Bytes each executor uses now: PSS on cpu, what `testing.allocate` said on sim."""
 
     executors: list[tuple[int, int]]
+
+
+class Over(msgspec.Struct, array_like=True, tag=33):
+    """The executor uses more than it was granted: so much, on all its devices together. It goes on until
+    `Grant` or `Kill` answers; asked again as long as neither does."""
+
+    executor: int
+    used_bytes: int
 
 
 class Readings(msgspec.Struct, array_like=True, tag=28):
@@ -318,7 +335,7 @@ class Marked(msgspec.Struct, array_like=True, tag=52):
     stderr: bool
 
 
-Down = Load | Run | Cancel | Recall | Unload | Kill | Ack | Answer | Stop
+Down = Load | Run | Cancel | Recall | Unload | Kill | Grant | Ack | Answer | Stop
 Up = (
     Hello
     | Loaded
@@ -328,13 +345,14 @@ Up = (
     | Recalled
     | Gone
     | Usage
+    | Over
     | Readings
     | Processes
     | Devices
     | Call
     | Numbered
 )
-ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Answer
+ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Grant | Answer
 FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
 
 down_decoder = msgspec.msgpack.Decoder(Down)

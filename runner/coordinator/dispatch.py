@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from gpu import pin, placement
 from gpu.device import Device
@@ -16,7 +17,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
 from runner.coordinator.post import Post
 from runner.coordinator.sleep import patiently
-from runner.wire import Attempt, Cancel, Kill, Load, Recall, Run, Unload, encode
+from runner.wire import Attempt, Cancel, Grant, Kill, Load, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class Dispatch:
             self.unload(executor)
         if self._retiring:
             self._unload_retired()
+        if self._view.ledger.regranted:
+            self._tell_regranted()
         self._arm_expiry()
 
     def _carry_out(self, action: placement.Action) -> None:
@@ -121,8 +124,17 @@ class Dispatch:
     def _start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
         post, lives = self.posts[executor], [self._line.book.by_n[n] for n in ns]
         self._view.start(executor, cls, ns)
+        if post.is_lowered:
+            self._restore(post, cls)
         self._line.waiting.taken(cls)
         self._hand_over(post, lives)
+
+    def _restore(self, post: Post, cls: JobClass) -> None:
+        """Its promise was lowered to what others of its kind need; this one may need more."""
+        slots = self._view.floor.slots
+        need = max(self._view.need_on(cls, slots[each]) for each in post.devices)
+        if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
+            self.regrant(post, need)
 
     def _load(self, action: placement.Load) -> None:
         worker = self._fleet.of_device(action.device_ids[0])
@@ -144,7 +156,6 @@ class Dispatch:
             max_jobs=spec.options.max_jobs,
         )
         self._line.waiting.taken(action.cls)
-        on_cpu = devices[0].kind == "cpu"
         post = Post(
             executor,
             worker,
@@ -156,9 +167,6 @@ class Dispatch:
             alone=action.exclusive,
         )
         self.posts[executor] = post
-        cap = spec.options.ram_bytes
-        if on_cpu and action.grant_bytes:
-            cap = action.grant_bytes
         load = Load(
             executor=executor,
             handler=spec,
@@ -166,7 +174,7 @@ class Dispatch:
             env=pin.mask(devices),
             device=pin.torch_device(devices),
             grant_bytes=action.grant_bytes,
-            ram_cap_bytes=cap,
+            ram_cap_bytes=spec.options.ram_bytes,
             load_timeout_s=spec.options.load_timeout_s,
             model=action.cls.model,
         )
@@ -297,6 +305,25 @@ class Dispatch:
             self._fleet.post(post.worker, message)
             self._fleet.flush()
         return False
+
+    def regrant(self, post: Post, grant_bytes: int) -> None:
+        """The ledger promises an executor more, or less, than before: it is told."""
+        resident = self._view.executors[post.executor]
+        resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
+        post.grant_bytes = grant_bytes
+        self._fleet.post(post.worker, encode(Grant(post.executor, grant_bytes)))
+
+    def _tell_regranted(self) -> None:
+        lowered, self._view.ledger.regranted = self._view.ledger.regranted, set()
+        for executor in lowered & self.posts.keys():
+            post = self.posts[executor]
+            post.is_lowered = True
+            self.regrant(post, self._view.ledger.grant_bytes(executor))
+
+    def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
+        """End an executor, whatever it does; its attempt ends with this code."""
+        self.leaves(post)
+        self._fleet.post(post.worker, encode(Kill(post.executor, code, message, detail, spares=False)))
 
     def unload(self, executor: int) -> None:
         """End an idle executor; its bytes count until its process is gone."""

@@ -17,6 +17,8 @@ class Post:
         "devices",
         "executor",
         "grant_bytes",
+        "is_ceiling",
+        "is_lowered",
         "jobs_done",
         "leaving",
         "line",
@@ -51,6 +53,10 @@ class Post:
         #: The grant is the operator's word, not our estimate.
         self.declared = declared
         self.alone = alone
+        #: The grant is never raised.
+        self.is_ceiling = False
+        #: It was granted more once: see `Dispatch.regrant`.
+        self.is_lowered = False
         self.loaded = False
         self.leaving = False
         #: Its handler is another now: it ends what it runs, and goes.

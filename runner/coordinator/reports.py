@@ -26,6 +26,7 @@ from runner.wire import (
     Loaded,
     Note,
     Numbered,
+    Over,
     Processes,
     Readings,
     Recalled,
@@ -52,6 +53,7 @@ class Reports:
         on_devices: Callable[[Devices], None],
         on_readings: Callable[[Readings], None],
         on_processes: Callable[[Processes], None],
+        on_over: Callable[[Over], None],
         on_call: Callable[[Worker, Call], None],
         on_learned: Callable[[], None],
         on_back: Callable[[Worker], None],
@@ -82,6 +84,7 @@ class Reports:
             Devices: lambda _, message: on_devices(message),
             Readings: lambda _, message: on_readings(message),
             Processes: lambda _, message: on_processes(message),
+            Over: lambda _, message: on_over(message),
             Hello: lambda _, message: None,
         }
 

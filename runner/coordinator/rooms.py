@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from gpu.enforcement import BACKENDS
 from gpu.estimate import Peaks
 from gpu.view import View
 from runner import control
@@ -32,6 +33,7 @@ from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
+from runner.coordinator.overruns import Overruns
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
 from runner.coordinator.stats import Stats
@@ -45,7 +47,7 @@ from runner.plugins import Plugins
 from runner.settings import Settings, overrides_now
 from runner.spec import HandlerSpec
 from runner.stores.access import StoreAccess
-from runner.wire import Call
+from runner.wire import Call, Readings
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,11 @@ class Rooms:
             devices=self.inventory.devices,
             read_inputs=self.archive.inputs,
         )
+        self.overruns = Overruns(
+            view=self.view,
+            dispatch=self.dispatch,
+            backend=BACKENDS[ground.settings.devices.enforcement],
+        )
         self.reports = self._make_reports()
         self.overrides = Overrides(ground.settings.overrides)
         self.plugins = self._make_plugins(owner)
@@ -190,8 +197,9 @@ class Rooms:
             dispatch=self.dispatch,
             fleet=self.fleet,
             on_devices=self.inventory.found,
-            on_readings=self.inventory.read,
+            on_readings=self._on_readings,
             on_processes=self.memory.claim,
+            on_over=self.overruns.asked,
             on_call=self._on_call,
             on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
             on_back=self.inventory.driven,
@@ -292,6 +300,10 @@ class Rooms:
         """The operator may have misspelled a name."""
         for name in self.overrides.unused(self.plugins.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
+
+    def _on_readings(self, readings: Readings) -> None:
+        self.inventory.read(readings)
+        self.overruns.look()
 
     def _on_call(self, worker: Worker, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(worker, call))

@@ -90,6 +90,7 @@ class Executor:
             wire.Flag: self._on_flag,
             wire.Raise: self._on_raise,
             wire.Unload: self._on_unload,
+            wire.Grant: self._on_grant,
             wire.Answer: self._on_answer,
         }
 
@@ -148,6 +149,10 @@ class Executor:
     def _on_unload(self, _: wire.Unload) -> None:
         self._is_unloading = True
         self._wake_main()
+
+    def _on_grant(self, grant: wire.Grant) -> None:
+        if self._site is not None:
+            self._site.config.grant_bytes = grant.grant_bytes
 
     def _on_answer(self, answer: wire.Answer) -> None:
         if self._site is not None:

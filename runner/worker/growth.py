@@ -30,11 +30,20 @@ class Growth:
     """Host memory against its cap, simulated device memory against its grant."""
 
     def __init__(self, order: Load, device_kind: str) -> None:
-        self._ram = Baseline(ram_limit(order, device_kind) or 0)
-        self._device = Baseline(order.grant_bytes if device_kind == "sim" else 0)
+        self._order, self._device_kind = order, device_kind
+        self._ram, self._device = Baseline(0), Baseline(0)
+        self._limit()
+
+    def _limit(self) -> None:
+        """The limits of the order as it stands: its grant may be another now."""
+        self._grant_bytes = self._order.grant_bytes
+        self._ram.limit_bytes = ram_limit(self._order, self._device_kind) or 0
+        self._device.limit_bytes = self._grant_bytes if self._device_kind == "sim" else 0
 
     def is_too_much(self, pid: int, allocated_bytes: int) -> bool:
         """After each job; costs nothing where there is no limit."""
+        if self._order.grant_bytes != self._grant_bytes:
+            self._limit()
         if self._device.limit_bytes and self._device.is_outgrown(allocated_bytes):
             return True
         limit = self._ram.limit_bytes
@@ -42,7 +51,7 @@ class Growth:
 
 
 def ram_limit(order: Load, device_kind: str) -> int | None:
-    """The host memory that an executor may have; None: any."""
+    """The host memory that an executor has; None: any. Of that, a grant may be raised, a cap never."""
     caps = [order.ram_cap_bytes or 0, order.grant_bytes if device_kind == "cpu" else 0]
     return min((cap for cap in caps if cap > 0), default=None)
 

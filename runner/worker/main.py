@@ -18,7 +18,7 @@ from pathlib import Path
 from runner import launch, logs, wire
 from runner.launch import WorkerConfig
 from runner.spool import write_spool
-from runner.wire import Ack, Answer, Cancel, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
+from runner.wire import Ack, Answer, Cancel, Grant, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
 from runner.worker import leftovers, tree
 from runner.worker.outbox import Outbox
 from runner.worker.settlement import Cause
@@ -89,6 +89,7 @@ class Worker:
     def allocated(self, supervisor: Supervisor) -> None:
         """It says that it holds other simulated bytes than before."""
         self._watchdog.check_grant(supervisor)
+        self._ask_for_more()
 
     def is_alone(self, supervisor: Supervisor) -> bool:
         """Whether no other executor has processes now."""
@@ -187,10 +188,10 @@ class Worker:
                     self._supervisors[order.executor].answer(message)
             case Stop():
                 self._stop()
-            case Recall() | Unload() | Kill():
+            case Recall() | Unload() | Kill() | Grant():
                 self._direct(order)
 
-    def _direct(self, order: Recall | Unload | Kill) -> None:
+    def _direct(self, order: Recall | Unload | Kill | Grant) -> None:
         supervisor = self._supervisors.get(order.executor)
         if supervisor is None:
             return
@@ -200,7 +201,11 @@ class Worker:
             case Unload():
                 supervisor.unload()
             case Kill():
-                supervisor.kill(Cause(order.code, order.message), loading=True)
+                cause = Cause(order.code, order.message, order.detail)
+                supervisor.kill(cause, loading=order.spares)
+            case Grant():
+                supervisor.order.grant_bytes = order.grant_bytes
+                supervisor.answer(wire.encode(order))
 
     def _load(self, order: Load) -> None:
         if order.executor in self._supervisors:
@@ -232,10 +237,15 @@ class Worker:
             return
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._watchdog.sweep(supervisors)
+        self._ask_for_more()
         self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
         if usage:
             self._tell(wire.encode(wire.Usage(usage)))
+
+    def _ask_for_more(self) -> None:
+        for number, used_bytes in self._watchdog.take_over():
+            self._tell(wire.encode(wire.Over(number, used_bytes)))
 
     def _tell_families(self, *, anew: bool = False) -> None:
         for number, pids in self._watchdog.families(anew=anew):

@@ -141,7 +141,7 @@ class Supervisor:
             self._ending.kill(cause)
 
     def answer(self, message: bytes) -> None:
-        """Pass on the coordinator's answer to a call."""
+        """Pass on what the coordinator has to say to the executor."""
         if self.process is not None and not self.is_dead:
             self.process.send([message])
 

@@ -1,4 +1,4 @@
-"""Effect: looks at the memory of executors and ends the one that is over what it was promised."""
+"""Effect: looks at the memory of executors: one over its cap is ended, one over its grant is told of."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from runner.worker.settlement import Cause
 from runner.worker.supervisor import Supervisor
 
 SWEEP_S = 0.25
+MIB = 1024 * 1024
 #: Usage goes up this often, where it has changed by more than this.
 TELL_S = 1.0
-TELL_BYTES = 1024 * 1024
+TELL_BYTES = MIB
 
 
 class Watchdog:
@@ -21,6 +22,8 @@ class Watchdog:
         #: Executors on a GPU -> their processes, and those that the coordinator knows.
         self._families: dict[int, list[int]] = {}
         self._known: dict[int, list[int]] = {}
+        #: Executor -> its bytes, of those that were found over their grant.
+        self._over: dict[int, int] = {}
         self._told: dict[int, int] = {}
         self._told_mono = 0.0
 
@@ -34,6 +37,8 @@ class Watchdog:
             supervisor.leftovers.remember(pids)
             self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
+            if self._device_kind == "sim":
+                self._check(supervisor, supervisor.allocated_bytes, len(supervisor.order.devices))
         leftovers.reap_orphans({each.process.pid for each in living if each.process is not None})
 
     def born(self, supervisor: Supervisor) -> None:
@@ -51,10 +56,14 @@ class Watchdog:
 
     def check_grant(self, supervisor: Supervisor) -> None:
         """A simulated device's bytes against what was granted there."""
-        used, granted = supervisor.allocated_bytes, supervisor.order.grant_bytes
+        used = supervisor.allocated_bytes
         supervisor.saw_usage(used)
-        if granted and used > granted:
-            supervisor.kill(_over("its grant of device memory", used, granted))
+        self._check(supervisor, used, len(supervisor.order.devices))
+
+    def take_over(self) -> list[tuple[int, int]]:
+        """(executor, bytes) of those that were found over their grant since this was asked last."""
+        over, self._over = self._over, {}
+        return list(over.items())
 
     def news(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
         """(executor, bytes) of all, if it is time and something has changed; else nothing."""
@@ -68,16 +77,22 @@ class Watchdog:
         self._told, self._told_mono = usage, now
         return list(usage.items())
 
+    def _check(self, supervisor: Supervisor, used: int, devices: int) -> None:
+        granted = supervisor.order.grant_bytes
+        if granted and used // devices > granted:
+            self._over[supervisor.number] = used
+
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
-        cap = ram_limit(supervisor.order, self._device_kind)
-        used = used_bytes(pids, cap)
+        cap = supervisor.order.ram_cap_bytes
+        used = used_bytes(pids, ram_limit(supervisor.order, self._device_kind))
         if self._device_kind == "cpu":
             supervisor.saw_usage(used)
         if cap is not None and used > cap:
-            supervisor.kill(_over("its cap on host memory", used, cap))
+            supervisor.kill(_over_cap(used, cap))
+        elif self._device_kind == "cpu":
+            self._check(supervisor, used, 1)
 
 
-def _over(what: str, used: int, limit: int) -> Cause:
-    mib = 1024 * 1024
-    message = f"it used {used // mib} MiB, over {what} ({limit // mib} MiB)"
-    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": limit})
+def _over_cap(used: int, cap: int) -> Cause:
+    message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
+    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap})

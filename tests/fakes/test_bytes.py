@@ -58,3 +58,45 @@ def test_a_lost_card_takes_no_work_and_says_why(house: House, gpus: FakeGpus) ->
     assert explained["devices"][0]["reason"] == "device_fault"
     gpus.change(A, errors={})
     assert server.ended(job_id)["state"] == "succeeded"
+
+
+WATCHDOG = {"RUNNER_DEVICES__ENFORCEMENT": "watchdog"}
+
+
+def test_who_needs_more_than_its_grant_is_given_more_where_there_is_room(
+    house: House, gpus: FakeGpus
+) -> None:
+    server, gate = start_on(house, gpus, env=WATCHDOG), house.folder / "gate"
+    job_id = server.submit("take", {"bytes": ["6GiB"], "gate": str(gate)})
+    until(lambda: executor_granted(server) == 6 * GIB + CONTEXT, "its grant is raised")
+    assert adds_up(devices(server)["gpu0"])
+    gate.touch()
+    assert server.ended(job_id)["state"] == "succeeded"
+
+
+def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
+    house: House, gpus: FakeGpus
+) -> None:
+    server, gate = start_on(house, gpus, env=WATCHDOG), house.folder / "gate"
+    beside = server.submit("take-much", {"bytes": ["15GiB"], "gate": str(gate)})
+    until(lambda: server.job(beside)["progress"], "it runs")
+    job = server.ended(server.submit("take", {"bytes": ["8GiB"], "gate": str(gate)}, retries=0), within_s=20)
+    assert "over its grant of 4096 MiB" in str(server.attempts(job["id"])[0]["error"]["message"])
+    assert server.attempts(job["id"])[0]["error"]["code"] == "memory_exceeded"
+    gate.touch()
+    assert server.ended(beside)["state"] == "succeeded"
+
+
+def test_where_others_take_what_was_promised_idle_models_go(house: House, gpus: FakeGpus) -> None:
+    server = start_on(house, gpus)
+    server.ended(server.submit("take-much", {"bytes": ["12GiB"]}))
+    until(lambda: executor_granted(server), "it is warm")
+    gpus.change(A, foreign=10 * GIB, strangers={1: 3 * GIB})
+    until(lambda: not devices(server)["gpu0"]["executors"], "it makes room")
+    until(lambda: not devices(server)["gpu0"]["short_bytes"], "nothing is owed any more")
+
+
+def executor_granted(server: Server) -> int:
+    """What the first executor on the card is granted; 0 where there is none."""
+    executors = devices(server)["gpu0"]["executors"]
+    return int(executors[0]["granted_bytes"]) if executors else 0

@@ -31,14 +31,14 @@ def test_a_leak_of_host_memory_is_ended_between_jobs(house: House) -> None:
 
 
 def test_a_leak_of_device_memory_is_ended_between_jobs(house: House) -> None:
-    leak(house, "seep_on_gpu", "--gpus", "sim:1x24GiB")
+    leak(house, "seep_on_gpu", "--gpus", "sim:1x4GiB")
 
 
 def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, NO_GROWTH))
     try:
         with pytest.raises(AssertionError, match="failed"):
-            leak(house, "seep_on_gpu", "--gpus", "sim:1x24GiB")
+            leak(house, "seep_on_gpu", "--gpus", "sim:1x4GiB")
     finally:
         house.close()
 

@@ -167,6 +167,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         on_devices=lambda _: None,
         on_readings=lambda _: None,
         on_processes=lambda _: None,
+        on_over=lambda _: None,
         on_call=on_call,
         on_back=lambda worker: None,
         ours=lambda wall: wall,

@@ -68,6 +68,7 @@ class Scene:
             on_devices=lambda _: None,
             on_readings=lambda _: None,
             on_processes=lambda _: None,
+            on_over=lambda _: None,
             on_call=lambda _, __: None,
             on_learned=lambda: None,
             on_back=lambda worker: None,

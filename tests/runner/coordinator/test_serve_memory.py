@@ -94,11 +94,35 @@ def test_a_warm_model_is_preferred_to_a_new_one(server: Server) -> None:
 
 
 def test_more_than_was_granted_is_memory_exceeded(server: Server) -> None:
-    job_id = server.submit("small", {"hold": "6GiB", "gate": "/nowhere"})
+    job_id = server.submit("small", {"hold": "30GiB", "gate": "/nowhere"})
     job = server.ended(job_id)
     assert (job["state"], code(job)) == ("failed", "memory_exceeded")
     assert at(job["finished_at"]) - at(job["started_at"]) < 3
-    assert "6144 MiB" in job["error"]["message"] and "4096 MiB" in job["error"]["message"]
+    assert "30720 MiB" in job["error"]["message"] and "4096 MiB" in job["error"]["message"]
+
+
+def test_more_than_was_granted_is_granted_where_there_is_room(server: Server, gate: Path) -> None:
+    job_id = server.submit("small", {"hold": "6GiB", "gate": str(gate)})
+    runs(server, job_id)
+    until(lambda: executors(server, "small")[0]["granted_bytes"] == 6 * GIB, "its grant is raised")
+    assert sorted(reserved(server)) == [0, 6]
+    gate.touch()
+    assert server.ended(job_id)["state"] == "succeeded"
+    # The executor knows: what it takes now is no news.
+    again = server.ended(server.submit("small", {"hold": "5GiB"}))
+    assert again["output"]["granted"] == 6 * GIB
+
+
+def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(serve: object, gate: Path) -> None:
+    server: Server = serve(gpus="sim:1x8GiB")  # type: ignore[operator]
+    (beside,) = hold(server, gate, "small")
+    job = server.ended(server.submit("small", {"hold": "5GiB", "gate": "/nowhere"}))
+    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
+    (device,) = job["error"]["detail"]["devices"]
+    assert (device["device"], device["short_bytes"]) == ("sim0", 1 * GIB)
+    assert [one["charged_bytes"] for one in job["error"]["detail"]["neighbours"]] == [4 * GIB]
+    gate.touch()
+    assert server.ended(beside)["state"] == "succeeded"
 
 
 def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: Path) -> None:

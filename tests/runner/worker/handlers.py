@@ -125,7 +125,7 @@ def hog(data: dict[str, Any], ctx: Context) -> str:
 def simulate(data: dict[str, Any], ctx: Context) -> str:
     testing.allocate(data["bytes"])
     time.sleep(data.get("s", 0))
-    return "allocated"
+    return f"{(ctx.vram_bytes or 0) >> 20} MiB"
 
 
 @handler("slow_load")

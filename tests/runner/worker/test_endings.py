@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from runner.wire import Cancel, Gone, Loaded, Recall, Recalled, Run, Started, Usage
+from runner.wire import Cancel, Gone, Grant, Kill, Loaded, Over, Recall, Recalled, Run, Started, Usage
 from tests.runner.worker.fake import Fake, attempt
 
 MIB = 1024 * 1024
@@ -174,14 +174,51 @@ def test_peak_and_usage_are_told() -> None:
     asyncio.run(scene())
 
 
-def test_simulated_bytes_over_the_grant_are_ended() -> None:
+def test_simulated_bytes_over_the_grant_are_asked_for() -> None:
     async def scene() -> None:
         async with Fake(device_kind="sim") as fake:
             fake.load(1, "simulate", attempt("a", "simulate", {"bytes": 5 * MIB}), grant_bytes=10 * MIB)
             ended = await fake.ended("a")
             assert (ended.code, ended.peak_bytes) == (None, 5 * MIB)
             fake.send(Run(1, [attempt("b", "simulate", {"bytes": 11 * MIB, "s": 5})]))
+            assert (await fake.one(Over)).used_bytes == 11 * MIB
+            # Nobody answers: it goes on, and is asked for again.
+            await fake.until(lambda: len(fake.all(Over)) >= 3)
+            detail = {"used_bytes": 11 * MIB}
+            fake.send(Kill(1, "memory_exceeded", "too much", detail, spares=False))
+            ended = await fake.ended("b")
+            assert (ended.code, ended.detail, ended.died) == ("memory_exceeded", detail, False)
+
+    asyncio.run(scene())
+
+
+def test_a_larger_grant_is_known_to_the_handler_and_ends_the_questions() -> None:
+    async def scene() -> None:
+        async with Fake(device_kind="sim") as fake:
+            job = attempt("a", "simulate", {"bytes": 11 * MIB, "s": 1})
+            fake.load(1, "simulate", job, grant_bytes=10 * MIB)
+            await fake.one(Over)
+            fake.send(Grant(1, 12 * MIB))
+            assert (await fake.ended("a")).code is None
+            asked = len(fake.all(Over))
+            assert asked <= 2
+            fake.send(Run(1, [attempt("b", "simulate", {"bytes": 12 * MIB, "s": 0.6})]))
+            assert (await fake.ended("b")).output == b'"12 MiB"'
+            assert len(fake.all(Over)) == asked
+
+    asyncio.run(scene())
+
+
+def test_a_grant_of_ram_is_asked_for_and_a_cap_is_not() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            job = attempt("a", "hog", {"bytes": 100 * MIB, "s": 0.6})
+            fake.load(1, "hog", job, grant_bytes=80 * MIB)
+            assert (await fake.one(Over)).used_bytes > 80 * MIB
+            assert (await fake.ended("a")).code is None
+            fake.load(2, "hog", attempt("b", "hog", {"bytes": 100 * MIB}), ram_cap_bytes=80 * MIB)
             assert (await fake.ended("b")).code == "memory_exceeded"
+            assert not fake.all(Over, executor=2)
 
     asyncio.run(scene())
 

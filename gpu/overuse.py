@@ -1,0 +1,69 @@
+"""Pure: what is done with executors that use more than they were promised, and where too little is left.
+
+One that is over its grant in two sweeps is given more where its devices have room, and the larger need is
+learned; where they have none it is the one that ends, never its neighbour. Where the figures are exact
+there is no tolerance and one look is enough. A ceiling (`strict`, or a cap on host memory) is never raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from gpu.attribution import Level
+from gpu.ledger import Ledger
+from gpu.resident import Resident
+
+MIB = 1024 * 1024
+#: Contexts grow as kernels are loaded, and readings are of different moments.
+TOLERANCE_BYTES, TOLERANCE_SHARE = 128 * MIB, 0.05
+SWEEPS = 2
+
+Verdict = Literal["raise", "kill"]
+
+
+def tolerance_bytes(grant_bytes: int, level: Level) -> int:
+    """How far over its grant an executor may be."""
+    return 0 if level == "exact" else max(TOLERANCE_BYTES, int(grant_bytes * TOLERANCE_SHARE))
+
+
+class Overuse:
+    """Counts for how many sweeps in a row each executor has been over its grant."""
+
+    def __init__(self) -> None:
+        self._sweeps: dict[int, int] = {}
+
+    def is_over(self, executor: int, used_bytes: int | None, grant_bytes: int, level: Level) -> bool:
+        """After a sweep: whether something is to be done."""
+        limit = grant_bytes + tolerance_bytes(grant_bytes, level)
+        if used_bytes is None or grant_bytes <= 0 or used_bytes <= limit:
+            self._sweeps.pop(executor, None)
+            return False
+        self._sweeps[executor] = self._sweeps.get(executor, 0) + 1
+        return level == "exact" or self._sweeps[executor] >= SWEEPS
+
+    def forget(self, executor: int) -> None:
+        """It was dealt with, or is gone."""
+        self._sweeps.pop(executor, None)
+
+
+def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:
+    """What becomes of one that is over its grant. With "raise" the ledger has promised it what it uses."""
+    used = ledger.observed_bytes(executor) or 0
+    if not is_ceiling and ledger.raise_grant(executor, used):
+        return "raise"
+    return "kill"
+
+
+def make_room(short_bytes: int, idle: Iterable[tuple[Resident, int]]) -> list[int]:
+    """Idle executors (with their charges, the one that idles longest first) that go where other programs
+    took what was promised: as many as it takes, or all where that is not enough. Pinned ones stay, and
+    those that hold nothing would bring nothing."""
+    going: list[int] = []
+    for resident, charge in idle:
+        if short_bytes <= 0:
+            break
+        if charge > 0 and resident.grant_bytes > 0 and not resident.pinned:
+            going.append(resident.executor)
+            short_bytes -= charge
+    return going

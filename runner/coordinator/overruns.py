@@ -1,0 +1,105 @@
+"""Effect: gives more to executors that need more than they were promised, or ends them, and makes room."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from gpu import overuse
+from gpu.enforcement import Backend
+from gpu.overuse import Overuse
+from gpu.room import Room
+from gpu.view import View
+from runner.coordinator import words
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.post import Post
+from runner.wire import Over
+
+log = logging.getLogger(__name__)
+
+
+class Overruns:
+    """Looks after each reading, and when a worker asks."""
+
+    def __init__(self, *, view: View, dispatch: Dispatch, backend: Backend) -> None:
+        self._view = view
+        self._ledger = view.ledger
+        self._dispatch = dispatch
+        self._backend = backend
+        self._overuse = Overuse()
+
+    def asked(self, message: Over) -> None:
+        """A worker, whose figures are exact, found one of its executors over its grant."""
+        post = self._dispatch.posts.get(message.executor)
+        if post is None:
+            return
+        self._ledger.use(post.executor, message.used_bytes)
+        used = self._ledger.observed_bytes(post.executor) or 0
+        if used > post.grant_bytes:
+            self._settle(post)
+        else:
+            # It was given more meanwhile, and may not know.
+            self._dispatch.regrant(post, post.grant_bytes)
+
+    def look(self) -> None:
+        """After a reading: who is over its grant, and who must make room for other programs."""
+        for post in list(self._dispatch.posts.values()):
+            if self._is_over(post):
+                self._settle(post)
+        for slot in self._view.floor.slots.values():
+            if self._ledger.free_bytes(slot.device.id) < 0:
+                self._make_room(Room(self._view, slot))
+
+    def _is_over(self, post: Post) -> bool:
+        level = self._ledger.level(post.devices[0])
+        if level == "exact":
+            # Their workers ask, and see them more often than we do.
+            return False
+        used = self._ledger.observed_bytes(post.executor)
+        return self._overuse.is_over(post.executor, used, post.grant_bytes, level)
+
+    def _settle(self, post: Post) -> None:
+        if not self._backend.kills:
+            return
+        self._overuse.forget(post.executor)
+        used, granted = self._ledger.observed_bytes(post.executor) or 0, post.grant_bytes
+        if overuse.judge(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
+            log.info(
+                "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
+                *(post.executor, post.spec.name, words.nbytes(used), words.nbytes(granted)),
+            )
+            self._dispatch.regrant(post, used)
+            return
+        mib = 1024 * 1024
+        why = "which is its ceiling" if post.is_ceiling else "and there is no more"
+        message = f"it used {used // mib} MiB, over its grant of {granted // mib} MiB, {why}"
+        log.warning("executor %d (%s) is ended: %s", post.executor, post.spec.name, message)
+        self._dispatch.kill(post, "memory_exceeded", message, self._circumstances(post, used))
+
+    def _circumstances(self, post: Post, used: int) -> dict[str, Any]:
+        figures = [self._ledger.figures(device_id) for device_id in post.devices]
+        return {
+            "memory": "host" if post.devices == ["cpu"] else "device",
+            "used_bytes": used,
+            "limit_bytes": post.grant_bytes,
+            "devices": [
+                {
+                    "device": each.device,
+                    "total_bytes": each.total_bytes,
+                    "foreign_bytes": each.foreign_bytes,
+                    "short_bytes": each.short_bytes,
+                    "level": each.level,
+                }
+                for each in figures
+            ],
+            "neighbours": [
+                {"executor": other, "charged_bytes": charge}
+                for other, charge in self._ledger.neighbours(post.executor).items()
+            ],
+        }
+
+    def _make_room(self, room: Room) -> None:
+        idle = [(one, self._ledger.charge_bytes(one.executor)) for one in room.slot.idle.values()]
+        for executor in overuse.make_room(-room.coming, idle):
+            log.info("executor %d goes: other programs took memory of %s", executor, room.slot.device.id)
+            self._dispatch.unload(executor)
