@@ -264,6 +264,8 @@ class Views:
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])
+                if device["reason"] == "waiting_for_memory":
+                    device["foreign_bytes"] = self._view.ledger.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.n)
             document["reason"] = why
             document["message"] = words.waiting(why, document)

@@ -56,4 +56,7 @@ def _device(entry: Mapping[str, Any]) -> str:
         case "device_fault":
             return f"{entry['device']} takes no new work ({entry.get('message', 'it is not well')})"
         case _:
-            return f"{entry['device']} has {nbytes(entry['free_bytes'])} of {nbytes(entry['needed_bytes'])}"
+            others = entry.get("foreign_bytes", 0)
+            told = f" (other programs hold {nbytes(others)})" if others else ""
+            free, needed = nbytes(entry["free_bytes"]), nbytes(entry["needed_bytes"])
+            return f"{entry['device']} has {free} of {needed}{told}"

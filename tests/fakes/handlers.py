@@ -17,7 +17,8 @@ def say(data: Document, ctx: Context) -> None:
     """Leave one line per start in the file named by the input: what happened, not what was reported."""
     if "trace" in data:
         fd = os.open(data["trace"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(fd, f"{ctx.job_id} {ctx.attempt} {os.environ['CUDA_VISIBLE_DEVICES']}\n".encode())
+        device = os.environ["CUDA_VISIBLE_DEVICES"]
+        os.write(fd, f"{ctx.job_id} {ctx.attempt} {os.getpid()} {device}\n".encode())
         os.close(fd)
 
 
@@ -54,6 +55,12 @@ def take(data: Document, ctx: Context) -> Document:
 @handler("take-much", vram="16GiB")
 def take_much(data: Document, ctx: Context) -> Document:
     return use(data, ctx)
+
+
+@handler("beside", gpus=0)
+def beside(data: Document) -> Document:
+    """Needs no GPU."""
+    return data
 
 
 @handler("take-some")

@@ -81,6 +81,13 @@ def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: s
     assert words.waiting(reason, {"jobs_ahead": ahead, "devices": [entry(device)]}) == text
 
 
+def test_what_other_programs_hold_is_told() -> None:
+    figures = {"devices": [entry("waiting_for_memory") | {"foreign_bytes": 4 * GIB}], "jobs_ahead": 0}
+    assert words.waiting("waiting_for_memory", figures) == (
+        "it waits for device memory: gpu0 has 2.0 GiB of 6.0 GiB (other programs hold 4.0 GiB)"
+    )
+
+
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
     assert words.waiting("waiting_for_device", figures).endswith("there is none")

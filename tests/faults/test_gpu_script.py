@@ -1,0 +1,251 @@
+"""Effect: what GPUs and their driver do to a server, on cards that are made up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.fakes.cards import GIB, Card, FakeGpus
+from tests.fakes.house import devices, start_on
+from tests.faults.harness import Document, House, Server, until
+from tests.faults.mutate import mutated
+
+A, B = "GPU-a", "GPU-b"
+#: Bounds of seconds and minutes that are no part of what is shown, made short in a copy of the program.
+SHORT = [
+    ("gpu/foreign.py", "WINDOW_S = 30.0", "WINDOW_S = 1.0"),
+    ("gpu/ledger.py", "DRAIN_BOUND_S = 10.0", "DRAIN_BOUND_S = 2.0"),
+]
+
+#: A reading stays good however old it is.
+TRUSTS_OLD = [("runner/coordinator/inventory.py", "READING_S = 5.0", "READING_S = 1e9")]
+#: What others hold is granted all the same.
+TAKES_ALL = [
+    ("gpu/ledger.py", "account.device.cap_bytes - account.foreign.nbytes", "account.device.cap_bytes")
+]
+#: What a process held is free as soon as it is dead.
+FREE_AT_ONCE = [
+    ("gpu/ledger.py", 'device.kind != "nvidia" for each in entry.devices', "device for each in entry.devices")
+]
+#: What the driver says of a device's faults is not heard.
+DEAF = [("runner/coordinator/inventory.py", "message.faults.get(device_id)", "None")]
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> FakeGpus:
+    return FakeGpus(tmp_path / "gpus", Card(A))
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> FakeGpus:
+    return FakeGpus(tmp_path / "gpus", Card(A), Card(B))
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> FakeGpus:
+    """A card in two parts, with room for a third."""
+    parts: list[Card | None] = [Card("MIG-1", total=9 * GIB), None, Card("MIG-2", total=9 * GIB)]
+    return FakeGpus(tmp_path / "gpus", Card(A, instances=parts))
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[House]:
+    """A house whose servers have short bounds."""
+    house = House(tmp_path, tree=mutated(tmp_path, SHORT))
+    yield house
+    house.close()
+
+
+class Gate:
+    """Jobs that hold bytes of a GPU until they are let go."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self._server, self._path = server, folder / "gate"
+
+    def submit(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
+        return self._server.submit(handler, {"bytes": [nbytes], "gate": str(self._path)}, **options)
+
+    def running(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
+        """One that holds its bytes."""
+        job_id = self.submit(handler, nbytes=nbytes, **options)
+        until(lambda: self._server.job(job_id)["progress"], "it runs")
+        return job_id
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+def device_of(server: Server, job_id: str) -> str:
+    """Where a job runs."""
+    (device,) = server.job(job_id)["devices"]
+    return str(device)
+
+
+def explained(server: Server, job_id: str) -> Document:
+    return dict(server.http.get(f"/v1/jobs/{job_id}/explain").json())
+
+
+def killed(server: Server, job_id: str) -> None:
+    """A job's executor is gone, and it was not asked before."""
+    assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={"force": True}).status_code == 202
+    assert server.ended(job_id)["state"] == "cancelled"
+
+
+def gpus_of(server: Server) -> list[Document]:
+    return [device for device in devices(server).values() if device["kind"] == "nvidia"]
+
+
+def healths(server: Server) -> list[str]:
+    return [str(device["health"]) for device in gpus_of(server)]
+
+
+def percentile(values: list[float], share: float) -> float:
+    assert len(values) >= 100, "too few answers to tell"
+    return sorted(values)[int(share * len(values))]
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[list[float]]:
+    """Asks the server this and that meanwhile: how long each answer took."""
+    spent: list[float] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with httpx2.Client(base_url=server.url, timeout=10, trust_env=False) as http:
+            while not over.wait(0.005):
+                for path in ("/v1/devices", "/v1/jobs", "/readyz"):
+                    began = time.monotonic()
+                    http.get(path)
+                    spent.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield spent
+    finally:
+        over.set()
+        thread.join()
+
+
+# What is shown, as functions of a house: with a guard taken out they must fail.
+
+
+def hang(house: House, two: FakeGpus) -> None:
+    """A driver that does not answer holds up nobody, and its GPUs take no work until it does."""
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    running = gate.running()
+    with watched(server) as spent:
+        two.hang()
+        began = time.monotonic()
+        until(lambda: "ok" not in healths(server), "it is told", within_s=6.5)
+        assert time.monotonic() - began >= 4, "a short silence is none"
+        waits = server.submit("take")
+        assert server.ended(server.submit("beside"))["state"] == "succeeded"
+        told = explained(server, waits)
+        assert told["state"] == "queued" and "not read" in told["message"], told
+        assert len(house.role("probe")) <= 1, "probes do not pile up"
+        gate.open()
+        assert server.ended(running)["state"] == "succeeded"
+    assert percentile(spent, 0.99) < 0.05, sorted(spent)[-10:]
+    two.answer()
+    assert server.ended(waits, within_s=15)["attempt"] == 1
+    assert healths(server) == ["ok", "ok"]
+
+
+def foreign(house: House, one: FakeGpus) -> None:
+    """What other programs hold is left to them; the job says so, and starts when they go."""
+    one.change(A, foreign=12 * GIB)
+    server = start_on(house, one)
+    job_id = server.submit("take-much", {"bytes": ["14GiB"]})
+    told = until(
+        lambda: (found := explained(server, job_id))["reason"] == "waiting_for_memory" and found,
+        "it says what it waits for",
+    )
+    assert "other programs hold 12.0 GiB" in told["message"], told
+    assert server.ended(server.submit("take", {"bytes": ["2GiB"]}))["state"] == "succeeded"
+    assert server.job(job_id)["state"] == "queued"
+    one.change(A, foreign=0)
+    job = server.ended(job_id)
+    assert (job["state"], job["attempt"], job["output"]["held"]) == ("succeeded", 1, 14 * GIB)
+
+
+def late_release(house: House, one: FakeGpus) -> None:
+    """Bytes that the dead still hold are not granted again; what is really free is."""
+    # A kill in mid-kernel leaves some cards at 100 % for good.
+    one.change(A, holds=True, utilisation=100)
+    server = start_on(house, one)
+    killed(server, Gate(server, house.folder).running("take-much", nbytes="14GiB"))
+    waits = server.submit("take-much", {"bytes": ["14GiB"]})
+    until(lambda: gpus_of(server)[0]["used_bytes"] >= 14 * GIB, "the device still shows them")
+    beside = server.ended(server.submit("take", {"bytes": ["2GiB"]}))
+    assert beside["state"] == "succeeded"
+    assert server.job(waits)["state"] == "queued", "granted while the dead hold it"
+    assert gpus_of(server)[0]["draining_bytes"] >= 14 * GIB
+    one.change(A, holds=False)
+    job = server.ended(waits)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
+
+
+def split_anew(house: House, split: FakeGpus) -> None:
+    """An instance that vanished is lost; a new one waits for a restart."""
+    server = start_on(house, split)
+    assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
+    kept = Card("MIG-2", total=9 * GIB)
+    split.change(A, instances=[None, Card("MIG-3", total=9 * GIB), kept])
+    until(lambda: healths(server)[0] == "lost", "it is lost", within_s=5)
+    assert healths(server)[1] == "ok"
+    jobs = [server.ended(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
+    assert {job["output"]["device"] for job in jobs} == {"MIG-2"}
+    assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
+
+
+def test_a_driver_that_hangs_holds_up_nobody_and_its_gpus_take_no_work(house: House, two: FakeGpus) -> None:
+    hang(house, two)
+
+
+def test_memory_of_others_is_left_to_them_and_the_job_starts_when_they_go(
+    hasty: House, one: FakeGpus
+) -> None:
+    foreign(hasty, one)
+
+
+def test_bytes_that_the_dead_still_hold_are_not_granted_again(house: House, one: FakeGpus) -> None:
+    late_release(house, one)
+
+
+def test_an_instance_that_vanished_is_lost_and_a_new_one_waits_for_a_restart(
+    house: House, split: FakeGpus
+) -> None:
+    split_anew(house, split)
+
+
+@pytest.mark.parametrize(
+    ("guard", "shown", "cards", "fault"),
+    [
+        (TRUSTS_OLD, hang, "two", "it is told"),
+        (TAKES_ALL, foreign, "one", "it says what it waits for"),
+        (TAKES_ALL + FREE_AT_ONCE, late_release, "one", "granted while the dead hold it"),
+        (DEAF, split_anew, "split", "it is lost"),
+    ],
+)
+def test_without_its_guard_it_would_show(
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    guard: list[tuple[str, str, str]],
+    shown: Callable[[House, FakeGpus], None],
+    cards: str,
+    fault: str,
+) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    try:
+        with pytest.raises(AssertionError, match=fault):
+            shown(house, request.getfixturevalue(cards))
+    finally:
+        house.close()
