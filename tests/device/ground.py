@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +16,7 @@ from tests.fakes.cards import GIB
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 #: What the tests need free on a device.
-ROOM_BYTES = 8 * GIB
+ROOM_BYTES = 12 * GIB
 
 
 class Ground:
@@ -57,6 +60,7 @@ class Ground:
         return self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2)
 
 
+@cache
 def missing() -> str | None:
     """Why there is no real GPU to test on; None where there is one."""
     import pynvml
@@ -77,9 +81,6 @@ def missing() -> str | None:
 
 
 def _missing_torch() -> str | None:
-    import subprocess
-    import sys
-
     # In a process of its own: this one is to open no context on the device.
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

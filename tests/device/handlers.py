@@ -51,6 +51,16 @@ def fill(data: Document, ctx: Context) -> Document:
     return {"full": False, "held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
 
 
+@handler("hold", vram="2GiB")
+def hold(data: Document, ctx: Context) -> Document:
+    """Holds memory until the file `gate` is there."""
+    held = [block(ctx) for _ in range(data["bytes"] // BLOCK_BYTES)]
+    torch.cuda.synchronize()
+    ctx.progress(1, 2, pid=os.getpid())
+    wait_for(data["gate"], ctx)
+    return {"held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
+
+
 @handler("burn", vram="4GiB")
 def burn(data: Document, ctx: Context) -> None:
     """Gives the device work for minutes at once, and waits in one C call until it is done."""

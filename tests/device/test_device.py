@@ -25,6 +25,12 @@ def device(client: ServedClient) -> Document:
     return found
 
 
+def executor(client: ServedClient) -> Document:
+    """The first one that lives on it."""
+    found: Document = device(client)["executors"][0]
+    return found
+
+
 def running(job: JobHandle[Document]) -> Document:
     """What it has said as soon as it runs."""
     return until(lambda: job.status().progress, "it runs", within_s=START_S)
@@ -49,6 +55,31 @@ def test_two_models_share_the_device_at_the_same_time(ground: Ground, tmp_path: 
         until(lambda: device(client)["used_bytes"] >= before + 2 * 256 * MIB, "the figures show both")
         gate.touch()
         assert [job.result(timeout=START_S)["pid"] for job in jobs] == pids
+
+
+def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where_there_is_none(
+    ground: Ground, tmp_path: Path
+) -> None:
+    gate, other_gate = tmp_path / "gate", tmp_path / "other"
+    with ground.served(devices={"enforcement": "watchdog"}) as client:
+        over = client.submit("hold", {"bytes": 4 * GIB, "gate": str(gate)})
+        running(over)
+        until(lambda: executor(client)["granted_bytes"] >= 4 * GIB, "it was given more")
+        gate.touch()
+        assert over.result(timeout=START_S)["granted"] >= 4 * GIB
+        gate.unlink()
+        # All but 3 GiB are promised to one that takes next to nothing of it.
+        promised = device(client)["free_bytes"] + executor(client)["charged_bytes"] - 3 * GIB
+        neighbour = client.submit(
+            "hold", {"bytes": 128 * MIB, "gate": str(other_gate)}, vram=promised, retries=0
+        )
+        running(neighbour)
+        over = client.submit("hold", {"bytes": 6 * GIB, "gate": str(gate)}, vram=2 * GIB, retries=0)
+        ended = over.wait(timeout=START_S)
+        assert (ended.state, ended.reason) == ("failed", "memory_exceeded"), ended
+        assert neighbour.status().state == "running", "its neighbour pays for nothing"
+        other_gate.touch()
+        assert neighbour.result(timeout=START_S)["held"] == 128 * MIB
 
 
 def test_a_warm_model_answers_far_sooner_than_a_cold_one(ground: Ground) -> None:
