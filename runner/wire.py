@@ -209,6 +209,8 @@ class Gone(msgspec.Struct, array_like=True, tag=26):
     code: str
     message: str
     not_started: list[tuple[str, int]] = msgspec.field(default_factory=list)
+    #: For machines, as of an attempt's end: where it loaded without one, nothing else tells.
+    detail: Any = None
 
 
 class Usage(msgspec.Struct, array_like=True, tag=27):

@@ -46,6 +46,7 @@ class Settlement(NamedTuple):
     #: Of the executor itself.
     code: str
     message: str
+    detail: Any = None
 
 
 def settle(
@@ -72,13 +73,19 @@ def settle(
     if entries and at >= 0:
         ends.append(_blame(entries[at], was_loading, ladder, cause, verdict, stderr_tail))
     doing = "loading" if was_loading else "running a job" if at >= 0 and entries else "idle"
+    not_started = [entry.key for entry in entries[max(0, at + 1) :]]
+    code, message, detail = _of_executor(doing, ladder, cause, verdict, stderr_tail)
+    return Settlement(ends, not_started, code, message, detail)
+
+
+def _of_executor(
+    doing: str, ladder: Ladder | None, cause: Cause | None, verdict: Verdict, stderr_tail: str
+) -> tuple[str, str, Any]:
     if cause is not None:
-        code, message = cause.code, cause.message
-    elif ladder is not None:
-        code, message = ladder.code, ladder.message
-    else:
-        code, message = "worker_crashed", verdict.message(doing)
-    return Settlement(ends, [entry.key for entry in entries[max(0, at + 1) :]], code, message)
+        return cause.code, cause.message, _detail(cause, verdict, stderr_tail)
+    if ladder is not None:
+        return ladder.code, ladder.message, None
+    return _crash(verdict), verdict.message(doing), verdict.detail(stderr_tail)
 
 
 def _blame(
@@ -92,10 +99,16 @@ def _blame(
     if ladder is not None and ladder.key == entry.key:
         return End(entry, ladder.code, ladder.message)
     if cause is not None:
-        detail = {**verdict.detail(stderr_tail), **(cause.detail or {})} if cause.died else cause.detail
-        return End(entry, cause.code, cause.message, detail, cause.died)
+        return End(entry, cause.code, cause.message, _detail(cause, verdict, stderr_tail), cause.died)
     if ladder is not None:
         return End(entry, "interrupted", "its executor was ended because of an earlier job")
     message = verdict.message("loading" if was_loading else "running this job")
-    code = "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
-    return End(entry, code, message, verdict.detail(stderr_tail), died=True)
+    return End(entry, _crash(verdict), message, verdict.detail(stderr_tail), died=True)
+
+
+def _crash(verdict: Verdict) -> str:
+    return "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
+
+
+def _detail(cause: Cause, verdict: Verdict, stderr_tail: str) -> Any:
+    return {**verdict.detail(stderr_tail), **(cause.detail or {})} if cause.died else cause.detail

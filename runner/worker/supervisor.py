@@ -7,6 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from runner import framing, wire
 from runner.launch import WorkerConfig
@@ -386,13 +387,13 @@ class Supervisor:
 
     def _on_clear(self, is_clear: bool, settlement: Settlement) -> None:
         if is_clear:
-            self._tell_gone(settlement.code, settlement.message)
+            self._tell_gone(settlement.code, settlement.message, settlement.detail)
             return
         log.error("executor %s does not die of SIGKILL; it is written off", self.marker)
         self._tell_gone(STUCK, "a process of the executor does not die of SIGKILL")
         cleared = wire.encode(Gone(self.number, "cleared", "what did not die is gone"))
         self.leftovers.outlast(self._loop, lambda: self._up.keep(cleared))
 
-    def _tell_gone(self, code: str, message: str) -> None:
-        self._up.keep(wire.encode(Gone(self.number, code, message, self.line.not_started)))
+    def _tell_gone(self, code: str, message: str, detail: Any = None) -> None:
+        self._up.keep(wire.encode(Gone(self.number, code, message, self.line.not_started, detail)))
         self._up.gone(self)
