@@ -32,6 +32,8 @@ Question = (
     | control.SetDevice
     | control.AwaitHandler
     | control.Reload
+    | control.LoadHandler
+    | control.UnloadHandler
     | control.ReadEvents
 )
 

@@ -261,6 +261,9 @@ class Handler(_Given):
     input_schema: Any
     output_schema: Any
     options: dict[str, Any]
+    executors: list[dict[str, Any]] = Field(description="where it is loaded")
+    waiting: list[dict[str, Any]] = Field(description="loads without a job that wait for room")
+    load_failures: list[dict[str, Any]] = Field(description="loads without a job that failed")
 
 
 class HandlerList(_Given):
@@ -287,6 +290,33 @@ class DeviceEvent(_Given):
     at: datetime
     type: str = Field(description="drained, resumed, max_executors, worker_ready, worker_lost, ...")
     message: str
+
+
+class LoadRequest(_Asked):
+    """Which executors are meant; may be left out."""
+
+    model: str | None = Field(None, description="of a handler with `model_by`; of others there is none")
+    device: str | None = Field(None, description="only this one, by its id")
+
+
+class LoadAnswer(_Given):
+    """How far it is."""
+
+    handler: str
+    model: str | None
+    device: str | None
+    state: Literal["loaded", "loading", "waiting"]
+    executor: dict[str, Any] | None
+    message: str | None = Field(None, description="what it waits for, in words")
+
+
+class UnloadAnswer(_Given):
+    """Which executors go."""
+
+    handler: str
+    model: str | None
+    device: str | None
+    executors: list[dict[str, Any]] = Field(description="`jobs` are those that they end first")
 
 
 class Device(_Given):
@@ -340,5 +370,6 @@ class Readiness(_Given):
 MODELS: tuple[type[BaseModel], ...] = (
     HandlerJobRequest, JobRequest, BulkRequest, CancelRequest, DeviceChange, TicketRequest, Ticket, Problem,
     Job, JobPage, BulkAnswer, AttemptList, Explanation, Queue, QueueList, Handler, HandlerList,
-    HandlerChanges, Device, DeviceList, WorkerList, Stats, Health, Readiness,
+    HandlerChanges, LoadRequest, LoadAnswer, UnloadAnswer, Device, DeviceList, WorkerList,
+    Stats, Health, Readiness,
 )  # fmt: skip

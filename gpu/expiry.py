@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from heapq import heappop, heappush
 
 from gpu.line import Key
@@ -13,9 +13,15 @@ class Expiry:
     """A heap of (due, executor) with at most one entry an executor, however often it idles and wakes:
     an entry that comes up too early is put right then."""
 
-    def __init__(self, executors: Mapping[int, Resident], wanted: Container[Key]) -> None:
+    def __init__(
+        self,
+        executors: Mapping[int, Resident],
+        wanted: Container[Key],
+        is_kept: Callable[[Resident], bool],
+    ) -> None:
         self._executors = executors
         self._wanted = wanted
+        self._is_kept = is_kept
         self._heap: list[tuple[float, int]] = []
         self._listed: set[int] = set()
 
@@ -35,7 +41,7 @@ class Expiry:
                 continue
             if _due(resident) > now:
                 self.expect(resident)
-            elif resident.worn or resident.key not in self._wanted:
+            elif resident.worn or not (resident.key in self._wanted or self._is_kept(resident)):
                 due.append(resident.executor)
         return due
 

@@ -16,6 +16,10 @@ class Floor:
         #: Executors that take work, and the idle ones of them, the one that idles longest first.
         self.by_key: dict[Key, dict[int, Resident]] = {}
         self.idle_by_key: dict[Key, dict[int, Resident]] = {}
+        #: Executors that load for no job: the first one that comes may have them.
+        self.early: dict[Key, dict[int, Resident]] = {}
+        #: Of each of these one executor is kept.
+        self.kept: set[Key] = set()
         #: Handler to how many of its executors load or run.
         self.busy: dict[str, int] = {}
         self._gpu_lane: list[Slot] = []
@@ -29,7 +33,8 @@ class Floor:
 
     def lane(self, cls: JobClass) -> list[Slot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
-        return self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
+        lane = self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
+        return [slot for slot in lane if slot.device.id in cls.only] if cls.only else lane
 
     def reach(self, cls: JobClass) -> list[Slot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
@@ -49,16 +54,29 @@ class Floor:
         """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
         return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
 
-    def enter(self, resident: Resident) -> None:
-        """An executor loads."""
+    def enter(self, resident: Resident, *, early: bool = False) -> None:
+        """An executor loads; `early`: for no job."""
         executor = resident.executor
         self.executors[executor] = resident
+        if early:
+            self.early.setdefault(resident.key, {})[executor] = resident
         self.by_key.setdefault(resident.key, {})[executor] = resident
         self._set_busy(resident, True)
         for slot in self._slots(resident):
             slot.residents[executor] = resident
             if resident.pinned:
                 slot.pinned[executor] = resident
+
+    def claim(self, resident: Resident) -> bool:
+        """One that loads for no job has one now, or does not load any more; False where it was none."""
+        if resident.executor not in self.early.get(resident.key, ()):
+            return False
+        _drop(self.early, resident)
+        return True
+
+    def is_kept(self, resident: Resident) -> bool:
+        """Whether it stays however long it idles, as long as nobody needs its room."""
+        return resident.key in self.kept and len(self.by_key[resident.key]) == 1
 
     def wake(self, resident: Resident) -> None:
         """An idle executor takes up work."""
@@ -69,6 +87,7 @@ class Floor:
     def rest(self, resident: Resident, now: float) -> None:
         """An executor has nothing left to do; one that was told to go does not become idle by that."""
         self._set_busy(resident, False)
+        self.claim(resident)
         if resident.state == "leaving":
             return
         resident.state = "idle"
@@ -83,6 +102,7 @@ class Floor:
         if resident.state == "leaving":
             return
         resident.lingers = lingers
+        self.claim(resident)
         if resident.state == "idle":
             self._drop_idle(resident)
         _drop(self.by_key, resident)

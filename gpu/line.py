@@ -22,7 +22,7 @@ class JobClass:
     version: str
     #: What `model_by` named; "" for handlers without.
     model: str
-    #: Higher goes first.
+    #: Higher goes first. Below 0: a wish, which goes after all jobs.
     priority: int
     #: Device memory of one executor. 0: no grant is needed; None: unknown, to be learned.
     need_bytes: int | None
@@ -39,6 +39,10 @@ class JobClass:
     alone: bool = False
     #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
     avoid: tuple[str, ...] = ()
+    #: It runs on these devices and on no others. Empty: wherever it fits.
+    only: tuple[str, ...] = ()
+    #: Idle executors may be told to go for it.
+    evicts: bool = True
     key: Key = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
 
@@ -46,10 +50,15 @@ class JobClass:
         object.__setattr__(self, "key", (self.handler, self.version, self.model))
         fields = (self.key, self.queue, self.priority, self.need_bytes, self.gpus)
         more = (self.size, self.group, self.tenant, self.limit_s, self.alone, self.avoid)
-        object.__setattr__(self, "_hash", hash((fields, more)))
+        object.__setattr__(self, "_hash", hash((fields, more, self.only, self.evicts)))
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def is_wish(self) -> bool:
+        """Whether no job stands in its line, but the wish for an executor that is ready."""
+        return self.priority < 0
 
 
 class Line:

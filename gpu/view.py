@@ -1,7 +1,7 @@
 """Pure: all that a plan looks at, kept as an index by events: what waits, what is loaded, what is left.
 
-The coordinator calls these methods as things happen; nothing here is ever rebuilt, and no method costs
-more for a longer line. Executors and jobs are numbers here, devices their ids.
+The coordinator calls these methods as things happen. Nothing here is ever rebuilt, and no method costs more
+for a longer line. Executors and jobs are numbers, devices their ids.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class View:
         self.depths: dict[tuple[str, str], int] = {}
         #: How many classes of a key have somebody waiting.
         self.wanted: dict[Key, int] = {}
-        self._expiry = Expiry(self.executors, self.wanted)
+        self._expiry = Expiry(self.executors, self.wanted, self.floor.is_kept)
         for device in devices:
             self.add_device(device)
 
@@ -122,7 +122,7 @@ class View:
             self.floor.wake(resident)
             if cls.alone:
                 self.floor.own(resident)
-        elif resident.state != "running":
+        elif resident.state != "running" and not self.floor.claim(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._take(cls, ns)
         for n in ns:
@@ -141,23 +141,22 @@ class View:
         keep_alive_s: float = 300.0,
         max_jobs: int | None = None,
     ) -> None:
-        """A new executor starts, with one waiting job.
+        """A new executor starts, with one waiting job, or, for a wish, without any.
 
         Raises:
             ValueError: its bytes are not free: not what the plan said.
         """
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
-            raise ValueError(
-                f"executor {executor} can't load: {grant_bytes} bytes are not free on {device_ids}"
-            )
+            raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
         resident = Resident(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.floor.enter(resident)
+        self.floor.enter(resident, early=cls.is_wish)
         if cls.alone:
             self.floor.own(resident)
         self._take(cls, (n,))
-        resident.assigned[n] = cls
+        if not cls.is_wish:
+            resident.assigned[n] = cls
         self._count_overtaken(cls, (n,), resident)
 
     def evict(self, executor: int, *, lingers: bool = False) -> None:
@@ -253,7 +252,7 @@ class View:
 
     def suits(self, resident: Resident, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
-        if cls.avoid and not self.floor.is_reached(cls, resident):
+        if (cls.avoid or cls.only) and not self.floor.is_reached(cls, resident):
             return False
         if cls.need_bytes is not None:
             return resident.grant_bytes >= cls.need_bytes

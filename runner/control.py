@@ -134,6 +134,27 @@ class SetDevice(msgspec.Struct, array_like=True, tag=14):
     max_executors: int | None = None
 
 
+class LoadHandler(msgspec.Struct, array_like=True, tag=17):
+    """Have an executor ready without a job. Answer: 200 once one is, 202 and what it waits for after
+    `wait_s` at the latest; a problem where it could not be loaded within that time."""
+
+    rid: int
+    name: str
+    model: str | None = None
+    device: str | None = None
+    wait_s: float = 0.0
+
+
+class UnloadHandler(msgspec.Struct, array_like=True, tag=18):
+    """Have executors go, busy ones when they have ended what they run. Answer: 202 and which, 200 where
+    there are none."""
+
+    rid: int
+    name: str
+    model: str | None = None
+    device: str | None = None
+
+
 class FrontHello(msgspec.Struct, array_like=True, tag=11):
     pid: int
 
@@ -210,6 +231,8 @@ ToCoordinator = (
     | SetDevice
     | AwaitHandler
     | Reload
+    | LoadHandler
+    | UnloadHandler
     | ReadEvents
     | Watch
     | Unwatch

@@ -50,6 +50,7 @@ def handler(
     max_jobs: int | None = None,
     model_by: str | None = None,
     size_by: str | Sequence[str] = (),
+    preload: bool | Sequence[str] = False,
     version: str | None = None,
     **others: Any,
 ) -> Callable[[Decorated], Decorated]:

@@ -23,6 +23,7 @@ from runner import annotation, content, strictjson
 from runner.definition import Definition, definition_of, positional
 from runner.execution import failure, process
 from runner.execution.loading import find, import_source
+from runner.option import check_together
 from runner.spec import Description, HandlerSpec, Source
 
 DESCRIPTION_MAX = 4000
@@ -144,6 +145,7 @@ def _is_foreign(target: Any, module: ModuleType) -> bool:
 
 def _spec(definition: Definition, source: Source) -> HandlerSpec:
     try:
+        check_together(definition.options)
         function = _function(definition.target)
         kind = _kind(function)
         return HandlerSpec(

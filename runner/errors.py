@@ -13,7 +13,8 @@ RunnerError
 ├── Conflict                409  conflict
 │   ├── AlreadyFinished     409  already_finished
 │   ├── JobNotFinished      409  job_not_finished
-│   └── ReloadRefused       409  reload_refused
+│   ├── ReloadRefused       409  reload_refused
+│   └── NotLoaded           409  not_loaded
 ├── PayloadTooLarge         413  payload_too_large
 ├── UnsupportedMediaType    415  unsupported_media_type
 ├── WrongHost               421  wrong_host
@@ -106,6 +107,12 @@ class JobNotFinished(Conflict):
 
 class ReloadRefused(Conflict):
     code, title = "reload_refused", "The handlers were not reloaded"
+
+
+class NotLoaded(Conflict):
+    """`detail["error"]` is the error as a job would have got it."""
+
+    code, title, exit_code = "not_loaded", "The handler was not loaded", 1
 
 
 class PayloadTooLarge(RunnerError):

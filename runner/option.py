@@ -9,11 +9,13 @@ from typing import Any
 from runner import units
 from runner.retry import Backoff
 from runner.spec import Options
-from runner.traits import PATH
+from runner.traits import NAME_CHARS_MAX, PATH
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 #: `size_by` names at most so many fields.
 FIELDS_MAX = 8
+#: `preload` names at most so many models.
+MODELS_MAX = 1000
 
 
 class _Reader:
@@ -92,6 +94,18 @@ class _Reader:
             raise self.fail(option, f"must be up to {FIELDS_MAX} names of fields of the input, not {value!r}")
         return tuple(self.path(option, name) for name in named)
 
+    def models(self, option: str, value: Any) -> tuple[str, ...]:
+        if isinstance(value, bool):
+            return ("",) if value else ()
+        if not isinstance(value, list | tuple) or len(value) > MODELS_MAX:
+            raise self.fail(
+                option, f"must be true, false or up to {MODELS_MAX} names of models, not {value!r}"
+            )
+        for name in value:
+            if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX:
+                raise self.fail(option, f"{name!r} is not the name of a model")
+        return tuple(dict.fromkeys(value))
+
     def backoff(self, option: str, value: Any) -> Backoff:
         if value is None:
             return Backoff()
@@ -119,6 +133,7 @@ OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
     "max_jobs": ("max_jobs", _Reader.bound),
     "model_by": ("model_by", _Reader.field),
     "size_by": ("size_by", _Reader.fields),
+    "preload": ("preload", _Reader.models),
 }
 
 
@@ -135,3 +150,15 @@ def read_options(name: str, given: Mapping[str, Any]) -> Options:
     return Options(
         **{field: read(reader, option, given[option]) for option, (field, read) in OPTIONS.items()}
     )
+
+
+def check_together(options: Options) -> None:
+    """What single options can't tell.
+
+    Raises:
+        ValueError: two that contradict each other.
+    """
+    if options.preload and options.model_by is not None and "" in options.preload:
+        raise ValueError('option preload: with model_by it names the models: preload=["a", "b"]')
+    if options.preload and options.model_by is None and options.preload != ("",):
+        raise ValueError("option preload: it names models, and without model_by there are none: preload=True")

@@ -49,6 +49,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     model_by: str | None = None
     #: Fields of the input by which jobs are expected to need alike.
     size_by: tuple[str, ...] = ()
+    #: Models of which an executor is to be ready always, where there is room; ("",) without `model_by`.
+    preload: tuple[str, ...] = ()
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):

@@ -8,6 +8,7 @@ from api.openapi import OpenApi
 from api.query import REASONS, STATES
 from api.routes.events import EventRoutes
 from api.routes.jobs import JobRoutes
+from api.routes.loads import LoadRoutes
 from api.routes.submit import SubmitRoutes
 from api.routes.system import SystemRoutes
 from api.routes.table import (
@@ -19,6 +20,7 @@ from api.routes.table import (
     STREAM,
     TAGS,
     TIME,
+    WAIT_LOADED,
     Answers,
     Endpoint,
     Route,
@@ -63,6 +65,7 @@ def routes(front: Front, tickets: Tickets, page: DocsPage) -> tuple[Route, ...]:
     table += _submits(SubmitRoutes(front))
     table += _jobs(JobRoutes(front), EventRoutes(front))
     table.append(_tickets(TicketRoutes(front, tickets)))
+    table += _loads(LoadRoutes(front))
     table += _system(SystemRoutes(front, document, page))
     return tuple(table)
 
@@ -123,6 +126,27 @@ def _jobs(of: JobRoutes, events: EventRoutes) -> list[Route]:
             {202: (JSON, "Job", "It will run again")}, (404, 409),
         ),
         Route("GET", f"{_JOB}/files/{{file}}", of.file, "get_file", "jobs", file, (400, 404, 416)),
+    ]  # fmt: skip
+
+
+def _loads(of: LoadRoutes) -> list[Route]:
+    return [
+        Route(
+            "POST", "/v1/handlers/{name}/load", of.load, "load_handler", "handlers",
+            {
+                200: (JSON, "LoadAnswer", "It is loaded"),
+                202: (JSON, "LoadAnswer", "It loads, or waits for room"),
+            },
+            (404, 409), (WAIT_LOADED,), {JSON: "LoadRequest"}, body_required=False,
+        ),
+        Route(
+            "POST", "/v1/handlers/{name}/unload", of.unload, "unload_handler", "handlers",
+            {
+                200: (JSON, "UnloadAnswer", "None of it was loaded"),
+                202: (JSON, "UnloadAnswer", "These go, when they have ended what they run"),
+            },
+            (404,), body={JSON: "LoadRequest"}, body_required=False,
+        ),
     ]  # fmt: skip
 
 

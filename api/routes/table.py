@@ -76,6 +76,10 @@ PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},
     "`wait=N`: answer when the job has ended, or after N seconds (at most 300)",
 )  # fmt: skip
+WAIT_LOADED = Parameter(
+    "Prefer", "header", {"type": "string", "examples": ["wait=60"]},
+    "`wait=N`: answer when it is loaded or has failed, or after N seconds (at most 300)",
+)  # fmt: skip
 STREAM = (
     query("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
     query("types", words(EVENT_TYPES), "only these types of events; commas part them too"),

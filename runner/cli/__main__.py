@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, doctor, handlers, house, init, serve, submit
+from runner.cli import config, doctor, handlers, house, init, load, serve, submit
 from runner.cli import job as job_commands
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
@@ -42,6 +42,8 @@ def build() -> typer.Typer:
         house.devices,
         house.queues,
         house.stats,
+        load.load,
+        load.unload,
     )
     for command in commands:
         app.command()(command)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from urllib.parse import quote
 
 import httpx2
 
-from runner.client import operations, shell
+from runner.client import loads, operations, shell
 from runner.client.call import Answer, Call, Operation, Pause
 from runner.client.document import Job
 from runner.client.events import JobEvent, ProgressEvent, Tail
@@ -273,6 +274,25 @@ class Client:
     def handlers(self) -> list[dict[str, Any]]:
         """Every handler, also broken ones with their error."""
         return self._list("handlers")
+
+    def handler(self, name: str) -> dict[str, Any]:
+        """One handler: options, where it is loaded, what was measured."""
+        return self._perform(operations.document(f"handlers/{quote(name, safe='')}"))
+
+    def load(
+        self,
+        handler: str,
+        model: str | None = None,
+        device: str | None = None,
+        timeout: float | str | None = None,
+    ) -> dict[str, Any]:
+        """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
+        until = None if timeout is None else time.monotonic() + seconds(timeout)
+        return self._perform(loads.load(handler, model, device, until=until, clock=time.monotonic))
+
+    def unload(self, handler: str, model: str | None = None, device: str | None = None) -> dict[str, Any]:
+        """Have its executors go, busy ones when they have ended what they run."""
+        return self._perform(loads.unload(handler, model, device))
 
     def reload_handlers(self) -> dict[str, Any]:
         """Have the server find its handlers anew: which are added, changed, removed, broken, unchanged."""

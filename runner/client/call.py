@@ -104,6 +104,14 @@ def raise_problem(answer: Answer) -> NoReturn:
     raise problem(document, answer.status, answer.headers.get("retry-after"))
 
 
+def post(path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0) -> Call:
+    """A POST of a JSON body, or of none."""
+    if body is None:
+        return Call("POST", path, headers=headers or {}, timeout_s=timeout_s)
+    sent = {"Content-Type": JSON_TYPE, **(headers or {})}
+    return Call("POST", path, body=encode(body), headers=sent, timeout_s=timeout_s)
+
+
 def problem(document: Mapping[str, Any], status: int = 0, retry_after: str | None = None) -> RunnerError:
     """The error of our tree that a problem document stands for."""
     status = int(document.get("status") or status)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 from urllib.parse import quote
 
-from runner.client.call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, problem
+from runner.client.call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, post, problem
 from runner.client.cancelled import CancelledJob
 from runner.client.document import Job
 from runner.client.events import PATIENCE_S, Tail
@@ -89,7 +89,7 @@ def submission(handler: str, data: object, options: JobOptions) -> dict[str, Any
 
 def submit(body: dict[str, Any]) -> Operation[Job]:
     """Hand in one job; it is durable when this returns."""
-    answer = yield from ask(_post("/v1/jobs", body))
+    answer = yield from ask(post("/v1/jobs", body))
     return Job(answer.json())
 
 
@@ -122,7 +122,7 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
     # Whole seconds only, and no cut from this side: without an answer the job's id would be lost.
     hold = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
     prefer = {"Prefer": f"wait={hold}"} if hold > 0 else {}
-    answer = yield from ask(_post("/v1/jobs", body, headers=prefer, timeout_s=hold + 15.0))
+    answer = yield from ask(post("/v1/jobs", body, headers=prefer, timeout_s=hold + 15.0))
     job = Job(answer.json())
     if not job.ended:
         job = yield from wait(job.id, until=until, clock=clock, known=True)
@@ -241,13 +241,13 @@ def jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
 
 def cancel(job_id: str, reason: str | None) -> Operation[Job]:
     """Ask for a cancel; a running job ends a little later."""
-    answer = yield from ask(_post(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
+    answer = yield from ask(post(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
     return Job(answer.json())
 
 
 def retry(job_id: str) -> Operation[Job]:
     """Queue an ended job again, under the same id."""
-    answer = yield from ask(_post(_job(job_id, "/retry"), {}))
+    answer = yield from ask(post(_job(job_id, "/retry"), {}))
     return Job(answer.json())
 
 
@@ -270,14 +270,14 @@ def about_job(job_id: str, what: str) -> Operation[Any]:
 
 def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Pause or resume a queue."""
-    answer = yield from ask(_post(f"/v1/queues/{quote(name, safe='')}/{verb}", None))
+    answer = yield from ask(post(f"/v1/queues/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
 
 def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Drain or resume a device."""
-    answer = yield from ask(_post(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
+    answer = yield from ask(post(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
@@ -295,7 +295,7 @@ def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]
 
 def reload_handlers() -> Operation[dict[str, Any]]:
     """Have the server find and describe its handlers anew; it answers after 60 s at the latest."""
-    answer = yield from ask(_post("/v1/handlers/reload", None, timeout_s=90.0))
+    answer = yield from ask(post("/v1/handlers/reload", None, timeout_s=90.0))
     value: dict[str, Any] = answer.json()
     return value
 
@@ -314,13 +314,6 @@ def ready() -> Operation[dict[str, Any]]:
     if not isinstance(value, dict):
         raise RunnerError("the server's /readyz did not answer with a document")
     return value
-
-
-def _post(path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0) -> Call:
-    if body is None:
-        return Call("POST", path, headers=headers or {}, timeout_s=timeout_s)
-    sent = {"Content-Type": JSON_TYPE, **(headers or {})}
-    return Call("POST", path, body=encode(body), headers=sent, timeout_s=timeout_s)
 
 
 def _job(job_id: str, below: str = "") -> str:

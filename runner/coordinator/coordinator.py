@@ -321,6 +321,7 @@ class Coordinator:
         """More is known of the handlers."""
         rooms = self.rooms
         rooms.line.waiting.described(rooms.handlers())
+        rooms.dispatch.wishes.described()
         self._fronts.send_all(rooms.handlers_message())
         rooms.dispatch.wake()
 

@@ -8,16 +8,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from gpu import pin, placement
+from gpu import placement
 from gpu.device import Device
 from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.line import Line
+from runner.coordinator.orders import attempt_order, load_order
 from runner.coordinator.post import Post
 from runner.coordinator.sleep import patiently
-from runner.wire import Attempt, Cancel, Grant, Kill, Load, Recall, Run, Unload, encode
+from runner.coordinator.wishes import Wishes
+from runner.wire import Attempt, Cancel, Grant, Kill, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,15 @@ class Dispatch:
         self._expiry_at = float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self.posts: dict[int, Post] = {}
+        self.wishes = Wishes(
+            view=view,
+            waiting=line.waiting,
+            timers=line.timers,
+            posts=self.posts,
+            device_ids=devices.keys(),
+            now=line.now,
+            wake=self.wake,
+        )
         #: Retired ones that still have something to end.
         self._retiring: list[Post] = []
         #: True while nothing may start: before recovery is done, and from shutdown on.
@@ -76,6 +87,7 @@ class Dispatch:
 
     def _plan(self) -> None:
         self._line.waiting.refill()
+        self.wishes.before_plan()
         now = self._line.now()
         plan = placement.plan(self._view, now)
         self._line.waiting.reasons = plan.reasons
@@ -98,6 +110,8 @@ class Dispatch:
 
     def _carry_out(self, action: placement.Action) -> None:
         match action:
+            case placement.Start(executor, cls, ns) if cls.is_wish:
+                self.wishes.met(ns[0], self.posts[executor])
             case placement.Start():
                 self._start(action.executor, action.cls, action.ns)
             case placement.Load():
@@ -137,12 +151,15 @@ class Dispatch:
             self.regrant(post, need)
 
     def _load(self, action: placement.Load) -> None:
+        if action.cls.is_wish and (post := self.wishes.resident(action.n)) is not None:
+            # A job of the same plan loads it.
+            self.wishes.met(action.n, post)
+            return
         worker = self._fleet.of_device(action.device_ids[0])
-        live = self._line.book.by_n[action.n]
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.waiting.spec(live.job.handler)
+        spec = self._line.waiting.spec(action.cls.handler)
         executor = next(self._numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
@@ -155,7 +172,6 @@ class Dispatch:
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
         )
-        self._line.waiting.taken(action.cls)
         post = Post(
             executor,
             worker,
@@ -167,19 +183,12 @@ class Dispatch:
             alone=action.exclusive,
         )
         self.posts[executor] = post
-        load = Load(
-            executor=executor,
-            handler=spec,
-            devices=list(action.device_ids),
-            env=pin.mask(devices),
-            device=pin.torch_device(devices),
-            grant_bytes=action.grant_bytes,
-            ram_cap_bytes=spec.options.ram_bytes,
-            load_timeout_s=spec.options.load_timeout_s,
-            model=action.cls.model,
-        )
-        self._fleet.post(worker, encode(load))
-        self._hand_over(post, [live])
+        self._fleet.post(worker, encode(load_order(executor, action, spec, devices)))
+        if action.cls.is_wish:
+            self.wishes.loads(action.n, executor)
+            return
+        self._line.waiting.taken(action.cls)
+        self._hand_over(post, [self._line.book.by_n[action.n]])
 
     def _hand_over(self, post: Post, lives: list[Live]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""
@@ -249,23 +258,13 @@ class Dispatch:
                 self.recall(post)
 
     def _attempt(self, post: Post, live: Live) -> Attempt:
-        job = live.job
-        if job.attempt < live.flight:
+        if live.job.attempt < live.flight:
             if post.sent == 0:
                 self._begin(post, live)
             else:
                 live.where = "staged"
         post.sent += 1
-        options = post.spec.options
-        return Attempt(
-            job.id,
-            live.flight,
-            job.handler,
-            live.input or b"null",
-            job.terms.timeout_s,
-            options.stall_timeout_s,
-            options.grace_s,
-        )
+        return attempt_order(live, post.spec.options)
 
     def _begin(self, post: Post, live: Live) -> None:
         self._line.begin(

@@ -163,6 +163,7 @@ class Reports:
         post.loaded = True
         self._view.loaded(message.executor, message.resident_bytes, self._line.now())
         self._line.figures.ran(post.spec.name, None, None, message.load_s)
+        self._dispatch.wishes.loaded(post)
 
     def _started(self, worker: Worker, message: Started) -> None:
         live = self._current(message.job_id, message.attempt)
@@ -274,17 +275,17 @@ class Reports:
             # It was written off before, or went with its worker.
             self._on_cleared(message.executor)
         elif message.code == STUCK:
-            self.executor_gone(message.executor, is_dead=False)
+            self.executor_gone(message.executor, message, is_dead=False)
             closed = self._on_stuck(message.executor, post.devices)
             for other in list(self._dispatch.posts.values()):
                 if not closed.isdisjoint(other.devices):
                     self._dispatch.retire_one(other)
         else:
-            self.executor_gone(message.executor)
+            self.executor_gone(message.executor, message)
 
-    def executor_gone(self, executor: int, *, is_dead: bool = True) -> None:
+    def executor_gone(self, executor: int, told: Gone | None = None, *, is_dead: bool = True) -> None:
         """Its processes have ended, or were written off. What it still held has not started: back to the
-        line."""
+        line. `told` is the worker's word on it, if it had one."""
         post = self._dispatch.posts.pop(executor, None)
         if post is None:
             return
@@ -293,6 +294,10 @@ class Reports:
             # An assigned one is put back by whoever was about to send it.
             if live.where != "assigned":
                 self._not_started(live)
+        if told is None:
+            self._dispatch.wishes.gone(post, "interrupted", "its worker is gone")
+        else:
+            self._dispatch.wishes.gone(post, told.code, told.message, told.detail)
 
     def _not_started(self, live: Live) -> None:
         if live.job.cancel_reason is not None:

@@ -31,6 +31,7 @@ from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
@@ -252,6 +253,12 @@ class Rooms:
         hand = Hand(
             inventory=self.inventory, dispatch=self.dispatch, journal=self.journal, document=views.device
         )
+        loads = Loads(
+            dispatch=self.dispatch,
+            executor=views.executor,
+            wait_for_handler=owner.wait_for_handler,
+            is_closed=lambda: self.desk.closed,
+        )
         return Desk(
             line=self.line,
             dispatch=self.dispatch,
@@ -259,7 +266,12 @@ class Rooms:
             watch=self.watch,
             views=views,
             wait_for_handler=owner.wait_for_handler,
-            others={control.Reload: self.reloads.answer, control.SetDevice: hand.answer},
+            others={
+                control.Reload: self.reloads.answer,
+                control.SetDevice: hand.answer,
+                control.LoadHandler: loads.load,
+                control.UnloadHandler: loads.unload,
+            },
         )
 
     def _weights(self) -> dict[str, float]:

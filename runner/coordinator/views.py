@@ -138,6 +138,7 @@ class Views:
     def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
         options = msgspec.to_builtins(_Shown.of(spec))
         figures = self._line.figures.handlers[spec.name]
+        posts = [post for post in self._dispatch.posts.values() if post.spec.name == spec.name]
         return {
             "name": spec.name,
             "state": spec.state,
@@ -149,6 +150,8 @@ class Views:
             "input_schema": msgspec.Raw(spec.input_schema),
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
+            "executors": [self.executor(post.executor) for post in posts],
+            **self._dispatch.wishes.document(spec.name),
             "learned": {
                 "peak_bytes": self._view.peaks.peak(spec.name, ""),
                 "run_s": percentiles(figures.run_s),
@@ -164,7 +167,7 @@ class Views:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
         executors = [
-            self._executor(post.executor)
+            self.executor(post.executor)
             for post in self._dispatch.posts.values()
             if device.id in post.devices
         ]
@@ -192,7 +195,8 @@ class Views:
             "executors": executors,
         }
 
-    def _executor(self, executor: int) -> dict[str, Any]:
+    def executor(self, executor: int) -> dict[str, Any]:
+        """An executor: what it has loaded, what it holds and does."""
         post = self._dispatch.posts[executor]
         resident = self._view.executors.get(executor)
         return {
@@ -219,7 +223,7 @@ class Views:
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.connected else "starting",
                 "executors": [
-                    self._executor(post.executor)
+                    self.executor(post.executor)
                     for post in self._dispatch.posts.values()
                     if post.worker is worker
                 ],
@@ -312,6 +316,7 @@ class _Shown(msgspec.Struct):
     max_jobs: int | None
     model_by: str | None
     size_by: tuple[str, ...]
+    preload: bool | tuple[str, ...]
 
     @classmethod
     def of(cls, spec: HandlerSpec) -> _Shown:
@@ -319,4 +324,5 @@ class _Shown(msgspec.Struct):
         values = {name: getattr(options, name) for name in cls.__struct_fields__}
         backoff = options.backoff
         values["backoff"] = {name: getattr(backoff, name) for name in backoff.__struct_fields__}
+        values["preload"] = options.preload if options.model_by is not None else bool(options.preload)
         return cls(**values)

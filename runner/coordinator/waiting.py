@@ -116,7 +116,7 @@ class Waiting:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
         lines: list[list[int]] = []
         for cls in self._view.classes():
-            if self.specs.get(cls.handler) != before.get(cls.handler):
+            if not cls.is_wish and self.specs.get(cls.handler) != before.get(cls.handler):
                 lines.append(self._view.lines[cls].peek(self._view.waiting_count(cls)))
                 for n in lines[-1]:
                     self._view.remove_waiting(cls, n)
@@ -218,6 +218,8 @@ class Waiting:
     def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
         for cls, line in self._view.lines.items():
+            if cls.is_wish:
+                continue
             since = self._book.by_n[line.head].job.ready_at
             yield cls.queue, self._class_reason(cls, cls.queue), len(line), since
         for lot in self._lots:

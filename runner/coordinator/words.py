@@ -16,8 +16,11 @@ def nbytes(count: int) -> str:
     return f"{count} B"
 
 
-def misfit(handler: str, figures: Mapping[str, Any]) -> str:
-    """Why no device could ever fit a job, from `View.fits_ever`."""
+def misfit(handler: str, figures: Mapping[str, Any], device_id: str | None = None) -> str:
+    """Why no device could ever fit a job, from `View.fits_ever`; `device_id`: the only one that was asked
+    for."""
+    if device_id is not None and not figures["devices"]:
+        return f"{handler} does not run on {device_id}: it is for {'GPUs' if figures['gpus'] else 'the cpu'}"
     devices = ", ".join(f"{d['device']} at most {nbytes(d['grantable_bytes'])}" for d in figures["devices"])
     gpus = figures["gpus"]
     wanted = nbytes(figures["needed_bytes"]) + (f" on each of {gpus} devices" if gpus > 1 else "")

@@ -91,6 +91,10 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"size_by": ["width", ""]},
         {"size_by": {"width": 1}},
         {"size_by": ["n"] * 9},
+        {"preload": "small"},
+        {"preload": [""]},
+        {"preload": [3]},
+        {"preload": ["m"] * 1001},
     ],
 )
 def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:
@@ -148,3 +152,14 @@ def test_a_subclass_is_no_handler_by_inheritance() -> None:
 
     assert definition_of(Parent) is not None
     assert definition_of(Child) is None
+
+
+def test_what_is_preloaded_is_the_handler_or_models_of_it() -> None:
+    def options(**given: Any) -> Any:
+        definition = definition_of(handler("x", **given)(lambda: None))
+        assert definition is not None
+        return definition.options.preload
+
+    assert options() == options(preload=False) == ()
+    assert options(preload=True) == ("",)
+    assert options(model_by="m", preload=["a", "b", "a"]) == ("a", "b")

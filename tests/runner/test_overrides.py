@@ -39,6 +39,7 @@ READ: dict[str, tuple[Any, str, Any]] = {
     "max_jobs": ("none", "max_jobs", None),
     "model_by": ("checkpoint.name", "model_by", "checkpoint.name"),
     "size_by": (["width", "height"], "size_by", ("width", "height")),
+    "preload": (True, "preload", ("",)),
 }
 
 

@@ -240,3 +240,21 @@ def test_descriptors_and_children_are_given_back(tmp_path: Path) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     described(tmp_path, "a.py", "b.py")
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_preload_that_contradicts_the_models_breaks_the_handler_with_the_reason(tmp_path: Path) -> None:
+    code = """
+@handler("which", model_by="m", preload=True)
+def which(data): ...
+@handler("what", preload=["a"])
+def what(data): ...
+@handler("fine", model_by="m", preload=["a"])
+def fine(data): ...
+"""
+    specs = described(write(tmp_path, three=HEAD + code), "three.py")
+    assert {name: spec.state for name, spec in specs.items()} == {
+        "which": "broken",
+        "what": "broken",
+        "fine": "ok",
+    }
+    assert 'preload=["a", "b"]' in specs["which"].error and "preload=True" in specs["what"].error

@@ -1,0 +1,74 @@
+"""Effect: loads and unloads handlers without a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.body import read_optional_object
+from api.front import Front
+from api.options import name
+from api.problems import Fault, fault, refuse, reply_answer
+from api.query import allow_query, wait_s
+from runner import control
+from runner.traits import NAME_CHARS_MAX
+
+#: So long the coordinator may wait until a handler is described, before it does anything.
+HANDLER_WAIT_S = 30.0
+
+
+def _model(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > NAME_CHARS_MAX:
+        raise ValueError(f"must be the name of a model: at most {NAME_CHARS_MAX} characters")
+    return value
+
+
+_RULES = {"model": _model, "device": name}
+
+
+class LoadRoutes:
+    """What an operator does ahead of the jobs."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    async def load(self, request: Request) -> Response:
+        """Have an executor ready without a job."""
+        wait = wait_s(request)
+        given = await self._given(request)
+        question = control.LoadHandler(0, request.path_params["name"], **given, wait_s=float(wait or 0))
+        reply = await self._front.wait(request, question, question.wait_s + HANDLER_WAIT_S)
+        assert isinstance(reply, control.Reply)
+        return reply_answer(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
+
+    async def unload(self, request: Request) -> Response:
+        """Have executors go: idle ones now, busy ones when they have ended what they run."""
+        given = await self._given(request)
+        question = control.UnloadHandler(0, request.path_params["name"], **given)
+        reply = await self._front.wait(request, question, HANDLER_WAIT_S)
+        assert isinstance(reply, control.Reply)
+        return reply_answer(reply)
+
+    async def _given(self, request: Request) -> dict[str, Any]:
+        self._front.require_open()
+        allow_query(request)
+        config = self._front.config
+        body = await read_optional_object(
+            request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
+        )
+        given: dict[str, Any] = {}
+        faults: list[Fault] = []
+        for key, value in body.items():
+            rule = _RULES.get(key)
+            if rule is None:
+                faults.append(fault(f"/{key[:100]}", "there is no such field"))
+            elif value is not None:
+                try:
+                    given[key] = rule(value)
+                except ValueError as error:
+                    faults.append(fault(f"/{key}", str(error)))
+        if faults:
+            refuse(faults)
+        return given

@@ -1,0 +1,140 @@
+"""Effect: `runner load` and `runner unload`: have a handler's executors ready ahead of its jobs, or gone."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import typer
+
+from runner.cli.options import AsJson, Url, client, emit
+
+Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help="Which of its models, where it has some.")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only there, such as gpu0.")]
+
+#: The line is looked at so often; a load that is quicker shows none.
+LOOK_S = 0.5
+
+
+def load(
+    handler: Handler,
+    model: Model = None,
+    device: Device = None,
+    wait: Annotated[
+        str | None, typer.Option("--wait", metavar="TIME", help="Stop waiting after this; the load goes on.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Load a handler without a job.
+
+    Waits until it is ready, and says where. Idle executors go for it as they would for a job. Ctrl-C
+    leaves the load alone. Exit code: 0 loaded, 1 it could not be loaded, 6 --wait is over.
+    """
+    from runner.cli.submit import duration_s
+
+    longest_s = duration_s(wait, "--wait")
+    with client(url) as link, Watch(url, handler, model, device):
+        found = link.load(handler, model, device, timeout=longest_s)
+    if as_json:
+        return emit(found)
+    print(f"{_title(handler, model)} is loaded on {_place(found['executor'])}")
+
+
+def unload(
+    handler: Handler, model: Model = None, device: Device = None, as_json: AsJson = False, url: Url = None
+) -> None:
+    """Unload a handler.
+
+    Idle executors go now, busy ones when they have ended what they run. Jobs that wait, and those to come,
+    load it again.
+    """
+    with client(url) as link:
+        found = link.unload(handler, model, device)
+    if as_json:
+        return emit(found)
+    if not found["executors"]:
+        print(f"{_title(handler, model)} is not loaded")
+    for executor in found["executors"]:
+        jobs = len(executor["jobs"])
+        first = f" when {jobs} job{'s have' if jobs > 1 else ' has'} ended" if jobs else ""
+        print(f"{_title(handler, executor['model'])} goes from {_place(executor)}{first}")
+    return None
+
+
+class Watch:
+    """Says on standard error what a load waits for, while another call waits for its end."""
+
+    def __init__(self, url: str | None, handler: str, model: str | None, device: str | None) -> None:
+        self._url = url
+        self._handler, self._model, self._device = handler, model, device
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._is_live = sys.stderr.isatty()
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(5.0)
+        if self._is_live and self._said:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def _run(self) -> None:
+        from runner.errors import RunnerError
+
+        begin = time.monotonic()
+        with client(self._url) as link:
+            while not self._over.wait(LOOK_S):
+                try:
+                    document = link.handler(self._handler)
+                except (RunnerError, TimeoutError):
+                    # The other call meets the same, and tells.
+                    continue
+                self._say(self._words(document), time.monotonic() - begin)
+
+    def _words(self, document: Mapping[str, Any]) -> str:
+        for one in document["waiting"]:
+            if not one["preload"] and (one["model"], one["device"]) == (self._model, self._device):
+                return str(one["message"])
+        for one in document["executors"]:
+            if one["state"] == "loading" and one["model"] == self._model:
+                return f"loading on {', '.join(one['devices'])}"
+        return "waiting"
+
+    def _say(self, words: str, seconds: float) -> None:
+        from runner.cli.text import duration, line
+
+        if self._is_live:
+            sys.stderr.write(f"\r\x1b[K{line(self._handler)}: {line(words, 100)}  {duration(seconds)}")
+        elif words != self._said:
+            sys.stderr.write(f"{line(self._handler)}: {line(words)}\n")
+        self._said = words
+        sys.stderr.flush()
+
+
+def _title(handler: str, model: str | None) -> str:
+    from runner.cli.text import line
+
+    return line(f"{handler} ({model})" if model else handler)
+
+
+def _place(executor: Mapping[str, Any]) -> str:
+    from runner.cli.text import size
+
+    granted = executor["granted_bytes"]
+    held = f", {size(granted)} granted" if granted else ""
+    return f"{', '.join(executor['devices'])} (executor {executor['id']}{held})"

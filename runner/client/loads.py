@@ -1,0 +1,51 @@
+"""Pure: loading and unloading handlers without a job, as operations that a shell performs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from urllib.parse import quote
+
+from runner.client.call import Operation, ask, post
+from runner.client.operations import WAIT_S, Clock
+
+#: Beyond the wait: the server may first have to describe the handler.
+SLACK_S = 60.0
+
+
+def load(
+    handler: str, model: str | None, device: str | None, *, until: float | None, clock: Clock
+) -> Operation[dict[str, Any]]:
+    """Have an executor ready; what the server says of it once it is loaded. `until` is on `clock`.
+
+    Raises:
+        NotLoaded: with its error.
+        TimeoutError: the time is over, and the load goes on.
+    """
+    while True:
+        left = math.inf if until is None else until - clock()
+        wait = max(0, min(WAIT_S, math.ceil(min(left, WAIT_S))))
+        prefer = {"Prefer": f"wait={wait}"}
+        call = post(_path(handler, "load"), _meant(model, device), headers=prefer, timeout_s=wait + SLACK_S)
+        answer = yield from ask(call)
+        document: dict[str, Any] = answer.json()
+        if answer.status == 200:
+            return document
+        if until is not None and clock() >= until:
+            raise TimeoutError(f"{handler} is not loaded in the time given: {document['message']}")
+
+
+def unload(handler: str, model: str | None, device: str | None) -> Operation[dict[str, Any]]:
+    """Have executors go; those that are told to."""
+    answer = yield from ask(post(_path(handler, "unload"), _meant(model, device), timeout_s=SLACK_S))
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def _meant(model: str | None, device: str | None) -> dict[str, str]:
+    named = {"model": model, "device": device}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _path(handler: str, verb: str) -> str:
+    return f"/v1/handlers/{quote(handler, safe='')}/{verb}"

@@ -1,0 +1,110 @@
+"""Effect: answers who wants an executor loaded or unloaded by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from runner import control
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.post import Post
+from runner.coordinator.wish import Failure
+from runner.errors import NotLoaded, ShuttingDown
+
+_json = msgspec.json.Encoder().encode
+
+
+class Asker(Protocol):
+    """Who asked, to be answered."""
+
+    def send(self, message: bytes) -> None:
+        """An encoded message."""
+
+
+class Loads:
+    """One method a question."""
+
+    def __init__(
+        self,
+        *,
+        dispatch: Dispatch,
+        executor: Callable[[int], dict[str, Any]],
+        wait_for_handler: Callable[[str], Awaitable[None]],
+        is_closed: Callable[[], bool],
+    ) -> None:
+        self._dispatch = dispatch
+        #: The document of one.
+        self._executor = executor
+        self._wait_for_handler = wait_for_handler
+        self._is_closed = is_closed
+
+    async def load(self, front: Asker, ask: control.LoadHandler) -> None:
+        """Have an executor ready, and say how far it is when the time is over."""
+        self._check_open()
+        await self._wait_for_handler(ask.name)
+        told: asyncio.Future[Post | Failure] = asyncio.get_running_loop().create_future()
+
+        def tell(what: Post | Failure) -> None:
+            if not told.done():
+                told.set_result(what)
+
+        self._dispatch.wishes.load(ask.name, ask.model, ask.device, tell)
+        # The plan's turn is next: after it there is something to say.
+        await asyncio.sleep(0)
+        await asyncio.wait([told], timeout=ask.wait_s)
+        if not told.done():
+            document = self._under_way(ask)
+        elif isinstance(outcome := told.result(), Failure):
+            message = f"{ask.name} could not be loaded: {outcome.code}: {outcome.message}"
+            raise NotLoaded(message, error=outcome.error)
+        else:
+            message = f"it is loaded on {', '.join(outcome.devices)}"
+            document = {
+                "state": "loaded",
+                "executor": self._executor(outcome.executor),
+                "message": message,
+            }
+        status = 200 if document["state"] == "loaded" else 202
+        front.send(control.encode(control.Reply(ask.rid, status, _json(_head(ask) | document))))
+
+    async def unload(self, front: Asker, ask: control.UnloadHandler) -> None:
+        """Have executors go, and say which."""
+        self._check_open()
+        await self._wait_for_handler(ask.name)
+        posts = self._dispatch.wishes.unload(ask.name, ask.model, ask.device)
+        for post in posts:
+            self._dispatch.retire_one(post)
+        document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
+        self._dispatch.wake()
+        front.send(control.encode(control.Reply(ask.rid, 202 if posts else 200, _json(document))))
+
+    def _check_open(self) -> None:
+        if self._is_closed():
+            raise ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
+
+    def _under_way(self, ask: control.LoadHandler) -> dict[str, Any]:
+        """What will happen: it loads somewhere, or waits for room."""
+        wishes = self._dispatch.wishes
+        for one in wishes.waits(ask.name, ask.model or ""):
+            if one.device_id == ask.device and not one.is_preload:
+                leaving = [self._executor(each) for each in wishes.leaving(one)]
+                return {"state": "waiting", "executor": None, "leaving": leaving} | wishes.waits_for(one)
+        loading = [
+            post
+            for post in self._dispatch.posts.values()
+            if (post.spec.name, post.model) == (ask.name, ask.model or "")
+            and not post.leaving
+            and ask.device in (None, *post.devices)
+        ]
+        if not loading:
+            return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
+        post = loading[0]
+        message = f"it loads on {', '.join(post.devices)}"
+        return {"state": "loading", "executor": self._executor(post.executor), "message": message}
+
+
+def _head(ask: control.LoadHandler | control.UnloadHandler) -> dict[str, Any]:
+    return {"handler": ask.name, "model": ask.model, "device": ask.device}

@@ -1,0 +1,41 @@
+"""Pure: what a worker is told of an executor that it is to start, and of an attempt that it is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpu import pin
+from gpu.action import Load as Action
+from gpu.device import Device
+from runner.coordinator.book import Live
+from runner.spec import HandlerSpec, Options
+from runner.wire import Attempt, Load
+
+
+def load_order(executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device]) -> Load:
+    """Start this executor, pinned to these devices."""
+    return Load(
+        executor=executor,
+        handler=spec,
+        devices=list(action.device_ids),
+        env=pin.mask(devices),
+        device=pin.torch_device(devices),
+        grant_bytes=action.grant_bytes,
+        ram_cap_bytes=spec.options.ram_bytes,
+        load_timeout_s=spec.options.load_timeout_s,
+        model=action.cls.model,
+    )
+
+
+def attempt_order(live: Live, options: Options) -> Attempt:
+    """Run the attempt that is in flight."""
+    job = live.job
+    return Attempt(
+        job.id,
+        live.flight,
+        job.handler,
+        live.input or b"null",
+        job.terms.timeout_s,
+        options.stall_timeout_s,
+        options.grace_s,
+    )
