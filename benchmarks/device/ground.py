@@ -62,21 +62,26 @@ class Ground:
         raise Failed(f"{self.used() >> 20} MiB are still taken {within_s:g} s after a kill")
 
     @contextmanager
-    def watched(self) -> Iterator[Callable[[], tuple[float, int]]]:
-        """Gives how busy the device was inside the block (mean %, by the driver), and its fullest (bytes)."""
+    def watched(self) -> Iterator[Callable[[], tuple[float | None, int]]]:
+        """Gives how busy the device was inside the block (mean %, by the driver; None: it does not tell), and
+        its fullest (bytes)."""
         busy: list[int] = []
         full: list[int] = []
         over = threading.Event()
 
         def look() -> None:
             while not over.wait(LOOK_S):
-                busy.append(int(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu))
                 full.append(self.used())
+                try:
+                    busy.append(int(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu))
+                except self._nvml.NVMLError_NotSupported:
+                    # Of an instance of a card that is split up the driver does not tell it.
+                    continue
 
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            yield lambda: (sum(busy) / max(1, len(busy)), max(full, default=0))
+            yield lambda: (sum(busy) / len(busy) if busy else None, max(full, default=0))
         finally:
             over.set()
             thread.join()

@@ -52,7 +52,8 @@ def packing(ground: Ground, sizes: Sizes, figures: Figures) -> None:
                 spent_s = time.monotonic() - began
                 busy, full = seen()
             figures.add("4 small models", subject, "jobs/s", len(jobs) / spent_s)
-            figures.add("4 small models: device busy by the driver", subject, "%", busy)
+            if busy is not None:
+                figures.add("4 small models: device busy by the driver", subject, "%", busy)
             figures.add("4 small models: device memory at most", subject, "MiB", full / (1 << 20))
 
 
