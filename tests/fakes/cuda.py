@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ OPERATIONS_S = 10e12
 _devices: list[Device] = []
 _lock = threading.Lock()
 _is_initialized = False
+_queued: list[Callable[[], object]] = []
 
 
 def is_available() -> bool:
@@ -36,7 +38,19 @@ def init() -> None:
     global _is_initialized
     if not _all():
         raise RuntimeError("No CUDA GPUs are available")
+    if _is_initialized:
+        return
     _is_initialized = True
+    while _queued:
+        _queued.pop(0)()
+
+
+def _lazy_call(call: Callable[[], object]) -> None:
+    """What is called as the first thing after the start, or at once where that is over."""
+    if _is_initialized:
+        call()
+    else:
+        _queued.append(call)
 
 
 def current_device() -> int:
@@ -79,6 +93,10 @@ def reset_peak_memory_stats(device: Any = None) -> None:
 
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
     allocator(device).limit(fraction)
+
+
+def get_per_process_memory_fraction(device: Any = None) -> float:
+    return allocator(device).fraction
 
 
 def empty_cache() -> None:

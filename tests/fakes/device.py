@@ -38,7 +38,8 @@ class Device:
         self._free: list[int] = []
         self._asked: dict[int, int] = {}
         self._last = 0
-        #: What this process may reserve; None: all.
+        #: The part of the card that this process may reserve, and its bytes where one was set.
+        self.fraction = 1.0
         self._limit: int | None = None
         self.max_reserved = self.max_allocated = 0
         self._busy_until = 0.0
@@ -87,7 +88,7 @@ class Device:
         """This process may reserve this part of the card."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: [0, 1]")
-        self._limit = int(fraction * self.memory()[1])
+        self.fraction, self._limit = fraction, int(fraction * self.memory()[1])
 
     def take(self, nbytes: int) -> int:
         """A block for a tensor; its number."""

@@ -64,7 +64,8 @@ print(torch.cuda.max_memory_reserved() >> 20)
 
 def test_a_fraction_is_a_bound_and_the_process_goes_on(gpus: FakeGpus) -> None:
     code = """
-torch.cuda.set_per_process_memory_fraction(0.25)
+torch.cuda._lazy_call(lambda: torch.cuda.set_per_process_memory_fraction(0.25))
+print(torch.cuda.is_initialized())
 held = torch.empty(4 * GIB, dtype=torch.uint8, device="cuda")
 try:
     torch.empty(3 * GIB, dtype=torch.uint8, device="cuda")
@@ -72,8 +73,9 @@ except torch.cuda.OutOfMemoryError as error:
     print(str(error)[:45])
 del held
 print(torch.empty(6 * GIB, dtype=torch.uint8, device="cuda").nbytes >> 30)
+print(torch.cuda.get_per_process_memory_fraction(0))
 """
-    assert printed(gpus, code) == ["CUDA out of memory. Tried to allocate 3.00 Gi", "6"]
+    assert printed(gpus, code) == ["False", "CUDA out of memory. Tried to allocate 3.00 Gi", "6", "0.25"]
 
 
 def test_what_others_hold_is_not_to_be_had(gpus: FakeGpus) -> None:
