@@ -117,13 +117,16 @@ def trace(error: BaseException) -> str:
 def let_go(error: BaseException) -> None:
     """Drop the frames that an exception holds, and with them whatever the user's locals hold."""
     seen: set[int] = set()
-    at: BaseException | None = error
-    while at is not None and id(at) not in seen:
+    ahead: list[BaseException | None] = [error]
+    while ahead:
+        at = ahead.pop()
+        if at is None or id(at) in seen:
+            continue
         seen.add(id(at))
         if at.__traceback__ is not None:
             traceback.clear_frames(at.__traceback__)
             at.__traceback__ = None
-        at = at.__cause__ or at.__context__
+        ahead += [at.__cause__, at.__context__, *getattr(at, "exceptions", ())]
 
 
 def empty_device_cache() -> None:

@@ -164,6 +164,33 @@ def test_memory_of_a_failed_attempt_is_let_go(tmp_path: Path) -> None:
         assert worker.run("b").output == b"true"
 
 
+def test_memory_is_let_go_also_where_several_errors_hold_it(tmp_path: Path) -> None:
+    code = """
+        import weakref
+        class Big: pass
+        held, kept = [], []
+        def fail(why):
+            big = Big()
+            held.append(weakref.ref(big))
+            raise ValueError(why)
+        def caught(why):
+            try: fail(why)
+            except ValueError as error: kept.append(error)
+            return kept[-1]
+        def f(data):
+            if data == "group":
+                raise ExceptionGroup("several", [caught("one"), caught("two")])
+            if data == "cause":
+                try: fail("context")
+                except ValueError: raise RuntimeError("last") from caught("cause")
+            return [one() is None for one in held]
+    """
+    with executor(tmp_path, code) as worker:
+        worker.run("a", "group")
+        worker.run("b", "cause")
+        assert worker.run("c").output == b"[true,true,true,true]"
+
+
 def test_what_a_handler_prints_while_it_loads_belongs_to_its_first_attempt(tmp_path: Path) -> None:
     code = """
         print("import")
