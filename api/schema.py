@@ -211,6 +211,7 @@ class Attempt(_Given):
     run_s: float | None
     vram_peak_bytes: int | None
     granted_bytes: int = Field(description="on each of its devices")
+    alone: bool = Field(description="started with nobody else at work there")
     device_s: float
     byte_s: float
     error: JobFailure | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gpu.device import Device
 from gpu.line import JobClass, Key
 from gpu.resident import Resident, Slot
@@ -132,6 +134,16 @@ class Floor:
         for slot in self._slots(resident):
             if slot.exclusive == resident.executor:
                 slot.exclusive = None
+
+    def idle_on(self, device_ids: Iterable[str]) -> list[int]:
+        """Executors that idle on any of these and may be told to go."""
+        found = {
+            executor: None
+            for device_id in device_ids
+            for executor, resident in self.slots[device_id].idle.items()
+            if not resident.pinned
+        }
+        return list(found)
 
     def _set_busy(self, resident: Resident, busy: bool) -> None:
         delta = 1 if busy else -1

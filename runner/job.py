@@ -45,6 +45,8 @@ ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 #: Key in the detail of an error after which the process could not use its GPU any more.
 CONTEXT_LOST = "context_lost"
+#: Key in the detail of `memory_exceeded`: "grant" or "ram", which of its limits it was over.
+LIMIT = "limit"
 
 
 class JobError(msgspec.Struct, array_like=True):
@@ -55,11 +57,9 @@ class JobError(msgspec.Struct, array_like=True):
     detail: Any = None
 
     @property
-    def is_of_device(self) -> bool:
-        """Whether the attempt ended because its device had no memory left or its context was gone."""
-        return self.code == "device_out_of_memory" or (
-            isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
-        )
+    def lost_context(self) -> bool:
+        """Whether the attempt's process could not use its GPU any more."""
+        return isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
 
 
 class FileRecord(msgspec.Struct, array_like=True):
@@ -98,6 +98,8 @@ class AttemptRecord(msgspec.Struct, array_like=True):
     granted_bytes: int = 0
     #: None where it occupies no device.
     spent: Spent | None = None
+    #: It was started with nobody else at work on its devices.
+    alone: bool = False
 
 
 class Submission(msgspec.Struct, array_like=True):
@@ -192,6 +194,10 @@ class Job(msgspec.Struct, array_like=True):
     cancel_reason: str | None = None
     #: What all attempts that have ended used; None: none of them occupied a device.
     spent: Spent | None = None
+    #: How far up it has come since it ran out of device memory, see gpu.escalation.
+    rung: int = 0
+    #: The grants with which it ran out, in order; they used up none of `retries`.
+    ran_out: tuple[int, ...] = ()
 
     @property
     def start_by(self) -> float | None:

@@ -158,12 +158,13 @@ def needs(options: Document, learned: Document) -> str:
 
 def attempts(found: Iterable[Document]) -> Table:
     """One line per start of a job."""
-    table = _table("ATTEMPT", "DEVICE", "LOAD", "RUN", "PEAK", "ERROR")
+    table = _table("ATTEMPT", "DEVICE", "GRANTED", "LOAD", "RUN", "PEAK", "ERROR")
     for attempt in found:
         error = attempt.get("error")
         table.add_row(
             str(attempt["attempt"]),
             ", ".join(attempt.get("devices") or ()) or "-",
+            size(attempt.get("granted_bytes") or None) + (" alone" if attempt.get("alone") else ""),
             duration(attempt.get("load_s")),
             duration(attempt.get("run_s")),
             size(attempt.get("vram_peak_bytes")),

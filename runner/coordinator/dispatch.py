@@ -10,6 +10,7 @@ from typing import Any
 
 from gpu import placement
 from gpu.device import Device
+from gpu.escalation import Rung
 from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
@@ -172,23 +173,20 @@ class Dispatch:
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
         )
-        post = Post(
-            executor,
-            worker,
-            spec,
-            action.cls.model,
-            list(action.device_ids),
-            action.grant_bytes,
-            declared=action.cls.need_bytes is not None,
-            alone=action.exclusive,
-        )
+        ids = list(action.device_ids)
+        post = Post(executor, worker, spec, action.cls.model, ids, action.grant_bytes)
         self.posts[executor] = post
         self._fleet.post(worker, encode(load_order(executor, action, spec, devices)))
         if action.cls.is_wish:
             self.wishes.loads(action.n, executor)
             return
+        live = self._line.book.by_n[action.n]
+        if live.job.rung >= Rung.LARGER:
+            # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
+            for other in self._view.floor.idle_on(action.device_ids):
+                self.unload(other)
         self._line.waiting.taken(action.cls)
-        self._hand_over(post, [self._line.book.by_n[action.n]])
+        self._hand_over(post, [live])
 
     def _hand_over(self, post: Post, lives: list[Live]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""

@@ -77,6 +77,7 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
         "run_s": record.run_s,
         "vram_peak_bytes": record.vram_peak_bytes,
         "granted_bytes": record.granted_bytes,
+        "alone": record.alone,
         **spent_document(record.spent),
         "error": None
         if error is None

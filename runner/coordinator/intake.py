@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from gpu import escalation
 from gpu.line import JobClass
+from gpu.view import View
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options
@@ -64,13 +66,22 @@ def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     return _class(job.queue, job.handler, spec.version, job.priority, need, spec.options.gpus, traits)
 
 
-def roomier(job: Job, cls: JobClass) -> JobClass | None:
-    """The line for a job whose last attempt ran out of device memory although it had what was declared;
-    None for all others."""
-    last = job.attempts[-1].error if job.attempts else None
-    if not cls.need_bytes or not cls.gpus or last is None or last.code != "device_out_of_memory":
-        return None
-    return replace(cls, need_bytes=cls.need_bytes * 3 // 2)
+def placed(job: Job, cls: JobClass, view: View) -> JobClass:
+    """The line for a job that was tried before: one that ran out of device memory is given more, and
+    devices that failed under it are avoided."""
+    if not job.attempts:
+        return cls
+    if job.ran_out:
+        cls = escalation.placed(view, cls, job.rung, job.ran_out[-1])
+    avoid = sorted(
+        {
+            device
+            for record in job.attempts
+            if record.error is not None and (record.error.lost_context or record.error.code == "device_lost")
+            for device in record.devices
+        }
+    )
+    return replace(cls, avoid=tuple(avoid)) if avoid else cls
 
 
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from gpu.escalation import Squeeze
 from gpu.view import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.accounts import Accounts
@@ -142,7 +143,8 @@ class Line:
         job.started_at = at
         job.heard = 0
         job.progress = None
-        record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes)
+        alone = live.cls is not None and live.cls.alone
+        record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes, alone=alone)
         job.attempts.append(record)
         if meter is not None:
             record.spent = Spent()
@@ -180,17 +182,19 @@ class Line:
         if kept > self._events_kept + self._events_kept // 10:
             self.journal.trim(job, job.last_seq - self._events_kept + 1)
 
-    def end(self, live: Live, ended: Ended, *, blameless: bool = False) -> None:
-        """The attempt in flight has ended, one way or another."""
+    def end(self, live: Live, ended: Ended, *, squeeze: Squeeze | None = None) -> None:
+        """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
         now = self.now()
         job = live.job
         job.heard = ended.seq
         backoff = job.terms.backoff or Backoff()
-        verdict = outcome.follow(job, ended, backoff, now, self._spread(), blameless=blameless)
+        verdict = outcome.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None
         live.flight = 0
         if ended.died:
             job.deaths += 1
+        if squeeze is not None:
+            job.ran_out = (*job.ran_out, squeeze.grant_bytes)
         self._record(live, ended, verdict, now)
         _tell(job, ended, verdict, now)
         if isinstance(verdict, outcome.Finish):
@@ -198,6 +202,7 @@ class Line:
             self.finish(live, verdict.state, verdict.error, ended.output)
             return
         job.failures += verdict.counts
+        job.rung = verdict.rung or job.rung
         self.figures.retried += 1
         self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
 
@@ -276,7 +281,7 @@ class Line:
         self.book.discount(job)
         job.state = "queued"
         job.reason, job.error, job.finished_at = None, None, None
-        job.failures, job.deaths = 0, 0
+        job.failures, job.deaths, job.rung, job.ran_out = 0, 0, 0, ()
         job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
         job.files = []
         job.ready_at = self.now()

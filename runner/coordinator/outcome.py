@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from runner.job import Job, JobError
+from gpu.escalation import Rung, Squeeze, next_rung, report
+from runner.coordinator import words
+from runner.job import LIMIT, Job, JobError
 from runner.retry import Backoff, delay_s
 from runner.wire import Ended
 
@@ -33,6 +35,18 @@ class Again:
     error: JobError
     #: Whether the attempt used up a retry.
     counts: bool
+    #: What it is given next, where it ran out of device memory.
+    rung: Rung | None = None
+
+
+def ran_out(ended: Ended, *, grant_bytes: int) -> bool:
+    """Whether the attempt ended because it was granted too little device memory, or found too little."""
+    if grant_bytes <= 0 or not ended.retryable:
+        return False
+    if ended.code == "device_out_of_memory":
+        return True
+    detail = ended.detail if isinstance(ended.detail, dict) else {}
+    return ended.code == "memory_exceeded" and detail.get(LIMIT) == "grant"
 
 
 def cancelled(reason: str) -> JobError:
@@ -41,13 +55,12 @@ def cancelled(reason: str) -> JobError:
 
 
 def follow(
-    job: Job, ended: Ended, backoff: Backoff, now: float, spread: float, *, blameless: bool = False
+    job: Job, ended: Ended, backoff: Backoff, now: float, spread: float, *, squeeze: Squeeze | None = None
 ) -> Finish | Again:
     """Decide what becomes of `job` after `ended`.
 
     `job.failures` and `job.deaths` do not count this attempt yet. `spread` in [0, 1) is the jitter's
-    random number. `blameless` marks an end that was our misjudgement (a learned memory figure was
-    too small): it uses up no retry.
+    random number. `squeeze` is what stood around an attempt that `ran_out`.
     """
     if job.cancel_reason is not None:
         return Finish("cancelled", cancelled(job.cancel_reason))
@@ -59,14 +72,16 @@ def follow(
     if ended.died and job.deaths + 1 >= DEATHS_MAX:
         message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"
         return Finish("failed", JobError("poisoned", message, False, ended.detail))
+    if squeeze is not None:
+        return _after_squeeze(job, ended, error, squeeze, now)
     retries = job.terms.retries
-    if ended.code == "interrupted" or blameless:
+    if ended.code in ("interrupted", "device_lost"):
         if job.attempt >= retries + EXTRA_STARTS:
             message = f"started {job.attempt} times, the bound; the last: {ended.message}"
             return Finish("failed", JobError("interrupted", message, True, ended.detail))
         return Again(now, "ready", error, counts=False)
-    if error.is_of_device and ended.retryable and not _had_device_fault(job):
-        # What else runs on the device, or its driver, may be to blame: once it is tried again for nothing.
+    if error.lost_context and ended.retryable and not _had_lost_context(job):
+        # The device or its driver may be to blame: once it is tried again for nothing.
         return Again(now, "ready", error, counts=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
@@ -75,5 +90,24 @@ def follow(
     return Again(now + delay_s(backoff, job.failures + 1, spread), "retry_backoff", error, counts=True)
 
 
-def _had_device_fault(job: Job) -> bool:
-    return any(record.error is not None and record.error.is_of_device for record in job.attempts)
+def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, now: float) -> Finish | Again:
+    """It is given more, for nothing, until there is no more to give."""
+    rung = next_rung(job.rung, squeeze)
+    if rung is not None and job.attempt < job.terms.retries + EXTRA_STARTS:
+        return Again(now, "ready", error, counts=False, rung=rung)
+    granted = (*job.ran_out, squeeze.grant_bytes)
+    peaks = [record.vram_peak_bytes or 0 for record in job.attempts]
+    detail = report(
+        squeeze,
+        declared_bytes=job.terms.vram_bytes,
+        granted=granted,
+        peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
+    )
+    told = ", ".join(words.nbytes(each) for each in granted)
+    message = f"it ran out of device memory {len(granted)}x, granted {told}; the last: {ended.message}"
+    own = ended.detail if isinstance(ended.detail, dict) else {}
+    return Finish("failed", JobError("device_out_of_memory", message, False, {**own, **detail}))
+
+
+def _had_lost_context(job: Job) -> bool:
+    return any(record.error is not None and record.error.lost_context for record in job.attempts)

@@ -13,6 +13,7 @@ from gpu.view import View
 from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post
+from runner.job import LIMIT
 from runner.wire import Over
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class Overruns:
     def _circumstances(self, post: Post, used: int) -> dict[str, Any]:
         figures = [self._ledger.figures(device_id) for device_id in post.devices]
         return {
-            "memory": "host" if post.devices == ["cpu"] else "device",
+            LIMIT: "grant",
             "used_bytes": used,
             "limit_bytes": post.grant_bytes,
             "devices": [

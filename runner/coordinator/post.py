@@ -12,8 +12,6 @@ class Post:
     """An executor as the coordinator knows it."""
 
     __slots__ = (
-        "alone",
-        "declared",
         "devices",
         "executor",
         "grant_bytes",
@@ -39,9 +37,6 @@ class Post:
         model: str,
         devices: list[str],
         grant_bytes: int,
-        *,
-        declared: bool,
-        alone: bool,
     ) -> None:
         self.executor = executor
         self.worker = worker
@@ -50,9 +45,6 @@ class Post:
         self.model = model
         self.devices = devices
         self.grant_bytes = grant_bytes
-        #: The grant is the operator's word, not our estimate.
-        self.declared = declared
-        self.alone = alone
         #: The grant is never raised.
         self.is_ceiling = False
         #: It was granted more once: see `Dispatch.regrant`.

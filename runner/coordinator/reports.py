@@ -7,13 +7,17 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gpu import escalation
+from gpu.escalation import Squeeze
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
+from runner.coordinator.outcome import ran_out
 from runner.coordinator.post import Post
 from runner.coordinator.relink import Relinks
+from runner.job import Job
 from runner.wire import (
     STUCK,
     UNDECODABLE,
@@ -217,14 +221,21 @@ class Reports:
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.retire_one(post)
-        self._learn(post, live.job.queue, message)
+        squeeze = self._squeeze(post, live, message)
+        self._learn(post, live.job, message, squeeze)
         self._saw(post, message.peak_bytes)
         self._leave(post, live)
-        # A grant that we had only learned was too small: that is no fault of the job.
-        blameless = (
-            message.code == "memory_exceeded" and not message.died and not post.declared and not post.alone
-        )
-        self._line.end(live, message, blameless=blameless)
+        self._line.end(live, message, squeeze=squeeze)
+
+    def _squeeze(self, post: Post, live: Live, message: Ended) -> Squeeze | None:
+        """What stood around an attempt that ran out of device memory; None for all others."""
+        if message.code is None or live.cls is None:
+            return None
+        grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
+        if not ran_out(message, grant_bytes=grant_bytes):
+            return None
+        started_at = live.job.started_at or 0.0
+        return escalation.survey(self._view, live.cls, post.executor, started_at)
 
     def _leave(self, post: Post, live: Live) -> None:
         """The attempt does not occupy its executor any more."""
@@ -235,7 +246,7 @@ class Reports:
         if live.cls is not None:
             self._view.ended(post.executor, live.cls, n, self._line.now())
 
-    def _learn(self, post: Post, queue: str, message: Ended) -> None:
+    def _learn(self, post: Post, job: Job, message: Ended, squeeze: Squeeze | None) -> None:
         spec = post.spec
         if message.code is None and spec.options.gpus:
             # An attempt shorter than a look of the watchdog has no peak of its own.
@@ -243,10 +254,12 @@ class Reports:
             if peak_bytes:
                 self._view.learn(spec.name, "", peak_bytes)
                 self._on_learned()
-        if message.code in ("device_out_of_memory", "memory_exceeded") and not post.declared:
+        # Beside others it may have been they who took what it was granted.
+        is_sure = squeeze is not None and (squeeze.alone or message.code == "memory_exceeded")
+        if is_sure and not self._line.waiting.is_declared(job):
             self._view.out_of_memory(spec.name, "")
             self._on_learned()
-        if message.code is None and self._line.figures.ran(spec.name, queue, message.run_s, None):
+        if message.code is None and self._line.figures.ran(spec.name, job.queue, message.run_s, None):
             depth = self._line.figures.handlers[spec.name].stage_depth()
             self._view.set_stage(spec.name, spec.version, depth)
 

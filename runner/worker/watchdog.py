@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.job import LIMIT
 from runner.worker import leftovers, tree
 from runner.worker.growth import ram_limit, used_bytes
 from runner.worker.settlement import Cause
@@ -95,4 +96,4 @@ class Watchdog:
 
 def _over_cap(used: int, cap: int) -> Cause:
     message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
-    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap})
+    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, LIMIT: "ram"})

@@ -325,6 +325,28 @@ def device_error(data: Document, ctx: Context) -> Document:
     return {"pid": os.getpid(), "granted": ctx.vram_bytes}
 
 
+@handler("weighty", vram="4GiB")
+class Weighty:
+    """Needs 6 GiB for its weights, whatever it was declared with."""
+
+    def load(self, ctx: Context) -> None:
+        if (ctx.vram_bytes or 0) < 6 << 30:
+            raise DEVICE_ERRORS["memory"]()
+
+    def run(self, data: Document, ctx: Context) -> int | None:
+        return ctx.vram_bytes
+
+
+@handler("hungry", vram="4GiB")
+def hungry(data: Document, ctx: Context) -> int | None:
+    """Takes as much simulated device memory as it is told."""
+    testing.allocate(data["hold"])
+    # Time enough to be ended for it.
+    time.sleep(0.05)
+    testing.allocate(0)
+    return ctx.vram_bytes
+
+
 def mark(folder: str, ctx: Context) -> int:
     """One file for each time that user code was run for an attempt; how many there are."""
     for times in itertools.count(1):

@@ -93,6 +93,15 @@ def test_a_warm_executor_on_it_is_not_taken_either() -> None:
     assert told(rig.turn()) == ["load a 2 on sim1 6G"]
 
 
+def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    rig.keep_alive_s["p"] = -1
+    rig.idle(job_class("p", 20 * G))
+    gang = rig.idle(job_class("g", 2 * G, gpus=2))
+    rig.running(job_class("r", 2 * G))
+    assert rig.view.floor.idle_on(["sim0", "sim1"]) == [gang]
+
+
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:
     rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
     rig.view.set_device_open("sim1", False)

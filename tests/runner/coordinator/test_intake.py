@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
-from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, roomier
-from runner.job import AttemptRecord, JobError, Submission
+from gpu.device import sim
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, placed
+from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options, Source
 from runner.stores.queued import lot_key
 
 NOW = 100.0
+G = 1 << 30
 
 
 def spec(**options: object) -> HandlerSpec:
@@ -79,24 +84,33 @@ def test_jobs_that_need_the_same_share_a_class() -> None:
     assert job_class(one, spec(gpus=1), has_gpu=True) != job_class(other, spec(gpus=1), has_gpu=True)
 
 
-@pytest.mark.parametrize(
-    ("vram_bytes", "code", "expected"),
-    [
-        (6, "device_out_of_memory", 9),
-        (6, "handler_error", None),
-        (6, None, None),
-        (None, "device_out_of_memory", None),
-    ],
-)
-def test_who_ran_out_of_what_it_declared_is_granted_half_as_much_again(
-    vram_bytes: int | None, code: str | None, expected: int | None
-) -> None:
-    job = make_job(asked(vram_bytes=vram_bytes), spec(gpus=1), 1, NOW)
-    cls = job_class(job, spec(gpus=1), has_gpu=True)
-    assert roomier(job, cls) is None
-    job.attempts = [AttemptRecord(1, "w", [], NOW, error=None if code is None else JobError(code, ""))]
-    made = roomier(job, cls)
-    assert (made and made.need_bytes) == expected
+def tried(*errors: JobError | None, **changes: object) -> tuple[Job, JobClass]:
+    """A job with attempts on gpu0, gpu1 and so on that ended so, and its class."""
+    job = make_job(asked(vram_bytes=6 * G), spec(gpus=1), 1, NOW)
+    job.attempts = [
+        AttemptRecord(at + 1, "w", [f"gpu{at}"], NOW, error=error) for at, error in enumerate(errors)
+    ]
+    return msgspec.structs.replace(job, **changes), job_class(job, spec(gpus=1), has_gpu=True)
+
+
+def test_who_was_not_tried_yet_waits_with_its_kind() -> None:
+    job, cls = tried()
+    assert placed(job, cls, View([sim(0, 24 * G)])) is cls
+    job, cls = tried(JobError("handler_error", "why"))
+    assert placed(job, cls, View([sim(0, 24 * G)])) is cls
+
+
+def test_who_ran_out_of_memory_waits_for_more_also_after_other_failures() -> None:
+    short = JobError("device_out_of_memory", "why")
+    job, cls = tried(short, JobError("timeout", "why"), rung=2, ran_out=(4 * G, 6 * G))
+    made = placed(job, cls, View([sim(0, 24 * G)]))
+    assert (made.need_bytes, made.alone, made.avoid) == (9 * G, True, ())
+
+
+def test_devices_that_failed_under_a_job_are_avoided() -> None:
+    lost = JobError("handler_error", "why", detail={"context_lost": True})
+    job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)
+    assert placed(job, cls, View([sim(0, 24 * G)])).avoid == ("gpu0", "gpu2")
 
 
 def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:

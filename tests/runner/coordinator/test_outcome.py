@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow
+from gpu.escalation import Squeeze
+from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.job import AttemptRecord, Job, JobError, Terms
 from runner.retry import Backoff
 from runner.wire import Ended
 
 NOW = 1_000.0
+G = 1 << 30
 FIXED = Backoff(kind="fixed", base_s=7.0, jitter=0.0)
 
 
@@ -73,24 +75,22 @@ def attempted(code: str, detail: Any = None) -> list[AttemptRecord]:
 @pytest.mark.parametrize(
     ("state", "end", "expected"),
     [
-        ({}, ended("device_out_of_memory"), "for nothing"),
+        ({}, ended("device_out_of_memory"), "device_out_of_memory"),
+        ({"retries": 1}, ended("device_out_of_memory"), "counted"),
+        ({}, ended("device_lost"), "for nothing"),
+        ({"attempt": EXTRA_STARTS}, ended("device_lost"), "interrupted"),
         ({}, ended("handler_error", detail=LOST), "for nothing"),
+        ({}, ended("handler_error", detail=LOST, retryable=False), "handler_error"),
         ({}, ended("handler_error", detail=["not", "ours"]), "handler_error"),
-        ({}, ended("device_out_of_memory", retryable=False), "device_out_of_memory"),
-        ({"attempts": attempted("handler_error")}, ended("device_out_of_memory"), "for nothing"),
+        ({"attempts": attempted("handler_error")}, ended("handler_error", detail=LOST), "for nothing"),
         (
-            {"attempts": attempted("device_out_of_memory")},
+            {"attempts": attempted("handler_error", LOST)},
             ended("handler_error", detail=LOST),
             "handler_error",
         ),
         (
-            {"attempts": attempted("handler_error", LOST)},
-            ended("device_out_of_memory"),
-            "device_out_of_memory",
-        ),
-        (
             {"attempts": attempted("handler_error", LOST), "retries": 1},
-            ended("device_out_of_memory"),
+            ended("handler_error", detail=LOST),
             "counted",
         ),
     ],
@@ -115,10 +115,64 @@ def test_an_interrupted_attempt_starts_again_at_once_and_uses_up_no_retry() -> N
     assert (verdict.ready_at, verdict.reason, verdict.counts) == (NOW, "ready", False)
 
 
-def test_our_own_misjudgement_uses_up_no_retry() -> None:
-    verdict = follow(job(), ended("memory_exceeded"), FIXED, NOW, 0.5, blameless=True)
+def squeeze(grant: int, *, alone: bool = True) -> Squeeze:
+    return Squeeze(("gpu0",), grant, alone, 24 * G, G, [])
+
+
+def test_who_ran_out_of_device_memory_is_given_more_and_uses_up_no_retry() -> None:
+    end = ended("device_out_of_memory")
+    verdict = follow(job(), end, FIXED, NOW, 0.5, squeeze=squeeze(4 * G, alone=False))
     assert isinstance(verdict, Again)
-    assert not verdict.counts
+    assert (verdict.ready_at, verdict.reason, verdict.counts, verdict.rung) == (NOW, "ready", False, 1)
+    verdict = follow(job(rung=1), end, FIXED, NOW, 0.5, squeeze=squeeze(4 * G))
+    assert isinstance(verdict, Again) and verdict.rung == 2
+
+
+def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> None:
+    tried = job(
+        retries=9,
+        rung=3,
+        ran_out=(4 * G, 6 * G),
+        attempts=[
+            AttemptRecord(1, "w", ["gpu0"], 0.0, vram_peak_bytes=5 * G),
+            AttemptRecord(2, "w", [], 1.0),
+        ],
+    )
+    end = ended("memory_exceeded", detail={"limit": "grant", "used_bytes": 25}, peak_bytes=3 * G)
+    verdict = follow(tried, end, FIXED, NOW, 0.5, squeeze=squeeze(24 * G))
+    assert isinstance(verdict, Finish) and verdict.error is not None
+    assert (verdict.error.code, verdict.error.retryable) == ("device_out_of_memory", False)
+    assert verdict.error.message == (
+        "it ran out of device memory 3x, granted 4.0 GiB, 6.0 GiB, 24.0 GiB; the last: why"
+    )
+    detail = verdict.error.detail
+    assert detail["granted_bytes"] == [4 * G, 6 * G, 24 * G]
+    assert (detail["peak_bytes"], detail["foreign_bytes"], detail["used_bytes"]) == (5 * G, G, 25)
+
+
+def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
+    tried = job(attempt=EXTRA_STARTS)
+    verdict = follow(tried, ended("device_out_of_memory"), FIXED, NOW, 0.5, squeeze=squeeze(4 * G))
+    assert isinstance(verdict, Finish) and verdict.error is not None
+    assert verdict.error.code == "device_out_of_memory" and verdict.error.detail["peak_bytes"] is None
+
+
+@pytest.mark.parametrize(
+    ("end", "grant", "expected"),
+    [
+        (ended("device_out_of_memory"), G, True),
+        (ended("device_out_of_memory"), 0, False),
+        (ended("device_out_of_memory", retryable=False), G, False),
+        (ended("memory_exceeded", detail={"limit": "grant"}), G, True),
+        (ended("memory_exceeded", detail={"limit": "ram"}), G, False),
+        # The kernel did it.
+        (ended("memory_exceeded", died=True, detail={"signal": "SIGKILL"}), G, False),
+        (ended("memory_exceeded"), G, False),
+        (ended("handler_error", detail={"limit": "grant"}), G, False),
+    ],
+)
+def test_what_counts_as_running_out_of_device_memory(end: Ended, grant: int, expected: bool) -> None:
+    assert ran_out(end, grant_bytes=grant) is expected
 
 
 def test_a_handler_may_name_its_next_start() -> None:

@@ -93,12 +93,14 @@ def test_a_warm_model_is_preferred_to_a_new_one(server: Server) -> None:
     assert len(executors(server, "medium2")) == 1
 
 
-def test_more_than_was_granted_is_memory_exceeded(server: Server) -> None:
+def test_more_than_there_is_ends_it_and_fails_in_the_end(server: Server) -> None:
     job_id = server.submit("small", {"hold": "30GiB", "gate": "/nowhere"})
     job = server.ended(job_id)
-    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
-    assert at(job["finished_at"]) - at(job["started_at"]) < 3
-    assert "30720 MiB" in job["error"]["message"] and "4096 MiB" in job["error"]["message"]
+    assert (job["state"], code(job)) == ("failed", "device_out_of_memory")
+    assert at(job["finished_at"]) - at(job["created_at"]) < 6
+    error = server.attempts(job_id)[0]["error"]
+    assert error["code"] == "memory_exceeded"
+    assert "30720 MiB" in error["message"] and "4096 MiB" in error["message"]
 
 
 def test_more_than_was_granted_is_granted_where_there_is_room(server: Server, gate: Path) -> None:
@@ -116,13 +118,18 @@ def test_more_than_was_granted_is_granted_where_there_is_room(server: Server, ga
 def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(serve: object, gate: Path) -> None:
     server: Server = serve(gpus="sim:1x8GiB")  # type: ignore[operator]
     (beside,) = hold(server, gate, "small")
-    job = server.ended(server.submit("small", {"hold": "5GiB", "gate": "/nowhere"}))
-    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
-    (device,) = job["error"]["detail"]["devices"]
+    job_id = server.submit("small", {"hold": "5GiB", "gate": str(gate)})
+    until(lambda: server.job(job_id)["attempt"] == 1 and server.job(job_id)["state"] == "queued", "it ended")
+    error = server.attempts(job_id)[0]["error"]
+    assert error["code"] == "memory_exceeded"
+    (device,) = error["detail"]["devices"]
     assert (device["device"], device["short_bytes"]) == ("sim0", 1 * GIB)
-    assert [one["charged_bytes"] for one in job["error"]["detail"]["neighbours"]] == [4 * GIB]
+    assert [one["charged_bytes"] for one in error["detail"]["neighbours"]] == [4 * GIB]
     gate.touch()
     assert server.ended(beside)["state"] == "succeeded"
+    # Alone there is room for it.
+    assert server.ended(job_id)["state"] == "succeeded"
+    assert [each["alone"] for each in server.attempts(job_id)] == [False, True]
 
 
 def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: Path) -> None:

@@ -1,0 +1,153 @@
+"""Pure: what a job that ran out of device memory is given next, and when nothing is left to give.
+
+The ladder, which uses up no retry:
+
+1. the same executor again, which has dropped its caches, with nobody else at work on its devices;
+2. half as much again (or what was learned meanwhile, if that is more) in a fresh process, for which idle
+   neighbours make room;
+3. a whole device, the largest there is.
+
+A rung that can bring nothing is skipped: who was alone needs not be alone again, and who had a whole
+device can't have more of it. After the last one the job fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from gpu.line import JobClass
+from gpu.resident import Resident
+from gpu.view import View
+
+#: Other programs' use moves a little all the time: where there is any, a whole device is this much less, or
+#: one byte more of it would keep the job waiting for ever.
+SLACK_BYTES = 256 * 1024 * 1024
+
+
+class Rung(IntEnum):
+    """How far up a job has come; stored with it."""
+
+    NONE = 0
+    ALONE = 1
+    LARGER = 2
+    WHOLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Squeeze:
+    """What stood around an attempt when it ran out of device memory. Bytes are those on each device."""
+
+    devices: tuple[str, ...]
+    grant_bytes: int
+    #: Nobody else was at work on its devices while it ran.
+    alone: bool
+    #: The most that an executor of its kind could be granted were it alone.
+    largest_bytes: int
+    foreign_bytes: int
+    #: Who else lived on its devices: `{executor, handler, state, granted_bytes, resident_bytes}`.
+    neighbours: list[dict[str, Any]]
+
+
+def next_rung(rung: int, squeeze: Squeeze) -> Rung | None:
+    """The next rung that can bring something; None where there is none."""
+    if rung < Rung.ALONE and not squeeze.alone:
+        return Rung.ALONE
+    if rung < Rung.LARGER and _larger(squeeze.grant_bytes, 0) < squeeze.largest_bytes:
+        return Rung.LARGER
+    if rung < Rung.WHOLE and squeeze.grant_bytes < squeeze.largest_bytes:
+        return Rung.WHOLE
+    return None
+
+
+def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
+    """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
+    if rung == Rung.NONE:
+        return cls
+    alone = not _is_ram(view, cls)
+    if rung == Rung.ALONE:
+        again = replace(cls, need_bytes=grant_bytes, alone=alone)
+        # After a restart with smaller devices it would wait for ever.
+        return replace(cls, alone=alone) if view.fits_ever(again) is not None else again
+    largest = largest_bytes(view, cls)
+    need = largest
+    if rung == Rung.LARGER:
+        learned = view.need_bytes(replace(cls, need_bytes=None))
+        need = min(_larger(grant_bytes, learned or 0), largest)
+    # Devices whose workers have not come up yet have nothing to give: then it waits as it did before.
+    return replace(cls, need_bytes=max(need, grant_bytes), alone=alone)
+
+
+def largest_bytes(view: View, cls: JobClass) -> int:
+    """The most that a new executor of the class could be granted on each of its devices were it alone there:
+    without what other programs and pinned executors hold. 0 where it has no devices."""
+    slots = [slot for slot in view.floor.lane(cls) if slot.is_open]
+    span = view.floor.span(cls)
+    free = sorted((_grantable(view, slot.device.id) for slot in slots), reverse=True)
+    return max(0, free[span - 1]) if len(free) >= span else 0
+
+
+def survey(view: View, cls: JobClass, executor: int, started_at: float) -> Squeeze:
+    """Look around an executor whose attempt, begun at `started_at`, has just run out of memory."""
+    resident = view.executors[executor]
+    others = {
+        each: other
+        for device_id in resident.devices
+        for each, other in view.floor.slots[device_id].residents.items()
+        if each != executor
+    }
+    return Squeeze(
+        devices=resident.devices,
+        grant_bytes=resident.grant_bytes,
+        alone=_is_ram(view, cls) or not any(_was_at_work(other, started_at) for other in others.values()),
+        largest_bytes=largest_bytes(view, cls),
+        foreign_bytes=max(view.ledger.foreign_bytes(device_id) for device_id in resident.devices),
+        neighbours=[
+            {
+                "executor": each,
+                "handler": other.key[0],
+                "state": other.state,
+                "granted_bytes": other.grant_bytes,
+                "resident_bytes": view.ledger.observed_bytes(each),
+            }
+            for each, other in others.items()
+        ],
+    )
+
+
+def report(
+    squeeze: Squeeze, *, declared_bytes: int | None, granted: Sequence[int], peak_bytes: int | None
+) -> dict[str, Any]:
+    """What people are told when nothing is left to give. `granted` are the grants of all attempts that
+    ran out, the last one's too."""
+    return {
+        "declared_bytes": declared_bytes,
+        "granted_bytes": list(granted),
+        "peak_bytes": peak_bytes,
+        "largest_bytes": squeeze.largest_bytes,
+        "foreign_bytes": squeeze.foreign_bytes,
+        "devices": list(squeeze.devices),
+        "neighbours": squeeze.neighbours,
+    }
+
+
+def _larger(grant_bytes: int, learned_bytes: int) -> int:
+    return max(grant_bytes * 3 // 2, learned_bytes)
+
+
+def _grantable(view: View, device_id: str) -> int:
+    slot = view.floor.slots[device_id]
+    foreign = view.ledger.foreign_bytes(device_id)
+    pinned = sum(view.ledger.charge_bytes(executor) for executor in slot.pinned)
+    return slot.device.cap_bytes - foreign - pinned - (SLACK_BYTES if foreign > 0 else 0)
+
+
+def _is_ram(view: View, cls: JobClass) -> bool:
+    """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
+    return all(slot.device.kind == "cpu" for slot in view.floor.lane(cls))
+
+
+def _was_at_work(other: Resident, since: float) -> bool:
+    return other.busy or other.idle_since > since

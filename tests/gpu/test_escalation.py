@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpu.device import Device, cpu, sim
+from gpu.escalation import SLACK_BYTES, Rung, Squeeze, largest_bytes, next_rung, placed, report, survey
+from gpu.view import View
+from tests.gpu.rig import G, Rig, job_class
+
+A = job_class("a", 4 * G)
+
+
+def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> Squeeze:
+    return Squeeze(("sim0",), grant, alone, largest, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("rung", "around", "expected"),
+    [
+        (Rung.NONE, squeeze(), Rung.ALONE),
+        (Rung.ALONE, squeeze(), Rung.LARGER),
+        (Rung.LARGER, squeeze(6 * G), Rung.WHOLE),
+        (Rung.WHOLE, squeeze(24 * G), None),
+        # Who was alone has nothing from being alone again.
+        (Rung.NONE, squeeze(alone=True), Rung.LARGER),
+        # Half as much again is all there is, or more.
+        (Rung.NONE, squeeze(16 * G, alone=True), Rung.WHOLE),
+        (Rung.ALONE, squeeze(20 * G), Rung.WHOLE),
+        # It had all there is.
+        (Rung.NONE, squeeze(24 * G, alone=True), None),
+        (Rung.NONE, squeeze(24 * G), Rung.ALONE),
+        (Rung.ALONE, squeeze(24 * G), None),
+        (Rung.LARGER, squeeze(24 * G), None),
+        # Others have taken some of it meanwhile.
+        (Rung.LARGER, squeeze(6 * G, largest=5 * G), None),
+        (Rung.NONE, squeeze(alone=True, largest=0), None),
+    ],
+)
+def test_the_next_rung_is_the_first_that_can_bring_something(
+    rung: Rung, around: Squeeze, expected: Rung | None
+) -> None:
+    assert next_rung(rung, around) == expected
+
+
+def view(*devices: Device) -> View:
+    return View(devices or (sim(0, 16 * G), sim(1, 24 * G)))
+
+
+@pytest.mark.parametrize(
+    ("rung", "need", "alone"),
+    [
+        (Rung.NONE, 4 * G, False),
+        (Rung.ALONE, 5 * G, True),
+        (Rung.LARGER, 7.5 * G, True),
+        (Rung.WHOLE, 24 * G, True),
+    ],
+)
+def test_each_rung_has_its_line(rung: Rung, need: float, alone: bool) -> None:
+    made = placed(view(), A, rung, 5 * G)
+    assert (made.need_bytes, made.alone) == (need, alone)
+
+
+def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
+    there, unknown = view(), job_class("a", None)
+    there.learn("a", "", 10 * G)
+    learned = there.need_bytes(unknown)
+    assert learned is not None and learned > 10 * G
+    assert placed(there, unknown, Rung.LARGER, 5 * G).need_bytes == learned
+    assert placed(there, unknown, Rung.LARGER, 12 * G).need_bytes == 18 * G
+
+
+def test_after_a_restart_with_smaller_devices_nobody_waits_for_what_is_not_there() -> None:
+    small = view(sim(0, 8 * G))
+    assert placed(small, A, Rung.ALONE, 12 * G) == replace(A, alone=True)
+    assert placed(small, A, Rung.LARGER, 6 * G).need_bytes == 8 * G
+
+
+def test_devices_whose_workers_are_not_up_yet_do_not_lower_what_it_waits_for() -> None:
+    there = view()
+    for device_id in ("sim0", "sim1"):
+        there.set_device_open(device_id, False)
+    assert largest_bytes(there, A) == 0
+    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 6 * G
+
+
+def test_a_whole_device_is_what_others_leave_of_it() -> None:
+    card = replace(sim(0, 24 * G), kind="nvidia")
+    there = view(card)
+    there.ledger.observe("sim0", 24 * G, 3 * G)
+    assert largest_bytes(there, A) == 21 * G - SLACK_BYTES
+
+
+def test_what_a_pinned_model_holds_is_not_to_be_had() -> None:
+    rig = Rig()
+    rig.keep_alive_s["p"] = -1
+    rig.idle(job_class("p", 6 * G))
+    assert largest_bytes(rig.view, A) == 18 * G
+
+
+def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
+    there = view(sim(0, 16 * G), sim(1, 24 * G), sim(2, 20 * G))
+    assert largest_bytes(there, job_class("g", 4 * G, gpus=2)) == 20 * G
+    assert largest_bytes(there, job_class("g", 4 * G, gpus=4)) == 0
+
+
+def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
+    rig = Rig()
+    first, other, idler = rig.running(A), rig.running(job_class("b", 2 * G)), rig.idle(job_class("c", 1 * G))
+    rig.view.ledger.use(idler, G // 2)
+    around = survey(rig.view, A, first, started_at=0.0)
+    assert not around.alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
+    assert around.neighbours == [
+        {
+            "executor": other,
+            "handler": "b",
+            "state": "running",
+            "granted_bytes": 2 * G,
+            "resident_bytes": None,
+        },
+        {
+            "executor": idler,
+            "handler": "c",
+            "state": "idle",
+            "granted_bytes": G,
+            "resident_bytes": G // 2,
+        },
+    ]
+
+
+def test_who_only_idled_beside_it_does_not_count_as_company() -> None:
+    rig = Rig()
+    idler = rig.idle(job_class("c", 1 * G))
+    since = rig.view.executors[idler].idle_since
+    first = rig.running(A)
+    assert survey(rig.view, A, first, started_at=since + 0.5).alone
+    assert not survey(rig.view, A, first, started_at=since - 0.5).alone
+
+
+def test_in_ram_being_alone_changes_nothing() -> None:
+    rig = Rig(cpu("here", "chip", 16 * G, 8))
+    first = rig.running(A)
+    rig.running(job_class("b", 2 * G))
+    assert survey(rig.view, A, first, started_at=0.0).alone
+    assert not placed(rig.view, A, Rung.LARGER, 4 * G).alone
+    assert placed(rig.view, A, Rung.LARGER, 4 * G).need_bytes == 6 * G
+
+
+def test_the_report_has_all_that_people_ask_for() -> None:
+    made = report(squeeze(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G)
+    assert made == {
+        "declared_bytes": 4 * G,
+        "granted_bytes": [4 * G, 6 * G, 24 * G],
+        "peak_bytes": 5 * G,
+        "largest_bytes": 24 * G,
+        "foreign_bytes": 0,
+        "devices": ["sim0"],
+        "neighbours": [],
+    }
