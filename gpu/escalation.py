@@ -13,6 +13,7 @@ device can't have more of it. After the last one the job fails.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -44,8 +45,8 @@ class Squeeze:
     grant_bytes: int
     #: Nobody else was at work on its devices while it ran.
     alone: bool
-    #: The most that an executor of its kind could be granted were it alone.
-    largest_bytes: int
+    #: The most that an executor of its kind could be granted were it alone; None where nobody could look.
+    largest_bytes: int | None
     foreign_bytes: int
     #: Who else lived on its devices: `{executor, handler, state, granted_bytes, resident_bytes}`.
     neighbours: list[dict[str, Any]]
@@ -53,11 +54,12 @@ class Squeeze:
 
 def next_rung(rung: int, squeeze: Squeeze) -> Rung | None:
     """The next rung that can bring something; None where there is none."""
+    largest = math.inf if squeeze.largest_bytes is None else squeeze.largest_bytes
     if rung < Rung.ALONE and not squeeze.alone:
         return Rung.ALONE
-    if rung < Rung.LARGER and _larger(squeeze.grant_bytes, 0) < squeeze.largest_bytes:
+    if rung < Rung.LARGER and _larger(squeeze.grant_bytes, 0) < largest:
         return Rung.LARGER
-    if rung < Rung.WHOLE and squeeze.grant_bytes < squeeze.largest_bytes:
+    if rung < Rung.WHOLE and squeeze.grant_bytes < largest:
         return Rung.WHOLE
     return None
 
@@ -76,16 +78,17 @@ def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     if rung == Rung.LARGER:
         learned = view.need_bytes(replace(cls, need_bytes=None))
         need = min(_larger(grant_bytes, learned or 0), largest)
-    # Devices whose workers have not come up yet have nothing to give: then it waits as it did before.
+    # Less than it had would be of no use, also where others hold more than they did.
     return replace(cls, need_bytes=max(need, grant_bytes), alone=alone)
 
 
 def largest_bytes(view: View, cls: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    slots = [slot for slot in view.floor.lane(cls) if slot.is_open]
-    span = view.floor.span(cls)
-    free = sorted((_grantable(view, slot.device.id) for slot in slots), reverse=True)
+    lane, span = view.floor.lane(cls), view.floor.span(cls)
+    # Where none is open, their workers are still to come: a server that starts places its jobs first.
+    slots = [slot for slot in lane if slot.is_open]
+    free = sorted((_grantable(view, slot.device.id) for slot in slots or lane), reverse=True)
     return max(0, free[span - 1]) if len(free) >= span else 0
 
 
@@ -115,6 +118,11 @@ def survey(view: View, cls: JobClass, executor: int, started_at: float) -> Squee
             for each, other in others.items()
         ],
     )
+
+
+def unseen(devices: Sequence[str], grant_bytes: int) -> Squeeze:
+    """What stood around an attempt of which is only known that it ran out: its server died meanwhile."""
+    return Squeeze(tuple(devices), grant_bytes, False, None, 0, [])
 
 
 def report(

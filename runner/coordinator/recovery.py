@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu.escalation import Squeeze, unseen
 from runner.coordinator.book import Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.outcome import ran_out
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.job import ENDED, Job
 from runner.spool import Spool
@@ -163,8 +165,17 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
     if isinstance(message, Note):
         line.note(live, message)
     else:
-        line.end(live, message)
+        line.end(live, message, squeeze=_squeeze(job, message))
     return 1
+
+
+def _squeeze(job: Job, message: Ended) -> Squeeze | None:
+    """Where the attempt ran out of device memory, as much as is left to know of it."""
+    devices = job.attempts[-1].devices if job.attempts else []
+    grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
+    if devices == ["cpu"] or not ran_out(message, grant_bytes=grant_bytes):
+        return None
+    return unseen(devices, grant_bytes)
 
 
 def _decoded(raw: bytes) -> Note | Ended | None:

@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 
 from gpu.device import Device, cpu, sim
-from gpu.escalation import SLACK_BYTES, Rung, Squeeze, largest_bytes, next_rung, placed, report, survey
+from gpu.escalation import (
+    SLACK_BYTES,
+    Rung,
+    Squeeze,
+    largest_bytes,
+    next_rung,
+    placed,
+    report,
+    survey,
+    unseen,
+)
 from gpu.view import View
 from tests.gpu.rig import G, Rig, job_class
 
@@ -36,6 +46,11 @@ def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -
         # Others have taken some of it meanwhile.
         (Rung.LARGER, squeeze(6 * G, largest=5 * G), None),
         (Rung.NONE, squeeze(alone=True, largest=0), None),
+        # Nobody could look.
+        (Rung.NONE, unseen(["sim0"], 4 * G), Rung.ALONE),
+        (Rung.ALONE, unseen(["sim0"], 4 * G), Rung.LARGER),
+        (Rung.LARGER, unseen([], 24 * G), Rung.WHOLE),
+        (Rung.WHOLE, unseen(["sim0"], 24 * G), None),
     ],
 )
 def test_the_next_rung_is_the_first_that_can_bring_something(
@@ -77,12 +92,20 @@ def test_after_a_restart_with_smaller_devices_nobody_waits_for_what_is_not_there
     assert placed(small, A, Rung.LARGER, 6 * G).need_bytes == 8 * G
 
 
-def test_devices_whose_workers_are_not_up_yet_do_not_lower_what_it_waits_for() -> None:
+def test_devices_that_take_no_work_do_not_count_while_others_do() -> None:
     there = view()
-    for device_id in ("sim0", "sim1"):
-        there.set_device_open(device_id, False)
-    assert largest_bytes(there, A) == 0
-    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 6 * G
+    there.set_device_open("sim1", False)
+    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 16 * G
+    there.set_device_open("sim0", False)
+    # A server that starts: their workers are still to come.
+    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 24 * G
+
+
+def test_nobody_is_given_less_than_before() -> None:
+    rig = Rig()
+    rig.keep_alive_s["p"] = -1
+    rig.idle(job_class("p", 20 * G))
+    assert placed(rig.view, A, Rung.LARGER, 6 * G).need_bytes == 6 * G
 
 
 def test_a_whole_device_is_what_others_leave_of_it() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
-from runner.job import Job, Terms
+from runner.job import AttemptRecord, Job, Terms
 from runner.spool import Spool
 from runner.stores import Batch
 from runner.stores.memory import MemoryStore
@@ -71,6 +71,26 @@ def test_an_interrupted_first_attempt_keeps_its_number() -> None:
     async def body(bench: Bench) -> None:
         live = recover(bench, stored(), Ended("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
+
+    run(body)
+
+
+def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> None:
+    async def body(bench: Bench) -> None:
+        end = Ended("job-1", 1, 1, "device_out_of_memory", "why")
+        record = AttemptRecord(1, "w", ["sim0"], 950.0, granted_bytes=4096)
+        live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
+        assert (live.job.state, live.job.rung, live.job.ran_out) == ("queued", 1, (4096,))
+
+    run(body)
+
+
+def test_on_the_cpu_there_is_no_such_ladder() -> None:
+    async def body(bench: Bench) -> None:
+        end = Ended("job-1", 1, 1, "device_out_of_memory", "why")
+        record = AttemptRecord(1, "w", ["cpu"], 950.0, granted_bytes=4096)
+        live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
+        assert live.job.state == "failed"
 
     run(body)
 
