@@ -28,9 +28,11 @@ def fill(nbytes: int | str, ctx: Context) -> torch.Tensor:
 
 
 def use(data: Document, ctx: Context) -> Document:
-    """Hold `bytes` until the file `gate` is there; with `kernel`, compute something first."""
+    """Hold `bytes` until the file `gate` is there; with `kernel`, compute something first; with `once`, hold
+    them in the first attempt alone."""
     say(data, ctx)
-    held = [fill(each, ctx) for each in data.get("bytes", [])]
+    sizes = [] if data.get("once") and ctx.attempt > 1 else data.get("bytes", [])
+    held = [fill(each, ctx) for each in sizes]
     if data.get("kernel"):
         torch.ones(1, device=ctx.device).add_(1)
         torch.cuda.synchronize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fakes.cards import FakeGpus
-from tests.faults.harness import Document, House, Server
+from tests.faults.harness import Document, House, Server, until
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 
@@ -19,3 +19,46 @@ def start_on(house: House, gpus: FakeGpus, *flags: str, env: dict[str, str] | No
 def devices(server: Server) -> dict[str, Document]:
     """What the server says of its devices, by id."""
     return {each["id"]: each for each in server.http.get("/v1/devices").json()["data"]}
+
+
+class Gate:
+    """Jobs that hold bytes of a GPU until they are let go."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self._server, self._path = server, folder / "gate"
+
+    def submit(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
+        return self._server.submit(handler, {"bytes": [nbytes], "gate": str(self._path)}, **options)
+
+    def running(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
+        """One that holds its bytes."""
+        job_id = self.submit(handler, nbytes=nbytes, **options)
+        until(lambda: self._server.job(job_id)["progress"], "it runs")
+        return job_id
+
+    def open(self) -> None:
+        self._path.touch()
+
+
+def device_of(server: Server, job_id: str) -> str:
+    """Where a job runs."""
+    (device,) = server.job(job_id)["devices"]
+    return str(device)
+
+
+def explained(server: Server, job_id: str) -> Document:
+    return dict(server.http.get(f"/v1/jobs/{job_id}/explain").json())
+
+
+def killed(server: Server, job_id: str) -> None:
+    """A job's executor is gone, and it was not asked before."""
+    assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={"force": True}).status_code == 202
+    assert server.ended(job_id)["state"] == "cancelled"
+
+
+def gpus_of(server: Server) -> list[Document]:
+    return [device for device in devices(server).values() if device["kind"] == "nvidia"]
+
+
+def healths(server: Server) -> list[str]:
+    return [str(device["health"]) for device in gpus_of(server)]

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from tests.fakes.cards import GIB, Card, FakeGpus
-from tests.fakes.house import devices, start_on
-from tests.faults.harness import Document, House, Server, until
+from tests.fakes.house import Gate, explained, gpus_of, healths, killed, start_on
+from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated
 
 A, B = "GPU-a", "GPU-b"
@@ -62,54 +62,6 @@ def hasty(tmp_path: Path) -> Iterator[House]:
     house.close()
 
 
-class Gate:
-    """Jobs that hold bytes of a GPU until they are let go."""
-
-    def __init__(self, server: Server, folder: Path) -> None:
-        self._server, self._path = server, folder / "gate"
-
-    def submit(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
-        return self._server.submit(handler, {"bytes": [nbytes], "gate": str(self._path)}, **options)
-
-    def running(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
-        """One that holds its bytes."""
-        job_id = self.submit(handler, nbytes=nbytes, **options)
-        until(lambda: self._server.job(job_id)["progress"], "it runs")
-        return job_id
-
-    def open(self) -> None:
-        self._path.touch()
-
-
-def device_of(server: Server, job_id: str) -> str:
-    """Where a job runs."""
-    (device,) = server.job(job_id)["devices"]
-    return str(device)
-
-
-def explained(server: Server, job_id: str) -> Document:
-    return dict(server.http.get(f"/v1/jobs/{job_id}/explain").json())
-
-
-def killed(server: Server, job_id: str) -> None:
-    """A job's executor is gone, and it was not asked before."""
-    assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={"force": True}).status_code == 202
-    assert server.ended(job_id)["state"] == "cancelled"
-
-
-def gpus_of(server: Server) -> list[Document]:
-    return [device for device in devices(server).values() if device["kind"] == "nvidia"]
-
-
-def healths(server: Server) -> list[str]:
-    return [str(device["health"]) for device in gpus_of(server)]
-
-
-def percentile(values: list[float], share: float) -> float:
-    assert len(values) >= 100, "too few answers to tell"
-    return sorted(values)[int(share * len(values))]
-
-
 @contextmanager
 def watched(server: Server) -> Iterator[list[float]]:
     """Asks the server this and that meanwhile: how long each answer took."""
@@ -131,6 +83,11 @@ def watched(server: Server) -> Iterator[list[float]]:
     finally:
         over.set()
         thread.join()
+
+
+def percentile(values: list[float], share: float) -> float:
+    assert len(values) >= 100, "too few answers to tell"
+    return sorted(values)[int(share * len(values))]
 
 
 # What is shown, as functions of a house: with a guard taken out they must fail.
