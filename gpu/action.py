@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +12,36 @@ Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_f
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A waiting job that others overtake by an action."""
+
+    n: int
+    times: int
+    #: Kept for it once it was overtaken too often.
+    device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What follows from setting an executor to work."""
+
+    #: When it is expected to have done all that it was handed; inf where that is unknown.
+    until: float = math.inf
+    passes: tuple[Passed, ...] = ()
+
+
+#: Nothing is known.
+BLANK = Outlook()
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Hand waiting jobs to a warm executor, in this order."""
 
     executor: int
     cls: JobClass
     ns: tuple[int, ...]
+    outlook: Outlook = BLANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +55,7 @@ class Load:
     grant_bytes: int
     #: Nothing else starts there during its first attempt.
     exclusive: bool
+    outlook: Outlook = BLANK
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpu.line import JobClass
-
-
-def is_harmed(waiting: JobClass, grant_bytes: int, *, is_full: bool) -> bool:
-    """Whether an executor with that grant, at work on a device, keeps a waiting class from it: by its
-    bytes, or because with it as many are at work as may be."""
-    return is_full or (grant_bytes > 0 and waiting.need_bytes != 0)
-
 
 class Bypass:
     """Counts of waiting jobs, and the devices kept for those whose patience is at its end."""
@@ -29,19 +21,12 @@ class Bypass:
         """How many may still overtake the job."""
         return self.limit - self.counts.get(n, 0)
 
-    def is_kept(self, n: int, device_id: str) -> bool:
-        """Whether overtaking the job there counts: everywhere until devices are kept for it, then there."""
-        kept = self.kept.get(n)
-        return kept is None or device_id in kept
-
-    def count(self, n: int, times: int) -> bool:
-        """The job was overtaken; True where devices must be kept for it now."""
+    def count(self, n: int, times: int, device_ids: tuple[str, ...]) -> None:
+        """The job was overtaken. Once that was too often, these devices (where any are named) are kept for
+        it until it starts."""
         self.counts[n] = self.counts.get(n, 0) + times
-        return self.counts[n] >= self.limit and n not in self.kept
-
-    def keep(self, n: int, device_ids: tuple[str, ...]) -> None:
-        """Keep these for the job until it starts."""
-        self.kept[n] = device_ids
+        if device_ids and self.counts[n] >= self.limit:
+            self.kept.setdefault(n, device_ids)
 
     def forget(self, ns: Iterable[int]) -> None:
         """The jobs no longer wait."""
@@ -50,7 +35,6 @@ class Bypass:
             self.kept.pop(n, None)
 
     def release(self, device_id: str) -> None:
-        """The device takes no work: jobs for which it was kept need another one. Until one is chosen
-        nothing overtakes them anywhere."""
+        """The device takes no work: jobs for which it was kept need another one."""
         for n in [n for n, kept in self.kept.items() if device_id in kept]:
             del self.kept[n]

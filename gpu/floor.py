@@ -12,7 +12,9 @@ from gpu.resident import Resident, Slot
 class Floor:
     """Who lives where and does what. It knows no bytes: those are the ledger's."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: set[str] | None = None) -> None:
+        """`changed` is told each device on which something has changed."""
+        self._changed: set[str] = set() if changed is None else changed
         self.slots: dict[str, Slot] = {}
         self.executors: dict[int, Resident] = {}
         #: Executors that take work, and the idle ones of them, the one that idles longest first.
@@ -29,13 +31,29 @@ class Floor:
 
     def add_device(self, device: Device, *, is_open: bool) -> None:
         """A device on which nobody lives yet."""
-        slot = self.slots[device.id] = Slot(device)
+        slot = self.slots[device.id] = Slot(device, len(self.slots))
         slot.is_open = is_open
+        self._changed.add(device.id)
         (self._cpu_lane if device.kind == "cpu" else self._gpu_lane).append(slot)
+
+    def set_open(self, device_id: str, is_open: bool, closed_for: str) -> None:
+        """Whether a device takes new work, and if not, why."""
+        slot = self.slots[device_id]
+        slot.is_open, slot.closed_for = is_open, "" if is_open else closed_for
+        self._changed.add(device_id)
+
+    def set_max_executors(self, device_id: str, count: int) -> None:
+        """How many executors load or run there at once."""
+        self.slots[device_id].max_executors = count
+        self._changed.add(device_id)
+
+    def is_on_gpu(self, cls: JobClass) -> bool:
+        """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
+        return cls.gpus > 0 and bool(self._gpu_lane)
 
     def lane(self, cls: JobClass) -> list[Slot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
-        lane = self._gpu_lane if cls.gpus > 0 and self._gpu_lane else self._cpu_lane
+        lane = self._gpu_lane if self.is_on_gpu(cls) else self._cpu_lane
         return [slot for slot in lane if slot.device.id in cls.only] if cls.only else lane
 
     def reach(self, cls: JobClass) -> list[Slot]:
@@ -163,6 +181,8 @@ class Floor:
             del slot.idle[resident.executor]
 
     def _slots(self, resident: Resident) -> list[Slot]:
+        """The devices of an executor of which something changes."""
+        self._changed.update(resident.devices)
         return [self.slots[device_id] for device_id in resident.devices]
 
 

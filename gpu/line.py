@@ -70,7 +70,8 @@ class Line:
     def __init__(self) -> None:
         # Numbers that left from the middle stay in `_order` until they reach its front or outnumber the rest.
         self._order: deque[int] = deque()
-        self._live: set[int] = set()
+        #: Since when each waits, in seconds.
+        self._live: dict[int, float] = {}
         self._gone: set[int] = set()
 
     def __len__(self) -> int:
@@ -84,14 +85,18 @@ class Line:
         """The first one. Raises IndexError on an empty line."""
         return self._order[0]
 
-    def add(self, n: int, *, first: bool = False) -> bool:
+    def since(self, n: int) -> float:
+        """Since when a job waits. Raises KeyError where it does not."""
+        return self._live[n]
+
+    def add(self, n: int, *, first: bool = False, since: float = 0.0) -> bool:
         """Put a job at the end (or the front); False where it waits already."""
         if n in self._live:
             return False
         if n in self._gone:
             # Its old place must not come back to life.
             self._compact()
-        self._live.add(n)
+        self._live[n] = since
         if first:
             self._order.appendleft(n)
         else:
@@ -109,7 +114,7 @@ class Line:
         """Take jobs out that are known to wait here."""
         order, live, gone = self._order, self._live, self._gone
         for n in ns:
-            live.remove(n)
+            del live[n]
             if order[0] == n:
                 order.popleft()
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,6 +36,10 @@ class Resident:
     #: What it was handed and has not ended, in order of handing over.
     assigned: dict[int, JobClass] = field(default_factory=dict)
     idle_since: float = 0.0
+    #: When it took up what it does.
+    began: float = 0.0
+    #: When all that it was handed is expected to have ended; inf where that is unknown.
+    until: float = math.inf
     jobs_done: int = 0
     #: The attempt that has run for longer than short ones do: nothing is staged behind it.
     long_n: int | None = None
@@ -68,15 +73,20 @@ class Slot:
         "device",
         "exclusive",
         "idle",
+        "is_gpu",
         "is_open",
         "leaving",
         "max_executors",
         "pinned",
+        "place",
         "residents",
     )
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, place: int = 0) -> None:
         self.device = device
+        #: Which one it is, in order of adding; of two that are as good the earlier one is taken.
+        self.place = place
+        self.is_gpu = device.kind != "cpu"
         #: Its worker takes executors.
         self.is_open = True
         #: Why it does not, in one word: "drained"; "" where nothing is to be said of it.

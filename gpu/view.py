@@ -6,19 +6,29 @@ for a longer line. Executors and jobs are numbers, devices their ids.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gpu.bypass import Bypass, is_harmed
+from gpu.action import BLANK, Outlook
+from gpu.bypass import Bypass
+from gpu.demand import Demand
 from gpu.device import Device
 from gpu.estimate import Peaks
 from gpu.expiry import Expiry
 from gpu.floor import Floor
+from gpu.index import Index
 from gpu.ledger import Ledger
 from gpu.line import JobClass, Key, Line
 from gpu.resident import Resident, Slot
 
 STAGE_MAX = 16
+#: Loading it again within so many seconds is what an eviction is charged for.
+SOON_S = 100.0
+#: A load is taken to last so long where none was seen.
+UNKNOWN_LOAD_S = 10.0
+#: Who should have ended is taken to need this share of a run more.
+LATE_SHARE = 0.3
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.
 UNKNOWN_PARTS = 4
 
@@ -33,7 +43,9 @@ class View:
         self.ledger = Ledger()
         self.peaks = Peaks() if peaks is None else peaks
         self.bypass = Bypass(bypass_limit)
-        self.floor = Floor()
+        self.floor = Floor(self.ledger.changed)
+        self.index = Index(self.ledger, self.floor, self.ledger.changed)
+        self.demand = Demand()
         #: The floor's own table.
         self.executors = self.floor.executors
         #: Only lines in which somebody waits.
@@ -56,14 +68,13 @@ class View:
 
     def set_device_open(self, device_id: str, is_open: bool, closed_for: str = "") -> None:
         """Whether the device takes new work (its worker is up, and nobody drains it), and if not, why."""
-        slot = self.floor.slots[device_id]
-        slot.is_open, slot.closed_for = is_open, "" if is_open else closed_for
+        self.floor.set_open(device_id, is_open, closed_for)
         if not is_open:
             self.bypass.release(device_id)
 
     def set_max_executors(self, device_id: str, count: int) -> None:
         """How many executors load or run there at once."""
-        self.floor.slots[device_id].max_executors = count
+        self.floor.set_max_executors(device_id, count)
 
     def pause_queue(self, name: str, paused: bool) -> None:
         """Jobs of a paused queue wait; those that started go on."""
@@ -82,13 +93,14 @@ class View:
 
     # Jobs that wait.
 
-    def add_waiting(self, cls: JobClass, n: int, *, first: bool = False) -> None:
-        """A job is ready to start; `first` puts it before the others of its class."""
+    def add_waiting(self, cls: JobClass, n: int, *, first: bool = False, since: float = 0.0) -> None:
+        """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
+        others of its class."""
         line = self.lines.get(cls)
         if line is None:
             line = self.lines[cls] = Line()
             self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
-        line.add(n, first=first)
+        line.add(n, first=first, since=since)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
@@ -109,7 +121,14 @@ class View:
 
     # What a plan's actions do.
 
-    def start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
+    def start(
+        self,
+        executor: int,
+        cls: JobClass,
+        ns: Sequence[int],
+        now: float = 0.0,
+        outlook: Outlook = BLANK,
+    ) -> None:
         """Waiting jobs are handed to a warm executor.
 
         Raises:
@@ -127,7 +146,7 @@ class View:
         self._take(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
-        self._count_overtaken(cls, ns, resident)
+        self._set_to_work(resident, len(ns), now, outlook)
 
     def load(
         self,
@@ -140,6 +159,8 @@ class View:
         *,
         keep_alive_s: float = 300.0,
         max_jobs: int | None = None,
+        now: float = 0.0,
+        outlook: Outlook = BLANK,
     ) -> None:
         """A new executor starts, with one waiting job, or, for a wish, without any.
 
@@ -157,7 +178,7 @@ class View:
         self._take(cls, (n,))
         if not cls.is_wish:
             resident.assigned[n] = cls
-        self._count_overtaken(cls, (n,), resident)
+        self._set_to_work(resident, not cls.is_wish, now, outlook)
 
     def evict(self, executor: int, *, lingers: bool = False) -> None:
         """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
@@ -243,12 +264,49 @@ class View:
         known = self.peaks.peak(cls.handler, cls.model, largest)
         return known if known is not None and known <= largest else None
 
-    def need_on(self, cls: JobClass, slot: Slot) -> int:
-        """The bytes that must be free on a device to load the class there: unknown, a quarter."""
-        need, cap = self.need_bytes(cls), slot.device.cap_bytes
+    def need_at(self, cls: JobClass, cap_bytes: int) -> int:
+        """The bytes that must be free to load the class on a device of that size: unknown, a quarter."""
+        need = self.need_bytes(cls)
         if need is None:
-            return max(1, cap // UNKNOWN_PARTS)
-        return need if cls.need_bytes is not None else self.peaks.peak(cls.handler, cls.model, cap) or need
+            return max(1, cap_bytes // UNKNOWN_PARTS)
+        if cls.need_bytes is not None:
+            return need
+        return self.peaks.peak(cls.handler, cls.model, cap_bytes) or need
+
+    def need_on(self, cls: JobClass, slot: Slot) -> int:
+        """The same for a device."""
+        return self.need_at(cls, slot.device.cap_bytes)
+
+    # How long things take.
+
+    def run_s(self, cls: JobClass) -> float | None:
+        """No run of the class is expected to last longer; None where that is unknown."""
+        return None if math.isinf(cls.limit_s) else cls.limit_s
+
+    def run_mean_s(self, cls: JobClass) -> float | None:
+        """What a run of the class takes on average; None where that is unknown."""
+        return None
+
+    def load_s(self, key: Key) -> float | None:
+        """What loading takes; None where that is unknown."""
+        return None
+
+    def left_s(self, resident: Resident, now: float, run_s: float) -> float:
+        """How much longer an executor at work is expected to be. Who is late stays so for a while."""
+        ran_s = now - resident.began
+        return max(run_s * len(resident.assigned) - ran_s, LATE_SHARE * run_s)
+
+    def loss_s(self, resident: Resident, now: float) -> float:
+        """What it is expected to cost that an idle executor goes: loading it again, times how likely it is
+        soon wanted."""
+        load_s = self.load_s(resident.key)
+        if load_s is None:
+            load_s = UNKNOWN_LOAD_S
+        if resident.key in self.wanted:
+            return load_s
+        share = self.demand.rate(resident.key, now) / max(1, len(self.floor.by_key[resident.key]))
+        # Rounded: what makes no difference of a tenth must not decide.
+        return round(load_s * (1 - math.exp(-share * SOON_S)), 1)
 
     def suits(self, resident: Resident, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
@@ -299,46 +357,6 @@ class View:
             ],
         }
 
-    def explain(self, cls: JobClass, n: int) -> dict[str, Any]:
-        """Why a waiting job waits: the reason, what each device that may run it has free, and about
-        how many go before it."""
-        devices = [self._explain_device(cls, slot) for slot in self.floor.lane(cls)]
-        return {
-            "reason": self._explain_reason(cls, devices),
-            "devices": devices,
-            "jobs_ahead": sum(
-                len(line) if other.priority > cls.priority else line.ahead_of(n)
-                for other, line in self.lines.items()
-                if other.priority >= cls.priority and self.floor.lane(other) is self.floor.lane(cls)
-            ),
-            "overtaken": self.bypass.counts.get(n, 0),
-        }
-
-    def _explain_reason(self, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
-        if cls.queue in self.paused:
-            return "paused"
-        if self.is_held_back(cls):
-            return "concurrency_limit"
-        reasons = [device["reason"] for device in devices]
-        for reason in ("ready", "waiting_for_memory"):
-            if reason in reasons:
-                return reason
-        return "waiting_for_device"
-
-    def _explain_device(self, cls: JobClass, slot: Slot) -> dict[str, Any]:
-        device_id = slot.device.id
-        free, need = self.ledger.free_bytes(device_id), self.need_on(cls, slot)
-        reason = "ready"
-        if need > slot.device.cap_bytes:
-            reason = "too_small"
-        elif slot.closed_for:
-            reason = slot.closed_for
-        elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
-            reason = "waiting_for_device"
-        elif need > max(0, free):
-            reason = "waiting_for_memory"
-        return {"device": device_id, "free_bytes": max(0, free), "needed_bytes": need, "reason": reason}
-
     # Keeping the index.
 
     def _take(self, cls: JobClass, ns: Sequence[int]) -> None:
@@ -364,36 +382,10 @@ class View:
             self.ledger.idle(resident.executor)
             self._expiry.expect(resident)
 
-    def _count_overtaken(self, cls: JobClass, ns: Sequence[int], resident: Resident) -> None:
-        """Count for each head that waits for room here how many of these went before it."""
-        if len(self.lines) == (cls in self.lines):
-            return
-        slots = [self.floor.slots[device_id] for device_id in resident.devices]
-        if resident.grant_bytes <= 0 and all(slot.busy < slot.max_executors for slot in slots):
-            return
-        for other, line in self.lines.items():
-            lane = self.floor.lane(other)
-            if other.priority < cls.priority or other is cls or slots[0] not in lane:
-                continue
-            head = line.head
-            times = len(ns) if other.priority > cls.priority else sum(n > head for n in ns)
-            if times and not self.is_held_back(other):
-                harmed = [
-                    slot
-                    for slot in slots
-                    if is_harmed(other, resident.grant_bytes, is_full=slot.busy >= slot.max_executors)
-                    and self.can_wait_for(other, slot)
-                    and self.bypass.is_kept(head, slot.device.id)
-                ]
-                if harmed and self.bypass.count(head, times):
-                    self._keep(other, head)
-
-    def _keep(self, cls: JobClass, n: int) -> None:
-        """Choose the devices that a job too often overtaken gets next: those where least is at work."""
-        slots = [slot for slot in self.floor.lane(cls) if self.can_wait_for(cls, slot)]
-        slots.sort(key=lambda slot: (self._bytes_at_work(slot), slot.busy, slot.device.id))
-        self.bypass.keep(n, tuple(slot.device.id for slot in slots[: self.floor.span(cls)]))
-
-    def _bytes_at_work(self, slot: Slot) -> int:
-        idle = sum(self.ledger.charge_bytes(executor) for executor in slot.idle)
-        return self.ledger.reserved_bytes(slot.device.id) - idle
+    def _set_to_work(self, resident: Resident, count: int, now: float, outlook: Outlook) -> None:
+        if len(resident.assigned) == count:
+            resident.began = now
+        resident.until = outlook.until
+        self.demand.count(resident.key, count, now)
+        for passed in outlook.passes:
+            self.bypass.count(passed.n, passed.times, passed.device_ids)

@@ -40,7 +40,7 @@ class Ours:
         if job.cls not in self.view.lines:
             self._is_settled = False
         self._waiting[job.n] = job
-        self.view.add_waiting(job.cls, job.n)
+        self.view.add_waiting(job.cls, job.n, since=job.submit_s)
 
     def ended(self, executor: int, job: Job, now: float) -> None:
         """An executor's job ended."""
@@ -61,10 +61,10 @@ class Ours:
                 match action:
                     case Start(executor, _, ns):
                         devices = self.view.executors[executor].devices
-                        self.view.start(executor, action.cls, ns)
+                        self.view.start(executor, action.cls, ns, now, action.outlook)
                         begun += [Begun(self._waiting.pop(n), executor, devices, False) for n in ns]
                     case Load():
-                        begun.append(self.load(action))
+                        begun.append(self.load(action, now))
                     case Evict(executor):
                         self._dismiss(executor, now)
                         has_room = True
@@ -72,7 +72,7 @@ class Ours:
                 break
         return begun
 
-    def load(self, action: Load) -> Begun:
+    def load(self, action: Load, now: float = 0.0) -> Begun:
         """Carry out that a new executor starts with a waiting job."""
         self._executors += 1
         self.view.load(
@@ -83,6 +83,8 @@ class Ours:
             action.grant_bytes,
             action.exclusive,
             keep_alive_s=self._keep_alive_s,
+            now=now,
+            outlook=action.outlook,
         )
         return Begun(self._waiting.pop(action.n), self._executors, action.device_ids, True)
 

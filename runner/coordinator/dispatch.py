@@ -114,7 +114,7 @@ class Dispatch:
             case placement.Start(executor, cls, ns) if cls.is_wish:
                 self.wishes.met(ns[0], self.posts[executor])
             case placement.Start():
-                self._start(action.executor, action.cls, action.ns)
+                self._start(action)
             case placement.Load():
                 self._load(action)
             case placement.Evict():
@@ -136,12 +136,13 @@ class Dispatch:
 
             self._line.timers.at(when, due)
 
-    def _start(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
-        post, lives = self.posts[executor], [self._line.book.by_n[n] for n in ns]
-        self._view.start(executor, cls, ns)
+    def _start(self, action: placement.Start) -> None:
+        post, lives = self.posts[action.executor], [self._line.book.by_n[n] for n in action.ns]
+        now = self._line.now()
+        self._view.start(action.executor, action.cls, action.ns, now, action.outlook)
         if post.is_lowered:
-            self._restore(post, cls)
-        self._line.waiting.taken(cls)
+            self._restore(post, action.cls)
+        self._line.waiting.taken(action.cls)
         self._hand_over(post, lives)
 
     def _restore(self, post: Post, cls: JobClass) -> None:
@@ -172,6 +173,8 @@ class Dispatch:
             action.exclusive,
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
+            now=self._line.now(),
+            outlook=action.outlook,
         )
         ids = list(action.device_ids)
         post = Post(executor, worker, spec, action.cls.model, ids, action.grant_bytes)

@@ -49,7 +49,7 @@ class Overruns:
                 self._settle(post)
         for slot in self._view.floor.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
-                self._make_room(Room(self._view, slot))
+                self._make_room(Room(self._ledger, slot))
 
     def _is_over(self, post: Post) -> bool:
         level = self._ledger.level(post.devices[0])

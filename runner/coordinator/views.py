@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gpu.device import Device
+from gpu.explain import explain
 from gpu.view import View
 from runner.coordinator import words
 from runner.coordinator.book import Live
@@ -264,7 +265,7 @@ class Views:
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
-            document |= self._view.explain(cls, job.n)
+            document |= explain(self._view, cls, job.n)
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])

@@ -275,7 +275,7 @@ class Waiting:
     def _wait(self, live: Live, cls: JobClass, *, first: bool = False) -> None:
         live.where = "waiting"
         live.cls = intake.placed(live.job, cls, self._view)
-        self._view.add_waiting(live.cls, live.job.n, first=first)
+        self._view.add_waiting(live.cls, live.job.n, first=first, since=live.job.ready_at)
         self._wake()
 
     def _fill(self, cls: JobClass) -> None:

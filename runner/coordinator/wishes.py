@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from gpu.explain import explain
 from gpu.line import JobClass
 from gpu.view import View
 from gpu.wish import wish
@@ -143,7 +144,7 @@ class Wishes:
 
     def waits_for(self, one: Wish) -> dict[str, Any]:
         """Why a wish waits, in words and figures."""
-        figures = self._view.explain(one.cls, one.n)
+        figures = explain(self._view, one.cls, one.n)
         return figures | {"message": words.waiting(figures["reason"], figures)}
 
     def leaving(self, one: Wish) -> list[int]:

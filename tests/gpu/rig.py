@@ -38,7 +38,7 @@ class Rig:
         ns = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
         for n in ns:
             self.classes[n] = cls
-            self.view.add_waiting(cls, n)
+            self.view.add_waiting(cls, n, since=self.now)
         return ns
 
     def turn(self) -> Plan:
@@ -50,7 +50,7 @@ class Rig:
         for action in made.actions:
             match action:
                 case Start(executor, cls, ns):
-                    self.view.start(executor, cls, ns)
+                    self.view.start(executor, cls, ns, self.now, action.outlook)
                     self.started += ns
                 case Load():
                     self._executor += 1
@@ -63,6 +63,8 @@ class Rig:
                         action.exclusive,
                         keep_alive_s=self.keep_alive_s.get(action.cls.handler, 300.0),
                         max_jobs=self.max_jobs,
+                        now=self.now,
+                        outlook=action.outlook,
                     )
                     self.started.append(action.n)
                 case Evict(executor):

@@ -522,7 +522,7 @@ def test_lower_ones_pass_a_higher_one_only_so_often() -> None:
     rig = Rig(bypass_limit=2)
     rig.running(job_class("x", 6 * G))
     rig.submit(job_class("big", 20 * G, priority=90))
-    rig.submit(job_class("b", 2 * G), 5)
+    rig.submit(job_class("b", 5 * G), 5)
     assert len(told(rig.turn())) == 2
     assert told(rig.turn()) == []
 
@@ -536,12 +536,18 @@ def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
     assert told(rig.turn()) == ["load f 3 on cpu 0G"]
 
 
-def test_one_that_takes_the_last_place_does_not_pass() -> None:
+def test_one_that_takes_the_place_that_another_waits_for_does_not_pass() -> None:
     rig = Rig(CPU, bypass_limit=0)
+    rig.view.set_max_executors("cpu", 3)
     rig.running(job_class("x", 10 * G))
+    rig.running(job_class("y", 2 * G))
+    rig.view.set_max_executors("cpu", 2)
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
-    assert told(rig.turn()) == []
+    rig.finish(2)
+    rig.view.set_stage("x", "1", 2)
+    rig.submit(job_class("x", 10 * G))
+    assert told(rig.turn()) == ["load f 4 on cpu 0G"], "it leaves a place, but x would go on"
 
 
 def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
@@ -626,14 +632,16 @@ def test_the_overtaken_goes_first_even_when_others_are_warm() -> None:
 def test_when_the_kept_device_closes_another_is_kept() -> None:
     rig = Rig(sim(0, 24 * G), sim(1, 24 * G), bypass_limit=1)
     rig.running(job_class("x", 6 * G))
-    rig.running(job_class("y", 20 * G))
+    rig.running(job_class("y", 19 * G))
     (big,) = rig.submit(job_class("big", 20 * G))
     rig.submit(B)
     rig.turn()
     assert rig.view.bypass.kept == {big: ("sim0",)}
     rig.view.set_device_open("sim0", False)
-    rig.submit(job_class("c", 2 * G))
+    rig.submit(job_class("c", 5 * G))
     assert told(rig.turn()) == []
+    rig.submit(job_class("d", 2 * G))
+    assert told(rig.turn()) == ["load d 6 on sim1 2G"], "it fits in beside the other"
     rig.finish(2)
     rig.turn()
     rig.bury_leaving()

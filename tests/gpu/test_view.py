@@ -4,6 +4,7 @@ import pytest
 
 from gpu.device import cpu, nvidia, sim
 from gpu.estimate import Peaks
+from gpu.explain import explain
 from gpu.placement import plan
 from gpu.view import View
 from tests.gpu.rig import G, Rig, job_class, told
@@ -252,7 +253,7 @@ def test_explain_names_the_reason_and_the_figures() -> None:
     rig.submit(job_class("low", 6 * G, priority=10))
     rig.submit(job_class("f", 0, gpus=0, priority=90))
     (n,) = rig.submit(A)
-    assert rig.view.explain(A, n) == {
+    assert explain(rig.view, A, n) == {
         "reason": "waiting_for_memory",
         "devices": [
             {"device": "sim0", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "waiting_for_memory"},
@@ -266,7 +267,7 @@ def test_explain_names_the_reason_and_the_figures() -> None:
 def explained(rig: Rig, need: int | None = 6 * G) -> str:
     cls = job_class("a", need)
     (n,) = rig.submit(cls)
-    return str(rig.view.explain(cls, n)["reason"])
+    return str(explain(rig.view, cls, n)["reason"])
 
 
 def test_explain_tells_what_a_plan_would() -> None:
@@ -291,11 +292,11 @@ def test_explain_tells_why_a_device_takes_no_work() -> None:
     rig = Rig()
     (n,) = rig.submit(A)
     rig.view.set_device_open("sim0", False, "drained")
-    assert rig.view.explain(A, n)["devices"][0]["reason"] == "drained"
+    assert explain(rig.view, A, n)["devices"][0]["reason"] == "drained"
     rig.view.set_device_open("sim0", False)
-    assert rig.view.explain(A, n)["devices"][0]["reason"] == "waiting_for_device"
+    assert explain(rig.view, A, n)["devices"][0]["reason"] == "waiting_for_device"
     rig.view.set_device_open("sim0", True, "drained")
-    assert rig.view.explain(A, n)["devices"][0]["reason"] == "ready"
+    assert explain(rig.view, A, n)["devices"][0]["reason"] == "ready"
 
 
 def test_explain_tells_of_one_that_runs_alone() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpu.explain import explain
 from gpu.line import JobClass
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
@@ -293,7 +294,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await bench.stored(f"job-{number}")
             cls = next(cls for cls in bench.view.lines if cls.priority == job.priority)
-            told = bench.view.explain(cls, job.n)["jobs_ahead"] + bench.line.waiting.ahead(cls, job.n)
+            told = explain(bench.view, cls, job.n)["jobs_ahead"] + bench.line.waiting.ahead(cls, job.n)
             assert told == ahead
 
     run(body)

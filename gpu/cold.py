@@ -1,0 +1,197 @@
+"""Pure: new executors: where one fits, and who must go where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from gpu.head import Head
+from gpu.resident import Resident
+from gpu.room import Room
+from gpu.turn import Move, Turn
+from gpu.warm import Warm
+
+#: Of so many devices the one is chosen where the cheapest executors go.
+WAYS_MAX = 32
+
+
+@dataclass(slots=True)
+class Way:
+    """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
+
+    victims: dict[int, int]
+    claims: list[tuple[Room, int]]
+    #: What loading them again is expected to cost, in seconds.
+    loss_s: float = 0.0
+
+    def cost(self) -> tuple[float, int, int, int]:
+        """The less is lost, then the less is sent away, the better."""
+        return self.loss_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.place
+
+
+class Cold:
+    """New executors as a plan goes on."""
+
+    def __init__(self, turn: Turn, warm: Warm) -> None:
+        self._turn = turn
+        self._warm = warm
+        #: (is it the GPUs' lane, devices at once) to the smallest need for which no room is to be made: as a
+        #: plan goes on there is only less, so that who needs as much need not be tried.
+        self._walls: dict[tuple[bool, int], int] = {}
+
+    def load(self, head: Head, rooms: list[Room], grant_bytes: int) -> None:
+        """Load a new executor where one fits."""
+        self._turn.load(Move(head, [head.n], rooms, grant_bytes, loads=True))
+
+    def fit(self, head: Head) -> tuple[list[Room], int] | None:
+        """Where a new executor fits now, so that the least is left over (an unknown need: where most is
+        free), and its grant on each device."""
+        options: list[tuple[int, int, Room, int]] = []
+        for cap_bytes in self._turn.lane(head):
+            need = head.need_on(cap_bytes)
+            found = (room for room in self._options(head, cap_bytes, need) if self._may(head, room, need))
+            for room in islice(found, head.span):
+                grant = room.avail if head.need is None else need
+                left = -room.avail if head.need is None else -room.left if need == 0 else room.avail - need
+                options.append((left, room.slot.place, room, grant))
+        if len(options) < head.span:
+            return None
+        best = sorted(options, key=lambda option: option[:2])[: head.span]
+        return [room for _, _, room, _ in best], min(grant for *_, grant in best)
+
+    def _options(self, head: Head, cap_bytes: int, need: int) -> Iterator[Room]:
+        shelf = self._turn.lane(head)[cap_bytes]
+        if head.need is None:
+            return shelf.roomiest(need)
+        return shelf.emptiest() if need == 0 else shelf.fitting(need)
+
+    def _may(self, head: Head, room: Room, nbytes: int) -> bool:
+        return head.suits(room) and bool(self._turn.allowed(Move(head, [head.n], [room], nbytes, loads=True)))
+
+    # Making room.
+
+    def forget(self) -> None:
+        """Claims were given up: who was tried in vain may find room now."""
+        self._walls.clear()
+
+    def claim(self, head: Head) -> None:
+        """Keep for the head what it could have now, or what others are leaving for it."""
+        shelves = self._turn.lane(head).values()
+        if head.need == 0 or not any(shelf.moving for shelf in shelves):
+            return
+        fit = self.fit(head)
+        if fit is not None:
+            for room in fit[0]:
+                self._turn.claim(head, room, head.need_on(room.slot.device.cap_bytes))
+            return
+        way = self.way(head)
+        if way is not None and not way.victims:
+            self.take(head, way)
+
+    def way(self, head: Head) -> Way | None:
+        """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
+        or where it would not be enough."""
+        if self._is_walled(head):
+            return None
+        idle = self._warm.idle(head.cls)
+        found = [way for each in idle[-WAYS_MAX:] if (way := self._way_to_wake(head, each))]
+        way = min(found, key=Way.cost, default=None)
+        # An executor of the head's own kind goes only where nothing else helps.
+        way = way or self._way_to_load(head, {each.executor for each in idle})
+        way = way or (self._way_to_load(head, set()) if idle else None)
+        return way if way is None or head.cls.evicts or not way.victims else None
+
+    def take(self, head: Head, way: Way) -> None:
+        """Tell the executors of a way to go, and claim for the head what they leave."""
+        for executor, nbytes in way.victims.items():
+            self._turn.evict(executor, nbytes)
+        for room, nbytes in way.claims:
+            self._turn.claim(head, room, nbytes)
+
+    def _way_to_wake(self, head: Head, resident: Resident) -> Way | None:
+        """Who must go so that an idle executor gets its whole grant back."""
+        way = Way({}, [])
+        extra = self._turn.view.ledger.extra_bytes(resident.executor)
+        for room in self._turn.rooms(resident):
+            if not room.admits(resident.grant_bytes) or not self._may(head, room, resident.grant_bytes):
+                return None
+            if not self._clear(way, room, extra, {resident.executor}):
+                return None
+        return way
+
+    def _way_to_load(self, head: Head, keep: set[int]) -> Way | None:
+        """Who must go so that a new executor fits, on the devices where that costs least."""
+        ways: list[Way] = []
+        count = 0
+        for cap_bytes, shelf in self._turn.lane(head).items():
+            need = head.need_on(cap_bytes)
+            found = (room for room in shelf.reachable(need) if head.suits(room))
+            # Some come twice.
+            for room in dict.fromkeys(islice(found, max(WAYS_MAX, 2 * head.span))):
+                way = Way({}, [])
+                if self._clear(way, room, need, keep, is_new=True):
+                    count += 1
+                    if self._may(head, room, need):
+                        ways.append(way)
+        if len(ways) < head.span:
+            if count < head.span and not keep:
+                self._wall(head)
+            return None
+        whole = Way({}, [])
+        for way in sorted(ways, key=Way.cost)[: head.span]:
+            whole.victims.update(way.victims)
+            whole.claims.extend(way.claims)
+            whole.loss_s += way.loss_s
+        return whole
+
+    def _clear(self, way: Way, room: Room, nbytes: int, keep: set[int], *, is_new: bool = False) -> bool:
+        """Add to a way the idle executors that must go from a device so that so many bytes, and a place for
+        a new executor, are coming; False where that can't be had."""
+        view = self._turn.view
+        charge = view.ledger.charge_bytes
+        lacking = nbytes - room.coming if nbytes > 0 else 0
+        at_least = 1 if is_new and room.is_crowded else 0
+        victims: dict[int, int] = {}
+        if lacking > 0 or at_least:
+            for executor in self._spare(room):
+                if lacking <= 0 and len(victims) >= at_least:
+                    break
+                if executor not in keep:
+                    victims[executor] = charge(executor)
+                    lacking -= victims[executor]
+            if lacking > 0 or len(victims) < at_least:
+                return False
+            # A later, larger one may have made the first ones needless.
+            for executor, freed in list(victims.items()):
+                if len(victims) > at_least and lacking + freed <= 0:
+                    lacking += victims.pop(executor)
+        way.victims.update(victims)
+        way.claims.append((room, nbytes))
+        way.loss_s += sum(self._loss_s(view.executors[executor]) for executor in victims)
+        return True
+
+    def _spare(self, room: Room) -> list[int]:
+        """Idle executors that may be told to go, the cheapest to load again first; of two the one that
+        idles longest."""
+        spare = [each for each in room.slot.idle.values() if not each.pinned]
+        spare = [each for each in spare if each.executor not in self._turn.touched]
+        spare.sort(key=self._loss_s)
+        return [each.executor for each in spare]
+
+    def _loss_s(self, resident: Resident) -> float:
+        return self._turn.view.loss_s(resident, self._turn.now)
+
+    def _is_walled(self, head: Head) -> bool:
+        """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
+        need = head.cls.need_bytes
+        if need is None or head.is_picky or head.cls.key in self._turn.view.floor.idle_by_key:
+            return False
+        wall = self._walls.get((head.is_gpu, head.span))
+        return wall is not None and need >= wall
+
+    def _wall(self, head: Head) -> None:
+        need = head.cls.need_bytes
+        if need is not None and not head.is_picky and not head.cls.alone:
+            place = head.is_gpu, head.span
+            self._walls[place] = min(need, self._walls.get(place, need))

@@ -1,0 +1,36 @@
+"""Pure: how often each thing that executors load is asked for."""
+
+from __future__ import annotations
+
+import math
+
+from gpu.line import Key
+
+#: A start this long ago counts about a third of one now.
+FADE_S = 3600.0
+#: Of so many keys more are known, the ones that count least are forgotten.
+KEYS_MAX = 4096
+
+
+class Demand:
+    """Of each key a rate that fades, in starts a second."""
+
+    def __init__(self) -> None:
+        self._rates: dict[Key, tuple[float, float]] = {}
+
+    def count(self, key: Key, times: int, now: float) -> None:
+        """So many jobs of it started."""
+        rate = self.rate(key, now) + times / FADE_S
+        if key not in self._rates and len(self._rates) >= KEYS_MAX:
+            self._forget(now)
+        self._rates[key] = rate, now
+
+    def rate(self, key: Key, now: float) -> float:
+        """How often it is asked for now."""
+        rate, at = self._rates.get(key, (0.0, now))
+        return rate * math.exp((at - now) / FADE_S) if now > at else rate
+
+    def _forget(self, now: float) -> None:
+        """Keep the half that is asked for most."""
+        kept = sorted(self._rates, key=lambda key: self.rate(key, now), reverse=True)[: KEYS_MAX // 2]
+        self._rates = {key: self._rates[key] for key in kept}

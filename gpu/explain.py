@@ -1,0 +1,53 @@
+"""Pure: why a waiting job waits, in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpu.line import JobClass
+from gpu.resident import Slot
+from gpu.view import View
+
+
+def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
+    """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
+    go before it."""
+    devices = [_device(view, cls, slot) for slot in view.floor.lane(cls)]
+    return {
+        "reason": _reason(view, cls, devices),
+        "devices": devices,
+        "jobs_ahead": sum(
+            len(line) if other.priority > cls.priority else line.ahead_of(n)
+            for other, line in view.lines.items()
+            if other.priority >= cls.priority and view.floor.is_on_gpu(other) is view.floor.is_on_gpu(cls)
+        ),
+        "overtaken": view.bypass.counts.get(n, 0),
+    }
+
+
+def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
+    if cls.queue in view.paused:
+        return "paused"
+    if view.is_held_back(cls):
+        return "concurrency_limit"
+    reasons = [device["reason"] for device in devices]
+    for reason in ("ready", "waiting_for_memory"):
+        if reason in reasons:
+            return reason
+    return "waiting_for_device"
+
+
+def _device(view: View, cls: JobClass, slot: Slot) -> dict[str, Any]:
+    device_id = slot.device.id
+    free, need = view.ledger.free_bytes(device_id), view.need_on(cls, slot)
+    reason = "ready"
+    if need > slot.device.cap_bytes:
+        reason = "too_small"
+    elif slot.closed_for:
+        reason = slot.closed_for
+    elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
+        reason = "waiting_for_device"
+    elif need > max(0, free):
+        reason = "waiting_for_memory"
+    return {"device": device_id, "free_bytes": max(0, free), "needed_bytes": need, "reason": reason}

@@ -1,0 +1,144 @@
+"""Pure: the first waiting job of a class in the course of one plan, and its place among the others."""
+
+from __future__ import annotations
+
+import math
+
+from gpu.line import JobClass
+from gpu.resident import Slot
+from gpu.room import Room
+from gpu.view import View
+
+#: So many seconds of waiting count as much as one more point of priority.
+AGEING_S = 60.0
+#: What a run is taken to last where nothing limits it and none was seen.
+UNKNOWN_RUN_S = 3600.0
+
+#: The smaller the earlier.
+Rank = tuple[float, bool, float, int]
+
+
+class Head:
+    """The next job of a class that the plan has not started, and how often it may still be overtaken.
+
+    Of equal priority, waiting included, goes first whose wait is longest for its run: the more so the
+    more devices it takes, which are rarely free together. As any wait grows without end, so does this."""
+
+    __slots__ = (
+        "_can_wait_for",
+        "_line",
+        "_needs",
+        "_now",
+        "_reach",
+        "_top",
+        "claims",
+        "cls",
+        "is_blocked",
+        "is_gpu",
+        "is_picky",
+        "n",
+        "need",
+        "rank",
+        "remaining",
+        "run_s",
+        "span",
+        "taken",
+        "view",
+        "waiting",
+    )
+
+    def __init__(self, view: View, cls: JobClass, now: float, top: int) -> None:
+        """`top` is the highest priority that waits: nobody ages beyond it."""
+        self.view = view
+        self.cls = cls
+        self._now = now
+        self._top = top
+        self._line = view.lines[cls]
+        self.is_gpu = view.floor.is_on_gpu(cls)
+        self.span = view.floor.span(cls)
+        #: What a new executor must be granted; None where that is unknown.
+        self.need = view.need_bytes(cls) if cls.need_bytes is None else cls.need_bytes
+        #: No run of it is expected to last longer; None where that is unknown.
+        self.run_s = view.run_s(cls)
+        self._needs: dict[int, int] = {}
+        self._can_wait_for: dict[str, bool] = {}
+        #: Not every device of its lane will do.
+        self.is_picky = bool(cls.avoid or cls.only)
+        self._reach: set[str] | None = None
+        self.taken = 0
+        self.waiting = len(self._line)
+        self.n = self._line.head
+        self.remaining = view.bypass.left(self.n)
+        self.rank = self.rank_of(self.n)
+        #: It was tried and found no room.
+        self.is_blocked = False
+        #: Bytes that are kept for it while others leave.
+        self.claims: list[tuple[Room, int]] = []
+
+    @property
+    def run_or_guess_s(self) -> float:
+        """How long a run of it is taken to last."""
+        return UNKNOWN_RUN_S if self.run_s is None else self.run_s
+
+    def rank_of(self, n: int) -> Rank:
+        """Where a job of the class stands."""
+        waited_s = max(0.0, self._now - self._line.since(n))
+        run_s = max(1.0, self.run_or_guess_s)
+        level = self.cls.priority
+        if not self.cls.is_wish:
+            level = min(self._top, level + int(waited_s / AGEING_S))
+        urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
+        return -level, self.view.bypass.left(n) > 0, -urgency, n
+
+    def need_on(self, cap_bytes: int) -> int:
+        """What must be free to load it on a device of that size."""
+        need = self._needs.get(cap_bytes)
+        if need is None:
+            need = self._needs[cap_bytes] = self.view.need_at(self.cls, cap_bytes)
+        return need
+
+    def avoids(self, device_id: str) -> bool:
+        """Whether it is not to run there: others are named, or it failed there and can go elsewhere."""
+        if self._reach is None:
+            self._reach = {slot.device.id for slot in self.view.floor.reach(self.cls)}
+        return device_id not in self._reach
+
+    def suits(self, room: Room) -> bool:
+        """Whether it may be at work there as things are, were its bytes free."""
+        if self.is_picky and self.avoids(room.slot.device.id):
+            return False
+        return room.is_quiet or not self.cls.alone
+
+    def surely_until(self, count: int, *, loads: bool) -> float:
+        """When they have ended in any case: by then they are stopped."""
+        if math.isinf(self.cls.limit_s):
+            return math.inf
+        load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
+        return self._now + load_s + self.cls.limit_s * count
+
+    def until(self, count: int, *, loads: bool) -> float:
+        """When so many of its runs, begun now, are expected to have ended; inf where that is unknown."""
+        if self.run_s is None:
+            return math.inf
+        load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
+        return self._now + load_s + self.run_s * count
+
+    def peek(self, count: int) -> list[int]:
+        """The next jobs of the class."""
+        return self._line.peek(count, self.taken)
+
+    def advance(self, count: int) -> None:
+        """So many were started."""
+        self.taken += count
+        self.waiting -= count
+        if self.waiting:
+            self.n = self.peek(1)[0]
+            self.remaining = self.view.bypass.left(self.n)
+            self.rank = self.rank_of(self.n)
+
+    def can_wait_for(self, slot: Slot) -> bool:
+        """Whether it could start there if all that runs there ended."""
+        known = self._can_wait_for.get(slot.device.id)
+        if known is None:
+            known = self._can_wait_for[slot.device.id] = self.view.can_wait_for(self.cls, slot)
+        return known

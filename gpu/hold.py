@@ -1,0 +1,211 @@
+"""Pure: what a blocked job is to get and when, and how often others may keep it from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import nsmallest
+
+from gpu.head import Head
+from gpu.resident import Resident
+from gpu.room import Room
+from gpu.turn import Move, Turn
+
+#: An expected end, and what is free on a device from then on: bytes and places.
+_End = tuple[float, int, int]
+
+
+@dataclass(slots=True)
+class Left:
+    """What is left beside a reservation on one of its devices when it begins."""
+
+    nbytes: int
+    places: int
+
+
+class Front:
+    """One of the first who wait: whoever stands behind it and takes what it could have overtakes it."""
+
+    def __init__(self, turn: Turn, head: Head) -> None:
+        self.head = head
+        self._turn = turn
+
+    def times(self, move: Move) -> int:
+        """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
+        head = self.head
+        if self._turn.is_at_limit(head.cls.handler) or not any(
+            self._is_harmed(move, room) for room in move.rooms
+        ):
+            return 0
+        return sum(move.head.rank_of(n) > head.rank for n in move.ns)
+
+    def _is_harmed(self, move: Move, room: Room) -> bool:
+        is_full = room.left - move.opens <= 0
+        takes_bytes = move.nbytes > 0 and self.head.need != 0
+        return (is_full or takes_bytes) and self.head.can_wait_for(room.slot)
+
+    def left(self, move: Move) -> int:
+        """How many may still overtake it."""
+        return self.head.remaining
+
+    def take(self, move: Move) -> None:
+        """Nothing is kept for it yet."""
+
+    def device_ids(self) -> tuple[str, ...]:
+        """Where it is to start, once it was overtaken too often."""
+        return tuple(reserve(self._turn, self.head).lefts) if self.head.remaining <= 0 else ()
+
+
+class Hold:
+    """The devices that a blocked head gets, and when. Others start there who surely end before or fit in
+    beside it; those who are only likely to, or of whom nobody knows, so often as it may be overtaken."""
+
+    def __init__(self, head: Head, at: float, lefts: dict[str, Left]) -> None:
+        self.head = head
+        #: When the head is expected to start; inf where that is unknown.
+        self.at = at
+        self.lefts = lefts
+
+    def times(self, move: Move) -> int:
+        """How many of the move's jobs may keep the head waiting beyond its time."""
+        if self._is_sure(move):
+            return 0
+        return 0 if all(self._has(move, room) for room in move.rooms) else len(move.ns)
+
+    def _has(self, move: Move, room: Room) -> bool:
+        left = self.lefts.get(room.slot.device.id)
+        return left is None or (left.places > 0 and (move.nbytes <= 0 or move.nbytes <= left.nbytes))
+
+    def left(self, move: Move) -> int:
+        """None, where they are known to take longer."""
+        head, ends = move.head, move.head.until(len(move.ns), loads=move.loads)
+        if move.is_gain or head.run_s is None or math.isinf(self.at) or ends <= self.at:
+            return self.head.remaining
+        return 0
+
+    def take(self, move: Move) -> None:
+        """The move is made: what is left beside the head is less."""
+        if self._is_sure(move):
+            return
+        for room in move.rooms:
+            left = self.lefts.get(room.slot.device.id)
+            if left is not None:
+                left.nbytes -= max(0, move.nbytes)
+                left.places -= 1
+
+    def device_ids(self) -> tuple[str, ...]:
+        """The devices."""
+        return tuple(self.lefts)
+
+    def _is_sure(self, move: Move) -> bool:
+        return move.head.surely_until(len(move.ns), loads=move.loads) <= self.at < math.inf
+
+
+class Reservation:
+    """A guard that is worked out when somebody first asks: most often nobody could start anyhow."""
+
+    def __init__(self, turn: Turn, head: Head) -> None:
+        self.head = head
+        self._turn = turn
+        self._hold: Hold | None = None
+
+    @property
+    def hold(self) -> Hold:
+        """What the head gets."""
+        if self._hold is None:
+            self._hold = reserve(self._turn, self.head)
+        return self._hold
+
+    def times(self, move: Move) -> int:
+        """See `Hold`."""
+        return self.hold.times(move)
+
+    def left(self, move: Move) -> int:
+        """See `Hold`."""
+        return self.hold.left(move)
+
+    def take(self, move: Move) -> None:
+        """See `Hold`."""
+        self.hold.take(move)
+
+    def device_ids(self) -> tuple[str, ...]:
+        """See `Hold`."""
+        return self.hold.device_ids()
+
+
+def reserve(turn: Turn, head: Head) -> Hold:
+    """The devices that are expected to be free for the head first: those kept for it, where there are any."""
+    if head.claims:
+        left = {room.slot.device.id: Left(room.reach, room.left - 1) for room, _ in head.claims}
+        return Hold(head, turn.now, left)
+    slots = turn.view.floor.slots
+    kept = turn.view.bypass.kept.get(head.n)
+    rooms = [turn.sketch.room(slots[each]) for each in kept] if kept else _rooms(turn, head)
+    options = (option for room in rooms if (option := _option(turn, head, room)) is not None)
+    first = nsmallest(head.span, options, key=lambda option: option[:3])
+    if len(first) < head.span:
+        return Hold(head, math.inf, {})
+    at = first[-1][0]
+    lefts = {room.slot.device.id: _left(turn, head, room, at) for *_, room in first}
+    return Hold(head, at, lefts)
+
+
+def _rooms(turn: Turn, head: Head) -> Iterator[Room]:
+    for shelf in turn.lane(head).values():
+        yield from shelf.rooms.values()
+
+
+def _option(turn: Turn, head: Head, room: Room) -> tuple[float, int, int, Room] | None:
+    """When the head could start in a room, how much must end there before, and its place."""
+    if not head.can_wait_for(room.slot) or (head.is_picky and head.avoids(room.slot.device.id)):
+        return None
+    need = head.need_on(room.slot.device.cap_bytes)
+    nbytes, places, at, count = room.reach, room.left, turn.now, 0
+    is_quiet = room.is_quiet
+    for end, freed, opened in _ends(turn, room):
+        if _fits(head, room, need, nbytes, places, is_quiet):
+            break
+        at = max(at, end)
+        nbytes, places, count = nbytes + freed, places + opened, count + 1
+        is_quiet = places >= room.slot.max_executors
+    return at, count, room.slot.place, room
+
+
+def _fits(head: Head, room: Room, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
+    if head.cls.alone or (need > 0 and room.exclusive is not None):
+        return is_quiet and nbytes >= need
+    return places > 0 and (need <= 0 or nbytes >= need)
+
+
+def _left(turn: Turn, head: Head, room: Room, at: float) -> Left:
+    """What is left beside the head at that time; nothing where it runs alone."""
+    need = head.need_on(room.slot.device.cap_bytes)
+    nbytes, places = room.reach, room.left
+    for end, freed, opened in _ends(turn, room):
+        if end > at or (math.isinf(at) and _fits(head, room, need, nbytes, places, is_quiet=False)):
+            break
+        nbytes, places = nbytes + freed, places + opened
+    if head.cls.alone or head.need is None:
+        return Left(0, 0)
+    return Left(nbytes - max(0, need), places - 1)
+
+
+def _ends(turn: Turn, room: Room) -> list[_End]:
+    """What ends in a room, the first one first."""
+    ends = [(end, nbytes, 1) for end, nbytes in room.begun]
+    for resident in room.slot.residents.values():
+        if resident.busy:
+            ends.append((_end(turn, resident), _freed(turn, resident), 1))
+    ends.sort()
+    return ends
+
+
+def _end(turn: Turn, resident: Resident) -> float:
+    return max(turn.now, resident.until)
+
+
+def _freed(turn: Turn, resident: Resident) -> int:
+    if resident.pinned:
+        return 0
+    return turn.view.ledger.charge_bytes(resident.executor)

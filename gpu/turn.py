@@ -1,0 +1,208 @@
+"""Pure: one plan in the making: what it has chosen so far, and who may go before whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from gpu.action import Action, Evict, Load, Outlook, Passed, Reason, Start
+from gpu.head import Head
+from gpu.index import Shelves, Sketch
+from gpu.line import JobClass
+from gpu.resident import Resident
+from gpu.room import TAKEN, Room
+from gpu.view import View
+
+
+class Guard(Protocol):
+    """Something that a waiting job is to get, from which others may keep it only so often."""
+
+    head: Head
+
+    def times(self, move: Move) -> int:
+        """How many of the move's jobs would keep it from that."""
+        ...
+
+    def left(self, move: Move) -> int:
+        """How many jobs of such a move may."""
+        ...
+
+    def take(self, move: Move) -> None:
+        """The move is made."""
+        ...
+
+    def device_ids(self) -> tuple[str, ...]:
+        """Where it is to get it; none where that is open."""
+        ...
+
+
+class Move:
+    """Jobs of a class, to be set to work in some rooms by one executor."""
+
+    __slots__ = ("head", "is_gain", "loads", "nbytes", "ns", "opens", "rooms")
+
+    def __init__(
+        self,
+        head: Head,
+        ns: list[int],
+        rooms: Sequence[Room],
+        nbytes: int,
+        *,
+        opens: int = 1,
+        loads: bool = False,
+        is_gain: bool = False,
+    ) -> None:
+        self.head = head
+        self.ns = ns
+        self.rooms = rooms
+        #: What the executor holds on each device while at work.
+        self.nbytes = nbytes
+        #: 1 where it was not at work before.
+        self.opens = opens
+        self.loads = loads
+        #: It is made out of turn since it spares a load.
+        self.is_gain = is_gain
+
+
+class Turn:
+    """What a plan has chosen so far."""
+
+    def __init__(self, view: View, now: float) -> None:
+        self.view = view
+        self.now = now
+        self.sketch = Sketch(view.index)
+        self.actions: list[Action] = []
+        self.reasons: dict[JobClass, Reason] = {}
+        #: Whom to ask before a move, by lane.
+        self.guards: dict[bool, list[Guard]] = {True: [], False: []}
+        #: Executors that this plan handed something (how much) or told to go (0).
+        self.touched: dict[int, int] = {}
+        self._busy: dict[str, int] = {}
+
+    def lane(self, head: Head) -> Shelves:
+        """The shelves of the devices that may run the class."""
+        return self.sketch.shelves(head.is_gpu)
+
+    def rooms(self, resident: Resident) -> list[Room]:
+        """What is left where an executor lives."""
+        slots = self.view.floor.slots
+        return [self.sketch.room(slots[each]) for each in resident.devices]
+
+    def is_at_limit(self, handler: str) -> bool:
+        """Whether as many of the handler are at work as may be."""
+        limit = self.view.limits.get(handler)
+        return (
+            limit is not None and self.view.floor.busy.get(handler, 0) + self._busy.get(handler, 0) >= limit
+        )
+
+    # Who may go before whom.
+
+    def allowed(self, move: Move) -> list[int]:
+        """The first of its jobs, as many as nobody need mind."""
+        ns = move.ns
+        for guard, times in self._passed(move):
+            left = max(0, guard.left(move))
+            if times > left:
+                # The first ones may stand before it.
+                ns = ns[: max(0, len(ns) - (times - left))]
+        return ns
+
+    def _passed(self, move: Move) -> Iterator[tuple[Guard, int]]:
+        for guard in self.guards[move.head.is_gpu]:
+            if guard.head.waiting and guard.head is not move.head:
+                times = guard.times(move)
+                if times:
+                    yield guard, times
+
+    def _pass(self, move: Move) -> tuple[Passed, ...]:
+        passed: list[Passed] = []
+        for guard, times in self._passed(move):
+            guard.head.remaining -= times
+            passed.append(Passed(guard.head.n, times, guard.device_ids()))
+        for guard in self.guards[move.head.is_gpu]:
+            guard.take(move)
+        return tuple(passed)
+
+    # Moves.
+
+    def hand(self, move: Move, resident: Resident) -> bool:
+        """Hand as many of the jobs as may go to a warm executor; False for none."""
+        move.ns = ns = self.allowed(move)
+        if not ns:
+            return False
+        head, executor = move.head, resident.executor
+        passes = self._pass(move)
+        until = head.until(len(ns), loads=False)
+        if not move.opens:
+            until += max(0.0, resident.until - self.now)
+        self.actions.append(Start(executor, head.cls, tuple(ns), Outlook(until, passes)))
+        if move.opens:
+            self._open(move, resident, until)
+        self.touched[executor] = self.touched.get(executor, 0) + len(ns)
+        head.advance(len(ns))
+        return True
+
+    def _open(self, move: Move, resident: Resident, until: float) -> None:
+        charge = self.view.ledger.charge_bytes(resident.executor)
+        extra = self.view.ledger.extra_bytes(resident.executor)
+        for room in move.rooms:
+            mine = self.sketch.mine(room.slot)
+            mine.left -= 1
+            mine.free -= extra
+            if not resident.pinned:
+                mine.spares -= 1
+                mine.spare_bytes -= charge
+            if resident.exclusive or move.head.cls.alone:
+                mine.exclusive = resident.executor
+            mine.begun += ((until, 0 if resident.pinned else charge + extra),)
+            self.sketch.put(mine)
+        self._count_busy(move.head.cls.handler)
+
+    def load(self, move: Move) -> None:
+        """Start a new executor with the first of the jobs."""
+        head, cls = move.head, move.head.cls
+        passes = self._pass(move)
+        is_alone = head.need is None
+        until = head.until(1, loads=True)
+        for room in move.rooms:
+            mine = self.sketch.mine(room.slot)
+            mine.left -= 1
+            mine.free -= move.nbytes
+            mine.residents += 1
+            if is_alone or cls.alone:
+                mine.exclusive = TAKEN
+            mine.begun += ((until, move.nbytes),)
+            self.sketch.put(mine)
+        ids = tuple(room.slot.device.id for room in move.rooms)
+        self.actions.append(Load(cls, head.n, ids, move.nbytes, is_alone, Outlook(until, passes)))
+        self._count_busy(cls.handler)
+        head.advance(1)
+
+    def _count_busy(self, handler: str) -> None:
+        self._busy[handler] = self._busy.get(handler, 0) + 1
+
+    def evict(self, executor: int, nbytes: int) -> None:
+        """Tell an idle executor to go."""
+        self.touched[executor] = 0
+        self.actions.append(Evict(executor))
+        for each in self.view.executors[executor].devices:
+            mine = self.sketch.mine(self.view.floor.slots[each])
+            mine.pending += nbytes
+            mine.leaving += 1
+            mine.spares -= 1
+            mine.spare_bytes -= nbytes
+            self.sketch.put(mine)
+
+    def claim(self, head: Head, room: Room, nbytes: int) -> None:
+        """Keep bytes that are coming for a head."""
+        mine = self.sketch.mine(room.slot)
+        mine.claimed += nbytes
+        self.sketch.put(mine)
+        head.claims.append((mine, nbytes))
+
+    def unclaim(self, head: Head) -> None:
+        """Give up what is kept for a head."""
+        for mine, nbytes in head.claims:
+            mine.claimed -= nbytes
+            self.sketch.put(mine)
+        head.claims.clear()

@@ -1,0 +1,183 @@
+"""Pure: jobs for executors that have loaded the right thing."""
+
+from __future__ import annotations
+
+import math
+from heapq import heapify, heappop, heappush
+
+from gpu.head import Head
+from gpu.line import JobClass
+from gpu.resident import Resident
+from gpu.turn import Move, Turn
+
+#: Going out of turn must spare a load of at least this share of the run.
+GAIN_SHARE = 0.1
+
+
+class Warm:
+    """The warm executors of each class as a plan goes on."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        #: Idle ones that suit the class, the one used last at the end.
+        self._idle: dict[JobClass, list[Resident]] = {}
+        #: Those at work that may be handed more, the one with most room first.
+        self._roomy: dict[JobClass, list[tuple[int, int]]] = {}
+
+    def is_gain(self, head: Head) -> bool:
+        """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
+        So it does as far as nobody knows better."""
+        view = self._turn.view
+        load_s = view.load_s(head.cls.key)
+        if load_s is None or self._depth(head) > 1:
+            return True
+        run_s = view.run_mean_s(head.cls)
+        return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
+
+    def is_able(self, head: Head) -> bool:
+        """Whether an executor lives that may take a job of the head now."""
+        floor, key = self._turn.view.floor, head.cls.key
+        if key in floor.idle_by_key or key in floor.early:
+            return True
+        return self._depth(head) > 1 and key in floor.by_key
+
+    def is_earlier(self, head: Head, patience: float, loss_s: float) -> bool:
+        """Whether the last one waiting of the class may expect a warm executor before so many times what a
+        new one would cost: its load, and what loading others again takes that go for it."""
+        turn, view, cls = self._turn, self._turn.view, head.cls
+        of_key = view.floor.by_key.get(cls.key)
+        load_s, run_s = view.load_s(cls.key), view.run_mean_s(cls)
+        if of_key is None or not load_s or run_s is None:
+            return False
+        lefts = [
+            self._left_s(each, run_s)
+            for each in of_key.values()
+            if each.executor not in turn.touched and view.suits(each, cls)
+        ]
+        if not lefts:
+            return False
+        wait_s = min(lefts) + (head.waiting - 1) * run_s / len(lefts)
+        return wait_s <= patience * (load_s + loss_s)
+
+    def _left_s(self, resident: Resident, run_s: float) -> float:
+        """When a warm executor is expected to be free. One that idles has found its device at work."""
+        slots, executors = self._turn.view.floor.slots, [resident]
+        if not resident.busy:
+            others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
+            executors = [each for each in others if each.busy]
+        view, now = self._turn.view, self._turn.now
+        return min((view.left_s(each, now, run_s) for each in executors), default=math.inf)
+
+    def start(self, head: Head, *, is_gain: bool = False) -> bool:
+        """Hand the next jobs of the head to a warm executor."""
+        turn, cls, floor = self._turn, head.cls, self._turn.view.floor
+        if cls.key not in floor.by_key:
+            return False
+        depth = self._depth(head)
+        if (
+            cls.key in floor.idle_by_key
+            and not turn.is_at_limit(cls.handler)
+            and self._wake(head, depth, is_gain)
+        ):
+            return True
+        if depth > 1 and self._stage(head, depth):
+            return True
+        return cls.key in floor.early and self._board(head)
+
+    def idle(self, cls: JobClass) -> list[Resident]:
+        """Idle executors that are granted enough for the class and not yet used by this plan."""
+        turn, known = self._turn, self._idle.get(cls)
+        if known is None:
+            view = turn.view
+            of_key = view.floor.idle_by_key.get(cls.key, {})
+            known = [each for each in of_key.values() if not each.worn and view.suits(each, cls)]
+            self._idle[cls] = known
+        while known and known[-1].executor in turn.touched:
+            known.pop()
+        return known
+
+    def _depth(self, head: Head) -> int:
+        if head.need is None or head.cls.alone:
+            return 1
+        return self._turn.view.depths.get((head.cls.handler, head.cls.version), 1)
+
+    def _wake(self, head: Head, depth: int, is_gain: bool) -> bool:
+        """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
+        turn = self._turn
+        idle = self.idle(head.cls)
+        for resident in reversed(idle):
+            executor = resident.executor
+            if executor in turn.touched:
+                continue
+            rooms = turn.rooms(resident)
+            extra = turn.view.ledger.extra_bytes(executor)
+            if not all(
+                room.admits(resident.grant_bytes) and room.has(extra) and head.suits(room) for room in rooms
+            ):
+                continue
+            count = min(resident.room(depth), -(-head.waiting // len(idle)))
+            move = Move(head, head.peek(count), rooms, resident.grant_bytes, is_gain=is_gain)
+            if turn.hand(move, resident):
+                self._used(head, resident, depth)
+                return True
+        return False
+
+    def _board(self, head: Head) -> bool:
+        """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
+        turn, view = self._turn, self._turn.view
+        for resident in view.floor.early[head.cls.key].values():
+            if resident.executor in turn.touched or not view.suits(resident, head.cls) or head.cls.alone:
+                continue
+            move = Move(head, [head.n], turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
+            if turn.hand(move, resident):
+                return True
+        return False
+
+    def _used(self, head: Head, resident: Resident, depth: int) -> None:
+        roomy = self._roomy.get(head.cls)
+        if roomy is not None:
+            heappush(roomy, self._entry(resident, depth))
+
+    def _stage(self, head: Head, depth: int) -> bool:
+        """Hand more jobs to an executor that runs, the one with most room first."""
+        turn, view, cls = self._turn, self._turn.view, head.cls
+        roomy = self._roomy.get(cls)
+        if roomy is None:
+            roomy = self._roomy[cls] = [
+                self._entry(each, depth)
+                for each in view.floor.by_key[cls.key].values()
+                if (each.state == "running" or turn.touched.get(each.executor)) and view.suits(each, cls)
+            ]
+            heapify(roomy)
+        refused: list[tuple[int, int]] = []
+        is_handed = False
+        while roomy and not is_handed:
+            entry = heappop(roomy)
+            resident = view.executors[entry[1]]
+            now = self._entry(resident, depth)
+            if now[0] >= 0:
+                continue
+            if now != entry:
+                heappush(roomy, now)
+                continue
+            is_handed = self._hand_more(head, resident, -entry[0])
+            # One that was refused is asked again for the next job, which may stand elsewhere.
+            refused.append(self._entry(resident, depth))
+        for entry in refused:
+            heappush(roomy, entry)
+        return is_handed
+
+    def _hand_more(self, head: Head, resident: Resident, count: int) -> bool:
+        rooms = self._turn.rooms(resident)
+        if not all(room.admits_more(resident) for room in rooms) or _runs_alone(resident):
+            return False
+        move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
+        return self._turn.hand(move, resident)
+
+    def _entry(self, resident: Resident, depth: int) -> tuple[int, int]:
+        full = self._turn.touched.get(resident.executor, 0) - resident.room(depth)
+        return full, resident.executor
+
+
+def _runs_alone(resident: Resident) -> bool:
+    return any(cls.alone for cls in resident.assigned.values())
