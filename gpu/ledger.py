@@ -115,6 +115,12 @@ class Ledger:
                 account.level = "reports"
         self._see(entry, dict.fromkeys(entry.devices, nbytes))
 
+    def suppose(self, executor: int, nbytes: int) -> None:
+        """Until it is looked at again it may hold so much of each of its devices."""
+        entry = self._entries[executor]
+        if entry.observed is not None and nbytes > entry.observed:
+            self._see(entry, dict.fromkeys(entry.devices, nbytes))
+
     def regrant(self, executor: int, nbytes: int) -> None:
         """Lower a promise after the true need was measured; see `raise_grant` for the other way."""
         entry = self._entries[executor]
@@ -264,6 +270,10 @@ class Ledger:
     def foreign_bytes(self, device_id: str) -> int:
         """What readings of the last half minute could not explain by our executors, at most."""
         return self._accounts[device_id].foreign.nbytes
+
+    def others_bytes(self, device_id: str) -> int:
+        """What the last reading alone could not explain by our executors."""
+        return self._accounts[device_id].foreign.last_bytes or 0
 
     def level(self, device_id: str) -> Level:
         """How much is known of who uses what there."""

@@ -36,6 +36,8 @@ class Found:
     devices: list[Device]
     #: Plain words for the operator.
     notes: list[str] = field(default_factory=list)
+    #: The driver's version; empty where no GPU was looked for.
+    driver: str = ""
 
 
 @dataclass
@@ -216,7 +218,7 @@ def _find_cards(
             nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, *told)
             for place in places
         ]
-        return Found(found, notes)
+        return Found(found, notes, str(nvml.nvmlSystemGetDriverVersion()) if found else "")
     finally:
         nvml.nvmlShutdown()
 

@@ -77,7 +77,9 @@ class Probe:
                 max_executors=self._config.max_executors,
                 headroom_bytes=self._config.headroom_bytes,
             )
-            self._devices = Devices([device.to_dict() for device in found.devices], found.notes)
+            self._devices = Devices(
+                [device.to_dict() for device in found.devices], found.notes, driver=found.driver
+            )
         except (DeviceError, ValueError) as error:
             found = Found([])
             self._devices = Devices([], error=str(error))

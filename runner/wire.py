@@ -48,6 +48,8 @@ class Load(msgspec.Struct, array_like=True, tag=1):
     #: Promised device memory (0: none promised) and the cap on host memory (None: no cap).
     grant_bytes: int = 0
     ram_cap_bytes: int | None = None
+    #: What torch may reserve on each device. None: anything.
+    cap_bytes: int | None = None
     load_timeout_s: float | None = None
     model: str = ""
 
@@ -111,10 +113,12 @@ class Stop(msgspec.Struct, array_like=True, tag=9):
 
 
 class Grant(msgspec.Struct, array_like=True, tag=11):
-    """From now on the executor may use so much of each of its devices; passed on to it."""
+    """From now on the executor may use so much of each of its devices, and torch in it reserve so much;
+    passed on to it."""
 
     executor: int
     grant_bytes: int
+    cap_bytes: int | None = None
 
 
 # Worker to coordinator.
@@ -140,6 +144,10 @@ class Loaded(msgspec.Struct, array_like=True, tag=21):
     executor: int
     load_s: float
     resident_bytes: int | None = None
+    #: On a GPU: what torch has reserved on the device where it has most (None: it does not use it yet), and
+    #: its version (None: nobody has imported it).
+    reserved_bytes: int | None = None
+    torch: str | None = None
 
 
 class Started(msgspec.Struct, array_like=True, tag=22):
@@ -188,6 +196,8 @@ class Ended(msgspec.Struct, array_like=True, tag=24):
     leaves: bool = False
     #: True where it keeps so much more memory than after its first job that a fresh one should follow.
     grown: bool = False
+    #: On a GPU: what torch has reserved now; `peak_bytes` is the most that it had. Both without the context.
+    reserved_bytes: int | None = None
 
 
 class Recalled(msgspec.Struct, array_like=True, tag=25):
@@ -252,6 +262,8 @@ class Devices(msgspec.Struct, array_like=True, tag=29):
     devices: list[dict[str, Any]]
     notes: list[str] = msgspec.field(default_factory=list)
     error: str | None = None
+    #: The driver's version.
+    driver: str = ""
 
 
 class Call(msgspec.Struct, array_like=True, tag=30):
@@ -290,6 +302,7 @@ class Configure(msgspec.Struct, array_like=True, tag=40):
     log_max_bytes: int
     events_max: int
     model: str = ""
+    cap_bytes: int | None = None
 
 
 class Flag(msgspec.Struct, array_like=True, tag=41):

@@ -11,16 +11,16 @@ from typing import Any
 from gpu import placement
 from gpu.device import Device
 from gpu.escalation import Rung
-from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.grants import CapBytes, Grants
 from runner.coordinator.line import Line
 from runner.coordinator.orders import attempt_order, load_order
 from runner.coordinator.post import Post
 from runner.coordinator.sleep import patiently
 from runner.coordinator.wishes import Wishes
-from runner.wire import Attempt, Cancel, Grant, Kill, Recall, Run, Unload, encode
+from runner.wire import Attempt, Cancel, Kill, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ class Dispatch:
         fleet: Fleet,
         devices: Mapping[str, Device],
         read_inputs: ReadInputs,
+        cap_bytes: CapBytes,
     ) -> None:
+        self.grants = Grants(view=view, fleet=fleet, cap_bytes=cap_bytes)
         self._line = line
         self._view = view
         self._fleet = fleet
@@ -106,7 +108,7 @@ class Dispatch:
         if self._retiring:
             self._unload_retired()
         if self._view.ledger.regranted:
-            self._tell_regranted()
+            self.grants.tell_lowered(self.posts)
         self._arm_expiry()
 
     def _carry_out(self, action: placement.Action) -> None:
@@ -141,16 +143,9 @@ class Dispatch:
         now = self._line.now()
         self._view.start(action.executor, action.cls, action.ns, now, action.outlook)
         if post.is_lowered:
-            self._restore(post, action.cls)
+            self.grants.suit(post, action.cls)
         self._line.waiting.taken(action.cls)
         self._hand_over(post, lives)
-
-    def _restore(self, post: Post, cls: JobClass) -> None:
-        """Its promise was lowered to what others of its kind need; this one may need more."""
-        slots = self._view.floor.slots
-        need = max(self._view.need_on(cls, slots[each]) for each in post.devices)
-        if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
-            self.regrant(post, need)
 
     def _load(self, action: placement.Load) -> None:
         if action.cls.is_wish and (post := self.wishes.resident(action.n)) is not None:
@@ -179,7 +174,8 @@ class Dispatch:
         ids = list(action.device_ids)
         post = Post(executor, worker, spec, action.cls.model, ids, action.grant_bytes)
         self.posts[executor] = post
-        self._fleet.post(worker, encode(load_order(executor, action, spec, devices)))
+        cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
+        self._fleet.post(worker, encode(load_order(executor, action, spec, devices, cap)))
         if action.cls.is_wish:
             self.wishes.loads(action.n, executor)
             return
@@ -306,19 +302,11 @@ class Dispatch:
             self._fleet.flush()
         return False
 
-    def regrant(self, post: Post, grant_bytes: int) -> None:
-        """The ledger promises an executor more, or less, than before: it is told."""
-        resident = self._view.executors[post.executor]
-        resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
-        post.grant_bytes = grant_bytes
-        self._fleet.post(post.worker, encode(Grant(post.executor, grant_bytes)))
-
-    def _tell_regranted(self) -> None:
-        lowered, self._view.ledger.regranted = self._view.ledger.regranted, set()
-        for executor in lowered & self.posts.keys():
-            post = self.posts[executor]
-            post.is_lowered = True
-            self.regrant(post, self._view.ledger.grant_bytes(executor))
+    def tell_caps(self) -> None:
+        """Contexts are known better than before, and with them what torch may have of each grant."""
+        for post in self.posts.values():
+            self.grants.tell(post, post.grant_bytes)
+        self._fleet.flush()
 
     def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
         """End an executor, whatever it does; its attempt ends with this code."""

@@ -103,6 +103,7 @@ class Inventory:
             self._known.set_exception(RefusedStart(message.error))
             return
         self.notes = message.notes
+        self._memory.driver = message.driver
         for fields in message.devices:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
@@ -196,6 +197,10 @@ class Inventory:
 
     def _stuck_at(self, device: Device) -> list[int]:
         return sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
+
+    def context_bytes(self, device: Device) -> int | None:
+        """What every process takes of the device before its first tensor, if that was measured."""
+        return self._memory.context_bytes(device.id)
 
     # The operator's hand.
 

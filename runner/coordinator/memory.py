@@ -1,25 +1,63 @@
-"""Effect: who uses which bytes: takes readings of devices, and whose processes are whose, into the ledger."""
+"""Effect: who uses which bytes: takes readings, processes and torch's figures into the ledger."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
 
 from gpu.attribution import Owners
+from gpu.contexts import Contexts
+from gpu.enforcement import Backend, cap_bytes
 from gpu.view import View
-from runner.wire import Processes, Readings
+from runner.coordinator.post import Post
+from runner.wire import Ended, Loaded, Processes, Readings
+
+#: One reading may have begun while the executor was still at work.
+READINGS_TO_MEASURE = 2
+
+
+@dataclass(slots=True)
+class _Torch:
+    """What an executor on a GPU has told of torch."""
+
+    version: str
+    #: None: it has not used the GPU yet.
+    reserved_bytes: int | None
+    #: What others had of its device when it had loaded.
+    others_bytes: int
+    #: Readings since it has been idle; below 0: its context was measured.
+    calm: int = 0
 
 
 class Memory:
-    """The ledger's eyes."""
+    """The ledger's eyes. `driver` is set when the probe has told it."""
 
-    def __init__(self, *, view: View, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        view: View,
+        backend: Backend,
+        contexts: Contexts,
+        keep: Callable[[bytes], None],
+        now: Callable[[], float],
+    ) -> None:
         self._view = view
         self._ledger = view.ledger
+        self._backend = backend
+        self._contexts = contexts
+        #: Stores what was learned of contexts.
+        self._keep = keep
         self._now = now
         self._owners = Owners()
         #: Device id -> its processes by the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
+        self._torch: dict[int, _Torch] = {}
+        self.driver = ""
+        #: A context was measured, so that caps are others now; whoever tells executors sets it back.
+        self.has_measured = False
 
     def read(self, message: Readings) -> bool:
         """How full the devices are; True where there is more room, or less is owed, than before."""
@@ -37,6 +75,8 @@ class Memory:
         for executor in ledger.sweep(now):
             self._owners.forget(executor)
             has_more = True
+        for executor in list(self._torch):
+            self._measure(executor)
         return has_more
 
     def claim(self, message: Processes) -> None:
@@ -47,3 +87,80 @@ class Memory:
         self._owners.claim(message.executor, message.pids)
         for device_id in devices:
             self._ledger.correct(device_id, self._owners.share(self._processes.get(device_id, {})))
+
+    def loaded(self, post: Post, message: Loaded) -> None:
+        """It has loaded; on a GPU it may have told of torch."""
+        if message.torch is not None:
+            others = self._ledger.others_bytes(post.devices[0])
+            self._torch[post.executor] = _Torch(message.torch, message.reserved_bytes, others)
+        if message.reserved_bytes is not None:
+            self._report(post, message.reserved_bytes)
+
+    def ended(self, post: Post, message: Ended) -> None:
+        """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
+        its processes and what torch had with a context around it."""
+        if self._ledger.level(post.devices[0]) == "exact":
+            return
+        if message.reserved_bytes is not None:
+            known = self._torch.get(post.executor)
+            if known is None:
+                others = self._ledger.others_bytes(post.devices[0])
+                known = self._torch[post.executor] = _Torch("", message.reserved_bytes, others)
+            known.reserved_bytes, known.calm = message.reserved_bytes, min(0, known.calm)
+        told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
+        seen = self._ledger.take_peak(post.executor)
+        message.peak_bytes = max(told or 0, seen or 0) or None
+        if message.reserved_bytes is not None:
+            self._report(post, message.reserved_bytes)
+
+    def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
+        """What torch in an executor may reserve on each of its devices."""
+        if self._ledger.level(devices[0]) == "exact":
+            return None
+        known = self._torch.get(executor) if executor is not None else None
+        version = known.version if known is not None and known.version else None
+        context = max(self._contexts.floor_bytes(self._kind(each), version) or 0 for each in devices)
+        return cap_bytes(self._backend, grant_bytes, context)
+
+    def context_bytes(self, device_id: str) -> int | None:
+        """What every process takes of the device before its first tensor; None where that is not known."""
+        return self._contexts.floor_bytes(self._kind(device_id))
+
+    def _report(self, post: Post, reserved_bytes: int) -> None:
+        self._ledger.report(post.executor, reserved_bytes + self._floor(post))
+
+    def _floor(self, post: Post) -> int:
+        known = self._torch.get(post.executor)
+        version = known.version if known is not None and known.version else None
+        return self._contexts.floor_bytes(self._kind(post.devices[0]), version) or 0
+
+    def _kind(self, device_id: str) -> str:
+        return f"{self._ledger.device(device_id).name}/{self.driver}"
+
+    def _measure(self, executor: int) -> None:
+        """The context of an executor that idles is what it holds beyond torch's segments."""
+        known = self._torch[executor]
+        resident = self._view.executors.get(executor)
+        if resident is None:
+            del self._torch[executor]
+            return
+        if known.calm < 0:
+            return
+        known.calm = known.calm + 1 if resident.state == "idle" else 0
+        if known.calm < READINGS_TO_MEASURE or known.reserved_bytes is None:
+            return
+        known.calm = -1
+        holds = self._holds(executor, resident.devices[0], known)
+        if holds is not None:
+            kind = self._kind(resident.devices[0])
+            if self._contexts.learn(kind, known.version, holds - known.reserved_bytes):
+                self._keep(msgspec.json.encode(self._contexts.dumps()))
+                self.has_measured = True
+
+    def _holds(self, executor: int, device_id: str, known: _Torch) -> int | None:
+        """What it has of its device; where processes are not named that is known of a lone one alone."""
+        if self._ledger.level(device_id) == "processes":
+            return self._ledger.observed_bytes(executor)
+        if len(self._view.floor.slots[device_id].residents) > 1 or self._ledger.draining_bytes(device_id):
+            return None
+        return self._ledger.figures(device_id).used_bytes - known.others_bytes

@@ -12,8 +12,10 @@ from runner.spec import HandlerSpec, Options
 from runner.wire import Attempt, Load
 
 
-def load_order(executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device]) -> Load:
-    """Start this executor, pinned to these devices."""
+def load_order(
+    executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device], cap_bytes: int | None
+) -> Load:
+    """Start this executor, pinned to these devices, on each of which torch may reserve so much."""
     return Load(
         executor=executor,
         handler=spec,
@@ -22,6 +24,7 @@ def load_order(executor: int, action: Action, spec: HandlerSpec, devices: Sequen
         device=pin.torch_device(devices),
         grant_bytes=action.grant_bytes,
         ram_cap_bytes=spec.options.ram_bytes,
+        cap_bytes=cap_bytes,
         load_timeout_s=spec.options.load_timeout_s,
         model=action.cls.model,
     )

@@ -40,7 +40,7 @@ class Overruns:
             self._settle(post)
         else:
             # It was given more meanwhile, and may not know.
-            self._dispatch.regrant(post, post.grant_bytes)
+            self._dispatch.grants.tell(post, post.grant_bytes)
 
     def look(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
@@ -69,7 +69,7 @@ class Overruns:
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
                 *(post.executor, post.spec.name, words.nbytes(used), words.nbytes(granted)),
             )
-            self._dispatch.regrant(post, used)
+            self._dispatch.grants.tell(post, used)
             return
         mib = 1024 * 1024
         why = "which is its ceiling" if post.is_ceiling else "and there is no more"

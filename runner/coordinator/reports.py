@@ -14,6 +14,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
+from runner.coordinator.memory import Memory
 from runner.coordinator.outcome import ran_out
 from runner.coordinator.post import Post
 from runner.coordinator.relink import Relinks
@@ -56,7 +57,7 @@ class Reports:
         fleet: Fleet,
         on_devices: Callable[[Devices], None],
         on_readings: Callable[[Readings], None],
-        on_processes: Callable[[Processes], None],
+        memory: Memory,
         on_over: Callable[[Over], None],
         on_call: Callable[[Worker, Call], None],
         on_learned: Callable[[], None],
@@ -69,6 +70,7 @@ class Reports:
         self._view = view
         self._dispatch = dispatch
         self._fleet = fleet
+        self._memory = memory
         self._on_learned = on_learned
         self._on_stuck = on_stuck
         self._on_cleared = on_cleared
@@ -87,7 +89,7 @@ class Reports:
             Call: on_call,
             Devices: lambda _, message: on_devices(message),
             Readings: lambda _, message: on_readings(message),
-            Processes: lambda _, message: on_processes(message),
+            Processes: lambda _, message: memory.claim(message),
             Over: lambda _, message: on_over(message),
             Hello: lambda _, message: None,
         }
@@ -165,6 +167,7 @@ class Reports:
         if post is None:
             return
         post.loaded = True
+        self._memory.loaded(post, message)
         self._view.loaded(message.executor, message.resident_bytes, self._line.now())
         self._line.figures.ran(post.spec.name, None, None, message.load_s)
         self._dispatch.wishes.loaded(post)
@@ -221,6 +224,8 @@ class Reports:
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.retire_one(post)
+        if post.grant_bytes:
+            self._memory.ended(post, message)
         squeeze = self._squeeze(post, live, message)
         self._learn(post, live.job, message, squeeze)
         self._saw(post, message.peak_bytes)
@@ -266,9 +271,11 @@ class Reports:
     def _saw(self, post: Post, peak_bytes: int | None) -> None:
         """Until it is looked at again it may hold what the attempt held: figures come once a second, and
         an executor that idles is charged no more than the last of them."""
-        known = self._view.ledger.observed_bytes(post.executor)
-        if known is not None and peak_bytes is not None and peak_bytes > known:
-            self._view.ledger.use(post.executor, peak_bytes)
+        if peak_bytes is not None:
+            is_exact = self._view.ledger.level(post.devices[0]) == "exact"
+            # Of those it is known of all devices together.
+            share = peak_bytes // len(post.devices) if is_exact else peak_bytes
+            self._view.ledger.suppose(post.executor, share)
 
     def _recalled(self, _: Worker, message: Recalled) -> None:
         post = self._dispatch.posts.get(message.executor)

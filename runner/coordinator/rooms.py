@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from gpu.contexts import Contexts
 from gpu.enforcement import BACKENDS
 from gpu.estimate import Peaks
 from gpu.view import View
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 #: Names of values in the store.
 PEAKS = "learned/peaks"
+CONTEXTS = "learned/contexts"
 DESCRIBED = "describe/"
 QUEUE = "queue/"
 PAUSED = "/paused"
@@ -126,7 +128,7 @@ class Rooms:
         )
         self.archive = Archive(ground.access, self.journal, ground.data / "files")
         self.line = self._make_line()
-        self.memory = Memory(view=self.view, now=ground.now)
+        self.memory = self._make_memory()
         self.inventory = Inventory(
             view=self.view,
             figures=self.figures,
@@ -150,6 +152,7 @@ class Rooms:
             fleet=self.fleet,
             devices=self.inventory.devices,
             read_inputs=self.archive.inputs,
+            cap_bytes=self.memory.cap_bytes,
         )
         self.overruns = Overruns(
             view=self.view,
@@ -171,6 +174,16 @@ class Rooms:
             if name.startswith(QUEUE) and name.endswith(PAUSED):
                 view.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
         return view
+
+    def _make_memory(self) -> Memory:
+        contexts = self._kept.values.get(CONTEXTS)
+        return Memory(
+            view=self.view,
+            backend=BACKENDS[self._ground.settings.devices.enforcement],
+            contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
+            keep=lambda text: self.journal.value(CONTEXTS, text),
+            now=self._ground.now,
+        )
 
     def _make_line(self) -> Line:
         limits = self._ground.settings.limits
@@ -199,7 +212,7 @@ class Rooms:
             fleet=self.fleet,
             on_devices=self.inventory.found,
             on_readings=self._on_readings,
-            on_processes=self.memory.claim,
+            memory=self.memory,
             on_over=self.overruns.asked,
             on_call=self._on_call,
             on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
@@ -315,6 +328,9 @@ class Rooms:
 
     def _on_readings(self, readings: Readings) -> None:
         self.inventory.read(readings)
+        if self.memory.has_measured:
+            self.memory.has_measured = False
+            self.dispatch.tell_caps()
         self.overruns.look()
 
     def _on_call(self, worker: Worker, call: Call) -> None:

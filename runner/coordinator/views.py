@@ -188,6 +188,7 @@ class Views:
             "suspect_bytes": figures.suspect_bytes,
             "short_bytes": figures.short_bytes,
             "level": figures.level,
+            "context_bytes": self._inventory.context_bytes(device),
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained,
             "health": self._line.figures.fault(device.id) or "ok",

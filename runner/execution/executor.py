@@ -153,6 +153,7 @@ class Executor:
     def _on_grant(self, grant: wire.Grant) -> None:
         if self._site is not None:
             self._site.config.grant_bytes = grant.grant_bytes
+            self._site.config.cap_bytes = grant.cap_bytes
 
     def _on_answer(self, answer: wire.Answer) -> None:
         if self._site is not None:
@@ -179,6 +180,8 @@ class Executor:
         owner: Running | None = None
         try:
             module = import_source(site.config.source)
+            if site.memory is not None:
+                site.memory.enforce()
             owner = self._owner(site)
             program = Program(find(module, site.config.source.attr))
             load = program.hook("load")
@@ -191,7 +194,11 @@ class Executor:
             self._exit(_exit_code(error))
         except BaseException as error:
             self._not_loaded(site, error)
-        self._outbox.message(wire.encode(wire.Loaded(site.config.executor, time.monotonic() - begin)))
+        loaded = wire.Loaded(site.config.executor, time.monotonic() - begin)
+        if site.memory is not None:
+            site.memory.enforce()
+            site.memory.loaded(loaded)
+        self._outbox.message(wire.encode(loaded))
         return program, owner
 
     def _owner(self, site: Site) -> Running | None:
@@ -224,6 +231,9 @@ class Executor:
         if self._stray:
             self._catch_up(run)
         ended = wire.Ended(run.job_id, run.number, 0, None)
+        memory = run.site.memory
+        if memory is not None:
+            memory.enforce()
         run.started_at = ended.started_at = time.time()
         begin_ns = self._page.start()
         is_fatal = self._perform(run, program, ended)
@@ -232,6 +242,8 @@ class Executor:
             os._exit(0)
         self._page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
+        if memory is not None:
+            memory.ended(ended)
         run.close()
         self._capture.flush()
         marked = self._capture.mark(run)

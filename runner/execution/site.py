@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from runner import wire
+from runner.execution.device_memory import DeviceMemory
 from runner.execution.outbox import Outbox
 from runner.execution.page import Page
 from runner.execution.shield import Shield
@@ -21,6 +22,8 @@ class Site:
         self.config = config
         self.page = page
         self.outbox = outbox
+        #: On a GPU alone.
+        self.memory = DeviceMemory(config) if config.device.startswith("cuda") else None
         self.shield = shield
         #: Held while a held-back progress is taken and queued; nothing in it blocks.
         self.flushing = threading.Lock()

@@ -144,6 +144,7 @@ def configure(order: Load, config: WorkerConfig) -> bytes:
         log_max_bytes=config.log_max_bytes,
         events_max=config.events_max,
         model=order.model,
+        cap_bytes=order.cap_bytes,
     )
     return wire.encode(message)
 

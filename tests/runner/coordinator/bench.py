@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from gpu.contexts import Contexts
 from gpu.device import Device
+from gpu.enforcement import BACKENDS
 from gpu.view import View
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
@@ -16,6 +18,7 @@ from runner.coordinator.figures import Figures
 from runner.coordinator.happening import event
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.memory import Memory
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.timers import Timers
@@ -85,6 +88,16 @@ class Bench:
             bounds=bounds,
         )
         self.line.waiting.described({"h": spec()})
+
+    def memory(self) -> Memory:
+        """What it takes to tell of bytes."""
+        return Memory(
+            view=self.view,
+            backend=BACKENDS["none"],
+            contexts=Contexts(),
+            keep=lambda text: None,
+            now=self.clock.now,
+        )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
         self.published.append((job.id, [entry.type for entry in events]))

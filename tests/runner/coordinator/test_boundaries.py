@@ -80,7 +80,14 @@ def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
             raise OSError("the disk is gone")
         return dict.fromkeys(ns, b"1")
 
-    made = Dispatch(line=bench.line, view=bench.view, fleet=fleet, devices={"cpu": CPU}, read_inputs=read)
+    made = Dispatch(
+        line=bench.line,
+        view=bench.view,
+        fleet=fleet,
+        devices={"cpu": CPU},
+        read_inputs=read,
+        cap_bytes=lambda *_: None,
+    )
     made.held = False
     return made
 
@@ -166,7 +173,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         fleet=fleet,
         on_devices=lambda _: None,
         on_readings=lambda _: None,
-        on_processes=lambda _: None,
+        memory=bench.memory(),
         on_over=lambda _: None,
         on_call=on_call,
         on_back=lambda worker: None,

@@ -59,6 +59,7 @@ class Scene:
             fleet=self.fleet,
             devices={"cpu": CPU},
             read_inputs=self._read,
+            cap_bytes=lambda *_: None,
         )
         self.reports = Reports(
             line=bench.line,
@@ -67,7 +68,7 @@ class Scene:
             fleet=self.fleet,
             on_devices=lambda _: None,
             on_readings=lambda _: None,
-            on_processes=lambda _: None,
+            memory=bench.memory(),
             on_over=lambda _: None,
             on_call=lambda _, __: None,
             on_learned=lambda: None,

@@ -1,0 +1,46 @@
+"""Effect: tells executors what they may use of their devices, whenever the ledger promises them otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.post import Post
+from runner.wire import Grant, encode
+
+#: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.
+CapBytes = Callable[[Sequence[str], int, int | None], int | None]
+
+
+class Grants:
+    """Each change goes out with the frame of its turn."""
+
+    def __init__(self, *, view: View, fleet: Fleet, cap_bytes: CapBytes) -> None:
+        self._view = view
+        self._fleet = fleet
+        self.cap_bytes = cap_bytes
+
+    def tell(self, post: Post, grant_bytes: int) -> None:
+        """An executor may use so much from now on."""
+        resident = self._view.executors[post.executor]
+        resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
+        post.grant_bytes = grant_bytes
+        cap = self.cap_bytes(post.devices, grant_bytes, post.executor)
+        self._fleet.post(post.worker, encode(Grant(post.executor, grant_bytes, cap)))
+
+    def tell_lowered(self, posts: Mapping[int, Post]) -> None:
+        """Those of whom the ledger has learned that they need less."""
+        lowered, self._view.ledger.regranted = self._view.ledger.regranted, set()
+        for executor in lowered & posts.keys():
+            posts[executor].is_lowered = True
+            self.tell(posts[executor], self._view.ledger.grant_bytes(executor))
+
+    def suit(self, post: Post, cls: JobClass) -> None:
+        """Jobs of this class start in an executor whose promise was lowered to what others of its kind
+        need: they may need more."""
+        slots = self._view.floor.slots
+        need = max(self._view.need_on(cls, slots[each]) for each in post.devices)
+        if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
+            self.tell(post, need)

@@ -1,0 +1,105 @@
+"""Effect: this process's device memory as torch counts it, and its cap; only where user code has torch.
+
+Nothing here imports torch or wakes the GPU: a handler that does not use either pays nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from runner.wire import Configure, Ended, Loaded
+
+
+class DeviceMemory:
+    """Used by the main thread alone, between attempts; `config.cap_bytes` may be set by another one."""
+
+    def __init__(self, config: Configure) -> None:
+        self._config = config
+        self._count = len(config.devices)
+        self._in_force: int | None = None
+        self._is_queued = False
+        #: Device -> the fraction that others set, which ours never exceeds, and the one that we set.
+        self._theirs: dict[int, float] = {}
+        self._ours: dict[int, float] = {}
+
+    def enforce(self) -> None:
+        """Hold torch's allocator to the cap that was told last: now, or when user code wakes the GPU."""
+        if self._config.cap_bytes == self._in_force:
+            return
+        cuda = getattr(sys.modules.get("torch"), "cuda", None)
+        if cuda is None:
+            return
+        if _is_awake(cuda):
+            self._set(cuda)
+        elif not self._is_queued and hasattr(cuda, "_lazy_call"):
+            # torch calls what is queued here as the first thing after it has made the context.
+            self._is_queued = True
+            cuda._lazy_call(lambda: self._set(cuda))
+
+    def loaded(self, message: Loaded) -> None:
+        """Add what torch has reserved to the word that the handler is loaded."""
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return
+        message.torch = str(getattr(torch, "__version__", ""))
+        cuda = _awake()
+        if cuda is not None:
+            message.reserved_bytes = self._most(cuda, "memory_reserved")
+
+    def ended(self, message: Ended) -> None:
+        """Add what torch has reserved, and the most that it had, to the word of an attempt's end."""
+        cuda = _awake()
+        if cuda is None:
+            return
+        message.reserved_bytes = self._most(cuda, "memory_reserved")
+        message.peak_bytes = self._most(cuda, "max_memory_reserved")
+        try:
+            for index in range(self._count):
+                cuda.reset_peak_memory_stats(index)
+        except Exception as error:
+            _complain("its peak could not be reset", error)
+
+    def _most(self, cuda: Any, figure: str) -> int | None:
+        """Bytes on the device where they are most."""
+        try:
+            return max(int(getattr(cuda, figure)(index)) for index in range(self._count))
+        except Exception as error:
+            _complain(f"torch.cuda.{figure} failed", error)
+            return None
+
+    def _set(self, cuda: Any) -> None:
+        cap = self._config.cap_bytes
+        try:
+            for index in range(self._count):
+                self._limit(cuda, index, cap)
+        except Exception as error:
+            # A torch that can't, or a context that is lost: the watchdog sees what it takes.
+            _complain("torch could not be held to its grant", error)
+        self._in_force = cap
+
+    def _limit(self, cuda: Any, index: int, cap: int | None) -> None:
+        total = int(cuda.get_device_properties(index).total_memory)
+        now = getattr(cuda, "get_per_process_memory_fraction", lambda _: self._ours.get(index, 1.0))(index)
+        if now != self._ours.get(index, 1.0):
+            # The operator or the handler has set it.
+            self._theirs[index] = now
+        ours = 1.0 if cap is None else min(1.0, cap / total)
+        self._ours[index] = min(ours, self._theirs.get(index, 1.0))
+        cuda.set_per_process_memory_fraction(self._ours[index], index)
+
+
+def _awake() -> Any:
+    """`torch.cuda` if user code has imported torch and used a GPU, else None."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda if cuda is not None and _is_awake(cuda) else None
+
+
+def _is_awake(cuda: Any) -> bool:
+    # While it is still being imported by another thread, it may lack anything.
+    asked = getattr(cuda, "is_initialized", None)
+    return asked is not None and bool(asked())
+
+
+def _complain(what: str, error: Exception) -> None:
+    print(f"runner: {what}: {error}", file=sys.stderr)
