@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ SHORT = [
     ("gpu/ledger.py", "DRAIN_BOUND_S = 10.0", "DRAIN_BOUND_S = 2.0"),
 ]
 
+IMPATIENT = [("runner/coordinator/inventory.py", "FIRST_LOOK_S = 15.0", "FIRST_LOOK_S = 1.0")]
 #: A reading stays good however old it is.
 TRUSTS_OLD = [("runner/coordinator/inventory.py", "READING_S = 5.0", "READING_S = 1e9")]
 #: What others hold is granted all the same.
@@ -181,6 +183,19 @@ def test_an_instance_that_vanished_is_lost_and_a_new_one_waits_for_a_restart(
     house: House, split: FakeGpus
 ) -> None:
     split_anew(house, split)
+
+
+def test_a_driver_that_hangs_at_the_start_is_told_and_nothing_is_left(tmp_path: Path, one: FakeGpus) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, IMPATIENT))
+    try:
+        one.hang()
+        process, ready, log = house.spawn("--gpus", "all", env=one.environ(house.tree))
+        os.close(ready)
+        assert process.wait(15) != 0
+        assert "a driver that hangs?" in log.read_text() and "--gpus none" in log.read_text()
+        until(lambda: not house.processes(), "nothing is left")
+    finally:
+        house.close()
 
 
 @pytest.mark.parametrize(
