@@ -117,16 +117,24 @@ class Shares:
 
     # What runs.
 
+    def expected_s(self, run_s: float | None) -> float:
+        """What a run is taken to last; None: nobody knows."""
+        if run_s is not None:
+            return run_s
+        return UNKNOWN_S if self._typical_s is None else self._typical_s
+
     def started(self, n: int, tenant: str, devices: int, run_s: float | None) -> None:
-        """A job starts on so many devices; `run_s` is what it is expected to take, None: nobody knows."""
+        """A job starts on so many devices, and is expected to take so long; None: nobody knows."""
         account = self._accounts.get(tenant) or self._enter(tenant)
-        expected_s = self._typical_s if run_s is None else run_s
-        run = self._runs[n] = _Run(
-            account, self._now, UNKNOWN_S if expected_s is None else expected_s, devices
-        )
+        run = self._runs[n] = _Run(account, self._now, self.expected_s(run_s), devices)
         account.running += 1
         account.promised += run.expected_s * devices
         heappush(self._due, (run.started_at + run.expected_s, n))
+
+    def started_at(self, n: int, default: float) -> float:
+        """When the job started; the default for one that was not counted."""
+        run = self._runs.get(n)
+        return default if run is None else run.started_at
 
     def ended(self, n: int, run_s: float) -> None:
         """The job took so long, 0 where it did not run after all. One that was not counted is passed over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from gpu.device import Device
 from gpu.line import JobClass, Key
@@ -73,6 +74,24 @@ class Floor:
     def span(self, cls: JobClass) -> int:
         """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
         return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
+
+    def misfit(self, cls: JobClass) -> dict[str, Any] | None:
+        """None where empty devices could run the class; else the figures that say why not."""
+        lane, need, span = self.lane(cls), cls.need_bytes or 0, self.span(cls)
+        if (sum(need <= slot.device.cap_bytes for slot in lane) if need else len(lane)) >= span:
+            return None
+        return {
+            "needed_bytes": need,
+            "gpus": cls.gpus,
+            "devices": [
+                {
+                    "device": slot.device.id,
+                    "total_bytes": slot.device.total_bytes,
+                    "grantable_bytes": slot.device.cap_bytes,
+                }
+                for slot in lane
+            ],
+        }
 
     def enter(self, resident: Resident, *, early: bool = False) -> None:
         """An executor loads; `early`: for no job."""

@@ -7,6 +7,7 @@ import math
 from gpu.line import JobClass
 from gpu.resident import Slot
 from gpu.room import Room
+from gpu.tenancy import Standing
 from gpu.view import View
 
 #: So many seconds of waiting count as much as one more point of priority.
@@ -15,14 +16,15 @@ AGEING_S = 60.0
 UNKNOWN_RUN_S = 3600.0
 
 #: The smaller the earlier.
-Rank = tuple[float, bool, float, int]
+Rank = tuple[float, bool, float, float, int]
 
 
 class Head:
     """The next job of a class that the plan has not started, and how often it may still be overtaken.
 
-    Of equal priority, waiting included, goes first whose wait is longest for its run: the more so the
-    more devices it takes, which are rarely free together. As any wait grows without end, so does this."""
+    Of equal priority, waiting included, the tenant goes first that had least, and of its jobs the one whose
+    wait is longest for its run: the more so the more devices it takes, which are rarely free together. As any
+    wait grows without end, so does this."""
 
     __slots__ = (
         "_can_wait_for",
@@ -30,6 +32,7 @@ class Head:
         "_needs",
         "_now",
         "_reach",
+        "_standing",
         "_top",
         "claims",
         "cls",
@@ -47,12 +50,13 @@ class Head:
         "waiting",
     )
 
-    def __init__(self, view: View, cls: JobClass, now: float, top: int) -> None:
+    def __init__(self, view: View, cls: JobClass, now: float, top: int, standing: Standing) -> None:
         """`top` is the highest priority that waits: nobody ages beyond it."""
         self.view = view
         self.cls = cls
         self._now = now
         self._top = top
+        self._standing = standing
         self._line = view.lines[cls]
         self.is_gpu = view.floor.is_on_gpu(cls)
         self.span = view.floor.span(cls)
@@ -88,7 +92,14 @@ class Head:
         if not self.cls.is_wish:
             level = min(self._top, level + int(waited_s / AGEING_S))
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
-        return -level, self.view.bypass.left(n) > 0, -urgency, n
+        return -level, self.view.bypass.left(n) > 0, self._standing.of(self.cls), -urgency, n
+
+    def has_moved(self) -> bool:
+        """Whether it stands elsewhere by now, as its tenant was given something."""
+        if not self._standing.is_shared or self._standing.of(self.cls) == self.rank[2]:
+            return False
+        self.rank = self.rank_of(self.n)
+        return True
 
     def need_on(self, cap_bytes: int) -> int:
         """What must be free to load it on a device of that size."""

@@ -10,7 +10,9 @@ equal plans. Of each class of equal jobs only the first ones are looked at, in t
 3. idle executors are told to go, the cheapest to load again first, where that is all that is missing;
    what they leave is claimed for the job;
 4. for the first job of a lane that finds no room devices are reserved, those that are expected to be free
-   first; the others go on, the shortest first, where they do not keep it waiting (`gpu.hold`).
+   first; the others go on, the shortest of each tenant first, where they do not keep it waiting (`gpu.hold`).
+
+Between tenants the one goes first that had least of the devices for its weight (`gpu.tenancy`).
 
 Whoever overtakes a job otherwise is counted; how often is bounded.
 """
@@ -21,11 +23,11 @@ from heapq import heapify, heappop, heappush
 
 from gpu.action import Action, Evict, Load, Plan, Reason, Start
 from gpu.cold import Cold
-from gpu.head import Head
+from gpu.head import Head, Rank
 from gpu.hold import Front, Reservation
 from gpu.line import JobClass
 from gpu.turn import Turn
-from gpu.view import View
+from gpu.view import UNKNOWN_LOAD_S, View
 from gpu.warm import Warm
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
@@ -34,11 +36,15 @@ __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "Vi
 FRONT = 8
 #: A new executor loads where a warm one would take so many times as long to be free.
 PATIENCE = 1.5
+#: By so many loads a tenant may have had more than another for the sake of what it has loaded: then, at the
+#: latest, the other's is loaded, so that a tenth of the time goes into that.
+LEAD_LOADS = 10.0
 
 
 def plan(view: View, now: float) -> Plan:
     """What to do at the time `now`, in seconds of the clock by which the view was told of things."""
     view.index.refresh()
+    view.tenancy.advance(now)
     return _Planner(view, now).plan()
 
 
@@ -67,7 +73,7 @@ class _Planner:
             if cls.queue in view.paused:
                 self.reasons[cls] = "paused"
             else:
-                heads.append(Head(view, cls, self.now, top))
+                heads.append(Head(view, cls, self.now, top, self.turn.standing))
         return heads
 
     def _out_of_turn(self, heads: list[Head]) -> None:
@@ -79,12 +85,16 @@ class _Planner:
                 guards.append(Front(turn, head))
         front = {guard.head for guards in turn.guards.values() for guard in guards}
         able = {head for head in heads if self.warm.is_able(head) and self.warm.is_gain(head)}
+        behind = self._behind(heads)
         heap = [(head.rank, head) for head in heads if head in able or head in front]
         heapify(heap)
         while heap and able:
             _, head = heappop(heap)
+            if head.has_moved():
+                heappush(heap, (head.rank, head))
+                continue
             turn.unclaim(head)
-            if head in able and self.warm.start(head, is_gain=True):
+            if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
                 if head.waiting:
                     heappush(heap, (head.rank, head))
             elif head in front and not turn.is_at_limit(head.cls.handler):
@@ -93,6 +103,23 @@ class _Planner:
             turn.unclaim(head)
         self.cold.forget()
         turn.guards = {True: [], False: []}
+
+    def _behind(self, heads: list[Head]) -> dict[tuple[bool, float], Head]:
+        """In each lane and level the head whose tenant has had least."""
+        found: dict[tuple[bool, float], Head] = {}
+        for head in heads if self.turn.standing.is_shared else ():
+            place = head.is_gpu, head.rank[0]
+            if place not in found or head.rank[2] < found[place].rank[2]:
+                found[place] = head
+        return found
+
+    def _is_ahead(self, head: Head, behind: dict[tuple[bool, float], Head]) -> bool:
+        """Whether its tenant has had so much more than another who waits that no load is spared for it."""
+        last = behind.get((head.is_gpu, head.rank[0]))
+        if last is None:
+            return False
+        load_s = self.view.load_s(last.cls.key)
+        return head.rank[2] - last.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
     def _in_turn(self, heads: list[Head]) -> list[Head]:
         """Start heads in turn until, in each lane, one finds no room; gives the others."""
@@ -104,6 +131,8 @@ class _Planner:
             _, head = heappop(heap)
             if head.is_gpu in blocked:
                 others.append(head)
+            elif head.has_moved():
+                heappush(heap, (head.rank, head))
             elif self._start(head):
                 if head.waiting:
                     heappush(heap, (head.rank, head))
@@ -114,11 +143,13 @@ class _Planner:
         return others
 
     def _backfill(self, heads: list[Head]) -> None:
-        """Start others where they keep nobody waiting, the shortest of a level first."""
-        heads.sort(key=lambda head: (head.rank[0], head.run_or_guess_s, head.rank))
-        for head in heads:
-            while head.waiting and self._start(head):
-                pass
+        """Start others where they keep nobody waiting, of each level and tenant the shortest first."""
+        heap = [(_shortness(head), head) for head in heads]
+        heapify(heap)
+        while heap:
+            _, head = heappop(heap)
+            if head.has_moved() or (self._start(head) and head.waiting):
+                heappush(heap, (_shortness(head), head))
 
     def _start(self, head: Head) -> bool:
         """Start the head in any way, or make room for it, or say why it waits."""
@@ -158,3 +189,8 @@ class _Planner:
             if shelf.admitting and 0 < head.need_on(cap_bytes) <= cap_bytes:
                 return "waiting_for_memory"
         return "waiting_for_device"
+
+
+def _shortness(head: Head) -> tuple[float, float, float, Rank]:
+    level, _, standing, *_ = head.rank
+    return level, standing, head.run_or_guess_s, head.rank

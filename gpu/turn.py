@@ -11,6 +11,7 @@ from gpu.index import Shelves, Sketch
 from gpu.line import JobClass
 from gpu.resident import Resident
 from gpu.room import TAKEN, Room
+from gpu.tenancy import Standing
 from gpu.view import View
 
 
@@ -78,6 +79,8 @@ class Turn:
         #: Executors that this plan handed something (how much) or told to go (0).
         self.touched: dict[int, int] = {}
         self._busy: dict[str, int] = {}
+        #: What tenants have had, with what this plan gives them.
+        self.standing = Standing(view.tenancy, view.floor)
 
     def lane(self, head: Head) -> Shelves:
         """The shelves of the devices that may run the class."""
@@ -139,6 +142,7 @@ class Turn:
         if move.opens:
             self._open(move, resident, until)
         self.touched[executor] = self.touched.get(executor, 0) + len(ns)
+        self.standing.give(head.cls, len(ns), loads=False)
         head.advance(len(ns))
         return True
 
@@ -176,6 +180,7 @@ class Turn:
         ids = tuple(room.slot.device.id for room in move.rooms)
         self.actions.append(Load(cls, head.n, ids, move.nbytes, is_alone, Outlook(until, passes)))
         self._count_busy(cls.handler)
+        self.standing.give(cls, 1, loads=True)
         head.advance(1)
 
     def _count_busy(self, handler: str) -> None:

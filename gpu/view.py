@@ -7,7 +7,7 @@ for a longer line. Executors and jobs are numbers, devices their ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpu.action import BLANK, Outlook
@@ -21,6 +21,7 @@ from gpu.index import Index
 from gpu.ledger import Ledger
 from gpu.line import JobClass, Key, Line
 from gpu.resident import Resident, Slot
+from gpu.tenancy import Tenancy
 
 STAGE_MAX = 16
 #: Loading it again within so many seconds is what an eviction is charged for.
@@ -38,7 +39,12 @@ class View:
     calling `start`, `load` and `evict` before anything else happens."""
 
     def __init__(
-        self, devices: Iterable[Device] = (), *, peaks: Peaks | None = None, bypass_limit: int = 8
+        self,
+        devices: Iterable[Device] = (),
+        *,
+        peaks: Peaks | None = None,
+        bypass_limit: int = 8,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.ledger = Ledger()
         self.peaks = Peaks() if peaks is None else peaks
@@ -48,6 +54,7 @@ class View:
         self.demand = Demand()
         #: The floor's own table.
         self.executors = self.floor.executors
+        self.tenancy = Tenancy(self.floor, weights, run_s=self.run_mean_s, load_s=self.load_s)
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
         self.paused: set[str] = set()
@@ -100,6 +107,7 @@ class View:
         if line is None:
             line = self.lines[cls] = Line()
             self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
+            self.tenancy.waits(cls)
         line.add(n, first=first, since=since)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
@@ -146,6 +154,7 @@ class View:
         self._take(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
+        self.tenancy.started(cls, ns, now, loads=False)
         self._set_to_work(resident, len(ns), now, outlook)
 
     def load(
@@ -178,6 +187,7 @@ class View:
         self._take(cls, (n,))
         if not cls.is_wish:
             resident.assigned[n] = cls
+        self.tenancy.started(cls, (n,), now, loads=True)
         self._set_to_work(resident, not cls.is_wish, now, outlook)
 
     def evict(self, executor: int, *, lingers: bool = False) -> None:
@@ -211,6 +221,7 @@ class View:
         if resident.long_n == n:
             resident.long_n = None
         resident.jobs_done += done
+        self.tenancy.ended(cls, n, executor, now, ran=done)
         if not resident.assigned and resident.busy and resident.state != "loading":
             self._rest(resident, now)
         return True
@@ -220,6 +231,7 @@ class View:
         where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""
         resident = self.executors[executor]
         self.floor.remove(resident)
+        self.tenancy.gone(executor, resident.assigned)
         if now is not None:
             self.ledger.drain(executor, now)
         return list(resident.assigned.items())
@@ -341,21 +353,7 @@ class View:
 
     def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
-        lane, need, span = self.floor.lane(cls), cls.need_bytes or 0, self.floor.span(cls)
-        if (sum(need <= slot.device.cap_bytes for slot in lane) if need else len(lane)) >= span:
-            return None
-        return {
-            "needed_bytes": need,
-            "gpus": cls.gpus,
-            "devices": [
-                {
-                    "device": slot.device.id,
-                    "total_bytes": slot.device.total_bytes,
-                    "grantable_bytes": slot.device.cap_bytes,
-                }
-                for slot in lane
-            ],
-        }
+        return self.floor.misfit(cls)
 
     # Keeping the index.
 
@@ -367,6 +365,7 @@ class View:
         if line:
             return
         del self.lines[cls]
+        self.tenancy.rests(cls)
         left = self.wanted.pop(cls.key) - 1
         if left:
             self.wanted[cls.key] = left

@@ -43,14 +43,15 @@ class Classes:
     def get(
         self, handler: str, need_bytes: int, gpus: int = 1, priority: int = PRIORITY, tenant: str = ""
     ) -> JobClass:
-        """The class of such jobs. A tenant is a queue of its own."""
+        """The class of such jobs."""
         fields = (tenant, handler, priority, need_bytes, gpus)
         cls = self._known.get(fields)
         if cls is None:
-            queue = tenant or "default"
             # What a handler takes is part of its definition: over more devices it is another version of it,
             # and no executor of the one runs jobs of the other.
-            cls = self._known[fields] = JobClass(queue, handler, str(gpus), "", priority, need_bytes, gpus)
+            cls = self._known[fields] = JobClass(
+                "default", handler, str(gpus), "", priority, need_bytes, gpus, tenant=tenant
+            )
         return cls
 
 

@@ -169,7 +169,9 @@ class Rooms:
 
     def _make_view(self) -> View:
         peaks = self._kept.values.get(PEAKS)
-        view = View(peaks=Peaks.loads(msgspec.json.decode(peaks)) if peaks else Peaks())
+        view = View(
+            peaks=Peaks.loads(msgspec.json.decode(peaks)) if peaks else Peaks(), weights=self._weights()
+        )
         for name in self._kept.values:
             if name.startswith(QUEUE) and name.endswith(PAUSED):
                 view.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)

@@ -60,7 +60,9 @@ class Stats:
         return {name: _handler(seen.get(name)) | _spent(spent.get(name)) for name in sorted({*seen, *spent})}
 
     def _tenants(self) -> dict[str, Any]:
-        spent, queued = self._line.accounts.tenants, self._line.waiting.count_by_tenant()
+        spent, queued = self._line.accounts.tenants, self._line.waiting.outside_by_tenant()
+        for cls, waiting in self._line.view.lines.items():
+            queued[cls.tenant] += 0 if cls.is_wish else len(waiting)
         running: Counter[str] = Counter()
         for post in self._dispatch.posts.values():
             for live in post.line.values():
@@ -69,7 +71,7 @@ class Stats:
         return {
             name: {"weight": self._weights.get(name, 1.0), "queued": queued[name], "running": running[name]}
             | _spent(spent.get(name))
-            for name in sorted({*self._weights, *spent, *queued, *running})
+            for name in sorted({*self._weights, *spent, *(+queued), *(+running)})
         }
 
 

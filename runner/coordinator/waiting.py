@@ -236,12 +236,9 @@ class Waiting:
                 if column:
                     yield queue, why, len(column), None
 
-    def count_by_tenant(self) -> Counter[str]:
-        """How many jobs of each tenant wait in line or for their time."""
-        counts = self._lots.count_by_tenant()
-        for cls, line in self._view.lines.items():
-            counts[cls.tenant] += len(line)
-        return counts
+    def outside_by_tenant(self) -> Counter[str]:
+        """How many jobs of each tenant wait outside the plan's view."""
+        return self._lots.count_by_tenant()
 
     def ahead(self, cls: JobClass, n: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""

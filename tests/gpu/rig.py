@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gpu.device import Device, sim
 from gpu.line import JobClass
@@ -25,14 +25,16 @@ def job_class(
 
 
 class Rig:
-    def __init__(self, *devices: Device, bypass_limit: int = 8) -> None:
-        self.view = View(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit)
+    def __init__(
+        self, *devices: Device, bypass_limit: int = 8, weights: Mapping[str, float] | None = None
+    ) -> None:
+        self.view = View(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit, weights=weights)
         self.now = 0.0
         self.classes: dict[int, JobClass] = {}
         self.keep_alive_s: dict[str, float] = {}
         self.max_jobs: int | None = None
         self.started: list[int] = []
-        self._executor = 0
+        self.executors = 0
 
     def submit(self, cls: JobClass, count: int = 1) -> list[int]:
         ns = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
@@ -53,9 +55,9 @@ class Rig:
                     self.view.start(executor, cls, ns, self.now, action.outlook)
                     self.started += ns
                 case Load():
-                    self._executor += 1
+                    self.executors += 1
                     self.view.load(
-                        self._executor,
+                        self.executors,
                         action.cls,
                         action.n,
                         action.device_ids,
@@ -88,7 +90,7 @@ class Rig:
         """An idle executor of the class, loaded now; it was seen to use so much."""
         self.submit(cls)
         self.turn()
-        executor = self._executor
+        executor = self.executors
         self.finish(executor)
         if used is not None:
             self.view.ledger.use(executor, used)
@@ -99,9 +101,9 @@ class Rig:
         """An executor of the class with a job that runs."""
         self.submit(cls)
         self.turn()
-        self.view.loaded(self._executor, None, self.now)
+        self.view.loaded(self.executors, None, self.now)
         self.now += 1
-        return self._executor
+        return self.executors
 
     def bury_leaving(self) -> None:
         """Those who were told to go are gone."""

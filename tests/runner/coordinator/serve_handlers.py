@@ -211,6 +211,17 @@ def big(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)
 
 
+@handler("stint", vram="20GiB", keep_alive="1m")
+def stint(data: Document) -> None:
+    """Has a device for itself for a while."""
+    time.sleep(data["s"])
+
+
+@handler("stint2", vram="20GiB", keep_alive="1m")
+def stint2(data: Document) -> None:
+    time.sleep(data["s"])
+
+
 @handler("pair", gpus=2, vram="4GiB", keep_alive="1m")
 def pair(data: Document, ctx: Context) -> Document:
     return _hold(data, ctx)

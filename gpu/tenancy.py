@@ -1,0 +1,117 @@
+"""Pure: the shares of tenants in the GPUs and in the cpu, told of what happens to the jobs of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gpu.fairness import Shares
+from gpu.floor import Floor
+from gpu.line import JobClass, Key
+
+
+class Tenancy:
+    """The two lanes have nothing to do with each other: who fills the cpu may still have the GPUs. On GPUs
+    seconds of devices are counted, on the cpu seconds of executors. Wishes are nobody's."""
+
+    def __init__(
+        self,
+        floor: Floor,
+        weights: Mapping[str, float] | None,
+        *,
+        run_s: Callable[[JobClass], float | None],
+        load_s: Callable[[Key], float | None],
+    ) -> None:
+        self._floor = floor
+        self._gpu = Shares(weights)
+        self._cpu = Shares(weights)
+        #: What a job of a class, and what loading, are expected to take; None where that is unknown.
+        self._run_s = run_s
+        self._load_s = load_s
+        #: Until when an executor's time is put down to somebody.
+        self._told: dict[int, float] = {}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is more than one tenant in a lane."""
+        return self._gpu.is_shared or self._cpu.is_shared
+
+    def of(self, cls: JobClass) -> Shares:
+        """The shares in the lane of the class."""
+        return self._gpu if self._floor.is_on_gpu(cls) else self._cpu
+
+    def expected_s(self, cls: JobClass, *, loads: bool) -> float:
+        """What a job of the class is expected to take of each of its devices."""
+        load_s = self._load_s(cls.key) if loads else None
+        return self.of(cls).expected_s(self._run_s(cls)) + (load_s or 0.0)
+
+    def advance(self, now: float) -> None:
+        """Time has come to `now`; comes before each plan."""
+        for shares in (self._gpu, self._cpu):
+            if shares.is_counting:
+                shares.advance(now)
+
+    def waits(self, cls: JobClass) -> None:
+        """The first job of a class waits."""
+        if not cls.is_wish:
+            self.of(cls).waits(cls.tenant)
+
+    def rests(self, cls: JobClass) -> None:
+        """No job of the class waits any more."""
+        if not cls.is_wish:
+            self.of(cls).rests(cls.tenant)
+
+    def started(self, cls: JobClass, ns: Sequence[int], now: float, *, loads: bool) -> None:
+        """Jobs of a class are handed to an executor, which loads first or not."""
+        shares = self.of(cls)
+        if not shares.is_shared or cls.is_wish:
+            return
+        shares.advance(now)
+        expected_s = self.expected_s(cls, loads=loads)
+        devices = self._floor.span(cls)
+        for n in ns:
+            shares.started(n, cls.tenant, devices, expected_s)
+
+    def ended(self, cls: JobClass, n: int, executor: int, now: float, *, ran: bool) -> None:
+        """A job is off its executor, which it may have shared with others: what passed since the last of them
+        left is put down to this one."""
+        shares = self.of(cls)
+        if not shares.is_counting:
+            return
+        since = max(shares.started_at(n, now), self._told.get(executor, 0.0))
+        if ran:
+            self._told[executor] = now
+        shares.ended(n, max(0.0, now - since) if ran else 0.0)
+
+    def gone(self, executor: int, left: Mapping[int, JobClass]) -> None:
+        """The executor is no more; what it had left did not run."""
+        self._told.pop(executor, None)
+        for n, cls in left.items():
+            self.of(cls).ended(n, 0.0)
+
+
+class Standing:
+    """Where tenants stand in the course of one plan: what it has given them counts at once."""
+
+    def __init__(self, tenancy: Tenancy, floor: Floor) -> None:
+        self._tenancy = tenancy
+        self._floor = floor
+        self._given: dict[tuple[Shares, str], float] = {}
+        #: Else nothing is to be asked here: all stand alike.
+        self.is_shared = tenancy.is_shared
+
+    def of(self, cls: JobClass) -> float:
+        """The smaller, the earlier go a tenant's jobs among others of their priority; while there is but one
+        tenant all are alike, and wishes always."""
+        if not self.is_shared or cls.is_wish:
+            return 0.0
+        shares = self._tenancy.of(cls)
+        return shares.rank(cls.tenant) + self._given.get((shares, cls.tenant), 0.0)
+
+    def give(self, cls: JobClass, count: int, *, loads: bool) -> None:
+        """So many jobs of a class are to start."""
+        if not self.is_shared or cls.is_wish:
+            return
+        shares = self._tenancy.of(cls)
+        device_s = self._tenancy.expected_s(cls, loads=loads) * count * self._floor.span(cls)
+        given = self._given.get((shares, cls.tenant), 0.0)
+        self._given[shares, cls.tenant] = given + device_s / shares.weight(cls.tenant)

@@ -1,0 +1,220 @@
+"""Tenants in the plan: whose job starts next where several want the same devices."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from heapq import heappop, heappush
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu.device import cpu, sim
+from gpu.line import JobClass
+from gpu.placement import LEAD_LOADS, Load, Start, plan
+from gpu.view import UNKNOWN_LOAD_S, View
+from tests.gpu.rig import G, Rig, job_class
+
+
+def of(tenant: str, handler: str = "a", **fields: object) -> JobClass:
+    return replace(job_class(handler, 20 * G), tenant=tenant, **fields)  # type: ignore[arg-type]
+
+
+class House:
+    """Devices that run one job each; jobs take as long as they are told to."""
+
+    def __init__(self, devices: int = 1, **weights: float) -> None:
+        self.rig = Rig(*(sim(each, 24 * G, 1) for each in range(devices)), weights=weights)
+        self.run_s: dict[int, float] = {}
+        self.had: defaultdict[str, float] = defaultdict(float)
+        #: In order of their starts.
+        self.began: list[int] = []
+        self._ends: list[tuple[float, int, int]] = []
+
+    def submit(self, cls: JobClass, count: int = 1, run_s: float = 10.0) -> list[int]:
+        ns = self.rig.submit(cls, count)
+        self.run_s |= dict.fromkeys(ns, run_s)
+        return ns
+
+    def tenant(self, n: int) -> str:
+        return self.rig.classes[n].tenant
+
+    def turn(self) -> None:
+        """Start all that can be; who is told to go is gone at once."""
+        while True:
+            executor = self.rig.executors
+            made = self.rig.turn()
+            self.rig.bury_leaving()
+            for action in made.actions:
+                match action:
+                    case Start():
+                        (n,) = action.ns
+                        self._begin(n, action.executor)
+                    case Load():
+                        executor += 1
+                        self._begin(action.n, executor)
+            if not made.actions:
+                return
+
+    def _begin(self, n: int, executor: int) -> None:
+        self.began.append(n)
+        heappush(self._ends, (self.rig.now + self.run_s[n], n, executor))
+
+    def step(self) -> str:
+        """Until the next job has ended, and others start; gives whose that was."""
+        self.rig.now, n, executor = heappop(self._ends)
+        self.had[self.tenant(n)] += self.run_s[n] * len(self.rig.view.executors[executor].devices)
+        self.rig.finish(executor)
+        self.turn()
+        return self.tenant(n)
+
+
+def test_one_tenant_goes_by_age() -> None:
+    house = House()
+    ns = [house.submit(of("a", handler))[0] for handler in ("x", "y", "x")]
+    house.turn()
+    while len(house.began) < 3:
+        house.step()
+    assert sorted(house.began) == ns and not house.rig.view.tenancy.of(of("a")).is_shared
+
+
+def test_tenants_take_turns_however_many_jobs_one_has() -> None:
+    house = House()
+    house.submit(of("many"), 20)
+    house.turn()
+    house.submit(of("few"), 4)
+    for _ in range(8):
+        house.step()
+    assert "".join(house.tenant(n)[0] for n in house.began[1:9]) in ("fmfmfmfm", "mfmfmfmf")
+
+
+def test_a_weight_is_a_part() -> None:
+    house = House(heavy=3.0)
+    for tenant in ("light", "heavy"):
+        house.submit(of(tenant), 40)
+    house.turn()
+    for _ in range(40):
+        house.step()
+    assert house.had["heavy"] == 3 * house.had["light"]
+
+
+def test_places_that_are_free_at_one_moment_are_shared() -> None:
+    house = House(devices=4)
+    house.submit(of("a"), 9)
+    house.submit(of("b", "other"), 9)
+    house.turn()
+    assert Counter(map(house.tenant, house.began)) == {"a": 2, "b": 2}
+
+
+def test_priority_goes_before_shares() -> None:
+    house = House()
+    house.submit(of("a"), 3)
+    house.turn()
+    house.submit(of("b"), 1)
+    urgent = house.submit(of("a", priority=60), 2)
+    house.step()
+    house.step()
+    assert house.began[1:3] == urgent
+
+
+def test_a_flood_with_all_that_is_loaded_goes_before_a_newcomer_only_so_often() -> None:
+    house = House()
+    house.submit(of("flood"), 100, run_s=1.0)
+    house.turn()
+    for _ in range(5):
+        house.step()
+    (newcomer,) = house.submit(of("new", "other"))
+    for _ in range(12):
+        house.step()
+    # One that stood beside it when it came, and those who spared a load.
+    assert house.began.index(newcomer) - 6 <= 1 + 8
+
+
+def test_a_gang_of_one_tenant_is_not_kept_out_by_small_jobs_of_others() -> None:
+    house = House(devices=3)
+    for tenant in ("b", "c"):
+        house.submit(of(tenant), 100, run_s=3.0)
+    house.turn()
+    (gang,) = house.submit(of("a", "gang", gpus=3))
+    for _ in range(40):
+        house.step()
+    assert house.began.index(gang) <= 3 + 8 + 3
+
+
+def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
+    view = View([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
+    on_cpu, on_gpu = replace(job_class("c", 0, gpus=0), tenant="a"), of("a")
+    assert view.tenancy.of(on_cpu) is not view.tenancy.of(on_gpu)
+    for n, cls in enumerate((on_cpu, replace(on_cpu, tenant="b"), on_gpu, of("b"))):
+        view.add_waiting(cls, n)
+    view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
+    assert view.tenancy.of(on_cpu).rank("a") > view.tenancy.of(on_cpu).rank("b")
+    assert view.tenancy.of(on_gpu).rank("a") == view.tenancy.of(on_gpu).rank("b") == 0
+    view.loaded(1, None, 6.0)
+    view.ended(1, on_cpu, 0, 9.0)
+    assert view.tenancy.of(on_cpu).rank("a") == 4
+
+
+def test_jobs_that_share_an_executor_share_its_time() -> None:
+    view = View([cpu("m", "c", 16 * G, 2)])
+    a = replace(job_class("c", 0, gpus=0), tenant="a")
+    for n in (1, 2, 3):
+        view.add_waiting(a, n)
+    view.add_waiting(replace(a, tenant="b"), 4)
+    view.load(1, a, 1, ("cpu",), 0, now=10.0)
+    view.loaded(1, None, 10.0)
+    view.start(1, a, (2, 3), now=10.0)
+    shares = view.tenancy.of(a)
+    view.ended(1, a, 1, 14.0)
+    view.ended(1, a, 2, 15.0)
+    view.ended(1, a, 3, 15.0, done=False)
+    assert shares.rank("a") == 5
+    view.add_waiting(a, 3)
+    view.start(1, a, (3,), now=20.0)
+    assert view.gone(1, 30.0) == [(3, a)]
+    assert shares.rank("a") == 5 and not shares.is_counting
+
+
+def test_a_wish_is_nobodys() -> None:
+    view = View([sim(0, 24 * G)])
+    wish = job_class("a", 20 * G, priority=-1)
+    view.add_waiting(of("a"), 1)
+    view.add_waiting(wish, -1)
+    assert not view.tenancy.of(wish).is_shared
+    view.add_waiting(of("b"), 2)
+    view.remove_waiting(of("a"), 1)
+    view.load(1, wish, -1, ("sim0",), 20 * G)
+    assert not view.tenancy.of(wish).is_counting
+    plan(view, 1.0)
+
+
+RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    weights=st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=2, max_size=4),
+    devices=st.integers(1, 3),
+    runs_s=st.lists(RUNS_S, min_size=4, max_size=4),
+    own_handlers=st.booleans(),
+)
+def test_those_who_always_wait_have_had_alike_for_their_weights(
+    weights: list[float], devices: int, runs_s: list[list[float]], own_handlers: bool
+) -> None:
+    """Through the whole plan, with all that it does out of turn: by how much is bounded, however long it goes
+    on, and every job starts at last."""
+    names = [f"t{each}" for each in range(len(weights))]
+    weight = dict(zip(names, weights, strict=True))
+    house = House(devices, **weight)
+    for name, each in zip(names, runs_s, strict=False):
+        for run_s in each * 15:
+            house.submit(of(name, name if own_handlers else "a"), run_s=run_s)
+    house.turn()
+    bound_s = 2 * (devices + 1) * 20.0 / min(weights) + (LEAD_LOADS * UNKNOWN_LOAD_S if own_handlers else 0.0)
+    while all(any(cls.tenant == name for cls in house.rig.view.lines) for name in names):
+        house.step()
+        had = [house.had[name] / weight[name] for name in names]
+        assert max(had) - min(had) <= bound_s
+    while house.rig.view.lines:
+        house.step()
+    assert sorted(house.began) == sorted(house.run_s)
