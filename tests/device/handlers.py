@@ -51,6 +51,13 @@ def fill(data: Document, ctx: Context) -> Document:
     return {"full": False, "held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
 
 
+@handler("need", vram="2GiB")
+def need(data: Document, ctx: Context) -> Document:
+    """Runs out of memory where it can't have so much."""
+    held = [block(ctx) for _ in range(data["bytes"] // BLOCK_BYTES)]
+    return {"held": len(held) * BLOCK_BYTES}
+
+
 @handler("hold", vram="2GiB")
 def hold(data: Document, ctx: Context) -> Document:
     """Holds memory until the file `gate` is there."""

@@ -57,6 +57,27 @@ def test_two_models_share_the_device_at_the_same_time(ground: Ground, tmp_path: 
         assert [job.result(timeout=START_S)["pid"] for job in jobs] == pids
 
 
+def test_torch_is_held_to_the_grant(ground: Ground) -> None:
+    with ground.served() as client:
+        found = client.run("fill", {"most": 6 * GIB}, result_timeout=START_S)
+    assert found["full"], "it was given more than its grant"
+    assert GIB <= found["held"] <= found["granted"] == 2 * GIB
+
+
+def test_who_runs_out_of_memory_is_given_more_until_there_is_no_more(ground: Ground) -> None:
+    with ground.served() as client:
+        job = client.submit("need", {"bytes": 5 * GIB // 2}, retries=0)
+        assert job.result(timeout=START_S)["held"] == 5 * GIB // 2
+        grants = [each["granted_bytes"] for each in client.attempts(job.id)]
+        assert len(grants) == 2 and grants[0] == 2 * GIB < 5 * GIB // 2 < grants[1]
+        most = client.submit("need", {"bytes": 1 << 44}, retries=0)
+        ended = most.wait(timeout=START_S)
+        assert (ended.state, ended.reason) == ("failed", "device_out_of_memory"), ended
+        assert ended.error is not None
+        granted = ended.error["detail"]["granted_bytes"]
+        assert granted == sorted(granted) and len(granted) >= 3 and granted[-1] > ground.free() // 2
+
+
 def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where_there_is_none(
     ground: Ground, tmp_path: Path
 ) -> None:
@@ -75,11 +96,17 @@ def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where
         )
         running(neighbour)
         over = client.submit("hold", {"bytes": 6 * GIB, "gate": str(gate)}, vram=2 * GIB, retries=0)
-        ended = over.wait(timeout=START_S)
-        assert (ended.state, ended.reason) == ("failed", "memory_exceeded"), ended
+        until(
+            lambda: client.attempts(over.id) and client.attempts(over.id)[0]["error"],
+            "it is ended",
+            within_s=15,
+        )
+        assert client.attempts(over.id)[0]["error"]["code"] == "memory_exceeded"
         assert neighbour.status().state == "running", "its neighbour pays for nothing"
+        gate.touch()
         other_gate.touch()
         assert neighbour.result(timeout=START_S)["held"] == 128 * MIB
+        assert over.result(timeout=START_S)["held"] == 6 * GIB, "alone it has room"
 
 
 def test_a_warm_model_answers_far_sooner_than_a_cold_one(ground: Ground) -> None:
