@@ -184,14 +184,14 @@ class Cold:
 
     def _is_walled(self, head: Head) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
-        need = head.cls.need_bytes
+        need = head.need
         if need is None or head.is_picky or head.cls.key in self._turn.view.floor.idle_by_key:
             return False
         wall = self._walls.get((head.is_gpu, head.span))
         return wall is not None and need >= wall
 
     def _wall(self, head: Head) -> None:
-        need = head.cls.need_bytes
+        need = head.need
         if need is not None and not head.is_picky and not head.cls.alone:
             place = head.is_gpu, head.span
             self._walls[place] = min(need, self._walls.get(place, need))

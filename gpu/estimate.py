@@ -1,68 +1,224 @@
-"""Pure: how much memory a handler is expected to need, learned from what it was seen to use."""
+"""Pure: what jobs are expected to need and how long they take, learned from those that ran."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
-MIB = 1024 * 1024
-#: Added to a measured peak: allocators round up (torch takes segments of 20 MiB) and differ a little
-#: from run to run; a sweep every 250 ms misses the very top.
-MARGIN_BYTES = 64 * MIB
-MARGIN_SHARE = 0.05
-#: A measured peak replaces the remembered one where it eats half of the margin or falls below this
-#: share of it. Between the two it is noise, and a new figure would only make warm executors unfit.
-KEEP_SHARE = 0.8
+from gpu.experience import Experience
+from gpu.line import JobClass, Key
+from gpu.window import Window
+
+#: The form of what `dump` gives.
+FORM = 1
+#: More models, and sizes of one model, are not remembered: names come from inputs. The one that was
+#: not heard of for longest is forgotten.
+MODELS_MAX = 4096
+SIZES_MAX = 64
 
 
-def with_margin(peak_bytes: int) -> int:
-    """What to promise for a measured peak."""
-    return peak_bytes + _margin(peak_bytes)
+class Model:
+    """What was seen of one model of a handler: `whole` of all its jobs, `sizes` of those of a size."""
 
-
-class Peaks:
-    """The last measured peak of each (handler, model), for jobs that do not declare their need."""
+    __slots__ = ("load_s", "resident", "sizes", "whole")
 
     def __init__(self) -> None:
-        self._peaks: dict[tuple[str, str], int] = {}
+        self.whole = Experience()
+        self.sizes: dict[str, Experience] = {}
+        self.resident = Window()
+        self.load_s = Window()
 
-    def learn(self, handler: str, model: str, nbytes: int) -> bool:
-        """Remember a measured peak; False where it says nothing new."""
-        known = self._peaks.get((handler, model))
-        if known is not None and KEEP_SHARE * known <= nbytes <= known + _margin(known) // 2:
+    def of_size(self, size: str) -> Experience:
+        """What is known of jobs of a size; where that is nothing, of all."""
+        return self.sizes.get(size, self.whole)
+
+    def parts(self, size: str) -> list[Experience]:
+        """What a job of a size adds to."""
+        if not size:
+            return [self.whole]
+        known = self.sizes.pop(size, None)
+        if known is None and len(self.sizes) >= SIZES_MAX:
+            del self.sizes[next(iter(self.sizes))]
+        self.sizes[size] = known or Experience()
+        return [self.sizes[size], self.whole]
+
+
+class Estimates:
+    """What is known of each (handler, model) and size; of a handler as a whole only how long it takes.
+
+    A job's version makes no difference: what the last one took is the best guess for the next.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], Model] = {}
+        self._handlers: dict[str, Model] = {}
+        #: Of what more (or other) is known than when somebody last emptied this.
+        self.changed: set[tuple[str, str]] = set()
+
+    # What happened.
+
+    def loaded(self, key: Key, resident_bytes: int | None, load_s: float | None) -> None:
+        """An executor has loaded in so many seconds and holds so much on each of its devices."""
+        for model in self._heard(key[0], key[2]):
+            if load_s is not None:
+                model.load_s.add(load_s)
+            if resident_bytes is not None:
+                model.resident.add(resident_bytes)
+
+    def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
+        """A job of the class ended well: it took at most so much on each of its devices, and so many seconds.
+        True where its like need another grant now."""
+        model, handler = self._heard(cls.handler, cls.model)
+        parts = model.parts(cls.size)
+        if run_s is not None:
+            for part in (*parts, handler.whole):
+                part.run_s.add(run_s)
+        if peak_bytes is None:
             return False
-        self._peaks[handler, model] = nbytes
-        return True
+        # What one on the ladder was given is nobody's declaration.
+        declared = None if cls.alone else cls.need_bytes
+        return any([part.saw_peak(peak_bytes, declared) for part in parts])
 
-    def forget(self, handler: str, model: str) -> None:
-        """It needed more than was known: the next attempt runs alone and is measured again."""
-        self._peaks.pop((handler, model), None)
+    def out_of_memory(self, cls: JobClass, grant_bytes: int | None) -> None:
+        """A job of the class ran out of memory though it had so much; None: all there is."""
+        model, _ = self._heard(cls.handler, cls.model)
+        for part in model.parts(cls.size):
+            # One that is given more and more for itself must not take its like along: if that lets it end,
+            # its peak will tell.
+            part.saw_squeeze(None if cls.alone else grant_bytes)
 
-    def peak(self, handler: str, model: str, cap_bytes: int | None = None) -> int | None:
-        """What to promise, margin included; None where nothing is known yet. On a device of `cap_bytes`
-        that the measured peak itself fits, the margin is what there is."""
-        known = self._peaks.get((handler, model))
+    # What is expected.
+
+    def need_bytes(self, cls: JobClass, cap_bytes: int | None = None) -> int | None:
+        """What to grant an executor for the class on each device: what was declared until it is known better;
+        None where nothing is known. On a device of `cap_bytes` that the measured peak itself fits, the margin
+        is what there is."""
+        declared = cls.need_bytes
+        if declared == 0 or (cls.alone and declared is not None):
+            # Nothing is to be granted, or somebody has reckoned it for this very job.
+            return declared
+        known = self._known(cls)
+        if known is None:
+            return declared
+        need = known.need(declared)
+        if need is None or need == declared:
+            return need
+        if cls.strict and declared is not None:
+            need = min(need, declared)
+        return cap_bytes if cap_bytes is not None and known.top_bytes <= cap_bytes < need else need
+
+    def least_bytes(self, cls: JobClass) -> int:
+        """With how much an executor that is loaded suits the class where its need was learned: the margin is
+        no reason to load another."""
+        known = self._known(cls)
+        return 0 if known is None else max(known.top_bytes, int(known.floor_bytes))
+
+    def resident_bytes(self, key: Key) -> int | None:
+        """What an executor holds on each device when it has loaded."""
+        model = self._models.get((key[0], key[2]))
+        return int(model.resident.quantile(0.9)) if model is not None and model.resident else None
+
+    def load_s(self, key: Key) -> float | None:
+        """How long an executor takes to load."""
+        for model in (self._models.get((key[0], key[2])), self._handlers.get(key[0])):
+            if model is not None and model.load_s:
+                return model.load_s.quantile(0.5)
+        return None
+
+    def run_s(self, cls: JobClass, q: float = 0.9) -> float | None:
+        """In how many seconds the share `q` of the class's jobs has ended; None where that is unknown and
+        they have no limit."""
+        return self._seconds(cls, lambda runs: runs.quantile(q))
+
+    def run_mean_s(self, cls: JobClass) -> float | None:
+        """How long a job of the class takes in the mean."""
+        return self._seconds(cls, Window.mean)
+
+    def run_left_s(self, cls: JobClass, ran_s: float, q: float = 0.9) -> float | None:
+        """After how many more seconds a job that has run for `ran_s` has ended, with the likelihood `q`. One
+        that runs longer than any before it is expected to take as long again."""
+
+        def left(runs: Window) -> float:
+            whole = runs.beyond(ran_s, q)
+            return 2 * ran_s if whole is None else whole
+
+        whole = self._seconds(cls, left)
+        return None if whole is None else max(0.0, whole - ran_s)
+
+    # To be stored and shown.
+
+    def models(self, handler: str) -> Iterator[tuple[str, Model]]:
+        """All that is known of a handler's models, the last heard of first."""
+        known = reversed(self._models.items())
+        return ((model, what) for (each, model), what in known if each == handler)
+
+    def dump(self, handler: str, model: str) -> dict[str, Any] | None:
+        """What is known of one, in plain values; None where it was forgotten."""
+        known = self._models.get((handler, model))
         if known is None:
             return None
-        if cap_bytes is not None and known <= cap_bytes:
-            return min(with_margin(known), cap_bytes)
-        return with_margin(known)
+        return {
+            "form": FORM,
+            "handler": handler,
+            "model": model,
+            "whole": known.whole.dump(),
+            "sizes": {size: part.dump() for size, part in known.sizes.items()},
+            "resident": [int(nbytes) for nbytes in known.resident.samples],
+            "load_s": known.load_s.samples,
+        }
 
-    def dumps(self) -> dict[str, dict[str, int]]:
-        """Handler to model to measured bytes, to be stored."""
-        data: dict[str, dict[str, int]] = {}
-        for (handler, model), nbytes in self._peaks.items():
-            data.setdefault(handler, {})[model] = nbytes
-        return data
+    def load(self, dumped: dict[str, Any]) -> None:
+        """Take in what `dump` gave.
 
-    @classmethod
-    def loads(cls, data: Mapping[str, Mapping[str, int]]) -> Peaks:
-        """The peaks that `dumps` gave."""
-        peaks = cls()
-        for handler, models in data.items():
-            for model, nbytes in models.items():
-                peaks._peaks[handler, model] = nbytes
-        return peaks
+        Raises:
+            ValueError: another version's form.
+        """
+        if dumped.get("form") != FORM:
+            raise ValueError(f"form {dumped.get('form')!r} of what was learned is not known here")
+        model, handler = self._heard(dumped["handler"], dumped["model"])
+        model.whole = Experience.load(dumped["whole"])
+        model.sizes = {size: Experience.load(part) for size, part in dumped["sizes"].items()}
+        model.resident = Window(dumped["resident"])
+        model.load_s = Window(dumped["load_s"])
+        for mine, all_ in ((model.load_s, handler.load_s), (model.whole.run_s, handler.whole.run_s)):
+            for sample in mine.samples:
+                all_.add(sample)
+        self.changed.discard((dumped["handler"], dumped["model"]))
 
+    def _heard(self, handler: str, model: str) -> tuple[Model, Model]:
+        """The model, now the one that was heard of last, and the whole of its handler's models."""
+        name = (handler, model)
+        known = self._models.pop(name, None)
+        if known is None:
+            known = Model()
+            if len(self._models) >= MODELS_MAX:
+                oldest = next(iter(self._models))
+                del self._models[oldest]
+                self.changed.add(oldest)
+        self._models[name] = known
+        self.changed.add(name)
+        whole = self._handlers.get(handler)
+        if whole is None:
+            whole = self._handlers[handler] = Model()
+        return known, whole
 
-def _margin(peak_bytes: int) -> int:
-    return max(MARGIN_BYTES, int(peak_bytes * MARGIN_SHARE))
+    def _known(self, cls: JobClass) -> Experience | None:
+        model = self._models.get((cls.handler, cls.model))
+        return None if model is None else model.of_size(cls.size)
+
+    def _seconds(self, cls: JobClass, of: Callable[[Window], float]) -> float | None:
+        model = self._models.get((cls.handler, cls.model))
+        handler = self._handlers.get(cls.handler)
+        found = None
+        for known in (
+            None if model is None else model.of_size(cls.size),
+            None if model is None else model.whole,
+            None if handler is None else handler.whole,
+        ):
+            if known is not None and known.run_s:
+                found = of(known.run_s)
+                break
+        if found is None:
+            return None if math.isinf(cls.limit_s) else cls.limit_s
+        return min(found, cls.limit_s)

@@ -61,7 +61,7 @@ class Head:
         self.is_gpu = view.floor.is_on_gpu(cls)
         self.span = view.floor.span(cls)
         #: What a new executor must be granted; None where that is unknown.
-        self.need = view.need_bytes(cls) if cls.need_bytes is None else cls.need_bytes
+        self.need = view.need_bytes(cls)
         #: No run of it is expected to last longer; None where that is unknown.
         self.run_s = view.run_s(cls)
         self._needs: dict[int, int] = {}

@@ -35,6 +35,8 @@ class JobClass:
     tenant: str = ""
     #: No job of it runs longer, in seconds.
     limit_s: float = math.inf
+    #: `need_bytes` is not to be passed, whatever was learned.
+    strict: bool = False
     #: Nobody else may be at work on its devices while it runs.
     alone: bool = False
     #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
@@ -49,7 +51,7 @@ class JobClass:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.handler, self.version, self.model))
         fields = (self.key, self.queue, self.priority, self.need_bytes, self.gpus)
-        more = (self.size, self.group, self.tenant, self.limit_s, self.alone, self.avoid)
+        more = (self.size, self.group, self.tenant, self.limit_s, self.strict, self.alone, self.avoid)
         object.__setattr__(self, "_hash", hash((fields, more, self.only, self.evicts)))
 
     def __hash__(self) -> int:

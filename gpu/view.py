@@ -14,7 +14,7 @@ from gpu.action import BLANK, Outlook
 from gpu.bypass import Bypass
 from gpu.demand import Demand
 from gpu.device import Device
-from gpu.estimate import Peaks
+from gpu.estimate import Estimates
 from gpu.expiry import Expiry
 from gpu.floor import Floor
 from gpu.index import Index
@@ -42,12 +42,12 @@ class View:
         self,
         devices: Iterable[Device] = (),
         *,
-        peaks: Peaks | None = None,
+        estimates: Estimates | None = None,
         bypass_limit: int = 8,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.ledger = Ledger()
-        self.peaks = Peaks() if peaks is None else peaks
+        self.estimates = Estimates() if estimates is None else estimates
         self.bypass = Bypass(bypass_limit)
         self.floor = Floor(self.ledger.changed)
         self.index = Index(self.ledger, self.floor, self.ledger.changed)
@@ -236,21 +236,17 @@ class View:
             self.ledger.drain(executor, now)
         return list(resident.assigned.items())
 
-    def learn(self, handler: str, model: str, peak_bytes: int) -> None:
-        """A peak was measured. Who was granted all there was keeps what is needed; others may start."""
-        if not self.peaks.learn(handler, model, peak_bytes):
+    def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
+        """A job ended well. Who was granted all there was keeps what is needed; others may start."""
+        if not self.estimates.ran(cls, peak_bytes, run_s):
             return
-        need = self.peaks.peak(handler, model) or 0
+        need = self.estimates.need_bytes(cls)
         for key, residents in self.floor.by_key.items():
-            if (key[0], key[2]) == (handler, model):
+            if (key[0], key[2]) == (cls.handler, cls.model):
                 for resident in residents.values():
-                    if resident.exclusive:
+                    if resident.exclusive and need is not None:
                         self.floor.share(resident)
                         self.ledger.regrant(resident.executor, need)
-
-    def out_of_memory(self, handler: str, model: str) -> None:
-        """What was learned was too little: the next attempt gets a device for itself again."""
-        self.peaks.forget(handler, model)
 
     def sweep(self, now: float) -> list[int]:
         """Executors that ended and whose bytes the devices now show free."""
@@ -268,12 +264,16 @@ class View:
     # What a class needs, and where.
 
     def need_bytes(self, cls: JobClass) -> int | None:
-        """What an executor of the class must be granted: declared, else learned, else None. What was
-        learned on a larger device than there is now counts as unknown."""
-        if cls.need_bytes is not None:
+        """What an executor of the class must be granted: declared or learned, else None. More than the
+        largest device has was learned on another one, and counts as unknown. To what was declared a process
+        on the cpu is held."""
+        known = self.estimates.need_bytes(cls)
+        if known is None or known == cls.need_bytes:
+            return known
+        if cls.need_bytes is not None and not self.floor.is_on_gpu(cls):
             return cls.need_bytes
         largest = max((slot.device.cap_bytes for slot in self.floor.lane(cls)), default=0)
-        known = self.peaks.peak(cls.handler, cls.model, largest)
+        known = self.estimates.need_bytes(cls, largest)
         return known if known is not None and known <= largest else None
 
     def need_at(self, cls: JobClass, cap_bytes: int) -> int:
@@ -281,9 +281,7 @@ class View:
         need = self.need_bytes(cls)
         if need is None:
             return max(1, cap_bytes // UNKNOWN_PARTS)
-        if cls.need_bytes is not None:
-            return need
-        return self.peaks.peak(cls.handler, cls.model, cap_bytes) or need
+        return need if need == cls.need_bytes else self.estimates.need_bytes(cls, cap_bytes) or need
 
     def need_on(self, cls: JobClass, slot: Slot) -> int:
         """The same for a device."""
@@ -324,12 +322,13 @@ class View:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
         if (cls.avoid or cls.only) and not self.floor.is_reached(cls, resident):
             return False
-        if cls.need_bytes is not None:
-            return resident.grant_bytes >= cls.need_bytes
-        if self.need_bytes(cls) is None:
+        need = self.need_bytes(cls)
+        if need is None:
             return resident.exclusive
-        slots = self.floor.slots
-        return all(resident.grant_bytes >= self.need_on(cls, slots[each]) for each in resident.devices)
+        if need == cls.need_bytes:
+            return resident.grant_bytes >= need
+        needs = [self.need_on(cls, self.floor.slots[each]) for each in resident.devices]
+        return resident.grant_bytes >= min(max(needs), self.estimates.least_bytes(cls))
 
     def is_held_back(self, cls: JobClass) -> bool:
         """Whether the class waits for an operator's word or its own limit, not for a device."""

@@ -51,6 +51,7 @@ def handler(
     model_by: str | None = None,
     size_by: str | Sequence[str] = (),
     preload: bool | Sequence[str] = False,
+    strict: bool = False,
     version: str | None = None,
     **others: Any,
 ) -> Callable[[Decorated], Decorated]:

@@ -106,6 +106,11 @@ class _Reader:
                 raise self.fail(option, f"{name!r} is not the name of a model")
         return tuple(dict.fromkeys(value))
 
+    def switch(self, option: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.fail(option, f"must be true or false, not {value!r}")
+        return value
+
     def backoff(self, option: str, value: Any) -> Backoff:
         if value is None:
             return Backoff()
@@ -134,6 +139,7 @@ OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
     "model_by": ("model_by", _Reader.field),
     "size_by": ("size_by", _Reader.fields),
     "preload": ("preload", _Reader.models),
+    "strict": ("strict", _Reader.switch),
 }
 
 

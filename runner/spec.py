@@ -51,6 +51,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     size_by: tuple[str, ...] = ()
     #: Models of which an executor is to be ready always, where there is room; ("",) without `model_by`.
     preload: tuple[str, ...] = ()
+    #: No more than `vram_bytes` is granted, whatever was learned.
+    strict: bool = False
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):

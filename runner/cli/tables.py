@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -116,13 +116,13 @@ def handlers(found: Iterable[Document]) -> Table:
     """One line per handler: what it needs and what was learned of it."""
     table = _table("HANDLER", "STATE", "NEEDS", "RUNS", "P50", "WHAT IT IS")
     for handler in found:
-        word, learned = str(handler["state"]), handler.get("learned") or {}
+        word, figures = str(handler["state"]), handler.get("figures") or {}
         table.add_row(
             line(handler["name"]),
             Text(word, style=COLORS.get(word, "")),
-            needs(handler.get("options") or {}, learned),
-            str(learned.get("runs") or 0),
-            duration((learned.get("run_s") or {}).get("p50")),
+            needs(handler.get("options") or {}, handler.get("learned") or []),
+            str(figures.get("runs") or 0),
+            duration((figures.get("run_s") or {}).get("p50")),
             line(handler.get("description") or "", 60),
         )
     return table
@@ -136,21 +136,24 @@ def checked(found: Iterable[Document]) -> Table:
         table.add_row(
             line(handler["name"]),
             Text(word, style=COLORS.get(word, "")),
-            "" if options is None else needs(options, {}),
+            "" if options is None else needs(options, []),
             line(handler["source"]),
             line(handler["description"], 60),
         )
     return table
 
 
-def needs(options: Document, learned: Document) -> str:
-    """What one executor of a handler takes."""
+def needs(options: Document, learned: Sequence[Document]) -> str:
+    """What one executor of a handler takes: as declared, or from the least to the most that was learned."""
     gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")
     parts = [] if gpus == 0 else ["1 GPU" if gpus == 1 else f"{gpus} GPUs"]
-    if vram:
+    told = [row["vram"]["grant_bytes"] for row in learned if row["vram"] and row["vram"]["peak_bytes"]]
+    grants = sorted({grant for grant in told if grant})
+    if gpus and grants and grants != [vram]:
+        span = dict.fromkeys((size(grants[0]), size(grants[-1])))
+        parts.append(f"{' to '.join(span)} (measured)")
+    elif vram:
         parts.append(size(vram))
-    elif gpus and learned.get("peak_bytes"):
-        parts.append(f"{size(learned['peak_bytes'])} (measured)")
     if ram:
         parts.append(f"{size(ram)} RAM")
     return ", ".join(parts) or "cpu"

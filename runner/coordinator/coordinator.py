@@ -229,6 +229,7 @@ class Coordinator:
             )
         await _until(lambda: rooms.dispatch.is_idle, grace_s, hurry)
         await self._stop_workers(rooms, hurry)
+        rooms.learning.keep()
         try:
             await rooms.journal.close()
         except StoreUnavailable as refused:

@@ -61,9 +61,9 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
 
 def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The line in which the job waits: jobs of one class can take each other's place."""
-    need = needed_bytes(spec.options, job.terms.vram_bytes, has_gpu=has_gpu)
-    traits = traits_text(job)
-    return _class(job.queue, job.handler, spec.version, job.priority, need, spec.options.gpus, traits)
+    return _class_of(
+        job.queue, job.priority, job.terms.vram_bytes, traits_text(job), spec=spec, has_gpu=has_gpu
+    )
 
 
 def placed(job: Job, cls: JobClass, view: View) -> JobClass:
@@ -86,8 +86,7 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
 
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The class of all jobs of a lot."""
-    need = needed_bytes(spec.options, key.vram_bytes, has_gpu=has_gpu)
-    return _class(key.queue, key.handler, spec.version, key.priority, need, spec.options.gpus, key.traits)
+    return _class_of(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
 
 
 def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
@@ -120,9 +119,24 @@ def _terms(
     return Terms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *named)
 
 
+def _class_of(
+    queue: str, priority: int, vram_bytes: int | None, traits: str, *, spec: HandlerSpec, has_gpu: bool
+) -> JobClass:
+    options = spec.options
+    need = needed_bytes(options, vram_bytes, has_gpu=has_gpu)
+    return _class(queue, spec.name, spec.version, priority, need, options.gpus, options.strict, traits)
+
+
 @lru_cache(maxsize=4096)
 def _class(
-    queue: str, handler: str, version: str, priority: int, need_bytes: int | None, gpus: int, traits: str
+    queue: str,
+    handler: str,
+    version: str,
+    priority: int,
+    need_bytes: int | None,
+    gpus: int,
+    strict: bool,
+    traits: str,
 ) -> JobClass:
     found = traits_of(traits)
     return JobClass(
@@ -137,4 +151,5 @@ def _class(
         group=found.group,
         tenant=found.tenant,
         limit_s=found.limit_s,
+        strict=strict,
     )

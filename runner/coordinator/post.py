@@ -23,6 +23,7 @@ class Post:
         "loaded",
         "meter",
         "model",
+        "peak_bytes",
         "retired",
         "sent",
         "spec",
@@ -46,7 +47,7 @@ class Post:
         self.devices = devices
         self.grant_bytes = grant_bytes
         #: The grant is never raised.
-        self.is_ceiling = False
+        self.is_ceiling = spec.options.strict
         #: It was granted more once: see `Dispatch.regrant`.
         self.is_lowered = False
         self.loaded = False
@@ -60,3 +61,5 @@ class Post:
         #: How many of them the worker has been sent.
         self.sent = 0
         self.jobs_done = 0
+        #: The most that one of its attempts was seen to use on each device.
+        self.peak_bytes = 0

@@ -13,12 +13,12 @@ from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.outcome import ran_out
 from runner.coordinator.post import Post
 from runner.coordinator.relink import Relinks
-from runner.job import Job
 from runner.wire import (
     STUCK,
     UNDECODABLE,
@@ -60,7 +60,7 @@ class Reports:
         memory: Memory,
         on_over: Callable[[Over], None],
         on_call: Callable[[Worker, Call], None],
-        on_learned: Callable[[], None],
+        learning: Learning,
         on_back: Callable[[Worker], None],
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
@@ -71,7 +71,7 @@ class Reports:
         self._dispatch = dispatch
         self._fleet = fleet
         self._memory = memory
-        self._on_learned = on_learned
+        self._learning = learning
         self._on_stuck = on_stuck
         self._on_cleared = on_cleared
         self._relinks = Relinks(
@@ -169,7 +169,7 @@ class Reports:
         post.loaded = True
         self._memory.loaded(post, message)
         self._view.loaded(message.executor, message.resident_bytes, self._line.now())
-        self._line.figures.ran(post.spec.name, None, None, message.load_s)
+        self._learning.loaded(post, message)
         self._dispatch.wishes.loaded(post)
 
     def _started(self, worker: Worker, message: Started) -> None:
@@ -227,7 +227,7 @@ class Reports:
         if post.grant_bytes:
             self._memory.ended(post, message)
         squeeze = self._squeeze(post, live, message)
-        self._learn(post, live.job, message, squeeze)
+        self._learning.ended(post, live, message, squeeze)
         self._saw(post, message.peak_bytes)
         self._leave(post, live)
         self._line.end(live, message, squeeze=squeeze)
@@ -250,23 +250,6 @@ class Reports:
             post.jobs_done += 1
         if live.cls is not None:
             self._view.ended(post.executor, live.cls, n, self._line.now())
-
-    def _learn(self, post: Post, job: Job, message: Ended, squeeze: Squeeze | None) -> None:
-        spec = post.spec
-        if message.code is None and spec.options.gpus:
-            # An attempt shorter than a look of the watchdog has no peak of its own.
-            peak_bytes = message.peak_bytes or self._view.ledger.observed_bytes(post.executor)
-            if peak_bytes:
-                self._view.learn(spec.name, "", peak_bytes)
-                self._on_learned()
-        # Beside others it may have been they who took what it was granted.
-        is_sure = squeeze is not None and (squeeze.alone or message.code == "memory_exceeded")
-        if is_sure and not self._line.waiting.is_declared(job):
-            self._view.out_of_memory(spec.name, "")
-            self._on_learned()
-        if message.code is None and self._line.figures.ran(spec.name, job.queue, message.run_s, None):
-            depth = self._line.figures.handlers[spec.name].stage_depth()
-            self._view.set_stage(spec.name, spec.version, depth)
 
     def _saw(self, post: Post, peak_bytes: int | None) -> None:
         """Until it is looked at again it may hold what the attempt held: figures come once a second, and

@@ -14,7 +14,6 @@ import msgspec
 
 from gpu.contexts import Contexts
 from gpu.enforcement import BACKENDS
-from gpu.estimate import Peaks
 from gpu.view import View
 from runner import control
 from runner.coordinator import fleet as fleet_room
@@ -31,6 +30,7 @@ from runner.coordinator.hand import Hand
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
+from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
@@ -54,7 +54,6 @@ from runner.wire import Call, Readings
 log = logging.getLogger(__name__)
 
 #: Names of values in the store.
-PEAKS = "learned/peaks"
 CONTEXTS = "learned/contexts"
 DESCRIBED = "describe/"
 QUEUE = "queue/"
@@ -159,6 +158,7 @@ class Rooms:
             dispatch=self.dispatch,
             backend=BACKENDS[ground.settings.devices.enforcement],
         )
+        self.learning = self._make_learning()
         self.reports = self._make_reports()
         self.overrides = Overrides(ground.settings.overrides)
         self.plugins = self._make_plugins(owner)
@@ -168,10 +168,7 @@ class Rooms:
         self.desk = self._make_desk(owner)
 
     def _make_view(self) -> View:
-        peaks = self._kept.values.get(PEAKS)
-        view = View(
-            peaks=Peaks.loads(msgspec.json.decode(peaks)) if peaks else Peaks(), weights=self._weights()
-        )
+        view = View(weights=self._weights())
         for name in self._kept.values:
             if name.startswith(QUEUE) and name.endswith(PAUSED):
                 view.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
@@ -185,6 +182,15 @@ class Rooms:
             contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
             keep=lambda text: self.journal.value(CONTEXTS, text),
             now=self._ground.now,
+        )
+
+    def _make_learning(self) -> Learning:
+        return Learning(
+            view=self.view,
+            figures=self.figures,
+            later=lambda seconds, call: self.timers.at(self._ground.now() + seconds, call),
+            kept=self._kept.values,
+            keep=self.journal.value,
         )
 
     def _make_line(self) -> Line:
@@ -217,7 +223,7 @@ class Rooms:
             memory=self.memory,
             on_over=self.overruns.asked,
             on_call=self._on_call,
-            on_learned=lambda: self.journal.value(PEAKS, msgspec.json.encode(self.view.peaks.dumps())),
+            learning=self.learning,
             on_back=self.inventory.driven,
             on_stuck=self.inventory.write_off,
             on_cleared=self.inventory.restore,

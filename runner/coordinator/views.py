@@ -18,6 +18,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.knowledge import learned
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.stats import STATES, Stats
@@ -153,8 +154,8 @@ class Views:
             "options": options,
             "executors": [self.executor(post.executor) for post in posts],
             **self._dispatch.wishes.document(spec.name),
-            "learned": {
-                "peak_bytes": self._view.peaks.peak(spec.name, ""),
+            "learned": learned(self._view, spec, has_gpu=self._line.waiting.has_gpu),
+            "figures": {
                 "run_s": percentiles(figures.run_s),
                 "wait_s": percentiles(figures.wait_s),
                 "load_s": percentiles(figures.load_s),
@@ -319,6 +320,7 @@ class _Shown(msgspec.Struct):
     model_by: str | None
     size_by: tuple[str, ...]
     preload: bool | tuple[str, ...]
+    strict: bool
 
     @classmethod
     def of(cls, spec: HandlerSpec) -> _Shown:

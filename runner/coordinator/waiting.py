@@ -112,11 +112,6 @@ class Waiting:
             return None
         return intake.class_of(key, spec, has_gpu=self.has_gpu)
 
-    def is_declared(self, job: Job) -> bool:
-        """Whether somebody said how much memory the job needs; else it is learned. Its handler is there."""
-        options = self.specs[job.handler].options
-        return intake.needed_bytes(options, job.terms.vram_bytes, has_gpu=self.has_gpu) is not None
-
     def _displaced(self, before: Mapping[str, HandlerSpec]) -> list[int]:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
         lines: list[list[int]] = []

@@ -79,7 +79,7 @@ def test_each_rung_has_its_line(rung: Rung, need: float, alone: bool) -> None:
 
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
     there, unknown = view(), job_class("a", None)
-    there.learn("a", "", 10 * G)
+    there.ran(job_class("a", None), 10 * G, None)
     learned = there.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
     assert placed(there, unknown, Rung.LARGER, 5 * G).need_bytes == learned

@@ -1,60 +1,305 @@
+"""What is expected of jobs after others of their like have run."""
+
 from __future__ import annotations
 
-import json
+import math
 
-from gpu.estimate import MARGIN_BYTES, MIB, Peaks
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu.estimate import MODELS_MAX, SIZES_MAX, Estimates
+from gpu.experience import ENOUGH, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
+from gpu.line import JobClass
 
 GIB = 1024 * MIB
 
 
-def test_nothing_is_known_before_the_first_measure() -> None:
-    assert Peaks().peak("a", "") is None
+def cls(
+    need: int | None = None,
+    *,
+    handler: str = "a",
+    model: str = "",
+    size: str = "",
+    limit_s: float = math.inf,
+    strict: bool = False,
+    alone: bool = False,
+    gpus: int = 1,
+) -> JobClass:
+    return JobClass(
+        "q", handler, "1", model, 50, need, gpus, size=size, limit_s=limit_s, strict=strict, alone=alone
+    )
 
 
-def test_a_promise_is_the_last_measured_peak_and_a_margin() -> None:
-    peaks = Peaks()
-    assert peaks.learn("a", "", 100 * MIB)
-    assert peaks.peak("a", "") == 100 * MIB + MARGIN_BYTES
-    assert peaks.learn("a", "", 10 * GIB)
-    assert peaks.peak("a", "") == 10 * GIB + 10 * GIB // 20
-    assert peaks.learn("a", "", 2 * GIB)
-    assert peaks.peak("a", "") == 2 * GIB + int(2 * GIB * 0.05)
+def taught(*peaks: int, of: JobClass | None = None) -> Estimates:
+    estimates = Estimates()
+    for peak in peaks:
+        estimates.ran(of or cls(), peak, None)
+    return estimates
 
 
-def test_on_a_device_that_the_peak_itself_fits_the_margin_is_what_there_is() -> None:
-    peaks = Peaks()
-    peaks.learn("a", "", 23 * GIB)
-    assert peaks.peak("a", "", 24 * GIB) == 24 * GIB
-    assert peaks.peak("a", "", 22 * GIB) == peaks.peak("a", "") == 23 * GIB + int(23 * GIB * 0.05)
+# Memory.
 
 
-def test_noise_does_not_move_the_promise() -> None:
-    peaks = Peaks()
-    peaks.learn("a", "", 1 * GIB)
-    before = peaks.peak("a", "")
-    assert not peaks.learn("a", "", 1 * GIB + 20 * MIB)
-    assert not peaks.learn("a", "", 900 * MIB)
-    assert peaks.peak("a", "") == before
+def test_of_what_never_ran_nothing_is_known() -> None:
+    estimates = Estimates()
+    assert estimates.need_bytes(cls()) is None
+    assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
+    assert estimates.need_bytes(cls(0)) == 0
+    assert estimates.resident_bytes(cls().key) is None
 
 
-def test_a_peak_that_eats_the_margin_moves_the_promise() -> None:
-    peaks = Peaks()
-    peaks.learn("a", "", 1 * GIB)
-    assert peaks.learn("a", "", 1 * GIB + 40 * MIB)
+@pytest.mark.parametrize(("count", "share"), [(1, 1.5), (4, 1.25), (16, 1.125), (64, 1.0625)])
+def test_the_margin_shrinks_with_evidence(count: int, share: float) -> None:
+    part = Experience()
+    for _ in range(count):
+        part.saw_peak(4 * GIB, None)
+    assert part.estimate() == 4 * GIB * share + MARGIN_BYTES
+    # What is told follows in steps.
+    assert part.estimate() <= part.need_bytes <= part.estimate() / 0.95
 
 
-def test_models_are_kept_apart_and_forgotten_alone() -> None:
-    peaks = Peaks()
-    peaks.learn("a", "x", 1 * GIB)
-    peaks.learn("a", "y", 2 * GIB)
-    peaks.forget("a", "x")
-    peaks.forget("never", "seen")
-    assert peaks.peak("a", "x") is None and peaks.peak("a", "y") is not None
+@given(st.lists(st.integers(1, 1 << 40), min_size=1, max_size=100))
+def test_more_is_told_than_all_but_the_rarest_took(peaks: list[int]) -> None:
+    part = Experience()
+    for peak in peaks:
+        part.saw_peak(peak, None)
+        assert part.need_bytes >= peak
+    assert part.need_bytes > part.top_bytes
+    assert part.need(None) == part.need_bytes
 
 
-def test_what_was_learned_survives_storing() -> None:
-    peaks = Peaks()
-    peaks.learn("a", "", 1 * GIB)
-    peaks.learn("a", "m", 2 * GIB)
-    again = Peaks.loads(json.loads(json.dumps(peaks.dumps())))
-    assert again.dumps() == peaks.dumps() == {"a": {"": 1 * GIB, "m": 2 * GIB}}
+def test_a_peak_within_half_of_the_margin_changes_nothing() -> None:
+    estimates = taught(*[4 * GIB] * 63)
+    before = estimates.need_bytes(cls())
+    assert not estimates.ran(cls(), 4 * GIB + 100 * MIB, None)
+    assert estimates.need_bytes(cls()) == before
+    assert estimates.ran(cls(), 6 * GIB, None)
+    after = estimates.need_bytes(cls())
+    assert after is not None and before is not None and after > before
+
+
+def test_less_is_told_where_less_is_taken_for_long() -> None:
+    estimates = taught(*([8 * GIB] * 3 + [2 * GIB] * 64))
+    need = estimates.need_bytes(cls())
+    assert need is not None and need < 2.5 * GIB
+
+
+def test_on_a_device_that_the_peak_fits_the_margin_is_what_there_is() -> None:
+    estimates = taught(20 * GIB)
+    assert estimates.need_bytes(cls()) == 30 * GIB + MARGIN_BYTES
+    assert estimates.need_bytes(cls(), 24 * GIB) == 24 * GIB
+    assert estimates.need_bytes(cls(), 80 * GIB) == 30 * GIB + MARGIN_BYTES
+    assert estimates.need_bytes(cls(), 16 * GIB) == 30 * GIB + MARGIN_BYTES
+
+
+def test_sizes_are_learned_apart_and_others_go_by_all() -> None:
+    small, large = cls(size="512"), cls(size="1024")
+    estimates = taught(*[2 * GIB] * 64, of=small)
+    for _ in range(64):
+        estimates.ran(large, 8 * GIB, None)
+    small_need, large_need = estimates.need_bytes(small), estimates.need_bytes(large)
+    assert small_need is not None and small_need < 3 * GIB
+    assert large_need is not None and large_need > 8 * GIB
+    other = estimates.need_bytes(cls(size="2048"))
+    assert other is not None and other > 8 * GIB
+    assert estimates.need_bytes(cls(model="m", size="512")) is None
+
+
+def test_running_out_says_that_more_is_needed_and_fades() -> None:
+    declared = cls(4 * GIB)
+    estimates = Estimates()
+    estimates.out_of_memory(declared, 4 * GIB)
+    assert estimates.need_bytes(declared) == 5 * GIB
+    estimates.out_of_memory(declared, 5 * GIB)
+    assert estimates.need_bytes(declared) == 5 * GIB * 5 // 4
+    for _ in range(SQUEEZED_HALF_LIFE):
+        estimates.ran(declared, 2 * GIB, None)
+    ((_, model),) = estimates.models("a")
+    assert model.whole.floor_bytes == pytest.approx(5 * GIB * 1.25 / 2)
+    assert model.whole.out_of_memory == 2
+    for _ in range(10 * SQUEEZED_HALF_LIFE):
+        estimates.ran(declared, 2 * GIB, None)
+    need = estimates.need_bytes(declared)
+    assert need is not None and need < 2.3 * GIB
+
+
+def test_who_had_all_there_is_or_more_than_others_takes_nobody_along() -> None:
+    estimates = taught(2 * GIB)
+    estimates.out_of_memory(cls(6 * GIB), None)
+    estimates.out_of_memory(cls(20 * GIB, alone=True), 20 * GIB)
+    assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
+    assert estimates.need_bytes(cls()) is None
+    ((_, model),) = estimates.models("a")
+    assert (model.whole.out_of_memory, model.whole.floor_bytes) == (2, 0)
+
+
+def test_an_unknown_need_that_was_too_little_is_unknown_until_it_is_measured_again() -> None:
+    estimates = taught(2 * GIB)
+    estimates.out_of_memory(cls(), 3 * GIB)
+    assert estimates.need_bytes(cls()) is None
+    assert estimates.ran(cls(), 4 * GIB, None)
+    need = estimates.need_bytes(cls())
+    assert need is not None and need > 4 * GIB
+
+
+def test_a_declared_need_stands_until_there_is_evidence() -> None:
+    declared = cls(6 * GIB)
+    estimates = taught(6 * GIB, of=declared)
+    assert estimates.need_bytes(declared) == 6 * GIB
+    estimates = taught(*[1 * GIB] * (ENOUGH - 1), of=declared)
+    assert estimates.need_bytes(declared) == 6 * GIB
+    assert estimates.ran(declared, 1 * GIB, None)
+    need = estimates.need_bytes(declared)
+    assert need is not None and GIB < need < 1.3 * GIB
+
+
+def test_a_declared_need_that_was_passed_is_raised() -> None:
+    declared = cls(6 * GIB)
+    need = taught(7 * GIB, of=declared).need_bytes(declared)
+    assert need == 7 * GIB * 3 // 2 + MARGIN_BYTES
+
+
+def test_a_strict_need_is_never_passed_but_may_fall() -> None:
+    declared = cls(6 * GIB, strict=True)
+    estimates = taught(7 * GIB, of=declared)
+    assert estimates.need_bytes(declared) == 6 * GIB
+    estimates.out_of_memory(declared, 6 * GIB)
+    assert estimates.need_bytes(declared) == 6 * GIB
+    need = taught(*[1 * GIB] * ENOUGH, of=declared).need_bytes(declared)
+    assert need is not None and need < 2 * GIB
+
+
+def test_noise_near_the_bound_makes_no_warm_executor_unfit() -> None:
+    declared = cls(10 * GIB)
+    estimates = taught(*[7 * GIB] * 32, of=declared)
+    before = estimates.need_bytes(declared)
+    assert before is not None and before < 0.8 * 10 * GIB
+    for n in range(200):
+        estimates.ran(declared, 7 * GIB + (n % 5) * 20 * MIB, None)
+        now = estimates.need_bytes(declared)
+        assert now is not None and now <= before
+
+
+def test_less_than_declared_is_given_up_where_jobs_come_near_to_it() -> None:
+    declared = cls(10 * GIB)
+    estimates = taught(*[7 * GIB] * 32, of=declared)
+    estimates.ran(declared, 9 * GIB + GIB // 2, None)
+    assert estimates.need_bytes(declared) == 10 * GIB
+
+
+def test_what_was_reckoned_for_one_job_is_granted_as_it_is() -> None:
+    estimates = taught(*[2 * GIB] * 30)
+    assert estimates.need_bytes(cls(9 * GIB, alone=True)) == 9 * GIB
+    known = estimates.need_bytes(cls())
+    assert known is not None and estimates.need_bytes(cls(alone=True)) == known
+    estimates.ran(cls(9 * GIB, alone=True), 2 * GIB, None)
+    assert estimates.need_bytes(cls(2 * GIB)) == 2 * GIB
+
+
+def test_what_is_held_after_loading_is_known_by_model() -> None:
+    estimates = Estimates()
+    for nbytes in (3 * GIB, 4 * GIB):
+        estimates.loaded(cls(model="m").key, nbytes, None)
+    estimates.loaded(cls(model="m").key, None, 2.0)
+    assert estimates.resident_bytes(cls(model="m").key) == 4 * GIB
+    assert estimates.resident_bytes(cls().key) is None
+
+
+# Time.
+
+
+def test_times_go_from_size_to_model_to_handler() -> None:
+    estimates = Estimates()
+    known = cls(model="m", size="1")
+    for _ in range(4):
+        estimates.ran(known, None, 10.0)
+    estimates.loaded(known.key, None, 3.0)
+    for other in (known, cls(model="m", size="2"), cls(model="m"), cls(model="n", size="1"), cls()):
+        assert (estimates.run_s(other), estimates.run_mean_s(other)) == (10.0, 10.0)
+        assert estimates.load_s(other.key) == 3.0
+    estimates.ran(cls(model="n"), None, 20.0)
+    assert estimates.run_s(cls(model="n", size="1")) == 20.0
+    assert estimates.load_s(cls(handler="b").key) is None
+
+
+def test_no_time_is_longer_than_the_limit_and_unknown_ones_are_the_limit() -> None:
+    estimates = Estimates()
+    assert estimates.run_s(cls()) is None and estimates.run_left_s(cls(), 5.0) is None
+    assert estimates.run_s(cls(limit_s=60.0)) == estimates.run_mean_s(cls(limit_s=60.0)) == 60.0
+    assert estimates.run_left_s(cls(limit_s=60.0), 50.0) == 10.0
+    assert estimates.run_left_s(cls(limit_s=60.0), 70.0) == 0.0
+    estimates.ran(cls(), None, 100.0)
+    assert estimates.run_s(cls(limit_s=60.0)) == 60.0 and estimates.run_s(cls()) == 100.0
+
+
+def test_who_has_run_for_long_is_told_from_those_who_ran_for_longer() -> None:
+    estimates = Estimates()
+    for seconds in (1.0, 1.0, 1.0, 1.0, 1.0, 100.0, 110.0, 120.0):
+        estimates.ran(cls(), None, seconds)
+    assert estimates.run_s(cls(), 0.5) == 1.0
+    assert estimates.run_left_s(cls(), 0.5, 0.5) == 0.5
+    assert estimates.run_left_s(cls(), 10.0, 0.5) == 100.0
+    assert estimates.run_left_s(cls(), 115.0, 0.9) == 5.0
+    assert estimates.run_left_s(cls(), 200.0, 0.9) == 200.0
+    assert estimates.run_left_s(cls(limit_s=256.0), 200.0, 0.9) == 56.0
+
+
+@given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=64), st.floats(0, 1e5), st.floats(0.01, 1))
+def test_what_is_left_is_never_negative_and_ends_within_all_that_was_seen(
+    runs: list[float], ran_s: float, q: float
+) -> None:
+    estimates = Estimates()
+    for run_s in runs:
+        estimates.ran(cls(), None, run_s)
+    left = estimates.run_left_s(cls(), ran_s, q)
+    assert left is not None and left >= 0
+    assert ran_s + left <= max(*runs, 2 * ran_s) * (1 + 1e-9)
+
+
+# Kept and bounded.
+
+
+def test_what_is_known_survives_in_plain_values() -> None:
+    estimates = Estimates()
+    jobs = (cls(), cls(model="m", size="1", need=8 * GIB), cls(handler="b", model="m"))
+    for n in range(20):
+        for each in jobs:
+            estimates.ran(each, (n % 3 + 1) * GIB, n + 1.0)
+            estimates.loaded(each.key, 1 * GIB + n, 2.0 + n)
+    estimates.out_of_memory(jobs[2], 9 * GIB)
+    again = Estimates()
+    for handler, model in sorted(estimates.changed):
+        dumped = estimates.dump(handler, model)
+        assert dumped is not None
+        again.load(dumped)
+    assert again.changed == set()
+    for each in jobs:
+        assert again.need_bytes(each) == estimates.need_bytes(each)
+        assert again.load_s(each.key) == estimates.load_s(each.key)
+        assert again.resident_bytes(each.key) == estimates.resident_bytes(each.key)
+        assert again.run_s(each) == estimates.run_s(each)
+    # Of a handler as a whole the order in which its models ran is not kept.
+    for q in (0.0, 1.0):
+        assert again.run_s(cls(model="new"), q) == estimates.run_s(cls(model="new"), q)
+    assert again.dump("b", "m") == estimates.dump("b", "m")
+
+
+def test_another_form_is_not_taken_for_ours() -> None:
+    with pytest.raises(ValueError, match="form 99"):
+        Estimates().load({"form": 99})
+
+
+def test_models_and_sizes_without_end_are_not_remembered() -> None:
+    estimates = Estimates()
+    for n in range(MODELS_MAX + 1):
+        estimates.ran(cls(model=str(n)), GIB, 1.0)
+    assert estimates.dump("a", "0") is None and ("a", "0") in estimates.changed
+    assert estimates.dump("a", "1") is not None
+    names = [model for model, _ in estimates.models("a")]
+    assert (names[0], len(names)) == (str(MODELS_MAX), MODELS_MAX)
+    for n in range(SIZES_MAX + 1):
+        estimates.ran(cls(model="m", size=str(n)), GIB, 1.0)
+        estimates.ran(cls(model="m", size="0"), GIB, 1.0)
+    ((_, model), *_) = estimates.models("a")
+    assert len(model.sizes) == SIZES_MAX and "0" in model.sizes and "1" not in model.sizes

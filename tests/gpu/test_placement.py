@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gpu.device import cpu, nvidia, sim
+from gpu.experience import MIB
 from gpu.placement import plan
 from tests.gpu.rig import G, Rig, job_class, told
 
@@ -343,14 +344,14 @@ def newer_version() -> Rig:
 
 def learned_peak() -> Rig:
     rig = Rig()
-    rig.view.learn("a", "", 4 * G)
+    rig.learn("a", 4 * G)
     rig.submit(job_class("a", None))
     return rig
 
 
 def learned_peak_of_the_whole_device() -> Rig:
     rig = Rig()
-    rig.view.learn("a", "", 24 * G)
+    rig.learn("a", 24 * G)
     rig.idle(job_class("a", None))
     rig.submit(job_class("a", None))
     return rig
@@ -365,7 +366,7 @@ def foreign_use() -> Rig:
 
 def learned_peak_beside_a_small_device() -> Rig:
     rig = two(8 * G, 24 * G)
-    rig.view.learn("a", "", 20 * G)
+    rig.learn("a", 20 * G)
     rig.submit(job_class("a", None))
     return rig
 
@@ -414,9 +415,9 @@ TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
     (all_places_taken, [], ["waiting_for_device"]),
     (too_many_idle, ["evict 1"], ["waiting_for_memory"]),
     (newer_version, ["evict 1"], ["waiting_for_memory"]),
-    (learned_peak, ["load a 1 on sim0 4.2G"], []),
+    (learned_peak, ["load a 1 on sim0 6.0625G"], []),
     (learned_peak_of_the_whole_device, ["start 1: 2"], []),
-    (learned_peak_beside_a_small_device, ["load a 1 on sim1 21G"], []),
+    (learned_peak_beside_a_small_device, ["load a 1 on sim1 24G"], []),
     (foreign_use, [], ["waiting_for_memory"]),
 ]
 
@@ -653,16 +654,16 @@ def test_after_its_first_attempt_an_unknown_need_is_the_measured_one() -> None:
     rig.running(job_class("a", None))
     rig.submit(B)
     assert told(rig.turn()) == []
-    rig.view.learn("a", "", 5 * G)
+    rig.learn("a", 5 * G)
     assert told(rig.turn()) == ["load b 2 on sim0 6G"]
-    assert rig.view.ledger.reserved_bytes("sim0") == 6 * G + int(5 * G * 1.05)
+    assert rig.view.ledger.reserved_bytes("sim0") == 6 * G + 5 * G * 3 // 2 + 64 * MIB
 
 
 def test_after_running_out_of_memory_a_job_is_alone_again() -> None:
     rig = Rig()
-    rig.view.learn("a", "", 4 * G)
+    rig.learn("a", 4 * G)
     executor = rig.idle(job_class("a", None))
-    rig.view.out_of_memory("a", "")
+    rig.view.estimates.out_of_memory(job_class("a", None), 4 * G)
     rig.submit(job_class("a", None))
     rig.view.evict(executor)
     rig.bury_leaving()

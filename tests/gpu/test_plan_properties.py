@@ -16,7 +16,7 @@ from gpu.device import cpu, sim
 from gpu.index import Index
 from gpu.line import JobClass
 from gpu.placement import Load, Start, plan
-from tests.gpu.rig import G, Rig
+from tests.gpu.rig import G, Rig, job_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
 CLASSES = st.builds(
@@ -100,7 +100,7 @@ class Line(RuleBasedStateMachine):
         peak = int(used * view.ledger.grant_bytes(executor))
         view.ledger.use(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
-            view.learn(resident.key[0], resident.key[2], peak)
+            view.ran(job_class(resident.key[0], None), peak, None)
         if dies:
             assert view.gone(executor, rig.now) == []
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gpu.device import cpu, nvidia, sim
-from gpu.estimate import Peaks
+from gpu.estimate import Estimates
+from gpu.experience import MIB
 from gpu.explain import explain
 from gpu.placement import plan
 from gpu.view import View
@@ -202,11 +203,11 @@ def test_bytes_that_drain_come_free_by_readings() -> None:
 
 def test_what_a_small_peak_says_again_changes_nothing() -> None:
     rig = Rig()
-    rig.view.learn("a", "", 4 * G)
+    rig.learn("a", 4 * G)
     rig.running(job_class("a", None))
     rig.running(job_class("b", None))
-    rig.view.learn("a", "", 4 * G)
-    rig.view.learn("c", "", 4 * G)
+    rig.learn("a", 4 * G)
+    rig.learn("c", 4 * G)
     assert rig.view.floor.slots["sim0"].exclusive == 2
 
 
@@ -215,19 +216,50 @@ def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
     rig.idle(job_class("gang", 2 * G))
     rig.idle(job_class("gang", None, gpus=2), used=0)
     rig.running(job_class("a", None))
-    rig.view.learn("gang", "", 4 * G)
+    rig.learn("gang", 4 * G)
     assert [slot.exclusive for slot in rig.view.floor.slots.values()] == [None, 3]
-    assert [rig.view.ledger.grant_bytes(each) for each in (1, 2)] == [2 * G, 4 * G + int(4 * G * 0.05)]
+    assert [rig.view.ledger.grant_bytes(each) for each in (1, 2)] == [2 * G, 6 * G + 64 * MIB]
 
 
 def test_what_was_learned_before_is_used_after_a_restart() -> None:
-    view = View([sim(0, 24 * G)], peaks=Peaks.loads({"a": {"": 4 * G}}))
-    assert view.need_bytes(job_class("a", None)) == 4 * G + int(4 * G * 0.05)
+    rig = Rig()
+    rig.learn("a", 4 * G)
+    estimates = Estimates()
+    estimates.load(rig.view.estimates.dump("a", "") or {})
+    view = View([sim(0, 24 * G)], estimates=estimates)
+    assert view.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
+
+
+def test_a_declared_need_gives_way_to_what_was_seen() -> None:
+    rig = Rig()
+    declared = job_class("a", 8 * G)
+    rig.idle(declared, used=0)
+    for _ in range(30):
+        rig.view.ran(declared, 4 * G, 1.0)
+    need = rig.view.need_bytes(declared)
+    assert need is not None and 4 * G < need < 5 * G
+    rig.submit(declared)
+    assert told(rig.turn()) == ["start 1: 2"]
+    rig.view.estimates.out_of_memory(declared, 8 * G)
+    assert rig.view.need_bytes(declared) == 10 * G
+    rig.submit(declared)
+    rig.finish(1)
+    assert told(rig.turn()) == ["load a 3 on sim0 10G"]
+
+
+def test_on_the_cpu_a_declared_need_is_what_a_process_is_held_to() -> None:
+    view = View([cpu("m", "c", 64 * G, 2)])
+    declared = job_class("a", 8 * G)
+    for _ in range(30):
+        view.ran(declared, 1 * G, 1.0)
+    assert view.need_bytes(declared) == 8 * G
+    view.estimates.out_of_memory(declared, 8 * G)
+    assert view.need_bytes(declared) == 8 * G
 
 
 def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
     rig = Rig(sim(0, 8 * G))
-    rig.view.learn("a", "", 20 * G)
+    rig.learn("a", 20 * G)
     rig.submit(job_class("a", None))
     assert told(rig.turn()) == ["load a 1 on sim0 8G alone"]
     assert View().need_bytes(job_class("a", None)) is None

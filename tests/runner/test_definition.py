@@ -84,6 +84,7 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"keep_alive": -2},
         {"max_jobs": 0},
         {"version": ""},
+        {"strict": 1},
         {"model_by": ""},
         {"model_by": 3},
         {"model_by": "a..b"},

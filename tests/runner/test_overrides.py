@@ -38,6 +38,7 @@ READ: dict[str, tuple[Any, str, Any]] = {
     "concurrency": (1, "concurrency", 1),
     "max_jobs": ("none", "max_jobs", None),
     "model_by": ("checkpoint.name", "model_by", "checkpoint.name"),
+    "strict": (True, "strict", True),
     "size_by": (["width", "height"], "size_by", ("width", "height")),
     "preload": (True, "preload", ("",)),
 }

@@ -66,9 +66,14 @@ def test_queues_say_which_are_paused() -> None:
 
 
 def test_handlers_say_what_they_need() -> None:
-    assert tables.needs({"gpus": 0}, {}) == "cpu"
-    assert tables.needs({"gpus": 1, "vram_bytes": 6 << 30}, {}) == "1 GPU, 6.0 GiB"
-    assert tables.needs({"gpus": 2}, {"peak_bytes": 3 << 30}) == "2 GPUs, 3.0 GiB (measured)"
+    assert tables.needs({"gpus": 0}, [{"vram": None}]) == "cpu"
+    declared = {"gpus": 1, "vram_bytes": 6 << 30}
+    assert tables.needs(declared, []) == "1 GPU, 6.0 GiB"
+    rows = [{"vram": {"peak_bytes": 1, "grant_bytes": gib << 30}} for gib in (6, 3)]
+    assert tables.needs(declared, rows[:1]) == "1 GPU, 6.0 GiB"
+    assert tables.needs(declared, rows) == "1 GPU, 3.0 GiB to 6.0 GiB (measured)"
+    unmeasured = {"vram": {"peak_bytes": None, "grant_bytes": None}}
+    assert tables.needs({"gpus": 2}, [rows[1], unmeasured]) == "2 GPUs, 3.0 GiB (measured)"
     broken = {"name": "train", "state": "broken", "description": ""}
     assert "broken" in _drawn(tables.handlers([broken]))[1]
 

@@ -17,6 +17,7 @@ from runner.coordinator.book import Book, Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import event
 from runner.coordinator.journal import Journal
+from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.rooms import Kept
@@ -88,6 +89,13 @@ class Bench:
             bounds=bounds,
         )
         self.line.waiting.described({"h": spec()})
+        self.learning = Learning(
+            view=self.view,
+            figures=self.line.figures,
+            later=lambda seconds, call: self.line.timers.at(self.clock.now() + seconds, call),
+            kept=kept.values,
+            keep=self.journal.value,
+        )
 
     def memory(self) -> Memory:
         """What it takes to tell of bytes."""

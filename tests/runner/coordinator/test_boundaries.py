@@ -180,7 +180,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         ours=lambda wall: wall,
         on_stuck=lambda executor, devices: set(),
         on_cleared=lambda executor: None,
-        on_learned=lambda: None,
+        learning=bench.learning,
     )
     return made, called
 

@@ -71,7 +71,7 @@ class Scene:
             memory=bench.memory(),
             on_over=lambda _: None,
             on_call=lambda _, __: None,
-            on_learned=lambda: None,
+            learning=bench.learning,
             on_back=lambda worker: None,
             ours=lambda wall: wall,
             on_stuck=lambda executor, devices: set(),

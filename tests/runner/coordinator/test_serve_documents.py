@@ -160,7 +160,7 @@ def test_handlers_tell_their_needs_and_figures(server: Server) -> None:
     assert big["options"]["vram_bytes"] == 20 << 30 and big["options"]["gpus"] == 1
     assert server.http.get("/v1/handlers/even").json()["name"] == "even"
     assert server.http.get("/v1/handlers/nope").status_code == 404
-    assert {"peak_bytes", "run_s", "load_s"} <= set(even["learned"])
+    assert {"run_s", "wait_s", "load_s", "runs"} <= set(even["figures"]) and even["learned"] == []
 
 
 def test_devices_and_workers_tell_what_they_hold(server: Server) -> None:

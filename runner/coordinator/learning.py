@@ -1,0 +1,140 @@
+"""Effect: what runs teach: into the plan's estimates at once, into the store after a while."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from gpu.escalation import Squeeze
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.figures import Figures
+from runner.coordinator.post import Post
+from runner.wire import Ended, Loaded
+
+log = logging.getLogger(__name__)
+
+#: Of attempts shorter than this not each is learned from: they end thousands a second, and are much alike.
+SHORT_S = 0.05
+#: What was learned is written at most so often: it changes with every job, and a crash may forget a little.
+KEEP_S = 5.0
+#: Names of values in the store: `learned/models/HANDLER/MODEL`, and what an older version left.
+MODELS = "learned/models/"
+PEAKS = "learned/peaks"
+#: What the device said, where all else is what we said of a grant.
+OUT_OF_MEMORY = "device_out_of_memory"
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Learning:
+    """Told of loads and ends. `keep` writes a named value, or takes it away."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        figures: Figures,
+        later: Callable[[float, Callable[[], None]], None],
+        kept: Mapping[str, bytes],
+        keep: Callable[[str, bytes | None], None],
+    ) -> None:
+        self._view = view
+        self._figures = figures
+        #: Calls after so many seconds.
+        self._later = later
+        self._keep = keep
+        self._is_armed = False
+        #: Values that are of no use any more.
+        self._stale: list[str] = []
+        self._recall(kept)
+
+    def loaded(self, post: Post, message: Loaded) -> None:
+        """An executor is ready; the ledger has its figures."""
+        spec = post.spec
+        resident_bytes = self._view.ledger.observed_bytes(post.executor) or None
+        self._view.estimates.loaded((spec.name, spec.version, post.model), resident_bytes, message.load_s)
+        self._figures.ran(spec.name, None, None, message.load_s)
+        self._arm()
+
+    def ended(self, post: Post, live: Live, message: Ended, squeeze: Squeeze | None) -> None:
+        """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
+        where it ran out of device memory."""
+        if message.code is None:
+            self._went_well(post, live, message)
+        elif squeeze is not None and live.cls is not None:
+            largest = squeeze.largest_bytes
+            had_all = largest is not None and squeeze.grant_bytes >= largest
+            # Beside others it may have been they who took what it was granted.
+            if squeeze.alone or message.code != OUT_OF_MEMORY:
+                # One that had all there is tells nothing of what others need.
+                self._view.estimates.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
+                self._arm()
+
+    def keep(self) -> None:
+        """Write what is new."""
+        for name in self._stale:
+            self._keep(name, None)
+        self._stale.clear()
+        estimates = self._view.estimates
+        for handler, model in estimates.changed:
+            dumped = estimates.dump(handler, model)
+            self._keep(f"{MODELS}{handler}/{model}", None if dumped is None else _encode(dumped))
+        estimates.changed.clear()
+
+    def _went_well(self, post: Post, live: Live, message: Ended) -> None:
+        spec, run_s = post.spec, message.run_s
+        is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
+        if is_due:
+            depth = self._figures.handlers[spec.name].stage_depth()
+            self._view.set_stage(spec.name, spec.version, depth)
+        peak_bytes = self._peak(post, message) if spec.options.gpus else None
+        if peak_bytes is not None and peak_bytes > post.peak_bytes:
+            post.peak_bytes = peak_bytes
+            is_due = True
+        if live.cls is not None and (is_due or run_s is None or run_s >= SHORT_S):
+            self._view.ran(live.cls, peak_bytes, run_s)
+            self._arm()
+
+    def _peak(self, post: Post, message: Ended) -> int | None:
+        """The most that the attempt took of each of its devices."""
+        ledger, peak_bytes = self._view.ledger, message.peak_bytes
+        if not peak_bytes:
+            # An attempt shorter than a look of the watchdog has no peak of its own.
+            return ledger.observed_bytes(post.executor) or None
+        if ledger.level(post.devices[0]) == "exact":
+            # Told over all devices together.
+            return -(-peak_bytes // len(post.devices))
+        return peak_bytes
+
+    def _arm(self) -> None:
+        if not self._is_armed:
+            self._is_armed = True
+            self._later(KEEP_S, self._due)
+
+    def _due(self) -> None:
+        self._is_armed = False
+        self.keep()
+
+    def _recall(self, kept: Mapping[str, bytes]) -> None:
+        """Take in what the store remembers. What can't be read is learned anew."""
+        estimates = self._view.estimates
+        for name, value in kept.items():
+            if name == PEAKS:
+                self._recall_peaks(value)
+            elif name.startswith(MODELS):
+                try:
+                    estimates.load(msgspec.msgpack.decode(value))
+                except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                    log.warning("what was learned as %s can't be read, and is learned anew: %s", name, error)
+                    self._stale.append(name)
+
+    def _recall_peaks(self, value: bytes) -> None:
+        """An older version kept one peak of each handler."""
+        for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
+            for model, peak_bytes in models.items():
+                self._view.ran(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
+        self._stale.append(PEAKS)

@@ -1,0 +1,74 @@
+"""Quantiles of the last samples."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu.window import HALF_LIFE, SAMPLES, Window, spread
+
+FLOATS = st.floats(0, 1e12)
+SOME = st.lists(FLOATS, min_size=1, max_size=SAMPLES)
+
+
+@given(SOME, st.floats(0, 1))
+def test_a_quantile_is_a_sample_and_rises_with_its_share(samples: list[float], q: float) -> None:
+    window = Window(samples)
+    assert window.quantile(q) in samples
+    assert min(samples) <= window.quantile(q) <= window.quantile(1.0) == max(samples)
+
+
+@given(SOME)
+def test_the_mean_lies_among_the_samples(samples: list[float]) -> None:
+    slack = 1e-9 * max(samples)
+    assert min(samples) - slack <= Window(samples).mean() <= max(samples) + slack
+
+
+@given(SOME, FLOATS, st.floats(0, 1))
+def test_what_is_beyond_is_one_of_those_beyond(samples: list[float], least: float, q: float) -> None:
+    found = Window(samples).beyond(least, q)
+    longer = [sample for sample in samples if sample > least]
+    assert found in longer if longer else found is None
+
+
+@given(SOME, st.floats(0, 1))
+def test_beyond_nothing_is_the_quantile(samples: list[float], q: float) -> None:
+    window = Window(samples)
+    assert window.beyond(-1.0, q) == window.quantile(q)
+
+
+def test_few_samples_are_told_exactly() -> None:
+    window = Window([10.0, 20.0, 30.0, 40.0])
+    assert [window.quantile(q) for q in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)] == [10, 20, 30, 40, 40, 40]
+    assert [window.beyond(least, 0.5) for least in (5, 10, 25, 39, 40)] == [30, 30, 40, 40, None]
+
+
+def test_newer_samples_weigh_more() -> None:
+    window = Window([1.0] * HALF_LIFE + [5.0] * HALF_LIFE)
+    # The older half weighs half as much: a third of all.
+    assert (window.quantile(0.33), window.quantile(0.34)) == (1.0, 5.0)
+    assert window.mean() == pytest.approx((1 + 2 * 5) / 3)
+
+
+def test_the_oldest_are_forgotten_and_the_newest_counts_at_once() -> None:
+    window = Window([9.0])
+    for _ in range(SAMPLES):
+        window.add(1.0)
+        assert len(window) <= SAMPLES
+    assert window.quantile(1.0) == 1.0
+    window.add(7.0)
+    assert (window.quantile(1.0), window.samples[-1]) == (7.0, 7.0)
+
+
+def test_without_samples_there_is_nothing_to_tell() -> None:
+    window = Window()
+    assert not window and window.beyond(0.0, 0.5) is None
+    with pytest.raises(IndexError):
+        window.quantile(0.5)
+    with pytest.raises(IndexError):
+        window.mean()
+
+
+def test_the_more_samples_the_less_is_added() -> None:
+    assert [spread(n) for n in (1, 4, 64)] == [0.5, 0.25, 0.0625]

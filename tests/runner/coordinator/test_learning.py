@@ -1,0 +1,184 @@
+"""What is taken in of loads and ends, and when it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpu.device import Device, nvidia, sim
+from gpu.escalation import Squeeze
+from gpu.estimate import MODELS_MAX
+from gpu.experience import Experience
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.figures import Figures
+from runner.coordinator.learning import KEEP_S, Learning
+from runner.coordinator.post import Post
+from runner.job import Job, Terms
+from runner.spec import HandlerSpec, Options, Source
+from runner.wire import Ended, Loaded
+
+GIB = 1 << 30
+CLS = JobClass("q", "h", "v1", "m", 50, None, 1)
+
+
+class Taught:
+    """The part over a view of its own; what is to come later is called by the test."""
+
+    def __init__(
+        self,
+        kept: dict[str, bytes] | None = None,
+        gpus: int = 1,
+        make: Callable[[int, int], Device] = sim,
+    ) -> None:
+        self.written: list[tuple[str, bytes | None]] = []
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.view = View([make(0, 24 * GIB), make(1, 24 * GIB)])
+        self.ids = [device.id for device in self.view.ledger.devices][: max(1, gpus)]
+        self.view.ledger.reserve(self.ids, 1, 8 * GIB)
+        self.figures = Figures()
+        self.learning = Learning(
+            view=self.view,
+            figures=self.figures,
+            later=lambda seconds, call: self.later.append((seconds, call)),
+            kept=kept or {},
+            keep=lambda name, value: self.written.append((name, value)),
+        )
+        self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), Options(gpus=gpus))
+        self.post = self.another()
+
+    def another(self) -> Post:
+        nobody: Any = None
+        return Post(1, nobody, self.spec, "m", self.ids, 8 * GIB)
+
+    def end(
+        self,
+        code: str | None = None,
+        *,
+        cls: JobClass | None = CLS,
+        squeeze: Squeeze | None = None,
+        **fields: Any,
+    ) -> None:
+        live = Live(Job(1, "id", "h", "q", 50, 0.0, Terms(), 2), None, "running")
+        live.cls = cls
+        self.learning.ended(self.post, live, Ended("id", 1, 1, code, **fields), squeeze)
+
+    @property
+    def known(self) -> Experience:
+        ((_, model),) = self.view.estimates.models("h")
+        return model.whole
+
+
+def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
+    taught = Taught(gpus=2)
+    taught.view.ledger.use(1, 3 * GIB)
+    taught.learning.loaded(taught.post, Loaded(1, 2.0, 3 * GIB))
+    taught.end(peak_bytes=5 * GIB, run_s=1.0)
+    assert taught.view.estimates.resident_bytes(CLS.key) == 3 * GIB // 2
+    assert taught.view.estimates.load_s(CLS.key) == 2.0
+    assert taught.known.top_bytes == 5 * GIB // 2
+
+
+def test_of_a_gpu_each_device_is_told_by_itself() -> None:
+    taught = Taught(gpus=2, make=lambda index, size: nvidia(index, f"GPU-{index}", "card", size))
+    taught.end(peak_bytes=5 * GIB, run_s=1.0)
+    assert taught.known.top_bytes == 5 * GIB
+
+
+def test_who_was_too_short_to_be_looked_at_took_what_its_executor_holds() -> None:
+    taught = Taught()
+    taught.end(run_s=1.0)
+    assert taught.known.top_bytes == 0
+    taught.view.ledger.use(1, 3 * GIB)
+    taught.end(run_s=1.0)
+    assert taught.known.top_bytes == 3 * GIB
+
+
+def test_of_short_jobs_only_some_are_learned_from_and_each_that_took_more() -> None:
+    taught = Taught()
+    for _ in range(32):
+        taught.end(peak_bytes=GIB, run_s=0.001)
+    assert len(taught.known.run_s) == 4 and len(taught.known.peaks) == 4
+    taught.end(peak_bytes=2 * GIB, run_s=0.001)
+    assert taught.known.top_bytes == 2 * GIB
+    for _ in range(3):
+        taught.end(peak_bytes=GIB, run_s=1.0)
+    assert len(taught.known.run_s) == 8
+
+
+def test_jobs_without_a_gpu_teach_how_long_they_take() -> None:
+    taught = Taught(gpus=0)
+    taught.end(peak_bytes=GIB, run_s=1.0)
+    assert len(taught.known.run_s) == 1 and not taught.known.peaks
+
+
+def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
+    taught = Taught()
+    taught.end("handler_error", peak_bytes=GIB, run_s=1.0)
+    taught.end(cls=None, peak_bytes=GIB, run_s=1.0)
+    squeeze = Squeeze(("sim0",), 8 * GIB, False, 24 * GIB, 0, [])
+    taught.end("memory_exceeded", cls=None, squeeze=squeeze)
+    # It was beside others: they may have taken what it was granted.
+    taught.end("device_out_of_memory", squeeze=squeeze)
+    assert list(taught.view.estimates.models("h")) == [] and taught.later == []
+    taught.end("memory_exceeded", squeeze=squeeze)
+    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
+    taught.end("device_out_of_memory", squeeze=replace(squeeze, alone=True, grant_bytes=10 * GIB))
+    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (12.5 * GIB, 2)
+    # That it had all there is says nothing of others.
+    taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=24 * GIB))
+    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (12.5 * GIB, 3)
+    taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=16 * GIB, largest_bytes=None))
+    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (20 * GIB, 4)
+
+
+def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
+    taught = Taught()
+    for _ in range(5):
+        taught.end(peak_bytes=GIB, run_s=1.0)
+    ((seconds, write),) = taught.later
+    assert seconds == KEEP_S and taught.written == []
+    write()
+    ((name, value),) = taught.written
+    assert name == "learned/models/h/m" and value is not None
+    taught.learning.keep()
+    assert len(taught.written) == 1
+    taught.end(peak_bytes=GIB, run_s=1.0)
+    assert len(taught.later) == 2
+    again = Taught({name: value})
+    assert again.known.top_bytes == GIB and len(again.known.run_s) == 5
+    again.learning.keep()
+    assert again.written == []
+
+
+def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
+    taught = Taught()
+    for n in range(MODELS_MAX + 1):
+        taught.end(cls=replace(CLS, model=str(n)), run_s=1.0)
+    taught.learning.keep()
+    written = dict(taught.written)
+    assert written["learned/models/h/0"] is None and len(written) == MODELS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\xc1", msgspec.msgpack.encode([1]), msgspec.msgpack.encode({"form": 99})]
+)
+def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    taught = Taught({"learned/models/h/m": value, "queue/q/paused": b"true"})
+    assert list(taught.view.estimates.models("h")) == []
+    assert "learned/models/h/m can't be read" in caplog.text
+    taught.learning.keep()
+    assert taught.written == [("learned/models/h/m", None)]
+
+
+def test_peaks_of_an_older_version_are_taken_over() -> None:
+    taught = Taught({"learned/peaks": msgspec.json.encode({"h": {"": 4 * GIB}})})
+    assert taught.known.top_bytes == 4 * GIB
+    taught.learning.keep()
+    assert [name for name, _ in taught.written] == ["learned/peaks", "learned/models/h/"]
+    assert dict(taught.written)["learned/peaks"] is None
