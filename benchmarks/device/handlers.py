@@ -14,7 +14,8 @@ Document = dict[str, Any]
 
 
 class _Small:
-    """A model that leaves most of a device to others."""
+    """A model that leaves most of a device to others. Of those that are packed each lives once: loading more
+    of them would be measured too."""
 
     def load(self, ctx: Context) -> None:
         self.layers = work.small_model(ctx.device)
@@ -28,22 +29,22 @@ class _Small:
             return work.small_job(self.layers, ctx.device)
 
 
-@handler("small-0", vram="2GiB")
+@handler("small-0", vram="2GiB", concurrency=1)
 class Small0(_Small):
     pass
 
 
-@handler("small-1", vram="2GiB")
+@handler("small-1", vram="2GiB", concurrency=1)
 class Small1(_Small):
     pass
 
 
-@handler("small-2", vram="2GiB")
+@handler("small-2", vram="2GiB", concurrency=1)
 class Small2(_Small):
     pass
 
 
-@handler("small-3", vram="2GiB")
+@handler("small-3", vram="2GiB", concurrency=1)
 class Small3(_Small):
     pass
 
