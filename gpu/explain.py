@@ -22,6 +22,7 @@ def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
             for other, line in view.lines.items()
             if other.priority >= cls.priority and view.floor.is_on_gpu(other) is view.floor.is_on_gpu(cls)
         ),
+        "tenant_lead_s": view.tenancy.of(cls).lead(cls.tenant),
         "overtaken": view.bypass.counts.get(n, 0),
     }
 

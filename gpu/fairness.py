@@ -9,6 +9,7 @@ who wait: nobody saves up credit. While there is but one tenant nothing is count
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -79,6 +80,11 @@ class Shares:
         """The tenant's clock; smaller goes first."""
         account = self._accounts.get(tenant)
         return self._floor if account is None else self._clock(account)
+
+    def lead(self, tenant: str) -> float:
+        """By how much the tenant's clock is ahead of the last one's of those who wait."""
+        last = min(map(self._clock, self._waiting.values()), default=math.inf)
+        return max(0.0, self.rank(tenant) - last)
 
     def advance(self, now: float) -> None:
         """Time has come to `now`: what runs longer than expected is charged for it."""

@@ -8,6 +8,10 @@ from typing import Any
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
+#: A tenant that had so much more than another is told so.
+LEAD_S = 1.0
+
+
 def nbytes(count: int) -> str:
     """`6.0 GiB`: three digits are enough for people."""
     for size, unit in _UNITS:
@@ -31,6 +35,9 @@ def waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
     """Why a job waits, from `View.explain`."""
     ahead = figures["jobs_ahead"]
     tail = f"; {ahead} {'job is' if ahead == 1 else 'jobs are'} ahead of it" if ahead else ""
+    lead_s = figures.get("tenant_lead_s", 0.0)
+    if lead_s >= LEAD_S:
+        tail += f"; its tenant had {lead_s:.0f} s of devices more, by weight, than another that waits"
     match reason:
         case "paused":
             return f"its queue is paused{tail}"

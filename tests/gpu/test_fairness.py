@@ -37,6 +37,14 @@ def test_a_start_is_charged_at_once_and_put_right_at_its_end() -> None:
     assert shares.rank("a") == 5
 
 
+def test_a_lead_is_told_by_those_who_wait() -> None:
+    shares = waiting("a", "b")
+    shares.started(1, "a", 1, 60.0)
+    assert (shares.lead("a"), shares.lead("b"), shares.lead("new")) == (60, 0, 0)
+    shares.rests("b")
+    assert shares.lead("a") == 0
+
+
 def test_every_device_of_a_gang_counts() -> None:
     shares = waiting("a", "b")
     shares.started(1, "a", 4, 10.0)

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.device import cpu, sim
+from gpu.explain import explain
+from gpu.fairness import UNKNOWN_S
 from gpu.line import JobClass
 from gpu.placement import LEAD_LOADS, Load, Start, plan
 from gpu.view import UNKNOWN_LOAD_S, View
@@ -173,6 +175,18 @@ def test_jobs_that_share_an_executor_share_its_time() -> None:
     view.start(1, a, (3,), now=20.0)
     assert view.gone(1, 30.0) == [(3, a)]
     assert shares.rank("a") == 5 and not shares.is_counting
+
+
+def test_explain_tells_of_a_tenant_that_had_more_than_another() -> None:
+    house = House()
+    house.submit(of("a"), 1, run_s=60.0)
+    late = house.submit(of("a"), 1)[0]
+    house.submit(of("b"), 2)
+    house.turn()
+    told = explain(house.rig.view, of("a"), late)
+    assert told["tenant_lead_s"] == UNKNOWN_S
+    house.step()
+    assert explain(house.rig.view, of("b"), 4)["tenant_lead_s"] == 0
 
 
 def test_a_wish_is_nobodys() -> None:

@@ -292,6 +292,7 @@ def test_explain_names_the_reason_and_the_figures() -> None:
             {"device": "sim1", "free_bytes": 4 * G, "needed_bytes": 6 * G, "reason": "too_small"},
         ],
         "jobs_ahead": 2,
+        "tenant_lead_s": 0.0,
         "overtaken": 0,
     }
 

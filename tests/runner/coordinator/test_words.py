@@ -88,6 +88,13 @@ def test_what_other_programs_hold_is_told() -> None:
     )
 
 
+def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
+    figures = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")], "tenant_lead_s": 61.4}
+    assert words.waiting("waiting_for_device", figures).endswith(
+        "gpu0 is busy; its tenant had 61 s of devices more, by weight, than another that waits"
+    )
+
+
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
     assert words.waiting("waiting_for_device", figures).endswith("there is none")
