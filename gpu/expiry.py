@@ -17,7 +17,7 @@ class Expiry:
         self,
         executors: Mapping[int, Resident],
         wanted: Container[Key],
-        is_kept: Callable[[Resident], bool],
+        is_kept: Callable[[Resident, Container[int]], bool],
     ) -> None:
         self._executors = executors
         self._wanted = wanted
@@ -41,7 +41,7 @@ class Expiry:
                 continue
             if _due(resident) > now:
                 self.expect(resident)
-            elif resident.worn or not (resident.key in self._wanted or self._is_kept(resident)):
+            elif resident.worn or not (resident.key in self._wanted or self._is_kept(resident, due)):
                 due.append(resident.executor)
         return due
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from gpu.device import Device
@@ -113,9 +113,12 @@ class Floor:
         _drop(self.early, resident)
         return True
 
-    def is_kept(self, resident: Resident) -> bool:
-        """Whether it stays however long it idles, as long as nobody needs its room."""
-        return resident.key in self.kept and len(self.by_key[resident.key]) == 1
+    def is_kept(self, resident: Resident, going: Container[int]) -> bool:
+        """Whether it stays however long it idles, as long as nobody needs its room: it is the last one but
+        for those that are `going`."""
+        if resident.key not in self.kept:
+            return False
+        return all(each == resident.executor or each in going for each in self.by_key[resident.key])
 
     def wake(self, resident: Resident) -> None:
         """An idle executor takes up work."""

@@ -62,8 +62,8 @@ class Head:
         self.span = view.floor.span(cls)
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.need_bytes(cls)
-        #: No run of it is expected to last longer; None where that is unknown.
-        self.run_s = view.run_s(cls)
+        #: No run of it is expected to last longer; None where that is unknown. Of a wish there is none.
+        self.run_s = 0.0 if cls.is_wish else view.run_s(cls)
         self._needs: dict[int, int] = {}
         self._can_wait_for: dict[str, bool] = {}
         #: Not every device of its lane will do.

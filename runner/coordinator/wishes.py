@@ -274,7 +274,7 @@ class Wishes:
     def _add(self, cls: JobClass) -> Wish:
         one = Wish(next(self._numbers), cls)
         self._wishes[one.n] = one
-        self._view.add_waiting(cls, one.n)
+        self._view.add_waiting(cls, one.n, since=self._now())
         return one
 
     def _drop(self, one: Wish) -> None:
