@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from runner.execution import process
 from runner.execution.executor import Executor
 from runner.execution.page import Page
 
 
 def main() -> None:
-    """Become an executor; does not return."""
+    """Become an executor, or a template of which executors are forked; does not return."""
+    if "JOB_RUNNER_TEMPLATE_FD" in os.environ:
+        from runner.execution import template
+
+        process.bind_to_parent()
+        template.serve()
     process.bind_to_parent()
     process.settle_signals()
     descriptors = process.take_descriptors()

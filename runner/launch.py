@@ -42,6 +42,9 @@ class WorkerConfig(msgspec.Struct, array_like=True):
     events_max: int
     log_format: str = "human"
     log_level: str = "info"
+    #: Modules that a template imports of which executors are forked, and its device mask. Empty: none.
+    template: list[str] = []
+    template_env: dict[str, str] = {}
 
 
 class ProbeConfig(msgspec.Struct, array_like=True):

@@ -73,6 +73,8 @@ class ExecutorSettings(_Table):
     env_deny: Names = []
     #: Names that are put in.
     env: dict[str, str] = {}
+    #: Modules that are imported once a worker, in a process of which executors are forked.
+    template: Names = []
 
 
 class DeviceSettings(_Table):

@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+from gpu import pin
 from gpu.device import Device
 from runner.coordinator.secret import ticket_key
 from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
@@ -60,6 +61,8 @@ class Briefing:
             events_max=limits.events,
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
+            template=self._settings.executors.template,
+            template_env=pin.mask([device]),
         )
 
     def probe(self, name: str, endpoint: str, token: str) -> ProbeConfig:

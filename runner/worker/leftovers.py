@@ -24,8 +24,8 @@ class Leftovers:
     that names no owner is this one's where no other executor lives, else it is left alone.
     """
 
-    def __init__(self, leader: int, marker: str) -> None:
-        self._leader, self._marker = leader, marker
+    def __init__(self, leader: int, marker: str, spared: Callable[[], set[int]] = set) -> None:
+        self._leader, self._marker, self._spared = leader, marker, spared
         #: pid -> birth of what was seen below the leader while it lived: a process that left session, group
         #: and environment behind is known by this alone.
         self._seen: dict[int, int] = {}
@@ -69,7 +69,8 @@ class Leftovers:
         """Kill and reap once; how many are left."""
         processes = tree.everything()
         family = tree.below(os.getpid(), processes)
-        roots = [process for process in family if is_alone or self._is_ours(process)]
+        spared = self._spared()
+        roots = [each for each in family if self._is_ours(each) or (is_alone and each.pid not in spared)]
         doomed = {process.pid: process for process in roots}
         for process in roots:
             doomed.update((child.pid, child) for child in tree.below(process.pid, processes))

@@ -12,7 +12,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from runner import launch, logs, wire
@@ -21,8 +21,10 @@ from runner.spool import write_spool
 from runner.wire import Ack, Answer, Cancel, Grant, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
 from runner.worker import leftovers, tree
 from runner.worker.outbox import Outbox
+from runner.worker.process import ExecutorProcess
 from runner.worker.settlement import Cause
 from runner.worker.supervisor import Supervisor
+from runner.worker.template import Template
 from runner.worker.transport import Dealer
 from runner.worker.watchdog import SWEEP_S, Watchdog
 
@@ -36,7 +38,7 @@ LAST_ACK_S = 2.0
 SEND_AGAIN_S = 0.05
 #: How long the dead of a worker that ends may take to be gone.
 CLEAR_S = 0.5
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
 class Worker:
@@ -48,6 +50,7 @@ class Worker:
         self._config, self._lifeline, self._command = config, lifeline, command
         self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
         self._outbox = Outbox()
+        self._template: Template | None = None
         self._unnumbered: list[bytes] = []
         #: Questions of handlers without an answer yet: they are asked again on a new link.
         self._calls: dict[tuple[int, int], bytes] = {}
@@ -65,6 +68,7 @@ class Worker:
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         self._dealer.open()
+        self._start_template()
         # What lives now lives to the end: no collection need walk it.
         gc.freeze()
         await self._done
@@ -94,6 +98,11 @@ class Worker:
     def is_alone(self, supervisor: Supervisor) -> bool:
         """Whether no other executor has processes now."""
         return all(other is supervisor or other.is_dead for other in self._supervisors.values())
+
+    def spared(self) -> set[int]:
+        """Processes of ours that belong to no executor."""
+        pid = None if self._template is None else self._template.pid
+        return set() if pid is None else {pid}
 
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
@@ -211,7 +220,7 @@ class Worker:
         if order.executor in self._supervisors:
             log.error("executor %d exists; the order to load it again is ignored", order.executor)
             return
-        supervisor = Supervisor(order, self._config, self, self._loop, self._command)
+        supervisor = Supervisor(order, self._config, self, self._loop, self._launch)
         self._supervisors[order.executor] = supervisor
         supervisor.start()
         supervisor.pause(self._is_paused)
@@ -219,6 +228,17 @@ class Worker:
         self._tell_families()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _launch(self, env: Mapping[str, str], marker: str) -> ExecutorProcess:
+        """The one place where executors start."""
+        return ExecutorProcess(self._command, env, marker, self._template)
+
+    def _start_template(self) -> None:
+        config = self._config
+        if config.template and _is_subreaper():
+            env = {**config.executor_env, **config.template_env}
+            self._template = Template(self._command, config.template, env, config.name)
+            self._template.start(self._loop)
 
     # Clocks.
 
@@ -236,7 +256,7 @@ class Worker:
             self._sweeper = None
             return
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        self._watchdog.sweep(supervisors)
+        self._watchdog.sweep(supervisors, self.spared())
         self._ask_for_more()
         self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
@@ -288,6 +308,8 @@ class Worker:
         """Nothing may outlive the worker, and nothing that was not acknowledged may be lost."""
         if self._done.done():
             return
+        if self._template is not None:
+            self._template.close()
         until = time.monotonic() + CLEAR_S
         leftovers.clear_all()
         while tree.children(os.getpid()) and time.monotonic() < until:
@@ -333,6 +355,13 @@ def _become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log.warning("no subreaper here: %s", os.strerror(ctypes.get_errno()))
+
+
+def _is_subreaper() -> bool:
+    """Whether what is orphaned below us becomes our child: else nothing may be forked twice over."""
+    answer = ctypes.c_int(0)
+    libc = ctypes.CDLL(None)
+    return libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0 and answer.value == 1
 
 
 def _lock(path: str, lifeline: socket.socket) -> int | None:

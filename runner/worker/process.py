@@ -12,13 +12,14 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import termios
 from collections.abc import Callable, Mapping, Sequence
+from subprocess import DEVNULL, Popen
 
 from runner import framing
 from runner.orphans import MARKER
 from runner.worker.clocks import Figures
+from runner.worker.template import Forked, Template
 
 PAGE_BYTES = 64 * 1024
 #: Bytes read from a channel or pipe in one go, and how often in one turn of the loop. A larger buffer is
@@ -36,8 +37,14 @@ _HELD, _HELD_AT = struct.Struct("<Q"), 64
 class ExecutorProcess:
     """A started executor. Everything at our end is non-blocking; nothing here decides anything."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], marker: str) -> None:
-        """Start it.
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        marker: str,
+        template: Template | None = None,
+    ) -> None:
+        """Start it, forked of the template where there is one that serves.
 
         Raises:
             OSError: the machine has no memory, process or descriptor left for it.
@@ -55,21 +62,9 @@ class ExecutorProcess:
                 for pair in outs:
                     undo.callback(os.close, pair[1])
                     failed.callback(os.close, pair[0])
-                self._popen = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=outs[0][1],
-                    stderr=outs[1][1],
-                    pass_fds=(theirs.fileno(), page_fd),
-                    start_new_session=True,
-                    env={
-                        **env,
-                        "JOB_RUNNER_CHANNEL_FD": str(theirs.fileno()),
-                        "JOB_RUNNER_PAGE_FD": str(page_fd),
-                        "JOB_RUNNER_PARENT_PID": str(os.getpid()),
-                        MARKER: marker,
-                    },
-                )
+                fds = (theirs.fileno(), page_fd, outs[0][1], outs[1][1])
+                forked = None if template is None else template.fork(env, marker, fds)
+                self._popen: Popen[bytes] | Forked = forked or _executed(command, env, marker, fds)
                 failed.pop_all()
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)
@@ -224,6 +219,27 @@ class ExecutorProcess:
         del self._unsent[:count]
         if not self._unsent:
             self._loop.remove_writer(self.channel.fileno())
+
+
+def _executed(
+    command: Sequence[str], env: Mapping[str, str], marker: str, fds: tuple[int, int, int, int]
+) -> Popen[bytes]:
+    channel, page, out, err = fds
+    return Popen(
+        command,
+        stdin=DEVNULL,
+        stdout=out,
+        stderr=err,
+        pass_fds=(channel, page),
+        start_new_session=True,
+        env={
+            **env,
+            "JOB_RUNNER_CHANNEL_FD": str(channel),
+            "JOB_RUNNER_PAGE_FD": str(page),
+            "JOB_RUNNER_PARENT_PID": str(os.getpid()),
+            MARKER: marker,
+        },
+    )
 
 
 def _raise_oom_score(pid: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner import framing, wire
@@ -44,10 +44,11 @@ class Supervisor:
         config: WorkerConfig,
         up: Upward,
         loop: asyncio.AbstractEventLoop,
-        command: Sequence[str],
+        launch: Callable[[Mapping[str, str], str], ExecutorProcess],
     ) -> None:
+        """`launch(env, marker)` starts a process."""
         self.order, self.number = order, order.executor
-        self._config, self._up, self._loop, self._command = config, up, loop, command
+        self._config, self._up, self._loop, self._launch = config, up, loop, launch
         self.line = Line()
         self.marker = f"{config.name}/{order.executor}"
         #: None where it could not be started.
@@ -65,11 +66,11 @@ class Supervisor:
         self._oom_kills = tree.oom_kills()
         env = {**config.executor_env, **self.order.env}
         try:
-            self.process = process = ExecutorProcess(self._command, env, self.marker)
+            self.process = process = self._launch(env, self.marker)
         except OSError as error:
             self._loop.call_soon(self._bury_unborn, f"the executor could not be started: {error}")
             return
-        self.leftovers = Leftovers(process.pid, self.marker)
+        self.leftovers = Leftovers(process.pid, self.marker, self._up.spared)
         self._growth = Growth(self.order, config.device_kind)
         self._ending = Ending(
             process,

@@ -25,6 +25,9 @@ class Upward(Protocol):
     def is_alone(self, supervisor: Supervisor) -> bool:
         """Whether no other executor has processes now."""
 
+    def spared(self) -> set[int]:
+        """Processes of the worker that belong to no executor."""
+
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
 

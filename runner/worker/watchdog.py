@@ -28,8 +28,8 @@ class Watchdog:
         self._told: dict[int, int] = {}
         self._told_mono = 0.0
 
-    def sweep(self, supervisors: list[Supervisor]) -> None:
-        """Look at every executor once."""
+    def sweep(self, supervisors: list[Supervisor], spared: set[int]) -> None:
+        """Look at every executor once; `spared` are processes of the worker's own."""
         living = [each for each in supervisors if each.process is not None and not each.is_dead]
         self._families.clear()
         for supervisor in living:
@@ -40,7 +40,8 @@ class Watchdog:
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":
                 self._check(supervisor, supervisor.allocated_bytes, len(supervisor.order.devices))
-        leftovers.reap_orphans({each.process.pid for each in living if each.process is not None})
+        leaders = {each.process.pid for each in living if each.process is not None}
+        leftovers.reap_orphans(leaders | spared)
 
     def born(self, supervisor: Supervisor) -> None:
         """An executor was started; its children show at the next look."""

@@ -82,6 +82,14 @@ class Gang(Loaded):
     name = "gang"
 
 
+@handler("forked", gpus=0)
+def forked(data: Any) -> list[int]:
+    """The process, and the one that has imported the heavy module."""
+    from tests.runner.worker import heavy
+
+    return [os.getpid(), heavy.PID]
+
+
 @handler("plain")
 def plain(data: Any) -> int:
     return os.getpid()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runner.worker import tree
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.serving import devices, executors, post, runs, waits
 
@@ -297,3 +298,22 @@ def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> 
     gate.touch()
     server.ended(job)
     assert ask(server, "pinned", wait_s=15)["state"] == "loaded"
+
+
+def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(start: Serve) -> None:
+    server = start(gpus="none", executors={"template": "tests.runner.worker.heavy"})
+
+    def forked() -> list[int] | None:
+        pid, importer = server.ended(server.submit("forked", {}))["output"]
+        post(server, "/handlers/forked/unload")
+        until(lambda: executors(server, "forked") == [], "it has gone")
+        return [pid, importer] if pid != importer else None
+
+    _, template = until(forked, "the template serves", within_s=20)
+    assert until(forked, "it serves again")[1] == template
+    every = server.http.get("/v1/workers").json()["data"]
+    (worker,) = [one["pid"] for one in every if one["device"] == "cpu"]
+    subprocess.run(["kill", "-KILL", str(worker)], check=True)
+    until(lambda: (found := tree.look(template)) is None or found.state == "Z", "the template has gone")
+    # A new worker has a new one.
+    assert until(forked, "the new one serves", within_s=20)[1] != template

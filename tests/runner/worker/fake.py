@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -39,6 +39,9 @@ def attempt(job: str, handler: str = "echo", data: Any = None, **terms: Any) -> 
 class Fake:
     """`async with Fake() as fake:`; every message that came is in `seen`, in its order."""
 
+    #: Modules of which the worker has a template, and the environment of that.
+    template: ClassVar[list[str]] = []
+
     def __init__(self, *, device_kind: str = "cpu", **config: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fake-", dir="/tmp"))
         self.seen: list[msgspec.Struct] = []
@@ -65,7 +68,10 @@ class Fake:
             "output_max_bytes": 1 << 20,
             "log_max_bytes": 1 << 20,
             "events_max": 10_000,
+            "template": self.template,
         }
+        if self.template:
+            fields["executor_env"]["TEMPLATE_READY"] = str(self.folder / "template")
         self.config = WorkerConfig(**{**fields, **config})
         self.router = self._router()
 
@@ -82,6 +88,8 @@ class Fake:
         self.router.open()
         self.start_worker()
         await self.until(lambda: self.hellos)
+        if self.template:
+            await self.until((self.folder / "template").exists)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import multiprocessing
@@ -10,9 +11,55 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from runner import Context, handler, testing
+
+
+def _circumstances() -> dict[str, Any]:
+    """All in which one process may differ from another."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    fds = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            fds[fd] = os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
+    own = ("JOB_RUNNER_EXECUTOR", "TEMPLATE_READY")
+    return {
+        "path": sys.path,
+        "argv": sys.argv,
+        "main": sys.modules["__main__"].__spec__.name,  # type: ignore[union-attr]
+        "env": {name: value for name, value in os.environ.items() if name not in own},
+        "fds": fds,
+        "cwd": os.getcwd(),
+        "leads": (os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()),
+        "parent": os.getppid(),
+        "threads": status["Threads"],
+        "signals": [status[name] for name in ("SigBlk", "SigIgn", "SigCgt")],
+        "privileges": status["NoNewPrivs"],
+        "limits": Path("/proc/self/limits").read_text(),
+        "oom_score_adj": Path("/proc/self/oom_score_adj").read_text(),
+        "nice": os.nice(0),
+    }
+
+
+@handler("circumstances")
+def circumstances(data: Any) -> dict[str, Any]:
+    return _circumstances()
+
+
+@handler("drawn")
+def drawn(data: Any) -> list[Any]:
+    """Random numbers, by whoever makes them; the process, and the one that has imported the heavy module."""
+    import random
+
+    import numpy
+
+    from tests.runner.worker import heavy
+
+    matrix = numpy.ones((300, 300))
+    assert float((matrix @ matrix)[0, 0]) == 300
+    return [random.random(), float(numpy.random.random()), os.getpid(), heavy.PID]
 
 
 @handler("echo")

@@ -1,0 +1,142 @@
+"""Effect: the worker's template process: started once, asked for executors, given up when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Mapping, Sequence
+
+from runner.execution.template import CONTROL_FD, MODULES, PADDING, READY
+from runner.orphans import MARKER
+
+log = logging.getLogger(__name__)
+
+#: Longest wait for a fork: nothing else goes on in the worker meanwhile.
+FORK_S = 1.0
+#: Executors' markers have room for so much more than the worker's name.
+ROOM = 40
+#: One that died is started again at the next load, but not sooner than so long after its start.
+AGAIN_S = 60.0
+
+
+class Forked:
+    """An executor that was forked: a child of ours by adoption. As much of `Popen` as is needed."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal, once it has ended."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+class Template:
+    """Forks executors whose environment is its own but for the marker. Everything else is started afresh."""
+
+    def __init__(
+        self, command: Sequence[str], modules: Sequence[str], env: Mapping[str, str], worker: str
+    ) -> None:
+        self._command = command
+        self._modules = modules
+        self._env = dict(env)
+        self._marker = f"{worker}/template".ljust(len(worker) + ROOM, PADDING)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._loop: AbstractEventLoop | None = None
+        self._is_ready = self._is_unfit = False
+        self._started_mono = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if it has one."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, loop: AbstractEventLoop) -> None:
+        """Start it; it is of use when it says so."""
+        self._loop = loop
+        self._started_mono = time.monotonic()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    env={
+                        **self._env,
+                        "JOB_RUNNER_PARENT_PID": str(os.getpid()),
+                        CONTROL_FD: str(theirs.fileno()),
+                        MODULES: ",".join(self._modules),
+                        MARKER: self._marker,
+                    },
+                )
+        except OSError as error:
+            ours.close()
+            log.warning("the template of executors could not be started: %s", error)
+            return
+        ours.settimeout(FORK_S)
+        self._control = ours
+        loop.add_reader(ours.fileno(), self._on_word)
+
+    def fork(self, env: Mapping[str, str], marker: str, fds: Sequence[int]) -> Forked | None:
+        """An executor with this environment and marker, and these descriptors: its channel, page, output and
+        error. None: it has to be started in another way."""
+        if self._control is None:
+            age_s = time.monotonic() - self._started_mono
+            if self._loop is not None and not self._is_unfit and age_s > AGAIN_S:
+                self.start(self._loop)
+            return None
+        if not self._is_ready or dict(env) != self._env or len(marker) > len(self._marker):
+            return None
+        try:
+            socket.send_fds(self._control, [marker.encode()], list(fds))
+            word = self._control.recv(4096)
+        except OSError as error:
+            self._give_up(f"it does not answer: {error}")
+            return None
+        if not word.startswith(b"pid "):
+            self._is_unfit = bool(word)
+            self._give_up(word.decode("utf-8", "replace") or "it has ended")
+            return None
+        return Forked(int(word[4:]))
+
+    def close(self) -> None:
+        """End it."""
+        control, self._control = self._control, None
+        self._is_ready = False
+        if control is not None and self._loop is not None:
+            self._loop.remove_reader(control.fileno())
+            control.close()
+        child, self._process = self._process, None
+        if child is not None:
+            child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(FORK_S)
+
+    def _on_word(self) -> None:
+        assert self._control is not None
+        try:
+            word = self._control.recv(4096)
+        except OSError as error:
+            word = str(error).encode()
+        if word == READY:
+            self._is_ready = True
+            return
+        self._is_unfit = bool(word)
+        self._give_up(word.decode("utf-8", "replace") or "it has ended")
+
+    def _give_up(self, why: str) -> None:
+        log.warning("no executor is forked of the template: %s", why)
+        self.close()

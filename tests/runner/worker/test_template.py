@@ -1,0 +1,200 @@
+"""An executor that is forked of a template is as one that was started, in all that shows and in its ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runner.orphans import marker_of
+from runner.wire import Ended, Gone, Load, Run
+from runner.worker import tree
+from tests.runner.worker.fake import Fake, attempt, spec
+
+# What holds for executors holds for forked ones: these run once more below, with a template.
+from tests.runner.worker.test_deaths import (  # noqa: F401
+    test_death_is_told_with_its_cause,
+    test_results_made_before_a_death_are_not_lost_with_it,
+)
+
+HEAVY = "tests.runner.worker.heavy"
+
+
+@pytest.fixture(autouse=True)
+def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every worker of these tests has one."""
+    monkeypatch.setattr(Fake, "template", [HEAVY, "numpy"])
+    yield
+
+
+def template_pid(fake: Fake) -> int | None:
+    """The worker's template, if it lives."""
+    for pid in tree.children(fake.worker.pid):
+        if (marker_of(pid) or "").startswith(f"{fake.name}/template."):
+            return pid
+    return None
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended."""
+    found = tree.look(pid)
+    return found is None or found.state == "Z"
+
+
+async def run(fake: Fake, executor: int, handler: str, data: Any = None, **env: str) -> Any:
+    """The output of a job at an executor of its own."""
+    job = f"job-{executor}"
+    order = Load(executor, spec(handler), ["cpu"], env, "cpu")
+    fake.send(order, Run(executor, [attempt(job, handler, data)]))
+    ended = await fake.ended(job)
+    assert ended.code is None, ended
+    return json.loads(ended.output or b"null")
+
+
+async def forked(fake: Fake, executor: int = 1) -> list[Any]:
+    """What a forked executor has drawn; the first ones may come before the template's word has."""
+    for number in range(executor, executor + 20):
+        found = await run(fake, number, "drawn")
+        if found[2] != found[3]:
+            return list(found)
+    raise AssertionError("none was forked")
+
+
+def play(scene: Any, **config: Any) -> None:
+    async def whole() -> None:
+        async with Fake(**config) as fake:
+            await scene(fake)
+
+    asyncio.run(whole())
+
+
+def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(fake: Fake) -> dict[str, Any]:
+        if Fake.template:
+            await forked(fake, 100)
+        found: dict[str, Any] = await run(fake, 1, "circumstances")
+        assert found.pop("parent") == fake.worker.pid
+        return found
+
+    async def both() -> None:
+        async with Fake() as fake:
+            by_fork = await scene(fake)
+        monkeypatch.setattr(Fake, "template", [])
+        async with Fake() as fake:
+            by_start = await scene(fake)
+        # A template maps its executors' numbers of descriptors anew.
+        assert sorted(by_fork.pop("fds").values()) == sorted(by_start.pop("fds").values())
+        assert by_fork == by_start
+
+    asyncio.run(both())
+
+
+def test_forked_executors_share_an_import_and_draw_each_for_itself() -> None:
+    async def scene(fake: Fake) -> None:
+        first, second = await forked(fake, 1), await forked(fake, 50)
+        assert first[3] == second[3] == template_pid(fake)
+        assert first[2] != second[2]
+        assert first[0] != second[0] and first[1] != second[1]
+
+    play(scene)
+
+
+def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
+    async def scene(fake: Fake) -> None:
+        pid = (await forked(fake, 100))[2]
+        assert re.fullmatch(f"{fake.name}/1[0-9][0-9]", marker_of(pid) or "")
+        fake.load(1, "brood", attempt("a", "brood", {"s": 30}))
+
+        def marked() -> list[int]:
+            return [each for each in tree.descendants(fake.worker.pid) if marker_of(each) == f"{fake.name}/1"]
+
+        # Itself, two programs that it starts, and a fork.
+        assert len(await fake.until(lambda: len(found := marked()) == 4 and found)) == 4
+
+    play(scene)
+
+
+def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays() -> None:
+    async def scene(fake: Fake) -> None:
+        await forked(fake, 100)
+        before = template_pid(fake)
+        fake.load(1, "brood", attempt("a", "brood", {}))
+        pids = json.loads((await fake.ended("a")).output or b"[]")
+        # The last executor: who belongs to nobody else was its child.
+        ours = {each: marker_of(each) or "" for each in tree.children(fake.worker.pid)}
+        executors = [pid for pid, marker in ours.items() if re.fullmatch(f"{fake.name}/[0-9]+", marker)]
+        for pid in executors:
+            os.kill(pid, signal.SIGKILL)
+        await fake.one(Gone, executor=1)
+        await fake.until(lambda: all(is_over(pid) for pid in [*executors, *pids]))
+        assert template_pid(fake) == before
+        assert (await forked(fake, 200))[3] == before
+
+    play(scene)
+
+
+def test_without_its_template_a_worker_starts_executors_itself() -> None:
+    async def scene(fake: Fake) -> None:
+        await forked(fake)
+        pid = template_pid(fake)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        found = await run(fake, 100, "drawn")
+        assert found[2] == found[3]
+        assert template_pid(fake) is None
+
+    play(scene)
+
+
+@pytest.mark.parametrize("module", ["tests.runner.worker.threaded", "no_such_module"])
+def test_a_template_that_is_not_fit_forks_nothing(
+    module: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Fake, "template", [HEAVY, module])
+
+    async def scene() -> None:
+        fake = Fake()
+        # It may never say that it is ready.
+        (fake.folder / "template").touch()
+        async with fake:
+            await fake.until(lambda: template_pid(fake) is None)
+            found = await run(fake, 1, "drawn")
+            assert found[2] == found[3]
+
+    asyncio.run(scene())
+    told = capfd.readouterr().err
+    assert ("threads" in told) if module.endswith("threaded") else ("no_such_module" in told), told
+
+
+def test_an_executor_with_another_environment_is_started() -> None:
+    async def scene(fake: Fake) -> None:
+        await forked(fake)
+        found = await run(fake, 100, "drawn", CUDA_VISIBLE_DEVICES="GPU-other")
+        assert found[2] == found[3]
+
+    play(scene)
+
+
+def test_the_template_and_what_was_forked_end_with_the_worker() -> None:
+    async def scene(fake: Fake) -> None:
+        pids = [(await forked(fake))[2], template_pid(fake)]
+        os.kill(fake.worker.pid, signal.SIGKILL)
+        await fake.until(lambda: all(pid is None or is_over(pid) for pid in pids))
+
+    play(scene)
+
+
+def test_a_cancelled_job_of_a_forked_executor_ends_by_the_ladder() -> None:
+    async def scene(fake: Fake) -> None:
+        await forked(fake, 100)
+        fake.load(1, "linger", attempt("a", "linger", {"s": 60}, timeout_s=0.3))
+        ended: Ended = await fake.ended("a", within_s=5)
+        assert (ended.code, ended.died) == ("timeout", False)
+
+    play(scene)
