@@ -111,11 +111,10 @@ class Account:
     def _own(self, entry: Entry) -> tuple[int, int]:
         """What an executor uses of the device, at least and at most. Where the driver names processes, one
         that it does not name counts as using nothing, so that an error is on the safe side; elsewhere one at
-        work may use all of its grant, and one that idles and told nothing is taken at its charge."""
+        work may use all of its grant, and so may one of which nothing is known."""
         seen = entry.seen.get(self.device.id)
         if self.level in ("exact", "processes"):
             return seen or 0, seen or 0
-        if entry.state in ("loading", "running"):
+        if seen is None or entry.state in ("loading", "running"):
             return seen or 0, entry.charge
-        nbytes = entry.charge if seen is None else seen
-        return nbytes, nbytes
+        return seen, seen

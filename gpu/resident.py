@@ -29,6 +29,8 @@ class Resident:
     #: Its need was unknown: it got all that was free, and nothing starts beside it until that is learned.
     exclusive: bool
     state: ExecutorState = "loading"
+    #: Nobody starts beside it until it has loaded.
+    loads_alone: bool = False
     #: It leaves, but ends what it runs first: nobody knows when its bytes come.
     lingers: bool = False
     #: It loads or has something to do.

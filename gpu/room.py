@@ -22,6 +22,7 @@ class Room:
         "claimed",
         "exclusive",
         "free",
+        "is_blind",
         "is_open",
         "keys",
         "leaving",
@@ -37,6 +38,8 @@ class Room:
         device_id = slot.device.id
         self.slot = slot
         self.is_open = slot.is_open
+        #: Only the total of the device is known: two that load at once could not be told apart.
+        self.is_blind = ledger.level(device_id) == "totals"
         self.free = ledger.free_bytes(device_id)
         #: Will be free soon: charged to executors that were told to go or have ended.
         self.pending = ledger.draining_bytes(device_id)

@@ -173,7 +173,7 @@ class Turn:
             mine.left -= 1
             mine.free -= move.nbytes
             mine.residents += 1
-            if is_alone or cls.alone:
+            if is_alone or cls.alone or (mine.is_blind and move.nbytes > 0):
                 mine.exclusive = TAKEN
             mine.begun += ((until, move.nbytes),)
             self.sketch.put(mine)

@@ -182,7 +182,9 @@ class View:
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
         self.floor.enter(resident, early=cls.is_wish)
-        if cls.alone:
+        if grant_bytes and any(self.ledger.level(each) == "totals" for each in device_ids):
+            resident.loads_alone = not (cls.alone or exclusive)
+        if cls.alone or resident.loads_alone:
             self.floor.own(resident)
         self._take(cls, (n,))
         if not cls.is_wish:
@@ -205,6 +207,8 @@ class View:
             return
         resident.state = "running"
         self.ledger.running(executor)
+        if resident.loads_alone:
+            self.floor.share(resident)
         if not resident.assigned:
             self._rest(resident, now)
 

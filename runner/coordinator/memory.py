@@ -23,6 +23,7 @@ READINGS_TO_MEASURE = 2
 class _Torch:
     """What an executor on a GPU has told of torch."""
 
+    #: Empty: nobody has imported it, as far as is known.
     version: str
     #: None: it has not used the GPU yet.
     reserved_bytes: int | None
@@ -90,9 +91,9 @@ class Memory:
 
     def loaded(self, post: Post, message: Loaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
-        if message.torch is not None:
+        if post.grant_bytes and self._ledger.level(post.devices[0]) != "exact":
             others = self._ledger.others_bytes(post.devices[0])
-            self._torch[post.executor] = _Torch(message.torch, message.reserved_bytes, others)
+            self._torch[post.executor] = _Torch(message.torch or "", message.reserved_bytes, others)
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
 
@@ -101,12 +102,11 @@ class Memory:
         its processes and what torch had with a context around it."""
         if self._ledger.level(post.devices[0]) == "exact":
             return
-        if message.reserved_bytes is not None:
-            known = self._torch.get(post.executor)
-            if known is None:
-                others = self._ledger.others_bytes(post.devices[0])
-                known = self._torch[post.executor] = _Torch("", message.reserved_bytes, others)
-            known.reserved_bytes, known.calm = message.reserved_bytes, min(0, known.calm)
+        known = self._torch.get(post.executor)
+        if known is not None:
+            known.reserved_bytes = message.reserved_bytes
+            # A context is measured once; what one without torch takes, after each attempt.
+            known.calm = 0 if message.reserved_bytes is None else min(0, known.calm)
         told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
         seen = self._ledger.take_peak(post.executor)
         message.peak_bytes = max(told or 0, seen or 0) or None
@@ -138,7 +138,8 @@ class Memory:
         return f"{self._ledger.device(device_id).name}/{self.driver}"
 
     def _measure(self, executor: int) -> None:
-        """The context of an executor that idles is what it holds beyond torch's segments."""
+        """The context of an executor that idles is what it holds beyond torch's segments. Without torch and
+        without named processes the difference that it has made to the total is all there is."""
         known = self._torch[executor]
         resident = self._view.executors.get(executor)
         if resident is None:
@@ -147,20 +148,33 @@ class Memory:
         if known.calm < 0:
             return
         known.calm = known.calm + 1 if resident.state == "idle" else 0
-        if known.calm < READINGS_TO_MEASURE or known.reserved_bytes is None:
+        if known.calm < READINGS_TO_MEASURE:
             return
         known.calm = -1
         holds = self._holds(executor, resident.devices[0], known)
-        if holds is not None:
-            kind = self._kind(resident.devices[0])
-            if self._contexts.learn(kind, known.version, holds - known.reserved_bytes):
-                self._keep(msgspec.json.encode(self._contexts.dumps()))
-                self.has_measured = True
+        if holds is None:
+            return
+        if known.reserved_bytes is None:
+            if self._ledger.level(resident.devices[0]) != "processes":
+                self._ledger.use(executor, max(0, holds) * len(resident.devices))
+        elif self._contexts.learn(
+            self._kind(resident.devices[0]), known.version, holds - known.reserved_bytes
+        ):
+            self._keep(msgspec.json.encode(self._contexts.dumps()))
+            self.has_measured = True
 
     def _holds(self, executor: int, device_id: str, known: _Torch) -> int | None:
-        """What it has of its device; where processes are not named that is known of a lone one alone."""
+        """What it has of its device; where processes are not named that is known only while its neighbours
+        idle and are known themselves."""
         if self._ledger.level(device_id) == "processes":
             return self._ledger.observed_bytes(executor)
-        if len(self._view.floor.slots[device_id].residents) > 1 or self._ledger.draining_bytes(device_id):
+        if self._ledger.draining_bytes(device_id):
             return None
-        return self._ledger.figures(device_id).used_bytes - known.others_bytes
+        holds = self._ledger.figures(device_id).used_bytes - known.others_bytes
+        for other, resident in self._view.floor.slots[device_id].residents.items():
+            if other != executor:
+                seen = self._ledger.observed_bytes(other)
+                if seen is None or resident.state != "idle":
+                    return None
+                holds -= seen
+        return holds

@@ -86,6 +86,11 @@ CASES: list[tuple[Finding, str, str]] = [
     (findings.handlers([], [], None), "warn", "runner init"),
     (findings.handlers([], [], "there is no file /x.py"), "fail", "there is no file"),
     (findings.server("http://h", "ok", None, is_expected=True), "ok", "http://h is ready"),
+    (
+        findings.server("http://h", "ok", None, is_expected=True, seen=["gpu0 processes"]),
+        "ok",
+        "http://h is ready; bytes are known by: gpu0 processes",
+    ),
     (findings.server("http://h", "degraded", "handlers: broken: a", is_expected=True), "warn", "broken: a"),
     (findings.server("http://h", "unavailable", None, is_expected=True), "fail", "is unavailable"),
     (findings.server("http://h", None, "no server answers", is_expected=False), "ok", "none runs"),

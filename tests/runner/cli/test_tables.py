@@ -35,18 +35,25 @@ def test_jobs_fit_80_columns_with_their_whole_ids() -> None:
 
 def test_devices_show_memory_by_kind() -> None:
     device: dict[str, Any] = {"id": "gpu0", "name": "NVIDIA H100", "health": "ok", "executors": [{}]}
-    for kind, gib in (("total", 80), ("free", 60), ("used", 20), ("reserved", 18), ("foreign", 2)):
+    kinds = {"total": 80, "free": 56, "reserved": 18, "draining": 3, "foreign": 2, "headroom": 1}
+    for kind, gib in kinds.items():
         device[f"{kind}_bytes"] = gib << 30
+    device["level"] = "processes"
     text = "\n".join(_drawn(tables.devices([device]), 120))
-    for part in ("80.0 GiB", "60.0 GiB", "20.0 GiB", "18.0 GiB", "2.0 GiB", "NVIDIA H100"):
+    for part in (*(f"{gib}.0 GiB" for gib in kinds.values()), "processes", "NVIDIA H100"):
         assert part in text
+    device |= {"free_bytes": 0, "short_bytes": 5 << 30}
+    assert "-5.0 GiB" in "\n".join(_drawn(tables.devices([device]), 120))
 
 
 def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
     running: dict[str, Any] = {
         "handler": "paint",
         "state": "running",
+        "model": "xl",
         "resident_bytes": 1 << 30,
+        "granted_bytes": 2 << 30,
+        "charged_bytes": 3 << 30,
         "jobs": [ID],
     }
     idle: dict[str, Any] = {"handler": "echo", "state": "idle", "resident_bytes": None, "jobs": []}
@@ -54,8 +61,18 @@ def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
         {"id": "gpu0", "executors": [running, idle]},
         {"id": "cpu", "executors": []},
     ]
-    lines = _drawn(tables.executors(found))
-    assert ID in lines[1] and "paint" in lines[1]
+    lines = _drawn(tables.executors(found), 90)
+    assert ID in lines[1]
+    assert " ".join(lines[1].split()[1:-1]) == "paint xl 1.0 GiB 2.0 GiB 3.0 GiB"
+        "paint",
+        "xl",
+        "1.0",
+        "GiB",
+        "2.0",
+        "GiB",
+        "3.0",
+        "GiB",
+    ]
     assert "idle" in lines[2] and "nothing is loaded" in lines[3]
 
 

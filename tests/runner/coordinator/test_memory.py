@@ -1,0 +1,178 @@
+"""Effect: whose the bytes of a GPU are, told by fixed readings and by what executors say."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from gpu.contexts import Contexts
+from gpu.device import nvidia
+from gpu.enforcement import BACKENDS, MARGIN_BYTES, Name
+from gpu.line import JobClass
+from gpu.view import View
+from runner.coordinator.memory import Memory
+from runner.coordinator.post import Post
+from runner.wire import Ended, Loaded, Processes, Readings
+
+G, M = 1 << 30, 1 << 20
+CARD = nvidia(0, "GPU-0", "card", 24 * G)
+CONTEXT = 300 * M
+
+
+class Scene:
+    """One card, executors that are granted 8 GiB each, and a clock."""
+
+    def __init__(self, enforcement: Name = "fraction") -> None:
+        self.at = 0.0
+        self.kept: list[bytes] = []
+        self.view = View([CARD])
+        self.memory = Memory(
+            view=self.view,
+            backend=BACKENDS[enforcement],
+            contexts=Contexts(),
+            keep=self.kept.append,
+            now=lambda: self.at,
+        )
+        self.memory.driver = "570"
+        self.posts: dict[int, Post] = {}
+
+    def start(self, executor: int, pid: int | None = None) -> Post:
+        cls = JobClass("default", f"h{executor}", "v", "", 50, 8 * G, 1)
+        self.view.add_waiting(cls, executor)
+        self.view.load(executor, cls, executor, ("gpu0",), 8 * G)
+        if pid is not None:
+            self.memory.claim(Processes(executor, [pid]))
+        post = object.__new__(Post)
+        post.executor, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
+        self.posts[executor] = post
+        return post
+
+    def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
+        self.view.loaded(executor, None, self.at)
+        self.memory.loaded(self.posts[executor], Loaded(executor, 1.0, None, reserved, torch))
+
+    def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
+        message = Ended("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
+        self.memory.ended(self.posts[executor], message)
+        cls = self.view.executors[executor].assigned[executor]
+        self.view.ended(executor, cls, executor, self.at)
+        return message.peak_bytes
+
+    def read(self, used: int, *processes: tuple[int, int | None], times: int = 1) -> bool:
+        listed = [("gpu0", pid, nbytes) for pid, nbytes in processes]
+        has_more = False
+        for _ in range(times):
+            self.at += 0.25
+            has_more = self.memory.read(Readings([("gpu0", 24 * G, used, 24 * G - used)], listed))
+        return has_more
+
+    @property
+    def context(self) -> int | None:
+        return self.memory.context_bytes("gpu0")
+
+
+def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
+    scene = Scene()
+    scene.read(0)
+    scene.start(1, pid=10)
+    scene.loaded(1, 1 * G)
+    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT), times=3)
+    assert scene.context is None, "it is at work"
+    assert scene.ended(1, 2 * G, 1 * G) == 2 * G
+    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
+    assert scene.context is None, "that reading may have begun before"
+    scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
+    assert scene.context == CONTEXT and scene.memory.has_measured
+    assert msgspec.json.decode(scene.kept[-1]) == {"card/570": {"2.13": CONTEXT}}
+    scene.read(9 * G, (10, 9 * G), times=3)
+    assert len(scene.kept) == 1
+
+
+def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:
+    scene = Scene()
+    scene.read(0)
+    scene.start(1, pid=10)
+    scene.loaded(1, None, None)
+    scene.read(3 * G, (10, 3 * G))
+    scene.read(1 * G, (10, 1 * G))
+    assert scene.ended(1, None, None) == 3 * G
+    contexts = scene.memory._contexts
+    contexts.learn("card/570", "2.13", CONTEXT)
+    scene.start(2, pid=20)
+    scene.loaded(2, 1 * G)
+    assert scene.ended(2, 4 * G, 1 * G) == 4 * G + CONTEXT
+
+
+def test_without_named_processes_the_context_is_told_by_the_total() -> None:
+    scene = Scene()
+    scene.read(2 * G)
+    scene.start(1)
+    scene.loaded(1, 1 * G)
+    scene.read(3 * G + CONTEXT)
+    scene.ended(1, 1 * G, 1 * G)
+    scene.read(3 * G + CONTEXT, times=2)
+    assert (scene.context, scene.view.ledger.level("gpu0")) == (CONTEXT, "reports")
+    assert scene.view.ledger.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
+
+
+@pytest.mark.parametrize("neighbour", ["loads", "idles", "is known"])
+def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> None:
+    scene = Scene()
+    scene.read(2 * G)
+    scene.start(1)
+    scene.loaded(1, None, None)
+    scene.read(5 * G)
+    scene.ended(1, None, None)
+    scene.read(5 * G, times=2)
+    ledger = scene.view.ledger
+    assert (ledger.observed_bytes(1), ledger.level("gpu0"), ledger.foreign_bytes("gpu0")) == (
+        3 * G,
+        "totals",
+        2 * G,
+    )
+    scene.start(2)
+    assert scene.view.floor.slots["gpu0"].exclusive == 2, "loads go one by one"
+    if neighbour == "loads":
+        scene.read(6 * G, times=3)
+        assert ledger.observed_bytes(2) is None
+        return
+    scene.loaded(2, None, None)
+    assert scene.view.floor.slots["gpu0"].exclusive is None
+    if neighbour == "is known":
+        scene.read(6 * G)
+        scene.ended(2, None, None)
+        scene.read(6 * G, times=2)
+        assert ledger.observed_bytes(2) == 1 * G
+
+
+def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
+    scene = Scene()
+    assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - MARGIN_BYTES
+    scene.memory._contexts.learn("card/570", "2.13", CONTEXT)
+    assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - CONTEXT - MARGIN_BYTES
+    assert Scene("watchdog").memory.cap_bytes(["gpu0"], 8 * G, None) is None
+
+
+def test_what_may_start_anything_is_told() -> None:
+    scene = Scene()
+    assert not scene.read(4 * G), "there is less than before"
+    scene.at += 60
+    assert scene.read(1 * G)
+    assert not scene.read(1 * G)
+
+
+def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
+    scene = Scene()
+    scene.read(0)
+    scene.start(1, pid=10)
+    scene.loaded(1, None, None)
+    scene.read(4 * G, (10, 4 * G))
+    scene.view.gone(1, scene.at)
+    scene.read(4 * G, (10, 4 * G), times=3)
+    ledger = scene.view.ledger
+    assert (ledger.foreign_bytes("gpu0"), ledger.draining_bytes("gpu0")) == (0, 8 * G)
+    assert scene.read(0, times=2)
+    assert ledger.draining_bytes("gpu0") == 0
+    scene.memory.claim(Processes(1, [10]))
+    scene.read(1 * G, (10, 1 * G))
+    assert ledger.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"
