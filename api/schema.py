@@ -327,9 +327,22 @@ class Device(_Given):
     uuid: str
     name: str
     total_bytes: int
-    used_bytes: int
-    reserved_bytes: int
-    foreign_bytes: int
+    used_bytes: int = Field(description="as the device itself tells, whoever it is that uses them")
+    free_bytes: int = Field(description="what may still be promised")
+    reserved_bytes: int = Field(description="charged to executors that live")
+    draining_bytes: int = Field(
+        description="charged to executors that ended, until the device shows them free"
+    )
+    suspect_bytes: int = Field(description="the part of draining_bytes that is overdue")
+    foreign_bytes: int = Field(description="what other programs had at most in the last half minute")
+    headroom_bytes: int = Field(description="never promised")
+    short_bytes: int = Field(description="what others took of what was promised; the total is less by these")
+    level: Literal["exact", "processes", "reports", "totals"] = Field(
+        description="how much is known of who uses what"
+    )
+    context_bytes: int | None = Field(
+        description="what every process takes before its first tensor; measured"
+    )
     max_executors: int
     drained: bool = Field(description="it takes no new work because the operator said so")
     health: str

@@ -238,4 +238,9 @@ def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Fi
         for name, part in parts.items()
         if part["state"] != "ok"
     ]
-    return findings.server(where, str(answer.get("status")), "; ".join(wrong), is_expected=True)
+    seen = [
+        f"{name.removeprefix('device ')} {part['level']}"
+        for name, part in parts.items()
+        if part.get("level") not in (None, "exact")
+    ]
+    return findings.server(where, str(answer.get("status")), "; ".join(wrong), is_expected=True, seen=seen)

@@ -242,10 +242,14 @@ def handlers(states: Sequence[tuple[str, str]], unused: Sequence[str], refusal: 
     return Finding("handlers", "ok", f"{len(states)} ok")
 
 
-def server(url: str, said: str | None, problem: str | None, *, is_expected: bool) -> Finding:
-    """What answers at `url`: `said` is /readyz's status, `problem` why there is none or what it lacks."""
+def server(
+    url: str, said: str | None, problem: str | None, *, is_expected: bool, seen: Sequence[str] = ()
+) -> Finding:
+    """What answers at `url`: `said` is /readyz's status, `problem` why there is none or what it lacks, `seen`
+    by what it knows of each GPU who uses its bytes."""
     if said == "ok":
-        return Finding("server", "ok", f"{url} is ready")
+        known = f"; bytes are known by: {', '.join(seen)}" if seen else ""
+        return Finding("server", "ok", f"{url} is ready{known}")
     if said is not None:
         text = f"{url} is {said}" + (f": {problem}" if problem else "")
         state: State = "warn" if said == "degraded" else "fail"

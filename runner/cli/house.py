@@ -35,6 +35,8 @@ def ps(as_json: AsJson = False, url: Url = None) -> None:
     from runner.cli import tables
 
     console().print(tables.executors(found))
+    console().print()
+    console().print(tables.devices(found))
 
 
 def devices(

@@ -59,16 +59,27 @@ def state(job: Document) -> Text:
 
 
 def devices(found: Iterable[Document]) -> Table:
-    """One line per device with its memory by kind."""
-    table = _table("DEVICE", "FREE", "OF", "USED", "PROMISED", "FOREIGN", "LOADED", "HEALTH", "NAME")
+    """One line per device with every byte of it: what is free and what is not add up to the whole. SEEN is
+    the level to which it is known who uses what."""
+    kinds = ("free", "reserved", "draining", "foreign", "headroom", "total")
+    table = _table(
+        *("DEVICE", "FREE", "PROMISED", "LEAVING", "FOREIGN", "HEADROOM", "OF", "LOADED"),
+        *("SEEN", "HEALTH", "NAME"),
+    )
     for device in found:
         health = str(device.get("health") or "ok")
         if device.get("drained"):
             health = "drained" if health == "ok" else f"drained, {health}"
+        free, *others = (size(device.get(f"{kind}_bytes")) for kind in kinds)
+        if device.get("short_bytes"):
+            # Others took what was promised.
+            free = f"-{size(device['short_bytes'])}"
         table.add_row(
             str(device["id"]),
-            *(size(device.get(f"{kind}_bytes")) for kind in ("free", "total", "used", "reserved", "foreign")),
+            free,
+            *others,
             str(len(device.get("executors") or ())),
+            str(device.get("level") or ""),
             Text(line(health, 40), style=COLORS.get(health, "red")),
             line(device.get("name") or "", 40),
         )
@@ -76,22 +87,22 @@ def devices(found: Iterable[Document]) -> Table:
 
 
 def executors(found: Iterable[Document]) -> Table:
-    """One line per loaded handler, device by device, with the jobs that it has now."""
-    table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "NOW")
+    """One line per loaded handler, device by device, with its model and the jobs that it has now."""
+    table = _table("DEVICE", "HANDLER", "MEMORY", "GRANTED", "CHARGED", "NOW")
     for device in found:
         loaded = device.get("executors") or ()
         for number, executor in enumerate(loaded):
             word, has = str(executor.get("state") or ""), [*map(str, executor.get("jobs") or ())]
             now = has if has and word == "running" else [word, *has]
+            names = (line(executor.get(name) or "", 40) for name in ("handler", "model"))
             table.add_row(
                 str(device["id"]) if number == 0 else "",
-                line(executor.get("handler") or "", 40),
-                size(executor.get("resident_bytes")),
-                size(executor.get("granted_bytes")),
+                " ".join(filter(None, names)),
+                *(size(executor.get(f"{kind}_bytes")) for kind in ("resident", "granted", "charged")),
                 Text("\n".join(now), style="" if has else "dim"),
             )
         if not loaded:
-            table.add_row(str(device["id"]), "", "", "", Text("nothing is loaded", style="dim"))
+            table.add_row(str(device["id"]), "", "", "", "", Text("nothing is loaded", style="dim"))
     table.columns[-1].no_wrap = True
     return table
 
