@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 from gpu.fairness import Shares
 from gpu.floor import Floor
@@ -11,17 +11,21 @@ from gpu.line import JobClass, Key
 
 class Tenancy:
     """The two lanes have nothing to do with each other: who fills the cpu may still have the GPUs. On GPUs
-    seconds of devices are counted, on the cpu seconds of executors. Wishes are nobody's."""
+    seconds of devices are counted, on the cpu seconds of executors. Wishes are nobody's. Before a second
+    tenant comes nothing is done."""
 
     def __init__(
         self,
         floor: Floor,
+        lines: Mapping[JobClass, Sized],
         weights: Mapping[str, float] | None,
         *,
         run_s: Callable[[JobClass], float | None],
         load_s: Callable[[Key], float | None],
     ) -> None:
         self._floor = floor
+        #: The classes of which somebody waits.
+        self._lines = lines
         self._gpu = Shares(weights)
         self._cpu = Shares(weights)
         #: What a job of a class, and what loading, are expected to take; None where that is unknown.
@@ -29,11 +33,10 @@ class Tenancy:
         self._load_s = load_s
         #: Until when an executor's time is put down to somebody.
         self._told: dict[int, float] = {}
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether there is more than one tenant in a lane."""
-        return self._gpu.is_shared or self._cpu.is_shared
+        #: The only tenant that was ever seen.
+        self._only: str | None = None
+        #: There was more than one.
+        self.is_shared = False
 
     def of(self, cls: JobClass) -> Shares:
         """The shares in the lane of the class."""
@@ -51,19 +54,23 @@ class Tenancy:
                 shares.advance(now)
 
     def waits(self, cls: JobClass) -> None:
-        """The first job of a class waits."""
+        """The first job of a class waits; the class is among the lines already."""
+        if not self.is_shared and not self._is_second(cls):
+            return
         if not cls.is_wish:
             self.of(cls).waits(cls.tenant)
 
     def rests(self, cls: JobClass) -> None:
         """No job of the class waits any more."""
-        if not cls.is_wish:
+        if self.is_shared and not cls.is_wish:
             self.of(cls).rests(cls.tenant)
 
     def started(self, cls: JobClass, ns: Sequence[int], now: float, *, loads: bool) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
+        if not self.is_shared or cls.is_wish:
+            return
         shares = self.of(cls)
-        if not shares.is_shared or cls.is_wish:
+        if not shares.is_shared:
             return
         shares.advance(now)
         expected_s = self.expected_s(cls, loads=loads)
@@ -74,9 +81,9 @@ class Tenancy:
     def ended(self, cls: JobClass, n: int, executor: int, now: float, *, ran: bool) -> None:
         """A job is off its executor, which it may have shared with others: what passed since the last of them
         left is put down to this one."""
-        shares = self.of(cls)
-        if not shares.is_counting:
+        if not self.is_shared:
             return
+        shares = self.of(cls)
         since = max(shares.started_at(n, now), self._told.get(executor, 0.0))
         if ran:
             self._told[executor] = now
@@ -84,9 +91,24 @@ class Tenancy:
 
     def gone(self, executor: int, left: Mapping[int, JobClass]) -> None:
         """The executor is no more; what it had left did not run."""
+        if not self.is_shared:
+            return
         self._told.pop(executor, None)
         for n, cls in left.items():
             self.of(cls).ended(n, 0.0)
+
+    def _is_second(self, cls: JobClass) -> bool:
+        """Whether with this class a second tenant has come; then those who wait already are taken in."""
+        if cls.tenant == self._only or cls.is_wish:
+            return False
+        if self._only is None:
+            self._only = cls.tenant
+            return False
+        self.is_shared = True
+        for other in self._lines:
+            if other is not cls and not other.is_wish:
+                self.of(other).waits(other.tenant)
+        return True
 
 
 class Standing:

@@ -54,9 +54,9 @@ class View:
         self.demand = Demand()
         #: The floor's own table.
         self.executors = self.floor.executors
-        self.tenancy = Tenancy(self.floor, weights, run_s=self.run_mean_s, load_s=self.load_s)
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
+        self.tenancy = Tenancy(self.floor, self.lines, weights, run_s=self.run_mean_s, load_s=self.load_s)
         self.paused: set[str] = set()
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}

@@ -157,6 +157,15 @@ def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
     assert view.tenancy.of(on_cpu).rank("a") == 4
 
 
+def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> None:
+    view = View([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
+    on_cpu = replace(job_class("c", 0, gpus=0), tenant="a")
+    for n, cls in enumerate((on_cpu, of("a"), of("b"))):
+        view.add_waiting(cls, n)
+    view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
+    assert not view.tenancy.of(on_cpu).is_counting
+
+
 def test_jobs_that_share_an_executor_share_its_time() -> None:
     view = View([cpu("m", "c", 16 * G, 2)])
     a = replace(job_class("c", 0, gpus=0), tenant="a")
@@ -197,6 +206,7 @@ def test_a_wish_is_nobodys() -> None:
     assert not view.tenancy.of(wish).is_shared
     view.add_waiting(of("b"), 2)
     view.remove_waiting(of("a"), 1)
+    view.add_waiting(replace(wish, version="2"), -2)
     view.load(1, wish, -1, ("sim0",), 20 * G)
     assert not view.tenancy.of(wish).is_counting
     plan(view, 1.0)
