@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gpu.experience import Experience
@@ -16,6 +16,8 @@ FORM = 1
 #: not heard of for longest is forgotten.
 MODELS_MAX = 4096
 SIZES_MAX = 64
+#: A run is expected to end before its limit where so many have run.
+ENOUGH_RUNS = 10
 
 
 class Model:
@@ -73,7 +75,7 @@ class Estimates:
         parts = model.parts(cls.size)
         if run_s is not None:
             for part in (*parts, handler.whole):
-                part.run_s.add(run_s)
+                part.saw_run(run_s, cls.limit_s)
         if peak_bytes is None:
             return False
         # What one on the ladder was given is nobody's declaration.
@@ -127,24 +129,27 @@ class Estimates:
         return None
 
     def run_s(self, cls: JobClass, q: float = 0.9) -> float | None:
-        """In how many seconds the share `q` of the class's jobs has ended; None where that is unknown and
-        they have no limit."""
-        return self._seconds(cls, lambda runs: runs.quantile(q))
+        """In how many seconds the share `q` of the class's jobs has ended. While few have, that is their
+        limit; None where that is unknown and they have none."""
+        runs = self._runs(cls, 1 if math.isinf(cls.limit_s) else ENOUGH_RUNS)
+        if runs is not None:
+            return min(runs.quantile(q), cls.limit_s)
+        return None if math.isinf(cls.limit_s) else cls.limit_s
 
     def run_mean_s(self, cls: JobClass) -> float | None:
-        """How long a job of the class takes in the mean."""
-        return self._seconds(cls, Window.mean)
+        """How long a job of the class takes in the mean; None where none has run."""
+        runs = self._runs(cls, 1)
+        return None if runs is None else min(runs.mean(), cls.limit_s)
 
     def run_left_s(self, cls: JobClass, ran_s: float, q: float = 0.9) -> float | None:
         """After how many more seconds a job that has run for `ran_s` has ended, with the likelihood `q`. One
         that runs longer than any before it is expected to take as long again."""
 
-        def left(runs: Window) -> float:
-            whole = runs.beyond(ran_s, q)
-            return 2 * ran_s if whole is None else whole
-
-        whole = self._seconds(cls, left)
-        return None if whole is None else max(0.0, whole - ran_s)
+        runs = self._runs(cls, 1)
+        if runs is None:
+            return None if math.isinf(cls.limit_s) else max(0.0, cls.limit_s - ran_s)
+        whole = runs.beyond(ran_s, q)
+        return max(0.0, min(2 * ran_s if whole is None else whole, cls.limit_s) - ran_s)
 
     # To be stored and shown.
 
@@ -181,9 +186,11 @@ class Estimates:
         model.sizes = {size: Experience.load(part) for size, part in dumped["sizes"].items()}
         model.resident = Window(dumped["resident"])
         model.load_s = Window(dumped["load_s"])
-        for mine, all_ in ((model.load_s, handler.load_s), (model.whole.run_s, handler.whole.run_s)):
-            for sample in mine.samples:
-                all_.add(sample)
+        for load_s in model.load_s.samples:
+            handler.load_s.add(load_s)
+        for limit_s, runs in model.whole.runs_by_limit.items():
+            for run_s in runs.samples:
+                handler.whole.saw_run(run_s, limit_s)
         self.changed.discard((dumped["handler"], dumped["model"]))
 
     def _heard(self, handler: str, model: str) -> tuple[Model, Model]:
@@ -207,18 +214,14 @@ class Estimates:
         model = self._models.get((cls.handler, cls.model))
         return None if model is None else model.of_size(cls.size)
 
-    def _seconds(self, cls: JobClass, of: Callable[[Window], float]) -> float | None:
-        model = self._models.get((cls.handler, cls.model))
-        handler = self._handlers.get(cls.handler)
-        found = None
-        for known in (
-            None if model is None else model.of_size(cls.size),
-            None if model is None else model.whole,
-            None if handler is None else handler.whole,
-        ):
-            if known is not None and known.run_s:
-                found = of(known.run_s)
-                break
-        if found is None:
-            return None if math.isinf(cls.limit_s) else cls.limit_s
-        return min(found, cls.limit_s)
+    def _runs(self, cls: JobClass, least: int) -> Window | None:
+        """Of the jobs that are most like the class's, where so many have run."""
+        model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
+        parts = [] if model is None else [model.of_size(cls.size), model.whole]
+        for part in parts if handler is None else [*parts, handler.whole]:
+            of_limit = part.runs_by_limit.get(cls.limit_s)
+            if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
+                return of_limit
+            if len(part.run_s) >= least:
+                return part.run_s
+        return None

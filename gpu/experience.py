@@ -14,6 +14,8 @@ MARGIN_BYTES = 64 * MIB
 SQUEEZED_SHARE = 1.25
 #: What running out has taught is half forgotten after so many jobs that did not.
 SQUEEZED_HALF_LIFE = 256
+#: Limits of which runs are kept apart: those that were heard of last.
+LIMITS_MAX = 16
 #: What is told is lowered where it is less than this share of what was told before: below that it is noise.
 LOWER_SHARE = 0.95
 #: Of what the operator declared: less is granted where so many jobs took no more than this share of it, until
@@ -26,11 +28,22 @@ NEAR_SHARE = 0.95
 class Experience:
     """Of one (handler, model), or of one size of its jobs."""
 
-    __slots__ = ("floor_bytes", "is_less", "need_bytes", "out_of_memory", "peaks", "run_s", "shaken")
+    __slots__ = (
+        "floor_bytes",
+        "is_less",
+        "need_bytes",
+        "out_of_memory",
+        "peaks",
+        "run_s",
+        "runs_by_limit",
+        "shaken",
+    )
 
     def __init__(self) -> None:
         self.peaks = Window()
         self.run_s = Window()
+        #: The same by the jobs' limits: who asks for more time mostly takes more.
+        self.runs_by_limit: dict[float, Window] = {}
         #: Jobs that ran out of memory.
         self.out_of_memory = 0
         #: At least so much is needed by the word of those; it fades.
@@ -66,6 +79,17 @@ class Experience:
             is_changed = is_changed or self.is_less != was_less
         return is_changed
 
+    def saw_run(self, run_s: float, limit_s: float) -> None:
+        """A job of that limit ended well and ran for so long."""
+        self.run_s.add(run_s)
+        runs = self.runs_by_limit.pop(limit_s, None)
+        if runs is None:
+            runs = Window()
+            if len(self.runs_by_limit) >= LIMITS_MAX:
+                del self.runs_by_limit[next(iter(self.runs_by_limit))]
+        runs.add(run_s)
+        self.runs_by_limit[limit_s] = runs
+
     def saw_squeeze(self, had_bytes: int | None) -> None:
         """A job ran out of memory though it had so much; None where that says nothing of others."""
         self.out_of_memory += 1
@@ -86,6 +110,7 @@ class Experience:
         return {
             "peaks": [int(peak) for peak in self.peaks.samples],
             "run_s": self.run_s.samples,
+            "runs_by_limit": [(limit_s, runs.samples) for limit_s, runs in self.runs_by_limit.items()],
             "out_of_memory": self.out_of_memory,
             "floor_bytes": self.floor_bytes,
             "shaken": self.shaken,
@@ -99,6 +124,7 @@ class Experience:
         found = cls()
         found.peaks = Window(dumped["peaks"])
         found.run_s = Window(dumped["run_s"])
+        found.runs_by_limit = {limit_s: Window(runs) for limit_s, runs in dumped["runs_by_limit"]}
         for name in ("out_of_memory", "floor_bytes", "shaken", "is_less", "need_bytes"):
             setattr(found, name, dumped[name])
         return found

@@ -21,13 +21,14 @@ _TINY = 1e-9
 class Window:
     """Samples in the order in which they came. Asking sorts them once after each change."""
 
-    __slots__ = ("_samples", "_sorted", "_sums")
+    __slots__ = ("_mean", "_samples", "_sorted", "_sums")
 
     def __init__(self, samples: Iterable[float] = ()) -> None:
         self._samples: deque[float] = deque(samples, maxlen=SAMPLES)
         self._sorted: list[float] = []
         #: Of the sorted samples: what each weighs together with those before it.
         self._sums: list[float] = []
+        self._mean = 0.0
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -51,12 +52,8 @@ class Window:
     def mean(self) -> float:
         """The mean by weight. Raises IndexError where there are no samples."""
         self._sort()
-        before = 0.0
-        total = 0.0
-        for sample, upto in zip(self._sorted, self._sums, strict=True):
-            total += sample * (upto - before)
-            before = upto
-        return total / self._sums[-1]
+        # Rounding must not take it out of the samples' range.
+        return min(max(self._mean, self._sorted[0]), self._sorted[-1])
 
     def beyond(self, least: float, q: float) -> float | None:
         """The quantile of the samples that are more than `least`; None where there are none."""
@@ -76,6 +73,7 @@ class Window:
         by_value = sorted(zip(reversed(self._samples), _WEIGHTS, strict=False))
         self._sorted = [sample for sample, _ in by_value]
         self._sums = list(accumulate(weight for _, weight in by_value))
+        self._mean = sum(sample * weight for sample, weight in by_value) / self._sums[-1]
 
 
 def spread(count: int) -> float:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.estimate import MODELS_MAX, SIZES_MAX, Estimates
-from gpu.experience import ENOUGH, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
+from gpu.estimate import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimates
+from gpu.experience import ENOUGH, LIMITS_MAX, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
 from gpu.line import JobClass
 
 GIB = 1024 * MIB
@@ -221,16 +221,37 @@ def test_times_go_from_size_to_model_to_handler() -> None:
     estimates.ran(cls(model="n"), None, 20.0)
     assert estimates.run_s(cls(model="n", size="1")) == 20.0
     assert estimates.load_s(cls(handler="b").key) is None
+    assert estimates.run_mean_s(cls(handler="b")) is None
 
 
-def test_no_time_is_longer_than_the_limit_and_unknown_ones_are_the_limit() -> None:
-    estimates = Estimates()
+def test_until_some_have_run_a_job_is_taken_for_its_limit() -> None:
+    estimates, limited = Estimates(), cls(limit_s=64.0)
     assert estimates.run_s(cls()) is None and estimates.run_left_s(cls(), 5.0) is None
-    assert estimates.run_s(cls(limit_s=60.0)) == estimates.run_mean_s(cls(limit_s=60.0)) == 60.0
-    assert estimates.run_left_s(cls(limit_s=60.0), 50.0) == 10.0
-    assert estimates.run_left_s(cls(limit_s=60.0), 70.0) == 0.0
-    estimates.ran(cls(), None, 100.0)
-    assert estimates.run_s(cls(limit_s=60.0)) == 60.0 and estimates.run_s(cls()) == 100.0
+    assert estimates.run_s(limited) == 64.0 and estimates.run_mean_s(limited) is None
+    assert estimates.run_left_s(limited, 50.0) == 14.0
+    assert estimates.run_left_s(limited, 70.0) == 0.0
+    for _ in range(ENOUGH_RUNS - 1):
+        estimates.ran(cls(), None, 5.0)
+    assert estimates.run_s(limited) == 64.0 and estimates.run_mean_s(limited) == 5.0
+    estimates.ran(cls(), None, 5.0)
+    assert estimates.run_s(limited) == 5.0
+    for _ in range(64):
+        estimates.ran(cls(), None, 100.0)
+    assert (estimates.run_s(limited), estimates.run_mean_s(limited)) == (64.0, 64.0)
+
+
+def test_jobs_of_the_same_limit_are_told_by_each_other() -> None:
+    estimates = Estimates()
+    for limit_s in (64.0, 256.0):
+        for _ in range(ENOUGH_RUNS):
+            estimates.ran(cls(limit_s=limit_s), None, limit_s / 4)
+    assert [estimates.run_s(cls(limit_s=limit_s)) for limit_s in (64.0, 256.0)] == [16.0, 64.0]
+    assert estimates.run_s(cls(limit_s=1024.0)) == 64.0
+    assert estimates.run_s(cls(model="new", limit_s=64.0)) == 16.0
+    for n in range(LIMITS_MAX + 1):
+        estimates.ran(cls(limit_s=2.0**n), None, 1.0)
+    ((_, model),) = estimates.models("a")
+    assert len(model.whole.runs_by_limit) == LIMITS_MAX and 1.0 not in model.whole.runs_by_limit
 
 
 def test_who_has_run_for_long_is_told_from_those_who_ran_for_longer() -> None:
