@@ -1,0 +1,160 @@
+"""Pure: whether a device is to be trusted with work, by what went wrong there and when.
+
+    ok ──fault──▶ suspect ──faults of several──▶ quarantined ◀──answers again── lost
+     ▲               │ ▲                              │                          ▲
+     │◀──time────────┘ └─────────check passed─────────┘      falls off the bus ──┘
+
+A suspect goes on working. Quarantined and lost devices take no new work; a quarantined one is checked, with a
+pause that grows from check to check, and comes back when one passes. `now` is in seconds, of any clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+State = Literal["ok", "suspect", "quarantined", "lost"]
+
+#: Faults count for so long.
+WINDOW_S = 600.0
+#: So many of different origin within the window, and the device is quarantined.
+FAULTS_MAX = 3
+#: A device that can't be read for so long is quarantined; one bad reading happens.
+UNREAD_S = 5.0
+#: The pause before the first check, and the longest; each is twice the one before.
+PAUSE_S = (1.0, 300.0)
+
+
+class Health:
+    """One device's."""
+
+    def __init__(self, now: float) -> None:
+        self.state: State = "ok"
+        #: Why, in plain words; nothing of one that is ok.
+        self.words = ""
+        self.since = now
+        #: The driver, or the card itself, asks for a reset: no check brings it back.
+        self.needs_reset = False
+        #: A check runs.
+        self.is_checking = False
+        #: Something went wrong since the last check that passed, see `gpu.line.JobClass.avoid`.
+        self.is_proven = True
+        #: (what happened, to whom) -> when it counts no more, and which program it was, if one was.
+        self._faults: dict[tuple[str, str], tuple[float, str]] = {}
+        #: Programs whose errors were found to be their own -> until when they are taken for that.
+        self._excused: dict[str, float] = {}
+        self._unread_since = math.inf
+        self._is_held = False
+        self._pause_s = PAUSE_S[0]
+        self._check_at = -math.inf
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new work may start there."""
+        return self.state in ("ok", "suspect")
+
+    def fault(self, now: float, kind: str, origin: str, words: str, *, program: str = "") -> None:
+        """Something went wrong that may be the device's doing. Each origin (a job, an executor) counts once;
+        errors of a program whose earlier ones a good device had too do not count at all."""
+        if now < self._excused.get(program, -math.inf):
+            return
+        self._faults[kind, origin] = now + WINDOW_S, program
+        self._expire(now)
+        if self.is_proven:
+            self.is_proven, self._check_at = False, now
+        if not self.takes_work:
+            return
+        if len(self._faults) >= FAULTS_MAX:
+            self.quarantine(
+                now, f"{len(self._faults)} faults within {WINDOW_S / 60:g} minutes; the last: {words}"
+            )
+        else:
+            self._become("suspect", words, now)
+
+    def quarantine(self, now: float, words: str, *, needs_reset: bool = False) -> None:
+        """It takes no new work until a check passes, or (`needs_reset`) until it was reset."""
+        self.needs_reset = self.needs_reset or needs_reset
+        if self.state != "lost":
+            if self.takes_work:
+                self._check_at = now + self._next_pause()
+            self._become("quarantined", words, now)
+
+    def hold(self, now: float, words: str | None) -> None:
+        """As long as there are words it is quarantined, and no check helps."""
+        if words is not None:
+            self.quarantine(now, words)
+        elif self._is_held:
+            self._check_at = now
+        self._is_held = words is not None
+
+    def lose(self, now: float, words: str) -> None:
+        """It does not answer any more."""
+        self._become("lost", words, now)
+
+    def read(self, now: float, fault: str | None) -> None:
+        """A reading: "lost", or what else is wrong with it; None where it gave figures."""
+        if fault is None:
+            self._unread_since = math.inf
+            if self.state == "lost":
+                # Whatever brought it back has reset it.
+                self.needs_reset = False
+                self._check_at = now + self._next_pause()
+                self._become("quarantined", f"it answers again, but {self.words}", now)
+        elif fault == "lost":
+            self.lose(now, "the driver has lost it")
+        elif self._unread_since == math.inf:
+            self._unread_since = now
+            self.fault(now, "reading", f"{now}", f"it can't be read: {fault}")
+        elif self.takes_work and now - self._unread_since >= UNREAD_S:
+            self.quarantine(now, f"it could not be read for {UNREAD_S:g} s: {fault}")
+
+    def wants_check(self, now: float) -> bool:
+        """Whether a check should start now. One that can't be read, or waits for a reset, is not checked."""
+        if self.is_checking or self.needs_reset or self._is_held or self.state == "lost":
+            return False
+        if self._unread_since < math.inf:
+            return False
+        return not (self.takes_work and self.is_proven) and now >= self._check_at
+
+    def checked(self, now: float, failure: str | None) -> None:
+        """A check has ended; None: the device did what was asked of it."""
+        self.is_checking = False
+        if self.state == "lost":
+            return
+        if failure is not None:
+            if not self.takes_work:
+                self._check_at = now + self._next_pause()
+            self.quarantine(now, f"the check failed: {failure}")
+            return
+        programs = {program for _, program in self._faults.values()}
+        if self.state == "quarantined" and len(programs) == 1 and programs != {""}:
+            self._excused |= dict.fromkeys(programs, now + WINDOW_S)
+        self.is_proven = True
+        if self.state == "quarantined" and not self.needs_reset and not self._is_held:
+            self._faults.clear()
+            self._become("ok", "", now)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: faults that are long ago are forgiven."""
+        self._expire(now)
+        if self.state == "suspect" and not self._faults:
+            self._become("ok", "", now)
+        if self.state == "ok" and now - self.since >= WINDOW_S:
+            self._pause_s = PAUSE_S[0]
+
+    def resume(self, now: float) -> None:
+        """The operator says that it is well, or was reset: a check decides, at once."""
+        self.needs_reset = False
+        self._pause_s, self._check_at = PAUSE_S[0], now
+
+    def _expire(self, now: float) -> None:
+        self._faults = {key: fault for key, fault in self._faults.items() if fault[0] > now}
+
+    def _next_pause(self) -> float:
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_S[1])
+        return pause_s
+
+    def _become(self, state: State, words: str, now: float) -> None:
+        if state != self.state:
+            self.since = now
+        self.state, self.words = state, words
