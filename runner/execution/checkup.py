@@ -1,0 +1,47 @@
+"""Effect: the process that tries a device out: opens a context, allocates and computes, then ends.
+
+It is started with the device mask of an executor and says one line. Exit status 0: the device works;
+1: it does not; 3: nothing here can tell, since there is no torch, or one without CUDA.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+#: Nobody waits longer; should its parent have died, it must not stay.
+LIMIT_S = 60
+WORKS, FAILS, CANNOT_TELL = 0, 1, 3
+_ELEMENTS = 1 << 20
+
+
+def main() -> int:
+    """Try the first device that is visible."""
+    signal.alarm(LIMIT_S)
+    try:
+        import torch
+    except ImportError:
+        print("torch is not installed")
+        return CANNOT_TELL
+    if torch.version.cuda is None:
+        print("torch is built without CUDA")
+        return CANNOT_TELL
+    try:
+        found = float((torch.ones(_ELEMENTS, device="cuda:0") * 2).sum().item())
+        torch.cuda.synchronize()
+    except Exception as error:
+        if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+            # It is full, and says so as a healthy one does.
+            print("it works, and is full")
+            return WORKS
+        print(f"{type(error).__name__}: {str(error)[:500]}".replace("\n", " "))
+        return FAILS
+    if found != 2 * _ELEMENTS:
+        print(f"it computes {found:g} where {2 * _ELEMENTS} is right")
+        return FAILS
+    print("it works")
+    return WORKS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
