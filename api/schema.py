@@ -320,6 +320,14 @@ class UnloadAnswer(_Given):
     executors: list[dict[str, Any]] = Field(description="`jobs` are those that they end first")
 
 
+class DeviceCondition(_Given):
+    """How a device is, and since when."""
+
+    state: Literal["ok", "suspect", "quarantined", "lost", "unknown"]
+    since: datetime
+    message: str
+
+
 class Device(_Given):
     """A device and who has its bytes."""
 
@@ -345,7 +353,8 @@ class Device(_Given):
     )
     max_executors: int
     drained: bool = Field(description="it takes no new work because the operator said so")
-    health: str
+    health: str = Field(description="ok, or what keeps new work away from it")
+    condition: DeviceCondition
     events: list[DeviceEvent] = Field(description="what happened to it since the start, the latest last")
     executors: list[dict[str, Any]]
 

@@ -59,12 +59,14 @@ class Floor:
 
     def reach(self, cls: JobClass) -> list[Slot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
-        enough others take work."""
+        enough others take work, and without those of them that nobody has tried out since in any case."""
         lane = self.lane(cls)
         if not cls.avoid:
             return lane
         others = [slot for slot in lane if slot.device.id not in cls.avoid]
-        return others if sum(slot.is_open for slot in others) >= self.span(cls) else lane
+        if sum(slot.is_open for slot in others) >= self.span(cls):
+            return others
+        return [slot for slot in lane if slot.is_proven or slot.device.id not in cls.avoid]
 
     def is_reached(self, cls: JobClass, resident: Resident) -> bool:
         """Whether an executor lives where the class is to start."""

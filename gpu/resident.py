@@ -77,6 +77,7 @@ class Slot:
         "idle",
         "is_gpu",
         "is_open",
+        "is_proven",
         "leaving",
         "max_executors",
         "pinned",
@@ -91,6 +92,8 @@ class Slot:
         self.is_gpu = device.kind != "cpu"
         #: Its worker takes executors.
         self.is_open = True
+        #: It was tried out, or nothing has gone wrong there yet.
+        self.is_proven = True
         #: Why it does not, in one word: "drained"; "" where nothing is to be said of it.
         self.closed_for = ""
         self.max_executors = device.max_executors

@@ -202,6 +202,7 @@ class Coordinator:
             await asyncio.sleep(EPOCH_EVERY_S)
             rooms.fleet.check(asyncio.get_running_loop().time())
             rooms.inventory.check()
+            rooms.care.look()
             try:
                 in_force = await self._access.read(lambda store: store.epoch())
             except RunnerError as error:

@@ -9,6 +9,7 @@ import msgspec
 
 from gpu.device import Device
 from runner import control
+from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.inventory import Inventory
@@ -25,11 +26,13 @@ class Hand:
         *,
         inventory: Inventory,
         dispatch: Dispatch,
+        care: Care,
         journal: Journal,
         document: Callable[[Device], dict[str, Any]],
     ) -> None:
         self._inventory = inventory
         self._dispatch = dispatch
+        self._care = care
         self._journal = journal
         #: A device as the API shows it.
         self._document = document
@@ -48,6 +51,7 @@ class Hand:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
         self._inventory.drain(device, drained)
         if not drained:
+            self._care.resume(device.id)
             return
         for post in list(self._dispatch.posts.values()):
             if device.id in post.devices:

@@ -144,6 +144,10 @@ class Inventory:
             self.tell(device_id, "fault", words)
         self._settle(self.devices[device_id])
 
+    def fault(self, device_id: str) -> str | None:
+        """What is wrong with a device, if anything is."""
+        return self._figures.fault(device_id)
+
     def driven(self, worker: Worker) -> None:
         """A worker is connected: its device takes work."""
         if worker.device is not None:

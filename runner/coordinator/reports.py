@@ -64,6 +64,7 @@ class Reports:
         on_back: Callable[[Worker], None],
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
+        on_failed: Callable[[Ended, Sequence[str], str], None],
         ours: Callable[[float], float],
     ) -> None:
         self._line = line
@@ -74,6 +75,7 @@ class Reports:
         self._learning = learning
         self._on_stuck = on_stuck
         self._on_cleared = on_cleared
+        self._on_failed = on_failed
         self._relinks = Relinks(
             dispatch=dispatch, gone=self.executor_gone, recalled=self._recalled, on_back=on_back
         )
@@ -224,6 +226,8 @@ class Reports:
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.retire_one(post)
+        if message.code is not None:
+            self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
             self._memory.ended(post, message)
         squeeze = self._squeeze(post, live, message)

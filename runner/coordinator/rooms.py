@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,8 @@ from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
+from runner.coordinator.care import Care
+from runner.coordinator.checkup import Checkup
 from runner.coordinator.desk import Desk
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import Figures
@@ -159,6 +161,7 @@ class Rooms:
             backend=BACKENDS[ground.settings.devices.enforcement],
         )
         self.learning = self._make_learning()
+        self.care = self._make_care()
         self.reports = self._make_reports()
         self.overrides = Overrides(ground.settings.overrides)
         self.plugins = self._make_plugins(owner)
@@ -212,6 +215,16 @@ class Rooms:
             find=self.archive.find,
         )
 
+    def _make_care(self) -> Care:
+        checkup = Checkup(self._ground.briefing.executor_env(), self._ground.marker)
+        return Care(
+            view=self.view,
+            inventory=self.inventory,
+            dispatch=self.dispatch,
+            check=checkup.run,
+            now=self._ground.now,
+        )
+
     def _make_reports(self) -> Reports:
         return Reports(
             line=self.line,
@@ -225,8 +238,9 @@ class Rooms:
             on_call=self._on_call,
             learning=self.learning,
             on_back=self.inventory.driven,
-            on_stuck=self.inventory.write_off,
+            on_stuck=self._on_stuck,
             on_cleared=self.inventory.restore,
+            on_failed=self.care.ended,
             ours=self._ground.ours,
         )
 
@@ -269,10 +283,15 @@ class Rooms:
             metrics=self.metrics,
             status=self.status,
             inventory=self.inventory,
+            condition=self.care.document,
             stats=Stats(self.line, self.dispatch, self._weights()),
         )
         hand = Hand(
-            inventory=self.inventory, dispatch=self.dispatch, journal=self.journal, document=views.device
+            inventory=self.inventory,
+            dispatch=self.dispatch,
+            care=self.care,
+            journal=self.journal,
+            document=views.device,
         )
         loads = Loads(
             dispatch=self.dispatch,
@@ -334,8 +353,14 @@ class Rooms:
         for name in self.overrides.unused(self.plugins.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
 
+    def _on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
+        closed = self.inventory.write_off(executor, device_ids)
+        self.care.stuck(executor, device_ids)
+        return closed
+
     def _on_readings(self, readings: Readings) -> None:
         self.inventory.read(readings)
+        self.care.read(readings)
         if self.memory.has_measured:
             self.memory.has_measured = False
             self.dispatch.tell_caps()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,6 +44,7 @@ class Views:
         metrics: Metrics,
         status: Status,
         inventory: Inventory,
+        condition: Callable[[str], dict[str, Any]],
         stats: Stats,
     ) -> None:
         self._line = line
@@ -54,6 +55,8 @@ class Views:
         self._metrics = metrics
         self._status = status
         self._inventory = inventory
+        #: How a device is, and since when.
+        self._condition = condition
         self._stats = stats
 
     def document(self, what: str, subject: str | None) -> Any:
@@ -193,6 +196,7 @@ class Views:
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained,
             "health": self._line.figures.fault(device.id) or "ok",
+            "condition": self._condition(device.id),
             "events": list(self._inventory.events[device.id]),
             "worker": None if worker is None else worker.name,
             "executors": executors,

@@ -25,6 +25,11 @@ STICKY = (
     "uncorrectable ecc",
     "hardware stack error",
     "invalid program counter",
+    # What programs see of a device that hangs or is gone.
+    "launch timed out",
+    "hardware error",
+    "busy or unavailable",
+    "unknown error",
 )
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -97,7 +102,8 @@ def load_failure(error: BaseException) -> Failure:
     """What a failed import or load means."""
     code = "device_out_of_memory" if is_device_memory(error) else "load_error"
     message = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
-    return Failure(code, message, _detail(error))
+    detail = _detail(error)
+    return Failure(code, message, {**detail, CONTEXT_LOST: True} if is_sticky(error) else detail)
 
 
 def trace(error: BaseException) -> str:

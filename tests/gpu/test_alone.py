@@ -93,6 +93,16 @@ def test_a_warm_executor_on_it_is_not_taken_either() -> None:
     assert told(rig.turn()) == ["load a 2 on sim1 6G"]
 
 
+def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
+    rig = Rig()
+    rig.view.floor.slots["sim0"].is_proven = False
+    rig.submit(replace(A, avoid=("sim0",)))
+    rig.submit(B)
+    assert told(rig.turn()) == ["load b 2 on sim0 4G"], "others go on"
+    rig.view.floor.slots["sim0"].is_proven = True
+    assert told(rig.turn()) == ["load a 1 on sim0 6G"]
+
+
 def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
     rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
     rig.keep_alive_s["p"] = -1

@@ -180,6 +180,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         ours=lambda wall: wall,
         on_stuck=lambda executor, devices: set(),
         on_cleared=lambda executor: None,
+        on_failed=lambda ended, devices, handler: None,
         learning=bench.learning,
     )
     return made, called

@@ -76,6 +76,7 @@ class Scene:
             ours=lambda wall: wall,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
+            on_failed=lambda ended, devices, handler: None,
         )
         bench.line.waiting._wake = self.dispatch.wake
         self.dispatch.held = False

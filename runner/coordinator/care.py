@@ -1,0 +1,206 @@
+"""Effect: keeps work away from devices that are sick, has them tried out, and brings them back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from gpu import xid
+from gpu.device import Device
+from gpu.health import Health, State
+from gpu.view import View
+from runner.coordinator import words
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.inventory import Inventory
+from runner.coordinator.post import Post
+from runner.instant import rfc3339
+from runner.job import CONTEXT_LOST
+from runner.wire import Ended, Readings
+
+log = logging.getLogger(__name__)
+
+#: The cause under which the inventory knows of us.
+CAUSE = "health"
+#: An input that a kernel does not check for is the program's fault, never the device's.
+OF_PROGRAMS = "device-side assert"
+#: What an attempt on a lost device may end with that is the device's doing.
+OF_LOST = frozenset(
+    ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
+)
+
+#: What is wrong with a device; None: nothing that could be found.
+Check = Callable[[Device], Awaitable[str | None]]
+
+
+class Care:
+    """One `Health` for each GPU. Called when something happened, and once a second."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        inventory: Inventory,
+        dispatch: Dispatch,
+        check: Check,
+        now: Callable[[], float],
+    ) -> None:
+        self._view = view
+        self._inventory = inventory
+        self._dispatch = dispatch
+        self._check = check
+        self._now = now
+        self._started_at = now()
+        self._health: dict[str, Health] = {}
+        #: Device -> what was last acted upon: its state, whether it needs a reset.
+        self._known: dict[str, tuple[State, bool]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What happens.
+
+    def read(self, message: Readings) -> None:
+        """A reading of all devices."""
+        for device in self._gpus():
+            health, now = self._of(device.id), self._now()
+            if device.kind == "nvidia":
+                health.read(now, message.faults.get(device.id))
+                self._look_for_leftovers(device.id, health, now)
+        for device_id, code in message.xids:
+            if device_id in self._inventory.devices:
+                self._reported(device_id, code)
+        self.look()
+
+    def ended(self, ended: Ended, device_ids: Sequence[str], handler: str) -> None:
+        """An attempt has failed; called before anybody acts upon that. On a lost device its end is the
+        device's doing, whatever the program made of it; a lost context may be."""
+        gpus = self._gpus(device_ids)
+        lost = next((each.id for each in gpus if self._of(each.id).state == "lost"), None)
+        if lost is not None and ended.code in OF_LOST:
+            ended.message = f"{lost} was lost; it ended with {ended.code}: {ended.message}"
+            ended.code, ended.retryable, ended.died = "device_lost", True, False
+            return
+        detail = ended.detail if isinstance(ended.detail, dict) else {}
+        if not detail.get(CONTEXT_LOST) or OF_PROGRAMS in ended.message.lower():
+            return
+        for device in gpus:
+            told = f"a job of {handler} lost its context: {ended.message[:200]}"
+            self._of(device.id).fault(self._now(), "context", ended.job_id, told, program=handler)
+        self.look()
+
+    def stuck(self, executor: int, device_ids: Sequence[str]) -> None:
+        """An executor hangs in a driver: SIGKILL does not end it."""
+        for device in self._gpus(device_ids):
+            told = f"executor {executor} does not die of SIGKILL"
+            self._of(device.id).fault(self._now(), "driver", str(executor), told)
+        self.look()
+
+    def resume(self, device_id: str) -> None:
+        """The operator says that the device may take work again."""
+        if self._inventory.devices[device_id].kind != "cpu":
+            self._of(device_id).resume(self._now())
+            self.look()
+
+    # What is done about it.
+
+    def look(self) -> None:
+        """Act upon what has changed, and try out who is to be tried out."""
+        for device in self._gpus():
+            health = self._of(device.id)
+            health.tick(self._now())
+            self._act(device, health)
+            if health.wants_check(self._now()):
+                health.is_checking = True
+                task = asyncio.get_running_loop().create_task(self._try_out(device, health))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def document(self, device_id: str) -> dict[str, Any]:
+        """`state, since, message` as the API shows them."""
+        fault = self._inventory.fault(device_id)
+        health = self._health.get(device_id)
+        if health is None or (health.takes_work and fault is not None):
+            # Nobody knows how it is: its figures are old, or something else is wrong there.
+            state = "ok" if fault is None else "unknown"
+            return {"state": state, "since": rfc3339(self._started_at), "message": fault or ""}
+        return {"state": health.state, "since": rfc3339(health.since), "message": health.words}
+
+    async def _try_out(self, device: Device, health: Health) -> None:
+        try:
+            failure = await self._check(device)
+        except Exception as error:
+            # The task's boundary: a device that nobody tried out must not seem to be tried out for ever.
+            log.exception("device %s could not be tried out", device.id)
+            failure = f"{type(error).__name__}: {error}"
+        health.checked(self._now(), failure)
+        log.info("device %s was tried out: %s", device.id, failure or "it works")
+        self.look()
+
+    def _act(self, device: Device, health: Health) -> None:
+        slot = self._view.floor.slots[device.id]
+        if slot.is_proven != health.is_proven:
+            slot.is_proven = health.is_proven
+            self._dispatch.wake()
+        told = f"{health.state}: {health.words}" + ("; it needs a reset" if health.needs_reset else "")
+        self._inventory.mark(device.id, CAUSE, None if health.takes_work else told)
+        was, now = self._known.get(device.id, ("ok", False)), (health.state, health.needs_reset)
+        if was == now:
+            return
+        self._known[device.id] = now
+        if health.takes_work:
+            self._inventory.tell(device.id, health.state, health.words or "it is well")
+        level = logging.INFO if health.state == "ok" else logging.WARNING
+        log.log(level, "device %s is %s", device.id, told.removesuffix(": "))
+        if health.state == "lost" or health.needs_reset:
+            self._end_all(device.id, "device_lost", f"{device.id} is {told}")
+        elif health.state == "quarantined":
+            for post in self._posts(device.id):
+                self._dispatch.retire_one(post)
+        self._dispatch.wake()
+
+    def _reported(self, device_id: str, code: int) -> None:
+        """The card itself reports an error."""
+        action, told, now = xid.of(code).action, xid.told(code), self._now()
+        health = self._of(device_id)
+        if action == "ignore":
+            log.info("device %s reports %s", device_id, told)
+            return
+        log.warning("device %s reports %s", device_id, told)
+        self._inventory.tell(device_id, "xid", told)
+        match action:
+            case "lost":
+                health.lose(now, told)
+            case "reset":
+                health.quarantine(now, told, needs_reset=True)
+            case "drain":
+                health.quarantine(now, told)
+            case "restart":
+                health.fault(now, "xid", f"{code} at {now}", told)
+                why = f"{device_id} reports {told}: the result is not trusted"
+                self._end_all(device_id, "interrupted", why)
+
+    def _look_for_leftovers(self, device_id: str, health: Health, now: float) -> None:
+        """Memory that ended executors hold too long; known to be theirs only where processes are named."""
+        figures = self._view.ledger.figures(device_id)
+        if figures.level == "processes":
+            overdue = figures.suspect_bytes
+            health.hold(now, f"ended executors still hold {words.nbytes(overdue)}" if overdue else None)
+
+    def _end_all(self, device_id: str, code: str, message: str) -> None:
+        """What runs there ends at once, and goes again without using up a retry."""
+        for post in self._posts(device_id):
+            self._dispatch.kill(post, code, message, {"device": device_id})
+
+    def _posts(self, device_id: str) -> list[Post]:
+        return [post for post in self._dispatch.posts.values() if device_id in post.devices]
+
+    def _gpus(self, device_ids: Sequence[str] | None = None) -> list[Device]:
+        devices = self._inventory.devices
+        chosen = devices if device_ids is None else device_ids
+        return [devices[each] for each in chosen if devices[each].kind != "cpu"]
+
+    def _of(self, device_id: str) -> Health:
+        health = self._health.get(device_id)
+        if health is None:
+            health = self._health[device_id] = Health(self._started_at)
+        return health

@@ -1,0 +1,175 @@
+"""Effect: GPUs that fall ill, are lost or report errors: their work moves, and in the end they come back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.cards import EVENT_XID, Card, FakeGpus
+from tests.fakes.house import Gate, device_of, devices, start_on
+from tests.faults.harness import Document, House, Server, until
+
+A, B = "GPU-a", "GPU-b"
+CARDS = {"gpu0": A, "gpu1": B}
+ILLEGAL = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> FakeGpus:
+    return FakeGpus(tmp_path / "gpus", Card(A), Card(B))
+
+
+def condition(server: Server, device_id: str) -> Document:
+    return dict(devices(server)[device_id]["condition"])
+
+
+def becomes(server: Server, device_id: str, state: str, *, within_s: float = 5.0) -> Document:
+    """The device's condition as soon as it has this state."""
+    return until(
+        lambda: (found := condition(server, device_id))["state"] == state and found,
+        f"{device_id} is {state}",
+        within_s=within_s,
+    )
+
+
+def told(server: Server, device_id: str) -> list[str]:
+    """The kinds of what happened to a device."""
+    return [event["type"] for event in devices(server)[device_id]["events"]]
+
+
+def moved(server: Server, job_id: str, code: str) -> Document:
+    """The job, whose first attempt was cut off with this code, running again."""
+    until(lambda: (job := server.job(job_id))["attempt"] == 2 and job["progress"], "it runs again")
+    first, second = server.attempts(job_id)
+    assert first["error"]["code"] == code, first
+    return {"from": first["devices"], "to": second["devices"], "why": first["error"]["message"]}
+
+
+def finished(server: Server, job_id: str) -> None:
+    job = server.ended(job_id)
+    assert (job["state"], job["attempt"]) == ("succeeded", 2), job
+
+
+def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    began = time.monotonic()
+    two.lose(CARDS[sick])
+    lost = becomes(server, sick, "lost")
+    move = moved(server, job_id, "device_lost")
+    assert time.monotonic() - began < 5
+    assert move["from"] == [sick] and move["to"] != [sick]
+    assert "lost" in lost["message"] and "lost" in move["why"]
+    ready = server.http.get("/readyz").json()
+    assert ready["status"] == "degraded", ready
+    assert [gate.running() for _ in range(2)] and not devices(server)[sick]["executors"]
+    two.restore(CARDS[sick])
+    becomes(server, sick, "ok", within_s=10)
+    gate.open()
+    finished(server, job_id)
+    assert server.http.get("/readyz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(("code", "state"), [(48, "quarantined"), (79, "lost")])
+def test_a_card_that_reports_that_it_is_broken_is_left(
+    house: House, two: FakeGpus, code: int, state: str
+) -> None:
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    if code == 79:
+        two.lose(CARDS[sick])
+    two.event(CARDS[sick], EVENT_XID, code)
+    found = becomes(server, sick, state)
+    assert f"Xid {code}" in found["message"] or code == 79
+    assert moved(server, job_id, "device_lost")["to"] != [sick]
+    assert "xid" in told(server, sick)
+    gate.open()
+    finished(server, job_id)
+
+
+def test_who_needs_a_reset_comes_back_by_the_operators_word(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    two.event(A, EVENT_XID, 95)
+    becomes(server, "gpu0", "quarantined")
+    assert "it needs a reset" in devices(server)["gpu0"]["health"]
+    # Readings are good all the while; nothing but that word ends it.
+    for _ in range(3):
+        job = server.ended(server.submit("take", {"bytes": ["1GiB"]}))
+        assert job["output"]["device"] == B
+    assert condition(server, "gpu0")["state"] == "quarantined"
+    assert server.http.post("/v1/devices/gpu0/resume").status_code == 200
+    becomes(server, "gpu0", "ok")
+
+
+def test_after_a_contained_memory_error_no_result_is_trusted(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    two.event(CARDS[sick], EVENT_XID, 94)
+    move = moved(server, job_id, "interrupted")
+    assert "Xid 94" in move["why"] and condition(server, sick)["state"] in ("suspect", "ok")
+    gate.open()
+    finished(server, job_id)
+
+
+def test_an_unknown_error_drains_and_what_runs_ends_first(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    two.event(CARDS[sick], EVENT_XID, 9999)
+    until(lambda: any("no known kind" in each["message"] for each in devices(server)[sick]["events"]), "told")
+    becomes(server, sick, "ok", within_s=10)
+    gate.open()
+    job = server.ended(job_id)
+    assert (job["state"], job["attempt"]) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("code", [13, 45])
+def test_errors_of_programs_are_left_to_their_programs(house: House, two: FakeGpus, code: int) -> None:
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    two.event(CARDS[sick], EVENT_XID, code)
+    # What comes behind it has been acted upon, so it has.
+    two.event(CARDS[sick], EVENT_XID, 94)
+    moved(server, job_id, "interrupted")
+    kinds = [each["message"] for each in devices(server)[sick]["events"] if each["type"] == "xid"]
+    assert len(kinds) == 1 + (code == 13)
+    gate.open()
+    finished(server, job_id)
+
+
+def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    two.change(A, launch_error=ILLEGAL, launch_errors=10_000)
+    jobs = [server.ended(server.submit("take", {"kernel": True}, retries=0)) for _ in range(3)]
+    assert [job["state"] for job in jobs] == ["succeeded"] * 3
+    # A check is enough to find it out: nothing of a second job has to fail there.
+    assert all(len(server.attempts(job["id"])) <= 2 for job in jobs)
+    sick = becomes(server, "gpu0", "quarantined")
+    assert "the check failed" in sick["message"] and "illegal memory access" in sick["message"]
+    two.restore(A)
+    becomes(server, "gpu0", "ok", within_s=15)
+
+
+def test_simulated_ones_are_left_and_come_back_too(house: House) -> None:
+    server = house.start("--gpus", "sim:1x24GiB")
+    for _ in range(3):
+        job = server.ended(server.submit("device_error", {"kind": "sticky", "times": 99}))
+        assert job["state"] == "failed" and job["attempt"] == 2
+    assert "quarantined" in " ".join(each["message"] for each in devices(server)["sim0"]["events"])
+    becomes(server, "sim0", "ok")
+    # It is well, so the errors were the program's: they cost no device any more.
+    for _ in range(4):
+        server.ended(server.submit("device_error", {"kind": "sticky", "times": 99}))
+    assert condition(server, "sim0")["state"] == "ok"
+    assert server.ended(server.submit("device_error", {}))["state"] == "succeeded"
