@@ -47,11 +47,6 @@ class Wish:
     tells: list[Tell] = field(default_factory=list)
 
     @property
-    def name(self) -> Name:
-        """Of what."""
-        return self.cls.handler, self.cls.model
-
-    @property
     def device_id(self) -> str | None:
         """The only device that will do, if one was named."""
         return self.cls.only[0] if self.cls.only else None

@@ -277,6 +277,13 @@ class FakeCoordinator(asyncio.Protocol):
         reply = self.replies.get("reload", control.Reply(0, 200, b'{"changed":["echo"]}'))
         self._send(control.Reply(ask.rid, reply.status, reply.body))
 
+    def _loadhandler(self, ask: control.LoadHandler) -> None:
+        reply = self.replies.get("load", control.Reply(0, 202, b'{"state":"loading"}'))
+        self._send(control.Reply(ask.rid, reply.status, reply.body))
+
+    def _unloadhandler(self, ask: control.UnloadHandler) -> None:
+        self._send(control.Reply(ask.rid, 202, b'{"executors":[]}'))
+
     def _awaithandler(self, ask: control.AwaitHandler) -> None:
         self._send(control.Reply(ask.rid, 200))
 

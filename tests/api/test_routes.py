@@ -376,3 +376,48 @@ def test_a_fault_of_ours_tells_nothing_of_the_inside(http: httpx2.Client, front:
     answer = http.get(f"/v1/jobs/{NO_JOB}/files/x")
     assert_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text and "Traceback" not in answer.text
+
+
+def test_a_load_says_which_and_how_long_it_waits(http: httpx2.Client, front: Running) -> None:
+    answer = http.post(
+        "/v1/handlers/paint/load", json={"model": "xl", "device": "gpu1"}, headers={"prefer": "wait=7"}
+    )
+    assert (answer.status_code, answer.json()) == (202, {"state": "loading"})
+    assert answer.headers["preference-applied"] == "wait=7"
+    asked = last(front.fake, control.LoadHandler)
+    assert (asked.name, asked.model, asked.device, asked.wait_s) == ("paint", "xl", "gpu1", 7.0)
+    assert http.post("/v1/handlers/paint/load").status_code == 202
+    asked = last(front.fake, control.LoadHandler)
+    assert (asked.model, asked.device, asked.wait_s) == (None, None, 0.0)
+
+
+def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, front: Running) -> None:
+    error = {"code": "load_error", "message": "no weights", "detail": None}
+    document = {"code": "not_loaded", "title": "t", "detail": "d", "error": error}
+    front.fake.replies["load"] = control.Reply(0, 409, msgspec.json.encode(document))
+    problem = assert_problem(http.post("/v1/handlers/paint/load"), 409, "not_loaded")
+    assert problem["error"] == error
+
+
+def test_an_unload_says_which(http: httpx2.Client, front: Running) -> None:
+    answer = http.post("/v1/handlers/paint/unload", json={"model": None, "device": "gpu0"})
+    assert (answer.status_code, answer.json()) == (202, {"executors": []})
+    asked = last(front.fake, control.UnloadHandler)
+    assert (asked.name, asked.model, asked.device) == ("paint", None, "gpu0")
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"model": 3}, "/model"),
+        ({"model": "x" * 201}, "/model"),
+        ({"device": "a b"}, "/device"),
+        ({"x": 1}, "/x"),
+    ],
+)
+def test_what_is_to_be_loaded_is_named_by_texts(
+    http: httpx2.Client, verb: str, body: dict[str, Any], pointer: str
+) -> None:
+    problem = assert_problem(http.post(f"/v1/handlers/paint/{verb}", json=body), 422, "validation_error")
+    assert [one["pointer"] for one in problem["errors"]] == [pointer]

@@ -132,3 +132,23 @@ def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
     rig.bury_leaving()
     rig.submit(job_class("b", 20 * G))
     assert told(rig.turn()) == ["evict 2"]
+
+
+@pytest.mark.parametrize("need", [8 * G, None])
+def test_a_job_that_needs_more_than_that_executor_was_granted_does_not_get_it(need: int | None) -> None:
+    rig = Rig()
+    wished(rig)
+    rig.turn()
+    rig.submit(job_class("a", need))
+    assert not [action for action in rig.turn().actions if isinstance(action, Start)]
+
+
+def test_a_job_does_not_take_it_from_under_one_that_was_overtaken_too_often() -> None:
+    rig = Rig(bypass_limit=0)
+    wished(rig)
+    rig.turn()
+    rig.submit(job_class("b", 24 * G))
+    cls = job_class("a")
+    rig.submit(cls)
+    assert rig.turn().actions == []
+    assert rig.view.waiting_count(cls) == 1

@@ -35,6 +35,12 @@ def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
     assert words.misfit("huge", figures) == "huge needs 40.0 GiB; gpu0 at most 24.0 GiB"
 
 
+@pytest.mark.parametrize(("gpus", "kind"), [(1, "GPUs"), (0, "the cpu")])
+def test_a_device_of_another_kind_is_told_so(gpus: int, kind: str) -> None:
+    figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": gpus, "devices": []}
+    assert words.misfit("paint", figures, "x0") == f"paint does not run on x0: it is for {kind}"
+
+
 def test_a_gang_names_its_devices() -> None:
     figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": 2, "devices": []}
     assert words.misfit("pair", figures) == "pair needs 1.0 GiB on each of 2 devices; there is no such device"

@@ -1,0 +1,315 @@
+"""Executors without a job: who is told what, when a preload is tried again, what a reload makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from msgspec.structs import replace
+
+from runner.coordinator.fleet import Worker
+from runner.coordinator.post import Post
+from runner.coordinator.wish import Failure, model_of, preloads
+from runner.coordinator.wishes import PAUSE_MAX_S, PAUSE_S, STEADY_S
+from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
+from runner.spec import HandlerSpec, Source
+from runner.wire import Ended, Gone, Load, Loaded, Unload
+from tests.runner.coordinator import test_boundaries
+from tests.runner.coordinator.bench import Bench, run, spec
+from tests.runner.coordinator.test_retire import Scene
+
+worker = test_boundaries.worker
+PRELOADED = spec(preload=("",))
+
+
+class House(Scene):
+    """A scene in which somebody asks for executors."""
+
+    def __init__(self, bench: Bench, worker: Worker) -> None:
+        super().__init__(bench, worker)
+        self.wishes = self.dispatch.wishes
+        self.heard: list[Post | Failure] = []
+
+    def describe(self, *specs: HandlerSpec) -> None:
+        self.bench.line.waiting.described({each.name: each for each in specs})
+        self.wishes.described()
+
+    def ask(self, handler: str = "h", **named: str) -> None:
+        self.wishes.load(handler, named.get("model"), named.get("device"), self.heard.append)
+
+    async def orders(self) -> list[str]:
+        """What the worker is told in the next turn, in short."""
+        return [type(order).__name__ for order in await self.turn()]
+
+    async def fail(self, executor: int, code: str = "load_error") -> None:
+        await self.says(Gone(executor, code, "why", detail={"traceback": "here"}))
+
+
+def play(worker: Worker, body: Callable[[House], Awaitable[None]]) -> None:
+    async def whole(bench: Bench) -> None:
+        await body(House(bench, worker))
+
+    run(whole)
+
+
+def test_all_who_ask_are_told_once_it_is_loaded(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.ask()
+        house.ask()
+        assert await house.orders() == ["Load"]
+        house.ask()
+        await house.says(Loaded(1, 0.1))
+        assert [type(each) for each in house.heard] == [Post] * 3
+        house.ask()
+        assert len(house.heard) == 4 and await house.orders() == []
+
+    play(worker, body)
+
+
+def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.ask()
+        await house.turn()
+        await house.fail(1)
+        (failure,) = house.heard
+        assert isinstance(failure, Failure)
+        assert failure.error == {"code": "load_error", "message": "why", "detail": {"traceback": "here"}}
+        assert failure.next_at is None and await house.orders() == []
+        (shown,) = house.wishes.document("h")["load_failures"]
+        assert (shown["error"], shown["tries"], shown["next_try_at"]) == (failure.error, 1, None)
+        house.ask()
+        assert await house.orders() == ["Load"]
+        await house.says(Loaded(2, 0.1))
+        assert house.wishes.document("h")["load_failures"] == []
+
+    play(worker, body)
+
+
+def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.ask()
+        await house.turn()
+        assert [type(each) for each in await house.says(Gone(1, "interrupted", "reloaded"))] == [Load]
+        await house.says(Loaded(2, 0.1))
+        assert [type(each) for each in house.heard] == [Post]
+
+    play(worker, body)
+
+
+def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.submit(1)
+        await house.turn()
+        house.ask()
+        assert house.heard == []
+        # Its worker is gone: the job goes again, and loads what is asked for.
+        house.reports.executor_gone(1)
+        assert "Load" in await house.orders()
+        await house.says(Loaded(2, 0.1))
+        assert [type(each) for each in house.heard] == [Post]
+
+    play(worker, body)
+
+
+def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.ask()
+        await house.turn()
+        (live,) = house.submit(1)
+        assert await house.orders() == ["Run"]
+        assert (live.where, house.bench.line.waiting.reason(live)) == ("starting", "loading")
+
+    play(worker, body)
+
+
+def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.bench.view.set_max_executors("cpu", 2)
+        house.ask()
+        house.submit(1)
+        orders = await house.orders()
+        assert orders.count("Load") == 1 and house.wishes.waits("h") == []
+        await house.says(Loaded(1, 0.1))
+        assert [type(each) for each in house.heard] == [Post]
+
+    play(worker, body)
+
+
+def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.describe(PRELOADED)
+        pauses: list[float] = []
+        for number in range(1, 10):
+            assert await house.orders() == ["Load"], number
+            await house.fail(number)
+            assert await house.orders() == []
+            failure = house.wishes.failures["h", ""]
+            assert failure.next_at is not None and failure.tries == number
+            pauses.append(failure.next_at - failure.at)
+            await house.bench.pass_time(pauses[-1])
+        assert pauses == [min(PAUSE_MAX_S, PAUSE_S * 2**power) for power in range(9)]
+        # One that was ready for long and dies begins anew, one that dies at once goes on.
+        assert await house.orders() == ["Load"]
+        await house.says(Loaded(10, 0.1))
+        assert house.wishes.failures == {}
+        await house.fail(10, "worker_crashed")
+        assert house.wishes.failures["h", ""].tries == 10
+        await house.bench.pass_time(PAUSE_MAX_S)
+        assert await house.orders() == ["Load"]
+        await house.says(Loaded(11, 0.1))
+        await house.bench.pass_time(STEADY_S + 1)
+        await house.fail(11, "worker_crashed")
+        assert house.wishes.failures["h", ""].tries == 1
+
+    play(worker, body)
+
+
+def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.describe(PRELOADED)
+        await house.turn()
+        await house.fail(1)
+        assert await house.orders() == []
+        house.ask()
+        assert await house.orders() == ["Load"]
+
+    play(worker, body)
+
+
+def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.bench.view.set_device_open("cpu", False)
+        house.describe(PRELOADED)
+        await house.turn()
+        (one,) = house.wishes.waits("h")
+        assert one.is_preload
+        house.ask()
+        (other,) = house.wishes.waits("h")
+        assert not other.is_preload
+        (shown,) = house.wishes.document("h")["waiting"]
+        assert shown["reason"] == "waiting_for_device" and shown["message"] and not shown["preload"]
+        assert house.wishes.leaving(other) == []
+
+    play(worker, body)
+
+
+def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.describe(PRELOADED)
+        await house.turn()
+        await house.says(Loaded(1, 0.1))
+        (post,) = house.wishes.unload("h", None, None)
+        house.dispatch.retire_one(post)
+        assert [type(each) for each in await house.turn()] == [Unload]
+        await house.says(Gone(1, "unloaded", "it was unloaded"))
+        assert await house.orders() == []
+        assert house.wishes.document("h")["preload_suspended"] == [None]
+        house.ask()
+        assert await house.orders() == ["Load"]
+        assert house.wishes.document("h")["preload_suspended"] == []
+
+    play(worker, body)
+
+
+def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.bench.view.set_device_open("cpu", False)
+        house.ask(device="cpu")
+        await house.turn()
+        assert house.wishes.unload("h", None, None) == []
+        (failure,) = house.heard
+        assert isinstance(failure, Failure) and failure.code == "unloaded"
+        assert house.wishes.waits("h") == [] and house.bench.view.lines == {}
+
+    play(worker, body)
+
+
+def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.bench.view.set_device_open("cpu", False)
+        house.ask()
+        await house.turn()
+        house.describe(replace(spec(), version="v2"))
+        (one,) = house.wishes.waits("h")
+        assert one.cls.version == "v2" and list(house.bench.view.lines) == [one.cls]
+        house.describe()
+        (failure,) = house.heard
+        assert isinstance(failure, Failure) and failure.code == "unknown_handler"
+        assert house.bench.view.lines == {}
+
+    play(worker, body)
+
+
+def test_what_waits_for_no_job_is_in_no_queue(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.bench.view.set_device_open("cpu", False)
+        house.ask()
+        await house.turn()
+        assert list(house.bench.line.waiting.tally()) == []
+
+    play(worker, body)
+
+
+@pytest.mark.parametrize(
+    ("named", "error"),
+    [
+        ({"handler": "nobody"}, UnknownHandler),
+        ({"device": "gpu7"}, NotFound),
+        ({"model": "m"}, ValidationFailed),
+    ],
+)
+def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
+    worker: Worker, named: dict[str, str], error: type[Exception]
+) -> None:
+    async def body(house: House) -> None:
+        with pytest.raises(error):
+            house.ask(**named)
+        with pytest.raises(error):
+            house.wishes.unload(named.get("handler", "h"), named.get("model"), named.get("device"))
+        assert house.wishes.waits("h") == []
+
+    play(worker, body)
+
+
+def test_what_no_device_could_hold_is_refused(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.describe(spec(ram_bytes=1 << 50))
+        with pytest.raises(Unsatisfiable, match="cpu at most"):
+            house.ask()
+        assert house.bench.view.lines == {}
+
+    play(worker, body)
+
+
+def test_a_broken_handler_can_be_unloaded(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.ask()
+        await house.turn()
+        await house.says(Loaded(1, 0.1))
+        broken = HandlerSpec("h", "", "broken", Source("file", "/h.py", "h"), error="no")
+        house.describe(broken)
+        assert [post.executor for post in house.wishes.unload("h", None, None)] == [1]
+
+    play(worker, body)
+
+
+def test_models_are_named_where_there_are_some() -> None:
+    plain, models = spec(), spec(model_by="m", preload=("a", "b"))
+    assert model_of(plain, None) == "" and model_of(models, "a") == "a"
+    for which, model in ((plain, "a"), (models, None)):
+        with pytest.raises(ValidationFailed):
+            model_of(which, model)
+    assert preloads(models) == ("a", "b") and preloads(PRELOADED) == ("",)
+    # What an operator's options contradict is left out.
+    assert preloads(spec(preload=("a",))) == preloads(spec(model_by="m", preload=("",))) == ()
+
+
+def test_a_wish_is_met_by_what_idles(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        (live,) = await house.busy(1)
+        await house.says(Ended(live.job.id, live.flight, 1, None, output=b"1"))
+        house.describe(PRELOADED)
+        # It was loaded by a job: it is what is to be ready.
+        assert await house.orders() == []
+
+    play(worker, body)
