@@ -119,6 +119,17 @@ def test_priority_goes_before_shares() -> None:
     assert house.began[1:3] == urgent
 
 
+def test_a_flood_that_has_waited_for_long_is_no_older_than_a_newcomer() -> None:
+    house = House()
+    house.submit(of("flood", priority=40), 50)
+    house.turn()
+    house.rig.now = 7_200.0
+    (newcomer,) = house.submit(of("new"))
+    house.step()
+    house.step()
+    assert newcomer in house.began[1:3]
+
+
 def test_a_flood_with_all_that_is_loaded_goes_before_a_newcomer_only_so_often() -> None:
     house = House()
     house.submit(of("flood"), 100, run_s=1.0)
