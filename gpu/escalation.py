@@ -8,7 +8,7 @@ The ladder, which uses up no retry:
 3. a whole device, the largest there is.
 
 A rung that can bring nothing is skipped: who was alone needs not be alone again, and who had a whole
-device can't have more of it. After the last one the job fails.
+device, or all that a `strict` handler may have, can't have more. After the last one the job fails.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
         again = replace(cls, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
         return replace(cls, alone=alone) if view.fits_ever(again) is not None else again
-    largest = largest_bytes(view, cls)
+    largest = _ceiled(largest_bytes(view, cls), cls.need_bytes if cls.strict else None)
     need = largest
     if rung == Rung.LARGER:
         learned = view.need_bytes(replace(cls, need_bytes=None))
@@ -92,8 +92,11 @@ def largest_bytes(view: View, cls: JobClass) -> int:
     return max(0, free[span - 1]) if len(free) >= span else 0
 
 
-def survey(view: View, cls: JobClass, executor: int, started_at: float) -> Squeeze:
-    """Look around an executor whose attempt, begun at `started_at`, has just run out of memory."""
+def survey(
+    view: View, cls: JobClass, executor: int, started_at: float, ceiling_bytes: int | None = None
+) -> Squeeze:
+    """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
+    the ceiling it is never granted."""
     resident = view.executors[executor]
     others = {
         each: other
@@ -105,7 +108,7 @@ def survey(view: View, cls: JobClass, executor: int, started_at: float) -> Squee
         devices=resident.devices,
         grant_bytes=resident.grant_bytes,
         alone=_is_ram(view, cls) or not any(_was_at_work(other, started_at) for other in others.values()),
-        largest_bytes=largest_bytes(view, cls),
+        largest_bytes=_ceiled(largest_bytes(view, cls), ceiling_bytes),
         foreign_bytes=max(view.ledger.foreign_bytes(device_id) for device_id in resident.devices),
         neighbours=[
             {
@@ -139,6 +142,10 @@ def report(
         "devices": list(squeeze.devices),
         "neighbours": squeeze.neighbours,
     }
+
+
+def _ceiled(nbytes: int, ceiling_bytes: int | None) -> int:
+    return nbytes if ceiling_bytes is None else min(nbytes, ceiling_bytes)
 
 
 def _larger(grant_bytes: int, learned_bytes: int) -> int:

@@ -244,7 +244,8 @@ class Reports:
         if not ran_out(message, grant_bytes=grant_bytes):
             return None
         started_at = live.job.started_at or 0.0
-        return escalation.survey(self._view, live.cls, post.executor, started_at)
+        ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
+        return escalation.survey(self._view, live.cls, post.executor, started_at, ceiling_bytes)
 
     def _leave(self, post: Post, live: Live) -> None:
         """The attempt does not occupy its executor any more."""

@@ -337,6 +337,12 @@ class Weighty:
         return ctx.vram_bytes
 
 
+@handler("modest", vram="4GiB", strict=True)
+def modest(data: Document, ctx: Context) -> None:
+    """May have no more than it declared, and has too little."""
+    raise DEVICE_ERRORS["memory"]()
+
+
 @handler("hungry", vram="4GiB")
 def hungry(data: Document, ctx: Context) -> int | None:
     """Takes as much simulated device memory as it is told."""

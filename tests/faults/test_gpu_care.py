@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.cards import EVENT_XID, Card, FakeGpus
 from tests.fakes.house import Gate, device_of, devices, start_on
-from tests.faults.harness import Document, House, Server, until
+from tests.faults.harness import Document, House, Server, settled, until
+from tests.faults.mutate import mutated
 
 A, B = "GPU-a", "GPU-b"
 CARDS = {"gpu0": A, "gpu1": B}
@@ -52,7 +54,11 @@ def finished(server: Server, job_id: str) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
 
 
-def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(house: House, two: FakeGpus) -> None:
+# What is shown, as functions of a house: with a guard taken out they must fail.
+
+
+def lost_and_found(house: House, two: FakeGpus) -> None:
+    """A lost GPU is told at once, its jobs move, and it comes back."""
     server = start_on(house, two)
     gate = Gate(server, house.folder)
     job_id = gate.running(retries=0)
@@ -72,6 +78,37 @@ def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(house: House
     gate.open()
     finished(server, job_id)
     assert server.http.get("/readyz").json()["status"] == "ok"
+
+
+def needs_reset(house: House, two: FakeGpus) -> None:
+    """A GPU that needs a reset comes back by the operator's word and by nothing else."""
+    server = start_on(house, two)
+    two.event(A, EVENT_XID, 95)
+    becomes(server, "gpu0", "quarantined")
+    assert "it needs a reset" in devices(server)["gpu0"]["health"]
+    job = server.ended(server.submit("take", {"bytes": ["1GiB"]}))
+    assert job["output"]["device"] == B
+    # Readings are good all the while, and a check would pass.
+    assert settled(lambda: condition(server, "gpu0")["state"], "it stays so", for_s=2.5) == "quarantined"
+    assert server.http.post("/v1/devices/gpu0/resume").status_code == 200
+    becomes(server, "gpu0", "ok")
+
+
+def contained(house: House, two: FakeGpus) -> None:
+    """After a contained memory error no result is trusted."""
+    server = start_on(house, two)
+    gate = Gate(server, house.folder)
+    job_id = gate.running(retries=0)
+    sick = device_of(server, job_id)
+    two.event(CARDS[sick], EVENT_XID, 94)
+    move = moved(server, job_id, "interrupted")
+    assert "Xid 94" in move["why"] and condition(server, sick)["state"] in ("suspect", "ok")
+    gate.open()
+    finished(server, job_id)
+
+
+def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(house: House, two: FakeGpus) -> None:
+    lost_and_found(house, two)
 
 
 @pytest.mark.parametrize(("code", "state"), [(48, "quarantined"), (79, "lost")])
@@ -94,29 +131,11 @@ def test_a_card_that_reports_that_it_is_broken_is_left(
 
 
 def test_who_needs_a_reset_comes_back_by_the_operators_word(house: House, two: FakeGpus) -> None:
-    server = start_on(house, two)
-    two.event(A, EVENT_XID, 95)
-    becomes(server, "gpu0", "quarantined")
-    assert "it needs a reset" in devices(server)["gpu0"]["health"]
-    # Readings are good all the while; nothing but that word ends it.
-    for _ in range(3):
-        job = server.ended(server.submit("take", {"bytes": ["1GiB"]}))
-        assert job["output"]["device"] == B
-    assert condition(server, "gpu0")["state"] == "quarantined"
-    assert server.http.post("/v1/devices/gpu0/resume").status_code == 200
-    becomes(server, "gpu0", "ok")
+    needs_reset(house, two)
 
 
 def test_after_a_contained_memory_error_no_result_is_trusted(house: House, two: FakeGpus) -> None:
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
-    sick = device_of(server, job_id)
-    two.event(CARDS[sick], EVENT_XID, 94)
-    move = moved(server, job_id, "interrupted")
-    assert "Xid 94" in move["why"] and condition(server, sick)["state"] in ("suspect", "ok")
-    gate.open()
-    finished(server, job_id)
+    contained(house, two)
 
 
 def test_an_unknown_error_drains_and_what_runs_ends_first(house: House, two: FakeGpus) -> None:
@@ -173,3 +192,37 @@ def test_simulated_ones_are_left_and_come_back_too(house: House) -> None:
         server.ended(server.submit("device_error", {"kind": "sticky", "times": 99}))
     assert condition(server, "sim0")["state"] == "ok"
     assert server.ended(server.submit("device_error", {}))["state"] == "succeeded"
+
+
+CARE, HEALTH = "runner/coordinator/care.py", "gpu/health.py"
+#: What runs on a lost device is left to itself.
+LEFT_ALONE = [(CARE, 'if health.state == "lost" or health.needs_reset:', "if False:")]
+TRUSTED = [(CARE, 'self._end_all(device_id, "interrupted", why)', "del why")]
+#: A check that passes is enough.
+NO_RESET = [
+    (HEALTH, "self.is_checking or self.needs_reset or", "self.is_checking or"),
+    (HEALTH, "and not self.needs_reset and not self._is_held", "and not self._is_held"),
+]
+
+
+@pytest.mark.parametrize(
+    ("guard", "shown", "fault"),
+    [
+        (LEFT_ALONE, lost_and_found, "runs again"),
+        (TRUSTED, contained, "runs again"),
+        (NO_RESET, needs_reset, "quarantined"),
+    ],
+)
+def test_without_its_guard_it_would_show(
+    tmp_path: Path,
+    two: FakeGpus,
+    guard: list[tuple[str, str, str]],
+    shown: Callable[[House, FakeGpus], None],
+    fault: str,
+) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    try:
+        with pytest.raises(AssertionError, match=fault):
+            shown(house, two)
+    finally:
+        house.close()

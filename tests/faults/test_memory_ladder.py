@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import Document, House, Server, traced, until
+from tests.faults.mutate import mutated
 
 GIB = 1 << 30
 
@@ -45,7 +46,8 @@ def waits_alone(server: Server, job_id: str) -> None:
             break
 
 
-def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: House) -> None:
+def whole_ladder(house: House) -> None:
+    """Each rung brings more, and after the last the job fails with a report."""
     server, gate, trace = house.start("--gpus", "sim:1x24GiB"), house.folder / "gate", house.folder / "trace"
     neighbour(server, gate)
     job_id = server.submit("device_error", {"kind": "memory", "times": 99, "trace": str(trace)}, retries=5)
@@ -68,6 +70,27 @@ def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: 
     first, again, larger, whole = pids(server, job_id)
     assert first == again and len({again, larger, whole}) == 3
     assert traced(trace) == [(job_id, number) for number in (1, 2, 3, 4)]
+
+
+def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: House) -> None:
+    whole_ladder(house)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        ("runner/coordinator/line.py", "job.rung = verdict.rung or job.rung", "job.rung = 1"),
+        ("gpu/escalation.py", "need_bytes=grant_bytes, alone=alone", "need_bytes=grant_bytes"),
+    ],
+    ids=["the rung is forgotten", "not alone"],
+)
+def test_without_its_guard_it_would_show(tmp_path: Path, guard: tuple[str, str, str]) -> None:
+    house = House(tmp_path, tree=mutated(tmp_path, [guard]))
+    try:
+        with pytest.raises(AssertionError, match="4"):
+            whole_ladder(house)
+    finally:
+        house.close()
 
 
 def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: House) -> None:
@@ -135,6 +158,13 @@ def test_a_restart_in_the_middle_keeps_the_rung(house: House, end: Any) -> None:
         (4, True),
         (6, True),
     ]
+
+
+def test_a_strict_handler_gets_no_more_than_it_declared(house: House) -> None:
+    server = house.start("--gpus", "sim:1x24GiB")
+    job = server.ended(server.submit("modest"))
+    assert (job["error"]["code"], job["attempt"]) == ("device_out_of_memory", 1)
+    assert job["error"]["detail"]["largest_bytes"] == 4 * GIB
 
 
 def test_a_job_that_is_run_again_by_hand_begins_at_the_foot(house: House) -> None:

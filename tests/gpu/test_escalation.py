@@ -170,6 +170,18 @@ def test_in_ram_being_alone_changes_nothing() -> None:
     assert placed(rig.view, A, Rung.LARGER, 4 * G).need_bytes == 6 * G
 
 
+def test_a_strict_handler_is_given_no_more_than_it_declared() -> None:
+    rig = Rig()
+    strict = replace(A, strict=True)
+    first = rig.running(A)
+    around = survey(rig.view, strict, first, started_at=0.0, ceiling_bytes=4 * G)
+    assert around.largest_bytes == 4 * G and next_rung(Rung.NONE, around) is None
+    # What was learned had been less than that.
+    assert placed(rig.view, strict, Rung.LARGER, 2 * G).need_bytes == 3 * G
+    assert placed(rig.view, strict, Rung.LARGER, 3 * G).need_bytes == 4 * G
+    assert placed(rig.view, strict, Rung.WHOLE, 3 * G).need_bytes == 4 * G
+
+
 def test_the_report_has_all_that_people_ask_for() -> None:
     made = report(squeeze(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G)
     assert made == {
