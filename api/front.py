@@ -28,6 +28,8 @@ class Front:
         self.link = Link(self)
         self.catalog = Catalog()
         self.hub = Hub(self.link, config.ping_s)
+        #: As the coordinator told last; None before it has.
+        self.level: str | None = None
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         #: When the shutdown is over (monotonic); None while work is taken.
@@ -55,6 +57,10 @@ class Front:
     def on_handlers(self, handlers: control.Handlers) -> None:
         """Called by the link."""
         self.catalog.replace(handlers)
+
+    def on_sight(self, sight: control.Sight) -> None:
+        """Called by the link."""
+        self.level = sight.level
 
     def on_drain(self, deadline_s: float) -> None:
         """Called by the link: reads and streams go on, new jobs are refused."""

@@ -47,6 +47,9 @@ class Listener(Protocol):
     def on_handlers(self, handlers: control.Handlers) -> None:
         """The handlers that are known now."""
 
+    def on_sight(self, sight: control.Sight) -> None:
+        """How much is known of the devices now."""
+
     def on_drain(self, deadline_s: float) -> None:
         """Shutdown has begun."""
 
@@ -76,6 +79,7 @@ class Link(asyncio.Protocol):
             control.Page: self._on_answer,
             control.Feed: listener.on_feed,
             control.Handlers: listener.on_handlers,
+            control.Sight: listener.on_sight,
             control.Drain: lambda drain: listener.on_drain(drain.deadline_s),
             control.Exit: lambda _exit: listener.on_exit(),
             control.Ping: lambda _ping: self.tell(control.Pong()),

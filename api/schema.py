@@ -15,6 +15,7 @@ from runner.job import ErrorCode, State
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 #: 1 to 200 characters, none of them a control character.
+Level = Literal["exact", "processes", "reports", "totals"]
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 
@@ -345,9 +346,7 @@ class Device(_Given):
     foreign_bytes: int = Field(description="what other programs had at most in the last half minute")
     headroom_bytes: int = Field(description="never promised")
     short_bytes: int = Field(description="what others took of what was promised; the total is less by these")
-    level: Literal["exact", "processes", "reports", "totals"] = Field(
-        description="how much is known of who uses what"
-    )
+    level: Level = Field(description="how much is known of who uses what")
     context_bytes: int | None = Field(
         description="what every process takes before its first tensor; measured"
     )
@@ -381,6 +380,9 @@ class Health(_Given):
     """The front answers."""
 
     status: Literal["ok"]
+    level: Level | None = Field(
+        None, description="how much is known of who uses the devices' memory, the least of all"
+    )
 
 
 class Readiness(_Given):

@@ -18,13 +18,13 @@ from typing import Literal
 
 Level = Literal["exact", "processes", "reports", "totals"]
 
-#: What each level means, for people.
-WORDS: Mapping[Level, str] = {
-    "exact": "each executor's bytes are known exactly",
-    "processes": "the driver tells what each process uses",
-    "reports": "the driver does not name our processes: executors tell what torch has reserved",
-    "totals": "only the device's total is known: models load one after the other",
-}
+#: From the most to the least that is known.
+LEVELS: tuple[Level, ...] = ("exact", "processes", "reports", "totals")
+
+
+def least(levels: Iterable[Level]) -> Level:
+    """The level of the device of which least is known."""
+    return max(levels, key=LEVELS.index, default="exact")
 
 
 class Owners:

@@ -113,6 +113,7 @@ class Ledger:
         for account in accounts:
             if account.level == "totals":
                 account.level = "reports"
+                self.changed.add(account.device.id)
         self._see(entry, dict.fromkeys(entry.devices, nbytes))
 
     def suppose(self, executor: int, nbytes: int) -> None:

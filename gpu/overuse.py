@@ -7,7 +7,7 @@ there is no tolerance and one look is enough. A ceiling (`strict`, or a cap on h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Literal
 
 from gpu.attribution import Level
@@ -43,8 +43,13 @@ class Overuse:
         return level == "exact" or self._sweeps[executor] >= SWEEPS
 
     def forget(self, executor: int) -> None:
-        """It was dealt with, or is gone."""
+        """It was dealt with."""
         self._sweeps.pop(executor, None)
+
+    def keep(self, executors: Container[int]) -> None:
+        """Those that are not among these are gone."""
+        for executor in [each for each in self._sweeps if each not in executors]:
+            del self._sweeps[executor]
 
 
 def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:

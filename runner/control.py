@@ -217,6 +217,12 @@ class Exit(msgspec.Struct, array_like=True, tag=25):
     """Finish what is being answered, close streams and end within 1 s."""
 
 
+class Sight(msgspec.Struct, array_like=True, tag=27):
+    """How much is known of who uses the devices' memory, the least of all; replaces what came before."""
+
+    level: Literal["exact", "processes", "reports", "totals"]
+
+
 class Ping(msgspec.Struct, array_like=True, tag=26):
     """Say `Pong`. A front that is silent for too long is hung: it is killed and replaced."""
 
@@ -239,7 +245,7 @@ ToCoordinator = (
     | FrontHello
     | Pong
 )
-ToFront = Reply | Page | Feed | Handlers | Drain | Exit | Ping
+ToFront = Reply | Page | Feed | Handlers | Sight | Drain | Exit | Ping
 
 to_coordinator_decoder = msgspec.msgpack.Decoder(ToCoordinator)
 to_front_decoder = msgspec.msgpack.Decoder(ToFront)

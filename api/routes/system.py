@@ -113,8 +113,11 @@ class SystemRoutes:
         raise Unavailable(f"not ready: {', '.join(missing) or 'starting'}", parts=parts, retry_after_s=1)
 
     async def healthy(self, request: Request) -> Response:
-        """This process answers."""
-        return Answer(b'{"status":"ok"}')
+        """This process answers, whoever else does."""
+        level = self._front.level
+        return Answer(
+            b'{"status":"ok"}' if level is None else b'{"status":"ok","level":"%s"}' % level.encode()
+        )
 
     async def metrics(self, request: Request) -> Response:
         """The coordinator's figures for Prometheus."""

@@ -183,6 +183,7 @@ class Coordinator:
         for front, question in held:
             rooms.desk.question(front, question)
         self._fronts.send_all(rooms.handlers_message())
+        self._fronts.send_all(rooms.sight_message())
         rooms.dispatch.wake()
 
     async def _describe(self, rooms: Rooms) -> None:
@@ -281,6 +282,7 @@ class Coordinator:
         """A front is there: tell it which handlers there are."""
         if self._rooms is not None:
             front.send(self._rooms.handlers_message())
+            front.send(self._rooms.sight_message())
         self._front_ready.set()
 
     def on_question(self, front: Front, question: control.ToCoordinator) -> None:

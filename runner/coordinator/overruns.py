@@ -44,6 +44,7 @@ class Overruns:
 
     def look(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
+        self._overuse.keep(self._dispatch.posts)
         for post in list(self._dispatch.posts.values()):
             if self._is_over(post):
                 self._settle(post)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from gpu.attribution import Level, least
 from gpu.contexts import Contexts
 from gpu.enforcement import BACKENDS
 from gpu.view import View
@@ -115,6 +116,8 @@ class Rooms:
         self._ground = ground
         self._kept = kept
         self._tasks: set[asyncio.Task[None]] = set()
+        #: What fronts know of it.
+        self._told_level: Level | None = None
         self.view = self._make_view()
         self.watch = Watch()
         self.figures = Figures()
@@ -341,6 +344,11 @@ class Rooms:
         """All handlers that are known, as fronts are told."""
         return control.encode(control.Handlers(list(self.handlers().values()), self.plugins.describing))
 
+    def sight_message(self) -> bytes:
+        """How much is known of who uses what of the devices, as fronts are told."""
+        self._told_level = least(self.view.ledger.level(each) for each in self.inventory.devices)
+        return control.encode(control.Sight(self._told_level))
+
     def remember_descriptions(self) -> None:
         """What was described now needs no child at the next start."""
         for key in self.plugins.outdated:
@@ -365,6 +373,9 @@ class Rooms:
             self.memory.has_measured = False
             self.dispatch.tell_caps()
         self.overruns.look()
+        told, message = self._told_level, self.sight_message()
+        if told != self._told_level:
+            self._ground.fronts.send_all(message)
 
     def _on_call(self, worker: Worker, call: Call) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(worker, call))

@@ -28,6 +28,9 @@ class Listener:
     def on_handlers(self, handlers: control.Handlers) -> None:
         self.told.append(handlers)
 
+    def on_sight(self, sight: control.Sight) -> None:
+        self.told.append(sight)
+
     def on_drain(self, deadline_s: float) -> None:
         self.told.append(deadline_s)
 
@@ -108,10 +111,11 @@ def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
 def test_what_is_told_reaches_the_listener_in_order() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
         feed = control.Feed("a", [(1, "done", b"{}")], True)
-        say(peer, control.Handlers([], False), feed, control.Drain(3.0), control.Exit())
+        sight = control.Sight("reports")
+        say(peer, control.Handlers([], False), sight, feed, control.Drain(3.0), control.Exit())
         peer[1].close()
         await listener.lost.wait()
-        assert listener.told == [control.Handlers([], False), feed, 3.0, "exit"]
+        assert listener.told == [control.Handlers([], False), sight, feed, 3.0, "exit"]
 
     linked(check)
 

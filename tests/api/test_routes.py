@@ -13,6 +13,7 @@ import pytest
 from runner import control
 from runner.job import Submission
 from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, Running, spec
+from tests.faults.harness import until
 
 NO_JOB = "00000000-0000-7000-8000-999999999999"
 
@@ -314,6 +315,8 @@ def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front
 
 def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
+    front.fake.send(control.Sight("reports"))
+    until(lambda: http.get("/healthz").json() == {"status": "ok", "level": "reports"}, "the front is told")
     front.fake.replies["ready"] = control.Reply(0, 200, b'{"status":"degraded","parts":{}}')
     assert http.get("/readyz").json()["status"] == "degraded"
     parts = {"store": {"state": "unavailable"}}

@@ -41,6 +41,7 @@ def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: House, gp
     device = devices(server)["gpu0"]
     assert (device["level"], device["foreign_bytes"]) == ("processes", 2 * GIB) and adds_up(device)
     assert server.http.get("/readyz").json()["parts"]["device gpu0"]["level"] == "processes"
+    until(lambda: server.http.get("/healthz").json()["level"] == "processes", "fronts are told")
     gate.touch()
     server.ended(job_id)
     until(lambda: executor_of(server)["charged_bytes"] < 4 * GIB, "it idles and is charged what it uses")

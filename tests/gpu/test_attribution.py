@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from gpu.attribution import Owners
+from gpu.attribution import Owners, least
+
+
+def test_of_several_devices_the_least_that_is_known_counts() -> None:
+    assert least([]) == "exact"
+    assert least(["exact", "reports", "processes"]) == "reports"
 
 
 def owners(**pids: list[int]) -> Owners:

@@ -294,6 +294,28 @@ def test_a_lowered_promise_is_to_be_told() -> None:
     assert ledger.regranted == {1}
 
 
+def test_until_the_next_look_it_may_hold_what_a_job_held() -> None:
+    ledger = ledger_of()
+    ledger.reserve("sim0", 1, 10 * G)
+    ledger.idle(1)
+    ledger.suppose(1, 4 * G)
+    assert ledger.charge_bytes(1) == 10 * G, "it was never looked at"
+    ledger.use(1, 2 * G)
+    for supposed, charge in ((1, 2), (4, 4)):
+        ledger.suppose(1, supposed * G)
+        assert ledger.charge_bytes(1) == charge * G
+    ledger.use(1, 1 * G)
+    assert ledger.charge_bytes(1) == 1 * G
+
+
+def test_what_others_have_by_the_last_reading_alone() -> None:
+    ledger = ledger_of(CARD)
+    assert ledger.others_bytes("gpu0") == 0
+    for used in (3, 1):
+        ledger.observe("gpu0", 24 * G, used * G)
+    assert (ledger.others_bytes("gpu0"), ledger.foreign_bytes("gpu0")) == (1 * G, 3 * G)
+
+
 def test_a_peak_is_told_once() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)

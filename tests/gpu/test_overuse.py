@@ -40,6 +40,14 @@ def test_who_was_dealt_with_is_counted_anew() -> None:
     assert not overuse.is_over(1, 5 * G, 4 * G, "processes")
 
 
+def test_who_is_gone_is_not_counted_on() -> None:
+    overuse = Overuse()
+    for executor in (1, 2):
+        overuse.is_over(executor, 5 * G, 4 * G, "processes")
+    overuse.keep({2})
+    assert [overuse.is_over(each, 5 * G, 4 * G, "processes") for each in (1, 2)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("used", "is_ceiling", "verdict", "grant"),
     [(6, False, "raise", 6), (6, True, "kill", 4), (7, False, "kill", 4), (None, False, "raise", 4)],
