@@ -54,6 +54,7 @@ class Entry:
         "silent",
         "state",
         "suspect",
+        "unnamed_at_end",
     )
 
     def __init__(self, devices: tuple[str, ...], grant: int) -> None:
@@ -72,17 +73,22 @@ class Entry:
         self.silent = 0
         self.suspect = False
         self.foreign_at_end: dict[str, int] = {}
+        #: Of devices whose driver told then what each process uses, see `Account.unnamed`.
+        self.unnamed_at_end: dict[str, int] = {}
 
 
 class Account:
     """One device, and who has a promise there."""
 
-    __slots__ = ("charged", "device", "draining", "entries", "foreign", "level", "used")
+    __slots__ = ("charged", "device", "draining", "entries", "foreign", "level", "unnamed", "used")
 
     def __init__(self, device: Device) -> None:
         self.device = device
         #: By the last reading; what the driver has taken from the total since the start counts as used.
         self.used: int | None = None
+        #: By the last two readings, what is used beyond all processes that the driver lists; None where it
+        #: does not tell what each of them uses.
+        self.unnamed: tuple[int | None, int | None] = None, None
         # RAM is given back at once, and what other programs have of it goes up and down all the time.
         self.foreign = Foreign(WINDOW_S if device.kind == "nvidia" else 0.0)
         #: Sum of all charges, and the part of it that is draining.

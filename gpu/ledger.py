@@ -148,10 +148,13 @@ class Ledger:
         used: int,
         now: float = 0.0,
         seen: Mapping[int, int] | None = None,
+        named: int | None = None,
     ) -> None:
-        """A reading of the whole device, with what executors were `seen` to use of it."""
+        """A reading of the whole device, with what executors were `seen` to use of it, and what all processes
+        that the driver lists use together."""
         account = self._accounts[device_id]
         self.changed.add(device_id)
+        account.unnamed = account.unnamed[1], None if named is None else max(0, used - named)
         account.used = used + max(0, account.device.total_bytes - total)
         for entry in account.entries.values():
             if entry.state == "draining":
@@ -189,15 +192,19 @@ class Ledger:
             account = self._accounts[each]
             account.draining += entry.charge
             entry.foreign_at_end[each] = account.foreign.last_bytes or 0
+            # The last reading may have been made between its death and this word of it.
+            known = [nbytes for nbytes in account.unnamed if nbytes is not None]
+            if known:
+                entry.unnamed_at_end[each] = min(known)
         return False
 
     def sweep(self, now: float) -> list[int]:
         """Settle what the devices show free by now; gives those executors.
 
         Settled is who was missing from two readings after its end while what is left unexplained
-        did not grow. After 10 s the rest is suspect: it stays charged, but where the device names
-        its processes one that it no longer names is settled all the same, since what it may still
-        hold shows as foreign."""
+        did not grow. After 10 s the rest is suspect and stays charged. Where the device names its processes
+        it can be told who else has taken the bytes: then one that is no longer named is settled all the
+        same, and they show as foreign. What no process is named for it may still hold."""
         done: list[int] = []
         for executor, entry in self._entries.items():
             if entry.state != "draining":
@@ -205,7 +212,7 @@ class Ledger:
             entry.suspect = now - entry.ended_at >= DRAIN_BOUND_S
             self.changed.update(entry.devices)
             if entry.silent >= READINGS_TO_SETTLE * len(entry.devices) and (
-                self._fell(entry) or (entry.suspect and self._attributed(entry))
+                self._fell(entry) or (entry.suspect and self._is_taken(entry))
             ):
                 done.append(executor)
         for executor in done:
@@ -339,5 +346,13 @@ class Ledger:
             for each in entry.devices
         )
 
-    def _attributed(self, entry: Entry) -> bool:
-        return all(self._accounts[each].level == "processes" for each in entry.devices)
+    def _is_taken(self, entry: Entry) -> bool:
+        """Whether others have what it had, as far as the devices tell."""
+        for each in entry.devices:
+            account = self._accounts[each]
+            unnamed, before = account.unnamed[1], entry.unnamed_at_end.get(each)
+            if account.level != "processes":
+                return False
+            if unnamed is not None and before is not None and unnamed > before + SLACK_BYTES:
+                return False
+        return True

@@ -71,7 +71,10 @@ class Memory:
             if device_id in self._view.floor.slots:
                 before = ledger.free_bytes(device_id)
                 self._processes[device_id] = listed[device_id]
-                ledger.observe(device_id, total, used, now, self._owners.share(listed[device_id]))
+                seen = self._owners.share(listed[device_id])
+                told = [nbytes for nbytes in listed[device_id].values() if nbytes is not None]
+                named = sum(told) if len(told) == len(listed[device_id]) else None
+                ledger.observe(device_id, total, used, now, seen, named)
                 has_more |= ledger.free_bytes(device_id) > before
         for executor in ledger.sweep(now):
             self._owners.forget(executor)

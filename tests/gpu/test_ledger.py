@@ -158,14 +158,30 @@ def test_a_dead_one_that_is_still_listed_stays_charged() -> None:
     assert ledger.draining_bytes("gpu0") == 0
 
 
-def test_what_a_dead_one_never_gives_back_shows_as_foreign_after_the_bound() -> None:
+def test_what_others_took_meanwhile_shows_as_foreign_after_the_bound() -> None:
     ledger = drained()
     for _ in range(2):
-        ledger.observe("gpu0", 24 * G, 9 * G)
+        ledger.observe("gpu0", 24 * G, 9 * G, named=8 * G)
     assert ledger.sweep(109.9) == []
     assert ledger.sweep(110.0) == [1]
     assert ledger.foreign_bytes("gpu0") == 9 * G
     assert ledger.free_bytes("gpu0") == CARD.cap_bytes - 9 * G
+
+
+def test_what_nobody_is_named_for_after_an_end_stays_charged_until_it_is_free() -> None:
+    ledger = ledger_of(CARD)
+    ledger.reserve("gpu0", 1, 10 * G)
+    ledger.observe("gpu0", 24 * G, 9 * G, 98.0, {1: 8 * G}, named=8 * G)
+    # Made between its death and the word of it.
+    ledger.observe("gpu0", 24 * G, 9 * G, 99.0, {}, named=0)
+    ledger.drain(1, 100.0)
+    for _ in range(2):
+        ledger.observe("gpu0", 24 * G, 11 * G, 101.0, {}, named=2 * G)
+    assert ledger.sweep(120.0) == []
+    figures = ledger.figures("gpu0")
+    assert (figures.suspect_bytes, figures.foreign_bytes) == (10 * G, 3 * G)
+    ledger.observe("gpu0", 24 * G, 3 * G, 121.0, {}, named=2 * G)
+    assert ledger.sweep(121.0) == [1]
 
 
 def test_without_per_process_figures_bytes_wait_until_the_device_shows_them() -> None:
