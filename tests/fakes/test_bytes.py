@@ -120,6 +120,8 @@ def test_the_context_is_measured_and_kept_from_the_cap(house: House, gpus: FakeG
     # Nothing is known of contexts yet: torch may have nearly all of the grant.
     assert server.ended(server.submit("take", {"bytes": ["3.8GiB"]}))["state"] == "succeeded"
     until(lambda: devices(server)["gpu0"]["context_bytes"] is not None, "the context was measured")
+    # What was written before a job that was accepted is as durable as the job.
+    server.submit("take")
     house.kill(server)
     server = start_on(house, gpus)
     job = server.ended(server.submit("take", {"bytes": ["3.8GiB"]}), within_s=20)
