@@ -31,9 +31,10 @@ class Entry:
         options = spec.options
         #: None where the handler names no fields: its jobs pay nothing.
         self._reading: Reading | None = None
-        if options.model_by is not None or options.size_by:
+        group_by = () if options.batch is None else options.batch.by
+        if options.model_by is not None or options.size_by or group_by:
             schema = msgspec.json.decode(spec.input_schema)
-            self._reading = Reading(options.model_by, options.size_by, schema=schema)
+            self._reading = Reading(options.model_by, options.size_by, group_by, schema=schema)
         self._open = spec.input_schema.strip() in (b"true", b"{}", b"")
 
     def take(self, asked: Submission, value: Any, at: str) -> list[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runner.batch import Batch
     from runner.client import AsyncClient, Client
     from runner.context import Context
     from runner.definition import handler
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "Batch",
     "Client",
     "Context",
     "JobCancelled",
@@ -28,6 +30,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "client",
+    "Batch": "batch",
     "Client": "client",
     "Context": "context",
     "JobCancelled": "outcome",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace, UnionType
 from typing import Any, NamedTuple
 
 
@@ -72,6 +72,34 @@ def of_output(function: Callable[..., Any]) -> Any:
         Unresolved: it is text that does not name a type.
     """
     return _resolve(function, "output", inspect.signature(function).return_annotation)
+
+
+def of_item(wanted: Any) -> Any:
+    """What one input of a batch is, from the annotation of the list.
+
+    Raises:
+        TypeError: it is not annotated as a list.
+    """
+    if is_anything(wanted) or wanted is list:
+        return Any
+    if typing.get_origin(wanted) in (list, Sequence):
+        return typing.get_args(wanted)[0]
+    raise TypeError(f"a batch's input is a list, but it is annotated as {wanted!r}; write list[...]")
+
+
+def of_outcome(given: Any) -> Any:
+    """What one output of a batch is; exceptions stand for items that failed and are no output.
+
+    Raises:
+        TypeError: it is not annotated as a list.
+    """
+    item = of_item(given)
+    if typing.get_origin(item) not in (typing.Union, UnionType):
+        return item
+    members = [
+        one for one in typing.get_args(item) if not (isinstance(one, type) and issubclass(one, BaseException))
+    ]
+    return typing.Union[tuple(members)] if members else Any  # noqa: UP007
 
 
 def _resolve(function: Callable[..., Any], what: str, found: Any) -> Any:

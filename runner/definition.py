@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any, TypeVar
 
 import msgspec
 
+from runner.batch import Batch
 from runner.option import NAME, read_options
-from runner.spec import Options
+from runner.spec import Kind, Options
 
 #: Where a decorated object keeps its definition.
 MARK = "__runner_handler__"
 #: Options that are described but that this version does not have.
-ABSENT = ("slots", "batch", "cache")
+ABSENT = ("cache",)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -52,6 +54,8 @@ def handler(
     size_by: str | Sequence[str] = (),
     preload: bool | Sequence[str] = False,
     strict: bool = False,
+    slots: int = 1,
+    batch: Batch | dict[str, Any] | None = None,
     version: str | None = None,
     **others: Any,
 ) -> Callable[[Decorated], Decorated]:
@@ -62,15 +66,11 @@ def handler(
         ValueError: a value that can't be read; the text names the option.
     """
     given = dict(locals())
-    if not isinstance(name, str):
-        raise TypeError('a handler needs a name: write @handler("name")')
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
-    _refuse(name, others)
+    _check_names(name, others)
     options = read_options(name, given)
 
     def decorate(target: Decorated) -> Decorated:
-        check_shape(name, target)
+        check_shape(name, target, options)
         resolved = gpus if gpus is not None else int(isinstance(target, type) or vram is not None)
         final = msgspec.structs.replace(options, gpus=resolved)
         setattr(target, MARK, Definition(name, final, version, target))
@@ -109,11 +109,12 @@ def positional(function: Callable[..., Any]) -> int:
     return taken
 
 
-def check_shape(name: str, target: object) -> None:
+def check_shape(name: str, target: object, options: Options) -> None:
     """Refuse what can't be run.
 
     Raises:
-        TypeError: not a function or class, no `run`, or parameters that nobody passes.
+        TypeError: not a function or class, no `run`, parameters that nobody passes, or of a kind that
+            `batch` or `slots` can't run.
     """
     if isinstance(target, type):
         run = getattr(target, "run", None)
@@ -126,6 +127,48 @@ def check_shape(name: str, target: object) -> None:
         positional(target)
     else:
         raise TypeError(f"handler {name!r}: {target!r} is neither a function nor a class")
+    check_kind(name, options, kind_of(function_of(target)))
+
+
+def check_kind(name: str, options: Options, kind: Kind) -> None:
+    """Refuse `batch` and `slots` where the handler's code can't be run that way.
+
+    Raises:
+        TypeError: a batch of generators, or slots for what is no coroutine.
+    """
+    if options.batch is not None and "generator" in kind:
+        raise TypeError(
+            f"handler {name!r}: option batch: `run` yields, but a batch returns one list with an outcome "
+            "for each input; stream by ctx.items[i].output(chunk)"
+        )
+    if options.batch is not None and options.slots > 1:
+        raise TypeError(f"handler {name!r}: options batch and slots can't be had together")
+    if options.slots > 1 and kind not in ("coroutine", "async_generator"):
+        raise TypeError(
+            f"handler {name!r}: option slots: only coroutines run side by side in one executor; "
+            "write `async def`"
+        )
+
+
+def function_of(target: Any) -> Callable[..., Any]:
+    """What will be called, with `self` out of its signature."""
+    if not isinstance(target, type):
+        function: Callable[..., Any] = target
+        return function
+    run: Callable[..., Any] = target.run  # type: ignore[attr-defined]
+    if isinstance(inspect.getattr_static(target, "run"), (staticmethod, classmethod)):
+        return run
+    return MethodType(run, target)
+
+
+def kind_of(function: Callable[..., Any]) -> Kind:
+    """What calling it gives."""
+    bare = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(bare):
+        return "async_generator"
+    if inspect.isgeneratorfunction(bare):
+        return "generator"
+    return "coroutine" if inspect.iscoroutinefunction(bare) else "function"
 
 
 def _check_method(name: str, owner: type, method: str, most: int) -> None:
@@ -145,7 +188,11 @@ def _check_method(name: str, owner: type, method: str, most: int) -> None:
         raise TypeError(f"handler {name!r}: {owner.__name__}.{method} gets {words}, but needs more")
 
 
-def _refuse(name: str, others: dict[str, Any]) -> None:
+def _check_names(name: object, others: dict[str, Any]) -> None:
+    if not isinstance(name, str):
+        raise TypeError('a handler needs a name: write @handler("name")')
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
     for option in others:
         if option in ABSENT:
             raise TypeError(f"handler {name!r}: this version does not have the option {option!r}")

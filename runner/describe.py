@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from types import MethodType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import msgspec
 
 from runner import annotation, content, strictjson
-from runner.definition import Definition, definition_of, positional
+from runner.definition import Definition, definition_of, function_of, kind_of, positional
 from runner.execution import failure, process
 from runner.execution.loading import find, import_source
 from runner.option import check_together
@@ -146,47 +146,32 @@ def _is_foreign(target: Any, module: ModuleType) -> bool:
 def _spec(definition: Definition, source: Source) -> HandlerSpec:
     try:
         check_together(definition.options)
-        function = _function(definition.target)
-        kind = _kind(function)
+        function = function_of(definition.target)
+        kind = kind_of(function)
+        is_batched = definition.options.batch is not None
         return HandlerSpec(
             name=definition.name,
             version=definition.version or _version(definition.target, source),
             state="ok",
             source=source,
             options=definition.options,
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             description=_description(definition.target),
-            input_schema=_input_schema(function),
-            output_schema=b"true" if "generator" in kind else _output_schema(function),
+            input_schema=_input_schema(function, is_batched),
+            output_schema=b"true" if "generator" in kind else _output_schema(function, is_batched),
         )
     except Exception as error:
         return broken(definition.name, source, failure.trace(error))
 
 
-def _function(target: Any) -> Callable[..., Any]:
-    """What will be called, with `self` out of its signature."""
-    if not isinstance(target, type):
-        function: Callable[..., Any] = target
-        return function
-    run: Callable[..., Any] = target.run  # type: ignore[attr-defined]
-    if isinstance(inspect.getattr_static(target, "run"), (staticmethod, classmethod)):
-        return run
-    return MethodType(run, target)
-
-
-def _kind(function: Callable[..., Any]) -> str:
-    bare = inspect.unwrap(function)
-    if inspect.isasyncgenfunction(bare):
-        return "async_generator"
-    if inspect.isgeneratorfunction(bare):
-        return "generator"
-    return "coroutine" if inspect.iscoroutinefunction(bare) else "function"
-
-
-def _input_schema(function: Callable[..., Any]) -> bytes:
+def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
     if not positional(function):
+        if is_batched:
+            raise TypeError("a handler with the option batch needs a parameter for its list of inputs")
         return b"true"
     wanted = annotation.of_input(function)
+    if is_batched:
+        wanted = annotation.of_item(wanted)
     if annotation.is_anything(wanted):
         return b"true"
     plain = annotation.plain(wanted)
@@ -204,11 +189,13 @@ def _input_schema(function: Callable[..., Any]) -> bytes:
         ) from None
 
 
-def _output_schema(function: Callable[..., Any]) -> bytes:
+def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
     """`true` where the annotation says nothing of JSON: what is really returned is checked in any case."""
     try:
         given = annotation.of_output(function)
-    except annotation.Unresolved:
+        if is_batched:
+            given = annotation.of_outcome(given)
+    except TypeError:
         return b"true"
     if annotation.is_anything(given):
         return b"true"

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runner import batch as batches
 from runner import units
+from runner.batch import TOGETHER_MAX
 from runner.retry import Backoff
-from runner.spec import Options
+from runner.spec import Batching, Options
 from runner.traits import NAME_CHARS_MAX, PATH
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -111,6 +113,17 @@ class _Reader:
             raise self.fail(option, f"must be true or false, not {value!r}")
         return value
 
+    def slots(self, option: str, value: Any) -> int:
+        if self.count(option, value, 1) > TOGETHER_MAX:
+            raise self.fail(option, f"must be at most {TOGETHER_MAX}, not {value}")
+        return int(value)
+
+    def batch(self, option: str, value: Any) -> Batching | None:
+        try:
+            return batches.read(value)
+        except ValueError as error:
+            raise self.fail(option, error) from None
+
     def backoff(self, option: str, value: Any) -> Backoff:
         if value is None:
             return Backoff()
@@ -140,6 +153,8 @@ OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
     "size_by": ("size_by", _Reader.fields),
     "preload": ("preload", _Reader.models),
     "strict": ("strict", _Reader.switch),
+    "slots": ("slots", _Reader.slots),
+    "batch": ("batch", _Reader.batch),
 }
 
 

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from runner.definition import definition_of, handler
+from runner import batch as batches
+from runner.definition import check_kind, definition_of, handler
 from runner.errors import RefusedStart
 from runner.option import OPTIONS
-from runner.spec import HandlerSpec, Options
+from runner.spec import Batching, HandlerSpec, Options
 
 #: What stands in a table for Python's None, which TOML lacks.
 NONE = "none"
@@ -31,6 +32,7 @@ class Overrides:
     """
 
     def __init__(self, tables: Mapping[str, object], where: str = "the settings") -> None:
+        self._where = where
         self._changes = {name: _changes(name, table, where) for name, table in tables.items()}
 
     def over(self, spec: HandlerSpec) -> HandlerSpec:
@@ -38,7 +40,17 @@ class Overrides:
         changes = self._changes.get(spec.name)
         if not changes or spec.state == "broken":
             return spec
-        return msgspec.structs.replace(spec, options=msgspec.structs.replace(spec.options, **changes))
+        own = spec.options
+        try:
+            if "batch" in changes:
+                changes = changes | {"batch": _batch(own, changes["batch"])}
+            options = msgspec.structs.replace(own, **changes)
+            check_kind(spec.name, options, spec.kind)
+        except (TypeError, ValueError) as error:
+            # Its code is known only now, when the server runs: it costs this handler and nothing else.
+            why = f"{self._where}: [handlers.{spec.name}] {_plain(str(error), spec.name)}"
+            return msgspec.structs.replace(spec, state="broken", error=why)
+        return msgspec.structs.replace(spec, options=options)
 
     def unused(self, known: Iterable[str]) -> list[str]:
         """Names of tables for which there is no handler among these."""
@@ -56,12 +68,25 @@ def _changes(name: str, table: object, where: str) -> dict[str, Any]:
     given = {option: _none(option, value) for option, value in table.items()}
     try:
         # Stands for the handler's code, which nobody needs in order to read options.
-        read = handler(name, **given)(lambda: None)
+        read = handler(name, **given)(_stand_in)
     except (TypeError, ValueError) as error:
         raise RefusedStart(f"{title} {_plain(str(error), name)}.") from None
     definition = definition_of(read)
     assert definition is not None
-    return {_field(option): getattr(definition.options, _field(option)) for option in given}
+    read_options = {_field(option): getattr(definition.options, _field(option)) for option in given}
+    # Kept as it was written: it lays its fields over those of the handler.
+    return read_options | ({"batch": given["batch"]} if "batch" in given else {})
+
+
+async def _stand_in() -> None:
+    """What takes every option."""
+
+
+def _batch(own: Options, table: object) -> Batching:
+    if own.batch is None or table is None:
+        has = "has no option batch" if own.batch is None else "is written for batches"
+        raise ValueError(f"batch: the handler's code {has}, which an operator can't change")
+    return batches.laid_over(own.batch, table)
 
 
 def _none(option: str, value: Any) -> Any:

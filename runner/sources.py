@@ -16,7 +16,16 @@ from runner.errors import RefusedStart
 
 GROUP = "runner.handlers"
 #: What decides how a description is made; it is made anew when one of them has changed.
-_MAKERS = ("annotation.py", "content.py", "definition.py", "describe.py", "spec.py", "units.py")
+_MAKERS = (
+    "annotation.py",
+    "batch.py",
+    "content.py",
+    "definition.py",
+    "describe.py",
+    "option.py",
+    "spec.py",
+    "units.py",
+)
 
 
 class Place(NamedTuple):

@@ -21,6 +21,16 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
     path: tuple[str, ...] = ()
 
 
+class Batching(msgspec.Struct, frozen=True, array_like=True):
+    """How the jobs of a handler that takes lists are gathered."""
+
+    max: int = 8
+    #: A list that is not full goes once its oldest job has waited so long.
+    wait_s: float = 0.02
+    #: Fields of the input in which those of one list are alike.
+    by: tuple[str, ...] = ()
+
+
 class Options(msgspec.Struct, frozen=True, array_like=True):
     """A handler's options after parsing: seconds and bytes as numbers. None means "not set"."""
 
@@ -53,6 +63,13 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     preload: tuple[str, ...] = ()
     #: No more than `vram_bytes` is granted, whatever was learned.
     strict: bool = False
+    #: Attempts at once in one executor; more than 1 for coroutines only.
+    slots: int = 1
+    #: None: `run` is given one input.
+    batch: Batching | None = None
+
+
+Kind = Literal["function", "coroutine", "generator", "async_generator"]
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -63,7 +80,7 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     state: Literal["ok", "describing", "broken"]
     source: Source
     options: Options = Options()
-    kind: Literal["function", "coroutine", "generator", "async_generator"] = "function"
+    kind: Kind = "function"
     description: str = ""
     #: JSON Schema documents as JSON text; `true` where anything goes.
     input_schema: bytes = b"true"

@@ -80,18 +80,18 @@ class Reading:
         self,
         model_by: str | None = None,
         size_by: Iterable[str] = (),
-        group_by: str | None = None,
+        group_by: Iterable[str] = (),
         schema: Any = True,
     ) -> None:
         """`schema` is the input's; a field that is left out counts as the default that it names."""
         self._model = None if model_by is None else _Field(model_by, schema)
         self._size = tuple(_Field(path, schema) for path in size_by)
-        self._group = None if group_by is None else _Field(group_by, schema)
+        self._group = tuple(_Field(path, schema) for path in group_by)
 
     def read(self, value: Any) -> Told | Misfit:
         """What the input says, or the one thing that keeps it from being read."""
         names = []
-        for field in (self._model, self._group):
+        for field in (self._model, *self._group):
             named = "" if field is None else _name(field.of(value))
             if named is None:
                 assert field is not None
@@ -99,7 +99,8 @@ class Reading:
                 return Misfit(field.pointer, f"{what} without control characters")
             names.append(named)
         size = ",".join(_rounded(field.of(value)) for field in self._size)
-        return Told(names[0], size, names[1])
+        # No name has the character between them.
+        return Told(names[0], size, "\x1f".join(names[1:]))
 
 
 class _Field:

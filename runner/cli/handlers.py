@@ -117,7 +117,8 @@ def _document(spec: HandlerSpec) -> dict[str, Any]:
     from msgspec import to_builtins
     from msgspec.structs import asdict
 
-    options = asdict(spec.options) | {"backoff": asdict(spec.options.backoff)}
+    own = spec.options
+    options = asdict(own) | {"backoff": asdict(own.backoff), "batch": own.batch and asdict(own.batch)}
     return {
         "name": spec.name,
         "state": spec.state,

@@ -325,12 +325,15 @@ class _Shown(msgspec.Struct):
     size_by: tuple[str, ...]
     preload: bool | tuple[str, ...]
     strict: bool
+    slots: int
+    batch: dict[str, Any] | None
 
     @classmethod
     def of(cls, spec: HandlerSpec) -> _Shown:
         options = spec.options
         values = {name: getattr(options, name) for name in cls.__struct_fields__}
         backoff = options.backoff
-        values["backoff"] = {name: getattr(backoff, name) for name in backoff.__struct_fields__}
         values["preload"] = options.preload if options.model_by is not None else bool(options.preload)
+        values["backoff"] = msgspec.structs.asdict(backoff)
+        values["batch"] = None if options.batch is None else msgspec.structs.asdict(options.batch)
         return cls(**values)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from runner import handler
+from runner import Batch, handler
 from runner.definition import definition_of, positional
-from runner.spec import Options
+from runner.spec import Batching, Options
 
 
 def echo(data: Any) -> Any:
@@ -55,7 +55,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert options() == Options()
 
 
-@pytest.mark.parametrize("option", ["slots", "batch", "cache"])
+@pytest.mark.parametrize("option", ["cache"])
 def test_options_of_later_versions_are_refused_by_name(option: str) -> None:
     given: dict[str, Any] = {option: 1}
     with pytest.raises(TypeError, match=f"this version does not have the option '{option}'"):
@@ -96,11 +96,51 @@ def test_an_unknown_option_is_refused_by_name() -> None:
         {"preload": [""]},
         {"preload": [3]},
         {"preload": ["m"] * 1001},
+        {"slots": 0},
+        {"slots": 1001},
+        {"batch": 8},
+        {"batch": {"most": 8}},
+        {"batch": {"max": 0}},
+        {"batch": {"wait": "soon"}},
+        {"batch": {"by": "a..b"}},
+        {"batch": {"by": [1]}},
     ],
 )
 def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"'x'.*{next(iter(given))}"):
         handler("x", **given)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (Batch(), Batching(8, 0.02, ())),
+        (Batch(max=4, wait="1s", by="model"), Batching(4, 1.0, ("model",))),
+        ({"max": 2, "by": ("a.b", "c")}, Batching(2, 0.02, ("a.b", "c"))),
+        (None, None),
+    ],
+)
+def test_a_batch_is_read_from_its_object_and_from_a_mapping(batch: Any, expected: Batching | None) -> None:
+    assert options(batch=batch).batch == expected
+
+
+def test_generators_are_no_batch() -> None:
+    def stream(data: list[int]) -> Iterator[int]:
+        yield from data
+
+    with pytest.raises(TypeError, match="'x': option batch: `run` yields"):
+        handler("x", batch=Batch())(stream)
+
+
+def test_only_coroutines_have_slots() -> None:
+    async def rest(data: int) -> int:
+        return data
+
+    assert definition_of(handler("x", slots=3)(rest)).options.slots == 3  # type: ignore[union-attr]
+    with pytest.raises(TypeError, match="'x': option slots: only coroutines"):
+        handler("x", slots=2)(echo)
+    with pytest.raises(TypeError, match="'x': options batch and slots"):
+        handler("x", slots=2, batch=Batch())(rest)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 101, "a/b"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import msgspec
 import pytest
 
 from runner.definition import handler
 from runner.errors import RefusedStart
 from runner.overrides import OWN, Overrides
 from runner.retry import Backoff
-from runner.spec import HandlerSpec, Options, Source
+from runner.spec import Batching, HandlerSpec, Options, Source
 
 SPEC = HandlerSpec(
     "paint",
@@ -19,7 +20,9 @@ SPEC = HandlerSpec(
     "ok",
     Source("file", "/paint.py", "Paint"),
     Options(gpus=1, vram_bytes=6 << 30, timeout_s=300.0, retries=2, queue="art"),
+    kind="coroutine",
 )
+BATCHED = msgspec.structs.replace(SPEC, options=Options(batch=Batching(8, 0.5, ("model",))))
 #: A value for each option, and what becomes of it.
 READ: dict[str, tuple[Any, str, Any]] = {
     "queue": ("night", "queue", "night"),
@@ -41,6 +44,7 @@ READ: dict[str, tuple[Any, str, Any]] = {
     "strict": (True, "strict", True),
     "size_by": (["width", "height"], "size_by", ("width", "height")),
     "preload": (True, "preload", ("",)),
+    "slots": (4, "slots", 4),
 }
 
 
@@ -60,7 +64,29 @@ def test_an_option_is_read_as_the_decorator_reads_it_and_changes_nothing_else(op
 def test_every_option_of_the_decorator_can_be_overridden_but_what_names_the_code() -> None:
     parameters = inspect.signature(handler).parameters.values()
     options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} - set(OWN)
-    assert [option for option in options if option not in READ] == []
+    assert [option for option in options if option not in READ] == ["batch"]
+
+
+def test_the_fields_of_a_batch_are_laid_over_each_for_itself() -> None:
+    changed = Overrides({"paint": {"batch": {"max": 2, "wait": "1s"}}}).over(BATCHED)
+    assert changed.options == Options(batch=Batching(2, 1.0, ("model",)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "table", "said"),
+    [
+        (SPEC, {"batch": {"max": 2}}, "batch: the handler's code has no option batch"),
+        (BATCHED, {"batch": "none"}, "batch: the handler's code is written for batches"),
+        (BATCHED, {"slots": 2}, "options batch and slots"),
+        (msgspec.structs.replace(SPEC, kind="function"), {"slots": 2}, "slots: only coroutines"),
+    ],
+)
+def test_what_the_code_can_not_do_breaks_that_handler_alone(
+    spec: HandlerSpec, table: dict[str, Any], said: str
+) -> None:
+    changed = Overrides({"paint": table}, "runner.toml").over(spec)
+    assert changed.state == "broken"
+    assert changed.error.startswith(f"runner.toml: [handlers.paint] {said}")
 
 
 def test_the_description_itself_and_other_handlers_stay_as_they_are() -> None:
@@ -88,6 +114,7 @@ def test_what_the_decorator_would_work_out_is_left_alone() -> None:
         ({"backoff": {"kind": "odd"}}, r"\[handlers\.paint\] backoff: a backoff's kind is one of"),
         ({"vramm": 1}, r"\[handlers\.paint\] there is no option 'vramm'"),
         ({"version": "2"}, r"\[handlers\.paint\] version: can't be overridden"),
+        ({"batch": {"maxx": 1}}, r"\[handlers\.paint\] batch: must be Batch"),
         ({"name": "x"}, r"\[handlers\.paint\] name: can't be overridden"),
         (3, r"\[handlers\.paint\] must be a table of options, not 3"),
     ],

@@ -87,6 +87,33 @@ def test_kinds_and_plain_annotations(tmp_path: Path, function: str, kind: str, s
 
 
 @pytest.mark.parametrize(
+    ("given", "schema", "output"),
+    [
+        ("d: list[int]) -> list[str | Exception]:", '{"type":"integer"}', '{"type":"string"}'),
+        ("d: list) -> list:", "true", "true"),
+        ("d):", "true", "true"),
+    ],
+)
+def test_the_schemas_of_a_batch_are_those_of_an_item(
+    tmp_path: Path, given: str, schema: str, output: str
+) -> None:
+    code = f"{HEAD}@handler('f', batch={{'max': 4}})\ndef f({given} ..."
+    spec = described(write(tmp_path, x=code), "x.py")["f"]
+    assert (spec.state, spec.input_schema.decode()) == ("ok", schema), spec.error
+    assert spec.output_schema.decode() == output
+    assert spec.options.batch is not None and spec.options.batch.max == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("d: dict", "write list[...]"), ("", "needs a parameter for its list of inputs")]
+)
+def test_a_batch_of_something_else_is_broken(tmp_path: Path, given: str, said: str) -> None:
+    code = f"{HEAD}@handler('f', batch={{}})\ndef f({given}): ..."
+    spec = described(write(tmp_path, x=code), "x.py")["f"]
+    assert spec.state == "broken" and said in spec.error
+
+
+@pytest.mark.parametrize(
     ("code", "said"),
     [
         ("1/0", "ZeroDivisionError"),
@@ -97,8 +124,8 @@ def test_kinds_and_plain_annotations(tmp_path: Path, function: str, kind: str, s
         ("x = 1", "has no handlers"),
         ("def f(:", "SyntaxError"),
         (
-            "from runner import handler\n@handler('f', slots=2)\ndef f(d): ...",
-            "does not have the option 'slots'",
+            "from runner import handler\n@handler('f', cache=2)\ndef f(d): ...",
+            "does not have the option 'cache'",
         ),
         ("print('x' * 10_000_000); raise ValueError('after noise')", "after noise"),
     ],

@@ -63,7 +63,7 @@ def test_what_names_no_model_is_told_with_its_place(named: Any) -> None:
 
 
 def test_a_group_is_named_as_a_model_is() -> None:
-    reading = Reading("m", (), "g")
+    reading = Reading("m", (), ("g",))
     assert reading.read({"m": "a", "g": 3}) == Told("a", "", "3")
     found = reading.read({"m": "a", "g": []})
     assert isinstance(found, Misfit) and found.pointer == "/g"
@@ -120,3 +120,12 @@ def test_a_field_that_is_left_out_counts_as_its_default() -> None:
         "large", "64,4", ""
     )
     assert reading.read({"height": 3, "checkpoint": "large"}) == Told("small", "512,4", "")
+
+
+def test_a_group_may_be_named_by_several_fields() -> None:
+    reading = Reading(group_by=("a", "b"))
+    assert reading.read({"a": "x", "b": 1}) == Told("", "", "x\x1f1")
+    assert reading.read({"a": "x\x1f1"}) == Misfit(
+        "/a",
+        "must be a number, true, false or a text of at most 200 characters without control characters",
+    )

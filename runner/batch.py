@@ -1,0 +1,79 @@
+"""Pure: the option `batch` as a handler's author and an operator write it, checked, with units resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner import units
+from runner.spec import Batching
+from runner.traits import PATH
+
+#: No batch is larger, and no executor has more slots: each slot has its place in a page of memory.
+TOGETHER_MAX = 1000
+FIELDS_MAX = 8
+_FIELDS = ("max", "wait", "by")
+
+
+class Batch:
+    """Ask for inputs in lists: `@handler("embed", batch=Batch(max=8, wait="20ms"))`.
+
+    `run` is given a list of at most `max` inputs and returns a list with one outcome for each. A list that
+    is not full goes once its oldest job has waited for `wait`. Only jobs that have the same in the fields of
+    the input that `by` names go together.
+
+    Raises:
+        ValueError: a value that can't be read; the text names it.
+    """
+
+    __slots__ = ("batching",)
+
+    def __init__(
+        self, max: int = 8, wait: float | str = "20ms", by: str | Sequence[str] | None = None
+    ) -> None:
+        self.batching = Batching(_max(max), units.seconds(wait), _by(by))
+
+
+def read(value: object) -> Batching | None:
+    """What the decorator was given.
+
+    Raises:
+        ValueError: neither a `Batch` nor a mapping of its fields, or a value that can't be read.
+    """
+    if value is None or isinstance(value, Batch):
+        return None if value is None else value.batching
+    return Batch(**_fields(value)).batching
+
+
+def laid_over(own: Batching, table: object) -> Batching:
+    """A handler's own with an operator's fields over them.
+
+    Raises:
+        ValueError: a field that does not exist, or a value that can't be read.
+    """
+    given = _fields(table)
+    own_fields: dict[str, Any] = {"max": own.max, "wait": own.wait_s, "by": own.by}
+    return Batch(**own_fields | given).batching
+
+
+def _fields(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not set(value) <= set(_FIELDS):
+        raise ValueError(f'must be Batch(max=8, wait="20ms", by=None) or a mapping of these, not {value!r}')
+    return dict(value)
+
+
+def _max(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= TOGETHER_MAX:
+        raise ValueError(f"max must be a whole number from 1 to {TOGETHER_MAX}, not {value!r}")
+    return value
+
+
+def _by(value: object) -> tuple[str, ...]:
+    named = [value] if isinstance(value, str) else [] if value is None else value
+    if (
+        not isinstance(named, list | tuple)
+        or len(named) > FIELDS_MAX
+        or not all(isinstance(name, str) and len(name) <= 200 and PATH.fullmatch(name) for name in named)
+    ):
+        raise ValueError(f'by must be the name of a field of the input ("a" or "a.b") or some, not {value!r}')
+    return tuple(named)
