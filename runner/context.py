@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from runner.execution.files import Data
     from runner.execution.running import Running
+    from runner.execution.together import Together
 
 #: Logger of `ctx.log`.
 LOGGER = "runner.job"
@@ -27,17 +28,25 @@ class ChunkTooLarge(ValueError):
 class Context:
     """Given to `load` and as second parameter to a handler; may be used from any thread of it.
 
+    That of a batch speaks to all its items at once, and is cancelled when all of them are.
     After the attempt has ended it is dead: `progress` and `metric` are dropped, the rest raises RuntimeError.
     """
 
-    __slots__ = ("_run",)
+    __slots__ = ("_items", "_run")
 
-    def __init__(self, run: Running) -> None:
+    def __init__(self, run: Running | Together) -> None:
         self._run = run
 
     @property
+    def items(self) -> list[Context]:
+        """In a batch the contexts of its items, in the order of the inputs; else this one alone."""
+        if not hasattr(self, "_items"):
+            self._items = [Context(run) for run in self._run.members]
+        return self._items
+
+    @property
     def job_id(self) -> str:
-        """The job's id; empty in `load` where no job waits for it."""
+        """The job's id; empty for a batch as a whole, and in `load` where no job waits for it."""
         return self._run.job_id
 
     @property
@@ -174,7 +183,7 @@ class Context:
 
         self._run.demand_open()
         self._run.touch()
-        return files.save(self._run, name, data, content_type)
+        return files.save(self._run.own(), name, data, content_type)
 
     def open_file(self, reference: dict[str, Any] | str) -> IO[bytes]:
         """Open the file of a reference (`{"$file": id}` or its id) for reading.
@@ -186,4 +195,4 @@ class Context:
 
         self._run.demand_open()
         self._run.touch()
-        return files.open_reference(self._run, reference)
+        return files.open_reference(self._run.members[0], reference)

@@ -55,7 +55,8 @@ class Load(msgspec.Struct, array_like=True, tag=1):
 
 
 class Run(msgspec.Struct, array_like=True, tag=2):
-    """Run these one after the other; all but the first are staged (not started) until their turn."""
+    """Run these one after the other; all but the first are staged (not started) until their turn. Where the
+    handler takes batches they are one batch: one call, and all of them start at once."""
 
     executor: int
     attempts: list[Attempt]
@@ -198,6 +199,10 @@ class Ended(msgspec.Struct, array_like=True, tag=24):
     grown: bool = False
     #: On a GPU: what torch has reserved now; `peak_bytes` is the most that it had. Both without the context.
     reserved_bytes: int | None = None
+    #: How many attempts ran in its call: 1, or a batch.
+    together: int = 1
+    #: The whole batch, or all that ran in an executor, ended so at once: who is to blame is not known.
+    shared: bool = False
 
 
 class Recalled(msgspec.Struct, array_like=True, tag=25):
@@ -303,6 +308,9 @@ class Configure(msgspec.Struct, array_like=True, tag=40):
     events_max: int
     model: str = ""
     cap_bytes: int | None = None
+    #: A `Run` is one batch; so many attempts run side by side.
+    is_batched: bool = False
+    slots: int = 1
 
 
 class Flag(msgspec.Struct, array_like=True, tag=41):
@@ -314,7 +322,8 @@ class Flag(msgspec.Struct, array_like=True, tag=41):
 
 
 class Raise(msgspec.Struct, array_like=True, tag=42):
-    """Second rung: raise JobCancelled in the main thread; afterwards the executor ends."""
+    """Second rung: raise JobCancelled in the main thread; afterwards the executor ends. One with slots ends
+    at once."""
 
     job_id: str
     attempt: int
@@ -350,25 +359,20 @@ class Marked(msgspec.Struct, array_like=True, tag=52):
     stderr: bool
 
 
+class Begun(msgspec.Struct, array_like=True, tag=53):
+    """In an executor with slots: the attempt's code runs since `at_mono`; its place in the shared page."""
+
+    job_id: str
+    attempt: int
+    at_mono: float
+    place: int
+
+
 Down = Load | Run | Cancel | Recall | Unload | Kill | Grant | Ack | Answer | Stop
-Up = (
-    Hello
-    | Loaded
-    | Started
-    | Note
-    | Ended
-    | Recalled
-    | Gone
-    | Usage
-    | Over
-    | Readings
-    | Processes
-    | Devices
-    | Call
-    | Numbered
-)
+OfJobs = Hello | Loaded | Started | Note | Ended | Recalled | Gone | Call | Numbered
+Up = OfJobs | Usage | Over | Readings | Processes | Devices
 ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Grant | Answer
-FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked
+FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked | Begun
 
 down_decoder = msgspec.msgpack.Decoder(Down)
 up_decoder = msgspec.msgpack.Decoder(Up)

@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from runner import strictjson, wire
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
     from runner.execution.running import Running
+    from runner.execution.together import Together
 
 #: A longer line is cut into pieces of this size.
 LINE_MAX = 8 * 1024
 #: What is kept of the text printed while no attempt is there (import, load).
 EARLY_MAX = 64 * 1024
 
-Current = Callable[[], "Running | None"]
+Current = Callable[[], "Running | Together | None"]
 
 
 class Writer(io.TextIOBase):
@@ -39,7 +40,9 @@ class Writer(io.TextIOBase):
         self._name = name
         self._fd = fd
         self._emit = emit
-        self._partial: dict[int, list[str]] = {}
+        #: What tells lines apart that are written piece by piece: threads, or attempts side by side.
+        self.teller: Callable[[], Hashable] = threading.get_ident
+        self._partial: dict[Hashable, list[str]] = {}
         #: For `sys.stdout.buffer.write(b"...")`.
         self.buffer = _ByteWriter(self)
 
@@ -82,11 +85,11 @@ class Writer(io.TextIOBase):
         """Give out the lines that are complete now."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        thread = threading.get_ident()
-        pieces = self._partial.setdefault(thread, [])
+        teller = self.teller()
+        pieces = self._partial.setdefault(teller, [])
         pieces.append(text)
         if "\n" in text or len(text) > LINE_MAX or len(pieces) > 256:
-            self._partial[thread] = []
+            self._partial[teller] = []
             *lines, rest = "".join(pieces).split("\n")
             for line in lines:
                 self._line(line)
@@ -94,16 +97,23 @@ class Writer(io.TextIOBase):
             if whole:
                 self._line(rest[:whole])
             if whole < len(rest):
-                self._partial.setdefault(thread, []).insert(0, rest[whole:])
+                self._partial.setdefault(teller, []).insert(0, rest[whole:])
         return len(text)
 
     def flush_lines(self) -> None:
         """Give out what has no line end yet; called at an attempt's end."""
         while self._partial:
             _, pieces = self._partial.popitem()
-            rest = "".join(pieces)
-            if rest:
-                self._line(rest)
+            self._give_rest(pieces)
+
+    def flush_of(self, teller: Hashable) -> None:
+        """Give out what has no line end yet of one of several."""
+        self._give_rest(self._partial.pop(teller, []))
+
+    def _give_rest(self, pieces: list[str]) -> None:
+        rest = "".join(pieces)
+        if rest:
+            self._line(rest)
 
     def _line(self, line: str) -> None:
         # A progress bar redraws its line after each return: what it showed last is the line.
@@ -134,7 +144,7 @@ class EventHandler(logging.Handler):
     def __init__(self, emit: Callable[[str, str | None, str], None], current: Current) -> None:
         super().__init__()
         self._give = emit
-        self._current = current
+        self.current = current
 
     def emit(self, record: logging.LogRecord) -> None:
         """One record, one event, its traceback included."""
@@ -143,7 +153,7 @@ class EventHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        run = self._current()
+        run = self.current()
         if run is not None and record.name == LOGGER:
             # A use of the context, also where a handler keeps `ctx.log` in a variable.
             run.touch()
@@ -173,6 +183,11 @@ class Capture:
         root.setLevel(logging.INFO)
         logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
+    def follow(self, whose: Callable[[], Running | None]) -> None:
+        """From now on attempts run side by side, and this tells which of them prints."""
+        self._current = self._handler.current = whose
+        self.stdout.teller = self.stderr.teller = lambda: _key(whose())
+
     def restore(self) -> None:
         """In a forked child: print straight into the pipes, which the worker reads."""
         sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
@@ -181,7 +196,7 @@ class Capture:
         root.removeHandler(self._handler)
         root.addHandler(logging.StreamHandler(sys.stderr))
 
-    def hand_early(self, run: Running) -> None:
+    def hand_early(self, run: Running | Together) -> None:
         """The first attempt gets what was printed before there was any."""
         early, self._early = self._early, None
         for stream, level, text in early or ():
@@ -190,6 +205,11 @@ class Capture:
     def early_tail(self) -> list[str]:
         """The last of it, for the report of a failed load."""
         return [strictjson.clean(text) for _, _, text in list(self._early or ())[-50:]]
+
+    def flush_of(self, run: Running) -> None:
+        """What one of several attempts printed is on its way when this returns."""
+        self.stdout.flush_of(run.key)
+        self.stderr.flush_of(run.key)
 
     def flush(self) -> None:
         """All that was printed is on its way when this returns."""
@@ -230,6 +250,10 @@ class Capture:
         elif self._early is not None and self._early_size < EARLY_MAX:
             self._early_size += len(text) + 16
             self._early.append((stream, level, text))
+
+
+def _key(run: Running | None) -> Hashable:
+    return None if run is None else run.key
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

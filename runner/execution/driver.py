@@ -14,6 +14,8 @@ from runner.outcome import JobCancelled
 if TYPE_CHECKING:
     import asyncio
 
+    from runner.execution.together import Together
+
 
 class Driver:
     """Knows the kinds of results, not of functions, so a decorated or wrapped handler is no special case.
@@ -43,7 +45,21 @@ class Driver:
         _bound(len(output), run)
         return output
 
-    def complete(self, run: Running, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def given(self, run: Together, value: Any) -> Any:
+        """What the function of a batch gave; of a coroutine function, what that returned."""
+        return self.complete(run, value) if isinstance(value, CoroutineType) else value
+
+    async def awaited(self, run: Running, value: Any) -> bytes:
+        """As `output`, in the loop itself."""
+        if isinstance(value, CoroutineType):
+            value = await value
+        if isinstance(value, AsyncGeneratorType):
+            return await self._async_generator(run, value)
+        output = strictjson.encode(value)
+        _bound(len(output), run)
+        return output
+
+    def complete(self, run: Running | Together, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end in the executor's loop; a cancel of the job cancels it."""
         loop = self.loop()
         task = loop.create_task(coroutine)

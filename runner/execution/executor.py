@@ -9,10 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner import simulation, wire
 from runner.context import Context
+from runner.definition import positional
 from runner.execution import failure, process
 from runner.execution.capture import Capture
 from runner.execution.channel import LOOK_S, Channel
@@ -23,6 +24,10 @@ from runner.execution.page import Page
 from runner.execution.running import Running
 from runner.execution.shield import Shield
 from runner.execution.site import Site
+
+if TYPE_CHECKING:
+    from runner.execution.slots import Slots
+    from runner.execution.together import Together
 
 #: Longest wait for the worker to take the last words.
 FINISH_S = 5.0
@@ -38,6 +43,7 @@ class Executor:
         self._shield = Shield()
         self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, process.lost)
         self._capture = Capture(lambda: self._current)
+        self._slots: Slots | None = None
         self._driver = Driver()
         self._channel = Channel(
             descriptors.channel,
@@ -49,12 +55,12 @@ class Executor:
         )
         self._main = threading.get_ident()
         self._pid = os.getpid()
-        #: Handed over and not started, in order. Both ends are taken from by atomic pops.
-        self._line: deque[wire.Attempt] = deque()
+        #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
+        self._line: deque[wire.Attempt | list[wire.Attempt]] = deque()
         #: Locked while the main thread has nothing to do.
         self._gate = threading.Lock()
         self._gate.acquire()
-        self._current: Running | None = None
+        self._current: Running | Together | None = None
         self._stray: deque[wire.Flag] = deque(maxlen=STRAY_MAX)
         self._site: Site | None = None
         self._is_unloading = False
@@ -69,18 +75,35 @@ class Executor:
             self._gate.acquire()
         site = self._site
         program, first = self._load(site)
+        if self._slots is not None:
+            assert first is None or isinstance(first, Running)
+            self._slots.serve(program, first)
+            self._unload(program)
         if first is not None:
-            self._attempt(first, program)
+            self._execute(first, program)
         del first
         while True:
             try:
-                attempt = self._line.popleft()
+                taken = self._line.popleft()
             except IndexError:
                 if self._is_unloading:
                     self._unload(program)
                 self._gate.acquire()
                 continue
-            self._attempt(Running(attempt, site), program)
+            self._execute(self._made(taken, site), program)
+
+    def _made(self, taken: wire.Attempt | list[wire.Attempt], site: Site) -> Running | Together:
+        if not isinstance(taken, list):
+            return Running(taken, site) if self._slots is None else self._slots.made(taken)
+        from runner.execution.together import Together
+
+        return Together(taken, site)
+
+    def _execute(self, run: Running | Together, program: Program) -> None:
+        if isinstance(run, Running):
+            self._attempt(run, program)
+        else:
+            self._batch(run, program)
 
     def _duties(self) -> dict[type, Callable[[Any], None]]:
         return {
@@ -104,31 +127,44 @@ class Executor:
         self._wake_main()
 
     def _on_run(self, run: wire.Run) -> None:
-        self._line.extend(run.attempts)
+        assert self._site is not None
+        if self._site.config.is_batched:
+            self._line.append(run.attempts)
+        else:
+            self._line.extend(run.attempts)
         self._wake_main()
 
     def _on_recall(self, recall: wire.Recall) -> None:
         taken: list[tuple[str, int]] = []
         while True:
             try:
-                attempt = self._line.pop()
+                last = self._line.pop()
             except IndexError:
                 break
-            taken.append((attempt.job_id, attempt.attempt))
+            for attempt in last[::-1] if isinstance(last, list) else (last,):
+                taken.append((attempt.job_id, attempt.attempt))
         self._outbox.message(wire.encode(wire.Recalled(recall.executor, taken[::-1])))
 
     def _on_flag(self, flag: wire.Flag) -> None:
+        key = (flag.job_id, flag.attempt)
         for attempt in list(self._line):
-            if (attempt.job_id, attempt.attempt) == (flag.job_id, flag.attempt):
+            # One of a batch that waits is left out when that starts.
+            if not isinstance(attempt, list) and (attempt.job_id, attempt.attempt) == key:
                 if self._withdraw(attempt, flag.reason):
                     return
                 break
         # Kept first, then looked at: the main thread sets `_current` first and then looks here, so one of
         # both finds it, also where the attempt is just being taken from the line.
         self._stray.append(flag)
-        run = self._current
-        if run is not None and run.key == (flag.job_id, flag.attempt) and not run.cancelled:
+        run = self._running(key)
+        if run is not None and not run.cancelled:
             run.flag(flag.reason)
+
+    def _running(self, key: tuple[str, int]) -> Running | None:
+        if self._slots is not None:
+            return self._slots.runs.get(key)
+        run = self._current
+        return None if run is None else run.find(key)
 
     def _withdraw(self, attempt: wire.Attempt, reason: str) -> bool:
         try:
@@ -141,13 +177,19 @@ class Executor:
         return True
 
     def _on_raise(self, message: wire.Raise) -> None:
+        if self._slots is not None:
+            # Where several run there is nobody to raise it in: it would hit another one.
+            self._slots.quit()
+            return
         run = self._current
-        if run is not None and run.key == (message.job_id, message.attempt) and not run.closed:
+        if run is not None and run.find((message.job_id, message.attempt)) is not None and not run.closed:
             run.raise_requested = True
             signal.pthread_kill(self._main, signal.SIGUSR1)
 
     def _on_unload(self, _: wire.Unload) -> None:
         self._is_unloading = True
+        if self._slots is not None:
+            self._slots.is_unloading = True
         self._wake_main()
 
     def _on_grant(self, grant: wire.Grant) -> None:
@@ -160,6 +202,8 @@ class Executor:
             self._site.answer(answer)
 
     def _tick(self, now: float) -> float | None:
+        if self._slots is not None:
+            return self._slots.tick(now)
         run = self._current
         if run is None:
             return now + HOLD_S if self._line else None
@@ -169,29 +213,35 @@ class Executor:
         return min(now + LOOK_S, run.progress_due) if run.progress_held else now + LOOK_S
 
     def _wake_main(self) -> None:
+        if self._slots is not None:
+            self._slots.wake()
         if self._gate.locked():
             self._gate.release()
 
     # What follows runs in the main thread.
 
-    def _load(self, site: Site) -> tuple[Program, Running | None]:
+    def _load(self, site: Site) -> tuple[Program, Running | Together | None]:
         """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
         begin = time.monotonic()
-        owner: Running | None = None
+        owner: Running | Together | None = None
         try:
+            if site.config.slots > 1:
+                from runner.execution.slots import Slots
+
+                self._slots = Slots(site, self._line, self._capture, self._driver, self)
             module = import_source(site.config.source)
             if site.memory is not None:
                 site.memory.enforce()
             owner = self._owner(site)
-            program = Program(find(module, site.config.source.attr))
+            program = Program(find(module, site.config.source.attr), is_batched=site.config.is_batched)
             load = program.hook("load")
             if load is not None:
                 context = Context(owner or Running(wire.Attempt("", 0, site.config.name, b"null"), site))
-                self._finish_hook(load(context) if _takes_one(load) else load(), context)
+                self._finish_hook(load(context) if positional(load) else load(), context)
             if site.config.kind in ("coroutine", "async_generator"):
                 self._driver.loop()
         except SystemExit as error:
-            self._exit(_exit_code(error))
+            self.exit(process.exit_code(error))
         except BaseException as error:
             self._not_loaded(site, error)
         loaded = wire.Loaded(site.config.executor, time.monotonic() - begin)
@@ -201,9 +251,9 @@ class Executor:
         self._outbox.message(wire.encode(loaded))
         return program, owner
 
-    def _owner(self, site: Site) -> Running | None:
+    def _owner(self, site: Site) -> Running | Together | None:
         try:
-            owner = Running(self._line.popleft(), site)
+            owner = self._made(self._line.popleft(), site)
         except IndexError:
             return None
         self._current = owner
@@ -221,15 +271,11 @@ class Executor:
         self._capture.flush()
         failed = wire.LoadFailed(site.config.executor, found.code, found.message, detail)
         self._outbox.message(wire.encode(failed))
-        self._exit(process.EXIT_NOT_LOADED)
+        self.exit(process.EXIT_NOT_LOADED)
 
     def _attempt(self, run: Running, program: Program) -> None:
         """One attempt, from its start to its last word."""
-        self._current = run
-        self._shield.install()
-        self._capture.hand_early(run)
-        if self._stray:
-            self._catch_up(run)
+        self._take_up(run)
         ended = wire.Ended(run.job_id, run.number, 0, None)
         memory = run.site.memory
         if memory is not None:
@@ -247,22 +293,36 @@ class Executor:
         run.close()
         self._capture.flush()
         marked = self._capture.mark(run)
-        if run.cancelled:
-            ended.code, ended.message = "cancelled", run.reason or "cancelled"
-            ended.retryable, ended.output, ended.retry_at = False, None, None
-        if ended.code is None or run.files:
-            ended.files = run.records()
-        ended.leaves = is_fatal or run.raise_requested
+        run.conclude(ended, leaves=is_fatal or run.raise_requested)
         self._outbox.ended(run, ended, marked, hold=bool(self._line) and not is_fatal)
         self._current = None
         if is_fatal or run.raise_requested:
-            self._exit(process.EXIT_UNUSABLE)
+            self.exit(process.EXIT_UNUSABLE)
 
-    def _catch_up(self, run: Running) -> None:
+    def _batch(self, batch: Together, program: Program) -> None:
+        """One batch, from its start to the last word of the last of its items."""
+        self._take_up(batch)
+        try:
+            is_fatal = batch.perform(program, self._driver, self._capture, self._line)
+        except SystemExit as error:
+            self._leave(batch, process.exit_code(error))
+        self._current = None
+        if is_fatal:
+            self.exit(process.EXIT_UNUSABLE)
+
+    def _take_up(self, run: Running | Together) -> None:
+        self._current = run
+        self._shield.install()
+        self._capture.hand_early(run)
+        if self._stray:
+            self.catch_up(run)
+
+    def catch_up(self, run: Running | Together) -> None:
         """A flag that came while this attempt was on its way from the line to here."""
         for flag in list(self._stray):
-            if run.key == (flag.job_id, flag.attempt) and not run.cancelled:
-                run.flag(flag.reason)
+            found = run.find((flag.job_id, flag.attempt))
+            if found is not None and not found.cancelled:
+                found.flag(flag.reason)
         self._stray.clear()
 
     def _perform(self, run: Running, program: Program, ended: wire.Ended) -> bool:
@@ -278,7 +338,7 @@ class Executor:
             finally:
                 self._shield.disarm()
         except SystemExit as error:
-            self._leave(run, _exit_code(error))
+            self._leave(run, process.exit_code(error))
         except BaseException as error:
             self._shield.disarm()
             found = failure.of(error)
@@ -289,13 +349,13 @@ class Executor:
         ended.retryable, ended.retry_at = found.retryable, found.retry_at
         return found.is_fatal
 
-    def _leave(self, run: Running, code: int) -> NoReturn:
+    def _leave(self, run: Running | Together, code: int) -> NoReturn:
         """The handler ended the process: a crash, which the worker will tell; its words still count."""
         if os.getpid() != self._pid:
             os._exit(code)
         run.close()
         self._capture.flush()
-        self._exit(code)
+        self.exit(code)
 
     def _unload(self, program: Program) -> NoReturn:
         unload = program.hook("unload")
@@ -311,9 +371,10 @@ class Executor:
                 code = 1
         # Users' own exit hooks may have something to save; threads that never end may not hold us up.
         atexit._run_exitfuncs()
-        self._exit(code)
+        self.exit(code)
 
-    def _exit(self, code: int) -> NoReturn:
+    def exit(self, code: int) -> NoReturn:
+        """Say what is still to be said, and end."""
         self._outbox.finish(FINISH_S)
         os._exit(code)
 
@@ -323,15 +384,3 @@ class Executor:
         self._capture.restore()
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _takes_one(load: Callable[..., Any]) -> bool:
-    import inspect
-
-    return bool(inspect.signature(load).parameters)
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1

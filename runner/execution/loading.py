@@ -56,11 +56,12 @@ def module_name(path: str) -> str:
 class Program:
     """A handler ready to run."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, *, is_batched: bool = False) -> None:
         self._instance = target() if isinstance(target, type) else None
         self.call: Callable[..., Any] = target if self._instance is None else self._instance.run
         self.takes = positional(self.call)
-        self._read = _reader(self.call) if self.takes else None
+        #: Reads an input; of a handler that takes batches, one of its list.
+        self.read = _reader(self.call, is_batched) if self.takes else None
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """`load` or `unload` of a class."""
@@ -73,9 +74,9 @@ class Program:
         Raises:
             InvalidInput: the input is not what the parameter's annotation asks for.
         """
-        if self._read is None:
+        if self.read is None:
             return ()
-        value = self._read(data)
+        value = self.read(data)
         return (value,) if self.takes == 1 else (value, context)
 
 
@@ -94,8 +95,10 @@ def _import_file(path: str) -> ModuleType:
     return module
 
 
-def _reader(function: Callable[..., Any]) -> Callable[[bytes], Any]:
+def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
     wanted = annotation.of_input(function)
+    if is_batched:
+        wanted = annotation.of_item(wanted)
     if annotation.is_anything(wanted):
         return strictjson.decode
     plain = annotation.plain(wanted)

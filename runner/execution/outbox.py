@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NoReturn
 
@@ -126,11 +126,25 @@ class Outbox:
             if marked is not None:
                 self._items.append((None, "", 0.0, marked))
             self._items.append((speaker, "ended", 0.0, ended))
-            now = time.monotonic()
-            if hold and now - self._sent_mono < GATHER_S and self._hold():
-                self.send_by(now + HOLD_S)
-            else:
-                self.send()
+            self._send_or_hold(hold)
+
+    def all_ended(
+        self, speakers: Iterable[Speaker], endings: list[wire.Ended], marked: bytes | None, *, hold: bool
+    ) -> None:
+        """As `ended`, for those that ran together."""
+        with self._shield:
+            if marked is not None:
+                self._items.append((None, "", 0.0, marked))
+            for speaker, ended in zip(speakers, endings, strict=True):
+                self._items.append((speaker, "ended", 0.0, ended))
+            self._send_or_hold(hold)
+
+    def _send_or_hold(self, hold: bool) -> None:
+        now = time.monotonic()
+        if hold and now - self._sent_mono < GATHER_S and self._hold():
+            self.send_by(now + HOLD_S)
+        else:
+            self.send()
 
     def _hold(self) -> bool:
         """Frame what waits and keep it in the page; False where it must be sent instead."""

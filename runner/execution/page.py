@@ -9,6 +9,8 @@ import time
 #: Bytes of the shared memory, and of its part for held frames.
 SIZE = 64 * 1024
 HELD_AT = 64
+#: Where attempts run side by side nothing is held: the bytes from there on tell when each was heard last.
+PLACE_BYTES = 8
 _STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT, _HELD = 0, 8, 16, 24, 32
 _pack = struct.Struct("<Q").pack_into
 
@@ -24,24 +26,29 @@ class Page:
         self._finished = 0
         self._held = 0
 
-    def start(self) -> int:
-        """Called right before user code; gives the monotonic nanoseconds it wrote."""
+    def start(self, count: int = 1) -> int:
+        """Called right before user code, with how many attempts it runs at once; gives the monotonic
+        nanoseconds it wrote."""
         now_ns = time.monotonic_ns()
         # The times come first: who sees the new count must not see the old start beside it.
         _pack(self._memory, _STARTED_AT, now_ns)
         _pack(self._memory, _ACTIVE_AT, now_ns)
-        self._started += 1
+        self._started += count
         _pack(self._memory, _STARTED, self._started)
         return now_ns
 
-    def finish(self) -> None:
+    def finish(self, count: int = 1) -> None:
         """Called right after user code."""
-        self._finished += 1
+        self._finished += count
         _pack(self._memory, _FINISHED, self._finished)
 
     def touch(self) -> None:
         """The handler used its context."""
         _pack(self._memory, _ACTIVE_AT, time.monotonic_ns())
+
+    def touch_place(self, place: int) -> None:
+        """The handler used the context of the attempt that has this place."""
+        _pack(self._memory, HELD_AT + PLACE_BYTES * place, time.monotonic_ns())
 
     def hold(self, frame: bytes | memoryview) -> bool:
         """Keep a frame that is not sent yet where the worker finds it should this process die.

@@ -85,6 +85,13 @@ def fail(error: BaseException) -> NoReturn:
     os._exit(EXIT_FAILED)
 
 
+def exit_code(error: SystemExit) -> int:
+    """The status that a `sys.exit` asks for."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
 def _move(fd: int, floor: int) -> int:
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
     os.close(fd)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,19 @@ class Running(Speaker):
         self.progress_held: deque[bytes] | None = None
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
+
+    @property
+    def members(self) -> list[Running]:
+        """A single attempt stands for itself; see `Together`."""
+        return [self]
+
+    def own(self) -> Running:
+        """The attempt to which a file belongs."""
+        return self
+
+    def find(self, key: tuple[str, int]) -> Running | None:
+        """Itself, if it is the attempt that is meant."""
+        return self if key == (self.job_id, self.number) else None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -178,6 +192,16 @@ class Running(Speaker):
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
+    def conclude(self, ended: wire.Ended, *, leaves: bool) -> None:
+        """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
+        if self.cancelled:
+            ended.code, ended.message = "cancelled", self.reason or "cancelled"
+            ended.retryable, ended.output, ended.retry_at = False, None, None
+            ended.shared = False
+        if ended.code is None or self.files:
+            ended.files = self.records()
+        ended.leaves = leaves
+
     def records(self) -> list[FileRecord]:
         """The files saved so far."""
         return list(self.files.values()) if self.files else []
@@ -185,17 +209,20 @@ class Running(Speaker):
     def _start_callbacks(self) -> None:
         callbacks, self.callbacks = self.callbacks, []
         if callbacks:
-            # Not in the channel thread: a callback that hangs must not hold up the next rung.
-            threading.Thread(
-                target=self._call_back, args=(callbacks,), name="runner-on-cancel", daemon=True
-            ).start()
+            call_back(callbacks, partial(self.log, "logging", "error"))
 
-    def _call_back(self, callbacks: list[Callable[[], object]]) -> None:
+
+def call_back(callbacks: list[Callable[[], object]], complain: Callable[[str], None]) -> None:
+    """Call all of them, not in the channel thread: one that hangs must not hold up the next rung."""
+
+    def call() -> None:
         for function in callbacks:
             try:
                 function()
             except Exception as error:
-                self.log("logging", "error", f"on_cancel: {type(error).__name__}: {error}")
+                complain(f"on_cancel: {type(error).__name__}: {error}")
+
+    threading.Thread(target=call, name="runner-on-cancel", daemon=True).start()
 
 
 def _number(name: str, value: object) -> int | float:

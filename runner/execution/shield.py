@@ -16,10 +16,13 @@ LOOK_NS = 1_000_000
 
 
 class Target(Protocol):
-    """The attempt that may be interrupted."""
+    """The attempt, or the batch, that may be interrupted."""
 
     raise_requested: bool
-    reason: str
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
 
 
 class Shield:
