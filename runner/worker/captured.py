@@ -74,9 +74,11 @@ class Captured:
 
     def end(self, entry: Entry, message: bytes, now: float) -> None:
         """The executor said `Ended`: it goes up when all output of the attempt has."""
-        ordinal = self._line.ordinal(entry)
+        # What a batch printed is of all of them: none is told before all of it is.
+        ordinal = self._line.ordinal(self._line.beside(entry)[-1])
         self._line.end(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
+            entry.is_over = True
             self._send(self._complete(entry, message))
             self._streams["stderr"].forget()
             return
@@ -109,6 +111,7 @@ class Captured:
             self._waiting.popleft()
             self._line.untold.remove(entry.key)
             assert entry.result is not None
+            entry.is_over = True
             self._send(self._complete(entry, entry.result))
         self._settle()
 
@@ -132,9 +135,12 @@ class Captured:
             self._emit(self._line.entries[0], stream.name, stream.own(chunk))
 
     def _is_certain(self, figures: Figures) -> bool:
-        """Whether bytes of that moment are of the first attempt in line, which has not ended."""
+        """Whether bytes of that moment are of the first in line, which has not ended. Where attempts run side
+        by side nobody knows, and the one that runs longest has them."""
+        if self._line.slots > 1:
+            return True
         ordinal = self._line.ended + 1
-        return figures.finished < ordinal and figures.started <= ordinal
+        return figures.finished < ordinal and figures.started < ordinal + self._line.first_count()
 
     def _settle(self) -> None:
         """Give what was held back to its owner, if that is clear now."""
@@ -145,6 +151,12 @@ class Captured:
                 self._emit(self._line.entries[0], name, stream.settle())
 
     def _emit(self, entry: Entry, name: str, lines: list[str]) -> None:
+        if lines:
+            for one in entry.mates or (entry,):
+                if not one.is_over:
+                    self._emit_to(one, name, lines)
+
+    def _emit_to(self, entry: Entry, name: str, lines: list[str]) -> None:
         kept: list[str] = []
         for text in lines:
             if entry.log_bytes >= self._log_max_bytes or entry.log_lines >= self._events_max:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runner import wire
 from runner.worker.ladder import Ladder, Rung
@@ -30,7 +30,8 @@ class Ending:
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
         self._before_kill = before_kill
         self.cause: Cause | None = None
-        self.ladder: Ladder | None = None
+        #: Of each attempt that is being ended; those of one batch may have one together.
+        self.ladders: dict[Key, Ladder] = {}
         #: It will exit and is given nothing any more.
         self.is_closing = False
         self._kill_at: float | None = None
@@ -39,32 +40,38 @@ class Ending:
     @property
     def next_at(self) -> float | None:
         """When `tick` has something to do; monotonic seconds."""
-        rung_at = self.ladder.next_at if self.ladder else None
-        return min((at for at in (rung_at, self._kill_at, self._stuck_at) if at is not None), default=None)
+        moments = [self._kill_at, self._stuck_at]
+        if self.ladders:
+            moments += [ladder.next_at for ladder in self.ladders.values()]
+        return min((at for at in moments if at is not None), default=None)
 
-    def begin(self, key: Key, code: str, message: str, grace_s: float) -> None:
-        """End the attempt that runs, at once where `grace_s` is negative; a second cause for the same one
-        makes haste at most."""
+    def begin(
+        self, keys: Sequence[Key], code: str, message: str, grace_s: float, *, is_soft: bool = False
+    ) -> None:
+        """End what runs, at once where `grace_s` is negative; a second cause for the same makes haste at
+        most. `is_soft`: tell it, and spare those beside it."""
         now = time.monotonic()
-        if self.ladder is not None and self.ladder.key == key:
-            self.ladder.hasten(now, grace_s)
-        else:
-            self.ladder = Ladder(key, code, message, now=now, grace_s=grace_s)
+        fresh = [key for key in keys if key not in self.ladders]
+        for key in keys:
+            if key in self.ladders:
+                self.ladders[key].hasten(now, grace_s)
+        if fresh:
+            ladder = Ladder(fresh, code, message, now=now, grace_s=grace_s, is_soft=is_soft)
+            self.ladders.update(dict.fromkeys(fresh, ladder))
         self.tick(now)
         if grace_s < 0:
             # Without a cause: the next attempt may have begun by now, and it is not the one that is meant.
+            self.ladders[keys[0]].skip()
             self.kill()
         elif self.next_at is not None:
             self._wake_at(self.next_at)
 
-    def ended(self, key: Key) -> tuple[str, str] | None:
-        """The attempt has ended: with this code and message, if it was being ended."""
-        ladder = self.ladder
-        if ladder is None or ladder.key != key:
-            return None
-        if not ladder.is_beyond_flag:
-            self.ladder = None
-        return ladder.code, ladder.message
+    def ended(self, key: Key) -> Ladder | None:
+        """The attempt has ended: by this, if it was being ended."""
+        ladder = self.ladders.get(key) if self.ladders else None
+        if ladder is not None and not ladder.is_beyond_flag:
+            del self.ladders[key]
+        return ladder
 
     def close(self, cause: Cause, within_s: float) -> None:
         """It is about to exit by itself, and is killed if it does not."""
@@ -87,9 +94,9 @@ class Ending:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        ladder = self.ladder
-        while ladder is not None and (rung := ladder.take(now)) is not None:
-            self._step(ladder, rung)
+        for ladder in list(self.ladders.values()):
+            while (rung := ladder.take(now)) is not None:
+                self._step(ladder, rung)
         if self._kill_at is not None and now >= self._kill_at:
             self.kill()
         if self._stuck_at is not None and now >= self._stuck_at:
@@ -99,12 +106,12 @@ class Ending:
     def _step(self, ladder: Ladder, rung: Rung) -> None:
         match rung:
             case Rung.FLAG:
-                self._process.send([wire.encode(wire.Flag(*ladder.key, ladder.code))])
+                self._process.send([wire.encode(wire.Flag(*key, ladder.code)) for key in ladder.keys])
             case Rung.RAISE:
                 # It is not used again, so nothing that waits may start there.
                 self.is_closing = True
                 self._recall()
-                self._process.send([wire.encode(wire.Raise(*ladder.key))])
+                self._process.send([wire.encode(wire.Raise(*ladder.keys[0]))])
             case Rung.TERM:
                 self._process.signal_group(signal.SIGTERM)
             case Rung.KILL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 #: Seconds from one rung to the next.
@@ -24,15 +25,29 @@ class Rung(IntEnum):
 
 
 class Ladder:
-    """The end of one attempt. Times are monotonic seconds; the first cause is the one that is told."""
+    """The end of one attempt, or of a whole batch. Times are monotonic seconds; the first cause is the one
+    that is told."""
 
-    __slots__ = ("_due", "_next", "code", "key", "message")
+    __slots__ = ("_due", "_next", "code", "keys", "message")
 
-    def __init__(self, key: tuple[str, int], code: str, message: str, *, now: float, grace_s: float) -> None:
-        self.key = key
+    def __init__(
+        self,
+        keys: Sequence[tuple[str, int]],
+        code: str,
+        message: str,
+        *,
+        now: float,
+        grace_s: float,
+        is_soft: bool = False,
+    ) -> None:
+        """`is_soft`: the attempts are told and no more, for there are others beside them."""
+        self.keys = tuple(keys)
         self.code = code
         self.message = message
         self._next = 0
+        if is_soft:
+            self._due = [now]
+            return
         first = max(RUNG_S, grace_s) if code in STRETCHED else RUNG_S
         self._due = [now, now + first, now + first + RUNG_S, now + first + 2 * RUNG_S]
 
@@ -42,15 +57,26 @@ class Ladder:
         return self._next > Rung.RAISE
 
     @property
+    def is_shared(self) -> bool:
+        """Whether it ends several alike, of which nobody knows who is to blame."""
+        return len(self.keys) > 1
+
+    @property
     def next_at(self) -> float | None:
         """When the next rung is due; None after the last."""
         return self._due[self._next] if self._next < len(self._due) else None
 
     def hasten(self, now: float, grace_s: float = RUNG_S) -> None:
         """A second cause came: no rung is later than it would be had the ladder begun now."""
+        if len(self._due) == 1:
+            return
         ahead = now + max(RUNG_S, grace_s) - self._due[Rung.RAISE]
         if ahead < 0 and not self.is_beyond_flag:
             self._due[1:] = [due + ahead for due in self._due[1:]]
+
+    def skip(self) -> None:
+        """The executor is killed at once: no rung is left."""
+        self._next = len(Rung)
 
     def take(self, now: float) -> Rung | None:
         """The next rung if it is due; each is given once."""

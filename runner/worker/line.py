@@ -17,14 +17,18 @@ class Entry:
 
     __slots__ = (
         "attempt",
+        "begun_mono",
         "is_first",
+        "is_over",
         "is_told",
         "key",
         "log_bytes",
         "log_lines",
         "markers",
+        "mates",
         "notes",
         "peak_bytes",
+        "place",
         "release_at",
         "result",
         "seq",
@@ -34,6 +38,13 @@ class Entry:
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         self.key: Key = (attempt.job_id, attempt.attempt)
+        #: All of its batch, itself included; empty where it is in none.
+        self.mates: list[Entry] = []
+        #: Where attempts run side by side: since when its code runs, and its place in the shared page.
+        self.begun_mono: float | None = None
+        self.place = 0
+        #: Its `Ended` has gone up: nothing may follow.
+        self.is_over = False
         #: It waited for this executor's load.
         self.is_first = False
         #: Its `Started` has gone up.
@@ -56,9 +67,13 @@ class Entry:
 
 
 class Line:
-    """Entries in the executor's order. The ordinal of an entry is the count of starts that names it."""
+    """Entries in the executor's order, those that have started first. The ordinal of an entry is the count of
+    starts that names it; where attempts run side by side they end in any order, and it means nothing once an
+    entry has started."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_batched: bool = False, slots: int = 1) -> None:
+        self.is_batched = is_batched
+        self.slots = slots
         self.entries: list[Entry] = []
         #: Entries that have started and ended.
         self.ended = 0
@@ -68,8 +83,11 @@ class Line:
         self.not_started: list[Key] = []
 
     def hand_over(self, attempts: list[Attempt]) -> list[Entry]:
-        """Put attempts at the end."""
+        """Put attempts at the end; where the handler takes batches they are one."""
         fresh = [Entry(attempt) for attempt in attempts]
+        if self.is_batched:
+            for entry in fresh:
+                entry.mates = fresh
         self.entries.extend(fresh)
         return fresh
 
@@ -97,6 +115,24 @@ class Line:
         """The attempt that runs, or that ran last and has not been told to have ended."""
         at = figures.started - self.ended - 1
         return self.entries[at] if 0 <= at < len(self.entries) else None
+
+    def running(self, figures: Figures) -> list[Entry]:
+        """As `last_started`, with all that started together with it, or that run beside it."""
+        # A handler may write where it should not: the page is not always to be believed.
+        count = min(figures.started - self.ended, len(self.entries))
+        if count <= 0:
+            return []
+        return self.entries[:count] if self.slots > 1 else self.beside(self.entries[count - 1])
+
+    def beside(self, entry: Entry) -> list[Entry]:
+        """The entry and those of its batch that have not ended."""
+        if not entry.mates:
+            return [entry]
+        return [one for one in self.entries if one.mates is entry.mates]
+
+    def first_count(self) -> int:
+        """How many have the ordinals of what is first in line: a batch starts as one."""
+        return len(self.beside(self.entries[0])) if self.entries else 1
 
     def held(self) -> list[Key]:
         """The attempts whose end or return has not been told yet."""

@@ -99,6 +99,11 @@ class ExecutorProcess:
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
         return Figures(started, started_ns / 1e9, finished, active_ns / 1e9)
 
+    def heard_mono(self, place: int) -> float:
+        """When the attempt at that place last used its context, where attempts run side by side."""
+        (heard_ns,) = _HELD.unpack_from(self._page, _HELD_AT + _HELD.size * place)
+        return float(heard_ns / 1e9)
+
     def held(self) -> tuple[list[bytes], bool]:
         """As `receive`: the frames that it had made and not sent when it died.
 

@@ -35,6 +35,8 @@ class Amendment(msgspec.Struct):
 
     #: (code, message) of what ended it, whatever the handler returned.
     cause: tuple[str, str] | None = None
+    #: It was ended with others, of whom any may be to blame.
+    shared: bool = False
     load_s: float | None = None
     peak_bytes: int | None = None
     #: The executor is beyond the first rung of a kill, or was told to end.
@@ -73,6 +75,7 @@ def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
         decoded.code, decoded.message = amendment.cause
         decoded.detail = decoded.output = decoded.retry_at = None
         decoded.retryable = decoded.code != "cancelled"
+        decoded.shared = amendment.shared
     decoded.leaves = decoded.leaves or amendment.leaves
     decoded.grown = amendment.grown
     if decoded.load_s is None:
@@ -123,6 +126,8 @@ def own_end(
         peak_bytes=entry.peak_bytes,
         died=end.died,
         leaves=leaves,
+        together=len(entry.mates) or 1,
+        shared=end.shared,
     )
     return wire.encode(message)
 
@@ -143,6 +148,8 @@ def configure(order: Load, config: WorkerConfig) -> bytes:
         output_max_bytes=config.output_max_bytes,
         log_max_bytes=config.log_max_bytes,
         events_max=config.events_max,
+        is_batched=handler.options.batch is not None,
+        slots=handler.options.slots,
         model=order.model,
         cap_bytes=order.cap_bytes,
     )

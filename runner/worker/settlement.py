@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from runner.worker.clocks import Figures
@@ -36,6 +37,8 @@ class End(NamedTuple):
     message: str
     detail: Any = None
     died: bool = False
+    #: It ended with others, of whom any may be to blame.
+    shared: bool = False
 
 
 class Settlement(NamedTuple):
@@ -54,27 +57,38 @@ def settle(
     figures: Figures,
     *,
     was_loading: bool,
-    ladder: Ladder | None,
+    ladders: Mapping[Key, Ladder],
     cause: Cause | None,
     verdict: Verdict,
     stderr_tail: str,
 ) -> Settlement:
-    """Only the attempt that was executing (or for which was loaded) is blamed.
+    """Only what was executing (or for which was loaded) is blamed; several together are told so.
 
     Results are sent in batches, so attempts before it may have finished without their `Ended` having
     been sent: they are `interrupted`, which costs them nothing.
     """
-    entries = list(line.entries)
-    at = 0 if was_loading else min(figures.started - line.ended - 1, len(entries) - 1)
+    blamed = line.entries[:1] if was_loading else line.running(figures)
+    at = line.entries.index(blamed[0]) if blamed else 0
     ends = [
         End(entry, "interrupted", "its result was lost when its executor died in a later job")
-        for entry in entries[: max(0, at)]
+        for entry in line.entries[:at]
     ]
-    if entries and at >= 0:
-        ends.append(_blame(entries[at], was_loading, ladder, cause, verdict, stderr_tail))
-    doing = "loading" if was_loading else "running a job" if at >= 0 and entries else "idle"
-    not_started = [entry.key for entry in entries[max(0, at + 1) :]]
-    code, message, detail = _of_executor(doing, ladder, cause, verdict, stderr_tail)
+    hard = next((ladder for ladder in ladders.values() if ladder.is_beyond_flag), None)
+    ran = "loading" if was_loading else "running this job"
+    shared = not was_loading and (len(blamed) > 1 or any(len(entry.mates) > 1 for entry in blamed))
+    for entry in blamed:
+        own = ladders.get(entry.key)
+        if own is not None:
+            end = End(entry, own.code, own.message, shared=own.is_shared)
+        elif cause is None and hard is not None:
+            end = End(entry, "interrupted", "its executor was ended because of another job")
+        else:
+            code, message, detail = _of_executor(ran, None, cause, verdict, stderr_tail)
+            end = End(entry, code, message, detail, cause is None or cause.died, shared)
+        ends.append(end)
+    doing = "loading" if was_loading else "running a job" if blamed else "idle"
+    not_started = [entry.key for entry in line.entries[at + len(blamed) :]]
+    code, message, detail = _of_executor(doing, hard, cause, verdict, stderr_tail)
     return Settlement(ends, not_started, code, message, detail)
 
 
@@ -85,29 +99,8 @@ def _of_executor(
         return cause.code, cause.message, _detail(cause, verdict, stderr_tail)
     if ladder is not None:
         return ladder.code, ladder.message, None
-    return _crash(verdict), verdict.message(doing), verdict.detail(stderr_tail)
-
-
-def _blame(
-    entry: Entry,
-    was_loading: bool,
-    ladder: Ladder | None,
-    cause: Cause | None,
-    verdict: Verdict,
-    stderr_tail: str,
-) -> End:
-    if ladder is not None and ladder.key == entry.key:
-        return End(entry, ladder.code, ladder.message)
-    if cause is not None:
-        return End(entry, cause.code, cause.message, _detail(cause, verdict, stderr_tail), cause.died)
-    if ladder is not None:
-        return End(entry, "interrupted", "its executor was ended because of an earlier job")
-    message = verdict.message("loading" if was_loading else "running this job")
-    return End(entry, _crash(verdict), message, verdict.detail(stderr_tail), died=True)
-
-
-def _crash(verdict: Verdict) -> str:
-    return "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
+    code = "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
+    return code, verdict.message(doing), verdict.detail(stderr_tail)
 
 
 def _detail(cause: Cause, verdict: Verdict, stderr_tail: str) -> Any:

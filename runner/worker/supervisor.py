@@ -7,18 +7,19 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from typing import Any
 
 from runner import framing, wire
 from runner.launch import WorkerConfig
 from runner.wire import STUCK, Allocated, Cancel, Gone, Load, Loaded, LoadFailed, Marked, Recalled, Run
-from runner.worker import clocks, report, tree, verdict
+from runner.worker import report, tree, verdict
 from runner.worker.captured import Captured
-from runner.worker.clocks import Figures
 from runner.worker.ending import Ending
 from runner.worker.growth import Growth
 from runner.worker.leftovers import Leftovers
 from runner.worker.line import Entry, Line
+from runner.worker.oversight import START_TOLD_S, STOPPING, Oversight
 from runner.worker.process import ExecutorProcess
 from runner.worker.recalls import Recalls
 from runner.worker.settlement import CHANNEL_LOST, Cause, End, Settlement, settle
@@ -27,11 +28,8 @@ from runner.worker.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-#: A warm attempt that ends within this is not worth a `Started`.
-START_TOLD_S = 0.02
 #: From a closed channel to the kill; how long one that unloads, or could not load, may take to exit.
 CHANNEL_GRACE_S, UNLOAD_S, LOAD_FAILED_EXIT_S = 0.1, 5.0, 2.0
-STOPPING = "the server is shutting down"
 _NOTE, _ENDED = 23, 24
 
 
@@ -49,7 +47,8 @@ class Supervisor:
         """`launch(env, marker)` starts a process."""
         self.order, self.number = order, order.executor
         self._config, self._up, self._loop, self._launch = config, up, loop, launch
-        self.line = Line()
+        options = order.handler.options
+        self.line = Line(is_batched=options.batch is not None, slots=options.slots)
         self.marker = f"{config.name}/{order.executor}"
         #: None where it could not be started.
         self.process: ExecutorProcess | None = None
@@ -79,6 +78,7 @@ class Supervisor:
             before_kill=lambda: self.leftovers.remember(tree.descendants(process.pid)),
             on_stuck=lambda: self._bury(process, Verdict(None, None), is_stuck=True),
         )
+        self._oversight = Oversight(process, self.line, self._ending, self._up.keep)
         self._captured = Captured(
             process, self.line, limits=config, send=self._up.keep, complete=self._complete
         )
@@ -114,15 +114,15 @@ class Supervisor:
         entry = self.line.find((order.job_id, order.attempt))
         if entry is None or self.process is None or self.is_dead:
             return
-        if not self.is_loaded and entry is self.line.entries[0]:
+        if not self.is_loaded and entry is self.line.entries[0] and not self._oversight.spared(entry):
             self.kill(Cause(order.code, order.message))
             return
         figures, ordinal = self.process.figures(), self.line.ordinal(entry)
         if figures.started < ordinal:
             self._recalls.cancel(order)
             self._recall(ordered=False)
-        elif figures.finished < ordinal:
-            self._ending.begin(entry.key, order.code, order.message, order.grace_s)
+        elif figures.finished < ordinal or self.line.slots > 1:
+            self._oversight.end(entry, order)
 
     def recall(self) -> None:
         """Ask for what has not started; the answer goes up."""
@@ -196,8 +196,7 @@ class Supervisor:
         """The memory that it uses now."""
         self.usage_bytes = nbytes
         if self.process is not None and not self.is_dead:
-            entry = self.line.last_started(self.process.figures())
-            if entry is not None:
+            for entry in self.line.running(self.process.figures()):
                 entry.peak_bytes = max(nbytes, entry.peak_bytes or 0)
 
     def _recall(self, *, ordered: bool) -> None:
@@ -206,37 +205,13 @@ class Supervisor:
             self.process.send([wire.encode(wire.Recall(self.number))])
 
     def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:
-        """Heed the load clock, or those of the attempt that runs; when to look again."""
+        """Heed the load clock, or those of what runs; when to look again."""
         if not self.is_loaded:
             limit_s = self.order.load_timeout_s
             if limit_s is not None and now >= self._born_mono + limit_s:
                 self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
             return self._born_mono + limit_s if limit_s is not None and self.is_open else None
-        if not self.line.entries:
-            return None
-        figures = process.figures()
-        entry = self.line.last_started(figures)
-        return self._check_run(entry, figures, now) if entry else now + START_TOLD_S
-
-    def _check_run(self, entry: Entry, figures: Figures, now: float) -> float | None:
-        ordinal = self.line.ordinal(entry)
-        if not entry.is_told:
-            if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
-                return now + START_TOLD_S
-            self._tell_start(entry, time.time() - (now - figures.started_mono))
-        ladder = self._ending.ladder
-        if self.is_stopping and ladder is None:
-            self._ending.begin(entry.key, "interrupted", STOPPING, entry.attempt.grace_s)
-        due = clocks.deadline(figures, ordinal, entry.attempt)
-        if due is None or now < due.at_mono:
-            return due.at_mono if due else None
-        if ladder is None or ladder.key != entry.key:
-            self._ending.begin(entry.key, due.code, due.message, 0.0)
-        return None
-
-    def _tell_start(self, entry: Entry, at: float) -> None:
-        entry.is_told = True
-        self._up.keep(wire.encode(wire.Started(*entry.key, at)))
+        return self._oversight.check(now, is_stopping=self.is_stopping)
 
     def _on_channel(self, process: ExecutorProcess) -> None:
         if self._take_frames(process)[1] and not self.is_dead:
@@ -276,6 +251,11 @@ class Supervisor:
 
     def _take_rare(self, process: ExecutorProcess, encoded: bytes, message: wire.FromExecutor) -> None:
         match message:
+            case wire.Begun():
+                entry = self.line.find((message.job_id, message.attempt))
+                if entry is not None:
+                    entry.begun_mono, entry.place = message.at_mono, message.place
+                    self._up.wake_at(message.at_mono + START_TOLD_S)
             case Marked():
                 entry = self.line.find((message.job_id, message.attempt))
                 if entry is not None:
@@ -302,7 +282,8 @@ class Supervisor:
             message.resident_bytes = tree.resident_bytes(process.pid)
         self._up.keep(wire.encode(message))
         if self.line.entries:
-            self._tell_start(self.line.entries[0], time.time())
+            for entry in self.line.beside(self.line.entries[0]):
+                self._oversight.tell_start(entry, time.time())
         self._up.wake_at(time.monotonic() + START_TOLD_S)
 
     def _on_recalled(self, message: Recalled) -> None:
@@ -312,13 +293,15 @@ class Supervisor:
             end = End(entry, order.code, order.message)
             self._up.keep(report.own_end(end, time.time(), leaves=not self.is_open))
         for entry, order in outcome.started:
-            self._ending.begin(entry.key, order.code, order.message, order.grace_s)
+            self._oversight.end(entry, order)
         back = outcome.returned
         if outcome.was_ordered or not self.is_open or self.is_stopping:
             self._up.keep(wire.encode(Recalled(self.number, [entry.key for entry in back])))
         elif back and self.process is not None:
             self.line.entries.extend(back)
-            self.process.send([wire.encode(Run(self.number, [entry.attempt for entry in back]))])
+            for _, together in groupby(back, key=lambda entry: id(entry.mates) if entry.mates else 0):
+                run = Run(self.number, [entry.attempt for entry in together])
+                self.process.send([wire.encode(run)])
 
     def _on_ended(self, entry: Entry, message: bytes) -> None:
         now = time.monotonic()
@@ -331,8 +314,10 @@ class Supervisor:
     def _complete(self, entry: Entry, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
         assert self.process is not None
+        ladder = self._ending.ended(entry.key)
         amendment = report.Amendment(
-            cause=self._ending.ended(entry.key),
+            cause=None if ladder is None else (ladder.code, ladder.message),
+            shared=ladder is not None and ladder.is_shared,
             load_s=self._load_s if entry.is_first else None,
             peak_bytes=max(entry.peak_bytes or 0, self.allocated_bytes) or None,
             leaves=self._ending.is_closing,
@@ -357,7 +342,7 @@ class Supervisor:
             self.line,
             figures,
             was_loading=not self.is_loaded,
-            ladder=self._ending.ladder,
+            ladders=self._ending.ladders,
             cause=self._ending.cause,
             verdict=death,
             stderr_tail=words,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import itertools
@@ -74,6 +75,38 @@ def speak(data: dict[str, Any], ctx: Context) -> str:
     os.write(2, b"warned\n")
     print("from python")
     return "spoken"
+
+
+def many(data: list[dict[str, Any]], ctx: Context) -> list[Any]:
+    """A batch: what one item of it asks for happens to all."""
+    ctx.output("begun")
+    os.write(1, b"from C\n")
+    for one in data:
+        if one.get("how"):
+            die(one, ctx)
+        if one.get("s"):
+            time.sleep(one["s"])
+    while any(one.get("polite") for one in data):
+        ctx.check_cancelled()
+        time.sleep(0.01)
+    return [item.job_id for item in ctx.items]
+
+
+async def aside(data: dict[str, Any], ctx: Context) -> str:
+    """Runs beside others; `block`: does not let them."""
+    ctx.output("begun")
+    if data.get("block"):
+        time.sleep(data["block"])
+    end = time.monotonic() + data.get("s", 0)
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            if not data.get("stubborn"):
+                raise
+    if data.get("how"):
+        die(data, ctx)
+    return "rested"
 
 
 @handler("linger")

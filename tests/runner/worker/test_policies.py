@@ -45,7 +45,7 @@ def figures(started: int, finished: int, *, at: float = 100.0, active: float = 1
     ],
 )
 def test_rungs_come_in_time(code: str, grace_s: float, moments: list[float]) -> None:
-    ladder = Ladder(("a", 1), code, "", now=10.0, grace_s=grace_s)
+    ladder = Ladder([("a", 1)], code, "", now=10.0, grace_s=grace_s)
     for rung, moment in zip(Rung, moments, strict=True):
         assert ladder.next_at == moment
         assert ladder.take(moment - 0.01) is None
@@ -55,7 +55,7 @@ def test_rungs_come_in_time(code: str, grace_s: float, moments: list[float]) -> 
 
 
 def test_haste_never_makes_a_rung_later() -> None:
-    ladder = Ladder(("a", 1), "cancelled", "", now=10.0, grace_s=5.0)
+    ladder = Ladder([("a", 1)], "cancelled", "", now=10.0, grace_s=5.0)
     ladder.hasten(11.0, 60.0)
     ladder.take(10.0)
     assert ladder.next_at == 15.0
@@ -95,8 +95,9 @@ def settled(
     ladder: Ladder | None = None,
     cause: Cause | None = None,
 ) -> tuple[list[tuple[str, str, bool]], list[str], str]:
+    ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
     result = settle(
-        line, page, was_loading=loading, ladder=ladder, cause=cause, verdict=SEGV, stderr_tail="tail"
+        line, page, was_loading=loading, ladders=ladders, cause=cause, verdict=SEGV, stderr_tail="tail"
     )
     ends = [(end.entry.key[0], end.code, end.died) for end in result.ends]
     return ends, [job for job, _ in result.not_started], result.code
@@ -118,7 +119,7 @@ def test_death_while_loading_blames_the_first() -> None:
 
 
 def test_own_kill_keeps_its_reason() -> None:
-    ladder = Ladder(("a", 1), "timeout", "", now=0.0, grace_s=0.0)
+    ladder = Ladder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
     kill = Cause("memory_exceeded", "too much")
     assert settled(line_of("a", "b"), figures(1, 0), ladder=ladder, cause=kill)[0] == [
         ("a", "timeout", False)
@@ -127,7 +128,8 @@ def test_own_kill_keeps_its_reason() -> None:
 
 
 def test_attempt_that_slipped_in_behind_a_ladder_costs_nothing() -> None:
-    ladder = Ladder(("a", 1), "timeout", "", now=0.0, grace_s=0.0)
+    ladder = Ladder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    assert ladder.take(9.0) is Rung.FLAG and ladder.take(9.0) is Rung.RAISE
     line = line_of("a", "b")
     line.end(line.entries[0])
     assert settled(line, figures(2, 1), ladder=ladder) == ([("b", "interrupted", False)], [], "timeout")

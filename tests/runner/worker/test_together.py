@@ -1,0 +1,277 @@
+"""Attempts that run together, in a batch or side by side: who pays for what befalls them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from runner.spec import Batching, Options
+from runner.wire import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
+from tests.runner.worker.fake import Fake, attempt, spec
+
+BATCHED = Options(batch=Batching(8, 0.02))
+ASIDE = Options(slots=4)
+
+
+def batch(**inputs: dict[str, Any]) -> list[Attempt]:
+    return [attempt(job, "many", data, timeout_s=60.0) for job, data in inputs.items()]
+
+
+def side_by_side(**inputs: dict[str, Any]) -> list[Attempt]:
+    return [attempt(job, "aside", data, timeout_s=60.0) for job, data in inputs.items()]
+
+
+async def load(fake: Fake, executor: int, handler: str, options: Options) -> None:
+    kind: Literal["function", "coroutine"] = "coroutine" if options.slots > 1 else "function"
+    described = msgspec.structs.replace(spec(handler), options=options, kind=kind)
+    fake.send(Load(executor, described, ["cpu"], {}, "cpu"))
+    await fake.one(Loaded)
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scene)
+
+
+async def begun(fake: Fake, *jobs: str) -> None:
+    await fake.until(lambda: all(("output", {"chunk": "begun"}) in fake.events(job) for job in jobs))
+
+
+def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 0.1}, b={})), Run(1, batch(c={})))
+            for job, together in (("a", 2), ("b", 2), ("c", 1)):
+                ended = await fake.ended(job)
+                assert (ended.code, ended.output, ended.together) == (None, b'"%b"' % job.encode(), together)
+                assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events(job)
+            assert {one.job_id for one in fake.all(Started)} >= {"a", "b"}
+
+    play(scene())
+
+
+@pytest.mark.parametrize("how", ["segv", "SIGKILL", "exit"])
+def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={}, b={"how": how, "code": 0}, c={})), Run(1, batch(d={})))
+            for job in "abc":
+                ended = await fake.ended(job)
+                assert (ended.code, ended.died, ended.shared, ended.together) == (
+                    "worker_crashed",
+                    True,
+                    True,
+                    3,
+                )
+            assert (await fake.one(Gone)).not_started == [("d", 1)]
+            await load(fake, 2, "many", BATCHED)
+            fake.send(Run(2, batch(e={"how": how, "code": 0})))
+            ended = await fake.ended("e")
+            assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, False)
+
+    play(scene())
+
+
+def test_a_cancelled_mate_leaves_the_others_alone() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 1.2}, b={})))
+            await begun(fake, "a", "b")
+            fake.send(Cancel("b", 1, "cancelled", "by hand", 0.0))
+            assert ((await fake.ended("a")).code, fake.all(Gone)) == (None, [])
+            ended = await fake.ended("b")
+            assert (ended.code, ended.message, ended.shared) == ("cancelled", "by hand", False)
+
+    play(scene())
+
+
+def test_a_batch_all_of_which_is_cancelled_climbs_the_ladder() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 60}, b={})), Run(1, batch(c={})))
+            await begun(fake, "a", "b")
+            fake.send(Cancel("a", 1, "cancelled", "one", 0.0), Cancel("b", 1, "cancelled", "two", 0.0))
+            assert [(await fake.ended(job)).message for job in "ab"] == ["one", "two"]
+            await fake.one(Gone)
+            assert [key for one in fake.all(Recalled) for key in one.attempts] == [("c", 1)]
+
+    play(scene())
+
+
+def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 60}, b={})))
+            await begun(fake, "a", "b")
+            fake.send(Cancel("b", 1, "cancelled", "now", -1.0))
+            assert (await fake.ended("b")).code == "cancelled"
+            ended = await fake.ended("a")
+            assert (ended.code, ended.died) == ("interrupted", False)
+
+    play(scene())
+
+
+def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 0.5})), Run(1, batch(b={}, c={}, d={})), Run(1, batch(e={})))
+            await begun(fake, "a")
+            fake.send(Cancel("c", 1, "cancelled", "by hand", 0.0))
+            ended = await fake.ended("c")
+            assert (ended.code, ended.started_at) == ("cancelled", None)
+            assert [(await fake.ended(job)).together for job in "abde"] == [1, 2, 2, 1]
+
+    play(scene())
+
+
+def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            long = [attempt("a", "many", {"s": 60}, timeout_s=0.2), attempt("b", "many", {}, timeout_s=9.0)]
+            fake.send(Run(1, long))
+            for job in "ab":
+                ended = await fake.ended(job)
+                assert (ended.code, ended.shared, ended.together) == ("timeout", True, 2)
+            await load(fake, 2, "many", BATCHED)
+            fake.send(Run(2, long[:1]))
+            found = await fake.until(lambda: fake.all(Ended, job_id="a")[1:])
+            assert (found[0].code, found[0].shared) == ("timeout", False)
+
+    play(scene())
+
+
+def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            slow = [attempt(job, "many", {"polite": True}, timeout_s=0.2) for job in "ab"]
+            fake.send(Run(1, slow))
+            assert [((await fake.ended(job)).code, (await fake.ended(job)).shared) for job in "ab"] == [
+                ("timeout", True)
+            ] * 2
+            fake.send(Run(1, batch(c={})))
+            assert (await fake.ended("c")).code is None
+            assert fake.all(Gone) == []
+
+    play(scene())
+
+
+def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            described = msgspec.structs.replace(spec("many"), options=BATCHED)
+            fake.send(Load(1, described, ["cpu"], {}, "cpu"), Run(1, batch(a={}, b={})))
+            fake.send(Cancel("a", 1, "cancelled", "by hand", 0.0))
+            assert (await fake.ended("a")).code == "cancelled"
+            ended = await fake.ended("b")
+            assert (ended.code, ended.output) == (None, b'"b"')
+
+    play(scene())
+
+
+def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "many", BATCHED)
+            fake.send(Run(1, batch(a={"s": 60}, b={})), Run(1, batch(c={}, d={})))
+            await begun(fake, "a", "b")
+            fake.send(Stop())
+            assert [(await fake.ended(job)).code for job in "ab"] == ["interrupted"] * 2
+            assert [key for one in fake.all(Recalled) for key in one.attempts] == [("c", 1), ("d", 1)]
+
+    play(scene())
+
+
+def test_slots_run_at_once_and_are_told_one_by_one() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            fake.send(Run(1, side_by_side(a={"s": 0.6}, b={"s": 0.1}, c={})))
+            for job in "cba":
+                assert (await fake.ended(job)).code is None
+            ended = [one.job_id for one in fake.all(Ended)]
+            assert ended == ["c", "b", "a"]
+            assert {one.job_id for one in fake.all(Started)} >= {"a", "b"}
+
+    play(scene())
+
+
+def test_each_slot_has_its_own_timeout_and_silence() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            late = attempt("a", "aside", {"s": 60}, timeout_s=0.2)
+            still = attempt("b", "aside", {"s": 60}, stall_timeout_s=0.3)
+            fake.send(Run(1, [late, still, attempt("c", "aside", {"s": 1.0}, timeout_s=30.0)]))
+            assert (await fake.ended("a")).code == "timeout"
+            assert (await fake.ended("b")).code == "stalled"
+            assert (await fake.ended("c")).code is None
+            assert fake.all(Gone) == []
+
+    play(scene())
+
+
+def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            stubborn = attempt("a", "aside", {"s": 60, "stubborn": True}, timeout_s=0.2)
+            fake.send(Run(1, [stubborn, *side_by_side(b={"s": 60}, c={"s": 60})]))
+            ended = await fake.ended("a")
+            assert (ended.code, ended.shared) == ("timeout", False)
+            for job in "bc":
+                mate = await fake.ended(job)
+                assert (mate.code, mate.died, mate.shared) == ("interrupted", False, False)
+
+    play(scene())
+
+
+def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            blocks = attempt("a", "aside", {"block": 60}, timeout_s=0.3)
+            fake.send(Run(1, [blocks]))
+            ended = await fake.ended("a", within_s=5)
+            assert ended.code == "timeout"
+
+    play(scene())
+
+
+def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            fake.send(Run(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
+            for job in "ab":
+                ended = await fake.ended(job)
+                assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, True)
+            await load(fake, 2, "aside", ASIDE)
+            fake.send(Run(2, side_by_side(c={"how": "segv"})))
+            ended = await fake.ended("c")
+            assert (ended.died, ended.shared) == (True, False)
+
+    play(scene())
+
+
+def test_one_slot_is_cancelled_by_its_coroutine() -> None:
+    async def scene() -> None:
+        async with Fake() as fake:
+            await load(fake, 1, "aside", ASIDE)
+            fake.send(Run(1, side_by_side(a={"s": 60}, b={"s": 0.8})))
+            await begun(fake, "a", "b")
+            fake.send(Cancel("a", 1, "cancelled", "by hand", 0.0))
+            assert (await fake.ended("a")).message == "by hand"
+            assert (await fake.ended("b")).code is None
+
+    play(scene())
