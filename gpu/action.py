@@ -46,7 +46,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Start a new executor with this job."""
+    """Start a new executor with this job, and those that run together with it."""
 
     cls: JobClass
     n: int
@@ -56,6 +56,7 @@ class Load:
     #: Nothing else starts there during its first attempt.
     exclusive: bool
     outlook: Outlook = BLANK
+    mates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +74,7 @@ class Plan:
     """Actions in the order in which they are to be carried out, and why the rest waits."""
 
     actions: list[Action]
-    #: Of each class of which somebody still waits.
+    #: Of each class of which somebody still waits, but for those whose next batch gathers.
     reasons: dict[JobClass, Reason]
+    #: When to ask again, if nothing happens before: a batch has gathered long enough then.
+    look_at: float = math.inf

@@ -42,7 +42,8 @@ class Cold:
 
     def load(self, head: Head, rooms: list[Room], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
-        self._turn.load(Move(head, [head.n], rooms, grant_bytes, loads=True))
+        count = int(min(head.per_run, self._turn.left(head.cls)))
+        self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, loads=True))
 
     def fit(self, head: Head) -> tuple[list[Room], int] | None:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is

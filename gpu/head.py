@@ -39,8 +39,10 @@ class Head:
         "is_blocked",
         "is_gpu",
         "is_picky",
+        "most",
         "n",
         "need",
+        "per_run",
         "rank",
         "remaining",
         "run_s",
@@ -69,6 +71,9 @@ class Head:
         #: Not every device of its lane will do.
         self.is_picky = bool(cls.avoid or cls.only)
         self._reach: set[str] | None = None
+        #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
+        self.most = view.batching.most(cls)
+        self.per_run = view.batching.per_run(cls)
         self.taken = 0
         self.waiting = len(self._line)
         self.n = self._line.head
@@ -78,6 +83,14 @@ class Head:
         self.is_blocked = False
         #: Bytes that are kept for it while others leave.
         self.claims: list[tuple[Room, int]] = []
+
+    @property
+    def gathers_until(self) -> float:
+        """When its next batch goes at the latest; what is past where it need not wait: it is full, or
+        has gathered long enough, or an executor has to load for it first."""
+        if not self.most or self.cls.key not in self.view.floor.by_key:
+            return -math.inf
+        return self.view.batching.full_at(self.cls, self.waiting, self._line.since(self.n))
 
     @property
     def run_or_guess_s(self) -> float:
@@ -125,14 +138,14 @@ class Head:
         if math.isinf(self.cls.limit_s):
             return math.inf
         load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
-        return self._now + load_s + self.cls.limit_s * count
+        return self._now + load_s + self.cls.limit_s * -(-count // self.per_run)
 
     def until(self, count: int, *, loads: bool) -> float:
         """When so many of its runs, begun now, are expected to have ended; inf where that is unknown."""
         if self.run_s is None:
             return math.inf
         load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
-        return self._now + load_s + self.run_s * count
+        return self._now + load_s + self.run_s * -(-count // self.per_run)
 
     def peek(self, count: int) -> list[int]:
         """The next jobs of the class."""

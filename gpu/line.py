@@ -39,6 +39,8 @@ class JobClass:
     strict: bool = False
     #: Nobody else may be at work on its devices while it runs.
     alone: bool = False
+    #: Nothing runs together with it, in a batch or in another slot: it may have spoiled what did.
+    single: bool = False
     #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
     avoid: tuple[str, ...] = ()
     #: It runs on these devices and on no others. Empty: wherever it fits.
@@ -51,7 +53,16 @@ class JobClass:
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.handler, self.version, self.model))
         fields = (self.key, self.queue, self.priority, self.need_bytes, self.gpus)
-        more = (self.size, self.group, self.tenant, self.limit_s, self.strict, self.alone, self.avoid)
+        more = (
+            self.size,
+            self.group,
+            self.tenant,
+            self.limit_s,
+            self.strict,
+            self.alone,
+            self.single,
+            self.avoid,
+        )
         object.__setattr__(self, "_hash", hash((fields, more, self.only, self.evicts)))
 
     def __hash__(self) -> int:

@@ -14,6 +14,8 @@ equal plans. Of each class of equal jobs only the first ones are looked at, in t
 
 Between tenants the one goes first that had least of the devices for its weight (`gpu.tenancy`).
 
+A class that takes batches is left out while its next batch gathers (`gpu.batching`).
+
 Whoever overtakes a job otherwise is counted; how often is bounded.
 """
 
@@ -63,7 +65,7 @@ class _Planner:
             heads.sort(key=lambda head: head.rank)
             self._out_of_turn(heads)
         self._backfill(self._in_turn(heads))
-        return Plan(self.turn.actions, self.reasons)
+        return Plan(self.turn.actions, self.reasons, self.turn.look_at)
 
     def _heads(self) -> list[Head]:
         view = self.view
@@ -72,8 +74,10 @@ class _Planner:
         for cls in view.lines:
             if cls.queue in view.paused:
                 self.reasons[cls] = "paused"
-            else:
-                heads.append(Head(view, cls, self.now, top, self.turn.standing))
+                continue
+            head = Head(view, cls, self.now, top, self.turn.standing)
+            if not self.turn.gathers(head):
+                heads.append(head)
         return heads
 
     def _out_of_turn(self, heads: list[Head]) -> None:
@@ -97,7 +101,7 @@ class _Planner:
             if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
                 if head.waiting:
                     heappush(heap, (head.rank, head))
-            elif head in front and not turn.is_at_limit(head.cls.handler):
+            elif head in front and not turn.is_at_limit(head.cls):
                 self.cold.claim(head)
         for head in front:
             turn.unclaim(head)
@@ -155,10 +159,12 @@ class _Planner:
         """Start the head in any way, or make room for it, or say why it waits."""
         turn, cls = self.turn, head.cls
         head.is_blocked = False
+        if turn.gathers(head):
+            return False
         if self.warm.start(head):
             self.reasons.pop(cls, None)
             return True
-        if turn.is_at_limit(cls.handler):
+        if turn.is_at_limit(cls):
             self.reasons[cls] = "concurrency_limit"
             return False
         if self._load(head):

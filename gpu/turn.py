@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -78,7 +79,10 @@ class Turn:
         self.guards: dict[bool, list[Guard]] = {True: [], False: []}
         #: Executors that this plan handed something (how much) or told to go (0).
         self.touched: dict[int, int] = {}
+        #: When to look again.
+        self.look_at = math.inf
         self._busy: dict[str, int] = {}
+        self._handed: dict[str, int] = {}
         #: What tenants have had, with what this plan gives them.
         self.standing = Standing(view.tenancy, view.floor)
 
@@ -91,12 +95,27 @@ class Turn:
         slots = self.view.floor.slots
         return [self.sketch.room(slots[each]) for each in resident.devices]
 
-    def is_at_limit(self, handler: str) -> bool:
+    def gathers(self, head: Head) -> bool:
+        """Whether the head's next batch waits for more jobs."""
+        until = head.gathers_until
+        if until <= self.now:
+            return False
+        self.look_at = min(self.look_at, until)
+        return True
+
+    def is_at_limit(self, cls: JobClass) -> bool:
         """Whether as many of the handler are at work as may be."""
-        limit = self.view.limits.get(handler)
-        return (
-            limit is not None and self.view.floor.busy.get(handler, 0) + self._busy.get(handler, 0) >= limit
-        )
+        return cls.handler in self.view.limits and self.left(cls) <= 0
+
+    def left(self, cls: JobClass) -> float:
+        """How many more of the handler may be at work; those that are staged are not."""
+        view, handler = self.view, cls.handler
+        limit = view.limits.get(handler)
+        if limit is None:
+            return math.inf
+        if view.batching.is_spread(handler, cls.version):
+            return limit - view.floor.assigned(handler) - self._handed.get(handler, 0)
+        return limit - view.floor.busy.get(handler, 0) - self._busy.get(handler, 0)
 
     # Who may go before whom.
 
@@ -143,7 +162,7 @@ class Turn:
             self._open(move, resident, until)
         self.touched[executor] = self.touched.get(executor, 0) + len(ns)
         self.standing.give(head.cls, len(ns), loads=False)
-        head.advance(len(ns))
+        self._advance(head, len(ns))
         return True
 
     def _open(self, move: Move, resident: Resident, until: float) -> None:
@@ -163,11 +182,13 @@ class Turn:
         self._count_busy(move.head.cls.handler)
 
     def load(self, move: Move) -> None:
-        """Start a new executor with the first of the jobs."""
+        """Start a new executor with the first of the jobs, and with what runs together with it."""
         head, cls = move.head, move.head.cls
+        if len(move.ns) > 1:
+            move.ns = self.allowed(move) or move.ns[:1]
         passes = self._pass(move)
         is_alone = head.need is None
-        until = head.until(1, loads=True)
+        until = head.until(len(move.ns), loads=True)
         for room in move.rooms:
             mine = self.sketch.mine(room.slot)
             mine.left -= 1
@@ -178,10 +199,16 @@ class Turn:
             mine.begun += ((until, move.nbytes),)
             self.sketch.put(mine)
         ids = tuple(room.slot.device.id for room in move.rooms)
-        self.actions.append(Load(cls, head.n, ids, move.nbytes, is_alone, Outlook(until, passes)))
+        n, *mates = move.ns
+        outlook = Outlook(until, passes)
+        self.actions.append(Load(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
         self._count_busy(cls.handler)
-        self.standing.give(cls, 1, loads=True)
-        head.advance(1)
+        self.standing.give(cls, len(move.ns), loads=True)
+        self._advance(head, len(move.ns))
+
+    def _advance(self, head: Head, count: int) -> None:
+        self._handed[head.cls.handler] = self._handed.get(head.cls.handler, 0) + count
+        head.advance(count)
 
     def _count_busy(self, handler: str) -> None:
         self._busy[handler] = self._busy.get(handler, 0) + 1

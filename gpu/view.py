@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpu.action import BLANK, Outlook
+from gpu.batching import Batching
 from gpu.bypass import Bypass
 from gpu.demand import Demand
 from gpu.device import Device
@@ -60,6 +61,7 @@ class View:
         self.paused: set[str] = set()
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
+        self.batching = Batching()
         #: How many classes of a key have somebody waiting.
         self.wanted: dict[Key, int] = {}
         self._expiry = Expiry(self.executors, self.wanted, self.floor.is_kept)
@@ -170,8 +172,9 @@ class View:
         max_jobs: int | None = None,
         now: float = 0.0,
         outlook: Outlook = BLANK,
+        mates: Sequence[int] = (),
     ) -> None:
-        """A new executor starts, with one waiting job, or, for a wish, without any.
+        """A new executor starts, with one waiting job and its mates, or, for a wish, without any.
 
         Raises:
             ValueError: its bytes are not free: not what the plan said.
@@ -186,11 +189,12 @@ class View:
             resident.loads_alone = not (cls.alone or exclusive)
         if cls.alone or resident.loads_alone:
             self.floor.own(resident)
-        self._take(cls, (n,))
+        ns = (n, *mates)
+        self._take(cls, ns)
         if not cls.is_wish:
-            resident.assigned[n] = cls
-        self.tenancy.started(cls, (n,), now, loads=True)
-        self._set_to_work(resident, not cls.is_wish, now, outlook)
+            resident.assigned.update(dict.fromkeys(ns, cls))
+        self.tenancy.started(cls, ns, now, loads=True)
+        self._set_to_work(resident, len(resident.assigned), now, outlook)
 
     def evict(self, executor: int, *, lingers: bool = False) -> None:
         """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
@@ -308,7 +312,7 @@ class View:
     def left_s(self, resident: Resident, now: float, run_s: float) -> float:
         """How much longer an executor at work is expected to be. Who is late stays so for a while."""
         ran_s = now - resident.began
-        return max(run_s * len(resident.assigned) - ran_s, LATE_SHARE * run_s)
+        return max(run_s * self.batching.runs(resident.assigned) - ran_s, LATE_SHARE * run_s)
 
     def loss_s(self, resident: Resident, now: float) -> float:
         """What it is expected to cost that an idle executor goes: loading it again, times how likely it is

@@ -56,7 +56,8 @@ class Warm:
         ]
         if not lefts:
             return False
-        wait_s = min(lefts) + (head.waiting - 1) * run_s / len(lefts)
+        runs = -(-head.waiting // head.per_run)
+        wait_s = min(lefts) + (runs - 1) * run_s / len(lefts)
         return wait_s <= patience * (load_s + loss_s)
 
     def _left_s(self, resident: Resident, run_s: float) -> float:
@@ -71,14 +72,10 @@ class Warm:
     def start(self, head: Head, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
         turn, cls, floor = self._turn, head.cls, self._turn.view.floor
-        if cls.key not in floor.by_key:
+        if cls.key not in floor.by_key or turn.gathers(head):
             return False
         depth = self._depth(head)
-        if (
-            cls.key in floor.idle_by_key
-            and not turn.is_at_limit(cls.handler)
-            and self._wake(head, depth, is_gain)
-        ):
+        if cls.key in floor.idle_by_key and not turn.is_at_limit(cls) and self._wake(head, depth, is_gain):
             return True
         if depth > 1 and self._stage(head, depth):
             return True
@@ -97,9 +94,23 @@ class Warm:
         return known
 
     def _depth(self, head: Head) -> int:
-        if head.need is None or head.cls.alone:
+        """How many attempts, or batches, an executor may hold."""
+        cls = head.cls
+        if head.need is None or cls.alone or cls.single:
             return 1
-        return self._turn.view.depths.get((head.cls.handler, head.cls.version), 1)
+        slots = self._turn.view.batching.slots(cls)
+        return slots if slots > 1 else self._turn.view.depths.get((cls.handler, cls.version), 1)
+
+    def _space(self, head: Head, resident: Resident, depth: int) -> int:
+        """How many jobs of the head it may be handed now."""
+        handed = self._turn.touched.get(resident.executor, 0)
+        if not head.most:
+            return resident.room(depth) - handed
+        held = len(resident.assigned) + handed
+        if held and (resident.long_n is not None or -(-held // head.most) >= depth):
+            return 0
+        left = head.most if resident.max_jobs is None else resident.max_jobs - resident.jobs_done - held
+        return min(head.most, left)
 
     def _wake(self, head: Head, depth: int, is_gain: bool) -> bool:
         """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
@@ -115,7 +126,9 @@ class Warm:
                 room.admits(resident.grant_bytes) and room.has(extra) and head.suits(room) for room in rooms
             ):
                 continue
-            count = min(resident.room(depth), -(-head.waiting // len(idle)))
+            # A batch is not shared out: it would be smaller for nothing.
+            share = head.waiting if head.most else -(-head.waiting // len(idle))
+            count = int(min(self._space(head, resident, depth), share, self._limited(head)))
             move = Move(head, head.peek(count), rooms, resident.grant_bytes, is_gain=is_gain)
             if turn.hand(move, resident):
                 self._used(head, resident, depth)
@@ -128,7 +141,8 @@ class Warm:
         for resident in view.floor.early[head.cls.key].values():
             if resident.executor in turn.touched or not view.suits(resident, head.cls) or head.cls.alone:
                 continue
-            move = Move(head, [head.n], turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
+            ns = head.peek(int(min(head.per_run, self._limited(head))))
+            move = Move(head, ns, turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
             if turn.hand(move, resident):
                 return True
         return False
@@ -136,7 +150,12 @@ class Warm:
     def _used(self, head: Head, resident: Resident, depth: int) -> None:
         roomy = self._roomy.get(head.cls)
         if roomy is not None:
-            heappush(roomy, self._entry(resident, depth))
+            heappush(roomy, self._entry(head, resident, depth))
+
+    def _limited(self, head: Head) -> float:
+        """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
+        is_spread = head.most or self._turn.view.batching.slots(head.cls) > 1
+        return self._turn.left(head.cls) if is_spread else math.inf
 
     def _stage(self, head: Head, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""
@@ -144,7 +163,7 @@ class Warm:
         roomy = self._roomy.get(cls)
         if roomy is None:
             roomy = self._roomy[cls] = [
-                self._entry(each, depth)
+                self._entry(head, each, depth)
                 for each in view.floor.by_key[cls.key].values()
                 if (each.state == "running" or turn.touched.get(each.executor)) and view.suits(each, cls)
             ]
@@ -154,7 +173,7 @@ class Warm:
         while roomy and not is_handed:
             entry = heappop(roomy)
             resident = view.executors[entry[1]]
-            now = self._entry(resident, depth)
+            now = self._entry(head, resident, depth)
             if now[0] >= 0:
                 continue
             if now != entry:
@@ -162,22 +181,25 @@ class Warm:
                 continue
             is_handed = self._hand_more(head, resident, -entry[0])
             # One that was refused is asked again for the next job, which may stand elsewhere.
-            refused.append(self._entry(resident, depth))
+            refused.append(self._entry(head, resident, depth))
         for entry in refused:
             heappush(roomy, entry)
         return is_handed
 
     def _hand_more(self, head: Head, resident: Resident, count: int) -> bool:
+        count = int(min(count, self._limited(head)))
+        if count < 1 or head.waiting < head.most:
+            # Only full batches are staged: by then there may be more.
+            return False
         rooms = self._turn.rooms(resident)
         if not all(room.admits_more(resident) for room in rooms) or _runs_alone(resident):
             return False
         move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
         return self._turn.hand(move, resident)
 
-    def _entry(self, resident: Resident, depth: int) -> tuple[int, int]:
-        full = self._turn.touched.get(resident.executor, 0) - resident.room(depth)
-        return full, resident.executor
+    def _entry(self, head: Head, resident: Resident, depth: int) -> tuple[int, int]:
+        return -self._space(head, resident, depth), resident.executor
 
 
 def _runs_alone(resident: Resident) -> bool:
-    return any(cls.alone for cls in resident.assigned.values())
+    return any(cls.alone or cls.single for cls in resident.assigned.values())

@@ -47,6 +47,8 @@ ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 CONTEXT_LOST = "context_lost"
 #: Key in the detail of `memory_exceeded`: "grant" or "ram", which of its limits it was over.
 LIMIT = "limit"
+#: Key in the detail of an error that several may have caused: whether this one is to go alone from then on.
+ALONE = "alone"
 
 
 class JobError(msgspec.Struct, array_like=True):
@@ -60,6 +62,11 @@ class JobError(msgspec.Struct, array_like=True):
     def lost_context(self) -> bool:
         """Whether the attempt's process could not use its GPU any more."""
         return isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
+
+    @property
+    def sets_apart(self) -> bool:
+        """Whether the job may have spoiled what ran together with it, and goes alone until that is clear."""
+        return isinstance(self.detail, dict) and self.detail.get(ALONE) is True
 
 
 class FileRecord(msgspec.Struct, array_like=True):

@@ -20,7 +20,7 @@ from runner.coordinator.orders import attempt_order, load_order
 from runner.coordinator.post import Post
 from runner.coordinator.sleep import patiently
 from runner.coordinator.wishes import Wishes
-from runner.wire import Attempt, Cancel, Kill, Recall, Run, Unload, encode
+from runner.wire import Cancel, Kill, Recall, Run, Unload, encode
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Dispatch:
         self._read_inputs = read_inputs
         self._numbers = itertools.count(1)
         self._awake = False
-        self._expiry_at = float("inf")
+        self._armed_at = float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self.posts: dict[int, Post] = {}
         self.wishes = Wishes(
@@ -109,7 +109,7 @@ class Dispatch:
             self._unload_retired()
         if self._view.ledger.regranted:
             self.grants.tell_lowered(self.posts)
-        self._arm_expiry()
+        self._arm(plan.look_at)
 
     def _carry_out(self, action: placement.Action) -> None:
         match action:
@@ -126,14 +126,15 @@ class Dispatch:
         """A turn failed: nobody may wake us again, and at once it would fail again."""
         asyncio.get_running_loop().call_later(FAILED_S, self.wake)
 
-    def _arm_expiry(self) -> None:
-        """Wake when the next idle executor has been idle for its keep_alive."""
-        when = self._view.next_expiry()
-        if when is not None and when < self._expiry_at:
-            self._expiry_at = when
+    def _arm(self, look_at: float) -> None:
+        """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
+        expiry = self._view.next_expiry()
+        when = look_at if expiry is None else min(look_at, expiry)
+        if when < self._armed_at:
+            self._armed_at = when
 
             def due() -> None:
-                self._expiry_at = float("inf")
+                self._armed_at = float("inf")
                 self.wake()
 
             self._line.timers.at(when, due)
@@ -170,6 +171,7 @@ class Dispatch:
             max_jobs=spec.options.max_jobs,
             now=self._line.now(),
             outlook=action.outlook,
+            mates=action.mates,
         )
         ids = list(action.device_ids)
         post = Post(executor, worker, spec, action.cls.model, ids, action.grant_bytes)
@@ -179,13 +181,13 @@ class Dispatch:
         if action.cls.is_wish:
             self.wishes.loads(action.n, executor)
             return
-        live = self._line.book.by_n[action.n]
-        if live.job.rung >= Rung.LARGER:
+        lives = [self._line.book.by_n[n] for n in (action.n, *action.mates)]
+        if lives[0].job.rung >= Rung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.floor.idle_on(action.device_ids):
                 self.unload(other)
         self._line.waiting.taken(action.cls)
-        self._hand_over(post, [live])
+        self._hand_over(post, lives)
 
     def _hand_over(self, post: Post, lives: list[Live]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""
@@ -214,8 +216,7 @@ class Dispatch:
     def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,
         so that a killer's count survives what it kills."""
-        later = [live for live in lives if live.job.attempt > 0]
-        first = [live for live in lives if live.job.attempt == 0] if later else lives
+        first, later = post.parted(lives)
         if first:
             self._send(post, first)
         if not later:
@@ -232,6 +233,7 @@ class Dispatch:
 
     def _send(self, post: Post, lives: list[Live]) -> None:
         attempts, back = [], []
+        was_idle = post.sent == 0
         alive = post.executor in self.posts
         for live in lives:
             if live.executor != post.executor or live.where == "ended":
@@ -244,7 +246,8 @@ class Dispatch:
                 self._take_off(post, live, done=False)
                 back.append(live)
             else:
-                attempts.append(self._attempt(post, live))
+                self._mark(post, live, was_idle=was_idle)
+                attempts.append(attempt_order(live, post.spec.options))
         # Each goes before all others, so the first one comes last.
         for live in reversed(back):
             self._line.put_back(live)
@@ -254,14 +257,13 @@ class Dispatch:
                 # What runs there was found to take long while these were read or written.
                 self.recall(post)
 
-    def _attempt(self, post: Post, live: Live) -> Attempt:
+    def _mark(self, post: Post, live: Live, *, was_idle: bool) -> None:
         if live.job.attempt < live.flight:
-            if post.sent == 0:
+            if post.starts_next(was_idle=was_idle):
                 self._begin(post, live)
             else:
                 live.where = "staged"
         post.sent += 1
-        return attempt_order(live, post.spec.options)
 
     def _begin(self, post: Post, live: Live) -> None:
         self._line.begin(

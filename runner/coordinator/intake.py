@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from gpu import escalation
+from gpu import batching, escalation
 from gpu.line import JobClass
 from gpu.view import View
 from runner.job import Job, Submission, Terms
@@ -81,7 +81,18 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
             for device in record.devices
         }
     )
+    if any(record.error is not None and record.error.sets_apart for record in job.attempts):
+        # It may have spoiled what ran together with it.
+        cls = replace(cls, single=True)
     return replace(cls, avoid=tuple(avoid)) if avoid else cls
+
+
+def tell(spec: HandlerSpec, view: View) -> None:
+    """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
+    options, batch = spec.options, spec.options.batch
+    terms = None if batch is None else batching.Terms(batch.max, batch.wait_s)
+    view.set_limit(spec.name, options.concurrency)
+    view.batching.set(spec.name, spec.version, terms, options.slots)
 
 
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:

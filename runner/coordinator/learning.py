@@ -12,6 +12,7 @@ from gpu.line import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures
+from runner.coordinator.outcome import TOO_MANY
 from runner.coordinator.post import Post
 from runner.wire import Ended, Loaded
 
@@ -63,6 +64,8 @@ class Learning:
     def ended(self, post: Post, live: Live, message: Ended, squeeze: Squeeze | None) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
+        if live.cls is not None and message.together > 1:
+            self._batch_ended(live.cls, message)
         if message.code is None:
             self._went_well(post, live, message)
         elif squeeze is not None and live.cls is not None:
@@ -73,6 +76,13 @@ class Learning:
                 # One that had all there is tells nothing of what others need.
                 self._view.estimates.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
                 self._arm()
+
+    def _batch_ended(self, cls: JobClass, message: Ended) -> None:
+        """One that ran out of memory: before anything else is given more, fewer go together."""
+        if message.shared and message.code in TOO_MANY:
+            self._view.batching.ran_out(cls, message.together)
+        elif message.code is None:
+            self._view.batching.ran(cls, message.together)
 
     def keep(self) -> None:
         """Write what is new."""

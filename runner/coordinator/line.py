@@ -191,7 +191,7 @@ class Line:
         verdict = outcome.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None
         live.flight = 0
-        if ended.died:
+        if ended.died and not ended.shared:
             job.deaths += 1
         if squeeze is not None:
             job.ran_out = (*job.ran_out, squeeze.grant_bytes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from gpu.escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator import words
-from runner.job import LIMIT, Job, JobError
+from runner.job import ALONE, LIMIT, Job, JobError
 from runner.retry import Backoff, delay_s
 from runner.wire import Ended
 
@@ -15,6 +17,10 @@ from runner.wire import Ended
 EXTRA_STARTS = 10
 #: The second attempt of one job that kills its executor is the last, whatever its retries say.
 DEATHS_MAX = 2
+
+
+#: Of several that ran together these say that there were too many of them.
+TOO_MANY = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ def follow(
     error = JobError(ended.code, ended.message, ended.retryable, ended.detail)
     if ended.code == "cancelled":
         return Finish("cancelled", cancelled(ended.message or "cancelled"))
+    if ended.shared:
+        ended, error = _of_several(ended)
     if ended.died and job.deaths + 1 >= DEATHS_MAX:
         message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"
         return Finish("failed", JobError("poisoned", message, False, ended.detail))
@@ -107,6 +115,16 @@ def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, no
     message = f"it ran out of device memory {len(granted)}x, granted {told}; the last: {ended.message}"
     own = ended.detail if isinstance(ended.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**own, **detail}))
+
+
+def _of_several(ended: Ended) -> tuple[Ended, JobError]:
+    """What is held against none of those that ran together: nobody knows which of them did it. They go again,
+    each alone; where memory ran out, they are too many together and not one too bad."""
+    is_fault = ended.code not in TOO_MANY and ended.code != "interrupted"
+    detail = {ALONE: is_fault, "together": ended.together, "code": ended.code, "detail": ended.detail}
+    message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
+    spared = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
+    return spared, JobError("interrupted", message, True, detail)
 
 
 def _had_lost_context(job: Job) -> bool:

@@ -63,3 +63,19 @@ class Post:
         self.jobs_done = 0
         #: The most that one of its attempts was seen to use on each device.
         self.peak_bytes = 0
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether it is handed batches."""
+        return self.spec.options.batch is not None
+
+    def parted(self, lives: list[Live]) -> tuple[list[Live], list[Live]]:
+        """Those to be started for the first time, and the others. A batch is not parted."""
+        later = [live for live in lives if live.job.attempt > 0]
+        if not later:
+            return lives, later
+        return ([], lives) if self.is_batched else ([one for one in lives if not one.job.attempt], later)
+
+    def starts_next(self, *, was_idle: bool) -> bool:
+        """Whether the next attempt that it is sent starts at once; `was_idle`: its batch finds it idle."""
+        return was_idle if self.is_batched else self.sent < self.spec.options.slots

@@ -184,6 +184,9 @@ class Reports:
             self._begin(post, live, message.at)
         else:
             self._line.runs(live, message.at)
+        if post.spec.options.slots > 1 or self._view.executors[post.executor].long_n is not None:
+            # Nothing waits behind it, or was called back because of its mates.
+            return
         # First the mark: what is recalled must not be staged here again.
         self._view.takes_long(post.executor, live.job.n)
         self._dispatch.recall(post)
@@ -238,7 +241,7 @@ class Reports:
 
     def _squeeze(self, post: Post, live: Live, message: Ended) -> Squeeze | None:
         """What stood around an attempt that ran out of device memory; None for all others."""
-        if message.code is None or live.cls is None:
+        if message.code is None or message.shared or live.cls is None:
             return None
         grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
         if not ran_out(message, grant_bytes=grant_bytes):

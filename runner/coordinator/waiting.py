@@ -97,7 +97,7 @@ class Waiting:
         before, self.specs = self.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
-                self._view.set_limit(spec.name, spec.options.concurrency)
+                intake.tell(spec, self._view)
         self._lots.classify()
         for n in self._displaced(before):
             self.place(self._book.by_n[n])

@@ -67,8 +67,9 @@ class Rig:
                         max_jobs=self.max_jobs,
                         now=self.now,
                         outlook=action.outlook,
+                        mates=action.mates,
                     )
-                    self.started.append(action.n)
+                    self.started += (action.n, *action.mates)
                 case Evict(executor):
                     self.view.evict(executor)
 
@@ -124,9 +125,10 @@ def told(made: Plan) -> list[str]:
         match action:
             case Start(executor, _, ns):
                 words.append(f"start {executor}: {','.join(map(str, ns))}")
-            case Load(cls, n, ids, grant, exclusive):
+            case Load(cls, n, ids, grant, exclusive, _, mates):
                 size = f"{grant / G:g}G{' alone' if exclusive else ''}"
-                words.append(f"load {cls.handler} {n} on {'+'.join(ids)} {size}")
+                jobs = ",".join(map(str, (n, *mates)))
+                words.append(f"load {cls.handler} {jobs} on {'+'.join(ids)} {size}")
             case Evict(executor):
                 words.append(f"evict {executor}")
     return words

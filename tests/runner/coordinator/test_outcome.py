@@ -48,6 +48,10 @@ def ended(code: str | None, **changes: Any) -> Ended:
         ({"attempt": EXTRA_STARTS}, ended("interrupted"), "interrupted"),
         ({"attempt": EXTRA_STARTS - 1}, ended("interrupted"), "again"),
         ({}, ended("cancelled"), "cancelled"),
+        ({}, ended("handler_error", shared=True, together=3), "again"),
+        ({}, ended("timeout", shared=True, together=3), "again"),
+        ({"deaths": 1}, ended("worker_crashed", died=True, shared=True), "again"),
+        ({"attempt": EXTRA_STARTS}, ended("handler_error", shared=True), "interrupted"),
         ({"cancel_reason": "by hand"}, ended(None), "cancelled"),
         ({"cancel_reason": "by hand", "retries": 3}, ended("worker_crashed", died=True), "cancelled"),
         ({"retries": 50, "attempt": 60}, ended("handler_error"), "handler_error"),
@@ -193,3 +197,25 @@ def test_a_poisoned_job_tells_of_its_last_death() -> None:
     assert isinstance(verdict, Finish)
     assert verdict.error is not None
     assert verdict.error.message.startswith(f"{DEATHS_MAX} attempts killed their executor")
+
+
+@pytest.mark.parametrize(
+    ("code", "apart"),
+    [
+        ("handler_error", True),
+        ("worker_crashed", True),
+        ("timeout", True),
+        ("device_out_of_memory", False),
+        ("memory_exceeded", False),
+        ("interrupted", False),
+    ],
+)
+def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(code: str, apart: bool) -> None:
+    end = ended(code, shared=True, together=4, detail={"traceback": "here"})
+    verdict = follow(job(retries=1), end, FIXED, NOW, 0.5)
+    assert isinstance(verdict, Again)
+    assert (verdict.counts, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")
+    assert f"nobody is blamed: {code}: why" in verdict.error.message
+    assert verdict.error.sets_apart is apart
+    assert verdict.error.detail["together"] == 4
+    assert verdict.error.detail["detail"] == {"traceback": "here"}

@@ -1,0 +1,199 @@
+"""Effect: jobs that run together in a batch or in slots: what befalls one costs the others nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.harness import Document, House, Server, until
+from tests.faults.mutate import mutated
+
+HANDLERS = Path(__file__).with_name("together_handlers.py")
+GROUP = {"group": "g"}
+
+
+def start(house: House, *flags: str, **options: Any) -> Server:
+    return house.start("--handlers", str(HANDLERS), *flags, **{"executors": 1, **options})
+
+
+def warm(server: Server, handler: str = "gathered", **data: Any) -> None:
+    """One executor is loaded, so that what comes next finds it idle."""
+    assert server.ended(server.submit(handler, {**GROUP, **data}))["state"] == "succeeded"
+
+
+def all_ended(server: Server, ids: list[str]) -> list[Document]:
+    return [server.ended(job_id, within_s=20) for job_id in ids]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def spared(house: House, how: str) -> None:
+    """One of three spoils the whole batch, whenever it runs."""
+    trace = house.folder / "trace"
+    server = start(house)
+    warm(server)
+    bad = {**GROUP, "how": how, "trace": str(trace)}
+    ids = server.submit_many(
+        "gathered", [{**GROUP, "trace": str(trace)}, bad, {**GROUP, "trace": str(trace)}]
+    )
+    first, worst, last = all_ended(server, ids)
+    assert lines(trace)[0] == "batch 3"
+    for job in (first, last):
+        assert (job["state"], job["output"]) == ("succeeded", [job["id"], 2, 1]), job
+        assert job["retries_left"] == 0
+        error = server.attempts(job["id"])[0]["error"]
+        assert error["code"] == "interrupted" and "nobody is blamed" in error["message"]
+    codes = {"segv": "worker_crashed", "raise": "handler_error"}
+    assert (worst["state"], worst["error"]["code"], worst["attempt"]) == ("failed", codes[how], 2)
+
+
+@pytest.mark.parametrize("how", ["segv", "raise"])
+def test_only_the_one_that_spoils_a_batch_pays_for_it(house: House, how: str) -> None:
+    spared(house, how)
+
+
+def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
+    blames = [("runner/coordinator/outcome.py", "if ended.shared:", "if False:")]
+    house = House(tmp_path, tree=mutated(tmp_path, blames))
+    try:
+        with pytest.raises(AssertionError):
+            spared(house, "raise")
+    finally:
+        house.close()
+
+
+def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(house: House) -> None:
+    server = start(house)
+    warm(server)
+    inputs: list[Document] = [{**GROUP, "how": "segv"}] + [GROUP] * 10
+    options = {"retries": 5, "backoff": {"kind": "fixed", "base_s": 0.05, "jitter": 0}}
+    killer, *good = server.submit_many("gathered", inputs, **options)
+    job = server.ended(killer, within_s=20)
+    assert (job["error"]["code"], job["attempt"]) == ("poisoned", 3), job
+    for each in all_ended(server, good):
+        assert (each["state"], each["retries_left"]) == ("succeeded", 5)
+
+
+def test_each_outcome_is_its_items_own(house: House) -> None:
+    server = start(house)
+    warm(server)
+    hows = ["fail", "never", "later", "save"]
+    ids = server.submit_many("gathered", [{**GROUP, "how": how} for how in hows], retries=1, backoff=0.05)
+    fail, never, later, save = all_ended(server, ids)
+    assert (fail["error"]["code"], fail["attempt"]) == ("handler_error", 2)
+    assert (never["error"]["code"], never["attempt"]) == ("permanent_error", 1)
+    assert (later["state"], later["attempt"], later["retries_left"]) == ("succeeded", 2, 0)
+    text = server.http.get(f"/v1/jobs/{save['id']}/files/own.txt").text
+    assert text == save["id"]
+    assert [one.data["message"] for one in server.events(save["id"]) if one.name == "progress"] == ["of 4"]
+
+
+def test_a_batch_waits_for_more_and_goes_by_groups(house: House) -> None:
+    server = start(house)
+    warm(server)
+    ids = [server.submit("gathered", {"group": group}) for group in ("x", "y", "x", "y", "x")]
+    outputs = [job["output"][2] for job in all_ended(server, ids)]
+    assert outputs == [3, 2, 3, 2, 3]
+
+
+def test_a_wrong_input_is_refused_by_the_schema_of_an_item(house: House) -> None:
+    server = start(house)
+    answer = server.http.post("/v1/jobs", json={"handler": "gathered", "input": [GROUP]})
+    assert answer.status_code == 422, answer.text
+
+
+def test_a_cancelled_mate_ends_alone(house: House) -> None:
+    server = start(house)
+    warm(server)
+    go = house.folder / "go"
+    ids = server.submit_many("gathered", [{**GROUP, "how": "go", "go": str(go)}, {**GROUP, "how": "wait"}])
+    until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "both run")
+    assert server.http.post(f"/v1/jobs/{ids[1]}/cancel", json={"reason": "enough"}).status_code == 202
+    assert server.job(ids[0])["state"] == "running"
+    go.touch()
+    other, mate = all_ended(server, ids)
+    assert (other["state"], other["attempt"]) == ("succeeded", 1)
+    assert (mate["state"], mate["error"]["message"]) == ("cancelled", "enough")
+
+
+def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house: House) -> None:
+    server = start(house)
+    warm(server)
+    ids = server.submit_many("gathered", [GROUP, {**GROUP, "how": "hang"}, GROUP], timeout_s=0.5)
+    first, hangs, last = all_ended(server, ids)
+    assert (first["state"], last["state"]) == ("succeeded", "succeeded")
+    assert (hangs["error"]["code"], hangs["attempt"]) == ("timeout", 2)
+
+
+def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: House) -> None:
+    trace = house.folder / "trace"
+    server = start(house, "--gpus", "sim:1x8GiB")
+    ids = server.submit_many("batch_of_three", [{"trace": str(trace)}] * 24)
+    for job in all_ended(server, ids):
+        assert (job["state"], job["retries_left"]) == ("succeeded", 0), job
+    sizes = [int(line.split()[1]) for line in lines(trace)]
+    assert sizes[:2] == [8, 4] and max(sizes[2:]) <= 4 and max(sizes[3:]) <= 2, sizes
+
+
+def test_a_killed_server_puts_a_batch_back(house: House) -> None:
+    server = start(house)
+    warm(server)
+    ids = server.submit_many("gathered", [{**GROUP, "how": "go", "go": str(house.folder / "go")}] * 3)
+    until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "all run")
+    house.kill(server)
+    (house.folder / "go").touch()
+    server = start(house)
+    for job in all_ended(server, ids):
+        assert (job["state"], job["output"][1], job["retries_left"]) == ("succeeded", 2, 0)
+
+
+def test_slots_run_side_by_side_in_one_executor(house: House) -> None:
+    server = start(house)
+    warm(server, "beside")
+    ids = server.submit_many("beside", [{"s": 0.8}] * 4)
+    until(lambda: all(server.job(job_id)["progress"] for job_id in ids), "all four run at once", within_s=5)
+    for job in all_ended(server, ids):
+        assert job["output"] == [job["id"], 1]
+        texts = [one.data["text"] for one in server.events(job["id"]) if one.name == "log"]
+        assert texts == [f"I am {job['id']}"]
+
+
+def test_slots_cancel_and_time_out_one_by_one(house: House) -> None:
+    server = start(house)
+    warm(server, "beside")
+    ids = server.submit_many("beside", [{"s": 60}, {"s": 1.5}])
+    late = server.submit("beside", {"s": 60}, timeout_s=0.4)
+    until(lambda: all(server.job(job_id)["progress"] for job_id in (*ids, late)), "all run")
+    assert server.http.post(f"/v1/jobs/{ids[0]}/cancel", json={"reason": "enough"}).status_code == 202
+    assert server.ended(ids[0])["state"] == "cancelled"
+    assert server.ended(late)["error"]["code"] == "timeout"
+    other = server.ended(ids[1])
+    assert (other["state"], other["attempt"]) == ("succeeded", 1)
+
+
+def test_a_slot_that_does_not_end_costs_its_mates_no_retry(house: House) -> None:
+    server = start(house)
+    warm(server, "beside")
+    stubborn = server.submit("beside", {"s": 60, "how": "stubborn"}, timeout_s=0.3)
+    mates = server.submit_many("beside", [{"s": 2.5}] * 2)
+    assert server.ended(stubborn)["error"]["code"] == "timeout"
+    for job in all_ended(server, mates):
+        assert (job["state"], job["attempt"], job["retries_left"]) == ("succeeded", 2, 0)
+
+
+def test_a_killer_in_a_slot_is_found_alone(house: House) -> None:
+    trace = house.folder / "trace"
+    server = start(house)
+    warm(server, "beside")
+    mates = server.submit_many("beside", [{"s": 0.5}] * 2)
+    killer = server.submit("beside", {"s": 0.2, "how": "segv", "trace": str(trace)})
+    job = server.ended(killer)
+    assert (job["error"]["code"], job["attempt"]) == ("worker_crashed", 2)
+    for each in all_ended(server, mates):
+        assert (each["state"], each["retries_left"]) == ("succeeded", 0)
+    assert json.dumps(lines(trace)) == json.dumps([f"begun {killer} 1", f"begun {killer} 2"])

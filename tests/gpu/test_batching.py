@@ -1,0 +1,235 @@
+"""Batches and slots: the sizes that memory teaches, and the plan that gathers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpu.batching import PATIENCE, PATIENCE_MAX, Batching, Terms
+from gpu.device import sim
+from gpu.placement import plan
+from tests.gpu.rig import G, Rig, job_class, told
+
+WAIT_S = 0.5
+PLAIN = job_class("b", 6 * G)
+
+
+def batching(most: int = 8) -> Batching:
+    made = Batching()
+    made.set("b", "1", Terms(most, WAIT_S))
+    return made
+
+
+def rig(most: int = 4, *, slots: int = 1, executors: int = 8) -> Rig:
+    made = Rig(sim(0, 24 * G, max_executors=executors))
+    made.view.batching.set("b", "1", None if slots > 1 else Terms(most, WAIT_S), slots)
+    return made
+
+
+# The sizes.
+
+
+def test_what_has_no_batch_goes_one_by_one() -> None:
+    assert (batching().most(job_class("other")), Batching().most(PLAIN)) == (0, 0)
+    assert (batching().per_run(job_class("other")), batching().per_run(PLAIN)) == (1, 8)
+    assert batching().most(replace(PLAIN, single=True)) == 1
+
+
+def test_what_is_known_anew_is_forgotten_before() -> None:
+    made = batching()
+    made.set("b", "1", None, slots=3)
+    assert (made.most(PLAIN), made.slots(PLAIN), made.per_run(PLAIN)) == (0, 3, 3)
+    assert made.slots(replace(PLAIN, single=True)) == 1
+    assert made.slots(job_class("other")) == 1
+    assert made.is_spread("b", "1") and batching().is_spread("b", "1")
+    assert not made.is_spread("b", "2")
+
+
+@pytest.mark.parametrize(("waiting", "at"), [(1, 10.0 + WAIT_S), (7, 10.0 + WAIT_S), (8, 10.0), (99, 10.0)])
+def test_a_full_batch_waits_for_nothing(waiting: int, at: float) -> None:
+    assert batching().full_at(PLAIN, waiting, 10.0) == at
+
+
+def test_a_batch_that_ran_out_of_memory_is_halved_once_for_all_its_jobs() -> None:
+    made = batching(9)
+    for _ in range(9):
+        made.ran_out(PLAIN, 9)
+    assert made.most(PLAIN) == 4
+    made.ran_out(PLAIN, 4)
+    assert made.most(PLAIN) == 2
+    for count in (2, 1, 1):
+        made.ran_out(PLAIN, count)
+    assert made.most(PLAIN) == 1
+    assert made.most(replace(PLAIN, model="m")) == made.most(replace(PLAIN, size="64")) == 9
+    assert made.sizes("b") == {("", ""): 1} and made.sizes("other") == {}
+
+
+def test_it_grows_again_slowly_and_never_beyond_what_is_asked_for() -> None:
+    made = batching()
+    made.ran_out(PLAIN, 8)
+    for size in (4, 5, 6, 7):
+        assert made.most(PLAIN) == size
+        made.ran(PLAIN, size - 1)
+        for _ in range(PATIENCE * size - 1):
+            made.ran(PLAIN, size)
+        assert made.most(PLAIN) == size
+        made.ran(PLAIN, size)
+    for _ in range(PATIENCE * 8):
+        made.ran(PLAIN, 8)
+    assert made.most(PLAIN) == 8
+    made.ran(job_class("other"), 8)
+
+
+def test_each_further_cut_makes_it_more_patient() -> None:
+    made = batching()
+    made.ran_out(PLAIN, 2)
+    for patience in (PATIENCE, 2 * PATIENCE, 4 * PATIENCE):
+        for _ in range(patience - 1):
+            made.ran(PLAIN, 1)
+        assert made.most(PLAIN) == 1
+        made.ran(PLAIN, 1)
+        assert made.most(PLAIN) == 2
+        made.ran_out(PLAIN, 2)
+    for _ in range(10):
+        for _ in range(PATIENCE_MAX):
+            made.ran(PLAIN, 1)
+        made.ran_out(PLAIN, 2)
+    for _ in range(PATIENCE_MAX):
+        made.ran(PLAIN, 1)
+    assert made.most(PLAIN) == 2
+
+
+# The plan.
+
+
+def test_a_cold_executor_takes_what_is_there_as_one_batch() -> None:
+    made = rig()
+    made.submit(PLAIN, 3)
+    assert told(made.turn()) == ["load b 1,2,3 on sim0 6G"]
+    assert list(made.view.executors[1].assigned) == [1, 2, 3]
+
+
+def test_an_idle_executor_gets_a_full_batch_at_once_and_the_rest_gathers() -> None:
+    made = rig()
+    made.idle(PLAIN)
+    made.submit(PLAIN, 6)
+    turn = made.turn()
+    assert told(turn) == ["start 1: 2,3,4,5"]
+    assert (turn.look_at, turn.reasons) == (made.now + WAIT_S, {})
+
+
+def test_a_batch_that_is_not_full_goes_when_its_oldest_has_waited_enough() -> None:
+    made = rig()
+    made.idle(PLAIN)
+    made.submit(PLAIN, 2)
+    turn = made.turn()
+    assert (told(turn), turn.look_at) == ([], made.now + WAIT_S)
+    made.now += WAIT_S / 2
+    made.submit(PLAIN)
+    assert told(made.turn()) == []
+    made.now = turn.look_at
+    assert told(made.turn()) == ["start 1: 2,3,4"]
+
+
+def test_a_batch_that_gathers_keeps_nobody_from_starting() -> None:
+    made = rig()
+    made.idle(PLAIN)
+    made.submit(PLAIN, 2)
+    made.submit(job_class("a", 20 * G))
+    made.turn()
+    assert made.view.executors[1].state == "leaving"
+
+
+def test_only_full_batches_are_staged_and_as_many_as_are_short() -> None:
+    made = rig(executors=1)
+    made.view.set_stage("b", "1", 3)
+    executor = made.running(PLAIN)
+    made.submit(PLAIN, 13)
+    assert told(made.turn()) == [f"start {executor}: 2,3,4,5", f"start {executor}: 6,7,8,9"]
+    made.submit(PLAIN, 4)
+    made.view.takes_long(executor, 1)
+    assert told(made.turn()) == []
+
+
+def test_batches_are_of_one_group() -> None:
+    made = rig()
+    made.idle(PLAIN)
+    one, two = replace(PLAIN, group="x"), replace(PLAIN, group="y")
+    for _ in range(4):
+        made.submit(one)
+        made.submit(two)
+    assert told(made.turn()) == ["start 1: 2,4,6,8", "load b 3,5,7,9 on sim0 6G"]
+
+
+def test_one_that_goes_alone_gathers_nobody() -> None:
+    made = rig()
+    made.idle(PLAIN)
+    made.submit(replace(PLAIN, single=True), 3)
+    assert told(made.turn())[0] == "start 1: 2"
+
+
+def test_a_limit_bounds_the_jobs_of_batches() -> None:
+    made = rig()
+    made.view.set_limit("b", 3)
+    made.submit(PLAIN, 8)
+    assert told(made.turn()) == ["load b 1,2,3 on sim0 6G"]
+    made.now += WAIT_S
+    turn = made.turn()
+    assert (told(turn), turn.reasons) == ([], {PLAIN: "concurrency_limit"})
+    made.finish(1)
+    assert told(made.turn()) == ["start 1: 4,5,6"]
+
+
+def test_an_executor_that_may_do_few_gets_few() -> None:
+    made = rig()
+    made.max_jobs = 3
+    made.idle(PLAIN)
+    made.submit(PLAIN, 4)
+    assert told(made.turn())[0] == "start 1: 2,3"
+
+
+def test_slots_are_filled_while_others_run() -> None:
+    made = rig(slots=3, executors=1)
+    made.submit(PLAIN, 2)
+    assert told(made.turn()) == ["load b 1,2 on sim0 6G"]
+    made.view.loaded(1, None, made.now)
+    made.submit(PLAIN, 3)
+    assert told(made.turn()) == ["start 1: 3"]
+    assert made.view.ended(1, PLAIN, 2, made.now)
+    assert told(made.turn()) == ["start 1: 4"]
+
+
+def test_one_that_goes_alone_has_all_slots() -> None:
+    made = rig(slots=3, executors=1)
+    made.idle(PLAIN)
+    made.submit(replace(PLAIN, single=True))
+    assert told(made.turn()) == ["start 1: 2"]
+    made.submit(PLAIN, 2)
+    assert told(made.turn()) == []
+
+
+def test_slots_count_for_a_limit() -> None:
+    made = rig(slots=4, executors=1)
+    made.view.set_limit("b", 2)
+    made.submit(PLAIN, 4)
+    assert told(made.turn()) == ["load b 1,2 on sim0 6G"]
+    made.view.loaded(1, None, made.now)
+    assert told(made.turn()) == []
+
+
+def test_what_it_takes_is_reckoned_by_runs() -> None:
+    made = rig()
+    made.submit(replace(PLAIN, limit_s=10.0), 4)
+    (load,) = plan(made.view, made.now).actions
+    made.turn()
+    assert made.view.left_s(made.view.executors[1], made.now, 7.0) == 7.0
+    assert load.outlook.until in (10.0, float("inf"))  # type: ignore[union-attr]
+
+
+def test_a_wish_gathers_nobody() -> None:
+    wish = replace(PLAIN, priority=-1)
+    made = batching()
+    assert (made.most(wish), made.per_run(wish)) == (0, 1)
+    made.set("b", "1", None, slots=4)
+    assert made.slots(wish) == 1
