@@ -9,26 +9,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from api.shape import Asked as _Asked
+from api.shape import Given as _Given
+from api.totals import Stats
 from runner.job import ErrorCode, State
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 #: 1 to 200 characters, none of them a control character.
 Level = Literal["exact", "processes", "reports", "totals"]
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
-
-
-class _Asked(BaseModel):
-    """A request: what it does not know it refuses."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Given(BaseModel):
-    """An answer: later versions may add to it."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class BackoffCurve(_Asked):
@@ -368,12 +359,6 @@ class WorkerList(_Given):
     """All worker processes."""
 
     data: list[dict[str, Any]]
-
-
-class Stats(_Given):
-    """Counts and times since the start."""
-
-    counts: dict[State, int]
 
 
 class Health(_Given):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from api.totals import Stats
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server
 from tests.runner.coordinator.conftest import HANDLERS
@@ -68,6 +69,13 @@ def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) ->
         assert again["handlers"]["small"]["attempts_on_devices"] == 2
         assert again["handlers"]["small"]["runs"] == 0, "run times are told since the start"
         server.http.close()
+
+
+def test_stats_are_what_the_openapi_document_says(server: Server) -> None:
+    server.ended(server.submit("small", {}, tenant="acme"))
+    told = Stats.model_validate(stats(server))
+    assert not told.model_extra or set(told.model_extra) == {"stale_messages"}
+    assert told.tenants["acme"].device_s > 0 and told.handlers["small"].runs > 0
 
 
 def test_stats_count_who_waits_and_who_runs_by_tenant(tmp_path: Path, gate: Path) -> None:
