@@ -38,6 +38,7 @@ def build() -> typer.Typer:
         submit.run,
         submit.submit,
         job_commands.jobs,
+        job_commands.explain,
         house.ps,
         house.devices,
         house.queues,

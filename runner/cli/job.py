@@ -55,6 +55,22 @@ def jobs(
         print("no such jobs")
 
 
+def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
+    """Say why a job waits: what it needs, and what each device has."""
+    with client(url) as link:
+        found = link.explain(job_id)
+    if as_json:
+        return emit(found)
+    from runner.cli import tables
+    from runner.cli.text import line
+
+    out = console()
+    out.print(line(found["message"]), markup=False, highlight=False)
+    if found.get("devices"):
+        out.print()
+        out.print(tables.places(found["devices"]))
+
+
 @job.command()
 def show(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Show everything of a job and its attempts."""

@@ -187,6 +187,21 @@ def attempts(found: Iterable[Document]) -> Table:
     return table
 
 
+def places(found: Iterable[Document]) -> Table:
+    """One line per device that may run a waiting job: what it has, what the job needs, what is in the way."""
+    table = _table("DEVICE", "FREE", "NEEDED", "THERE")
+    for device in found:
+        needed = device.get("needed_bytes")
+        there = str(device.get("reason") or "ready").replace("_", " ")
+        table.add_row(
+            line(device["device"]),
+            size(device.get("free_bytes")),
+            size(needed) if needed else "-",
+            line(there),
+        )
+    return table
+
+
 def job(document: Document, now: datetime) -> Table:
     """Everything of one job, a line per field."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

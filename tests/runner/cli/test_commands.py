@@ -133,6 +133,16 @@ def test_every_list_can_be_json(words: tuple[str, ...], path: str) -> None:
     assert json.loads(ended.stdout) == data
 
 
+def test_explain_says_why_a_job_waits() -> None:
+    place = {"device": "gpu0", "free_bytes": 1 << 30, "needed_bytes": 6 << 30, "reason": "drained"}
+    found = {"message": "it waits for [bold] bytes", "devices": [place]}
+    with fake_server({("GET", f"/v1/jobs/{ID}/explain"): Reply(200, found)}) as server:
+        shown = runner("explain", ID, url=server.url)
+        told = runner("explain", ID, "--json", url=server.url)
+    assert "it waits for [bold] bytes" in shown.stdout and "6.0 GiB" in shown.stdout
+    assert json.loads(told.stdout) == found
+
+
 def test_follow_as_json_prints_an_event_a_line() -> None:
     with fake_server(_ended("succeeded", output=7)) as server:
         ended = runner("job", "follow", ID, "--json", url=server.url)

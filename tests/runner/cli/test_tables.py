@@ -67,6 +67,15 @@ def test_ps_shows_jobs_of_running_executors_and_devices_without_any() -> None:
     assert "idle" in lines[2] and "nothing is loaded" in lines[3]
 
 
+def test_places_say_what_a_waiting_job_finds_where() -> None:
+    found = [
+        {"device": "gpu0", "free_bytes": 1 << 30, "needed_bytes": 6 << 30, "reason": "waiting_for_memory"},
+        {"device": "cpu", "free_bytes": 0, "needed_bytes": 0, "reason": "ready"},
+    ]
+    lines = [" ".join(row.split()) for row in _drawn(tables.places(found))]
+    assert lines == ["DEVICE FREE NEEDED THERE", "gpu0 1.0 GiB 6.0 GiB waiting for memory", "cpu 0 B - ready"]
+
+
 def test_queues_say_which_are_paused() -> None:
     found = [{"name": "default", "paused": True, "counts": {"queued": 7}, "oldest_wait_s": 90}]
     shown = " ".join(_drawn(tables.queues(found))[1].split())
