@@ -68,6 +68,7 @@ class Wishes:
         self._loading: dict[int, Wish] = {}
         #: Executor that loads, for whomever -> who is to be told.
         self._tells: dict[int, list[Tell]] = {}
+        self._specs: Mapping[str, HandlerSpec] = {}
         #: What is to be there always, and what of it was told to go.
         self._preloads: dict[Name, HandlerSpec] = {}
         self._suspended: set[Name] = set()
@@ -176,17 +177,19 @@ class Wishes:
     # What happens.
 
     def described(self) -> None:
-        """The handlers are known anew."""
+        """The handlers are known anew: what failed in one that is another now is forgotten."""
+        before, self._specs = self._specs, self._waiting.specs
         self._preloads = {
             (spec.name, model): spec
-            for spec in self._waiting.specs.values()
+            for spec in self._specs.values()
             if spec.state == "ok"
             for model in preloads(spec)
         }
         self._suspended &= self._preloads.keys()
-        for name in [name for name in self.failures if name not in self._preloads]:
-            del self.failures[name]
-        self._tries.clear()
+        for name in list(self.failures):
+            if self._specs.get(name[0]) != before.get(name[0]):
+                del self.failures[name]
+                self._tries.pop(name, None)
         for one in list(self._wishes.values()):
             self._drop(one)
             self._again(one)

@@ -164,6 +164,21 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
     play(worker, body)
 
 
+def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: Worker) -> None:
+    async def body(house: House) -> None:
+        house.describe(PRELOADED)
+        await house.turn()
+        await house.fail(1)
+        other = replace(spec(), name="other")
+        house.describe(PRELOADED, other)
+        assert await house.orders() == [] and house.wishes.document("h")["load_failures"]
+        house.describe(replace(PRELOADED, version="v2"), other)
+        assert house.wishes.document("h")["load_failures"] == []
+        assert await house.orders() == ["Load"]
+
+    play(worker, body)
+
+
 def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: Worker) -> None:
     async def body(house: House) -> None:
         house.describe(PRELOADED)
