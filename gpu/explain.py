@@ -47,8 +47,12 @@ def _device(view: View, cls: JobClass, slot: Slot) -> dict[str, Any]:
         reason = "too_small"
     elif slot.closed_for:
         reason = slot.closed_for
+    elif slot not in view.floor.reach(cls):
+        reason = "avoided"
     elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
         reason = "waiting_for_device"
+    elif cls.alone and slot.busy:
+        reason = "not_alone"
     elif need > max(0, free):
         reason = "waiting_for_memory"
     return {"device": device_id, "free_bytes": max(0, free), "needed_bytes": need, "reason": reason}

@@ -191,6 +191,8 @@ class _Planner:
         return True
 
     def _reason(self, head: Head) -> Reason:
+        if head.cls.alone and all(slot.busy for slot in self.view.floor.reach(head.cls)):
+            return "waiting_for_device"
         for cap_bytes, shelf in self.turn.lane(head).items():
             if shelf.admitting and 0 < head.need_on(cap_bytes) <= cap_bytes:
                 return "waiting_for_memory"

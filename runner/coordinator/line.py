@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from gpu.escalation import Squeeze
+from gpu.escalation import Rung, Squeeze
 from gpu.view import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.accounts import Accounts
@@ -28,6 +28,12 @@ from runner.wire import Ended, Note
 
 log = logging.getLogger(__name__)
 
+#: How a job goes again that ran out of device memory.
+_HOW: dict[Rung | None, str] = {
+    Rung.ALONE: " alone",
+    Rung.LARGER: " with more memory",
+    Rung.WHOLE: " with a whole device",
+}
 #: A job shows so many of its last attempts.
 ATTEMPTS_KEPT = 100
 
@@ -349,6 +355,7 @@ def _tell(job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: 
     else:
         delay_s = verdict.ready_at - now
         follows = f"it goes again in {delay_s:.1f} s" if delay_s >= 0.05 else "it goes again"
+        follows += _HOW.get(verdict.rung, "")
     log.info(
         "%s: %s: %s; %s",
         job.handler,

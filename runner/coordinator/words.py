@@ -61,6 +61,10 @@ def _device(entry: Mapping[str, Any]) -> str:
             return f"{entry['device']} is too small for {nbytes(entry['needed_bytes'])}"
         case "waiting_for_device":
             return f"{entry['device']} is busy"
+        case "not_alone":
+            return f"{entry['device']} has others at work, and it has to be alone there"
+        case "avoided":
+            return f"{entry['device']} failed under it before"
         case "drained":
             return f"{entry['device']} is drained"
         case "device_fault":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.device import sim
+from gpu.explain import explain
 from tests.gpu.rig import G, Rig, job_class, told
 
 A, B = job_class("a", 6 * G), job_class("b", 4 * G)
@@ -16,7 +17,9 @@ def test_who_must_be_alone_waits_until_nobody_is_at_work() -> None:
     other = rig.running(B)
     rig.submit(ALONE)
     made = rig.turn()
-    assert told(made) == [] and made.reasons[ALONE] == "waiting_for_memory"
+    assert told(made) == [] and made.reasons[ALONE] == "waiting_for_device"
+    (device,) = explain(rig.view, ALONE, 2)["devices"]
+    assert device["reason"] == "not_alone"
     rig.finish(other)
     assert told(rig.turn()) == ["load a 2 on sim0 6G"]
 
@@ -96,7 +99,9 @@ def test_a_warm_executor_on_it_is_not_taken_either() -> None:
 def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
     rig = Rig()
     rig.view.floor.slots["sim0"].is_proven = False
-    rig.submit(replace(A, avoid=("sim0",)))
+    avoiding = replace(A, avoid=("sim0",))
+    rig.submit(avoiding)
+    assert [each["reason"] for each in explain(rig.view, avoiding, 1)["devices"]] == ["avoided"]
     rig.submit(B)
     assert told(rig.turn()) == ["load b 2 on sim0 4G"], "others go on"
     rig.view.floor.slots["sim0"].is_proven = True

@@ -79,6 +79,18 @@ def entry(reason: str) -> dict[str, Any]:
             0,
             "it waits for a device that takes work: gpu0 takes no new work (it is not well)",
         ),
+        (
+            "waiting_for_device",
+            "not_alone",
+            0,
+            "it waits for a device that takes work: gpu0 has others at work, and it has to be alone there",
+        ),
+        (
+            "waiting_for_device",
+            "avoided",
+            0,
+            "it waits for a device that takes work: gpu0 failed under it before",
+        ),
         ("waiting_for_device", "drained", 0, "it waits for a device that takes work: gpu0 is drained"),
         ("waiting_for_memory", "too_small", 0, "it waits for device memory: gpu0 is too small for 6.0 GiB"),
     ],
