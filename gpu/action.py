@@ -76,5 +76,6 @@ class Plan:
     actions: list[Action]
     #: Of each class of which somebody still waits, but for those whose next batch gathers.
     reasons: dict[JobClass, Reason]
-    #: When to ask again, if nothing happens before: a batch has gathered long enough then.
+    #: When to ask again, if nothing happens before: a batch has gathered long enough then, or what somebody
+    #: waits for should have come.
     look_at: float = math.inf

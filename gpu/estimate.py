@@ -141,6 +141,11 @@ class Estimates:
         runs = self._runs(cls, 1)
         return None if runs is None else min(runs.mean(), cls.limit_s)
 
+    def longest_s(self, cls: JobClass) -> float:
+        """No job of the class was seen to take longer; inf where none has run."""
+        runs = self._runs(cls, 1)
+        return math.inf if runs is None else runs.quantile(1.0)
+
     def run_left_s(self, cls: JobClass, ran_s: float, q: float = 0.9) -> float | None:
         """After how many more seconds a job that has run for `ran_s` has ended, with the likelihood `q`. One
         that runs longer than any before it is expected to take as long again."""

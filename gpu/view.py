@@ -303,16 +303,18 @@ class View:
 
     def run_mean_s(self, cls: JobClass) -> float | None:
         """What a run of the class takes on average; None where that is unknown."""
-        return None
+        return self.estimates.run_mean_s(cls)
 
     def load_s(self, key: Key) -> float | None:
         """What loading takes; None where that is unknown."""
-        return None
+        return self.estimates.load_s(key)
 
     def left_s(self, resident: Resident, now: float, run_s: float) -> float:
-        """How much longer an executor at work is expected to be. Who is late stays so for a while."""
-        ran_s = now - resident.began
-        return max(run_s * self.batching.runs(resident.assigned) - ran_s, LATE_SHARE * run_s)
+        """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
+        has run longer than all of its like is taken to need as long again."""
+        ran_s, runs = now - resident.began, self.batching.runs(resident.assigned)
+        longest_s = max(map(self.estimates.longest_s, resident.assigned.values()), default=math.inf)
+        return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
 
     def loss_s(self, resident: Resident, now: float) -> float:
         """What it is expected to cost that an idle executor goes: loading it again, times how likely it is

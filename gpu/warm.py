@@ -12,6 +12,8 @@ from gpu.turn import Move, Turn
 
 #: Going out of turn must spare a load of at least this share of the run.
 GAIN_SHARE = 0.1
+#: Who waits for an executor to be free looks again after so many seconds at the earliest.
+LOOK_S = 0.02
 
 
 class Warm:
@@ -58,7 +60,11 @@ class Warm:
             return False
         runs = -(-head.waiting // head.per_run)
         wait_s = min(lefts) + (runs - 1) * run_s / len(lefts)
-        return wait_s <= patience * (load_s + loss_s)
+        if wait_s > patience * (load_s + loss_s):
+            return False
+        # It may not come as expected, and then nobody would ask.
+        turn.look_at = min(turn.look_at, turn.now + max(LOOK_S, min(lefts)))
+        return True
 
     def _left_s(self, resident: Resident, run_s: float) -> float:
         """When a warm executor is expected to be free. One that idles has found its device at work."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -696,3 +697,20 @@ def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
     rig.turn()
     rig.bury_leaving()
     assert told(rig.turn()) == [f"load big {big} on sim1 20G"]
+
+
+def test_who_waits_for_a_warm_executor_does_not_wait_for_one_that_never_ends() -> None:
+    rig = Rig()
+    rig.view.ran(A, None, 2.0)
+    rig.view.estimates.loaded(A.key, None, 10.0)
+    rig.running(A)
+    rig.submit(A)
+    made = rig.turn()
+    # It should be free in a second, and a new one would take ten.
+    assert (told(made), made.look_at) == ([], rig.now + 1.0)
+    rig.now += 4.0
+    made = rig.turn()
+    assert (told(made), made.look_at) == ([], rig.now + 5.0)
+    rig.now += 12.0
+    made = rig.turn()
+    assert told(made) == ["load a 2 on sim0 6G"] and math.isinf(made.look_at)

@@ -10,7 +10,7 @@ from runner.stores.sqlite import SqliteStore
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.serving import code, executors, reach
+from tests.runner.coordinator.serving import code, executors, reach, runs
 
 GIB = 1 << 30
 
@@ -73,6 +73,22 @@ def test_who_took_more_than_declared_is_granted_more_from_then_on(tmp_path: Path
         again = reach(process)
         assert learned(again, "models")["a", "512,512"]["vram"]["grant_bytes"] >= 6 * GIB
         again.http.close()
+
+
+def test_who_waits_for_a_warm_executor_gets_another_where_that_one_takes_long(
+    tmp_path: Path, gate: Path
+) -> None:
+    with serving(tmp_path) as (_, server):
+        for _ in range(3):
+            paint(server, "a", 500, "1GiB")
+        data = {"checkpoint": {"name": "a"}, "width": 500, "height": 500, "gate": str(gate)}
+        first, second = (server.submit("models", data) for _ in range(2))
+        # All before them were short, so the second one waits a little for the first; but not for ever.
+        runs(server, first)
+        runs(server, second)
+        assert len(executors(server, "models")) == 2
+        gate.touch()
+        assert server.ended(first)["state"] == server.ended(second)["state"] == "succeeded"
 
 
 def stored(folder: Path) -> list[str]:
