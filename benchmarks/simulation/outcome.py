@@ -31,6 +31,8 @@ class Outcome:
     def __init__(self) -> None:
         #: From submission to the start of the run, in seconds.
         self.waits: dict[int, array[float]] = {}
+        #: Of each tenant its waits and its seconds of devices.
+        self._tenants: dict[str, tuple[array[float], list[float]]] = {}
         self.cold_starts = 0
         #: The most younger jobs, of equal or lower priority, that got an executor before one job did.
         self.max_overtaken = 0
@@ -59,7 +61,11 @@ class Outcome:
         end = begins + job.run_s
         self.waits.setdefault(job.cls.gpus, array("d")).append(begins - job.submit_s)
         self.cold_starts += is_cold
-        self.device_s += job.cls.gpus * (end - now)
+        device_s = job.cls.gpus * (end - now)
+        self.device_s += device_s
+        waits, used = self._tenants.setdefault(job.cls.tenant, (array("d"), [0.0]))
+        waits.append(begins - job.submit_s)
+        used[0] += device_s
         self._last_s = max(self._last_s, end)
         return end
 
@@ -73,7 +79,12 @@ class Outcome:
         return sorted(wait for gpus, waits in self.waits.items() if gpus >= min_gpus for wait in waits)
 
     def figures(self) -> dict[str, Any]:
-        """All figures, ready for JSON; waits of which there are none are None."""
+        """All figures, ready for JSON; waits of which there are none are None. Where there are several
+        tenants each has its own."""
+        tenants = {
+            name: {**wait_figures(sorted(waits)), "device_s": used}
+            for name, (waits, (used,)) in sorted(self._tenants.items())
+        }
         return {
             **wait_figures(self.waits_of()),
             "cold_starts": self.cold_starts,
@@ -82,6 +93,7 @@ class Outcome:
             "device_s": self.device_s,
             "big": wait_figures(self.waits_of(2)),
             "big4": wait_figures(self.waits_of(4)),
+            **({"tenants": tenants} if len(tenants) > 1 else {}),
         }
 
 

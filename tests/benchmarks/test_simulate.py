@@ -117,7 +117,7 @@ def test_columns_stand_in_any_order_and_missing_ones_have_defaults() -> None:
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_bytes("\ufeffsubmit_s,handler,run_s,tenant\n0,a,1,x\n".encode())
-    assert read(tmp_path / "jobs.csv")[0].cls.queue == "x"
+    assert read(tmp_path / "jobs.csv")[0].cls.tenant == "x"
 
 
 def test_devices_are_counted_and_may_be_mixed() -> None:

@@ -151,6 +151,21 @@ def test_figures_are_those_worked_out_by_hand() -> None:
     assert fifo["big"] == dict.fromkeys(("mean_wait_s", "p50_wait_s", "p95_wait_s", "max_wait_s"))
 
 
+@pytest.mark.parametrize(("model", "longest_s"), [("a", 30), ("b", 30 + 8 / 4 * 30 + 23)])
+def test_a_flood_of_one_tenant_does_not_hold_up_another(model: str, longest_s: float) -> None:
+    """Runs of 30 s on two devices for two, loads of 23 s: a newcomer waits for a run, and without its model
+    for 8 on four places that spare a load and for its own; in order of age it waits for the whole flood."""
+    rows = ["0,a,30,23,40,flood"] * 300 + [f"{300 + 60 * each},{model},30,23,40,new" for each in range(20)]
+    jobs = parse(["submit_s,handler,run_s,load_s,vram_gib,tenant", *rows])
+    devices = parse_devices("2x80GiB", 2)
+    ours = simulate(jobs, POLICIES["ours"](jobs, devices)).figures()
+    fifo = simulate(jobs, POLICIES["fifo"](jobs, devices)).figures()
+    assert ours["tenants"]["new"]["max_wait_s"] <= longest_s
+    assert fifo["tenants"]["new"]["mean_wait_s"] > 1_000
+    assert ours["makespan_s"] < 1.1 * fifo["makespan_s"]
+    assert sum(each["device_s"] for each in ours["tenants"].values()) == pytest.approx(ours["device_s"])
+
+
 def test_jobs_of_more_devices_have_figures_of_their_own() -> None:
     jobs = parse(GANG.splitlines())
     figures = simulate(jobs, POLICIES["skip"](jobs, parse_devices("2x10GiB"))).figures()
