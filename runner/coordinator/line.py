@@ -113,7 +113,7 @@ class Line:
         self.book.add(live)
         self.journal.insert(job, asked.input)
         self._event(job, "status", now, status_fields(job, job.reason or "ready"))
-        self.waiting.place(live)
+        self.waiting.place(live, cls)
         if self._sleep.input_bytes > INPUTS_MAX_BYTES:
             self.journal.when_durable(partial(self._drop_input, live), hurry=False)
         return live

@@ -135,10 +135,11 @@ class Waiting:
             self._arm(each)
         self._arm_limits()
 
-    def place(self, live: Live, *, first: bool = False) -> None:
+    def place(self, live: Live, cls: JobClass | None = None, *, first: bool = False) -> None:
         """Put a queued job where it has to wait: for its handler, its time or its device.
 
-        `first`: before those that wait already; it has waited its turn once.
+        `cls` is its class where that is at hand. `first`: before those that wait already; it has waited its
+        turn once.
         """
         job = live.job
         if job.start_by is not None:
@@ -148,9 +149,8 @@ class Waiting:
             self._arm(self._lots.delay(job))
             self.sleep.rest(live)
             return
-        spec = self.specs.get(job.handler)
-        if spec is not None and spec.state == "ok":
-            cls = intake.job_class(job, spec, has_gpu=self.has_gpu)
+        cls = cls or self.class_of(lot_key(job))
+        if cls is not None:
             room = self._view.waiting_count(cls) < self._window
             if first or (room and not self._lots.count(cls)):
                 self._wait(live, cls, first=first)
