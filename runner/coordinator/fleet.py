@@ -66,6 +66,8 @@ class Worker:
         self.connected = False
         #: When it was found that its link is cut; None while it stands.
         self.cut_mono: float | None = None
+        #: A probe that hangs, and was killed for it.
+        self.is_given_up = False
         #: The highest numbered message that was applied.
         self.heard = 0
         #: The highest one that is durable, until the worker is told; None then.
@@ -184,7 +186,9 @@ class Fleet:
                 worker.child.signal(signal.SIGKILL)
             if worker.role == "probe" and worker.connected:
                 silent = now_mono - worker.last_heard_mono
-                if silent > PROBE_SILENT_S:
+                if silent > PROBE_SILENT_S and not worker.is_given_up:
+                    # Once: one that hangs in the driver may not die of it, and none is started beside it.
+                    worker.is_given_up = True
                     log.error("the probe has been silent for %.1f s: it is replaced", silent)
                     worker.child.signal(signal.SIGKILL)
 

@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from runner import wire
-from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.fleet import PROBE_SILENT_S, Fleet, Worker
 from runner.launch import Child, ProbeConfig, WorkerConfig
 from runner.wire import Ack, Hello, Recall
 from runner.worker.transport import Dealer
@@ -88,6 +90,22 @@ def _hello(token: str, pid: int) -> bytes:
 
 def decoded(frame: list[bytes]) -> list[wire.Down]:
     return [wire.down_decoder.decode(message) for message in frame]
+
+
+def test_a_probe_that_hangs_is_killed_and_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+        worker.role = "probe"
+        # Its death is not heeded here: so does one look that SIGKILL does not end.
+        for later_s in (PROBE_SILENT_S - 0.1, PROBE_SILENT_S + 0.1, PROBE_SILENT_S + 1, PROBE_SILENT_S + 9):
+            fleet.check(worker.last_heard_mono + later_s)
+        assert await asyncio.to_thread(worker.child.process.wait, 5) == -9
+
+    linked(tmp_path, check)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the probe has been silent for 5.1 s: it is replaced"
+    ]
 
 
 def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
