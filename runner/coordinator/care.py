@@ -120,9 +120,10 @@ class Care:
         fault = self._inventory.fault(device_id)
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
+            if fault is None:
+                return {"state": "ok", "since": rfc3339(self._started_at), "message": ""}
             # Nobody knows how it is: its figures are old, or something else is wrong there.
-            state = "ok" if fault is None else "unknown"
-            return {"state": state, "since": rfc3339(self._started_at), "message": fault or ""}
+            return {"state": "unknown", "since": rfc3339(fault[1]), "message": fault[0]}
         return {"state": health.state, "since": rfc3339(health.since), "message": health.words}
 
     async def _try_out(self, device: Device, health: Health) -> None:

@@ -61,6 +61,8 @@ class Inventory:
         self._driven: set[str] = set()
         #: GPUs -> when their memory was read last.
         self._read_at: dict[str, float] = {}
+        #: Device -> since when something is wrong with it.
+        self._faulty_since: dict[str, float] = {}
         #: Executors that do not die -> their devices.
         self._stuck: dict[int, tuple[str, ...]] = {}
         #: Devices that take no new work because the operator said so.
@@ -142,11 +144,15 @@ class Inventory:
         else:
             faults[cause] = words
             self.tell(device_id, "fault", words)
+            self._faulty_since.setdefault(device_id, self._now())
+        if not faults:
+            del self._faulty_since[device_id]
         self._settle(self.devices[device_id])
 
-    def fault(self, device_id: str) -> str | None:
-        """What is wrong with a device, if anything is."""
-        return self._figures.fault(device_id)
+    def fault(self, device_id: str) -> tuple[str, float] | None:
+        """What is wrong with a device, if anything is, and since when something has been all the time."""
+        words = self._figures.fault(device_id)
+        return None if words is None else (words, self._faulty_since[device_id])
 
     def driven(self, worker: Worker) -> None:
         """A worker is connected: its device takes work."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,19 @@ def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(house: House, 
     assert "the check failed" in sick["message"] and "illegal memory access" in sick["message"]
     two.restore(A)
     becomes(server, "gpu0", "ok", within_s=15)
+
+
+def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(house: House, two: FakeGpus) -> None:
+    server = start_on(house, two)
+    until(lambda: [condition(server, each)["state"] for each in CARDS] == ["ok", "ok"], "they are read")
+    began = datetime.now(UTC)
+    two.hang()
+    found = becomes(server, "gpu0", "unknown", within_s=7)
+    assert "not read for 5 s" in found["message"]
+    assert began + timedelta(seconds=3) < datetime.fromisoformat(found["since"]) <= datetime.now(UTC)
+    assert server.http.get("/readyz").json()["status"] == "degraded"
+    two.answer()
+    assert becomes(server, "gpu0", "ok", within_s=15)["message"] == ""
 
 
 def test_simulated_ones_are_left_and_come_back_too(house: House) -> None:
