@@ -51,6 +51,10 @@ class Rig:
     def carry_out(self, made: Plan) -> None:
         for action in made.actions:
             match action:
+                case Start(executor, cls, ns) if cls.is_wish:
+                    # It is there already.
+                    self.view.remove_waiting(cls, ns[0])
+                    self.started += ns
                 case Start(executor, cls, ns):
                     self.view.start(executor, cls, ns, self.now, action.outlook)
                     self.started += ns

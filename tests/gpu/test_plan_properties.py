@@ -16,6 +16,7 @@ from gpu.device import cpu, sim
 from gpu.index import Index
 from gpu.line import JobClass
 from gpu.placement import Load, Start, plan
+from gpu.wish import wish
 from tests.gpu.rig import G, Rig, job_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
@@ -63,6 +64,22 @@ class Line(RuleBasedStateMachine):
     def submit(self, cls: JobClass, count: int) -> None:
         if self.rig.view.fits_ever(cls) is None:
             self.waiting.update(self.rig.submit(cls, count))
+
+    @rule(
+        handler=st.sampled_from(["a", "b", "c"]),
+        need=NEEDS,
+        gpus=st.sampled_from([0, 1, 2]),
+        device=st.sampled_from([None, "sim0"]),
+        is_preload=st.booleans(),
+    )
+    def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
+        view = self.rig.view
+        cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
+        if view.fits_ever(cls) is None and cls not in view.lines:
+            n = -1 - len(self.rig.classes)
+            self.rig.classes[n] = cls
+            view.add_waiting(cls, n, since=self.rig.now)
+            self.waiting.add(n)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
     def stage(self, handler: str, depth: int) -> None:
@@ -182,7 +199,8 @@ class Line(RuleBasedStateMachine):
             rig.bury_leaving()
             for executor in list(rig.view.executors):
                 rig.finish(executor)
-        assert rig.view.classes() == []
+        # A preload has nobody go for it: it may wait for ever.
+        assert [cls for cls in rig.view.classes() if cls.evicts] == []
 
 
 TestLine = Line.TestCase
