@@ -61,6 +61,5 @@ def gpus_of(server: Server) -> list[Document]:
 
 
 def healths(server: Server) -> list[str]:
-    """A word for each: "ok", "lost", or what else is wrong with it."""
-    told = [device["health"] for device in gpus_of(server)]
-    return [str(each["state"] if isinstance(each, dict) else each) for each in told]
+    """Of each "ok", or in words what is wrong with it."""
+    return [str(device["health"]) for device in gpus_of(server)]

@@ -74,6 +74,7 @@ def lost_and_found(house: House, two: FakeGpus) -> None:
     ready = server.http.get("/readyz").json()
     assert ready["status"] == "degraded", ready
     assert [gate.running() for _ in range(2)] and not devices(server)[sick]["executors"]
+    assert "worker_lost" not in told(server, sick), "nothing is started there again and again"
     two.restore(CARDS[sick])
     becomes(server, sick, "ok", within_s=10)
     gate.open()

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.fakes.cards import GIB, Card, FakeGpus
-from tests.fakes.house import Gate, explained, gpus_of, healths, killed, start_on
+from tests.fakes.house import Gate, device_of, explained, gpus_of, healths, killed, start_on
 from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated
 
@@ -35,6 +35,8 @@ TAKES_ALL = [
 FREE_AT_ONCE = [
     ("gpu/ledger.py", 'device.kind != "nvidia" for each in entry.devices', "device for each in entry.devices")
 ]
+#: What is not given back is taken for what other programs have.
+TAKEN_FOR_FOREIGN = [("gpu/ledger.py", "entry.suspect and self._is_taken(entry)", "entry.suspect")]
 #: What the driver says of a device's faults is not heard.
 DEAF = [("runner/coordinator/inventory.py", "message.faults.get(device_id)", "None")]
 
@@ -152,6 +154,24 @@ def late_release(house: House, one: FakeGpus) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
 
 
+def never_released(house: House, two: FakeGpus) -> None:
+    """A card that does not give back what a dead process had takes no more work, until it does."""
+    server = start_on(house, two)
+    job_id = Gate(server, house.folder).running("take-much", nbytes="14GiB")
+    at = 0 if device_of(server, job_id) == "gpu0" else 1
+    held, other = (A, B) if at == 0 else (B, A)
+    until(lambda: gpus_of(server)[at]["level"] == "processes", "the driver names it")
+    two.change(held, holds=True)
+    killed(server, job_id)
+    until(lambda: "still hold" in healths(server)[at], "it is taken out of work", within_s=6)
+    jobs = [server.ended(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
+    assert {job["output"]["device"] for job in jobs} == {other}
+    assert gpus_of(server)[at]["suspect_bytes"] >= 14 * GIB
+    two.change(held, holds=False)
+    until(lambda: healths(server)[at] == "ok", "it is back", within_s=10)
+    assert gpus_of(server)[at]["draining_bytes"] == 0
+
+
 def split_anew(house: House, split: FakeGpus) -> None:
     """An instance that vanished is lost; a new one waits for a restart."""
     server = start_on(house, split)
@@ -179,6 +199,10 @@ def test_bytes_that_the_dead_still_hold_are_not_granted_again(house: House, one:
     late_release(house, one)
 
 
+def test_a_card_that_never_gives_memory_back_is_taken_out_of_work(hasty: House, two: FakeGpus) -> None:
+    never_released(hasty, two)
+
+
 def test_an_instance_that_vanished_is_lost_and_a_new_one_waits_for_a_restart(
     house: House, split: FakeGpus
 ) -> None:
@@ -204,6 +228,7 @@ def test_a_driver_that_hangs_at_the_start_is_told_and_nothing_is_left(tmp_path: 
         (TRUSTS_OLD, hang, "two", "it is told"),
         (TAKES_ALL, foreign, "one", "it says what it waits for"),
         (TAKES_ALL + FREE_AT_ONCE, late_release, "one", "granted while the dead hold it"),
+        (SHORT + TAKEN_FOR_FOREIGN, never_released, "two", "it is taken out of work"),
         (DEAF, split_anew, "split", "it is lost"),
     ],
 )
