@@ -60,6 +60,26 @@ def test_the_oldest_are_forgotten_and_the_newest_counts_at_once() -> None:
     assert (window.quantile(1.0), window.samples[-1]) == (7.0, 7.0)
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=200))
+def test_a_window_that_grew_is_as_one_made_of_its_last_samples(samples: list[int]) -> None:
+    window = Window()
+    for sample in samples:
+        window.add(sample)
+    again = Window(samples[-SAMPLES:])
+    assert window.samples == again.samples == samples[-SAMPLES:]
+    assert [window.quantile(n / 20) for n in range(21)] == [again.quantile(n / 20) for n in range(21)]
+    assert window.mean() == pytest.approx(again.mean())
+
+
+def test_a_window_is_as_exact_after_very_many_samples() -> None:
+    window = Window()
+    for n in range(30_000):
+        window.add(n % 7)
+    again = Window(window.samples)
+    assert [window.quantile(n / 20) for n in range(21)] == [again.quantile(n / 20) for n in range(21)]
+    assert window.mean() == pytest.approx(again.mean())
+
+
 def test_without_samples_there_is_nothing_to_tell() -> None:
     window = Window()
     assert not window and window.beyond(0.0, 0.5) is None
