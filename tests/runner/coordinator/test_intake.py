@@ -107,6 +107,14 @@ def test_who_ran_out_of_memory_waits_for_more_also_after_other_failures() -> Non
     assert (made.need_bytes, made.alone, made.avoid) == (9 * G, True, ())
 
 
+def test_who_may_have_spoiled_others_goes_alone_from_then_on() -> None:
+    together = JobError("interrupted", "why", True, {"alone": True})
+    job, cls = tried(together, JobError("handler_error", "why"))
+    assert placed(job, cls, View([sim(0, 24 * G)])).single
+    job, cls = tried(JobError("interrupted", "why", True, {"alone": False}))
+    assert not placed(job, cls, View([sim(0, 24 * G)])).single
+
+
 def test_devices_that_failed_under_a_job_are_avoided() -> None:
     lost = JobError("handler_error", "why", detail={"context_lost": True})
     job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)

@@ -54,6 +54,19 @@ def test_rungs_come_in_time(code: str, grace_s: float, moments: list[float]) -> 
     assert ladder.next_at is None and ladder.take(1e9) is None
 
 
+def test_a_soft_end_tells_and_spares() -> None:
+    ladder = Ladder([("a", 1)], "cancelled", "", now=10.0, grace_s=0.0, is_soft=True)
+    assert ladder.take(10.0) is Rung.FLAG
+    ladder.hasten(10.1)
+    assert (ladder.next_at, ladder.is_beyond_flag, ladder.is_shared) == (None, False, False)
+
+
+def test_a_forced_end_leaves_no_rung() -> None:
+    ladder = Ladder([("a", 1), ("b", 1)], "cancelled", "", now=10.0, grace_s=5.0)
+    ladder.skip()
+    assert (ladder.next_at, ladder.is_beyond_flag, ladder.is_shared) == (None, True, True)
+
+
 def test_haste_never_makes_a_rung_later() -> None:
     ladder = Ladder([("a", 1)], "cancelled", "", now=10.0, grace_s=5.0)
     ladder.hasten(11.0, 60.0)
@@ -111,6 +124,78 @@ def test_only_the_executing_attempt_is_blamed() -> None:
 def test_death_before_the_start_blames_nobody() -> None:
     assert settled(line_of("a", "b"), figures(0, 0)) == ([], ["a", "b"], "worker_crashed")
     assert settled(Line(), figures(7, 7)) == ([], [], "worker_crashed")
+
+
+def batched(*batches: str) -> Line:
+    line = Line(is_batched=True)
+    for jobs in batches:
+        line.hand_over(attempts(*jobs))
+    return line
+
+
+def several(line: Line, page: Figures, **more: Ladder | Cause | bool | None) -> list[tuple[str, str, bool]]:
+    ladder = more.pop("ladder", None)
+    assert ladder is None or isinstance(ladder, Ladder)
+    ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
+    fields = {"was_loading": False, "cause": None, **more}
+    result = settle(line, page, ladders=ladders, verdict=SEGV, stderr_tail="", **fields)  # type: ignore[arg-type]
+    return [(end.entry.key[0], end.code, end.shared) for end in result.ends]
+
+
+def test_a_death_in_a_batch_is_shared_and_the_one_before_lost_its_results() -> None:
+    assert several(batched("ab", "cd", "e"), figures(4, 2)) == [
+        ("a", "interrupted", False),
+        ("b", "interrupted", False),
+        ("c", "worker_crashed", True),
+        ("d", "worker_crashed", True),
+    ]
+
+
+def test_the_last_of_a_batch_to_be_told_did_not_run_alone() -> None:
+    line = batched("ab")
+    line.end(line.entries[0])
+    assert several(line, figures(2, 2)) == [("b", "worker_crashed", True)]
+
+
+def test_a_batch_of_one_and_its_load_are_its_own() -> None:
+    assert several(batched("a", "bc"), figures(1, 0)) == [("a", "worker_crashed", False)]
+    assert several(batched("ab"), figures(0, 0), was_loading=True) == [("a", "worker_crashed", False)]
+
+
+def test_one_that_was_cancelled_keeps_that_when_its_batch_dies() -> None:
+    soft = Ladder([("a", 1)], "cancelled", "", now=0.0, grace_s=0.0, is_soft=True)
+    assert several(batched("ab"), figures(2, 0), ladder=soft) == [
+        ("a", "cancelled", False),
+        ("b", "worker_crashed", True),
+    ]
+
+
+def test_a_batch_that_timed_out_did_so_together() -> None:
+    both = Ladder([("a", 1), ("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    both.skip()
+    assert several(batched("ab", "c"), figures(2, 0), ladder=both) == [
+        ("a", "timeout", True),
+        ("b", "timeout", True),
+    ]
+
+
+def test_beside_one_that_is_ended_the_others_are_interrupted_and_else_nobody_knows() -> None:
+    line = Line(slots=3)
+    line.hand_over(attempts("a", "b", "c"))
+    assert [entry.key[0] for entry in line.running(figures(2, 0))] == ["a", "b"]
+    assert several(line, figures(2, 0)) == [("a", "worker_crashed", True), ("b", "worker_crashed", True)]
+    hard = Ladder([("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    hard.skip()
+    assert several(line, figures(2, 0), ladder=hard) == [("a", "interrupted", False), ("b", "timeout", False)]
+    line.end(line.entries[0])
+    assert several(line, figures(2, 1)) == [("b", "worker_crashed", False)]
+
+
+def test_a_batch_has_its_ordinals_together() -> None:
+    line = batched("ab", "c")
+    assert (line.first_count(), Line().first_count()) == (2, 1)
+    assert [entry.key[0] for entry in line.running(figures(3, 2))] == ["c"]
+    assert line.running(figures(0, 0)) == []
 
 
 def test_death_while_loading_blames_the_first() -> None:
