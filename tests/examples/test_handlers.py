@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import JobCancelled
+from runner import JobCancelled, JobFailed
 from runner.client.events import LogEvent, MetricEvent, OutputEvent, ProgressEvent
 from runner.testing import ServedClient, running
 
@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[ServedClient]:
-    files = ["echo.py", "stream_words.py", "train_digits.py"]
+    files = ["echo.py", "stream_words.py", "train_digits.py", "vectors.py"]
     with running(handlers=[EXAMPLES / file for file in files]) as client:
         yield client
 
@@ -79,3 +79,13 @@ def test_late_reader_gets_every_word(client: ServedClient) -> None:
 def test_smallest_handlers_answer(client: ServedClient) -> None:
     assert client.run("echo", {"a": 1}) == {"a": 1}
     assert client.run("count", {"to": 2, "pause_s": 0}) == {"counted": 2}
+
+
+def test_vectors_are_made_many_at_once_and_a_wrong_text_fails_alone(client: ServedClient) -> None:
+    texts = ["a cat on a mat", "a cat on the mat", "interest rates", " "]
+    jobs = [client.submit("vector", {"text": text}) for text in texts]
+    cat, other, rates = (job.result(timeout="20s") for job in jobs[:3])
+    with pytest.raises(JobFailed, match="there is no text"):
+        jobs[3].result(timeout="20s")
+    assert sum(a * b for a, b in zip(cat, other, strict=True)) > 0.7
+    assert abs(sum(a * b for a, b in zip(cat, rates, strict=True))) < 0.4
