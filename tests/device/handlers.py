@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runner import Context, handler
+from runner import Batch, Context, handler
 
 Document = dict[str, Any]
 MIB = 1 << 20
@@ -49,6 +49,14 @@ def fill(data: Document, ctx: Context) -> Document:
     except torch.cuda.OutOfMemoryError:
         return {"full": True, "held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
     return {"full": False, "held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
+
+
+@handler("batched", vram="2GiB", batch=Batch(max=8, wait="500ms"))
+def batched(data: list[Document], ctx: Context) -> list[Document]:
+    """One computation for all of them."""
+    product = torch.ones(len(data), 256, device=ctx.device) @ torch.ones(256, 256, device=ctx.device)
+    each = product.sum().item() / len(data)
+    return [{"together": len(data), "number": one["number"], "sum": each} for one in data]
 
 
 @handler("need", vram="2GiB")

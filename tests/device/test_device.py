@@ -109,6 +109,15 @@ def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where
         assert over.result(timeout=START_S)["held"] == 6 * GIB, "alone it has room"
 
 
+def test_jobs_in_a_batch_are_computed_at_once_and_each_gets_its_own(ground: Ground) -> None:
+    with ground.served() as client:
+        jobs = client.submit_many("batched", [{"number": number} for number in range(16)])
+        found = [job.result(timeout=START_S) for job in jobs]
+    assert [each["number"] for each in found] == list(range(16))
+    assert {each["sum"] for each in found} == {256.0**2}
+    assert max(each["together"] for each in found) > 1
+
+
 def test_a_warm_model_answers_far_sooner_than_a_cold_one(ground: Ground) -> None:
     with ground.served() as client:
         began = time.monotonic()
