@@ -13,7 +13,7 @@ from gpu.turn import Move, Turn
 from gpu.warm import Warm
 
 #: Of so many devices the one is chosen where the cheapest executors go.
-WAYS_MAX = 32
+WAYS_MAX = 8
 
 
 @dataclass(slots=True)
@@ -93,8 +93,6 @@ class Cold:
     def way(self, head: Head) -> Way | None:
         """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
         or where it would not be enough."""
-        if self._is_walled(head):
-            return None
         idle = self._warm.idle(head.cls)
         found = [way for each in idle[-WAYS_MAX:] if (way := self._way_to_wake(head, each))]
         way = min(found, key=Way.cost, default=None)
@@ -183,7 +181,7 @@ class Cold:
     def _loss_s(self, resident: Resident) -> float:
         return self._turn.view.loss_s(resident, self._turn.now)
 
-    def _is_walled(self, head: Head) -> bool:
+    def is_walled(self, head: Head) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
         need = head.need
         if need is None or head.is_picky or head.cls.key in self._turn.view.floor.idle_by_key:

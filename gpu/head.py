@@ -64,10 +64,11 @@ class Head:
         self.span = view.floor.span(cls)
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.need_bytes(cls)
-        #: No run of it is expected to last longer; None where that is unknown. Of a wish there is none.
+        #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
         self.run_s = 0.0 if cls.is_wish else view.run_s(cls)
-        self._needs: dict[int, int] = {}
-        self._can_wait_for: dict[str, bool] = {}
+        # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
+        self._needs: dict[int, int] | None = None
+        self._can_wait_for: dict[str, bool] | None = None
         #: Not every device of its lane will do.
         self.is_picky = bool(cls.avoid or cls.only)
         self._reach: set[str] | None = None
@@ -82,7 +83,7 @@ class Head:
         #: It was tried and found no room.
         self.is_blocked = False
         #: Bytes that are kept for it while others leave.
-        self.claims: list[tuple[Room, int]] = []
+        self.claims: tuple[tuple[Room, int], ...] = ()
 
     @property
     def gathers_until(self) -> float:
@@ -95,12 +96,12 @@ class Head:
     @property
     def run_or_guess_s(self) -> float:
         """How long a run of it is taken to last."""
-        return UNKNOWN_RUN_S if self.run_s is None else self.run_s
+        return UNKNOWN_RUN_S if self.run_s is None else max(1.0, self.run_s)
 
     def rank_of(self, n: int) -> Rank:
         """Where a job of the class stands."""
         waited_s = max(0.0, self._now - self._line.since(n))
-        run_s = max(1.0, self.run_or_guess_s)
+        run_s = self.run_or_guess_s
         level = self.cls.priority
         if not self.cls.is_wish:
             level = min(self._top, level + int(waited_s / AGEING_S))
@@ -116,6 +117,10 @@ class Head:
 
     def need_on(self, cap_bytes: int) -> int:
         """What must be free to load it on a device of that size."""
+        if self.cls.need_bytes is not None and self.need == self.cls.need_bytes:
+            return self.cls.need_bytes
+        if self._needs is None:
+            self._needs = {}
         need = self._needs.get(cap_bytes)
         if need is None:
             need = self._needs[cap_bytes] = self.view.need_at(self.cls, cap_bytes)
@@ -162,6 +167,8 @@ class Head:
 
     def can_wait_for(self, slot: Slot) -> bool:
         """Whether it could start there if all that runs there ended."""
+        if self._can_wait_for is None:
+            self._can_wait_for = {}
         known = self._can_wait_for.get(slot.device.id)
         if known is None:
             known = self._can_wait_for[slot.device.id] = self.view.can_wait_for(self.cls, slot)

@@ -36,7 +36,7 @@ class Front:
         head = self.head
         if self._turn.is_at_limit(head.cls) or not any(self._is_harmed(move, room) for room in move.rooms):
             return 0
-        return sum(move.head.rank_of(n) > head.rank for n in move.ns)
+        return sum(rank > head.rank for rank in move.ranks())
 
     def _is_harmed(self, move: Move, room: Room) -> bool:
         is_full = room.left - move.opens <= 0
@@ -51,8 +51,8 @@ class Front:
         """Nothing is kept for it yet."""
 
     def device_ids(self) -> tuple[str, ...]:
-        """Where it is to start, once it was overtaken too often."""
-        return tuple(reserve(self._turn, self.head).lefts) if self.head.remaining <= 0 else ()
+        """None is chosen yet."""
+        return ()
 
 
 class Hold:
@@ -67,13 +67,11 @@ class Hold:
 
     def times(self, move: Move) -> int:
         """How many of the move's jobs may keep the head waiting beyond its time."""
-        if self._is_sure(move):
-            return 0
-        return 0 if all(self._has(move, room) for room in move.rooms) else len(move.ns)
-
-    def _has(self, move: Move, room: Room) -> bool:
-        left = self.lefts.get(room.slot.device.id)
-        return left is None or (left.places > 0 and (move.nbytes <= 0 or move.nbytes <= left.nbytes))
+        for room in move.rooms:
+            left = self.lefts.get(room.slot.device.id)
+            if left is not None and (left.places < 1 or 0 < move.nbytes > left.nbytes):
+                return 0 if self._is_sure(move) else len(move.ns)
+        return 0
 
     def left(self, move: Move) -> int:
         """None, where they are known to take longer."""

@@ -141,8 +141,9 @@ class _Planner:
                 if head.waiting:
                     heappush(heap, (head.rank, head))
             elif head.is_blocked and not head.cls.is_wish:
-                self.turn.guards[head.is_gpu].append(Reservation(self.turn, head))
-                if not head.claims:
+                guards = self.turn.guards[head.is_gpu]
+                guards.append(Reservation(self.turn, head))
+                if not head.claims or len(guards) >= FRONT:
                     blocked.add(head.is_gpu)
         return others
 
@@ -175,6 +176,9 @@ class _Planner:
 
     def _load(self, head: Head) -> bool:
         """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
+        if self.cold.is_walled(head):
+            head.is_blocked = True
+            return False
         fit = self.cold.fit(head)
         if fit is None:
             way = self.cold.way(head)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gpu.action import Action, Evict, Load, Outlook, Passed, Reason, Start
-from gpu.head import Head
+from gpu.head import Head, Rank
 from gpu.index import Shelves, Sketch
 from gpu.line import JobClass
 from gpu.resident import Resident
@@ -41,7 +41,7 @@ class Guard(Protocol):
 class Move:
     """Jobs of a class, to be set to work in some rooms by one executor."""
 
-    __slots__ = ("head", "is_gain", "loads", "nbytes", "ns", "opens", "rooms")
+    __slots__ = ("_ranks", "head", "is_gain", "loads", "nbytes", "ns", "opens", "rooms")
 
     def __init__(
         self,
@@ -64,6 +64,13 @@ class Move:
         self.loads = loads
         #: It is made out of turn since it spares a load.
         self.is_gain = is_gain
+        self._ranks: list[Rank] = []
+
+    def ranks(self) -> list[Rank]:
+        """Where its jobs stand."""
+        if len(self._ranks) < len(self.ns):
+            self._ranks = [self.head.rank_of(n) for n in self.ns]
+        return self._ranks[: len(self.ns)]
 
 
 class Turn:
@@ -85,6 +92,7 @@ class Turn:
         self._handed: dict[str, int] = {}
         #: What tenants have had, with what this plan gives them.
         self.standing = Standing(view.tenancy, view.floor)
+        self._kept = set(view.bypass.kept)
 
     def lane(self, head: Head) -> Shelves:
         """The shelves of the devices that may run the class."""
@@ -143,6 +151,10 @@ class Turn:
             passed.append(Passed(guard.head.n, times, guard.device_ids()))
         for guard in self.guards[move.head.is_gpu]:
             guard.take(move)
+            if guard.head.remaining <= 0 and guard.head.n not in self._kept and (ids := guard.device_ids()):
+                # Whatever starts now, these stay its devices.
+                self._kept.add(guard.head.n)
+                passed.append(Passed(guard.head.n, 0, ids))
         return tuple(passed)
 
     # Moves.
@@ -230,11 +242,11 @@ class Turn:
         mine = self.sketch.mine(room.slot)
         mine.claimed += nbytes
         self.sketch.put(mine)
-        head.claims.append((mine, nbytes))
+        head.claims += ((mine, nbytes),)
 
     def unclaim(self, head: Head) -> None:
         """Give up what is kept for a head."""
         for mine, nbytes in head.claims:
             mine.claimed -= nbytes
             self.sketch.put(mine)
-        head.claims.clear()
+        head.claims = ()
