@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from benchmarks.simulation import decisions, jobfile, mix, plot, table, trace
 from benchmarks.simulation.devices import parse_devices
 from benchmarks.simulation.engine import simulate
 from benchmarks.simulation.job import BadJob, Job, check_fit
+from benchmarks.simulation.limits import FACTOR, limited
 from benchmarks.simulation.outcome import Outcome, average
 from benchmarks.simulation.policies import POLICIES
 from gpu.device import Device, sim
@@ -89,12 +91,13 @@ def _simulate(workload: Workload, options: argparse.Namespace, console: Console)
     for load in workload.loads:
         runs: list[dict[str, Any]] = []
         for seed in workload.seeds:
-            jobs = workload.draw(load, seed)
+            jobs = limited(workload.draw(load, seed), options.limits)
             check_fit(jobs, workload.devices)
             figures = {}
             for name in options.policies:
                 began = time.process_time()
-                outcome = simulate(jobs, POLICIES[name](jobs, workload.devices))
+                policy = POLICIES[name](jobs, workload.devices, options.keep_alive)
+                outcome = simulate(jobs, policy)
                 figures[name] = outcome.figures()
                 outcomes.setdefault(load, {}).setdefault(name, []).append(outcome)
                 if options.verbose:
@@ -134,6 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loads", type=_loads, help="for --trace and --mix: offered loads, with commas")
     parser.add_argument("--seeds", type=_positive, default=1, help="for --trace and --mix: draws a load")
     parser.add_argument("--count", type=_positive, help="for --trace and --mix: jobs a draw")
+    parser.add_argument(
+        "--limits",
+        type=_limits,
+        default=FACTOR,
+        metavar="TIMES",
+        help="the time limit of a job without one, in times its run; none: nobody has a limit",
+    )
+    parser.add_argument(
+        "--keep-alive", type=_keep_alive, default=math.inf, help="seconds that ours keeps idle executors"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="where the figures go")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="where a picture of the waits goes")
     parser.add_argument("--verbose", action="store_true", help="say what each simulation cost")
@@ -163,6 +176,28 @@ def _loads(text: str) -> list[float]:
     if not all(0 < load < 100 for load in loads):
         raise argparse.ArgumentTypeError(f"{text!r}: a load is above 0; 1 keeps all devices busy")
     return loads
+
+
+def _limits(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 on nor none")
+    return factor
+
+
+def _keep_alive(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 on, nor inf")
+    return seconds
 
 
 def _positive(text: str) -> int:

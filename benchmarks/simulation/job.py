@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,20 +39,28 @@ class Classes:
     """Equal classes are one object, so that a million jobs share a few."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, int, int, int], JobClass] = {}
+        self._known: dict[tuple[str, str, int, int, int, float], JobClass] = {}
 
     def get(
-        self, handler: str, need_bytes: int, gpus: int = 1, priority: int = PRIORITY, tenant: str = ""
+        self,
+        handler: str,
+        need_bytes: int,
+        gpus: int = 1,
+        priority: int = PRIORITY,
+        tenant: str = "",
+        limit_s: float = math.inf,
     ) -> JobClass:
         """The class of such jobs."""
-        fields = (tenant, handler, priority, need_bytes, gpus)
+        fields = (tenant, handler, priority, need_bytes, gpus, limit_s)
         cls = self._known.get(fields)
         if cls is None:
             # What a handler takes is part of its definition: over more devices it is another version of it,
             # and no executor of the one runs jobs of the other.
-            cls = self._known[fields] = JobClass(
-                "default", handler, str(gpus), "", priority, need_bytes, gpus, tenant=tenant
+            version = str(gpus)
+            cls = JobClass(
+                "default", handler, version, "", priority, need_bytes, gpus, tenant=tenant, limit_s=limit_s
             )
+            self._known[fields] = cls
         return cls
 
 

@@ -8,11 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.simulation.job import GIB, PRIORITY, BadJob, Classes, Job
+from benchmarks.simulation.limits import rounded
 from gpu.line import JobClass
 
 REQUIRED = ("submit_s", "handler", "run_s")
 #: Optional columns with what an absent or empty cell means.
-DEFAULTS = {"load_s": "0", "vram_gib": "0", "gpus": "1", "priority": str(PRIORITY), "tenant": ""}
+DEFAULTS = {
+    "load_s": "0",
+    "vram_gib": "0",
+    "gpus": "1",
+    "priority": str(PRIORITY),
+    "tenant": "",
+    "timeout_s": "",
+}
 
 #: (submit_s, run_s, load_s, class)
 _Row = tuple[float, float, float, JobClass]
@@ -75,12 +83,16 @@ def _row(cells: Mapping[str, str], classes: Classes, where: str) -> _Row:
     gpus = _whole(cells, "gpus", where)
     if gpus < 1:
         raise BadJob(f"{where}: gpus is {gpus}; a job takes at least 1 device")
-    cls = classes.get(
-        cells["handler"], need_bytes, gpus, _whole(cells, "priority", where), cells.get("tenant", "")
-    )
+    run_s, limit_s = _number(cells, "run_s", where), math.inf
+    if cells["timeout_s"]:
+        limit_s = rounded(_number(cells, "timeout_s", where))
+        if limit_s < run_s:
+            raise BadJob(f"{where}: timeout_s is less than run_s, and no job runs longer than it may")
+    priority, tenant = _whole(cells, "priority", where), cells["tenant"]
+    cls = classes.get(cells["handler"], need_bytes, gpus, priority, tenant, limit_s)
     return (
         _number(cells, "submit_s", where),
-        _number(cells, "run_s", where),
+        run_s,
         _number(cells, "load_s", where),
         cls,
     )

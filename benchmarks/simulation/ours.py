@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from benchmarks.simulation.engine import Begun
@@ -10,17 +11,14 @@ from gpu.device import Device
 from gpu.placement import Evict, Load, Start, plan
 from gpu.view import View
 
-#: How long the product keeps an idle executor loaded where nobody says otherwise.
-KEEP_ALIVE_S = 300.0
-
 
 class Ours:
     """A coordinator in miniature: it tells the view what happens and carries out what the plan says.
 
-    Executors that are told to go are gone at once, as with the other policies. What they were seen to
-    use is their grant."""
+    Executors that are told to go are gone at once, as with the other policies, and like theirs stay while
+    nobody needs their room. What they were seen to use is their grant."""
 
-    def __init__(self, devices: Iterable[Device], keep_alive_s: float = KEEP_ALIVE_S) -> None:
+    def __init__(self, devices: Iterable[Device], keep_alive_s: float = math.inf) -> None:
         self.view = View(devices)
         self._keep_alive_s = keep_alive_s
         self._waiting: dict[int, Job] = {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from benchmarks.simulation.engine import Policy
 from benchmarks.simulation.job import Job
@@ -11,27 +13,37 @@ from benchmarks.simulation.packer import Packer
 from gpu.device import Device
 
 
-def ours(jobs: Sequence[Job], devices: Sequence[Device]) -> Policy:
+class Maker(Protocol):
+    """Makes a policy for some jobs on some devices."""
+
+    def __call__(
+        self, jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf
+    ) -> Policy:
+        """`keep_alive_s` is how long our own keeps an idle executor that nobody needs to go."""
+        ...
+
+
+def ours(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """The product's plan."""
-    return Ours(devices)
+    return Ours(devices, keep_alive_s)
 
 
-def fifo(jobs: Sequence[Job], devices: Sequence[Device]) -> Policy:
+def fifo(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Nobody starts before an older one."""
     return Packer(devices, is_strict=True)
 
 
-def skip(jobs: Sequence[Job], devices: Sequence[Device]) -> Policy:
+def skip(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Whatever fits starts, in order of arrival."""
     return Packer(devices, is_strict=False)
 
 
-def slots(jobs: Sequence[Job], devices: Sequence[Device]) -> Policy:
+def slots(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Each device runs as many as it would of the largest, in order of arrival."""
     return Packer(devices, is_strict=True, slot_bytes=max(job.need_bytes for job in jobs))
 
 
-POLICIES: Mapping[str, Callable[[Sequence[Job], Sequence[Device]], Policy]] = {
+POLICIES: Mapping[str, Maker] = {
     "ours": ours,
     "fifo": fifo,
     "skip": skip,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from benchmarks.simulation.devices import parse_devices
 from benchmarks.simulation.engine import Begun, Stuck, simulate
 from benchmarks.simulation.job import GIB, BadJob, Classes, Job, check_fit
 from benchmarks.simulation.jobfile import parse
+from benchmarks.simulation.limits import limited
 from benchmarks.simulation.ours import Ours
 from benchmarks.simulation.packer import Packer
 from benchmarks.simulation.policies import POLICIES
@@ -175,6 +177,23 @@ def test_jobs_of_more_devices_have_figures_of_their_own() -> None:
     assert figures["device_s"] == 10 + 20 + 30 + 2 * 5
 
 
+def test_a_job_without_a_limit_gets_one_in_steps() -> None:
+    text = "submit_s,handler,run_s,timeout_s\n0,a,10,\n0,a,10.5,\n0,a,100,\n0,a,10,40\n"
+    jobs = parse(text.splitlines())
+    made = limited(jobs, 3.0)
+    assert [round(job.cls.limit_s, 1) for job in made] == [32.0, 32.0, 362.0, 45.3]
+    assert made[0].cls is made[1].cls, "equal classes are one object"
+    assert all(job.cls.limit_s == math.inf for job in limited(jobs, None)[:3])
+    assert all(job.run_s <= job.cls.limit_s for job in limited(jobs, 1.0))
+
+
+def test_a_short_job_goes_before_a_reserved_start_and_a_long_one_does_not() -> None:
+    rows = ["0,a,100,10,1", "1,big,10,10,2", "2,long,100,10,1", "3,short,20,10,1"]
+    jobs = limited(parse(["submit_s,handler,run_s,vram_gib,gpus", *rows]), 1.0)
+    assert waits_of("ours", jobs, parse_devices("2x10GiB")) == [0, 99, 108, 0]
+    assert waits_of("skip", jobs, parse_devices("2x10GiB"))[1] == 119
+
+
 def random_jobs(seed: int, count: int = 300) -> list[Job]:
     rng, classes = random.Random(seed), Classes()
     jobs, now = [], 0.0
@@ -260,7 +279,7 @@ def test_an_idle_executor_of_ours_is_unloaded_in_time() -> None:
     text = "submit_s,handler,run_s,load_s,vram_gib\n0,a,1,5,1\n300,a,1,5,1\n700,a,1,5,1\n"
     jobs = parse(text.splitlines())
     # Idle from 6 on, it is warm at 300; idle from 301 on, it was unloaded at 601.
-    assert simulate(jobs, Ours(parse_devices("1x10GiB"))).waits_of() == [0, 5, 5]
+    assert simulate(jobs, Ours(parse_devices("1x10GiB"), 300.0)).waits_of() == [0, 5, 5]
 
 
 def test_a_smaller_device_is_one_slot_for_what_fits_it() -> None:
