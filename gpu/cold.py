@@ -86,9 +86,14 @@ class Cold:
             for room in fit[0]:
                 self._turn.claim(head, room, head.need_on(room.slot.device.cap_bytes))
             return
-        way = self.way(head)
-        if way is not None and not way.victims:
-            self.take(head, way)
+        found: list[tuple[Room, int]] = []
+        for cap_bytes, shelf in self._turn.lane(head).items():
+            need = head.need_on(cap_bytes)
+            rooms = (room for room in shelf.leaving(need) if self._may(head, room, need))
+            found += [(room, need) for room in islice(rooms, head.span)]
+        if len(found) >= head.span:
+            for room, need in found[: head.span]:
+                self._turn.claim(head, room, need)
 
     def way(self, head: Head) -> Way | None:
         """How idle executors that go let the head start. Nobody is sent away where enough is coming already,

@@ -92,7 +92,7 @@ class _Planner:
         behind = self._behind(heads)
         heap = [(head.rank, head) for head in heads if head in able or head in front]
         heapify(heap)
-        while heap and able:
+        while able:
             _, head = heappop(heap)
             if head.has_moved():
                 heappush(heap, (head.rank, head))
@@ -101,8 +101,10 @@ class _Planner:
             if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
                 if head.waiting:
                     heappush(heap, (head.rank, head))
+                    continue
             elif head in front and not turn.is_at_limit(head.cls):
                 self.cold.claim(head)
+            able.discard(head)
         for head in front:
             turn.unclaim(head)
         self.cold.forget()
@@ -189,7 +191,9 @@ class _Planner:
                 head.is_blocked = True
                 self.cold.take(head, way)
             return False
-        if self.warm.is_earlier(head, PATIENCE, 0.0):
+        # A place that nobody else could have costs nobody anything.
+        is_last = any(room.left <= 1 for room in fit[0])
+        if self.warm.is_earlier(head, PATIENCE if is_last else 1.0, 0.0):
             return False
         self.cold.load(head, *fit)
         return True

@@ -74,8 +74,12 @@ class Shelf:
     def reachable(self, nbytes: int) -> Iterator[Room]:
         """Where a new executor of so many bytes could start if all went that leaves, then (some of them
         again) if all that idles went too, the least left over first."""
-        for order in (self._coming, self._reach):
-            yield from self._from(order, nbytes)
+        yield from self._from(self._coming, nbytes)
+        yield from self._from(self._reach, nbytes)
+
+    def leaving(self, nbytes: int) -> Iterator[Room]:
+        """Those of them where somebody leaves, and where that is enough."""
+        return self._from(self._coming, nbytes)
 
     def _from(self, order: _Sorted, nbytes: int) -> Iterator[Room]:
         for at in range(bisect_left(order, (nbytes, -1)), len(order)):

@@ -45,6 +45,8 @@ class Ours:
         if self.view.executors[executor].state == "loading":
             # Said late: a plan that hands out one job at a time makes no difference between the two.
             self.view.loaded(executor, None, now)
+            self.view.estimates.loaded(job.cls.key, None, job.load_s)
+        self.view.ran(job.cls, None, job.run_s)
         self.view.ended(executor, job.cls, job.n, now)
         self._is_settled = False
 

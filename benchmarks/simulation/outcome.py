@@ -51,9 +51,9 @@ class Outcome:
 
     def begun(self, job: Job, now: float, *, is_cold: bool) -> float:
         """A job got its executor; gives when it ends."""
-        for priority, level in self._levels.items():
-            if priority <= job.cls.priority:
-                self.max_overtaken = max(self.max_overtaken, level.overtook(job.n))
+        levels = self._levels.items()
+        overtook = sum(level.overtook(job.n) for priority, level in levels if priority <= job.cls.priority)
+        self.max_overtaken = max(self.max_overtaken, overtook)
         own = self._levels[job.cls.priority]
         del own.waiting[bisect_left(own.waiting, job.n)]
         own.started += 1
