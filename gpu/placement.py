@@ -37,7 +37,9 @@ __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "Vi
 #: Overtaking is counted for so many of the first ones that wait in a lane.
 FRONT = 8
 #: A new executor loads where a warm one would take so many times as long to be free.
-PATIENCE = 1.5
+PATIENCE = 1.0
+#: The same where it takes no last place and nobody goes for it: then it is of use to those who come later.
+PATIENCE_WITH_ROOM = 0.5
 #: By so many loads a tenant may have had more than another for the sake of what it has loaded: then, at the
 #: latest, the other's is loaded, so that a tenth of the time goes into that.
 LEAD_LOADS = 10.0
@@ -191,9 +193,9 @@ class _Planner:
                 head.is_blocked = True
                 self.cold.take(head, way)
             return False
-        # A place that nobody else could have costs nobody anything.
-        is_last = any(room.left <= 1 for room in fit[0])
-        if self.warm.is_earlier(head, PATIENCE if is_last else 1.0, 0.0):
+        places = sum(shelf.admitting for shelf in self.turn.lane(head).values())
+        has_more = places > head.span or all(room.left > 1 for room in fit[0])
+        if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
         self.cold.load(head, *fit)
         return True

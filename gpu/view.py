@@ -321,6 +321,8 @@ class View:
         """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
         has run longer than all of its like is taken to need as long again."""
         ran_s, runs = now - resident.began, self.batching.runs(resident.assigned)
+        if resident.state == "loading":
+            return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
         longest_s = max(map(self.estimates.longest_s, resident.assigned.values()), default=math.inf)
         return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
 
