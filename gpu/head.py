@@ -65,7 +65,7 @@ class Head:
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.need_bytes(cls)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
-        self.run_s = 0.0 if cls.is_wish else view.run_s(cls)
+        self.run_s = 0.0 if cls.is_wish else view.times.run_s(cls)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
         self._needs: dict[int, int] | None = None
         self._can_wait_for: dict[str, bool] | None = None
@@ -142,14 +142,14 @@ class Head:
         """When they have ended in any case: by then they are stopped."""
         if math.isinf(self.cls.limit_s):
             return math.inf
-        load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
+        load_s = (self.view.times.load_s(self.cls.key) or 0.0) if loads else 0.0
         return self._now + load_s + self.cls.limit_s * -(-count // self.per_run)
 
     def until(self, count: int, *, loads: bool) -> float:
         """When so many of its runs, begun now, are expected to have ended; inf where that is unknown."""
         if self.run_s is None:
             return math.inf
-        load_s = (self.view.load_s(self.cls.key) or 0.0) if loads else 0.0
+        load_s = (self.view.times.load_s(self.cls.key) or 0.0) if loads else 0.0
         return self._now + load_s + self.run_s * -(-count // self.per_run)
 
     def peek(self, count: int) -> list[int]:

@@ -28,8 +28,9 @@ from gpu.cold import Cold
 from gpu.head import Head, Rank
 from gpu.hold import Front, Reservation
 from gpu.line import JobClass
+from gpu.times import UNKNOWN_LOAD_S
 from gpu.turn import Turn
-from gpu.view import UNKNOWN_LOAD_S, View
+from gpu.view import View
 from gpu.warm import Warm
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
@@ -126,7 +127,7 @@ class _Planner:
         last = behind.get((head.is_gpu, head.rank[0]))
         if last is None:
             return False
-        load_s = self.view.load_s(last.cls.key)
+        load_s = self.view.times.load_s(last.cls.key)
         return head.rank[2] - last.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
     def _in_turn(self, heads: list[Head]) -> list[Head]:

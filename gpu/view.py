@@ -6,14 +6,12 @@ for a longer line. Executors and jobs are numbers, devices their ids.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpu.action import BLANK, Outlook
 from gpu.batching import Batching
 from gpu.bypass import Bypass
-from gpu.demand import Demand
 from gpu.device import Device
 from gpu.estimate import Estimates
 from gpu.expiry import Expiry
@@ -21,17 +19,11 @@ from gpu.floor import Floor
 from gpu.index import Index
 from gpu.ledger import Ledger
 from gpu.line import JobClass, Key, Line
-from gpu.pace import Pace
 from gpu.resident import Resident, Slot
 from gpu.tenancy import Tenancy
+from gpu.times import Times
 
 STAGE_MAX = 16
-#: Loading it again within so many seconds is what an eviction is charged for.
-SOON_S = 100.0
-#: A load is taken to last so long where none was seen.
-UNKNOWN_LOAD_S = 10.0
-#: Who should have ended is taken to need this share of a run more.
-LATE_SHARE = 0.3
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.
 UNKNOWN_PARTS = 4
 
@@ -53,13 +45,10 @@ class View:
         self.bypass = Bypass(bypass_limit)
         self.floor = Floor(self.ledger.changed)
         self.index = Index(self.ledger, self.floor, self.ledger.changed)
-        self.demand = Demand()
-        self.pace = Pace()
         #: The floor's own table.
         self.executors = self.floor.executors
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
-        self.tenancy = Tenancy(self.floor, self.lines, weights, run_s=self.run_mean_s, load_s=self.load_s)
         self.paused: set[str] = set()
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
@@ -67,6 +56,8 @@ class View:
         #: How many classes of a key have somebody waiting.
         self.wanted: dict[Key, int] = {}
         self._expiry = Expiry(self.executors, self.wanted, self.floor.is_kept)
+        self.times = times = Times(self.estimates, self.floor, self.batching, self.wanted)
+        self.tenancy = Tenancy(self.floor, self.lines, weights, run_s=times.run_mean_s, load_s=times.load_s)
         for device in devices:
             self.add_device(device)
 
@@ -248,8 +239,7 @@ class View:
 
     def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
         """A job ended well. Who was granted all there was keeps what is needed; others may start."""
-        if run_s is not None and not math.isinf(cls.limit_s):
-            self.pace.ran(cls, run_s)
+        self.times.ran(cls, run_s)
         if not self.estimates.ran(cls, peak_bytes, run_s):
             return
         need = self.estimates.need_bytes(cls)
@@ -298,45 +288,6 @@ class View:
     def need_on(self, cls: JobClass, slot: Slot) -> int:
         """The same for a device."""
         return self.need_at(cls, slot.device.cap_bytes)
-
-    # How long things take.
-
-    def run_s(self, cls: JobClass) -> float | None:
-        """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
-        the median: what 9 of 10 take says little where they differ much."""
-        if math.isinf(cls.limit_s):
-            return self.estimates.run_s(cls, 0.5)
-        run_s = self.pace.run_s(cls, 0.9)
-        return cls.limit_s if run_s is None else min(run_s, cls.limit_s)
-
-    def run_mean_s(self, cls: JobClass) -> float | None:
-        """What a run of the class takes on average; None where that is unknown."""
-        return self.estimates.run_mean_s(cls)
-
-    def load_s(self, key: Key) -> float | None:
-        """What loading takes; None where that is unknown."""
-        return self.estimates.load_s(key)
-
-    def left_s(self, resident: Resident, now: float, run_s: float) -> float:
-        """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
-        has run longer than all of its like is taken to need as long again."""
-        ran_s, runs = now - resident.began, self.batching.runs(resident.assigned)
-        if resident.state == "loading":
-            return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
-        longest_s = max(map(self.estimates.longest_s, resident.assigned.values()), default=math.inf)
-        return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
-
-    def loss_s(self, resident: Resident, now: float) -> float:
-        """What it is expected to cost that an idle executor goes: loading it again, times how likely it is
-        soon wanted."""
-        load_s = self.load_s(resident.key)
-        if load_s is None:
-            load_s = UNKNOWN_LOAD_S
-        if resident.key in self.wanted:
-            return load_s
-        share = self.demand.rate(resident.key, now) / max(1, len(self.floor.by_key[resident.key]))
-        # Rounded: what makes no difference of a tenth must not decide.
-        return round(load_s * (1 - math.exp(-share * SOON_S)), 1)
 
     def suits(self, resident: Resident, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
@@ -404,6 +355,6 @@ class View:
         if len(resident.assigned) == count:
             resident.began = now
         resident.until = outlook.until
-        self.demand.count(resident.key, count, now)
+        self.times.demand.count(resident.key, count, now)
         for passed in outlook.passes:
             self.bypass.count(passed.n, passed.times, passed.device_ids)

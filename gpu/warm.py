@@ -30,10 +30,10 @@ class Warm:
         """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
         So it does as far as nobody knows better."""
         view = self._turn.view
-        load_s = view.load_s(head.cls.key)
+        load_s = view.times.load_s(head.cls.key)
         if load_s is None or self._depth(head) > 1:
             return True
-        run_s = view.run_mean_s(head.cls)
+        run_s = view.times.run_mean_s(head.cls)
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
 
     def is_able(self, head: Head) -> bool:
@@ -48,7 +48,7 @@ class Warm:
         new one would cost: its load, and what loading others again takes that go for it."""
         turn, view, cls = self._turn, self._turn.view, head.cls
         of_key = view.floor.by_key.get(cls.key)
-        load_s, run_s = view.load_s(cls.key), view.run_mean_s(cls)
+        load_s, run_s = view.times.load_s(cls.key), view.times.run_mean_s(cls)
         if of_key is None or not load_s or run_s is None:
             return False
         lefts = [
@@ -73,7 +73,7 @@ class Warm:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
             executors = [each for each in others if each.busy]
         view, now = self._turn.view, self._turn.now
-        return min((view.left_s(each, now, run_s) for each in executors), default=math.inf)
+        return min((view.times.left_s(each, now, run_s) for each in executors), default=math.inf)
 
     def start(self, head: Head, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""

@@ -13,21 +13,21 @@ HOUR = replace(job_class("a"), limit_s=3600.0)
 
 def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
     view = View()
-    assert view.run_s(HOUR) == 3600
+    assert view.times.run_s(HOUR) == 3600
     for _ in range(pace.RUNS_MIN - 1):
         view.ran(HOUR, None, 60.0)
-    assert view.run_s(HOUR) == 3600
+    assert view.times.run_s(HOUR) == 3600
     view.ran(HOUR, None, 60.0)
-    assert view.run_s(HOUR) == 60
-    assert view.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
+    assert view.times.run_s(HOUR) == 60
+    assert view.times.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
 
 
 def test_without_a_limit_the_median_counts() -> None:
     view, cls = View(), job_class("a")
-    assert view.run_s(cls) is None
+    assert view.times.run_s(cls) is None
     for run_s in (1.0, 2.0, 50.0):
         view.ran(cls, None, run_s)
-    assert view.run_s(cls) == 2.0
+    assert view.times.run_s(cls) == 2.0
 
 
 def test_kinds_that_were_not_heard_of_for_longest_are_forgotten() -> None:

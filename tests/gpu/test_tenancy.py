@@ -14,7 +14,8 @@ from gpu.explain import explain
 from gpu.fairness import UNKNOWN_S
 from gpu.line import JobClass
 from gpu.placement import LEAD_LOADS, Load, Start, plan
-from gpu.view import UNKNOWN_LOAD_S, View
+from gpu.times import UNKNOWN_LOAD_S
+from gpu.view import View
 from tests.gpu.rig import G, Rig, job_class
 
 

@@ -1,0 +1,78 @@
+"""Pure: how long things are expected to take: runs, loads, and loading again what was sent away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+
+from gpu.batching import Batching
+from gpu.demand import Demand
+from gpu.estimate import Estimates
+from gpu.floor import Floor
+from gpu.line import JobClass, Key
+from gpu.pace import Pace
+from gpu.resident import Resident
+
+#: Loading it again within so many seconds is what an eviction is charged for.
+SOON_S = 100.0
+#: A load is taken to last so long where none was seen.
+UNKNOWN_LOAD_S = 10.0
+#: Who should have ended is taken to need this share of a run more.
+LATE_SHARE = 0.3
+
+
+class Times:
+    """What is expected, in seconds, by all that was seen."""
+
+    def __init__(
+        self, estimates: Estimates, floor: Floor, batching: Batching, wanted: Container[Key]
+    ) -> None:
+        self._estimates = estimates
+        self._floor = floor
+        self._batching = batching
+        self._wanted = wanted
+        self._pace = Pace()
+        #: How often each key is asked for.
+        self.demand = Demand()
+
+    def ran(self, cls: JobClass, run_s: float | None) -> None:
+        """A job of the class ended well after so long."""
+        if run_s is not None and not math.isinf(cls.limit_s):
+            self._pace.ran(cls, run_s)
+
+    def run_s(self, cls: JobClass) -> float | None:
+        """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
+        the median: what 9 of 10 take says little where they differ much."""
+        if math.isinf(cls.limit_s):
+            return self._estimates.run_s(cls, 0.5)
+        run_s = self._pace.run_s(cls, 0.9)
+        return cls.limit_s if run_s is None else min(run_s, cls.limit_s)
+
+    def run_mean_s(self, cls: JobClass) -> float | None:
+        """What a run of the class takes on average; None where that is unknown."""
+        return self._estimates.run_mean_s(cls)
+
+    def load_s(self, key: Key) -> float | None:
+        """What loading takes; None where that is unknown."""
+        return self._estimates.load_s(key)
+
+    def left_s(self, resident: Resident, now: float, run_s: float) -> float:
+        """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
+        has run longer than all of its like is taken to need as long again."""
+        ran_s, runs = now - resident.began, self._batching.runs(resident.assigned)
+        if resident.state == "loading":
+            return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
+        longest_s = max(map(self._estimates.longest_s, resident.assigned.values()), default=math.inf)
+        return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
+
+    def loss_s(self, resident: Resident, now: float) -> float:
+        """What it is expected to cost that an idle executor goes: loading it again, times how likely it is
+        soon wanted."""
+        load_s = self.load_s(resident.key)
+        if load_s is None:
+            load_s = UNKNOWN_LOAD_S
+        if resident.key in self._wanted:
+            return load_s
+        share = self.demand.rate(resident.key, now) / max(1, len(self._floor.by_key[resident.key]))
+        # Rounded: what makes no difference of a tenth must not decide.
+        return round(load_s * (1 - math.exp(-share * SOON_S)), 1)
