@@ -121,6 +121,12 @@ def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, flee
         for kind, nbytes in kinds.items():
             device_bytes.add_metric([device, kind], nbytes)
     yield device_bytes
+    up = GaugeMetricFamily(
+        "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
+    )
+    for device in bytes_by_device:
+        up.add_metric([device], float(line.figures.fault(device) is None))
+    yield up
     ended = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
     for state, count in line.figures.ended.items():
         ended.add_metric([state], count)

@@ -73,6 +73,7 @@ def lost_and_found(house: House, two: FakeGpus) -> None:
     assert "lost" in lost["message"] and "lost" in move["why"]
     ready = server.http.get("/readyz").json()
     assert ready["status"] == "degraded", ready
+    assert f'runner_device_up{{device="{sick}"}} 0.0' in server.http.get("/metrics").text
     assert [gate.running() for _ in range(2)] and not devices(server)[sick]["executors"]
     assert "worker_lost" not in told(server, sick), "nothing is started there again and again"
     two.restore(CARDS[sick])

@@ -201,6 +201,7 @@ def test_figures_of_the_whole_add_up(server: Server, crowd: Document) -> None:
     assert set(after["run_s"]) == {"p50", "p95"} == set(after["wait_s"]) and after["throughput_per_s"] > 0
     assert {"retried", "cancelled"} <= set(after)
     text = server.http.get("/metrics").text
+    assert 'runner_device_up{device="sim0"} 1.0' in text
     for name in ("runner_jobs{", "runner_device_bytes{", "runner_commit_seconds", "runner_loop_lag_seconds"):
         assert name in text
     # Commits should take less than 10 ms: there the histogram tells more than its neighbours do.
