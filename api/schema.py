@@ -17,8 +17,8 @@ from api.totals import Stats
 from runner.job import ErrorCode, State
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
-#: 1 to 200 characters, none of them a control character.
 Level = Literal["exact", "processes", "reports", "totals"]
+#: 1 to 200 characters, none of them a control character.
 TAG = r"^[^\u0000-\u001f\u007f]{1,200}$"
 
 

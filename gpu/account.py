@@ -43,10 +43,10 @@ class Entry:
     """A promise to one executor, and what is known of what it uses."""
 
     __slots__ = (
+        "at_end",
         "charge",
         "devices",
         "ended_at",
-        "foreign_at_end",
         "grant",
         "observed",
         "peak",
@@ -72,7 +72,8 @@ class Entry:
         #: Readings since the end that did not show it.
         self.silent = 0
         self.suspect = False
-        self.foreign_at_end: dict[str, int] = {}
+        #: Of each device when it ended: what others had, and what was used in all.
+        self.at_end: dict[str, tuple[int, int]] = {}
         #: Of devices whose driver told then what each process uses, see `Account.unnamed`.
         self.unnamed_at_end: dict[str, int] = {}
 
@@ -108,6 +109,17 @@ class Account:
                 least -= own[1]
                 most -= own[0]
         return max(0, least), max(0, most)
+
+    def is_back(self, entry: Entry, slack: int) -> bool:
+        """Whether the last reading shows what an ended executor had to be free: nothing is left that might be
+        its, or, where neighbours at work may have grown, the total fell by what it was known to have."""
+        foreign, used = entry.at_end[self.device.id]
+        if self.unexplained(without=entry)[1] <= foreign + slack:
+            return True
+        seen = entry.seen.get(self.device.id)
+        if self.level == "processes" or seen is None or self.used is None:
+            return False
+        return self.used <= used - seen + slack
 
     @property
     def suspect_bytes(self) -> int:

@@ -191,7 +191,7 @@ class Ledger:
         for each in entry.devices:
             account = self._accounts[each]
             account.draining += entry.charge
-            entry.foreign_at_end[each] = account.foreign.last_bytes or 0
+            entry.at_end[each] = account.foreign.last_bytes or 0, account.used or 0
             # The last reading may have been made between its death and this word of it.
             known = [nbytes for nbytes in account.unnamed if nbytes is not None]
             if known:
@@ -212,7 +212,7 @@ class Ledger:
             entry.suspect = now - entry.ended_at >= DRAIN_BOUND_S
             self.changed.update(entry.devices)
             if entry.silent >= READINGS_TO_SETTLE * len(entry.devices) and (
-                self._fell(entry) or (entry.suspect and self._is_taken(entry))
+                self._is_back(entry) or (entry.suspect and self._is_taken(entry))
             ):
                 done.append(executor)
         for executor in done:
@@ -340,11 +340,8 @@ class Ledger:
             if entry.state == "draining":
                 account.draining += delta
 
-    def _fell(self, entry: Entry) -> bool:
-        return all(
-            self._accounts[each].unexplained(without=entry)[0] <= entry.foreign_at_end[each] + SLACK_BYTES
-            for each in entry.devices
-        )
+    def _is_back(self, entry: Entry) -> bool:
+        return all(self._accounts[each].is_back(entry, SLACK_BYTES) for each in entry.devices)
 
     def _is_taken(self, entry: Entry) -> bool:
         """Whether others have what it had, as far as the devices tell."""

@@ -135,7 +135,8 @@ class Sampler:
         if not self._is_started:
             nvml.nvmlInit()
             self._is_started = True
-        handle = self._handles.get(device.id)
+        # Of an instance that is gone an old handle may go on to answer: it is asked for by name each time.
+        handle = None if device.uuid.startswith("MIG-") else self._handles.get(device.id)
         if handle is None:
             handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
         self._events.watch(device.id, handle)

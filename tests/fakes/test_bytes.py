@@ -82,7 +82,8 @@ def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
     beside = server.submit("take-much", {"bytes": ["15GiB"], "gate": str(gate)})
     until(lambda: server.job(beside)["progress"], "it runs")
     job_id = server.submit("take", {"bytes": ["8GiB"], "gate": str(gate)})
-    until(lambda: server.job(job_id)["reason"] == "waiting_for_memory", "it was ended, and waits for room")
+    ended = {"waiting_for_memory", "waiting_for_device"}
+    until(lambda: server.job(job_id)["reason"] in ended, "it was ended, and waits for room")
     (attempt,) = server.attempts(job_id)
     assert attempt["error"]["code"] == "memory_exceeded"
     assert "over its grant of 4096 MiB" in attempt["error"]["message"]

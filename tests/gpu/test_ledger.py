@@ -193,6 +193,22 @@ def test_without_per_process_figures_bytes_wait_until_the_device_shows_them() ->
     assert ledger.sweep(200.0) == [1]
 
 
+@pytest.mark.parametrize(("used", "settled"), [(9, []), (7, [1])])
+def test_beside_a_neighbour_that_may_have_grown_the_total_must_fall(used: int, settled: list[int]) -> None:
+    ledger = ledger_of(CARD)
+    ledger.observe("gpu0", 24 * G, 1 * G)
+    for executor, nbytes in ((1, 4 * G), (2, 2 * G)):
+        ledger.reserve("gpu0", executor, 8 * G)
+        ledger.running(executor)
+        ledger.report(executor, nbytes)
+    # The second has grown by 4 GiB since it told, of which nobody can know.
+    ledger.observe("gpu0", 24 * G, 11 * G)
+    ledger.drain(1, 0.0)
+    for _ in range(2):
+        ledger.observe("gpu0", 24 * G, used * G)
+    assert ledger.sweep(1.0) == settled
+
+
 def test_one_that_idled_is_charged_no_more_when_it_ended() -> None:
     ledger = ledger_of(CARD)
     ledger.reserve("gpu0", 1, 10 * G)
@@ -347,6 +363,75 @@ def adds_up(ledger: Ledger, device: Device) -> bool:
     f = ledger.figures(device.id)
     parts = f.headroom_bytes + f.foreign_bytes + f.reserved_bytes + f.draining_bytes + f.free_bytes
     return parts - f.short_bytes == f.total_bytes == device.total_bytes
+
+
+class Releases(RuleBasedStateMachine):
+    """A card whose processes give their bytes back late, some never, and whose readings come late, too: what
+    a dead one still holds is never promised to anybody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = ledger_of(CARD)
+        self.now = 0.0
+        self.grants: dict[int, int] = {}
+        #: What each process truly holds, also after its death, and which of them the driver still lists.
+        self.held: dict[int, int] = {}
+        self.listed: set[int] = set()
+        self.last = 0
+        #: The reading that is under way: what was held when it began.
+        self.begun: dict[int, int] = {}
+        self.read()
+
+    @rule(gib=st.integers(1, 12))
+    def start(self, gib: int) -> None:
+        self.last += 1
+        if self.ledger.reserve("gpu0", self.last, gib * G):
+            self.grants[self.last], self.held[self.last] = gib * G, 0
+            self.listed.add(self.last)
+            self.ledger.running(self.last)
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data(), share=st.floats(0, 1))
+    def fill(self, data: st.DataObject, share: float) -> None:
+        executor = data.draw(st.sampled_from(sorted(self.grants)))
+        self.held[executor] = max(self.held[executor], int(share * self.grants[executor]))
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        executor = data.draw(st.sampled_from(sorted(self.grants)))
+        del self.grants[executor]
+        self.ledger.drain(executor, self.now)
+
+    @precondition(lambda self: self.held.keys() - self.grants.keys())
+    @rule(data=st.data(), is_unlisted_only=st.booleans())
+    def release(self, data: st.DataObject, is_unlisted_only: bool) -> None:
+        executor = data.draw(st.sampled_from(sorted(self.held.keys() - self.grants.keys())))
+        self.listed.discard(executor)
+        if not is_unlisted_only:
+            del self.held[executor]
+
+    @rule(late_s=st.floats(0.1, 6))
+    def pass_time(self, late_s: float) -> None:
+        self.now += late_s
+        self.read()
+
+    def read(self) -> None:
+        seen = {executor: nbytes for executor, nbytes in self.begun.items() if executor in self.listed}
+        self.ledger.observe("gpu0", 24 * G, sum(self.begun.values()), self.now, seen)
+        self.ledger.sweep(self.now)
+        self.begun = dict(self.held)
+
+    @invariant()
+    def what_is_held_is_not_promised(self) -> None:
+        dead = sum(nbytes for executor, nbytes in self.held.items() if executor not in self.grants)
+        promised = sum(self.grants.values())
+        assert dead + promised + max(0, self.ledger.free_bytes("gpu0")) <= CARD.total_bytes
+        assert adds_up(self.ledger, CARD)
+
+
+TestReleases = Releases.TestCase
+TestReleases.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 class Promises(RuleBasedStateMachine):

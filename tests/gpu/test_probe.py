@@ -194,6 +194,20 @@ def test_a_process_that_computes_and_draws_is_told_by_the_list_that_knows() -> N
     ]
 
 
+def test_of_an_instance_its_own_memory_and_processes_are_read() -> None:
+    small = Card("MIG-1", "slice", 5 * GIB, 0, used=2 * GIB, compute=[Process(7, 2 * GIB)])
+    other = Card("MIG-2", "slice", 10 * GIB, 0, compute=[Process(8, GIB)])
+    split = Card("GPU-x", used=3 * GIB, compute=[Process(9, 3 * GIB)], instances=[small, None, other])
+    reader, _ = sampler(split)
+    sample = reader.read()
+    assert sample.devices[0] == ("gpu0", 5 * GIB, 2 * GIB, 3 * GIB)
+    assert sample.processes == [("gpu0", 7, 2 * GIB), ("gpu1", 8, GIB)] and sample.faults == {}
+    # One that vanishes is lost; what takes its place is another device, which nobody asked for.
+    split.instances = [Card("MIG-3", "slice", 5 * GIB, 0), None, other]
+    sample = reader.read()
+    assert sample.faults == {"gpu0": "lost"} and [one for one, *_ in sample.devices] == ["gpu1", "cpu"]
+
+
 def test_a_card_that_is_split_up_meanwhile_is_lost_as_a_whole() -> None:
     whole = Card("GPU-1", instances=[])
     reader, _ = sampler(whole)
