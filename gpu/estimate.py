@@ -100,10 +100,11 @@ class Estimates:
         if declared == 0 or (cls.alone and declared is not None):
             # Nothing is to be granted, or somebody has reckoned it for this very job.
             return declared
-        known = self._known(cls)
-        if known is None:
+        model = self._models.get((cls.handler, cls.model))
+        if model is None:
             return declared
-        need = known.need(declared)
+        known = model.of_size(cls.size)
+        need = known.need(declared, is_own=not cls.size or known is not model.whole)
         if need is None or need == declared:
             return need
         if cls.strict and declared is not None:
@@ -113,8 +114,11 @@ class Estimates:
     def least_bytes(self, cls: JobClass) -> int:
         """With how much an executor that is loaded suits the class where its need was learned: the margin is
         no reason to load another."""
-        known = self._known(cls)
-        return 0 if known is None else max(known.top_bytes, int(known.floor_bytes))
+        model = self._models.get((cls.handler, cls.model))
+        if model is None:
+            return 0
+        known = model.of_size(cls.size)
+        return max(known.top_bytes, int(known.floor_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
         """What an executor holds on each device when it has loaded."""
@@ -214,10 +218,6 @@ class Estimates:
         if whole is None:
             whole = self._handlers[handler] = Model()
         return known, whole
-
-    def _known(self, cls: JobClass) -> Experience | None:
-        model = self._models.get((cls.handler, cls.model))
-        return None if model is None else model.of_size(cls.size)
 
     def _runs(self, cls: JobClass, least: int) -> Window | None:
         """Of the jobs that are most like the class's, where so many have run."""

@@ -98,12 +98,13 @@ class Experience:
             self.floor_bytes = max(self.floor_bytes, had_bytes * SQUEEZED_SHARE)
             self._tell()
 
-    def need(self, declared: int | None) -> int | None:
-        """What to promise, where the operator declared so much; None where that has to be found out."""
+    def need(self, declared: int | None, *, is_own: bool) -> int | None:
+        """What to promise, where so much was declared; None where that has to be found out. Only by jobs of
+        its own size (`is_own`) is that lowered: it may be meant for just this one."""
         if declared is None:
             return None if self.shaken else self.need_bytes or None
         is_more = self.top_bytes > declared or self.floor_bytes > declared
-        return self.need_bytes if is_more or self.is_less else declared
+        return self.need_bytes if is_more or (is_own and self.is_less) else declared
 
     def dump(self) -> dict[str, Any]:
         """All of it in plain values."""

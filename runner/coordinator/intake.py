@@ -135,7 +135,9 @@ def _class_of(
 ) -> JobClass:
     options = spec.options
     need = needed_bytes(options, vram_bytes, has_gpu=has_gpu)
-    return _class(queue, spec.name, spec.version, priority, need, options.gpus, options.strict, traits)
+    # Who says what this very job needs knows something of it: it is no job like the others.
+    own = vram_bytes if options.gpus and vram_bytes != options.vram_bytes else None
+    return _class(queue, spec.name, spec.version, priority, need, options.gpus, options.strict, own, traits)
 
 
 @lru_cache(maxsize=4096)
@@ -147,6 +149,7 @@ def _class(
     need_bytes: int | None,
     gpus: int,
     strict: bool,
+    own_bytes: int | None,
     traits: str,
 ) -> JobClass:
     found = traits_of(traits)
@@ -158,7 +161,7 @@ def _class(
         priority=priority,
         need_bytes=need_bytes,
         gpus=gpus,
-        size=found.size,
+        size=found.size if own_bytes is None else f"{found.size} vram={own_bytes}".strip(),
         group=found.group,
         tenant=found.tenant,
         limit_s=found.limit_s,

@@ -46,7 +46,7 @@ def test_of_what_never_ran_nothing_is_known() -> None:
     assert estimates.need_bytes(cls()) is None
     assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
     assert estimates.need_bytes(cls(0)) == 0
-    assert estimates.resident_bytes(cls().key) is None
+    assert estimates.resident_bytes(cls().key) is None and estimates.least_bytes(cls()) == 0
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 1.5), (4, 1.25), (16, 1.125), (64, 1.0625)])
@@ -66,7 +66,7 @@ def test_more_is_told_than_all_but_the_rarest_took(peaks: list[int]) -> None:
         part.saw_peak(peak, None)
         assert part.need_bytes >= peak
     assert part.need_bytes > part.top_bytes
-    assert part.need(None) == part.need_bytes
+    assert part.need(None, is_own=True) == part.need_bytes
 
 
 def test_a_peak_within_half_of_the_margin_changes_nothing() -> None:
@@ -152,6 +152,16 @@ def test_a_declared_need_stands_until_there_is_evidence() -> None:
     assert estimates.ran(declared, 1 * GIB, None)
     need = estimates.need_bytes(declared)
     assert need is not None and GIB < need < 1.3 * GIB
+
+
+def test_what_was_declared_is_not_lowered_by_other_sizes_but_raised() -> None:
+    estimates = taught(*[1 * GIB] * ENOUGH, of=cls(6 * GIB, size="512"))
+    assert estimates.need_bytes(cls(6 * GIB, size="2048")) == 6 * GIB
+    lowered = estimates.need_bytes(cls(6 * GIB, size="512"))
+    assert lowered is not None and lowered < 2 * GIB
+    estimates.ran(cls(6 * GIB, size="1024"), 8 * GIB, None)
+    raised = estimates.need_bytes(cls(6 * GIB, size="2048"))
+    assert raised is not None and raised > 8 * GIB
 
 
 def test_a_declared_need_that_was_passed_is_raised() -> None:

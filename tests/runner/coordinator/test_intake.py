@@ -147,3 +147,17 @@ def test_timeouts_that_round_alike_share_a_class() -> None:
     assert len(classes) == 1
     (endless,) = {job_class(make_job(asked(), spec(timeout_s=None), 1, NOW), spec(), has_gpu=True)}
     assert math.isinf(endless.limit_s)
+
+
+def test_a_job_that_names_its_own_need_is_learned_of_apart() -> None:
+    named = spec(gpus=1, vram_bytes=5)
+    sizes = {
+        vram: job_class(make_job(asked(vram_bytes=vram, size="512"), named, 1, NOW), named, has_gpu=True).size
+        for vram in (None, 5, 7)
+    }
+    assert sizes == {None: "512", 5: "512", 7: "512 vram=7"}
+    job = make_job(asked(vram_bytes=7), named, 1, NOW)
+    assert job_class(job, named, has_gpu=True).size == "vram=7"
+    assert class_of(lot_key(job), named, has_gpu=True) is job_class(job, named, has_gpu=True)
+    on_cpu = make_job(asked(vram_bytes=7), spec(), 1, NOW)
+    assert job_class(on_cpu, spec(), has_gpu=True).size == ""
