@@ -177,6 +177,31 @@ class Late:
 """
 
 
+#: A module whose handler runs two attempts side by side.
+ASIDE = """
+import asyncio
+from runner import handler
+@handler("aside-{number}", slots=2)
+async def aside(data, ctx):
+    for times in range(1, 9):
+        await asyncio.sleep(0.01)
+        try:
+            open(f"{{data['marks']}}/{{ctx.job_id}}.{{ctx.attempt}}.{{times}}", "x").close()
+            return {{"attempt": ctx.attempt}}
+        except FileExistsError:
+            continue
+"""
+
+
+def side_by_side(lane: Lane) -> None:
+    """Two coroutines run in one executor."""
+    lane.add_source(ASIDE.format(number=lane.rounds))
+    lane.stop(signal.SIGKILL)
+    ids = [lane.submit(f"aside-{lane.rounds}") for _ in range(2)]
+    for job_id in ids:
+        lane.await_job(job_id, has_ended, "it ends")
+
+
 def replace(lane: Lane) -> None:
     """A handler is changed while an executor still loads it."""
     gate = lane.house.folder / f"loaded-{lane.rounds}"
@@ -237,6 +262,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Call": ask,
         "Allocated": allocate,
         "Marked": spill,
+        "Begun": side_by_side,
     },
     "front>coordinator": {
         "Submit": usual,
