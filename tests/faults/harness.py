@@ -134,9 +134,9 @@ class Server:
         """Jobs of a queue by state."""
         return dict(self.http.get(f"/v1/queues/{queue}").json()["counts"])
 
-    def learned(self, handler: str) -> Document:
+    def figures(self, handler: str) -> Document:
         """What the server has measured of a handler's runs."""
-        return dict(self.http.get(f"/v1/handlers/{handler}").json()["learned"])
+        return dict(self.http.get(f"/v1/handlers/{handler}").json()["figures"])
 
     def events(self, job_id: str, *, after: int | None = None) -> Iterator[SseEvent]:
         """A job's stream until it closes; with `after`, from behind that sequence number."""

@@ -53,7 +53,7 @@ def _warm(server: Server) -> None:
     _run_all(server, [{"s": 0.5}] * EXECUTORS, EXECUTORS)
     for times in range(1, 21):
         _run_all(server, [{}] * 320, EXECUTORS + 320 * times)
-        if server.learned("nap")["run_s"]["p50"] < QUICK_S:
+        if server.figures("nap")["run_s"]["p50"] < QUICK_S:
             return
     raise AssertionError("the machine is too busy for short jobs")
 
