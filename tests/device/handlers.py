@@ -76,6 +76,12 @@ def hold(data: Document, ctx: Context) -> Document:
     return {"held": len(held) * BLOCK_BYTES, "granted": ctx.vram_bytes}
 
 
+@handler("hold-too", vram="2GiB")
+def hold_too(data: Document, ctx: Context) -> Document:
+    """The same, of which nothing was learned."""
+    return hold(data, ctx)
+
+
 @handler("burn", vram="4GiB")
 def burn(data: Document, ctx: Context) -> None:
     """Gives the device work for minutes at once, and waits in one C call until it is done."""

@@ -95,7 +95,7 @@ def test_who_is_over_its_grant_is_given_more_where_there_is_room_and_ended_where
             "hold", {"bytes": 128 * MIB, "gate": str(other_gate)}, vram=promised, retries=0
         )
         running(neighbour)
-        over = client.submit("hold", {"bytes": 6 * GIB, "gate": str(gate)}, vram=2 * GIB, retries=0)
+        over = client.submit("hold-too", {"bytes": 6 * GIB, "gate": str(gate)}, retries=0)
         until(
             lambda: client.attempts(over.id) and client.attempts(over.id)[0]["error"],
             "it is ended",
