@@ -8,6 +8,10 @@ from gpu.fairness import Shares
 from gpu.floor import Floor
 from gpu.line import JobClass, Key
 
+#: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
+#: executor.
+Expected = tuple[Callable[[JobClass], float | None], Callable[[Key], float | None], Callable[[JobClass], int]]
+
 
 class Tenancy:
     """The two lanes have nothing to do with each other: who fills the cpu may still have the GPUs. On GPUs
@@ -18,19 +22,15 @@ class Tenancy:
         self,
         floor: Floor,
         lines: Mapping[JobClass, Sized],
-        weights: Mapping[str, float] | None,
-        *,
-        run_s: Callable[[JobClass], float | None],
-        load_s: Callable[[Key], float | None],
+        expected: Expected,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._floor = floor
         #: The classes of which somebody waits.
         self._lines = lines
         self._gpu = Shares(weights)
         self._cpu = Shares(weights)
-        #: What a job of a class, and what loading, are expected to take; None where that is unknown.
-        self._run_s = run_s
-        self._load_s = load_s
+        self._run_s, self._load_s, self._at_once = expected
         #: Until when an executor's time is put down to somebody.
         self._told: dict[int, float] = {}
         #: The only tenant that was ever seen.
@@ -42,10 +42,11 @@ class Tenancy:
         """The shares in the lane of the class."""
         return self._gpu if self._floor.is_on_gpu(cls) else self._cpu
 
-    def expected_s(self, cls: JobClass, *, loads: bool) -> float:
-        """What a job of the class is expected to take of each of its devices."""
+    def expected_s(self, cls: JobClass, count: int, *, loads: bool) -> float:
+        """What so many jobs of the class are expected to take together of each of their devices."""
         load_s = self._load_s(cls.key) if loads else None
-        return self.of(cls).expected_s(self._run_s(cls)) + (load_s or 0.0)
+        run_s = self.of(cls).expected_s(self._run_s(cls))
+        return run_s * count / self._at_once(cls) + (load_s or 0.0)
 
     def advance(self, now: float) -> None:
         """Time has come to `now`; comes before each plan."""
@@ -73,7 +74,7 @@ class Tenancy:
         if not shares.is_shared:
             return
         shares.advance(now)
-        expected_s = self.expected_s(cls, loads=loads)
+        expected_s = self.expected_s(cls, len(ns), loads=loads) / len(ns)
         devices = self._floor.span(cls)
         for n in ns:
             shares.started(n, cls.tenant, devices, expected_s)
@@ -134,6 +135,6 @@ class Standing:
         if not self.is_shared or cls.is_wish:
             return
         shares = self._tenancy.of(cls)
-        device_s = self._tenancy.expected_s(cls, loads=loads) * count * self._floor.span(cls)
+        device_s = self._tenancy.expected_s(cls, count, loads=loads) * self._floor.span(cls)
         given = self._given.get((shares, cls.tenant), 0.0)
         self._given[shares, cls.tenant] = given + device_s / shares.weight(cls.tenant)

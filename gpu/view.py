@@ -57,7 +57,8 @@ class View:
         self.wanted: dict[Key, int] = {}
         self._expiry = Expiry(self.executors, self.wanted, self.floor.is_kept)
         self.times = times = Times(self.estimates, self.floor, self.batching, self.wanted)
-        self.tenancy = Tenancy(self.floor, self.lines, weights, run_s=times.run_mean_s, load_s=times.load_s)
+        expected = (times.run_mean_s, times.load_s, self.batching.per_run)
+        self.tenancy = Tenancy(self.floor, self.lines, expected, weights)
         for device in devices:
             self.add_device(device)
 

@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpu.batching import Terms
 from gpu.device import cpu, sim
 from gpu.explain import explain
 from gpu.fairness import UNKNOWN_S
@@ -222,6 +223,15 @@ def test_a_wish_is_nobodys() -> None:
     view.load(1, wish, -1, ("sim0",), 20 * G)
     assert not view.tenancy.of(wish).is_counting
     plan(view, 1.0)
+
+
+def test_those_who_run_together_are_charged_for_one_run() -> None:
+    view = View([sim(0, 24 * G)])
+    view.batching.set("a", "1", Terms(4, 0.0))
+    for n, tenant in enumerate("aaaab"):
+        view.add_waiting(of(tenant), n)
+    view.load(1, of("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
+    assert view.tenancy.of(of("a")).rank("a") == UNKNOWN_S
 
 
 RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)

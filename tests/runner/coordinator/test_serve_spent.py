@@ -71,6 +71,31 @@ def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) ->
         server.http.close()
 
 
+CROWD = """
+import time
+from runner import Batch, handler
+
+@handler("crowd", vram="4GiB", batch=Batch(max=4, wait="2s"))
+def crowd(data: list[dict]) -> list[int]:
+    time.sleep(0.4)
+    return [len(data) for _ in data]
+"""
+
+
+def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path) -> None:
+    source = tmp_path / "crowd.py"
+    source.write_text(CROWD)
+    with Process([source], gpus="sim:1x24GiB", grace_s="0s") as process:
+        server = reach(process)
+        for _ in ("cold", "warm"):
+            jobs = [server.ended(job_id) for job_id in server.submit_many("crowd", [{}] * 4)]
+            assert [job["output"] for job in jobs] == [4] * 4
+            whole_s = max(at(job["finished_at"]) for job in jobs) - min(at(job["started_at"]) for job in jobs)
+            assert sum(job["device_s"] for job in jobs) == pytest.approx(whole_s, abs=0.1)
+        assert all(0.05 < job["device_s"] < 0.2 for job in jobs), "each a part of the warm one"
+        server.http.close()
+
+
 def test_stats_are_what_the_openapi_document_says(server: Server) -> None:
     server.ended(server.submit("small", {}, tenant="told"))
     told = Stats.model_validate(stats(server))
