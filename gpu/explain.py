@@ -30,7 +30,8 @@ def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
 def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
     if cls.queue in view.paused:
         return "paused"
-    if view.is_held_back(cls):
+    limit = view.limits.get(cls.handler)
+    if limit is not None and view.floor.busy.get(cls.handler, 0) >= limit:
         return "concurrency_limit"
     reasons = [device["reason"] for device in devices]
     for reason in ("ready", "waiting_for_memory"):

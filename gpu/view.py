@@ -302,13 +302,6 @@ class View:
         needs = [self.need_on(cls, self.floor.slots[each]) for each in resident.devices]
         return resident.grant_bytes >= min(max(needs), self.estimates.least_bytes(cls))
 
-    def is_held_back(self, cls: JobClass) -> bool:
-        """Whether the class waits for an operator's word or its own limit, not for a device."""
-        if cls.queue in self.paused:
-            return True
-        limit = self.limits.get(cls.handler)
-        return limit is not None and self.floor.busy.get(cls.handler, 0) >= limit
-
     def can_wait_for(self, cls: JobClass, slot: Slot) -> bool:
         """Whether the class could start there if all that runs there ended: neither too large for the
         device nor for what pinned executors and other programs leave of it."""

@@ -134,3 +134,53 @@ def test_older_ones_of_a_lower_priority_catch_up_by_waiting() -> None:
         rig.now = waited_s
         rig.submit(job_class("b", priority=60))
         assert told(rig.turn())[0].startswith(f"load {first}")
+
+
+def test_what_a_pinned_executor_holds_is_not_counted_on_for_a_reservation() -> None:
+    rig = Rig()
+    rig.keep_alive_s["x"] = -1
+    rig.running(limited("x", 6 * G, 100.0))
+    rig.running(limited("y", 12 * G, 50.0))
+    rig.submit(limited("big", 18 * G, 1000.0))
+    rig.submit(limited("long", 6 * G, 80.0))
+    rig.submit(limited("short", 6 * G, 20.0))
+    assert told(rig.turn()) == ["load short 5 on sim0 6G"]
+
+
+def test_between_tenants_the_order_follows_what_each_is_given() -> None:
+    rig = Rig()
+    for name, tenant in (("a", "one"), ("b", "one"), ("c", "two")):
+        rig.submit(replace(job_class(name), tenant=tenant))
+    assert told(rig.turn()) == [f"load {name} on sim0 6G" for name in ("a 1", "c 3", "b 2")]
+
+
+def test_who_is_loaded_again_soonest_goes_first() -> None:
+    rig = Rig(sim(0, 12 * G))
+    rig.idle(A)
+    rig.idle(B)
+    knows(rig, A, load_s=60, run_s=1)
+    knows(rig, B, load_s=1, run_s=1)
+    rig.submit(job_class("c", 6 * G))
+    assert told(rig.turn()) == ["evict 2"]
+
+
+def test_nobody_waits_for_an_executor_that_was_granted_too_little() -> None:
+    rig = Rig()
+    large = job_class("a", 10 * G)
+    knows(rig, A, load_s=60, run_s=2)
+    rig.running(A)
+    rig.submit(large)
+    assert told(rig.turn()) == ["load a 2 on sim0 10G"]
+
+
+def test_an_idle_one_is_waited_for_until_its_device_has_a_place() -> None:
+    rig = Rig(sim(0, 24 * G, 1), sim(1, 24 * G, 1))
+    rig.idle(A)
+    rig.view.set_device_open("sim1", False)
+    rig.running(B)
+    rig.view.set_device_open("sim1", True)
+    knows(rig, A, load_s=60, run_s=2)
+    rig.submit(A)
+    assert told(rig.turn()) == []
+    rig.finish(2)
+    assert told(rig.turn()) == ["start 1: 3"]
