@@ -134,7 +134,7 @@ def _hog(rng: random.Random) -> Order:
 
 
 def _overrun(rng: random.Random) -> Order:
-    return _order("overrun", "hog", {"bytes": 16 * GIB, "s": 20.0}, "memory_exceeded")
+    return _order("overrun", "hog", {"bytes": 16 * GIB, "s": 20.0}, "device_out_of_memory")
 
 
 def _eater(rng: random.Random) -> Order:
