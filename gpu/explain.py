@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from gpu.line import JobClass
+from gpu.placement import reserved
 from gpu.resident import Slot
 from gpu.view import View
 
@@ -24,6 +26,21 @@ def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
         ),
         "tenant_lead_s": view.tenancy.of(cls).lead(cls.tenant),
         "overtaken": view.bypass.counts.get(n, 0),
+    }
+
+
+def reservation(view: View, n: int, now: float) -> dict[str, Any] | None:
+    """What is kept for a waiting job while others go on; None where nothing is."""
+    hold = reserved(view, now, n)
+    if hold is None or not hold.lefts:
+        return None
+    slots = view.floor.slots
+    return {
+        "devices": [
+            {"device": each, "needed_bytes": hold.head.need_on(slots[each].device.cap_bytes)}
+            for each in hold.lefts
+        ],
+        "starts_in_s": None if math.isinf(hold.at) else max(0.0, hold.at - now),
     }
 
 

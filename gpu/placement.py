@@ -26,7 +26,7 @@ from heapq import heapify, heappop, heappush
 from gpu.action import Action, Evict, Load, Plan, Reason, Start
 from gpu.cold import Cold
 from gpu.head import Head, Rank
-from gpu.hold import Front, Reservation
+from gpu.hold import Front, Hold, Reservation
 from gpu.line import JobClass
 from gpu.times import UNKNOWN_LOAD_S
 from gpu.turn import Turn
@@ -51,6 +51,16 @@ def plan(view: View, now: float) -> Plan:
     view.index.refresh()
     view.tenancy.advance(now)
     return _Planner(view, now).plan()
+
+
+def reserved(view: View, now: float, n: int) -> Hold | None:
+    """What is kept for a waiting job while others go on, as things are; None where nothing is."""
+    view.index.refresh()
+    planner = _Planner(view, now)
+    planner.plan()
+    guards = [guard for guards in planner.turn.guards.values() for guard in guards]
+    holds = (guard.hold for guard in guards if isinstance(guard, Reservation) and guard.head.n == n)
+    return next(holds, None)
 
 
 class _Planner:

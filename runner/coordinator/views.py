@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gpu.device import Device
-from gpu.explain import explain
+from gpu.explain import explain, reservation
 from gpu.view import View
 from runner.coordinator import words
 from runner.coordinator.book import Live
@@ -272,6 +272,7 @@ class Views:
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
             document |= explain(self._view, cls, job.n)
+            document["reserved"] = reservation(self._view, job.n, self._line.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])

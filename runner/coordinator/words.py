@@ -38,6 +38,10 @@ def waiting(reason: str | None, figures: Mapping[str, Any]) -> str:
     lead_s = figures.get("tenant_lead_s", 0.0)
     if lead_s >= LEAD_S:
         tail += f"; its tenant had {lead_s:.0f} s of devices more, by weight, than another that waits"
+    if kept := figures.get("reserved"):
+        names, starts_s = ", ".join(each["device"] for each in kept["devices"]), kept["starts_in_s"]
+        when = "" if starts_s is None else f", in about {starts_s:.0f} s"
+        tail += f"; it gets {names} next{when}, and others start there only where they end before"
     match reason:
         case "paused":
             return f"its queue is paused{tail}"

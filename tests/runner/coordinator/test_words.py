@@ -113,6 +113,15 @@ def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
     )
 
 
+def test_what_is_kept_for_a_job_is_told() -> None:
+    figures: dict[str, Any] = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")]}
+    kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}], "starts_in_s": 41.6}
+    told = words.waiting("waiting_for_device", figures | {"reserved": kept})
+    assert "it gets gpu0, gpu1 next, in about 42 s, and others start there only where" in told
+    told = words.waiting("waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}})
+    assert "it gets gpu0, gpu1 next, and others" in told
+
+
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
     assert words.waiting("waiting_for_device", figures).endswith("there is none")
