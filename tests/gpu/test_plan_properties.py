@@ -102,6 +102,11 @@ class Line(RuleBasedStateMachine):
         before = len(self.rig.started)
         made = plan(self.rig.view, self.rig.now)
         assert made == plan(self.rig.view, self.rig.now)
+        for action in made.actions:
+            if isinstance(action, Load):
+                # All of its devices at once, or none.
+                span = self.rig.view.floor.span(action.cls)
+                assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.rig.carry_out(made)
         self.waiting -= set(self.rig.started[before:])
         assert set(made.reasons) == set(self.rig.view.classes())
