@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import not_
 from typing import Any, get_args
 
 from runner import control, wire
@@ -40,10 +41,10 @@ def usual(lane: Lane) -> None:
 
 
 @contextmanager
-def gated(lane: Lane, *, grow: int = 0) -> Iterator[None]:
+def gated(lane: Lane, handler: str = "work", *, grow: int = 0) -> Iterator[None]:
     """A job runs meanwhile."""
     gate = lane.house.folder / f"gate-{lane.rounds}"
-    job_id = lane.submit("work", gate=str(gate), grow=grow)
+    job_id = lane.submit(handler, gate=str(gate), grow=grow)
     lane.await_job(job_id, lambda job: bool(job["progress"]), "it runs")
     yield
     gate.touch()
@@ -202,6 +203,77 @@ def side_by_side(lane: Lane) -> None:
         lane.await_job(job_id, has_ended, "it ends")
 
 
+#: A module whose handler uses more than it was promised, and ends when it was promised that.
+MORE = """
+import time
+from runner import handler
+@handler("more-{number}", vram="64MiB")
+def more(data, ctx):
+    for times in range(1, 9):
+        try:
+            open(f"{{data['marks']}}/{{ctx.job_id}}.{{ctx.attempt}}.{{times}}", "x").close()
+            break
+        except FileExistsError:
+            continue
+    kept = bytearray(b"x" * (96 << 20))
+    while ctx.vram_bytes < len(kept):
+        time.sleep(0.005)
+    return {{"attempt": ctx.attempt}}
+"""
+
+
+def need(lane: Lane) -> None:
+    """An executor uses more than its grant, and waits to be told of a larger one. It is of a handler that
+    nothing was learned of yet."""
+    lane.add_source(MORE.format(number=lane.rounds))
+    lane.stop(signal.SIGKILL)
+    lane.await_job(lane.submit(f"more-{lane.rounds}"), has_ended, "it was granted what it uses")
+
+
+def use_gpu(lane: Lane) -> None:
+    """An executor on a GPU tells its processes: what they use is charged to it, and to nobody else."""
+
+    def is_seen() -> bool:
+        (gpu,) = (each for each in lane.ask("GET", "/v1/devices").json()["data"] if each["id"] == "gpu0")
+        used = [each["resident_bytes"] or 0 for each in gpu["executors"]]
+        return sum(used) >= 1 << 30 and gpu["level"] == "processes" and not gpu["foreign_bytes"]
+
+    with gated(lane, "fleeting_on_gpu"):
+        until(is_seen, "its bytes are known for its own", within_s=lane.end_s)
+
+
+def by_hand(lane: Lane) -> None:
+    """An executor is loaded without a job, and unloaded; neither it nor the wish for it stays."""
+    for verb, is_done in (("load", bool), ("unload", not_)):
+        assert lane.ask("POST", f"/v1/handlers/echo/{verb}").status_code in (200, 202)
+
+        def is_so(is_done: Callable[[object], bool] = is_done) -> bool:
+            handler = lane.ask("GET", "/v1/handlers/echo").json()
+            return not handler["waiting"] and is_done(handler["executors"])
+
+        until(is_so, f"it is {verb}ed", within_s=lane.end_s)
+
+
+def drain(lane: Lane) -> None:
+    """A device takes no work any more, also of another server, and takes it again."""
+
+    def is_drained() -> bool:
+        return bool(lane.ask("GET", "/v1/devices").json()["data"][0]["drained"])
+
+    assert lane.ask("POST", "/v1/devices/cpu/drain").status_code == 200
+    assert is_drained()
+    lane.stop(signal.SIGKILL)
+    assert is_drained()
+    assert lane.ask("POST", "/v1/devices/cpu/resume").status_code == 200
+    assert not is_drained()
+
+
+def see(lane: Lane) -> None:
+    """A front starts, and is told how much is known of the devices' memory."""
+    restart(lane)
+    until(lambda: lane.ask("GET", "/healthz").json().get("level") == "exact", "it knows", within_s=lane.end_s)
+
+
 def replace(lane: Lane) -> None:
     """A handler is changed while an executor still loads it."""
     gate = lane.house.folder / f"loaded-{lane.rounds}"
@@ -227,6 +299,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Recall": stage,
         "Unload": load,
         "Kill": replace,
+        "Grant": need,
         "Ack": usual,
         "Answer": ask,
         "Stop": stop,
@@ -241,6 +314,8 @@ POINTS: dict[str, dict[str, Way]] = {
         "Recalled": usual,
         "Gone": usual,
         "Usage": grow,
+        "Over": need,
+        "Processes": use_gpu,
         "Call": ask,
     },
     "probe>coordinator": {"Hello": restart, "Devices": restart, "Readings": in_time},
@@ -251,6 +326,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Raise": usual,
         "Recall": usual,
         "Unload": load,
+        "Grant": need,
         "Answer": ask,
     },
     "executor>worker": {
@@ -271,6 +347,9 @@ POINTS: dict[str, dict[str, Way]] = {
         "Act": usual,
         "Look": look,
         "SetQueue": pause,
+        "SetDevice": drain,
+        "LoadHandler": by_hand,
+        "UnloadHandler": by_hand,
         "AwaitHandler": describe,
         "ReadEvents": usual,
         "Watch": follow,
@@ -284,6 +363,7 @@ POINTS: dict[str, dict[str, Way]] = {
         "Page": usual,
         "Feed": follow,
         "Handlers": restart,
+        "Sight": see,
         "Drain": stop,
         "Exit": stop,
         "Ping": in_time,
@@ -301,6 +381,9 @@ POINTS: dict[str, dict[str, Way]] = {
     "writer>coordinator": {"TakeEpoch": restart, "Commit": usual},
     "spool": {"write_spool": restart, "remove_spool": restart},
 }
+
+#: What is told of GPUs alone: these are come to in a house that has one.
+ON_GPU = {"worker>coordinator.Processes"}
 
 
 def modes_of(point: str) -> tuple[str, ...]:

@@ -396,6 +396,15 @@ def fleeting(data: Document, ctx: Context) -> Document:
     return work(data, ctx)
 
 
+@handler("fleeting_on_gpu", vram="4GiB", keep_alive=0)
+def fleeting_on_gpu(data: Document, ctx: Context) -> Document:
+    """Holds a GiB of a GPU meanwhile."""
+    import torch
+
+    held = torch.empty(1 << 30, dtype=torch.uint8, device=ctx.device)
+    return work(data, ctx) | {"held": held.nbytes}
+
+
 @handler("unloadable")
 class Unloadable:
     def load(self) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import httpx2
 
+from tests.fakes.cards import Card, FakeGpus
 from tests.faults.harness import ROOT, Document, House, Server, SseEvent, parse_events, read_line, until
 
 POINTS = Path(__file__).with_name("points")
@@ -52,8 +53,11 @@ def has_ended(job: Document) -> bool:
 class Lane:
     """One house through which cases go one by one, each with its own round of jobs."""
 
-    def __init__(self, folder: Path, *, tree: Path = ROOT, end_s: float = END_S) -> None:
+    def __init__(self, folder: Path, *, tree: Path = ROOT, end_s: float = END_S, gpus: str = "none") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        #: What its servers are told of GPUs. Of "all" there is one, which is made up.
+        self.gpus = gpus
+        self.cards = FakeGpus(folder / "gpus", Card("GPU-a")) if gpus == "all" else None
         self.house = House(folder, tree=tree)
         self.end_s = end_s
         self.marks = folder / "marks"
@@ -134,12 +138,15 @@ class Lane:
 
     def _start(self) -> Server | None:
         """None where it died before it was ready."""
-        env = {
-            "PYTHONPATH": f"{POINTS}:{self.house.tree}",
+        tree = self.house.tree
+        env = {"PYTHONPATH": str(tree)} if self.cards is None else self.cards.environ(tree)
+        env |= {
+            "PYTHONPATH": f"{POINTS}:{env['PYTHONPATH']}",
             "FAULT_ARMED": str(self.armed),
             "RUNNER_LIMITS__EVENTS_KEPT": "50",
         }
-        process, ready, log = self.house.spawn(*self._sources, env=env, port=self._port)
+        flags = ["--gpus", self.gpus, *self._sources]
+        process, ready, log = self.house.spawn(*flags, env=env, port=self._port)
         with open(ready, "rb", buffering=0) as pipe:
             line = read_line(pipe.fileno(), END_S)
         if not line:
@@ -330,7 +337,8 @@ class Lane:
     def _is_whole(self) -> bool:
         roles = self._roles()
         # That of the cpu comes with the first job after a start.
-        return roles.pop("worker") <= 1 and set(roles.values()) == {1}
+        drivers = 0 if self.gpus == "none" else 1
+        return 0 <= roles.pop("worker") - drivers <= 1 and set(roles.values()) == {1}
 
     def end(self) -> None:
         """An orderly stop: nothing of the server is left, and nothing waits for another start."""

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.failpoints import MILD, POINTS, found, modes_of
+from tests.faults.failpoints import MILD, ON_GPU, POINTS, found, modes_of
 from tests.faults.harness import ROOT
 from tests.faults.mutate import mutated
 from tests.faults.sweep import Case, Lane
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
 POINTS_WANTED = "FAULT_TEST_POINTS"
-#: Houses side by side.
+#: Houses side by side, and one more whose server has a GPU.
 LANES = 3
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
@@ -123,10 +123,12 @@ def sample() -> Iterator[Case]:
             yield Case(f"{gate}.{name}", modes[at] if at < len(modes) else MILD[gate])
 
 
-def drive(folder: Path, mine: list[Case]) -> list[str]:
+def drive(folder: Path, mine: list[Case], *, gpus: str = "none") -> list[str]:
     """Cases one by one in one house; what went wrong. After a failure a new house is moved into."""
-    failures = []
-    lane = Lane(folder / "0")
+    failures: list[str] = []
+    if not mine:
+        return failures
+    lane = Lane(folder / "0", gpus=gpus)
     for at, case in enumerate(mine):
         began = time.monotonic()
         gate, _, name = case.point.partition(".")
@@ -135,7 +137,7 @@ def drive(folder: Path, mine: list[Case]) -> list[str]:
         except Exception:
             failures.append(f"{case}:\n{traceback.format_exc()}\n{lane.last_words()}")
             lane.close()
-            lane = Lane(folder / str(at + 1))
+            lane = Lane(folder / str(at + 1), gpus=gpus)
         print(f"{case}: {time.monotonic() - began:.2f} s", flush=True)
     try:
         lane.end()
@@ -149,8 +151,11 @@ def drive(folder: Path, mine: list[Case]) -> list[str]:
 @pytest.mark.timeout(3600 if os.environ.get(POINTS_WANTED) else 600)
 def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     every = cases()
-    with ThreadPoolExecutor(LANES) as pool:
-        lanes = [pool.submit(drive, tmp_path / f"lane{at}", every[at::LANES]) for at in range(LANES)]
+    plain = [case for case in every if case.point not in ON_GPU]
+    with ThreadPoolExecutor(LANES + 1) as pool:
+        lanes = [pool.submit(drive, tmp_path / f"lane{at}", plain[at::LANES]) for at in range(LANES)]
+        on_gpu = [case for case in every if case.point in ON_GPU]
+        lanes.append(pool.submit(drive, tmp_path / "gpu", on_gpu, gpus="all"))
         failures = [failure for lane in lanes for failure in lane.result()]
     assert not failures, "\n\n".join(failures)
 

@@ -323,5 +323,15 @@ class Finder(MetaPathFinder):
         return spec
 
 
+def pass_on() -> None:
+    """Python runs one module of this name alone: the next on the path, that of made-up GPUs, is run here."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    others = [folder for folder in sys.path if os.path.abspath(folder) != here]
+    spec = importlib.machinery.PathFinder.find_spec(__name__, others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(ModuleType(__name__))
+
+
 if ARMED:
     sys.meta_path.insert(0, Finder())
+    pass_on()
