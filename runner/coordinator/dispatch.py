@@ -363,6 +363,9 @@ class Dispatch:
 
     def repeat(self, post: Post) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
+        if post.grant_bytes:
+            # Whoever missed that it may use less would go on as before, and nobody would ask.
+            self.grants.tell(post, post.grant_bytes)
         for live in post.line.values():
             if live.job.cancel_reason is not None:
                 self.cancel(live, live.job.cancel_reason, force=False)

@@ -405,6 +405,13 @@ def fleeting_on_gpu(data: Document, ctx: Context) -> Document:
     return work(data, ctx) | {"held": held.nbytes}
 
 
+@handler("frugal_on_gpu", gpus=1)
+def frugal_on_gpu(data: Document, ctx: Context) -> Document:
+    """Does not say that it needs no more than a GiB of simulated device memory."""
+    testing.allocate("1GiB")
+    return work(data, ctx) | {"granted": ctx.vram_bytes, "pid": os.getpid()}
+
+
 @handler("unloadable")
 class Unloadable:
     def load(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated
+from tests.faults.sweep import Case, Lane, has_ended
 
 #: A few frames instead of ten thousand may wait for one worker.
 FEW = ("runner/coordinator/transport.py", "HIGH_WATER_FRAMES = 10_000", "HIGH_WATER_FRAMES = 10")
@@ -66,3 +67,24 @@ def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(
         assert server.ended(waiting)["output"] == {"b": 2}
     finally:
         house.close()
+
+
+def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> None:
+    """Nobody would ask for a smaller one: the executor would go on within what others may have by now."""
+
+    def learn(lane: Lane) -> None:
+        ended = []
+        for _ in range(2):
+            job_id = lane.submit("frugal_on_gpu")
+            ended.append(lane.await_job(job_id, has_ended, "it ends")["output"])
+            until(lane.has_fired, "it was promised less, once its need is known", within_s=lane.end_s)
+        first, second = ended
+        assert second["pid"] == first["pid"]
+        assert second["granted"] < first["granted"] / 2
+
+    lane = Lane(tmp_path / "lane", gpus="sim:1x24GiB")
+    try:
+        lane.run(Case("coordinator>worker.Grant", "cut"), learn)
+        lane.end()
+    finally:
+        lane.close()
