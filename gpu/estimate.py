@@ -133,12 +133,17 @@ class Estimates:
         return None
 
     def run_s(self, cls: JobClass, q: float = 0.9) -> float | None:
-        """In how many seconds the share `q` of the class's jobs has ended. While few have, that is their
-        limit; None where that is unknown and they have none."""
-        runs = self._runs(cls, 1 if math.isinf(cls.limit_s) else ENOUGH_RUNS)
-        if runs is not None:
-            return min(runs.quantile(q), cls.limit_s)
-        return None if math.isinf(cls.limit_s) else cls.limit_s
+        """In how many seconds the share `q` of the class's jobs has ended. Of jobs with a limit only those
+        count that had the same: while few of them have ended, it is their limit. None where nothing is known.
+        """
+        if math.isinf(cls.limit_s):
+            runs = self._runs(cls, 1)
+            return None if runs is None else runs.quantile(q)
+        for part in self._parts(cls):
+            of_limit = part.runs_by_limit.get(cls.limit_s)
+            if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
+                return min(of_limit.quantile(q), cls.limit_s)
+        return cls.limit_s
 
     def run_mean_s(self, cls: JobClass) -> float | None:
         """How long a job of the class takes in the mean; None where none has run."""
@@ -149,16 +154,6 @@ class Estimates:
         """No job of the class was seen to take longer; inf where none has run."""
         runs = self._runs(cls, 1)
         return math.inf if runs is None else runs.quantile(1.0)
-
-    def run_left_s(self, cls: JobClass, ran_s: float, q: float = 0.9) -> float | None:
-        """After how many more seconds a job that has run for `ran_s` has ended, with the likelihood `q`. One
-        that runs longer than any before it is expected to take as long again."""
-
-        runs = self._runs(cls, 1)
-        if runs is None:
-            return None if math.isinf(cls.limit_s) else max(0.0, cls.limit_s - ran_s)
-        whole = runs.beyond(ran_s, q)
-        return max(0.0, min(2 * ran_s if whole is None else whole, cls.limit_s) - ran_s)
 
     # To be stored and shown.
 
@@ -221,12 +216,19 @@ class Estimates:
 
     def _runs(self, cls: JobClass, least: int) -> Window | None:
         """Of the jobs that are most like the class's, where so many have run."""
-        model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
-        parts = [] if model is None else [model.of_size(cls.size), model.whole]
-        for part in parts if handler is None else [*parts, handler.whole]:
+        for part in self._parts(cls):
             of_limit = part.runs_by_limit.get(cls.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
                 return of_limit
             if len(part.run_s) >= least:
                 return part.run_s
         return None
+
+    def _parts(self, cls: JobClass) -> Iterator[Experience]:
+        """What was seen of the class's jobs: of its size, of its model, of its handler."""
+        model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
+        if model is not None:
+            yield model.of_size(cls.size)
+            yield model.whole
+        if handler is not None:
+            yield handler.whole

@@ -15,7 +15,7 @@ SQUEEZED_SHARE = 1.25
 #: What running out has taught is half forgotten after so many jobs that did not.
 SQUEEZED_HALF_LIFE = 256
 #: Limits of which runs are kept apart: those that were heard of last.
-LIMITS_MAX = 16
+LIMITS_MAX = 32
 #: What is told is lowered where it is less than this share of what was told before: below that it is noise.
 LOWER_SHARE = 0.95
 #: Of what the operator declared: less is granted where so many jobs took no more than this share of it, until

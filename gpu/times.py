@@ -10,7 +10,6 @@ from gpu.demand import Demand
 from gpu.estimate import Estimates
 from gpu.floor import Floor
 from gpu.line import JobClass, Key
-from gpu.pace import Pace
 from gpu.resident import Resident
 
 #: Loading it again within so many seconds is what an eviction is charged for.
@@ -31,22 +30,13 @@ class Times:
         self._floor = floor
         self._batching = batching
         self._wanted = wanted
-        self._pace = Pace()
         #: How often each key is asked for.
         self.demand = Demand()
-
-    def ran(self, cls: JobClass, run_s: float | None) -> None:
-        """A job of the class ended well after so long."""
-        if run_s is not None and not math.isinf(cls.limit_s):
-            self._pace.ran(cls, run_s)
 
     def run_s(self, cls: JobClass) -> float | None:
         """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
         the median: what 9 of 10 take says little where they differ much."""
-        if math.isinf(cls.limit_s):
-            return self._estimates.run_s(cls, 0.5)
-        run_s = self._pace.run_s(cls, 0.9)
-        return cls.limit_s if run_s is None else min(run_s, cls.limit_s)
+        return self._estimates.run_s(cls, 0.5 if math.isinf(cls.limit_s) else 0.9)
 
     def run_mean_s(self, cls: JobClass) -> float | None:
         """What a run of the class takes on average; None where that is unknown."""

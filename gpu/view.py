@@ -240,7 +240,6 @@ class View:
 
     def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
         """A job ended well. Who was granted all there was keeps what is needed; others may start."""
-        self.times.ran(cls, run_s)
         if not self.estimates.ran(cls, peak_bytes, run_s):
             return
         need = self.estimates.need_bytes(cls)

@@ -77,15 +77,6 @@ class Window:
             self._mean = min(max(mean, self._sorted[0]), self._sorted[-1])
         return self._mean
 
-    def beyond(self, least: float, q: float) -> float | None:
-        """The quantile of the samples that are more than `least`; None where there are none."""
-        first = bisect_right(self._sorted, least)
-        if first == len(self._sorted):
-            return None
-        self._add_up()
-        below = self._sums[first - 1] if first else 0.0
-        return self._sorted[max(first, self._place(below + q * (self._sums[-1] - below)))]
-
     def _forget(self, sample: float, weight: float) -> None:
         at = bisect_left(self._sorted, sample)
         # Of equal samples the one that came first: its weight is its own.

@@ -24,23 +24,9 @@ def test_the_mean_lies_among_the_samples(samples: list[float]) -> None:
     assert min(samples) <= Window(samples).mean() <= max(samples)
 
 
-@given(SOME, FLOATS, st.floats(0, 1))
-def test_what_is_beyond_is_one_of_those_beyond(samples: list[float], least: float, q: float) -> None:
-    found = Window(samples).beyond(least, q)
-    longer = [sample for sample in samples if sample > least]
-    assert found in longer if longer else found is None
-
-
-@given(SOME, st.floats(0, 1))
-def test_beyond_nothing_is_the_quantile(samples: list[float], q: float) -> None:
-    window = Window(samples)
-    assert window.beyond(-1.0, q) == window.quantile(q)
-
-
 def test_few_samples_are_told_exactly() -> None:
     window = Window([10.0, 20.0, 30.0, 40.0])
     assert [window.quantile(q) for q in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)] == [10, 20, 30, 40, 40, 40]
-    assert [window.beyond(least, 0.5) for least in (5, 10, 25, 39, 40)] == [30, 30, 40, 40, None]
 
 
 def test_newer_samples_weigh_more() -> None:
@@ -82,7 +68,7 @@ def test_a_window_is_as_exact_after_very_many_samples() -> None:
 
 def test_without_samples_there_is_nothing_to_tell() -> None:
     window = Window()
-    assert not window and window.beyond(0.0, 0.5) is None
+    assert not window
     with pytest.raises(IndexError):
         window.quantile(0.5)
     with pytest.raises(IndexError):
