@@ -28,6 +28,10 @@ class Bypass:
         if device_ids and self.counts[n] >= self.limit:
             self.kept.setdefault(n, device_ids)
 
+    def exhaust(self, n: int) -> None:
+        """The job was overtaken as often as it may be."""
+        self.counts[n] = max(self.limit, self.counts.get(n, 0))
+
     def forget(self, ns: Iterable[int]) -> None:
         """The jobs no longer wait."""
         for n in ns:

@@ -20,6 +20,7 @@ from gpu.index import Index
 from gpu.ledger import Ledger
 from gpu.line import JobClass, Key, Line
 from gpu.resident import Resident, Slot
+from gpu.seniority import Seniority
 from gpu.tenancy import Tenancy
 from gpu.times import Times
 
@@ -50,6 +51,7 @@ class View:
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
         self.paused: set[str] = set()
+        self._seniority = Seniority(self.lines, self.paused, self.bypass)
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
         self.batching = Batching()
@@ -105,6 +107,8 @@ class View:
             self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
             self.tenancy.waits(cls)
         line.add(n, first=first, since=since)
+        if first:
+            self._seniority.joined(cls, n)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
@@ -148,6 +152,7 @@ class View:
         elif resident.state != "running" and not self.floor.claim(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._take(cls, ns)
+        self._seniority.started(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
         self.tenancy.started(cls, ns, now, loads=False)
@@ -186,6 +191,7 @@ class View:
         ns = (n, *mates)
         self._take(cls, ns)
         if not cls.is_wish:
+            self._seniority.started(cls, ns)
             resident.assigned.update(dict.fromkeys(ns, cls))
         self.tenancy.started(cls, ns, now, loads=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu.seniority import YOUNGER_MAX
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.serving import at, code, devices, executors, runs, waits
 
@@ -177,7 +178,8 @@ def test_a_big_job_among_a_stream_of_small_ones_starts_soon(serve: object) -> No
     between = [
         job for job in jobs if at(big["created_at"]) < at(job["created_at"]) and started_before(job, big)
     ]
-    assert len(between) <= 24, len(between)
+    # Short ones may go before it so often; 16 more can have been handed out by then, and 8 by a guess.
+    assert len(between) <= YOUNGER_MAX + 24, len(between)
 
 
 def started_before(job: Document, other: Document) -> bool:

@@ -1,0 +1,121 @@
+"""The oldest job of a tenant is next once so many younger ones went before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpu.bypass import Bypass
+from gpu.line import JobClass, Line
+from gpu.seniority import YOUNGER_MAX, Seniority
+from tests.gpu.rig import G, Rig, job_class
+
+LONG, SHORT = replace(job_class("long"), limit_s=4096.0), replace(job_class("short"), limit_s=1.0)
+
+
+class House:
+    """Lines in which jobs wait, without devices."""
+
+    def __init__(self, **waiting: JobClass) -> None:
+        self.lines: dict[JobClass, Line] = {}
+        self.paused: set[str] = set()
+        self.bypass = Bypass(8)
+        self.seniority = Seniority(self.lines, self.paused, self.bypass)
+
+    def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
+        for n in ns:
+            self.lines.setdefault(cls, Line()).add(n, first=first)
+            if first:
+                self.seniority.joined(cls, n)
+
+    def start(self, cls: JobClass, *ns: int) -> None:
+        self.lines[cls].take(ns)
+        if not self.lines[cls]:
+            del self.lines[cls]
+        self.seniority.started(cls, ns)
+
+    def start_younger(self, cls: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
+        """The first of them lets the oldest be looked for."""
+        for n in range(1_000, 1_001 + count):
+            self.wait(cls, n)
+            self.start(cls, n)
+
+    def is_next(self, n: int) -> bool:
+        return self.bypass.left(n) <= 0
+
+
+def test_the_oldest_is_next_after_so_many_younger_ones() -> None:
+    house = House()
+    house.wait(LONG, 1, 2)
+    house.start_younger(count=YOUNGER_MAX - 1)
+    assert not house.is_next(1)
+    house.start_younger(count=0)
+    assert house.is_next(1) and not house.is_next(2)
+    house.bypass.forget([1])
+    house.start(LONG, 1)
+    house.start_younger(count=YOUNGER_MAX - 2)
+    assert not house.is_next(2)
+    house.start_younger(count=0)
+    assert house.is_next(2)
+
+
+@pytest.mark.parametrize(
+    "others", [replace(SHORT, tenant="other"), replace(SHORT, priority=90), replace(SHORT, gpus=0)]
+)
+def test_other_tenants_lanes_and_higher_priorities_do_not_count(others: JobClass) -> None:
+    house = House()
+    house.wait(LONG, 1)
+    house.start_younger(others, count=3 * YOUNGER_MAX)
+    house.start_younger(count=YOUNGER_MAX - 2)
+    assert not house.is_next(1)
+
+
+def test_older_ones_that_were_put_back_go_first_and_do_not_count() -> None:
+    house = House()
+    house.wait(LONG, 5)
+    house.start_younger(count=YOUNGER_MAX - 1)
+    house.wait(SHORT, 3, first=True)
+    house.start_younger(count=YOUNGER_MAX - 1)
+    assert not house.is_next(5) and not house.is_next(3)
+    house.start_younger(count=0)
+    assert house.is_next(3)
+    house.wait(SHORT, 7, first=True)
+    house.start(SHORT, 3)
+    assert not house.is_next(5)
+
+
+def test_one_of_a_paused_queue_is_waited_for_by_nobody() -> None:
+    house = House()
+    house.wait(replace(LONG, queue="paused"), 1)
+    house.wait(LONG, 2)
+    house.start_younger(count=3)
+    house.paused.add("paused")
+    house.start_younger(count=YOUNGER_MAX)
+    assert house.is_next(2) and not house.is_next(1)
+
+
+def test_where_only_wishes_wait_there_is_no_oldest() -> None:
+    house = House()
+    house.wait(replace(LONG, priority=-1), 1)
+    house.start_younger()
+    assert not house.is_next(1)
+
+
+def test_a_long_job_among_short_ones_starts_though_they_keep_coming() -> None:
+    rig = Rig()
+    short = replace(job_class("short", 4 * G), limit_s=1.0)
+    rig.submit(short, 12)
+    rig.turn()
+    (long,) = rig.submit(replace(job_class("long", 20 * G), limit_s=4096.0))
+    before = len(rig.started)
+    for _ in range(2 * YOUNGER_MAX):
+        rig.now += 1.0
+        for executor in [each.executor for each in rig.view.executors.values() if each.assigned]:
+            rig.finish(executor)
+            rig.submit(short)
+        rig.turn()
+        rig.bury_leaving()
+        if long in rig.started:
+            break
+    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.view.bypass.limit + 12
