@@ -71,6 +71,12 @@ CONFUSED: Change = (
     "    if job.attempt == message.attempt:\n",
     "    live.flight = message.attempt\n    if job.attempt == message.attempt:\n",
 )
+#: Who is over its grant is told of once.
+ONCE: Change = (
+    "runner/worker/watchdog.py",
+    "if granted and used // devices > granted:",
+    "if granted and used // devices > granted and self.__dict__.setdefault(supervisor.number, used) is used:",
+)
 
 
 def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:
@@ -168,6 +174,7 @@ def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -
         (UNASKED, "coordinator>worker.Run", "cut", "ends|it runs"),
         (WIDOWED, "worker>coordinator.Started", "lost", "what belonged to a dead server"),
         (CONFUSED, "coordinator>worker.Stop", "cut", "ends"),
+        (ONCE, "worker>coordinator.Over", "cut", "it was granted what it uses"),
     ],
 )
 def test_without_a_guard_the_fault_is_noticed(
