@@ -50,11 +50,13 @@ def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str
     limit = view.limits.get(cls.handler)
     if limit is not None and view.floor.busy.get(cls.handler, 0) >= limit:
         return "concurrency_limit"
-    reasons = [device["reason"] for device in devices]
-    for reason in ("ready", "waiting_for_memory"):
-        if reason in reasons:
-            return reason
-    return "waiting_for_device"
+    reasons, span = [device["reason"] for device in devices], view.floor.span(cls)
+    ready = reasons.count("ready")
+    if ready >= span:
+        return "ready"
+    return (
+        "waiting_for_memory" if ready + reasons.count("waiting_for_memory") >= span else "waiting_for_device"
+    )
 
 
 def _device(view: View, cls: JobClass, slot: Slot) -> dict[str, Any]:

@@ -214,10 +214,12 @@ class _Planner:
     def _reason(self, head: Head) -> Reason:
         if head.cls.alone and all(slot.busy for slot in self.view.floor.reach(head.cls)):
             return "waiting_for_device"
-        for cap_bytes, shelf in self.turn.lane(head).items():
-            if shelf.admitting and 0 < head.need_on(cap_bytes) <= cap_bytes:
-                return "waiting_for_memory"
-        return "waiting_for_device"
+        lacking_bytes = sum(
+            shelf.admitting
+            for cap_bytes, shelf in self.turn.lane(head).items()
+            if 0 < head.need_on(cap_bytes) <= cap_bytes
+        )
+        return "waiting_for_memory" if lacking_bytes >= head.span else "waiting_for_device"
 
 
 def _shortness(head: Head) -> tuple[float, float, float, Rank]:

@@ -73,6 +73,8 @@ def _device(entry: Mapping[str, Any]) -> str:
             return f"{entry['device']} is drained"
         case "device_fault":
             return f"{entry['device']} takes no new work ({entry.get('message', 'it is not well')})"
+        case "ready":
+            return f"{entry['device']} has {nbytes(entry['free_bytes'])}, enough"
         case _:
             others = entry.get("foreign_bytes", 0)
             told = f" (other programs hold {nbytes(others)})" if others else ""

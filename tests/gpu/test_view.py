@@ -332,6 +332,22 @@ def test_explain_tells_why_a_device_takes_no_work() -> None:
     assert explain(rig.view, A, n)["devices"][0]["reason"] == "ready"
 
 
+def test_a_gang_waits_for_memory_only_where_enough_devices_take_work() -> None:
+    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    gang = job_class("gang", 8 * G, gpus=2)
+    rig.view.set_device_open("sim1", False, "drained")
+    (n,) = rig.submit(gang)
+    assert rig.turn().reasons == {gang: "waiting_for_device"}
+    assert explain(rig.view, gang, n)["reason"] == "waiting_for_device"
+    rig.view.set_device_open("sim1", True)
+    assert explain(rig.view, gang, n)["reason"] == "ready"
+    rig.view.remove_waiting(gang, n)
+    rig.running(job_class("other", 20 * G))
+    (n,) = rig.submit(gang)
+    assert rig.turn().reasons == {gang: "waiting_for_memory"}
+    assert explain(rig.view, gang, n)["reason"] == "waiting_for_memory"
+
+
 def test_explain_tells_of_one_that_runs_alone() -> None:
     rig = Rig()
     rig.running(job_class("x", None))
