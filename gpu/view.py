@@ -322,7 +322,8 @@ class View:
 
     def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
-        return self.floor.misfit(cls)
+        # Of whom somebody waits was let in: devices come, and do not go.
+        return None if cls in self.lines else self.floor.misfit(cls)
 
     # Keeping the index.
 

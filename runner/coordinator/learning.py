@@ -19,7 +19,10 @@ from runner.wire import Ended, Loaded
 log = logging.getLogger(__name__)
 
 #: Of attempts shorter than this not each is learned from: they end thousands a second, and are much alike.
+#: After so many of a handler it is one in so many.
 SHORT_S = 0.05
+SHORT_ENDS = 1_024
+SHORT_EVERY = 256
 #: What was learned is written at most so often: it changes with every job, and a crash may forget a little.
 KEEP_S = 5.0
 #: Names of values in the store: `learned/models/HANDLER/MODEL`, and what an older version left.
@@ -99,8 +102,9 @@ class Learning:
         spec, run_s = post.spec, message.run_s
         is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
         if is_due:
-            depth = self._figures.handlers[spec.name].stage_depth()
-            self._view.set_stage(spec.name, spec.version, depth)
+            figures = self._figures.handlers[spec.name]
+            self._view.set_stage(spec.name, spec.version, figures.stage_depth())
+            is_due = figures.ends <= SHORT_ENDS or figures.ends % SHORT_EVERY == 0
         peak_bytes = self._peak(post, message) if spec.options.gpus else None
         if peak_bytes is not None and peak_bytes > post.peak_bytes:
             post.peak_bytes = peak_bytes

@@ -15,6 +15,7 @@ class Post:
         "devices",
         "executor",
         "grant_bytes",
+        "is_batched",
         "is_ceiling",
         "is_lowered",
         "jobs_done",
@@ -56,6 +57,8 @@ class Post:
         self.retired = False
         #: Of the time that it is at work; None where it occupies no device.
         self.meter = Meter() if spec.options.gpus else None
+        #: It is handed batches.
+        self.is_batched = spec.options.batch is not None
         #: Attempts handed over and not ended, by job number, in order.
         self.line: dict[int, Live] = {}
         #: How many of them the worker has been sent.
@@ -63,11 +66,6 @@ class Post:
         self.jobs_done = 0
         #: The most that one of its attempts was seen to use on each device.
         self.peak_bytes = 0
-
-    @property
-    def is_batched(self) -> bool:
-        """Whether it is handed batches."""
-        return self.spec.options.batch is not None
 
     def parted(self, lives: list[Live]) -> tuple[list[Live], list[Live]]:
         """Those to be started for the first time, and the others. A batch is not parted."""

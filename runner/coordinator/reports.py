@@ -229,19 +229,22 @@ class Reports:
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.retire_one(post)
+        squeeze = None
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
             self._memory.ended(post, message)
-        squeeze = self._squeeze(post, live, message)
+        if message.code is not None:
+            squeeze = self._squeeze(post, live, message)
         self._learning.ended(post, live, message, squeeze)
-        self._saw(post, message.peak_bytes)
+        if message.peak_bytes is not None:
+            self._saw(post, message.peak_bytes)
         self._leave(post, live)
         self._line.end(live, message, squeeze=squeeze)
 
     def _squeeze(self, post: Post, live: Live, message: Ended) -> Squeeze | None:
         """What stood around an attempt that ran out of device memory; None for all others."""
-        if message.code is None or message.shared or live.cls is None:
+        if message.shared or live.cls is None:
             return None
         grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
         if not ran_out(message, grant_bytes=grant_bytes):
@@ -259,14 +262,13 @@ class Reports:
         if live.cls is not None:
             self._view.ended(post.executor, live.cls, n, self._line.now())
 
-    def _saw(self, post: Post, peak_bytes: int | None) -> None:
+    def _saw(self, post: Post, peak_bytes: int) -> None:
         """Until it is looked at again it may hold what the attempt held: figures come once a second, and
         an executor that idles is charged no more than the last of them."""
-        if peak_bytes is not None:
-            is_exact = self._view.ledger.level(post.devices[0]) == "exact"
-            # Of those it is known of all devices together.
-            share = peak_bytes // len(post.devices) if is_exact else peak_bytes
-            self._view.ledger.suppose(post.executor, share)
+        is_exact = self._view.ledger.level(post.devices[0]) == "exact"
+        # Of those it is known of all devices together.
+        share = peak_bytes // len(post.devices) if is_exact else peak_bytes
+        self._view.ledger.suppose(post.executor, share)
 
     def _recalled(self, _: Worker, message: Recalled) -> None:
         post = self._dispatch.posts.get(message.executor)
