@@ -122,6 +122,15 @@ def test_what_is_kept_for_a_job_is_told() -> None:
     assert "it gets gpu0, gpu1 next, and others" in told
 
 
+def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
+    devices = [
+        {"device": "gpu0", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "ready"},
+        {"device": "gpu1", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "drained"},
+    ]
+    told = words.waiting("waiting_for_device", {"devices": devices, "jobs_ahead": 0})
+    assert told == "it waits for a device that takes work: gpu0 has 24.0 GiB, enough, gpu1 is drained"
+
+
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
     assert words.waiting("waiting_for_device", figures).endswith("there is none")

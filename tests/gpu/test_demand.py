@@ -1,0 +1,24 @@
+"""What is asked for fades, and what is asked for least is forgotten."""
+
+from __future__ import annotations
+
+from gpu import demand
+from gpu.demand import FADE_S, Demand
+from tests.gpu.rig import job_class
+
+
+def test_demand_fades() -> None:
+    asked = Demand()
+    key = job_class("a").key
+    assert asked.rate(key, 5.0) == 0.0
+    asked.count(key, 36, 0.0)
+    assert asked.rate(key, 0.0) == 36 / FADE_S
+    assert 0.3 < asked.rate(key, FADE_S) / asked.rate(key, 0.0) < 0.4
+
+
+def test_demand_of_what_is_asked_for_least_is_forgotten() -> None:
+    asked = Demand()
+    for place in range(demand.KEYS_MAX + 1):
+        asked.count(("h", "1", str(place)), 1 + place, 0.0)
+    assert asked.rate(("h", "1", "0"), 0.0) == 0.0
+    assert asked.rate(("h", "1", str(demand.KEYS_MAX)), 0.0) > 0.0

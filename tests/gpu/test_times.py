@@ -1,0 +1,30 @@
+"""How long a run is taken to last: by its limit, until some of its like have run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpu.estimate import ENOUGH_RUNS
+from gpu.view import View
+from tests.gpu.rig import job_class
+
+HOUR = replace(job_class("a"), limit_s=3600.0)
+
+
+def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
+    view = View()
+    assert view.times.run_s(HOUR) == 3600
+    for _ in range(ENOUGH_RUNS - 1):
+        view.ran(HOUR, None, 60.0)
+    assert view.times.run_s(HOUR) == 3600
+    view.ran(HOUR, None, 60.0)
+    assert view.times.run_s(HOUR) == 60
+    assert view.times.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
+
+
+def test_without_a_limit_the_median_counts() -> None:
+    view, cls = View(), job_class("a")
+    assert view.times.run_s(cls) is None
+    for run_s in (1.0, 2.0, 50.0):
+        view.ran(cls, None, run_s)
+    assert view.times.run_s(cls) == 2.0
