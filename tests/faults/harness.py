@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
+
+from benchmarks.pipe import read_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -274,19 +275,6 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def read_line(fd: int, within_s: float) -> bytes:
-    """One line from a pipe; nothing where it closes or the time is over before."""
-    text = b""
-    deadline = time.monotonic() + within_s
-    while not text.endswith(b"\n"):
-        readable, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-        chunk = os.read(fd, 4096) if readable else b""
-        if not chunk:
-            return b""
-        text += chunk
-    return text
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[SseEvent]:
