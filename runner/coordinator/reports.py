@@ -229,13 +229,11 @@ class Reports:
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.retire_one(post)
-        squeeze = None
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
             self._memory.ended(post, message)
-        if message.code is not None:
-            squeeze = self._squeeze(post, live, message)
+        squeeze = None if message.code is None else self._squeeze(post, live, message)
         self._learning.ended(post, live, message, squeeze)
         if message.peak_bytes is not None:
             self._saw(post, message.peak_bytes)
