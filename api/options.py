@@ -12,7 +12,7 @@ import msgspec
 from api.problems import FAULTS_MAX, Fault, fault
 from runner.instant import parse_rfc3339
 from runner.job import Submission
-from runner.units import backoff, nbytes, seconds
+from runner.units import SECONDS_MAX, backoff, nbytes, seconds
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
@@ -22,8 +22,6 @@ NOT_YET = "not available in this version"
 RETRIES_MAX = 1000
 TAGS_MAX = 100
 TAG_CHARS_MAX = 200
-#: Ten years: longer is a mistake in the unit.
-SECONDS_MAX = 10 * 366 * 86400.0
 BYTES_MAX = 2**62
 
 _encode = msgspec.json.Encoder().encode
@@ -37,10 +35,10 @@ def name(value: Any) -> str:
     return value
 
 
-def submission(body: dict[str, Any], job_id: str, at: str = "") -> Submission | list[Fault]:
+def submission(body: dict[str, Any], job_id: str, at: str = "", *, now: float) -> Submission | list[Fault]:
     """What a client asks for in one object, without a look at its handler's schema.
 
-    `at` is the pointer to the object in the request.
+    `at` is the pointer to the object in the request; times are bounded from `now` (UTC epoch seconds) on.
     """
     faults: list[Fault] = []
     asked = Submission(id=job_id, handler="", input=b"null")
@@ -63,6 +61,8 @@ def submission(body: dict[str, Any], job_id: str, at: str = "") -> Submission | 
         faults.append(fault(f"{at}/handler", "is required"))
     if asked.run_at is not None and asked.delay_s is not None:
         faults.append(fault(f"{at}/delay_s", "give one of run_at and delay_s"))
+    if asked.run_at is not None and asked.run_at > now + SECONDS_MAX:
+        faults.append(fault(f"{at}/run_at", "must be at most ten years ahead"))
     return faults or asked
 
 
@@ -79,15 +79,8 @@ def _priority(value: Any) -> int:
     return value
 
 
-def _duration(value: Any) -> float:
-    found = seconds(value)
-    if found > SECONDS_MAX:
-        raise ValueError("is longer than ten years")
-    return found
-
-
 def _positive(value: Any) -> float:
-    found = _duration(value)
+    found = seconds(value)
     if found <= 0:
         raise ValueError("must be more than 0 seconds")
     return found
@@ -141,7 +134,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "timeout_s": ("timeout_s", _positive),
     "queue_timeout_s": ("queue_timeout_s", _positive),
     "run_at": ("run_at", _moment),
-    "delay_s": ("delay_s", _duration),
+    "delay_s": ("delay_s", seconds),
     "retries": ("retries", _retries),
     "backoff": ("backoff", backoff),
     "vram": ("vram_bytes", _bytes),

@@ -15,6 +15,7 @@ from api.shape import Asked as _Asked
 from api.shape import Given as _Given
 from api.totals import Stats
 from runner.job import ErrorCode, State
+from runner.units import SECONDS_MAX
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 Level = Literal["exact", "processes", "reports", "totals"]
@@ -26,8 +27,8 @@ class BackoffCurve(_Asked):
     """Waits between attempts; `jitter` 0.2 spreads them by up to 20 % either way."""
 
     kind: Literal["fixed", "linear", "exponential"] = "exponential"
-    base_s: float = Field(1.0, ge=0)
-    max_s: float = Field(600.0, ge=0)
+    base_s: float = Field(1.0, ge=0, le=SECONDS_MAX)
+    max_s: float = Field(600.0, ge=0, le=SECONDS_MAX)
     jitter: float = Field(0.2, ge=0, le=1)
 
 
@@ -40,7 +41,9 @@ class JobOptions(_Asked):
     )
     timeout_s: float | str | None = Field(None, description='longest run: seconds, "30s", "5m"')
     queue_timeout_s: float | str | None = Field(None, description="longest wait before the start")
-    run_at: datetime | None = Field(None, description="not before this time; not beside delay_s")
+    run_at: datetime | None = Field(
+        None, description="not before this time, at most ten years ahead; not beside delay_s"
+    )
     delay_s: float | str | None = Field(None, description="not before so much time has passed")
     retries: int | None = Field(None, ge=0, le=1000)
     backoff: float | str | list[float | str] | BackoffCurve | None = Field(

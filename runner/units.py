@@ -23,24 +23,29 @@ _BYTES = {
 }
 _BACKOFF_FIELDS = {"kind", "base_s", "max_s", "jitter"}
 _BACKOFF_KINDS = ("fixed", "linear", "exponential")
+#: Ten years. A longer duration is a mistake in its unit, and may end beyond the last day of a calendar.
+SECONDS_MAX = 10 * 366 * 86400.0
 
 
 def seconds(value: float | str) -> float:
     """A duration: a number of seconds, or text such as "500ms", "30s", "5m", "2h".
 
     Raises:
-        ValueError: not a duration, negative or not finite.
+        ValueError: not a duration, negative, not finite or longer than ten years.
     """
     if isinstance(value, str):
-        found = _NUMBER_AND_UNIT.fullmatch(value)
-        scale = _SECONDS.get(found[2].lower()) if found else None
-        if found is None or scale is None:
+        parts = _NUMBER_AND_UNIT.fullmatch(value)
+        scale = _SECONDS.get(parts[2].lower()) if parts else None
+        if parts is None or scale is None:
             raise ValueError(f'{value!r} is not a duration; write seconds or "500ms", "30s", "5m", "2h"')
-        return float(found[1]) * scale
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        value = float(parts[1]) * scale
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f'{value!r} is not a duration; write seconds or text such as "30s"')
-    if not math.isfinite(value) or value < 0:
+    elif not 0 <= value < math.inf:
         raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
+    # Compared before it is converted: an integer may be larger than any float.
+    if value > SECONDS_MAX:
+        raise ValueError("a duration is at most ten years")
     return float(value)
 
 
@@ -66,9 +71,11 @@ def backoff(value: object) -> Backoff:
     `{kind: fixed|linear|exponential, base_s, max_s, jitter}`.
 
     Raises:
-        ValueError: none of these.
+        ValueError: none of these, or a wait in it is no duration.
     """
     if isinstance(value, Backoff):
+        for wait_s in (value.base_s, value.max_s, *value.steps_s):
+            seconds(wait_s)
         return value
     if isinstance(value, (int, float, str)):
         base_s = seconds(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -80,7 +81,7 @@ class SubmitRoutes:
         return body
 
     async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
-        asked = submission(body, new_id())
+        asked = submission(body, new_id(), now=time.time())
         if isinstance(asked, list):
             refuse(asked)
         faults = await self._input_faults(asked, body.get("input"), "/input")
@@ -107,7 +108,7 @@ class SubmitRoutes:
                 raise _invalid(value)
             if not isinstance(value.value, dict):
                 raise _invalid([fault(at, "must be an object")])
-            asked = submission(value.value, new_id(), at)
+            asked = submission(value.value, new_id(), at, now=time.time())
             if isinstance(asked, list):
                 raise _invalid(asked)
             faults = await self._input_faults(asked, value.value.get("input"), f"{at}/input")

@@ -11,16 +11,20 @@ from api.options import LATER, NOT_YET, submission
 from api.schema import JobRequest
 from runner.job import Submission
 from runner.retry import Backoff
+from runner.units import SECONDS_MAX
+
+#: 2026-01-01.
+NOW = 1767225600.0
 
 
 def read(**body: Any) -> Submission:
-    found = submission({"handler": "echo", **body}, "id")
+    found = submission({"handler": "echo", **body}, "id", now=NOW)
     assert isinstance(found, Submission), found
     return found
 
 
 def faults(**body: Any) -> dict[str, str]:
-    found = submission({"handler": "echo", **body}, "id", "/jobs/3")
+    found = submission({"handler": "echo", **body}, "id", "/jobs/3", now=NOW)
     assert isinstance(found, list)
     return {fault["pointer"]: fault["message"] for fault in found}
 
@@ -65,10 +69,19 @@ def test_options_are_read_with_units_resolved(field: str, given: Any, into: str,
         ("backoff", {"kind": "wild"}), ("vram", 0), ("vram", "6 apples"), ("vram", 2**63),
         ("tags", "a"), ("tags", [1]), ("tags", ["a\x00"]), ("tags", [""]), ("metadata", []),
         ("metadata", "x"), ("colour", 1), ("han/dler", 1),
+        ("timeout_s", "3661d"), ("queue_timeout_s", 1e9), ("delay_s", 1e12),
+        ("run_at", "2036-01-09T00:00:01Z"), ("run_at", "9999-12-31T23:59:59.9999999Z"),
+        ("run_at", "9999-12-31T23:59:59-23:59"),
+        ("backoff", 1e18), ("backoff", "3661d"), ("backoff", [1, 1e18]), ("backoff", {"base_s": 1e18}),
+        ("backoff", {"max_s": 1e18}),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named_by_its_pointer(field: str, given: Any) -> None:
     assert list(faults(**{field: given})) == [f"/jobs/3/{field.replace('/', '~1')}"]
+
+
+def test_a_start_may_be_ten_years_ahead() -> None:
+    assert read(run_at="2036-01-09T00:00:00Z").run_at == NOW + SECONDS_MAX
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -96,6 +109,8 @@ def test_a_start_is_given_once() -> None:
         {"handler": "a", "priority": "high", "backoff": {"kind": "linear"}, "tags": ["x"], "vram": "6GiB"},
         {"handler": "a", "priority": "urgent"},
         {"handler": "a", "backoff": {"kind": "wild"}},
+        {"handler": "a", "backoff": {"base_s": 1e18}},
+        {"handler": "a", "backoff": {"max_s": 1e18}},
         {"handler": "a", "retries": -1},
         {"handler": "a b"},
         {"handler": "a", "unique": {}},
@@ -108,4 +123,4 @@ def test_the_documented_model_agrees_with_what_is_taken(body: dict[str, Any]) ->
         documented = True
     except ValidationError:
         documented = False
-    assert isinstance(submission(body, "id"), Submission) is documented
+    assert isinstance(submission(body, "id", now=NOW), Submission) is documented

@@ -55,6 +55,16 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert options() == Options()
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["timeout", "load_timeout", "queue_timeout", "stall_timeout", "grace", "keep_alive", "backoff"],
+)
+def test_no_duration_of_a_handler_is_longer_than_ten_years(option: str) -> None:
+    given: dict[str, Any] = {option: "3661d"}
+    with pytest.raises(ValueError, match=f"'x': option {option}: a duration is at most ten years"):
+        options(**given)
+
+
 @pytest.mark.parametrize("option", ["cache"])
 def test_options_of_later_versions_are_refused_by_name(option: str) -> None:
     given: dict[str, Any] = {option: 1}

@@ -81,6 +81,7 @@ def test_lists_in_the_environment_are_parted_by_commas(
     [
         ("prot = 1", {}, r"prot: no such setting \(in .*runner.toml\)"),
         ("[limits]\nbody = 1", {}, r"limits\.body: no such setting \(in .*runner.toml\)"),
+        ("grace = 1e18", {}, r"^grace: a duration is at most ten years.*runner.toml"),
         ('grace = "soon"', {}, r"^grace: .*soon.*runner.toml"),
         ("port = ", {}, "not valid TOML"),
         ('[handlers.a]\nvram = "much"', {}, r"runner\.toml: \[handlers\.a\] vram: 'much' is not a size"),

@@ -34,6 +34,13 @@ def test_what_is_no_duration_is_refused(bad: Any) -> None:
         units.seconds(bad)
 
 
+@pytest.mark.parametrize("bad", ["3661d", "9" * 400 + "ms", units.SECONDS_MAX + 1, 1e308, 10**400])
+def test_no_duration_is_longer_than_ten_years(bad: float | str) -> None:
+    assert units.seconds("3660d") == units.SECONDS_MAX
+    with pytest.raises(ValueError, match="at most ten years"):
+        units.seconds(bad)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -80,4 +87,23 @@ def test_backoffs_are_read(value: object, expected: Backoff) -> None:
 )
 def test_what_is_no_backoff_is_refused(bad: object) -> None:
     with pytest.raises(ValueError):
+        units.backoff(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        1e18,
+        "3661d",
+        [1, 1e18],
+        {"base_s": 1e18},
+        {"max_s": "4000d"},
+        {"kind": "linear", "base_s": 1, "max_s": 10**30},
+        Backoff(base_s=1e18),
+        Backoff(max_s=1e18),
+        Backoff("list", steps_s=(1.0, 1e18)),
+    ],
+)
+def test_no_wait_of_a_backoff_is_longer_than_ten_years(bad: object) -> None:
+    with pytest.raises(ValueError, match="at most ten years"):
         units.backoff(bad)
