@@ -12,7 +12,7 @@ class Retry(Exception):
     """Raise it to have the job tried again later, within its `retries`.
 
     `after` is a delay (seconds or text such as "60s"), `at` a time with a time zone; with neither the
-    handler's backoff decides.
+    handler's backoff decides. Neither may be more than ten years ahead.
 
     Raises:
         ValueError: both are given, or one can't be read.
@@ -35,9 +35,18 @@ class Retry(Exception):
             self.after_s = seconds(after)
 
     def earliest(self, now: float) -> float | None:
-        """UTC epoch seconds before which the next attempt must not start; None: the backoff decides."""
+        """UTC epoch seconds before which the next attempt must not start; None: the backoff decides.
+
+        Raises:
+            ValueError: `at` is more than ten years after `now`.
+        """
         if self.at is not None:
-            return self.at.timestamp()
+            from runner.units import SECONDS_MAX
+
+            at = self.at.timestamp()
+            if at > now + SECONDS_MAX:
+                raise ValueError("Retry(at=...) is at most ten years ahead")
+            return at
         return None if self.after_s is None else now + self.after_s
 
 

@@ -11,6 +11,7 @@ from gpu.escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator import words
 from runner.job import ALONE, LIMIT, Job, JobError
 from runner.retry import Backoff, delay_s
+from runner.units import SECONDS_MAX
 from runner.wire import Ended
 
 #: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.
@@ -93,9 +94,12 @@ def follow(
         return Again(now, "ready", error, counts=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
+    # Bounded here too: a job of an older version may have any backoff, and executors run foreign code.
+    latest = now + SECONDS_MAX
     if ended.retry_at is not None:
-        return Again(max(now, ended.retry_at), "retry_backoff", error, counts=True)
-    return Again(now + delay_s(backoff, job.failures + 1, spread), "retry_backoff", error, counts=True)
+        return Again(min(max(now, ended.retry_at), latest), "retry_backoff", error, counts=True)
+    wait_s = delay_s(backoff, job.failures + 1, spread)
+    return Again(min(now + wait_s, latest), "retry_backoff", error, counts=True)
 
 
 def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, now: float) -> Finish | Again:

@@ -65,8 +65,7 @@ def of(error: BaseException) -> Failure:
     if isinstance(error, JobCancelled) and not isinstance(error, Exception):
         return Failure("cancelled", _text(error) or "cancelled", retryable=False)
     if isinstance(error, Retry):
-        message = _text(error) or "the handler asks for a retry"
-        return Failure("handler_error", message, retry_at=error.earliest(time.time()))
+        return _asked_again(error)
     if isinstance(error, PermanentError):
         return Failure("permanent_error", _text(error), _detail(error), retryable=False)
     if isinstance(error, InvalidInput):
@@ -83,6 +82,18 @@ def of(error: BaseException) -> Failure:
     if is_sticky(error):
         return Failure("handler_error", message, {**_detail(error), CONTEXT_LOST: True}, is_fatal=True)
     return Failure("handler_error", message, _detail(error))
+
+
+def _asked_again(error: Retry) -> Failure:
+    """The failure of a handler that asks for a retry. One that asks for what can't be is a mistake in its
+    code like any other: it is told so, and its backoff decides."""
+    message = _text(error) or "the handler asks for a retry"
+    try:
+        return Failure("handler_error", message, retry_at=error.earliest(time.time()))
+    except Exception as mistake:
+        # A time's zone and a subclass of Retry are user code.
+        why = f"{type(mistake).__name__}: {_text(mistake)}"
+        return Failure("handler_error", f"{message} ({why})", _detail(error))
 
 
 def is_device_memory(error: BaseException) -> bool:

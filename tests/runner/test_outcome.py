@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from runner import Retry
+from runner.units import SECONDS_MAX
 
 
 def test_retry_after_counts_from_now() -> None:
@@ -14,7 +15,19 @@ def test_retry_after_counts_from_now() -> None:
 
 def test_retry_at_is_a_moment() -> None:
     at = datetime(2030, 1, 1, tzinfo=UTC)
-    assert Retry(at=at).earliest(now=0.0) == at.timestamp()
+    assert Retry(at=at).earliest(now=at.timestamp() - 60) == at.timestamp()
+
+
+def test_a_retry_is_at_most_ten_years_ahead() -> None:
+    latest = 2_000_000_000.0
+    at = datetime.fromtimestamp(latest, UTC)
+    assert Retry(at=at).earliest(now=latest - SECONDS_MAX) == latest
+    with pytest.raises(ValueError, match="at most ten years"):
+        Retry(at=at).earliest(now=latest - SECONDS_MAX - 1)
+    with pytest.raises(ValueError, match="at most ten years"):
+        Retry(at=datetime.max.replace(tzinfo=timezone(-timedelta(hours=23)))).earliest(now=latest)
+    with pytest.raises(ValueError, match="at most ten years"):
+        Retry(after=1e16)
 
 
 def test_retry_alone_leaves_it_to_the_backoff() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from gpu.escalation import Squeeze
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.job import AttemptRecord, Job, JobError, Terms
 from runner.retry import Backoff
+from runner.units import SECONDS_MAX
 from runner.wire import Ended
 
 NOW = 1_000.0
@@ -188,6 +190,23 @@ def test_a_handler_may_name_its_next_start() -> None:
 
 def test_a_next_start_in_the_past_is_now() -> None:
     verdict = follow(job(retries=1), ended("handler_error", retry_at=NOW - 60), FIXED, NOW, 0.5)
+    assert isinstance(verdict, Again)
+    assert verdict.ready_at == NOW
+
+
+@pytest.mark.parametrize("retry_at", [None, 1e16, math.inf])
+@pytest.mark.parametrize(
+    "backoff", [Backoff("fixed", 1e18, 1e18), Backoff(base_s=1e300, max_s=1e308, jitter=1)]
+)
+def test_a_next_start_is_at_most_ten_years_ahead(retry_at: float | None, backoff: Backoff) -> None:
+    end = ended("handler_error", retry_at=retry_at)
+    verdict = follow(job(retries=1), end, backoff, NOW, 0.9)
+    assert isinstance(verdict, Again)
+    assert verdict.ready_at == NOW + SECONDS_MAX
+
+
+def test_a_next_start_that_is_no_number_is_now() -> None:
+    verdict = follow(job(retries=1), ended("handler_error", retry_at=math.nan), FIXED, NOW, 0.5)
     assert isinstance(verdict, Again)
     assert verdict.ready_at == NOW
 
