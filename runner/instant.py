@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 
+#: Epoch seconds of the last second that a calendar of four digits has.
+_LAST = 253_402_300_799
+
 
 @lru_cache(maxsize=256)
 def _second(whole: int) -> str:
@@ -12,7 +15,13 @@ def _second(whole: int) -> str:
 
 
 def rfc3339(at: float) -> str:
-    """`2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are cut, not rounded."""
+    """`2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are cut, not rounded.
+
+    It never fails: times come from files and other processes, and one that can't be written would fail the
+    whole list in which it stands. What lies outside the years 1970 to 9999 gives their first or last second.
+    """
+    # In this order NaN becomes 0.
+    at = min(max(0.0, at), _LAST)
     whole = int(at)
     return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
 

@@ -16,8 +16,9 @@ Pair = tuple[int, int]
 
 
 class Column:
-    """Pairs of whole numbers in order. A million take 16 MB, where objects of Python would take 100;
-    adding, removing and looking one up cost the same however many there are."""
+    """Pairs of whole numbers of 64 bits in order, moments as `stores.queued.moment` bounds them. A million
+    take 16 MB, where objects of Python would take 100; adding, removing and looking one up cost the same
+    however many there are."""
 
     __slots__ = ("_lasts", "_part_max", "_parts", "_size")
 

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from runner.job import Job
 from runner.traits import NEUTRAL, text_of
 
+#: The last moment, far beyond any calendar; up to here a float holds every whole number.
+MOMENT_MAX = 2**53
+
 
 class LotKey(NamedTuple):
     """What jobs of one lot have in common."""
@@ -79,5 +82,6 @@ class QueuedLot:
 
 
 def moment(at: float) -> int:
-    """UTC epoch seconds in whole milliseconds, rounded up; SQL reckons the same way."""
-    return math.ceil(at * 1000)
+    """UTC epoch seconds in whole milliseconds, rounded up, from 0 to MOMENT_MAX; SQL reckons the same way."""
+    # In this order NaN becomes 0.
+    return math.ceil(min(max(0.0, at * 1000), MOMENT_MAX))

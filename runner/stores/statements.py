@@ -10,7 +10,7 @@ import msgspec
 from runner.job import Job
 from runner.stores import EventChunk
 from runner.stores.query import Value
-from runner.stores.queued import LotKey, QueuedLot, traits_text
+from runner.stores.queued import MOMENT_MAX, LotKey, QueuedLot, traits_text
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -66,7 +66,9 @@ SELECT queue, handler, priority, vram_bytes, traits, min(ready_at), group_concat
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
-_MOMENT = "CAST({0} * 1000 AS INTEGER) + ({0} * 1000 > CAST({0} * 1000 AS INTEGER))"
+# Bounded first: beyond 64 bits the sum would be a float, which no reader takes for a whole number.
+_MS = f"min(max({{0}} * 1000, 0), {MOMENT_MAX})"
+_MOMENT = f"CAST({_MS} AS INTEGER) + ({_MS} > CAST({_MS} AS INTEGER))"
 QUEUED_MARKED = f"""
 SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
     n || ' ' || iif(ready_at > ?1, {_MOMENT.format("ready_at")}, 0)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 from runner import Context, Retry, handler, testing
@@ -419,6 +420,13 @@ class Unloadable:
 
     def run(self, data: Document) -> None:
         raise AssertionError("it was not loaded")
+
+
+@handler("put_off", retries=1)
+def put_off(data: Document) -> None:
+    if "at" in data:
+        raise Retry("not in this life", at=datetime.fromisoformat(data["at"]))
+    raise Retry("not in this life", after=data["after"])
 
 
 @handler("again_soon")

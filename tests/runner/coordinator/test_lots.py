@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 from gpu.line import JobClass
@@ -52,6 +53,16 @@ def test_a_job_is_found_where_it_waits_and_nowhere_else() -> None:
     assert lots.where(job(1, priority=3)) is None
     assert [lots.remove(one) for one in (later, later, ready, ready)] == [True, False, True, False]
     assert list(lots) == []
+
+
+def test_a_moment_that_no_calendar_has_is_a_moment_all_the_same() -> None:
+    lots = Lots(Known().class_of)
+    late = [job(n, ready_at=at) for n, at in enumerate((2.6e11, 1e16, 1e300, math.inf), start=1)]
+    for one in late:
+        lot = lots.delay(one)
+    assert lots.due(lot, moment(1e12) - 1, 9) == [1]
+    assert [lots.where(one) for one in late] == [None, "delayed", "delayed", "delayed"]
+    assert [lots.remove(one) for one in late] == [False, True, True, True]
 
 
 def test_delayed_ones_come_out_at_their_moment_and_ripen() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -156,6 +157,16 @@ def told(store: Kept, now: float) -> dict[LotKey, tuple[Any, ...]]:
         )
         for lot in store.queued(now)
     }
+
+
+def test_queued_takes_any_moment_that_is_stored(store: Kept, commit: Writes) -> None:
+    limited = Terms(queue_timeout_s=1e300)
+    moments = [2.6e11, 9.2e15, 1e18, 1e300, math.inf]
+    commit(inserts(*(job(n, ready_at=at) for n, at in enumerate(moments, start=1))))
+    commit(inserts(job(6, ready_at=-1e300), job(7, ready_at=5.0, terms=limited)))
+    late = [(moment(at), n) for n, at in enumerate(moments, start=1)]
+    assert [at for at, _ in late] == [260_000_000_000_000, *[2**53] * 4]
+    assert told(store, 10.0) == {lot_key(job(1)): ([6, 7], {"scheduled": late}, [(2**53, 7)], -1e300)}
 
 
 def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
