@@ -50,7 +50,7 @@ class Server(uvicorn.Server):
         # What lives from here on lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._front.link.tell(control.FrontHello(os.getpid()))
+        self._front.link.tell(control.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
@@ -63,7 +63,7 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     await loop.create_unix_connection(lambda: front.link, sock=stream)
     lifeline.setblocking(False)
     loop.add_reader(lifeline.fileno(), _on_lifeline, lifeline, front)
-    listening = socket.socket(fileno=config.listen_fd)
+    listening = socket.socket(fileno=config.listen_fd)  # guard: inherited-socket
     os.set_inheritable(config.listen_fd, False)
     server = Server(_uvicorn(config, App(front)), front)
     end = loop.create_task(_end(ending, server))

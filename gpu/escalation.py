@@ -68,7 +68,7 @@ def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
     if rung == Rung.NONE:
         return cls
-    alone = not _is_ram(view, cls)
+    alone = not _is_ram(view, cls)  # guard: retried-alone
     if rung == Rung.ALONE:
         again = replace(cls, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 #: For so long a fall is not believed: programs take back in a moment what they gave up in one.
-WINDOW_S = 30.0
+WINDOW_S = 30.0  # guard: foreign-window
 
 
 class Foreign:

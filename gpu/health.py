@@ -110,7 +110,12 @@ class Health:
 
     def wants_check(self, now: float) -> bool:
         """Whether a check should start now. One that can't be read, or waits for a reset, is not checked."""
-        if self.is_checking or self.needs_reset or self._is_held or self.state == "lost":
+        if (
+            self.is_checking
+            or self.needs_reset  # guard: no-check-before-a-reset
+            or self._is_held
+            or self.state == "lost"
+        ):
             return False
         if self._unread_since < math.inf:
             return False
@@ -130,7 +135,11 @@ class Health:
         if self.state == "quarantined" and len(programs) == 1 and programs != {""}:
             self._excused |= dict.fromkeys(programs, now + WINDOW_S)
         self.is_proven = True
-        if self.state == "quarantined" and not self.needs_reset and not self._is_held:
+        if (
+            self.state == "quarantined"
+            and not self.needs_reset  # guard: no-check-instead-of-a-reset
+            and not self._is_held
+        ):
             self._faults.clear()
             self._become("ok", "", now)
 

@@ -18,7 +18,7 @@ from gpu.attribution import Level
 from gpu.device import Device
 
 #: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
-DRAIN_BOUND_S = 10.0
+DRAIN_BOUND_S = 10.0  # guard: drain-bound
 #: A reading may have begun before the end it seems to confirm; so two of them must agree.
 READINGS_TO_SETTLE = 2
 #: What other programs may have taken meanwhile without a drain being taken for unfinished.
@@ -181,7 +181,7 @@ class Ledger:
         """The executor's process tree was reaped. True where its bytes are free at once (RAM and
         simulated devices); else they stay charged until `sweep` finds them free."""
         entry = self._entries[executor]
-        if all(self._accounts[each].device.kind != "nvidia" for each in entry.devices):
+        if all(self._accounts[each].device.kind != "nvidia" for each in entry.devices):  # guard: gpus-drain
             self.settled(executor)
             return True
         entry.ended_at = now
@@ -263,7 +263,11 @@ class Ledger:
     def free_bytes(self, device_id: str) -> int:
         """What may still be promised; below 0 where others took what was promised."""
         account = self._accounts[device_id]
-        return account.device.cap_bytes - account.foreign.nbytes - account.charged
+        return (
+            account.device.cap_bytes
+            - account.foreign.nbytes  # guard: foreign-bytes
+            - account.charged
+        )
 
     def reserved_bytes(self, device_id: str) -> int:
         """What executors that live are charged."""
@@ -349,7 +353,7 @@ class Ledger:
             account = self._accounts[each]
             unnamed, before = account.unnamed[1], entry.unnamed_at_end.get(each)
             if account.level != "processes":
-                return False
+                return False  # guard: taken-if-named
             if unnamed is not None and before is not None and unnamed > before + SLACK_BYTES:
-                return False
+                return False  # guard: taken-if-not-unnamed
         return True

@@ -91,8 +91,8 @@ class FrontConfig(msgspec.Struct, array_like=True):
     bulk_max_bytes: int
     depth_max: int
     version: str
-    receipt_timeout_s: float = 10.0
-    stream_stall_s: float = 30.0
+    receipt_timeout_s: float = 10.0  # guard: receipt-timeout
+    stream_stall_s: float = 30.0  # guard: stream-stall
     ping_s: float = 15.0
     log_format: str = "human"
     log_level: str = "info"

@@ -24,7 +24,7 @@ from runner.sources import Place
 from runner.spec import Description, HandlerSpec, Source
 
 #: Longest time a source may take to be imported and described.
-DESCRIBE_S = 120.0
+DESCRIBE_S = 120.0  # guard: describe-limit
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
 

@@ -16,7 +16,7 @@ from runner.job import FileRecord
 from runner.spec import HandlerSpec, Source
 
 #: Raised by one when a message changes its meaning; told in `Hello`.
-PROTOCOL = 1
+PROTOCOL = 1  # guard: protocol
 
 
 class Attempt(msgspec.Struct, array_like=True):

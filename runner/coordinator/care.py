@@ -152,7 +152,7 @@ class Care:
             self._inventory.tell(device.id, health.state, health.words or "it is well")
         level = logging.INFO if health.state == "ok" else logging.WARNING
         log.log(level, "device %s is %s", device.id, told.removesuffix(": "))
-        if health.state == "lost" or health.needs_reset:
+        if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
             self._end_all(device.id, "device_lost", f"{device.id} is {told}")
         elif health.state == "quarantined":
             for post in self._posts(device.id):
@@ -178,7 +178,7 @@ class Care:
             case "restart":
                 health.fault(now, "xid", f"{code} at {now}", told)
                 why = f"{device_id} reports {told}: the result is not trusted"
-                self._end_all(device_id, "interrupted", why)
+                self._end_all(device_id, "interrupted", why)  # guard: untrusted-results
 
     def _look_for_leftovers(self, device_id: str, health: Health, now: float) -> None:
         """Memory that ended executors hold too long; known to be theirs only where processes are named."""

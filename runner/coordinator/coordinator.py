@@ -27,7 +27,7 @@ from runner.wire import Hello
 
 log = logging.getLogger(__name__)
 
-FRONT_WAIT_S = 15.0
+FRONT_WAIT_S = 15.0  # guard: front-wait
 #: Less than this the wall clock may drift away from ours without anybody being told other times.
 SKEW_S = 1.0
 #: The epoch in force is read so often: a coordinator that was overtaken stops, even with nothing to write.
@@ -209,7 +209,7 @@ class Coordinator:
             except RunnerError as error:
                 log.error("the epoch in force could not be read: %s", error.message)
                 continue
-            if in_force != self.epoch:
+            if in_force != self.epoch:  # guard: epoch-each-second
                 self.on_fenced(Fenced(f"epoch {in_force} is in force, this server has {self.epoch}"))
 
     # Stop.
@@ -305,7 +305,7 @@ class Coordinator:
 
     def on_worker_again(self, worker: Worker, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
-        if worker.device is not None:
+        if worker.device is not None:  # guard: relinked-is-asked
             self.rooms.inventory.doubted(worker)
             self.rooms.reports.relinked(worker, hello)
 

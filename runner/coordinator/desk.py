@@ -148,7 +148,7 @@ class Desk:
                 answer(202, self._document(live))
 
         # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
-        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)
+        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)  # guard: answer-when-durable
         return None
 
     def _answer_once(self, front: Front, rid: int) -> Answer:

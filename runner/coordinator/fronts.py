@@ -25,13 +25,13 @@ RESTART_S = (0.2, 5.0)
 #: A front that could not even be started is started again after so long.
 RETRY_S = 1.0
 #: Every front is asked for a sign of life so often.
-PULSE_S = 1.0
+PULSE_S = 1.0  # guard: pulse
 #: Pulses without one, after which a front is killed and replaced: a hung one keeps its clients waiting.
 #: Counted in questions, not in time: nobody is to blame for a machine or a coordinator that stood still.
-SILENT_PULSES = 8
+SILENT_PULSES = 8  # guard: silent-pulses
 #: The same for one that works all the while (a large bulk on a machine that is short of cores), and for one
 #: that has not said hello yet.
-BUSY_PULSES = 30
+BUSY_PULSES = 30  # guard: busy-pulses
 #: Who gets less than this part of a core does not work.
 BUSY_SHARE = 0.05
 #: One that owes more than this is told of as not answering.

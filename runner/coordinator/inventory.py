@@ -21,9 +21,9 @@ from runner.wire import Devices, Readings
 log = logging.getLogger(__name__)
 
 #: So long may the first look at the devices take.
-FIRST_LOOK_S = 15.0
+FIRST_LOOK_S = 15.0  # guard: first-look
 #: A GPU whose memory was not read for so long takes no new work: what it has left is not known.
-READING_S = 5.0
+READING_S = 5.0  # guard: reading-age
 #: Of each device so many of the last events are kept, until the server ends.
 EVENTS_KEPT = 20
 #: Names of values in the store, each followed by a device's uuid.
@@ -123,7 +123,7 @@ class Inventory:
                 self._read_at[device_id] = self._now()
                 self.mark(device_id, "reading", None)
         for device_id in self.devices:
-            self.mark(device_id, "fault", message.faults.get(device_id))
+            self.mark(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
         if self._memory.read(message):
             # Other programs come and go: what did not fit may fit now.
             self._wake()

@@ -208,7 +208,7 @@ class Line:
             self.finish(live, verdict.state, verdict.error, ended.output)
             return
         job.failures += verdict.counts
-        job.rung = verdict.rung or job.rung
+        job.rung = verdict.rung or job.rung  # guard: rung-kept
         self.figures.retried += 1
         self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
 

@@ -39,6 +39,6 @@ def attempt_order(live: Live, options: Options) -> Attempt:
         job.handler,
         live.input or b"null",
         job.terms.timeout_s,
-        options.stall_timeout_s,
+        options.stall_timeout_s,  # guard: stall-timeout
         options.grace_s,
     )

@@ -17,7 +17,7 @@ from runner.wire import Ended
 #: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.
 EXTRA_STARTS = 10
 #: The second attempt of one job that kills its executor is the last, whatever its retries say.
-DEATHS_MAX = 2
+DEATHS_MAX = 2  # guard: deaths-budget
 
 
 #: Of several that ran together these say that there were too many of them.
@@ -76,7 +76,7 @@ def follow(
     error = JobError(ended.code, ended.message, ended.retryable, ended.detail)
     if ended.code == "cancelled":
         return Finish("cancelled", cancelled(ended.message or "cancelled"))
-    if ended.shared:
+    if ended.shared:  # guard: shared-blame
         ended, error = _of_several(ended)
     if ended.died and job.deaths + 1 >= DEATHS_MAX:
         message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"

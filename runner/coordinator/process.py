@@ -141,10 +141,10 @@ def _listen(host: str, port: int) -> socket.socket:
     deadline = time.monotonic() + PORT_WAIT_S
     while True:
         listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # guard: address-reuse
         try:
             listening.bind(address)
-            listening.listen(BACKLOG)
+            listening.listen(BACKLOG)  # guard: one-accept-queue
             return listening
         except OSError as error:
             listening.close()

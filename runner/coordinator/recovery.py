@@ -127,7 +127,7 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
     for live in list(line.book):
         if live.where == "ended":
             continue
-        if live.job.state == "running":
+        if live.job.state == "running":  # guard: interrupted-at-start
             live.flight = live.job.attempt
             message = "the server ended while the attempt ran"
             line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message))
@@ -146,14 +146,14 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         line.figures.stale += 1
         return 0
     job = live.job
-    if job.attempt == message.attempt:
+    if job.attempt == message.attempt:  # guard: applied-once
         if message.seq <= job.heard:
             # Applied before: its worker had not heard of that.
             return 0
         if job.state != "running":
             line.figures.stale += 1
             return 0
-    live.flight = message.attempt
+    live.flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:
         # The attempt had been sent before its start was written: a first attempt may be.
         at = (

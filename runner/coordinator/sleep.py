@@ -37,16 +37,16 @@ class Bounds:
     """How much of what waits is in memory."""
 
     #: Live jobs up to this number stay wherever they wait; a quiet house never lets go of one.
-    kept: int = 20_000
+    kept: int = 20_000  # guard: spill-kept
     #: So many jobs of a class are in the plan's view; those behind follow when half of them are gone.
-    window: int = 2_000
+    window: int = 2_000  # guard: spill-window
     #: With so many live jobs classes get the small window.
-    live: int = 50_000
-    small_window: int = 32
+    live: int = 50_000  # guard: spill-live
+    small_window: int = 32  # guard: spill-small-window
     #: Rows read in one go.
-    read_rows: int = 1_000
+    read_rows: int = 1_000  # guard: spill-read-rows
     #: What is due at one moment goes in portions of so many, a portion a turn of the loop.
-    due: int = 1_000
+    due: int = 1_000  # guard: spill-due
 
 
 async def patiently(read: Callable[[Sequence[int]], Awaitable[Found]], ns: Sequence[int], what: str) -> Found:

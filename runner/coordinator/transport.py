@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 #: The kernel's bound on the path of a Unix socket.
 PATH_MAX_BYTES = 107
 #: Frames that may wait in libzmq for one peer, each way; the real bound is the worker's window.
-HIGH_WATER_FRAMES = 10_000
+HIGH_WATER_FRAMES = 10_000  # guard: frames-high-water
 #: Frames taken in one turn of the loop, so that nothing else starves.
 FRAMES_A_TURN = 256
 

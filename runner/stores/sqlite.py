@@ -100,7 +100,7 @@ class SqliteStore:
             db = self._db
             with self._transaction(db):
                 current = self._meta(db, "epoch")
-                if current != epoch:
+                if current != epoch:  # guard: epoch-in-transactions
                     why = f"epoch {current} is in force, this coordinator has {epoch}: it must stop"
                     raise Fenced(f"{self.path}: {why}")
                 self._apply(db, batch)
@@ -207,7 +207,7 @@ class SqliteStore:
             Path(self.path).touch(mode=0o600)
             db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             db.set_wal_hook(self._grown)
-            db.pragma("synchronous", "FULL")
+            db.pragma("synchronous", "FULL")  # guard: synced-commits
             db.pragma("journal_size_limit", _WAL_KEEP_BYTES)
             db.pragma("cache_size", -16_000)
         if self._pause is None:

@@ -38,7 +38,7 @@ def deadline(figures: Figures, ordinal: int, attempt: Attempt) -> Deadline | Non
         return None
     allowance_s = RESULT_ALLOWANCE_S if figures.finished >= ordinal else 0.0
     first: Deadline | None = None
-    if attempt.timeout_s is not None:
+    if attempt.timeout_s is not None:  # guard: timeout-deadline
         at = figures.started_mono + attempt.timeout_s + allowance_s
         first = Deadline(at, "timeout", f"it ran longer than its timeout of {attempt.timeout_s:g} s")
     if attempt.stall_timeout_s is not None:

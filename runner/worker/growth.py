@@ -22,7 +22,7 @@ class Baseline:
         """After a job that left so much in use."""
         if self._first is None or kept_bytes < self._first:
             self._first = kept_bytes
-        grown = kept_bytes - self._first
+        grown = kept_bytes - self._first  # guard: growth-limit
         return kept_bytes > FULL * self.limit_bytes > 0 and grown > GROWN * self.limit_bytes
 
 

@@ -12,9 +12,9 @@ from runner.worker import tree
 
 #: How often is looked again, and after how long a process that doesn't die is written off.
 LOOK_S = 0.01
-STUCK_S = 5.0
+STUCK_S = 5.0  # guard: stuck-limit
 #: How often one that was written off is looked at: a driver that comes back may let go of it.
-STUCK_LOOK_S = 1.0
+STUCK_LOOK_S = 1.0  # guard: stuck-look
 
 
 class Leftovers:
@@ -49,7 +49,7 @@ class Leftovers:
         until = loop.time() + STUCK_S
 
         def look() -> None:
-            if not self.sweep(is_alone=is_alone()):
+            if not self.sweep(is_alone=is_alone()):  # guard: swept-until-none
                 done(True)
             elif loop.time() > until:
                 done(False)
@@ -82,7 +82,7 @@ class Leftovers:
                     os.waitpid(process.pid, os.WNOHANG)
                 left += process.parent != os.getpid()
             else:
-                tree.kill(process)
+                tree.kill(process)  # guard: sweep-kills
                 left += 1
         return left
 
@@ -100,7 +100,7 @@ def clear_all() -> None:
     me = os.getpid()
     for process in tree.below(me, tree.everything()):
         if process.state != "Z":
-            tree.kill(process)
+            tree.kill(process)  # guard: clearing-kills
     reap_orphans(set())
 
 

@@ -294,7 +294,7 @@ class Worker:
             return
         except OSError as error:
             log.warning("the lifeline broke: %s", error)
-        log.warning("the coordinator is gone; all executors are ended")
+        log.warning("the coordinator is gone; all executors are ended")  # guard: ends-with-its-server
         for supervisor in self._supervisors.values():
             supervisor.kill(Cause("interrupted", "the coordinator is gone"))
         # What was running is spooled as interrupted: the start of a first attempt may not be stored
@@ -315,7 +315,7 @@ class Worker:
         while tree.children(os.getpid()) and time.monotonic() < until:
             time.sleep(0.005)
             leftovers.clear_all()
-        kept = self._outbox.kept()
+        kept = self._outbox.kept()  # guard: spool-unacknowledged
         if kept:
             try:
                 path = write_spool(Path(self._config.spool_dir), self._hello(""), kept)

@@ -186,7 +186,7 @@ class ExecutorProcess:
         """To everything in the executor's process group; only while its leader is not reaped."""
         if self._popen.returncode is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, number)
+                os.killpg(self.pid, number)  # guard: executor-group-killed
 
     def reap(self) -> int | None:
         """`Popen.returncode` if it has ended."""

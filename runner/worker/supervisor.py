@@ -216,7 +216,7 @@ class Supervisor:
     def _on_channel(self, process: ExecutorProcess) -> None:
         if self._take_frames(process)[1] and not self.is_dead:
             process.read_channel(False)
-            if not self._ending.is_closing:
+            if not self._ending.is_closing:  # guard: closed-channel
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
     def _take_frames(self, process: ExecutorProcess, *, held: bool = False) -> tuple[bool, bool]:
@@ -329,7 +329,7 @@ class Supervisor:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
         process.signal_group(signal.SIGKILL)
         self.drain()
-        status = process.reap()
+        status = process.reap()  # guard: wait-status
         if status is not None:
             self._bury(process, verdict.of_status(status, oom_kills=tree.oom_kills() - self._oom_kills))
 

@@ -106,14 +106,14 @@ def kill(process: Process) -> None:
     try:
         now = look(process.pid)
         if now is not None and now.born == process.born:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)  # guard: process-killed
     except OSError:
         return
     finally:
         os.close(descriptor)
 
 
-def oom_kills(ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
+def oom_kills(ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:  # guard: cgroup-files
     """Kills by the kernel for memory in our cgroup so far; 0 where that can't be read."""
     try:
         with open(ours) as file:

@@ -82,7 +82,7 @@ class Watchdog:
     def _check(self, supervisor: Supervisor, used: int, devices: int) -> None:
         granted = supervisor.order.grant_bytes
         if granted and used // devices > granted:
-            self._over[supervisor.number] = used
+            self._over[supervisor.number] = used  # guard: over-grant-told
 
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
         cap = supervisor.order.ram_cap_bytes

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 HEAD = b'{"handler":"echo","input":'
 JSON = {"Content-Type": "application/json"}
@@ -65,7 +65,7 @@ ACCEPTED: dict[str, bytes] = {
 SLOW_S = 0.1
 GROWTH_BYTES = 32 * 2**20
 #: The limit is 10 s; a test has no such time.
-SOONER = ("runner/launch.py", "receipt_timeout_s: float = 10.0", "receipt_timeout_s: float = 1.0")
+SOONER = value("receipt-timeout", "1.0")
 
 
 def rss_bytes(pid: int) -> int:
@@ -108,9 +108,9 @@ def _refuse(server: Server, body: bytes) -> tuple[httpx2.Response, float]:
 def test_accepted_oddities_come_back_unchanged(house: House) -> None:
     server = house.start()
     values: list[object] = ["\0", "😀", 2**63 - 1, -(2**63), 1.5e308, "x" * 1000, [[[]]], {"": {}}]
-    for value in values:
-        job = server.ended(server.submit("echo", {"a": value}))
-        assert job["output"] == {"a": value}
+    for each in values:
+        job = server.ended(server.submit("echo", {"a": each}))
+        assert job["output"] == {"a": each}
 
 
 def test_large_and_chunked_bodies_are_cut_at_the_limit(house: House) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.faults.harness import Document, House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 #: Entry point -> its module's text, and what must be told of it.
 PLUGINS: dict[str, tuple[str, str]] = {
@@ -20,7 +20,7 @@ PLUGINS: dict[str, tuple[str, str]] = {
     ),
 }
 #: An import may take two minutes; a test has no such time.
-SOONER = ("runner/plugins.py", "DESCRIBE_S = 120.0", "DESCRIBE_S = 2.0")
+SOONER = value("describe-limit", "2.0")
 
 
 def install(folder: Path) -> None:

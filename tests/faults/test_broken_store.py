@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from tests.faults.harness import Document, House, Server, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, replaced
 
 #: Answers while the store refuses: the bound, and what a busy machine adds.
 ANSWER_S = 2.0
@@ -376,11 +376,7 @@ def test_a_damaged_log_is_refused_and_left_alone(house: House, cut_off: dict[str
 
 
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
-    early = (
-        "runner/coordinator/desk.py",
-        "        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)\n        return None",
-        "        durable(None)\n        return None",
-    )
+    early = replaced("answer-when-durable", "durable(None)")
     house = House(tmp_path, tree=mutated(tmp_path, [early]))
     try:
         server = house.start()

@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, never, removed
 
 JOBS = 100
-NO_LOCK = [("runner/coordinator/lock.py", "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass")]
+NO_LOCK = [removed("data-folder-lock")]
 #: Neither the transactions nor the look once a second heed the epoch.
-NO_EPOCH = [
-    ("runner/stores/sqlite.py", "if current != epoch:", "if current < 0:"),
-    ("runner/coordinator/coordinator.py", "if in_force != self.epoch:", "if in_force < 0:"),
-]
+NO_EPOCH = [never("epoch-in-transactions"), never("epoch-each-second")]
 
 
 def second_is_refused(house: House, server: Server) -> None:

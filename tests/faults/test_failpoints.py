@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.failpoints import MILD, ON_GPU, POINTS, found, modes_of
 from tests.faults.harness import ROOT
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, early, mutated, never, once, replaced
 from tests.faults.sweep import Case, Lane
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
@@ -46,37 +46,16 @@ OTHERS = {
     "runner/launch.py start ours.sendall",
 }
 
-Change = tuple[str, str, str]
 #: A submit is answered before it is in the store.
-EARLY: Change = (
-    "runner/coordinator/desk.py",
-    "self._line.journal.when_durable(durable, hurry=ask.wait_s is None)",
-    "durable(None)",
-)
+EARLY = replaced("answer-when-durable", "durable(None)")
 #: Who comes back is not asked what it holds.
-UNASKED: Change = (
-    "runner/coordinator/coordinator.py",
-    "self.rooms.reports.relinked(worker, hello)",
-    "self.rooms.inventory.driven(worker)",
-)
+UNASKED = never("relinked-is-asked")
 #: A worker lives on without its server.
-WIDOWED: Change = (
-    "runner/worker/main.py",
-    'log.warning("the coordinator is gone; all executors are ended")',
-    "return",
-)
+WIDOWED = replaced("ends-with-its-server", "return")
 #: What was put back by the last server is taken for under way.
-CONFUSED: Change = (
-    "runner/coordinator/recovery.py",
-    "    if job.attempt == message.attempt:\n",
-    "    live.flight = message.attempt\n    if job.attempt == message.attempt:\n",
-)
+CONFUSED = early("flight-of-applied", before="applied-once")
 #: Who is over its grant is told of once.
-ONCE: Change = (
-    "runner/worker/watchdog.py",
-    "if granted and used // devices > granted:",
-    "if granted and used // devices > granted and self.__dict__.setdefault(supervisor.number, used) is used:",
-)
+ONCE = once("over-grant-told")
 
 
 def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:

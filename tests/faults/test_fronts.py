@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 
 from tests.faults.harness import House, Server, settled, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, removed, swapped, value
 from tests.faults.test_many_readers import ask_for_events, many_descriptors, read_until
 from tests.faults.test_stream_resume import Follower
 
@@ -37,24 +37,11 @@ BYTES_EACH = 5_000
 OTHERS_P99_S = 0.25
 #: Each front listens on a socket of its own, as servers with SO_REUSEPORT do.
 OWN_SOCKETS = [
-    (
-        "runner/coordinator/process.py",
-        "            listening.listen(BACKLOG)\n",
-        "            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n",
-    ),
-    (
-        "runner/coordinator/process.py",
-        "            listening.bind(address)\n",
-        "            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
-        "            listening.bind(address)\n",
-    ),
-    (
-        "api/server.py",
-        "    listening = socket.socket(fileno=config.listen_fd)\n",
-        "    listening = socket.socket()\n"
-        "    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
-        "    listening.bind((config.host, config.port))\n"
-        "    listening.listen(4096)\n",
+    swapped("address-reuse", "SO_REUSEADDR", "SO_REUSEPORT"),
+    removed("one-accept-queue"),
+    value(
+        "inherited-socket",
+        "socket.create_server((config.host, config.port), backlog=4096, reuse_port=True)",
     ),
 ]
 
@@ -258,12 +245,7 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
 
 
 def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
-    fronts = "runner/coordinator/fronts.py"
-    blind = [
-        (fronts, "PULSE_S = 1.0", "PULSE_S = 0.1"),
-        (fronts, "SILENT_PULSES = 8", "SILENT_PULSES = 10_000"),
-        (fronts, "BUSY_PULSES = 30", "BUSY_PULSES = 10_000"),
-    ]
+    blind = [value("pulse", "0.1"), value("silent-pulses", "10_000"), value("busy-pulses", "10_000")]
     house = House(tmp_path, tree=mutated(tmp_path, blind))
     with ExitStack() as stack:
         stack.callback(house.close)
@@ -278,10 +260,7 @@ def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
 
 
 def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    mute = [
-        ("api/server.py", "        self._front.link.tell(control.FrontHello(os.getpid()))\n", ""),
-        ("runner/coordinator/coordinator.py", "FRONT_WAIT_S = 15.0", "FRONT_WAIT_S = 1.0"),
-    ]
+    mute = [removed("front-hello"), value("front-wait", "1.0")]
     house = House(tmp_path, tree=mutated(tmp_path, mute))
     with ExitStack() as stack:
         stack.callback(house.close)

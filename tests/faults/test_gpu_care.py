@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.cards import EVENT_XID, Card, FakeGpus
 from tests.fakes.house import Gate, device_of, devices, start_on
 from tests.faults.harness import Document, House, Server, settled, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, always, mutated, never, removed
 
 A, B = "GPU-a", "GPU-b"
 CARDS = {"gpu0": A, "gpu1": B}
@@ -210,15 +210,11 @@ def test_simulated_ones_are_left_and_come_back_too(house: House) -> None:
     assert server.ended(server.submit("device_error", {}))["state"] == "succeeded"
 
 
-CARE, HEALTH = "runner/coordinator/care.py", "gpu/health.py"
 #: What runs on a lost device is left to itself.
-LEFT_ALONE = [(CARE, 'if health.state == "lost" or health.needs_reset:', "if False:")]
-TRUSTED = [(CARE, 'self._end_all(device_id, "interrupted", why)', "del why")]
+LEFT_ALONE = [never("lost-device-ends-jobs")]
+TRUSTED = [removed("untrusted-results")]
 #: A check that passes is enough.
-NO_RESET = [
-    (HEALTH, "self.is_checking or self.needs_reset or", "self.is_checking or"),
-    (HEALTH, "and not self.needs_reset and not self._is_held", "and not self._is_held"),
-]
+NO_RESET = [never("no-check-before-a-reset"), always("no-check-instead-of-a-reset")]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +228,7 @@ NO_RESET = [
 def test_without_its_guard_it_would_show(
     tmp_path: Path,
     two: FakeGpus,
-    guard: list[tuple[str, str, str]],
+    guard: list[Change],
     shown: Callable[[House, FakeGpus], None],
     fault: str,
 ) -> None:

@@ -15,30 +15,26 @@ import pytest
 from tests.fakes.cards import GIB, Card, FakeGpus
 from tests.fakes.house import Gate, device_of, explained, gpus_of, healths, killed, start_on
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, always, mutated, removed, value
 
 A, B = "GPU-a", "GPU-b"
 #: Bounds of seconds and minutes that are no part of what is shown, made short in a copy of the program.
 SHORT = [
-    ("gpu/foreign.py", "WINDOW_S = 30.0", "WINDOW_S = 1.0"),
-    ("gpu/ledger.py", "DRAIN_BOUND_S = 10.0", "DRAIN_BOUND_S = 2.0"),
+    value("foreign-window", "1.0"),
+    value("drain-bound", "2.0"),
 ]
 
-IMPATIENT = [("runner/coordinator/inventory.py", "FIRST_LOOK_S = 15.0", "FIRST_LOOK_S = 1.0")]
+IMPATIENT = [value("first-look", "1.0")]
 #: A reading stays good however old it is.
-TRUSTS_OLD = [("runner/coordinator/inventory.py", "READING_S = 5.0", "READING_S = 1e9")]
+TRUSTS_OLD = [value("reading-age", "1e9")]
 #: What others hold is granted all the same.
-TAKES_ALL = [
-    ("gpu/ledger.py", "account.device.cap_bytes - account.foreign.nbytes", "account.device.cap_bytes")
-]
+TAKES_ALL = [value("foreign-bytes", "0")]
 #: What a process held is free as soon as it is dead.
-FREE_AT_ONCE = [
-    ("gpu/ledger.py", 'device.kind != "nvidia" for each in entry.devices', "device for each in entry.devices")
-]
+FREE_AT_ONCE = [always("gpus-drain")]
 #: What is not given back is taken for what other programs have.
-TAKEN_FOR_FOREIGN = [("gpu/ledger.py", "entry.suspect and self._is_taken(entry)", "entry.suspect")]
+TAKEN_FOR_FOREIGN = [always("taken-if-named"), always("taken-if-not-unnamed")]
 #: What the driver says of a device's faults is not heard.
-DEAF = [("runner/coordinator/inventory.py", "message.faults.get(device_id)", "None")]
+DEAF = [removed("driver-faults")]
 
 
 @pytest.fixture
@@ -235,7 +231,7 @@ def test_a_driver_that_hangs_at_the_start_is_told_and_nothing_is_left(tmp_path: 
 def test_without_its_guard_it_would_show(
     tmp_path: Path,
     request: pytest.FixtureRequest,
-    guard: list[tuple[str, str, str]],
+    guard: list[Change],
     shown: Callable[[House, FakeGpus], None],
     cards: str,
     fault: str,

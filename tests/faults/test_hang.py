@@ -8,20 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, never, value
 
 #: Of a timeout no deadline is made.
-NO_DEADLINE = [
-    ("runner/worker/clocks.py", "if attempt.timeout_s is not None:", "if attempt.timeout_s == 0:"),
-]
+NO_DEADLINE = [never("timeout-deadline")]
 #: An executor that says nothing for a second is taken for dead.
-HASTY = [
-    (
-        "runner/worker/clocks.py",
-        "if attempt.stall_timeout_s is not None:",
-        "attempt.stall_timeout_s = 1.0\n    if attempt.stall_timeout_s is not None:",
-    ),
-]
+HASTY = [value("stall-timeout", "1.0")]
 
 
 def hang(server: Server) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, never, value
 
 JOBS = 200
 KILLS = 5
 #: Nobody says that an attempt was cut off: not its worker, which is the first to know, nor the next start.
 NOT_TOLD = [
-    ("runner/worker/main.py", "kept = self._outbox.kept()", "kept = []"),
-    ("runner/coordinator/recovery.py", 'if live.job.state == "running":', 'if live.job.state == "lost":'),
+    value("spool-unacknowledged", "[]"),
+    never("interrupted-at-start"),
 ]
 
 

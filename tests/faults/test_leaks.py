@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, swapped, value
 
 JOBS = 16
 #: Nothing is replaced for having grown.
-NO_GROWTH = [("runner/worker/growth.py", "return kept_bytes > FULL", "return False and kept_bytes > FULL")]
+NO_GROWTH = [value("growth-limit", "0")]
 
 
 def leak(house: House, handler: str, *flags: str) -> None:
@@ -44,20 +44,11 @@ def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
 
 
 def test_a_kill_by_the_kernel_for_memory_is_told_apart_from_any_other(tmp_path: Path) -> None:
-    ours = f'ours: str = "{tmp_path}/ours", root: str = "{tmp_path}"'
-    house = House(
-        tmp_path,
-        tree=mutated(
-            tmp_path,
-            [
-                (
-                    "runner/worker/tree.py",
-                    'ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"',
-                    ours,
-                )
-            ],
-        ),
-    )
+    made_up = [
+        swapped("cgroup-files", "/proc/self/cgroup", f"{tmp_path}/ours"),
+        swapped("cgroup-files", "/sys/fs/cgroup", f"{tmp_path}"),
+    ]
+    house = House(tmp_path, tree=mutated(tmp_path, made_up))
     (tmp_path / "ours").write_text("4:pids:/elsewhere\n0::/service\n")
     (tmp_path / "service").mkdir()
     events = tmp_path / "service" / "memory.events"

@@ -12,18 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server, carriers, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, always, mutated, removed
 
 MARKER = "JOB_RUNNER_EXECUTOR"
 #: Only the process group is ended; what has left it lives on.
-GROUP_ONLY = [
-    ("runner/worker/leftovers.py", "if not self.sweep(is_alone=is_alone()):", "if True:"),
-]
+GROUP_ONLY = [always("swept-until-none")]
 #: A worker that ends leaves alone what is below it, and what its executors leave.
-NO_CLEARING = [
-    ("runner/worker/leftovers.py", "tree.kill(process)\n                left", "left"),
-    ("runner/worker/leftovers.py", 'if process.state != "Z":\n            tree.kill(process)', "pass"),
-]
+NO_CLEARING = [removed("sweep-kills"), removed("clearing-kills")]
 
 
 @pytest.fixture
@@ -91,7 +86,7 @@ def test_cancel_timeout_and_kill_leave_no_process_behind(
 )
 def test_without_the_clearing_something_remains(
     tmp_path: Path,
-    guard: list[tuple[str, str, str]],
+    guard: list[Change],
     fault: Callable[[House, Server], None],
     remains: str,
 ) -> None:

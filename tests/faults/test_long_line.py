@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Document, House, Server, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 #: Bounds so small that a thousand jobs are a long line.
 SMALL = [
-    ("runner/coordinator/sleep.py", "kept: int = 20_000", "kept: int = 60"),
-    ("runner/coordinator/sleep.py", "window: int = 2_000", "window: int = 40"),
-    ("runner/coordinator/sleep.py", "live: int = 50_000", "live: int = 120"),
-    ("runner/coordinator/sleep.py", "small_window: int = 32", "small_window: int = 8"),
-    ("runner/coordinator/sleep.py", "read_rows: int = 1_000", "read_rows: int = 30"),
-    ("runner/coordinator/sleep.py", "due: int = 1_000", "due: int = 20"),
+    value("spill-kept", "60"),
+    value("spill-window", "40"),
+    value("spill-live", "120"),
+    value("spill-small-window", "8"),
+    value("spill-read-rows", "30"),
+    value("spill-due", "20"),
 ]
 JOBS = 1_200
 

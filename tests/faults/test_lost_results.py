@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server, settled, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 EXECUTORS = 16
 RESULTS = 200
 #: With runs of so long a line is sixteen deep.
 QUICK_S = 0.0002
 #: The worker ends without leaving what was not acknowledged.
-NO_SPOOL = [("runner/worker/main.py", "kept = self._outbox.kept()", "kept = []")]
+NO_SPOOL = [value("spool-unacknowledged", "[]")]
 
 
 def lose_results(house: House) -> None:

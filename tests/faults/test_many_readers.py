@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 #: In the suite a thousand; FAULT_TEST_READERS=10000 is for a machine with time and descriptors to spare.
 IDLE = int(os.environ.get("FAULT_TEST_READERS", "1000"))
@@ -23,7 +23,7 @@ EVERY_S = 0.02
 #: Large enough that the kernel's buffers for one who never reads are full within a second.
 PADDING_BYTES = 8_000
 #: A reader that stalls is cut after 3 s instead of 30.
-SOONER = ("runner/launch.py", "stream_stall_s: float = 30.0", "stream_stall_s: float = 3.0")
+SOONER = value("stream-stall", "3.0")
 LIVE_P99_S = 0.25
 #: Of the other routes, while the idle are there.
 ROUTE_P99_S = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import Document, House, Server, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, mutated, value
 
 GIB = 1 << 30
 
@@ -81,12 +81,12 @@ def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: 
 @pytest.mark.parametrize(
     "guard",
     [
-        ("runner/coordinator/line.py", "job.rung = verdict.rung or job.rung", "job.rung = 1"),
-        ("gpu/escalation.py", "need_bytes=grant_bytes, alone=alone", "need_bytes=grant_bytes"),
+        value("rung-kept", "1"),
+        value("retried-alone", "False"),
     ],
     ids=["the rung is forgotten", "not alone"],
 )
-def test_without_its_guard_it_would_show(tmp_path: Path, guard: tuple[str, str, str]) -> None:
+def test_without_its_guard_it_would_show(tmp_path: Path, guard: Change) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, [guard]))
     try:
         with pytest.raises(AssertionError, match="4"):

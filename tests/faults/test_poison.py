@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import House, traced, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, value
 
 NO_RETRY_WAIT = {"kind": "fixed", "base_s": 0.05, "jitter": 0}
 GOOD = 20
 #: Deaths are counted but bound nothing.
-NO_BUDGET = [("runner/coordinator/outcome.py", "DEATHS_MAX = 2", "DEATHS_MAX = 99")]
+NO_BUDGET = [value("deaths-budget", "99")]
 
 
 def poison(house: House) -> None:

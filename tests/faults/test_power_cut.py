@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.stores import JobQuery
 from runner.stores.sqlite import SqliteStore
 from tests.faults import powercut
-from tests.faults.mutate import ROOT, mutated
+from tests.faults.mutate import ROOT, mutated, swapped
 
 ROUNDS = 15
 #: Commits one job a batch for ever; prints each number once the store has taken it.
@@ -73,7 +73,6 @@ def test_no_acknowledged_job_is_lost_to_a_power_cut(tmp_path: Path) -> None:
 
 
 def test_without_synced_commits_jobs_are_lost(tmp_path: Path) -> None:
-    change = ("runner/stores/sqlite.py", 'pragma("synchronous", "FULL")', 'pragma("synchronous", "NORMAL")')
-    tree = mutated(tmp_path, [change])
+    tree = mutated(tmp_path, [swapped("synced-commits", "FULL", "NORMAL")])
     acknowledged = cut_power(tmp_path, tree, 100)
     assert lost(tmp_path, acknowledged) > 0

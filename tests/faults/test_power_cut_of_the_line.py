@@ -10,13 +10,13 @@ import pytest
 
 from tests.faults import powercut
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, swapped
 
 ROUNDS = 5
 #: Accepted in each round before the cut.
 ENOUGH = 220
 CLIENTS = 3
-NORMAL = ("runner/stores/sqlite.py", 'pragma("synchronous", "FULL")', 'pragma("synchronous", "NORMAL")')
+NORMAL = swapped("synced-commits", "FULL", "NORMAL")
 
 
 class Posters:

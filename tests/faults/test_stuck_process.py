@@ -8,20 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Document, House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, unless, value
 
 #: While the file is there, no signal to an executor has any effect.
-DEATHLESS = 'os.path.exists(os.environ["DEATHLESS"]) or '
+DEATHLESS = 'os.path.exists(os.environ["DEATHLESS"])'
 CHANGES = [
-    ("runner/worker/process.py", "os.killpg(self.pid, number)", f"{DEATHLESS}os.killpg(self.pid, number)"),
-    (
-        "runner/worker/tree.py",
-        "signal.pidfd_send_signal(descriptor, signal.SIGKILL)",
-        f"{DEATHLESS}signal.pidfd_send_signal(descriptor, signal.SIGKILL)",
-    ),
+    unless("executor-group-killed", DEATHLESS),
+    unless("process-killed", DEATHLESS),
     # It is written off after 5 s; a test has no such time.
-    ("runner/worker/leftovers.py", "STUCK_S = 5.0", "STUCK_S = 0.5"),
-    ("runner/worker/leftovers.py", "STUCK_LOOK_S = 1.0", "STUCK_LOOK_S = 0.1"),
+    value("stuck-limit", "0.5"),
+    value("stuck-look", "0.1"),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.harness import Document, House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutated, never
 
 HANDLERS = Path(__file__).with_name("together_handlers.py")
 GROUP = {"group": "g"}
@@ -58,8 +58,7 @@ def test_only_the_one_that_spoils_a_batch_pays_for_it(house: House, how: str) ->
 
 
 def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
-    blames = [("runner/coordinator/outcome.py", "if ended.shared:", "if False:")]
-    house = House(tmp_path, tree=mutated(tmp_path, blames))
+    house = House(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
     try:
         with pytest.raises(AssertionError):
             spared(house, "raise")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Document, House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import Change, mutated, never, value
 
 #: How -> signal and exit code that must be told; None, None where the worker itself had to end it.
 WAYS: dict[str, tuple[str | None, int | None]] = {
@@ -24,17 +24,9 @@ WAYS: dict[str, tuple[str | None, int | None]] = {
 
 
 #: The wait status is not looked at.
-NO_STATUS = [
-    ("runner/worker/supervisor.py", "verdict.of_status(status, oom_kills", "verdict.of_status(0, oom_kills")
-]
+NO_STATUS = [value("wait-status", "{} and 0")]
 #: A channel that its executor has closed is nobody's concern.
-NO_CHANNEL = [
-    (
-        "runner/worker/supervisor.py",
-        "if not self._ending.is_closing:\n                self._loop",
-        "if False:\n                self._loop",
-    )
-]
+NO_CHANNEL = [never("closed-channel")]
 
 
 def deaths(server: Server, stamp: Path, ways: dict[str, tuple[str | None, int | None]]) -> None:
@@ -66,7 +58,7 @@ def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House
     [(NO_STATUS, "SEGV", "SIGSEGV"), (NO_CHANNEL, "exec", "running")],
 )
 def test_without_a_look_at_the_dead_their_cause_is_not_told(
-    tmp_path: Path, guard: list[tuple[str, str, str]], how: str, told: str
+    tmp_path: Path, guard: list[Change], how: str, told: str
 ) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, guard))
     try:

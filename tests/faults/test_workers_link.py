@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 from tests.faults.harness import House, Server, until
-from tests.faults.mutate import mutated
+from tests.faults.mutate import mutate, mutated, value
 from tests.faults.sweep import Case, Lane, has_ended
 
 #: A few frames instead of ten thousand may wait for one worker.
-FEW = ("runner/coordinator/transport.py", "HIGH_WATER_FRAMES = 10_000", "HIGH_WATER_FRAMES = 10")
+FEW = value("frames-high-water", "10")
 TOLD = "speaks protocol 2, this is 1: the program was replaced under this server, which must be restarted"
-NEWER = ("PROTOCOL = 1\n", "PROTOCOL = 2\n")
+NEWER = value("protocol", "2")
 
 
 def another_worker(house: House, old: int) -> int | None:
@@ -52,10 +52,7 @@ def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(
     try:
         server = house.start()
         assert server.ended(server.submit("echo", {"a": 1}))["state"] == "succeeded"
-        wire = house.tree / "runner" / "wire.py"
-        older = wire.read_text()
-        assert older.count(NEWER[0]) == 1
-        wire.write_text(older.replace(*NEWER))
+        mutate(house.tree, [NEWER])
         (worker,) = house.role("worker")
         os.kill(worker, signal.SIGKILL)
         until(lambda: TOLD in server.log.read_text(), "it is told of")
