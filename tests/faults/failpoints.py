@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from operator import not_
 from typing import Any, get_args
 
-from runner import control, wire
+from runner import control, spool, wire
 from runner.stores import Batch, link
 from tests.faults.harness import until
 from tests.faults.sweep import Lane, has_ended
@@ -411,4 +411,5 @@ def found() -> set[str]:
     }
     names = {f"{gate}.{kind.__name__}" for gate, kinds in gates.items() for kind in kinds}
     commits = {f"coordinator>writer.Commit.{rows}" for rows in Batch.__struct_fields__}
-    return names | commits | {"spool.write_spool", "spool.remove_spool"}
+    spools = {f"spool.{each.__name__}" for each in (spool.write_spool, spool.remove_spool)}
+    return names | commits | spools

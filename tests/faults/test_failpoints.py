@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import random
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 from tests.faults.failpoints import MILD, ON_GPU, POINTS, found, modes_of
 from tests.faults.harness import ROOT
 from tests.faults.mutate import Change, early, mutated, never, once, replaced
+from tests.faults.sweep import POINTS as SITE
 from tests.faults.sweep import Case, Lane
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
@@ -60,6 +63,26 @@ ONCE = once("over-grant-told")
 
 def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:
     assert {f"{gate}.{name}" for gate, names in POINTS.items() for name in names} == found()
+
+
+def test_every_failpoint_is_one_that_the_code_has() -> None:
+    assert found() >= ON_GPU
+    assert set(MILD) == set(POINTS)
+
+
+def test_every_gate_is_there_to_be_changed(tmp_path: Path) -> None:
+    """A module that was renamed would be left as it is, and its faults would be waited for."""
+    env = {**os.environ, "PYTHONPATH": f"{SITE}:{ROOT}", "FAULT_ARMED": str(tmp_path / "none")}
+    program = """
+import importlib, sitecustomize
+changed = []
+for name, change in list(sitecustomize.GATES.items()):
+    sitecustomize.GATES[name] = lambda module, change=change: changed.append(change(module))
+for name in sitecustomize.GATES:
+    importlib.import_module(name)
+assert len(changed) == len(sitecustomize.GATES), changed
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], env=env, check=True)
 
 
 def test_every_place_that_sends_or_commits_is_known() -> None:

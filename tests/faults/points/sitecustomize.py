@@ -80,9 +80,13 @@ def names_of(union: Any, messages: Sequence[bytes]) -> list[str]:
     return [known.get(wire.tag_of(message), "") for message in messages]
 
 
-def wrapped(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    """Replace a method by `wrapper(original, self, ...)`."""
+def wrapped(owner: Any, name: str, wrapper: Callable[..., Any], *, uses: Sequence[str] = ()) -> None:
+    """Replace a method by `wrapper(original, self, ...)`, which uses these attributes of `self`."""
     original = getattr(owner, name)
+    code = [each.__code__ for each in vars(owner).values() if hasattr(each, "__code__")]
+    known = {*dir(owner), *(each for of_method in code for each in of_method.co_names)}
+    if missing := set(uses) - known:
+        raise AttributeError(f"{owner.__name__} has no {', '.join(sorted(missing))} any more")
     setattr(owner, name, lambda self, *args, **kwargs: wrapper(original, self, *args, **kwargs))
 
 
@@ -137,8 +141,8 @@ def dealer(module: Any) -> None:
             return True
         return around(mode, os.getppid(), lambda: original(self, messages))
 
-    wrapped(module.Dealer, "__init__", init)
-    wrapped(module.Dealer, "send", send)
+    wrapped(module.Dealer, "__init__", init, uses=["_disconnect", "_connect"])
+    wrapped(module.Dealer, "send", send, uses=["linked", "_loop"])
 
 
 # Workers and executors.
@@ -151,7 +155,7 @@ def to_executor(module: Any) -> None:
         mode = fires("worker>executor", names_of(wire.ToExecutor, messages), "before", "after", "lost")
         around(mode, self.pid, lambda: original(self, messages))
 
-    wrapped(module.ExecutorProcess, "send", send)
+    wrapped(module.ExecutorProcess, "send", send, uses=["pid"])
 
 
 def from_executor(module: Any) -> None:
@@ -187,7 +191,7 @@ def to_front(module: Any) -> None:
         mode = fires("coordinator>front", names_of(control.ToFront, self._out), "before", "after", "lost")
         around(mode, self.child.pid, lambda: original(self))
 
-    wrapped(module.Front, "_flush", flush)
+    wrapped(module.Front, "_flush", flush, uses=["_out", "child"])
 
 
 def from_front(module: Any) -> None:
@@ -198,7 +202,7 @@ def from_front(module: Any) -> None:
         mode = fires("front>coordinator", names, "before", "after", "lost")
         around(mode, os.getppid(), lambda: original(self))
 
-    wrapped(module.Link, "_flush", flush)
+    wrapped(module.Link, "_flush", flush, uses=["_out"])
 
 
 # Coordinator and writer.
@@ -225,7 +229,7 @@ def to_writer(module: Any) -> None:
             die()
         return answer
 
-    wrapped(module.SqliteAccess, "_ask", ask)
+    wrapped(module.SqliteAccess, "_ask", ask, uses=["_child"])
 
 
 #: What the writer does now, and whether it dies when it has answered.
@@ -234,10 +238,10 @@ doing = {"what": "", "then": ""}
 
 def from_writer(module: Any) -> None:
     """Its answer is made when the commit is done."""
-    prefixed = module.prefixed
+    prefixed, kind = module.prefixed, module.Answer
 
     def answer(message: Any) -> Any:
-        if isinstance(message, module.Answer):
+        if isinstance(message, kind):
             mode = fires("writer>coordinator", [doing["what"]], "before", "after", "lost")
             if mode == "after":
                 doing["then"] = "die"
@@ -250,13 +254,14 @@ def from_writer(module: Any) -> None:
 
 def writing(module: Any) -> None:
     """When an answer was sent, the writer looks whether a checkpoint is due."""
+    from runner.stores import link
 
     def take_epoch(original: Any, self: Any) -> Any:
-        doing["what"] = "TakeEpoch"
+        doing["what"] = link.TakeEpoch.__name__
         return original(self)
 
     def commit(original: Any, self: Any, epoch: int, batch: Any) -> Any:
-        doing["what"] = "Commit"
+        doing["what"] = link.Commit.__name__
         return original(self, epoch, batch)
 
     def answered(original: Any, self: Any) -> Any:
@@ -276,7 +281,7 @@ def spool(module: Any) -> None:
     write, remove, sync = module.write_spool, module.remove_spool, module._sync_folder
 
     def write_spool(*args: Any) -> Any:
-        mode = fires("spool", ["write_spool"], "before", "after", "lost")
+        mode = fires("spool", [write.__name__], "before", "after", "lost")
         if mode == "lost":
             # It stands there and nobody has said so.
             module._sync_folder = lambda folder: around("after", 0, lambda: sync(folder))
@@ -284,7 +289,7 @@ def spool(module: Any) -> None:
         return around(mode, 0, lambda: write(*args))
 
     def remove_spool(*args: Any) -> Any:
-        return around(fires("spool", ["remove_spool"], "before", "after"), 0, lambda: remove(*args))
+        return around(fires("spool", [remove.__name__], "before", "after"), 0, lambda: remove(*args))
 
     module.write_spool, module.remove_spool = write_spool, remove_spool
 
