@@ -44,7 +44,8 @@ class StoreAccess(Protocol):
         """See `Store.take_epoch`; comes before everything else."""
 
     async def commit(self, epoch: int, batch: Batch) -> None:
-        """Returns when the batch is durable. Batches are committed in the order of the calls.
+        """Returns when the batch is durable. Batches are committed in the order of the calls, each as it is
+        at the call: what changes in its jobs while the commit waits is not written.
 
         Raises:
             StoreUnavailable: nothing of the batch is stored; or the writer died (`died` is set), and
@@ -132,6 +133,8 @@ class SqliteAccess:
         self._fetcher = _Reader(path, "store-fetcher")
         self._child: launch.Child | None = None
         self._link: _Link | None = None
+        #: Held while a request goes out, as the writer may have to be replaced first: they keep their order.
+        self._sending = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the writer process; it opens the file at `take_epoch`."""
@@ -159,8 +162,6 @@ class SqliteAccess:
     async def commit(self, epoch: int, batch: Batch) -> None:
         """See `StoreAccess.commit`. A writer that has died is replaced first: the epoch stays in force,
         and a batch whose outcome is unknown may be given again."""
-        if self.died.is_set():
-            await self._replace()
         self.stale_updates = await self._ask(Commit(epoch, batch))
 
     async def read(self, fn: Callable[[Store], T]) -> T:
@@ -187,9 +188,16 @@ class SqliteAccess:
         self._link = self._child = None
 
     async def _ask(self, request: Request) -> int:
-        if self._link is None:
-            raise StoreUnavailable(f"{self.path}: the store is not open")
-        return value_of(await self._link.ask(request))
+        # Before anything is awaited: a batch holds the live jobs, which move on while a writer is replaced.
+        # Written later, a job could be stored as ended without the output and events of the next batch.
+        frame = prefixed(request)
+        async with self._sending:
+            if self.died.is_set():
+                await self._replace()
+            if self._link is None:
+                raise StoreUnavailable(f"{self.path}: the store is not open")
+            answer = self._link.ask(frame)
+        return value_of(await answer)
 
 
 class _Reader:
@@ -221,11 +229,11 @@ class _Link(asyncio.Protocol):
         # A cast, as uvloop's transports are not asyncio's by class.
         self._transport = cast("asyncio.Transport", transport)
 
-    def ask(self, request: Request) -> asyncio.Future[Answer]:
+    def ask(self, frame: bytearray) -> asyncio.Future[Answer]:
         if self._transport is None or self._closing:
             raise _gone()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._transport.write(prefixed(request))
+        self._transport.write(frame)
         self._waiting.append(answer)
         return answer
 

@@ -153,6 +153,38 @@ def test_a_writer_that_died_is_replaced_by_the_next_commit(tmp_path: Path) -> No
     with_store(None, tmp_path, use)
 
 
+def test_a_batch_is_stored_as_it_was_when_its_commit_began(tmp_path: Path) -> None:
+    """Its jobs go on while a dead writer is replaced, and their outputs come with the next batch."""
+
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        live = job(1, state="running", attempt=1)
+        commit = asyncio.ensure_future(access.commit(epoch, inserts(live)))
+        await asyncio.sleep(0)
+        assert access.died.is_set(), "the writer is still to be replaced"
+        live.state = "succeeded"
+        await commit
+        assert [stored.state for stored in await access.read(lambda store: store.jobs([1]))] == ["running"]
+
+    with_store(None, tmp_path, use)
+
+
+def test_commits_keep_their_order_while_a_writer_is_replaced(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        batches = [Batch(values=[("last", str(number).encode())]) for number in range(9)]
+        await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
+        assert await access.read(lambda store: store.values("last")) == {"last": b"8"}
+
+    with_store(None, tmp_path, use)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_writer_ignores_the_terminals_signals(tmp_path: Path, number: signal.Signals) -> None:
     async def use(access: StoreAccess) -> None:
