@@ -160,8 +160,15 @@ def start(
     finally:
         theirs.close()
     document = msgspec.msgpack.encode(config)
-    ours.sendall(LENGTH.pack(len(document)) + document)
-    return Child(role, process, ours)
+    try:
+        ours.sendall(LENGTH.pack(len(document)) + document)
+        return Child(role, process, ours)
+    except BaseException:
+        # Nobody would know of it, nor reap it.
+        ours.close()
+        process.kill()
+        process.wait()
+        raise
 
 
 def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:

@@ -27,13 +27,15 @@ T = TypeVar("T")
 _SEND_BUFFER_BYTES = 1024 * 1024
 #: The writer may be copying its log into the file when it is told to end.
 _CLOSE_LIMIT_S = 10.0
+#: The first and the longest pause before another writer is started after one that answered nothing.
+_RESTART_S = (0.2, 5.0)
 
 
 class StoreAccess(Protocol):
     """A store as a coordinator's loop uses it; errors are those of `Store`."""
 
     kind: Literal["sqlite", "memory"]
-    #: Set while the writer process is gone unasked; the next commit starts another one.
+    #: Set while the writer process is gone unasked; later commits start another one.
     died: asyncio.Event
 
     @property
@@ -49,7 +51,8 @@ class StoreAccess(Protocol):
 
         Raises:
             StoreUnavailable: nothing of the batch is stored; or the writer died (`died` is set), and
-                the outcome is unknown until the next start.
+                the outcome is unknown until the next start. While no writer can be started, later
+                commits try again, with pauses between the starts.
         """
 
     async def read(self, fn: Callable[[Store], T]) -> T:
@@ -135,25 +138,54 @@ class SqliteAccess:
         self._link: _Link | None = None
         #: Held while a request goes out, as the writer may have to be replaced first: they keep their order.
         self._sending = asyncio.Lock()
+        self._backoff = _RestartBackoff()
+        self._is_open = False
 
     async def start(self) -> None:
         """Start the writer process; it opens the file at `take_epoch`."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            config = launch.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
-            self._child = launch.start("writer", config, pass_fds=(theirs.fileno(),))
-        ours.setblocking(False)
-        # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        loop = asyncio.get_running_loop()
-        _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
+        await self._start_writer()
+        self._is_open = True
 
-    async def _replace(self) -> None:
-        assert self._child is not None
-        log.error("the store's writer process has ended: another one is started")
-        await _ended(self._child)
+    async def _start_writer(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                config = launch.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
+                self._child = launch.start("writer", config, pass_fds=(theirs.fileno(),))
+            ours.setblocking(False)
+            # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            loop = asyncio.get_running_loop()
+            _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+
+    async def _replace_writer(self) -> None:
+        """Start another writer in place of one that has ended.
+
+        Raises:
+            StoreUnavailable: it cannot be started, or the pause after the last start is not over.
+        """
+        loop = asyncio.get_running_loop()
+        if self._backoff.is_pausing(loop.time()):
+            raise StoreUnavailable("the store's writer process has ended and is started again soon")
+        if self._child is not None:
+            log.error("the store's writer process has ended: another one is started")
+            await _ended(self._child)
+        self._link = self._child = None
+        self._backoff.record_start(loop.time())
+        # Before the start: a new writer may end at once.
         self.died.clear()
-        await self.start()
+        try:
+            await self._start_writer()
+        except OSError as error:
+            # Out of descriptors, processes or memory: that may pass.
+            log.error("the store's writer process cannot be started: %s", error)
+            raise StoreUnavailable(f"the store's writer process cannot be started: {error}") from error
+        finally:
+            if self._link is None:
+                self.died.set()
 
     async def take_epoch(self) -> int:
         """See `StoreAccess.take_epoch`."""
@@ -178,26 +210,55 @@ class SqliteAccess:
 
     async def close(self) -> None:
         """See `StoreAccess.close`."""
-        if self._link is None or self._child is None:
-            return
-        # The reading connections first: the last one to close copies the log, and that is the writer's.
-        await self._reader.close()
-        await self._fetcher.close()
-        self._link.close()
-        await _ended(self._child)
-        self._link = self._child = None
+        # A writer that is being replaced is waited for; commits that come later are refused.
+        async with self._sending:
+            if not self._is_open:
+                return
+            self._is_open = False
+            # The reading connections first: the last one to close copies the log, and that is the writer's.
+            await self._reader.close()
+            await self._fetcher.close()
+            if self._link is not None:
+                self._link.close()
+            # There is none while it cannot be started again.
+            if self._child is not None:
+                await _ended(self._child)
+            self._link = self._child = None
 
     async def _ask(self, request: Request) -> int:
         # Before anything is awaited: a batch holds the live jobs, which move on while a writer is replaced.
         # Written later, a job could be stored as ended without the output and events of the next batch.
         frame = prefixed(request)
         async with self._sending:
-            if self.died.is_set():
-                await self._replace()
+            if self._is_open and self.died.is_set():
+                await self._replace_writer()
             if self._link is None:
                 raise StoreUnavailable(f"{self.path}: the store is not open")
-            answer = self._link.ask(frame)
-        return value_of(await answer)
+            asked = self._link.ask(frame)
+        answer = await asked
+        self._backoff.reset()
+        return value_of(answer)
+
+
+class _RestartBackoff:
+    """When a writer may be started again: at once after one that answered, else after a growing pause."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """The writer works."""
+        self._pause_s = _RESTART_S[0]
+        self._until_mono = 0.0
+
+    def record_start(self, now_mono: float) -> None:
+        """A start is tried."""
+        self._until_mono = now_mono + self._pause_s
+        self._pause_s = min(_RESTART_S[1], self._pause_s * 2)
+
+    def is_pausing(self, now_mono: float) -> bool:
+        """Whether it is too early for another start."""
+        return now_mono < self._until_mono
 
 
 class _Reader:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -224,6 +226,32 @@ def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: House
     server = house.start()
     ends_survive(server, gate, running)
     assert sorted(traced(trace)) == sorted((job_id, 1) for job_id in running)
+
+
+@pytest.mark.parametrize("heals_first", [True, False], ids=["after it healed", "without a writer"])
+def test_a_writer_that_cannot_be_replaced_is_replaced_later(house: House, heals_first: bool) -> None:
+    """The coordinator is out of descriptors in the moment in which its writer dies."""
+    server = house.start()
+    (writer,) = house.role("writer")
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    os.kill(writer, signal.SIGKILL)
+    tried = "writer process cannot be started"
+    until(lambda: _refused(server) and tried in server.log.read_text(), "a start was tried")
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+    if heals_first:
+        until(lambda: not _refused(server), "a submit is taken in")
+        assert readiness(server) == (200, "ok")
+    server.process.terminate()
+    assert server.exit_code(within_s=GRACE_S + 3) == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def _refused(server: Server) -> bool:
+    """Whether a job is; it waits for long, as one that starts may need a process too."""
+    answer = server.http.post("/v1/jobs", json={"handler": "echo", "input": {}, "delay_s": 3_600})
+    assert answer.status_code in (202, 503), answer.text
+    return answer.status_code == 503
 
 
 def full_disk_is_survived(house: House) -> None:

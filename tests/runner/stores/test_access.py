@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import uvloop
 
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.stores import Batch, JobQuery
-from runner.stores.access import SqliteAccess, StoreAccess, open_store
+from runner.stores.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
 from tests.runner.stores.make import chunk, events, inserts, job
 
 URLS = ["memory:", None]
@@ -183,6 +185,94 @@ def test_commits_keep_their_order_while_a_writer_is_replaced(tmp_path: Path) -> 
         assert await access.read(lambda store: store.values("last")) == {"last": b"8"}
 
     with_store(None, tmp_path, use)
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing more, so that no process can be started."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def committed(access: StoreAccess, epoch: int, batch: Batch) -> None:
+    """Commit the batch as the journal does: once more after each refusal."""
+    while True:
+        try:
+            return await access.commit(epoch, batch)
+        except StoreUnavailable:
+            await asyncio.sleep(0.01)
+
+
+def test_a_writer_that_could_not_be_started_is_started_later(tmp_path: Path) -> None:
+    async def use(access: StoreAccess) -> None:
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        with no_descriptors():
+            with pytest.raises(StoreUnavailable, match=r"cannot be started: .*Too many open files"):
+                await access.commit(epoch, inserts(job(1)))
+            # Not tried with every commit: a start takes long, and who waits for one holds up the others.
+            with pytest.raises(StoreUnavailable, match="is started again soon"):
+                await access.commit(epoch, inserts(job(1)))
+            assert access.died.is_set()
+        await committed(access, epoch, inserts(job(1)))
+        assert not access.died.is_set()
+        assert await access.read(lambda store: store.last_n()) == 1
+
+    with_store(None, tmp_path, use)
+
+
+def test_an_access_without_a_writer_is_closed_at_once(tmp_path: Path) -> None:
+    async def use() -> None:
+        access = await open_store(None, tmp_path)
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        with no_descriptors(), pytest.raises(StoreUnavailable):
+            await access.commit(epoch, inserts(job(1)))
+        async with asyncio.timeout(2):
+            await access.close()
+            await access.close()
+        with pytest.raises(StoreUnavailable, match="is not open"):
+            await access.commit(epoch, inserts(job(1)))
+
+    asyncio.run(use())
+
+
+def test_a_close_waits_for_the_writer_that_is_being_started(tmp_path: Path) -> None:
+    async def use() -> None:
+        access = await open_store(None, tmp_path)
+        assert isinstance(access, SqliteAccess) and access._child is not None
+        epoch = await access.take_epoch()
+        access._child.signal(signal.SIGKILL)
+        await access.died.wait()
+        commit = asyncio.ensure_future(access.commit(epoch, inserts(job(1))))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(8):
+            await access.close()
+        # It went out before the close, so that the new writer stored it or told of its own end.
+        assert isinstance((await asyncio.gather(commit, return_exceptions=True))[0], StoreUnavailable | None)
+
+    asyncio.run(use())
+
+
+def test_a_writer_that_answers_nothing_is_started_less_and_less_often() -> None:
+    backoff = _RestartBackoff()
+    now, starts = 0.0, []
+    while now < 30:
+        if not backoff.is_pausing(now):
+            starts.append(now)
+            backoff.record_start(now)
+        now += 0.125
+    assert starts == [0, 0.25, 0.75, 1.625, 3.25, 6.5, 11.5, 16.5, 21.5, 26.5]
+    backoff.reset()
+    assert not backoff.is_pausing(now)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
