@@ -13,6 +13,8 @@ from api.problems import MEDIA_TYPE, problem_document
 
 #: Request line and headers together.
 HEAD_BYTES = 16 * 1024
+#: Trailer fields together: what may come behind the last chunk of a body.
+TRAILER_BYTES = 16 * 1024
 #: A body that comes slower than this for a whole receipt period is cut off.
 BODY_BYTES_PER_S = 64 * 1024
 #: The kernel doubles it.
@@ -48,6 +50,12 @@ class Connection(HttpToolsProtocol):
         self._unsent = 0
         self._head_bytes = 0
         self._head_complete = False
+        #: A chunk's size has come and none of its bytes: behind the size of the last chunk are the trailers.
+        self._behind_chunk_size = False
+        #: Bytes of the reads since then: a field that never ends reaches no callback.
+        self._trailer_bytes = 0
+        #: Bytes of the trailer fields that reached one.
+        self._trailer_field_bytes = 0
         #: Body bytes since the receipt timer was set.
         self._body_bytes = 0
         self._refused = False
@@ -102,10 +110,14 @@ class Connection(HttpToolsProtocol):
             return
         if not self._head_complete:
             self._head_bytes += len(data)
+        if self._behind_chunk_size:
+            self._trailer_bytes += len(data)
         super().data_received(data)
         # A head that never ends is not told to the parser's callbacks, so it is counted here too.
         if not self._head_complete and self._head_bytes > HEAD_BYTES and not self._refused:
             self._refuse_head()
+        if self._trailer_bytes > TRAILER_BYTES:
+            self._refuse_trailers()
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -127,16 +139,33 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for each field of the head and of the trailers."""
+        if self._refused:
+            return
+        if self._head_complete:
+            self._trailer_field_bytes += len(name) + len(value) + 4
+            if self._trailer_field_bytes > TRAILER_BYTES:
+                self._refuse_trailers()
+                return
+        super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser, behind a chunk's size."""
+        self._behind_chunk_size = True
+
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         if self._refused:
             return
         self._body_bytes += len(body)
+        self._forget_trailers()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._disarm()
+        self._forget_trailers()
         if not self._refused:
             super().on_message_complete()
         self._head_complete = False
@@ -193,6 +222,22 @@ class Connection(HttpToolsProtocol):
             self._watch_stall()
         else:
             self.transport.abort()
+
+    def _forget_trailers(self) -> None:
+        self._behind_chunk_size = False
+        self._trailer_bytes = self._trailer_field_bytes = 0
+
+    def _refuse_trailers(self) -> None:
+        if self._refused:
+            return
+        if self.cycle.response_started or self.pipeline:
+            # Part of an answer is under way: another one would be taken for its rest.
+            self._refused = True
+            self._disarm()
+            self.transport.abort()
+            return
+        detail = f"trailer fields are larger than {TRAILER_BYTES} bytes"
+        self._refuse(431, "headers_too_large", "Request header fields too large", detail)
 
     def _refuse_head(self) -> None:
         detail = f"request line and headers are larger than {HEAD_BYTES} bytes"

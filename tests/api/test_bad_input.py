@@ -146,6 +146,52 @@ def test_what_is_no_request_gets_a_problem_and_the_connection_closes(
     assert b"application/problem+json" in answer
 
 
+def chunked(front: Running, body: bytes) -> bytes:
+    """A request whose whole body has come, in chunks, and whose trailers follow."""
+    return head(front, "POST /v1/jobs HTTP/1.1", "Transfer-Encoding: chunked") + (
+        b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    )
+
+
+@pytest.mark.parametrize("piece", [b"a:b\r\n", b"a", b":"], ids=["fields", "a name", "a value"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/nothing"], ids=["awaited", "answered"])
+def test_trailers_without_end_are_cut_off_and_not_kept(piece: bytes, path: str) -> None:
+    with running() as front, front.connect() as one:
+        before = rss_bytes(front.child.pid)
+        kept = chunked(front, job("1")).replace(b"Connection: close\r\n", b"")
+        one.sendall(kept.replace(b"/v1/jobs", path.encode()) + b"b" * (piece == b":"))
+        if path == "/nothing":
+            assert one.recv(65536).startswith(b"HTTP/1.1 404 ")
+        sent = 0
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            while sent < 64 * 2**20:
+                one.sendall(piece * (64 * 1024))
+                sent += len(piece) * 64 * 1024
+        # What the kernel holds of a connection is all that the front did not refuse.
+        assert sent < 16 * 2**20
+        assert rss_bytes(front.child.pid) - before < 16 * 2**20
+        with httpx2.Client(base_url=front.url) as http:
+            assert http.get("/healthz").status_code == 200
+        assert not front.fake.jobs
+
+
+@pytest.mark.parametrize(
+    "trailers", [b"a:b\r\n" * 3_000, b"a:%s\r\n" % (b"b" * 17_000)], ids=["many", "large"]
+)
+def test_trailers_that_are_too_large_are_refused(front: Running, trailers: bytes) -> None:
+    answer = raw(front, chunked(front, job("1")) + trailers + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ") and b"headers_too_large" in answer
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+def test_a_body_with_a_few_trailers_is_taken(front: Running, step: int) -> None:
+    data = chunked(front, job("1")) + b"digest: abc\r\n" + b"a:%s\r\n\r\n" % (b"b" * 8_000)
+    with front.connect() as one:
+        for at in range(0, len(data), step):
+            one.sendall(data[at : at + step])
+        assert read_to_end(one).startswith(b"HTTP/1.1 202 ")
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "9" * 30, "99999999999"])
 def test_an_absurd_length_is_refused_unread(front: Running, length: str) -> None:
     answer = raw(front, head(front, "POST /v1/jobs HTTP/1.1", f"Content-Length: {length}"))
