@@ -29,7 +29,7 @@ KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe.py")
 #: Library -> the files that own it; everybody else speaks to those.
 OWNERS = {
     "zmq": {"runner/coordinator/transport.py", "runner/worker/transport.py"},
-    "apsw": {"runner/stores/sqlite.py"},
+    "apsw": {"runner/stores/sqlite_connection.py"},
     "pynvml": {"gpu/probe.py"},
 }
 #: What turns data into code. `multiprocessing` and `concurrent.futures.process` unpickle what peers send.

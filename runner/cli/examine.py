@@ -133,7 +133,7 @@ def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
     disk = os.statvfs(home)
     yield findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
     yield findings.sync(taken)
-    from runner.stores.sqlite import version
+    from runner.stores.sqlite_connection import version
 
     yield findings.sqlite(version())
     yield _store(_store_path(settings), holder)

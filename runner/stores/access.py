@@ -18,7 +18,8 @@ from runner.framing import FrameBuffer
 from runner.stores import Batch, Store
 from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
 from runner.stores.memory import MemoryStore
-from runner.stores.sqlite import SqliteStore, version
+from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite_connection import version
 from runner.stores.url import sqlite_path
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from runner.job import Job, Terms
 from runner.stores import Batch, JobQuery, schema, statements
 from runner.stores.query import select_ns
 from runner.stores.queued import LotKey, lot_key
-from runner.stores.sqlite import CHECKPOINT_PAGES, SqliteStore
+from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite_connection import CHECKPOINT_PAGES
 from tests.runner.stores.make import chunk, inserts, job
 
 
@@ -141,7 +142,10 @@ def test_only_its_owner_can_read_the_file(path: Path) -> None:
 def test_every_commit_is_synced(path: Path) -> None:
     store = opened(path)
     store.take_epoch()
-    assert store._db.pragma("synchronous") == 2 and store._db.pragma("journal_mode") == "wal"
+    assert (
+        store._connection.db.pragma("synchronous") == 2
+        and store._connection.db.pragma("journal_mode") == "wal"
+    )
     store.close()
 
 
@@ -173,13 +177,13 @@ def test_a_lock_of_another_program_is_told(path: Path, other: apsw.Connection) -
 def test_a_full_disk_is_told_and_heals(path: Path) -> None:
     store = opened(path)
     epoch = store.take_epoch()
-    pages = store._db.pragma("page_count")
-    store._db.pragma("max_page_count", pages + 2)
+    pages = store._connection.db.pragma("page_count")
+    store._connection.db.pragma("max_page_count", pages + 2)
     big = inserts(job(1), body=b'"' + b"x" * 100_000 + b'"')
     with pytest.raises(StoreUnavailable, match="full"):
         store.commit(epoch, big)
     assert store.find(JobQuery()) == [] and store.last_n() == 0
-    store._db.pragma("max_page_count", 1_000_000)
+    store._connection.db.pragma("max_page_count", 1_000_000)
     store.commit(epoch, big)
     store.close()
 

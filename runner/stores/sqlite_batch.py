@@ -1,0 +1,69 @@
+"""Effect: writes one batch into the tables of the SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.errors import RunnerError
+from runner.job import Job
+from runner.stores import Batch, statements
+from runner.stores.sqlite_connection import SqliteConnection
+
+
+def apply(connection: SqliteConnection, batch: Batch) -> int:
+    """Write the batch inside a transaction; gives how many of its updates were stale.
+
+    Raises:
+        RunnerError: a new job has the number of another one.
+    """
+    db, stale = connection.db, frozenset[int]()
+    if batch.inserts:
+        _insert(connection, batch.inserts)
+    outputs, events = batch.outputs, batch.events
+    if batch.updates:
+        stale = _update(connection, batch.updates)
+        if stale:
+            outputs = [output for output in outputs if output[0] not in stale]
+            events = [chunk for chunk in events if chunk.n not in stale]
+    if outputs:
+        db.executemany(statements.INSERT_OUTPUT, outputs)
+    if events:
+        db.executemany(statements.INSERT_EVENTS, statements.chunk_rows(events))
+    if batch.trims:
+        # Chunks of a job lie in order: `first_seq` bounds the search for the others.
+        sql = "DELETE FROM events WHERE n = ? AND first_seq < ? AND last_seq < ?"
+        db.executemany(sql, ((n, seq, seq) for n, seq in batch.trims))
+    if batch.deletes:
+        # The highest number tells the last one given; it must outlive its job.
+        db.execute(f"UPDATE meta SET value = ({statements.LAST_N}) WHERE name = 'last_n'")
+        for table in ("jobs", "inputs", "outputs", "events", "tags"):
+            db.executemany(f"DELETE FROM {table} WHERE n = ?", ((n,) for n in batch.deletes))
+    for name, value in batch.values:
+        if value is None:
+            db.execute("DELETE FROM vals WHERE name = ?", (name,))
+        else:
+            db.execute("INSERT OR REPLACE INTO vals (name, body) VALUES (?, ?)", (name, value))
+    return len(stale)
+
+
+def _insert(connection: SqliteConnection, inserts: Sequence[tuple[Job, bytes]]) -> None:
+    db = connection.db
+    before = db.total_changes()
+    db.executemany(statements.INSERT_JOB, [statements.insert_row(job) for job, _ in inserts])
+    if db.total_changes() - before != len(inserts):
+        raise RunnerError(f"{connection.path}: a new job has the number of one that is stored already")
+    db.executemany(statements.INSERT_INPUT, [(job.n, body) for job, body in inserts])
+    tags = [(tag, job.n) for job, _ in inserts for tag in job.terms.tags]
+    if tags:
+        db.executemany("INSERT OR IGNORE INTO tags (tag, n) VALUES (?, ?)", tags)
+
+
+def _update(connection: SqliteConnection, updates: Sequence[Job]) -> frozenset[int]:
+    """Write the changed jobs; gives those that a later attempt (or a delete) has overtaken."""
+    db = connection.db
+    before = db.total_changes()
+    db.executemany(statements.UPDATE_JOB, [statements.update_row(job) for job in updates])
+    if db.total_changes() - before == len(updates):
+        return frozenset()
+    sql = "SELECT 1 FROM jobs WHERE n = ? AND attempt <= ?"
+    return frozenset(job.n for job in updates if db.execute(sql, (job.n, job.attempt)).fetchone() is None)

@@ -1,0 +1,201 @@
+"""Effect: one connection to the SQLite file: opened at first use, its pragmas, locks and transactions.
+
+The only file that knows apsw. Errors of SQLite leave it as errors of ours, with the path and what to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from runner.errors import RunnerError, StoreUnavailable
+from runner.stores.damage import corrupt
+from runner.stores.query import Value
+
+BUSY_TIMEOUT_S = 5.0
+#: How often a locked file is tried.
+_BUSY_PAUSE_S = 0.02
+#: SQLite asks whether to go on after so many of its steps.
+_LIMIT_STEPS = 10_000
+#: Frames in the WAL beyond which it is copied into the file: 4 KiB each. Larger ones coalesce more
+#: writes of one page, smaller ones make each copy (during which no commit runs) shorter.
+CHECKPOINT_PAGES = 1_000
+#: A WAL grown beyond this (by a long reader) is cut when it starts over.
+_WAL_KEEP_BYTES = 64 * 1024 * 1024
+_CACHE_KIB = 16_000
+
+
+class SqliteConnection:
+    """A connection to the file `path`, for one thread; after a close the next use opens it again.
+
+    Only a writing one checkpoints: two connections that commit and checkpoint at the same moment have
+    damaged files in past versions of SQLite.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        read_only: bool = False,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        pause: Callable[[float], bool] | None = None,
+    ) -> None:
+        """`pause` waits so many seconds, or says True: nobody needs the lock any more that is waited for."""
+        self.path = path
+        self._read_only = read_only
+        self._busy_timeout_s = busy_timeout_s
+        self._pause = pause
+        self._busy_until = 0.0
+        self._connection: apsw.Connection | None = None
+        self._wal_pages = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has the file open through it."""
+        return self._connection is not None
+
+    @property
+    def db(self) -> apsw.Connection:
+        """The open connection; its errors are SQLite's, see `translate_errors`."""
+        if self._connection is None:
+            self._connection = self._open()
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with self.translate_errors("closing it"):
+                connection.close()
+
+    def fetch_row(self, sql: str, values: Sequence[Value]) -> tuple[Any, ...]:
+        """The first row of a statement that gives one."""
+        row: tuple[Any, ...] = self.db.execute(sql, values).fetchall()[0]
+        return row
+
+    def fetch_meta(self, name: str) -> int:
+        """A number of the table `meta`, 0 where it is missing."""
+        row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block writes, or nothing of it where it raises."""
+        db = self.db
+        # IMMEDIATE: a transaction that read first is refused at its first write, whatever the timeout.
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def time_limit(self, limit_s: float) -> Iterator[None]:
+        """End the block, without an error, when its statements have taken so long."""
+        until = time.monotonic() + limit_s
+        self.db.set_progress_handler(lambda: time.monotonic() > until, _LIMIT_STEPS)
+        try:
+            yield
+        except apsw.InterruptError:
+            return
+        finally:
+            self.db.set_progress_handler(None)
+
+    @contextmanager
+    def small_cache(self) -> Iterator[None]:
+        """Keep almost no pages in memory: a large transaction then writes to the WAL before its end."""
+        self.db.pragma("cache_size", 10)
+        try:
+            yield
+        finally:
+            self.db.pragma("cache_size", -_CACHE_KIB)
+
+    def checkpoint_if_due(self) -> bool:
+        """Copy the WAL into the file when it has grown long enough; True if that was tried."""
+        if self._wal_pages < CHECKPOINT_PAGES:
+            return False
+        with self.translate_errors("copying its log"):
+            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._wal_pages = 0
+        return True
+
+    @contextmanager
+    def translate_errors(self, doing: str) -> Iterator[None]:
+        """Raise errors of SQLite in the block as errors of ours; `doing` goes into their messages.
+
+        Raises:
+            StoreUnavailable: disk full, locked for too long, read-only.
+            StoreCorrupt: the file is damaged.
+        """
+        try:
+            yield
+        except apsw.Error as error:
+            raise _translated(error, doing, self.path) from error
+        except OSError as error:
+            raise StoreUnavailable(f"{self.path}: {doing} failed: {error}") from error
+
+    def _open(self) -> apsw.Connection:
+        if self._read_only:
+            db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READONLY)
+            # Else the last connection to close would checkpoint, and that may be a reading one.
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            db.pragma("query_only", True)
+        else:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            # Inputs may be private; the log and its index take their mode from this file.
+            Path(self.path).touch(mode=0o600)
+            db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            db.set_wal_hook(self._record_wal_pages)
+            db.pragma("synchronous", "FULL")  # guard: synced-commits
+            db.pragma("journal_size_limit", _WAL_KEEP_BYTES)
+            db.pragma("cache_size", -_CACHE_KIB)
+        if self._pause is None:
+            db.set_busy_timeout(round(self._busy_timeout_s * 1000))
+        else:
+            db.set_busy_handler(self._wait_for_lock)
+        return db
+
+    def _wait_for_lock(self, tries: int) -> bool:
+        """The file is locked: wait a little, or give up."""
+        if self._pause is None:
+            return False
+        now = time.monotonic()
+        if tries == 0:
+            self._busy_until = now + self._busy_timeout_s
+        return now < self._busy_until and not self._pause(_BUSY_PAUSE_S)
+
+    def _record_wal_pages(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+
+def version() -> str:
+    """The version of SQLite that is used."""
+    return apsw.sqlite_lib_version()
+
+
+def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:
+    match error:
+        case apsw.CorruptError() | apsw.NotADBError():
+            return corrupt(path, str(error))
+        case apsw.BusyError() | apsw.LockedError():
+            why = "another process holds it locked"
+        case apsw.FullError():
+            why = "the disk is full (or a limit on the file's size is reached)"
+        case apsw.ReadOnlyError() | apsw.PermissionsError():
+            why = "the file or its folder is read-only"
+        case apsw.CantOpenError():
+            why = "the file cannot be opened"
+        case apsw.IOError() | apsw.NoMemError():
+            why = "reading or writing failed"
+        case _:
+            return RunnerError(f"{path}: {doing} failed: {error}")
+    return StoreUnavailable(f"{path}: {doing} failed: {why} ({error})")

@@ -1,0 +1,95 @@
+"""Effect: what comes before the first commit into an SQLite file: its checks, its migrations, a long WAL."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from runner.errors import RefusedStart, StoreUnavailable
+from runner.stores import schema, statements, wal
+from runner.stores.damage import corrupt
+from runner.stores.sqlite_connection import SqliteConnection
+
+#: The file check at start ends after so long, whatever the file's size.
+CHECK_LIMIT_S = 1.0
+#: The WAL is made so long at start; commits then overwrite it, which spares the file system's
+#: journal from recording a new length with every fsync.
+_WAL_FILL_BYTES = 5 * 1024 * 1024
+
+
+def prepare(connection: SqliteConnection, *, check_limit_s: float = CHECK_LIMIT_S) -> None:
+    """Check the file and bring it to the newest form. The check stops after a while: it reads small and
+    vital tables first, and as much of the large ones as it gets to.
+
+    Raises:
+        RefusedStart: the file is another program's, or a newer version of this one wrote it.
+        StoreCorrupt: the file or its log is damaged; nothing was changed.
+        StoreUnavailable: its file system can hold no write-ahead log.
+    """
+    _check_log(connection)
+    _refuse_foreign(connection)
+    if connection.db.pragma("journal_mode", "wal") != "wal":
+        raise StoreUnavailable(f"{connection.path}: this file system can hold no write-ahead log")
+    _check_tables(connection, check_limit_s)
+    with connection.transaction():
+        _migrate(connection)
+    _lengthen_wal(connection)
+
+
+def _check_log(connection: SqliteConnection) -> None:
+    """SQLite would pass over what lies behind damage in its log, and say nothing."""
+    log = Path(f"{connection.path}-wal")
+    # Not once it is open: to close a file drops this process's locks on it.
+    text = log.read_bytes() if not connection.is_open and log.exists() else b""
+    # Read again: one that still changes, as an older coordinator writes, can't be judged.
+    if wal.is_damaged(text) and log.read_bytes() == text:
+        raise corrupt(str(log), "commits lie behind a frame that is not whole")
+
+
+def _refuse_foreign(connection: SqliteConnection) -> None:
+    owner = connection.db.pragma("application_id")
+    if owner == schema.APPLICATION_ID:
+        return
+    (tables,) = connection.fetch_row("SELECT count(*) FROM sqlite_schema", ())
+    if owner != 0 or tables:
+        what = "is an SQLite file of another program; name another path with --store"
+        raise RefusedStart(f"{connection.path} {what}")
+
+
+def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
+    db = connection.db
+    with connection.time_limit(limit_s):
+        for table in (name for name in schema.TABLES if db.table_exists("main", name)):
+            for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
+                if line != "ok":
+                    raise corrupt(connection.path, str(line))
+
+
+def _migrate(connection: SqliteConnection) -> None:
+    db = connection.db
+    db.execute(schema.MIGRATIONS_TABLE)
+    (version,) = connection.fetch_row("SELECT coalesce(max(version), 0) FROM migrations", ())
+    newest = schema.STEPS[-1].version
+    if version > newest:
+        raise RefusedStart(
+            f"{connection.path} has the form {version} of a newer runner; this one knows forms up to "
+            f"{newest}: start the newer one, or name another path with --store"
+        )
+    for name, told in statements.OF_BODIES.items():
+        db.create_scalar_function(name, told)  # type: ignore[arg-type]  # they get the blob alone
+    for step in schema.STEPS[version:]:
+        for statement in step.statements:
+            db.execute(statement)
+        db.execute("INSERT INTO migrations VALUES (?, ?, ?)", (step.version, step.name, time.time()))
+    db.pragma("application_id", schema.APPLICATION_ID)
+
+
+def _lengthen_wal(connection: SqliteConnection) -> None:
+    """Write a large transaction through a tiny cache, so that its pages spill, and take it back."""
+    db = connection.db
+    with connection.small_cache():
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute("INSERT INTO vals (name, body) VALUES ('', zeroblob(?))", (_WAL_FILL_BYTES,))
+        finally:
+            db.execute("ROLLBACK")
