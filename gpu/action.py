@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 #: A size that was cut is raised by one after so many full batches that ended well; each further cut doubles
 #: that, up to the second: what was too much once is tried again, but ever more seldom.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpu.line import Key
+from gpu.job_class import Key
 
 #: A start this long ago counts about a third of one now.
 FADE_S = 3600.0

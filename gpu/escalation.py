@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.resident import Resident
 from gpu.view import View
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu.experience import Experience
-from gpu.line import JobClass, Key
+from gpu.job_class import JobClass, Key
 from gpu.window import Window
 
 #: The form of what `dump` gives.

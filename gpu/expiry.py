@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from heapq import heappop, heappush
 
-from gpu.line import Key
+from gpu.job_class import Key
 from gpu.resident import Resident
 
 

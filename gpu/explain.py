@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.placement import reserved
 from gpu.resident import Slot
 from gpu.view import View

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from gpu.device import Device
-from gpu.line import JobClass, Key
+from gpu.job_class import JobClass, Key
 from gpu.resident import Resident, Slot
 
 

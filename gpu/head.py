@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.resident import Slot
 from gpu.room import Room
 from gpu.tenancy import Standing

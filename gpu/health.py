@@ -37,7 +37,7 @@ class Health:
         self.needs_reset = False
         #: A check runs.
         self.is_checking = False
-        #: Something went wrong since the last check that passed, see `gpu.line.JobClass.avoid`.
+        #: Something went wrong since the last check that passed, see `gpu.job_class.JobClass.avoid`.
         self.is_proven = True
         #: (what happened, to whom) -> when it counts no more, and which program it was, if one was.
         self._faults: dict[tuple[str, str], tuple[float, str]] = {}

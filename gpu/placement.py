@@ -27,7 +27,7 @@ from gpu.action import Action, Evict, Load, Plan, Reason, Start
 from gpu.cold import Cold
 from gpu.head import Head, Rank
 from gpu.hold import Front, Hold, Reservation
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.times import UNKNOWN_LOAD_S
 from gpu.turn import Turn
 from gpu.view import View

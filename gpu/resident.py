@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpu.device import Device
-from gpu.line import JobClass, Key
+from gpu.job_class import JobClass, Key
 
 ExecutorState = Literal["loading", "idle", "running", "leaving"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 
 from gpu.bypass import Bypass
-from gpu.line import JobClass, Line
+from gpu.job_class import JobClass
+from gpu.line import Line
 
 #: So many younger ones of its tenant may start before the oldest.
 YOUNGER_MAX = 64

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 
 from gpu.fairness import Shares
 from gpu.floor import Floor
-from gpu.line import JobClass, Key
+from gpu.job_class import JobClass, Key
 
 #: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
 #: executor.

@@ -9,7 +9,7 @@ from gpu.batching import Batching
 from gpu.demand import Demand
 from gpu.estimate import Estimates
 from gpu.floor import Floor
-from gpu.line import JobClass, Key
+from gpu.job_class import JobClass, Key
 from gpu.resident import Resident
 
 #: Loading it again within so many seconds is what an eviction is charged for.

@@ -9,7 +9,7 @@ from typing import Protocol
 from gpu.action import Action, Evict, Load, Outlook, Passed, Reason, Start
 from gpu.head import Head, Rank
 from gpu.index import Shelves, Sketch
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.resident import Resident
 from gpu.room import TAKEN, Room
 from gpu.tenancy import Standing

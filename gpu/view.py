@@ -17,8 +17,9 @@ from gpu.estimate import Estimates
 from gpu.expiry import Expiry
 from gpu.floor import Floor
 from gpu.index import Index
+from gpu.job_class import JobClass, Key
 from gpu.ledger import Ledger
-from gpu.line import JobClass, Key, Line
+from gpu.line import Line
 from gpu.resident import Resident, Slot
 from gpu.seniority import Seniority
 from gpu.tenancy import Tenancy

@@ -6,7 +6,7 @@ import math
 from heapq import heapify, heappop, heappush
 
 from gpu.head import Head
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.resident import Resident
 from gpu.turn import Move, Turn
 

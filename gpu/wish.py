@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 #: Below all jobs; what an operator asks for goes before what is to be there when there is room.
 ASKED, PRELOAD = -1, -2

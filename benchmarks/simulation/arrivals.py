@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.simulation.job import Job
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 
 @dataclass(frozen=True, slots=True)

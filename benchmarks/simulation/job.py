@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpu.device import Device
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 GIB = 1 << 30
 #: What the product gives a job that names none.

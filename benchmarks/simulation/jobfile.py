@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.simulation.job import GIB, PRIORITY, BadJob, Classes, Job
 from benchmarks.simulation.limits import rounded
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 REQUIRED = ("submit_s", "handler", "run_s")
 #: Optional columns with what an absent or empty cell means.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from benchmarks.simulation.job import Job
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 #: A job's limit is so many times its run, unless its file says otherwise.
 FACTOR = 3.0

@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heapreplace
 from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
 from gpu.device import Device
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 
 #: Executors that may take each other's jobs: of one handler over as many devices.
 _Kind = tuple[str, int]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from runner.coordinator.meter import Meter
 from runner.job import Job, State
 

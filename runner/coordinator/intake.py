@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from gpu import batching, escalation
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff

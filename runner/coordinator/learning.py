@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gpu.escalation import Squeeze
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures

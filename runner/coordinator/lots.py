@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from runner.coordinator.column import Column
 from runner.job import Job
 from runner.stores.queued import LotKey, QueuedLot, lot_key, moment

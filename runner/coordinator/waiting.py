@@ -11,7 +11,7 @@ from functools import partial
 from heapq import merge
 from typing import Literal
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator import intake
 from runner.coordinator.book import Book, Live

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from runner.coordinator.post import Post
 from runner.errors import ValidationFailed
 from runner.spec import HandlerSpec

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gpu.explain import explain
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from gpu.wish import wish
 from runner.coordinator import intake, words

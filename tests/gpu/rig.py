@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpu.device import Device, sim
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.placement import Evict, Load, Plan, Start, plan
 from gpu.view import View
 

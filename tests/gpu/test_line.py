@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.line import JobClass, Line
+from gpu.job_class import JobClass
+from gpu.line import Line
 
 
 def line_of(*ns: int) -> Line:

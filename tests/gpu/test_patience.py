@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.device import sim
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from tests.gpu.rig import G, Rig, job_class, told
 
 A, B = job_class("a", 6 * G), job_class("b", 6 * G)

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 
 from gpu.device import cpu, sim
 from gpu.index import Index
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.placement import Load, Start, plan
 from gpu.wish import wish
 from tests.gpu.rig import G, Rig, job_class

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from gpu.bypass import Bypass
-from gpu.line import JobClass, Line
+from gpu.job_class import JobClass
+from gpu.line import Line
 from gpu.seniority import YOUNGER_MAX, Seniority
 from tests.gpu.rig import G, Rig, job_class
 

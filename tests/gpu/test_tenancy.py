@@ -13,7 +13,7 @@ from gpu.batching import Terms
 from gpu.device import cpu, sim
 from gpu.explain import explain
 from gpu.fairness import UNKNOWN_S
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.placement import LEAD_LOADS, Load, Start, plan
 from gpu.times import UNKNOWN_LOAD_S
 from gpu.view import View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.device import sim
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.placement import Load, Start
 from gpu.wish import wish
 from tests.gpu.rig import G, Rig, job_class, told

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gpu.device import sim
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, placed
 from runner.job import AttemptRecord, Job, JobError, Submission

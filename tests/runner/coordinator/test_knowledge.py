@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.device import sim
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.knowledge import SHOWN_MAX, learned
 from runner.spec import HandlerSpec, Options, Source

@@ -13,7 +13,7 @@ from gpu.device import Device, nvidia, sim
 from gpu.escalation import Squeeze
 from gpu.estimate import MODELS_MAX
 from gpu.experience import Experience
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from runner.coordinator.lots import Lots
 from runner.job import Job, Terms
 from runner.stores.queued import LotKey, QueuedLot, moment

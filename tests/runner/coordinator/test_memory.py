@@ -8,7 +8,7 @@ import pytest
 from gpu.contexts import Contexts
 from gpu.device import nvidia
 from gpu.enforcement import BACKENDS, MARGIN_BYTES, Name
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.memory import Memory
 from runner.coordinator.post import Post

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu.explain import explain
-from gpu.line import JobClass
+from gpu.job_class import JobClass
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.coordinator.rooms import Kept
