@@ -7,31 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu.job_class import JobClass
+from gpu.outlook import BLANK, Outlook
 
 Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A waiting job that others overtake by an action."""
-
-    n: int
-    times: int
-    #: Kept for it once it was overtaken too often.
-    device_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What follows from setting an executor to work."""
-
-    #: When it is expected to have done all that it was handed; inf where that is unknown.
-    until: float = math.inf
-    passes: tuple[Passed, ...] = ()
-
-
-#: Nothing is known.
-BLANK = Outlook()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from gpu.action import Action, Evict, Load, Outlook, Passed, Reason, Start
+from gpu.action import Action, Evict, Load, Reason, Start
 from gpu.head import Head, Rank
 from gpu.index import Shelves, Sketch
 from gpu.job_class import JobClass
+from gpu.outlook import Outlook, Passed
 from gpu.resident import Resident
 from gpu.room import TAKEN, Room
 from gpu.tenancy import Standing

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gpu.action import BLANK, Outlook
 from gpu.batching import Batching
 from gpu.bypass import Bypass
 from gpu.device import Device
@@ -20,6 +19,7 @@ from gpu.index import Index
 from gpu.job_class import JobClass, Key
 from gpu.ledger import Ledger
 from gpu.line import Line
+from gpu.outlook import BLANK, Outlook
 from gpu.resident import Resident, Slot
 from gpu.seniority import Seniority
 from gpu.tenancy import Tenancy
