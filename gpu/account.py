@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,7 @@ class Entry:
     """A promise to one executor, and what is known of what it uses."""
 
     __slots__ = (
+        "accounts",
         "at_end",
         "charge",
         "devices",
@@ -57,8 +59,10 @@ class Entry:
         "unnamed_at_end",
     )
 
-    def __init__(self, devices: tuple[str, ...], grant: int) -> None:
-        self.devices = devices
+    def __init__(self, accounts: tuple[Account, ...], grant: int) -> None:
+        #: Of the devices on which it has the promise, and their ids.
+        self.accounts = accounts
+        self.devices = tuple(account.device.id for account in accounts)
         #: Bytes on each of the devices.
         self.grant = grant
         #: What it was last seen to use: on each device, and on the one where it uses most.
@@ -76,6 +80,32 @@ class Entry:
         self.at_end: dict[str, tuple[int, int]] = {}
         #: Of devices whose driver told then what each process uses, see `Account.unnamed`.
         self.unnamed_at_end: dict[str, int] = {}
+
+    def see(self, seen: Mapping[str, int]) -> bool:
+        """Take what it was seen to use on some of its devices; True where that changes its charge."""
+        self.seen.update(seen)
+        self.observed = max(self.seen.values())
+        self.peak = max(self.peak or 0, self.observed)
+        self.silent = 0
+        return self.recharge()
+
+    def recharge(self) -> bool:
+        """Charge what its state, its grant and its use call for; False where that is charged already."""
+        if self.state == "idle":
+            charge = self.grant if self.observed is None else self.observed
+        elif self.state == "draining":
+            charge = max(self.charge, self.observed or 0)
+        else:
+            charge = max(self.grant, self.observed or 0)
+        delta = charge - self.charge
+        if delta == 0:
+            return False
+        self.charge = charge
+        for account in self.accounts:
+            account.charged += delta
+            if self.state == "draining":
+                account.draining += delta
+        return True
 
 
 class Account:
@@ -122,9 +152,36 @@ class Account:
         return self.used <= used - seen + slack
 
     @property
+    def free_bytes(self) -> int:
+        """What may still be promised; below 0 where others took what was promised."""
+        return (
+            self.device.cap_bytes
+            - self.foreign.nbytes  # guard: foreign-bytes
+            - self.charged
+        )
+
+    @property
     def suspect_bytes(self) -> int:
         """Charged to executors that ended too long ago."""
         return sum(entry.charge for entry in self.entries.values() if entry.suspect)
+
+    def figures(self) -> Figures:
+        """All figures of the device."""
+        seen = sum(entry.seen.get(self.device.id, 0) for entry in self.entries.values())
+        free = self.free_bytes
+        return Figures(
+            device=self.device.id,
+            total_bytes=self.device.total_bytes,
+            used_bytes=seen if self.used is None else self.used,
+            reserved_bytes=self.charged - self.draining,
+            draining_bytes=self.draining,
+            suspect_bytes=self.suspect_bytes,
+            foreign_bytes=self.foreign.nbytes,
+            free_bytes=max(0, free),
+            short_bytes=max(0, -free),
+            headroom_bytes=self.device.headroom_bytes,
+            level=self.level,
+        )
 
     def _own(self, entry: Entry) -> tuple[int, int]:
         """What an executor uses of the device, at least and at most. Where the driver names processes, one

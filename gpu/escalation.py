@@ -109,14 +109,14 @@ def survey(
         grant_bytes=resident.grant_bytes,
         alone=_is_ram(view, cls) or not any(_was_at_work(other, started_at) for other in others.values()),
         largest_bytes=_ceiled(largest_bytes(view, cls), ceiling_bytes),
-        foreign_bytes=max(view.ledger.foreign_bytes(device_id) for device_id in resident.devices),
+        foreign_bytes=max(view.ledger.usage.foreign_bytes(device_id) for device_id in resident.devices),
         neighbours=[
             {
                 "executor": each,
                 "handler": other.key[0],
                 "state": other.state,
                 "granted_bytes": other.grant_bytes,
-                "resident_bytes": view.ledger.observed_bytes(each),
+                "resident_bytes": view.ledger.usage.observed_bytes(each),
             }
             for each, other in others.items()
         ],
@@ -154,7 +154,7 @@ def _larger(grant_bytes: int, learned_bytes: int) -> int:
 
 def _grantable(view: View, device_id: str) -> int:
     slot = view.floor.slots[device_id]
-    foreign = view.ledger.foreign_bytes(device_id)
+    foreign = view.ledger.usage.foreign_bytes(device_id)
     pinned = sum(view.ledger.charge_bytes(executor) for executor in slot.pinned)
     return slot.device.cap_bytes - foreign - pinned - (SLACK_BYTES if foreign > 0 else 0)
 

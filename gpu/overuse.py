@@ -54,7 +54,7 @@ class Overuse:
 
 def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:
     """What becomes of one that is over its grant. With "raise" the ledger has promised it what it uses."""
-    used = ledger.observed_bytes(executor) or 0
+    used = ledger.usage.observed_bytes(executor) or 0
     if not is_ceiling and ledger.raise_grant(executor, used):
         return "raise"
     return "kill"

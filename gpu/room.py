@@ -39,10 +39,10 @@ class Room:
         self.slot = slot
         self.is_open = slot.is_open
         #: Only the total of the device is known: two that load at once could not be told apart.
-        self.is_blind = ledger.level(device_id) == "totals"
+        self.is_blind = ledger.usage.level(device_id) == "totals"
         self.free = ledger.free_bytes(device_id)
         #: Will be free soon: charged to executors that were told to go or have ended.
-        self.pending = ledger.draining_bytes(device_id)
+        self.pending = ledger.draining.pending_bytes(device_id)
         self.leaving = 0
         for executor, resident in slot.leaving.items():
             if not (resident.lingers and resident.busy):

@@ -185,7 +185,7 @@ class View:
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
         self.floor.enter(resident, early=cls.is_wish)
-        if grant_bytes and any(self.ledger.level(each) == "totals" for each in device_ids):
+        if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
             resident.loads_alone = not (cls.alone or exclusive)
         if cls.alone or resident.loads_alone:
             self.floor.own(resident)
@@ -207,7 +207,7 @@ class View:
         """It is ready; `resident_bytes` is what it was seen to use then, if anybody looked."""
         resident = self.executors[executor]
         if resident_bytes is not None:
-            self.ledger.use(executor, resident_bytes)
+            self.ledger.usage.record_total(executor, resident_bytes)
         if resident.state != "loading":
             return
         resident.state = "running"
@@ -242,7 +242,7 @@ class View:
         self.floor.remove(resident)
         self.tenancy.gone(executor, resident.assigned)
         if now is not None:
-            self.ledger.drain(executor, now)
+            self.ledger.draining.start(executor, now)
         return list(resident.assigned.items())
 
     def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
@@ -259,7 +259,7 @@ class View:
 
     def sweep(self, now: float) -> list[int]:
         """Executors that ended and whose bytes the devices now show free."""
-        return self.ledger.sweep(now)
+        return self.ledger.draining.sweep(now)
 
     def expired_idle(self, now: float) -> list[int]:
         """Executors to unload now: idle for longer than they are kept while nobody waits for them, or
@@ -316,7 +316,7 @@ class View:
         need = self.need_on(cls, slot)
         if need == 0:
             return True
-        lost = self.ledger.foreign_bytes(slot.device.id)
+        lost = self.ledger.usage.foreign_bytes(slot.device.id)
         for executor in slot.pinned:
             lost += self.ledger.charge_bytes(executor)
         return need <= slot.device.cap_bytes - lost

@@ -192,7 +192,7 @@ class Inventory:
         """What did not die is gone after all."""
         device_ids = self._stuck.pop(executor, ())
         if device_ids:
-            self._view.ledger.drain(executor, self._now())
+            self._view.ledger.draining.start(executor, self._now())
         for device_id in device_ids:
             self.tell(device_id, "process_gone", f"executor {executor} is gone after all")
             self._tell_stuck(self.devices[device_id])

@@ -59,7 +59,7 @@ class Learning:
     def loaded(self, post: Post, message: Loaded) -> None:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
-        resident_bytes = self._view.ledger.observed_bytes(post.executor) or None
+        resident_bytes = self._view.ledger.usage.observed_bytes(post.executor) or None
         self._view.estimates.loaded((spec.name, spec.version, post.model), resident_bytes, message.load_s)
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
@@ -118,8 +118,8 @@ class Learning:
         ledger, peak_bytes = self._view.ledger, message.peak_bytes
         if not peak_bytes:
             # An attempt shorter than a look of the watchdog has no peak of its own.
-            return ledger.observed_bytes(post.executor) or None
-        if ledger.level(post.devices[0]) == "exact":
+            return ledger.usage.observed_bytes(post.executor) or None
+        if ledger.usage.level(post.devices[0]) == "exact":
             # Told over all devices together.
             return -(-peak_bytes // len(post.devices))
         return peak_bytes

@@ -74,9 +74,9 @@ class Memory:
                 seen = self._owners.share(listed[device_id])
                 told = [nbytes for nbytes in listed[device_id].values() if nbytes is not None]
                 named = sum(told) if len(told) == len(listed[device_id]) else None
-                ledger.observe(device_id, total, used, now, seen, named)
+                ledger.usage.record_reading(device_id, total, used, now, seen, named)
                 has_more |= ledger.free_bytes(device_id) > before
-        for executor in ledger.sweep(now):
+        for executor in ledger.draining.sweep(now):
             self._owners.forget(executor)
             has_more = True
         for executor in list(self._torch):
@@ -90,12 +90,14 @@ class Memory:
             return
         self._owners.claim(message.executor, message.pids)
         for device_id in devices:
-            self._ledger.correct(device_id, self._owners.share(self._processes.get(device_id, {})))
+            self._ledger.usage.correct_reading(
+                device_id, self._owners.share(self._processes.get(device_id, {}))
+            )
 
     def loaded(self, post: Post, message: Loaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
-        if post.grant_bytes and self._ledger.level(post.devices[0]) != "exact":
-            others = self._ledger.others_bytes(post.devices[0])
+        if post.grant_bytes and self._ledger.usage.level(post.devices[0]) != "exact":
+            others = self._ledger.usage.last_foreign_bytes(post.devices[0])
             self._torch[post.executor] = _Torch(message.torch or "", message.reserved_bytes, others)
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
@@ -103,7 +105,7 @@ class Memory:
     def ended(self, post: Post, message: Ended) -> None:
         """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
         its processes and what torch had with a context around it."""
-        if self._ledger.level(post.devices[0]) == "exact":
+        if self._ledger.usage.level(post.devices[0]) == "exact":
             return
         known = self._torch.get(post.executor)
         if known is not None:
@@ -111,14 +113,14 @@ class Memory:
             # A context is measured once; what one without torch takes, after each attempt.
             known.calm = 0 if message.reserved_bytes is None else min(0, known.calm)
         told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
-        seen = self._ledger.take_peak(post.executor)
+        seen = self._ledger.usage.take_peak(post.executor)
         message.peak_bytes = max(told or 0, seen or 0) or None
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
         """What torch in an executor may reserve on each of its devices."""
-        if self._ledger.level(devices[0]) == "exact":
+        if self._ledger.usage.level(devices[0]) == "exact":
             return None
         known = self._torch.get(executor) if executor is not None else None
         version = known.version if known is not None and known.version else None
@@ -130,7 +132,7 @@ class Memory:
         return self._contexts.floor_bytes(self._kind(device_id))
 
     def _report(self, post: Post, reserved_bytes: int) -> None:
-        self._ledger.report(post.executor, reserved_bytes + self._floor(post))
+        self._ledger.usage.record_report(post.executor, reserved_bytes + self._floor(post))
 
     def _floor(self, post: Post) -> int:
         known = self._torch.get(post.executor)
@@ -158,8 +160,8 @@ class Memory:
         if holds is None:
             return
         if known.reserved_bytes is None:
-            if self._ledger.level(resident.devices[0]) != "processes":
-                self._ledger.use(executor, max(0, holds) * len(resident.devices))
+            if self._ledger.usage.level(resident.devices[0]) != "processes":
+                self._ledger.usage.record_total(executor, max(0, holds) * len(resident.devices))
         elif self._contexts.learn(
             self._kind(resident.devices[0]), known.version, holds - known.reserved_bytes
         ):
@@ -169,14 +171,14 @@ class Memory:
     def _holds(self, executor: int, device_id: str, known: _Torch) -> int | None:
         """What it has of its device; where processes are not named that is known only while its neighbours
         idle and are known themselves."""
-        if self._ledger.level(device_id) == "processes":
-            return self._ledger.observed_bytes(executor)
-        if self._ledger.draining_bytes(device_id):
+        if self._ledger.usage.level(device_id) == "processes":
+            return self._ledger.usage.observed_bytes(executor)
+        if self._ledger.draining.pending_bytes(device_id):
             return None
         holds = self._ledger.figures(device_id).used_bytes - known.others_bytes
         for other, resident in self._view.floor.slots[device_id].residents.items():
             if other != executor:
-                seen = self._ledger.observed_bytes(other)
+                seen = self._ledger.usage.observed_bytes(other)
                 if seen is None or resident.state != "idle":
                     return None
                 holds -= seen

@@ -34,8 +34,8 @@ class Overruns:
         post = self._dispatch.posts.get(message.executor)
         if post is None:
             return
-        self._ledger.use(post.executor, message.used_bytes)
-        used = self._ledger.observed_bytes(post.executor) or 0
+        self._ledger.usage.record_total(post.executor, message.used_bytes)
+        used = self._ledger.usage.observed_bytes(post.executor) or 0
         if used > post.grant_bytes:
             self._settle(post)
         else:
@@ -53,18 +53,18 @@ class Overruns:
                 self._make_room(Room(self._ledger, slot))
 
     def _is_over(self, post: Post) -> bool:
-        level = self._ledger.level(post.devices[0])
+        level = self._ledger.usage.level(post.devices[0])
         if level == "exact":
             # Their workers ask, and see them more often than we do.
             return False
-        used = self._ledger.observed_bytes(post.executor)
+        used = self._ledger.usage.observed_bytes(post.executor)
         return self._overuse.is_over(post.executor, used, post.grant_bytes, level)
 
     def _settle(self, post: Post) -> None:
         if not self._backend.kills:
             return
         self._overuse.forget(post.executor)
-        used, granted = self._ledger.observed_bytes(post.executor) or 0, post.grant_bytes
+        used, granted = self._ledger.usage.observed_bytes(post.executor) or 0, post.grant_bytes
         if overuse.judge(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",

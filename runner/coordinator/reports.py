@@ -263,10 +263,10 @@ class Reports:
     def _saw(self, post: Post, peak_bytes: int) -> None:
         """Until it is looked at again it may hold what the attempt held: figures come once a second, and
         an executor that idles is charged no more than the last of them."""
-        is_exact = self._view.ledger.level(post.devices[0]) == "exact"
+        is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
         # Of those it is known of all devices together.
         share = peak_bytes // len(post.devices) if is_exact else peak_bytes
-        self._view.ledger.suppose(post.executor, share)
+        self._view.ledger.usage.assume(post.executor, share)
 
     def _recalled(self, _: Worker, message: Recalled) -> None:
         post = self._dispatch.posts.get(message.executor)
@@ -319,7 +319,7 @@ class Reports:
 
     def _usage(self, _: Worker, message: Usage) -> None:
         for executor, nbytes in message.executors:
-            self._view.ledger.use(executor, nbytes)
+            self._view.ledger.usage.record_total(executor, nbytes)
 
     def worker_lost(self, worker: Worker, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""

@@ -346,7 +346,7 @@ class Rooms:
 
     def sight_message(self) -> bytes:
         """How much is known of who uses what of the devices, as fronts are told."""
-        self._told_level = least(self.view.ledger.level(each) for each in self.inventory.devices)
+        self._told_level = least(self.view.ledger.usage.level(each) for each in self.inventory.devices)
         return control.encode(control.Sight(self._told_level))
 
     def remember_descriptions(self) -> None:

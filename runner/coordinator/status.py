@@ -90,7 +90,7 @@ class Status:
         worker = self._fleet.of_device(device.id)
         if device.kind != "cpu" and (worker is None or not worker.connected):
             return {"state": "degraded", "message": "its worker is starting"}
-        return {"state": "ok", "level": self._view.ledger.level(device.id)}
+        return {"state": "ok", "level": self._view.ledger.usage.level(device.id)}
 
     def _broken(self) -> list[str]:
         return sorted(spec.name for spec in self._plugins.specs.values() if spec.state == "broken")

@@ -215,7 +215,7 @@ class Views:
             "worker": post.worker.name,
             "devices": post.devices,
             "granted_bytes": post.grant_bytes,
-            "resident_bytes": self._view.ledger.observed_bytes(executor),
+            "resident_bytes": self._view.ledger.usage.observed_bytes(executor),
             "charged_bytes": self._view.ledger.charge_bytes(executor),
             "jobs": [live.job.id for live in post.line.values()],
             "jobs_done": post.jobs_done,
@@ -277,7 +277,7 @@ class Views:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
-                    device["foreign_bytes"] = self._view.ledger.foreign_bytes(device["device"])
+                    device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.n)
             document["reason"] = why
             document["message"] = words.waiting(why, document)

@@ -103,7 +103,7 @@ class Rig:
         executor = self.executors
         self.finish(executor)
         if used is not None:
-            self.view.ledger.use(executor, used)
+            self.view.ledger.usage.record_total(executor, used)
         self.now += 1
         return executor
 

@@ -111,7 +111,7 @@ def test_nobody_is_given_less_than_before() -> None:
 def test_a_whole_device_is_what_others_leave_of_it() -> None:
     card = replace(sim(0, 24 * G), kind="nvidia")
     there = view(card)
-    there.ledger.observe("sim0", 24 * G, 3 * G)
+    there.ledger.usage.record_reading("sim0", 24 * G, 3 * G)
     assert largest_bytes(there, A) == 21 * G - SLACK_BYTES
 
 
@@ -131,7 +131,7 @@ def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
 def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
     rig = Rig()
     first, other, idler = rig.running(A), rig.running(job_class("b", 2 * G)), rig.idle(job_class("c", 1 * G))
-    rig.view.ledger.use(idler, G // 2)
+    rig.view.ledger.usage.record_total(idler, G // 2)
     around = survey(rig.view, A, first, started_at=0.0)
     assert not around.alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
     assert around.neighbours == [

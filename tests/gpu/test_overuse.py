@@ -60,7 +60,7 @@ def test_the_one_that_is_over_is_given_more_or_ends(
     ledger.reserve("sim0", 1, 4 * G)
     ledger.reserve("sim0", 2, 2 * G)
     if used is not None:
-        ledger.use(1, used * G)
+        ledger.usage.record_total(1, used * G)
     assert judge(ledger, 1, is_ceiling=is_ceiling) == verdict
     assert ledger.grant_bytes(1) == grant * G
     assert ledger.charge_bytes(2) == 2 * G

@@ -360,7 +360,7 @@ def learned_peak_of_the_whole_device() -> Rig:
 
 def foreign_use() -> Rig:
     rig = Rig(nvidia(0, "GPU-1", "card", 24 * G))
-    rig.view.ledger.observe("gpu0", 24 * G, 20 * G)
+    rig.view.ledger.usage.record_reading("gpu0", 24 * G, 20 * G)
     rig.submit(A)
     return rig
 

@@ -120,7 +120,7 @@ class Line(RuleBasedStateMachine):
         rig.now += 1
         rig.finish(executor)
         peak = int(used * view.ledger.grant_bytes(executor))
-        view.ledger.use(executor, peak * len(resident.devices))
+        view.ledger.usage.record_total(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
             view.ran(job_class(resident.key[0], None), peak, None)
         if dies:

@@ -138,7 +138,7 @@ def test_one_that_was_written_off_keeps_its_bytes_until_it_has_died() -> None:
     rig.view.gone(1, None)
     assert rig.view.executors == {} and rig.view.floor.slots["sim0"].busy == 0
     assert rig.view.ledger.reserved_bytes("sim0") == 6 * G
-    rig.view.ledger.drain(1, rig.now)
+    rig.view.ledger.draining.start(1, rig.now)
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
 
 
@@ -196,7 +196,7 @@ def test_bytes_that_drain_come_free_by_readings() -> None:
     rig.submit(job_class("b", 20 * G))
     assert told(rig.turn()) == []
     for _ in range(2):
-        view.ledger.observe("gpu0", 24 * G, 0)
+        view.ledger.usage.record_reading("gpu0", 24 * G, 0)
     assert view.sweep(1.0) == [1]
     assert told(rig.turn()) == ["load b 2 on gpu0 20G"]
 

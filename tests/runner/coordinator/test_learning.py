@@ -76,7 +76,7 @@ class Taught:
 
 def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught = Taught(gpus=2)
-    taught.view.ledger.use(1, 3 * GIB)
+    taught.view.ledger.usage.record_total(1, 3 * GIB)
     taught.learning.loaded(taught.post, Loaded(1, 2.0, 3 * GIB))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
     assert taught.view.estimates.resident_bytes(CLS.key) == 3 * GIB // 2
@@ -94,7 +94,7 @@ def test_who_was_too_short_to_be_looked_at_took_what_its_executor_holds() -> Non
     taught = Taught()
     taught.end(run_s=1.0)
     assert taught.known.top_bytes == 0
-    taught.view.ledger.use(1, 3 * GIB)
+    taught.view.ledger.usage.record_total(1, 3 * GIB)
     taught.end(run_s=1.0)
     assert taught.known.top_bytes == 3 * GIB
 

@@ -111,8 +111,8 @@ def test_without_named_processes_the_context_is_told_by_the_total() -> None:
     scene.read(3 * G + CONTEXT)
     scene.ended(1, 1 * G, 1 * G)
     scene.read(3 * G + CONTEXT, times=2)
-    assert (scene.context, scene.view.ledger.level("gpu0")) == (CONTEXT, "reports")
-    assert scene.view.ledger.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
+    assert (scene.context, scene.view.ledger.usage.level("gpu0")) == (CONTEXT, "reports")
+    assert scene.view.ledger.usage.foreign_bytes("gpu0") == 2 * G + CONTEXT, "until it tells again"
 
 
 @pytest.mark.parametrize("neighbour", ["loads", "idles", "is known"])
@@ -124,8 +124,8 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
     scene.read(5 * G)
     scene.ended(1, None, None)
     scene.read(5 * G, times=2)
-    ledger = scene.view.ledger
-    assert (ledger.observed_bytes(1), ledger.level("gpu0"), ledger.foreign_bytes("gpu0")) == (
+    usage = scene.view.ledger.usage
+    assert (usage.observed_bytes(1), usage.level("gpu0"), usage.foreign_bytes("gpu0")) == (
         3 * G,
         "totals",
         2 * G,
@@ -134,7 +134,7 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
     assert scene.view.floor.slots["gpu0"].exclusive == 2, "loads go one by one"
     if neighbour == "loads":
         scene.read(6 * G, times=3)
-        assert ledger.observed_bytes(2) is None
+        assert usage.observed_bytes(2) is None
         return
     scene.loaded(2, None, None)
     assert scene.view.floor.slots["gpu0"].exclusive is None
@@ -142,7 +142,7 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
         scene.read(6 * G)
         scene.ended(2, None, None)
         scene.read(6 * G, times=2)
-        assert ledger.observed_bytes(2) == 1 * G
+        assert usage.observed_bytes(2) == 1 * G
 
 
 def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
@@ -170,9 +170,9 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     scene.view.gone(1, scene.at)
     scene.read(4 * G, (10, 4 * G), times=3)
     ledger = scene.view.ledger
-    assert (ledger.foreign_bytes("gpu0"), ledger.draining_bytes("gpu0")) == (0, 8 * G)
+    assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
     assert scene.read(0, times=2)
-    assert ledger.draining_bytes("gpu0") == 0
+    assert ledger.draining.pending_bytes("gpu0") == 0
     scene.memory.claim(Processes(1, [10]))
     scene.read(1 * G, (10, 1 * G))
-    assert ledger.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"
+    assert ledger.usage.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"

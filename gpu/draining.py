@@ -1,0 +1,98 @@
+"""Pure: the bytes of ended executors, which stay charged until their devices show them free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpu.account import Account, Entry
+
+#: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
+DRAIN_BOUND_S = 10.0  # guard: drain-bound
+#: A reading may have begun before the end it seems to confirm; so two of them must agree.
+READINGS_TO_SETTLE = 2
+#: What other programs may have taken meanwhile without a drain being taken for unfinished.
+SLACK_BYTES = 64 * 1024 * 1024
+
+
+class DrainTracker:
+    """Settles the entries of executors whose processes have ended; it shares the ledger's accounts."""
+
+    def __init__(self, accounts: Mapping[str, Account], entries: dict[int, Entry], changed: set[str]) -> None:
+        self._accounts = accounts
+        self._entries = entries
+        #: Gets each device of which a figure may be another than before.
+        self._changed = changed
+
+    def start(self, executor: int, now: float) -> bool:
+        """The executor's process tree was reaped. True where its bytes are free at once (RAM and
+        simulated devices); else they stay charged until `sweep` finds them free."""
+        entry = self._entries[executor]
+        if all(account.device.kind != "nvidia" for account in entry.accounts):  # guard: gpus-drain
+            self.settle(executor)
+            return True
+        entry.ended_at = now
+        entry.silent = 0
+        entry.state = "draining"
+        self._changed.update(entry.devices)
+        for account in entry.accounts:
+            account.draining += entry.charge
+            device_id = account.device.id
+            entry.at_end[device_id] = account.foreign.last_bytes or 0, account.used or 0
+            # The last reading may have been made between its death and this word of it.
+            known = [nbytes for nbytes in account.unnamed if nbytes is not None]
+            if known:
+                entry.unnamed_at_end[device_id] = min(known)
+        return False
+
+    def sweep(self, now: float) -> list[int]:
+        """Settle what the devices show free by now; gives those executors.
+
+        Settled is who was missing from two readings after its end while what is left unexplained
+        did not grow. After 10 s the rest is suspect and stays charged. Where the device names its processes
+        it can be told who else has taken the bytes: then one that is no longer named is settled all the
+        same, and they show as foreign. What no process is named for it may still hold."""
+        done: list[int] = []
+        for executor, entry in self._entries.items():
+            if entry.state != "draining":
+                continue
+            entry.suspect = now - entry.ended_at >= DRAIN_BOUND_S
+            self._changed.update(entry.devices)
+            if entry.silent >= READINGS_TO_SETTLE * len(entry.devices) and (
+                _is_back(entry) or (entry.suspect and _is_taken(entry))
+            ):
+                done.append(executor)
+        for executor in done:
+            self.settle(executor)
+        return done
+
+    def settle(self, executor: int) -> None:
+        """Free the executor's bytes."""
+        entry = self._entries.pop(executor)
+        self._changed.update(entry.devices)
+        for account in entry.accounts:
+            del account.entries[executor]
+            account.charged -= entry.charge
+            if entry.state == "draining":
+                account.draining -= entry.charge
+                # What the dead one still holds must show as foreign from this moment on.
+                account.foreign.correct(*account.unexplained())
+
+    def pending_bytes(self, device_id: str) -> int:
+        """What ended executors are still charged and will soon give back (suspect ones are left out)."""
+        account = self._accounts[device_id]
+        return account.draining - account.suspect_bytes if account.draining else 0
+
+
+def _is_back(entry: Entry) -> bool:
+    return all(account.is_back(entry, SLACK_BYTES) for account in entry.accounts)
+
+
+def _is_taken(entry: Entry) -> bool:
+    """Whether others have what it had, as far as the devices tell."""
+    for account in entry.accounts:
+        unnamed, before = account.unnamed[1], entry.unnamed_at_end.get(account.device.id)
+        if account.level != "processes":
+            return False  # guard: taken-if-named
+        if unnamed is not None and before is not None and unnamed > before + SLACK_BYTES:
+            return False  # guard: taken-if-not-unnamed
+    return True
