@@ -72,11 +72,11 @@ def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     if rung == Rung.ALONE:
         again = replace(cls, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
-        return replace(cls, alone=alone) if view.fits_ever(again) is not None else again
+        return replace(cls, alone=alone) if view.needs.misfit(again) is not None else again
     largest = _ceiled(largest_bytes(view, cls), cls.need_bytes if cls.strict else None)
     need = largest
     if rung == Rung.LARGER:
-        learned = view.need_bytes(replace(cls, need_bytes=None))
+        learned = view.needs.need_bytes(replace(cls, need_bytes=None))
         need = min(_larger(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
     return replace(cls, need_bytes=max(need, grant_bytes), alone=alone)

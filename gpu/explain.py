@@ -61,7 +61,7 @@ def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str
 
 def _device(view: View, cls: JobClass, slot: Slot) -> dict[str, Any]:
     device_id = slot.device.id
-    free, need = view.ledger.free_bytes(device_id), view.need_on(cls, slot)
+    free, need = view.ledger.free_bytes(device_id), view.needs.need_for_device(cls, slot)
     reason = "ready"
     if need > slot.device.cap_bytes:
         reason = "too_small"

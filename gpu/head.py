@@ -63,7 +63,7 @@ class Head:
         self.is_gpu = view.floor.is_on_gpu(cls)
         self.span = view.floor.span(cls)
         #: What a new executor must be granted; None where that is unknown.
-        self.need = view.need_bytes(cls)
+        self.need = view.needs.need_bytes(cls)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
         self.run_s = 0.0 if cls.is_wish else view.times.run_s(cls)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
@@ -123,7 +123,7 @@ class Head:
             self._needs = {}
         need = self._needs.get(cap_bytes)
         if need is None:
-            need = self._needs[cap_bytes] = self.view.need_at(self.cls, cap_bytes)
+            need = self._needs[cap_bytes] = self.view.needs.need_for_capacity(self.cls, cap_bytes)
         return need
 
     def avoids(self, device_id: str) -> bool:
@@ -171,5 +171,5 @@ class Head:
             self._can_wait_for = {}
         known = self._can_wait_for.get(slot.device.id)
         if known is None:
-            known = self._can_wait_for[slot.device.id] = self.view.can_wait_for(self.cls, slot)
+            known = self._can_wait_for[slot.device.id] = self.view.needs.can_wait_for(self.cls, slot)
         return known

@@ -7,7 +7,6 @@ for a longer line. Executors and jobs are numbers, devices their ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from gpu.batching import Batching
 from gpu.bypass import Bypass
@@ -19,15 +18,14 @@ from gpu.index import Index
 from gpu.job_class import JobClass, Key
 from gpu.ledger import Ledger
 from gpu.line import Line
+from gpu.memory_needs import MemoryNeeds
 from gpu.outlook import BLANK, Outlook
-from gpu.resident import Resident, Slot
+from gpu.resident import Resident
 from gpu.seniority import Seniority
 from gpu.tenancy import Tenancy
 from gpu.times import Times
 
 STAGE_MAX = 16
-#: Of a device's bytes one part in so many must be free for a job whose need is unknown.
-UNKNOWN_PARTS = 4
 
 
 class View:
@@ -52,6 +50,7 @@ class View:
         #: Only lines in which somebody waits.
         self.lines: dict[JobClass, Line] = {}
         self.paused: set[str] = set()
+        self.needs = MemoryNeeds(self.estimates, self.floor, self.ledger, self.lines)
         self._seniority = Seniority(self.lines, self.paused, self.bypass)
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
@@ -269,62 +268,6 @@ class View:
     def next_expiry(self) -> float | None:
         """When to ask `expired_idle` again; it may prove to be early."""
         return self._expiry.next()
-
-    # What a class needs, and where.
-
-    def need_bytes(self, cls: JobClass) -> int | None:
-        """What an executor of the class must be granted: declared or learned, else None. More than the
-        largest device has was learned on another one, and counts as unknown. To what was declared a process
-        on the cpu is held."""
-        known = self.estimates.need_bytes(cls)
-        if known is None or known == cls.need_bytes:
-            return known
-        if cls.need_bytes is not None and not self.floor.is_on_gpu(cls):
-            return cls.need_bytes
-        largest = max((slot.device.cap_bytes for slot in self.floor.lane(cls)), default=0)
-        known = self.estimates.need_bytes(cls, largest)
-        return known if known is not None and known <= largest else None
-
-    def need_at(self, cls: JobClass, cap_bytes: int) -> int:
-        """The bytes that must be free to load the class on a device of that size: unknown, a quarter."""
-        need = self.need_bytes(cls)
-        if need is None:
-            return max(1, cap_bytes // UNKNOWN_PARTS)
-        return need if need == cls.need_bytes else self.estimates.need_bytes(cls, cap_bytes) or need
-
-    def need_on(self, cls: JobClass, slot: Slot) -> int:
-        """The same for a device."""
-        return self.need_at(cls, slot.device.cap_bytes)
-
-    def suits(self, resident: Resident, cls: JobClass) -> bool:
-        """Whether an executor of the class's key was granted enough for it, where it may run."""
-        if (cls.avoid or cls.only) and not self.floor.is_reached(cls, resident):
-            return False
-        need = self.need_bytes(cls)
-        if need is None:
-            return resident.exclusive
-        if need == cls.need_bytes:
-            return resident.grant_bytes >= need
-        needs = [self.need_on(cls, self.floor.slots[each]) for each in resident.devices]
-        return resident.grant_bytes >= min(max(needs), self.estimates.least_bytes(cls))
-
-    def can_wait_for(self, cls: JobClass, slot: Slot) -> bool:
-        """Whether the class could start there if all that runs there ended: neither too large for the
-        device nor for what pinned executors and other programs leave of it."""
-        if not slot.is_open or len(slot.pinned) >= slot.max_residents:
-            return False
-        need = self.need_on(cls, slot)
-        if need == 0:
-            return True
-        lost = self.ledger.usage.foreign_bytes(slot.device.id)
-        for executor in slot.pinned:
-            lost += self.ledger.charge_bytes(executor)
-        return need <= slot.device.cap_bytes - lost
-
-    def fits_ever(self, cls: JobClass) -> dict[str, Any] | None:
-        """None where empty devices could run the class; else the figures that say why not."""
-        # Of whom somebody waits was let in: devices come, and do not go.
-        return None if cls in self.lines else self.floor.misfit(cls)
 
     # Keeping the index.
 

@@ -54,7 +54,7 @@ class Warm:
         lefts = [
             self._left_s(each, run_s)
             for each in of_key.values()
-            if each.executor not in turn.touched and view.suits(each, cls)
+            if each.executor not in turn.touched and view.needs.is_granted_enough(each, cls)
         ]
         if not lefts:
             return False
@@ -93,7 +93,9 @@ class Warm:
         if known is None:
             view = turn.view
             of_key = view.floor.idle_by_key.get(cls.key, {})
-            known = [each for each in of_key.values() if not each.worn and view.suits(each, cls)]
+            known = [
+                each for each in of_key.values() if not each.worn and view.needs.is_granted_enough(each, cls)
+            ]
             self._idle[cls] = known
         while known and known[-1].executor in turn.touched:
             known.pop()
@@ -145,7 +147,11 @@ class Warm:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
         turn, view = self._turn, self._turn.view
         for resident in view.floor.early[head.cls.key].values():
-            if resident.executor in turn.touched or not view.suits(resident, head.cls) or head.cls.alone:
+            if (
+                resident.executor in turn.touched
+                or not view.needs.is_granted_enough(resident, head.cls)
+                or head.cls.alone
+            ):
                 continue
             ns = head.peek(int(min(head.per_run, self._limited(head))))
             move = Move(head, ns, turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
@@ -171,7 +177,8 @@ class Warm:
             roomy = self._roomy[cls] = [
                 self._entry(head, each, depth)
                 for each in view.floor.by_key[cls.key].values()
-                if (each.state == "running" or turn.touched.get(each.executor)) and view.suits(each, cls)
+                if (each.state == "running" or turn.touched.get(each.executor))
+                and view.needs.is_granted_enough(each, cls)
             ]
             heapify(roomy)
         refused: list[tuple[int, int]] = []

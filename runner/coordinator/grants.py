@@ -41,6 +41,6 @@ class Grants:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
         slots = self._view.floor.slots
-        need = max(self._view.need_on(cls, slots[each]) for each in post.devices)
+        need = max(self._view.needs.need_for_device(cls, slots[each]) for each in post.devices)
         if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
             self.tell(post, need)

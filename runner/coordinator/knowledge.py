@@ -46,7 +46,7 @@ def _vram(view: View, cls: JobClass, part: Experience) -> dict[str, int | None]:
     return {
         "resident_bytes": view.estimates.resident_bytes(cls.key),
         "peak_bytes": part.top_bytes or None,
-        "grant_bytes": view.need_bytes(cls),
+        "grant_bytes": view.needs.need_bytes(cls),
     }
 
 

@@ -104,7 +104,7 @@ class Line:
         now = self.now()
         job = intake.make_job(asked, spec, 0, now)
         cls = intake.job_class(job, spec, has_gpu=self.waiting.has_gpu)
-        misfit = self.view.fits_ever(cls)
+        misfit = self.view.needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)
         job.n = self.book.next_n()

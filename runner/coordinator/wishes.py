@@ -306,7 +306,7 @@ class Wishes:
             device_id=device_id,
             is_preload=is_preload,
         )
-        misfit = self._view.fits_ever(cls)
+        misfit = self._view.needs.misfit(cls)
         if misfit is not None and not is_preload:
             raise Unsatisfiable(words.misfit(spec.name, misfit, device_id), **misfit)
         return cls

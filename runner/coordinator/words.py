@@ -21,8 +21,8 @@ def nbytes(count: int) -> str:
 
 
 def misfit(handler: str, figures: Mapping[str, Any], device_id: str | None = None) -> str:
-    """Why no device could ever fit a job, from `View.fits_ever`; `device_id`: the only one that was asked
-    for."""
+    """Why no device could ever fit a job, from `MemoryNeeds.misfit`; `device_id`: the only one that was
+    asked for."""
     if device_id is not None and not figures["devices"]:
         return f"{handler} does not run on {device_id}: it is for {'GPUs' if figures['gpus'] else 'the cpu'}"
     devices = ", ".join(f"{d['device']} at most {nbytes(d['grantable_bytes'])}" for d in figures["devices"])

@@ -80,7 +80,7 @@ def test_each_rung_has_its_line(rung: Rung, need: float, alone: bool) -> None:
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
     there, unknown = view(), job_class("a", None)
     there.ran(job_class("a", None), 10 * G, None)
-    learned = there.need_bytes(unknown)
+    learned = there.needs.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
     assert placed(there, unknown, Rung.LARGER, 5 * G).need_bytes == learned
     assert placed(there, unknown, Rung.LARGER, 12 * G).need_bytes == 18 * G

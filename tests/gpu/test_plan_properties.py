@@ -62,7 +62,7 @@ class Line(RuleBasedStateMachine):
 
     @rule(cls=CLASSES, count=st.integers(1, 4))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.fits_ever(cls) is None:
+        if self.rig.view.needs.misfit(cls) is None:
             self.waiting.update(self.rig.submit(cls, count))
 
     @rule(
@@ -75,7 +75,7 @@ class Line(RuleBasedStateMachine):
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
         view = self.rig.view
         cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
-        if view.fits_ever(cls) is None and cls not in view.lines:
+        if view.needs.misfit(cls) is None and cls not in view.lines:
             n = -1 - len(self.rig.classes)
             self.rig.classes[n] = cls
             view.add_waiting(cls, n, since=self.rig.now)
@@ -227,7 +227,7 @@ class Overtaking(RuleBasedStateMachine):
 
     @rule(cls=CLASSES, count=st.integers(1, 6))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.fits_ever(cls) is None:
+        if self.rig.view.needs.misfit(cls) is None:
             self.rig.submit(cls, count)
 
     @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))

@@ -227,7 +227,7 @@ def test_what_was_learned_before_is_used_after_a_restart() -> None:
     estimates = Estimates()
     estimates.load(rig.view.estimates.dump("a", "") or {})
     view = View([sim(0, 24 * G)], estimates=estimates)
-    assert view.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
+    assert view.needs.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
 
 
 def test_a_declared_need_gives_way_to_what_was_seen() -> None:
@@ -236,12 +236,12 @@ def test_a_declared_need_gives_way_to_what_was_seen() -> None:
     rig.idle(declared, used=0)
     for _ in range(30):
         rig.view.ran(declared, 4 * G, 1.0)
-    need = rig.view.need_bytes(declared)
+    need = rig.view.needs.need_bytes(declared)
     assert need is not None and 4 * G < need < 5 * G
     rig.submit(declared)
     assert told(rig.turn()) == ["start 1: 2"]
     rig.view.estimates.out_of_memory(declared, 8 * G)
-    assert rig.view.need_bytes(declared) == 10 * G
+    assert rig.view.needs.need_bytes(declared) == 10 * G
     rig.submit(declared)
     rig.finish(1)
     assert told(rig.turn()) == ["load a 3 on sim0 10G"]
@@ -252,9 +252,9 @@ def test_on_the_cpu_a_declared_need_is_what_a_process_is_held_to() -> None:
     declared = job_class("a", 8 * G)
     for _ in range(30):
         view.ran(declared, 1 * G, 1.0)
-    assert view.need_bytes(declared) == 8 * G
+    assert view.needs.need_bytes(declared) == 8 * G
     view.estimates.out_of_memory(declared, 8 * G)
-    assert view.need_bytes(declared) == 8 * G
+    assert view.needs.need_bytes(declared) == 8 * G
 
 
 def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
@@ -262,20 +262,20 @@ def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
     rig.learn("a", 20 * G)
     rig.submit(job_class("a", None))
     assert told(rig.turn()) == ["load a 1 on sim0 8G alone"]
-    assert View().need_bytes(job_class("a", None)) is None
+    assert View().needs.need_bytes(job_class("a", None)) is None
 
 
 def test_what_no_device_could_ever_fit_is_told_with_the_figures() -> None:
     view = View([sim(0, 24 * G), sim(1, 8 * G), cpu("m", "c", 64 * G, 2)])
-    assert view.fits_ever(job_class("a", 24 * G)) is None
-    assert view.fits_ever(job_class("a", None)) is None
-    assert view.fits_ever(job_class("a", 60 * G, gpus=0)) is None
-    misfit = view.fits_ever(job_class("a", 25 * G))
+    assert view.needs.misfit(job_class("a", 24 * G)) is None
+    assert view.needs.misfit(job_class("a", None)) is None
+    assert view.needs.misfit(job_class("a", 60 * G, gpus=0)) is None
+    misfit = view.needs.misfit(job_class("a", 25 * G))
     assert misfit is not None and misfit["needed_bytes"] == 25 * G
     assert [each["grantable_bytes"] for each in misfit["devices"]] == [24 * G, 8 * G]
-    gang = view.fits_ever(job_class("a", 9 * G, gpus=2))
+    gang = view.needs.misfit(job_class("a", 9 * G, gpus=2))
     assert gang is not None and gang["gpus"] == 2
-    assert view.fits_ever(job_class("a", None, gpus=3)) is not None
+    assert view.needs.misfit(job_class("a", None, gpus=3)) is not None
 
 
 def test_explain_names_the_reason_and_the_figures() -> None:

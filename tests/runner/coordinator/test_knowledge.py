@@ -38,7 +38,7 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
         "vram": {
             "resident_bytes": 2 * GIB,
             "peak_bytes": 4 * GIB,
-            "grant_bytes": view.need_bytes(cls(size="1")),
+            "grant_bytes": view.needs.need_bytes(cls(size="1")),
         },
         "load_s": 3.0,
         "run_s": {"p50": 10.0, "p90": 10.0},
