@@ -21,7 +21,7 @@ def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
         "devices": devices,
         "jobs_ahead": sum(
             len(line) if other.priority > cls.priority else line.ahead_of(n)
-            for other, line in view.lines.items()
+            for other, line in view.backlog.lines.items()
             if other.priority >= cls.priority and view.floor.is_on_gpu(other) is view.floor.is_on_gpu(cls)
         ),
         "tenant_lead_s": view.tenancy.of(cls).lead(cls.tenant),
@@ -45,7 +45,7 @@ def reservation(view: View, n: int, now: float) -> dict[str, Any] | None:
 
 
 def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
-    if cls.queue in view.paused:
+    if cls.queue in view.backlog.paused:
         return "paused"
     limit = view.limits.get(cls.handler)
     if limit is not None and view.floor.busy.get(cls.handler, 0) >= limit:

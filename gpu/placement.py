@@ -82,10 +82,10 @@ class _Planner:
 
     def _heads(self) -> list[Head]:
         view = self.view
-        top = max((cls.priority for cls in view.lines), default=0)
+        top = max((cls.priority for cls in view.backlog.lines), default=0)
         heads: list[Head] = []
-        for cls in view.lines:
-            if cls.queue in view.paused:
+        for cls in view.backlog.lines:
+            if cls.queue in view.backlog.paused:
                 self.reasons[cls] = "paused"
                 continue
             head = Head(view, cls, self.now, top, self.turn.standing)

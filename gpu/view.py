@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from gpu.backlog import Backlog
 from gpu.batching import Batching
 from gpu.bypass import Bypass
 from gpu.device import Device
@@ -15,13 +16,11 @@ from gpu.estimate import Estimates
 from gpu.expiry import Expiry
 from gpu.floor import Floor
 from gpu.index import Index
-from gpu.job_class import JobClass, Key
+from gpu.job_class import JobClass
 from gpu.ledger import Ledger
-from gpu.line import Line
 from gpu.memory_needs import MemoryNeeds
 from gpu.outlook import BLANK, Outlook
 from gpu.resident import Resident
-from gpu.seniority import Seniority
 from gpu.tenancy import Tenancy
 from gpu.times import Times
 
@@ -47,20 +46,16 @@ class View:
         self.index = Index(self.ledger, self.floor, self.ledger.changed)
         #: The floor's own table.
         self.executors = self.floor.executors
-        #: Only lines in which somebody waits.
-        self.lines: dict[JobClass, Line] = {}
-        self.paused: set[str] = set()
-        self.needs = MemoryNeeds(self.estimates, self.floor, self.ledger, self.lines)
-        self._seniority = Seniority(self.lines, self.paused, self.bypass)
+        self.backlog = Backlog(self.bypass)
+        self.needs = MemoryNeeds(self.estimates, self.floor, self.ledger, self.backlog.lines)
         self.limits: dict[str, int] = {}
         self.depths: dict[tuple[str, str], int] = {}
         self.batching = Batching()
-        #: How many classes of a key have somebody waiting.
-        self.wanted: dict[Key, int] = {}
-        self._expiry = Expiry(self.executors, self.wanted, self.floor.is_kept)
-        self.times = times = Times(self.estimates, self.floor, self.batching, self.wanted)
+        wanted, lines = self.backlog.wanted, self.backlog.lines
+        self._expiry = Expiry(self.executors, wanted, self.floor.is_kept)
+        self.times = times = Times(self.estimates, self.floor, self.batching, wanted)
         expected = (times.run_mean_s, times.load_s, self.batching.per_run)
-        self.tenancy = Tenancy(self.floor, self.lines, expected, weights)
+        self.tenancy = Tenancy(self.floor, lines, expected, weights)
         for device in devices:
             self.add_device(device)
 
@@ -81,10 +76,6 @@ class View:
         """How many executors load or run there at once."""
         self.floor.set_max_executors(device_id, count)
 
-    def pause_queue(self, name: str, paused: bool) -> None:
-        """Jobs of a paused queue wait; those that started go on."""
-        (self.paused.add if paused else self.paused.discard)(name)
-
     def set_limit(self, handler: str, limit: int | None) -> None:
         """How many attempts of a handler run at once, everywhere (staged ones do not run)."""
         if limit is None:
@@ -101,31 +92,15 @@ class View:
     def add_waiting(self, cls: JobClass, n: int, *, first: bool = False, since: float = 0.0) -> None:
         """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
         others of its class."""
-        line = self.lines.get(cls)
-        if line is None:
-            line = self.lines[cls] = Line()
-            self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
+        if self.backlog.add(cls, n, first=first, since=since):
             self.tenancy.waits(cls)
-        line.add(n, first=first, since=since)
-        if first:
-            self._seniority.joined(cls, n)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
-        line = self.lines.get(cls)
-        if line is None or n not in line:
+        if not self.backlog.has(cls, n):
             return False
         self._take(cls, (n,))
         return True
-
-    def waiting_count(self, cls: JobClass) -> int:
-        """How many of a class wait."""
-        line = self.lines.get(cls)
-        return 0 if line is None else len(line)
-
-    def classes(self) -> list[JobClass]:
-        """Those in which somebody waits."""
-        return list(self.lines)
 
     # What a plan's actions do.
 
@@ -152,7 +127,7 @@ class View:
         elif resident.state != "running" and not self.floor.claim(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._take(cls, ns)
-        self._seniority.started(cls, ns)
+        self.backlog.record_start(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
         self.tenancy.started(cls, ns, now, loads=False)
@@ -191,7 +166,7 @@ class View:
         ns = (n, *mates)
         self._take(cls, ns)
         if not cls.is_wish:
-            self._seniority.started(cls, ns)
+            self.backlog.record_start(cls, ns)
             resident.assigned.update(dict.fromkeys(ns, cls))
         self.tenancy.started(cls, ns, now, loads=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
@@ -272,17 +247,10 @@ class View:
     # Keeping the index.
 
     def _take(self, cls: JobClass, ns: Sequence[int]) -> None:
-        line = self.lines[cls]
-        line.take(ns)
-        if self.bypass.counts:
-            self.bypass.forget(ns)
-        if line:
+        if not self.backlog.take(cls, ns):
             return
-        del self.lines[cls]
         self.tenancy.rests(cls)
-        left = self.wanted.pop(cls.key) - 1
-        if left:
-            self.wanted[cls.key] = left
+        if cls.key in self.backlog.wanted:
             return
         for resident in self.floor.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.

@@ -314,7 +314,7 @@ class Desk:
         return job
 
     async def _set_queue(self, front: Front, ask: control.SetQueue) -> None:
-        self._line.view.pause_queue(ask.name, ask.paused)
+        self._line.view.backlog.pause_queue(ask.name, ask.paused)
         self._line.journal.value(f"queue/{ask.name}/paused", b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()

@@ -177,7 +177,7 @@ class Rooms:
         view = View(weights=self._weights())
         for name in self._kept.values:
             if name.startswith(QUEUE) and name.endswith(PAUSED):
-                view.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
+                view.backlog.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
         return view
 
     def _make_memory(self) -> Memory:

@@ -90,7 +90,7 @@ class Views:
         return sorted({queue for queue, _ in self._line.book.counts} | {"default"})
 
     def _known_queue(self, name: str) -> dict[str, Any]:
-        if name not in self._queue_names() and name not in self._view.paused:
+        if name not in self._queue_names() and name not in self._view.backlog.paused:
             raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
         return self.queue(name)
 
@@ -121,7 +121,7 @@ class Views:
             "name": name,
             "counts": counts,
             "reasons": dict(waits.reasons),
-            "paused": name in self._view.paused,
+            "paused": name in self._view.backlog.paused,
             "concurrency": None,
             "rate": None,
             "oldest_wait_s": None if waits.oldest == math.inf else max(0.0, now - waits.oldest),

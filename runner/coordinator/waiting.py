@@ -115,9 +115,9 @@ class Waiting:
     def _displaced(self, before: Mapping[str, HandlerSpec]) -> list[int]:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
         lines: list[list[int]] = []
-        for cls in self._view.classes():
+        for cls in self._view.backlog.classes():
             if not cls.is_wish and self.specs.get(cls.handler) != before.get(cls.handler):
-                lines.append(self._view.lines[cls].peek(self._view.waiting_count(cls)))
+                lines.append(self._view.backlog.lines[cls].peek(self._view.backlog.count(cls)))
                 for n in lines[-1]:
                     self._view.remove_waiting(cls, n)
         # Two lines may become one: the older job goes first then.
@@ -151,7 +151,7 @@ class Waiting:
             return
         cls = cls or self.class_of(lot_key(job))
         if cls is not None:
-            room = self._view.waiting_count(cls) < self._window
+            room = self._view.backlog.count(cls) < self._window
             if first or (room and not self._lots.count(cls)):
                 self._wait(live, cls, first=first)
                 return
@@ -217,7 +217,7 @@ class Waiting:
 
     def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
-        for cls, line in self._view.lines.items():
+        for cls, line in self._view.backlog.lines.items():
             if cls.is_wish:
                 continue
             since = self._book.by_n[line.head].job.ready_at
@@ -226,7 +226,7 @@ class Waiting:
             queue, cls_, ready = lot.key.queue, lot.cls, len(lot.ready)
             if ready:
                 why = "waiting_for_handler" if cls_ is None else self._class_reason(cls_, queue)
-                yield queue, why, ready, None if cls_ in self._view.lines else lot.since
+                yield queue, why, ready, None if cls_ in self._view.backlog.lines else lot.since
             for why, column in lot.delayed.items():
                 if column:
                     yield queue, why, len(column), None
@@ -247,7 +247,7 @@ class Waiting:
         return count
 
     def _class_reason(self, cls: JobClass | None, queue: str) -> str:
-        if queue in self._view.paused:
+        if queue in self._view.backlog.paused:
             return "paused"
         return self.reasons.get(cls, "ready") if cls is not None else "ready"
 
@@ -260,7 +260,7 @@ class Waiting:
         return bounds.window if len(self._book) < bounds.live else bounds.small_window
 
     def _follow(self, cls: JobClass) -> None:
-        if cls not in self._low and self._view.waiting_count(cls) <= self._window // 2:
+        if cls not in self._low and self._view.backlog.count(cls) <= self._window // 2:
             self._low[cls] = None
             self._wake()
 
@@ -272,7 +272,7 @@ class Waiting:
 
     def _fill(self, cls: JobClass) -> None:
         """Let the first ones behind follow into the window, as far as memory holds them."""
-        waiting = self._view.waiting_count(cls)
+        waiting = self._view.backlog.count(cls)
         if waiting > self._window // 2:
             return
         ns = self._lots.lowest(cls, self._window - waiting)
@@ -295,7 +295,7 @@ class Waiting:
                 ns: list[int] = []
                 classes: list[JobClass] = []
                 for cls in sorted(self._wanted, key=_urgency):
-                    room = min(self._window - self._view.waiting_count(cls), self._bounds.read_rows - len(ns))
+                    room = min(self._window - self._view.backlog.count(cls), self._bounds.read_rows - len(ns))
                     if room <= 0 and classes:
                         break
                     classes.append(cls)

@@ -177,7 +177,7 @@ def test_a_fleet_for_decisions_is_full_and_its_line_long() -> None:
     fleet = decisions.Fleet(10)
     assert len(fleet.running) == decisions.EXECUTORS
     view = fleet.policy.view
-    assert sum(view.waiting_count(cls) for cls in view.classes()) >= decisions.WAITING
+    assert sum(view.backlog.count(cls) for cls in view.backlog.classes()) >= decisions.WAITING
     before = fleet.n
     fleet.change(decisions.Case(10, 3, 2))
     assert len(fleet.running) == decisions.EXECUTORS - 3

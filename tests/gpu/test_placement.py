@@ -215,7 +215,7 @@ def a_gang_of_one_on_the_cpu() -> Rig:
 
 def paused() -> Rig:
     rig = Rig()
-    rig.view.pause_queue("default", True)
+    rig.view.backlog.pause_queue("default", True)
     rig.submit(A)
     return rig
 
@@ -228,7 +228,7 @@ def one_of_two_paused() -> Rig:
 
 def resumed() -> Rig:
     rig = paused()
-    rig.view.pause_queue("default", False)
+    rig.view.backlog.pause_queue("default", False)
     return rig
 
 
@@ -567,7 +567,7 @@ def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
 
 def test_nobody_overtakes_a_paused_job() -> None:
     rig = Rig(bypass_limit=1)
-    rig.view.pause_queue("other", True)
+    rig.view.backlog.pause_queue("other", True)
     rig.submit(job_class("a", 20 * G, queue="other"))
     rig.submit(B, 3)
     assert len(told(rig.turn())) == 3

@@ -75,7 +75,7 @@ class Line(RuleBasedStateMachine):
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
         view = self.rig.view
         cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
-        if view.needs.misfit(cls) is None and cls not in view.lines:
+        if view.needs.misfit(cls) is None and cls not in view.backlog.lines:
             n = -1 - len(self.rig.classes)
             self.rig.classes[n] = cls
             view.add_waiting(cls, n, since=self.rig.now)
@@ -91,7 +91,7 @@ class Line(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(["q1", "q2"]), paused=st.booleans())
     def pause(self, queue: str, paused: bool) -> None:
-        self.rig.view.pause_queue(queue, paused)
+        self.rig.view.backlog.pause_queue(queue, paused)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0]))
     def keep_alive(self, handler: str, keep: float) -> None:
@@ -109,7 +109,7 @@ class Line(RuleBasedStateMachine):
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.rig.carry_out(made)
         self.waiting -= set(self.rig.started[before:])
-        assert set(made.reasons) == set(self.rig.view.classes())
+        assert set(made.reasons) == set(self.rig.view.backlog.classes())
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
@@ -171,8 +171,10 @@ class Line(RuleBasedStateMachine):
     @invariant()
     def the_index_is_true(self) -> None:
         view = self.rig.view
-        lines = {cls: [n for n in self.waiting if self.rig.classes[n] == cls] for cls in view.classes()}
-        assert {cls: view.waiting_count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
+        lines = {
+            cls: [n for n in self.waiting if self.rig.classes[n] == cls] for cls in view.backlog.classes()
+        }
+        assert {cls: view.backlog.count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
         assert sum(map(len, lines.values())) == len(self.waiting)
         idle = {each.executor for each in view.executors.values() if each.state == "idle"}
         assert {executor for of_key in view.floor.idle_by_key.values() for executor in of_key} == idle
@@ -198,14 +200,14 @@ class Line(RuleBasedStateMachine):
             return
         rig = self.rig
         for queue in ("q1", "q2"):
-            rig.view.pause_queue(queue, False)
+            rig.view.backlog.pause_queue(queue, False)
         for _ in range(10 * len(self.waiting) + 10):
             rig.turn()
             rig.bury_leaving()
             for executor in list(rig.view.executors):
                 rig.finish(executor)
         # A preload has nobody go for it: it may wait for ever.
-        assert [cls for cls in rig.view.classes() if cls.evicts] == []
+        assert [cls for cls in rig.view.backlog.classes() if cls.evicts] == []
 
 
 TestLine = Line.TestCase
@@ -259,7 +261,9 @@ class Overtaking(RuleBasedStateMachine):
         """Whoever waits now starts, though others keep coming."""
         if not hasattr(self, "rig"):
             return
-        waiting = {n for cls in self.rig.view.classes() for n in self.rig.view.lines[cls].peek(99)}
+        waiting = {
+            n for cls in self.rig.view.backlog.classes() for n in self.rig.view.backlog.lines[cls].peek(99)
+        }
         kinds = sorted({self.rig.classes[n] for n in self.rig.classes}, key=repr)
         for number in range(self.ROUNDS):
             if waiting <= set(self.rig.started):

@@ -17,10 +17,10 @@ def test_jobs_wait_by_class_until_they_are_taken_out() -> None:
     view = View([sim(0, G)])
     view.add_waiting(A, 1)
     view.add_waiting(A, 2)
-    assert (view.waiting_count(A), view.waiting_count(B), view.classes()) == (2, 0, [A])
+    assert (view.backlog.count(A), view.backlog.count(B), view.backlog.classes()) == (2, 0, [A])
     assert view.remove_waiting(A, 1) and not view.remove_waiting(A, 1) and not view.remove_waiting(B, 2)
     assert view.remove_waiting(A, 2)
-    assert view.classes() == []
+    assert view.backlog.classes() == []
 
 
 def test_an_executor_that_nobody_needs_is_let_go_after_its_time() -> None:
@@ -78,7 +78,7 @@ def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
     rig = Rig()
     rig.keep_alive_s["a"] = 0
     rig.running(A)
-    rig.view.pause_queue("default", True)
+    rig.view.backlog.pause_queue("default", True)
     (n,) = rig.submit(A)
     (m,) = rig.submit(job_class("a", queue="other", need=8 * G))
     rig.finish(1)
@@ -94,7 +94,7 @@ def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
     rig.max_jobs = 2
     rig.idle(A)
     rig.idle(A)
-    rig.view.pause_queue("default", True)
+    rig.view.backlog.pause_queue("default", True)
     rig.submit(A)
     assert rig.view.expired_idle(rig.now) == [1]
 
@@ -106,10 +106,10 @@ def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
     ns = rig.submit(A, 5)
     rig.turn()
     rig.give_back(1, A, ns[:3])
-    assert rig.view.lines[A].peek(9) == ns
+    assert rig.view.backlog.lines[A].peek(9) == ns
     assert list(rig.view.executors[1].assigned) == [1]
     rig.give_back(1, A, [99])
-    assert rig.view.lines[A].peek(9) == ns
+    assert rig.view.backlog.lines[A].peek(9) == ns
 
 
 def test_one_that_gave_everything_back_idles() -> None:
@@ -306,9 +306,9 @@ def explained(rig: Rig, need: int | None = 6 * G) -> str:
 def test_explain_tells_what_a_plan_would() -> None:
     rig = Rig(sim(0, 24 * G, 2))
     assert explained(rig) == "ready"
-    rig.view.pause_queue("default", True)
+    rig.view.backlog.pause_queue("default", True)
     assert explained(rig) == "paused"
-    rig.view.pause_queue("default", False)
+    rig.view.backlog.pause_queue("default", False)
     rig.view.set_limit("a", 0)
     assert explained(rig) == "concurrency_limit"
     rig.view.set_limit("a", 5)

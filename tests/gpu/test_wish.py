@@ -151,4 +151,4 @@ def test_a_job_does_not_take_it_from_under_one_that_was_overtaken_too_often() ->
     cls = job_class("a")
     rig.submit(cls)
     assert rig.turn().actions == []
-    assert rig.view.waiting_count(cls) == 1
+    assert rig.view.backlog.count(cls) == 1

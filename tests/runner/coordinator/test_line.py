@@ -75,7 +75,7 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
         bench.hold(first)
         bench.line.put_back(first)
         assert (first.where, first.flight, first.executor, first.job.attempt) == ("waiting", 0, None, 0)
-        assert bench.view.lines[first.cls].peek(2) == [first.job.n, second.job.n]
+        assert bench.view.backlog.lines[first.cls].peek(2) == [first.job.n, second.job.n]
         assert second.where == "waiting"
 
     run(body)
@@ -127,7 +127,7 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
         live = bench.line.submit(asked())
         bench.line.cancel_waiting(live, "by hand")
         assert live.cls is not None
-        assert bench.view.waiting_count(live.cls) == 0
+        assert bench.view.backlog.count(live.cls) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
 
     run(body)
@@ -157,18 +157,21 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         assert lives[0].cls is not None
         view.remove_waiting(lives[0].cls, 1)
         view.add_waiting(lives[0].cls, 1)
-        assert view.lines[lives[0].cls].peek(9) == [2, 3, 1]
+        assert view.backlog.lines[lives[0].cls].peek(9) == [2, 3, 1]
         newer = replace(spec(), version="v2")
         waiting.described({"h": newer})
-        assert {cls.version for cls in view.classes()} == {"v2"}
-        assert [view.lines[cls].peek(9) for cls in view.classes()] == [[2, 3, 1], [4, 5, 6]]
-        assert all(live.cls in view.lines for live in lives)
+        assert {cls.version for cls in view.backlog.classes()} == {"v2"}
+        assert [view.backlog.lines[cls].peek(9) for cls in view.backlog.classes()] == [[2, 3, 1], [4, 5, 6]]
+        assert all(live.cls in view.backlog.lines for live in lives)
         waiting.described({"h": replace(newer, state="broken")})
-        assert view.classes() == []
+        assert view.backlog.classes() == []
         assert {waiting.reason(live) for live in lives} == {"waiting_for_handler"}
         bench.line.cancel_waiting(lives[4], "by hand")
         waiting.described({"h": spec()})
-        assert sorted(view.lines[cls].peek(9) for cls in view.classes()) == [[1, 2, 3], [4, 6]]
+        assert sorted(line.peek(9) for line in view.backlog.lines.values()) == [
+            [1, 2, 3],
+            [4, 6],
+        ]
 
     run(body)
 
@@ -179,10 +182,10 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
         bench.line.waiting.described({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             bench.line.submit(asked(n, vram_bytes=1 + n % 2))
-        assert len(bench.view.classes()) == 2
+        assert len(bench.view.backlog.classes()) == 2
         bench.line.waiting.described({"h": spec()})
-        (cls,) = bench.view.classes()
-        assert bench.view.lines[cls].peek(9) == [1, 2, 3, 4, 5, 6]
+        (cls,) = bench.view.backlog.classes()
+        assert bench.view.backlog.lines[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
     run(body)
 

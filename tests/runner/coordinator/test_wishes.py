@@ -234,7 +234,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None
         assert house.wishes.unload("h", None, None) == []
         (failure,) = house.heard
         assert isinstance(failure, Failure) and failure.code == "unloaded"
-        assert house.wishes.waits("h") == [] and house.bench.view.lines == {}
+        assert house.wishes.waits("h") == [] and house.bench.view.backlog.lines == {}
 
     play(worker, body)
 
@@ -246,11 +246,11 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
         await house.turn()
         house.describe(replace(spec(), version="v2"))
         (one,) = house.wishes.waits("h")
-        assert one.cls.version == "v2" and list(house.bench.view.lines) == [one.cls]
+        assert one.cls.version == "v2" and list(house.bench.view.backlog.lines) == [one.cls]
         house.describe()
         (failure,) = house.heard
         assert isinstance(failure, Failure) and failure.code == "unknown_handler"
-        assert house.bench.view.lines == {}
+        assert house.bench.view.backlog.lines == {}
 
     play(worker, body)
 
@@ -291,7 +291,7 @@ def test_what_no_device_could_hold_is_refused(worker: Worker) -> None:
         house.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
             house.ask()
-        assert house.bench.view.lines == {}
+        assert house.bench.view.backlog.lines == {}
 
     play(worker, body)
 
