@@ -42,7 +42,7 @@ class Cold:
 
     def load(self, head: Head, rooms: list[Room], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
-        count = int(min(head.per_run, self._turn.left(head.cls)))
+        count = int(min(head.per_run, self._turn.concurrency.remaining(head.cls)))
         self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, loads=True))
 
     def fit(self, head: Head) -> tuple[list[Room], int] | None:

@@ -33,7 +33,8 @@ class Expiry:
         heappush(self._heap, (_due(resident), resident.executor))
 
     def due(self, now: float) -> list[int]:
-        """Executors that idle for longer than they are kept while nobody waits for them, and worn ones."""
+        """Executors to unload now: idle for longer than they are kept while nobody waits for them, or worn
+        out. Each is named once: the caller evicts it."""
         due: list[int] = []
         while self._heap and self._heap[0][0] <= now:
             resident = self._pop()
@@ -46,7 +47,7 @@ class Expiry:
         return due
 
     def next(self) -> float | None:
-        """The earliest time at which `due` may have something."""
+        """The earliest time at which `due` may have something; it may prove to be too early."""
         while self._heap:
             when, executor = self._heap[0]
             resident = self._executors.get(executor)

@@ -47,8 +47,8 @@ def reservation(view: View, n: int, now: float) -> dict[str, Any] | None:
 def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
     if cls.queue in view.backlog.paused:
         return "paused"
-    limit = view.limits.get(cls.handler)
-    if limit is not None and view.floor.busy.get(cls.handler, 0) >= limit:
+    limit = view.limits.handlers.get(cls.handler)
+    if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
         return "concurrency_limit"
     reasons, span = [device["reason"] for device in devices], view.floor.span(cls)
     ready = reasons.count("ready")

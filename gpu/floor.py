@@ -52,11 +52,6 @@ class Floor:
         """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
         return cls.gpus > 0 and bool(self._gpu_lane)
 
-    def assigned(self, handler: str) -> int:
-        """How many jobs executors of a handler hold."""
-        mine = [each for each in self.executors.values() if each.key[0] == handler]
-        return sum(len(each.assigned) for each in mine)
-
     def lane(self, cls: JobClass) -> list[Slot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
         lane = self._gpu_lane if self.is_on_gpu(cls) else self._cpu_lane

@@ -34,7 +34,9 @@ class Front:
     def times(self, move: Move) -> int:
         """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
         head = self.head
-        if self._turn.is_at_limit(head.cls) or not any(self._is_harmed(move, room) for room in move.rooms):
+        if self._turn.concurrency.is_at_limit(head.cls) or not any(
+            self._is_harmed(move, room) for room in move.rooms
+        ):
             return 0
         return sum(rank > head.rank for rank in move.ranks())
 

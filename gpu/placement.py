@@ -115,7 +115,7 @@ class _Planner:
                 if head.waiting:
                     heappush(heap, (head.rank, head))
                     continue
-            elif head in front and not turn.is_at_limit(head.cls):
+            elif head in front and not turn.concurrency.is_at_limit(head.cls):
                 self.cold.claim(head)
             able.discard(head)
         for head in front:
@@ -180,7 +180,7 @@ class _Planner:
         if self.warm.start(head):
             self.reasons.pop(cls, None)
             return True
-        if turn.is_at_limit(cls):
+        if turn.concurrency.is_at_limit(cls):
             self.reasons[cls] = "concurrency_limit"
             return False
         if self._load(head):

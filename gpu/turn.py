@@ -10,6 +10,7 @@ from gpu.action import Action, Evict, Load, Reason, Start
 from gpu.head import Head, Rank
 from gpu.index import Shelves, Sketch
 from gpu.job_class import JobClass
+from gpu.limits import PlannedConcurrency
 from gpu.outlook import Outlook, Passed
 from gpu.resident import Resident
 from gpu.room import TAKEN, Room
@@ -89,8 +90,7 @@ class Turn:
         self.touched: dict[int, int] = {}
         #: When to look again.
         self.look_at = math.inf
-        self._busy: dict[str, int] = {}
-        self._handed: dict[str, int] = {}
+        self.concurrency = PlannedConcurrency(view.limits)
         #: What tenants have had, with what this plan gives them.
         self.standing = Standing(view.tenancy, view.floor)
         self._kept = set(view.bypass.kept)
@@ -111,20 +111,6 @@ class Turn:
             return False
         self.look_at = min(self.look_at, until)
         return True
-
-    def is_at_limit(self, cls: JobClass) -> bool:
-        """Whether as many of the handler are at work as may be."""
-        return cls.handler in self.view.limits and self.left(cls) <= 0
-
-    def left(self, cls: JobClass) -> float:
-        """How many more of the handler may be at work; those that are staged are not."""
-        view, handler = self.view, cls.handler
-        limit = view.limits.get(handler)
-        if limit is None:
-            return math.inf
-        if view.batching.is_spread(handler, cls.version):
-            return limit - view.floor.assigned(handler) - self._handed.get(handler, 0)
-        return limit - view.floor.busy.get(handler, 0) - self._busy.get(handler, 0)
 
     # Who may go before whom.
 
@@ -192,7 +178,7 @@ class Turn:
                 mine.exclusive = resident.executor
             mine.begun += ((until, 0 if resident.pinned else charge + extra),)
             self.sketch.put(mine)
-        self._count_busy(move.head.cls.handler)
+        self.concurrency.add_executor(move.head.cls.handler)
 
     def load(self, move: Move) -> None:
         """Start a new executor with the first of the jobs, and with what runs together with it."""
@@ -215,16 +201,13 @@ class Turn:
         n, *mates = move.ns
         outlook = Outlook(until, passes)
         self.actions.append(Load(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
-        self._count_busy(cls.handler)
+        self.concurrency.add_executor(cls.handler)
         self.standing.give(cls, len(move.ns), loads=True)
         self._advance(head, len(move.ns))
 
     def _advance(self, head: Head, count: int) -> None:
-        self._handed[head.cls.handler] = self._handed.get(head.cls.handler, 0) + count
+        self.concurrency.add_jobs(head.cls.handler, count)
         head.advance(count)
-
-    def _count_busy(self, handler: str) -> None:
-        self._busy[handler] = self._busy.get(handler, 0) + 1
 
     def evict(self, executor: int, nbytes: int) -> None:
         """Tell an idle executor to go."""

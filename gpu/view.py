@@ -18,13 +18,12 @@ from gpu.floor import Floor
 from gpu.index import Index
 from gpu.job_class import JobClass
 from gpu.ledger import Ledger
+from gpu.limits import ConcurrencyLimits
 from gpu.memory_needs import MemoryNeeds
 from gpu.outlook import BLANK, Outlook
 from gpu.resident import Resident
 from gpu.tenancy import Tenancy
 from gpu.times import Times
-
-STAGE_MAX = 16
 
 
 class View:
@@ -48,18 +47,17 @@ class View:
         self.executors = self.floor.executors
         self.backlog = Backlog(self.bypass)
         self.needs = MemoryNeeds(self.estimates, self.floor, self.ledger, self.backlog.lines)
-        self.limits: dict[str, int] = {}
-        self.depths: dict[tuple[str, str], int] = {}
         self.batching = Batching()
+        self.limits = ConcurrencyLimits(self.floor, self.batching)
         wanted, lines = self.backlog.wanted, self.backlog.lines
-        self._expiry = Expiry(self.executors, wanted, self.floor.is_kept)
+        self.expiry = Expiry(self.executors, wanted, self.floor.is_kept)
         self.times = times = Times(self.estimates, self.floor, self.batching, wanted)
         expected = (times.run_mean_s, times.load_s, self.batching.per_run)
         self.tenancy = Tenancy(self.floor, lines, expected, weights)
         for device in devices:
             self.add_device(device)
 
-    # Settings and devices.
+    # Devices.
 
     def add_device(self, device: Device, *, is_open: bool = True) -> None:
         """A device was found. Raises ValueError where its id is known."""
@@ -71,21 +69,6 @@ class View:
         self.floor.set_open(device_id, is_open, closed_for)
         if not is_open:
             self.bypass.release(device_id)
-
-    def set_max_executors(self, device_id: str, count: int) -> None:
-        """How many executors load or run there at once."""
-        self.floor.set_max_executors(device_id, count)
-
-    def set_limit(self, handler: str, limit: int | None) -> None:
-        """How many attempts of a handler run at once, everywhere (staged ones do not run)."""
-        if limit is None:
-            self.limits.pop(handler, None)
-        else:
-            self.limits[handler] = limit
-
-    def set_stage(self, handler: str, version: str, depth: int) -> None:
-        """How many attempts an executor of it may hold at once: 1 to 16."""
-        self.depths[handler, version] = min(max(depth, 1), STAGE_MAX)
 
     # Jobs that wait.
 
@@ -231,19 +214,6 @@ class View:
                         self.floor.share(resident)
                         self.ledger.regrant(resident.executor, need)
 
-    def sweep(self, now: float) -> list[int]:
-        """Executors that ended and whose bytes the devices now show free."""
-        return self.ledger.draining.sweep(now)
-
-    def expired_idle(self, now: float) -> list[int]:
-        """Executors to unload now: idle for longer than they are kept while nobody waits for them, or
-        worn out. Each is named once: the caller evicts it."""
-        return self._expiry.due(now)
-
-    def next_expiry(self) -> float | None:
-        """When to ask `expired_idle` again; it may prove to be early."""
-        return self._expiry.next()
-
     # Keeping the index.
 
     def _take(self, cls: JobClass, ns: Sequence[int]) -> None:
@@ -254,14 +224,14 @@ class View:
             return
         for resident in self.floor.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.
-            self._expiry.expect(resident)
+            self.expiry.expect(resident)
 
     def _rest(self, resident: Resident, now: float) -> None:
         """Nothing is left to do for it."""
         self.floor.rest(resident, now)
         if resident.state == "idle":
             self.ledger.idle(resident.executor)
-            self._expiry.expect(resident)
+            self.expiry.expect(resident)
 
     def _set_to_work(self, resident: Resident, count: int, now: float, outlook: Outlook) -> None:
         if len(resident.assigned) == count:

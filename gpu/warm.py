@@ -81,7 +81,11 @@ class Warm:
         if cls.key not in floor.by_key or turn.gathers(head):
             return False
         depth = self._depth(head)
-        if cls.key in floor.idle_by_key and not turn.is_at_limit(cls) and self._wake(head, depth, is_gain):
+        if (
+            cls.key in floor.idle_by_key
+            and not turn.concurrency.is_at_limit(cls)
+            and self._wake(head, depth, is_gain)
+        ):
             return True
         if depth > 1 and self._stage(head, depth):
             return True
@@ -107,7 +111,7 @@ class Warm:
         if head.need is None or cls.alone or cls.single:
             return 1
         slots = self._turn.view.batching.slots(cls)
-        return slots if slots > 1 else self._turn.view.depths.get((cls.handler, cls.version), 1)
+        return slots if slots > 1 else self._turn.view.limits.stage_depth(cls)
 
     def _space(self, head: Head, resident: Resident, depth: int) -> int:
         """How many jobs of the head it may be handed now."""
@@ -167,7 +171,7 @@ class Warm:
     def _limited(self, head: Head) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
         is_spread = head.most or self._turn.view.batching.slots(head.cls) > 1
-        return self._turn.left(head.cls) if is_spread else math.inf
+        return self._turn.concurrency.remaining(head.cls) if is_spread else math.inf
 
     def _stage(self, head: Head, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""

@@ -103,7 +103,7 @@ class Dispatch:
                 self._again_later()
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
-        for executor in self._view.expired_idle(now):
+        for executor in self._view.expiry.due(now):
             self.unload(executor)
         if self._retiring:
             self._unload_retired()
@@ -128,7 +128,7 @@ class Dispatch:
 
     def _arm(self, look_at: float) -> None:
         """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
-        expiry = self._view.next_expiry()
+        expiry = self._view.expiry.next()
         when = look_at if expiry is None else min(look_at, expiry)
         if when < self._armed_at:
             self._armed_at = when

@@ -91,7 +91,7 @@ def tell(spec: HandlerSpec, view: View) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
     terms = None if batch is None else batching.Terms(batch.max, batch.wait_s)
-    view.set_limit(spec.name, options.concurrency)
+    view.limits.set_handler_limit(spec.name, options.concurrency)
     view.batching.set(spec.name, spec.version, terms, options.slots)
 
 

@@ -262,7 +262,7 @@ class Inventory:
         count = self._kept.get(MAX_EXECUTORS + device.uuid)
         if count is not None:
             self._limits[device.id] = int(count)
-            self._view.set_max_executors(device.id, int(count))
+            self._view.floor.set_max_executors(device.id, int(count))
 
     def _settle(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
@@ -274,5 +274,5 @@ class Inventory:
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""
         )
         lost = len(self._stuck_at(device)) if device.kind == "cpu" else 0
-        self._view.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
+        self._view.floor.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
         self._wake()

@@ -103,7 +103,7 @@ class Learning:
         is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
         if is_due:
             figures = self._figures.handlers[spec.name]
-            self._view.set_stage(spec.name, spec.version, figures.stage_depth())
+            self._view.limits.set_stage_depth(spec.name, spec.version, figures.stage_depth())
             is_due = figures.ends <= SHORT_ENDS or figures.ends % SHORT_EVERY == 0
         peak_bytes = self._peak(post, message) if spec.options.gpus else None
         if peak_bytes is not None and peak_bytes > post.peak_bytes:

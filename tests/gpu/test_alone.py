@@ -49,7 +49,7 @@ def test_an_idle_executor_of_its_kind_is_used_alone() -> None:
 
 def test_it_is_never_staged_behind_another() -> None:
     rig = Rig()
-    rig.view.set_stage("a", "1", 16)
+    rig.view.limits.set_stage_depth("a", "1", 16)
     rig.running(A)
     rig.submit(ALONE)
     assert told(rig.turn()) == []

@@ -143,7 +143,7 @@ def test_a_batch_that_gathers_keeps_nobody_from_starting() -> None:
 
 def test_only_full_batches_are_staged_and_as_many_as_are_short() -> None:
     made = rig(executors=1)
-    made.view.set_stage("b", "1", 3)
+    made.view.limits.set_stage_depth("b", "1", 3)
     executor = made.running(PLAIN)
     made.submit(PLAIN, 13)
     assert told(made.turn()) == [f"start {executor}: 2,3,4,5", f"start {executor}: 6,7,8,9"]
@@ -171,7 +171,7 @@ def test_one_that_goes_alone_gathers_nobody() -> None:
 
 def test_a_limit_bounds_the_jobs_of_batches() -> None:
     made = rig()
-    made.view.set_limit("b", 3)
+    made.view.limits.set_handler_limit("b", 3)
     made.submit(PLAIN, 8)
     assert told(made.turn()) == ["load b 1,2,3 on sim0 6G"]
     made.now += WAIT_S
@@ -211,7 +211,7 @@ def test_one_that_goes_alone_has_all_slots() -> None:
 
 def test_slots_count_for_a_limit() -> None:
     made = rig(slots=4, executors=1)
-    made.view.set_limit("b", 2)
+    made.view.limits.set_handler_limit("b", 2)
     made.submit(PLAIN, 4)
     assert told(made.turn()) == ["load b 1,2 on sim0 6G"]
     made.view.loaded(1, None, made.now)

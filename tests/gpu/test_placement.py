@@ -234,14 +234,14 @@ def resumed() -> Rig:
 
 def limited() -> Rig:
     rig = Rig()
-    rig.view.set_limit("a", 1)
+    rig.view.limits.set_handler_limit("a", 1)
     rig.submit(A, 3)
     return rig
 
 
 def unlimited_again() -> Rig:
     rig = limited()
-    rig.view.set_limit("a", None)
+    rig.view.limits.set_handler_limit("a", None)
     return rig
 
 
@@ -249,7 +249,7 @@ def limited_and_idle() -> Rig:
     rig = Rig()
     rig.idle(A)
     rig.idle(job_class("a", 7 * G))
-    rig.view.set_limit("a", 1)
+    rig.view.limits.set_handler_limit("a", 1)
     rig.submit(A, 2)
     return rig
 
@@ -264,7 +264,7 @@ def closed() -> Rig:
 
 def closed_under_a_running_one() -> Rig:
     rig = Rig()
-    rig.view.set_stage("a", "1", 4)
+    rig.view.limits.set_stage_depth("a", "1", 4)
     rig.running(A)
     rig.view.set_device_open("sim0", False)
     rig.submit(A)
@@ -273,7 +273,7 @@ def closed_under_a_running_one() -> Rig:
 
 def staged() -> Rig:
     rig = Rig()
-    rig.view.set_stage("a", "1", 4)
+    rig.view.limits.set_stage_depth("a", "1", 4)
     rig.running(A)
     rig.submit(A, 5)
     return rig
@@ -286,7 +286,7 @@ def staged_evenly() -> Rig:
     rig.turn()
     rig.finish(1)
     rig.finish(2)
-    rig.view.set_stage("a", "1", 16)
+    rig.view.limits.set_stage_depth("a", "1", 16)
     rig.submit(A, 6)
     return rig
 
@@ -297,7 +297,7 @@ def staged_to_the_roomiest() -> Rig:
     rig.turn()
     rig.view.loaded(1, None, 0)
     rig.view.loaded(2, None, 0)
-    rig.view.set_stage("a", "1", 2)
+    rig.view.limits.set_stage_depth("a", "1", 2)
     rig.submit(A)
     rig.turn()
     rig.submit(A, 2)
@@ -316,7 +316,7 @@ def few_jobs_left() -> Rig:
     rig = Rig(sim(0, 6 * G))
     rig.max_jobs = 3
     rig.idle(A)
-    rig.view.set_stage("a", "1", 16)
+    rig.view.limits.set_stage_depth("a", "1", 16)
     rig.submit(A, 5)
     return rig
 
@@ -531,7 +531,7 @@ def test_lower_ones_pass_a_higher_one_only_so_often() -> None:
 
 def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
     rig = Rig(CPU, bypass_limit=0)
-    rig.view.set_max_executors("cpu", 4)
+    rig.view.floor.set_max_executors("cpu", 4)
     rig.running(job_class("x", 10 * G))
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
@@ -540,21 +540,21 @@ def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
 
 def test_one_that_takes_the_place_that_another_waits_for_does_not_pass() -> None:
     rig = Rig(CPU, bypass_limit=0)
-    rig.view.set_max_executors("cpu", 3)
+    rig.view.floor.set_max_executors("cpu", 3)
     rig.running(job_class("x", 10 * G))
     rig.running(job_class("y", 2 * G))
-    rig.view.set_max_executors("cpu", 2)
+    rig.view.floor.set_max_executors("cpu", 2)
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
     rig.finish(2)
-    rig.view.set_stage("x", "1", 2)
+    rig.view.limits.set_stage_depth("x", "1", 2)
     rig.submit(job_class("x", 10 * G))
     assert told(rig.turn()) == ["load f 4 on cpu 0G"], "it leaves a place, but x would go on"
 
 
 def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
     rig = Rig(CPU, bypass_limit=1)
-    rig.view.set_stage("x", "1", 2)
+    rig.view.limits.set_stage_depth("x", "1", 2)
     rig.running(job_class("x", 0, gpus=0))
     rig.running(job_class("y", 0, gpus=0))
     (n,) = rig.submit(job_class("f", 0, gpus=0))
@@ -595,7 +595,7 @@ def test_where_pinned_executors_take_all_places_nobody_waits_for_one() -> None:
 
 def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:
     rig = Rig(sim(0, 12 * G, 1))
-    rig.view.set_stage("b", "1", 16)
+    rig.view.limits.set_stage_depth("b", "1", 16)
     executor = rig.running(B)
     rig.view.takes_long(executor, 1)
     assert rig.submit(B, 2) == [2, 3]
@@ -609,7 +609,7 @@ def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:
 
 def test_a_staged_batch_stops_where_another_was_overtaken_enough() -> None:
     rig = Rig(sim(0, 12 * G), bypass_limit=3)
-    rig.view.set_stage("b", "1", 16)
+    rig.view.limits.set_stage_depth("b", "1", 16)
     rig.running(B)
     rig.submit(B, 2)
     rig.submit(job_class("big", 12 * G))

@@ -83,11 +83,11 @@ class Line(RuleBasedStateMachine):
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.view.set_stage(handler, "1", depth)
+        self.rig.view.limits.set_stage_depth(handler, "1", depth)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), limit=st.sampled_from([None, 1, 2]))
     def limit(self, handler: str, limit: int | None) -> None:
-        self.rig.view.set_limit(handler, limit)
+        self.rig.view.limits.set_handler_limit(handler, limit)
 
     @rule(queue=st.sampled_from(["q1", "q2"]), paused=st.booleans())
     def pause(self, queue: str, paused: bool) -> None:
@@ -142,9 +142,9 @@ class Line(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.rig.now += 10
-        for executor in self.rig.view.expired_idle(self.rig.now):
+        for executor in self.rig.view.expiry.due(self.rig.now):
             self.rig.view.evict(executor)
-        when = self.rig.view.next_expiry()
+        when = self.rig.view.expiry.next()
         assert when is None or when > self.rig.now
 
     @precondition(lambda self: self.waiting)
@@ -234,7 +234,7 @@ class Overtaking(RuleBasedStateMachine):
 
     @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.view.set_stage(handler, "1", depth)
+        self.rig.view.limits.set_stage_depth(handler, "1", depth)
 
     @rule(share=st.floats(0, 1))
     def turn(self, share: float) -> None:

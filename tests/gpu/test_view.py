@@ -27,10 +27,10 @@ def test_an_executor_that_nobody_needs_is_let_go_after_its_time() -> None:
     rig = Rig()
     rig.keep_alive_s["a"] = 60
     executor = rig.idle(A)
-    assert rig.view.next_expiry() == 60
-    assert rig.view.expired_idle(59.9) == []
-    assert rig.view.expired_idle(60) == [executor]
-    assert rig.view.expired_idle(61) == []
+    assert rig.view.expiry.next() == 60
+    assert rig.view.expiry.due(59.9) == []
+    assert rig.view.expiry.due(60) == [executor]
+    assert rig.view.expiry.due(61) == []
 
 
 def test_its_time_begins_anew_with_every_job() -> None:
@@ -39,9 +39,9 @@ def test_its_time_begins_anew_with_every_job() -> None:
     executor = rig.idle(A)
     rig.now = 50
     rig.idle(A)
-    assert rig.view.expired_idle(60) == []
-    assert rig.view.next_expiry() == 110
-    assert rig.view.expired_idle(110) == [executor]
+    assert rig.view.expiry.due(60) == []
+    assert rig.view.expiry.next() == 110
+    assert rig.view.expiry.due(110) == [executor]
 
 
 def test_one_that_works_has_no_time_to_expire() -> None:
@@ -49,8 +49,8 @@ def test_one_that_works_has_no_time_to_expire() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.next_expiry() is None
-    assert rig.view.expired_idle(1000) == []
+    assert rig.view.expiry.next() is None
+    assert rig.view.expiry.due(1000) == []
 
 
 def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
@@ -58,11 +58,11 @@ def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.expired_idle(1000) == []
+    assert rig.view.expiry.due(1000) == []
     rig.finish(1)
     rig.view.evict(1)
     rig.bury_leaving()
-    assert rig.view.expired_idle(10_000) == []
+    assert rig.view.expiry.due(10_000) == []
 
 
 @pytest.mark.parametrize(("keep_alive_s", "expired"), [(0, [1]), (-1, [])])
@@ -70,8 +70,8 @@ def test_kept_not_at_all_or_for_ever(keep_alive_s: float, expired: list[int]) ->
     rig = Rig()
     rig.keep_alive_s["a"] = keep_alive_s
     rig.idle(A)
-    assert rig.view.expired_idle(1e9) == expired
-    assert rig.view.next_expiry() is None
+    assert rig.view.expiry.due(1e9) == expired
+    assert rig.view.expiry.next() is None
 
 
 def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
@@ -82,11 +82,11 @@ def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
     (n,) = rig.submit(A)
     (m,) = rig.submit(job_class("a", queue="other", need=8 * G))
     rig.finish(1)
-    assert rig.view.expired_idle(10) == []
+    assert rig.view.expiry.due(10) == []
     rig.view.remove_waiting(A, n)
-    assert rig.view.expired_idle(10) == []
+    assert rig.view.expiry.due(10) == []
     rig.view.remove_waiting(job_class("a", queue="other", need=8 * G), m)
-    assert rig.view.expired_idle(10) == [1]
+    assert rig.view.expiry.due(10) == [1]
 
 
 def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
@@ -96,12 +96,12 @@ def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
     rig.idle(A)
     rig.view.backlog.pause_queue("default", True)
     rig.submit(A)
-    assert rig.view.expired_idle(rig.now) == [1]
+    assert rig.view.expiry.due(rig.now) == [1]
 
 
 def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
     rig = Rig(sim(0, 6 * G))
-    rig.view.set_stage("a", "1", 4)
+    rig.view.limits.set_stage_depth("a", "1", 4)
     rig.running(A)
     ns = rig.submit(A, 5)
     rig.turn()
@@ -123,7 +123,7 @@ def test_one_that_gave_everything_back_idles() -> None:
 
 def test_one_that_went_under_its_job_says_what_it_held() -> None:
     rig = Rig()
-    rig.view.set_stage("a", "1", 4)
+    rig.view.limits.set_stage_depth("a", "1", 4)
     rig.running(A)
     rig.submit(A, 2)
     rig.turn()
@@ -197,7 +197,7 @@ def test_bytes_that_drain_come_free_by_readings() -> None:
     assert told(rig.turn()) == []
     for _ in range(2):
         view.ledger.usage.record_reading("gpu0", 24 * G, 0)
-    assert view.sweep(1.0) == [1]
+    assert view.ledger.draining.sweep(1.0) == [1]
     assert told(rig.turn()) == ["load b 2 on gpu0 20G"]
 
 
@@ -309,15 +309,15 @@ def test_explain_tells_what_a_plan_would() -> None:
     rig.view.backlog.pause_queue("default", True)
     assert explained(rig) == "paused"
     rig.view.backlog.pause_queue("default", False)
-    rig.view.set_limit("a", 0)
+    rig.view.limits.set_handler_limit("a", 0)
     assert explained(rig) == "concurrency_limit"
-    rig.view.set_limit("a", 5)
+    rig.view.limits.set_handler_limit("a", 5)
     rig.view.set_device_open("sim0", False)
     assert explained(rig) == "waiting_for_device"
     rig.view.set_device_open("sim0", True)
     rig.turn()
     assert explained(rig) == "waiting_for_device"
-    rig.view.set_max_executors("sim0", 9)
+    rig.view.floor.set_max_executors("sim0", 9)
     assert explained(rig, 20 * G) == "waiting_for_memory"
 
 
@@ -357,8 +357,8 @@ def test_explain_tells_of_one_that_runs_alone() -> None:
 def test_stage_depth_is_kept_within_its_bounds() -> None:
     view = View()
     for asked, kept in ((0, 1), (5, 5), (99, 16)):
-        view.set_stage("a", "1", asked)
-        assert view.depths["a", "1"] == kept
+        view.limits.set_stage_depth("a", "1", asked)
+        assert view.limits.stage_depth(job_class("a")) == kept
 
 
 def test_a_device_may_be_added_closed() -> None:

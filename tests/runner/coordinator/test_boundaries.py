@@ -135,8 +135,8 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     async def body(bench: Bench) -> None:
         fleet = Told(worker)
         made = dispatch(bench, fleet)
-        bench.view.set_max_executors("cpu", 1)
-        bench.view.set_stage("h", "v1", 4)
+        bench.view.floor.set_max_executors("cpu", 1)
+        bench.view.limits.set_stage_depth("h", "v1", 4)
         first = bench.line.submit(asked())
         made.wake()
         await until_runs(bench, first)

@@ -50,9 +50,9 @@ class Scene:
         self.bench, self.worker = bench, worker
         self.fleet = Told(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        bench.view.set_max_executors("cpu", 1)
+        bench.view.floor.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
-            bench.view.set_stage("h", version, 4)
+            bench.view.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatch(
             line=bench.line,
             view=bench.view,
@@ -136,7 +136,7 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
     async def body(scene: Scene) -> None:
         running, second, third = await scene.busy(1, 2, 3)
         (later,) = scene.submit(4)
-        scene.bench.view.set_stage("h", "v1", 1)
+        scene.bench.view.limits.set_stage_depth("h", "v1", 1)
         scene.reload()
         assert await scene.turn() == [Recall(1)]
         assert await scene.says(Recalled(1, [("job-2", 1), ("job-3", 1)])) == []

@@ -1,0 +1,81 @@
+"""Pure: how many attempts of a handler run at once, in all and in one executor."""
+
+from __future__ import annotations
+
+import math
+
+from gpu.batching import Batching
+from gpu.floor import Floor
+from gpu.job_class import JobClass
+
+#: The most attempts that one executor may hold.
+STAGE_MAX = 16
+
+
+class ConcurrencyLimits:
+    """The limits, and what runs of each handler. Attempts that are staged do not run."""
+
+    def __init__(self, floor: Floor, batching: Batching) -> None:
+        self._floor = floor
+        self._batching = batching
+        #: How many attempts of a handler run at once; one that has no limit is not listed.
+        self.handlers: dict[str, int] = {}
+        self._depths: dict[tuple[str, str], int] = {}
+
+    def set_handler_limit(self, handler: str, limit: int | None) -> None:
+        """How many attempts of a handler run at once, everywhere; None: any number."""
+        if limit is None:
+            self.handlers.pop(handler, None)
+        else:
+            self.handlers[handler] = limit
+
+    def set_stage_depth(self, handler: str, version: str, depth: int) -> None:
+        """How many attempts an executor of it may hold at once: 1 to 16."""
+        self._depths[handler, version] = min(max(depth, 1), STAGE_MAX)
+
+    def stage_depth(self, cls: JobClass) -> int:
+        """The same; 1 where nothing was set."""
+        return self._depths.get((cls.handler, cls.version), 1)
+
+    def busy_executors(self, handler: str) -> int:
+        """How many executors of a handler load or run."""
+        return self._floor.busy.get(handler, 0)
+
+    def remaining(self, cls: JobClass, executors: int = 0, jobs: int = 0) -> float:
+        """How many more of the handler may run, beside what a plan adds to what runs: executors that it sets
+        to work, and jobs that it hands to any. Where several run at once in an executor, jobs count."""
+        limit = self.handlers.get(cls.handler)
+        if limit is None:
+            return math.inf
+        if self._batching.is_spread(cls.handler, cls.version):
+            return limit - self._assigned_jobs(cls.handler) - jobs
+        return limit - self.busy_executors(cls.handler) - executors
+
+    def _assigned_jobs(self, handler: str) -> int:
+        return sum(len(each.assigned) for each in self._floor.executors.values() if each.key[0] == handler)
+
+
+class PlannedConcurrency:
+    """What one plan adds to what runs of each handler."""
+
+    def __init__(self, limits: ConcurrencyLimits) -> None:
+        self._limits = limits
+        self._executors: dict[str, int] = {}
+        self._jobs: dict[str, int] = {}
+
+    def add_executor(self, handler: str) -> None:
+        """An executor of the handler is to load or to take up work."""
+        self._executors[handler] = self._executors.get(handler, 0) + 1
+
+    def add_jobs(self, handler: str, count: int) -> None:
+        """Jobs of the handler are to be handed to an executor."""
+        self._jobs[handler] = self._jobs.get(handler, 0) + count
+
+    def remaining(self, cls: JobClass) -> float:
+        """How many more of the handler may run."""
+        handler = cls.handler
+        return self._limits.remaining(cls, self._executors.get(handler, 0), self._jobs.get(handler, 0))
+
+    def is_at_limit(self, cls: JobClass) -> bool:
+        """Whether as many of the handler run as may."""
+        return cls.handler in self._limits.handlers and self.remaining(cls) <= 0
