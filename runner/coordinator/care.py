@@ -14,7 +14,6 @@ from gpu.view import View
 from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
-from runner.coordinator.post import Post
 from runner.instant import rfc3339
 from runner.job import CONTEXT_LOST
 from runner.wire import Ended, Readings
@@ -155,8 +154,8 @@ class Care:
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
             self._end_all(device.id, "device_lost", f"{device.id} is {told}")
         elif health.state == "quarantined":
-            for post in self._posts(device.id):
-                self._dispatch.retire_one(post)
+            for post in self._dispatch.posts.on_device(device.id):
+                self._dispatch.control.retire(post)
         self._dispatch.wake()
 
     def _reported(self, device_id: str, code: int) -> None:
@@ -189,11 +188,8 @@ class Care:
 
     def _end_all(self, device_id: str, code: str, message: str) -> None:
         """What runs there ends at once, and goes again without using up a retry."""
-        for post in self._posts(device_id):
-            self._dispatch.kill(post, code, message, {"device": device_id})
-
-    def _posts(self, device_id: str) -> list[Post]:
-        return [post for post in self._dispatch.posts.values() if device_id in post.devices]
+        for post in self._dispatch.posts.on_device(device_id):
+            self._dispatch.control.kill(post, code, message, {"device": device_id})
 
     def _gpus(self, device_ids: Sequence[str] | None = None) -> list[Device]:
         devices = self._inventory.devices

@@ -221,15 +221,15 @@ class Coordinator:
         rooms.status.phase = "shutting down"
         rooms.dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))
-        rooms.dispatch.recall_all()
-        busy = sum(bool(post.line) for post in rooms.dispatch.posts.values())
+        rooms.dispatch.control.recall_all()
+        busy = len(rooms.dispatch.posts.with_attempts())
         if busy and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
                 busy,
                 grace_s,
             )
-        await _until(lambda: rooms.dispatch.is_idle, grace_s, hurry)
+        await _until(lambda: not rooms.dispatch.posts.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
         rooms.learning.keep()
         try:

@@ -1,26 +1,27 @@
-"""Effect: carries out the plan: hands attempts to executors, starts and ends executors."""
+"""Effect: carries out the plan: what starts where, which executors load and which ones go."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from gpu import placement
 from gpu.device import Device
 from gpu.escalation import Rung
 from gpu.view import View
+from runner.coordinator.assigner import Assigner, ReadInputs
 from runner.coordinator.book import Live
+from runner.coordinator.executor_control import ExecutorControl
+from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.grants import CapBytes, Grants
 from runner.coordinator.line import Line
-from runner.coordinator.orders import attempt_order, load_order
+from runner.coordinator.orders import load_order
 from runner.coordinator.post import Post
-from runner.coordinator.sleep import patiently
 from runner.coordinator.wishes import Wishes
-from runner.wire import Cancel, Kill, Recall, Run, Unload, encode
+from runner.wire import Cancel, Recall, Unload, encode
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 FAILED_S = 1.0
 #: The grace of a cancel that is not to wait for anything, see `wire.Cancel`.
 AT_ONCE_S = -1.0
-
-#: Reads inputs that are not in memory: job numbers -> JSON texts.
-ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
 
 
 class Dispatch:
@@ -51,12 +49,20 @@ class Dispatch:
         self._view = view
         self._fleet = fleet
         self._devices = devices
-        self._read_inputs = read_inputs
         self._numbers = itertools.count(1)
         self._awake = False
         self._armed_at = float("inf")
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.posts: dict[int, Post] = {}
+        self.posts = ExecutorTable()
+        self.control = ExecutorControl(executors=self.posts, view=view, fleet=fleet, wake=self.wake)
+        self._assigner = Assigner(
+            line=line,
+            view=view,
+            fleet=fleet,
+            executors=self.posts,
+            control=self.control,
+            read_inputs=read_inputs,
+            wake=self.wake,
+        )
         self.wishes = Wishes(
             view=view,
             waiting=line.waiting,
@@ -66,8 +72,6 @@ class Dispatch:
             now=line.now,
             wake=self.wake,
         )
-        #: Retired ones that still have something to end.
-        self._retiring: list[Post] = []
         #: True while nothing may start: before recovery is done, and from shutdown on.
         self.held = True
 
@@ -104,9 +108,8 @@ class Dispatch:
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
         for executor in self._view.expiry.due(now):
-            self.unload(executor)
-        if self._retiring:
-            self._unload_retired()
+            self.control.unload(executor)
+        self.control.unload_retired()
         if self._view.ledger.regranted:
             self.grants.tell_lowered(self.posts)
         self._arm(plan.look_at)
@@ -120,7 +123,7 @@ class Dispatch:
             case placement.Load():
                 self._load(action)
             case placement.Evict():
-                self.unload(action.executor)
+                self.control.unload(action.executor)
 
     def _again_later(self) -> None:
         """A turn failed: nobody may wake us again, and at once it would fail again."""
@@ -146,7 +149,7 @@ class Dispatch:
         if post.is_lowered:
             self.grants.suit(post, action.cls)
         self._line.waiting.taken(action.cls)
-        self._hand_over(post, lives)
+        self._assigner.assign(post, lives)
 
     def _load(self, action: placement.Load) -> None:
         if action.cls.is_wish and (post := self.wishes.resident(action.n)) is not None:
@@ -185,108 +188,9 @@ class Dispatch:
         if lives[0].job.rung >= Rung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.floor.idle_on(action.device_ids):
-                self.unload(other)
+                self.control.unload(other)
         self._line.waiting.taken(action.cls)
-        self._hand_over(post, lives)
-
-    def _hand_over(self, post: Post, lives: list[Live]) -> None:
-        """Give these to the executor: at once, or when their input is read and their start durable."""
-        for live in lives:
-            live.where = "assigned"
-            live.executor = post.executor
-            live.flight = live.job.attempt + (not live.spare)
-            post.line[live.job.n] = live
-        if any(live.input is None for live in lives):
-            task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            return
-        self._send_when_durable(post, lives)
-
-    async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
-        missing = [live.job.n for live in lives if live.input is None]
-        inputs = await patiently(self._read_inputs, missing, "inputs")
-        for live in lives:
-            if live.input is None:
-                # One that the store lacks fails over its input, instead of holding its executor for ever.
-                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.n, b"null"))
-        self._send_when_durable(post, lives)
-        self._fleet.flush()
-
-    def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
-        """A first attempt may go out before its submit is durable; a later start is committed first,
-        so that a killer's count survives what it kills."""
-        first, later = post.parted(lives)
-        if first:
-            self._send(post, first)
-        if not later:
-            return
-        for live in later:
-            if live.flight and live.executor == post.executor and not post.retired:
-                self._begin(post, live)
-
-        def send(_: object) -> None:
-            self._send(post, later)
-            self._fleet.flush()
-
-        self._line.journal.when_durable(send, patient=True)
-
-    def _send(self, post: Post, lives: list[Live]) -> None:
-        attempts, back = [], []
-        was_idle = post.sent == 0
-        alive = post.executor in self.posts
-        for live in lives:
-            if live.executor != post.executor or live.where == "ended":
-                continue
-            if not alive:
-                back.append(live)
-            elif live.job.cancel_reason is not None:
-                self._dropped(post, live)
-            elif post.retired:
-                self._take_off(post, live, done=False)
-                back.append(live)
-            else:
-                self._mark(post, live, was_idle=was_idle)
-                attempts.append(attempt_order(live, post.spec.options))
-        # Each goes before all others, so the first one comes last.
-        for live in reversed(back):
-            self._line.put_back(live)
-        if attempts:
-            self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
-            if self._view.executors[post.executor].long_n is not None:
-                # What runs there was found to take long while these were read or written.
-                self.recall(post)
-
-    def _mark(self, post: Post, live: Live, *, was_idle: bool) -> None:
-        if live.job.attempt < live.flight:
-            if post.starts_next(was_idle=was_idle):
-                self._begin(post, live)
-            else:
-                live.where = "staged"
-        post.sent += 1
-
-    def _begin(self, post: Post, live: Live) -> None:
-        self._line.begin(
-            live,
-            at=self._line.now(),
-            worker=post.worker.name,
-            devices=post.devices,
-            loading=not post.loaded,
-            granted_bytes=post.grant_bytes,
-            meter=post.meter,
-        )
-
-    def _dropped(self, post: Post, live: Live) -> None:
-        """Cancelled before the worker was told of it."""
-        self._take_off(post, live)
-        self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
-        self.wake()
-
-    def _take_off(self, post: Post, live: Live, *, done: bool = True) -> None:
-        """The executor does not hold the attempt any more; its worker was never told of it."""
-        post.line.pop(live.job.n, None)
-        if live.cls is not None:
-            self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=done)
+        self._assigner.assign(post, lives)
 
     def cancel(self, live: Live, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
@@ -310,57 +214,6 @@ class Dispatch:
             self.grants.tell(post, post.grant_bytes)
         self._fleet.flush()
 
-    def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
-        """End an executor, whatever it does; its attempt ends with this code."""
-        self.leaves(post)
-        self._fleet.post(post.worker, encode(Kill(post.executor, code, message, detail, spares=False)))
-
-    def unload(self, executor: int) -> None:
-        """End an idle executor; its bytes count until its process is gone."""
-        post = self.posts.get(executor)
-        if post is None or post.leaving:
-            return
-        self.leaves(post)
-        self._fleet.post(post.worker, encode(Unload(executor)))
-
-    def leaves(self, post: Post, *, lingers: bool = False) -> None:
-        """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
-        what it runs first."""
-        if not post.leaving:
-            post.leaving = True
-            self._view.evict(post.executor, lingers=lingers)
-
-    def retire(self, handler: str, *, replaced: bool) -> None:
-        """The handler is another now: its executors go. One that still loads is not waited for where it is
-        `replaced`."""
-        for post in self.posts.values():
-            if post.spec.name == handler:
-                self.retire_one(post, replaced=replaced)
-        self.wake()
-
-    def retire_one(self, post: Post, *, replaced: bool = False) -> None:
-        """The executor ends what runs in it; what has not started goes back to the line, and it goes."""
-        if post.retired:
-            return
-        post.retired = True
-        is_killed = replaced and not post.loaded
-        # Also one that is to be killed: it may be spared, and end a long job first.
-        self.leaves(post, lingers=True)
-        self._retiring.append(post)
-        if is_killed:
-            why = "its handler was reloaded while it loaded"
-            # Word that it has loaded may be on its way: then its first job ends in the old code.
-            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
-        elif post.loaded and post.sent:
-            self._fleet.post(post.worker, encode(Recall(post.executor)))
-
-    def _unload_retired(self) -> None:
-        alive = [post for post in self._retiring if post.executor in self.posts]
-        for post in alive:
-            if not post.line:
-                self._fleet.post(post.worker, encode(Unload(post.executor)))
-        self._retiring = [post for post in alive if post.line]
-
     def repeat(self, post: Post) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
         if post.grant_bytes:
@@ -373,19 +226,3 @@ class Dispatch:
             self._fleet.post(post.worker, encode(Recall(post.executor)))
         elif post.leaving and not post.line:
             self._fleet.post(post.worker, encode(Unload(post.executor)))
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no executor holds an attempt."""
-        return not any(post.line for post in self.posts.values())
-
-    def recall_all(self) -> None:
-        """What is staged anywhere shall not start."""
-        for post in self.posts.values():
-            self.recall(post)
-        self._fleet.flush()
-
-    def recall(self, post: Post) -> None:
-        """The running attempt takes long: what is staged behind it goes elsewhere."""
-        if len(post.line) > 1 and not post.leaving:
-            self._fleet.post(post.worker, encode(Recall(post.executor)))

@@ -53,7 +53,6 @@ class Hand:
         if not drained:
             self._care.resume(device.id)
             return
-        for post in list(self._dispatch.posts.values()):
-            if device.id in post.devices:
-                self._dispatch.retire_one(post)
+        for post in self._dispatch.posts.on_device(device.id):
+            self._dispatch.control.retire(post)
         self._dispatch.wake()

@@ -76,7 +76,7 @@ class Loads:
         await self._wait_for_handler(ask.name)
         posts = self._dispatch.wishes.unload(ask.name, ask.model, ask.device)
         for post in posts:
-            self._dispatch.retire_one(post)
+            self._dispatch.control.retire(post)
         document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
         self._dispatch.wake()
         front.send(control.encode(control.Reply(ask.rid, 202 if posts else 200, _json(document))))
@@ -94,10 +94,8 @@ class Loads:
                 return {"state": "waiting", "executor": None, "leaving": leaving} | wishes.waits_for(one)
         loading = [
             post
-            for post in self._dispatch.posts.values()
-            if (post.spec.name, post.model) == (ask.name, ask.model or "")
-            and not post.leaving
-            and ask.device in (None, *post.devices)
+            for post in self._dispatch.posts.of_handler(ask.name)
+            if post.model == (ask.model or "") and not post.leaving and ask.device in (None, *post.devices)
         ]
         if not loading:
             return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}

@@ -76,7 +76,7 @@ class Overruns:
         why = "which is its ceiling" if post.is_ceiling else "and there is no more"
         message = f"it used {used // mib} MiB, over its grant of {granted // mib} MiB, {why}"
         log.warning("executor %d (%s) is ended: %s", post.executor, post.spec.name, message)
-        self._dispatch.kill(post, "memory_exceeded", message, self._circumstances(post, used))
+        self._dispatch.control.kill(post, "memory_exceeded", message, self._circumstances(post, used))
 
     def _circumstances(self, post: Post, used: int) -> dict[str, Any]:
         figures = [self._ledger.figures(device_id) for device_id in post.devices]
@@ -104,4 +104,4 @@ class Overruns:
         idle = [(one, self._ledger.charge_bytes(one.executor)) for one in room.slot.idle.values()]
         for executor in overuse.make_room(-room.coming, idle):
             log.info("executor %d goes: other programs took memory of %s", executor, room.slot.device.id)
-            self._dispatch.unload(executor)
+            self._dispatch.control.unload(executor)

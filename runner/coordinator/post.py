@@ -49,7 +49,7 @@ class Post:
         self.grant_bytes = grant_bytes
         #: The grant is never raised.
         self.is_ceiling = spec.options.strict
-        #: It was granted more once: see `Dispatch.regrant`.
+        #: It was granted more once: see `Grants.tell_lowered`.
         self.is_lowered = False
         self.loaded = False
         self.leaving = False

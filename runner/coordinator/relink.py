@@ -46,7 +46,7 @@ class Relinks:
 
     def begin(self, worker: Worker, hello: Hello) -> None:
         """It is back; nothing new is handed to it before `on_back` was told."""
-        mine = [post for post in self._dispatch.posts.values() if post.worker is worker]
+        mine = self._dispatch.posts.of_worker(worker)
         there, held = set(hello.executors), set(hello.running)
         attempts = [
             Recalled(
@@ -81,9 +81,8 @@ class Relinks:
             self._gone(executor)
         for recalled in doubt.attempts:
             self._recalled(worker, recalled)
-        for post in list(self._dispatch.posts.values()):
-            if post.worker is worker:
-                self._dispatch.repeat(post)
+        for post in self._dispatch.posts.of_worker(worker):
+            self._dispatch.repeat(post)
         self._on_back(worker)
         self._dispatch.wake()
 

@@ -189,7 +189,7 @@ class Reports:
             return
         # First the mark: what is recalled must not be staged here again.
         self._view.takes_long(post.executor, live.job.n)
-        self._dispatch.recall(post)
+        self._dispatch.control.recall(post)
 
     def _begin(self, post: Post, live: Live, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
@@ -225,10 +225,10 @@ class Reports:
             message.retry_at = self._ours(message.retry_at)
         if message.leaves:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
-            self._dispatch.leaves(post)
+            self._dispatch.control.close(post)
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
-            self._dispatch.retire_one(post)
+            self._dispatch.control.retire(post)
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
@@ -290,7 +290,7 @@ class Reports:
             closed = self._on_stuck(message.executor, post.devices)
             for other in list(self._dispatch.posts.values()):
                 if not closed.isdisjoint(other.devices):
-                    self._dispatch.retire_one(other)
+                    self._dispatch.control.retire(other)
         else:
             self.executor_gone(message.executor, message)
 
@@ -324,7 +324,7 @@ class Reports:
     def worker_lost(self, worker: Worker, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
         self._relinks.forget(worker)
-        lost = [post for post in self._dispatch.posts.values() if post.worker is worker]
+        lost = self._dispatch.posts.of_worker(worker)
         for post in lost:
             try:
                 self._interrupt(post, f"worker {worker.name} ended: {why}")

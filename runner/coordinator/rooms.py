@@ -330,7 +330,7 @@ class Rooms:
         return Reloads(
             plugins=self.plugins,
             waiting=self.line.waiting,
-            retire=self.dispatch.retire,
+            retire=self.dispatch.control.retire_handler,
             read_overrides=lambda: Overrides(overrides_now(self._ground.settings)),
             put_in_force=put_in_force,
             is_closed=lambda: self.desk.closed,

@@ -143,7 +143,7 @@ class Views:
     def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
         options = msgspec.to_builtins(_Shown.of(spec))
         figures = self._line.figures.handlers[spec.name]
-        posts = [post for post in self._dispatch.posts.values() if post.spec.name == spec.name]
+        posts = self._dispatch.posts.of_handler(spec.name)
         return {
             "name": spec.name,
             "state": spec.state,
@@ -171,11 +171,7 @@ class Views:
     def device(self, device: Device) -> dict[str, Any]:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
-        executors = [
-            self.executor(post.executor)
-            for post in self._dispatch.posts.values()
-            if device.id in post.devices
-        ]
+        executors = [self.executor(post.executor) for post in self._dispatch.posts.on_device(device.id)]
         worker = self._fleet.of_device(device.id)
         return {
             "id": device.id,
@@ -230,9 +226,7 @@ class Views:
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.connected else "starting",
                 "executors": [
-                    self.executor(post.executor)
-                    for post in self._dispatch.posts.values()
-                    if post.worker is worker
+                    self.executor(post.executor) for post in self._dispatch.posts.of_worker(worker)
                 ],
             }
             for worker in self._fleet.workers.values()

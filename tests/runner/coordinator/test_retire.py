@@ -114,7 +114,7 @@ class Scene:
 
     def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
         self.bench.line.waiting.described({"h": newer})
-        self.dispatch.retire("h", replaced=replaced)
+        self.dispatch.control.retire_handler("h", replaced=replaced)
 
 
 def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:

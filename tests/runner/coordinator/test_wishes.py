@@ -214,7 +214,7 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None
         await house.turn()
         await house.says(Loaded(1, 0.1))
         (post,) = house.wishes.unload("h", None, None)
-        house.dispatch.retire_one(post)
+        house.dispatch.control.retire(post)
         assert [type(each) for each in await house.turn()] == [Unload]
         await house.says(Gone(1, "unloaded", "it was unloaded"))
         assert await house.orders() == []

@@ -1,0 +1,144 @@
+"""Effect: assigns attempts to an executor: input read, start durable, then sent to its worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.executor_control import ExecutorControl
+from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.line import Line
+from runner.coordinator.orders import attempt_order
+from runner.coordinator.post import Post
+from runner.coordinator.sleep import patiently
+from runner.wire import Run, encode
+
+#: Reads inputs that are not in memory: job numbers -> JSON texts.
+ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
+
+
+class Assigner:
+    """Attempts on their way from the plan to a worker."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        fleet: Fleet,
+        executors: ExecutorTable,
+        control: ExecutorControl,
+        read_inputs: ReadInputs,
+        wake: Callable[[], None],
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._fleet = fleet
+        self._executors = executors
+        self._control = control
+        self._read_inputs = read_inputs
+        #: Asks for a turn of the plan.
+        self._wake = wake
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def assign(self, post: Post, lives: list[Live]) -> None:
+        """Give these to the executor: at once, or when their input is read and their start durable."""
+        for live in lives:
+            live.where = "assigned"
+            live.executor = post.executor
+            live.flight = live.job.attempt + (not live.spare)
+            post.line[live.job.n] = live
+        if any(live.input is None for live in lives):
+            task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self._send_when_durable(post, lives)
+
+    async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
+        missing = [live.job.n for live in lives if live.input is None]
+        inputs = await patiently(self._read_inputs, missing, "inputs")
+        for live in lives:
+            if live.input is None:
+                # One that the store lacks fails over its input, instead of holding its executor for ever.
+                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.n, b"null"))
+        self._send_when_durable(post, lives)
+        self._fleet.flush()
+
+    def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
+        """A first attempt may go out before its submit is durable; a later start is committed first,
+        so that a killer's count survives what it kills."""
+        first, later = post.parted(lives)
+        if first:
+            self._send(post, first)
+        if not later:
+            return
+        for live in later:
+            if live.flight and live.executor == post.executor and not post.retired:
+                self._begin(post, live)
+
+        def send(_: object) -> None:
+            self._send(post, later)
+            self._fleet.flush()
+
+        self._line.journal.when_durable(send, patient=True)
+
+    def _send(self, post: Post, lives: list[Live]) -> None:
+        attempts, back = [], []
+        was_idle = post.sent == 0
+        alive = post.executor in self._executors
+        for live in lives:
+            if live.executor != post.executor or live.where == "ended":
+                continue
+            if not alive:
+                back.append(live)
+            elif live.job.cancel_reason is not None:
+                self._drop_cancelled(post, live)
+            elif post.retired:
+                self._release(post, live, done=False)
+                back.append(live)
+            else:
+                self._mark_sent(post, live, was_idle=was_idle)
+                attempts.append(attempt_order(live, post.spec.options))
+        # Each goes before all others, so the first one comes last.
+        for live in reversed(back):
+            self._line.put_back(live)
+        if attempts:
+            self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
+            if self._view.executors[post.executor].long_n is not None:
+                # What runs there was found to take long while these were read or written.
+                self._control.recall(post)
+
+    def _mark_sent(self, post: Post, live: Live, *, was_idle: bool) -> None:
+        if live.job.attempt < live.flight:
+            if post.starts_next(was_idle=was_idle):
+                self._begin(post, live)
+            else:
+                live.where = "staged"
+        post.sent += 1
+
+    def _begin(self, post: Post, live: Live) -> None:
+        self._line.begin(
+            live,
+            at=self._line.now(),
+            worker=post.worker.name,
+            devices=post.devices,
+            loading=not post.loaded,
+            granted_bytes=post.grant_bytes,
+            meter=post.meter,
+        )
+
+    def _drop_cancelled(self, post: Post, live: Live) -> None:
+        """Cancelled before the worker was told of it."""
+        self._release(post, live)
+        self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
+        self._wake()
+
+    def _release(self, post: Post, live: Live, *, done: bool = True) -> None:
+        """The executor does not hold the attempt any more; its worker was never told of it."""
+        post.line.pop(live.job.n, None)
+        if live.cls is not None:
+            self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=done)

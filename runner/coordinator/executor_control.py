@@ -1,0 +1,94 @@
+"""Effect: ends executors and takes staged attempts back from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpu.view import View
+from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.fleet import Fleet
+from runner.coordinator.post import Post
+from runner.wire import Kill, Recall, Unload, encode
+
+
+class ExecutorControl:
+    """Which executors are about to go, and the orders by which they do.
+
+    An executor stays in the table until its worker says that it is gone.
+    """
+
+    def __init__(
+        self, *, executors: ExecutorTable, view: View, fleet: Fleet, wake: Callable[[], None]
+    ) -> None:
+        self._executors = executors
+        self._view = view
+        self._fleet = fleet
+        #: Asks for a turn of the plan.
+        self._wake = wake
+        #: Retired ones that still have something to end.
+        self._retiring: list[Post] = []
+
+    def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
+        """End an executor, whatever it does; its attempt ends with this code."""
+        self.close(post)
+        self._fleet.post(post.worker, encode(Kill(post.executor, code, message, detail, spares=False)))
+
+    def unload(self, executor: int) -> None:
+        """End an idle executor; its bytes count until its process is gone."""
+        post = self._executors.get(executor)
+        if post is None or post.leaving:
+            return
+        self.close(post)
+        self._fleet.post(post.worker, encode(Unload(executor)))
+
+    def close(self, post: Post, *, lingers: bool = False) -> None:
+        """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
+        what it runs first."""
+        if not post.leaving:
+            post.leaving = True
+            self._view.evict(post.executor, lingers=lingers)
+
+    def retire_handler(self, handler: str, *, replaced: bool) -> None:
+        """The handler is another now: its executors go. One that still loads is not waited for where it is
+        `replaced`."""
+        for post in self._executors.of_handler(handler):
+            self.retire(post, replaced=replaced)
+        self._wake()
+
+    def retire(self, post: Post, *, replaced: bool = False) -> None:
+        """The executor ends what runs in it; what has not started goes back to the queue, and it goes."""
+        if post.retired:
+            return
+        post.retired = True
+        is_killed = replaced and not post.loaded
+        # Also one that is to be killed: it may be spared, and end a long job first.
+        self.close(post, lingers=True)
+        self._retiring.append(post)
+        if is_killed:
+            why = "its handler was reloaded while it loaded"
+            # Word that it has loaded may be on its way: then its first job ends in the old code.
+            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
+        elif post.loaded and post.sent:
+            self._fleet.post(post.worker, encode(Recall(post.executor)))
+
+    def unload_retired(self) -> None:
+        """End the retired executors that have nothing left to do."""
+        if not self._retiring:
+            return
+        alive = [post for post in self._retiring if post.executor in self._executors]
+        for post in alive:
+            if not post.line:
+                self._fleet.post(post.worker, encode(Unload(post.executor)))
+        self._retiring = [post for post in alive if post.line]
+
+    def recall(self, post: Post) -> None:
+        """The running attempt takes long: what is staged behind it goes elsewhere."""
+        if len(post.line) > 1 and not post.leaving:
+            self._fleet.post(post.worker, encode(Recall(post.executor)))
+
+    def recall_all(self) -> None:
+        """What is staged anywhere shall not start."""
+        for post in self._executors.values():
+            self.recall(post)
+        self._fleet.flush()

@@ -1,0 +1,32 @@
+"""Pure: the executors that the coordinator knows, by number, device, worker and handler."""
+
+from __future__ import annotations
+
+from runner.coordinator.fleet import Worker
+from runner.coordinator.post import Post
+
+
+class ExecutorTable(dict[int, Post]):
+    """Executor number -> executor.
+
+    It is a dict, because the executor is looked up here several times for each job. What the methods give is
+    a list of its own: the table may change while a caller goes through it.
+    """
+
+    __slots__ = ()
+
+    def on_device(self, device_id: str) -> list[Post]:
+        """Executors that occupy the device, alone or among others."""
+        return [post for post in self.values() if device_id in post.devices]
+
+    def of_worker(self, worker: Worker) -> list[Post]:
+        """Executors that this worker runs."""
+        return [post for post in self.values() if post.worker is worker]
+
+    def of_handler(self, name: str) -> list[Post]:
+        """Executors of the handler, of any version and model."""
+        return [post for post in self.values() if post.spec.name == name]
+
+    def with_attempts(self) -> list[Post]:
+        """Executors that hold an attempt."""
+        return [post for post in self.values() if post.line]

@@ -1,0 +1,57 @@
+"""Executors are found by their device, worker and handler, also while the table changes."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.fleet import Worker
+from runner.coordinator.post import Post
+from tests.runner.coordinator import test_boundaries
+from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
+
+worker = test_boundaries.worker
+
+
+def table(worker: Worker) -> tuple[ExecutorTable, Worker]:
+    """1 and 2 run `h`, 2 on both devices; 3 runs `other` under another worker."""
+    second = Worker("w2", "worker", CPU, worker.child, 0.0)
+    other = replace(spec(), name="other")
+    executors = ExecutorTable()
+    executors[1] = Post(1, worker, spec(), "", ["gpu0"], 0)
+    executors[2] = Post(2, worker, spec(), "m", ["gpu0", "gpu1"], 0)
+    executors[3] = Post(3, second, other, "", ["gpu1"], 0)
+    return executors, second
+
+
+def numbers(executors: list[Post]) -> list[int]:
+    return [each.executor for each in executors]
+
+
+def test_executors_are_found_by_device_worker_and_handler(worker: Worker) -> None:
+    executors, second = table(worker)
+    assert numbers(executors.on_device("gpu0")) == [1, 2]
+    assert numbers(executors.on_device("gpu1")) == [2, 3]
+    assert executors.on_device("gpu2") == []
+    assert numbers(executors.of_worker(worker)) == [1, 2]
+    assert numbers(executors.of_worker(second)) == [3]
+    assert numbers(executors.of_handler("h")) == [1, 2]
+    assert executors.of_handler("nobody") == []
+
+
+def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
+    async def body(bench: Bench) -> None:
+        executors, _ = table(worker)
+        assert executors.with_attempts() == []
+        live = bench.line.submit(asked())
+        executors[2].line[live.job.n] = live
+        assert numbers(executors.with_attempts()) == [2]
+
+    run(body)
+
+
+def test_executors_may_leave_while_a_caller_goes_through_them(worker: Worker) -> None:
+    executors, _ = table(worker)
+    for each in executors.on_device("gpu0"):
+        del executors[each.executor]
+    assert list(executors) == [3]
