@@ -188,10 +188,10 @@ def _as_of_now(job: Job, live: Live | None, waiting: Waiting) -> tuple[Job, str 
     An end that is not durable yet has not happened: the row still stands.
     """
     if live is None:
-        return job, waiting.reason_of(job)
+        return job, waiting.reasons.of_stored(job)
     if live.where == "ended":
         return job, "running" if job.state == "running" else job.reason or "ready"
-    return copy.copy(live.job), waiting.reason(live)
+    return copy.copy(live.job), waiting.reasons.of_live(live)
 
 
 def _still(query: JobQuery, job: Job) -> bool:

@@ -137,7 +137,7 @@ class Coordinator:
         rooms.fleet.start_probe()
         await self._recover(rooms, access)
         await rooms.inventory.wait()
-        rooms.line.waiting.has_gpu = rooms.inventory.has_gpu
+        rooms.line.waiting.handlers.has_gpu = rooms.inventory.has_gpu
         rooms.inventory.start_workers(rooms.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.plugins.recall()

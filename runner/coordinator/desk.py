@@ -203,7 +203,8 @@ class Desk:
         front.send(_encode(control.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
 
     def _document(self, live: Live) -> bytes:
-        return documents.job_document(live.job, self._line.waiting.reason(live), live.input, live.output)
+        reason = self._line.waiting.reasons.of_live(live)
+        return documents.job_document(live.job, reason, live.input, live.output)
 
     def _reply_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
@@ -237,7 +238,7 @@ class Desk:
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
-            body = await self._archive.document(job, self._line.waiting.reason_of(job))
+            body = await self._archive.document(job, self._line.waiting.reasons.of_stored(job))
             front.send(_encode(control.Reply(ask.rid, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
@@ -322,8 +323,8 @@ class Desk:
 
     async def _await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
         await self._wait_for_handler(ask.name)
-        if ask.name not in self._line.waiting.specs:
-            self._line.waiting.spec(ask.name)
+        if ask.name not in self._line.waiting.handlers.specs:
+            self._line.waiting.handlers.require(ask.name)
         front.send(_encode(control.Reply(ask.rid, 200)))
 
     # Documents.

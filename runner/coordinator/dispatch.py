@@ -93,11 +93,11 @@ class Dispatch:
         self._fleet.flush()
 
     def _plan(self) -> None:
-        self._line.waiting.refill()
+        self._line.waiting.windows.refill()
         self.wishes.before_plan()
         now = self._line.now()
         plan = placement.plan(self._view, now)
-        self._line.waiting.reasons = plan.reasons
+        self._line.waiting.reasons.planned = plan.reasons
         for action in plan.actions:
             try:
                 self._carry_out(action)
@@ -148,7 +148,7 @@ class Dispatch:
         self._view.start(action.executor, action.cls, action.ns, now, action.outlook)
         if post.is_lowered:
             self.grants.suit(post, action.cls)
-        self._line.waiting.taken(action.cls)
+        self._line.waiting.windows.on_dispatched(action.cls)
         self._assigner.assign(post, lives)
 
     def _load(self, action: placement.Load) -> None:
@@ -160,7 +160,7 @@ class Dispatch:
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.waiting.spec(action.cls.handler)
+        spec = self._line.waiting.handlers.require(action.cls.handler)
         executor = next(self._numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
@@ -189,7 +189,7 @@ class Dispatch:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.floor.idle_on(action.device_ids):
                 self.control.unload(other)
-        self._line.waiting.taken(action.cls)
+        self._line.waiting.windows.on_dispatched(action.cls)
         self._assigner.assign(post, lives)
 
     def cancel(self, live: Live, reason: str, *, force: bool) -> bool:

@@ -87,6 +87,7 @@ class Line:
             find=find,
             bounds=bounds or Bounds(),
         )
+        self._handlers = self.waiting.handlers
         self._sleep = self.waiting.sleep
 
     # Accept.
@@ -97,13 +98,13 @@ class Line:
         Raises:
             UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
         """
-        spec = self.waiting.spec(asked.handler)
+        spec = self._handlers.require(asked.handler)
         if self.book.queued >= self._queued_max:
             message = f"{self._queued_max} jobs are queued, the limit; try again later"
             raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
         job = intake.make_job(asked, spec, 0, now)
-        cls = intake.job_class(job, spec, has_gpu=self.waiting.has_gpu)
+        cls = intake.job_class(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.view.needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)

@@ -179,3 +179,9 @@ class Lots:
             others.remove(lot)
             if not others:
                 del self._of_class[lot.cls]
+
+
+def due_until(now: float) -> int:
+    """The moment until which all is due at `now` (UTC epoch seconds)."""
+    # A little more: a timer for a moment must find that it has come.
+    return int(now * 1000 + 0.01)

@@ -99,9 +99,9 @@ class Reloads:
         if self._is_closed():
             raise _closed()
         # From here to the end nothing else runs: no plan sees half of it.
-        before = self._waiting.specs
+        before = self._waiting.handlers.specs
         self._put_in_force(overrides)
-        changes = compare(before, self._waiting.specs, touched)
+        changes = compare(before, self._waiting.handlers.specs, touched)
         for name in changes.changed:
             self._retire(name, replaced=True)
         for name in (*changes.removed, *changes.broken):
@@ -110,7 +110,7 @@ class Reloads:
         return changes
 
     def _tell(self, changes: Changes, before: Mapping[str, HandlerSpec]) -> None:
-        specs = self._waiting.specs
+        specs = self._waiting.handlers.specs
         # What is as broken as before was told before.
         newly_broken = [name for name in changes.broken if specs[name] != before.get(name)]
         is_news = changes.added or changes.changed or changes.removed

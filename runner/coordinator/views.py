@@ -68,7 +68,7 @@ class Views:
             case "queue":
                 return self._known_queue(subject or "")
             case "handlers":
-                specs = sorted(self._line.waiting.specs.values(), key=lambda spec: spec.name)
+                specs = sorted(self._line.waiting.handlers.specs.values(), key=lambda spec: spec.name)
                 return {
                     "data": [self._handler(spec) for spec in specs],
                     "describing": self._status.describing,
@@ -106,7 +106,7 @@ class Views:
             found[queue].add(why, count, since)
         for post in self._dispatch.posts.values():
             for live in post.line.values():
-                why_now = waiting.reason(live)
+                why_now = waiting.reasons.of_live(live)
                 if why_now is not None and live.where != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
                     found[live.job.queue].add(why_now, 1, since)
@@ -134,9 +134,9 @@ class Views:
     # Handlers.
 
     def _known_handler(self, name: str) -> dict[str, Any]:
-        spec = self._line.waiting.specs.get(name)
+        spec = self._line.waiting.handlers.specs.get(name)
         if spec is None:
-            known = ", ".join(sorted(self._line.waiting.specs)) or "none"
+            known = ", ".join(sorted(self._line.waiting.handlers.specs)) or "none"
             raise NotFound(f"there is no handler {name!r}; known are: {known}")
         return self._handler(spec)
 
@@ -157,7 +157,7 @@ class Views:
             "options": options,
             "executors": [self.executor(post.executor) for post in posts],
             **self._dispatch.wishes.document(spec.name),
-            "learned": learned(self._view, spec, has_gpu=self._line.waiting.has_gpu),
+            "learned": learned(self._view, spec, has_gpu=self._line.waiting.handlers.has_gpu),
             "figures": {
                 "run_s": percentiles(figures.run_s),
                 "wait_s": percentiles(figures.wait_s),
@@ -257,10 +257,10 @@ class Views:
                 "message": f"the job has ended as {job.state}",
             }
         waiting = self._line.waiting
-        why = waiting.reason_of(job) if live is None else waiting.reason(live)
+        why = waiting.reasons.of_stored(job) if live is None else waiting.reasons.of_live(live)
         where = waiting.where(job) if live is None else live.where
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        cls = waiting.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
+        cls = waiting.handlers.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
         if where == "delayed":
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())

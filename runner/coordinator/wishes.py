@@ -85,7 +85,7 @@ class Wishes:
         Raises:
             UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
         """
-        spec = self._waiting.spec(handler)
+        spec = self._waiting.handlers.require(handler)
         cls = self._class(spec, model_of(spec, model), device_id)
         self._suspended.discard((handler, cls.model))
         self._keep()
@@ -109,9 +109,9 @@ class Wishes:
         Raises:
             UnknownHandler, NotFound, ValidationFailed.
         """
-        spec = self._waiting.specs.get(handler)
+        spec = self._waiting.handlers.specs.get(handler)
         if spec is None:
-            self._waiting.spec(handler)
+            self._waiting.handlers.require(handler)
         if spec is not None and model is not None:
             model = model_of(spec, model)
         self._check_device(device_id)
@@ -178,7 +178,7 @@ class Wishes:
 
     def described(self) -> None:
         """The handlers are known anew: what failed in one that is another now is forgotten."""
-        before, self._specs = self._specs, self._waiting.specs
+        before, self._specs = self._specs, self._waiting.handlers.specs
         self._preloads = {
             (spec.name, model): spec
             for spec in self._specs.values()
@@ -268,7 +268,7 @@ class Wishes:
         if one.is_preload and not one.tells:
             return
         try:
-            spec = self._waiting.spec(one.cls.handler)
+            spec = self._waiting.handlers.require(one.cls.handler)
             self._add(self._class(spec, one.cls.model, one.device_id)).tells += one.tells
             self._wake()
         except RunnerError as error:
@@ -301,7 +301,9 @@ class Wishes:
             spec.name,
             spec.version,
             model,
-            need_bytes=intake.needed_bytes(options, options.vram_bytes, has_gpu=self._waiting.has_gpu),
+            need_bytes=intake.needed_bytes(
+                options, options.vram_bytes, has_gpu=self._waiting.handlers.has_gpu
+            ),
             gpus=options.gpus,
             device_id=device_id,
             is_preload=is_preload,

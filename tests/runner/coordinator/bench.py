@@ -70,6 +70,8 @@ class Bench:
             on_commit=lambda seconds: None,
         )
         self.wakes = 0
+        #: What follows when a turn of the plan is asked for.
+        self.on_wake: Callable[[], None] = lambda: None
         self.archive = Archive(access, self.journal, Path("unused"))
         self.line = Line(
             book=Book(kept.last_n, kept.counts),
@@ -112,6 +114,7 @@ class Bench:
 
     def _wake(self) -> None:
         self.wakes += 1
+        self.on_wake()
 
     def start(self, live: Live, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""

@@ -15,15 +15,16 @@ from tests.runner.coordinator.bench import Bench, asked, run, spec
 def test_a_job_goes_its_straight_way() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
-        assert (live.where, live.job.state, bench.line.waiting.reason(live)) == ("waiting", "queued", "ready")
+        assert (live.where, live.job.state) == ("waiting", "queued")
+        assert bench.line.waiting.reasons.of_live(live) == "ready"
         bench.start(live, loading=True)
-        assert (live.job.state, bench.line.waiting.reason(live), live.job.attempt) == (
+        assert (live.job.state, bench.line.waiting.reasons.of_live(live), live.job.attempt) == (
             "running",
             "loading",
             1,
         )
         bench.line.runs(live, bench.clock.now())
-        assert bench.line.waiting.reason(live) == "running"
+        assert bench.line.waiting.reasons.of_live(live) == "running"
         bench.end(live, output=b"42")
         await bench.journal.flush()
         stored = await bench.stored("job-1")
@@ -53,7 +54,7 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = bench.line.submit(asked(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
-        assert (live.where, bench.line.waiting.reason(live), live.job.failures) == (
+        assert (live.where, bench.line.waiting.reasons.of_live(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
@@ -136,14 +137,14 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(bench: Bench) -> None:
         bench.line.waiting.described({})
-        live = bench.line.submit(asked()) if "h" in bench.line.waiting.specs else None
+        live = bench.line.submit(asked()) if "h" in bench.line.waiting.handlers.specs else None
         assert live is None
         bench.line.waiting.described({"h": spec()})
         live = bench.line.submit(asked())
         bench.line.waiting.described({})
         bench.start(live)
         bench.end(live, "interrupted")
-        assert (live.where, bench.line.waiting.reason(live)) == ("behind", "waiting_for_handler")
+        assert (live.where, bench.line.waiting.reasons.of_live(live)) == ("behind", "waiting_for_handler")
         bench.line.waiting.described({"h": spec()})
         assert live.where == "waiting"
 
@@ -165,7 +166,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         assert all(live.cls in view.backlog.lines for live in lives)
         waiting.described({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
-        assert {waiting.reason(live) for live in lives} == {"waiting_for_handler"}
+        assert {waiting.reasons.of_live(live) for live in lives} == {"waiting_for_handler"}
         bench.line.cancel_waiting(lives[4], "by hand")
         waiting.described({"h": spec()})
         assert sorted(line.peek(9) for line in view.backlog.lines.values()) == [
@@ -197,9 +198,9 @@ def test_refusals_name_what_is_wrong() -> None:
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
             bench.line.submit(asked())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
-            bench.line.waiting.spec("nope")
+            bench.line.waiting.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
-            bench.line.waiting.spec("b")
+            bench.line.waiting.handlers.require("b")
         assert len(bench.line.book) == 0
 
     run(body)

@@ -78,7 +78,7 @@ class Scene:
             on_cleared=lambda executor: None,
             on_failed=lambda ended, devices, handler: None,
         )
-        bench.line.waiting._wake = self.dispatch.wake
+        bench.on_wake = self.dispatch.wake
         self.dispatch.held = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:

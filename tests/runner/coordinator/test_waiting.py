@@ -47,7 +47,7 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
 async def settle(bench: Bench) -> None:
     """What was let go of and what is to follow have gone their ways."""
     for _ in range(12):
-        bench.line.waiting.refill()
+        bench.line.waiting.windows.refill()
         await bench.journal.flush()
 
 
@@ -61,7 +61,7 @@ def take(bench: Bench, cls: JobClass, n: int) -> Live:
     """What dispatch does with the head of a class."""
     live = bench.line.book.by_n[n]
     bench.view.remove_waiting(cls, n)
-    bench.line.waiting.taken(cls)
+    bench.line.waiting.windows.on_dispatched(cls)
     live.where = "assigned"
     bench.start(live)
     return live
@@ -127,7 +127,7 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
         again = await house(bench.access, bench)
         again.line.waiting.described({})
         job = await again.stored("job-19")
-        assert again.line.waiting.reason_of(job) == "waiting_for_handler"
+        assert again.line.waiting.reasons.of_stored(job) == "waiting_for_handler"
         tally = [entry for entry in again.line.waiting.tally() if entry[1] == "waiting_for_handler"]
         assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
         again.line.waiting.described({"h": spec()})
@@ -182,7 +182,7 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
             bench.line.submit(asked(number, delay_s=10.0 + number % 2))
         await settle(bench)
         assert len(bench.line.book) <= TINY.kept + 1 and not bench.view.backlog.lines
-        assert bench.line.waiting.reason_of(await bench.stored("job-19")) == "scheduled"
+        assert bench.line.waiting.reasons.of_stored(await bench.stored("job-19")) == "scheduled"
         assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
         assert await drain(bench) == []
@@ -482,5 +482,5 @@ class Play:
         stored = await all_stored(bench)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
-        assert list(bench.line.waiting._lots) == [] and len(bench.line.waiting._limits) == 0
+        assert list(bench.line.waiting._lots) == [] and len(bench.line.waiting._deadlines) == 0
         assert len(bench.line.book) == 0

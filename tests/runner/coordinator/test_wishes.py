@@ -117,7 +117,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
         await house.turn()
         (live,) = house.submit(1)
         assert await house.orders() == ["Run"]
-        assert (live.where, house.bench.line.waiting.reason(live)) == ("starting", "loading")
+        assert (live.where, house.bench.line.waiting.reasons.of_live(live)) == ("starting", "loading")
 
     play(worker, body)
 

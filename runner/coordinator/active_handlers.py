@@ -1,0 +1,40 @@
+"""Pure: the handlers in force, and the class in which jobs of a handler are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpu.job_class import JobClass
+from runner.coordinator import intake
+from runner.errors import HandlerBroken, UnknownHandler
+from runner.spec import HandlerSpec
+from runner.stores.queued import LotKey
+
+
+class ActiveHandlers:
+    """Handlers with the operator's options laid over their own; replaced as a whole by new descriptions."""
+
+    def __init__(self) -> None:
+        self.specs: Mapping[str, HandlerSpec] = {}
+        self.has_gpu = False
+
+    def require(self, handler: str) -> HandlerSpec:
+        """A handler that works. Raises UnknownHandler or HandlerBroken."""
+        spec = self.specs.get(handler)
+        if spec is None or spec.state == "describing":
+            known = ", ".join(sorted(self.specs)) or "none"
+            raise UnknownHandler(f"there is no handler {handler!r}; known are: {known}", handler=handler)
+        if spec.state == "broken":
+            raise HandlerBroken(
+                f"handler {handler!r} could not be imported from {spec.source.target}",
+                handler=handler,
+                error=spec.error,
+            )
+        return spec
+
+    def class_of(self, key: LotKey) -> JobClass | None:
+        """The class of jobs with this key; None while their handler is not there."""
+        spec = self.specs.get(key.handler)
+        if spec is None or spec.state != "ok":
+            return None
+        return intake.class_of(key, spec, has_gpu=self.has_gpu)

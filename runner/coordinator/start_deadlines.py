@@ -1,0 +1,113 @@
+"""Effect: ends queued jobs that have not started within their `queue_timeout_s`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+from runner.coordinator.book import Book, Live
+from runner.coordinator.column import Column
+from runner.coordinator.lots import due_until
+from runner.coordinator.sleep import Sleep
+from runner.coordinator.timers import Timers
+from runner.coordinator.wait_reasons import WaitReasons
+from runner.job import JobError
+from runner.stores.queued import Marks, moment
+
+log = logging.getLogger(__name__)
+
+
+class StartDeadlines:
+    """Until when jobs have to start that never did."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        sleep: Sleep,
+        reasons: WaitReasons,
+        timers: Timers,
+        now: Callable[[], float],
+        give_up: Callable[[Live, JobError], None],
+        due_max: int,
+    ) -> None:
+        self._book = book
+        self._sleep = sleep
+        self._reasons = reasons
+        self._timers = timers
+        self._now = now
+        #: Ends a job that waited for too long.
+        self._give_up = give_up
+        #: So many are handled in one turn of the loop.
+        self._due_max = due_max
+        self._deadlines = Column()
+        self._armed_at = math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def load(self, stored: Iterable[Marks]) -> None:
+        """Take in the deadlines of all jobs in the store."""
+        for marks in stored:
+            for at, n in zip(marks.moments, marks.ns, strict=True):
+                self._deadlines.add(at, n)
+        self._arm()
+
+    def add(self, n: int, start_by: float) -> None:
+        """Job `n` has to start until then (UTC epoch seconds)."""
+        self._deadlines.add(moment(start_by), n)
+        self._arm()
+
+    def remove(self, n: int, start_by: float) -> None:
+        """Job `n` has started, or ends."""
+        self._deadlines.discard(moment(start_by), n)
+
+    def _arm(self) -> None:
+        head = self._deadlines.head
+        if head is not None and head[0] < self._armed_at:
+            self._armed_at = head[0]
+            self._timers.at(head[0] / 1000, self._on_due)
+
+    def _on_due(self) -> None:
+        """The longest wait of some jobs is over. Those not in memory have to be read before they end."""
+        self._armed_at = math.inf
+        unread: list[int] = []
+        for n in self._deadlines.take_until(due_until(self._now()), self._due_max):
+            live = self._book.by_n.get(n)
+            if live is None:
+                unread.append(n)
+            else:
+                self._end(live)
+        if not unread:
+            self._arm()
+            return
+        task = asyncio.get_running_loop().create_task(self._read_and_end(unread))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_and_end(self, ns: list[int]) -> None:
+        await self._sleep.bring(ns)
+        for n in ns:
+            live = self._book.by_n.get(n)
+            try:
+                if live is not None:
+                    self._end(live)
+            except Exception:
+                log.exception("a job that waited too long could not be ended: number %d", n)
+        self._arm()
+
+    def _end(self, live: Live) -> None:
+        start_by = live.job.start_by
+        # One that is about to start gets its deadline again if it comes back.
+        if live.where not in ("waiting", "behind", "delayed") or start_by is None:
+            return
+        if self._now() < start_by:
+            self.add(live.job.n, start_by)
+            return
+        limit_s = live.job.terms.queue_timeout_s
+        reason = self._reasons.of_live(live)
+        message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {reason}"
+        self._give_up(live, JobError("queue_timeout", message, False))

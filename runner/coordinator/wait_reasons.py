@@ -1,0 +1,53 @@
+"""Effect: the reason beside a job's state, as of now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gpu.job_class import JobClass
+from gpu.view import View
+from runner.coordinator.active_handlers import ActiveHandlers
+from runner.coordinator.book import Live
+from runner.job import Job
+from runner.stores.queued import lot_key
+
+
+class WaitReasons:
+    """Why each job is where it is: by its handler, its time, its queue, and the last plan."""
+
+    def __init__(self, *, view: View, handlers: ActiveHandlers, now: Callable[[], float]) -> None:
+        self._view = view
+        self._handlers = handlers
+        self._now = now
+        #: Why the head of a class waits, by the last plan.
+        self.planned: Mapping[JobClass, str] = {}
+
+    def of_live(self, live: Live) -> str | None:
+        """The reason of a job in memory."""
+        job = live.job
+        match live.where:
+            case "ended":
+                return job.reason
+            case "delayed" | "behind" | "asleep":
+                return self.of_stored(job)
+            case "starting" | "running":
+                if job.cancel_reason is not None:
+                    return "cancelling"
+                return "loading" if live.where == "starting" else "running"
+            case _:
+                return self.of_class(live.cls, job.queue)
+
+    def of_stored(self, job: Job) -> str | None:
+        """The reason of a job that is not in memory."""
+        if job.state != "queued":
+            return job.reason
+        if job.ready_at > self._now():
+            return job.reason or "scheduled"
+        cls = self._handlers.class_of(lot_key(job))
+        return "waiting_for_handler" if cls is None else self.of_class(cls, job.queue)
+
+    def of_class(self, cls: JobClass | None, queue: str) -> str:
+        """The reason of a class's ready jobs in a queue; None: of a job without a class."""
+        if queue in self._view.backlog.paused:
+            return "paused"
+        return self.planned.get(cls, "ready") if cls is not None else "ready"
