@@ -65,9 +65,9 @@ class Dispatch:
         )
         self.wishes = Wishes(
             view=view,
-            waiting=line.waiting,
+            handlers=line.waiting.handlers,
             timers=line.timers,
-            posts=self.posts,
+            executors=self.posts,
             device_ids=devices.keys(),
             now=line.now,
             wake=self.wake,

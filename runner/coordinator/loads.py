@@ -87,11 +87,11 @@ class Loads:
 
     def _under_way(self, ask: control.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""
-        wishes = self._dispatch.wishes
-        for one in wishes.waits(ask.name, ask.model or ""):
+        pending = self._dispatch.wishes.pending
+        for one in pending.of_handler(ask.name, ask.model or ""):
             if one.device_id == ask.device and not one.is_preload:
-                leaving = [self._executor(each) for each in wishes.leaving(one)]
-                return {"state": "waiting", "executor": None, "leaving": leaving} | wishes.waits_for(one)
+                leaving = [self._executor(each) for each in pending.leaving_executors(one)]
+                return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(one)
         loading = [
             post
             for post in self._dispatch.posts.of_handler(ask.name)

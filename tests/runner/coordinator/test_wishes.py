@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from runner.coordinator.fleet import Worker
+from runner.coordinator.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
 from runner.coordinator.post import Post
 from runner.coordinator.wish import Failure, model_of, preloads
-from runner.coordinator.wishes import PAUSE_MAX_S, PAUSE_S, STEADY_S
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.spec import HandlerSpec, Source
 from runner.wire import Ended, Gone, Load, Loaded, Unload
@@ -128,7 +128,7 @@ def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Wo
         house.ask()
         house.submit(1)
         orders = await house.orders()
-        assert orders.count("Load") == 1 and house.wishes.waits("h") == []
+        assert orders.count("Load") == 1 and house.wishes.pending.of_handler("h") == []
         await house.says(Loaded(1, 0.1))
         assert [type(each) for each in house.heard] == [Post]
 
@@ -143,7 +143,7 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
             assert await house.orders() == ["Load"], number
             await house.fail(number)
             assert await house.orders() == []
-            failure = house.wishes.failures["h", ""]
+            failure = house.wishes.failures.last["h", ""]
             assert failure.next_at is not None and failure.tries == number
             pauses.append(failure.next_at - failure.at)
             await house.bench.pass_time(pauses[-1])
@@ -151,15 +151,15 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
         # One that was ready for long and dies begins anew, one that dies at once goes on.
         assert await house.orders() == ["Load"]
         await house.says(Loaded(10, 0.1))
-        assert house.wishes.failures == {}
+        assert house.wishes.failures.last == {}
         await house.fail(10, "worker_crashed")
-        assert house.wishes.failures["h", ""].tries == 10
+        assert house.wishes.failures.last["h", ""].tries == 10
         await house.bench.pass_time(PAUSE_MAX_S)
         assert await house.orders() == ["Load"]
         await house.says(Loaded(11, 0.1))
         await house.bench.pass_time(STEADY_S + 1)
         await house.fail(11, "worker_crashed")
-        assert house.wishes.failures["h", ""].tries == 1
+        assert house.wishes.failures.last["h", ""].tries == 1
 
     play(worker, body)
 
@@ -196,14 +196,14 @@ def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worke
         house.bench.view.set_device_open("cpu", False)
         house.describe(PRELOADED)
         await house.turn()
-        (one,) = house.wishes.waits("h")
+        (one,) = house.wishes.pending.of_handler("h")
         assert one.is_preload
         house.ask()
-        (other,) = house.wishes.waits("h")
+        (other,) = house.wishes.pending.of_handler("h")
         assert not other.is_preload
         (shown,) = house.wishes.document("h")["waiting"]
         assert shown["reason"] == "waiting_for_device" and shown["message"] and not shown["preload"]
-        assert house.wishes.leaving(other) == []
+        assert house.wishes.pending.leaving_executors(other) == []
 
     play(worker, body)
 
@@ -234,7 +234,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None
         assert house.wishes.unload("h", None, None) == []
         (failure,) = house.heard
         assert isinstance(failure, Failure) and failure.code == "unloaded"
-        assert house.wishes.waits("h") == [] and house.bench.view.backlog.lines == {}
+        assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.lines == {}
 
     play(worker, body)
 
@@ -245,7 +245,7 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
         house.ask()
         await house.turn()
         house.describe(replace(spec(), version="v2"))
-        (one,) = house.wishes.waits("h")
+        (one,) = house.wishes.pending.of_handler("h")
         assert one.cls.version == "v2" and list(house.bench.view.backlog.lines) == [one.cls]
         house.describe()
         (failure,) = house.heard
@@ -281,7 +281,7 @@ def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
             house.ask(**named)
         with pytest.raises(error):
             house.wishes.unload(named.get("handler", "h"), named.get("model"), named.get("device"))
-        assert house.wishes.waits("h") == []
+        assert house.wishes.pending.of_handler("h") == []
 
     play(worker, body)
 

@@ -1,0 +1,79 @@
+"""Pure: why executors without a job could not be loaded, and when a preload is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.coordinator.wish import Failure, Name
+from runner.instant import rfc3339
+from runner.spec import HandlerSpec
+
+#: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.
+PAUSE_S, PAUSE_MAX_S = 5.0, 600.0
+#: One that was ready for so long begins with a clean sheet.
+STEADY_S = 60.0
+#: Ends of an executor that it is to blame for itself.
+FAULTS = frozenset(
+    {
+        "load_error",
+        "load_timeout",
+        "device_out_of_memory",
+        "memory_exceeded",
+        "worker_crashed",
+        "stuck_process",
+    }
+)
+
+
+class LoadFailures:
+    """The last failure of each handler and model, until it is loaded or its handler is another."""
+
+    def __init__(self) -> None:
+        self.last: dict[Name, Failure] = {}
+        #: Failures in a row, and when the last one was ready.
+        self._tries: dict[Name, tuple[int, float | None]] = {}
+
+    def record(self, name: Name, failure: Failure, *, is_preload: bool) -> Failure:
+        """It failed again; gives the failure with its number, and the time of the next try of a preload."""
+        count, ready_at = self._tries.get(name, (0, None))
+        is_steady = ready_at is not None and failure.at - ready_at > STEADY_S
+        tries = 1 if is_steady else count + 1
+        self._tries[name] = (tries, None)
+        next_at = None
+        if is_preload:
+            next_at = failure.at + min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 1, 16))
+        self.last[name] = failure._replace(tries=tries, next_at=next_at)
+        return self.last[name]
+
+    def on_loaded(self, name: Name, now: float) -> None:
+        """An executor of it is ready."""
+        self.last.pop(name, None)
+        if name in self._tries:
+            self._tries[name] = (self._tries[name][0], now)
+
+    def may_try(self, name: Name, now: float) -> bool:
+        """Whether it did not fail, or may be tried again by now."""
+        failure = self.last.get(name)
+        return failure is None or failure.next_at is None or failure.next_at <= now
+
+    def forget_changed(self, before: Mapping[str, HandlerSpec], specs: Mapping[str, HandlerSpec]) -> None:
+        """Drop what failed in a handler that is not what it was `before`."""
+        for name in list(self.last):
+            if specs.get(name[0]) != before.get(name[0]):
+                del self.last[name]
+                self._tries.pop(name, None)
+
+    def document(self, handler: str) -> list[dict[str, Any]]:
+        """The failures of a handler as the API shows them."""
+        return [
+            {
+                "model": model or None,
+                "error": failure.error,
+                "at": rfc3339(failure.at),
+                "tries": failure.tries,
+                "next_try_at": None if failure.next_at is None else rfc3339(failure.next_at),
+            }
+            for (name, model), failure in self.last.items()
+            if name == handler
+        ]
