@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from gpu.device import Device
 from gpu.health import Health, State
 from gpu.view import View
 from runner.coordinator import words
+from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.instant import rfc3339
@@ -54,7 +54,7 @@ class Care:
         self._health: dict[str, Health] = {}
         #: Device -> what was last acted upon: its state, whether it needs a reset.
         self._known: dict[str, tuple[State, bool]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._checks = BackgroundTasks()
 
     # What happens.
 
@@ -110,9 +110,7 @@ class Care:
             self._act(device, health)
             if health.wants_check(self._now()):
                 health.is_checking = True
-                task = asyncio.get_running_loop().create_task(self._try_out(device, health))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._checks.start(self._try_out(device, health))
 
     def document(self, device_id: str) -> dict[str, Any]:
         """`state, since, message` as the API shows them."""

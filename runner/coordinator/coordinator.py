@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner import control
 from runner.coordinator import recovery
+from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.fleet import Worker
 from runner.coordinator.fronts import Front, Fronts
@@ -76,7 +77,7 @@ class Coordinator:
         self._is_ready = False
         self._access: StoreAccess | None = None
         self._rooms: Rooms | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = BackgroundTasks()
         self.epoch = 0
         #: Why the server must stop at once.
         self.fenced: Fenced | None = None
@@ -166,16 +167,12 @@ class Coordinator:
 
     def _open(self, rooms: Rooms) -> None:
         """From now on jobs are taken in and started."""
-        loop = asyncio.get_running_loop()
-        work = [
-            self._describe(rooms),
-            self._watch_over(rooms),
-            rooms.metrics.watch_lag(),
-            rooms.archive.remove_strays(rooms.line.book),
-        ]
+        self._tasks.start(self._describe(rooms))
+        self._tasks.start(self._watch_over(rooms))
+        self._tasks.start(rooms.metrics.watch_lag())
+        self._tasks.start(rooms.archive.remove_strays(rooms.line.book))
         if self._settings.reload:
-            work.append(Watcher(self._look_at_handlers, rooms.reloads.ask).run())
-        self._tasks += [loop.create_task(each) for each in work]
+            self._tasks.start(Watcher(self._look_at_handlers, rooms.reloads.ask).run())
         rooms.dispatch.held = False
         rooms.status.phase = "ready"
         self._is_ready = True
@@ -260,9 +257,7 @@ class Coordinator:
         await self._close()
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel_all()
         if self._rooms is not None:
             self._rooms.reloads.close()
             self._rooms.timers.close()

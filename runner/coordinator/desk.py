@@ -13,6 +13,7 @@ import msgspec
 from runner import control
 from runner.coordinator import documents
 from runner.coordinator.archive import Archive
+from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
@@ -71,7 +72,7 @@ class Desk:
         self._watch = watch
         self._views = views
         self._wait_for_handler = wait_for_handler
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         #: Held by who does something to the job of that id.
         self._acts: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._removals = Removals(line, archive)
@@ -102,9 +103,7 @@ class Desk:
             self._failed(front, ask)
             return
         if later is not None:
-            task = asyncio.get_running_loop().create_task(self._guarded(front, ask, later))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._guarded(front, ask, later))
 
     async def _guarded(self, front: Front, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
         try:

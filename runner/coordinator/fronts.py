@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
+from runner.coordinator.background_tasks import BackgroundTasks
 from runner.framing import FrameBuffer, pack, prefixed, unpack
 from runner.launch import Child, FrontConfig, start
 from runner.wire import UNDECODABLE
@@ -167,7 +168,7 @@ class Fronts:
         self._closing = False
         #: Fronts in a row that ended before they had said hello.
         self._fails = 0
-        self._starts: set[asyncio.Task[None]] = set()
+        self._starts = BackgroundTasks()
         self._gone = asyncio.Event()
         self._gone.set()
         self._pulse: asyncio.TimerHandle | None = None
@@ -268,12 +269,9 @@ class Fronts:
 
     def _again(self) -> None:
         if not self._closing:
-            task = asyncio.get_running_loop().create_task(self._start())
-            self._starts.add(task)
-            task.add_done_callback(self._started)
+            self._starts.start(self._start()).add_done_callback(self._started)
 
     def _started(self, task: asyncio.Task[None]) -> None:
-        self._starts.discard(task)
         if not task.cancelled() and isinstance(task.exception(), OSError):
             # No process or descriptor to be had: without another try nobody would answer any more.
             log.error("no front could be started: %s", task.exception())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from runner import control
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
+from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
@@ -115,7 +115,7 @@ class Rooms:
     def __init__(self, ground: Ground, kept: Kept, *, owner: Owner, workers: fleet_room.Listener) -> None:
         self._ground = ground
         self._kept = kept
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = BackgroundTasks()
         #: What fronts know of it.
         self._told_level: Level | None = None
         self.view = self._make_view()
@@ -378,9 +378,7 @@ class Rooms:
             self._ground.fronts.send_all(message)
 
     def _on_call(self, worker: Worker, call: Call) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(worker, call))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._calls.start(self._answer(worker, call))
 
     async def _answer(self, worker: Worker, call: Call) -> None:
         """A handler asks where a file lies, the one thing it may ask for."""
