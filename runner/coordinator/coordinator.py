@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from runner import control
 from runner.coordinator import recovery
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.briefing import Briefing
+from runner.coordinator.clock import Clock
 from runner.coordinator.fleet import Worker
 from runner.coordinator.fronts import Front, Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms
@@ -29,8 +29,6 @@ from runner.wire import Hello
 log = logging.getLogger(__name__)
 
 FRONT_WAIT_S = 15.0  # guard: front-wait
-#: Less than this the wall clock may drift away from ours without anybody being told other times.
-SKEW_S = 1.0
 #: The epoch in force is read so often: a coordinator that was overtaken stops, even with nothing to write.
 EPOCH_EVERY_S = 1.0
 #: After the grace, attempts are ended by the ladder (1.5 s) before workers are killed.
@@ -38,24 +36,6 @@ STOP_S = 1.8
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
 HANDLER_WAIT_S = 30.0
-
-
-class Clock:
-    """UTC epoch seconds that never jump: wall time at the start plus the time since, in which the machine
-    may have slept."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def now(self) -> float:
-        """UTC epoch seconds."""
-        return self._offset + time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def ours(self, wall: float) -> float:
-        """By this clock, a moment that another process has just taken from the wall clock, which may have
-        been set since the start."""
-        skew_s = time.time() - self.now()
-        return wall - skew_s if abs(skew_s) > SKEW_S else wall
 
 
 class Coordinator:
@@ -119,7 +99,6 @@ class Coordinator:
         digest = hashlib.sha256(str(self._data.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
         kill_marked(f"{marker}.")
-        clock = Clock()
         ground = Ground(
             settings=self._settings,
             access=access,
@@ -130,8 +109,7 @@ class Coordinator:
             data=self._data,
             marker=marker,
             version=self._version,
-            now=clock.now,
-            ours=clock.ours,
+            clock=Clock(),
         )
         self._rooms = rooms = Rooms(ground, await Kept.read(access), owner=self, workers=self)
         rooms.fleet.open()

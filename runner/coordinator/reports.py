@@ -65,7 +65,7 @@ class Reports:
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
         on_failed: Callable[[Ended, Sequence[str], str], None],
-        ours: Callable[[float], float],
+        from_wall_time: Callable[[float], float],
     ) -> None:
         self._line = line
         self._view = view
@@ -79,7 +79,7 @@ class Reports:
         self._relinks = Relinks(
             dispatch=dispatch, gone=self.executor_gone, recalled=self._recalled, on_back=on_back
         )
-        self._ours = ours
+        self._from_wall_time = from_wall_time
         self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
             Ended: self._ended,
             Note: self._note,
@@ -178,7 +178,7 @@ class Reports:
         live = self._current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        message.at = self._ours(message.at)
+        message.at = self._from_wall_time(message.at)
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight:
             self._begin(post, live, message.at)
@@ -219,10 +219,10 @@ class Reports:
             return
         post = self._dispatch.posts[live.executor]
         if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
-            at = self._line.now() if message.started_at is None else self._ours(message.started_at)
+            at = self._line.now() if message.started_at is None else self._from_wall_time(message.started_at)
             self._begin(post, live, at)
         if message.retry_at is not None:
-            message.retry_at = self._ours(message.retry_at)
+            message.retry_at = self._from_wall_time(message.retry_at)
         if message.leaves:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.control.close(post)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
+from runner.coordinator.clock import Clock
 from runner.coordinator.desk import Desk
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import Figures
@@ -90,9 +91,7 @@ class Ground:
     #: Begins the name of every worker of this data folder.
     marker: str
     version: str
-    now: Callable[[], float]
-    #: A moment of the wall clock as `now` would tell it.
-    ours: Callable[[float], float]
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ class Rooms:
         self.view = self._make_view()
         self.watch = Watch()
         self.figures = Figures()
-        self.timers = Timers(ground.now)
+        self.timers = Timers(ground.clock.now)
         self.journal = Journal(
             ground.access,
             ground.epoch,
@@ -137,7 +136,7 @@ class Rooms:
             view=self.view,
             figures=self.figures,
             memory=self.memory,
-            now=ground.now,
+            now=ground.clock.now,
             wake=lambda: self.dispatch.wake(),
             kept=kept.values,
             keep=self.journal.value,
@@ -187,14 +186,14 @@ class Rooms:
             backend=BACKENDS[self._ground.settings.devices.enforcement],
             contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
             keep=lambda text: self.journal.value(CONTEXTS, text),
-            now=self._ground.now,
+            now=self._ground.clock.now,
         )
 
     def _make_learning(self) -> Learning:
         return Learning(
             view=self.view,
             figures=self.figures,
-            later=lambda seconds, call: self.timers.at(self._ground.now() + seconds, call),
+            later=lambda seconds, call: self.timers.at(self._ground.clock.now() + seconds, call),
             kept=self._kept.values,
             keep=self.journal.value,
         )
@@ -207,8 +206,8 @@ class Rooms:
             journal=self.journal,
             timers=self.timers,
             figures=self.figures,
-            accounts=Accounts(self._kept.values, self._ground.now()),
-            now=self._ground.now,
+            accounts=Accounts(self._kept.values, self._ground.clock.now()),
+            now=self._ground.clock.now,
             spread=random.random,
             wake=lambda: self.dispatch.wake(),
             queued_max=limits.queued,
@@ -225,7 +224,7 @@ class Rooms:
             inventory=self.inventory,
             dispatch=self.dispatch,
             check=checkup.run,
-            now=self._ground.now,
+            now=self._ground.clock.now,
         )
 
     def _make_reports(self) -> Reports:
@@ -244,7 +243,7 @@ class Rooms:
             on_stuck=self._on_stuck,
             on_cleared=self.inventory.restore,
             on_failed=self.care.ended,
-            ours=self._ground.ours,
+            from_wall_time=self._ground.clock.from_wall_time,
         )
 
     def _make_plugins(self, owner: Owner) -> Plugins:

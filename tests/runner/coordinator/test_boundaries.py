@@ -177,7 +177,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         on_over=lambda _: None,
         on_call=on_call,
         on_back=lambda worker: None,
-        ours=lambda wall: wall,
+        from_wall_time=lambda wall: wall,
         on_stuck=lambda executor, devices: set(),
         on_cleared=lambda executor: None,
         on_failed=lambda ended, devices, handler: None,

@@ -73,7 +73,7 @@ class Scene:
             on_call=lambda _, __: None,
             learning=bench.learning,
             on_back=lambda worker: None,
-            ours=lambda wall: wall,
+            from_wall_time=lambda wall: wall,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
             on_failed=lambda ended, devices, handler: None,
