@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from runner.coordinator import value_names
 from runner.job import AttemptRecord, Job, Spent
-
-#: Names of values in the store begin so; then comes what the sum is of, and its name.
-SPENT = "spent/"
-SINCE = f"{SPENT}since"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -42,19 +39,19 @@ class Accounts:
         self.handlers: dict[str, Sum] = {}
         self.devices: dict[str, Sum] = {}
         self._tables = {"tenant": self.tenants, "handler": self.handlers, "device": self.devices}
-        since = kept.get(SINCE)
+        since = kept.get(value_names.USAGE_SINCE)
         self.since = now if since is None else float(since)
         self._is_new = since is None
         for name, value in kept.items():
-            kind, _, of = name.removeprefix(SPENT).partition("/")
-            if name.startswith(SPENT) and kind in self._tables:
+            kind, _, of = name.removeprefix(value_names.USAGE).partition("/")
+            if name.startswith(value_names.USAGE) and kind in self._tables:
                 self._tables[kind][of] = _sum_decoder.decode(value)
 
     def add(self, job: Job, record: AttemptRecord, spent: Spent) -> Iterator[tuple[str, bytes]]:
         """An attempt of the job has ended; gives the names and values to be stored."""
         if self._is_new:
             self._is_new = False
-            yield SINCE, repr(self.since).encode()
+            yield value_names.USAGE_SINCE, repr(self.since).encode()
         yield self._add("tenant", job.terms.tenant, spent)
         yield self._add("handler", job.handler, spent)
         each = Spent(spent.device_s / len(record.devices), spent.byte_s / len(record.devices))
@@ -64,4 +61,4 @@ class Accounts:
     def _add(self, kind: str, name: str, spent: Spent) -> tuple[str, bytes]:
         total = self._tables[kind].setdefault(name, Sum())
         total.add(spent)
-        return f"{SPENT}{kind}/{name}", _encode(total)
+        return f"{value_names.USAGE}{kind}/{name}", _encode(total)

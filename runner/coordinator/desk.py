@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from runner import control
-from runner.coordinator import documents
+from runner.coordinator import documents, value_names
 from runner.coordinator.archive import Archive
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.book import Live
@@ -315,7 +315,7 @@ class Desk:
 
     async def _set_queue(self, front: Front, ask: control.SetQueue) -> None:
         self._line.view.backlog.pause_queue(ask.name, ask.paused)
-        self._line.journal.value(f"queue/{ask.name}/paused", b"true" if ask.paused else None)
+        self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()
         front.send(_encode(control.Reply(ask.rid, 200, _json(self._views.queue(ask.name)))))

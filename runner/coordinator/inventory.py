@@ -11,6 +11,7 @@ from typing import Any
 
 from gpu.device import Device
 from gpu.view import View
+from runner.coordinator import value_names
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.memory import Memory
@@ -26,9 +27,6 @@ FIRST_LOOK_S = 15.0  # guard: first-look
 READING_S = 5.0  # guard: reading-age
 #: Of each device so many of the last events are kept, until the server ends.
 EVENTS_KEPT = 20
-#: Names of values in the store, each followed by a device's uuid.
-DRAINED = "device/drained/"
-MAX_EXECUTORS = "device/max_executors/"
 
 
 class Inventory:
@@ -227,7 +225,7 @@ class Inventory:
         if (device.id in self.drained) == drained:
             return
         (self.drained.add if drained else self.drained.discard)(device.id)
-        self._keep(DRAINED + device.uuid, b"true" if drained else None)
+        self._keep(value_names.DEVICE_DRAINED + device.uuid, b"true" if drained else None)
         word, effect = ("drained", "takes no new work") if drained else ("resumed", "takes work again")
         self.tell(device.id, word, f"the operator's word: it {effect}")
         log.info("device %s is %s: it %s", device.id, word, effect)
@@ -241,7 +239,7 @@ class Inventory:
             self._limits[device.id] = count
         else:
             self._limits.pop(device.id, None)
-        self._keep(MAX_EXECUTORS + device.uuid, str(count).encode() if count else None)
+        self._keep(value_names.DEVICE_MAX_EXECUTORS + device.uuid, str(count).encode() if count else None)
         effect = f"{self.max_executors(device)} executors at once"
         self.tell(device.id, "max_executors", f"the operator's word: {effect}")
         log.info("device %s: %s from now on", device.id, effect)
@@ -257,9 +255,9 @@ class Inventory:
 
     def _recall(self, device: Device) -> None:
         """What the operator wanted before the restart still holds."""
-        if DRAINED + device.uuid in self._kept:
+        if value_names.DEVICE_DRAINED + device.uuid in self._kept:
             self.drained.add(device.id)
-        count = self._kept.get(MAX_EXECUTORS + device.uuid)
+        count = self._kept.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
         if count is not None:
             self._limits[device.id] = int(count)
             self._view.floor.set_max_executors(device.id, int(count))

@@ -10,6 +10,7 @@ import msgspec
 from gpu.escalation import Squeeze
 from gpu.job_class import JobClass
 from gpu.view import View
+from runner.coordinator import value_names
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.outcome import TOO_MANY
@@ -25,9 +26,6 @@ SHORT_ENDS = 1_024
 SHORT_EVERY = 256
 #: What was learned is written at most so often: it changes with every job, and a crash may forget a little.
 KEEP_S = 5.0
-#: Names of values in the store: `learned/models/HANDLER/MODEL`, and what an older version left.
-MODELS = "learned/models/"
-PEAKS = "learned/peaks"
 #: What the device said, where all else is what we said of a grant.
 OUT_OF_MEMORY = "device_out_of_memory"
 
@@ -95,7 +93,9 @@ class Learning:
         estimates = self._view.estimates
         for handler, model in estimates.changed:
             dumped = estimates.dump(handler, model)
-            self._keep(f"{MODELS}{handler}/{model}", None if dumped is None else _encode(dumped))
+            self._keep(
+                f"{value_names.LEARNED_MODELS}{handler}/{model}", None if dumped is None else _encode(dumped)
+            )
         estimates.changed.clear()
 
     def _went_well(self, post: Post, live: Live, message: Ended) -> None:
@@ -137,9 +137,9 @@ class Learning:
         """Take in what the store remembers. What can't be read is learned anew."""
         estimates = self._view.estimates
         for name, value in kept.items():
-            if name == PEAKS:
+            if name == value_names.LEARNED_PEAKS:
                 self._recall_peaks(value)
-            elif name.startswith(MODELS):
+            elif name.startswith(value_names.LEARNED_MODELS):
                 try:
                     estimates.load(msgspec.msgpack.decode(value))
                 except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,4 +151,4 @@ class Learning:
         for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
             for model, peak_bytes in models.items():
                 self._view.ran(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
-        self._stale.append(PEAKS)
+        self._stale.append(value_names.LEARNED_PEAKS)

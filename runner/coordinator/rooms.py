@@ -17,6 +17,7 @@ from gpu.enforcement import BACKENDS
 from gpu.view import View
 from runner import control
 from runner.coordinator import fleet as fleet_room
+from runner.coordinator import value_names
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.background_tasks import BackgroundTasks
@@ -56,12 +57,6 @@ from runner.stores.access import StoreAccess
 from runner.wire import Call, Readings
 
 log = logging.getLogger(__name__)
-
-#: Names of values in the store.
-CONTEXTS = "learned/contexts"
-DESCRIBED = "describe/"
-QUEUE = "queue/"
-PAUSED = "/paused"
 
 
 class Owner(Protocol):
@@ -174,18 +169,17 @@ class Rooms:
 
     def _make_view(self) -> View:
         view = View(weights=self._weights())
-        for name in self._kept.values:
-            if name.startswith(QUEUE) and name.endswith(PAUSED):
-                view.backlog.pause_queue(name[len(QUEUE) : -len(PAUSED)], True)
+        for queue in value_names.paused_queues(self._kept.values):
+            view.backlog.pause_queue(queue, True)
         return view
 
     def _make_memory(self) -> Memory:
-        contexts = self._kept.values.get(CONTEXTS)
+        contexts = self._kept.values.get(value_names.CONTEXT_OVERHEAD)
         return Memory(
             view=self.view,
             backend=BACKENDS[self._ground.settings.devices.enforcement],
             contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
-            keep=lambda text: self.journal.value(CONTEXTS, text),
+            keep=lambda text: self.journal.value(value_names.CONTEXT_OVERHEAD, text),
             now=self._ground.clock.now,
         )
 
@@ -254,9 +248,9 @@ class Rooms:
             env=self._ground.briefing.executor_env(),
             cwd=Path.cwd(),
             cache={
-                name.removeprefix(DESCRIBED): text
+                name.removeprefix(value_names.DESCRIPTIONS): text
                 for name, text in values.items()
-                if name.startswith(DESCRIBED)
+                if name.startswith(value_names.DESCRIPTIONS)
             },
             on_change=owner.on_handlers,
         )
@@ -351,9 +345,9 @@ class Rooms:
     def remember_descriptions(self) -> None:
         """What was described now needs no child at the next start."""
         for key in self.plugins.outdated:
-            self.journal.value(DESCRIBED + key, None)
+            self.journal.value(value_names.DESCRIPTIONS + key, None)
         for key, text in self.plugins.remembered.items():
-            self.journal.value(DESCRIBED + key, text)
+            self.journal.value(value_names.DESCRIPTIONS + key, text)
 
     def warn_of_unused(self) -> None:
         """The operator may have misspelled a name."""
