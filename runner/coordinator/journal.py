@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
+from runner.coordinator.pending_batch import JobEvents, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.event import Event, EventType
 from runner.job import Job
-from runner.stores import Batch, EventChunk
+from runner.stores import Batch
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +25,9 @@ PATIENCE_S = 1.5
 #: A batch may take longer for its size: a store that takes less in a second is in trouble.
 ROWS_A_SECOND = 5_000
 BYTES_A_SECOND = 20_000_000
-#: A job's events are cut into rows of about so much where one commit holds more of them than a few: who
-#: reads a page of a long log reads whole rows.
-ROW_BYTES = 64 * 1024
-FEW_EVENTS = 32
 
 #: Told None, or why the writes were refused.
 Settle = Callable[[StoreUnavailable | None], None]
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Committer(Protocol):
@@ -70,13 +63,7 @@ class Journal:
         self._on_fenced = on_fenced
         #: Told the seconds that each commit took.
         self._on_commit = on_commit
-        self._inserts: dict[int, tuple[Job, bytes]] = {}
-        self._dirty: dict[int, Job] = {}
-        self._outputs: list[tuple[int, bytes]] = []
-        self._events: dict[int, tuple[Job, list[Event]]] = {}
-        self._trims: list[tuple[int, int]] = []
-        self._deletes: list[int] = []
-        self._values: dict[str, bytes | None] = {}
+        self._pending = PendingBatch()
         self._after: list[tuple[Settle, bool]] = []
         #: Those who wait for the commit under way.
         self._waiting: list[tuple[Settle, bool]] = []
@@ -97,51 +84,44 @@ class Journal:
 
     def insert(self, job: Job, input_: bytes) -> None:
         """A new job."""
-        self._inserts[job.n] = (job, input_)
+        self._pending.insert(job, input_)
         self._arm()
 
     def touch(self, job: Job) -> None:
         """The job has changed."""
-        if job.n not in self._inserts:
-            self._dirty[job.n] = job
+        self._pending.update(job)
         self._arm()
 
     def output(self, job: Job, output: bytes) -> None:
         """The job has succeeded with this JSON text."""
-        self._outputs.append((job.n, output))
-        self.touch(job)
+        self._pending.add_output(job, output)
+        self._arm()
 
     def event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
         """Add an event; readers get it after the commit."""
-        entry = self._events.get(job.n)
-        if entry is None:
-            entry = self._events[job.n] = (job, [])
-        entry[1].append(self._encode_event(job, kind, at, fields))
-        self.touch(job)
+        self._pending.add_event(job, self._encode_event(job, kind, at, fields))
+        self._arm()
 
     def trim(self, job: Job, first_seq: int) -> None:
         """Retention: events before `first_seq` may go."""
         job.first_seq = first_seq
-        self._trims.append((job.n, first_seq))
-        self.touch(job)
+        self._pending.trim(job, first_seq)
+        self._arm()
 
     def delete(self, job: Job) -> None:
         """Remove an ended job with all that is its."""
-        self._dirty.pop(job.n, None)
-        self._deletes.append(job.n)
+        self._pending.delete(job)
         self._arm()
 
     def value(self, name: str, value: bytes | None) -> None:
         """Remember a named value; None forgets it."""
-        self._values[name] = value
+        self._pending.set_value(name, value)
         self._arm()
 
     def withdraw(self, job: Job) -> None:
         """Take back an insert that was refused; the job was never accepted."""
-        self._inserts.pop(job.n, None)
-        self._events.pop(job.n, None)
-        # A commit that is late may still write it, and of a writer that died nobody knows.
-        self.delete(job)
+        self._pending.withdraw(job)
+        self._arm()
 
     def when_durable(self, call: Settle, *, hurry: bool = True, patient: bool = False) -> None:
         """Call after the commit of all that was told until now: with None, or why it failed.
@@ -189,14 +169,14 @@ class Journal:
 
     def is_settled(self, job: Job) -> bool:
         """Whether nothing new is to be written of the job; for those who are told of a commit."""
-        return job.n not in self._inserts and job.n not in self._dirty
+        return not self._pending.holds(job)
 
     def durable_seq(self, job: Job) -> int:
         """The sequence number of the job's last event that is durable."""
         if job.n in self._in_flight:
             return self._in_flight[job.n] - 1
-        waiting = self._events.get(job.n)
-        return job.last_seq if waiting is None else waiting[1][0].seq - 1
+        first_seq = self._pending.first_seq(job)
+        return job.last_seq if first_seq is None else first_seq - 1
 
     async def close(self) -> None:
         """Write what is left and stop.
@@ -229,7 +209,10 @@ class Journal:
         task.add_done_callback(lambda done: done.result())
 
     async def _commit(self) -> None:
-        batch, events, self._waiting = self._take()
+        # Whoever asks from now on waits for the commit after this one.
+        self._urgent = False
+        self._waiting, self._after = self._after, []
+        batch, events = self._pending.take() if self._pending.has_rows() else (None, [])
         self._in_flight = {job.n: new[0].seq for job, new in events}
         # The loop's own clock stands still during a turn, and counts whole milliseconds.
         began_mono = time.monotonic()
@@ -255,7 +238,7 @@ class Journal:
             _tell(call, None)
         if self._urgent:
             self.hurry()
-        elif self._after or self._has_work():
+        elif self._after or self._pending.has_rows():
             self._arm()
 
     async def _write(self, batch: Batch) -> StoreUnavailable | None:
@@ -296,37 +279,10 @@ class Journal:
             if not patient:
                 _tell(call, self.failure)
 
-    def _take(
-        self,
-    ) -> tuple[Batch | None, list[tuple[Job, list[Event]]], list[tuple[Settle, bool]]]:
-        """The next batch. Jobs go in in the state they have now: the committer encodes before it waits."""
-        self._urgent = False
-        after, self._after = self._after, []
-        if not self._has_work():
-            return None, [], after
-        events = list(self._events.values())
-        batch = Batch(
-            inserts=list(self._inserts.values()),
-            updates=list(self._dirty.values()),
-            outputs=self._outputs,
-            events=[EventChunk(job.n, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)],
-            trims=self._trims,
-            deletes=self._deletes,
-            values=list(self._values.items()),
-        )
-        self._inserts, self._dirty, self._outputs, self._events = {}, {}, [], {}
-        self._trims, self._deletes, self._values = [], [], {}
-        return batch, events, after
-
-    def _has_work(self) -> bool:
-        return bool(
-            self._inserts or self._dirty or self._events or self._trims or self._deletes or self._values
-        )
-
     def _refused(
         self,
         batch: Batch | None,
-        events: list[tuple[Job, list[Event]]],
+        events: JobEvents,
         after: list[tuple[Settle, bool]],
         failure: StoreUnavailable,
     ) -> None:
@@ -335,36 +291,14 @@ class Journal:
             log.error("the store refuses writes: %s", failure.message)
         self.failure = failure
         if batch is not None:
-            self._inserts = {job.n: (job, input_) for job, input_ in batch.inserts} | self._inserts
-            self._dirty = {job.n: job for job in batch.updates if job.n not in self._inserts} | self._dirty
-            self._outputs = batch.outputs + self._outputs
-            for job, new in events:
-                later = self._events.get(job.n)
-                self._events[job.n] = (job, new + (later[1] if later else []))
-            self._trims = batch.trims + self._trims
-            self._deletes = batch.deletes + self._deletes
-            self._values = dict(batch.values) | self._values
+            self._pending.put_back(batch, events)
         waiting = after + self._after
         self._after = _patient(waiting)
         for call, patient in waiting:
             if not patient:
                 _tell(call, failure)
-        if self._after or self._has_work():
+        if self._after or self._pending.has_rows():
             self._arm()
-
-
-def _rows(entries: list[tuple[Job, list[Event]]]) -> Iterator[tuple[Job, list[Event]]]:
-    """The events of each job, cut into rows."""
-    for job, new in entries:
-        if len(new) <= FEW_EVENTS:
-            yield job, new
-            continue
-        start = size = 0
-        for end, event in enumerate(new, 1):
-            size += len(event.data)
-            if size >= ROW_BYTES or end == len(new):
-                yield job, new[start:end]
-                start, size = end, 0
 
 
 def _patient(waiting: list[tuple[Settle, bool]]) -> list[tuple[Settle, bool]]:

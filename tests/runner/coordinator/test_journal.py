@@ -197,7 +197,7 @@ def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
         bench.committer.gate = asyncio.Event()
         bench.journal.insert(make_job(1), b"{}")
         bench.journal.hurry()
-        while bench.journal._has_work():
+        while bench.journal._pending.has_rows():
             await asyncio.sleep(0)
         bench.journal.insert(make_job(2), b"{}")
         told: list[None] = []

@@ -1,0 +1,138 @@
+"""Pure: what changed since the last commit, gathered until the next one takes it as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from runner.event import Event
+from runner.job import Job
+from runner.stores import Batch, EventChunk
+
+#: A job's events are cut into rows of about this size where one commit holds more of them than a few: a
+#: reader of one page of a long log reads whole rows.
+ROW_BYTES = 64 * 1024
+FEW_EVENTS = 32
+
+#: New events by job, in the order in which the jobs first had one.
+JobEvents = list[tuple[Job, list[Event]]]
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class PendingBatch:
+    """Rows of the next commit. A job is written in the state it has when the batch is taken, so the insert
+    and the end of a short job are one row."""
+
+    def __init__(self) -> None:
+        self._inserts: dict[int, tuple[Job, bytes]] = {}
+        self._updates: dict[int, Job] = {}
+        self._outputs: list[tuple[int, bytes]] = []
+        self._events: dict[int, tuple[Job, list[Event]]] = {}
+        self._trims: list[tuple[int, int]] = []
+        self._deletes: list[int] = []
+        self._values: dict[str, bytes | None] = {}
+
+    def insert(self, job: Job, input_: bytes) -> None:
+        """Add a new job."""
+        self._inserts[job.n] = (job, input_)
+
+    def update(self, job: Job) -> None:
+        """Write the job's state; its insert does that already where it is pending too."""
+        if job.n not in self._inserts:
+            self._updates[job.n] = job
+
+    def add_output(self, job: Job, output: bytes) -> None:
+        """Add the result of a job, a JSON text."""
+        self._outputs.append((job.n, output))
+        self.update(job)
+
+    def add_event(self, job: Job, event: Event) -> None:
+        """Add an event of a job."""
+        entry = self._events.get(job.n)
+        if entry is None:
+            self._events[job.n] = (job, [event])
+        else:
+            entry[1].append(event)
+        if job.n not in self._inserts:
+            self._updates[job.n] = job
+
+    def trim(self, job: Job, first_seq: int) -> None:
+        """Remove the job's events before `first_seq`."""
+        self._trims.append((job.n, first_seq))
+        self.update(job)
+
+    def delete(self, job: Job) -> None:
+        """Remove a job with its input, output and events."""
+        self._updates.pop(job.n, None)
+        self._deletes.append(job.n)
+
+    def withdraw(self, job: Job) -> None:
+        """Take back an insert that the store refused."""
+        self._inserts.pop(job.n, None)
+        self._events.pop(job.n, None)
+        # A commit that is late may still write it, and the outcome of a writer that died is unknown.
+        self.delete(job)
+
+    def set_value(self, name: str, value: bytes | None) -> None:
+        """Store a named value; None removes it."""
+        self._values[name] = value
+
+    def holds(self, job: Job) -> bool:
+        """Whether the job's state is still to be written."""
+        return job.n in self._inserts or job.n in self._updates
+
+    def first_seq(self, job: Job) -> int | None:
+        """The sequence number of the job's first event in the batch; None where it has none."""
+        entry = self._events.get(job.n)
+        return None if entry is None else entry[1][0].seq
+
+    def has_rows(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(
+            self._inserts or self._updates or self._events or self._trims or self._deletes or self._values
+        )
+
+    def take(self) -> tuple[Batch, JobEvents]:
+        """The rows gathered until now; the next batch starts empty. Jobs have the state they have now: the
+        committer encodes before it waits."""
+        events = list(self._events.values())
+        batch = Batch(
+            inserts=list(self._inserts.values()),
+            updates=list(self._updates.values()),
+            outputs=self._outputs,
+            events=[EventChunk(job.n, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)],
+            trims=self._trims,
+            deletes=self._deletes,
+            values=list(self._values.items()),
+        )
+        self._inserts, self._updates, self._outputs, self._events = {}, {}, [], {}
+        self._trims, self._deletes, self._values = [], [], {}
+        return batch, events
+
+    def put_back(self, batch: Batch, events: JobEvents) -> None:
+        """Merge a batch that the store refused under what has been gathered since it was taken."""
+        self._inserts = {job.n: (job, input_) for job, input_ in batch.inserts} | self._inserts
+        self._updates = {job.n: job for job in batch.updates if job.n not in self._inserts} | self._updates
+        self._outputs = batch.outputs + self._outputs
+        for job, new in events:
+            later = self._events.get(job.n)
+            self._events[job.n] = (job, new + (later[1] if later else []))
+        self._trims = batch.trims + self._trims
+        self._deletes = batch.deletes + self._deletes
+        self._values = dict(batch.values) | self._values
+
+
+def _rows(entries: JobEvents) -> Iterator[tuple[Job, list[Event]]]:
+    """The events of each job, cut into rows."""
+    for job, new in entries:
+        if len(new) <= FEW_EVENTS:
+            yield job, new
+            continue
+        start = size = 0
+        for end, event in enumerate(new, 1):
+            size += len(event.data)
+            if size >= ROW_BYTES or end == len(new):
+                yield job, new[start:end]
+                start, size = end, 0

@@ -1,0 +1,73 @@
+"""The batch of the next commit: which rows it holds, and what a refused one leaves for the one after it."""
+
+from __future__ import annotations
+
+from runner.coordinator.happening import event
+from runner.coordinator.pending_batch import PendingBatch
+from runner.job import Job, Terms
+
+
+def make_job(n: int = 1) -> Job:
+    return Job(n, f"job-{n}", "h", "default", 50, 0.0, Terms(), 2)
+
+
+def add_event(batch: PendingBatch, job: Job) -> None:
+    batch.add_event(job, event(job, "progress", 0.0, b"{}"))
+
+
+def test_a_taken_batch_leaves_an_empty_one() -> None:
+    pending, job = PendingBatch(), make_job()
+    assert not pending.has_rows()
+    pending.insert(job, b"{}")
+    add_event(pending, job)
+    pending.set_value("name", b"1")
+    assert pending.has_rows() and pending.holds(job) and pending.first_seq(job) == 1
+    batch, events = pending.take()
+    assert (batch.inserts, batch.updates, batch.values) == ([(job, b"{}")], [], [("name", b"1")])
+    assert [(each.n, [entry.seq for entry in new]) for each, new in events] == [(1, [1])]
+    assert not pending.has_rows() and not pending.holds(job) and pending.first_seq(job) is None
+
+
+def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
+    pending, first, second = PendingBatch(), make_job(1), make_job(2)
+    pending.insert(first, b"{}")
+    pending.add_output(second, b"1")
+    pending.trim(second, 1)
+    pending.delete(make_job(3))
+    for job in (first, second):
+        add_event(pending, job)
+    pending.set_value("kept", b"old")
+    pending.set_value("other", b"1")
+    refused = pending.take()
+    add_event(pending, first)
+    pending.add_output(second, b"2")
+    pending.trim(second, 2)
+    pending.delete(make_job(4))
+    pending.set_value("kept", None)
+    pending.put_back(*refused)
+    batch, events = pending.take()
+    assert (batch.inserts, batch.updates) == ([(first, b"{}")], [second, first])
+    assert [(each.n, [entry.seq for entry in new]) for each, new in events] == [(1, [1, 2]), (2, [1])]
+    assert batch.outputs == [(2, b"1"), (2, b"2")]
+    assert (batch.trims, batch.deletes) == ([(2, 1), (2, 2)], [3, 4])
+    assert dict(batch.values) == {"kept": None, "other": b"1"}
+
+
+def test_a_job_inserted_again_is_not_updated_by_the_refused_batch() -> None:
+    pending, job = PendingBatch(), make_job()
+    pending.update(job)
+    refused = pending.take()
+    pending.insert(job, b"{}")
+    pending.update(job)
+    pending.put_back(*refused)
+    batch, _ = pending.take()
+    assert (batch.inserts, batch.updates) == ([(job, b"{}")], [])
+
+
+def test_a_withdrawn_job_is_deleted_without_a_trace() -> None:
+    pending, job = PendingBatch(), make_job()
+    pending.insert(job, b"{}")
+    add_event(pending, job)
+    pending.withdraw(job)
+    batch, events = pending.take()
+    assert (batch.inserts, batch.updates, events, batch.deletes) == ([], [], [], [1])
