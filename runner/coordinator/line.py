@@ -12,17 +12,18 @@ from gpu.escalation import Rung, Squeeze
 from gpu.view import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.accounts import Accounts
+from runner.coordinator.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.book import Book, Live
+from runner.coordinator.event_log import EventLog
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import done_fields, status_fields
 from runner.coordinator.journal import Journal
 from runner.coordinator.meter import Meter
-from runner.coordinator.sleep import INPUTS_MAX_BYTES, Bounds, Find, Rows
+from runner.coordinator.sleep import INPUTS_MAX_BYTES
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
-from runner.event import EventType
-from runner.job import AttemptRecord, Job, JobError, Spent, Submission
+from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff
 from runner.wire import Ended, Note
 
@@ -55,13 +56,9 @@ class Line:
         accounts: Accounts,
         now: Callable[[], float],
         spread: Callable[[], float],
-        wake: Callable[[], None],
+        waiting: Waiting,
+        events: EventLog,
         queued_max: int,
-        events_kept: int,
-        is_watched: Callable[[str], bool],
-        rows: Rows,
-        find: Find,
-        bounds: Bounds | None = None,
     ) -> None:
         self.book = book
         self.view = view
@@ -69,26 +66,13 @@ class Line:
         self.timers = timers
         self.figures = figures
         self.accounts = accounts
+        self._usage = AttemptUsageRecorder(accounts, store_value=journal.value)
         self.now = now
         self._spread = spread
         self._queued_max = queued_max
-        self._events_kept = events_kept
-        #: Whether somebody reads a job's events now.
-        self._is_watched = is_watched
-        self.waiting = Waiting(
-            book=book,
-            view=view,
-            journal=journal,
-            timers=timers,
-            now=now,
-            wake=wake,
-            give_up=lambda live, error: self.finish(live, "failed", error),
-            rows=rows,
-            find=find,
-            bounds=bounds or Bounds(),
-        )
-        self._handlers = self.waiting.handlers
-        self._sleep = self.waiting.sleep
+        self.waiting = waiting
+        self._events = events
+        self._sleep = waiting.sleep
 
     # Accept.
 
@@ -113,7 +97,7 @@ class Line:
         self._sleep.input_bytes += job.input_bytes
         self.book.add(live)
         self.journal.insert(job, asked.input)
-        self._event(job, "status", now, status_fields(job, job.reason or "ready"))
+        self._events.append(job, "status", now, status_fields(job, job.reason or "ready"))
         self.waiting.place(live, cls)
         if self._sleep.input_bytes > INPUTS_MAX_BYTES:
             self.journal.when_durable(partial(self._drop_input, live), hurry=False)
@@ -153,41 +137,24 @@ class Line:
         alone = live.cls is not None and live.cls.alone
         record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes, alone=alone)
         job.attempts.append(record)
-        if meter is not None:
-            record.spent = Spent()
-            live.metered = meter, meter.begin(at)
+        self._usage.start(live, record, meter, at)
         if len(job.attempts) > ATTEMPTS_KEPT:
             del job.attempts[0]
         live.where = "starting" if loading else "running"
-        self._event(job, "status", at, status_fields(job, "loading" if loading else "running"))
+        self._events.append(job, "status", at, status_fields(job, "loading" if loading else "running"))
 
     def runs(self, live: Live, at: float) -> None:
         """Loading is over, user code runs."""
         if live.where == "starting":
             live.where = "running"
-            self._event(live.job, "status", at, status_fields(live.job, "running"))
+            self._events.append(live.job, "status", at, status_fields(live.job, "running"))
 
     def note(self, live: Live, note: Note) -> None:
         """Events of the running attempt."""
         job = live.job
         job.heard = note.seq
         for kind, at, fields in note.events:
-            self._log(job, kind, at, fields)
-
-    def _event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
-        self.journal.event(job, kind, at, fields)
-        if self._is_watched(job.id):
-            self.journal.hurry()
-
-    def _log(self, job: Job, kind: str, at: float, fields: bytes) -> None:
-        event_type: EventType = kind  # type: ignore[assignment]  # the worker sends only known ones
-        if event_type == "progress":
-            job.progress = fields
-        self._event(job, event_type, at, fields)
-        # Retention goes in steps of a tenth, so that a stream of events does not trim each time.
-        kept = job.last_seq - job.first_seq
-        if kept > self._events_kept + self._events_kept // 10:
-            self.journal.trim(job, job.last_seq - self._events_kept + 1)
+            self._events.append_from_worker(job, kind, at, fields)
 
     def end(self, live: Live, ended: Ended, *, squeeze: Squeeze | None = None) -> None:
         """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
@@ -202,7 +169,7 @@ class Line:
             job.deaths += 1
         if squeeze is not None:
             job.ran_out = (*job.ran_out, squeeze.grant_bytes)
-        self._record(live, ended, verdict, now)
+        self._usage.end(live, ended, verdict.error, now)
         _tell(job, ended, verdict, now)
         if isinstance(verdict, outcome.Finish):
             job.files = ended.files
@@ -231,7 +198,7 @@ class Line:
             record = job.attempts[-1]
             record.ended_at = self.now()
             record.error = JobError("interrupted", "it was given back before it started", True)
-        self._metered_s(live, None)
+        self._usage.discard(live, self.now())
         live.executor = None
         live.flight = 0
 
@@ -243,7 +210,7 @@ class Line:
         self.book.state(job, "queued")
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
-        self._event(job, "status", self.now(), status_fields(job, event_reason))
+        self._events.append(job, "status", self.now(), status_fields(job, event_reason))
         self.waiting.place(live, first=reason == "ready")
 
     def finish(
@@ -266,7 +233,7 @@ class Line:
             live.output = output if output is not None else b"null"
             job.output_bytes = len(live.output)
             self.journal.output(job, live.output)
-        self._event(job, "done", now, done_fields(job, live.output))
+        self._events.append(job, "done", now, done_fields(job, live.output))
         self.figures.job_ended(job)
         hurry = live.waiters is not None
         self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
@@ -281,7 +248,7 @@ class Line:
         """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
         job = live.job
         job.cancel_reason = reason
-        self._event(job, "status", self.now(), status_fields(job, "cancelling"))
+        self._events.append(job, "status", self.now(), status_fields(job, "cancelling"))
 
     def revive(self, job: Job, input_: bytes) -> Live:
         """A finished job is to run again, under its id."""
@@ -295,45 +262,9 @@ class Line:
         live = Live(job, None, "waiting")
         self._sleep.keep_input(live, input_)
         self.book.add(live)
-        self._event(job, "status", job.ready_at, status_fields(job, "ready"))
+        self._events.append(job, "status", job.ready_at, status_fields(job, "ready"))
         self.waiting.place(live)
         return live
-
-    def _record(self, live: Live, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
-        job = live.job
-        seconds = self._metered_s(live, ended)
-        record = job.attempts[-1] if job.attempts else None
-        if record is None or record.attempt != job.attempt:
-            return
-        record.ended_at = now
-        record.load_s, record.run_s = ended.load_s, ended.run_s
-        record.vram_peak_bytes = ended.peak_bytes
-        record.error = verdict.error
-        if record.spent is not None:
-            # Without a meter it was told of by a worker's spool, after a restart.
-            self._charge(
-                job, record, (ended.load_s or 0.0) + (ended.run_s or 0.0) if seconds is None else seconds
-            )
-
-    def _metered_s(self, live: Live, ended: Ended | None) -> float | None:
-        """The seconds of the attempt in flight, which is over; None where nobody took the time."""
-        if live.metered is None:
-            return None
-        (meter, begun), live.metered = live.metered, None
-        until = self.now()
-        if ended is not None and ended.run_s is not None and ended.load_s is None:
-            # One of several short ones, whose ends come together.
-            until = min(until, (live.job.started_at or until) + ended.run_s)
-        return meter.end(until, begun)
-
-    def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
-        """The attempt has occupied its devices for so long."""
-        device_s = seconds * len(record.devices)
-        record.spent = spent = Spent(device_s, device_s * record.granted_bytes)
-        known = job.spent or Spent()
-        job.spent = Spent(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
-        for name, value in self.accounts.add(job, record, spent):
-            self.journal.value(name, value)
 
     def _settled(self, live: Live) -> None:
         """The job's end is durable."""

@@ -28,6 +28,7 @@ from runner.coordinator.checkup import Checkup
 from runner.coordinator.clock import Clock
 from runner.coordinator.desk import Desk
 from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.event_log import EventLog
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.fronts import Fronts
@@ -43,10 +44,12 @@ from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
+from runner.coordinator.sleep import Bounds
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
 from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
+from runner.coordinator.waiting import Waiting
 from runner.coordinator.watch import Watch
 from runner.errors import Fenced
 from runner.overrides import Overrides
@@ -194,8 +197,22 @@ class Rooms:
 
     def _make_line(self) -> Line:
         limits = self._ground.settings.limits
+        book = Book(self._kept.last_n, self._kept.counts)
+        waiting = Waiting(
+            book=book,
+            view=self.view,
+            journal=self.journal,
+            timers=self.timers,
+            now=self._ground.clock.now,
+            wake=lambda: self.dispatch.wake(),
+            give_up=lambda live, error: self.line.finish(live, "failed", error),
+            rows=self.archive.rows,
+            find=self.archive.find,
+            bounds=Bounds(),
+        )
+        events = EventLog(self.journal, is_watched=self.watch.is_watched, events_kept=limits.events_kept)
         return Line(
-            book=Book(self._kept.last_n, self._kept.counts),
+            book=book,
             view=self.view,
             journal=self.journal,
             timers=self.timers,
@@ -203,12 +220,9 @@ class Rooms:
             accounts=Accounts(self._kept.values, self._ground.clock.now()),
             now=self._ground.clock.now,
             spread=random.random,
-            wake=lambda: self.dispatch.wake(),
+            waiting=waiting,
+            events=events,
             queued_max=limits.queued,
-            events_kept=limits.events_kept,
-            is_watched=self.watch.is_watched,
-            rows=self.archive.rows,
-            find=self.archive.find,
         )
 
     def _make_care(self) -> Care:

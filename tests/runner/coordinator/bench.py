@@ -14,6 +14,7 @@ from gpu.view import View
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Book, Live
+from runner.coordinator.event_log import EventLog
 from runner.coordinator.figures import Figures
 from runner.coordinator.happening import event
 from runner.coordinator.journal import Journal
@@ -23,6 +24,7 @@ from runner.coordinator.memory import Memory
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.timers import Timers
+from runner.coordinator.waiting import Waiting
 from runner.event import Event
 from runner.job import Job, Submission
 from runner.spec import HandlerSpec, Options, Source
@@ -73,22 +75,31 @@ class Bench:
         #: What follows when a turn of the plan is asked for.
         self.on_wake: Callable[[], None] = lambda: None
         self.archive = Archive(access, self.journal, Path("unused"))
-        self.line = Line(
-            book=Book(kept.last_n, kept.counts),
+        book, timers = Book(kept.last_n, kept.counts), Timers(self.clock.now)
+        waiting = Waiting(
+            book=book,
             view=self.view,
             journal=self.journal,
-            timers=Timers(self.clock.now),
+            timers=timers,
+            now=self.clock.now,
+            wake=self._wake,
+            give_up=lambda live, error: self.line.finish(live, "failed", error),
+            rows=self.archive.rows,
+            find=self.archive.find,
+            bounds=bounds or Bounds(),
+        )
+        self.line = Line(
+            book=book,
+            view=self.view,
+            journal=self.journal,
+            timers=timers,
             figures=Figures(),
             accounts=Accounts({}, 0.0),
             now=self.clock.now,
             spread=lambda: 0.5,
-            wake=self._wake,
+            waiting=waiting,
+            events=EventLog(self.journal, is_watched=lambda job_id: False, events_kept=100),
             queued_max=queued_max,
-            events_kept=100,
-            is_watched=lambda job_id: False,
-            rows=self.archive.rows,
-            find=self.archive.find,
-            bounds=bounds,
         )
         self.line.waiting.described({"h": spec()})
         self.learning = Learning(

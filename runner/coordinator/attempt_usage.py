@@ -1,0 +1,65 @@
+"""Effect: the device time of attempts: measured while they run, added to their jobs and to the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runner.coordinator.accounts import Accounts
+from runner.coordinator.book import Live
+from runner.coordinator.meter import Meter
+from runner.job import AttemptRecord, Job, JobError, Spent
+from runner.wire import Ended
+
+
+class AttemptUsageRecorder:
+    """Keeps the last attempt record of a job and what the attempt used of its devices."""
+
+    def __init__(self, totals: Accounts, *, store_value: Callable[[str, bytes | None], None]) -> None:
+        self._totals = totals
+        self._store_value = store_value
+
+    def start(self, live: Live, record: AttemptRecord, meter: Meter | None, at: float) -> None:
+        """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
+        if meter is not None:
+            record.spent = Spent()
+            live.metered = meter, meter.begin(at)
+
+    def discard(self, live: Live, now: float) -> None:
+        """The attempt in flight did not start after all: its time is charged to nobody."""
+        self._measure(live, None, now)
+
+    def end(self, live: Live, ended: Ended, error: JobError | None, now: float) -> None:
+        """Complete the record of the attempt that has ended and charge its device time."""
+        job = live.job
+        seconds = self._measure(live, ended, now)
+        record = job.attempts[-1] if job.attempts else None
+        if record is None or record.attempt != job.attempt:
+            return
+        record.ended_at = now
+        record.load_s, record.run_s = ended.load_s, ended.run_s
+        record.vram_peak_bytes = ended.peak_bytes
+        record.error = error
+        if record.spent is not None:
+            # Without a meter its end comes from a worker's spool, after a restart.
+            told_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
+            self._charge(job, record, told_s if seconds is None else seconds)
+
+    def _measure(self, live: Live, ended: Ended | None, now: float) -> float | None:
+        """The seconds of the attempt in flight, which is over; None where it has no meter."""
+        if live.metered is None:
+            return None
+        (meter, begun), live.metered = live.metered, None
+        until = now
+        if ended is not None and ended.run_s is not None and ended.load_s is None:
+            # One of several short ones, whose ends come together.
+            until = min(until, (live.job.started_at or until) + ended.run_s)
+        return meter.end(until, begun)
+
+    def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
+        """Add the time for which the attempt has occupied its devices."""
+        device_s = seconds * len(record.devices)
+        record.spent = spent = Spent(device_s, device_s * record.granted_bytes)
+        known = job.spent or Spent()
+        job.spent = Spent(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
+        for name, value in self._totals.add(job, record, spent):
+            self._store_value(name, value)

@@ -1,0 +1,36 @@
+"""Effect: the events of jobs: into the journal, sooner where somebody reads them, and bounded in number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runner.coordinator.journal import Journal
+from runner.event import EventType
+from runner.job import Job
+
+
+class EventLog:
+    """Appends events to the logs of jobs."""
+
+    def __init__(self, journal: Journal, *, is_watched: Callable[[str], bool], events_kept: int) -> None:
+        self._journal = journal
+        #: Whether somebody reads a job's events now.
+        self._is_watched = is_watched
+        self._events_kept = events_kept
+
+    def append(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
+        """Append an event of the coordinator."""
+        self._journal.event(job, kind, at, fields)
+        if self._is_watched(job.id):
+            self._journal.hurry()
+
+    def append_from_worker(self, job: Job, kind: str, at: float, fields: bytes) -> None:
+        """Append an event of the running attempt, and remove the oldest ones where there are too many."""
+        event_type: EventType = kind  # type: ignore[assignment]  # the worker sends only known ones
+        if event_type == "progress":
+            job.progress = fields
+        self.append(job, event_type, at, fields)
+        # Retention goes in steps of a tenth, so that a stream of events does not trim each time.
+        kept = job.last_seq - job.first_seq
+        if kept > self._events_kept + self._events_kept // 10:
+            self._journal.trim(job, job.last_seq - self._events_kept + 1)
