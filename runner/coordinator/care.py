@@ -87,12 +87,15 @@ class Care:
             self._of(device.id).fault(self._now(), "context", ended.job_id, told, program=handler)
         self.look()
 
-    def stuck(self, executor: int, device_ids: Sequence[str]) -> None:
-        """An executor hangs in a driver: SIGKILL does not end it."""
+    def stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
+        """An executor hangs in a driver: SIGKILL does not end it. Gives the devices that take no more work
+        for that."""
+        closed = self._inventory.write_off(executor, device_ids)
         for device in self._gpus(device_ids):
             told = f"executor {executor} does not die of SIGKILL"
             self._of(device.id).fault(self._now(), "driver", str(executor), told)
         self.look()
+        return closed
 
     def resume(self, device_id: str) -> None:
         """The operator says that the device may take work again."""

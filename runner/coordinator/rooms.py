@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
-from runner.coordinator.background_tasks import BackgroundTasks
+from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
@@ -29,10 +29,12 @@ from runner.coordinator.clock import Clock
 from runner.coordinator.desk import Desk
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
+from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.figures import Figures
-from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.hand import Hand
+from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
@@ -57,7 +59,7 @@ from runner.plugins import Plugins
 from runner.settings import Settings, overrides_now
 from runner.spec import HandlerSpec
 from runner.stores.access import StoreAccess
-from runner.wire import Call, Readings
+from runner.wire import Call, Devices, Over, Processes, Readings
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +114,6 @@ class Rooms:
     def __init__(self, ground: Ground, kept: Kept, *, owner: Owner, workers: fleet_room.Listener) -> None:
         self._ground = ground
         self._kept = kept
-        self._calls = BackgroundTasks()
         #: What fronts know of it.
         self._told_level: Level | None = None
         self.view = self._make_view()
@@ -236,22 +237,39 @@ class Rooms:
         )
 
     def _make_reports(self) -> Reports:
-        return Reports(
+        attempts = AttemptMessageHandler(
             line=self.line,
             view=self.view,
             dispatch=self.dispatch,
-            fleet=self.fleet,
-            on_devices=self.inventory.found,
-            on_readings=self._on_readings,
             memory=self.memory,
-            on_over=self.overruns.asked,
-            on_call=self._on_call,
             learning=self.learning,
-            on_back=self.inventory.driven,
-            on_stuck=self._on_stuck,
-            on_cleared=self.inventory.restore,
             on_failed=self.care.ended,
             from_wall_time=self._ground.clock.from_wall_time,
+        )
+        executors = ExecutorMessageHandler(
+            line=self.line,
+            view=self.view,
+            dispatch=self.dispatch,
+            memory=self.memory,
+            learning=self.learning,
+            attempts=attempts,
+            on_stuck=self.care.stuck,
+            on_cleared=self.inventory.restore,
+        )
+        return Reports(
+            line=self.line,
+            dispatch=self.dispatch,
+            fleet=self.fleet,
+            attempts=attempts,
+            executors=executors,
+            on_back=self.inventory.driven,
+            others={
+                Call: HandlerCalls(archive=self.archive, fleet=self.fleet).on_call,
+                Devices: lambda _, message: self.inventory.found(message),
+                Readings: lambda _, message: self._on_readings(message),
+                Processes: lambda _, message: self.memory.claim(message),
+                Over: lambda _, message: self.overruns.asked(message),
+            },
         )
 
     def _make_plugins(self, owner: Owner) -> Plugins:
@@ -368,11 +386,6 @@ class Rooms:
         for name in self.overrides.unused(self.plugins.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
 
-    def _on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
-        closed = self.inventory.write_off(executor, device_ids)
-        self.care.stuck(executor, device_ids)
-        return closed
-
     def _on_readings(self, readings: Readings) -> None:
         self.inventory.read(readings)
         self.care.read(readings)
@@ -383,20 +396,3 @@ class Rooms:
         told, message = self._told_level, self.sight_message()
         if told != self._told_level:
             self._ground.fronts.send_all(message)
-
-    def _on_call(self, worker: Worker, call: Call) -> None:
-        self._calls.start(self._answer(worker, call))
-
-    async def _answer(self, worker: Worker, call: Call) -> None:
-        """A handler asks where a file lies, the one thing it may ask for."""
-        if call.op != "file" or not isinstance(call.argument, str):
-            self.reports.answer(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
-            return
-        try:
-            path = await self.archive.find_file(call.argument)
-        except OSError as error:
-            # Without an answer the handler would wait to its timeout.
-            self.reports.answer(worker, call, None, ("unavailable", f"files can't be read: {error}"))
-            return
-        missing = None if path is not None else ("not_found", f"there is no file {call.argument}")
-        self.reports.answer(worker, call, None if path is None else str(path), missing)

@@ -13,14 +13,19 @@ from gpu.enforcement import BACKENDS
 from gpu.view import View
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
+from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.book import Book, Live
+from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
+from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.figures import Figures
+from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.happening import event
 from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
+from runner.coordinator.reports import Reports
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.timers import Timers
@@ -30,7 +35,7 @@ from runner.job import Job, Submission
 from runner.spec import HandlerSpec, Options, Source
 from runner.stores import JobQuery
 from runner.stores.access import MemoryAccess
-from runner.wire import Ended
+from runner.wire import Call, Ended
 
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
 
@@ -118,6 +123,40 @@ class Bench:
             contexts=Contexts(),
             keep=lambda text: None,
             now=self.clock.now,
+        )
+
+    def reports(
+        self, dispatch: Dispatch, fleet: Fleet, *, on_call: Callable[[Worker, Call], None] | None = None
+    ) -> Reports:
+        """The reports of the fleet's workers; whatever concerns devices is left out."""
+        memory = self.memory()
+        attempts = AttemptMessageHandler(
+            line=self.line,
+            view=self.view,
+            dispatch=dispatch,
+            memory=memory,
+            learning=self.learning,
+            on_failed=lambda ended, devices, handler: None,
+            from_wall_time=lambda wall: wall,
+        )
+        executors = ExecutorMessageHandler(
+            line=self.line,
+            view=self.view,
+            dispatch=dispatch,
+            memory=memory,
+            learning=self.learning,
+            attempts=attempts,
+            on_stuck=lambda executor, devices: set(),
+            on_cleared=lambda executor: None,
+        )
+        return Reports(
+            line=self.line,
+            dispatch=dispatch,
+            fleet=fleet,
+            attempts=attempts,
+            executors=executors,
+            on_back=lambda worker: None,
+            others={} if on_call is None else {Call: on_call},
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:

@@ -166,23 +166,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
         if call.call == 1:
             raise ZeroDivisionError
 
-    made = Reports(
-        line=bench.line,
-        view=bench.view,
-        dispatch=dispatch(bench, fleet),
-        fleet=fleet,
-        on_devices=lambda _: None,
-        on_readings=lambda _: None,
-        memory=bench.memory(),
-        on_over=lambda _: None,
-        on_call=on_call,
-        on_back=lambda worker: None,
-        from_wall_time=lambda wall: wall,
-        on_stuck=lambda executor, devices: set(),
-        on_cleared=lambda executor: None,
-        on_failed=lambda ended, devices, handler: None,
-        learning=bench.learning,
-    )
+    made = bench.reports(dispatch(bench, fleet), fleet, on_call=on_call)
     return made, called
 
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Worker
-from runner.coordinator.reports import Reports
 from runner.wire import Ended, Gone, Kill, Load, Loaded, Recall, Recalled, Run, Unload, down_decoder, encode
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
@@ -61,24 +60,8 @@ class Scene:
             read_inputs=self._read,
             cap_bytes=lambda *_: None,
         )
-        self.reports = Reports(
-            line=bench.line,
-            view=bench.view,
-            dispatch=self.dispatch,
-            fleet=self.fleet,
-            on_devices=lambda _: None,
-            on_readings=lambda _: None,
-            memory=bench.memory(),
-            on_over=lambda _: None,
-            on_call=lambda _, __: None,
-            learning=bench.learning,
-            on_back=lambda worker: None,
-            from_wall_time=lambda wall: wall,
-            on_stuck=lambda executor, devices: set(),
-            on_cleared=lambda executor: None,
-            on_failed=lambda ended, devices, handler: None,
-        )
-        bench.on_wake = self.dispatch.wake
+        self.reports = bench.reports(self.dispatch, self.fleet)
+        bench.line.waiting._wake = self.dispatch.wake
         self.dispatch.held = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:

@@ -1,0 +1,161 @@
+"""Effect: what workers report of attempts: starts, events, ends. Late news of old attempts is dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from gpu import escalation
+from gpu.escalation import Squeeze
+from gpu.view import View
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fleet import Worker
+from runner.coordinator.learning import Learning
+from runner.coordinator.line import Line
+from runner.coordinator.memory import Memory
+from runner.coordinator.outcome import ran_out
+from runner.coordinator.post import Post
+from runner.wire import Ended, Note, Started
+
+log = logging.getLogger(__name__)
+
+
+class AttemptMessageHandler:
+    """One method a message. A message counts only while its attempt is the one in flight."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        dispatch: Dispatch,
+        memory: Memory,
+        learning: Learning,
+        on_failed: Callable[[Ended, Sequence[str], str], None],
+        from_wall_time: Callable[[float], float],
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._dispatch = dispatch
+        self._memory = memory
+        self._learning = learning
+        #: Called with the end of a failed attempt, its devices and its handler, before anything acts on it.
+        self._on_failed = on_failed
+        self._from_wall_time = from_wall_time
+
+    def find_current(self, job_id: str, attempt: int) -> Live | None:
+        """The job, if this attempt is the one in flight; else the message is counted as stale."""
+        live = self._line.book.by_id.get(job_id)
+        if live is None or live.flight != attempt or live.where == "ended":
+            self._line.figures.stale += 1
+            return None
+        return live
+
+    def on_started(self, _: Worker, message: Started) -> None:
+        """User code of the attempt runs."""
+        live = self.find_current(message.job_id, message.attempt)
+        if live is None or live.executor is None:
+            return
+        message.at = self._from_wall_time(message.at)
+        post = self._dispatch.posts[live.executor]
+        if live.job.attempt < live.flight:
+            self._begin(post, live, message.at)
+        else:
+            self._line.runs(live, message.at)
+        if post.spec.options.slots > 1 or self._view.executors[post.executor].long_n is not None:
+            # Nothing waits behind it, or was called back because of its mates.
+            return
+        # First the mark: what is recalled must not be staged here again.
+        self._view.takes_long(post.executor, live.job.n)
+        self._dispatch.recall(post)
+
+    def on_events(self, _: Worker, message: Note) -> None:
+        """The attempt has reported progress, output or other events."""
+        live = self.find_current(message.job_id, message.attempt)
+        if live is None or live.executor is None:
+            return
+        if live.job.attempt < live.flight:
+            self._begin(self._dispatch.posts[live.executor], live, self._line.now())
+        elif message.seq <= live.job.heard:
+            return
+        self._line.note(live, message)
+
+    def on_ended(self, _: Worker, message: Ended) -> None:
+        """The attempt has ended; its executor may end with it."""
+        live = self.find_current(message.job_id, message.attempt)
+        if live is None or live.executor is None:
+            return
+        post = self._dispatch.posts[live.executor]
+        if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
+            started_at = message.started_at
+            at = self._line.now() if started_at is None else self._from_wall_time(started_at)
+            self._begin(post, live, at)
+        if message.retry_at is not None:
+            message.retry_at = self._from_wall_time(message.retry_at)
+        if message.leaves:
+            # It is known to be gone a little later; nothing may be handed to it meanwhile.
+            self._dispatch.leaves(post)
+        elif message.grown:
+            log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
+            self._dispatch.retire_one(post)
+        if message.code is not None:
+            self._on_failed(message, post.devices, post.spec.name)
+        if post.grant_bytes:
+            self._memory.ended(post, message)
+        squeeze = None if message.code is None else self._oom_circumstances(post, live, message)
+        self._learning.ended(post, live, message, squeeze)
+        if message.peak_bytes is not None:
+            self._assume_peak(post, message.peak_bytes)
+        self._release_attempt(post, live)
+        self._line.end(live, message, squeeze=squeeze)
+
+    def interrupt(self, post: Post, why: str) -> None:
+        """The executor is gone without a word: end the attempts that ran or may have started there."""
+        for live in list(post.line.values()):
+            if live.where == "staged":
+                # It may have started, untold: its number must not be given to user code again.
+                self._begin(post, live, self._line.now())
+            if live.where in ("starting", "running"):
+                self._release_attempt(post, live)
+                self._line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", why))
+
+    def _begin(self, post: Post, live: Live, at: float) -> None:
+        """User code of an attempt runs since then, which was not known to have started."""
+        self._line.begin(
+            live,
+            at=at,
+            worker=post.worker.name,
+            devices=post.devices,
+            loading=False,
+            granted_bytes=post.grant_bytes,
+            meter=post.meter,
+        )
+
+    def _oom_circumstances(self, post: Post, live: Live, message: Ended) -> Squeeze | None:
+        """The circumstances of an attempt that ran out of device memory; None for all others."""
+        if message.shared or live.cls is None:
+            return None
+        grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
+        if not ran_out(message, grant_bytes=grant_bytes):
+            return None
+        started_at = live.job.started_at or 0.0
+        ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
+        return escalation.survey(self._view, live.cls, post.executor, started_at, ceiling_bytes)
+
+    def _release_attempt(self, post: Post, live: Live) -> None:
+        """The attempt does not occupy its executor any more."""
+        n = live.job.n
+        if post.line.pop(n, None) is not None:
+            post.sent -= 1
+            post.jobs_done += 1
+        if live.cls is not None:
+            self._view.ended(post.executor, live.cls, n, self._line.now())
+
+    def _assume_peak(self, post: Post, peak_bytes: int) -> None:
+        """Until the next reading the executor may hold what the attempt held: readings come once a second,
+        and an idle executor is charged no more than the last of them."""
+        is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
+        # The peak of those is over all devices together.
+        share = peak_bytes // len(post.devices) if is_exact else peak_bytes
+        self._view.ledger.usage.assume(post.executor, share)

@@ -1,0 +1,109 @@
+"""Effect: what workers report of executors: loads, recalled attempts, memory in use, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gpu.view import View
+from runner.coordinator.attempt_messages import AttemptMessageHandler
+from runner.coordinator.book import Live
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fleet import Worker
+from runner.coordinator.learning import Learning
+from runner.coordinator.line import Line
+from runner.coordinator.memory import Memory
+from runner.wire import STUCK, Gone, Loaded, Recalled, Usage
+
+
+class ExecutorMessageHandler:
+    """One method a message."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        view: View,
+        dispatch: Dispatch,
+        memory: Memory,
+        learning: Learning,
+        attempts: AttemptMessageHandler,
+        on_stuck: Callable[[int, Sequence[str]], set[str]],
+        on_cleared: Callable[[int], None],
+    ) -> None:
+        self._line = line
+        self._view = view
+        self._dispatch = dispatch
+        self._memory = memory
+        self._learning = learning
+        self._attempts = attempts
+        #: Called with an executor that SIGKILL does not end, and its devices; returns those that close.
+        self._on_stuck = on_stuck
+        #: Called when an executor that was given up has ended after all.
+        self._on_cleared = on_cleared
+
+    def on_loaded(self, _: Worker, message: Loaded) -> None:
+        """The executor has loaded its handler."""
+        post = self._dispatch.posts.get(message.executor)
+        if post is None:
+            return
+        post.loaded = True
+        self._memory.loaded(post, message)
+        self._view.loaded(message.executor, message.resident_bytes, self._line.now())
+        self._learning.loaded(post, message)
+        self._dispatch.wishes.loaded(post)
+
+    def on_recalled(self, _: Worker, message: Recalled) -> None:
+        """The executor has given back attempts that it had not started."""
+        post = self._dispatch.posts.get(message.executor)
+        for job_id, attempt in reversed(message.attempts):
+            live = self._attempts.find_current(job_id, attempt)
+            if live is None or post is None:
+                continue
+            post.line.pop(live.job.n, None)
+            post.sent -= 1
+            if live.cls is not None:
+                self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=False)
+            self._return_unstarted(live)
+
+    def on_gone(self, _: Worker, message: Gone) -> None:
+        """The executor has ended, or does not end."""
+        post = self._dispatch.posts.get(message.executor)
+        if post is None:
+            # It was written off before, or went with its worker.
+            self._on_cleared(message.executor)
+        elif message.code == STUCK:
+            self.on_executor_gone(message.executor, message, is_dead=False)
+            closed = self._on_stuck(message.executor, post.devices)
+            for other in list(self._dispatch.posts.values()):
+                if not closed.isdisjoint(other.devices):
+                    self._dispatch.retire_one(other)
+        else:
+            self.on_executor_gone(message.executor, message)
+
+    def on_executor_gone(self, executor: int, told: Gone | None = None, *, is_dead: bool = True) -> None:
+        """Its processes have ended, or were written off. What it still held has not started and goes back to
+        the queue. `told` is the worker's message about it, if there was one."""
+        post = self._dispatch.posts.pop(executor, None)
+        if post is None:
+            return
+        self._view.gone(executor, self._line.now() if is_dead else None)
+        for live in reversed(post.line.values()):
+            # An assigned one is put back by whoever was about to send it.
+            if live.where != "assigned":
+                self._return_unstarted(live)
+        if told is None:
+            self._dispatch.wishes.gone(post, "interrupted", "its worker is gone")
+        else:
+            self._dispatch.wishes.gone(post, told.code, told.message, told.detail)
+
+    def on_usage(self, _: Worker, message: Usage) -> None:
+        """The memory that executors use now."""
+        for executor, nbytes in message.executors:
+            self._view.ledger.usage.record_total(executor, nbytes)
+
+    def _return_unstarted(self, live: Live) -> None:
+        if live.job.cancel_reason is not None:
+            live.executor = None
+            self._line.cancel_waiting(live, live.job.cancel_reason)
+        else:
+            self._line.put_back(live)

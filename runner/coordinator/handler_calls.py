@@ -1,0 +1,40 @@
+"""Effect: answers the calls that handlers make while they run: where a saved file lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.coordinator.archive import Archive
+from runner.coordinator.background_tasks import BackgroundTasks
+from runner.coordinator.fleet import Fleet, Worker
+from runner.wire import Answer, Call, encode
+
+
+class HandlerCalls:
+    """Finding a file goes to the disk, so each call is answered in a task of its own."""
+
+    def __init__(self, *, archive: Archive, fleet: Fleet) -> None:
+        self._archive = archive
+        self._fleet = fleet
+        self._tasks = BackgroundTasks()
+
+    def on_call(self, worker: Worker, call: Call) -> None:
+        """Start to answer a call."""
+        self._tasks.start(self._answer(worker, call))
+
+    async def _answer(self, worker: Worker, call: Call) -> None:
+        if call.op != "file" or not isinstance(call.argument, str):
+            self._send(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
+            return
+        try:
+            path = await self._archive.find_file(call.argument)
+        except OSError as error:
+            # Without an answer the handler would wait to its timeout.
+            self._send(worker, call, None, ("unavailable", f"files can't be read: {error}"))
+            return
+        missing = None if path is not None else ("not_found", f"there is no file {call.argument}")
+        self._send(worker, call, None if path is None else str(path), missing)
+
+    def _send(self, worker: Worker, call: Call, result: Any, error: tuple[str, str] | None) -> None:
+        self._fleet.post(worker, encode(Answer(call.call, call.executor, result, error)))
+        self._fleet.flush()
