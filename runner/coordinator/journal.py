@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from runner.coordinator.commit_waiters import CommitWaiters, Settle
 from runner.coordinator.pending_batch import JobEvents, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.event import Event, EventType
@@ -25,9 +26,6 @@ PATIENCE_S = 1.5
 #: A batch may take longer for its size: a store that takes less in a second is in trouble.
 ROWS_A_SECOND = 5_000
 BYTES_A_SECOND = 20_000_000
-
-#: Told None, or why the writes were refused.
-Settle = Callable[[StoreUnavailable | None], None]
 
 
 class Committer(Protocol):
@@ -64,9 +62,7 @@ class Journal:
         #: Told the seconds that each commit took.
         self._on_commit = on_commit
         self._pending = PendingBatch()
-        self._after: list[tuple[Settle, bool]] = []
-        #: Those who wait for the commit under way.
-        self._waiting: list[tuple[Settle, bool]] = []
+        self._waiters = CommitWaiters()
         self._patience_s = patience_s
         #: Events of the commit under way, by job.
         self._in_flight: dict[int, int] = {}
@@ -132,7 +128,7 @@ class Journal:
         if self.failure is not None and not patient:
             call(self.failure)
             return
-        self._after.append((call, patient))
+        self._waiters.add(call, is_patient=patient)
         if hurry:
             self.hurry()
         else:
@@ -209,9 +205,8 @@ class Journal:
         task.add_done_callback(lambda done: done.result())
 
     async def _commit(self) -> None:
-        # Whoever asks from now on waits for the commit after this one.
         self._urgent = False
-        self._waiting, self._after = self._after, []
+        self._waiters.start_commit()
         batch, events = self._pending.take() if self._pending.has_rows() else (None, [])
         self._in_flight = {job.n: new[0].seq for job, new in events}
         # The loop's own clock stands still during a turn, and counts whole milliseconds.
@@ -220,9 +215,8 @@ class Journal:
         self._busy = False
         self._in_flight = {}
         self._idle.set()
-        after, self._waiting = self._waiting, []
         if failure is not None:
-            self._refused(batch, events, after, failure)
+            self._refused(batch, events, failure)
             return
         if batch is not None:
             self._on_commit(time.monotonic() - began_mono)
@@ -234,11 +228,10 @@ class Journal:
                 self._on_events(job, new)
             except Exception:
                 log.exception("the events of job %s could not be passed on", job.id)
-        for call, _ in after:
-            _tell(call, None)
+        self._waiters.finish_commit()
         if self._urgent:
             self.hurry()
-        elif self._after or self._pending.has_rows():
+        elif self._waiters or self._pending.has_rows():
             self._arm()
 
     async def _write(self, batch: Batch) -> StoreUnavailable | None:
@@ -273,41 +266,15 @@ class Journal:
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
             self.failure = failure
-        self._waiting, waiting = _patient(self._waiting), self._waiting
-        self._after, later = _patient(self._after), self._after
-        for call, patient in waiting + later:
-            if not patient:
-                _tell(call, self.failure)
+        self._waiters.report(self.failure)
 
-    def _refused(
-        self,
-        batch: Batch | None,
-        events: JobEvents,
-        after: list[tuple[Settle, bool]],
-        failure: StoreUnavailable,
-    ) -> None:
+    def _refused(self, batch: Batch | None, events: JobEvents, failure: StoreUnavailable) -> None:
         """Put the batch back, answer who waited, and try again later."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
         self.failure = failure
         if batch is not None:
             self._pending.put_back(batch, events)
-        waiting = after + self._after
-        self._after = _patient(waiting)
-        for call, patient in waiting:
-            if not patient:
-                _tell(call, failure)
-        if self._after or self._pending.has_rows():
+        self._waiters.abort_commit(failure)
+        if self._waiters or self._pending.has_rows():
             self._arm()
-
-
-def _patient(waiting: list[tuple[Settle, bool]]) -> list[tuple[Settle, bool]]:
-    return [entry for entry in waiting if entry[1]]
-
-
-def _tell(call: Settle, failure: StoreUnavailable | None) -> None:
-    try:
-        call(failure)
-    except Exception:
-        # The loop's boundary: those behind it wait for the same commit.
-        log.exception("who waited for a commit failed over its outcome")
