@@ -17,8 +17,10 @@ from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
+from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.line import Line
 from runner.coordinator.pages import current, page
+from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.removals import Removals
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
@@ -63,6 +65,8 @@ class Desk:
         archive: Archive,
         watch: Watch,
         views: Views,
+        queues: QueueDocuments,
+        explainer: JobExplainer,
         wait_for_handler: Callable[[str], Coroutine[Any, Any, None]],
         others: Mapping[type[Any], Callable[[Front, Any], Coroutine[Any, Any, None]]],
     ) -> None:
@@ -71,6 +75,8 @@ class Desk:
         self._archive = archive
         self._watch = watch
         self._views = views
+        self._queues = queues
+        self._explainer = explainer
         self._wait_for_handler = wait_for_handler
         self._tasks = BackgroundTasks()
         #: Held by who does something to the job of that id.
@@ -318,7 +324,7 @@ class Desk:
         self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()
-        front.send(_encode(control.Reply(ask.rid, 200, _json(self._views.queue(ask.name)))))
+        front.send(_encode(control.Reply(ask.rid, 200, _json(self._queues.build(ask.name)))))
 
     async def _await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
         await self._wait_for_handler(ask.name)
@@ -350,7 +356,7 @@ class Desk:
             case "attempts":
                 return documents.attempts_document(job)
             case "explain":
-                return _json(self._views.explain(job, live))
+                return _json(self._explainer.explain(job, live))
             case "output":
                 return await self._output(job, live)
             case _:

@@ -37,6 +37,7 @@ from runner.coordinator.hand import Hand
 from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
@@ -44,6 +45,7 @@ from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
+from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.reports import Reports
 from runner.coordinator.sleep import Bounds
@@ -302,6 +304,7 @@ class Rooms:
         )
 
     def _make_desk(self, owner: Owner) -> Desk:
+        queues = QueueDocuments(line=self.line, view=self.view, dispatch=self.dispatch)
         views = Views(
             line=self.line,
             view=self.view,
@@ -313,6 +316,7 @@ class Rooms:
             inventory=self.inventory,
             condition=self.care.document,
             stats=Stats(self.line, self.dispatch, self._weights()),
+            queues=queues,
         )
         hand = Hand(
             inventory=self.inventory,
@@ -333,6 +337,8 @@ class Rooms:
             archive=self.archive,
             watch=self.watch,
             views=views,
+            queues=queues,
+            explainer=JobExplainer(line=self.line, view=self.view),
             wait_for_handler=owner.wait_for_handler,
             others={
                 control.Reload: self.reloads.answer,

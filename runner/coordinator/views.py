@@ -1,19 +1,15 @@
-"""Effect: what people see of the whole: queues, handlers, devices, workers, figures, readiness."""
+"""Effect: what people see of the whole: handlers, devices, workers, figures, readiness."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from gpu.device import Device
-from gpu.explain import explain, reservation
 from gpu.view import View
-from runner.coordinator import words
-from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
@@ -21,13 +17,11 @@ from runner.coordinator.inventory import Inventory
 from runner.coordinator.knowledge import learned
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
-from runner.coordinator.stats import STATES, Stats
+from runner.coordinator.queue_documents import QueueDocuments
+from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
 from runner.errors import NotFound
-from runner.instant import rfc3339
-from runner.job import ENDED, Job
 from runner.spec import HandlerSpec
-from runner.stores.queued import lot_key
 
 
 class Views:
@@ -46,6 +40,7 @@ class Views:
         inventory: Inventory,
         condition: Callable[[str], dict[str, Any]],
         stats: Stats,
+        queues: QueueDocuments,
     ) -> None:
         self._line = line
         self._view = view
@@ -58,15 +53,15 @@ class Views:
         #: How a device is, and since when.
         self._condition = condition
         self._stats = stats
+        self._queues = queues
 
     def document(self, what: str, subject: str | None) -> Any:
         """The document that the route of this name gives."""
         match what:
             case "queues":
-                waits = self._waits()
-                return {"data": [self._queue(name, waits[name]) for name in self._queue_names()]}
+                return {"data": self._queues.build_all()}
             case "queue":
-                return self._known_queue(subject or "")
+                return self._queues.build_existing(subject or "")
             case "handlers":
                 specs = sorted(self._line.waiting.handlers.specs.values(), key=lambda spec: spec.name)
                 return {
@@ -83,53 +78,6 @@ class Views:
                 return self._stats.document()
             case _:
                 raise NotFound(f"there is no document {what!r}")
-
-    # Queues.
-
-    def _queue_names(self) -> list[str]:
-        return sorted({queue for queue, _ in self._line.book.counts} | {"default"})
-
-    def _known_queue(self, name: str) -> dict[str, Any]:
-        if name not in self._queue_names() and name not in self._view.backlog.paused:
-            raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
-        return self.queue(name)
-
-    def queue(self, name: str) -> dict[str, Any]:
-        """A queue's counts and figures."""
-        return self._queue(name, self._waits()[name])
-
-    def _waits(self) -> defaultdict[str, _Waits]:
-        """Queue -> the reasons of what waits and runs, told by class: there may be millions of jobs."""
-        found: defaultdict[str, _Waits] = defaultdict(_Waits)
-        waiting = self._line.waiting
-        for queue, why, count, since in waiting.tally():
-            found[queue].add(why, count, since)
-        for post in self._dispatch.posts.values():
-            for live in post.line.values():
-                why_now = waiting.reasons.of_live(live)
-                if why_now is not None and live.where != "ended":
-                    since = live.job.ready_at if live.job.state == "queued" else None
-                    found[live.job.queue].add(why_now, 1, since)
-        return found
-
-    def _queue(self, name: str, waits: _Waits) -> dict[str, Any]:
-        book, now = self._line.book, self._line.now()
-        counts = {state: book.counts[name, state] for state in STATES}
-        done = counts["succeeded"] + counts["failed"]
-        runs = self._line.figures.queue_runs[name]
-        return {
-            "name": name,
-            "counts": counts,
-            "reasons": dict(waits.reasons),
-            "paused": name in self._view.backlog.paused,
-            "concurrency": None,
-            "rate": None,
-            "oldest_wait_s": None if waits.oldest == math.inf else max(0.0, now - waits.oldest),
-            "running": counts["running"],
-            "peak_running": max(self._line.book.peak_running[name], counts["running"]),
-            "success_rate": counts["succeeded"] / done if done else None,
-            "avg_run_s": sum(runs) / len(runs) if runs else None,
-        }
 
     # Handlers.
 
@@ -246,56 +194,6 @@ class Views:
             for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
                 by_kind[device.id][kind] = shown[f"{kind}_bytes"]
         return self._metrics.text(by_kind, self._line, self._fleet)
-
-    def explain(self, job: Job, live: Live | None) -> dict[str, Any]:
-        """Why a job waits, in words and figures."""
-        if job.state in ENDED:
-            return {
-                "id": job.id,
-                "state": job.state,
-                "reason": job.reason,
-                "message": f"the job has ended as {job.state}",
-            }
-        waiting = self._line.waiting
-        why = waiting.reasons.of_stored(job) if live is None else waiting.reasons.of_live(live)
-        where = waiting.where(job) if live is None else live.where
-        document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        cls = waiting.handlers.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
-        if where == "delayed":
-            document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
-            document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
-        elif where in ("waiting", "behind") and cls is not None:
-            document |= explain(self._view, cls, job.n)
-            document["reserved"] = reservation(self._view, job.n, self._line.now())
-            for device in document["devices"]:
-                if device["reason"] == "device_fault":
-                    device["message"] = self._line.figures.fault(device["device"])
-                if device["reason"] == "waiting_for_memory":
-                    device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
-            document["jobs_ahead"] += waiting.ahead(cls, job.n)
-            document["reason"] = why
-            document["message"] = words.waiting(why, document)
-        elif where == "behind":
-            document["message"] = f"its handler {job.handler!r} is not known (yet)"
-        else:
-            document["message"] = f"an executor has it: {why}"
-            document["executor"] = None if live is None else live.executor
-        return document
-
-
-class _Waits:
-    """Why the live jobs of a queue wait, and since when the one waits that waits longest."""
-
-    def __init__(self) -> None:
-        self.reasons: Counter[str] = Counter()
-        #: UTC epoch seconds.
-        self.oldest = math.inf
-
-    def add(self, why: str, count: int, since: float | None) -> None:
-        """So many have this reason; the first of them waits since then."""
-        self.reasons[why] += count
-        if since is not None:
-            self.oldest = min(self.oldest, since)
 
 
 class _Shown(msgspec.Struct):

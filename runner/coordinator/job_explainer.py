@@ -1,0 +1,57 @@
+"""Effect: explains why a job waits, or what became of it, in words and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpu.explain import explain, reservation
+from gpu.view import View
+from runner.coordinator import words
+from runner.coordinator.book import Live
+from runner.coordinator.line import Line
+from runner.instant import rfc3339
+from runner.job import ENDED, Job
+from runner.stores.queued import lot_key
+
+
+class JobExplainer:
+    """Reads the queue, the plan and the devices."""
+
+    def __init__(self, *, line: Line, view: View) -> None:
+        self._line = line
+        self._view = view
+
+    def explain(self, job: Job, live: Live | None) -> dict[str, Any]:
+        """The explanation as a JSON value; `live` is None where the job is not in memory."""
+        if job.state in ENDED:
+            return {
+                "id": job.id,
+                "state": job.state,
+                "reason": job.reason,
+                "message": f"the job has ended as {job.state}",
+            }
+        waiting = self._line.waiting
+        why = waiting.reason_of(job) if live is None else waiting.reason(live)
+        where = waiting.where(job) if live is None else live.where
+        document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
+        cls = waiting.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
+        if where == "delayed":
+            document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
+            document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
+        elif where in ("waiting", "behind") and cls is not None:
+            document |= explain(self._view, cls, job.n)
+            document["reserved"] = reservation(self._view, job.n, self._line.now())
+            for device in document["devices"]:
+                if device["reason"] == "device_fault":
+                    device["message"] = self._line.figures.fault(device["device"])
+                if device["reason"] == "waiting_for_memory":
+                    device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
+            document["jobs_ahead"] += waiting.ahead(cls, job.n)
+            document["reason"] = why
+            document["message"] = words.waiting(why, document)
+        elif where == "behind":
+            document["message"] = f"its handler {job.handler!r} is not known (yet)"
+        else:
+            document["message"] = f"an executor has it: {why}"
+            document["executor"] = None if live is None else live.executor
+        return document
