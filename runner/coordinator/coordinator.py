@@ -192,7 +192,7 @@ class Coordinator:
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
         rooms = self.rooms
-        rooms.desk.closed = True
+        rooms.gate.close()
         rooms.status.phase = "shutting down"
         rooms.dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))

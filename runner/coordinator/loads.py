@@ -11,8 +11,9 @@ import msgspec
 from runner import control
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post
+from runner.coordinator.submission_gate import SubmissionGate
 from runner.coordinator.wish import Failure
-from runner.errors import NotLoaded, ShuttingDown
+from runner.errors import NotLoaded
 
 _json = msgspec.json.Encoder().encode
 
@@ -33,17 +34,17 @@ class Loads:
         dispatch: Dispatch,
         executor: Callable[[int], dict[str, Any]],
         wait_for_handler: Callable[[str], Awaitable[None]],
-        is_closed: Callable[[], bool],
+        gate: SubmissionGate,
     ) -> None:
         self._dispatch = dispatch
         #: The document of one.
         self._executor = executor
         self._wait_for_handler = wait_for_handler
-        self._is_closed = is_closed
+        self._gate = gate
 
     async def load(self, front: Asker, ask: control.LoadHandler) -> None:
         """Have an executor ready, and say how far it is when the time is over."""
-        self._check_open()
+        self._gate.check_open()
         await self._wait_for_handler(ask.name)
         told: asyncio.Future[Post | Failure] = asyncio.get_running_loop().create_future()
 
@@ -72,7 +73,7 @@ class Loads:
 
     async def unload(self, front: Asker, ask: control.UnloadHandler) -> None:
         """Have executors go, and say which."""
-        self._check_open()
+        self._gate.check_open()
         await self._wait_for_handler(ask.name)
         posts = self._dispatch.wishes.unload(ask.name, ask.model, ask.device)
         for post in posts:
@@ -80,10 +81,6 @@ class Loads:
         document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
         self._dispatch.wake()
         front.send(control.encode(control.Reply(ask.rid, 202 if posts else 200, _json(document))))
-
-    def _check_open(self) -> None:
-        if self._is_closed():
-            raise ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
 
     def _under_way(self, ask: control.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""

@@ -11,8 +11,9 @@ import msgspec
 
 from runner import control
 from runner.coordinator.changes import Changes, compare
+from runner.coordinator.submission_gate import SubmissionGate, shutting_down
 from runner.coordinator.waiting import Waiting
-from runner.errors import RefusedStart, ReloadRefused, RunnerError, ShuttingDown
+from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.overrides import Overrides
 from runner.plugins import Plugins
 from runner.spec import HandlerSpec
@@ -48,7 +49,7 @@ class Reloads:
         retire: Retire,
         read_overrides: Callable[[], Overrides],
         put_in_force: Callable[[Overrides], None],
-        is_closed: Callable[[], bool],
+        gate: SubmissionGate,
         answer_s: float = ANSWER_S,
     ) -> None:
         self._plugins = plugins
@@ -56,7 +57,7 @@ class Reloads:
         self._retire = retire
         self._read_overrides = read_overrides
         self._put_in_force = put_in_force
-        self._is_closed = is_closed
+        self._gate = gate
         self._answer_s = answer_s
         self._now: asyncio.Task[Changes] | None = None
         self._next: asyncio.Task[Changes] | None = None
@@ -71,12 +72,11 @@ class Reloads:
 
     async def answer(self, front: Asker, ask: control.Reload) -> None:
         """Reload for who asks, and say what has changed."""
-        if self._is_closed():
-            raise _closed()
+        self._gate.check_open()
         task = self.ask()
         await asyncio.wait([task], timeout=self._answer_s)
         if task.cancelled():
-            raise _closed()
+            raise shutting_down()
         status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
         front.send(control.encode(control.Reply(ask.rid, status, msgspec.json.encode(changes))))
 
@@ -96,8 +96,7 @@ class Reloads:
         except RefusedStart as refused:
             log.error("the handlers are left as they were: %s", refused.message)
             raise ReloadRefused(refused.message) from refused
-        if self._is_closed():
-            raise _closed()
+        self._gate.check_open()
         # From here to the end nothing else runs: no plan sees half of it.
         before = self._waiting.handlers.specs
         self._put_in_force(overrides)
@@ -124,10 +123,6 @@ def _look_at(task: asyncio.Task[Changes]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, RunnerError):
         log.error("a reload of the handlers failed", exc_info=error)
-
-
-def _closed() -> ShuttingDown:
-    return ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
 
 
 def _last_line(error: str) -> str:

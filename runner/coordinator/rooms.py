@@ -37,6 +37,7 @@ from runner.coordinator.hand import Hand
 from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.job_action_requests import JobActionRequests
 from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
@@ -46,11 +47,16 @@ from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
 from runner.coordinator.queue_documents import QueueDocuments
+from runner.coordinator.queue_requests import QueueRequests
+from runner.coordinator.read_requests import ReadRequests
 from runner.coordinator.reloads import Reloads
+from runner.coordinator.replies import JobReplies
 from runner.coordinator.reports import Reports
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
+from runner.coordinator.submission_gate import SubmissionGate
+from runner.coordinator.submit_requests import SubmitRequests
 from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
 from runner.coordinator.waiting import Waiting
@@ -119,6 +125,7 @@ class Rooms:
         #: What fronts know of it.
         self._told_level: Level | None = None
         self.view = self._make_view()
+        self.gate = SubmissionGate()
         self.watch = Watch()
         self.figures = Figures()
         self.timers = Timers(ground.clock.now)
@@ -329,23 +336,44 @@ class Rooms:
             dispatch=self.dispatch,
             executor=views.executor,
             wait_for_handler=owner.wait_for_handler,
-            is_closed=lambda: self.desk.closed,
+            gate=self.gate,
         )
-        return Desk(
+        replies = JobReplies(self.line)
+        submit = SubmitRequests(line=self.line, replies=replies, gate=self.gate)
+        reads = ReadRequests(
+            line=self.line,
+            archive=self.archive,
+            replies=replies,
+            views=views,
+            explainer=JobExplainer(line=self.line, view=self.view),
+            wait_for_handler=owner.wait_for_handler,
+        )
+        actions = JobActionRequests(
             line=self.line,
             dispatch=self.dispatch,
             archive=self.archive,
-            watch=self.watch,
-            views=views,
-            queues=queues,
-            explainer=JobExplainer(line=self.line, view=self.view),
-            wait_for_handler=owner.wait_for_handler,
-            others={
+            replies=replies,
+            gate=self.gate,
+        )
+        return Desk(
+            {
+                control.Submit: submit.submit,
+                control.GetJob: reads.get_job,
+                control.ListJobs: reads.list_jobs,
+                control.ReadEvents: reads.read_events,
+                control.Look: reads.get_document,
+                control.AwaitHandler: reads.await_handler,
+                control.Act: actions.act,
+                control.SetQueue: QueueRequests(
+                    line=self.line, dispatch=self.dispatch, queues=queues
+                ).set_queue,
+                control.Watch: lambda front, ask: self.watch.add(front, ask.job_id),
+                control.Unwatch: lambda front, ask: self.watch.remove(front, ask.job_id),
                 control.Reload: self.reloads.answer,
                 control.SetDevice: hand.answer,
                 control.LoadHandler: loads.load,
                 control.UnloadHandler: loads.unload,
-            },
+            }
         )
 
     def _weights(self) -> dict[str, float]:
@@ -364,7 +392,7 @@ class Rooms:
             retire=self.dispatch.control.retire_handler,
             read_overrides=lambda: Overrides(overrides_now(self._ground.settings)),
             put_in_force=put_in_force,
-            is_closed=lambda: self.desk.closed,
+            gate=self.gate,
         )
 
     def handlers(self) -> dict[str, HandlerSpec]:

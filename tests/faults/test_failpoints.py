@@ -50,7 +50,11 @@ OTHERS = {
 }
 
 #: A submit is answered before it is in the store.
-EARLY = replaced("answer-when-durable", "durable(None)")
+EARLY: Change = (
+    "runner/coordinator/submit_requests.py",
+    "self._line.journal.when_durable(durable, hurry=ask.wait_s is None)",
+    "durable(None)",
+)
 #: Who comes back is not asked what it holds.
 UNASKED = never("relinked-is-asked")
 #: A worker lives on without its server.

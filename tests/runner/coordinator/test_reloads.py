@@ -12,6 +12,7 @@ import pytest
 from runner import control
 from runner.coordinator.changes import Changes
 from runner.coordinator.reloads import Reloads
+from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.overrides import Overrides
 from runner.plugins import Plugins
@@ -41,14 +42,14 @@ class House:
         self.asker = Asker()
         self.retired: list[tuple[str, bool]] = []
         self.in_force = 0
-        self.closed = False
+        self.gate = SubmissionGate()
         self.reloads = Reloads(
             plugins=found,
             waiting=bench.line.waiting,
             retire=lambda handler, *, replaced: self.retired.append((handler, replaced)),
             read_overrides=lambda: Overrides({}),
             put_in_force=lambda _: self._put_in_force(bench),
-            is_closed=lambda: self.closed,
+            gate=self.gate,
             answer_s=answer_s,
         )
 
@@ -127,12 +128,12 @@ def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None
         await asyncio.sleep(0)
         asked = asyncio.create_task(house.answer())
         await asyncio.sleep(0)
-        house.closed = True
+        house.gate.close()
         gate.touch()
         for waiting in (under_way, asked, house.answer()):
             with pytest.raises(ShuttingDown):
                 await waiting
-        house.closed = False
+        house.gate.is_closed = False
         gate.unlink()
         write(tmp_path, a=ECHO + SLOW.format(str(gate)) + "# more")
         asked = asyncio.create_task(house.answer())

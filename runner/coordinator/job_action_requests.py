@@ -1,0 +1,101 @@
+"""Effect: cancels, retries and deletes jobs for fronts."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from runner import control
+from runner.coordinator.archive import Archive
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Front
+from runner.coordinator.line import Line
+from runner.coordinator.pages import current
+from runner.coordinator.removals import Removals
+from runner.coordinator.replies import JobReplies
+from runner.coordinator.submission_gate import SubmissionGate
+from runner.errors import AlreadyFinished, JobNotFinished, NotFound
+from runner.job import ENDED, Job
+
+_encode = control.encode
+
+
+class JobActionRequests:
+    """Actions on one job happen one after the other."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        dispatch: Dispatch,
+        archive: Archive,
+        replies: JobReplies,
+        gate: SubmissionGate,
+    ) -> None:
+        self._line = line
+        self._dispatch = dispatch
+        self._archive = archive
+        self._replies = replies
+        self._gate = gate
+        self._removals = Removals(line, archive)
+        #: Job id -> held during an action on that job.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def act(self, front: Front, ask: control.Act) -> None:
+        """Do it, and reply when it is durable."""
+        # They look into the store before they change anything: two at once would both find the job there.
+        lock = self._locks.get(ask.job_id)
+        if lock is None:
+            lock = self._locks[ask.job_id] = asyncio.Lock()
+        async with lock:
+            match ask.verb:
+                case "cancel":
+                    await self._cancel(front, ask)
+                case "retry":
+                    await self._retry(front, ask)
+                case "delete":
+                    await self._delete(front, ask)
+
+    async def _cancel(self, front: Front, ask: control.Act) -> None:
+        live = await current(self._line, self._archive, ask.job_id, rouse=True)
+        if live is None or live.where == "ended":
+            job = live.job if live is not None else await self._archive.job(ask.job_id)
+            raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
+        at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 200 if at_once else 202, self._replies.document(live))))
+
+    async def _retry(self, front: Front, ask: control.Act) -> None:
+        self._gate.check_open()
+        job = await self._ended_job(ask.job_id, "retried")
+        input_ = await self._archive.input(job.n)
+        if ask.job_id in self._line.book.by_id:
+            raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
+        live = self._line.revive(job, input_)
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 202, self._replies.document(live))))
+
+    async def _delete(self, front: Front, ask: control.Act) -> None:
+        live = await self._line.waiting.sleep.rouse(ask.job_id)
+        if live is not None and live.where in ("waiting", "delayed", "behind"):
+            self._dispatch.cancel(live, "deleted", force=False)
+            await self._line.journal.flush()
+        job = await self._ended_job(ask.job_id, "deleted")
+        await self._removals.remove(job)
+        front.send(_encode(control.Reply(ask.rid, 204)))
+
+    async def _ended_job(self, job_id: str, what: str) -> Job:
+        if job_id in self._removals:
+            # It is not gone before that is durable: until then this is refused as the first request was.
+            await self._line.journal.flush()
+            raise NotFound(f"there is no job {job_id}")
+        live = self._line.book.by_id.get(job_id)
+        if live is not None and live.where == "ended":
+            await self._line.journal.flush()
+            live = None
+        job = live.job if live is not None else await self._archive.job(job_id)
+        if job.state not in ENDED:
+            first = "cancel it first" if what == "deleted" else "wait for its end"
+            message = f"job {job_id} is {job.state} and cannot be {what} now: {first}"
+            raise JobNotFinished(message, state=job.state)
+        return job

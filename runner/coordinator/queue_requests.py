@@ -1,0 +1,32 @@
+"""Effect: pauses and resumes queues for fronts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from runner import control
+from runner.coordinator import value_names
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Front
+from runner.coordinator.line import Line
+from runner.coordinator.queue_documents import QueueDocuments
+
+_encode = control.encode
+_json = msgspec.json.Encoder().encode
+
+
+class QueueRequests:
+    """Replies once the change is durable."""
+
+    def __init__(self, *, line: Line, dispatch: Dispatch, queues: QueueDocuments) -> None:
+        self._line = line
+        self._dispatch = dispatch
+        self._queues = queues
+
+    async def set_queue(self, front: Front, ask: control.SetQueue) -> None:
+        """Pause or resume a queue."""
+        self._line.view.backlog.pause_queue(ask.name, ask.paused)
+        self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
+        self._dispatch.wake()
+        await self._line.journal.flush()
+        front.send(_encode(control.Reply(ask.rid, 200, _json(self._queues.build(ask.name)))))

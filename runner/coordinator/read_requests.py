@@ -1,0 +1,110 @@
+"""Effect: reads jobs and all other documents for fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from runner import control
+from runner.coordinator import documents
+from runner.coordinator.archive import Archive
+from runner.coordinator.book import Live
+from runner.coordinator.fronts import Front
+from runner.coordinator.job_explainer import JobExplainer
+from runner.coordinator.line import Line
+from runner.coordinator.pages import current, page
+from runner.coordinator.replies import JobReplies, answer_once
+from runner.coordinator.views import Views
+from runner.errors import JobNotFinished
+from runner.job import ENDED, Job
+
+_encode = control.encode
+_json = msgspec.json.Encoder().encode
+
+
+class ReadRequests:
+    """One method a request. None of them changes anything."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        archive: Archive,
+        replies: JobReplies,
+        views: Views,
+        explainer: JobExplainer,
+        wait_for_handler: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._line = line
+        self._archive = archive
+        self._replies = replies
+        self._views = views
+        self._explainer = explainer
+        self._wait_for_handler = wait_for_handler
+
+    async def get_job(self, front: Front, ask: control.GetJob) -> None:
+        """One job, at once or when it has ended."""
+        live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
+        if live is None:
+            job = await self._archive.job(ask.job_id)
+            body = await self._archive.document(job, self._line.waiting.reason_of(job))
+            front.send(_encode(control.Reply(ask.rid, 200, body)))
+            return
+        if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
+            self._replies.answer_at_end(answer_once(front, ask.rid), live, ask.wait_s, late_status=200)
+            return
+        front.send(_encode(control.Reply(ask.rid, 200, self._replies.document(live))))
+
+    async def list_jobs(self, front: Front, ask: control.ListJobs) -> None:
+        """A page of jobs."""
+        body = await self._archive.page(ask.query, self._line.book, self._line.waiting)
+        front.send(_encode(control.Reply(ask.rid, 200, body)))
+
+    async def read_events(self, front: Front, ask: control.ReadEvents) -> None:
+        """A page of a job's events."""
+        front.send(_encode(await page(self._line, self._archive, ask)))
+
+    async def await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
+        """Reply once it is known whether there is such a handler."""
+        await self._wait_for_handler(ask.name)
+        if ask.name not in self._line.waiting.specs:
+            self._line.waiting.spec(ask.name)
+        front.send(_encode(control.Reply(ask.rid, 200)))
+
+    async def get_document(self, front: Front, ask: control.Look) -> None:
+        """A document of a job or of the server."""
+        match ask.what:
+            case "output" | "file" | "attempts" | "explain":
+                body = await self._job_document(ask)
+            case "metrics":
+                body = self._views.metrics()
+            case "ready":
+                status, document = self._views.ready()
+                front.send(_encode(control.Reply(ask.rid, status, _json(document))))
+                return
+            case _:
+                body = _json(self._views.document(ask.what, ask.subject))
+        front.send(_encode(control.Reply(ask.rid, 200, body)))
+
+    async def _job_document(self, ask: control.Look) -> bytes:
+        job_id = ask.subject or ""
+        live = self._line.book.by_id.get(job_id)
+        job = live.job if live is not None else await self._archive.job(job_id)
+        match ask.what:
+            case "attempts":
+                return documents.attempts_document(job)
+            case "explain":
+                return _json(self._explainer.explain(job, live))
+            case "output":
+                return await self._output(job, live)
+            case _:
+                return self._archive.file_document(job, ask.name or "")
+
+    async def _output(self, job: Job, live: Live | None) -> bytes:
+        if job.state not in ENDED:
+            raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
+        if live is not None and live.output is not None:
+            await self._line.journal.flush()
+            return live.output
+        return await self._archive.output(job)

@@ -1,0 +1,78 @@
+"""Effect: replies to fronts: refusals as problem documents, and jobs now or at their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from runner import control
+from runner.coordinator import documents
+from runner.coordinator.book import Live
+from runner.coordinator.fronts import Front
+from runner.coordinator.line import Line
+from runner.errors import RunnerError, StoreUnavailable
+
+_json = msgspec.json.Encoder().encode
+#: While the store refuses writes, clients are asked to try again after this time.
+STORE_RETRY_S = 2.0
+
+#: Status, body, and the seconds after which to try again.
+Answer = Callable[..., None]
+
+
+def problem(error: RunnerError) -> bytes:
+    """The body of a refusal, as control.Reply has it; one of many jobs has no status but this."""
+    head = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
+    return _json(head | error.detail)
+
+
+def answer_once(front: Front, rid: int) -> Answer:
+    """A callable that sends the first answer it is given, and no other."""
+    open_ = True
+
+    def answer(status: int, body: bytes, retry_after_s: float | None = None) -> None:
+        nonlocal open_
+        if open_:
+            open_ = False
+            front.send(control.encode(control.Reply(rid, status, body, retry_after_s)))
+
+    return answer
+
+
+class JobReplies:
+    """Replies that show a live job."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def document(self, live: Live) -> bytes:
+        """The job as it is now."""
+        return documents.job_document(live.job, self._line.waiting.reason(live), live.input, live.output)
+
+    def answer_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
+        """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
+
+        def at_end(ended: Live) -> None:
+            timer.cancel()
+            answer(200, self.document(ended))
+
+        def late() -> None:
+            if live.waiters is not None and at_end in live.waiters:
+                live.waiters.remove(at_end)
+            self._line.journal.when_durable(accepted)
+            self._line.waiting.sleep.rest(live)
+
+        def accepted(failure: StoreUnavailable | None) -> None:
+            if failure is not None:
+                answer(failure.status, problem(failure), STORE_RETRY_S)
+            else:
+                answer(200 if live.where == "ended" else late_status, self.document(live))
+
+        timer = asyncio.get_running_loop().call_later(wait_s, late)
+        if live.waiters is None:
+            live.waiters = []
+        live.waiters.append(at_end)
+        if live.where == "ended":
+            self._line.journal.hurry()

@@ -1,0 +1,26 @@
+"""Pure: whether the server still takes in work; it stops when shutdown begins."""
+
+from __future__ import annotations
+
+from runner.errors import ShuttingDown
+
+
+class SubmissionGate:
+    """Open from the start to the beginning of shutdown."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Take in no more work."""
+        self.is_closed = True
+
+    def check_open(self) -> None:
+        """Raise ShuttingDown where the gate is closed."""
+        if self.is_closed:
+            raise shutting_down()
+
+
+def shutting_down() -> ShuttingDown:
+    """The refusal of whatever comes too late."""
+    return ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)

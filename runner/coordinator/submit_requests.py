@@ -1,0 +1,92 @@
+"""Effect: takes in the jobs that fronts submit, one by one or in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from runner import control
+from runner.coordinator.book import Live
+from runner.coordinator.fronts import Front
+from runner.coordinator.line import Line
+from runner.coordinator.replies import STORE_RETRY_S, JobReplies, answer_once, problem
+from runner.coordinator.submission_gate import SubmissionGate
+from runner.errors import Conflict, RunnerError, StoreUnavailable
+
+_encode = control.encode
+#: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
+BULK_TURN = 500
+
+
+class SubmitRequests:
+    """A job is accepted once it is durable; one that the store refuses is withdrawn."""
+
+    def __init__(self, *, line: Line, replies: JobReplies, gate: SubmissionGate) -> None:
+        self._line = line
+        self._replies = replies
+        self._gate = gate
+
+    def submit(self, front: Front, ask: control.Submit) -> Coroutine[Any, Any, None] | None:
+        """Take in what was submitted, and reply when it is durable or has ended."""
+        self._gate.check_open()
+        if self._line.journal.failure is not None:
+            raise StoreUnavailable(self._line.journal.failure.message)
+        if ask.bulk:
+            return self._submit_bulk(front, ask)
+        self._check_new(ask.jobs[0].id)
+        live = self._line.submit(ask.jobs[0])
+        self._line.figures.submitted += 1
+        answer = answer_once(front, ask.rid)
+        if ask.wait_s is not None:
+            self._replies.answer_at_end(answer, live, ask.wait_s, late_status=202)
+
+        def durable(failure: StoreUnavailable | None) -> None:
+            if failure is not None:
+                self._withdraw(live)
+                answer(failure.status, problem(failure), STORE_RETRY_S)
+            elif ask.wait_s is None:
+                answer(202, self._replies.document(live))
+
+        # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
+        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)
+        return None
+
+    def _check_new(self, job_id: str) -> None:
+        if job_id in self._line.book.by_id:
+            raise Conflict(f"there is a job {job_id} already")
+
+    def _withdraw(self, live: Live) -> None:
+        """The store could not take it: it was never accepted."""
+        # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
+        live = self._line.book.by_n.get(live.job.n, live)
+        if live.where == "asleep" and self._line.waiting.where(live.job) is None:
+            return
+        if live.executor is None and live.where != "ended":
+            self._line.waiting.leave(live)
+            self._line.waiting.sleep.drop_input(live)
+            live.where = "ended"
+            self._line.journal.withdraw(live.job)
+            self._line.book.discount(live.job)
+            self._line.book.forget(live)
+
+    async def _submit_bulk(self, front: Front, ask: control.Submit) -> None:
+        answers: list[bytes] = []
+        taken: list[Live] = []
+        for index, asked in enumerate(ask.jobs):
+            try:
+                self._check_new(asked.id)
+                taken.append(self._line.submit(asked))
+                answers.append(b"null")
+            except RunnerError as error:
+                answers.append(problem(error))
+            if index % BULK_TURN == BULK_TURN - 1:
+                await asyncio.sleep(0)
+        self._line.figures.submitted += len(taken)
+        try:
+            await self._line.journal.flush()
+        except StoreUnavailable:
+            for live in taken:
+                self._withdraw(live)
+            raise
+        front.send(_encode(control.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
