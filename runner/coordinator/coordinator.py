@@ -15,8 +15,9 @@ from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.clock import Clock
 from runner.coordinator.fleet import Worker
-from runner.coordinator.fronts import Front, Fronts
-from runner.coordinator.rooms import Ground, Kept, Rooms
+from runner.coordinator.front_events import FrontEvents
+from runner.coordinator.fronts import Fronts
+from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
@@ -35,7 +36,6 @@ EPOCH_EVERY_S = 1.0
 STOP_S = 1.8
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
-HANDLER_WAIT_S = 30.0
 
 
 class Coordinator:
@@ -49,12 +49,13 @@ class Coordinator:
         self._data = settings.data_dir
         port = listening.getsockname()[1]
         self._briefing = Briefing(settings, data_dir=self._data, port=port, version=version)
+        self._front_events = FrontEvents()
         self._fronts = Fronts(
-            count=settings.fronts, listening=listening, config=self._briefing.front, listener=self
+            count=settings.fronts,
+            listening=listening,
+            config=self._briefing.front,
+            listener=self._front_events,
         )
-        self._front_ready = asyncio.Event()
-        self._held_questions: list[tuple[Front, control.ToCoordinator]] = []
-        self._is_ready = False
         self._access: StoreAccess | None = None
         self._rooms: Rooms | None = None
         self._tasks = BackgroundTasks()
@@ -111,18 +112,20 @@ class Coordinator:
             version=self._version,
             clock=Clock(),
         )
-        self._rooms = rooms = Rooms(ground, await Kept.read(access), owner=self, workers=self)
-        rooms.fleet.open()
-        rooms.fleet.start_probe()
+        kept = await Kept.read(access)
+        self._rooms = rooms = build(ground, kept, on_fenced=self.on_fenced, workers=self)
+        self._front_events.connect(desk=rooms.front.desk, watch=rooms.jobs.watch, greet=rooms.front_messages)
+        rooms.devices.fleet.open()
+        rooms.devices.fleet.start_probe()
         await self._recover(rooms, access)
-        await rooms.inventory.wait()
-        rooms.line.waiting.handlers.has_gpu = rooms.inventory.has_gpu
-        rooms.inventory.start_workers(rooms.fleet)
+        await rooms.devices.inventory.wait()
+        rooms.jobs.line.waiting.has_gpu = rooms.devices.inventory.has_gpu
+        rooms.devices.inventory.start_workers(rooms.devices.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
-        rooms.plugins.recall()
+        rooms.front.plugins.recall()
         self._open(rooms)
         try:
-            await asyncio.wait_for(self._front_ready.wait(), FRONT_WAIT_S)
+            await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_WAIT_S)
         except TimeoutError as late:
             raise RefusedStart(
                 f"no front has answered within {FRONT_WAIT_S:g} s; what it wrote before this tells why"
@@ -131,9 +134,9 @@ class Coordinator:
     async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")
         named = recovery.named(spools)
-        left = await access.read(lambda store: recovery.Left.read(store, named, rooms.line.now()))
-        counts = recovery.recover(rooms.line, left, spools)
-        await recovery.make_durable(rooms.journal)
+        left = await access.read(lambda store: recovery.Left.read(store, named, rooms.jobs.line.now()))
+        counts = recovery.recover(rooms.jobs.line, left, spools)
+        await recovery.make_durable(rooms.jobs.journal)
         for spool in spools:
             remove_spool(spool)
         if any(counts.values()):
@@ -147,38 +150,32 @@ class Coordinator:
         """From now on jobs are taken in and started."""
         self._tasks.start(self._describe(rooms))
         self._tasks.start(self._watch_over(rooms))
-        self._tasks.start(rooms.metrics.watch_lag())
-        self._tasks.start(rooms.archive.remove_strays(rooms.line.book))
+        self._tasks.start(rooms.front.metrics.watch_lag())
+        self._tasks.start(rooms.jobs.archive.remove_strays(rooms.jobs.line.book))
         if self._settings.reload:
-            self._tasks.start(Watcher(self._look_at_handlers, rooms.reloads.ask).run())
-        rooms.dispatch.held = False
-        rooms.status.phase = "ready"
-        self._is_ready = True
-        held, self._held_questions = self._held_questions, []
-        for front, question in held:
-            rooms.desk.question(front, question)
-        self._fronts.send_all(rooms.handlers_message())
-        self._fronts.send_all(rooms.sight_message())
-        rooms.dispatch.wake()
+            self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.ask).run())
+        rooms.devices.dispatch.held = False
+        rooms.front.status.phase = "ready"
+        self._front_events.open()
+        for message in rooms.front_messages():
+            self._fronts.send_all(message)
+        rooms.devices.dispatch.wake()
 
     async def _describe(self, rooms: Rooms) -> None:
         try:
-            await rooms.plugins.run()
+            await rooms.front.handlers.describe()
         except RunnerError as error:
             # Two handlers of one name: nobody can say which one a job would mean.
             self.refused = error
             self.ended.set()
-            return
-        rooms.remember_descriptions()
-        rooms.warn_of_unused()
 
     async def _watch_over(self, rooms: Rooms) -> None:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
-            rooms.fleet.check(asyncio.get_running_loop().time())
-            rooms.inventory.check()
-            rooms.care.look()
+            rooms.devices.fleet.check(asyncio.get_running_loop().time())
+            rooms.devices.inventory.check()
+            rooms.devices.care.look()
             try:
                 in_force = await self._access.read(lambda store: store.epoch())
             except RunnerError as error:
@@ -192,23 +189,23 @@ class Coordinator:
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
         rooms = self.rooms
-        rooms.gate.close()
-        rooms.status.phase = "shutting down"
-        rooms.dispatch.held = True
+        rooms.front.gate.close()
+        rooms.front.status.phase = "shutting down"
+        rooms.devices.dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))
-        rooms.dispatch.control.recall_all()
-        busy = len(rooms.dispatch.posts.with_attempts())
+        rooms.devices.dispatch.recall_all()
+        busy = sum(bool(post.line) for post in rooms.devices.dispatch.posts.values())
         if busy and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
                 busy,
                 grace_s,
             )
-        await _until(lambda: not rooms.dispatch.posts.with_attempts(), grace_s, hurry)
+        await _until(lambda: rooms.devices.dispatch.is_idle, grace_s, hurry)
         await self._stop_workers(rooms, hurry)
-        rooms.learning.keep()
+        rooms.devices.learning.keep()
         try:
-            await rooms.journal.close()
+            await rooms.jobs.journal.close()
         except StoreUnavailable as refused:
             log.error("ended without storing the last news, which workers keep: %s", refused.message)
         await self._fronts.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
@@ -216,29 +213,29 @@ class Coordinator:
 
     async def _stop_workers(self, rooms: Rooms, hurry: asyncio.Event) -> None:
         """Attempts that still run end by the ladder, or at once when `hurry` is set."""
-        closing = asyncio.ensure_future(rooms.fleet.close(STOP_S))
+        closing = asyncio.ensure_future(rooms.devices.fleet.close(STOP_S))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not closing.done():
-            rooms.fleet.kill_all()
+            rooms.devices.fleet.kill_all()
         await closing
 
     async def abandon(self) -> None:
         """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
         self._fronts.kill_all()
         if self._rooms is not None:
-            self._rooms.dispatch.held = True
-            self._rooms.fleet.kill_all()
-            await self._rooms.fleet.close(0.5)
+            self._rooms.devices.dispatch.held = True
+            self._rooms.devices.fleet.kill_all()
+            await self._rooms.devices.fleet.close(0.5)
         await self._fronts.close(0.5)
         await self._close()
 
     async def _close(self) -> None:
         await self._tasks.cancel_all()
         if self._rooms is not None:
-            self._rooms.reloads.close()
-            self._rooms.timers.close()
+            self._rooms.front.reloads.close()
+            self._rooms.jobs.timers.close()
         if self._access is not None:
             await self._access.close()
 
@@ -249,37 +246,16 @@ class Coordinator:
             self.fenced = fenced
             self.ended.set()
 
-    # What fronts say.
-
-    def on_front(self, front: Front) -> None:
-        """A front is there: tell it which handlers there are."""
-        if self._rooms is not None:
-            front.send(self._rooms.handlers_message())
-            front.send(self._rooms.sight_message())
-        self._front_ready.set()
-
-    def on_question(self, front: Front, question: control.ToCoordinator) -> None:
-        """A front asks; before recovery is done its questions wait."""
-        if self._is_ready:
-            self.rooms.desk.question(front, question)
-        else:
-            self._held_questions.append((front, question))
-
-    def on_front_lost(self, front: Front) -> None:
-        """A front has died; its clients come back by themselves."""
-        if self._rooms is not None:
-            self._rooms.watch.forget(front)
-
     # What workers say.
 
     def on_worker(self, worker: Worker, hello: Hello) -> None:
         """A worker is connected."""
-        self.rooms.inventory.driven(worker)
+        self.rooms.devices.inventory.driven(worker)
 
     def on_worker_again(self, worker: Worker, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
-        if worker.device is not None:  # guard: relinked-is-asked
-            self.rooms.inventory.doubted(worker)
+        if worker.device is not None:
+            self.rooms.devices.inventory.doubted(worker)
             self.rooms.reports.relinked(worker, hello)
 
     def on_messages(self, worker: Worker, messages: list[bytes]) -> None:
@@ -288,29 +264,12 @@ class Coordinator:
 
     def on_worker_lost(self, worker: Worker, why: str) -> None:
         """A worker or the probe has died."""
-        self.rooms.inventory.lost(worker, why)
+        self.rooms.devices.inventory.lost(worker, why)
         if worker.device is not None:
             self.rooms.reports.worker_lost(worker, why)
 
-    # Handlers.
-
-    def on_handlers(self) -> None:
-        """More is known of the handlers."""
-        rooms = self.rooms
-        rooms.line.waiting.described(rooms.handlers())
-        rooms.dispatch.wishes.described()
-        self._fronts.send_all(rooms.handlers_message())
-        rooms.dispatch.wake()
-
     async def _look_at_handlers(self) -> Seen:
-        return await asyncio.to_thread(look, self.rooms.plugins.folders(), self._settings.config)
-
-    async def wait_for_handler(self, name: str) -> None:
-        """Until it is known whether there is such a handler, 30 s at most."""
-        try:
-            await asyncio.wait_for(self.rooms.plugins.wait_for(name), HANDLER_WAIT_S)
-        except TimeoutError:
-            log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
+        return await asyncio.to_thread(look, self.rooms.front.plugins.folders(), self._settings.config)
 
 
 async def _until(done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:

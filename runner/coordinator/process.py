@@ -107,9 +107,9 @@ async def _main(
     gc.freeze()
     if on_ready is not None:
         # Jobs are taken in already; people like to see how many handlers there are.
-        described = coordinator.rooms.plugins.settled()
+        described = coordinator.rooms.front.plugins.settled()
         await _first_of(described, first.wait(), coordinator.ended.wait(), within_s=PANEL_WAIT_S)
-        on_ready(coordinator.rooms.status.panel(coordinator.url))
+        on_ready(coordinator.rooms.front.status.panel(coordinator.url))
     await _first_of(first.wait(), coordinator.ended.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import msgspec
 
-from gpu.attribution import Level, least
 from gpu.contexts import Contexts
 from gpu.enforcement import BACKENDS
 from gpu.view import View
@@ -19,6 +17,7 @@ from runner import control
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names
 from runner.coordinator.accounts import Accounts
+from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.book import Book
@@ -26,7 +25,8 @@ from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
 from runner.coordinator.clock import Clock
-from runner.coordinator.desk import Desk
+from runner.coordinator.desk import Answerer, Desk
+from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
@@ -65,24 +65,8 @@ from runner.errors import Fenced
 from runner.overrides import Overrides
 from runner.plugins import Plugins
 from runner.settings import Settings, overrides_now
-from runner.spec import HandlerSpec
 from runner.stores.access import StoreAccess
 from runner.wire import Call, Devices, Over, Processes, Readings
-
-log = logging.getLogger(__name__)
-
-
-class Owner(Protocol):
-    """Whom the parts turn to: the coordinator."""
-
-    def on_fenced(self, fenced: Fenced) -> None:
-        """Another coordinator has taken over."""
-
-    def on_handlers(self) -> None:
-        """More is known of the handlers."""
-
-    async def wait_for_handler(self, name: str) -> None:
-        """Until it is known whether there is such a handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,317 +100,383 @@ class Kept:
         return await access.read(lambda store: cls(store.counts(), store.last_n(), store.values("")))
 
 
+@dataclass(frozen=True, slots=True)
+class JobComponents:
+    """What accepts, keeps and ends jobs."""
+
+    view: View
+    watch: Watch
+    figures: Figures
+    timers: Timers
+    journal: Journal
+    archive: Archive
+    line: Line
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceComponents:
+    """What runs jobs on devices, and watches the devices."""
+
+    memory: Memory
+    inventory: Inventory
+    fleet: Fleet
+    dispatch: Dispatch
+    learning: Learning
+    care: Care
+    overruns: Overruns
+    readings: DeviceReadings
+
+
+@dataclass(frozen=True, slots=True)
+class FrontComponents:
+    """What answers fronts."""
+
+    gate: SubmissionGate
+    plugins: Plugins
+    handlers: ActiveHandlers
+    reloads: Reloads
+    metrics: Metrics
+    status: Status
+    desk: Desk
+
+
+@dataclass(frozen=True, slots=True)
 class Rooms:
-    """The parts. Constructing joins them and starts nothing."""
+    """All components of a coordinator."""
 
-    def __init__(self, ground: Ground, kept: Kept, *, owner: Owner, workers: fleet_room.Listener) -> None:
-        self._ground = ground
-        self._kept = kept
-        #: What fronts know of it.
-        self._told_level: Level | None = None
-        self.view = self._make_view()
-        self.gate = SubmissionGate()
-        self.watch = Watch()
-        self.figures = Figures()
-        self.timers = Timers(ground.clock.now)
-        self.journal = Journal(
-            ground.access,
-            ground.epoch,
-            encode_event=event,
-            on_events=self.watch.publish,
-            on_fenced=owner.on_fenced,
-            on_commit=self.figures.commits.add,
-        )
-        self.archive = Archive(ground.access, self.journal, ground.data / "files")
-        self.line = self._make_line()
-        self.memory = self._make_memory()
-        self.inventory = Inventory(
-            view=self.view,
-            figures=self.figures,
-            memory=self.memory,
-            now=ground.clock.now,
-            wake=lambda: self.dispatch.wake(),
-            kept=kept.values,
-            keep=self.journal.value,
-        )
-        self.fleet = Fleet(
-            runtime=ground.runtime,
-            epoch=ground.epoch,
-            marker=ground.marker,
-            worker_config=ground.briefing.worker,
-            probe_config=ground.briefing.probe,
-            listener=workers,
-        )
-        self.dispatch = Dispatch(
-            line=self.line,
-            view=self.view,
-            fleet=self.fleet,
-            devices=self.inventory.devices,
-            read_inputs=self.archive.inputs,
-            cap_bytes=self.memory.cap_bytes,
-        )
-        self.overruns = Overruns(
-            view=self.view,
-            dispatch=self.dispatch,
-            backend=BACKENDS[ground.settings.devices.enforcement],
-        )
-        self.learning = self._make_learning()
-        self.care = self._make_care()
-        self.reports = self._make_reports()
-        self.overrides = Overrides(ground.settings.overrides)
-        self.plugins = self._make_plugins(owner)
-        self.metrics = Metrics(self.figures, ground.fronts)
-        self.status = self._make_status()
-        self.reloads = self._make_reloads(owner)
-        self.desk = self._make_desk(owner)
+    jobs: JobComponents
+    devices: DeviceComponents
+    reports: Reports
+    front: FrontComponents
 
-    def _make_view(self) -> View:
-        view = View(weights=self._weights())
-        for queue in value_names.paused_queues(self._kept.values):
-            view.backlog.pause_queue(queue, True)
-        return view
+    def front_messages(self) -> list[bytes]:
+        """What a front has to know before it is asked for anything."""
+        return [self.front.handlers.message(), self.devices.readings.level_message()]
 
-    def _make_memory(self) -> Memory:
-        contexts = self._kept.values.get(value_names.CONTEXT_OVERHEAD)
-        return Memory(
-            view=self.view,
-            backend=BACKENDS[self._ground.settings.devices.enforcement],
-            contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
-            keep=lambda text: self.journal.value(value_names.CONTEXT_OVERHEAD, text),
-            now=self._ground.clock.now,
-        )
 
-    def _make_learning(self) -> Learning:
-        return Learning(
-            view=self.view,
-            figures=self.figures,
-            later=lambda seconds, call: self.timers.at(self._ground.clock.now() + seconds, call),
-            kept=self._kept.values,
-            keep=self.journal.value,
-        )
+def build(
+    ground: Ground,
+    kept: Kept,
+    *,
+    on_fenced: Callable[[Fenced], None],
+    workers: fleet_room.Listener,
+) -> Rooms:
+    """Create the components and join them; nothing is started."""
 
-    def _make_line(self) -> Line:
-        limits = self._ground.settings.limits
-        book = Book(self._kept.last_n, self._kept.counts)
-        waiting = Waiting(
-            book=book,
-            view=self.view,
-            journal=self.journal,
-            timers=self.timers,
-            now=self._ground.clock.now,
-            wake=lambda: self.dispatch.wake(),
-            give_up=lambda live, error: self.line.finish(live, "failed", error),
-            rows=self.archive.rows,
-            find=self.archive.find,
-            bounds=Bounds(),
-        )
-        events = EventLog(self.journal, is_watched=self.watch.is_watched, events_kept=limits.events_kept)
-        return Line(
-            book=book,
-            view=self.view,
-            journal=self.journal,
-            timers=self.timers,
-            figures=self.figures,
-            accounts=Accounts(self._kept.values, self._ground.clock.now()),
-            now=self._ground.clock.now,
-            spread=random.random,
-            waiting=waiting,
-            events=events,
-            queued_max=limits.queued,
-        )
+    def wake() -> None:
+        # Jobs and devices are there before the dispatcher, which plans for them.
+        devices.dispatch.wake()
 
-    def _make_care(self) -> Care:
-        checkup = Checkup(self._ground.briefing.executor_env(), self._ground.marker)
-        return Care(
-            view=self.view,
-            inventory=self.inventory,
-            dispatch=self.dispatch,
-            check=checkup.run,
-            now=self._ground.clock.now,
-        )
+    jobs = build_jobs(ground, kept, on_fenced=on_fenced, wake=wake)
+    devices = build_devices(ground, kept, jobs, workers=workers, wake=wake)
+    reports = build_worker_events(ground, jobs, devices)
+    return Rooms(jobs, devices, reports, build_front(ground, kept, jobs, devices))
 
-    def _make_reports(self) -> Reports:
-        attempts = AttemptMessageHandler(
-            line=self.line,
-            view=self.view,
-            dispatch=self.dispatch,
-            memory=self.memory,
-            learning=self.learning,
-            on_failed=self.care.ended,
-            from_wall_time=self._ground.clock.from_wall_time,
-        )
-        executors = ExecutorMessageHandler(
-            line=self.line,
-            view=self.view,
-            dispatch=self.dispatch,
-            memory=self.memory,
-            learning=self.learning,
-            attempts=attempts,
-            on_stuck=self.care.stuck,
-            on_cleared=self.inventory.restore,
-        )
-        return Reports(
-            line=self.line,
-            dispatch=self.dispatch,
-            fleet=self.fleet,
-            attempts=attempts,
-            executors=executors,
-            on_back=self.inventory.driven,
-            others={
-                Call: HandlerCalls(archive=self.archive, fleet=self.fleet).on_call,
-                Devices: lambda _, message: self.inventory.found(message),
-                Readings: lambda _, message: self._on_readings(message),
-                Processes: lambda _, message: self.memory.claim(message),
-                Over: lambda _, message: self.overruns.asked(message),
-            },
-        )
 
-    def _make_plugins(self, owner: Owner) -> Plugins:
-        settings, values = self._ground.settings, self._kept.values
-        return Plugins(
-            settings.handlers,
-            entry_points=settings.entry_points,
-            env=self._ground.briefing.executor_env(),
-            cwd=Path.cwd(),
-            cache={
-                name.removeprefix(value_names.DESCRIPTIONS): text
-                for name, text in values.items()
-                if name.startswith(value_names.DESCRIPTIONS)
-            },
-            on_change=owner.on_handlers,
-        )
+def build_jobs(
+    ground: Ground, kept: Kept, *, on_fenced: Callable[[Fenced], None], wake: Callable[[], None]
+) -> JobComponents:
+    """Create what accepts, keeps and ends jobs."""
+    limits, now = ground.settings.limits, ground.clock.now
+    view = View(weights=_weights(ground.settings))
+    for queue in value_names.paused_queues(kept.values):
+        view.backlog.pause_queue(queue, True)
+    watch, figures, timers = Watch(), Figures(), Timers(now)
+    journal = Journal(
+        ground.access,
+        ground.epoch,
+        encode_event=event,
+        on_events=watch.publish,
+        on_fenced=on_fenced,
+        on_commit=figures.commits.add,
+    )
+    archive = Archive(ground.access, journal, ground.data / "files")
+    book = Book(kept.last_n, kept.counts)
+    waiting = Waiting(
+        book=book,
+        view=view,
+        journal=journal,
+        timers=timers,
+        now=now,
+        wake=wake,
+        give_up=lambda live, error: line.finish(live, "failed", error),
+        rows=archive.rows,
+        find=archive.find,
+        bounds=Bounds(),
+    )
+    line = Line(
+        book=book,
+        view=view,
+        journal=journal,
+        timers=timers,
+        figures=figures,
+        accounts=Accounts(kept.values, now()),
+        now=now,
+        spread=random.random,
+        waiting=waiting,
+        events=EventLog(journal, is_watched=watch.is_watched, events_kept=limits.events_kept),
+        queued_max=limits.queued,
+    )
+    return JobComponents(view, watch, figures, timers, journal, archive, line)
 
-    def _make_status(self) -> Status:
-        return Status(
-            settings=self._ground.settings,
-            version=self._ground.version,
-            journal=self.journal,
-            access=self._ground.access,
-            view=self.view,
-            fleet=self.fleet,
-            fronts=self._ground.fronts,
-            figures=self.figures,
-            inventory=self.inventory,
-            plugins=self.plugins,
-        )
 
-    def _make_desk(self, owner: Owner) -> Desk:
-        queues = QueueDocuments(line=self.line, view=self.view, dispatch=self.dispatch)
-        views = Views(
-            line=self.line,
-            view=self.view,
-            dispatch=self.dispatch,
-            fleet=self.fleet,
-            devices=self.inventory.devices,
-            metrics=self.metrics,
-            status=self.status,
-            inventory=self.inventory,
-            condition=self.care.document,
-            stats=Stats(self.line, self.dispatch, self._weights()),
-            queues=queues,
-        )
-        hand = Hand(
-            inventory=self.inventory,
-            dispatch=self.dispatch,
-            care=self.care,
-            journal=self.journal,
-            document=views.device,
-        )
-        loads = Loads(
-            dispatch=self.dispatch,
-            executor=views.executor,
-            wait_for_handler=owner.wait_for_handler,
-            gate=self.gate,
-        )
-        replies = JobReplies(self.line)
-        submit = SubmitRequests(line=self.line, replies=replies, gate=self.gate)
-        reads = ReadRequests(
-            line=self.line,
-            archive=self.archive,
-            replies=replies,
-            views=views,
-            explainer=JobExplainer(line=self.line, view=self.view),
-            wait_for_handler=owner.wait_for_handler,
-        )
-        actions = JobActionRequests(
-            line=self.line,
-            dispatch=self.dispatch,
-            archive=self.archive,
-            replies=replies,
-            gate=self.gate,
-        )
-        return Desk(
-            {
-                control.Submit: submit.submit,
-                control.GetJob: reads.get_job,
-                control.ListJobs: reads.list_jobs,
-                control.ReadEvents: reads.read_events,
-                control.Look: reads.get_document,
-                control.AwaitHandler: reads.await_handler,
-                control.Act: actions.act,
-                control.SetQueue: QueueRequests(
-                    line=self.line, dispatch=self.dispatch, queues=queues
-                ).set_queue,
-                control.Watch: lambda front, ask: self.watch.add(front, ask.job_id),
-                control.Unwatch: lambda front, ask: self.watch.remove(front, ask.job_id),
-                control.Reload: self.reloads.answer,
-                control.SetDevice: hand.answer,
-                control.LoadHandler: loads.load,
-                control.UnloadHandler: loads.unload,
-            }
-        )
+def build_devices(
+    ground: Ground,
+    kept: Kept,
+    jobs: JobComponents,
+    *,
+    workers: fleet_room.Listener,
+    wake: Callable[[], None],
+) -> DeviceComponents:
+    """Create what runs jobs on devices, and watches the devices."""
+    view, now = jobs.view, ground.clock.now
+    memory = _build_memory(ground, kept, jobs)
+    inventory = Inventory(
+        view=view,
+        figures=jobs.figures,
+        memory=memory,
+        now=now,
+        wake=wake,
+        kept=kept.values,
+        keep=jobs.journal.value,
+    )
+    fleet = Fleet(
+        runtime=ground.runtime,
+        epoch=ground.epoch,
+        marker=ground.marker,
+        worker_config=ground.briefing.worker,
+        probe_config=ground.briefing.probe,
+        listener=workers,
+    )
+    dispatch = Dispatch(
+        line=jobs.line,
+        view=view,
+        fleet=fleet,
+        devices=inventory.devices,
+        read_inputs=jobs.archive.inputs,
+        cap_bytes=memory.cap_bytes,
+    )
+    learning = Learning(
+        view=view,
+        figures=jobs.figures,
+        later=lambda seconds, call: jobs.timers.at(now() + seconds, call),
+        kept=kept.values,
+        keep=jobs.journal.value,
+    )
+    checkup = Checkup(ground.briefing.executor_env(), ground.marker)
+    care = Care(view=view, inventory=inventory, dispatch=dispatch, check=checkup.run, now=now)
+    overruns = Overruns(view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement])
+    readings = DeviceReadings(
+        view=view,
+        inventory=inventory,
+        memory=memory,
+        care=care,
+        overruns=overruns,
+        dispatch=dispatch,
+        fronts=ground.fronts,
+    )
+    return DeviceComponents(memory, inventory, fleet, dispatch, learning, care, overruns, readings)
 
-    def _weights(self) -> dict[str, float]:
-        return {name: tenant.weight for name, tenant in self._ground.settings.tenants.items()}
 
-    def _make_reloads(self, owner: Owner) -> Reloads:
-        def put_in_force(overrides: Overrides) -> None:
-            self.overrides = overrides
-            owner.on_handlers()
-            self.remember_descriptions()
-            self.warn_of_unused()
+def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> Memory:
+    contexts = kept.values.get(value_names.CONTEXT_OVERHEAD)
+    return Memory(
+        view=jobs.view,
+        backend=BACKENDS[ground.settings.devices.enforcement],
+        contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
+        keep=lambda text: jobs.journal.value(value_names.CONTEXT_OVERHEAD, text),
+        now=ground.clock.now,
+    )
 
-        return Reloads(
-            plugins=self.plugins,
-            waiting=self.line.waiting,
-            retire=self.dispatch.control.retire_handler,
-            read_overrides=lambda: Overrides(overrides_now(self._ground.settings)),
-            put_in_force=put_in_force,
-            gate=self.gate,
-        )
 
-    def handlers(self) -> dict[str, HandlerSpec]:
-        """All handlers that are known, with the operator's options laid over their own."""
-        return {name: self.overrides.over(spec) for name, spec in self.plugins.specs.items()}
+def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComponents) -> Reports:
+    """Create what takes in the messages of workers and of the probe."""
+    attempts = AttemptMessageHandler(
+        line=jobs.line,
+        view=jobs.view,
+        dispatch=devices.dispatch,
+        memory=devices.memory,
+        learning=devices.learning,
+        on_failed=devices.care.ended,
+        from_wall_time=ground.clock.from_wall_time,
+    )
+    executors = ExecutorMessageHandler(
+        line=jobs.line,
+        view=jobs.view,
+        dispatch=devices.dispatch,
+        memory=devices.memory,
+        learning=devices.learning,
+        attempts=attempts,
+        on_stuck=devices.care.stuck,
+        on_cleared=devices.inventory.restore,
+    )
+    calls = HandlerCalls(archive=jobs.archive, fleet=devices.fleet)
+    return Reports(
+        line=jobs.line,
+        dispatch=devices.dispatch,
+        fleet=devices.fleet,
+        attempts=attempts,
+        executors=executors,
+        on_back=devices.inventory.driven,
+        others={
+            Call: calls.on_call,
+            Devices: lambda _, message: devices.inventory.found(message),
+            Readings: lambda _, message: devices.readings.on_readings(message),
+            Processes: lambda _, message: devices.memory.claim(message),
+            Over: lambda _, message: devices.overruns.asked(message),
+        },
+    )
 
-    def handlers_message(self) -> bytes:
-        """All handlers that are known, as fronts are told."""
-        return control.encode(control.Handlers(list(self.handlers().values()), self.plugins.describing))
 
-    def sight_message(self) -> bytes:
-        """How much is known of who uses what of the devices, as fronts are told."""
-        self._told_level = least(self.view.ledger.usage.level(each) for each in self.inventory.devices)
-        return control.encode(control.Sight(self._told_level))
+def build_front(
+    ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
+) -> FrontComponents:
+    """Create what answers fronts."""
+    gate = SubmissionGate()
+    plugins, handlers = _build_handlers(ground, kept, jobs, devices)
+    reloads = Reloads(
+        plugins=plugins,
+        waiting=jobs.line.waiting,
+        retire=devices.dispatch.retire,
+        read_overrides=lambda: Overrides(overrides_now(ground.settings)),
+        put_in_force=handlers.replace_overrides,
+        gate=gate,
+    )
+    metrics = Metrics(jobs.figures, ground.fronts)
+    status = Status(
+        settings=ground.settings,
+        version=ground.version,
+        journal=jobs.journal,
+        access=ground.access,
+        view=jobs.view,
+        fleet=devices.fleet,
+        fronts=ground.fronts,
+        figures=jobs.figures,
+        inventory=devices.inventory,
+        plugins=plugins,
+    )
+    queues = QueueDocuments(line=jobs.line, view=jobs.view, dispatch=devices.dispatch)
+    views = Views(
+        line=jobs.line,
+        view=jobs.view,
+        dispatch=devices.dispatch,
+        fleet=devices.fleet,
+        devices=devices.inventory.devices,
+        metrics=metrics,
+        status=status,
+        inventory=devices.inventory,
+        condition=devices.care.document,
+        stats=Stats(jobs.line, devices.dispatch, _weights(ground.settings)),
+        queues=queues,
+    )
+    answerers: dict[type[Any], Answerer] = {
+        **_job_answerers(jobs, devices, gate),
+        **_document_answerers(jobs, views, handlers),
+        **_operator_answerers(jobs, devices, gate, views, queues, handlers),
+        control.Reload: reloads.answer,
+    }
+    return FrontComponents(gate, plugins, handlers, reloads, metrics, status, Desk(answerers))
 
-    def remember_descriptions(self) -> None:
-        """What was described now needs no child at the next start."""
-        for key in self.plugins.outdated:
-            self.journal.value(value_names.DESCRIPTIONS + key, None)
-        for key, text in self.plugins.remembered.items():
-            self.journal.value(value_names.DESCRIPTIONS + key, text)
 
-    def warn_of_unused(self) -> None:
-        """The operator may have misspelled a name."""
-        for name in self.overrides.unused(self.plugins.specs):
-            log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
+def _build_handlers(
+    ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
+) -> tuple[Plugins, ActiveHandlers]:
+    def on_change(message: bytes) -> None:
+        devices.dispatch.wishes.described()
+        ground.fronts.send_all(message)
+        devices.dispatch.wake()
 
-    def _on_readings(self, readings: Readings) -> None:
-        self.inventory.read(readings)
-        self.care.read(readings)
-        if self.memory.has_measured:
-            self.memory.has_measured = False
-            self.dispatch.tell_caps()
-        self.overruns.look()
-        told, message = self._told_level, self.sight_message()
-        if told != self._told_level:
-            self._ground.fronts.send_all(message)
+    prefix = value_names.DESCRIPTIONS
+    plugins = Plugins(
+        ground.settings.handlers,
+        entry_points=ground.settings.entry_points,
+        env=ground.briefing.executor_env(),
+        cwd=Path.cwd(),
+        cache={
+            name.removeprefix(prefix): text for name, text in kept.values.items() if name.startswith(prefix)
+        },
+        on_change=lambda: handlers.apply(),
+    )
+    handlers = ActiveHandlers(
+        plugins=plugins,
+        overrides=Overrides(ground.settings.overrides),
+        waiting=jobs.line.waiting,
+        store_value=jobs.journal.value,
+        on_change=on_change,
+    )
+    return plugins, handlers
+
+
+def _job_answerers(
+    jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
+) -> dict[type[Any], Answerer]:
+    """What changes jobs, and who is sent their events."""
+    replies = JobReplies(jobs.line)
+    submit = SubmitRequests(line=jobs.line, replies=replies, gate=gate)
+    actions = JobActionRequests(
+        line=jobs.line, dispatch=devices.dispatch, archive=jobs.archive, replies=replies, gate=gate
+    )
+    return {
+        control.Submit: submit.submit,
+        control.Act: actions.act,
+        control.Watch: lambda front, ask: jobs.watch.add(front, ask.job_id),
+        control.Unwatch: lambda front, ask: jobs.watch.remove(front, ask.job_id),
+    }
+
+
+def _document_answerers(
+    jobs: JobComponents,
+    views: Views,
+    handlers: ActiveHandlers,
+) -> dict[type[Any], Answerer]:
+    """What only reads."""
+    reads = ReadRequests(
+        line=jobs.line,
+        archive=jobs.archive,
+        replies=JobReplies(jobs.line),
+        views=views,
+        explainer=JobExplainer(line=jobs.line, view=jobs.view),
+        wait_for_handler=handlers.wait_for,
+    )
+    return {
+        control.GetJob: reads.get_job,
+        control.ListJobs: reads.list_jobs,
+        control.ReadEvents: reads.read_events,
+        control.Look: reads.get_document,
+        control.AwaitHandler: reads.await_handler,
+    }
+
+
+def _operator_answerers(
+    jobs: JobComponents,
+    devices: DeviceComponents,
+    gate: SubmissionGate,
+    views: Views,
+    queues: QueueDocuments,
+    handlers: ActiveHandlers,
+) -> dict[type[Any], Answerer]:
+    """What changes queues, devices and executors."""
+    queue = QueueRequests(line=jobs.line, dispatch=devices.dispatch, queues=queues)
+    device = Hand(
+        inventory=devices.inventory,
+        dispatch=devices.dispatch,
+        care=devices.care,
+        journal=jobs.journal,
+        document=views.device,
+    )
+    loads = Loads(
+        dispatch=devices.dispatch,
+        executor=views.executor,
+        wait_for_handler=handlers.wait_for,
+        gate=gate,
+    )
+    return {
+        control.SetQueue: queue.set_queue,
+        control.SetDevice: device.answer,
+        control.LoadHandler: loads.load,
+        control.UnloadHandler: loads.unload,
+    }
+
+
+def _weights(settings: Settings) -> dict[str, float]:
+    return {name: tenant.weight for name, tenant in settings.tenants.items()}

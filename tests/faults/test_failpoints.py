@@ -56,7 +56,11 @@ EARLY: Change = (
     "durable(None)",
 )
 #: Who comes back is not asked what it holds.
-UNASKED = never("relinked-is-asked")
+UNASKED: Change = (
+    "runner/coordinator/coordinator.py",
+    "self.rooms.reports.relinked(worker, hello)",
+    "self.rooms.devices.inventory.driven(worker)",
+)
 #: A worker lives on without its server.
 WIDOWED = replaced("ends-with-its-server", "return")
 #: What was put back by the last server is taken for under way.

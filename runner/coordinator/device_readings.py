@@ -1,0 +1,56 @@
+"""Effect: passes each reading of the devices to the parts that act on it, and tells fronts its level."""
+
+from __future__ import annotations
+
+from gpu.attribution import Level, least
+from gpu.view import View
+from runner import control
+from runner.coordinator.care import Care
+from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.fronts import Fronts
+from runner.coordinator.inventory import Inventory
+from runner.coordinator.memory import Memory
+from runner.coordinator.overruns import Overruns
+from runner.wire import Readings
+
+
+class DeviceReadings:
+    """A reading updates the ledger first, then health, then the limits of executors."""
+
+    def __init__(
+        self,
+        *,
+        view: View,
+        inventory: Inventory,
+        memory: Memory,
+        care: Care,
+        overruns: Overruns,
+        dispatch: Dispatch,
+        fronts: Fronts,
+    ) -> None:
+        self._view = view
+        self._inventory = inventory
+        self._memory = memory
+        self._care = care
+        self._overruns = overruns
+        self._dispatch = dispatch
+        self._fronts = fronts
+        #: The attribution level that fronts were sent last.
+        self._sent_level: Level | None = None
+
+    def on_readings(self, readings: Readings) -> None:
+        """Apply a reading of all devices."""
+        self._inventory.read(readings)
+        self._care.read(readings)
+        if self._memory.has_measured:
+            self._memory.has_measured = False
+            self._dispatch.tell_caps()
+        self._overruns.look()
+        sent, message = self._sent_level, self.level_message()
+        if sent != self._sent_level:
+            self._fronts.send_all(message)
+
+    def level_message(self) -> bytes:
+        """How well the memory in use is attributed to executors, encoded for fronts."""
+        self._sent_level = least(self._view.ledger.usage.level(each) for each in self._inventory.devices)
+        return control.encode(control.Sight(self._sent_level))
