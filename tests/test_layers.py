@@ -49,7 +49,6 @@ IMPURE = {
 }
 #: What an executor must not load before user code asks for it: each costs every cold start.
 HEAVY = {"asyncio", "zmq", "pydantic", "httpx2", "typer", "fastapi", "uvicorn", "apsw", "gpu", "api"}
-FILE_LINES = 400
 FUNCTION_LINES = 60
 
 
@@ -150,10 +149,6 @@ def test_what_says_that_it_is_pure_is() -> None:
         for name in sorted(s.imports)
         if top(name) in IMPURE
     ] == []
-
-
-def test_no_file_holds_two_things() -> None:
-    assert [f"{s.path}: {s.lines} lines" for s in sources() if s.lines > FILE_LINES] == []
 
 
 def test_no_function_does_two_things() -> None:

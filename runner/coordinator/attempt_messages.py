@@ -68,7 +68,7 @@ class AttemptMessageHandler:
             return
         # First the mark: what is recalled must not be staged here again.
         self._view.takes_long(post.executor, live.job.n)
-        self._dispatch.recall(post)
+        self._dispatch.control.recall(post)
 
     def on_events(self, _: Worker, message: Note) -> None:
         """The attempt has reported progress, output or other events."""
@@ -95,10 +95,10 @@ class AttemptMessageHandler:
             message.retry_at = self._from_wall_time(message.retry_at)
         if message.leaves:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
-            self._dispatch.leaves(post)
+            self._dispatch.control.close(post)
         elif message.grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
-            self._dispatch.retire_one(post)
+            self._dispatch.control.retire(post)
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:

@@ -119,7 +119,7 @@ class Coordinator:
         rooms.devices.fleet.start_probe()
         await self._recover(rooms, access)
         await rooms.devices.inventory.wait()
-        rooms.jobs.line.waiting.has_gpu = rooms.devices.inventory.has_gpu
+        rooms.jobs.line.waiting.handlers.has_gpu = rooms.devices.inventory.has_gpu
         rooms.devices.inventory.start_workers(rooms.devices.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.front.plugins.recall()
@@ -193,7 +193,7 @@ class Coordinator:
         rooms.front.status.phase = "shutting down"
         rooms.devices.dispatch.held = True
         self._fronts.send_all(control.encode(control.Drain(grace_s)))
-        rooms.devices.dispatch.recall_all()
+        rooms.devices.dispatch.control.recall_all()
         busy = sum(bool(post.line) for post in rooms.devices.dispatch.posts.values())
         if busy and grace_s:
             log.info(
@@ -201,7 +201,7 @@ class Coordinator:
                 busy,
                 grace_s,
             )
-        await _until(lambda: rooms.devices.dispatch.is_idle, grace_s, hurry)
+        await _until(lambda: not rooms.devices.dispatch.posts.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
         rooms.devices.learning.keep()
         try:
@@ -254,7 +254,7 @@ class Coordinator:
 
     def on_worker_again(self, worker: Worker, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
-        if worker.device is not None:
+        if worker.device is not None:  # guard: relinked-is-asked
             self.rooms.devices.inventory.doubted(worker)
             self.rooms.reports.relinked(worker, hello)
 

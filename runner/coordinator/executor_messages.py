@@ -76,7 +76,7 @@ class ExecutorMessageHandler:
             closed = self._on_stuck(message.executor, post.devices)
             for other in list(self._dispatch.posts.values()):
                 if not closed.isdisjoint(other.devices):
-                    self._dispatch.retire_one(other)
+                    self._dispatch.control.retire(other)
         else:
             self.on_executor_gone(message.executor, message)
 

@@ -31,10 +31,10 @@ class JobExplainer:
                 "message": f"the job has ended as {job.state}",
             }
         waiting = self._line.waiting
-        why = waiting.reason_of(job) if live is None else waiting.reason(live)
+        why = waiting.reasons.of_stored(job) if live is None else waiting.reasons.of_live(live)
         where = waiting.where(job) if live is None else live.where
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        cls = waiting.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
+        cls = waiting.handlers.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
         if where == "delayed":
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())

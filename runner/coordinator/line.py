@@ -73,6 +73,7 @@ class Line:
         self.waiting = waiting
         self._events = events
         self._sleep = waiting.sleep
+        self._handlers = waiting.handlers
 
     # Accept.
 

@@ -48,7 +48,7 @@ class ReadRequests:
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
-            body = await self._archive.document(job, self._line.waiting.reason_of(job))
+            body = await self._archive.document(job, self._line.waiting.reasons.of_stored(job))
             front.send(_encode(control.Reply(ask.rid, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
@@ -68,8 +68,8 @@ class ReadRequests:
     async def await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""
         await self._wait_for_handler(ask.name)
-        if ask.name not in self._line.waiting.specs:
-            self._line.waiting.spec(ask.name)
+        if ask.name not in self._line.waiting.handlers.specs:
+            self._line.waiting.handlers.require(ask.name)
         front.send(_encode(control.Reply(ask.rid, 200)))
 
     async def get_document(self, front: Front, ask: control.Look) -> None:

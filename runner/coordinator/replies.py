@@ -49,7 +49,8 @@ class JobReplies:
 
     def document(self, live: Live) -> bytes:
         """The job as it is now."""
-        return documents.job_document(live.job, self._line.waiting.reason(live), live.input, live.output)
+        reason = self._line.waiting.reasons.of_live(live)
+        return documents.job_document(live.job, reason, live.input, live.output)
 
     def answer_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""

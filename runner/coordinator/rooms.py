@@ -17,7 +17,6 @@ from runner import control
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names
 from runner.coordinator.accounts import Accounts
-from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.book import Book
@@ -34,6 +33,7 @@ from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.hand import Hand
+from runner.coordinator.handler_activator import HandlerActivator
 from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
@@ -133,7 +133,7 @@ class FrontComponents:
 
     gate: SubmissionGate
     plugins: Plugins
-    handlers: ActiveHandlers
+    handlers: HandlerActivator
     reloads: Reloads
     metrics: Metrics
     status: Status
@@ -337,7 +337,7 @@ def build_front(
     reloads = Reloads(
         plugins=plugins,
         waiting=jobs.line.waiting,
-        retire=devices.dispatch.retire,
+        retire=devices.dispatch.control.retire_handler,
         read_overrides=lambda: Overrides(overrides_now(ground.settings)),
         put_in_force=handlers.replace_overrides,
         gate=gate,
@@ -380,7 +380,7 @@ def build_front(
 
 def _build_handlers(
     ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
-) -> tuple[Plugins, ActiveHandlers]:
+) -> tuple[Plugins, HandlerActivator]:
     def on_change(message: bytes) -> None:
         devices.dispatch.wishes.described()
         ground.fronts.send_all(message)
@@ -397,7 +397,7 @@ def _build_handlers(
         },
         on_change=lambda: handlers.apply(),
     )
-    handlers = ActiveHandlers(
+    handlers = HandlerActivator(
         plugins=plugins,
         overrides=Overrides(ground.settings.overrides),
         waiting=jobs.line.waiting,
@@ -427,7 +427,7 @@ def _job_answerers(
 def _document_answerers(
     jobs: JobComponents,
     views: Views,
-    handlers: ActiveHandlers,
+    handlers: HandlerActivator,
 ) -> dict[type[Any], Answerer]:
     """What only reads."""
     reads = ReadRequests(
@@ -453,7 +453,7 @@ def _operator_answerers(
     gate: SubmissionGate,
     views: Views,
     queues: QueueDocuments,
-    handlers: ActiveHandlers,
+    handlers: HandlerActivator,
 ) -> dict[type[Any], Answerer]:
     """What changes queues, devices and executors."""
     queue = QueueRequests(line=jobs.line, dispatch=devices.dispatch, queues=queues)

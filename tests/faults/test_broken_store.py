@@ -404,11 +404,7 @@ def test_a_damaged_log_is_refused_and_left_alone(house: House, cut_off: dict[str
 
 
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
-    early = (
-        "runner/coordinator/submit_requests.py",
-        "        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)\n        return None",
-        "        durable(None)\n        return None",
-    )
+    early = replaced("answer-when-durable", "durable(None)")
     house = House(tmp_path, tree=mutated(tmp_path, [early]))
     try:
         server = house.start()

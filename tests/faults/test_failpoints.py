@@ -50,17 +50,9 @@ OTHERS = {
 }
 
 #: A submit is answered before it is in the store.
-EARLY: Change = (
-    "runner/coordinator/submit_requests.py",
-    "self._line.journal.when_durable(durable, hurry=ask.wait_s is None)",
-    "durable(None)",
-)
+EARLY = replaced("answer-when-durable", "durable(None)")
 #: Who comes back is not asked what it holds.
-UNASKED: Change = (
-    "runner/coordinator/coordinator.py",
-    "self.rooms.reports.relinked(worker, hello)",
-    "self.rooms.devices.inventory.driven(worker)",
-)
+UNASKED = never("relinked-is-asked")
 #: A worker lives on without its server.
 WIDOWED = replaced("ends-with-its-server", "return")
 #: What was put back by the last server is taken for under way.

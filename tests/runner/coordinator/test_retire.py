@@ -61,7 +61,7 @@ class Scene:
             cap_bytes=lambda *_: None,
         )
         self.reports = bench.reports(self.dispatch, self.fleet)
-        bench.line.waiting._wake = self.dispatch.wake
+        bench.on_wake = self.dispatch.wake
         self.dispatch.held = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:

@@ -1,0 +1,88 @@
+"""Effect: the handlers in force: what discovery found, with the operator's overrides applied."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from runner import control
+from runner.coordinator import value_names
+from runner.coordinator.waiting import Waiting
+from runner.overrides import Overrides
+from runner.plugins import Plugins
+from runner.spec import HandlerSpec
+
+log = logging.getLogger(__name__)
+
+#: A request for a handler that is still being described waits this long.
+HANDLER_WAIT_S = 30.0
+
+
+class HandlerActivator:
+    """Puts descriptions and overrides in force for the queue and for whoever else is notified."""
+
+    def __init__(
+        self,
+        *,
+        plugins: Plugins,
+        overrides: Overrides,
+        waiting: Waiting,
+        store_value: Callable[[str, bytes | None], None],
+        on_change: Callable[[bytes], None],
+    ) -> None:
+        self._plugins = plugins
+        self._overrides = overrides
+        self._waiting = waiting
+        self._store_value = store_value
+        #: Called with the message for fronts once the queue has the new handlers.
+        self._on_change = on_change
+
+    def specs(self) -> dict[str, HandlerSpec]:
+        """All known handlers, with the operator's options in place of their own."""
+        return {name: self._overrides.over(spec) for name, spec in self._plugins.specs.items()}
+
+    def message(self) -> bytes:
+        """All known handlers, encoded for fronts."""
+        return control.encode(control.Handlers(list(self.specs().values()), self._plugins.describing))
+
+    def apply(self) -> None:
+        """Put in force what is known now."""
+        self._waiting.described(self.specs())
+        self._on_change(self.message())
+
+    async def describe(self) -> None:
+        """Describe all sources that were not described before.
+
+        Raises:
+            RunnerError: two handlers have the same name.
+        """
+        await self._plugins.run()
+        self._store_descriptions()
+        self._warn_of_unused()
+
+    def replace_overrides(self, overrides: Overrides) -> None:
+        """Put in force what a reload has found."""
+        self._overrides = overrides
+        self.apply()
+        self._store_descriptions()
+        self._warn_of_unused()
+
+    async def wait_for(self, name: str) -> None:
+        """Wait until it is known whether there is such a handler, 30 s at most."""
+        try:
+            await asyncio.wait_for(self._plugins.wait_for(name), HANDLER_WAIT_S)
+        except TimeoutError:
+            log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
+
+    def _store_descriptions(self) -> None:
+        """Sources that are described now need no describing process at the next start."""
+        for key in self._plugins.outdated:
+            self._store_value(value_names.DESCRIPTIONS + key, None)
+        for key, text in self._plugins.remembered.items():
+            self._store_value(value_names.DESCRIPTIONS + key, text)
+
+    def _warn_of_unused(self) -> None:
+        """The operator may have misspelled a name."""
+        for name in self._overrides.unused(self._plugins.specs):
+            log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
