@@ -184,7 +184,9 @@ def mutated(folder: Path, changes: Sequence[Change]) -> Path:
     """
     tree = folder / "mutant"
     for name in PROGRAM:
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # copytree keeps the times of the sources, so that their bytecode stays valid: only a changed file is
+        # compiled again. A `*.pyc.*` is a temporary file that another process is about to rename.
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     mutate(tree, changes)
     return tree
 
