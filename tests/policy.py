@@ -1,0 +1,35 @@
+"""Pure: which modules are the policy, whose every line and branch a test must reach.
+
+Pure modules elsewhere turn one form into another; no bound is put on their coverage.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Here every pure module decides.
+FOLDERS = ("gpu", "runner/coordinator")
+#: Of the worker and of `runner` itself, the pure modules of these names do.
+NAMED = {
+    "runner/worker": {"clocks", "ladder", "line", "outbox", "recalls", "settlement", "verdict"},
+    "runner": {"retry"},
+}
+
+
+def policy_modules(root: Path = ROOT) -> list[str]:
+    """The paths of the policy modules relative to `root`, sorted."""
+    found = {path for folder in FOLDERS for path in (root / folder).rglob("*.py")}
+    for folder, names in NAMED.items():
+        found |= {path for path in (root / folder).rglob("*.py") if path.stem in names}
+    return sorted(str(path.relative_to(root)) for path in found if is_pure(path))
+
+
+def is_pure(path: Path) -> bool:
+    """Its docstring says so."""
+    return path.read_text().startswith('"""Pure:')
+
+
+if __name__ == "__main__":
+    sys.stdout.write(",".join(policy_modules()) + "\n")
