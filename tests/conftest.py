@@ -7,14 +7,34 @@ import shutil
 import signal
 import tempfile
 
+import pytest
+from coverage import Coverage
 from hypothesis import settings
 
 # A slow machine is no fault of the code under test, and what failed once must fail again.
 settings.register_profile("steady", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("steady")
 
+#: The configuration file of the coverage that the processes of the suite measure: tests/run_suite.py sets it.
+COVERAGE_CONFIG = "SUITE_COVERAGE_CONFIG"
+#: A test with one of these fixtures starts servers of its own.
+OWN_SERVER = {"house", "serve"}
 
-def pytest_configure() -> None:
+
+class PolicyCoverage:
+    """Measures the policy in this process; servers that tests start are not measured."""
+
+    def __init__(self, config_file: str) -> None:
+        self._coverage = Coverage(config_file=config_file, data_suffix=True)
+        self._coverage.start()
+
+    def pytest_unconfigure(self) -> None:
+        """Write what was measured."""
+        self._coverage.stop()
+        self._coverage.save()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Forget the settings of a server that this shell may hold: tests name all that they need."""
     for name in [name for name in os.environ if name.startswith(("RUNNER_", "JOB_RUNNER_"))]:
         del os.environ[name]
@@ -25,8 +45,31 @@ def pytest_configure() -> None:
     # Servers that are killed leave the folder of their sockets to the next start, which never comes here.
     # Its path stays short: a socket's may have 107 characters.
     os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="runner-tests-")
+    if COVERAGE_CONFIG in os.environ and _runs_tests(config):
+        config.pluginmanager.register(PolicyCoverage(os.environ.pop(COVERAGE_CONFIG)))
 
 
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(os.environ.pop("XDG_RUNTIME_DIR"), ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run the tests of a file in one process, in order: they share servers."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if not item.get_closest_marker("xdist_group") and not _runs_apart(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def _runs_apart(item: pytest.Item) -> bool:
+    """It shares no server with other tests, and is slow enough to be handed out by itself."""
+    fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+    return item.nodeid.startswith("tests/faults/") or bool(OWN_SERVER & fixtures)
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Not so the process of pytest-xdist that only hands tests out to others."""
+    return hasattr(config, "workerinput") or not config.getoption("numprocesses", None)

@@ -172,7 +172,7 @@ class House:
         *flags: str,
         executors: int = 2,
         env: dict[str, str] | None = None,
-        within_s: float = 15.0,
+        within_s: float = 30.0,
         port: int = 0,
     ) -> Server:
         """A server that is ready. `env` is laid over its environment (`RUNNER_*`: settings)."""

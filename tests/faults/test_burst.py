@@ -8,7 +8,11 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
+import pytest
+
 from tests.faults.harness import Document, House, Server
+
+pytestmark = pytest.mark.serial
 
 POSTS = 2_000
 CONNECTIONS = 50

@@ -115,12 +115,16 @@ def cases() -> list[Case]:
     """What is tried. A worker that dies again and again is started later each time: they come mixed."""
     wanted = os.environ.get(POINTS_WANTED)
     if wanted is not None:
-        every = [Case(point, mode) for point in sorted(found()) for mode in modes_of(point)]
-        chosen = [case for case in every if wanted == "all" or case.point.startswith(wanted)]
+        chosen = [case for case in every_case() if wanted == "all" or case.point.startswith(wanted)]
     else:
         chosen = list(sample())
     random.Random(2).shuffle(chosen)
     return chosen
+
+
+def every_case() -> list[Case]:
+    """Each point in each of its modes."""
+    return [Case(point, mode) for point in sorted(found()) for mode in modes_of(point)]
 
 
 def sample() -> Iterator[Case]:
@@ -156,14 +160,28 @@ def drive(folder: Path, mine: list[Case], *, gpus: str = "none") -> list[str]:
     return failures
 
 
+@pytest.mark.serial
 @pytest.mark.timeout(3600 if os.environ.get(POINTS_WANTED) else 600)
 def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    every = cases()
+    sweep(tmp_path, cases())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("gate", sorted(POINTS))
+def test_every_fault_at_the_points_of_a_gate_loses_nothing(tmp_path: Path, gate: str) -> None:
+    chosen = [case for case in every_case() if case.point.startswith(f"{gate}.")]
+    random.Random(2).shuffle(chosen)
+    sweep(tmp_path, chosen)
+
+
+def sweep(folder: Path, every: list[Case]) -> None:
+    """Cases in houses side by side; AssertionError with all that went wrong."""
     plain = [case for case in every if case.point not in ON_GPU]
     with ThreadPoolExecutor(LANES + 1) as pool:
-        lanes = [pool.submit(drive, tmp_path / f"lane{at}", plain[at::LANES]) for at in range(LANES)]
+        lanes = [pool.submit(drive, folder / f"lane{at}", plain[at::LANES]) for at in range(LANES)]
         on_gpu = [case for case in every if case.point in ON_GPU]
-        lanes.append(pool.submit(drive, tmp_path / "gpu", on_gpu, gpus="all"))
+        lanes.append(pool.submit(drive, folder / "gpu", on_gpu, gpus="all"))
         failures = [failure for lane in lanes for failure in lane.result()]
     assert not failures, "\n\n".join(failures)
 

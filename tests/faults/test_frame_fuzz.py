@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 import zmq
 
 from runner import framing, wire
@@ -146,6 +147,7 @@ def attacked(server: Server, path: str) -> float:
     return took_s
 
 
+@pytest.mark.serial
 def test_rubbish_on_the_workers_socket_is_counted_and_does_no_harm(house: House) -> None:
     server, told = start_watched(house)
     path = json.loads((house.data / "lock").read_text())["runtime"] + "/workers.sock"

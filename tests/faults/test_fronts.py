@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.faults.harness import House, Server, settled, until
 from tests.faults.mutate import mutated, removed, swapped, value
@@ -104,6 +105,7 @@ class Poster:
                 self.accepted.append(answer.json()["id"])
 
 
+@pytest.mark.serial
 def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
     server, gate = start(house), house.folder / "gate"
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
@@ -141,6 +143,7 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
     assert len(house.role("front")) == FRONTS
 
 
+@pytest.mark.serial
 def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
     server, gate = start(house), house.folder / "gate"
     body = {"handler": "steady", "input": {"gate": str(gate)}}
@@ -213,6 +216,7 @@ def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) 
         assert served_beside_a_death(house, start(house)) < QUEUED
 
 
+@pytest.mark.serial
 def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
     server = start(house)
     job_id = server.submit("steady", {"gate": str(house.folder / "gate")})
@@ -315,6 +319,7 @@ def seconds_of(server: Server, path: str) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.serial
 def test_a_front_with_many_readers_does_not_slow_down_the_others(house: House) -> None:
     """All readers are at one front; new connections go to whoever is free."""
     with many_descriptors(4_096), ExitStack() as stack, ThreadPoolExecutor(1) as pool:

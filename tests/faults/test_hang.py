@@ -10,6 +10,8 @@ import pytest
 from tests.faults.harness import House, Server
 from tests.faults.mutate import mutated, never, value
 
+pytestmark = pytest.mark.serial
+
 #: Of a timeout no deadline is made.
 NO_DEADLINE = [never("timeout-deadline")]
 #: An executor that says nothing for a second is taken for dead.

@@ -10,6 +10,8 @@ import pytest
 from tests.faults.harness import House, Server, traced, until
 from tests.faults.mutate import mutated, never, value
 
+pytestmark = pytest.mark.serial
+
 JOBS = 200
 KILLS = 5
 #: Nobody says that an attempt was cut off: not its worker, which is the first to know, nor the next start.

@@ -16,6 +16,8 @@ import pytest
 from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated, value
 
+pytestmark = pytest.mark.serial
+
 #: In the suite a thousand; FAULT_TEST_READERS=10000 is for a machine with time and descriptors to spare.
 IDLE = int(os.environ.get("FAULT_TEST_READERS", "1000"))
 NEVER_READING = 20

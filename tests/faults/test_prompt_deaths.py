@@ -13,6 +13,8 @@ import pytest
 
 from tests.faults.harness import Document, House, Server, until
 
+pytestmark = pytest.mark.serial
+
 TOLD_S, REPLACED_S, CLEARED_S, READY_S = 0.2, 1.0, 1.0, 2.0
 #: Other work may have had the processor: one of so many tries must keep the bound.
 TRIES = 3

@@ -12,6 +12,8 @@ import pytest
 
 from tests.faults.harness import House, Server, until
 
+pytestmark = pytest.mark.serial
+
 GRACE_S = 1.0
 STREAMS = 50
 TERM, INT = signal.SIGTERM, signal.SIGINT

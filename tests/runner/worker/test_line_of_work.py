@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from runner import orphans, wire
 from runner.spool import read_spools
 from runner.wire import Ended, Gone, Loaded, Recalled, Run
@@ -29,6 +31,7 @@ def test_staged_jobs_flow_through(capsys: object) -> None:
     print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
 
 
+@pytest.mark.serial
 def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> None:
     async def scene() -> None:
         async with Fake() as fake:
