@@ -51,3 +51,15 @@ def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: P
     assert figures["counts"]["jobs looked at"] > 5
     assert sum(figures["kills"].values()) >= 1
     assert report.verdict(Console(quiet=True), figures, tmp_path, "") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_five_minutes_of_kills_break_no_promise(tmp_path: Path) -> None:
+    told: list[str] = []
+    soak = Soak(tmp_path, Options(seed=11, minutes=5.0), told.append)
+    asyncio.run(soak.run())
+    figures = report.document(soak)
+    assert figures["findings"] == told == []
+    assert report.verdict(Console(quiet=True), figures, tmp_path, "") == 0
+    assert sum(figures["kills"].values()) > 10
