@@ -23,8 +23,10 @@ from tests.faults.sweep import Case, Lane
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
 POINTS_WANTED = "FAULT_TEST_POINTS"
-#: Houses side by side, and one more whose server has a GPU.
+#: Houses side by side where all is tried, and one more whose server has a GPU.
 LANES = 3
+#: What is tried in the suite goes in so many tests, each with a house of its own, and one more with a GPU.
+SLICES = 6
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
 GATES = {
@@ -160,10 +162,19 @@ def drive(folder: Path, mine: list[Case], *, gpus: str = "none") -> list[str]:
     return failures
 
 
-@pytest.mark.serial
-@pytest.mark.timeout(3600 if os.environ.get(POINTS_WANTED) else 600)
-def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    sweep(tmp_path, cases())
+def slices() -> dict[str, list[Case]]:
+    """What is tried, by test."""
+    if POINTS_WANTED in os.environ:
+        return {"all": cases()}
+    plain = [case for case in cases() if case.point not in ON_GPU]
+    found = {f"slice{at}": plain[at::SLICES] for at in range(SLICES)}
+    return found | {"gpu": [case for case in cases() if case.point in ON_GPU]}
+
+
+@pytest.mark.timeout(3600 if POINTS_WANTED in os.environ else 300)
+@pytest.mark.parametrize("chosen", slices().values(), ids=slices().keys())
+def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path, chosen: list[Case]) -> None:
+    sweep(tmp_path, chosen, LANES if POINTS_WANTED in os.environ else 1)
 
 
 @pytest.mark.slow
@@ -172,14 +183,14 @@ def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path) -
 def test_every_fault_at_the_points_of_a_gate_loses_nothing(tmp_path: Path, gate: str) -> None:
     chosen = [case for case in every_case() if case.point.startswith(f"{gate}.")]
     random.Random(2).shuffle(chosen)
-    sweep(tmp_path, chosen)
+    sweep(tmp_path, chosen, LANES)
 
 
-def sweep(folder: Path, every: list[Case]) -> None:
+def sweep(folder: Path, every: list[Case], houses: int) -> None:
     """Cases in houses side by side; AssertionError with all that went wrong."""
     plain = [case for case in every if case.point not in ON_GPU]
-    with ThreadPoolExecutor(LANES + 1) as pool:
-        lanes = [pool.submit(drive, folder / f"lane{at}", plain[at::LANES]) for at in range(LANES)]
+    with ThreadPoolExecutor(houses + 1) as pool:
+        lanes = [pool.submit(drive, folder / f"lane{at}", plain[at::houses]) for at in range(houses)]
         on_gpu = [case for case in every if case.point in ON_GPU]
         lanes.append(pool.submit(drive, folder / "gpu", on_gpu, gpus="all"))
         failures = [failure for lane in lanes for failure in lane.result()]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.testing import Server as Process
 from runner.worker import tree
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import devices, executors, post, runs, waits
+from tests.runner.coordinator.serving import devices, executors, post, reach, runs, waits
 
 HANDLERS = Path(__file__).with_name("load_handlers.py")
 Serve = Callable[..., Server]
@@ -28,6 +29,16 @@ def start(serve: Serve, tmp_path: Path) -> Serve:
         return serve(handlers=[HANDLERS], env={"LOADS_FOLDER": str(tmp_path)}, **options)
 
     return started
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Such a server for tests that load nothing."""
+    env = {"LOADS_FOLDER": str(tmp_path_factory.mktemp("loads"))}
+    with Process([HANDLERS], gpus="sim:1x24GiB", env=env, grace_s="0s") as process:
+        server = reach(process)
+        yield server
+        server.http.close()
 
 
 def ask(server: Server, handler: str, status: int = 200, wait_s: int = 10, **body: str) -> Document:
@@ -124,12 +135,11 @@ def test_a_load_goes_to_the_device_that_is_named(start: Serve) -> None:
     ],
 )
 def test_what_can_not_be_loaded_is_refused(
-    start: Serve, name: str, body: Document, status: int, code: str, says: str
+    shared: Server, name: str, body: Document, status: int, code: str, says: str
 ) -> None:
-    server = start()
-    problem = ask(server, name, status, **body)
+    problem = ask(shared, name, status, **body)
     assert problem["code"] == code and says in problem["detail"], problem
-    assert executors(server, name) == []
+    assert executors(shared, name) == []
 
 
 def test_each_model_is_loaded_for_itself(start: Serve) -> None:
