@@ -1,8 +1,9 @@
 """Effect: the suite in parts, each as fast as it can go, and one line that adds them up.
 
-`test`: lint and types beside the tests that can share the machine; then those marked `serial`; then the
-coverage of the policy. `unit`: those that start no whole server. `slow`: the tests marked `slow`. Further
-arguments go to pytest. The exit code is 1 where anything failed, and where a part had no test to run.
+`test`: lint and types beside the tests that can share the machine; then the tests marked `timed`, with a core for
+each; then those marked `serial`; then the coverage of the policy. `unit`: the tests that start no whole server.
+`slow`: the tests marked `slow`. Further arguments go to pytest. The exit code is 1 where anything failed, and where
+a part had no test to run.
 """
 
 from __future__ import annotations
@@ -24,12 +25,26 @@ from tests.policy import ROOT, policy_modules
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
 #: Tests mostly wait: one process more than there are cores keeps those busy.
-PROCESSES = os.environ.get("TEST_PROCESSES") or str((os.cpu_count() or 1) + 1)
-SIDE_BY_SIDE = ["-n", PROCESSES, "--dist", "loadgroup"]
+CORES = os.cpu_count() or 1
+PROCESSES = int(os.environ.get("TEST_PROCESSES") or CORES + 1)
 NO_TESTS = 5
 SOURCE = ("runner", "gpu")
 #: Here tests start whole servers, or build what is installed.
-WHOLE = ("tests/faults", "tests/test_packaging.py", "tests/test_deploy.py", "tests/examples", "tests/device")
+WHOLE = (
+    "tests/device",
+    "tests/examples",
+    "tests/faults",
+    "tests/fakes/test_bytes.py",
+    "tests/fakes/test_server.py",
+    "tests/benchmarks/test_gpu.py",
+    "tests/benchmarks/test_soak.py",
+    "tests/runner/cli/test_program.py",
+    "tests/runner/coordinator/test_serve_*.py",
+    "tests/runner/test_testing.py",
+    "tests/test_deploy.py",
+    "tests/test_packaging.py",
+)
+UNMARKED = "not timed and not serial and not slow"
 CHECKS = {
     "lint": [str(BIN / "ruff"), "check", "."],
     "format": [str(BIN / "ruff"), "format", "--check", "."],
@@ -169,13 +184,19 @@ def is_policy_covered(config: Path) -> bool:
     return subprocess.run([*coverage, "report", f"--rcfile={config}", "--fail-under=100"]).returncode == 0
 
 
+def side_by_side(processes: int) -> list[str]:
+    """What pytest is told to use so many processes."""
+    return ["-n", str(processes), "--dist", "loadgroup"]
+
+
 def run_test(suite: Suite) -> None:
     """All that must hold."""
     checks = [Check.start(name, command) for name, command in CHECKS.items()]
     config = write_coverage_config(suite.folder)
-    suite.run_part("parallel", "not serial and not slow", *SIDE_BY_SIDE, env={COVERAGE_CONFIG: str(config)})
+    suite.run_part("unmarked", UNMARKED, *side_by_side(PROCESSES), env={COVERAGE_CONFIG: str(config)})
     for check in checks:
         suite.note(check.has_passed())
+    suite.run_part("timed", "timed and not slow", *side_by_side(min(CORES, PROCESSES)))
     suite.run_part("serial", "serial and not slow")
     if not suite.arguments:
         suite.note(is_policy_covered(config))
@@ -183,8 +204,8 @@ def run_test(suite: Suite) -> None:
 
 def run_unit(suite: Suite) -> None:
     """A quick look."""
-    ignored = [f"--ignore={path}" for path in WHOLE]
-    suite.run_part("unit", "not serial and not slow", *SIDE_BY_SIDE, *ignored)
+    ignored = [f"--ignore-glob={path}" for path in WHOLE]
+    suite.run_part("unit", UNMARKED, *side_by_side(PROCESSES), *ignored)
 
 
 def run_slow(suite: Suite) -> None:

@@ -62,7 +62,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize(("body", "status"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_bad_bodies_are_refused_fast_with_a_pointer(
     http: httpx2.Client, body: bytes, status: int | None
@@ -267,7 +267,7 @@ def steady(front: Running, for_s: float) -> Iterator[bytes]:
     yield b"}"
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_long_body_that_keeps_coming_is_taken() -> None:
     with (
         running(receipt_timeout_s=0.2, bulk_max_bytes=64 * 2**20) as front,

@@ -73,7 +73,7 @@ def test_depth_is_told_exactly(text: bytes, depth: int) -> None:
     assert depth == 0 or deeper_than(text, depth - 1)
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_depth_of_a_wide_text_is_told_quickly() -> None:
     text = b"[" + b",".join([b'{"a":[1,2]}'] * 200_000) + b"]"
     started = time.perf_counter()

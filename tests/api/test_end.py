@@ -44,7 +44,7 @@ def test_streams_end_at_the_drains_deadline() -> None:
         stream.close()
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_exit_finishes_answers_closes_streams_and_ends_within_a_second() -> None:
     with running() as front:
         streams = [open_stream(front, front.fake.new()) for _ in range(50)]
@@ -73,7 +73,7 @@ def test_exit_gives_up_answers_that_do_not_come() -> None:
         assert exit_code(front) == 0
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_clients_that_stand_still_do_not_hold_up_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     with running() as front, front.connect() as upload:
         job = front.fake.new()

@@ -251,7 +251,7 @@ def rss_bytes(pid: int) -> int:
         return int(statm.read().split()[1]) * 4096
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_idle_and_stalled_readers_cost_little_and_delay_nobody() -> None:
     with running(stream_stall_s=1.0) as front:
         job, idle_job = front.fake.new(), front.fake.new()

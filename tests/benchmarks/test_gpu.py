@@ -19,7 +19,6 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100)
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(120)
 def test_every_measurement_runs_and_a_made_up_gpu_is_told_as_one(tmp_path: Path) -> None:
     done = run("--device", "fake", "--quick", "--json", "out.json", cwd=tmp_path)

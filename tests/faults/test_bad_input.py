@@ -72,7 +72,7 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(house: House) -> None:
     server = house.start()
     (front,) = house.role("front")
@@ -150,7 +150,7 @@ def _send_chunks(link: socket.socket, chunks: int) -> None:
         return
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_a_trickle_is_closed_at_its_limit(tmp_path: Path, part: str) -> None:
     house = House(tmp_path, tree=mutated(tmp_path, [SOONER]))

@@ -175,7 +175,7 @@ def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
     return answers
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize("held_s", [3.0, 7.0])
 def test_another_programs_lock_delays_or_refuses_and_loses_nothing(house: House, held_s: float) -> None:
     answers = write_lock_is_survived(house, held_s)

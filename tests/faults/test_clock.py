@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.harness import House, Server, settled, until
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.timed
 
 DAY_S = 86_400
 #: Put before everything else on the path: every process of the house reads the time through it.

@@ -45,7 +45,7 @@ def older_stops_writing(house: House, server: Server) -> None:
     until(lambda: newer.counts().get("succeeded") == len(ids), "the newer one ends all", within_s=6)
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_second_server_is_refused_and_the_first_goes_on(house: House) -> None:
     server = house.start()
     ids = server.submit_many("nap", [{"s": 0.005}] * JOBS)

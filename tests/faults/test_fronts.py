@@ -105,7 +105,7 @@ class Poster:
                 self.accepted.append(answer.json()["id"])
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
     server, gate = start(house), house.folder / "gate"
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
@@ -143,7 +143,7 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
     assert len(house.role("front")) == FRONTS
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
     server, gate = start(house), house.folder / "gate"
     body = {"handler": "steady", "input": {"gate": str(gate)}}
@@ -216,7 +216,7 @@ def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) 
         assert served_beside_a_death(house, start(house)) < QUEUED
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
     server = start(house)
     job_id = server.submit("steady", {"gate": str(house.folder / "gate")})

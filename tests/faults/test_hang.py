@@ -10,8 +10,6 @@ import pytest
 from tests.faults.harness import House, Server
 from tests.faults.mutate import mutated, never, value
 
-pytestmark = pytest.mark.serial
-
 #: Of a timeout no deadline is made.
 NO_DEADLINE = [never("timeout-deadline")]
 #: An executor that says nothing for a second is taken for dead.
@@ -32,6 +30,7 @@ def unharmed(server: Server, healthy: str) -> None:
     assert (job["state"], job["attempt"]) == ("succeeded", 1), job
 
 
+@pytest.mark.timed
 def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(house: House) -> None:
     server = house.start()
     healthy = server.submit("hold_gil", {"s": 3}, timeout_s=6)

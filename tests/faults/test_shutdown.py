@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.harness import House, Server, until
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.timed
 
 GRACE_S = 1.0
 STREAMS = 50

@@ -241,7 +241,7 @@ def test_bulk_answers_each_in_order(server: Server) -> None:
         assert [server.ended(jobs[n]["id"])["output"] for n in (0, 5)] == [1, 3]
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_prefer_wait_answers_with_the_end_or_when_the_time_is_over(server: Server, gate: Path) -> None:
     def ask(body: Document, seconds: int) -> tuple[int, Document, float]:
         began = time.monotonic()

@@ -94,7 +94,7 @@ def test_a_warm_model_is_preferred_to_a_new_one(server: Server) -> None:
     assert len(executors(server, "medium2")) == 1
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_more_than_there_is_ends_it_and_fails_in_the_end(server: Server) -> None:
     job_id = server.submit("small", {"hold": "30GiB", "gate": "/nowhere"})
     job = server.ended(job_id)

@@ -24,7 +24,7 @@ def test_jobs_start_by_priority_then_in_order_of_arrival(server: Server) -> None
     assert by_start == [1, 4, 0, 2, 5, 3]
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_delayed_job_is_scheduled_and_then_runs(server: Server) -> None:
     delayed = server.submit("echo", delay_s=0.4)
     timed = server.submit("echo", run_at=rfc3339(time.time() + 0.4))
@@ -39,7 +39,7 @@ def test_a_delayed_job_is_scheduled_and_then_runs(server: Server) -> None:
         assert at(job["ready_at"]) - at(job["created_at"]) > 0.3
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_who_waits_too_long_fails_with_what_it_waited_for(server: Server) -> None:
     set_paused(server, "never", True)
     job_id = server.submit("echo", queue="never", queue_timeout_s=0.3)

@@ -341,7 +341,7 @@ def _descriptions(store: Path) -> list[str]:
     return [name for name in found if str(name).startswith("describe/")]
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_a_reload_of_nothing_costs_no_process(live: Server) -> None:
     begin = time.monotonic()
     for _ in range(20):

@@ -51,7 +51,7 @@ def test_the_last_failure_is_the_jobs_error(server: Server) -> None:
     assert job["output"] is None
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize("how", ["after", "at"])
 def test_a_handler_names_its_next_start(server: Server, how: str) -> None:
     job_id = server.submit("again", {"how": how})

@@ -28,7 +28,7 @@ def stats(server: Server) -> Document:
     return dict(server.http.get("/v1/stats").json())
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
         server = reach(process)
@@ -83,7 +83,7 @@ def crowd(data: list[dict]) -> list[int]:
 """
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path) -> None:
     source = tmp_path / "crowd.py"
     source.write_text(CROWD)

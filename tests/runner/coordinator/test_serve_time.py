@@ -8,7 +8,7 @@ from tests.faults.harness import Server, until
 from tests.runner.coordinator.serving import at, code, executors, runs
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize("handler", ["steady", "async_nap", "deaf"])
 def test_a_run_that_takes_too_long_is_ended_within_two_seconds(server: Server, handler: str) -> None:
     job = server.ended(server.submit(handler, {"gate": "/nowhere"}, timeout_s=0.4))
@@ -22,7 +22,7 @@ def test_a_timed_out_attempt_is_retried_like_a_failure(server: Server) -> None:
     assert (code(job), job["attempt"], job["retries_left"]) == ("timeout", 2, 0)
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_silence_beyond_its_limit_is_stalled(server: Server) -> None:
     job_id = server.submit("silent")
     job = server.ended(job_id)

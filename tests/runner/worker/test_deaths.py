@@ -21,7 +21,7 @@ DEATHS = [
 ]
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize(("data", "signal_name", "exit_code"), DEATHS)
 def test_death_is_told_with_its_cause(
     data: dict[str, object], signal_name: str | None, exit_code: int | None

@@ -13,7 +13,7 @@ from tests.runner.worker.fake import Fake, attempt
 MIB = 1024 * 1024
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_polite_handler_leaves_its_executor_usable() -> None:
     async def scene() -> None:
         async with Fake() as fake:
@@ -31,7 +31,7 @@ def test_polite_handler_leaves_its_executor_usable() -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("handler", "data", "least_s", "most_s"),
     [

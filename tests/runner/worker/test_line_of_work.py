@@ -31,7 +31,7 @@ def test_staged_jobs_flow_through(capsys: object) -> None:
     print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> None:
     async def scene() -> None:
         async with Fake() as fake:
