@@ -1,9 +1,9 @@
 """Effect: the suite in parts, each as fast as it can go, and one line that adds them up.
 
-`test`: lint and types beside the tests that can share the machine; then the tests marked `timed`, with a core for
-each; then those marked `serial`; then the coverage of the policy. `unit`: the tests that start no whole server.
-`slow`: the tests marked `slow`. Further arguments go to pytest. The exit code is 1 where anything failed, and where
-a part had no test to run.
+`test`: lint and types beside the tests that can share the machine; then the tests marked `timed`, with a core
+for each; then those marked `serial`; then the coverage of the policy. `unit`: the tests that start no whole
+server. `slow`: the tests marked `slow`. Further arguments go to pytest. The exit code is 1 where anything
+failed, and where a part had no test to run.
 """
 
 from __future__ import annotations
