@@ -17,8 +17,6 @@ settings.load_profile("steady")
 
 #: The configuration file of the coverage that the processes of the suite measure: tests/run_suite.py sets it.
 COVERAGE_CONFIG = "SUITE_COVERAGE_CONFIG"
-#: A test with one of these fixtures starts servers of its own.
-OWN_SERVER = {"house", "serve"}
 
 
 class PolicyCoverage:
@@ -40,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     # Without its compiled modules every process that a test starts would start several times slower.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Torch's threads would spin on the cores that other tests need; what is trained here is small.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell starts what it runs in the background deaf to Ctrl-C, and every child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Servers that are killed leave the folder of their sockets to the next start, which never comes here.
@@ -54,20 +54,13 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ.pop("XDG_RUNTIME_DIR"), ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let pytest-xdist run the tests of a file in one process, in order: they share servers."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        if not item.get_closest_marker("xdist_group") and not _runs_apart(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Hand out together the tests that share a server."""
+    # Not needed, and not everywhere installed, where tests run in one process.
+    from tests.scheduling import ByFile
 
-
-def _runs_apart(item: pytest.Item) -> bool:
-    """It shares no server with other tests, and is slow enough to be handed out by itself."""
-    fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
-    return item.nodeid.startswith("tests/faults/") or bool(OWN_SERVER & fixtures)
+    return ByFile(config, log)
 
 
 def _runs_tests(config: pytest.Config) -> bool:

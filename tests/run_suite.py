@@ -184,19 +184,14 @@ def is_policy_covered(config: Path) -> bool:
     return subprocess.run([*coverage, "report", f"--rcfile={config}", "--fail-under=100"]).returncode == 0
 
 
-def side_by_side(processes: int) -> list[str]:
-    """What pytest is told to use so many processes."""
-    return ["-n", str(processes), "--dist", "loadgroup"]
-
-
 def run_test(suite: Suite) -> None:
     """All that must hold."""
     checks = [Check.start(name, command) for name, command in CHECKS.items()]
     config = write_coverage_config(suite.folder)
-    suite.run_part("unmarked", UNMARKED, *side_by_side(PROCESSES), env={COVERAGE_CONFIG: str(config)})
+    suite.run_part("unmarked", UNMARKED, "-n", str(PROCESSES), env={COVERAGE_CONFIG: str(config)})
     for check in checks:
         suite.note(check.has_passed())
-    suite.run_part("timed", "timed and not slow", *side_by_side(min(CORES, PROCESSES)))
+    suite.run_part("timed", "timed and not slow", "-n", str(min(CORES, PROCESSES)))
     suite.run_part("serial", "serial and not slow")
     if not suite.arguments:
         suite.note(is_policy_covered(config))
@@ -205,7 +200,7 @@ def run_test(suite: Suite) -> None:
 def run_unit(suite: Suite) -> None:
     """A quick look."""
     ignored = [f"--ignore-glob={path}" for path in WHOLE]
-    suite.run_part("unit", UNMARKED, *side_by_side(PROCESSES), *ignored)
+    suite.run_part("unit", UNMARKED, "-n", str(PROCESSES), *ignored)
 
 
 def run_slow(suite: Suite) -> None:
