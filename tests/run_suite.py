@@ -109,7 +109,8 @@ class Suite:
         say(f"{name} (-m '{marks}'):")
         report, began = self.folder / f"{name}.xml", time.monotonic()
         command = [*PYTEST, "-m", marks, f"--junitxml={report}", *flags, *self.arguments]
-        status = run_within(subprocess.Popen(command, env=os.environ | (env or {})), limit_s)
+        with subprocess.Popen(command, env=os.environ | (env or {})) as process:
+            status = run_within(process, limit_s)
         counts = counts_of(report)
         self.counts = self.counts.plus(counts)
         # A choice that the caller made may leave a part empty; without one that is a failure.
