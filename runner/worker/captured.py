@@ -9,9 +9,9 @@ from collections.abc import Callable
 from runner.launch import WorkerConfig
 from runner.wire import Marked
 from runner.worker import report
-from runner.worker.clocks import Figures
 from runner.worker.line import Entry, Line
 from runner.worker.output import Stream
+from runner.worker.page_figures import PageFigures
 from runner.worker.process import READS_A_TURN, ExecutorProcess
 
 #: Longest time for which an `Ended` waits for its marker.
@@ -124,7 +124,7 @@ class Captured:
             for name, stream in self._streams.items():
                 self._emit(owner, name, stream.settle() + stream.end(0))
 
-    def _route(self, stream: Stream, chunk: bytes, figures: Figures) -> None:
+    def _route(self, stream: Stream, chunk: bytes, figures: PageFigures) -> None:
         stream.remember(chunk)
         if not self._waiting and not self._line.entries:
             stream.dropped_bytes += len(chunk)
@@ -134,7 +134,7 @@ class Captured:
         else:
             self._emit(self._line.entries[0], stream.name, stream.own(chunk))
 
-    def _is_certain(self, figures: Figures) -> bool:
+    def _is_certain(self, figures: PageFigures) -> bool:
         """Whether bytes of that moment are of the first in line, which has not ended. Where attempts run side
         by side nobody knows, and the one that runs longest has them."""
         if self._line.slots > 1:

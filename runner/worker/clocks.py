@@ -1,27 +1,14 @@
-"""Pure: what an executor's shared page says of its line, and which deadline of an attempt comes next."""
+"""Pure: which deadline of a running attempt comes next."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from runner.wire import Attempt
+from runner.worker.page_figures import PageFigures
 
 #: How long an executor may take to encode and send the result after the handler's code returned.
 RESULT_ALLOWANCE_S = 5.0
-
-
-class Figures(NamedTuple):
-    """The page at one moment; times are monotonic seconds.
-
-    The executor writes the times before `started`, and reading goes the other way round, so that a
-    count is never newer than its time.
-    """
-
-    #: Attempts that this executor has started so far; the attempt of that ordinal is the last one started.
-    started: int
-    started_mono: float
-    finished: int
-    active_mono: float
 
 
 class Deadline(NamedTuple):
@@ -32,7 +19,7 @@ class Deadline(NamedTuple):
     message: str
 
 
-def deadline(figures: Figures, ordinal: int, attempt: Attempt) -> Deadline | None:
+def deadline(figures: PageFigures, ordinal: int, attempt: Attempt) -> Deadline | None:
     """What ends this attempt next if nothing happens; None while it has not started or nothing does."""
     if figures.started != ordinal:
         return None

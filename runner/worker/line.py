@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from runner.wire import Attempt
-from runner.worker.clocks import Figures
+from runner.worker.page_figures import PageFigures
 
 Key = tuple[str, int]
 #: A note is at most some hundred KiB, and mostly one event.
@@ -111,12 +111,12 @@ class Line:
         """It has not started and will not: the ordinals behind it move up."""
         self.entries.remove(entry)
 
-    def last_started(self, figures: Figures) -> Entry | None:
+    def last_started(self, figures: PageFigures) -> Entry | None:
         """The attempt that runs, or that ran last and has not been told to have ended."""
         at = figures.started - self.ended - 1
         return self.entries[at] if 0 <= at < len(self.entries) else None
 
-    def running(self, figures: Figures) -> list[Entry]:
+    def running(self, figures: PageFigures) -> list[Entry]:
         """As `last_started`, with all that started together with it, or that run beside it."""
         # A handler may write where it should not: the page is not always to be believed.
         count = min(figures.started - self.ended, len(self.entries))
@@ -138,6 +138,6 @@ class Line:
         """The attempts whose end or return has not been told yet."""
         return [*(entry.key for entry in self.entries), *self.untold, *self.not_started]
 
-    def waiting(self, figures: Figures) -> list[Entry]:
+    def waiting(self, figures: PageFigures) -> list[Entry]:
         """What has not started."""
         return self.entries[max(0, figures.started - self.ended) :]

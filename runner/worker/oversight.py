@@ -8,9 +8,9 @@ from collections.abc import Callable
 from runner import wire
 from runner.wire import Cancel
 from runner.worker import clocks
-from runner.worker.clocks import Figures
 from runner.worker.ending import Ending
 from runner.worker.line import Entry, Line
+from runner.worker.page_figures import PageFigures
 from runner.worker.process import ExecutorProcess
 
 #: A warm attempt that ends within this is not worth a `Started`.
@@ -37,12 +37,12 @@ class Oversight:
         moments = [self._check(entry, figures, now, is_stopping) for entry in running]
         return min((at for at in moments if at is not None), default=None)
 
-    def _check(self, entry: Entry, figures: Figures, now: float, is_stopping: bool) -> float | None:
+    def _check(self, entry: Entry, figures: PageFigures, now: float, is_stopping: bool) -> float | None:
         # A batch starts as one, with the ordinal of its last.
         ordinal = max(self._line.ordinal(entry), figures.started)
         if self._line.slots > 1:
             begun_mono = entry.begun_mono or figures.started_mono
-            figures, ordinal = Figures(1, begun_mono, 0, self._process.heard_mono(entry.place)), 1
+            figures, ordinal = PageFigures(1, begun_mono, 0, self._process.heard_mono(entry.place)), 1
         if not entry.is_told:
             if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
                 return now + START_TOLD_S

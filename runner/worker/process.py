@@ -18,7 +18,7 @@ from subprocess import DEVNULL, Popen
 
 from runner import framing
 from runner.orphans import MARKER
-from runner.worker.clocks import Figures
+from runner.worker.page_figures import PageFigures
 from runner.worker.template import Forked, Template
 
 PAGE_BYTES = 64 * 1024
@@ -94,10 +94,10 @@ class ExecutorProcess:
             loop.add_reader(descriptor, on_output, name)
         loop.add_reader(self.pidfd, on_exit)
 
-    def figures(self) -> Figures:
+    def figures(self) -> PageFigures:
         """What the shared page says now."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
-        return Figures(started, started_ns / 1e9, finished, active_ns / 1e9)
+        return PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
 
     def heard_mono(self, place: int) -> float:
         """When the attempt at that place last used its context, where attempts run side by side."""
@@ -144,7 +144,7 @@ class ExecutorProcess:
                 break
         return frames, False
 
-    def receive_output(self, name: str) -> tuple[bytes, Figures] | None:
+    def receive_output(self, name: str) -> tuple[bytes, PageFigures] | None:
         """Bytes of descriptor 1 or 2, and the page as it was after they were written; None: nothing now.
 
         Only bytes that lay there before the page was read are taken: so whether an attempt had started when

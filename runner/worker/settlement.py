@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from runner.worker.clocks import Figures
 from runner.worker.ladder import Ladder
 from runner.worker.line import Entry, Key, Line
+from runner.worker.page_figures import PageFigures
 from runner.worker.verdict import Verdict
 
 
@@ -54,7 +54,7 @@ class Settlement(NamedTuple):
 
 def settle(
     line: Line,
-    figures: Figures,
+    figures: PageFigures,
     *,
     was_loading: bool,
     ladders: Mapping[Key, Ladder],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from runner.wire import Attempt, Cancel
-from runner.worker.clocks import Figures
 from runner.worker.line import Entry, Line
 from runner.worker.outbox import FRAME_BYTES, Outbox
+from runner.worker.page_figures import PageFigures
 from runner.worker.recalls import Recalls
 from runner.worker.verdict import Verdict
 
@@ -40,7 +40,7 @@ def test_a_line_holds_all_whose_end_or_return_was_not_told() -> None:
 
 def test_what_the_page_counts_as_started_no_longer_waits() -> None:
     line = line_of("a", "b", "c")
-    running = Figures(2, 0.0, 1, 0.0)
+    running = PageFigures(2, 0.0, 1, 0.0)
     started = line.last_started(running)
     assert started is not None
     assert started.key == ("b", 1)
@@ -50,7 +50,7 @@ def test_what_the_page_counts_as_started_no_longer_waits() -> None:
 
 
 def test_nothing_has_started_at_an_idle_executor() -> None:
-    assert line_of("a").last_started(Figures(0, 0.0, 0, 0.0)) is None
+    assert line_of("a").last_started(PageFigures(0, 0.0, 0, 0.0)) is None
     assert line_of().find(("a", 1)) is None
 
 

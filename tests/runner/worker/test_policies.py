@@ -6,11 +6,11 @@ import pytest
 
 from runner.wire import Attempt, Cancel
 from runner.worker import clocks, verdict
-from runner.worker.clocks import Figures
 from runner.worker.ladder import Ladder, Rung
 from runner.worker.line import Line
 from runner.worker.outbox import WINDOW_BYTES, Outbox
 from runner.worker.output import LINE_MAX_BYTES, Stream
+from runner.worker.page_figures import PageFigures
 from runner.worker.recalls import Recalls
 from runner.worker.settlement import Cause, settle
 from runner.worker.verdict import Verdict
@@ -30,8 +30,8 @@ def line_of(*jobs: str) -> Line:
     return line
 
 
-def figures(started: int, finished: int, *, at: float = 100.0, active: float = 100.0) -> Figures:
-    return Figures(started, at, finished, active)
+def figures(started: int, finished: int, *, at: float = 100.0, active: float = 100.0) -> PageFigures:
+    return PageFigures(started, at, finished, active)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_haste_never_makes_a_rung_later() -> None:
     ],
 )
 def test_next_deadline(
-    page: Figures, timeout_s: float | None, stall_s: float | None, expected: tuple[float, str] | None
+    page: PageFigures, timeout_s: float | None, stall_s: float | None, expected: tuple[float, str] | None
 ) -> None:
     (attempt,) = attempts("a", timeout_s=timeout_s, stall_timeout_s=stall_s)
     due = clocks.deadline(page, 1, attempt)
@@ -102,7 +102,7 @@ def test_next_deadline(
 
 def settled(
     line: Line,
-    page: Figures,
+    page: PageFigures,
     *,
     loading: bool = False,
     ladder: Ladder | None = None,
@@ -133,7 +133,9 @@ def batched(*batches: str) -> Line:
     return line
 
 
-def several(line: Line, page: Figures, **more: Ladder | Cause | bool | None) -> list[tuple[str, str, bool]]:
+def several(
+    line: Line, page: PageFigures, **more: Ladder | Cause | bool | None
+) -> list[tuple[str, str, bool]]:
     ladder = more.pop("ladder", None)
     assert ladder is None or isinstance(ladder, Ladder)
     ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
