@@ -90,14 +90,17 @@ class Worker:
         self._calls[order.executor, order.call] = message
         self._tell(message)
 
-    def allocated(self, supervisor: Supervisor) -> None:
-        """It says that it holds other simulated bytes than before."""
-        self._watchdog.check_grant(supervisor)
-        self._ask_for_more()
+    def allocated(self, executor: int) -> None:
+        """The executor reported a new amount of simulated device memory."""
+        supervisor = self._supervisors.get(executor)
+        # A stuck executor may have been given up while one of its frames was read.
+        if supervisor is not None:
+            self._watchdog.check_grant(supervisor)
+            self._ask_for_more()
 
-    def is_alone(self, supervisor: Supervisor) -> bool:
+    def is_alone(self, executor: int) -> bool:
         """Whether no other executor has processes now."""
-        return all(other is supervisor or other.is_dead for other in self._supervisors.values())
+        return all(number == executor or other.is_dead for number, other in self._supervisors.items())
 
     def spared(self) -> set[int]:
         """Processes of ours that belong to no executor."""
@@ -113,10 +116,10 @@ class Worker:
             # Kept apart: of a time that is past, uvloop gives a handle that does not know it.
             self._timer_at = mono
 
-    def gone(self, supervisor: Supervisor) -> None:
-        """Nothing is left of this one."""
-        del self._supervisors[supervisor.number]
-        self._calls = {key: call for key, call in self._calls.items() if key[0] != supervisor.number}
+    def gone(self, executor: int) -> None:
+        """No process of the executor is left."""
+        del self._supervisors[executor]
+        self._calls = {key: call for key, call in self._calls.items() if key[0] != executor}
         if self._is_stopping and not self._supervisors:
             self._leave_when_acknowledged()
 

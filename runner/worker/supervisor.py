@@ -269,7 +269,7 @@ class Supervisor:
                 self._on_recalled(message)
             case Allocated():
                 self.allocated_bytes = message.nbytes
-                self._up.allocated(self)
+                self._up.allocated(self.number)
             case wire.Call():
                 self._up.call(message, encoded)
 
@@ -360,7 +360,7 @@ class Supervisor:
         else:
             self.leftovers.clear(
                 self._loop,
-                is_alone=lambda: self._up.is_alone(self),
+                is_alone=lambda: self._up.is_alone(self.number),
                 done=lambda is_clear: self._on_clear(is_clear, settlement),
             )
 
@@ -382,4 +382,4 @@ class Supervisor:
 
     def _tell_gone(self, code: str, message: str, detail: Any = None) -> None:
         self._up.keep(wire.encode(Gone(self.number, code, message, self.line.not_started, detail)))
-        self._up.gone(self)
+        self._up.gone(self.number)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from runner.wire import Call
-
-if TYPE_CHECKING:
-    from runner.worker.supervisor import Supervisor
 
 
 class Upward(Protocol):
@@ -19,10 +16,10 @@ class Upward(Protocol):
     def call(self, order: Call, message: bytes) -> None:
         """Send up a handler's question."""
 
-    def allocated(self, supervisor: Supervisor) -> None:
-        """It says that it holds other simulated bytes than before."""
+    def allocated(self, executor: int) -> None:
+        """The executor reported a new amount of simulated device memory."""
 
-    def is_alone(self, supervisor: Supervisor) -> bool:
+    def is_alone(self, executor: int) -> bool:
         """Whether no other executor has processes now."""
 
     def spared(self) -> set[int]:
@@ -31,5 +28,5 @@ class Upward(Protocol):
     def wake_at(self, mono: float) -> None:
         """Have `tick` called then, or earlier."""
 
-    def gone(self, supervisor: Supervisor) -> None:
-        """Nothing is left of this one."""
+    def gone(self, executor: int) -> None:
+        """No process of the executor is left."""
