@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from runner.cli.text import line, printable, progress
+from runner.cli.text import line, progress
 from runner.client.events import (
     DoneEvent,
     GapEvent,
@@ -20,6 +20,7 @@ from runner.client.events import (
     SnapshotEvent,
     StatusEvent,
 )
+from runner.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -112,8 +112,8 @@ def logs(
     url: Url = None,
 ) -> None:
     """Print what the job wrote, and go on until it has ended. Ctrl-C leaves the job alone."""
-    from runner.cli.text import printable
     from runner.client.events import LogEvent
+    from runner.printable import printable
 
     with client(url) as link:
         for event in link.events(job_id, types=("log", "done")):

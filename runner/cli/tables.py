@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.text import age, between, duration, line, printable, progress, size
+from runner.cli.text import age, between, duration, line, progress, size
+from runner.printable import printable
 
 Document = Mapping[str, Any]
 

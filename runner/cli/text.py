@@ -1,17 +1,16 @@
-"""Pure: figures as people read them: sizes, durations, ages, JSON, and text that is safe to print."""
+"""Pure: figures as people read them: sizes, durations, ages, JSON, and one-line text."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from runner.printable import printable
+
 #: Columns that a list of numbers takes at most.
 NUMBERS_WIDTH = 96
-#: What a terminal would obey instead of show; tab and line feed stay.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def size(count: float | None) -> str:
@@ -63,13 +62,8 @@ def between(start: str | None, end: str | None, now: datetime) -> float | None:
     return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
 
 
-def printable(text: object) -> str:
-    """Text from a handler or a client with terminal control characters taken out."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text).replace("\r\n", "\n"))
-
-
 def line(text: object, width: int = 0) -> str:
-    """The same on one line, cut to `width` (0: not cut)."""
+    """Printable text on one line, cut to `width` (0: not cut)."""
     flat = " ".join(printable(text).split())
     return flat[: width - 1] + "…" if width and len(flat) > width else flat
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.text import NUMBERS_WIDTH, age, between, duration, line, pretty, printable, progress, size
+from runner.cli.text import NUMBERS_WIDTH, age, between, duration, line, pretty, progress, size
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -66,9 +66,7 @@ def test_a_job_that_runs_is_measured_up_to_now() -> None:
     assert between(None, None, NOW) is None
 
 
-def test_what_a_terminal_would_obey_is_taken_out() -> None:
-    assert "\x1b" not in printable("\x1b[2J\x9b31mred\x07")
-    assert printable("a\tb\r\nc") == "a\tb\nc"
+def test_text_on_one_line_is_cut_to_its_width() -> None:
     assert line("a\n  b\x1b", 0) == "a b\N{REPLACEMENT CHARACTER}"
     assert line("abcdef", 4) == "abc…"
 
