@@ -15,7 +15,7 @@ from runner import cursor
 from runner.event import EVENT_TYPES
 from runner.instant import parse_rfc3339
 from runner.job import ErrorCode, QueuedReason, RunningReason, State
-from runner.stores import JobQuery
+from runner.job_query import JobQuery
 
 WAIT_MAX_S = 300
 SEQ_MAX = 2**63 - 1

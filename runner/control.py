@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from runner.job import Submission
+from runner.job_query import JobQuery
 from runner.spec import HandlerSpec
-from runner.stores import JobQuery
 
 # Front to coordinator.
 

@@ -23,8 +23,9 @@ from runner.coordinator.waiting import Waiting
 from runner.errors import NotFound
 from runner.event import Event
 from runner.job import FileRecord, Job
-from runner.stores import JobQuery, Store
+from runner.job_query import JobQuery
 from runner.stores.access import StoreAccess
+from runner.stores.store import Store
 
 _json = msgspec.json.Encoder().encode
 log = logging.getLogger(__name__)

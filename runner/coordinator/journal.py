@@ -13,7 +13,7 @@ from runner.coordinator.pending_batch import JobEvents, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.event import Event, EventType
 from runner.job import Job
-from runner.stores import Batch
+from runner.stores.store import Batch
 
 log = logging.getLogger(__name__)
 

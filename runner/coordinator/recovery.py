@@ -17,9 +17,10 @@ from runner.coordinator.line import Line
 from runner.coordinator.outcome import ran_out
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.job import ENDED, Job
+from runner.job_query import JobQuery
 from runner.spool import Spool
-from runner.stores import JobQuery, Store
 from runner.stores.queued import QueuedLot
+from runner.stores.store import Store
 from runner.wire import UNDECODABLE, Ended, Note, Up, up_decoder
 
 log = logging.getLogger(__name__)

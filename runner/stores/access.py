@@ -15,11 +15,11 @@ from typing import Literal, Protocol, TypeVar, cast
 from runner import launch
 from runner.errors import StoreUnavailable
 from runner.framing import FrameBuffer
-from runner.stores import Batch, Store
 from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
 from runner.stores.sqlite_connection import version
+from runner.stores.store import Batch, Store
 from runner.stores.url import sqlite_path
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import msgspec
 
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
 from runner.framing import LENGTH
-from runner.stores import Batch
+from runner.stores.store import Batch
 
 
 class TakeEpoch(msgspec.Struct, array_like=True, tag=1):

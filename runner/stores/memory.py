@@ -11,9 +11,10 @@ import msgspec
 from runner.errors import Fenced, RunnerError
 from runner.event import Event
 from runner.job import Job
-from runner.stores import Batch, JobQuery
+from runner.job_query import JobQuery
 from runner.stores.page import page
 from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
+from runner.stores.store import Batch
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)

@@ -7,7 +7,7 @@ from itertools import product
 
 import msgspec
 
-from runner.stores import JobQuery
+from runner.job_query import JobQuery
 
 Value = str | int | float | bytes | None
 

@@ -10,11 +10,13 @@ import msgspec
 from runner.errors import Fenced
 from runner.event import Event
 from runner.job import Job
-from runner.stores import Batch, JobQuery, sqlite_batch, sqlite_preparation, statements
+from runner.job_query import JobQuery
+from runner.stores import sqlite_batch, sqlite_preparation, statements
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns
 from runner.stores.queued import QueuedLot
 from runner.stores.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
+from runner.stores.store import Batch
 
 #: Chunks of events looked at in one read.
 _EVENT_PAGE = 512

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from runner.errors import RunnerError
 from runner.job import Job
-from runner.stores import Batch, statements
+from runner.stores import statements
 from runner.stores.sqlite_connection import SqliteConnection
+from runner.stores.store import Batch
 
 
 def apply(connection: SqliteConnection, batch: Batch) -> int:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from runner.job import Job
-from runner.stores import EventChunk
 from runner.stores.query import Value
 from runner.stores.queued import MOMENT_MAX, LotKey, QueuedLot, traits_text
+from runner.stores.store import EventChunk
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)

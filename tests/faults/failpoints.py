@@ -10,7 +10,8 @@ from operator import not_
 from typing import Any, get_args
 
 from runner import control, spool, wire
-from runner.stores import Batch, link
+from runner.stores import link
+from runner.stores.store import Batch
 from tests.faults.harness import until
 from tests.faults.sweep import Lane, has_ended
 

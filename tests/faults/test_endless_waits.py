@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from runner.job import Job
+from runner.job_query import JobQuery
 from runner.retry import Backoff
-from runner.stores import Batch, JobQuery
 from runner.stores.sqlite import SqliteStore
+from runner.stores.store import Batch
 from tests.faults.harness import House, Server, until
 
 #: Options of a submit, and where their fault is.

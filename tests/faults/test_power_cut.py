@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner.stores import JobQuery
+from runner.job_query import JobQuery
 from runner.stores.sqlite import SqliteStore
 from tests.faults import powercut
 from tests.faults.mutate import ROOT, mutated, swapped
@@ -18,7 +18,7 @@ ROUNDS = 15
 COMMITTER = """
 import sys
 from runner.job import Job, Terms
-from runner.stores import Batch
+from runner.stores.store import Batch
 from runner.stores.sqlite import SqliteStore
 from runner.uuid7 import new_id
 store = SqliteStore(sys.argv[1])

@@ -32,8 +32,8 @@ from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.event import Event
 from runner.job import Job, Submission
+from runner.job_query import JobQuery
 from runner.spec import HandlerSpec, Options, Source
-from runner.stores import JobQuery
 from runner.stores.access import MemoryAccess
 from runner.wire import Call, Ended
 

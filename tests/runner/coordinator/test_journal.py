@@ -14,7 +14,7 @@ from runner.coordinator.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.event import Event
 from runner.job import Job, Terms
-from runner.stores import Batch
+from runner.stores.store import Batch
 
 
 class Committer:

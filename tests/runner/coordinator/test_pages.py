@@ -10,8 +10,8 @@ from typing import TypeVar
 from runner import control
 from runner.coordinator.archive import Archive
 from runner.coordinator.pages import page
-from runner.stores import Store
 from runner.stores.access import MemoryAccess
+from runner.stores.store import Store
 from tests.runner.coordinator.bench import Bench, asked
 
 T = TypeVar("T")

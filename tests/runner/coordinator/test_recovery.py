@@ -10,8 +10,8 @@ from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.job import AttemptRecord, Job, Terms
 from runner.spool import Spool
-from runner.stores import Batch
 from runner.stores.memory import MemoryStore
+from runner.stores.store import Batch
 from runner.wire import PROTOCOL, Ended, Hello, Note, Started, encode
 from tests.runner.coordinator.bench import Bench, run
 

@@ -18,8 +18,9 @@ from runner.coordinator.book import Live
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.job import ENDED, Job
-from runner.stores import Batch, JobQuery
+from runner.job_query import JobQuery
 from runner.stores.access import MemoryAccess
+from runner.stores.store import Batch
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 
 TINY = Bounds(kept=3, window=4, live=8, small_window=2, read_rows=3, due=2)

@@ -6,7 +6,7 @@ import msgspec
 
 from runner.event import Event
 from runner.job import Job, State, Terms
-from runner.stores import Batch, EventChunk
+from runner.stores.store import Batch, EventChunk
 from runner.uuid7 import uuid7
 
 

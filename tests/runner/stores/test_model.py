@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from runner.event import Event
 from runner.job import Job, State
-from runner.stores import Batch, EventChunk, JobQuery
+from runner.job_query import JobQuery
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
+from runner.stores.store import Batch, EventChunk
 from tests.runner.stores.make import job
 
 NUMBERS = st.integers(1, 6)

@@ -11,11 +11,13 @@ import pytest
 
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.job import Job, Terms
-from runner.stores import Batch, JobQuery, schema, statements
+from runner.job_query import JobQuery
+from runner.stores import schema, statements
 from runner.stores.query import select_ns
 from runner.stores.queued import LotKey, lot_key
 from runner.stores.sqlite import SqliteStore
 from runner.stores.sqlite_connection import CHECKPOINT_PAGES
+from runner.stores.store import Batch
 from tests.runner.stores.make import chunk, inserts, job
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.stores import Batch, Store
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
+from runner.stores.store import Batch, Store
 
 
 class Sides:

@@ -7,8 +7,9 @@ import pytest
 
 from runner.event import Event
 from runner.job import Terms
-from runner.stores import Batch, JobQuery
+from runner.job_query import JobQuery
 from runner.stores.queued import LotKey, lot_key, moment
+from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.make import chunk, events, inserts, job
 
