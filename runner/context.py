@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from runner import strictjson
+from runner.execution.active_run import LOGGER
 from runner.outcome import JobCancelled
 
 if TYPE_CHECKING:
@@ -13,12 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from runner.execution.active_run import ActiveRun
     from runner.execution.files import Data
-    from runner.execution.running import Running
-    from runner.execution.together import Together
-
-#: Logger of `ctx.log`.
-LOGGER = "runner.job"
 
 
 class ChunkTooLarge(ValueError):
@@ -34,7 +31,7 @@ class Context:
 
     __slots__ = ("_items", "_run")
 
-    def __init__(self, run: Running | Together) -> None:
+    def __init__(self, run: ActiveRun) -> None:
         self._run = run
 
     @property

@@ -17,20 +17,20 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from runner import strictjson, wire
-from runner.context import LOGGER
+from runner.execution.active_run import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
+    from runner.execution.active_run import ActiveRun
     from runner.execution.running import Running
-    from runner.execution.together import Together
 
 #: A longer line is cut into pieces of this size.
 LINE_MAX = 8 * 1024
 #: What is kept of the text printed while no attempt is there (import, load).
 EARLY_MAX = 64 * 1024
 
-Current = Callable[[], "Running | Together | None"]
+Current = Callable[[], "ActiveRun | None"]
 
 
 class Writer(io.TextIOBase):
@@ -196,7 +196,7 @@ class Capture:
         root.removeHandler(self._handler)
         root.addHandler(logging.StreamHandler(sys.stderr))
 
-    def hand_early(self, run: Running | Together) -> None:
+    def hand_early(self, run: ActiveRun) -> None:
         """The first attempt gets what was printed before there was any."""
         early, self._early = self._early, None
         for stream, level, text in early or ():

@@ -14,7 +14,7 @@ from runner.outcome import JobCancelled
 if TYPE_CHECKING:
     import asyncio
 
-    from runner.execution.together import Together
+    from runner.execution.active_run import ActiveRun
 
 
 class Driver:
@@ -45,7 +45,7 @@ class Driver:
         _bound(len(output), run)
         return output
 
-    def given(self, run: Together, value: Any) -> Any:
+    def given(self, run: ActiveRun, value: Any) -> Any:
         """What the function of a batch gave; of a coroutine function, what that returned."""
         return self.complete(run, value) if isinstance(value, CoroutineType) else value
 
@@ -59,7 +59,7 @@ class Driver:
         _bound(len(output), run)
         return output
 
-    def complete(self, run: Running | Together, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def complete(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end in the executor's loop; a cancel of the job cancels it."""
         loop = self.loop()
         task = loop.create_task(coroutine)
