@@ -6,14 +6,13 @@ import os
 import time
 from collections import deque
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner import wire
 from runner.context import Context
 from runner.execution import failure, process
-from runner.execution.capture import Capture
+from runner.execution.attempt_runner import AttemptRunner
 from runner.execution.channel import LOOK_S
-from runner.execution.driver import Driver
 from runner.execution.loading import Program
 from runner.execution.running import Running
 from runner.execution.site import Site
@@ -40,29 +39,17 @@ class Aside(Running):
         self.site.page.touch_place(self.place)
 
 
-class Owner(Protocol):
-    """The executor."""
-
-    def catch_up(self, run: Running) -> None:
-        """A flag may have come while the attempt was on its way from the line."""
-
-    def exit(self, code: int) -> NoReturn:
-        """Say what is still to be said, and end."""
-
-
 class Slots:
-    """Takes attempts from the line as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
+    """Takes staged attempts as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
     `whose` is for the main thread."""
 
-    def __init__(
-        self, site: Site, line: deque[Any], capture: Capture, driver: Driver, executor: Owner
-    ) -> None:
+    def __init__(self, site: Site, staged: deque[Any], runner: AttemptRunner) -> None:
         self._site = site
-        self._line = line
-        self._capture = capture
-        self._driver = driver
-        self._executor = executor
-        self._loop = driver.loop()
+        self._staged = staged
+        self._runner = runner
+        self._capture = runner.capture
+        self._driver = runner.driver
+        self._loop = runner.driver.loop()
         self._free = list(range(site.config.slots))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
@@ -86,7 +73,7 @@ class Slots:
     def quit(self) -> None:
         """End at once: where several run, nobody could be told by a raised cancel without hitting another;
         called by the channel thread."""
-        self._loop.call_soon_threadsafe(self._executor.exit, process.EXIT_UNUSABLE)
+        self._loop.call_soon_threadsafe(self._runner.exit, process.EXIT_UNUSABLE)
 
     def wake(self) -> None:
         """There is something to take; called by the channel thread."""
@@ -119,7 +106,7 @@ class Slots:
             return
         while self._free:
             try:
-                attempt = self._line.popleft()
+                attempt = self._staged.popleft()
             except IndexError:
                 break
             self._start(self.made(attempt))
@@ -135,14 +122,14 @@ class Slots:
         for run in list(self.runs.values()):
             run.close()
         self._capture.flush()
-        self._executor.exit(code)
+        self._runner.exit(code)
 
     def _start(self, run: Running) -> None:
         assert isinstance(run, Aside)
         run.place = self._free.pop()
         self.runs[run.key] = run
         self._capture.hand_early(run)
-        self._executor.catch_up(run)
+        self._runner.catch_up(run)
         task = self._loop.create_task(self._attempt(run))
         # Set by the time that a flag may look: it finds the run from the line above on.
         run.interrupt = lambda: self._cancel(task)
@@ -194,5 +181,5 @@ class Slots:
         del self.runs[run.key]
         self._free.append(run.place)
         if is_fatal:
-            self._executor.exit(process.EXIT_UNUSABLE)
+            self._runner.exit(process.EXIT_UNUSABLE)
         self._pump()

@@ -1,0 +1,137 @@
+"""Effect: carries out the commands of the worker, in the channel thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runner import simulation, wire
+from runner.execution.attempt_runner import AttemptRunner
+from runner.execution.outbox import Outbox
+from runner.execution.page import Page
+from runner.execution.running import Running
+from runner.execution.shield import Shield
+from runner.execution.site import Site
+
+if TYPE_CHECKING:
+    from runner.execution.slots import Slots
+
+
+class WorkerCommands:
+    """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
+
+    def __init__(
+        self, page: Page, outbox: Outbox, shield: Shield, staged: deque[Any], runner: AttemptRunner
+    ) -> None:
+        self._page, self._outbox, self._shield = page, outbox, shield
+        self._staged, self._runner = staged, runner
+        #: None until the first command.
+        self.site: Site | None = None
+        #: Where attempts run side by side.
+        self.slots: Slots | None = None
+        self.is_unloading = False
+        #: Locked while the main thread has nothing to do.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wait(self) -> None:
+        """Block the main thread until a command has given it something to do."""
+        self._gate.acquire()
+
+    def by_type(self) -> dict[type, Callable[[Any], None]]:
+        """What carries out each type of command."""
+        return {
+            wire.Configure: self._on_configure,
+            wire.Run: self._on_run,
+            wire.Recall: self._on_recall,
+            wire.Flag: self._on_flag,
+            wire.Raise: self._on_raise,
+            wire.Unload: self._on_unload,
+            wire.Grant: self._on_grant,
+            wire.Answer: self._on_answer,
+        }
+
+    def tick(self, now: float) -> float | None:
+        """Send progress that is due; when to look again."""
+        return self._runner.tick(now) if self.slots is None else self.slots.tick(now)
+
+    def _on_configure(self, config: wire.Configure) -> None:
+        simulation.report_to(
+            lambda size: self._outbox.message(wire.encode(wire.Allocated(config.executor, size)))
+        )
+        self.site = Site(config, self._page, self._outbox, self._shield)
+        self._wake_main()
+
+    def _on_run(self, run: wire.Run) -> None:
+        assert self.site is not None
+        if self.site.config.is_batched:
+            self._staged.append(run.attempts)
+        else:
+            self._staged.extend(run.attempts)
+        self._wake_main()
+
+    def _on_recall(self, recall: wire.Recall) -> None:
+        taken: list[tuple[str, int]] = []
+        while True:
+            try:
+                last = self._staged.pop()
+            except IndexError:
+                break
+            for attempt in last[::-1] if isinstance(last, list) else (last,):
+                taken.append((attempt.job_id, attempt.attempt))
+        self._outbox.message(wire.encode(wire.Recalled(recall.executor, taken[::-1])))
+
+    def _on_flag(self, flag: wire.Flag) -> None:
+        key = (flag.job_id, flag.attempt)
+        for attempt in list(self._staged):
+            # One of a batch that waits is left out when that starts.
+            if not isinstance(attempt, list) and (attempt.job_id, attempt.attempt) == key:
+                if self._withdraw(attempt, flag.reason):
+                    return
+                break
+        # Kept first, then looked at: the main thread sets its current run first and then looks here, so one
+        # of both finds it, also where the attempt is just being taken from the queue.
+        self._runner.keep_flag(flag)
+        run = self._runner.find(key) if self.slots is None else self.slots.runs.get(key)
+        if run is not None and not run.cancelled:
+            run.flag(flag.reason)
+
+    def _withdraw(self, attempt: wire.Attempt, reason: str) -> bool:
+        try:
+            self._staged.remove(attempt)
+        except ValueError:
+            return False
+        assert self.site is not None
+        ended = wire.Ended(attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False)
+        self._outbox.ended(Running(attempt, self.site), ended, None, hold=False)
+        return True
+
+    def _on_raise(self, message: wire.Raise) -> None:
+        if self.slots is not None:
+            # Where several run there is nobody to raise it in: it would hit another one.
+            self.slots.quit()
+        else:
+            self._runner.raise_cancelled((message.job_id, message.attempt))
+
+    def _on_unload(self, _: wire.Unload) -> None:
+        self.is_unloading = True
+        if self.slots is not None:
+            self.slots.is_unloading = True
+        self._wake_main()
+
+    def _on_grant(self, grant: wire.Grant) -> None:
+        if self.site is not None:
+            self.site.config.grant_bytes = grant.grant_bytes
+            self.site.config.cap_bytes = grant.cap_bytes
+
+    def _on_answer(self, answer: wire.Answer) -> None:
+        if self.site is not None:
+            self.site.answer(answer)
+
+    def _wake_main(self) -> None:
+        if self.slots is not None:
+            self.slots.wake()
+        if self._gate.locked():
+            self._gate.release()
