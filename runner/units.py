@@ -7,7 +7,8 @@ import re
 
 from runner.retry import Backoff
 
-_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+#: Compiled by the first text that is read: an executor starts without one.
+_NUMBER_AND_UNIT = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*"
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
     "": 1,
@@ -34,7 +35,7 @@ def seconds(value: float | str) -> float:
         ValueError: not a duration, negative, not finite or longer than ten years.
     """
     if isinstance(value, str):
-        parts = _NUMBER_AND_UNIT.fullmatch(value)
+        parts = re.fullmatch(_NUMBER_AND_UNIT, value)
         scale = _SECONDS.get(parts[2].lower()) if parts else None
         if parts is None or scale is None:
             raise ValueError(f'{value!r} is not a duration; write seconds or "500ms", "30s", "5m", "2h"')
@@ -56,7 +57,7 @@ def nbytes(value: int | str) -> int:
         ValueError: not a size, negative, or a fraction of a byte.
     """
     if isinstance(value, str):
-        found = _NUMBER_AND_UNIT.fullmatch(value)
+        found = re.fullmatch(_NUMBER_AND_UNIT, value)
         scale = _BYTES.get(found[2].lower()) if found else None
         if found is None or scale is None:
             raise ValueError(f'{value!r} is not a size; write bytes or "512MiB", "6GiB"')
