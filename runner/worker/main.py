@@ -100,7 +100,7 @@ class Worker:
 
     def is_alone(self, executor: int) -> bool:
         """Whether no other executor has processes now."""
-        return all(number == executor or other.is_dead for number, other in self._supervisors.items())
+        return all(number == executor or other.state.is_dead for number, other in self._supervisors.items())
 
     def spared(self) -> set[int]:
         """Processes of ours that belong to no executor."""

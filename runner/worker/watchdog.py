@@ -30,7 +30,7 @@ class Watchdog:
 
     def sweep(self, supervisors: list[Supervisor], spared: set[int]) -> None:
         """Look at every executor once; `spared` are processes of the worker's own."""
-        living = [each for each in supervisors if each.process is not None and not each.is_dead]
+        living = [each for each in supervisors if each.process is not None and not each.state.is_dead]
         self._families.clear()
         for supervisor in living:
             assert supervisor.process is not None
@@ -39,7 +39,7 @@ class Watchdog:
             self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":
-                self._check(supervisor, supervisor.allocated_bytes, len(supervisor.order.devices))
+                self._check(supervisor, supervisor.state.allocated_bytes, len(supervisor.order.devices))
         leaders = {each.process.pid for each in living if each.process is not None}
         leftovers.reap_orphans(leaders | spared)
 
@@ -58,7 +58,7 @@ class Watchdog:
 
     def check_grant(self, supervisor: Supervisor) -> None:
         """A simulated device's bytes against what was granted there."""
-        used = supervisor.allocated_bytes
+        used = supervisor.state.allocated_bytes
         supervisor.saw_usage(used)
         self._check(supervisor, used, len(supervisor.order.devices))
 
@@ -71,7 +71,7 @@ class Watchdog:
         """(executor, bytes) of all, if it is time and something has changed; else nothing."""
         if self._device_kind == "nvidia" or now - self._told_mono < TELL_S:
             return []
-        usage = {each.number: each.usage_bytes for each in supervisors if not each.is_dead}
+        usage = {each.number: each.state.usage_bytes for each in supervisors if not each.state.is_dead}
         if all(
             abs(used - self._told.get(number, -TELL_BYTES)) < TELL_BYTES for number, used in usage.items()
         ):

@@ -1,0 +1,149 @@
+"""Effect: takes the messages that an executor sends, and sends up what the coordinator must know."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from itertools import groupby
+
+from runner import framing, wire
+from runner.wire import Allocated, Loaded, LoadFailed, Marked, Recalled, Run
+from runner.worker import report, tree
+from runner.worker.captured import Captured
+from runner.worker.ending import Ending
+from runner.worker.executor_state import ExecutorState
+from runner.worker.line import Entry
+from runner.worker.oversight import START_TOLD_S, Oversight
+from runner.worker.process import ExecutorProcess
+from runner.worker.recalls import Recalls
+from runner.worker.settlement import Cause, End
+from runner.worker.upward import Upward
+
+log = logging.getLogger(__name__)
+
+#: How long an executor that could not load may take to exit.
+LOAD_FAILED_EXIT_S = 2.0
+_NOTE, _ENDED = 23, 24
+
+
+class ExecutorMessages:
+    """Of one started executor; a server that stops has `unload` called once no attempt is left here."""
+
+    def __init__(
+        self,
+        state: ExecutorState,
+        process: ExecutorProcess,
+        up: Upward,
+        *,
+        recalls: Recalls,
+        ending: Ending,
+        oversight: Oversight,
+        captured: Captured,
+        device_kind: str,
+        unload: Callable[[], None],
+    ) -> None:
+        self._state, self._process, self._up = state, process, up
+        self._line = state.line
+        self._recalls, self._ending, self._oversight, self._captured = recalls, ending, oversight, captured
+        self._device_kind, self._unload = device_kind, unload
+
+    def receive(self, *, held: bool = False) -> tuple[bool, bool]:
+        """Take what has come (`held`: what a dead executor had not sent yet); whether anything came, and
+        whether the other end is closed."""
+        try:
+            frames, is_closed = self._process.held() if held else self._process.receive()
+            for frame in frames:
+                for message in framing.unpack(frame):
+                    self._take(message)
+        except wire.UNDECODABLE as error:
+            log.error("executor %s sent what is no message: %s", self._state.marker, error)
+            self._process.read_channel(False)
+            if not held and not self._state.is_dead:
+                cause = Cause("worker_crashed", f"its executor sent no message: {error}", died=True)
+                self._ending.kill(cause)
+            return False, False
+        return bool(frames), is_closed
+
+    def _take(self, message: bytes) -> None:
+        tag = wire.tag_of(message)
+        if tag not in (_NOTE, _ENDED):
+            self._handle_control(message, wire.from_executor_decoder.decode(message))
+            return
+        head = report.envelope_decoder.decode(message)
+        entry = self._line.find((head.job_id, head.attempt))
+        if entry is None:
+            log.debug(
+                "executor %s reported an attempt twice, or one that it was not given", self._state.marker
+            )
+        elif tag == _NOTE:
+            entry.notes.append(message)
+            self._up.keep(report.note(entry, message, head.seq))
+        else:
+            self._on_ended(entry, message)
+
+    def _handle_control(self, encoded: bytes, message: wire.FromExecutor) -> None:
+        match message:
+            case wire.Begun():
+                entry = self._line.find((message.job_id, message.attempt))
+                if entry is not None:
+                    entry.begun_mono, entry.place = message.at_mono, message.place
+                    self._up.wake_at(message.at_mono + START_TOLD_S)
+            case Marked():
+                entry = self._line.find((message.job_id, message.attempt))
+                if entry is not None:
+                    self._captured.mark(entry, message)
+            case Loaded():
+                self._on_loaded(message)
+            case LoadFailed():
+                cause = Cause(message.code, message.message, message.detail)
+                self._ending.close(cause, LOAD_FAILED_EXIT_S)
+            case Recalled():
+                self._on_recalled(message)
+            case Allocated():
+                self._state.allocated_bytes = message.nbytes
+                self._up.allocated(self._state.number)
+            case wire.Call():
+                self._up.call(message, encoded)
+
+    def _on_loaded(self, message: Loaded) -> None:
+        self._state.is_loaded = True
+        self._state.load_s = message.load_s
+        if self._device_kind == "sim":
+            message.resident_bytes = self._state.allocated_bytes
+        elif self._device_kind == "cpu":
+            message.resident_bytes = tree.resident_bytes(self._process.pid)
+        self._up.keep(wire.encode(message))
+        if self._line.entries:
+            for entry in self._line.beside(self._line.entries[0]):
+                self._oversight.tell_start(entry, time.time())
+        self._up.wake_at(time.monotonic() + START_TOLD_S)
+
+    def _on_recalled(self, message: Recalled) -> None:
+        outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self._line)
+        for entry, order in outcome.cancelled:
+            # It was taken out of the line of an executor that goes on.
+            end = End(entry, order.code, order.message)
+            self._up.keep(report.own_end(end, time.time(), leaves=not self._is_open))
+        for entry, order in outcome.started:
+            self._oversight.end(entry, order)
+        back = outcome.returned
+        if outcome.was_ordered or not self._is_open or self._state.is_stopping:
+            self._up.keep(wire.encode(Recalled(self._state.number, [entry.key for entry in back])))
+        elif back:
+            self._line.entries.extend(back)
+            for _, together in groupby(back, key=lambda entry: id(entry.mates) if entry.mates else 0):
+                run = Run(self._state.number, [entry.attempt for entry in together])
+                self._process.send([wire.encode(run)])
+
+    @property
+    def _is_open(self) -> bool:
+        return not self._state.is_dead and not self._ending.is_closing
+
+    def _on_ended(self, entry: Entry, message: bytes) -> None:
+        now = time.monotonic()
+        self._captured.end(entry, message, now)
+        if self._line.entries:
+            self._up.wake_at(now + START_TOLD_S)
+        elif self._state.is_stopping:
+            self._unload()

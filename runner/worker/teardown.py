@@ -1,0 +1,97 @@
+"""Effect: reports the end of an executor and of its attempts, once what it left behind is cleared up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from asyncio import AbstractEventLoop
+from typing import Any
+
+from runner import wire
+from runner.wire import STUCK, Gone
+from runner.worker import report
+from runner.worker.captured import Captured
+from runner.worker.ending import Ending
+from runner.worker.executor_state import ExecutorState
+from runner.worker.leftovers import Leftovers
+from runner.worker.process import ExecutorProcess
+from runner.worker.settlement import End, Settlement, settle
+from runner.worker.upward import Upward
+from runner.worker.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+
+class ExecutorTeardown:
+    """Of one executor that was started."""
+
+    def __init__(
+        self,
+        state: ExecutorState,
+        process: ExecutorProcess,
+        up: Upward,
+        loop: AbstractEventLoop,
+        *,
+        ending: Ending,
+        captured: Captured,
+        leftovers: Leftovers,
+    ) -> None:
+        self._state, self._process, self._up, self._loop = state, process, up, loop
+        self._ending, self._captured, self._leftovers = ending, captured, leftovers
+
+    def run(self, death: Verdict, *, is_stuck: bool = False) -> None:
+        """Report how each of its attempts ended, then clear up and report that it is gone."""
+        state, line = self._state, self._state.line
+        self._captured.close()
+        figures = self._process.figures()
+        words = report.last_words(line.last_started(figures), self._captured.stderr_tail)
+        settlement = settle(
+            line,
+            figures,
+            was_loading=not state.is_loaded,
+            ladders=self._ending.ladders,
+            cause=self._ending.cause,
+            verdict=death,
+            stderr_tail=words,
+        )
+        state.is_dead = True
+        run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
+        waited_s = state.load_s or time.monotonic() - state.born_mono
+        for end in settlement.ends:
+            self._up.keep(report.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
+        line.not_started = settlement.not_started + line.not_started
+        line.entries.clear()
+        self._process.close()
+        if is_stuck:
+            self._on_clear(False, settlement)
+        else:
+            self._leftovers.clear(
+                self._loop,
+                is_alone=lambda: self._up.is_alone(state.number),
+                done=lambda is_clear: self._on_clear(is_clear, settlement),
+            )
+
+    def _on_clear(self, is_clear: bool, settlement: Settlement) -> None:
+        state, up = self._state, self._up
+        if is_clear:
+            _report_gone(state, up, settlement.code, settlement.message, settlement.detail)
+            return
+        log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
+        _report_gone(state, up, STUCK, "a process of the executor does not die of SIGKILL")
+        cleared = wire.encode(Gone(state.number, "cleared", "what did not die is gone"))
+        self._leftovers.outlast(self._loop, lambda: up.keep(cleared))
+
+
+def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
+    """Report that the process could not be started, which its first attempt is blamed for."""
+    line = state.line
+    for entry in line.entries[:1]:
+        up.keep(report.own_end(End(entry, "worker_crashed", message), time.time()))
+    line.not_started += [entry.key for entry in line.entries[1:]]
+    state.is_dead = True
+    _report_gone(state, up, "worker_crashed", message)
+
+
+def _report_gone(state: ExecutorState, up: Upward, code: str, message: str, detail: Any = None) -> None:
+    up.keep(wire.encode(Gone(state.number, code, message, state.line.not_started, detail)))
+    up.gone(state.number)
