@@ -13,19 +13,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from runner import launch, logs, wire
 from runner.launch import WorkerConfig
-from runner.spool import write_spool
 from runner.wire import Ack, Answer, Cancel, Grant, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
 from runner.worker import leftovers, tree
-from runner.worker.outbox import Outbox
+from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.process import ExecutorProcess
 from runner.worker.settlement import Cause
 from runner.worker.supervisor import Supervisor
 from runner.worker.template import Template
-from runner.worker.transport import Dealer
 from runner.worker.watchdog import SWEEP_S, Watchdog
 
 log = logging.getLogger(__name__)
@@ -34,8 +31,6 @@ EXECUTOR = (sys.executable, "-P", "-m", "runner.executor")
 LOCK_WAIT_S = 5.0
 #: After `Stop`: how long the last results may wait for their acknowledgement before they are spooled.
 LAST_ACK_S = 2.0
-#: After a link that was full.
-SEND_AGAIN_S = 0.05
 #: How long the dead of a worker that ends may take to be gone.
 CLEAR_S = 0.5
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
@@ -48,15 +43,17 @@ class Worker:
         self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR
     ) -> None:
         self._config, self._lifeline, self._command = config, lifeline, command
-        self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
-        self._outbox = Outbox()
+        self._link = CoordinatorLink(
+            config, on_messages=self._on_messages, on_connect=self._on_connect, on_pause=self._pause
+        )
+        #: Sends up a message that must not be lost; what supervisors call for every event costs one call.
+        self.keep = self._link.send_reliably
         self._template: Template | None = None
-        self._unnumbered: list[bytes] = []
         #: Questions of handlers without an answer yet: they are asked again on a new link.
         self._calls: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
         self._watchdog = Watchdog(config.device_kind)
-        self._flush_is_due = self._is_paused = self._is_stopping = False
+        self._is_stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -67,28 +64,21 @@ class Worker:
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
-        self._dealer.open()
+        self._link.open(self._loop)
         self._start_template()
         # What lives now lives to the end: no collection need walk it.
         gc.freeze()
         await self._done
         self._loop.remove_reader(self._lifeline.fileno())
-        self._dealer.close()
+        self._link.close()
         return 0
 
     # What supervisors need.
 
-    def keep(self, message: bytes) -> None:
-        """Send up a message that must not be lost."""
-        self._outbox.add(message)
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-
     def call(self, order: wire.Call, message: bytes) -> None:
         """Send up a handler's question."""
         self._calls[order.executor, order.call] = message
-        self._tell(message)
+        self._link.send_unnumbered(message)
 
     def allocated(self, executor: int) -> None:
         """The executor reported a new amount of simulated device memory."""
@@ -125,49 +115,17 @@ class Worker:
 
     # The link.
 
-    def _on_link(self) -> None:
-        hello = self._hello(self._config.token)
+    def _on_connect(self, hello: Hello) -> list[bytes]:
+        """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
         hello.running = [key for each in self._supervisors.values() for key in each.line.held()]
-        hello.executors, hello.last = list(self._supervisors), self._outbox.last
-        self._unnumbered = [wire.encode(hello), *self._calls.values()]
-        self._tell_families(anew=True)
-        self._outbox.rewind()
-        self._flush()
+        hello.executors = list(self._supervisors)
+        return [*self._calls.values(), *self._families(anew=True)]
 
-    def _hello(self, token: str) -> Hello:
-        config, pid = self._config, os.getpid()
-        return Hello(wire.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch)
+    def _pause(self, is_paused: bool) -> None:
+        for supervisor in self._supervisors.values():
+            supervisor.pause(is_paused)
 
-    def _tell(self, message: bytes) -> None:
-        self._unnumbered.append(message)
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """All that this turn of the loop produced goes up, in as few frames as it fits."""
-        self._flush_is_due = False
-        if not self._dealer.linked:
-            # What may be lost is lost; the rest waits for the link.
-            self._unnumbered.clear()
-        elif self._unnumbered and self._dealer.send(self._unnumbered):
-            self._unnumbered = []
-        while self._dealer.linked and self._outbox.has_fresh:
-            first, messages = self._outbox.peek()
-            if not self._dealer.send([wire.encode(wire.Numbered(first)), *messages]):
-                self._flush_is_due = True
-                self._loop.call_later(SEND_AGAIN_S, self._flush)
-                break
-            self._outbox.sent(len(messages))
-        self._heed_window()
-
-    def _heed_window(self) -> None:
-        if self._outbox.is_full != self._is_paused:
-            self._is_paused = self._outbox.is_full
-            for supervisor in self._supervisors.values():
-                supervisor.pause(self._is_paused)
-
-    def _on_frame(self, messages: list[bytes]) -> None:
+    def _on_messages(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
                 self._obey(message, wire.down_decoder.decode(message))
@@ -185,8 +143,7 @@ class Worker:
                     back = [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
                     self.keep(wire.encode(Recalled(order.executor, back)))
             case Ack():
-                self._outbox.acknowledge(order.seq)
-                self._heed_window()
+                self._link.acknowledge(order.seq)
                 if self._is_stopping and not self._supervisors:
                     self._leave_when_acknowledged()
             case Load():
@@ -226,7 +183,7 @@ class Worker:
         supervisor = Supervisor(order, self._config, self, self._loop, self._launch)
         self._supervisors[order.executor] = supervisor
         supervisor.start()
-        supervisor.pause(self._is_paused)
+        supervisor.pause(self._link.is_paused)
         self._watchdog.born(supervisor)
         self._tell_families()
         if self._sweeper is None:
@@ -264,15 +221,19 @@ class Worker:
         self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
         if usage:
-            self._tell(wire.encode(wire.Usage(usage)))
+            self._link.send_unnumbered(wire.encode(wire.Usage(usage)))
 
     def _ask_for_more(self) -> None:
         for number, used_bytes in self._watchdog.take_over():
-            self._tell(wire.encode(wire.Over(number, used_bytes)))
+            self._link.send_unnumbered(wire.encode(wire.Over(number, used_bytes)))
 
-    def _tell_families(self, *, anew: bool = False) -> None:
-        for number, pids in self._watchdog.families(anew=anew):
-            self._tell(wire.encode(wire.Processes(number, pids)))
+    def _tell_families(self) -> None:
+        for message in self._families():
+            self._link.send_unnumbered(message)
+
+    def _families(self, *, anew: bool = False) -> list[bytes]:
+        families = self._watchdog.families(anew=anew)
+        return [wire.encode(wire.Processes(number, pids)) for number, pids in families]
 
     # The end.
 
@@ -284,10 +245,10 @@ class Worker:
             self._leave_when_acknowledged()
 
     def _leave_when_acknowledged(self) -> None:
-        if len(self._outbox) == 0:
-            self._leave()
-        else:
+        if self._link.has_unacknowledged:
             self._loop.call_later(LAST_ACK_S, self._leave)
+        else:
+            self._leave()
 
     def _on_lifeline(self) -> None:
         try:
@@ -318,13 +279,7 @@ class Worker:
         while tree.children(os.getpid()) and time.monotonic() < until:
             time.sleep(0.005)
             leftovers.clear_all()
-        kept = self._outbox.kept()  # guard: spool-unacknowledged
-        if kept:
-            try:
-                path = write_spool(Path(self._config.spool_dir), self._hello(""), kept)
-                log.info("%d messages that nobody acknowledged are in %s", len(kept), path)
-            except OSError as error:
-                log.error("%d messages could not be spooled and are lost: %s", len(kept), error)
+        self._link.spool_unacknowledged()
         self._done.set_result(None)
 
 
