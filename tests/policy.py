@@ -13,7 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("gpu", "runner/coordinator")
 #: Of the worker and of `runner` itself, the pure modules of these names do.
 NAMED = {
-    "runner/worker": {"clocks", "ladder", "line", "outbox", "page_figures", "recalls", "settlement", "verdict"},
+    "runner/worker": {
+        "clocks",
+        "ladder",
+        "line",
+        "outbox",
+        "page_figures",
+        "recalls",
+        "settlement",
+        "verdict",
+    },
     "runner": {"retry"},
 }
 

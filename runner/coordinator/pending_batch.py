@@ -8,7 +8,7 @@ import msgspec
 
 from runner.event import Event
 from runner.job import Job
-from runner.stores import Batch, EventChunk
+from runner.stores.store import Batch, EventChunk
 
 #: A job's events are cut into rows of about this size where one commit holds more of them than a few: a
 #: reader of one page of a long log reads whole rows.
