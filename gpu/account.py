@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu.attribution import Level
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.foreign import WINDOW_S, Foreign
 
 EntryState = Literal["loading", "running", "idle", "draining"]

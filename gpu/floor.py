@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Any
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.job_class import JobClass, Key
 from gpu.resident import Resident, Slot
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu.account import Account, Entry, Figures
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.draining import DrainTracker
 from gpu.memory_usage import MemoryUsage
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.job_class import JobClass, Key
 
 ExecutorState = Literal["loading", "idle", "running", "leaving"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gpu.backlog import Backlog
 from gpu.batching import Batching
 from gpu.bypass import Bypass
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.estimate import Estimates
 from gpu.expiry import Expiry
 from gpu.floor import Floor

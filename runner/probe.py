@@ -14,8 +14,8 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from gpu.device import parse_gpus
-from gpu.probe import DeviceError, Found, Sampler, find
+from gpu.devices.device import parse_gpus
+from gpu.devices.discovery import DeviceError, Found, Sampler, find
 from runner import launch, logs, wire
 from runner.launch import ProbeConfig
 from runner.wire import Devices, Hello, Readings, Stop

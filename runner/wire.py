@@ -250,7 +250,7 @@ class Readings(msgspec.Struct, array_like=True, tag=28):
     processes: list[tuple[str, int, int | None]] = msgspec.field(default_factory=list)
     #: Device id -> what is wrong with it.
     faults: dict[str, str] = msgspec.field(default_factory=dict)
-    #: (device id, Xid) of errors that cards reported since the last frame, see `gpu.xid`.
+    #: (device id, Xid) of errors that cards reported since the last frame, see `gpu.devices.xid_codes`.
     xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
@@ -262,7 +262,7 @@ class Processes(msgspec.Struct, array_like=True, tag=32):
 
 
 class Devices(msgspec.Struct, array_like=True, tag=29):
-    """What the probe found at start: one dict per device (fields of gpu.device.Device), or an error."""
+    """What the probe found at start: one dict per device (fields of gpu.devices.device.Device), or an error."""
 
     devices: list[dict[str, Any]]
     notes: list[str] = msgspec.field(default_factory=list)

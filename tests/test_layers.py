@@ -30,7 +30,7 @@ KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe.py")
 OWNERS = {
     "zmq": {"runner/coordinator/transport.py", "runner/worker/transport.py"},
     "apsw": {"runner/stores/sqlite_connection.py"},
-    "pynvml": {"gpu/probe.py"},
+    "pynvml": {"gpu/devices/discovery.py"},
 }
 #: What turns data into code. `multiprocessing` and `concurrent.futures.process` unpickle what peers send.
 UNPICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing", "code", "codeop"}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.wire import Failed
-from gpu.device import parse_gpus
-from gpu.probe import DeviceError, driver_version, find
+from gpu.devices.device import parse_gpus
+from gpu.devices.discovery import DeviceError, driver_version, find
 from runner.testing import ServedClient, Server
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from benchmarks.simulation.job import BadJob, Job, check_fit
 from benchmarks.simulation.limits import FACTOR, limited
 from benchmarks.simulation.outcome import Outcome, average
 from benchmarks.simulation.policies import POLICIES
-from gpu.device import Device, sim
+from gpu.devices.device import Device, sim
 
 #: Of a table that is not shown on a terminal.
 WIDTH = 110

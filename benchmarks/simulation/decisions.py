@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.simulation.job import GIB, Classes, Job
 from benchmarks.simulation.ours import Ours
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.placement import Load, plan
 

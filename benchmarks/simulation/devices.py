@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gpu.device import Device, sim
+from gpu.devices.device import Device, sim
 
 #: As many as one plan is meant for.
 DEVICES_MAX = 1_000

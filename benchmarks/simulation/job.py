@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.job_class import JobClass
 
 GIB = 1 << 30

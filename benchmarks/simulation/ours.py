@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.placement import Evict, Load, Start, plan
 from gpu.view import View
 

@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heapreplace
 
 from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.job_class import JobClass
 
 #: Executors that may take each other's jobs: of one handler over as many devices.

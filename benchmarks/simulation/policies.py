@@ -10,7 +10,7 @@ from benchmarks.simulation.engine import Policy
 from benchmarks.simulation.job import Job
 from benchmarks.simulation.ours import Ours
 from benchmarks.simulation.packer import Packer
-from gpu.device import Device
+from gpu.devices.device import Device
 
 
 class Maker(Protocol):

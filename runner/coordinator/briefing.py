@@ -7,8 +7,8 @@ import os
 import socket
 from pathlib import Path
 
-from gpu import pin
-from gpu.device import Device
+from gpu.devices import visibility
+from gpu.devices.device import Device
 from runner.coordinator.secret import ticket_key
 from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings import Settings
@@ -62,7 +62,7 @@ class Briefing:
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
             template=self._settings.executors.template,
-            template_env=pin.mask([device]),
+            template_env=visibility.mask([device]),
         )
 
     def probe(self, name: str, endpoint: str, token: str) -> ProbeConfig:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from gpu import xid
-from gpu.device import Device
-from gpu.health import Health, State
+from gpu.devices import xid_codes
+from gpu.devices.device import Device
+from gpu.devices.health import Health, State
 from gpu.view import View
 from runner.coordinator import words
 from runner.coordinator.background_tasks import BackgroundTasks
@@ -161,7 +161,7 @@ class Care:
 
     def _reported(self, device_id: str, code: int) -> None:
         """The card itself reports an error."""
-        action, told, now = xid.of(code).action, xid.told(code), self._now()
+        action, told, now = xid_codes.of(code).action, xid_codes.told(code), self._now()
         health = self._of(device_id)
         if action == "ignore":
             log.info("device %s reports %s", device_id, told)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from gpu import pin
-from gpu.device import Device
+from gpu.devices import visibility
+from gpu.devices.device import Device
 from runner.execution.checkup import CANNOT_TELL, WORKS
 from runner.orphans import MARKER
 
@@ -40,7 +40,7 @@ class Checkup:
         if hung is not None and hung.poll() is None:
             return f"the process of the last check (pid {hung.pid}) still hangs"
         self._hung.pop(device.id, None)
-        env = {**self._env, **pin.mask([device]), MARKER: f"{self._marker}.checkup.{device.id}/0"}
+        env = {**self._env, **visibility.mask([device]), MARKER: f"{self._marker}.checkup.{device.id}/0"}
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "runner.execution.checkup"],

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from gpu import placement
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.escalation import Rung
 from gpu.view import View
 from runner.coordinator.assigner import Assigner, ReadInputs

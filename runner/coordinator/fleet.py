@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from runner.coordinator.transport import Router
 from runner.launch import Child, ProbeConfig, WorkerConfig, start
 from runner.orphans import kill_marked

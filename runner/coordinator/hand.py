@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from runner import control
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.view import View
 from runner.coordinator import value_names
 from runner.coordinator.figures import Figures

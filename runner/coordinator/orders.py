@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu import pin
 from gpu.action import Load as Action
-from gpu.device import Device
+from gpu.devices import visibility
+from gpu.devices.device import Device
 from runner.coordinator.book import Live
 from runner.spec import HandlerSpec, Options
 from runner.wire import Attempt, Load
@@ -20,8 +20,8 @@ def load_order(
         executor=executor,
         handler=spec,
         devices=list(action.device_ids),
-        env=pin.mask(devices),
-        device=pin.torch_device(devices),
+        env=visibility.mask(devices),
+        device=visibility.torch_device(devices),
         grant_bytes=action.grant_bytes,
         ram_cap_bytes=spec.options.ram_bytes,
         cap_bytes=cap_bytes,

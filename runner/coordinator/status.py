@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.view import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gpu.device import Device, GpuRequest, parse_gpus
-from gpu.probe import DeviceError, driver_version, find
+from gpu.devices.device import Device, GpuRequest, parse_gpus
+from gpu.devices.discovery import DeviceError, driver_version, find
 from runner import launch
 from runner.launch import SurveyConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.view import View
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles

@@ -18,7 +18,7 @@ from benchmarks.simulation.limits import limited
 from benchmarks.simulation.ours import Ours
 from benchmarks.simulation.packer import Packer
 from benchmarks.simulation.policies import POLICIES
-from gpu.device import Device, sim
+from gpu.devices.device import Device, sim
 
 #: Two small jobs share a device of 10 GiB; a large one waits for both; a small one comes behind it.
 LARGE_BEHIND_SMALL = """\

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from gpu.device import parse_gpus
-from gpu.probe import Sampler, driver_version, find
+from gpu.devices.device import parse_gpus
+from gpu.devices.discovery import Sampler, driver_version, find
 from tests.fakes.cards import EVENT_XID, GIB, HOST, MIB, NOT_SUPPORTED, Card, FakeGpus
 from tests.fakes.nvml import load
 

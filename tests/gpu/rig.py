@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gpu.device import Device, sim
+from gpu.devices.device import Device, sim
 from gpu.job_class import JobClass
 from gpu.placement import Evict, Load, Plan, Start, plan
 from gpu.view import View

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpu.batching import PATIENCE, PATIENCE_MAX, Batching, Terms
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.placement import plan
 from tests.gpu.rig import G, Rig, job_class, told
 

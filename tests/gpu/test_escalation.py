@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpu.device import Device, cpu, sim
+from gpu.devices.device import Device, cpu, sim
 from gpu.escalation import (
     SLACK_BYTES,
     Rung,

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gpu.device import Device, cpu, nvidia, sim
+from gpu.devices.device import Device, cpu, nvidia, sim
 from gpu.draining import SLACK_BYTES
 from gpu.ledger import Ledger
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.attribution import Level
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.ledger import Ledger
 from gpu.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
 from gpu.resident import Resident

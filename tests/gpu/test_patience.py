@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from tests.gpu.rig import G, Rig, job_class, told
 

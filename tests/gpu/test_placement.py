@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpu.device import cpu, nvidia, sim
+from gpu.devices.device import cpu, nvidia, sim
 from gpu.experience import MIB
 from gpu.placement import plan
 from tests.gpu.rig import G, Rig, job_class, told

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gpu.device import cpu, sim
+from gpu.devices.device import cpu, sim
 from gpu.index import Index
 from gpu.job_class import JobClass
 from gpu.placement import Load, Start, plan

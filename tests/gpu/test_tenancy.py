@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.batching import Terms
-from gpu.device import cpu, sim
+from gpu.devices.device import cpu, sim
 from gpu.explain import explain
 from gpu.fairness import UNKNOWN_S
 from gpu.job_class import JobClass

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.device import cpu, nvidia, sim
+from gpu.devices.device import cpu, nvidia, sim
 from gpu.estimate import Estimates
 from gpu.experience import MIB
 from gpu.explain import explain

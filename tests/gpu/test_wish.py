@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.placement import Load, Start
 from gpu.wish import wish

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gpu.device import Device
+from gpu.devices.device import Device
 from runner import launch, wire
 from runner.coordinator.transport import Router
 from runner.launch import ProbeConfig

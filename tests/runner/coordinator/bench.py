@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.contexts import Contexts
-from gpu.device import Device
+from gpu.devices.device import Device
 from gpu.enforcement import BACKENDS
 from gpu.view import View
 from runner.coordinator.accounts import Accounts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.device import nvidia, sim
+from gpu.devices.device import nvidia, sim
 from runner.coordinator.checkup import Checkup
 from runner.orphans import marked
 from tests.fakes.cards import GIB, ROOT, Card, FakeGpus

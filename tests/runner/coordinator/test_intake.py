@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, placed

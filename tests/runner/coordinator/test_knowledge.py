@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu.device import sim
+from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.knowledge import SHOWN_MAX, learned

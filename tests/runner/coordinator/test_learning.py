@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu.device import Device, nvidia, sim
+from gpu.devices.device import Device, nvidia, sim
 from gpu.escalation import Squeeze
 from gpu.estimate import MODELS_MAX
 from gpu.experience import Experience

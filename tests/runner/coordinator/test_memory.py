@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gpu.contexts import Contexts
-from gpu.device import nvidia
+from gpu.devices.device import nvidia
 from gpu.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.job_class import JobClass
 from gpu.view import View

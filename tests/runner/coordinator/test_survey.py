@@ -9,7 +9,7 @@ import pytest
 
 from runner import launch
 from runner.coordinator.survey import survey
-from tests.gpu.fake_nvml import Card, FakeNvml
+from tests.gpu.devices.scripted_nvml import Card, FakeNvml
 
 A, B = Card("GPU-a1111"), Card("GPU-b1111")
 

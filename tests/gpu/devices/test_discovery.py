@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gpu.device import Device, parse_gpus
-from gpu.probe import DeviceError, Found, Sampler, driver_version, find, processor_name, ram
-from tests.gpu.fake_nvml import GIB, Card, FakeNvml, Process
+from gpu.devices.device import Device, parse_gpus
+from gpu.devices.discovery import DeviceError, Found, Sampler, driver_version, find, processor_name, ram
+from tests.gpu.devices.scripted_nvml import GIB, Card, FakeNvml, Process
 
 A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu.device import Device
+from gpu.devices.device import Device
 
 
 def mask(devices: Sequence[Device]) -> dict[str, str]:

@@ -4,10 +4,10 @@ import ctypes
 
 import pytest
 
-from gpu.device import parse_gpus
-from gpu.probe import Sampler, find
-from gpu.xid_events import AT_ONCE_MAX, _address
-from tests.gpu.fake_nvml import GIB, Card, Event, FakeNvml
+from gpu.devices.device import parse_gpus
+from gpu.devices.discovery import Sampler, find
+from gpu.devices.xid_events import AT_ONCE_MAX, _address
+from tests.gpu.devices.scripted_nvml import GIB, Card, Event, FakeNvml
 
 
 def reader(*cards: Card) -> tuple[Sampler, FakeNvml]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gpu.health import FAULTS_MAX, PAUSE_S, UNREAD_S, WINDOW_S, Health
+from gpu.devices.health import FAULTS_MAX, PAUSE_S, UNREAD_S, WINDOW_S, Health
 
 
 def sick(now: float = 100.0, *, program: str = "") -> Health:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.cgroup import MemoryGroup, memory_groups, within
+from gpu.devices.cgroups import MemoryGroup, memory_groups, within
 
 MIB = 1 << 20
 

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from gpu import xid
+from gpu.devices import xid_codes
 
 
 @pytest.mark.parametrize(
@@ -26,14 +26,14 @@ from gpu import xid
     ],
 )
 def test_a_code_asks_for_what_the_catalogue_says(code: int, action: str) -> None:
-    assert xid.of(code).action == action
+    assert xid_codes.of(code).action == action
 
 
 def test_every_code_has_an_action_and_words_of_its_own() -> None:
-    assert {each.action for each in xid._TABLE.values()} == set(get_args(xid.Action))
-    assert all(each.words for each in xid._TABLE.values())
+    assert {each.action for each in xid_codes._TABLE.values()} == set(get_args(xid_codes.Action))
+    assert all(each.words for each in xid_codes._TABLE.values())
 
 
 def test_a_code_is_told_in_words() -> None:
-    assert xid.told(79) == "Xid 79: the GPU has fallen off the bus"
-    assert xid.told(12345) == "Xid 12345: an error of no known kind"
+    assert xid_codes.told(79) == "Xid 79: the GPU has fallen off the bus"
+    assert xid_codes.told(12345) == "Xid 12345: an error of no known kind"

@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pynvml
 
-from gpu import cgroup
-from gpu.device import Device, GpuRequest, cpu, nvidia, sim
-from gpu.xid_events import XidEvents
+from gpu.devices import cgroups
+from gpu.devices.device import Device, GpuRequest, cpu, nvidia, sim
+from gpu.devices.xid_events import XidEvents
 
 #: The fault of a card that was taken as a whole and is not one any more.
 SPLIT_UP = "lost: the card was split up into instances since the start; a restart finds them"
@@ -50,7 +50,7 @@ class Sample:
     processes: list[tuple[str, int, int | None]] = field(default_factory=list)
     #: Device id to what is wrong with it: "lost", or the driver's words.
     faults: dict[str, str] = field(default_factory=dict)
-    #: (device id, code) of errors that cards reported since the last reading, see `gpu.xid`.
+    #: (device id, code) of errors that cards reported since the last reading, see `gpu.devices.xid_codes`.
     xids: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -168,7 +168,7 @@ class Sampler:
 def ram(root: Path = Path("/")) -> tuple[int, int]:
     """(total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
     memory = psutil.virtual_memory()
-    return cgroup.within(memory.total, memory.available, cgroup.memory_groups(root))
+    return cgroups.within(memory.total, memory.available, cgroups.memory_groups(root))
 
 
 def _cpu(max_executors: int | None) -> Device:

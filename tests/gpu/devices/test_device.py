@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gpu import pin
-from gpu.device import MIB, Device, GpuRequest, cpu, nvidia, parse_gpus, sim
+from gpu.devices import visibility
+from gpu.devices.device import MIB, Device, GpuRequest, cpu, nvidia, parse_gpus, sim
 
 GIB = 1024 * MIB
 
@@ -84,11 +84,14 @@ def test_device_travels_as_plain_fields() -> None:
 
 def test_executor_sees_its_gpus_by_uuid_and_nothing_else() -> None:
     cards = [nvidia(1, "GPU-b", "card", GIB), nvidia(0, "GPU-a", "card", GIB)]
-    assert pin.mask(cards) == {"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert pin.torch_device(cards) == "cuda:0"
+    assert visibility.mask(cards) == {
+        "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    assert visibility.torch_device(cards) == "cuda:0"
 
 
 @pytest.mark.parametrize("device", [sim(0, GIB), cpu("m", "c", GIB, 1)])
 def test_executor_without_a_gpu_sees_none(device: Device) -> None:
-    assert pin.mask([device])["CUDA_VISIBLE_DEVICES"] == ""
-    assert pin.torch_device([device]) == "cpu"
+    assert visibility.mask([device])["CUDA_VISIBLE_DEVICES"] == ""
+    assert visibility.torch_device([device]) == "cpu"
