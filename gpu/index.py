@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.floor import Floor
-from gpu.ledger import Ledger
+from gpu.memory.ledger import Ledger
 from gpu.resident import Slot
 from gpu.room import Room
 from gpu.shelf import Shelf

@@ -8,7 +8,7 @@ from typing import Any
 from gpu.estimate import Estimates
 from gpu.floor import Floor
 from gpu.job_class import JobClass
-from gpu.ledger import Ledger
+from gpu.memory.ledger import Ledger
 from gpu.resident import Resident, Slot
 
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.

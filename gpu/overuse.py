@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Literal
 
-from gpu.attribution import Level
-from gpu.ledger import Ledger
+from gpu.memory.attribution import Level
+from gpu.memory.ledger import Ledger
 from gpu.resident import Resident
 
 MIB = 1024 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu.ledger import Ledger
+from gpu.memory.ledger import Ledger
 from gpu.resident import Resident, Slot
 
 #: Bytes for a new executor now, after those who leave have left, after idle ones have left too (-1: it may

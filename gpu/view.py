@@ -17,8 +17,8 @@ from gpu.expiry import Expiry
 from gpu.floor import Floor
 from gpu.index import Index
 from gpu.job_class import JobClass
-from gpu.ledger import Ledger
 from gpu.limits import ConcurrencyLimits
+from gpu.memory.ledger import Ledger
 from gpu.memory_needs import MemoryNeeds
 from gpu.outlook import BLANK, Outlook
 from gpu.resident import Resident

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu.attribution import Level, least
+from gpu.memory.attribution import Level, least
 from gpu.view import View
 from runner import control
 from runner.coordinator.care import Care

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gpu.attribution import Owners
-from gpu.contexts import Contexts
-from gpu.enforcement import Backend, cap_bytes
+from gpu.memory.attribution import Owners
+from gpu.memory.context_overhead import Contexts
+from gpu.memory.enforcement import Backend, cap_bytes
 from gpu.view import View
 from runner.coordinator.post import Post
 from runner.wire import Ended, Loaded, Processes, Readings

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from gpu import overuse
-from gpu.enforcement import Backend
+from gpu.memory.enforcement import Backend
 from gpu.overuse import Overuse
 from gpu.room import Room
 from gpu.view import View

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gpu.contexts import Contexts
-from gpu.enforcement import BACKENDS
+from gpu.memory.context_overhead import Contexts
+from gpu.memory.enforcement import BACKENDS
 from gpu.view import View
 from runner import control
 from runner.coordinator import fleet as fleet_room

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.attribution import Level
 from gpu.devices.device import sim
-from gpu.ledger import Ledger
+from gpu.memory.attribution import Level
+from gpu.memory.ledger import Ledger
 from gpu.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
 from gpu.resident import Resident
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from gpu.contexts import Contexts
 from gpu.devices.device import Device
-from gpu.enforcement import BACKENDS
+from gpu.memory.context_overhead import Contexts
+from gpu.memory.enforcement import BACKENDS
 from gpu.view import View
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from gpu.contexts import Contexts
 from gpu.devices.device import nvidia
-from gpu.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.job_class import JobClass
+from gpu.memory.context_overhead import Contexts
+from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.view import View
 from runner.coordinator.memory import Memory
 from runner.coordinator.post import Post

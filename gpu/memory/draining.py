@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu.account import Account, Entry
+from gpu.memory.account import Account, Entry
 
 #: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
 DRAIN_BOUND_S = 10.0  # guard: drain-bound

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gpu.contexts import NEWS_BYTES, Contexts
+from gpu.memory.context_overhead import NEWS_BYTES, Contexts
 
 M = 1 << 20
 

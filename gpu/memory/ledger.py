@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu.account import Account, Entry, Figures
 from gpu.devices.device import Device
-from gpu.draining import DrainTracker
-from gpu.memory_usage import MemoryUsage
+from gpu.memory.account import Account, Entry, Figures
+from gpu.memory.draining import DrainTracker
+from gpu.memory.memory_usage import MemoryUsage
 
 
 class Ledger:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu.account import Account, Entry
-from gpu.attribution import Level
+from gpu.memory.account import Account, Entry
+from gpu.memory.attribution import Level
 
 
 class MemoryUsage:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu.attribution import Level
 from gpu.devices.device import Device
-from gpu.foreign import WINDOW_S, Foreign
+from gpu.memory.attribution import Level
+from gpu.memory.external_usage import WINDOW_S, Foreign
 
 EntryState = Literal["loading", "running", "idle", "draining"]
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gpu.foreign import WINDOW_S, Foreign
+from gpu.memory.external_usage import WINDOW_S, Foreign
 
 
 def after(*readings: tuple[float, int], window_s: float = WINDOW_S) -> int:

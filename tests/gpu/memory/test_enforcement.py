@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.enforcement import BACKENDS, MARGIN_BYTES, MIB, Name, cap_bytes
+from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, MIB, Name, cap_bytes
 
 G = 1 << 30
 

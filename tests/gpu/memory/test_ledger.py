@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gpu.devices.device import Device, cpu, nvidia, sim
-from gpu.draining import SLACK_BYTES
-from gpu.ledger import Ledger
+from gpu.memory.draining import SLACK_BYTES
+from gpu.memory.ledger import Ledger
 
 G = 1 << 30
 CARD = nvidia(0, "GPU-0", "card", 24 * G)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gpu.attribution import Owners, least
+from gpu.memory.attribution import Owners, least
 
 
 def test_of_several_devices_the_least_that_is_known_counts() -> None:
