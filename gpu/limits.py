@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpu.batching import Batching
+from gpu.estimates.batch_sizing import Batching
 from gpu.floor import Floor
 from gpu.job_class import JobClass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from gpu.estimate import Estimates
+from gpu.estimates.estimator import Estimates
 from gpu.floor import Floor
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger

@@ -14,7 +14,7 @@ equal plans. Of each class of equal jobs only the first ones are looked at, in t
 
 Between tenants the one goes first that had least of the devices for its weight (`gpu.tenancy`).
 
-A class that takes batches is left out while its next batch gathers (`gpu.batching`).
+A class that takes batches is left out while its next batch gathers (`gpu.estimates.batch_sizing`).
 
 Whoever overtakes a job otherwise is counted; how often is bounded.
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
-from gpu.batching import Batching
-from gpu.demand import Demand
-from gpu.estimate import Estimates
+from gpu.estimates.batch_sizing import Batching
+from gpu.estimates.estimator import Estimates
+from gpu.estimates.request_rate import Demand
 from gpu.floor import Floor
 from gpu.job_class import JobClass, Key
 from gpu.resident import Resident

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpu.backlog import Backlog
-from gpu.batching import Batching
 from gpu.bypass import Bypass
 from gpu.devices.device import Device
-from gpu.estimate import Estimates
+from gpu.estimates.batch_sizing import Batching
+from gpu.estimates.estimator import Estimates
 from gpu.expiry import Expiry
 from gpu.floor import Floor
 from gpu.index import Index

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from gpu import batching, escalation
+from gpu import escalation
+from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
 from gpu.view import View
 from runner.job import Job, Submission, Terms
@@ -90,7 +91,7 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
 def tell(spec: HandlerSpec, view: View) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
-    terms = None if batch is None else batching.Terms(batch.max, batch.wait_s)
+    terms = None if batch is None else batch_sizing.Terms(batch.max, batch.wait_s)
     view.limits.set_handler_limit(spec.name, options.concurrency)
     view.batching.set(spec.name, spec.version, terms, options.slots)
 

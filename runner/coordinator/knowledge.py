@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.experience import Experience
+from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.intake import needed_bytes

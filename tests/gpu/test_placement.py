@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from gpu.devices.device import cpu, nvidia, sim
-from gpu.experience import MIB
+from gpu.estimates.observations import MIB
 from gpu.placement import plan
 from tests.gpu.rig import G, Rig, job_class, told
 

@@ -9,8 +9,8 @@ from heapq import heappop, heappush
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu.batching import Terms
 from gpu.devices.device import cpu, sim
+from gpu.estimates.batch_sizing import Terms
 from gpu.explain import explain
 from gpu.fairness import UNKNOWN_S
 from gpu.job_class import JobClass

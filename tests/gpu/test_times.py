@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpu.estimate import ENOUGH_RUNS
+from gpu.estimates.estimator import ENOUGH_RUNS
 from gpu.view import View
 from tests.gpu.rig import job_class
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gpu.devices.device import cpu, nvidia, sim
-from gpu.estimate import Estimates
-from gpu.experience import MIB
+from gpu.estimates.estimator import Estimates
+from gpu.estimates.observations import MIB
 from gpu.explain import explain
 from gpu.placement import plan
 from gpu.view import View

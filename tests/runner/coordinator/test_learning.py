@@ -11,8 +11,8 @@ import pytest
 
 from gpu.devices.device import Device, nvidia, sim
 from gpu.escalation import Squeeze
-from gpu.estimate import MODELS_MAX
-from gpu.experience import Experience
+from gpu.estimates.estimator import MODELS_MAX
+from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.view import View
 from runner.coordinator.book import Live

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gpu import demand
-from gpu.demand import FADE_S, Demand
+from gpu.estimates import request_rate
+from gpu.estimates.request_rate import FADE_S, Demand
 from tests.gpu.rig import job_class
 
 
@@ -18,7 +18,7 @@ def test_demand_fades() -> None:
 
 def test_demand_of_what_is_asked_for_least_is_forgotten() -> None:
     asked = Demand()
-    for place in range(demand.KEYS_MAX + 1):
+    for place in range(request_rate.KEYS_MAX + 1):
         asked.count(("h", "1", str(place)), 1 + place, 0.0)
     assert asked.rate(("h", "1", "0"), 0.0) == 0.0
-    assert asked.rate(("h", "1", str(demand.KEYS_MAX)), 0.0) > 0.0
+    assert asked.rate(("h", "1", str(request_rate.KEYS_MAX)), 0.0) > 0.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.window import HALF_LIFE, SAMPLES, Window, spread
+from gpu.estimates.weighted_window import HALF_LIFE, SAMPLES, Window, spread
 
 FLOATS = st.floats(0, 1e12)
 SOME = st.lists(FLOATS, min_size=1, max_size=SAMPLES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.window import Window, spread
+from gpu.estimates.weighted_window import Window, spread
 
 MIB = 1024 * 1024
 #: Added to a measured peak: allocators round up (torch takes segments of 20 MiB) and differ a little

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.estimate import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimates
-from gpu.experience import ENOUGH, LIMITS_MAX, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
+from gpu.estimates.estimator import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimates
+from gpu.estimates.observations import ENOUGH, LIMITS_MAX, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
 from gpu.job_class import JobClass
 
 GIB = 1024 * MIB

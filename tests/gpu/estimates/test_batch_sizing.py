@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from gpu.batching import PATIENCE, PATIENCE_MAX, Batching, Terms
 from gpu.devices.device import sim
+from gpu.estimates.batch_sizing import PATIENCE, PATIENCE_MAX, Batching, Terms
 from gpu.placement import plan
 from tests.gpu.rig import G, Rig, job_class, told
 

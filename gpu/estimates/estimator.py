@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from gpu.experience import Experience
+from gpu.estimates.observations import Experience
+from gpu.estimates.weighted_window import Window
 from gpu.job_class import JobClass, Key
-from gpu.window import Window
 
 #: The form of what `dump` gives.
 FORM = 1

@@ -1,0 +1,1 @@
+"""Pure: memory and run times that are learned from finished attempts."""
