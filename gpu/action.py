@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu.job_class import JobClass
-from gpu.outlook import BLANK, Outlook
+from gpu.scheduling.outlook import BLANK, Outlook
 
 Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gpu.head import Head
-from gpu.resident import Resident
-from gpu.room import Room
+from gpu.scheduling.capacity import Room
+from gpu.scheduling.resident_executor import Resident
 from gpu.turn import Move, Turn
 from gpu.warm import Warm
 

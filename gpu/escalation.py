@@ -20,8 +20,8 @@ from enum import IntEnum
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.resident import Resident
-from gpu.view import View
+from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.scheduler_state import View
 
 #: Other programs' use moves a little all the time: where there is any, a whole device is this much less, or
 #: one byte more of it would keep the job waiting for ever.

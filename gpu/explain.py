@@ -8,8 +8,8 @@ from typing import Any
 
 from gpu.job_class import JobClass
 from gpu.placement import reserved
-from gpu.resident import Slot
-from gpu.view import View
+from gpu.scheduling.resident_executor import Slot
+from gpu.scheduling.scheduler_state import View
 
 
 def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:

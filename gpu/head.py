@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from gpu.job_class import JobClass
-from gpu.resident import Slot
-from gpu.room import Room
-from gpu.tenancy import Standing
-from gpu.view import View
+from gpu.scheduling.capacity import Room
+from gpu.scheduling.resident_executor import Slot
+from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.tenant_shares import Standing
 
 #: So many seconds of waiting count as much as one more point of priority.
 AGEING_S = 60.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from heapq import nsmallest
 
 from gpu.head import Head
-from gpu.resident import Resident
-from gpu.room import Room
+from gpu.scheduling.capacity import Room
+from gpu.scheduling.resident_executor import Resident
 from gpu.turn import Move, Turn
 
 #: An expected end, and what is free on a device from then on: bytes and places.

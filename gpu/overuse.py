@@ -12,7 +12,7 @@ from typing import Literal
 
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
-from gpu.resident import Resident
+from gpu.scheduling.resident_executor import Resident
 
 MIB = 1024 * 1024
 #: Contexts grow as kernels are loaded, and readings are of different moments.

@@ -12,7 +12,7 @@ equal plans. Of each class of equal jobs only the first ones are looked at, in t
 4. for the first job of a lane that finds no room devices are reserved, those that are expected to be free
    first; the others go on, the shortest of each tenant first, where they do not keep it waiting (`gpu.hold`).
 
-Between tenants the one goes first that had least of the devices for its weight (`gpu.tenancy`).
+Between tenants the one goes first that had least of the devices for its weight (`gpu.scheduling.tenant_shares`).
 
 A class that takes batches is left out while its next batch gathers (`gpu.estimates.batch_sizing`).
 
@@ -28,9 +28,9 @@ from gpu.cold import Cold
 from gpu.head import Head, Rank
 from gpu.hold import Front, Hold, Reservation
 from gpu.job_class import JobClass
-from gpu.times import UNKNOWN_LOAD_S
+from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 from gpu.turn import Turn
-from gpu.view import View
 from gpu.warm import Warm
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from gpu.action import Action, Evict, Load, Reason, Start
 from gpu.head import Head, Rank
-from gpu.index import Shelves, Sketch
 from gpu.job_class import JobClass
-from gpu.limits import PlannedConcurrency
-from gpu.outlook import Outlook, Passed
-from gpu.resident import Resident
-from gpu.room import TAKEN, Room
-from gpu.tenancy import Standing
-from gpu.view import View
+from gpu.scheduling.capacity import TAKEN, Room
+from gpu.scheduling.capacity_snapshot import Shelves, Sketch
+from gpu.scheduling.limits import PlannedConcurrency
+from gpu.scheduling.outlook import Outlook, Passed
+from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.tenant_shares import Standing
 
 
 class Guard(Protocol):

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 
 from gpu.head import Head
 from gpu.job_class import JobClass
-from gpu.resident import Resident
+from gpu.scheduling.resident_executor import Resident
 from gpu.turn import Move, Turn
 
 #: Going out of turn must spare a load of at least this share of the run.

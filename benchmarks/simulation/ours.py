@@ -9,7 +9,7 @@ from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
 from gpu.placement import Evict, Load, Start, plan
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 
 
 class Ours:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.book import Live
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable

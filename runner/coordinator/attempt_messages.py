@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gpu import escalation
 from gpu.escalation import Squeeze
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Worker

@@ -9,7 +9,7 @@ from typing import Any
 from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import Health, State
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.dispatch import Dispatch

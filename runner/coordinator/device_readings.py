@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.memory.attribution import Level, least
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner import control
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gpu import placement
 from gpu.devices.device import Device
 from gpu.escalation import Rung
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.assigner import Assigner, ReadInputs
 from runner.coordinator.book import Live
 from runner.coordinator.executor_control import ExecutorControl

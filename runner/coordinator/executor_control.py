@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post

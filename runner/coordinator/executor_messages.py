@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch

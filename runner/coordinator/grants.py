@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post
 from runner.wire import Grant, encode

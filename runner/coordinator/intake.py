@@ -8,7 +8,7 @@ from functools import lru_cache
 from gpu import escalation
 from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
 from runner.spec import HandlerSpec, Options

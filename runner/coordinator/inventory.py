@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpu.devices.device import Device
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import value_names
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker

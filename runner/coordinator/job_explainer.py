@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpu.explain import explain, reservation
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line

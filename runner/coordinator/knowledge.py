@@ -6,7 +6,7 @@ from typing import Any
 
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.intake import needed_bytes
 from runner.spec import HandlerSpec
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gpu.escalation import Squeeze
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import value_names
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 from gpu.escalation import Rung, Squeeze
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.attempt_usage import AttemptUsageRecorder

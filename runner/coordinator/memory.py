@@ -11,7 +11,7 @@ import msgspec
 from gpu.memory.attribution import Owners
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import Backend, cap_bytes
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.post import Post
 from runner.wire import Ended, Loaded, Processes, Readings
 

@@ -8,8 +8,8 @@ from typing import Any
 from gpu import overuse
 from gpu.memory.enforcement import Backend
 from gpu.overuse import Overuse
-from gpu.room import Room
-from gpu.view import View
+from gpu.scheduling.capacity import Room
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post

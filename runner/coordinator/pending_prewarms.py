@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.explain import explain
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.wish import Wish
 

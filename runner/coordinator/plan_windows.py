@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import intake
 from runner.coordinator.book import Book, Live
 from runner.coordinator.lots import Lots

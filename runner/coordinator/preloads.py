@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.wish import Name, preloads
 from runner.spec import HandlerSpec
 

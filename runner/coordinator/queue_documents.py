@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from typing import Any
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.line import Line
 from runner.coordinator.stats import STATES

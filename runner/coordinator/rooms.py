@@ -12,7 +12,7 @@ import msgspec
 
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner import control
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names

@@ -6,7 +6,7 @@ import os
 from typing import Any, Literal
 
 from gpu.devices.device import Device
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet

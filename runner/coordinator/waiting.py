@@ -10,7 +10,7 @@ from heapq import merge
 from typing import Literal
 
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import intake
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.book import Book, Live

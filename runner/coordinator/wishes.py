@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.view import View
-from gpu.wish import wish
+from gpu.scheduling.prewarm_class import wish
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator import intake, words
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.executor_table import ExecutorTable

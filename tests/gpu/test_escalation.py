@@ -16,7 +16,7 @@ from gpu.escalation import (
     survey,
     unseen,
 )
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from tests.gpu.rig import G, Rig, job_class
 
 A = job_class("a", 4 * G)

@@ -6,7 +6,7 @@ from gpu.devices.device import sim
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
 from gpu.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
-from gpu.resident import Resident
+from gpu.scheduling.resident_executor import Resident
 
 G = 1 << 30
 

@@ -13,10 +13,10 @@ from hypothesis.stateful import (
 )
 
 from gpu.devices.device import cpu, sim
-from gpu.index import Index
 from gpu.job_class import JobClass
 from gpu.placement import Load, Start, plan
-from gpu.wish import wish
+from gpu.scheduling.capacity_snapshot import Index
+from gpu.scheduling.prewarm_class import wish
 from tests.gpu.rig import G, Rig, job_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])

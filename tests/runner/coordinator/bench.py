@@ -10,7 +10,7 @@ from typing import Any
 from gpu.devices.device import Device
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler

@@ -9,7 +9,7 @@ import pytest
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, placed
 from runner.job import AttemptRecord, Job, JobError, Submission
 from runner.retry import Backoff

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.knowledge import SHOWN_MAX, learned
 from runner.spec import HandlerSpec, Options, Source
 

@@ -14,7 +14,7 @@ from gpu.escalation import Squeeze
 from gpu.estimates.estimator import MODELS_MAX
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.learning import KEEP_S, Learning

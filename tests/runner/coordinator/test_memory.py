@@ -9,7 +9,7 @@ from gpu.devices.device import nvidia
 from gpu.job_class import JobClass
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.memory import Memory
 from runner.coordinator.post import Post
 from runner.wire import Ended, Loaded, Processes, Readings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from runner.coordinator.preloads import Preloads
 from tests.runner.coordinator.bench import CPU, spec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.seniority import YOUNGER_MAX
+from gpu.scheduling.starvation import YOUNGER_MAX
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.serving import at, code, devices, executors, runs, waits
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from gpu.estimates.batch_sizing import Batching
-from gpu.floor import Floor
 from gpu.job_class import JobClass
+from gpu.scheduling.residency import Floor
 
 #: The most attempts that one executor may hold.
 STAGE_MAX = 16

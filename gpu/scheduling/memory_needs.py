@@ -6,10 +6,10 @@ from collections.abc import Container
 from typing import Any
 
 from gpu.estimates.estimator import Estimates
-from gpu.floor import Floor
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
-from gpu.resident import Resident, Slot
+from gpu.scheduling.residency import Floor
+from gpu.scheduling.resident_executor import Resident, Slot
 
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.
 UNKNOWN_PARTS = 4

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu.job_class import JobClass
-from gpu.line import Line
+from gpu.scheduling.class_backlog import Line
 
 
 def line_of(*ns: int) -> Line:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.job_class import JobClass, Key
-from gpu.resident import Resident, Slot
+from gpu.scheduling.resident_executor import Resident, Slot
 
 
 class Floor:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.fairness import ACCOUNTS_KEPT, UNKNOWN_S, Shares
+from gpu.scheduling.fair_share import ACCOUNTS_KEPT, UNKNOWN_S, Shares
 
 
 def waiting(*tenants: str, **weights: float) -> Shares:

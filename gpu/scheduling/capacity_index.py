@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from gpu.room import NOWHERE, Room
+from gpu.scheduling.capacity import NOWHERE, Room
 
 _Sorted = list[tuple[int, int]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from heapq import heappop, heappush
 
 from gpu.job_class import Key
-from gpu.resident import Resident
+from gpu.scheduling.resident_executor import Resident
 
 
 class Expiry:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpu.floor import Floor
 from gpu.memory.ledger import Ledger
-from gpu.resident import Slot
-from gpu.room import Room
-from gpu.shelf import Shelf
+from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity_index import Shelf
+from gpu.scheduling.residency import Floor
+from gpu.scheduling.resident_executor import Slot
 
 Shelves = dict[int, Shelf]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.memory.ledger import Ledger
-from gpu.resident import Resident, Slot
+from gpu.scheduling.resident_executor import Resident, Slot
 
 #: Bytes for a new executor now, after those who leave have left, after idle ones have left too (-1: it may
 #: not start, or nobody leaves), places for new ones, whether one more may be at work at all, and whether

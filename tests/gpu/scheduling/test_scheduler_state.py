@@ -7,7 +7,7 @@ from gpu.estimates.estimator import Estimates
 from gpu.estimates.observations import MIB
 from gpu.explain import explain
 from gpu.placement import plan
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from tests.gpu.rig import G, Rig, job_class, told
 
 A, B = job_class("a"), job_class("b")

@@ -8,9 +8,9 @@ from collections.abc import Container
 from gpu.estimates.batch_sizing import Batching
 from gpu.estimates.estimator import Estimates
 from gpu.estimates.request_rate import Demand
-from gpu.floor import Floor
 from gpu.job_class import JobClass, Key
-from gpu.resident import Resident
+from gpu.scheduling.residency import Floor
+from gpu.scheduling.resident_executor import Resident
 
 #: Loading it again within so many seconds is what an eviction is charged for.
 SOON_S = 100.0

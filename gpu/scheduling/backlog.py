@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu.bypass import Bypass
 from gpu.job_class import JobClass, Key
-from gpu.line import Line
-from gpu.seniority import Seniority
+from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.starvation import Seniority
 
 
 class Backlog:

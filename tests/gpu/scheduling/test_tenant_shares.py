@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from gpu.devices.device import cpu, sim
 from gpu.estimates.batch_sizing import Terms
 from gpu.explain import explain
-from gpu.fairness import UNKNOWN_S
 from gpu.job_class import JobClass
 from gpu.placement import LEAD_LOADS, Load, Start, plan
-from gpu.times import UNKNOWN_LOAD_S
-from gpu.view import View
+from gpu.scheduling.fair_share import UNKNOWN_S
+from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 from tests.gpu.rig import G, Rig, job_class
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.estimates.estimator import ENOUGH_RUNS
-from gpu.view import View
+from gpu.scheduling.scheduler_state import View
 from tests.gpu.rig import job_class
 
 HOUR = replace(job_class("a"), limit_s=3600.0)

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gpu.backlog import Backlog
-from gpu.bypass import Bypass
 from gpu.devices.device import Device
 from gpu.estimates.batch_sizing import Batching
 from gpu.estimates.estimator import Estimates
-from gpu.expiry import Expiry
-from gpu.floor import Floor
-from gpu.index import Index
 from gpu.job_class import JobClass
-from gpu.limits import ConcurrencyLimits
 from gpu.memory.ledger import Ledger
-from gpu.memory_needs import MemoryNeeds
-from gpu.outlook import BLANK, Outlook
-from gpu.resident import Resident
-from gpu.tenancy import Tenancy
-from gpu.times import Times
+from gpu.scheduling.backlog import Backlog
+from gpu.scheduling.capacity_snapshot import Index
+from gpu.scheduling.idle_expiry import Expiry
+from gpu.scheduling.limits import ConcurrencyLimits
+from gpu.scheduling.memory_needs import MemoryNeeds
+from gpu.scheduling.outlook import BLANK, Outlook
+from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.residency import Floor
+from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.tenant_shares import Tenancy
+from gpu.scheduling.time_estimates import Times
 
 
 class View:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 
-from gpu.fairness import Shares
-from gpu.floor import Floor
 from gpu.job_class import JobClass, Key
+from gpu.scheduling.fair_share import Shares
+from gpu.scheduling.residency import Floor
 
 #: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
 #: executor.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from gpu.bypass import Bypass
 from gpu.job_class import JobClass
-from gpu.line import Line
+from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.overtaking import Bypass
 
 #: So many younger ones of its tenant may start before the oldest.
 YOUNGER_MAX = 64
