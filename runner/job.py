@@ -201,7 +201,7 @@ class Job(msgspec.Struct, array_like=True):
     cancel_reason: str | None = None
     #: What all attempts that have ended used; None: none of them occupied a device.
     spent: Spent | None = None
-    #: How far up it has come since it ran out of device memory, see gpu.escalation.
+    #: How far up it has come since it ran out of device memory, see gpu.planning.oom_escalation.
     rung: int = 0
     #: The grants with which it ran out, in order; they used up none of `retries`.
     ran_out: tuple[int, ...] = ()

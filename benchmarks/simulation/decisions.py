@@ -14,7 +14,7 @@ from benchmarks.simulation.job import GIB, Classes, Job
 from benchmarks.simulation.ours import Ours
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.placement import Load, plan
+from gpu.planning.planner import Load, plan
 
 DEVICES = 1_000
 WAITING = 10_000

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
-from gpu.placement import Evict, Load, Start, plan
+from gpu.planning.planner import Evict, Load, Start, plan
 from gpu.scheduling.scheduler_state import View
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from gpu import escalation
-from gpu.escalation import Squeeze
+from gpu.planning import oom_escalation
+from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
@@ -141,7 +141,7 @@ class AttemptMessageHandler:
             return None
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
-        return escalation.survey(self._view, live.cls, post.executor, started_at, ceiling_bytes)
+        return oom_escalation.survey(self._view, live.cls, post.executor, started_at, ceiling_bytes)
 
     def _release_attempt(self, post: Post, live: Live) -> None:
         """The attempt does not occupy its executor any more."""

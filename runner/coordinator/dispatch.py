@@ -7,9 +7,9 @@ import itertools
 import logging
 from collections.abc import Mapping
 
-from gpu import placement
 from gpu.devices.device import Device
-from gpu.escalation import Rung
+from gpu.planning import planner
+from gpu.planning.oom_escalation import Rung
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.assigner import Assigner, ReadInputs
 from runner.coordinator.book import Live
@@ -96,7 +96,7 @@ class Dispatch:
         self._line.waiting.windows.refill()
         self.wishes.before_plan()
         now = self._line.now()
-        plan = placement.plan(self._view, now)
+        plan = planner.plan(self._view, now)
         self._line.waiting.reasons.planned = plan.reasons
         for action in plan.actions:
             try:
@@ -114,15 +114,15 @@ class Dispatch:
             self.grants.tell_lowered(self.posts)
         self._arm(plan.look_at)
 
-    def _carry_out(self, action: placement.Action) -> None:
+    def _carry_out(self, action: planner.Action) -> None:
         match action:
-            case placement.Start(executor, cls, ns) if cls.is_wish:
+            case planner.Start(executor, cls, ns) if cls.is_wish:
                 self.wishes.met(ns[0], self.posts[executor])
-            case placement.Start():
+            case planner.Start():
                 self._start(action)
-            case placement.Load():
+            case planner.Load():
                 self._load(action)
-            case placement.Evict():
+            case planner.Evict():
                 self.control.unload(action.executor)
 
     def _again_later(self) -> None:
@@ -142,7 +142,7 @@ class Dispatch:
 
             self._line.timers.at(when, due)
 
-    def _start(self, action: placement.Start) -> None:
+    def _start(self, action: planner.Start) -> None:
         post, lives = self.posts[action.executor], [self._line.book.by_n[n] for n in action.ns]
         now = self._line.now()
         self._view.start(action.executor, action.cls, action.ns, now, action.outlook)
@@ -151,7 +151,7 @@ class Dispatch:
         self._line.waiting.windows.on_dispatched(action.cls)
         self._assigner.assign(post, lives)
 
-    def _load(self, action: placement.Load) -> None:
+    def _load(self, action: planner.Load) -> None:
         if action.cls.is_wish and (post := self.wishes.resident(action.n)) is not None:
             # A job of the same plan loads it.
             self.wishes.met(action.n, post)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from gpu import escalation
 from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
+from gpu.planning import oom_escalation
 from gpu.scheduling.scheduler_state import View
 from runner.job import Job, Submission, Terms
 from runner.retry import Backoff
@@ -73,7 +73,7 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
     if not job.attempts:
         return cls
     if job.ran_out:
-        cls = escalation.placed(view, cls, job.rung, job.ran_out[-1])
+        cls = oom_escalation.placed(view, cls, job.rung, job.ran_out[-1])
     avoid = sorted(
         {
             device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.explain import explain, reservation
+from gpu.planning.explain import explain, reservation
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.book import Live

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from gpu.escalation import Squeeze
 from gpu.job_class import JobClass
+from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import value_names
 from runner.coordinator.book import Live

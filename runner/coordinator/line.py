@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from gpu.escalation import Rung, Squeeze
+from gpu.planning.oom_escalation import Rung, Squeeze
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import intake, outcome, words
 from runner.coordinator.accounts import Accounts

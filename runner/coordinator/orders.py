@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu.action import Load as Action
 from gpu.devices import visibility
 from gpu.devices.device import Device
+from gpu.planning.actions import Load as Action
 from runner.coordinator.book import Live
 from runner.spec import HandlerSpec, Options
 from runner.wire import Attempt, Load

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from gpu.escalation import Rung, Squeeze, next_rung, report
+from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator import words
 from runner.job import ALONE, LIMIT, Job, JobError
 from runner.retry import Backoff, delay_s

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from gpu import overuse
 from gpu.memory.enforcement import Backend
-from gpu.overuse import Overuse
+from gpu.planning import overuse
+from gpu.planning.overuse import Overuse
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words

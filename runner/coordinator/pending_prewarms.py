@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from gpu.explain import explain
 from gpu.job_class import JobClass
+from gpu.planning.explain import explain
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.wish import Wish

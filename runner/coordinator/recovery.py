@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu.escalation import Squeeze, unseen
+from gpu.planning.oom_escalation import Squeeze, unseen
 from runner.coordinator.book import Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line

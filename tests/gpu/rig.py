@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gpu.devices.device import Device, sim
 from gpu.job_class import JobClass
-from gpu.placement import Evict, Load, Plan, Start, plan
+from gpu.planning.planner import Evict, Load, Plan, Start, plan
 from gpu.scheduling.scheduler_state import View
 
 G = 1 << 30

@@ -8,7 +8,7 @@ import pytest
 
 from gpu.devices.device import sim
 from gpu.estimates.batch_sizing import PATIENCE, PATIENCE_MAX, Batching, Terms
-from gpu.placement import plan
+from gpu.planning.planner import plan
 from tests.gpu.rig import G, Rig, job_class, told
 
 WAIT_S = 0.5

@@ -6,7 +6,7 @@ import pytest
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.placement import Load, Start
+from gpu.planning.planner import Load, Start
 from gpu.scheduling.prewarm_class import wish
 from tests.gpu.rig import G, Rig, job_class, told
 

@@ -5,8 +5,8 @@ import pytest
 from gpu.devices.device import cpu, nvidia, sim
 from gpu.estimates.estimator import Estimates
 from gpu.estimates.observations import MIB
-from gpu.explain import explain
-from gpu.placement import plan
+from gpu.planning.explain import explain
+from gpu.planning.planner import plan
 from gpu.scheduling.scheduler_state import View
 from tests.gpu.rig import G, Rig, job_class, told
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gpu.devices.device import cpu, sim
 from gpu.estimates.batch_sizing import Terms
-from gpu.explain import explain
 from gpu.job_class import JobClass
-from gpu.placement import LEAD_LOADS, Load, Start, plan
+from gpu.planning.explain import explain
+from gpu.planning.planner import LEAD_LOADS, Load, Start, plan
 from gpu.scheduling.fair_share import UNKNOWN_S
 from gpu.scheduling.scheduler_state import View
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from gpu.devices.device import Device, nvidia, sim
-from gpu.escalation import Squeeze
 from gpu.estimates.estimator import MODELS_MAX
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
+from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures

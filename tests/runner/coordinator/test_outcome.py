@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu.escalation import Squeeze
+from gpu.planning.oom_escalation import Squeeze
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.job import AttemptRecord, Job, JobError, Terms
 from runner.retry import Backoff

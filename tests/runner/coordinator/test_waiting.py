@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu.explain import explain
 from gpu.job_class import JobClass
+from gpu.planning.explain import explain
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.coordinator.rooms import Kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.devices.device import sim
-from gpu.explain import explain
+from gpu.planning.explain import explain
 from tests.gpu.rig import G, Rig, job_class, told
 
 A, B = job_class("a", 6 * G), job_class("b", 4 * G)

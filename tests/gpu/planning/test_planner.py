@@ -7,7 +7,7 @@ import pytest
 
 from gpu.devices.device import cpu, nvidia, sim
 from gpu.estimates.observations import MIB
-from gpu.placement import plan
+from gpu.planning.planner import plan
 from tests.gpu.rig import G, Rig, job_class, told
 
 A, B, C = (job_class(name) for name in "abc")

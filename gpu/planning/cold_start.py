@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from gpu.head import Head
+from gpu.planning.candidate import Head
+from gpu.planning.plan_builder import Move, Turn
+from gpu.planning.warm_start import Warm
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.resident_executor import Resident
-from gpu.turn import Move, Turn
-from gpu.warm import Warm
 
 #: Of so many devices the one is chosen where the cheapest executors go.
 WAYS_MAX = 8

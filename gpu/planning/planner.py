@@ -1,16 +1,16 @@
 """Pure: which waiting job starts where, and who must make room for it.
 
 `plan(view, now)` is a function of the view and the time alone: it changes nothing, and equal views give
-equal plans. Of each class of equal jobs only the first ones are looked at, in the order of `gpu.head`:
+equal plans. Of each class of equal jobs only the first ones are looked at, in the order of `gpu.planning.candidate`:
 
 1. an idle executor that has loaded the right thing takes a job out of turn where that spares a load
-   that is long for the run; one that runs short jobs is handed some more, staged (`gpu.warm`);
+   that is long for the run; one that runs short jobs is handed some more, staged (`gpu.planning.warm_start`);
 2. in turn, a job takes a warm executor, waits for one that is expected to be free before another had
-   loaded, or a new one loads where the bytes fit best (`gpu.cold`);
+   loaded, or a new one loads where the bytes fit best (`gpu.planning.cold_start`);
 3. idle executors are told to go, the cheapest to load again first, where that is all that is missing;
    what they leave is claimed for the job;
 4. for the first job of a lane that finds no room devices are reserved, those that are expected to be free
-   first; the others go on, the shortest of each tenant first, where they do not keep it waiting (`gpu.hold`).
+   first; the others go on, the shortest of each tenant first, where they do not keep it waiting (`gpu.planning.reservation`).
 
 Between tenants the one goes first that had least of the devices for its weight (`gpu.scheduling.tenant_shares`).
 
@@ -23,15 +23,15 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 
-from gpu.action import Action, Evict, Load, Plan, Reason, Start
-from gpu.cold import Cold
-from gpu.head import Head, Rank
-from gpu.hold import Front, Hold, Reservation
 from gpu.job_class import JobClass
+from gpu.planning.actions import Action, Evict, Load, Plan, Reason, Start
+from gpu.planning.candidate import Head, Rank
+from gpu.planning.cold_start import Cold
+from gpu.planning.plan_builder import Turn
+from gpu.planning.reservation import Front, Hold, Reservation
+from gpu.planning.warm_start import Warm
 from gpu.scheduling.scheduler_state import View
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
-from gpu.turn import Turn
-from gpu.warm import Warm
 
 __all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
 

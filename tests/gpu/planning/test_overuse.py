@@ -5,7 +5,7 @@ import pytest
 from gpu.devices.device import sim
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
-from gpu.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
+from gpu.planning.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
 from gpu.scheduling.resident_executor import Resident
 
 G = 1 << 30

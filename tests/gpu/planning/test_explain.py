@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.devices.device import sim
-from gpu.explain import reservation
+from gpu.planning.explain import reservation
 from tests.gpu.rig import G, Rig, job_class
 
 

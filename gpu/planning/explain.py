@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.placement import reserved
+from gpu.planning.planner import reserved
 from gpu.scheduling.resident_executor import Slot
 from gpu.scheduling.scheduler_state import View
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from gpu.action import Action, Evict, Load, Reason, Start
-from gpu.head import Head, Rank
 from gpu.job_class import JobClass
+from gpu.planning.actions import Action, Evict, Load, Reason, Start
+from gpu.planning.candidate import Head, Rank
 from gpu.scheduling.capacity import TAKEN, Room
 from gpu.scheduling.capacity_snapshot import Shelves, Sketch
 from gpu.scheduling.limits import PlannedConcurrency

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 
-from gpu.head import Head
+from gpu.planning.candidate import Head
+from gpu.planning.plan_builder import Move, Turn
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.resident_executor import Resident
-from gpu.turn import Move, Turn
 
 #: An expected end, and what is free on a device from then on: bytes and places.
 _End = tuple[float, int, int]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from heapq import heapify, heappop, heappush
 
-from gpu.head import Head
 from gpu.job_class import JobClass
+from gpu.planning.candidate import Head
+from gpu.planning.plan_builder import Move, Turn
 from gpu.scheduling.resident_executor import Resident
-from gpu.turn import Move, Turn
 
 #: Going out of turn must spare a load of at least this share of the run.
 GAIN_SHARE = 0.1

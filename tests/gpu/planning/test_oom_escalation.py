@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gpu.devices.device import Device, cpu, sim
-from gpu.escalation import (
+from gpu.planning.oom_escalation import (
     SLACK_BYTES,
     Rung,
     Squeeze,

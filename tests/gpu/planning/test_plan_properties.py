@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 
 from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
-from gpu.placement import Load, Start, plan
+from gpu.planning.planner import Load, Start, plan
 from gpu.scheduling.capacity_snapshot import Index
 from gpu.scheduling.prewarm_class import wish
 from tests.gpu.rig import G, Rig, job_class

@@ -1,0 +1,1 @@
+"""Pure: the planner: which job starts where, what is loaded, evicted or reserved for it."""
