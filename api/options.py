@@ -11,7 +11,7 @@ import msgspec
 
 from api.problems import FAULTS_MAX, Fault, fault
 from runner.instant import parse_rfc3339
-from runner.job import Submission
+from runner.jobs.job import Submission
 from runner.units import SECONDS_MAX, backoff, nbytes, seconds
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")

@@ -11,11 +11,11 @@ from starlette.requests import Request
 
 from api.options import NAME, NOT_YET
 from api.problems import Fault, fault, refuse
-from runner import cursor
-from runner.event import EVENT_TYPES
 from runner.instant import parse_rfc3339
-from runner.job import ErrorCode, QueuedReason, RunningReason, State
-from runner.job_query import JobQuery
+from runner.jobs import cursor
+from runner.jobs.event import EVENT_TYPES
+from runner.jobs.job import ErrorCode, QueuedReason, RunningReason, State
+from runner.jobs.job_query import JobQuery
 
 WAIT_MAX_S = 300
 SEQ_MAX = 2**63 - 1

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from api.shape import Asked as _Asked
 from api.shape import Given as _Given
 from api.totals import Stats
-from runner.job import ErrorCode, State
+from runner.jobs.job import ErrorCode, State
 from runner.units import SECONDS_MAX
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"

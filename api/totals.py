@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from api.shape import Given
-from runner.job import State
+from runner.jobs.job import State
 
 
 class Percentiles(Given):

@@ -13,7 +13,7 @@ from benchmarks.server import Server
 from benchmarks.sizes import Sizes
 from benchmarks.wire import Connection, Failed
 from benchmarks.work import WAIT, await_end, bulk_bodies, pause, resume, single, warm
-from runner import cursor
+from runner.jobs import cursor
 
 BACKLOG = "backlog"
 #: The most that one request takes.

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from runner.job import Submission
-from runner.job_query import JobQuery
+from runner.jobs.job import Submission
+from runner.jobs.job_query import JobQuery
 from runner.spec import HandlerSpec
 
 # Front to coordinator.

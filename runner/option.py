@@ -9,9 +9,9 @@ from typing import Any
 from runner import batch as batches
 from runner import units
 from runner.batch import TOGETHER_MAX
-from runner.retry import Backoff
+from runner.jobs.retry import Backoff
+from runner.jobs.traits import NAME_CHARS_MAX, PATH
 from runner.spec import Batching, Options
-from runner.traits import NAME_CHARS_MAX, PATH
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 #: `size_by` names at most so many fields.

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from runner.retry import Backoff
+from runner.jobs.retry import Backoff
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):

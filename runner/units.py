@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from runner.retry import Backoff
+from runner.jobs.retry import Backoff
 
 #: Compiled by the first text that is read: an executor starts without one.
 _NUMBER_AND_UNIT = r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*"

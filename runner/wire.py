@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from runner.framing import WireError
-from runner.job import FileRecord
+from runner.jobs.job import FileRecord
 from runner.spec import HandlerSpec, Source
 
 #: Raised by one when a message changes its meaning; told in `Hello`.

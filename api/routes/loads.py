@@ -13,7 +13,7 @@ from api.options import name
 from api.problems import Fault, fault, refuse, reply_answer
 from api.query import allow_query, wait_s
 from runner import control
-from runner.traits import NAME_CHARS_MAX
+from runner.jobs.traits import NAME_CHARS_MAX
 
 #: So long the coordinator may wait until a handler is described, before it does anything.
 HANDLER_WAIT_S = 30.0

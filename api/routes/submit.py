@@ -18,8 +18,8 @@ from api.problems import JSON, Answer, Fault, error_document, fault, refuse, rep
 from api.query import allow_query, wait_s
 from runner import control
 from runner.errors import RunnerError, Unavailable, ValidationFailed
-from runner.job import Submission
-from runner.uuid7 import new_id
+from runner.jobs.ids import new_id
+from runner.jobs.job import Submission
 
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.schema import NAME, TAG
-from runner.event import EVENT_TYPES
+from runner.jobs.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 #: Status -> (media type, name of a model or None, what it means).

@@ -14,7 +14,7 @@ from benchmarks.soak.ledger import Entry
 from benchmarks.soak.scene import Scene
 from benchmarks.soak.verdict import Case, Told, faults
 from benchmarks.soak.wire import Answer, Lost, SseEvent
-from runner.job import ENDED
+from runner.jobs.job import ENDED
 
 #: A job is not looked at before it is so old: its readers and its users are to have had their time.
 YOUNG_S = 15.0

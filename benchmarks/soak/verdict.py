@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.stamps import Stamp
-from runner.job import ENDED, ErrorCode
+from runner.jobs.job import ENDED, ErrorCode
 
 Document = dict[str, Any]
 PUBLIC_CODES = frozenset(get_args(ErrorCode))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.job import ENDED
+from runner.jobs.job import ENDED
 
 
 class Job(dict[str, Any]):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from runner.coordinator import value_names
-from runner.job import AttemptRecord, Job, Spent
+from runner.jobs.job import AttemptRecord, Job, Spent
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -14,16 +14,16 @@ from typing import Literal
 
 import msgspec
 
-from runner import cursor as cursors
 from runner.coordinator import documents
 from runner.coordinator.book import Book, Live
 from runner.coordinator.happening import INLINE_MAX_BYTES
 from runner.coordinator.journal import Journal
 from runner.coordinator.waiting import Waiting
 from runner.errors import NotFound
-from runner.event import Event
-from runner.job import FileRecord, Job
-from runner.job_query import JobQuery
+from runner.jobs import cursor as cursors
+from runner.jobs.event import Event
+from runner.jobs.job import FileRecord, Job
+from runner.jobs.job_query import JobQuery
 from runner.stores.access import StoreAccess
 from runner.stores.store import Store
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from runner.coordinator.accounts import Accounts
 from runner.coordinator.book import Live
 from runner.coordinator.meter import Meter
-from runner.job import AttemptRecord, Job, JobError, Spent
+from runner.jobs.job import AttemptRecord, Job, JobError, Spent
 from runner.wire import Ended
 
 

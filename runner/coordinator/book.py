@@ -8,7 +8,7 @@ from typing import Literal
 
 from gpu.job_class import JobClass
 from runner.coordinator.meter import Meter
-from runner.job import Job, State
+from runner.jobs.job import Job, State
 
 #: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until
 #: `ready_at`; asleep: one of these two that memory has let go of; waiting: in the plan's view;

@@ -9,7 +9,7 @@ import msgspec
 
 from runner.coordinator.happening import INLINE_MAX_BYTES, error_document
 from runner.instant import rfc3339
-from runner.job import ENDED, AttemptRecord, FileRecord, Job, Spent
+from runner.jobs.job import ENDED, AttemptRecord, FileRecord, Job, Spent
 
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runner.coordinator.journal import Journal
-from runner.event import EventType
-from runner.job import Job
+from runner.jobs.event import EventType
+from runner.jobs.job import Job
 
 
 class EventLog:

@@ -6,7 +6,7 @@ import statistics
 from bisect import bisect_left
 from collections import defaultdict, deque
 
-from runner.job import Job
+from runner.jobs.job import Job
 
 #: Samples kept per handler.
 WINDOW = 512

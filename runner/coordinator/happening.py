@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from runner.event import Event, EventType
 from runner.instant import rfc3339
-from runner.job import Job
+from runner.jobs.event import Event, EventType
+from runner.jobs.job import Job
 
 #: In lists, `snapshot` and `done` a larger input or output is null beside its size.
 INLINE_MAX_BYTES = 64 * 1024

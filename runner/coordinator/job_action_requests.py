@@ -15,7 +15,7 @@ from runner.coordinator.removals import Removals
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
-from runner.job import ENDED, Job
+from runner.jobs.job import ENDED, Job
 
 _encode = control.encode
 

@@ -10,7 +10,7 @@ from runner.coordinator import words
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line
 from runner.instant import rfc3339
-from runner.job import ENDED, Job
+from runner.jobs.job import ENDED, Job
 from runner.stores.queued import lot_key
 
 

@@ -11,8 +11,8 @@ from typing import Protocol
 from runner.coordinator.commit_waiters import CommitWaiters, Settle
 from runner.coordinator.pending_batch import JobEvents, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
-from runner.event import Event, EventType
-from runner.job import Job
+from runner.jobs.event import Event, EventType
+from runner.jobs.job import Job
 from runner.stores.store import Batch
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from runner.coordinator.sleep import INPUTS_MAX_BYTES
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
-from runner.job import AttemptRecord, Job, JobError, Submission
-from runner.retry import Backoff
+from runner.jobs.job import AttemptRecord, Job, JobError, Submission
+from runner.jobs.retry import Backoff
 from runner.wire import Ended, Note
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Literal
 
 from gpu.job_class import JobClass
 from runner.coordinator.column import Column
-from runner.job import Job
+from runner.jobs.job import Job
+from runner.jobs.traits import traits_of
 from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
-from runner.traits import traits_of
 
 
 class Lot:

@@ -9,8 +9,8 @@ import msgspec
 
 from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator import words
-from runner.job import ALONE, LIMIT, Job, JobError
-from runner.retry import Backoff, delay_s
+from runner.jobs.job import ALONE, LIMIT, Job, JobError
+from runner.jobs.retry import Backoff, delay_s
 from runner.units import SECONDS_MAX
 from runner.wire import Ended
 

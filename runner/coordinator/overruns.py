@@ -13,7 +13,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post
-from runner.job import LIMIT
+from runner.jobs.job import LIMIT
 from runner.wire import Over
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from runner.coordinator import documents
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line
-from runner.job import ENDED
+from runner.jobs.job import ENDED
 
 #: A page is read in portions of at most so many bytes, whatever the front asks for.
 PAGE_MAX_BYTES = 1024 * 1024

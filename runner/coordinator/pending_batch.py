@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from runner.event import Event
-from runner.job import Job
+from runner.jobs.event import Event
+from runner.jobs.job import Job
 from runner.stores.store import Batch, EventChunk
 
 #: A job's events are cut into rows of about this size where one commit holds more of them than a few: a

@@ -17,7 +17,7 @@ from runner.coordinator.pages import current, page
 from runner.coordinator.replies import JobReplies, answer_once
 from runner.coordinator.views import Views
 from runner.errors import JobNotFinished
-from runner.job import ENDED, Job
+from runner.jobs.job import ENDED, Job
 
 _encode = control.encode
 _json = msgspec.json.Encoder().encode

@@ -16,8 +16,8 @@ from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
 from runner.coordinator.outcome import ran_out
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
-from runner.job import ENDED, Job
-from runner.job_query import JobQuery
+from runner.jobs.job import ENDED, Job
+from runner.jobs.job_query import JobQuery
 from runner.spool import Spool
 from runner.stores.queued import QueuedLot
 from runner.stores.store import Store

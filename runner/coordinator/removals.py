@@ -6,7 +6,7 @@ import asyncio
 
 from runner.coordinator.archive import Archive
 from runner.coordinator.line import Line
-from runner.job import Job
+from runner.jobs.job import Job
 
 
 class Removals:

@@ -13,7 +13,7 @@ from runner.coordinator.book import Book, Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.lots import Lots
 from runner.errors import RunnerError, StoreUnavailable
-from runner.job import Job
+from runner.jobs.job import Job
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from runner.coordinator.lots import due_until
 from runner.coordinator.sleep import Sleep
 from runner.coordinator.timers import Timers
 from runner.coordinator.wait_reasons import WaitReasons
-from runner.job import JobError
+from runner.jobs.job import JobError
 from runner.stores.queued import Marks, moment
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.book import Live
-from runner.job import Job
+from runner.jobs.job import Job
 from runner.stores.queued import lot_key
 
 

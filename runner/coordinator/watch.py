@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from runner.control import Feed, encode
 from runner.coordinator.fronts import Front
-from runner.event import Event
-from runner.job import ENDED, Job
+from runner.jobs.event import Event
+from runner.jobs.job import ENDED, Job
 
 
 class Watch:

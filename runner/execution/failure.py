@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from runner import strictjson
 from runner.context import ChunkTooLarge
-from runner.job import CONTEXT_LOST
+from runner.jobs.job import CONTEXT_LOST
 from runner.outcome import JobCancelled, PermanentError, Retry
 
 TRACEBACK_MAX_BYTES = 16 * 1024

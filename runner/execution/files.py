@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from runner.job import FileRecord
+from runner.jobs.job import FileRecord
 
 if TYPE_CHECKING:
     from runner.execution.running import Running
@@ -37,7 +37,7 @@ def save(run: Running, name: str, data: Data, content_type: str | None) -> dict[
         OSError: the disk does not take it, or the given path can't be read.
     """
     check_name(name)
-    from runner.uuid7 import new_id
+    from runner.jobs.ids import new_id
 
     file_id = new_id()
     folder = Path(run.site.config.files_dir, run.job_id, str(run.number))

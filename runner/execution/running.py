@@ -15,7 +15,7 @@ import msgspec
 from runner import strictjson, wire
 from runner.execution.outbox import Speaker
 from runner.execution.site import Site
-from runner.job import FileRecord
+from runner.jobs.job import FileRecord
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from typing import Literal
 import msgspec
 
 from runner.errors import Fenced, RunnerError
-from runner.event import Event
-from runner.job import Job
-from runner.job_query import JobQuery
+from runner.jobs.event import Event
+from runner.jobs.job import Job
+from runner.jobs.job_query import JobQuery
 from runner.stores.page import page
 from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
 from runner.stores.store import Batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from runner.event import Event
+from runner.jobs.event import Event
 
 
 def page(events: Iterable[Event], after: int, max_bytes: int) -> list[Event]:

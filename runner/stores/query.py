@@ -7,7 +7,7 @@ from itertools import product
 
 import msgspec
 
-from runner.job_query import JobQuery
+from runner.jobs.job_query import JobQuery
 
 Value = str | int | float | bytes | None
 

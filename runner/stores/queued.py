@@ -6,8 +6,8 @@ import math
 from array import array
 from typing import NamedTuple
 
-from runner.job import Job
-from runner.traits import NEUTRAL, text_of
+from runner.jobs.job import Job
+from runner.jobs.traits import NEUTRAL, text_of
 
 #: The last moment, far beyond any calendar; up to here a float holds every whole number.
 MOMENT_MAX = 2**53

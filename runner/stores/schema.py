@@ -30,7 +30,7 @@ STEPS: tuple[Step, ...] = (
             # 'epoch', and 'last_n': the highest number given before the last delete.
             "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
             "INSERT INTO meta (name, value) VALUES ('epoch', 0), ('last_n', 0)",
-            # `body` is the whole job (msgpack of runner.job.Job); the columns beside it are what
+            # `body` is the whole job (msgpack of runner.jobs.job.Job); the columns beside it are what
             # SQL must see to find, order and fence it.
             """
             CREATE TABLE jobs (

@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 
 from runner.errors import Fenced
-from runner.event import Event
-from runner.job import Job
-from runner.job_query import JobQuery
+from runner.jobs.event import Event
+from runner.jobs.job import Job
+from runner.jobs.job_query import JobQuery
 from runner.stores import sqlite_batch, sqlite_preparation, statements
 from runner.stores.page import page
 from runner.stores.query import Value, select_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.errors import RunnerError
-from runner.job import Job
+from runner.jobs.job import Job
 from runner.stores import statements
 from runner.stores.sqlite_connection import SqliteConnection
 from runner.stores.store import Batch

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from runner.job import Job
+from runner.jobs.job import Job
 from runner.stores.query import Value
 from runner.stores.queued import MOMENT_MAX, LotKey, QueuedLot, traits_text
 from runner.stores.store import EventChunk

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from runner.event import Event
-from runner.job import Job
-from runner.job_query import JobQuery
+from runner.jobs.event import Event
+from runner.jobs.job import Job
+from runner.jobs.job_query import JobQuery
 from runner.stores.queued import QueuedLot
 
 

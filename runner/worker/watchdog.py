@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.job import LIMIT
+from runner.jobs.job import LIMIT
 from runner.worker import leftovers, tree
 from runner.worker.growth import ram_limit, used_bytes
 from runner.worker.settlement import Cause

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from runner import control, framing
-from runner.job import Submission
+from runner.jobs.job import Submission
 from runner.launch import Child, FrontConfig, start
 from runner.spec import HandlerSpec, Options, Source
 

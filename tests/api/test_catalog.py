@@ -11,7 +11,7 @@ from api.catalog import Catalog, Entry
 from api.problems import FAULTS_MAX
 from runner import control
 from runner.errors import HandlerBroken
-from runner.job import Submission
+from runner.jobs.job import Submission
 from runner.spec import Options
 from tests.api.fake_coordinator import spec
 

@@ -12,7 +12,7 @@ import pytest
 from api.link import FRAME_BYTES, Link
 from runner import control, framing
 from runner.errors import Unavailable
-from runner.job import Submission
+from runner.jobs.job import Submission
 
 
 class Listener:

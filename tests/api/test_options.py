@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from api.options import LATER, NOT_YET, submission
 from api.schema import JobRequest
-from runner.job import Submission
-from runner.retry import Backoff
+from runner.jobs.job import Submission
+from runner.jobs.retry import Backoff
 from runner.units import SECONDS_MAX
 
 #: 2026-01-01.

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runner import control
-from runner.job import Submission
+from runner.jobs.job import Submission
 from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, Running, spec
 from tests.faults.harness import until
 

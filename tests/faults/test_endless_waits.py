@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from runner.job import Job
-from runner.job_query import JobQuery
-from runner.retry import Backoff
+from runner.jobs.job import Job
+from runner.jobs.job_query import JobQuery
+from runner.jobs.retry import Backoff
 from runner.stores.sqlite import SqliteStore
 from runner.stores.store import Batch
 from tests.faults.harness import House, Server, until

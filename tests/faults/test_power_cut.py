@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner.job_query import JobQuery
+from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite import SqliteStore
 from tests.faults import powercut
 from tests.faults.mutate import ROOT, mutated, swapped

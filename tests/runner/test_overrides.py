@@ -10,8 +10,8 @@ import pytest
 
 from runner.definition import handler
 from runner.errors import RefusedStart
+from runner.jobs.retry import Backoff
 from runner.overrides import OWN, Overrides
-from runner.retry import Backoff
 from runner.spec import Batching, HandlerSpec, Options, Source
 
 SPEC = HandlerSpec(

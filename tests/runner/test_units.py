@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner import units
-from runner.retry import Backoff
+from runner.jobs.retry import Backoff
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.accounts import Accounts, Sum
 from runner.coordinator.meter import Meter
-from runner.job import AttemptRecord, Job, Spent, Terms
+from runner.jobs.job import AttemptRecord, Job, Spent, Terms
 from tests.runner.coordinator.bench import Bench, asked, run
 
 GIB = 1 << 30

@@ -6,7 +6,7 @@ import json
 
 from runner.coordinator import documents
 from runner.coordinator.happening import INLINE_MAX_BYTES, done_fields, error_document
-from runner.job import AttemptRecord, FileRecord, Job, JobError, Terms
+from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, Terms
 
 
 def make_job() -> Job:

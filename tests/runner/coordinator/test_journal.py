@@ -12,8 +12,8 @@ from runner.coordinator import recovery
 from runner.coordinator.happening import event, status_fields
 from runner.coordinator.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
-from runner.event import Event
-from runner.job import Job, Terms
+from runner.jobs.event import Event
+from runner.jobs.job import Job, Terms
 from runner.stores.store import Batch
 
 

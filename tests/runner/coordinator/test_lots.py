@@ -7,7 +7,7 @@ from array import array
 
 from gpu.job_class import JobClass
 from runner.coordinator.lots import Lots
-from runner.job import Job, Terms
+from runner.jobs.job import Job, Terms
 from runner.stores.queued import LotKey, QueuedLot, moment
 
 

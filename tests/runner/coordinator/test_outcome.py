@@ -10,8 +10,8 @@ import pytest
 
 from gpu.planning.oom_escalation import Squeeze
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
-from runner.job import AttemptRecord, Job, JobError, Terms
-from runner.retry import Backoff
+from runner.jobs.job import AttemptRecord, Job, JobError, Terms
+from runner.jobs.retry import Backoff
 from runner.units import SECONDS_MAX
 from runner.wire import Ended
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.happening import event
 from runner.coordinator.pending_batch import PendingBatch
-from runner.job import Job, Terms
+from runner.jobs.job import Job, Terms
 
 
 def make_job(n: int = 1) -> Job:

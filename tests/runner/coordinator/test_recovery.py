@@ -8,7 +8,7 @@ import msgspec
 
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
-from runner.job import AttemptRecord, Job, Terms
+from runner.jobs.job import AttemptRecord, Job, Terms
 from runner.spool import Spool
 from runner.stores.memory import MemoryStore
 from runner.stores.store import Batch

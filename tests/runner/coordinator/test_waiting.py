@@ -17,8 +17,8 @@ from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
-from runner.job import ENDED, Job
-from runner.job_query import JobQuery
+from runner.jobs.job import ENDED, Job
+from runner.jobs.job_query import JobQuery
 from runner.stores.access import MemoryAccess
 from runner.stores.store import Batch
 from tests.runner.coordinator.bench import Bench, asked, run, spec

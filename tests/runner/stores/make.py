@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from runner.event import Event
-from runner.job import Job, State, Terms
+from runner.jobs.event import Event
+from runner.jobs.ids import uuid7
+from runner.jobs.job import Job, State, Terms
 from runner.stores.store import Batch, EventChunk
-from runner.uuid7 import uuid7
 
 
 def job(

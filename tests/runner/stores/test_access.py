@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
-from runner.job_query import JobQuery
+from runner.jobs.job_query import JobQuery
 from runner.stores.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
 from runner.stores.store import Batch
 from tests.runner.stores.make import chunk, events, inserts, job

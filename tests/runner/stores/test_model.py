@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from runner.event import Event
-from runner.job import Job, State
-from runner.job_query import JobQuery
+from runner.jobs.event import Event
+from runner.jobs.job import Job, State
+from runner.jobs.job_query import JobQuery
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
 from runner.stores.store import Batch, EventChunk

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
-from runner.job import Job, Terms
-from runner.job_query import JobQuery
+from runner.jobs.job import Job, Terms
+from runner.jobs.job_query import JobQuery
 from runner.stores import schema, statements
 from runner.stores.query import select_ns
 from runner.stores.queued import LotKey, lot_key

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from runner.event import Event
-from runner.job import Terms
-from runner.job_query import JobQuery
+from runner.jobs.event import Event
+from runner.jobs.job import Terms
+from runner.jobs.job_query import JobQuery
 from runner.stores.queued import LotKey, lot_key, moment
 from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes

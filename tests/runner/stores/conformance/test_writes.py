@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from runner.errors import Fenced, RunnerError
-from runner.job import AttemptRecord, FileRecord, Job, JobError, Terms
-from runner.job_query import JobQuery
-from runner.retry import Backoff
+from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, Terms
+from runner.jobs.job_query import JobQuery
+from runner.jobs.retry import Backoff
 from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.make import chunk, events, inserts, job

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from runner.uuid7 import IdSource, new_id, uuid7
+from runner.jobs.ids import IdSource, new_id, uuid7
 
 
 def test_the_text_is_a_version_7_uuid_of_its_moment() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from runner.retry import Backoff
+from runner.jobs.retry import Backoff
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 QueuedReason = Literal[

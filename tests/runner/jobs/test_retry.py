@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.retry import Backoff, delay_s
+from runner.jobs.retry import Backoff, delay_s
 
 BARE = 0.5
 

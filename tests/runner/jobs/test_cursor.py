@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner import cursor
+from runner.jobs import cursor
 
 
 def test_a_cursor_is_read_back() -> None:

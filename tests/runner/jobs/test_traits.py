@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.traits import FOREVER_S, NEUTRAL, Misfit, Reading, Told, Traits, text_of, traits_of
+from runner.jobs.traits import FOREVER_S, NEUTRAL, Misfit, Reading, Told, Traits, text_of, traits_of
 
 NAMES = st.text(max_size=8)
 
