@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from api.problems import FAULTS_MAX, Fault, fault
-from runner.instant import parse_rfc3339
+from runner.formats.timestamps import parse_rfc3339
+from runner.formats.units import SECONDS_MAX, backoff, nbytes, seconds
 from runner.jobs.job import Submission
-from runner.units import SECONDS_MAX, backoff, nbytes, seconds
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}

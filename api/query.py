@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from api.options import NAME, NOT_YET
 from api.problems import Fault, fault, refuse
-from runner.instant import parse_rfc3339
+from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
 from runner.jobs.event import EVENT_TYPES
 from runner.jobs.job import ErrorCode, QueuedReason, RunningReason, State

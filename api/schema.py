@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 from api.shape import Asked as _Asked
 from api.shape import Given as _Given
 from api.totals import Stats
+from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ErrorCode, State
-from runner.units import SECONDS_MAX
 
 NAME = r"^[A-Za-z0-9_.-]{1,100}$"
 Level = Literal["exact", "processes", "reports", "totals"]

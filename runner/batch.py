@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner import units
+from runner.formats import units
 from runner.jobs.traits import PATH
 from runner.spec import Batching
 

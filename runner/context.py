@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-from runner import strictjson
 from runner.execution.active_run import LOGGER
+from runner.formats import strict_json
 from runner.outcome import JobCancelled
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Context:
         run = self._run
         run.demand_open()
         run.touch()
-        data = strictjson.encode(chunk)
+        data = strict_json.encode(chunk)
         if len(data) > run.site.config.output_max_bytes:
             raise ChunkTooLarge(
                 f"a chunk of {len(data)} bytes; an output may have {run.site.config.output_max_bytes}"

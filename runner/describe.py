@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
-from runner import annotation, content, strictjson
+from runner import annotation, content
 from runner.definition import Definition, definition_of, function_of, kind_of, positional
 from runner.execution import failure, process
 from runner.execution.loading import find, import_source
+from runner.formats import strict_json
 from runner.option import check_together
 from runner.spec import Description, HandlerSpec, Source
 
@@ -61,7 +62,7 @@ def describe(order: Order) -> Description:
 
 def broken(name: str, source: Source, error: str) -> HandlerSpec:
     """What stands for a source that can't be used."""
-    return HandlerSpec(name, "", "broken", source, error=strictjson.clean(error))
+    return HandlerSpec(name, "", "broken", source, error=strict_json.clean(error))
 
 
 def main() -> None:
@@ -222,7 +223,7 @@ def _version(target: Any, source: Source) -> str:
 
 def _description(target: Any) -> str:
     text = getattr(target, "__doc__", None)
-    return strictjson.clean(inspect.cleandoc(text))[:DESCRIPTION_MAX] if isinstance(text, str) else ""
+    return strict_json.clean(inspect.cleandoc(text))[:DESCRIPTION_MAX] if isinstance(text, str) else ""
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import msgspec
 
-from runner.printable import printable
+from runner.formats.printable import printable
 
 #: Loggers of libraries that tell what users send and get.
 LOUD = ("sse_starlette", "asyncio", "httpcore2", "httpx2")

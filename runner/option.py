@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner import batch as batches
-from runner import units
 from runner.batch import TOGETHER_MAX
+from runner.formats import units
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
 from runner.spec import Batching, Options

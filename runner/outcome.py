@@ -30,7 +30,7 @@ class Retry(Exception):
         self.at = at
         self.after_s: float | None = None
         if after is not None:
-            from runner.units import seconds
+            from runner.formats.units import seconds
 
             self.after_s = seconds(after)
 
@@ -41,7 +41,7 @@ class Retry(Exception):
             ValueError: `at` is more than ten years after `now`.
         """
         if self.at is not None:
-            from runner.units import SECONDS_MAX
+            from runner.formats.units import SECONDS_MAX
 
             at = self.at.timestamp()
             if at > now + SECONDS_MAX:

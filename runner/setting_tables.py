@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from runner.units import nbytes, seconds
+from runner.formats.units import nbytes, seconds
 
 MIB = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner import units
+from runner.formats import units
 
 _report: Callable[[int], None] | None = None
 

@@ -24,7 +24,7 @@ _MAKERS = (
     "describe.py",
     "option.py",
     "spec.py",
-    "units.py",
+    "formats/units.py",
 )
 
 

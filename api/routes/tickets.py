@@ -15,7 +15,7 @@ from api.problems import Answer, fault, refuse, reply_answer
 from api.query import allow_query
 from api.tickets import TICKET_S, Tickets
 from runner import control
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 
 _JOB_ID = re.compile(r"[0-9a-f-]{36}")
 

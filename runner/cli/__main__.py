@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    from runner.printable import printable
+    from runner.formats.printable import printable
 
     print(f"runner: {printable(text)}", file=sys.stderr)
 

@@ -20,7 +20,7 @@ from runner.client.events import (
     SnapshotEvent,
     StatusEvent,
 )
-from runner.printable import printable
+from runner.formats.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -166,6 +166,6 @@ def _show_broken(found: list[dict[str, Any]]) -> None:
 
 def _broken(document: Mapping[str, Any]) -> str:
     from runner.cli.text import line
-    from runner.printable import printable
+    from runner.formats.printable import printable
 
     return f"\n{line(document['name'])} is broken:\n{printable(document['error']).rstrip()}"

@@ -113,7 +113,7 @@ def logs(
 ) -> None:
     """Print what the job wrote, and go on until it has ended. Ctrl-C leaves the job alone."""
     from runner.client.events import LogEvent
-    from runner.printable import printable
+    from runner.formats.printable import printable
 
     with client(url) as link:
         for event in link.events(job_id, types=("log", "done")):

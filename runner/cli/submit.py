@@ -195,7 +195,7 @@ def limit(seconds: float | None, job_id: str) -> Iterator[None]:
 
 def duration_s(text: str | None, option: str) -> float | None:
     """Seconds of a duration that was typed; None where none was."""
-    from runner.units import seconds
+    from runner.formats.units import seconds
 
     try:
         return None if text is None else seconds(text)

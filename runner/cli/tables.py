@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.cli.text import age, between, duration, line, progress, size
-from runner.printable import printable
+from runner.formats.printable import printable
 
 Document = Mapping[str, Any]
 

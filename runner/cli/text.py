@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from runner.printable import printable
+from runner.formats.printable import printable
 
 #: Columns that a list of numbers takes at most.
 NUMBERS_WIDTH = 96

@@ -19,7 +19,7 @@ from runner.client.events import JobEvent, ProgressEvent, Tail
 from runner.client.operations import JobOptions
 from runner.client.target import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
 from runner.errors import NoServer, RunnerError
-from runner.units import seconds
+from runner.formats.units import seconds
 
 T = TypeVar("T")
 log = logging.getLogger("runner.client")

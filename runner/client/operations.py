@@ -14,7 +14,7 @@ from runner.client.cancelled import CancelledJob
 from runner.client.document import Job
 from runner.client.events import PATIENCE_S, Tail
 from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
-from runner.units import nbytes, seconds
+from runner.formats.units import nbytes, seconds
 
 #: One wait; the server takes up to 300 s, but a shorter one notices a dead link sooner.
 WAIT_S = 60

@@ -14,7 +14,7 @@ from runner.coordinator import words
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from runner.jobs.job import CONTEXT_LOST
 from runner.wire import Ended, Readings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job
 

@@ -16,7 +16,7 @@ from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.memory import Memory
 from runner.errors import NotFound, RefusedStart
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from runner.wire import Devices, Readings
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from runner.jobs.job import ENDED, Job
 from runner.stores.queued import lot_key
 

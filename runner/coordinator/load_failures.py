@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.coordinator.wish import Failure, Name
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from runner.spec import HandlerSpec
 
 #: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.

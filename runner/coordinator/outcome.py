@@ -9,9 +9,9 @@ import msgspec
 
 from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator import words
+from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ALONE, LIMIT, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
-from runner.units import SECONDS_MAX
 from runner.wire import Ended
 
 #: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.

@@ -10,7 +10,7 @@ from runner.coordinator.accounts import Sum
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.figures import HandlerFigures, percentiles
 from runner.coordinator.line import Line
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 #: Throughput is told over so many seconds.

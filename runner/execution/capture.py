@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from runner import strictjson, wire
+from runner import wire
 from runner.execution.active_run import LOGGER
+from runner.formats import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -204,7 +205,7 @@ class Capture:
 
     def early_tail(self) -> list[str]:
         """The last of it, for the report of a failed load."""
-        return [strictjson.clean(text) for _, _, text in list(self._early or ())[-50:]]
+        return [strict_json.clean(text) for _, _, text in list(self._early or ())[-50:]]
 
     def flush_of(self, run: Running) -> None:
         """What one of several attempts printed is on its way when this returns."""

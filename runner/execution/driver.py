@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from runner import strictjson
 from runner.execution.failure import ResultTooLarge
 from runner.execution.running import Running
+from runner.formats import strict_json
 from runner.outcome import JobCancelled
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Driver:
         if isinstance(value, AsyncGeneratorType):
             output: bytes = self.complete(run, self._async_generator(run, value))
             return output
-        output = strictjson.encode(value)
+        output = strict_json.encode(value)
         _bound(len(output), run)
         return output
 
@@ -55,7 +55,7 @@ class Driver:
             value = await value
         if isinstance(value, AsyncGeneratorType):
             return await self._async_generator(run, value)
-        output = strictjson.encode(value)
+        output = strict_json.encode(value)
         _bound(len(output), run)
         return output
 
@@ -117,7 +117,7 @@ class _Chunks:
         run.touch()
         if run.cancelled:
             raise JobCancelled(run.reason)
-        data = strictjson.encode(chunk)
+        data = strict_json.encode(chunk)
         self._size += len(data) + 1
         # Counted before it is streamed: a generator without end ends here, not in the store.
         _bound(self._size - 1, run)
@@ -127,7 +127,7 @@ class _Chunks:
     def output(self, returned: Any) -> bytes:
         if returned is None:
             return b"[" + b",".join(self._kept) + b"]"
-        data = strictjson.encode(returned)
+        data = strict_json.encode(returned)
         _bound(len(data), self._run)
         return data
 

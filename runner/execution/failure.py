@@ -8,8 +8,8 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
-from runner import strictjson
 from runner.context import ChunkTooLarge
+from runner.formats import strict_json
 from runner.jobs.job import CONTEXT_LOST
 from runner.outcome import JobCancelled, PermanentError, Retry
 
@@ -70,7 +70,7 @@ def of(error: BaseException) -> Failure:
         return Failure("permanent_error", _text(error), _detail(error), retryable=False)
     if isinstance(error, InvalidInput):
         return Failure("invalid_input", _text(error), {"errors": error.errors}, retryable=False)
-    if isinstance(error, strictjson.NotSerialisable):
+    if isinstance(error, strict_json.NotSerialisable):
         return Failure("result_not_serialisable", _text(error), retryable=False)
     if isinstance(error, (ResultTooLarge, ChunkTooLarge)):
         return Failure("result_too_large", _text(error), retryable=False)
@@ -167,6 +167,6 @@ def _detail(error: BaseException) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     try:
-        return strictjson.clean(str(error))[:MESSAGE_MAX]
+        return strict_json.clean(str(error))[:MESSAGE_MAX]
     except Exception:
         return "(its text can't be made)"

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from runner import annotation, strictjson
+from runner import annotation
 from runner.context import Context
 from runner.definition import positional
 from runner.execution.failure import InvalidInput
+from runner.formats import strict_json
 from runner.spec import Source
 
 
@@ -100,14 +101,14 @@ def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes],
     if is_batched:
         wanted = annotation.of_item(wanted)
     if annotation.is_anything(wanted):
-        return strictjson.decode
+        return strict_json.decode
     plain = annotation.plain(wanted)
     return _model_reader(wanted) if plain is None else _plain_reader(plain)
 
 
 def _plain_reader(kind: annotation.Plain) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
-        value = strictjson.decode(data)
+        value = strict_json.decode(data)
         if type(value) in kind.types:
             return value if kind.convert is None else kind.convert(value)
         raise InvalidInput([{"pointer": "", "message": f"must be {kind.words}"}])

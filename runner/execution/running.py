@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import strictjson, wire
+from runner import wire
 from runner.execution.outbox import Speaker
 from runner.execution.site import Site
+from runner.formats import strict_json
 from runner.jobs.job import FileRecord
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Running(Speaker):
         try:
             data = _json(fields)
         except UnicodeEncodeError:
-            data = _json({**fields, "text": strictjson.clean(text)})
+            data = _json({**fields, "text": strict_json.clean(text)})
         self.site.outbox.event(self, "log", data)
         if stream == "stderr":
             # Unbuffered, as everywhere: these may be the last words before a crash.
@@ -123,7 +124,7 @@ class Running(Speaker):
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
-        data = _json({"name": strictjson.clean(name), "value": _number("value", value)})
+        data = _json({"name": strict_json.clean(name), "value": _number("value", value)})
         self.site.outbox.event(self, "metric", data)
 
     def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
@@ -253,10 +254,10 @@ def _progress(done: float, total: float | None, message: str | None, details: An
         "done": done,
         "total": total,
         "fraction": fraction,
-        "message": None if message is None else strictjson.clean(str(message)),
+        "message": None if message is None else strict_json.clean(str(message)),
         "details": details,
     }
-    data = strictjson.encode(fields) if details else _json(fields)
+    data = strict_json.encode(fields) if details else _json(fields)
     if len(data) > PROGRESS_MAX_BYTES:
         raise ValueError(f"progress of {len(data)} bytes; message and details may have {PROGRESS_MAX_BYTES}")
     return data

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runner import strictjson, wire
+from runner import wire
 from runner.context import Context
 from runner.execution import failure
 from runner.execution.capture import Capture
@@ -17,6 +17,7 @@ from runner.execution.failure import ResultTooLarge
 from runner.execution.loading import Program
 from runner.execution.running import Running, call_back
 from runner.execution.site import Site
+from runner.formats import strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -292,7 +293,7 @@ def _write(ended: wire.Ended, found: failure.Failure) -> None:
 
 
 def _text(outcome: Any, most: int) -> bytes:
-    output = strictjson.encode(outcome)
+    output = strict_json.encode(outcome)
     if len(output) > most:
         raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {most}")
     return output

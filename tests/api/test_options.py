@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from api.options import LATER, NOT_YET, submission
 from api.schema import JobRequest
+from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import Submission
 from runner.jobs.retry import Backoff
-from runner.units import SECONDS_MAX
 
 #: 2026-01-01.
 NOW = 1767225600.0

@@ -9,7 +9,7 @@ import pytest
 
 from api.tickets import TICKET_S, Tickets
 from runner.errors import Unauthorized
-from runner.instant import parse_rfc3339
+from runner.formats.timestamps import parse_rfc3339
 from tests.api.fake_coordinator import running
 
 NOW = 1_800_000_000.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from runner import Context, handler, units
+from runner import Context, handler
+from runner.formats import units
 
 Document = dict[str, Any]
 

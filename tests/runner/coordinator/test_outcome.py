@@ -10,9 +10,9 @@ import pytest
 
 from gpu.planning.oom_escalation import Squeeze
 from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
+from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, Terms
 from runner.jobs.retry import Backoff
-from runner.units import SECONDS_MAX
 from runner.wire import Ended
 
 NOW = 1_000.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.instant import rfc3339
+from runner.formats.timestamps import rfc3339
 from tests.faults.harness import Server
 from tests.runner.coordinator.serving import at, code, post, runs, set_paused, waits
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from runner.printable import printable
+from runner.formats.printable import printable
 
 
 def test_what_a_terminal_would_obey_is_taken_out() -> None:

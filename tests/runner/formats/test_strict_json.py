@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from runner import strictjson
-from runner.strictjson import NotSerialisable
+from runner.formats import strict_json
+from runner.formats.strict_json import NotSerialisable
 
 
 class Inner(BaseModel):
@@ -45,7 +45,7 @@ class Colour(str, enum.Enum):  # noqa: UP042
     ],
 )
 def test_json_values_survive(value: Any) -> None:
-    assert json.loads(strictjson.encode(value)) == value
+    assert json.loads(strict_json.encode(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_json_values_survive(value: Any) -> None:
 )
 def test_what_is_not_json_is_refused_with_its_place(value: Any, why: str) -> None:
     with pytest.raises(NotSerialisable) as caught:
-        strictjson.encode(value)
+        strict_json.encode(value)
     assert why in str(caught.value)
 
 
@@ -78,12 +78,12 @@ def test_a_circle_is_refused() -> None:
     circle: list[Any] = []
     circle.append([circle])
     with pytest.raises(NotSerialisable, match="deeper"):
-        strictjson.encode(circle)
+        strict_json.encode(circle)
 
 
 def test_models_are_dumped_anywhere_by_their_own_names() -> None:
     value = {"list": [Inner(when=datetime(2026, 1, 2, tzinfo=UTC), size=3)]}
-    assert json.loads(strictjson.encode(value)) == {"list": [{"when": "2026-01-02T00:00:00Z", "size": 3}]}
+    assert json.loads(strict_json.encode(value)) == {"list": [{"when": "2026-01-02T00:00:00Z", "size": 3}]}
 
 
 def test_nan_inside_a_model_is_refused() -> None:
@@ -91,19 +91,19 @@ def test_nan_inside_a_model_is_refused() -> None:
         x: float
 
     with pytest.raises(NotSerialisable):
-        strictjson.encode(Loose(x=float("nan")))
+        strict_json.encode(Loose(x=float("nan")))
 
 
 def test_subclasses_of_json_types_become_plain() -> None:
     value = OrderedDict(a=Colour.RED, b=Number.ONE, c=(1, 2))
-    assert json.loads(strictjson.encode(value)) == {"a": "red", "b": 1, "c": [1, 2]}
+    assert json.loads(strict_json.encode(value)) == {"a": "red", "b": 1, "c": [1, 2]}
 
 
 def test_integer_keys_become_text() -> None:
-    assert json.loads(strictjson.encode({0: "a", "x": 1, 2: {3: 4}})) == {"0": "a", "x": 1, "2": {"3": 4}}
+    assert json.loads(strict_json.encode({0: "a", "x": 1, 2: {3: 4}})) == {"0": "a", "x": 1, "2": {"3": 4}}
 
 
 def test_the_given_value_is_left_as_it_was() -> None:
     value: dict[Any, Any] = {"a": (1, Colour.RED), 3: 1}
-    strictjson.encode(value)
+    strict_json.encode(value)
     assert value == {"a": (1, Colour.RED), 3: 1}

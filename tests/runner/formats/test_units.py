@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runner import units
+from runner.formats import units
 from runner.jobs.retry import Backoff
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runner.instant import parse_rfc3339, rfc3339
+from runner.formats.timestamps import parse_rfc3339, rfc3339
 
 FIRST = "1970-01-01T00:00:00.000Z"
 LAST = "9999-12-31T23:59:59.000Z"
