@@ -12,9 +12,9 @@ from api.link import Link
 from api.problems import FAULTS_MAX, Fault, escape, fault
 from runner import control
 from runner.errors import HandlerBroken, UnknownHandler
+from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
 from runner.jobs.traits import Misfit, Reading
-from runner.spec import HandlerSpec
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from api import schema
 from api.catalog import Catalog
 from api.problems import MEDIA_TYPE
 from api.routes.table import BODY, COMMON, JSON, Parameter, Route
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 _REF = "#/components/schemas/"
 _PATH_PARAMETER = re.compile(r"{(\w+)}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.batch import Batch
     from runner.client import AsyncClient, Client
     from runner.context import Context
-    from runner.definition import handler
     from runner.errors import JobEnded, JobFailed, JobWasCancelled, NoServer, RunnerError
-    from runner.outcome import JobCancelled, PermanentError, Retry
+    from runner.handlers.batch import Batch
+    from runner.handlers.decorator import handler
+    from runner.handlers.exceptions import JobCancelled, PermanentError, Retry
 
 __all__ = [
     "AsyncClient",
@@ -30,18 +30,18 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "client",
-    "Batch": "batch",
+    "Batch": "handlers.batch",
     "Client": "client",
     "Context": "context",
-    "JobCancelled": "outcome",
+    "JobCancelled": "handlers.exceptions",
     "JobEnded": "errors",
     "JobFailed": "errors",
     "JobWasCancelled": "errors",
     "NoServer": "errors",
-    "PermanentError": "outcome",
-    "Retry": "outcome",
+    "PermanentError": "handlers.exceptions",
+    "Retry": "handlers.exceptions",
     "RunnerError": "errors",
-    "handler": "definition",
+    "handler": "handlers.decorator",
 }
 
 

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from runner.execution.active_run import LOGGER
 from runner.formats import strict_json
-from runner.outcome import JobCancelled
+from runner.handlers.exceptions import JobCancelled
 
 if TYPE_CHECKING:
     import logging

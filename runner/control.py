@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
+from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
 from runner.jobs.job_query import JobQuery
-from runner.spec import HandlerSpec
 
 # Front to coordinator.
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import msgspec
 
-from runner import annotation, content
-from runner.definition import Definition, definition_of, function_of, kind_of, positional
+from runner import content
 from runner.execution import failure, process
 from runner.execution.loading import find, import_source
 from runner.formats import strict_json
-from runner.option import check_together
-from runner.spec import Description, HandlerSpec, Source
+from runner.handlers import annotations as handler_annotations
+from runner.handlers.decorator import Definition, definition_of, function_of, kind_of, positional
+from runner.handlers.options import check_together
+from runner.handlers.spec import Description, HandlerSpec, Source
 
 DESCRIPTION_MAX = 4000
 #: Times of files are as coarse as the kernel's tick.
@@ -170,12 +171,12 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
         if is_batched:
             raise TypeError("a handler with the option batch needs a parameter for its list of inputs")
         return b"true"
-    wanted = annotation.of_input(function)
+    wanted = handler_annotations.of_input(function)
     if is_batched:
-        wanted = annotation.of_item(wanted)
-    if annotation.is_anything(wanted):
+        wanted = handler_annotations.of_item(wanted)
+    if handler_annotations.is_anything(wanted):
         return b"true"
-    plain = annotation.plain(wanted)
+    plain = handler_annotations.plain(wanted)
     if plain is not None:
         return plain.schema
     from pydantic import TypeAdapter
@@ -193,14 +194,14 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
 def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
     """`true` where the annotation says nothing of JSON: what is really returned is checked in any case."""
     try:
-        given = annotation.of_output(function)
+        given = handler_annotations.of_output(function)
         if is_batched:
-            given = annotation.of_outcome(given)
+            given = handler_annotations.of_outcome(given)
     except TypeError:
         return b"true"
-    if annotation.is_anything(given):
+    if handler_annotations.is_anything(given):
         return b"true"
-    plain = annotation.plain(given)
+    plain = handler_annotations.plain(given)
     if plain is not None:
         return plain.schema
     from pydantic import TypeAdapter

@@ -19,9 +19,9 @@ import msgspec
 from runner import content, sources
 from runner.describe import Order, broken
 from runner.execution.process import PARENT_PID
+from runner.handlers.spec import Description, HandlerSpec, Source
 from runner.shelf import Shelf
 from runner.sources import Place
-from runner.spec import Description, HandlerSpec, Source
 
 #: Longest time a source may take to be imported and described.
 DESCRIBE_S = 120.0  # guard: describe-limit

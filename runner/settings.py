@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 
 from runner.errors import RefusedStart
-from runner.overrides import Overrides
+from runner.handlers.overrides import Overrides
 from runner.setting_tables import (
     AbsolutePath,
     DeviceSettings,

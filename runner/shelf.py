@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from runner.errors import RefusedStart
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 
 class Shelf:

@@ -17,13 +17,13 @@ from runner.errors import RefusedStart
 GROUP = "runner.handlers"
 #: What decides how a description is made; it is made anew when one of them has changed.
 _MAKERS = (
-    "annotation.py",
-    "batch.py",
+    "handlers/annotations.py",
+    "handlers/batch.py",
     "content.py",
-    "definition.py",
+    "handlers/decorator.py",
     "describe.py",
-    "option.py",
-    "spec.py",
+    "handlers/options.py",
+    "handlers/spec.py",
     "formats/units.py",
 )
 

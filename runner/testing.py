@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from runner.client import Client
-from runner.definition import definition_of
 from runner.errors import RefusedStart, RunnerError
+from runner.handlers.decorator import definition_of
 from runner.settings import SHORT_NAMES, Settings
 from runner.simulation import allocate
 

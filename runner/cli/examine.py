@@ -209,7 +209,7 @@ def _written(path: Path | None) -> float | None:
 def _handlers(settings: Settings) -> Finding:
     from runner.cli.handlers import described
     from runner.errors import RefusedStart
-    from runner.overrides import Overrides
+    from runner.handlers.overrides import Overrides
 
     try:
         specs = described(settings)

@@ -11,8 +11,8 @@ from runner.cli.flags import fields, taking_flags
 from runner.cli.options import AsJson, Url, client, console, emit
 
 if TYPE_CHECKING:
+    from runner.handlers.spec import HandlerSpec
     from runner.settings import Settings
-    from runner.spec import HandlerSpec
 
 handlers = typer.Typer(help="List the handlers, reload them, or check some.", rich_markup_mode=None)
 
@@ -53,7 +53,7 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
 
     Exit code 1 if any is broken.
     """
-    from runner.overrides import Overrides
+    from runner.handlers.overrides import Overrides
     from runner.settings import load
 
     named = {"handlers": sources, "entry_points": False if sources else None}

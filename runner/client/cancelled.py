@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.errors import JobWasCancelled
-from runner.outcome import JobCancelled
+from runner.handlers.exceptions import JobCancelled
 
 
 class CancelledJob(JobWasCancelled, JobCancelled):

@@ -8,7 +8,7 @@ import typing
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar, cast
 
-from runner.definition import definition_of
+from runner.handlers.decorator import definition_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from gpu.job_class import JobClass
 from runner.coordinator import intake
 from runner.errors import HandlerBroken, UnknownHandler
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 from runner.stores.queued import LotKey
 
 

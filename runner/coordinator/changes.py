@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 
 import msgspec
 
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 #: A log line names so many of a kind.
 NAMED_MAX = 10

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from runner import control
 from runner.coordinator import value_names
 from runner.coordinator.waiting import Waiting
-from runner.overrides import Overrides
+from runner.handlers.overrides import Overrides
+from runner.handlers.spec import HandlerSpec
 from runner.plugins import Plugins
-from runner.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
 from gpu.planning import oom_escalation
 from gpu.scheduling.scheduler_state import View
+from runner.handlers.spec import HandlerSpec, Options
 from runner.jobs.job import Job, Submission, Terms
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import traits_of
-from runner.spec import HandlerSpec, Options
 from runner.stores.queued import LotKey, traits_text
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.

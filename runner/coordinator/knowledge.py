@@ -8,7 +8,7 @@ from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.intake import needed_bytes
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 #: Models and sizes shown of one handler: those that were heard of last.
 SHOWN_MAX = 100

@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.coordinator.wish import Failure, Name
 from runner.formats.timestamps import rfc3339
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 #: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.
 PAUSE_S, PAUSE_MAX_S = 5.0, 600.0

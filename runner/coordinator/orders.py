@@ -8,7 +8,7 @@ from gpu.devices import visibility
 from gpu.devices.device import Device
 from gpu.planning.actions import Load as Action
 from runner.coordinator.book import Live
-from runner.spec import HandlerSpec, Options
+from runner.handlers.spec import HandlerSpec, Options
 from runner.wire import Attempt, Load
 
 

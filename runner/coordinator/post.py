@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.coordinator.book import Live
 from runner.coordinator.fleet import Worker
 from runner.coordinator.meter import Meter
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 
 class Post:

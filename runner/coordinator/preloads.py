@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.wish import Name, preloads
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 
 class Preloads:

@@ -14,9 +14,9 @@ from runner.coordinator.changes import Changes, compare
 from runner.coordinator.submission_gate import SubmissionGate, shutting_down
 from runner.coordinator.waiting import Waiting
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
-from runner.overrides import Overrides
+from runner.handlers.overrides import Overrides
+from runner.handlers.spec import HandlerSpec
 from runner.plugins import Plugins
-from runner.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 

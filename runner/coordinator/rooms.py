@@ -62,7 +62,7 @@ from runner.coordinator.views import Views
 from runner.coordinator.waiting import Waiting
 from runner.coordinator.watch import Watch
 from runner.errors import Fenced
-from runner.overrides import Overrides
+from runner.handlers.overrides import Overrides
 from runner.plugins import Plugins
 from runner.settings import Settings, overrides_now
 from runner.stores.access import StoreAccess

@@ -21,7 +21,7 @@ from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
 from runner.errors import NotFound
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 
 class Views:

@@ -21,8 +21,8 @@ from runner.coordinator.sleep import Bounds, Find, Rows, Sleep
 from runner.coordinator.start_deadlines import StartDeadlines
 from runner.coordinator.timers import Timers
 from runner.coordinator.wait_reasons import WaitReasons
+from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
-from runner.spec import HandlerSpec
 from runner.stores.queued import QueuedLot, lot_key
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gpu.job_class import JobClass
 from runner.coordinator.post import Post
 from runner.errors import ValidationFailed
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 #: (handler, model)
 Name = tuple[str, str]

@@ -19,7 +19,7 @@ from runner.coordinator.preloads import Preloads
 from runner.coordinator.timers import Timers
 from runner.coordinator.wish import Failure, Name, Tell, Wish, model_of
 from runner.errors import NotFound, RunnerError, Unsatisfiable
-from runner.spec import HandlerSpec
+from runner.handlers.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 

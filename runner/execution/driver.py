@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.execution.failure import ResultTooLarge
 from runner.execution.running import Running
 from runner.formats import strict_json
-from runner.outcome import JobCancelled
+from runner.handlers.exceptions import JobCancelled
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner import wire
 from runner.context import Context
-from runner.definition import positional
 from runner.execution import failure, process
 from runner.execution.attempt_runner import AttemptRunner
 from runner.execution.channel import Channel
@@ -22,6 +21,7 @@ from runner.execution.running import Running
 from runner.execution.shield import Shield
 from runner.execution.site import Site
 from runner.execution.worker_commands import WorkerCommands
+from runner.handlers.decorator import positional
 
 if TYPE_CHECKING:
     from runner.execution.slots import Slots

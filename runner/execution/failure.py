@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from runner.context import ChunkTooLarge
 from runner.formats import strict_json
+from runner.handlers.exceptions import JobCancelled, PermanentError, Retry
 from runner.jobs.job import CONTEXT_LOST
-from runner.outcome import JobCancelled, PermanentError, Retry
 
 TRACEBACK_MAX_BYTES = 16 * 1024
 MESSAGE_MAX = 4 * 1024

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from runner import annotation
 from runner.context import Context
-from runner.definition import positional
 from runner.execution.failure import InvalidInput
 from runner.formats import strict_json
-from runner.spec import Source
+from runner.handlers import annotations as handler_annotations
+from runner.handlers.decorator import positional
+from runner.handlers.spec import Source
 
 
 def import_source(source: Source) -> ModuleType:
@@ -97,16 +97,16 @@ def _import_file(path: str) -> ModuleType:
 
 
 def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
-    wanted = annotation.of_input(function)
+    wanted = handler_annotations.of_input(function)
     if is_batched:
-        wanted = annotation.of_item(wanted)
-    if annotation.is_anything(wanted):
+        wanted = handler_annotations.of_item(wanted)
+    if handler_annotations.is_anything(wanted):
         return strict_json.decode
-    plain = annotation.plain(wanted)
+    plain = handler_annotations.plain(wanted)
     return _model_reader(wanted) if plain is None else _plain_reader(plain)
 
 
-def _plain_reader(kind: annotation.Plain) -> Callable[[bytes], Any]:
+def _plain_reader(kind: handler_annotations.Plain) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         value = strict_json.decode(data)
         if type(value) in kind.types:

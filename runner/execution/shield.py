@@ -8,7 +8,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Protocol
 
-from runner.outcome import JobCancelled
+from runner.handlers.exceptions import JobCancelled
 
 SIGNAL = signal.SIGUSR1
 #: Asking who has the signal costs a quarter of an attempt that does nothing: not more often than this.

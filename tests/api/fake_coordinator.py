@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from runner import control, framing
+from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Submission
 from runner.launch import Child, FrontConfig, start
-from runner.spec import HandlerSpec, Options, Source
 
 PROMPT = msgspec.json.encode(
     {

@@ -11,8 +11,8 @@ from api.catalog import Catalog, Entry
 from api.problems import FAULTS_MAX
 from runner import control
 from runner.errors import HandlerBroken
+from runner.handlers.spec import Options
 from runner.jobs.job import Submission
-from runner.spec import Options
 from tests.api.fake_coordinator import spec
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from runner import framing, wire
-from runner.spec import Source
+from runner.handlers.spec import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = struct.Struct("<QQQQ")

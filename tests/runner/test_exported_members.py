@@ -18,10 +18,10 @@ def test_the_exported_names_are_sorted_and_listed() -> None:
 
 
 def test_handler_is_the_decorator_whatever_was_imported_before() -> None:
-    import runner.definition
+    import runner.handlers.decorator
     from runner import handler
 
-    assert handler is runner.definition.handler
+    assert handler is runner.handlers.decorator.handler
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

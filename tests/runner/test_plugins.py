@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from runner.errors import RefusedStart
+from runner.handlers.spec import HandlerSpec
 from runner.plugins import Plugins
-from runner.spec import HandlerSpec
 
 ROOT = str(Path(__file__).resolve().parents[2])
 HEAD = "from runner import Context, handler\n"

@@ -30,10 +30,10 @@ from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
+from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
-from runner.spec import HandlerSpec, Options, Source
 from runner.stores.access import MemoryAccess
 from runner.wire import Call, Ended
 

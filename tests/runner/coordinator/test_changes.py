@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from runner.coordinator.changes import Changes, compare
-from runner.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerSpec, Options, Source
 
 
 def spec(name: str, version: str = "1", state: str = "ok") -> HandlerSpec:

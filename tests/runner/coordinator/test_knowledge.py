@@ -6,7 +6,7 @@ from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.knowledge import SHOWN_MAX, learned
-from runner.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerSpec, Options, Source
 
 GIB = 1 << 30
 

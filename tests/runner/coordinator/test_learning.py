@@ -19,8 +19,8 @@ from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.learning import KEEP_S, Learning
 from runner.coordinator.post import Post
+from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Job, Terms
-from runner.spec import HandlerSpec, Options, Source
 from runner.wire import Ended, Loaded
 
 GIB = 1 << 30

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
+from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import JobError
-from runner.spec import HandlerSpec, Options, Source
 from runner.wire import Note
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 

@@ -14,7 +14,7 @@ from runner.coordinator.changes import Changes
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import ReloadRefused, ShuttingDown
-from runner.overrides import Overrides
+from runner.handlers.overrides import Overrides
 from runner.plugins import Plugins
 from tests.runner.coordinator.bench import Bench, run
 from tests.runner.test_plugins import ECHO, plugins, write

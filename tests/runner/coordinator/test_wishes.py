@@ -12,7 +12,7 @@ from runner.coordinator.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
 from runner.coordinator.post import Post
 from runner.coordinator.wish import Failure, model_of, preloads
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
-from runner.spec import HandlerSpec, Source
+from runner.handlers.spec import HandlerSpec, Source
 from runner.wire import Ended, Gone, Load, Loaded, Unload
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import Bench, run, spec

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from runner.execution.device_memory import DeviceMemory
-from runner.spec import Source
+from runner.handlers.spec import Source
 from runner.wire import Configure, Ended, Grant, Loaded
 from tests.runner.fake_worker import executor
 

@@ -17,8 +17,8 @@ import msgspec
 
 from runner import launch, wire
 from runner.coordinator.transport import Router
+from runner.handlers.spec import HandlerSpec, Source
 from runner.launch import WorkerConfig
-from runner.spec import HandlerSpec, Source
 from runner.wire import Attempt, Ended, Hello, Load, Note, Numbered, Run
 
 HANDLERS = Path(__file__).with_name("handlers.py")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from runner.spec import Batching, Options
+from runner.handlers.spec import Batching, Options
 from runner.wire import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
 from tests.runner.worker.fake import Fake, attempt, spec
 

@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from runner import batch as batches
-from runner.definition import check_kind, definition_of, handler
 from runner.errors import RefusedStart
-from runner.option import OPTIONS
-from runner.spec import Batching, HandlerSpec, Options
+from runner.handlers import batch as batches
+from runner.handlers.decorator import check_kind, definition_of, handler
+from runner.handlers.options import OPTIONS
+from runner.handlers.spec import Batching, HandlerSpec, Options
 
 #: What stands in a table for Python's None, which TOML lacks.
 NONE = "none"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner import batch as batches
-from runner.batch import TOGETHER_MAX
 from runner.formats import units
+from runner.handlers import batch as batches
+from runner.handlers.batch import TOGETHER_MAX
+from runner.handlers.spec import Batching, Options
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
-from runner.spec import Batching, Options
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 #: `size_by` names at most so many fields.

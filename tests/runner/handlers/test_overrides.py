@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from runner.definition import handler
 from runner.errors import RefusedStart
+from runner.handlers.decorator import handler
+from runner.handlers.overrides import OWN, Overrides
+from runner.handlers.spec import Batching, HandlerSpec, Options, Source
 from runner.jobs.retry import Backoff
-from runner.overrides import OWN, Overrides
-from runner.spec import Batching, HandlerSpec, Options, Source
 
 SPEC = HandlerSpec(
     "paint",

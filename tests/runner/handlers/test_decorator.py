@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from runner import Batch, handler
-from runner.definition import definition_of, positional
-from runner.spec import Batching, Options
+from runner.handlers.decorator import definition_of, positional
+from runner.handlers.spec import Batching, Options
 
 
 def echo(data: Any) -> Any:

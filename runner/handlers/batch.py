@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.formats import units
+from runner.handlers.spec import Batching
 from runner.jobs.traits import PATH
-from runner.spec import Batching
 
 #: No batch is larger, and no executor has more slots: each slot has its place in a page of memory.
 TOGETHER_MAX = 1000

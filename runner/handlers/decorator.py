@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from runner.batch import Batch
-from runner.option import NAME, read_options
-from runner.spec import Kind, Options
+from runner.handlers.batch import Batch
+from runner.handlers.options import NAME, read_options
+from runner.handlers.spec import Kind, Options
 
 #: Where a decorated object keeps its definition.
 MARK = "__runner_handler__"

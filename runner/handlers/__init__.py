@@ -1,0 +1,1 @@
+"""Pure: what a handler declares: the decorator, its options and its exceptions."""
