@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 from runner.client import Client
 from runner.errors import RefusedStart, RunnerError
 from runner.handlers.decorator import definition_of
-from runner.settings import SHORT_NAMES, Settings
+from runner.settings.settings import SHORT_NAMES, Settings
 from runner.simulation import allocate
 
 __all__ = ["ServedClient", "Server", "allocate", "running", "serving"]
@@ -34,7 +34,7 @@ READY_FD = "JOB_RUNNER_READY_FD"
 class Server:
     """One `runner serve` process over one data folder; it may be killed and started again on it.
 
-    Settings are fields of `runner.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...); they
+    Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...); they
     reach the process by its environment, which `env` is laid over. Nothing of the caller's `RUNNER_*`
     and no config file of the current folder gets in.
     """

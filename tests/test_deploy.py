@@ -19,8 +19,8 @@ import pytest
 from api.query import WAIT_MAX_S
 from runner.errors import Fenced, RefusedStart
 from runner.formats.units import seconds
-from runner.setting_tables import Limits
-from runner.settings import SHORT_NAMES, Settings
+from runner.settings.sections import Limits
+from runner.settings.settings import SHORT_NAMES, Settings
 from runner.testing import running, serving
 
 ROOT = Path(__file__).resolve().parent.parent

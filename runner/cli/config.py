@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from runner.origins import Entry
+    from runner.settings.origins import Entry
 
 config = typer.Typer(no_args_is_help=True, help="Look at the settings.", rich_markup_mode=None)
 
@@ -30,8 +30,8 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
 
     The flags are those of `runner serve`; secrets are stars.
     """
-    from runner.origins import entries
-    from runner.settings import gather, settle
+    from runner.settings.origins import entries
+    from runner.settings.settings import gather, settle
 
     told = gather(fields(flags))
     found = entries(settle(told), told, os.environ)

@@ -52,7 +52,7 @@ def _look(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
     from runner.cli import examine
     from runner.cli.findings import Finding
     from runner.errors import RefusedStart
-    from runner.settings import gather, settle
+    from runner.settings.settings import gather, settle
 
     yield from examine.machine()
     try:

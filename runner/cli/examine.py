@@ -21,7 +21,7 @@ from runner.cli.findings import Finding, Header, Holder, Survey
 from runner.stores.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
-    from runner.settings import Settings
+    from runner.settings.settings import Settings
 
 #: A driver that has not answered by then hangs.
 SURVEY_S = 15.0

@@ -12,7 +12,7 @@ from runner.cli.options import AsJson, Url, client, console, emit
 
 if TYPE_CHECKING:
     from runner.handlers.spec import HandlerSpec
-    from runner.settings import Settings
+    from runner.settings.settings import Settings
 
 handlers = typer.Typer(help="List the handlers, reload them, or check some.", rich_markup_mode=None)
 
@@ -54,7 +54,7 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     Exit code 1 if any is broken.
     """
     from runner.handlers.overrides import Overrides
-    from runner.settings import load
+    from runner.settings.settings import load
 
     named = {"handlers": sources, "entry_points": False if sources else None}
     settings = load(fields(named | {name: value for name, value in flags.items() if value is not None}))

@@ -98,7 +98,7 @@ def serve(
     from runner.reaper import stand_aside
 
     stand_aside()
-    from runner.settings import load
+    from runner.settings.settings import load
 
     flags: dict[str, Any] = {
         "handlers": handlers or None,

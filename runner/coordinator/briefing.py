@@ -11,7 +11,7 @@ from gpu.devices import visibility
 from gpu.devices.device import Device
 from runner.coordinator.secret import ticket_key
 from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
-from runner.settings import Settings
+from runner.settings.settings import Settings
 
 #: Ours; handlers never see them: they hold tokens and addresses of stores.
 OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")

@@ -24,7 +24,7 @@ from runner import logs
 from runner.coordinator.coordinator import Coordinator
 from runner.coordinator.lock import DataLock, Holder
 from runner.errors import Fenced, RefusedStart, RunnerError
-from runner.settings import Settings
+from runner.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 

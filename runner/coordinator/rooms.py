@@ -64,7 +64,7 @@ from runner.coordinator.watch import Watch
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
 from runner.plugins import Plugins
-from runner.settings import Settings, overrides_now
+from runner.settings.settings import Settings, overrides_now
 from runner.stores.access import StoreAccess
 from runner.wire import Call, Devices, Over, Processes, Readings
 

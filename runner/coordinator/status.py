@@ -13,7 +13,7 @@ from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.plugins import Plugins
-from runner.settings import Settings
+from runner.settings.settings import Settings
 from runner.stores.access import StoreAccess
 
 RELOADING = "handlers are reloaded when their files are saved (for development)"

@@ -12,7 +12,7 @@ import pytest
 from runner.cli.config import words
 from runner.cli.flags import FIELDS
 from runner.cli.serve import serve
-from runner.settings import Settings
+from runner.settings.settings import Settings
 from tests.runner.cli.program import runner
 
 

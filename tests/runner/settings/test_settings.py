@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.errors import RefusedStart
-from runner.settings import load, require_platform
+from runner.settings.settings import load, require_platform
 
 
 @pytest.fixture(autouse=True)

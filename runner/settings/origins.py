@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from runner.settings import SHORT_NAMES, SHOWN, TOKENS, Layers, Settings
+from runner.settings.settings import SHORT_NAMES, SHOWN, TOKENS, Layers, Settings
 
 STARS = "********"
 DEFAULT = "default"

@@ -28,7 +28,7 @@ from pydantic_settings import (
 
 from runner.errors import RefusedStart
 from runner.handlers.overrides import Overrides
-from runner.setting_tables import (
+from runner.settings.sections import (
     AbsolutePath,
     DeviceSettings,
     ExecutorSettings,

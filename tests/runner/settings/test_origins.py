@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.origins import STARS, Entry, entries
-from runner.settings import Settings, gather, settle
+from runner.settings.origins import STARS, Entry, entries
+from runner.settings.settings import Settings, gather, settle
 
 
 @pytest.fixture(autouse=True)

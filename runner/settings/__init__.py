@@ -1,0 +1,1 @@
+"""Pure: settings of a server and where each value came from."""
