@@ -14,7 +14,7 @@ from api.link import Answer, Link, Question
 from api.stream import Hub
 from runner import control
 from runner.errors import RunnerError, ShuttingDown, Unavailable
-from runner.launch import FrontConfig
+from runner.processes.child import FrontConfig
 
 #: After `Exit` answers that are still awaited are given up at this time, so that the second is kept.
 EXIT_GRACE_S = 0.5

@@ -17,8 +17,9 @@ import uvloop
 from api.app import App
 from api.connection import Connection, Limits
 from api.front import Front
-from runner import control, logs
-from runner.launch import FrontConfig, ignore_terminal_signals, read_config
+from runner import control
+from runner.processes import logs
+from runner.processes.child import FrontConfig, ignore_terminal_signals, read_config
 
 logger = logging.getLogger(__name__)
 

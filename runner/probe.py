@@ -16,8 +16,10 @@ from collections.abc import Mapping
 
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import DeviceError, Found, Sampler, find
-from runner import launch, logs, wire
-from runner.launch import ProbeConfig
+from runner import wire
+from runner.processes import child as child_processes
+from runner.processes import logs
+from runner.processes.child import ProbeConfig
 from runner.wire import Devices, Hello, Readings, Stop
 from runner.worker.transport import Dealer
 
@@ -116,8 +118,10 @@ class Probe:
 
 def main() -> int:
     """Be the probe that the lifeline describes."""
-    config, lifeline = launch.read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), ProbeConfig)
-    launch.ignore_terminal_signals()
+    config, lifeline = child_processes.read_config(
+        int(sys.argv[sys.argv.index("--lifeline") + 1]), ProbeConfig
+    )
+    child_processes.ignore_terminal_signals()
     logs.configure(config.log_format, config.log_level, "probe")
     threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
     return asyncio.run(Probe(config, os.environ).run())

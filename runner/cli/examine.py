@@ -62,11 +62,13 @@ def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
     """What a child has learned of the GPUs, or why there is no answer."""
     import msgspec
 
-    from runner import launch
+    from runner.processes import child as child_processes
 
     ours, theirs = os.pipe()
     try:
-        child = launch.start("survey", launch.SurveyConfig(gpus, theirs), pass_fds=(theirs,))
+        child = child_processes.start(
+            "survey", child_processes.SurveyConfig(gpus, theirs), pass_fds=(theirs,)
+        )
     except OSError as error:
         os.close(ours)
         return f"no process could be started to look at the GPUs: {error.strerror}"

@@ -95,7 +95,7 @@ def serve(
 
     Every flag can also be set as RUNNER_NAME in the environment or in the config file.
     """
-    from runner.reaper import stand_aside
+    from runner.processes.pid1 import stand_aside
 
     stand_aside()
     from runner.settings.settings import load

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu.devices import visibility
 from gpu.devices.device import Device
 from runner.coordinator.secret import ticket_key
-from runner.launch import FrontConfig, ProbeConfig, WorkerConfig
+from runner.processes.child import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings.settings import Settings
 
 #: Ours; handlers never see them: they hold tokens and addresses of stores.

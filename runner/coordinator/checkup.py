@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from gpu.devices import visibility
 from gpu.devices.device import Device
 from runner.execution.checkup import CANNOT_TELL, WORKS
-from runner.orphans import MARKER
+from runner.processes.orphans import MARKER
 
 #: torch may take seconds to import, a context some more; a driver that takes longer hangs.
 WITHIN_S = 30.0

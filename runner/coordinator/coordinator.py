@@ -21,7 +21,7 @@ from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
-from runner.orphans import kill_marked
+from runner.processes.orphans import kill_marked
 from runner.settings.settings import Settings
 from runner.spool import read_spools, remove_spool
 from runner.stores.access import StoreAccess, open_store

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from gpu.devices.device import Device
 from runner.coordinator.transport import Router
-from runner.launch import Child, ProbeConfig, WorkerConfig, start
-from runner.orphans import kill_marked
+from runner.processes.child import Child, ProbeConfig, WorkerConfig, start
+from runner.processes.orphans import kill_marked
 from runner.wire import Ack, Hello, Stop, encode
 
 log = logging.getLogger(__name__)

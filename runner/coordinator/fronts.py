@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.framing import FrameBuffer, pack, prefixed, unpack
-from runner.launch import Child, FrontConfig, start
+from runner.processes.child import Child, FrontConfig, start
 from runner.wire import UNDECODABLE
 
 log = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from typing import Any
 
 import uvloop
 
-from runner import logs
 from runner.coordinator.coordinator import Coordinator
 from runner.coordinator.lock import DataLock, Holder
 from runner.errors import Fenced, RefusedStart, RunnerError
+from runner.processes import logs
 from runner.settings.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import msgspec
 
 from gpu.devices.device import Device, GpuRequest, parse_gpus
 from gpu.devices.discovery import DeviceError, driver_version, find
-from runner import launch
-from runner.launch import SurveyConfig
+from runner.processes import child as child_processes
+from runner.processes.child import SurveyConfig
 
 
 def survey(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
@@ -36,7 +36,9 @@ def survey(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]
 
 def main() -> None:
     """Answer in JSON on the descriptor that the lifeline names."""
-    config, lifeline = launch.read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), SurveyConfig)
+    config, lifeline = child_processes.read_config(
+        int(sys.argv[sys.argv.index("--lifeline") + 1]), SurveyConfig
+    )
     threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
     answer = msgspec.json.encode(survey(config.gpus, os.environ))
     with os.fdopen(config.fd, "wb") as out:

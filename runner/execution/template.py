@@ -17,7 +17,7 @@ import sys
 import time
 
 from runner.execution import process
-from runner.orphans import MARKER, marker_of
+from runner.processes.orphans import MARKER, marker_of
 
 #: In the environment of a template: the stream to its worker, and what it imports.
 CONTROL_FD = "JOB_RUNNER_TEMPLATE_FD"

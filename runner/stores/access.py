@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
-from runner import launch
 from runner.errors import StoreUnavailable
 from runner.framing import FrameBuffer
+from runner.processes import child as child_processes
 from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore
@@ -135,7 +135,7 @@ class SqliteAccess:
         self.stale_updates = 0
         self._reader = _Reader(path, "store-reader")
         self._fetcher = _Reader(path, "store-fetcher")
-        self._child: launch.Child | None = None
+        self._child: child_processes.Child | None = None
         self._link: _Link | None = None
         #: Held while a request goes out, as the writer may have to be replaced first: they keep their order.
         self._sending = asyncio.Lock()
@@ -151,8 +151,8 @@ class SqliteAccess:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                config = launch.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
-                self._child = launch.start("writer", config, pass_fds=(theirs.fileno(),))
+                config = child_processes.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
+                self._child = child_processes.start("writer", config, pass_fds=(theirs.fileno(),))
             ours.setblocking(False)
             # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -327,7 +327,7 @@ def _gone() -> StoreUnavailable:
     )
 
 
-async def _ended(child: launch.Child) -> None:
+async def _ended(child: child_processes.Child) -> None:
     """Wait until the child has ended, reap it and let go of it; kill it if that takes too long."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from runner.errors import RefusedStart, RunnerError
 from runner.framing import LENGTH
-from runner.launch import WriterConfig, ignore_terminal_signals, read_config
+from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config
 from runner.stores.link import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
 from runner.stores.sqlite import SqliteStore
 from runner.stores.url import sqlite_path

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from runner.launch import WorkerConfig
+from runner.processes.child import WorkerConfig
 from runner.wire import Marked
 from runner.worker import report
 from runner.worker.line import Entry, Line

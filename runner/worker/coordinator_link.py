@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner import wire
-from runner.launch import WorkerConfig
+from runner.processes.child import WorkerConfig
 from runner.spool import write_spool
 from runner.wire import Hello
 from runner.worker.outbox import Outbox

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from runner.orphans import marker_of
+from runner.processes.orphans import marker_of
 from runner.worker import tree
 
 #: How often is looked again, and after how long a process that doesn't die is written off.

@@ -14,8 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from runner import launch, logs, wire
-from runner.launch import WorkerConfig
+from runner import wire
+from runner.processes import child as child_processes
+from runner.processes import logs
+from runner.processes.child import WorkerConfig
 from runner.wire import Ack, Answer, Cancel, Grant, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
 from runner.worker import leftovers, tree
 from runner.worker.coordinator_link import CoordinatorLink
@@ -285,8 +287,10 @@ class Worker:
 
 def main(command: Sequence[str] = EXECUTOR) -> int:
     """Be the worker that the lifeline describes."""
-    config, lifeline = launch.read_config(int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig)
-    launch.ignore_terminal_signals()
+    config, lifeline = child_processes.read_config(
+        int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig
+    )
+    child_processes.ignore_terminal_signals()
     logs.configure(config.log_format, config.log_level, f"worker {config.device}")
     _become_subreaper()
     lock = _lock(config.lock_path, lifeline)

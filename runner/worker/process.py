@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from subprocess import DEVNULL, Popen
 
 from runner import framing
-from runner.orphans import MARKER
+from runner.processes.orphans import MARKER
 from runner.worker.page_figures import PageFigures
 from runner.worker.template import Forked, Template
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from runner import wire
-from runner.launch import WorkerConfig
+from runner.processes.child import WorkerConfig
 from runner.wire import Configure, Ended, Load, Note
 from runner.worker.line import Entry
 from runner.worker.output import TAIL_BYTES

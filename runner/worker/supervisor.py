@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from runner import wire
-from runner.launch import WorkerConfig
+from runner.processes.child import WorkerConfig
 from runner.wire import Cancel, Load, Run
 from runner.worker import report, tree, verdict
 from runner.worker.captured import Captured

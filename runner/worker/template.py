@@ -12,7 +12,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 
 from runner.execution.template import CONTROL_FD, MODULES, PADDING, READY
-from runner.orphans import MARKER
+from runner.processes.orphans import MARKER
 
 log = logging.getLogger(__name__)
 

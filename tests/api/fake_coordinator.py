@@ -20,7 +20,7 @@ import msgspec
 from runner import control, framing
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Submission
-from runner.launch import Child, FrontConfig, start
+from runner.processes.child import Child, FrontConfig, start
 
 PROMPT = msgspec.json.encode(
     {

@@ -48,7 +48,7 @@ OTHERS = {
     "api/gathered.py _flush self._transport.write",
     "api/gathered.py write self._transport.write",
     "api/gathered.py write self._transport.writelines",
-    "runner/launch.py start ours.sendall",
+    "runner/processes/child.py start ours.sendall",
 }
 
 #: A submit is answered before it is in the store.

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 from gpu.devices.device import Device
-from runner import launch, wire
+from runner import wire
 from runner.coordinator.transport import Router
-from runner.launch import ProbeConfig
+from runner.processes import child as child_processes
+from runner.processes.child import ProbeConfig
 from runner.wire import Devices, Hello, Readings, Stop
 
 
@@ -40,7 +41,7 @@ def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
     async def scene() -> None:
         listener = Listener(tmp_path, "sim:2x1GiB")
         listener.router.open()
-        child = launch.start("probe", listener.config)
+        child = child_processes.start("probe", listener.config)
         while len([each for each in listener.seen if isinstance(each, Readings)]) < 2:
             await listener.next()
         found = listener.seen[0]
@@ -61,7 +62,7 @@ def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) ->
     async def scene() -> None:
         listener = Listener(tmp_path, "77")
         listener.router.open()
-        child = launch.start("probe", listener.config)
+        child = child_processes.start("probe", listener.config)
         while not listener.seen:
             await listener.next()
         found = listener.seen[0]

@@ -12,7 +12,7 @@ import pytest
 
 from gpu.devices.device import nvidia, sim
 from runner.coordinator.checkup import Checkup
-from runner.orphans import marked
+from runner.processes.orphans import marked
 from tests.fakes.cards import GIB, ROOT, Card, FakeGpus
 
 CARD = nvidia(0, "GPU-a", "Fake GPU", 24 * GIB)

@@ -12,7 +12,7 @@ import pytest
 
 from runner import wire
 from runner.coordinator.fleet import PROBE_SILENT_S, Fleet, Worker
-from runner.launch import Child, ProbeConfig, WorkerConfig
+from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.wire import Ack, Hello, Recall
 from runner.worker.transport import Dealer
 from tests.runner.coordinator.bench import CPU

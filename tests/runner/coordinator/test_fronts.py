@@ -15,7 +15,7 @@ import pytest
 from runner.control import Pong, ToCoordinator, encode
 from runner.coordinator.fronts import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
 from runner.framing import pack, prefixed
-from runner.launch import Child
+from runner.processes.child import Child
 
 #: A process that has used so much is at work, as far as can be told of 8 pulses.
 AT_WORK_S = 0.6

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from runner import launch
 from runner.coordinator.survey import survey
+from runner.processes import child as child_processes
 from tests.gpu.devices.scripted_nvml import Card, FakeNvml
 
 A, B = Card("GPU-a1111"), Card("GPU-b1111")
@@ -35,7 +35,9 @@ def test_what_can_not_be_taken_is_an_error_and_not_an_end(gpus: str) -> None:
 
 def test_a_process_of_its_own_answers_and_ends() -> None:
     ours, theirs = os.pipe()
-    child = launch.start("survey", launch.SurveyConfig("sim:2x24GiB", theirs), pass_fds=(theirs,))
+    child = child_processes.start(
+        "survey", child_processes.SurveyConfig("sim:2x24GiB", theirs), pass_fds=(theirs,)
+    )
     os.close(theirs)
     with os.fdopen(ours, "rb") as answers:
         answer = json.loads(answers.read())

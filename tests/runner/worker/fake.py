@@ -15,10 +15,11 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from runner import launch, wire
+from runner import wire
 from runner.coordinator.transport import Router
 from runner.handlers.spec import HandlerSpec, Source
-from runner.launch import WorkerConfig
+from runner.processes import child as child_processes
+from runner.processes.child import WorkerConfig
 from runner.wire import Attempt, Ended, Hello, Load, Note, Numbered, Run
 
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -101,7 +102,7 @@ class Fake:
         shutil.rmtree(self.folder)
 
     def start_worker(self) -> None:
-        self.worker = launch.start("worker", self.config)
+        self.worker = child_processes.start("worker", self.config)
 
     def send(self, *orders: msgspec.Struct) -> None:
         assert self.router.send(self.name, [wire.encode(order) for order in orders])

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from runner import orphans, wire
+from runner import wire
+from runner.processes import orphans
 from runner.spool import read_spools
 from runner.wire import Ended, Gone, Loaded, Recalled, Run
 from tests.runner.worker.fake import Fake, attempt

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner import logs
+from runner.processes import logs
 
 HOSTILE = "boom \x1b[31m\x1b]0;title\x07\x9b2J end\nnext"
 

@@ -1,0 +1,1 @@
+"""Effect: child processes: start, configuration, logs, orphans, and process 1 of a container."""
