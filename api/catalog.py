@@ -10,11 +10,11 @@ import msgspec
 
 from api.link import Link
 from api.problems import FAULTS_MAX, Fault, escape, fault
-from runner import control
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
 from runner.jobs.traits import Misfit, Reading
+from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Catalog:
         #: Rises with every change; what is derived from the handlers is kept for one generation.
         self.generation = 0
 
-    def replace(self, handlers: control.Handlers) -> None:
+    def replace(self, handlers: front_protocol.Handlers) -> None:
         """Take over what the coordinator says; validators of unchanged handlers are kept."""
         old = self._entries
         self._entries = {}
@@ -102,7 +102,7 @@ class Catalog:
         entry = self._entries.get(name)
         undecided = entry.spec.state == "describing" if entry is not None else self._describing
         if undecided:
-            reply = await link.reply(control.AwaitHandler(0, name), AWAIT_S)
+            reply = await link.reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
             entry = self._entries.get(name)
             if entry is None and reply.status >= 400 and reply.status != 404:
                 raise HandlerBroken(_detail(reply) or f"handler {name} can't be used now")
@@ -133,7 +133,7 @@ def _compile(spec: HandlerSpec) -> jsonschema_rs.Validator:
             raise HandlerBroken(message, handler=spec.name) from linear
 
 
-def _detail(reply: control.Reply) -> str:
+def _detail(reply: front_protocol.Reply) -> str:
     document = msgspec.json.decode(reply.body) if reply.body else {}
     return str(document.get("detail", ""))
 

@@ -12,9 +12,9 @@ from api.catalog import Catalog
 from api.connection import Connection
 from api.link import Answer, Link, Question
 from api.stream import Hub
-from runner import control
 from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
+from runner.protocol import front as front_protocol
 
 #: After `Exit` answers that are still awaited are given up at this time, so that the second is kept.
 EXIT_GRACE_S = 0.5
@@ -50,15 +50,15 @@ class Front:
             return answer
         return await awaited
 
-    def on_feed(self, feed: control.Feed) -> None:
+    def on_feed(self, feed: front_protocol.Feed) -> None:
         """Called by the link."""
         self.hub.feed(feed)
 
-    def on_handlers(self, handlers: control.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
         """Called by the link."""
         self.catalog.replace(handlers)
 
-    def on_sight(self, sight: control.Sight) -> None:
+    def on_sight(self, sight: front_protocol.Sight) -> None:
         """Called by the link."""
         self.level = sight.level
 

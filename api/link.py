@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from runner import control, framing
 from runner.errors import RunnerError, Unavailable
+from runner.protocol import framing
+from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -21,33 +22,33 @@ FRAME_BYTES = 4 * 1024 * 1024
 #: How long the coordinator may take over what needs no waiting.
 ANSWER_S = 30.0
 
-Answer = control.Reply | control.Page
+Answer = front_protocol.Reply | front_protocol.Page
 Question = (
-    control.Submit
-    | control.GetJob
-    | control.ListJobs
-    | control.Act
-    | control.Look
-    | control.SetQueue
-    | control.SetDevice
-    | control.AwaitHandler
-    | control.Reload
-    | control.LoadHandler
-    | control.UnloadHandler
-    | control.ReadEvents
+    front_protocol.Submit
+    | front_protocol.GetJob
+    | front_protocol.ListJobs
+    | front_protocol.Act
+    | front_protocol.Look
+    | front_protocol.SetQueue
+    | front_protocol.SetDevice
+    | front_protocol.AwaitHandler
+    | front_protocol.Reload
+    | front_protocol.LoadHandler
+    | front_protocol.UnloadHandler
+    | front_protocol.ReadEvents
 )
 
 
 class Listener(Protocol):
     """Whom the link tells what the coordinator says unasked."""
 
-    def on_feed(self, feed: control.Feed) -> None:
+    def on_feed(self, feed: front_protocol.Feed) -> None:
         """New durable events of a watched job."""
 
-    def on_handlers(self, handlers: control.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
         """The handlers that are known now."""
 
-    def on_sight(self, sight: control.Sight) -> None:
+    def on_sight(self, sight: front_protocol.Sight) -> None:
         """How much is known of the devices now."""
 
     def on_drain(self, deadline_s: float) -> None:
@@ -75,14 +76,14 @@ class Link(asyncio.Protocol):
         self._ended: RunnerError | None = None
         self._sweeper = self._loop.call_later(1.0, self._sweep)
         self._dispatch: dict[type, Callable[..., None]] = {
-            control.Reply: self._on_answer,
-            control.Page: self._on_answer,
-            control.Feed: listener.on_feed,
-            control.Handlers: listener.on_handlers,
-            control.Sight: listener.on_sight,
-            control.Drain: lambda drain: listener.on_drain(drain.deadline_s),
-            control.Exit: lambda _exit: listener.on_exit(),
-            control.Ping: lambda _ping: self.tell(control.Pong()),
+            front_protocol.Reply: self._on_answer,
+            front_protocol.Page: self._on_answer,
+            front_protocol.Feed: listener.on_feed,
+            front_protocol.Handlers: listener.on_handlers,
+            front_protocol.Sight: listener.on_sight,
+            front_protocol.Drain: lambda drain: listener.on_drain(drain.deadline_s),
+            front_protocol.Exit: lambda _exit: listener.on_exit(),
+            front_protocol.Ping: lambda _ping: self.tell(front_protocol.Pong()),
         }
 
     @property
@@ -112,22 +113,27 @@ class Link(asyncio.Protocol):
         self.tell(question)
         return future
 
-    async def reply(self, question: Question, wait_s: float = 0.0) -> control.Reply:
+    async def reply(self, question: Question, wait_s: float = 0.0) -> front_protocol.Reply:
         """Ask what is answered by a `Reply`."""
         answer = await self.ask(question, wait_s)
-        if isinstance(answer, control.Page):
+        if isinstance(answer, front_protocol.Page):
             raise Unavailable("the coordinator gave a page where a reply was due")
         return answer
 
     def tell(
-        self, message: Question | control.Watch | control.Unwatch | control.FrontHello | control.Pong
+        self,
+        message: Question
+        | front_protocol.Watch
+        | front_protocol.Unwatch
+        | front_protocol.FrontHello
+        | front_protocol.Pong,
     ) -> None:
         """Send something; without a coordinator it goes nowhere."""
         if self._ended is not None:
             return
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(control.encode(message))
+        self._out.append(front_protocol.encode(message))
 
     def end(self, error: RunnerError) -> None:
         """Answer all who wait, and all who ask from now on, with `error`."""
@@ -163,7 +169,7 @@ class Link(asyncio.Protocol):
         try:
             for frame in self._frames.feed(data):
                 for encoded in framing.unpack(frame):
-                    message = control.to_front_decoder.decode(encoded)
+                    message = front_protocol.to_front_decoder.decode(encoded)
                     self._dispatch[type(message)](message)
         except Exception:
             # A stream that can't be read further is as good as none.

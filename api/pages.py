@@ -7,7 +7,7 @@ from typing import Protocol
 
 from api import ring
 from api.link import Answer
-from runner import control
+from runner.protocol import front as front_protocol
 
 #: Asked of the coordinator in one page.
 PAGE_BYTES = 128 * 1024
@@ -18,7 +18,7 @@ PAGES_KEPT = 32
 class Asks(Protocol):
     """The link, as far as pages need it."""
 
-    def ask(self, question: control.ReadEvents) -> asyncio.Future[Answer]:
+    def ask(self, question: front_protocol.ReadEvents) -> asyncio.Future[Answer]:
         """The coordinator's answer to come."""
 
 
@@ -27,7 +27,7 @@ class Leaf:
 
     __slots__ = ("_encoded", "page")
 
-    def __init__(self, page: control.Page) -> None:
+    def __init__(self, page: front_protocol.Page) -> None:
         self.page = page
         self._encoded: dict[frozenset[str] | None, bytes] = {}
 
@@ -45,19 +45,21 @@ class Pages:
     def __init__(self, link: Asks) -> None:
         self._link = link
         #: (job id, after) -> the page behind it, perhaps still under way; the oldest first.
-        self._kept: dict[tuple[str, int], asyncio.Task[Leaf | control.Reply]] = {}
+        self._kept: dict[tuple[str, int], asyncio.Task[Leaf | front_protocol.Reply]] = {}
 
-    async def fresh(self, job_id: str, after: int, *, max_bytes: int = PAGE_BYTES) -> Leaf | control.Reply:
+    async def fresh(
+        self, job_id: str, after: int, *, max_bytes: int = PAGE_BYTES
+    ) -> Leaf | front_protocol.Reply:
         """A page that tells of the job as it is now, or the coordinator's problem. It holds one event at
         least, where there are any.
 
         Raises:
             Unavailable
         """
-        answer = await self._link.ask(control.ReadEvents(0, job_id, after, max_bytes))
-        return Leaf(answer) if isinstance(answer, control.Page) else answer
+        answer = await self._link.ask(front_protocol.ReadEvents(0, job_id, after, max_bytes))
+        return Leaf(answer) if isinstance(answer, front_protocol.Page) else answer
 
-    async def next(self, job_id: str, after: int) -> Leaf | control.Reply:
+    async def next(self, job_id: str, after: int) -> Leaf | front_protocol.Reply:
         """The events behind `after`. Events never change: a page that another reader was given will do,
         though what it tells of the job may be old.
 
@@ -79,7 +81,7 @@ class Pages:
         for key in [key for key in self._kept if key[0] == job_id]:
             del self._kept[key]
 
-    def _arrived(self, key: tuple[str, int], task: asyncio.Task[Leaf | control.Reply]) -> None:
+    def _arrived(self, key: tuple[str, int], task: asyncio.Task[Leaf | front_protocol.Reply]) -> None:
         """Keep only what stays true: events."""
         if not task.cancelled() and task.exception() is None:
             leaf = task.result()

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import msgspec
 from starlette.responses import Response
 
-from runner.control import Reply
 from runner.errors import RunnerError, ValidationFailed
+from runner.protocol.front import Reply
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"

@@ -17,9 +17,9 @@ import uvloop
 from api.app import App
 from api.connection import Connection, Limits
 from api.front import Front
-from runner import control
 from runner.processes import logs
 from runner.processes.child import FrontConfig, ignore_terminal_signals, read_config
+from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         # What lives from here on lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._front.link.tell(control.FrontHello(os.getpid()))  # guard: front-hello
+        self._front.link.tell(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:

@@ -13,8 +13,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from api import ring
 from api.link import Link
 from api.pages import Leaf, Pages
-from runner import control
 from runner.errors import RunnerError
+from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Hub:
             channel = self._channels[job_id] = Channel(job_id)
             channel.closed = self._closed
             channel.check = self._loop.call_later(self._ping_s, self._check, channel)
-            self._link.tell(control.Watch(job_id))
+            self._link.tell(front_protocol.Watch(job_id))
         channel.readers += 1
         return channel
 
@@ -118,9 +118,9 @@ class Hub:
             if channel.check is not None:
                 channel.check.cancel()
             self.pages.forget(channel.job_id)
-            self._link.tell(control.Unwatch(channel.job_id))
+            self._link.tell(front_protocol.Unwatch(channel.job_id))
 
-    def feed(self, feed: control.Feed) -> None:
+    def feed(self, feed: front_protocol.Feed) -> None:
         """New durable events from the coordinator."""
         channel = self._channels.get(feed.job_id)
         # None: the last reader has left; the coordinator did not know yet.
@@ -144,16 +144,18 @@ class Hub:
         if not silent:
             return
         try:
-            asked = self._link.ask(control.ReadEvents(0, channel.job_id, channel.last, 1))
+            asked = self._link.ask(front_protocol.ReadEvents(0, channel.job_id, channel.last, 1))
         except RunnerError:
             return
         asked.add_done_callback(lambda answered: self._checked(channel, answered))
 
-    def _checked(self, channel: Channel, answered: asyncio.Future[control.Reply | control.Page]) -> None:
+    def _checked(
+        self, channel: Channel, answered: asyncio.Future[front_protocol.Reply | front_protocol.Page]
+    ) -> None:
         if answered.cancelled() or answered.exception() is not None:
             return
         page = answered.result()
-        if isinstance(page, control.Page):
+        if isinstance(page, front_protocol.Page):
             channel.learn(page.last_seq, page.ended)
         elif page.status == 404:
             # Deleted under its readers: there is nothing left to wait for.

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import DeviceError, Found, Sampler, find
-from runner import wire
 from runner.processes import child as child_processes
 from runner.processes import logs
 from runner.processes.child import ProbeConfig
-from runner.wire import Devices, Hello, Readings, Stop
-from runner.worker.transport import Dealer
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Devices, Hello, Readings, Stop
+from runner.protocol.zmq_dealer import Dealer
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +59,21 @@ class Probe:
     def _on_link(self) -> None:
         config = self._config
         hello = Hello(
-            wire.PROTOCOL, config.token, config.node, "probe", config.name, os.getpid(), config.epoch
+            worker_protocol.PROTOCOL,
+            config.token,
+            config.node,
+            "probe",
+            config.name,
+            os.getpid(),
+            config.epoch,
         )
         self._told = None
         if self._devices is None:
             # The hello goes first: so a driver that hangs can be told from a probe that did not start.
-            self._dealer.send([wire.encode(hello)])
+            self._dealer.send([worker_protocol.encode(hello)])
             self._loop.call_soon(self._find)
         else:
-            self._dealer.send([wire.encode(hello), wire.encode(self._devices)])
+            self._dealer.send([worker_protocol.encode(hello), worker_protocol.encode(self._devices)])
 
     def _find(self) -> None:
         if self._devices is not None:
@@ -85,7 +91,7 @@ class Probe:
         except (DeviceError, ValueError) as error:
             found = Found([])
             self._devices = Devices([], error=str(error))
-        self._dealer.send([wire.encode(self._devices)])
+        self._dealer.send([worker_protocol.encode(self._devices)])
         if found.devices:
             self._sampler = Sampler(found.devices)
             if any(device.kind == "nvidia" for device in found.devices):
@@ -100,7 +106,7 @@ class Probe:
         readings = Readings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
         is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
-        if is_news and self._dealer.send([wire.encode(readings)]):
+        if is_news and self._dealer.send([worker_protocol.encode(readings)]):
             self._told, self._told_mono = readings, now
             self._xids = []
         self._loop.call_later(self._every_s, self._read)
@@ -108,8 +114,8 @@ class Probe:
     def _on_frame(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                order = wire.down_decoder.decode(message)
-            except wire.UNDECODABLE as error:
+                order = worker_protocol.down_decoder.decode(message)
+            except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
                 continue
             if isinstance(order, Stop) and not self._done.done():

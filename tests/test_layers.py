@@ -28,7 +28,7 @@ ARROWS = {
 KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe.py")
 #: Library -> the files that own it; everybody else speaks to those.
 OWNERS = {
-    "zmq": {"runner/coordinator/transport.py", "runner/worker/transport.py"},
+    "zmq": {"runner/protocol/zmq_router.py", "runner/protocol/zmq_dealer.py"},
     "apsw": {"runner/stores/sqlite_connection.py"},
     "pynvml": {"gpu/devices/discovery.py"},
 }

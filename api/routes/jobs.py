@@ -18,8 +18,8 @@ from api.body import read_optional_object
 from api.front import Front
 from api.problems import Fault, fault, refuse, reply_answer, status_answer
 from api.query import allow_query, job_query, wait_s
-from runner import control
 from runner.errors import NotFound
+from runner.protocol import front as front_protocol
 
 #: A file reference is small; a larger output is never parsed to find one.
 _REFERENCE_BYTES = 8192
@@ -43,15 +43,15 @@ class JobRoutes:
 
     async def find(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
-        return reply_answer(await self._front.link.reply(control.ListJobs(0, job_query(request))))
+        return reply_answer(await self._front.link.reply(front_protocol.ListJobs(0, job_query(request))))
 
     async def get(self, request: Request) -> Response:
         """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
         allow_query(request)
         wait = wait_s(request)
-        question = control.GetJob(0, request.path_params["job_id"], wait or None)
+        question = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
         answer = await self._front.wait(request, question, wait or 0)
-        assert isinstance(answer, control.Reply)
+        assert isinstance(answer, front_protocol.Reply)
         return reply_answer(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def delete(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class JobRoutes:
         """The output's JSON text, or the way to the file that it is."""
         allow_query(request)
         job_id = request.path_params["job_id"]
-        reply = await self._front.link.reply(control.Look(0, "output", job_id))
+        reply = await self._front.link.reply(front_protocol.Look(0, "output", job_id))
         url = _file_url(job_id, reply.body) if reply.status == 200 else None
         if url is None:
             return reply_answer(reply)
@@ -99,7 +99,7 @@ class JobRoutes:
         """The bytes of a file that the job saved, or a range of them."""
         allow_query(request)
         job_id, name = request.path_params["job_id"], request.path_params["file"]
-        reply = await self._front.link.reply(control.Look(0, "file", job_id, name))
+        reply = await self._front.link.reply(front_protocol.Look(0, "file", job_id, name))
         if reply.status != 200:
             return reply_answer(reply)
         found = msgspec.json.decode(reply.body)
@@ -119,13 +119,13 @@ class JobRoutes:
 
     async def _look(self, request: Request, what: Document) -> Response:
         allow_query(request)
-        question = control.Look(0, what, request.path_params["job_id"])
+        question = front_protocol.Look(0, what, request.path_params["job_id"])
         return reply_answer(await self._front.link.reply(question))
 
     async def _act(
         self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
     ) -> Response:
-        question = control.Act(0, verb, request.path_params["job_id"], reason, force)
+        question = front_protocol.Act(0, verb, request.path_params["job_id"], reason, force)
         return reply_answer(await self._front.link.reply(question))
 
     async def _body(self, request: Request) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from api.front import Front
 from api.options import name
 from api.problems import Fault, fault, refuse, reply_answer
 from api.query import allow_query, wait_s
-from runner import control
 from runner.jobs.traits import NAME_CHARS_MAX
+from runner.protocol import front as front_protocol
 
 #: So long the coordinator may wait until a handler is described, before it does anything.
 HANDLER_WAIT_S = 30.0
@@ -38,17 +38,19 @@ class LoadRoutes:
         """Have an executor ready without a job."""
         wait = wait_s(request)
         given = await self._given(request)
-        question = control.LoadHandler(0, request.path_params["name"], **given, wait_s=float(wait or 0))
+        question = front_protocol.LoadHandler(
+            0, request.path_params["name"], **given, wait_s=float(wait or 0)
+        )
         reply = await self._front.wait(request, question, question.wait_s + HANDLER_WAIT_S)
-        assert isinstance(reply, control.Reply)
+        assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def unload(self, request: Request) -> Response:
         """Have executors go: idle ones now, busy ones when they have ended what they run."""
         given = await self._given(request)
-        question = control.UnloadHandler(0, request.path_params["name"], **given)
+        question = front_protocol.UnloadHandler(0, request.path_params["name"], **given)
         reply = await self._front.wait(request, question, HANDLER_WAIT_S)
-        assert isinstance(reply, control.Reply)
+        assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply)
 
     async def _given(self, request: Request) -> dict[str, Any]:

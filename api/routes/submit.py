@@ -16,10 +16,10 @@ from api.front import Front
 from api.options import submission
 from api.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
 from api.query import allow_query, wait_s
-from runner import control
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
 from runner.jobs.job import Submission
+from runner.protocol import front as front_protocol
 
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000
@@ -58,7 +58,7 @@ class SubmitRoutes:
         good = [item for item in items if isinstance(item, Submission)]
         fates: list[dict[str, Any] | None] = []
         if good:
-            reply = await self._front.link.reply(control.Submit(0, good, bulk=True))
+            reply = await self._front.link.reply(front_protocol.Submit(0, good, bulk=True))
             if reply.status >= 400:
                 return reply_answer(reply)
             fates = msgspec.json.decode(reply.body)
@@ -89,8 +89,8 @@ class SubmitRoutes:
             refuse(faults)
         self._front.require_open()
         wait = wait_s(request)
-        answer = await self._front.wait(request, control.Submit(0, [asked], wait or None), wait or 0)
-        assert isinstance(answer, control.Reply)
+        answer = await self._front.wait(request, front_protocol.Submit(0, [asked], wait or None), wait or 0)
+        assert isinstance(answer, front_protocol.Reply)
         headers = {"location": f"/v1/jobs/{asked.id}"}
         if wait is not None:
             headers["preference-applied"] = f"wait={wait}"

@@ -14,8 +14,8 @@ from api.front import Front
 from api.openapi import OpenApi
 from api.problems import Answer, fault, refuse, reply_answer
 from api.query import allow_query
-from runner import control
 from runner.errors import Unavailable
+from runner.protocol import front as front_protocol
 
 What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,8 +60,8 @@ class SystemRoutes:
         """Find and describe the handlers anew, from the sources that the server was started with."""
         self._front.require_open()
         await self._refuse_body(request)
-        reply = await self._front.wait(request, control.Reload(0), RELOAD_S)
-        assert isinstance(reply, control.Reply)
+        reply = await self._front.wait(request, front_protocol.Reload(0), RELOAD_S)
+        assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply)
 
     async def devices(self, request: Request) -> Response:
@@ -91,7 +91,7 @@ class SystemRoutes:
             faults.append(fault("/max_executors", f"must be an integer from 1 to {EXECUTORS_MAX}, or null"))
         if faults:
             refuse(faults)
-        question = control.SetDevice(0, request.path_params["name"], max_executors=count)
+        question = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
         return reply_answer(await self._front.link.reply(question))
 
     async def workers(self, request: Request) -> Response:
@@ -105,7 +105,7 @@ class SystemRoutes:
     async def ready(self, request: Request) -> Response:
         """Whether the coordinator holds its store and takes work."""
         allow_query(request)
-        reply = await self._front.link.reply(control.Look(0, "ready"))
+        reply = await self._front.link.reply(front_protocol.Look(0, "ready"))
         if reply.status < 400:
             return reply_answer(reply)
         parts = msgspec.json.decode(reply.body).get("parts", {})
@@ -121,7 +121,7 @@ class SystemRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """The coordinator's figures for Prometheus."""
-        reply = await self._front.link.reply(control.Look(0, "metrics"))
+        reply = await self._front.link.reply(front_protocol.Look(0, "metrics"))
         if reply.status >= 400:
             return reply_answer(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
@@ -136,16 +136,16 @@ class SystemRoutes:
 
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)
-        return reply_answer(await self._front.link.reply(control.Look(0, what, subject)))
+        return reply_answer(await self._front.link.reply(front_protocol.Look(0, what, subject)))
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
-        question = control.SetQueue(0, request.path_params["name"], paused)
+        question = front_protocol.SetQueue(0, request.path_params["name"], paused)
         return reply_answer(await self._front.link.reply(question))
 
     async def _drain(self, request: Request, drained: bool) -> Response:
         await self._refuse_body(request)
-        question = control.SetDevice(0, request.path_params["name"], drained)
+        question = front_protocol.SetDevice(0, request.path_params["name"], drained)
         return reply_answer(await self._front.link.reply(question))
 
     async def _refuse_body(self, request: Request) -> None:

@@ -14,8 +14,8 @@ from api.front import Front
 from api.problems import Answer, fault, refuse, reply_answer
 from api.query import allow_query
 from api.tickets import TICKET_S, Tickets
-from runner import control
 from runner.formats.timestamps import rfc3339
+from runner.protocol import front as front_protocol
 
 _JOB_ID = re.compile(r"[0-9a-f-]{36}")
 
@@ -41,8 +41,8 @@ class TicketRoutes:
         if faults:
             refuse(faults)
         if job_id is not None:
-            found = await self._front.link.ask(control.ReadEvents(0, job_id, 0, 1))
-            if isinstance(found, control.Reply):
+            found = await self._front.link.ask(front_protocol.ReadEvents(0, job_id, 0, 1))
+            if isinstance(found, front_protocol.Reply):
                 return reply_answer(found)
         until = int(time.time()) + TICKET_S
         ticket = self._tickets.issue(until, job_id)

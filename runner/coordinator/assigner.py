@@ -14,7 +14,7 @@ from runner.coordinator.line import Line
 from runner.coordinator.orders import attempt_order
 from runner.coordinator.post import Post
 from runner.coordinator.sleep import patiently
-from runner.wire import Run, encode
+from runner.protocol.worker import Run, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
 ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]

@@ -16,7 +16,7 @@ from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.outcome import ran_out
 from runner.coordinator.post import Post
-from runner.wire import Ended, Note, Started
+from runner.protocol.worker import Ended, Note, Started
 
 log = logging.getLogger(__name__)
 

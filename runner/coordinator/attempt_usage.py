@@ -8,7 +8,7 @@ from runner.coordinator.accounts import Accounts
 from runner.coordinator.book import Live
 from runner.coordinator.meter import Meter
 from runner.jobs.job import AttemptRecord, Job, JobError, Spent
-from runner.wire import Ended
+from runner.protocol.worker import Ended
 
 
 class AttemptUsageRecorder:

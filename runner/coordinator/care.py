@@ -16,7 +16,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import CONTEXT_LOST
-from runner.wire import Ended, Readings
+from runner.protocol.worker import Ended, Readings
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from runner import control
 from runner.coordinator import recovery
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.briefing import Briefing
@@ -22,10 +21,11 @@ from runner.coordinator.secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked
+from runner.protocol import front as front_protocol
+from runner.protocol.spool import read_spools, remove_spool
+from runner.protocol.worker import Hello
 from runner.settings.settings import Settings
-from runner.spool import read_spools, remove_spool
 from runner.stores.access import StoreAccess, open_store
-from runner.wire import Hello
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Coordinator:
         rooms.front.gate.close()
         rooms.front.status.phase = "shutting down"
         rooms.devices.dispatch.held = True
-        self._fronts.send_all(control.encode(control.Drain(grace_s)))
+        self._fronts.send_all(front_protocol.encode(front_protocol.Drain(grace_s)))
         rooms.devices.dispatch.control.recall_all()
         busy = sum(bool(post.line) for post in rooms.devices.dispatch.posts.values())
         if busy and grace_s:

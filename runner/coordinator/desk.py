@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from runner import control
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.fronts import Front
 from runner.coordinator.replies import STORE_RETRY_S, problem
 from runner.errors import RunnerError, StoreUnavailable
+from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Desk:
         self._answerers = answerers
         self._tasks = BackgroundTasks()
 
-    def question(self, front: Front, ask: control.ToCoordinator) -> None:
+    def question(self, front: Front, ask: front_protocol.ToCoordinator) -> None:
         """Answer, now or later; a refusal becomes a problem document."""
         try:
             later = self._answerers[type(ask)](front, ask)
@@ -54,4 +54,6 @@ class Desk:
     def _refuse(self, front: Front, ask: Any, error: RunnerError) -> None:
         unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
-        front.send(control.encode(control.Reply(ask.rid, error.status, problem(error), retry_after_s)))
+        front.send(
+            front_protocol.encode(front_protocol.Reply(ask.rid, error.status, problem(error), retry_after_s))
+        )

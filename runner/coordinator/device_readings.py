@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from gpu.memory.attribution import Level, least
 from gpu.scheduling.scheduler_state import View
-from runner import control
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.memory import Memory
 from runner.coordinator.overruns import Overruns
-from runner.wire import Readings
+from runner.protocol import front as front_protocol
+from runner.protocol.worker import Readings
 
 
 class DeviceReadings:
@@ -53,4 +53,4 @@ class DeviceReadings:
     def level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
         self._sent_level = least(self._view.ledger.usage.level(each) for each in self._inventory.devices)
-        return control.encode(control.Sight(self._sent_level))
+        return front_protocol.encode(front_protocol.Sight(self._sent_level))

@@ -21,7 +21,7 @@ from runner.coordinator.line import Line
 from runner.coordinator.orders import load_order
 from runner.coordinator.post import Post
 from runner.coordinator.wishes import Wishes
-from runner.wire import Cancel, Recall, Unload, encode
+from runner.protocol.worker import Cancel, Recall, Unload, encode
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post
-from runner.wire import Kill, Recall, Unload, encode
+from runner.protocol.worker import Kill, Recall, Unload, encode
 
 
 class ExecutorControl:

@@ -12,7 +12,7 @@ from runner.coordinator.fleet import Worker
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
-from runner.wire import STUCK, Gone, Loaded, Recalled, Usage
+from runner.protocol.worker import STUCK, Gone, Loaded, Recalled, Usage
 
 
 class ExecutorMessageHandler:

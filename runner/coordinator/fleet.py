@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from gpu.devices.device import Device
-from runner.coordinator.transport import Router
 from runner.processes.child import Child, ProbeConfig, WorkerConfig, start
 from runner.processes.orphans import kill_marked
-from runner.wire import Ack, Hello, Stop, encode
+from runner.protocol.worker import Ack, Hello, Stop, encode
+from runner.protocol.zmq_router import Router
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from runner import control
 from runner.coordinator.desk import Desk
 from runner.coordinator.fronts import Front
 from runner.coordinator.watch import Watch
+from runner.protocol import front as front_protocol
 
 
 class FrontEvents:
@@ -21,7 +21,7 @@ class FrontEvents:
         self._watch: Watch | None = None
         self._greet: Callable[[], Sequence[bytes]] | None = None
         self._is_open = False
-        self._kept: list[tuple[Front, control.ToCoordinator]] = []
+        self._kept: list[tuple[Front, front_protocol.ToCoordinator]] = []
 
     def connect(self, *, desk: Desk, watch: Watch, greet: Callable[[], Sequence[bytes]]) -> None:
         """The components are there; `greet` gives the messages that a new front is sent."""
@@ -42,7 +42,7 @@ class FrontEvents:
                 front.send(message)
         self.first_ready.set()
 
-    def on_question(self, front: Front, question: control.ToCoordinator) -> None:
+    def on_question(self, front: Front, question: front_protocol.ToCoordinator) -> None:
         """A front has sent a request."""
         if self._is_open and self._desk is not None:
             self._desk.question(front, question)

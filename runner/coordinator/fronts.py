@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
-from runner.control import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
 from runner.coordinator.background_tasks import BackgroundTasks
-from runner.framing import FrameBuffer, pack, prefixed, unpack
 from runner.processes.child import Child, FrontConfig, start
-from runner.wire import UNDECODABLE
+from runner.protocol.framing import FrameBuffer, pack, prefixed, unpack
+from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
+from runner.protocol.worker import UNDECODABLE
 
 log = logging.getLogger(__name__)
 

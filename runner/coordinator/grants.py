@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post
-from runner.wire import Grant, encode
+from runner.protocol.worker import Grant, encode
 
 #: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.
 CapBytes = Callable[[Sequence[str], int, int | None], int | None]

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device
-from runner import control
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
+from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode
 
@@ -37,7 +37,7 @@ class Hand:
         #: A device as the API shows it.
         self._document = document
 
-    async def answer(self, front: Front, ask: control.SetDevice) -> None:
+    async def answer(self, front: Front, ask: front_protocol.SetDevice) -> None:
         """Do it. Raises NotFound."""
         device = self._inventory.named(ask.device)
         if ask.drained is not None:
@@ -45,7 +45,7 @@ class Hand:
         if ask.max_executors is not None:
             self._inventory.limit(device, ask.max_executors)
         await self._journal.flush()
-        front.send(control.encode(control.Reply(ask.rid, 200, _json(self._document(device)))))
+        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, 200, _json(self._document(device)))))
 
     def _drain(self, device: Device, drained: bool) -> None:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from runner import control
 from runner.coordinator import value_names
 from runner.coordinator.waiting import Waiting
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
 from runner.plugins import Plugins
+from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ class HandlerActivator:
 
     def message(self) -> bytes:
         """All known handlers, encoded for fronts."""
-        return control.encode(control.Handlers(list(self.specs().values()), self._plugins.describing))
+        return front_protocol.encode(
+            front_protocol.Handlers(list(self.specs().values()), self._plugins.describing)
+        )
 
     def apply(self) -> None:
         """Put in force what is known now."""

@@ -7,7 +7,7 @@ from typing import Any
 from runner.coordinator.archive import Archive
 from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.fleet import Fleet, Worker
-from runner.wire import Answer, Call, encode
+from runner.protocol.worker import Answer, Call, encode
 
 
 class HandlerCalls:

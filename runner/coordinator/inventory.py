@@ -17,7 +17,7 @@ from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.memory import Memory
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import rfc3339
-from runner.wire import Devices, Readings
+from runner.protocol.worker import Devices, Readings
 
 log = logging.getLogger(__name__)
 

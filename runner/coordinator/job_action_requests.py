@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
-from runner import control
 from runner.coordinator.archive import Archive
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
@@ -16,8 +15,9 @@ from runner.coordinator.replies import JobReplies
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
 from runner.jobs.job import ENDED, Job
+from runner.protocol import front as front_protocol
 
-_encode = control.encode
+_encode = front_protocol.encode
 
 
 class JobActionRequests:
@@ -41,7 +41,7 @@ class JobActionRequests:
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def act(self, front: Front, ask: control.Act) -> None:
+    async def act(self, front: Front, ask: front_protocol.Act) -> None:
         """Do it, and reply when it is durable."""
         # They look into the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(ask.job_id)
@@ -56,16 +56,18 @@ class JobActionRequests:
                 case "delete":
                     await self._delete(front, ask)
 
-    async def _cancel(self, front: Front, ask: control.Act) -> None:
+    async def _cancel(self, front: Front, ask: front_protocol.Act) -> None:
         live = await current(self._line, self._archive, ask.job_id, rouse=True)
         if live is None or live.where == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
         at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
-        front.send(_encode(control.Reply(ask.rid, 200 if at_once else 202, self._replies.document(live))))
+        front.send(
+            _encode(front_protocol.Reply(ask.rid, 200 if at_once else 202, self._replies.document(live)))
+        )
 
-    async def _retry(self, front: Front, ask: control.Act) -> None:
+    async def _retry(self, front: Front, ask: front_protocol.Act) -> None:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
         input_ = await self._archive.input(job.n)
@@ -73,16 +75,16 @@ class JobActionRequests:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
         live = self._line.revive(job, input_)
         await self._line.journal.flush()
-        front.send(_encode(control.Reply(ask.rid, 202, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.rid, 202, self._replies.document(live))))
 
-    async def _delete(self, front: Front, ask: control.Act) -> None:
+    async def _delete(self, front: Front, ask: front_protocol.Act) -> None:
         live = await self._line.waiting.sleep.rouse(ask.job_id)
         if live is not None and live.where in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
         await self._removals.remove(job)
-        front.send(_encode(control.Reply(ask.rid, 204)))
+        front.send(_encode(front_protocol.Reply(ask.rid, 204)))
 
     async def _ended_job(self, job_id: str, what: str) -> Job:
         if job_id in self._removals:

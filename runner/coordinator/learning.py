@@ -15,7 +15,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.figures import Figures
 from runner.coordinator.outcome import TOO_MANY
 from runner.coordinator.post import Post
-from runner.wire import Ended, Loaded
+from runner.protocol.worker import Ended, Loaded
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
-from runner.wire import Ended, Note
+from runner.protocol.worker import Ended, Note
 
 log = logging.getLogger(__name__)
 

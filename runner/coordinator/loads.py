@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner import control
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.coordinator.wish import Failure
 from runner.errors import NotLoaded
+from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode
 
@@ -42,7 +42,7 @@ class Loads:
         self._wait_for_handler = wait_for_handler
         self._gate = gate
 
-    async def load(self, front: Asker, ask: control.LoadHandler) -> None:
+    async def load(self, front: Asker, ask: front_protocol.LoadHandler) -> None:
         """Have an executor ready, and say how far it is when the time is over."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
@@ -69,9 +69,9 @@ class Loads:
                 "message": message,
             }
         status = 200 if document["state"] == "loaded" else 202
-        front.send(control.encode(control.Reply(ask.rid, status, _json(_head(ask) | document))))
+        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, status, _json(_head(ask) | document))))
 
-    async def unload(self, front: Asker, ask: control.UnloadHandler) -> None:
+    async def unload(self, front: Asker, ask: front_protocol.UnloadHandler) -> None:
         """Have executors go, and say which."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
@@ -80,9 +80,11 @@ class Loads:
             self._dispatch.control.retire(post)
         document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
         self._dispatch.wake()
-        front.send(control.encode(control.Reply(ask.rid, 202 if posts else 200, _json(document))))
+        front.send(
+            front_protocol.encode(front_protocol.Reply(ask.rid, 202 if posts else 200, _json(document)))
+        )
 
-    def _under_way(self, ask: control.LoadHandler) -> dict[str, Any]:
+    def _under_way(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""
         pending = self._dispatch.wishes.pending
         for one in pending.of_handler(ask.name, ask.model or ""):
@@ -101,5 +103,5 @@ class Loads:
         return {"state": "loading", "executor": self._executor(post.executor), "message": message}
 
 
-def _head(ask: control.LoadHandler | control.UnloadHandler) -> dict[str, Any]:
+def _head(ask: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
     return {"handler": ask.name, "model": ask.model, "device": ask.device}

@@ -9,7 +9,7 @@ from gpu.devices.device import Device
 from gpu.planning.actions import Load as Action
 from runner.coordinator.book import Live
 from runner.handlers.spec import HandlerSpec, Options
-from runner.wire import Attempt, Load
+from runner.protocol.worker import Attempt, Load
 
 
 def load_order(

@@ -12,7 +12,7 @@ from runner.coordinator import words
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ALONE, LIMIT, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
-from runner.wire import Ended
+from runner.protocol.worker import Ended
 
 #: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.
 EXTRA_STARTS = 10

@@ -14,7 +14,7 @@ from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.post import Post
 from runner.jobs.job import LIMIT
-from runner.wire import Over
+from runner.protocol.worker import Over
 
 log = logging.getLogger(__name__)
 

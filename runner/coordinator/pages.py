@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from runner import control
 from runner.coordinator import documents
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Live
 from runner.coordinator.line import Line
 from runner.jobs.job import ENDED
+from runner.protocol import front as front_protocol
 
 #: A page is read in portions of at most so many bytes, whatever the front asks for.
 PAGE_MAX_BYTES = 1024 * 1024
@@ -28,7 +28,7 @@ async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = Fa
     return live
 
 
-async def page(line: Line, archive: Archive, ask: control.ReadEvents) -> control.Page:
+async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> front_protocol.Page:
     """The events behind a cursor, with the job as it is after they were read.
 
     Raises:
@@ -52,4 +52,4 @@ async def page(line: Line, archive: Archive, ask: control.ReadEvents) -> control
         events = await archive.events(job.n, ask.after, limit)
     first = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
-    return control.Page(ask.rid, shown, rows, first, last, ended)
+    return front_protocol.Page(ask.rid, shown, rows, first, last, ended)

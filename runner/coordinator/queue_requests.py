@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from runner import control
 from runner.coordinator import value_names
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.coordinator.queue_documents import QueueDocuments
+from runner.protocol import front as front_protocol
 
-_encode = control.encode
+_encode = front_protocol.encode
 _json = msgspec.json.Encoder().encode
 
 
@@ -23,10 +23,10 @@ class QueueRequests:
         self._dispatch = dispatch
         self._queues = queues
 
-    async def set_queue(self, front: Front, ask: control.SetQueue) -> None:
+    async def set_queue(self, front: Front, ask: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
         self._line.view.backlog.pause_queue(ask.name, ask.paused)
         self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()
-        front.send(_encode(control.Reply(ask.rid, 200, _json(self._queues.build(ask.name)))))
+        front.send(_encode(front_protocol.Reply(ask.rid, 200, _json(self._queues.build(ask.name)))))

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from runner import control
 from runner.coordinator import documents
 from runner.coordinator.archive import Archive
 from runner.coordinator.book import Live
@@ -18,8 +17,9 @@ from runner.coordinator.replies import JobReplies, answer_once
 from runner.coordinator.views import Views
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
+from runner.protocol import front as front_protocol
 
-_encode = control.encode
+_encode = front_protocol.encode
 _json = msgspec.json.Encoder().encode
 
 
@@ -43,36 +43,36 @@ class ReadRequests:
         self._explainer = explainer
         self._wait_for_handler = wait_for_handler
 
-    async def get_job(self, front: Front, ask: control.GetJob) -> None:
+    async def get_job(self, front: Front, ask: front_protocol.GetJob) -> None:
         """One job, at once or when it has ended."""
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
             body = await self._archive.document(job, self._line.waiting.reasons.of_stored(job))
-            front.send(_encode(control.Reply(ask.rid, 200, body)))
+            front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
             self._replies.answer_at_end(answer_once(front, ask.rid), live, ask.wait_s, late_status=200)
             return
-        front.send(_encode(control.Reply(ask.rid, 200, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.rid, 200, self._replies.document(live))))
 
-    async def list_jobs(self, front: Front, ask: control.ListJobs) -> None:
+    async def list_jobs(self, front: Front, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""
         body = await self._archive.page(ask.query, self._line.book, self._line.waiting)
-        front.send(_encode(control.Reply(ask.rid, 200, body)))
+        front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
 
-    async def read_events(self, front: Front, ask: control.ReadEvents) -> None:
+    async def read_events(self, front: Front, ask: front_protocol.ReadEvents) -> None:
         """A page of a job's events."""
         front.send(_encode(await page(self._line, self._archive, ask)))
 
-    async def await_handler(self, front: Front, ask: control.AwaitHandler) -> None:
+    async def await_handler(self, front: Front, ask: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""
         await self._wait_for_handler(ask.name)
         if ask.name not in self._line.waiting.handlers.specs:
             self._line.waiting.handlers.require(ask.name)
-        front.send(_encode(control.Reply(ask.rid, 200)))
+        front.send(_encode(front_protocol.Reply(ask.rid, 200)))
 
-    async def get_document(self, front: Front, ask: control.Look) -> None:
+    async def get_document(self, front: Front, ask: front_protocol.Look) -> None:
         """A document of a job or of the server."""
         match ask.what:
             case "output" | "file" | "attempts" | "explain":
@@ -81,13 +81,13 @@ class ReadRequests:
                 body = self._views.metrics()
             case "ready":
                 status, document = self._views.ready()
-                front.send(_encode(control.Reply(ask.rid, status, _json(document))))
+                front.send(_encode(front_protocol.Reply(ask.rid, status, _json(document))))
                 return
             case _:
                 body = _json(self._views.document(ask.what, ask.subject))
-        front.send(_encode(control.Reply(ask.rid, 200, body)))
+        front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
 
-    async def _job_document(self, ask: control.Look) -> bytes:
+    async def _job_document(self, ask: front_protocol.Look) -> bytes:
         job_id = ask.subject or ""
         live = self._line.book.by_id.get(job_id)
         job = live.job if live is not None else await self._archive.job(job_id)

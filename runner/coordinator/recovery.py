@@ -18,10 +18,10 @@ from runner.coordinator.outcome import ran_out
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
-from runner.spool import Spool
+from runner.protocol.spool import Spool
+from runner.protocol.worker import UNDECODABLE, Ended, Note, Up, up_decoder
 from runner.stores.queued import QueuedLot
 from runner.stores.store import Store
-from runner.wire import UNDECODABLE, Ended, Note, Up, up_decoder
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Worker
-from runner.wire import Hello, Recalled
+from runner.protocol.worker import Hello, Recalled
 
 log = logging.getLogger(__name__)
 

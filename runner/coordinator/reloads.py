@@ -9,7 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-from runner import control
 from runner.coordinator.changes import Changes, compare
 from runner.coordinator.submission_gate import SubmissionGate, shutting_down
 from runner.coordinator.waiting import Waiting
@@ -17,6 +16,7 @@ from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
 from runner.plugins import Plugins
+from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Reloads:
             self._next.add_done_callback(_look_at)
         return self._next
 
-    async def answer(self, front: Asker, ask: control.Reload) -> None:
+    async def answer(self, front: Asker, ask: front_protocol.Reload) -> None:
         """Reload for who asks, and say what has changed."""
         self._gate.check_open()
         task = self.ask()
@@ -78,7 +78,7 @@ class Reloads:
         if task.cancelled():
             raise shutting_down()
         status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
-        front.send(control.encode(control.Reply(ask.rid, status, msgspec.json.encode(changes))))
+        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, status, msgspec.json.encode(changes))))
 
     def close(self) -> None:
         """Give up what is under way."""

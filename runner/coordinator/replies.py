@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from runner import control
 from runner.coordinator import documents
 from runner.coordinator.book import Live
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.errors import RunnerError, StoreUnavailable
+from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode
 #: While the store refuses writes, clients are asked to try again after this time.
@@ -36,7 +36,7 @@ def answer_once(front: Front, rid: int) -> Answer:
         nonlocal open_
         if open_:
             open_ = False
-            front.send(control.encode(control.Reply(rid, status, body, retry_after_s)))
+            front.send(front_protocol.encode(front_protocol.Reply(rid, status, body, retry_after_s)))
 
     return answer
 

@@ -13,7 +13,7 @@ from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.line import Line
 from runner.coordinator.relink import Relinks
-from runner.wire import (
+from runner.protocol.worker import (
     UNDECODABLE,
     Ended,
     Gone,

@@ -13,7 +13,6 @@ import msgspec
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner import control
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names
 from runner.coordinator.accounts import Accounts
@@ -64,9 +63,10 @@ from runner.coordinator.watch import Watch
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
 from runner.plugins import Plugins
+from runner.protocol import front as front_protocol
+from runner.protocol.worker import Call, Devices, Over, Processes, Readings
 from runner.settings.settings import Settings, overrides_now
 from runner.stores.access import StoreAccess
-from runner.wire import Call, Devices, Over, Processes, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +373,7 @@ def build_front(
         **_job_answerers(jobs, devices, gate),
         **_document_answerers(jobs, views, handlers),
         **_operator_answerers(jobs, devices, gate, views, queues, handlers),
-        control.Reload: reloads.answer,
+        front_protocol.Reload: reloads.answer,
     }
     return FrontComponents(gate, plugins, handlers, reloads, metrics, status, Desk(answerers))
 
@@ -417,10 +417,10 @@ def _job_answerers(
         line=jobs.line, dispatch=devices.dispatch, archive=jobs.archive, replies=replies, gate=gate
     )
     return {
-        control.Submit: submit.submit,
-        control.Act: actions.act,
-        control.Watch: lambda front, ask: jobs.watch.add(front, ask.job_id),
-        control.Unwatch: lambda front, ask: jobs.watch.remove(front, ask.job_id),
+        front_protocol.Submit: submit.submit,
+        front_protocol.Act: actions.act,
+        front_protocol.Watch: lambda front, ask: jobs.watch.add(front, ask.job_id),
+        front_protocol.Unwatch: lambda front, ask: jobs.watch.remove(front, ask.job_id),
     }
 
 
@@ -439,11 +439,11 @@ def _document_answerers(
         wait_for_handler=handlers.wait_for,
     )
     return {
-        control.GetJob: reads.get_job,
-        control.ListJobs: reads.list_jobs,
-        control.ReadEvents: reads.read_events,
-        control.Look: reads.get_document,
-        control.AwaitHandler: reads.await_handler,
+        front_protocol.GetJob: reads.get_job,
+        front_protocol.ListJobs: reads.list_jobs,
+        front_protocol.ReadEvents: reads.read_events,
+        front_protocol.Look: reads.get_document,
+        front_protocol.AwaitHandler: reads.await_handler,
     }
 
 
@@ -471,10 +471,10 @@ def _operator_answerers(
         gate=gate,
     )
     return {
-        control.SetQueue: queue.set_queue,
-        control.SetDevice: device.answer,
-        control.LoadHandler: loads.load,
-        control.UnloadHandler: loads.unload,
+        front_protocol.SetQueue: queue.set_queue,
+        front_protocol.SetDevice: device.answer,
+        front_protocol.LoadHandler: loads.load,
+        front_protocol.UnloadHandler: loads.unload,
     }
 
 

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from runner import control
 from runner.coordinator.book import Live
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.coordinator.replies import STORE_RETRY_S, JobReplies, answer_once, problem
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import Conflict, RunnerError, StoreUnavailable
+from runner.protocol import front as front_protocol
 
-_encode = control.encode
+_encode = front_protocol.encode
 #: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
 BULK_TURN = 500
 
@@ -27,7 +27,7 @@ class SubmitRequests:
         self._replies = replies
         self._gate = gate
 
-    def submit(self, front: Front, ask: control.Submit) -> Coroutine[Any, Any, None] | None:
+    def submit(self, front: Front, ask: front_protocol.Submit) -> Coroutine[Any, Any, None] | None:
         """Take in what was submitted, and reply when it is durable or has ended."""
         self._gate.check_open()
         if self._line.journal.failure is not None:
@@ -70,7 +70,7 @@ class SubmitRequests:
             self._line.book.discount(live.job)
             self._line.book.forget(live)
 
-    async def _submit_bulk(self, front: Front, ask: control.Submit) -> None:
+    async def _submit_bulk(self, front: Front, ask: front_protocol.Submit) -> None:
         answers: list[bytes] = []
         taken: list[Live] = []
         for index, asked in enumerate(ask.jobs):
@@ -89,4 +89,4 @@ class SubmitRequests:
             for live in taken:
                 self._withdraw(live)
             raise
-        front.send(_encode(control.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
+        front.send(_encode(front_protocol.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))

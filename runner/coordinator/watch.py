@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from runner.control import Feed, encode
 from runner.coordinator.fronts import Front
 from runner.jobs.event import Event
 from runner.jobs.job import ENDED, Job
+from runner.protocol.front import Feed, encode
 
 
 class Watch:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from runner.execution.running import Running
     from runner.execution.site import Site
-    from runner.wire import Attempt
+    from runner.protocol.worker import Attempt
 
 #: Name of the logger of `ctx.log`; a record of it proves that the handler is alive.
 LOGGER = "runner.job"

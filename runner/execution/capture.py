@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from runner import wire
 from runner.execution.active_run import LOGGER
 from runner.formats import strict_json
+from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -233,7 +233,9 @@ class Capture:
         ]
         if not any(told):
             return None
-        return wire.encode(wire.Marked(run.job_id, run.number, marker, told[0], told[1]))
+        return worker_protocol.encode(
+            worker_protocol.Marked(run.job_id, run.number, marker, told[0], told[1])
+        )
 
     def _write_marker(self, fd: int, marker: bytes) -> bool:
         # The handler may have put a file of its own at the descriptor; that is not ours to write to.

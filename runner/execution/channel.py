@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from runner import framing, wire
 from runner.execution import process
 from runner.execution.outbox import Outbox
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
 
 #: A larger buffer is mapped and unmapped by the allocator for every read.
 READ_BYTES = 64 * 1024
@@ -100,9 +101,9 @@ class Channel(threading.Thread):
             try:
                 for frame in self._buffer.feed(chunk):
                     for encoded in framing.unpack(frame):
-                        message = wire.to_executor_decoder.decode(encoded)
+                        message = worker_protocol.to_executor_decoder.decode(encoded)
                         self._on[type(message)](message)
-            except wire.UNDECODABLE:
+            except worker_protocol.UNDECODABLE:
                 # Nothing that follows could be trusted.
                 self._lost()
             if len(chunk) < READ_BYTES:

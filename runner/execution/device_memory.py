@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from runner.wire import Configure, Ended, Loaded
+from runner.protocol.worker import Configure, Ended, Loaded
 
 
 class DeviceMemory:

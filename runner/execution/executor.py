@@ -9,7 +9,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner import wire
 from runner.context import Context
 from runner.execution import failure, process
 from runner.execution.attempt_runner import AttemptRunner
@@ -22,6 +21,7 @@ from runner.execution.shield import Shield
 from runner.execution.site import Site
 from runner.execution.worker_commands import WorkerCommands
 from runner.handlers.decorator import positional
+from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from runner.execution.slots import Slots
@@ -35,7 +35,7 @@ class Executor:
         self._shield = Shield()
         self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, process.lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
-        self._staged: deque[wire.Attempt | list[wire.Attempt]] = deque()
+        self._staged: deque[worker_protocol.Attempt | list[worker_protocol.Attempt]] = deque()
         self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
         self._commands = WorkerCommands(page, self._outbox, self._shield, self._staged, self._runner)
         self._channel = Channel(
@@ -76,7 +76,9 @@ class Executor:
                 continue
             self._execute(self._make_run(taken, site), program)
 
-    def _make_run(self, taken: wire.Attempt | list[wire.Attempt], site: Site) -> Running | Together:
+    def _make_run(
+        self, taken: worker_protocol.Attempt | list[worker_protocol.Attempt], site: Site
+    ) -> Running | Together:
         if not isinstance(taken, list):
             return Running(taken, site) if self._slots is None else self._slots.made(taken)
         from runner.execution.together import Together
@@ -111,11 +113,11 @@ class Executor:
             self._runner.exit(process.exit_code(error))
         except BaseException as error:
             self._not_loaded(site, error)
-        loaded = wire.Loaded(site.config.executor, time.monotonic() - begin)
+        loaded = worker_protocol.Loaded(site.config.executor, time.monotonic() - begin)
         if site.memory is not None:
             site.memory.enforce()
             site.memory.loaded(loaded)
-        self._outbox.message(wire.encode(loaded))
+        self._outbox.message(worker_protocol.encode(loaded))
         return program, owner
 
     def _make_slots(self, site: Site) -> Slots:
@@ -141,8 +143,8 @@ class Executor:
         found = failure.load_failure(error)
         detail = {**(found.detail or {}), "printed": capture.early_tail()}
         capture.flush()
-        failed = wire.LoadFailed(site.config.executor, found.code, found.message, detail)
-        self._outbox.message(wire.encode(failed))
+        failed = worker_protocol.LoadFailed(site.config.executor, found.code, found.message, detail)
+        self._outbox.message(worker_protocol.encode(failed))
         self._runner.exit(process.EXIT_NOT_LOADED)
 
     def _unload(self, program: Program, site: Site) -> NoReturn:
@@ -169,4 +171,4 @@ class Executor:
 
 def _unowned(site: Site) -> Running:
     """Stands for the attempt of a hook that no job waits for."""
-    return Running(wire.Attempt("", 0, site.config.name, b"null"), site)
+    return Running(worker_protocol.Attempt("", 0, site.config.name, b"null"), site)

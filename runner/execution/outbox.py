@@ -18,9 +18,10 @@ from typing import NoReturn
 
 import msgspec
 
-from runner import framing, wire
 from runner.execution.page import Page
 from runner.execution.shield import Shield
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
 
 #: Above this the producer waits for the worker to read.
 HIGH_BYTES = 1024 * 1024
@@ -86,7 +87,7 @@ class Outbox:
         self._wake_fd = wake_fd
         self._shield = shield
         self._lost = lost
-        self._items: deque[tuple[Speaker | None, str, float, bytes | wire.Ended]] = deque()
+        self._items: deque[tuple[Speaker | None, str, float, bytes | worker_protocol.Ended]] = deque()
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()
         self._sender = 0
@@ -116,7 +117,9 @@ class Outbox:
             self._items.append((None, "", 0.0, encoded))
             self.send()
 
-    def ended(self, speaker: Speaker, ended: wire.Ended, marked: bytes | None, *, hold: bool) -> None:
+    def ended(
+        self, speaker: Speaker, ended: worker_protocol.Ended, marked: bytes | None, *, hold: bool
+    ) -> None:
         """The last word of an attempt, with the `Marked` that goes before it; its `seq` is set here.
 
         With `hold` it may wait a moment for the results of those behind it. It waits in the shared
@@ -129,7 +132,12 @@ class Outbox:
             self._send_or_hold(hold)
 
     def all_ended(
-        self, speakers: Iterable[Speaker], endings: list[wire.Ended], marked: bytes | None, *, hold: bool
+        self,
+        speakers: Iterable[Speaker],
+        endings: list[worker_protocol.Ended],
+        marked: bytes | None,
+        *,
+        hold: bool,
     ) -> None:
         """As `ended`, for those that ran together."""
         with self._shield:
@@ -249,7 +257,11 @@ class Outbox:
             nonlocal events, note_size, size
             if events and speaker is not None:
                 speaker.seq += 1
-                messages.append(wire.encode(wire.Note(speaker.job_id, speaker.number, speaker.seq, events)))
+                messages.append(
+                    worker_protocol.encode(
+                        worker_protocol.Note(speaker.job_id, speaker.number, speaker.seq, events)
+                    )
+                )
                 size += note_size
                 events, note_size = [], 0
 
@@ -261,12 +273,12 @@ class Outbox:
             if owner is not speaker or not kind or kind == "ended" or note_size >= NOTE_BYTES:
                 close_note()
                 speaker = owner
-            if isinstance(payload, wire.Ended):
+            if isinstance(payload, worker_protocol.Ended):
                 assert owner is not None
                 owner.seq += 1
                 payload.seq = owner.seq
                 owner.ended = True
-                messages.append(wire.encode(payload))
+                messages.append(worker_protocol.encode(payload))
                 size += len(messages[-1])
             elif owner is None:
                 messages.append(payload)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import wire
 from runner.execution.outbox import Speaker
 from runner.execution.site import Site
 from runner.formats import strict_json
 from runner.jobs.job import FileRecord
+from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class Running(Speaker):
         "tmpdir",
     )
 
-    def __init__(self, attempt: wire.Attempt, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
         config = site.config
         super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
         self.attempt = attempt
@@ -193,7 +193,7 @@ class Running(Speaker):
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
-    def conclude(self, ended: wire.Ended, *, leaves: bool) -> None:
+    def conclude(self, ended: worker_protocol.Ended, *, leaves: bool) -> None:
         """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"

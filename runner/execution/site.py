@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from runner import wire
 from runner.execution.device_memory import DeviceMemory
 from runner.execution.outbox import Outbox
 from runner.execution.page import Page
 from runner.execution.shield import Shield
+from runner.protocol import worker as worker_protocol
 
 #: Longest wait for the coordinator's answer to a question.
 ANSWER_S = 30.0
@@ -18,7 +18,7 @@ ANSWER_S = 30.0
 class Site:
     """Set up once the executor knows what it is."""
 
-    def __init__(self, config: wire.Configure, page: Page, outbox: Outbox, shield: Shield) -> None:
+    def __init__(self, config: worker_protocol.Configure, page: Page, outbox: Outbox, shield: Shield) -> None:
         self.config = config
         self.page = page
         self.outbox = outbox
@@ -44,8 +44,8 @@ class Site:
             number = self._last_call
             self._calls[number] = question
         try:
-            call = wire.Call(number, self.config.executor, job_id, attempt, op, argument)
-            self.outbox.message(wire.encode(call))
+            call = worker_protocol.Call(number, self.config.executor, job_id, attempt, op, argument)
+            self.outbox.message(worker_protocol.encode(call))
             # A lock's wait is cut short by a signal handler that raises, so a cancel gets through.
             if not question.gate.acquire(timeout=ANSWER_S):
                 raise TimeoutError(f"the coordinator did not answer {op!r} within {ANSWER_S:.0f} s")
@@ -57,7 +57,7 @@ class Site:
             raise LookupError(*answer.error)
         return answer.result
 
-    def answer(self, answer: wire.Answer) -> None:
+    def answer(self, answer: worker_protocol.Answer) -> None:
         """Called by the channel thread."""
         question = self._calls.get(answer.call)
         if question is not None:
@@ -70,4 +70,4 @@ class _Question:
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
-        self.answer: wire.Answer | None = None
+        self.answer: worker_protocol.Answer | None = None

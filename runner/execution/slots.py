@@ -8,7 +8,6 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner import wire
 from runner.context import Context
 from runner.execution import failure, process
 from runner.execution.attempt_runner import AttemptRunner
@@ -16,6 +15,7 @@ from runner.execution.channel import LOOK_S
 from runner.execution.loading import Program
 from runner.execution.running import Running
 from runner.execution.site import Site
+from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +29,7 @@ class Aside(Running):
 
     __slots__ = ("place",)
 
-    def __init__(self, attempt: wire.Attempt, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
         super().__init__(attempt, site)
         #: Where in the shared page it says that it is alive.
         self.place = 0
@@ -66,7 +66,7 @@ class Slots:
         run = CURRENT.get()
         return run if run is not None and not run.ended else next(iter(list(self.runs.values())), None)
 
-    def made(self, attempt: wire.Attempt) -> Aside:
+    def made(self, attempt: worker_protocol.Attempt) -> Aside:
         """What runs for an attempt."""
         return Aside(attempt, self._site)
 
@@ -144,11 +144,13 @@ class Slots:
         """One attempt, from its start to its last word."""
         CURRENT.set(run)
         site = self._site
-        ended = wire.Ended(run.job_id, run.number, 0, None)
+        ended = worker_protocol.Ended(run.job_id, run.number, 0, None)
         run.started_at = ended.started_at = time.time()
         begin_ns = site.page.start()
         site.page.touch_place(run.place)
-        site.outbox.message(wire.encode(wire.Begun(run.job_id, run.number, begin_ns / 1e9, run.place)))
+        site.outbox.message(
+            worker_protocol.encode(worker_protocol.Begun(run.job_id, run.number, begin_ns / 1e9, run.place))
+        )
         is_fatal = False
         try:
             if not run.cancelled and self._program is not None:
@@ -166,7 +168,7 @@ class Slots:
                 failure.empty_device_cache()
         self._finish(run, ended, begin_ns, is_fatal=is_fatal)
 
-    def _finish(self, run: Aside, ended: wire.Ended, begin_ns: int, *, is_fatal: bool) -> None:
+    def _finish(self, run: Aside, ended: worker_protocol.Ended, begin_ns: int, *, is_fatal: bool) -> None:
         if os.getpid() != self._pid:
             # A child that the handler forked came back through it; it must not speak for us.
             os._exit(0)

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from runner.framing import LENGTH
+from runner.protocol.framing import LENGTH
 
 Role = Literal["front", "worker", "probe", "writer", "survey"]
 

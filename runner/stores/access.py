@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
 from runner.errors import StoreUnavailable
-from runner.framing import FrameBuffer
 from runner.processes import child as child_processes
+from runner.protocol.framing import FrameBuffer
 from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite import SqliteStore

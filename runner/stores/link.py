@@ -1,6 +1,6 @@
 """Pure: what a coordinator asks its writer process, and what that answers, over one stream.
 
-Each message is preceded by its length as in `runner.wire`. Answers come in the order of the requests.
+Each message is preceded by its length as in `runner.protocol.worker`. Answers come in the order of the requests.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
-from runner.framing import LENGTH
+from runner.protocol.framing import LENGTH
 from runner.stores.store import Batch
 
 

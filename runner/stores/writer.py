@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 
 from runner.errors import RefusedStart, RunnerError
-from runner.framing import LENGTH
 from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config
+from runner.protocol.framing import LENGTH
 from runner.stores.link import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
 from runner.stores.sqlite import SqliteStore
 from runner.stores.url import sqlite_path

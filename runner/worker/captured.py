@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from runner.processes.child import WorkerConfig
-from runner.wire import Marked
+from runner.protocol.worker import Marked
 from runner.worker import report
 from runner.worker.line import Entry, Line
 from runner.worker.output import Stream

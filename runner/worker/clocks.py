@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.wire import Attempt
+from runner.protocol.worker import Attempt
 from runner.worker.page_figures import PageFigures
 
 #: How long an executor may take to encode and send the result after the handler's code returned.

@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from runner import wire
 from runner.processes.child import WorkerConfig
-from runner.spool import write_spool
-from runner.wire import Hello
+from runner.protocol import worker as worker_protocol
+from runner.protocol.spool import write_spool
+from runner.protocol.worker import Hello
+from runner.protocol.zmq_dealer import Dealer
 from runner.worker.outbox import Outbox
-from runner.worker.transport import Dealer
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +90,13 @@ class CoordinatorLink:
         hello = self._hello(self._config.token)
         hello.last = self._outbox.last
         following = self._on_connect(hello)
-        self._unnumbered = [wire.encode(hello), *following]
+        self._unnumbered = [worker_protocol.encode(hello), *following]
         self._outbox.rewind()
         self._flush()
 
     def _hello(self, token: str) -> Hello:
         config, pid = self._config, os.getpid()
-        return Hello(wire.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch)
+        return Hello(worker_protocol.PROTOCOL, token, config.node, "worker", config.name, pid, config.epoch)
 
     def _flush(self) -> None:
         """All that this turn of the loop produced goes up, in as few frames as it fits."""
@@ -108,7 +108,7 @@ class CoordinatorLink:
             self._unnumbered = []
         while self._dealer.linked and self._outbox.has_fresh:
             first, messages = self._outbox.peek()
-            if not self._dealer.send([wire.encode(wire.Numbered(first)), *messages]):
+            if not self._dealer.send([worker_protocol.encode(worker_protocol.Numbered(first)), *messages]):
                 self._flush_is_due = True
                 self._loop.call_later(SEND_AGAIN_S, self._flush)
                 break

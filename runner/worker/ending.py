@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from runner import wire
+from runner.protocol import worker as worker_protocol
 from runner.worker.ladder import Ladder, Rung
 from runner.worker.leftovers import STUCK_S
 from runner.worker.line import Key
@@ -106,12 +106,14 @@ class Ending:
     def _step(self, ladder: Ladder, rung: Rung) -> None:
         match rung:
             case Rung.FLAG:
-                self._process.send([wire.encode(wire.Flag(*key, ladder.code)) for key in ladder.keys])
+                self._process.send(
+                    [worker_protocol.encode(worker_protocol.Flag(*key, ladder.code)) for key in ladder.keys]
+                )
             case Rung.RAISE:
                 # It is not used again, so nothing that waits may start there.
                 self.is_closing = True
                 self._recall()
-                self._process.send([wire.encode(wire.Raise(*ladder.keys[0]))])
+                self._process.send([worker_protocol.encode(worker_protocol.Raise(*ladder.keys[0]))])
             case Rung.TERM:
                 self._process.signal_group(signal.SIGTERM)
             case Rung.KILL:

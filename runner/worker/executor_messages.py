@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from itertools import groupby
 
-from runner import framing, wire
-from runner.wire import Allocated, Loaded, LoadFailed, Marked, Recalled, Run
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Allocated, Loaded, LoadFailed, Marked, Recalled, Run
 from runner.worker import report, tree
 from runner.worker.captured import Captured
 from runner.worker.ending import Ending
@@ -56,7 +57,7 @@ class ExecutorMessages:
             for frame in frames:
                 for message in framing.unpack(frame):
                     self._take(message)
-        except wire.UNDECODABLE as error:
+        except worker_protocol.UNDECODABLE as error:
             log.error("executor %s sent what is no message: %s", self._state.marker, error)
             self._process.read_channel(False)
             if not held and not self._state.is_dead:
@@ -66,9 +67,9 @@ class ExecutorMessages:
         return bool(frames), is_closed
 
     def _take(self, message: bytes) -> None:
-        tag = wire.tag_of(message)
+        tag = worker_protocol.tag_of(message)
         if tag not in (_NOTE, _ENDED):
-            self._handle_control(message, wire.from_executor_decoder.decode(message))
+            self._handle_control(message, worker_protocol.from_executor_decoder.decode(message))
             return
         head = report.envelope_decoder.decode(message)
         entry = self._line.find((head.job_id, head.attempt))
@@ -82,9 +83,9 @@ class ExecutorMessages:
         else:
             self._on_ended(entry, message)
 
-    def _handle_control(self, encoded: bytes, message: wire.FromExecutor) -> None:
+    def _handle_control(self, encoded: bytes, message: worker_protocol.FromExecutor) -> None:
         match message:
-            case wire.Begun():
+            case worker_protocol.Begun():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
                     entry.begun_mono, entry.place = message.at_mono, message.place
@@ -103,7 +104,7 @@ class ExecutorMessages:
             case Allocated():
                 self._state.allocated_bytes = message.nbytes
                 self._up.allocated(self._state.number)
-            case wire.Call():
+            case worker_protocol.Call():
                 self._up.call(message, encoded)
 
     def _on_loaded(self, message: Loaded) -> None:
@@ -113,7 +114,7 @@ class ExecutorMessages:
             message.resident_bytes = self._state.allocated_bytes
         elif self._device_kind == "cpu":
             message.resident_bytes = tree.resident_bytes(self._process.pid)
-        self._up.keep(wire.encode(message))
+        self._up.keep(worker_protocol.encode(message))
         if self._line.entries:
             for entry in self._line.beside(self._line.entries[0]):
                 self._oversight.tell_start(entry, time.time())
@@ -129,12 +130,12 @@ class ExecutorMessages:
             self._oversight.end(entry, order)
         back = outcome.returned
         if outcome.was_ordered or not self._is_open or self._state.is_stopping:
-            self._up.keep(wire.encode(Recalled(self._state.number, [entry.key for entry in back])))
+            self._up.keep(worker_protocol.encode(Recalled(self._state.number, [entry.key for entry in back])))
         elif back:
             self._line.entries.extend(back)
             for _, together in groupby(back, key=lambda entry: id(entry.mates) if entry.mates else 0):
                 run = Run(self._state.number, [entry.attempt for entry in together])
-                self._process.send([wire.encode(run)])
+                self._process.send([worker_protocol.encode(run)])
 
     @property
     def _is_open(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.wire import Load
+from runner.protocol.worker import Load
 from runner.worker.line import Line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.wire import Load
+from runner.protocol.worker import Load
 from runner.worker import tree
 
 #: One that keeps more than this part of its limit, and so much of it more than after its first job, is about

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from runner.wire import Attempt
+from runner.protocol.worker import Attempt
 from runner.worker.page_figures import PageFigures
 
 Key = tuple[str, int]

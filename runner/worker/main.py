@@ -14,11 +14,24 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from runner import wire
 from runner.processes import child as child_processes
 from runner.processes import logs
 from runner.processes.child import WorkerConfig
-from runner.wire import Ack, Answer, Cancel, Grant, Hello, Kill, Load, Recall, Recalled, Run, Stop, Unload
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import (
+    Ack,
+    Answer,
+    Cancel,
+    Grant,
+    Hello,
+    Kill,
+    Load,
+    Recall,
+    Recalled,
+    Run,
+    Stop,
+    Unload,
+)
 from runner.worker import leftovers, tree
 from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.process import ExecutorProcess
@@ -77,7 +90,7 @@ class Worker:
 
     # What supervisors need.
 
-    def call(self, order: wire.Call, message: bytes) -> None:
+    def call(self, order: worker_protocol.Call, message: bytes) -> None:
         """Send up a handler's question."""
         self._calls[order.executor, order.call] = message
         self._link.send_unnumbered(message)
@@ -130,11 +143,11 @@ class Worker:
     def _on_messages(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                self._obey(message, wire.down_decoder.decode(message))
-            except wire.UNDECODABLE as error:
+                self._obey(message, worker_protocol.down_decoder.decode(message))
+            except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
 
-    def _obey(self, message: bytes, order: wire.Down) -> None:
+    def _obey(self, message: bytes, order: worker_protocol.Down) -> None:
         match order:
             case Run():
                 supervisor = self._supervisors.get(order.executor)
@@ -143,7 +156,7 @@ class Worker:
                 else:
                     # It died while the order was on its way.
                     back = [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
-                    self.keep(wire.encode(Recalled(order.executor, back)))
+                    self.keep(worker_protocol.encode(Recalled(order.executor, back)))
             case Ack():
                 self._link.acknowledge(order.seq)
                 if self._is_stopping and not self._supervisors:
@@ -176,7 +189,7 @@ class Worker:
                 supervisor.kill(cause, loading=order.spares)
             case Grant():
                 supervisor.order.grant_bytes = order.grant_bytes
-                supervisor.answer(wire.encode(order))
+                supervisor.answer(worker_protocol.encode(order))
 
     def _load(self, order: Load) -> None:
         if order.executor in self._supervisors:
@@ -223,11 +236,11 @@ class Worker:
         self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
         if usage:
-            self._link.send_unnumbered(wire.encode(wire.Usage(usage)))
+            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.Usage(usage)))
 
     def _ask_for_more(self) -> None:
         for number, used_bytes in self._watchdog.take_over():
-            self._link.send_unnumbered(wire.encode(wire.Over(number, used_bytes)))
+            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.Over(number, used_bytes)))
 
     def _tell_families(self) -> None:
         for message in self._families():
@@ -235,7 +248,7 @@ class Worker:
 
     def _families(self, *, anew: bool = False) -> list[bytes]:
         families = self._watchdog.families(anew=anew)
-        return [wire.encode(wire.Processes(number, pids)) for number, pids in families]
+        return [worker_protocol.encode(worker_protocol.Processes(number, pids)) for number, pids in families]
 
     # The end.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from runner import wire
-from runner.wire import Cancel
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Cancel
 from runner.worker import clocks
 from runner.worker.ending import Ending
 from runner.worker.line import Entry, Line
@@ -61,7 +61,7 @@ class Oversight:
     def tell_start(self, entry: Entry, at: float) -> None:
         """The coordinator is to know that it runs."""
         entry.is_told = True
-        self._keep(wire.encode(wire.Started(*entry.key, at)))
+        self._keep(worker_protocol.encode(worker_protocol.Started(*entry.key, at)))
 
     def end(self, entry: Entry, order: Cancel) -> None:
         """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""

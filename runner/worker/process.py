@@ -16,8 +16,8 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from subprocess import DEVNULL, Popen
 
-from runner import framing
 from runner.processes.orphans import MARKER
+from runner.protocol import framing
 from runner.worker.page_figures import PageFigures
 from runner.worker.template import Forked, Template
 

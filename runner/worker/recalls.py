@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from runner.wire import Cancel
+from runner.protocol.worker import Cancel
 from runner.worker.line import Entry, Key, Line
 
 

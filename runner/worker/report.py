@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from runner import wire
 from runner.processes.child import WorkerConfig
-from runner.wire import Configure, Ended, Load, Note
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Configure, Ended, Load, Note
 from runner.worker.line import Entry
 from runner.worker.output import TAIL_BYTES
 from runner.worker.settlement import End
@@ -60,7 +60,7 @@ def note(entry: Entry, message: bytes, seq: int) -> bytes:
         return message
     decoded = _note_decoder.decode(message)
     decoded.seq = _next(entry, seq)
-    return wire.encode(decoded)
+    return worker_protocol.encode(decoded)
 
 
 def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
@@ -82,7 +82,7 @@ def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
         decoded.load_s = amendment.load_s
     if amendment.peak_bytes is not None:
         decoded.peak_bytes = max(amendment.peak_bytes, decoded.peak_bytes or 0)
-    return wire.encode(decoded)
+    return worker_protocol.encode(decoded)
 
 
 def last_words(entry: Entry | None, raw: str) -> str:
@@ -104,7 +104,7 @@ def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:
     entry.shift += 1
     entry.seq += 1
     events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
-    return wire.encode(Note(*entry.key, entry.seq, events))
+    return worker_protocol.encode(Note(*entry.key, entry.seq, events))
 
 
 def own_end(
@@ -129,7 +129,7 @@ def own_end(
         together=len(entry.mates) or 1,
         shared=end.shared,
     )
-    return wire.encode(message)
+    return worker_protocol.encode(message)
 
 
 def configure(order: Load, config: WorkerConfig) -> bytes:
@@ -153,7 +153,7 @@ def configure(order: Load, config: WorkerConfig) -> bytes:
         model=order.model,
         cap_bytes=order.cap_bytes,
     )
-    return wire.encode(message)
+    return worker_protocol.encode(message)
 
 
 def _next(entry: Entry, seq: int) -> int:

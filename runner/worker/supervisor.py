@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-from runner import wire
 from runner.processes.child import WorkerConfig
-from runner.wire import Cancel, Load, Run
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Cancel, Load, Run
 from runner.worker import report, tree, verdict
 from runner.worker.captured import Captured
 from runner.worker.ending import Ending
@@ -117,7 +117,7 @@ class Supervisor:
             self.kill(Cause("unloaded", "it was unloaded while it loaded"))
         elif self.process is not None and self.is_open and not self.line.entries:
             self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
-            self.process.send([wire.encode(wire.Unload(self.number))])
+            self.process.send([worker_protocol.encode(worker_protocol.Unload(self.number))])
 
     def kill(self, cause: Cause, *, loading: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
@@ -220,7 +220,7 @@ class Supervisor:
     def _recall(self, *, ordered: bool) -> None:
         if self.process is not None:
             self._recalls.ask(ordered=ordered)
-            self.process.send([wire.encode(wire.Recall(self.number))])
+            self.process.send([worker_protocol.encode(worker_protocol.Recall(self.number))])
 
     def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:
         """Heed the load clock, or those of what runs; when to look again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runner.wire import Call
+from runner.protocol.worker import Call
 
 
 class Upward(Protocol):

@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
-from runner import control, framing
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Submission
 from runner.processes.child import Child, FrontConfig, start
+from runner.protocol import framing
+from runner.protocol import front as front_protocol
 
 PROMPT = msgspec.json.encode(
     {
@@ -79,7 +80,7 @@ class FakeCoordinator(asyncio.Protocol):
         self.jobs: dict[str, FakeJob] = {}
         self.asked: list[Any] = []
         self.watched: set[str] = set()
-        self.replies: dict[str, control.Reply] = {}
+        self.replies: dict[str, front_protocol.Reply] = {}
         #: False: a job's new events are not fed, as if the front's credit were used up.
         self.feeding = True
         #: Job -> events that become durable, and are fed, between its Watch and the page that follows.
@@ -158,12 +159,12 @@ class FakeCoordinator(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._send(control.Handlers(HANDLERS, False))
+        self._send(front_protocol.Handlers(HANDLERS, False))
 
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
             for encoded in framing.unpack(frame):
-                message = control.to_coordinator_decoder.decode(encoded)
+                message = front_protocol.to_coordinator_decoder.decode(encoded)
                 self.asked.append(message)
                 answer = getattr(self, "_" + type(message).__name__.lower())
                 answer(message)
@@ -173,7 +174,7 @@ class FakeCoordinator(asyncio.Protocol):
     def _send(self, message: Any) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(control.encode(message))
+        self._out.append(front_protocol.encode(message))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -188,21 +189,21 @@ class FakeCoordinator(asyncio.Protocol):
             fresh.append((seq, kind, data))
         job.events += fresh
         if self.feeding and job.id in self.watched:
-            self._send(control.Feed(job.id, fresh, job.ended))
+            self._send(front_protocol.Feed(job.id, fresh, job.ended))
 
     def _finish(self, job: FakeJob, state: str, output: bytes) -> None:
         job.state, job.output = state, output
         self._emit(job, [("done", {"state": state})])
         for rid in job.waiters:
-            self._send(control.Reply(rid, 200, job.document()))
+            self._send(front_protocol.Reply(rid, 200, job.document()))
         job.waiters.clear()
 
     # Answers.
 
-    def _fronthello(self, hello: control.FrontHello) -> None:
+    def _fronthello(self, hello: front_protocol.FrontHello) -> None:
         self.hello.set()
 
-    def _submit(self, ask: control.Submit) -> None:
+    def _submit(self, ask: front_protocol.Submit) -> None:
         problem = self.replies.get("submit")
         if problem is not None:
             self._send(msgspec.structs.replace(problem, rid=ask.rid))
@@ -210,17 +211,17 @@ class FakeCoordinator(asyncio.Protocol):
         jobs = [self._accept(asked) for asked in ask.jobs]
         if ask.bulk:
             fates = [None if job.handler != "slow" else {"code": "queue_full", "status": 429} for job in jobs]
-            self._send(control.Reply(ask.rid, 202, msgspec.json.encode(fates)))
+            self._send(front_protocol.Reply(ask.rid, 202, msgspec.json.encode(fates)))
         elif ask.wait_s and not jobs[0].ended:
             jobs[0].waiters.append(ask.rid)
             self._loop.call_later(ask.wait_s, self._late, ask.rid, jobs[0])
         else:
-            self._send(control.Reply(ask.rid, 200 if ask.wait_s else 202, jobs[0].document()))
+            self._send(front_protocol.Reply(ask.rid, 200 if ask.wait_s else 202, jobs[0].document()))
 
     def _late(self, rid: int, job: FakeJob) -> None:
         if rid in job.waiters:
             job.waiters.remove(rid)
-            self._send(control.Reply(rid, 202, job.document()))
+            self._send(front_protocol.Reply(rid, 202, job.document()))
 
     def _accept(self, asked: Submission) -> FakeJob:
         job = self.jobs[asked.id] = FakeJob(asked.id, asked.handler, asked.input)
@@ -234,60 +235,62 @@ class FakeCoordinator(asyncio.Protocol):
             body = msgspec.json.encode(
                 {"code": "not_found", "title": "Not found", "detail": f"no job {job_id}"}
             )
-            self._send(control.Reply(rid, 404, body))
+            self._send(front_protocol.Reply(rid, 404, body))
         return job
 
-    def _getjob(self, ask: control.GetJob) -> None:
+    def _getjob(self, ask: front_protocol.GetJob) -> None:
         job = self._known(ask.rid, ask.job_id)
         if job is not None and ask.wait_s and not job.ended:
             job.waiters.append(ask.rid)
         elif job is not None:
-            self._send(control.Reply(ask.rid, 200, job.document()))
+            self._send(front_protocol.Reply(ask.rid, 200, job.document()))
 
-    def _listjobs(self, ask: control.ListJobs) -> None:
+    def _listjobs(self, ask: front_protocol.ListJobs) -> None:
         rows = b",".join(job.document() for job in self.jobs.values())
-        self._send(control.Reply(ask.rid, 200, b'{"data":[%s],"next_cursor":null}' % rows))
+        self._send(front_protocol.Reply(ask.rid, 200, b'{"data":[%s],"next_cursor":null}' % rows))
 
-    def _act(self, ask: control.Act) -> None:
+    def _act(self, ask: front_protocol.Act) -> None:
         job = self._known(ask.rid, ask.job_id)
         if job is None:
             return
         if ask.verb == "delete":
             del self.jobs[job.id]
-            self._send(control.Reply(ask.rid, 204))
+            self._send(front_protocol.Reply(ask.rid, 204))
         else:
-            self._send(control.Reply(ask.rid, 202, job.document()))
+            self._send(front_protocol.Reply(ask.rid, 202, job.document()))
 
-    def _look(self, ask: control.Look) -> None:
+    def _look(self, ask: front_protocol.Look) -> None:
         given = self.replies.get(ask.what)
         if given is not None:
             self._send(msgspec.structs.replace(given, rid=ask.rid))
             return
         body = {"what": ask.what, "subject": ask.subject}
-        self._send(control.Reply(ask.rid, 200, msgspec.json.encode(body)))
+        self._send(front_protocol.Reply(ask.rid, 200, msgspec.json.encode(body)))
 
-    def _setqueue(self, ask: control.SetQueue) -> None:
-        self._send(control.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused})))
+    def _setqueue(self, ask: front_protocol.SetQueue) -> None:
+        self._send(
+            front_protocol.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused}))
+        )
 
-    def _setdevice(self, ask: control.SetDevice) -> None:
+    def _setdevice(self, ask: front_protocol.SetDevice) -> None:
         body = {"device": ask.device, "drained": ask.drained, "max_executors": ask.max_executors}
-        self._send(control.Reply(ask.rid, 200, msgspec.json.encode(body)))
+        self._send(front_protocol.Reply(ask.rid, 200, msgspec.json.encode(body)))
 
-    def _reload(self, ask: control.Reload) -> None:
-        reply = self.replies.get("reload", control.Reply(0, 200, b'{"changed":["echo"]}'))
-        self._send(control.Reply(ask.rid, reply.status, reply.body))
+    def _reload(self, ask: front_protocol.Reload) -> None:
+        reply = self.replies.get("reload", front_protocol.Reply(0, 200, b'{"changed":["echo"]}'))
+        self._send(front_protocol.Reply(ask.rid, reply.status, reply.body))
 
-    def _loadhandler(self, ask: control.LoadHandler) -> None:
-        reply = self.replies.get("load", control.Reply(0, 202, b'{"state":"loading"}'))
-        self._send(control.Reply(ask.rid, reply.status, reply.body))
+    def _loadhandler(self, ask: front_protocol.LoadHandler) -> None:
+        reply = self.replies.get("load", front_protocol.Reply(0, 202, b'{"state":"loading"}'))
+        self._send(front_protocol.Reply(ask.rid, reply.status, reply.body))
 
-    def _unloadhandler(self, ask: control.UnloadHandler) -> None:
-        self._send(control.Reply(ask.rid, 202, b'{"executors":[]}'))
+    def _unloadhandler(self, ask: front_protocol.UnloadHandler) -> None:
+        self._send(front_protocol.Reply(ask.rid, 202, b'{"executors":[]}'))
 
-    def _awaithandler(self, ask: control.AwaitHandler) -> None:
-        self._send(control.Reply(ask.rid, 200))
+    def _awaithandler(self, ask: front_protocol.AwaitHandler) -> None:
+        self._send(front_protocol.Reply(ask.rid, 200))
 
-    def _readevents(self, ask: control.ReadEvents) -> None:
+    def _readevents(self, ask: front_protocol.ReadEvents) -> None:
         job = self._known(ask.rid, ask.job_id)
         if job is None:
             return
@@ -301,13 +304,13 @@ class FakeCoordinator(asyncio.Protocol):
                 break
             rows.append(row)
             size += len(row[2])
-        page = control.Page(ask.rid, job.document(), rows, job.first_seq, len(job.events), job.ended)
+        page = front_protocol.Page(ask.rid, job.document(), rows, job.first_seq, len(job.events), job.ended)
         self._send(page)
 
-    def _watch(self, ask: control.Watch) -> None:
+    def _watch(self, ask: front_protocol.Watch) -> None:
         self.watched.add(ask.job_id)
 
-    def _unwatch(self, ask: control.Unwatch) -> None:
+    def _unwatch(self, ask: front_protocol.Unwatch) -> None:
         self.watched.discard(ask.job_id)
 
 

@@ -9,7 +9,7 @@ import time
 import httpx2
 import pytest
 
-from runner import control
+from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import Running, running
 from tests.api.test_stream import open_stream, read_all
 
@@ -22,7 +22,7 @@ def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
     with running() as front, httpx2.Client(base_url=front.url) as http:
         job = front.fake.new()
         stream = open_stream(front, job)
-        front.fake.send(control.Drain(7.0))
+        front.fake.send(front_protocol.Drain(7.0))
         # Each try is a round trip behind the word to drain.
         tries = (http.post("/v1/jobs", json={"handler": "echo"}).status_code for _ in range(100))
         assert 503 in tries
@@ -39,7 +39,7 @@ def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
 def test_streams_end_at_the_drains_deadline() -> None:
     with running() as front:
         stream = open_stream(front, front.fake.new())
-        front.fake.send(control.Drain(0.3))
+        front.fake.send(front_protocol.Drain(0.3))
         assert b"retry: " in read_all(stream)
         stream.close()
 
@@ -51,7 +51,7 @@ def test_exit_finishes_answers_closes_streams_and_ends_within_a_second() -> None
         answers: list[httpx2.Response] = []
         waiting = wait_for_job(front, answers)
         started = time.monotonic()
-        front.fake.send(control.Exit())
+        front.fake.send(front_protocol.Exit())
         for job in list(front.fake.jobs.values()):
             front.fake.finish(job)
         waiting.join(5)
@@ -67,7 +67,7 @@ def test_exit_gives_up_answers_that_do_not_come() -> None:
     with running() as front:
         answers: list[httpx2.Response] = []
         waiting = wait_for_job(front, answers)
-        front.fake.send(control.Exit())
+        front.fake.send(front_protocol.Exit())
         waiting.join(5)
         assert (answers[0].status_code, answers[0].json()["code"]) == (503, "shutting_down")
         assert exit_code(front) == 0
@@ -80,14 +80,16 @@ def test_clients_that_stand_still_do_not_hold_up_the_end(capfd: pytest.CaptureFi
         stalled = open_stream(front, job, small=True)
         front.fake.emit_many(job, 5000, "x" * 1000)
         # So far behind that the front pages for it: more than the kernel holds was sent.
-        front.fake.until(lambda: sum(isinstance(asked, control.ReadEvents) for asked in front.fake.asked) > 1)
+        front.fake.until(
+            lambda: sum(isinstance(asked, front_protocol.ReadEvents) for asked in front.fake.asked) > 1
+        )
         line = "POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\n"
         upload.sendall(line.format(front.port).encode() + b"Content-Length: 1000\r\n\r\n{")
         with httpx2.Client(base_url=front.url) as http:
             # Accepted after the upload, so that the upload is being read by now.
             assert http.get("/healthz").status_code == 200
         started = time.monotonic()
-        front.fake.send(control.Exit())
+        front.fake.send(front_protocol.Exit())
         assert exit_code(front) == 0
         assert time.monotonic() - started < 1.5
         stalled.close()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from api.link import FRAME_BYTES, Link
-from runner import control, framing
 from runner.errors import Unavailable
 from runner.jobs.job import Submission
+from runner.protocol import framing
+from runner.protocol import front as front_protocol
 
 
 class Listener:
@@ -22,13 +23,13 @@ class Listener:
         self.told: list[Any] = []
         self.lost = asyncio.Event()
 
-    def on_feed(self, feed: control.Feed) -> None:
+    def on_feed(self, feed: front_protocol.Feed) -> None:
         self.told.append(feed)
 
-    def on_handlers(self, handlers: control.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
         self.told.append(handlers)
 
-    def on_sight(self, sight: control.Sight) -> None:
+    def on_sight(self, sight: front_protocol.Sight) -> None:
         self.told.append(sight)
 
     def on_drain(self, deadline_s: float) -> None:
@@ -63,26 +64,33 @@ def linked(check: Callable[[Link, Listener, Peer], Awaitable[None]]) -> None:
 async def frame(peer: Peer) -> list[Any]:
     (length,) = framing.LENGTH.unpack(await peer[0].readexactly(4))
     return [
-        control.to_coordinator_decoder.decode(one)
+        front_protocol.to_coordinator_decoder.decode(one)
         for one in framing.unpack(await peer[0].readexactly(length))
     ]
 
 
 def say(peer: Peer, *messages: Any) -> None:
-    peer[1].write(framing.prefixed(framing.pack([control.encode(message) for message in messages])))
+    peer[1].write(framing.prefixed(framing.pack([front_protocol.encode(message) for message in messages])))
 
 
 def test_questions_of_one_turn_travel_in_one_frame() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        answers = [link.ask(control.GetJob(0, name)) for name in "abc"]
+        answers = [link.ask(front_protocol.GetJob(0, name)) for name in "abc"]
         asked = await frame(peer)
         assert [question.job_id for question in asked] == ["a", "b", "c"]
         say(
             peer,
-            *(control.Reply(question.rid, 200, question.job_id.encode()) for question in reversed(asked)),
+            *(
+                front_protocol.Reply(question.rid, 200, question.job_id.encode())
+                for question in reversed(asked)
+            ),
         )
         replies = await asyncio.gather(*answers)
-        assert [reply.body for reply in replies if isinstance(reply, control.Reply)] == [b"a", b"b", b"c"]
+        assert [reply.body for reply in replies if isinstance(reply, front_protocol.Reply)] == [
+            b"a",
+            b"b",
+            b"c",
+        ]
         assert link.pending == 0
 
     linked(check)
@@ -91,7 +99,7 @@ def test_questions_of_one_turn_travel_in_one_frame() -> None:
 def test_large_questions_travel_in_frames_of_their_own() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
         for _ in range(2):
-            link.ask(control.Submit(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
+            link.ask(front_protocol.Submit(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
         assert [len(await frame(peer)) for _ in range(2)] == [1, 1]
 
     linked(check)
@@ -99,42 +107,49 @@ def test_large_questions_travel_in_frames_of_their_own() -> None:
 
 def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        first, second = link.ask(control.GetJob(0, "a")), link.ask(control.GetJob(0, "b"))
+        first, second = link.ask(front_protocol.GetJob(0, "a")), link.ask(front_protocol.GetJob(0, "b"))
         first.cancel()
-        say(peer, control.Reply(1, 200), control.Reply(99, 200), control.Reply(2, 204))
+        say(peer, front_protocol.Reply(1, 200), front_protocol.Reply(99, 200), front_protocol.Reply(2, 204))
         reply = await second
-        assert isinstance(reply, control.Reply) and reply.status == 204
+        assert isinstance(reply, front_protocol.Reply) and reply.status == 204
 
     linked(check)
 
 
 def test_what_is_told_reaches_the_listener_in_order() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        feed = control.Feed("a", [(1, "done", b"{}")], True)
-        sight = control.Sight("reports")
-        say(peer, control.Handlers([], False), sight, feed, control.Drain(3.0), control.Exit())
+        feed = front_protocol.Feed("a", [(1, "done", b"{}")], True)
+        sight = front_protocol.Sight("reports")
+        say(
+            peer,
+            front_protocol.Handlers([], False),
+            sight,
+            feed,
+            front_protocol.Drain(3.0),
+            front_protocol.Exit(),
+        )
         peer[1].close()
         await listener.lost.wait()
-        assert listener.told == [control.Handlers([], False), sight, feed, 3.0, "exit"]
+        assert listener.told == [front_protocol.Handlers([], False), sight, feed, 3.0, "exit"]
 
     linked(check)
 
 
 def test_a_ping_is_answered_at_once() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        say(peer, control.Ping())
-        assert await frame(peer) == [control.Pong()]
+        say(peer, front_protocol.Ping())
+        assert await frame(peer) == [front_protocol.Pong()]
 
     linked(check)
 
 
 def test_a_lost_coordinator_fails_all_who_wait_and_all_who_come() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        waiting = link.ask(control.GetJob(0, "a"), wait_s=300)
+        waiting = link.ask(front_protocol.GetJob(0, "a"), wait_s=300)
         peer[1].close()
         with pytest.raises(Unavailable):
             await waiting
         with pytest.raises(Unavailable):
-            link.ask(control.GetJob(0, "b"))
+            link.ask(front_protocol.GetJob(0, "b"))
 
     linked(check)

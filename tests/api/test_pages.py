@@ -9,21 +9,21 @@ import pytest
 
 from api.link import Answer
 from api.pages import PAGES_KEPT, Leaf, Pages
-from runner import control
 from runner.errors import Unavailable
+from runner.protocol import front as front_protocol
 
 EVENTS = [(1, "log", b"{}"), (2, "done", b"{}")]
-FULL = control.Page(0, b"{}", EVENTS, 1, 2, True)
-EMPTY = control.Page(0, b"{}", [], 1, 0, False)
+FULL = front_protocol.Page(0, b"{}", EVENTS, 1, 2, True)
+EMPTY = front_protocol.Page(0, b"{}", [], 1, 0, False)
 
 
 class Coordinator:
     """Remembers what it was asked; a test gives the answers."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[control.ReadEvents, asyncio.Future[Answer]]] = []
+        self.asked: list[tuple[front_protocol.ReadEvents, asyncio.Future[Answer]]] = []
 
-    def ask(self, question: control.ReadEvents) -> asyncio.Future[Answer]:
+    def ask(self, question: front_protocol.ReadEvents) -> asyncio.Future[Answer]:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.asked.append((question, future))
         return future
@@ -84,7 +84,7 @@ def test_a_reader_that_leaves_takes_no_page_from_the_others() -> None:
     assert len(run(body).asked) == 1
 
 
-@pytest.mark.parametrize("answer", [EMPTY, control.Reply(0, 404), Unavailable("gone")])
+@pytest.mark.parametrize("answer", [EMPTY, front_protocol.Reply(0, 404), Unavailable("gone")])
 def test_what_may_change_is_not_remembered(answer: Answer | Exception) -> None:
     async def body(pages: Pages, coordinator: Coordinator) -> None:
         for _ in range(2):

@@ -10,8 +10,8 @@ import httpx2
 import msgspec
 import pytest
 
-from runner import control
 from runner.jobs.job import Submission
+from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, Running, spec
 from tests.faults.harness import until
 
@@ -34,7 +34,7 @@ def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -
     answer = http.post("/v1/jobs", json={"handler": "slow", "input": {"a": 1}, "priority": "high"})
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
-    asked: Submission = last(front.fake, control.Submit).jobs[0]
+    asked: Submission = last(front.fake, front_protocol.Submit).jobs[0]
     assert (asked.handler, asked.input, asked.priority) == ("slow", b'{"a":1}', 70)
     assert "preference-applied" not in answer.headers
 
@@ -42,7 +42,7 @@ def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -
 def test_the_input_travels_as_one_line_of_json(http: httpx2.Client, front: Running) -> None:
     body = b'{"handler": "slow",\r\n "input": {\n "a" : [1.0, "\\u00e9\\n"] }}'
     http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
-    assert last(front.fake, control.Submit).jobs[0].input == '{"a":[1.0,"é\\n"]}'.encode()
+    assert last(front.fake, front_protocol.Submit).jobs[0].input == '{"a":[1.0,"é\\n"]}'.encode()
 
 
 def test_a_wait_gives_the_ended_job(http: httpx2.Client) -> None:
@@ -59,7 +59,7 @@ def test_a_wait_that_is_over_gives_what_there_is(http: httpx2.Client) -> None:
 def test_the_handlers_own_path_names_the_handler(http: httpx2.Client, front: Running) -> None:
     answer = http.post("/v1/handlers/paint/jobs", json={"input": {"text": "x", "steps": 2}})
     assert answer.status_code == 202
-    assert last(front.fake, control.Submit).jobs[0].handler == "paint"
+    assert last(front.fake, front_protocol.Submit).jobs[0].handler == "paint"
     twice = http.post("/v1/handlers/paint/jobs", json={"handler": "paint", "input": {"text": "x"}})
     assert assert_problem(twice, 422, "validation_error")["errors"][0]["pointer"] == "/handler"
 
@@ -86,10 +86,10 @@ def test_unknown_and_broken_handlers_are_told_apart(http: httpx2.Client) -> None
 
 
 def test_a_handler_under_description_is_awaited(http: httpx2.Client, front: Running) -> None:
-    front.fake.send(control.Handlers([*HANDLERS, spec("late", state="describing")], True))
+    front.fake.send(front_protocol.Handlers([*HANDLERS, spec("late", state="describing")], True))
     assert http.post("/v1/jobs", json={"handler": "late"}).status_code == 202
-    assert last(front.fake, control.AwaitHandler).name == "late"
-    front.fake.send(control.Handlers(HANDLERS, False))
+    assert last(front.fake, front_protocol.AwaitHandler).name == "late"
+    front.fake.send(front_protocol.Handlers(HANDLERS, False))
 
 
 def test_idempotency_keys_are_refused_not_ignored(http: httpx2.Client) -> None:
@@ -100,7 +100,7 @@ def test_idempotency_keys_are_refused_not_ignored(http: httpx2.Client) -> None:
 
 def test_a_coordinators_problem_is_passed_on(http: httpx2.Client, front: Running) -> None:
     body = msgspec.json.encode({"code": "queue_full", "title": "Full", "detail": "full", "queued": 2_000_000})
-    front.fake.replies["submit"] = control.Reply(0, 429, body, 1.5)
+    front.fake.replies["submit"] = front_protocol.Reply(0, 429, body, 1.5)
     answer = http.post("/v1/jobs", json={"handler": "echo"})
     del front.fake.replies["submit"]
     assert assert_problem(answer, 429, "queue_full")["queued"] == 2_000_000
@@ -157,7 +157,7 @@ def test_a_bulk_request_that_is_wrong_as_a_whole_is_refused(
 def test_jobs_are_found_by_filters(http: httpx2.Client, front: Running) -> None:
     answer = http.get("/v1/jobs", params={"state": "queued", "limit": 3, "input.a": "1"})
     assert answer.status_code == 200 and "next_cursor" in answer.json()
-    query = last(front.fake, control.ListJobs).query
+    query = last(front.fake, front_protocol.ListJobs).query
     assert (query.states, query.limit, query.inputs) == (["queued"], 3, [("a", b"1")])
     assert_problem(http.get("/v1/jobs?run_id=x"), 422, "validation_error")
 
@@ -168,7 +168,7 @@ def test_a_job_is_shown_and_awaited(http: httpx2.Client, front: Running) -> None
     front.fake.finish(job)
     answer = http.get(f"/v1/jobs/{job.id}", headers={"prefer": "wait=9"})
     assert answer.headers["preference-applied"] == "wait=9"
-    assert last(front.fake, control.GetJob).wait_s == 9
+    assert last(front.fake, front_protocol.GetJob).wait_s == 9
 
 
 @pytest.mark.parametrize("path", ["", "/events"])
@@ -181,7 +181,7 @@ def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, fron
     job = front.fake.new()
     assert http.post(f"/v1/jobs/{job.id}/cancel").status_code == 202
     http.post(f"/v1/jobs/{job.id}/cancel", json={"reason": "late", "force": True})
-    asked = last(front.fake, control.Act)
+    asked = last(front.fake, front_protocol.Act)
     assert (asked.verb, asked.reason, asked.force) == ("cancel", "late", True)
     assert http.post(f"/v1/jobs/{job.id}/retry").status_code == 202
     gone = http.delete(f"/v1/jobs/{job.id}")
@@ -212,7 +212,7 @@ def test_an_output_is_given_as_it_is_unless_it_is_one_file(http: httpx2.Client, 
         ({"$file": "f", "name": "x", "url": "https://evil.example/"}, 303, f"/v1/jobs/{job.id}/files/x"),
     ]
     for output, status, location in cases:
-        front.fake.replies["output"] = control.Reply(0, 200, json.dumps(output).encode())
+        front.fake.replies["output"] = front_protocol.Reply(0, 200, json.dumps(output).encode())
         answer = http.get(f"/v1/jobs/{job.id}/output", follow_redirects=False)
         assert (answer.status_code, answer.headers.get("location"), answer.json()) == (
             status,
@@ -220,13 +220,13 @@ def test_an_output_is_given_as_it_is_unless_it_is_one_file(http: httpx2.Client, 
             output,
         )
     early = msgspec.json.encode({"code": "job_not_finished", "title": "t", "detail": "d"})
-    front.fake.replies["output"] = control.Reply(0, 409, early)
+    front.fake.replies["output"] = front_protocol.Reply(0, 409, early)
     assert_problem(http.get(f"/v1/jobs/{job.id}/output"), 409, "job_not_finished")
 
 
 def put_file(front: Running, path: Path, content_type: str) -> None:
     found = {"path": str(path), "file": {"name": path.name, "content_type": content_type, "sha256": "x"}}
-    front.fake.replies["file"] = control.Reply(0, 200, msgspec.json.encode(found))
+    front.fake.replies["file"] = front_protocol.Reply(0, 200, msgspec.json.encode(found))
 
 
 def test_a_file_comes_whole_or_in_ranges(http: httpx2.Client, front: Running, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front
     assert_problem(http.post("/v1/handlers/reload", json={"name": "echo"}), 422, "validation_error")
     assert_problem(http.post("/v1/handlers/reload?name=echo"), 422, "validation_error")
     assert http.get("/v1/handlers/reload").json()["subject"] == "reload", "a handler may have this name"
-    front.fake.replies["reload"] = control.Reply(
+    front.fake.replies["reload"] = front_protocol.Reply(
         0, 409, b'{"code":"reload_refused","title":"t","detail":"two"}'
     )
     assert_problem(http.post("/v1/handlers/reload"), 409, "reload_refused")
@@ -315,15 +315,15 @@ def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front
 
 def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
-    front.fake.send(control.Sight("reports"))
+    front.fake.send(front_protocol.Sight("reports"))
     until(lambda: http.get("/healthz").json() == {"status": "ok", "level": "reports"}, "the front is told")
-    front.fake.replies["ready"] = control.Reply(0, 200, b'{"status":"degraded","parts":{}}')
+    front.fake.replies["ready"] = front_protocol.Reply(0, 200, b'{"status":"degraded","parts":{}}')
     assert http.get("/readyz").json()["status"] == "degraded"
     parts = {"store": {"state": "unavailable"}}
     body = msgspec.json.encode({"status": "unavailable", "parts": parts})
-    front.fake.replies["ready"] = control.Reply(0, 503, body)
+    front.fake.replies["ready"] = front_protocol.Reply(0, 503, body)
     assert assert_problem(http.get("/readyz"), 503, "unavailable")["parts"] == parts
-    front.fake.replies["metrics"] = control.Reply(0, 200, b"runner_jobs 1\n")
+    front.fake.replies["metrics"] = front_protocol.Reply(0, 200, b"runner_jobs 1\n")
     answer = http.get("/metrics")
     assert (answer.text, answer.headers["content-type"].split(";")[0]) == ("runner_jobs 1\n", "text/plain")
 
@@ -375,7 +375,7 @@ def test_answers_carry_security_headers_and_no_server_name(http: httpx2.Client) 
 
 
 def test_a_fault_of_ours_tells_nothing_of_the_inside(http: httpx2.Client, front: Running) -> None:
-    front.fake.replies["file"] = control.Reply(0, 200, b'{"secret": "inside"}')
+    front.fake.replies["file"] = front_protocol.Reply(0, 200, b'{"secret": "inside"}')
     answer = http.get(f"/v1/jobs/{NO_JOB}/files/x")
     assert_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text and "Traceback" not in answer.text
@@ -387,17 +387,17 @@ def test_a_load_says_which_and_how_long_it_waits(http: httpx2.Client, front: Run
     )
     assert (answer.status_code, answer.json()) == (202, {"state": "loading"})
     assert answer.headers["preference-applied"] == "wait=7"
-    asked = last(front.fake, control.LoadHandler)
+    asked = last(front.fake, front_protocol.LoadHandler)
     assert (asked.name, asked.model, asked.device, asked.wait_s) == ("paint", "xl", "gpu1", 7.0)
     assert http.post("/v1/handlers/paint/load").status_code == 202
-    asked = last(front.fake, control.LoadHandler)
+    asked = last(front.fake, front_protocol.LoadHandler)
     assert (asked.model, asked.device, asked.wait_s) == (None, None, 0.0)
 
 
 def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, front: Running) -> None:
     error = {"code": "load_error", "message": "no weights", "detail": None}
     document = {"code": "not_loaded", "title": "t", "detail": "d", "error": error}
-    front.fake.replies["load"] = control.Reply(0, 409, msgspec.json.encode(document))
+    front.fake.replies["load"] = front_protocol.Reply(0, 409, msgspec.json.encode(document))
     problem = assert_problem(http.post("/v1/handlers/paint/load"), 409, "not_loaded")
     assert problem["error"] == error
 
@@ -405,7 +405,7 @@ def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, fro
 def test_an_unload_says_which(http: httpx2.Client, front: Running) -> None:
     answer = http.post("/v1/handlers/paint/unload", json={"model": None, "device": "gpu0"})
     assert (answer.status_code, answer.json()) == (202, {"executors": []})
-    asked = last(front.fake, control.UnloadHandler)
+    asked = last(front.fake, front_protocol.UnloadHandler)
     assert (asked.name, asked.model, asked.device) == ("paint", None, "gpu0")
 
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from operator import not_
 from typing import Any, get_args
 
-from runner import control, spool, wire
+from runner.protocol import front as front_protocol
+from runner.protocol import spool
+from runner.protocol import worker as worker_protocol
 from runner.stores import link
 from runner.stores.store import Batch
 from tests.faults.harness import until
@@ -396,17 +398,17 @@ def modes_of(point: str) -> tuple[str, ...]:
 
 def found() -> set[str]:
     """The points that the code has: one for each type of message, of request and of rows."""
-    from_probe = {wire.Hello, wire.Devices, wire.Readings}
-    up = set(get_args(wire.Up)) - {wire.Numbered}
+    from_probe = {worker_protocol.Hello, worker_protocol.Devices, worker_protocol.Readings}
+    up = set(get_args(worker_protocol.Up)) - {worker_protocol.Numbered}
     gates: dict[str, Any] = {
-        "coordinator>worker": get_args(wire.Down),
-        "coordinator>probe": {wire.Stop},
-        "worker>coordinator": up - from_probe | {wire.Hello},
+        "coordinator>worker": get_args(worker_protocol.Down),
+        "coordinator>probe": {worker_protocol.Stop},
+        "worker>coordinator": up - from_probe | {worker_protocol.Hello},
         "probe>coordinator": from_probe,
-        "worker>executor": get_args(wire.ToExecutor),
-        "executor>worker": get_args(wire.FromExecutor),
-        "front>coordinator": get_args(control.ToCoordinator),
-        "coordinator>front": get_args(control.ToFront),
+        "worker>executor": get_args(worker_protocol.ToExecutor),
+        "executor>worker": get_args(worker_protocol.FromExecutor),
+        "front>coordinator": get_args(front_protocol.ToCoordinator),
+        "coordinator>front": get_args(front_protocol.ToFront),
         "writer>coordinator": get_args(link.Request),
         "coordinator>writer": set(get_args(link.Request)) - {link.Commit},
     }

@@ -33,7 +33,7 @@ GATES = {
     "api/link.py _flush self._transport.write",
     "runner/coordinator/fronts.py _flush self._transport.write",
     "runner/coordinator/journal.py _write self._committer.commit",
-    "runner/coordinator/transport.py send Backend.send",
+    "runner/protocol/zmq_router.py send Backend.send",
     "runner/execution/outbox.py _write os.writev",
     "runner/stores/access.py ask self._transport.write",
     "runner/stores/access.py commit self._store.commit",
@@ -41,7 +41,7 @@ GATES = {
     "runner/stores/writer.py run self._stream.sendall",
     "runner/worker/process.py _flush self.channel.send",
     "runner/worker/process.py send self.channel.send",
-    "runner/worker/transport.py send Backend.send",
+    "runner/protocol/zmq_dealer.py send Backend.send",
 }
 OTHERS = {
     "api/connection.py _refuse self.transport.write",

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from runner import framing, wire
-from runner.wire import Ack, Ended, Hello, Note, Numbered, Started, Usage
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Ack, Ended, Hello, Note, Numbered, Started, Usage
 from tests.faults.harness import ROOT, House, Server, until
 
 FRAMES = 10_000
@@ -39,7 +40,7 @@ def seeds() -> list[bytes]:
     """Frames that are well formed, of every kind that a worker sends first."""
     job = "01890000-0000-7000-8000-000000000000"
     messages = [
-        Hello(wire.PROTOCOL, "token", "node", "worker", "r.cpu.1.abc", 1, 1, []),
+        Hello(worker_protocol.PROTOCOL, "token", "node", "worker", "r.cpu.1.abc", 1, 1, []),
         Numbered(1),
         Ended(job, 1, 1, None),
         Note(job, 1, 1, [("progress", 0.0, b"{}")]),
@@ -47,7 +48,7 @@ def seeds() -> list[bytes]:
         Usage([(1, 1)]),
         Ack(1),
     ]
-    packed = [wire.encode(message) for message in messages]
+    packed = [worker_protocol.encode(message) for message in messages]
     frames = [framing.pack([message]) for message in packed] + [framing.pack(packed)]
     deep = b"\x91" * 5_000 + b"\x90"
     return [*frames, deep, b"", b"\xdd\xff\xff\xff\xff", pickle.dumps(Path("/")), json.dumps([1]).encode()]
@@ -171,8 +172,8 @@ def test_mutated_messages_decode_or_are_refused_with_an_error_of_the_decoder() -
     for _ in range(FRAMES):
         try:
             for message in framing.unpack(mutate(chance.choice(good), chance)):
-                wire.tag_of(message)
-                wire.up_decoder.decode(message)
-        except wire.UNDECODABLE:
+                worker_protocol.tag_of(message)
+                worker_protocol.up_decoder.decode(message)
+        except worker_protocol.UNDECODABLE:
             refused += 1
     assert refused > FRAMES // 2

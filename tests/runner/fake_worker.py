@@ -20,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from runner import framing, wire
 from runner.handlers.spec import Source
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = struct.Struct("<QQQQ")
@@ -55,7 +56,7 @@ class FakeWorker:
         }
         fields.update(settings)
         self.send(
-            wire.Configure(
+            worker_protocol.Configure(
                 executor=7,
                 source=Source("file", str(file), attr, (str(folder),)),
                 name=attr,
@@ -98,15 +99,17 @@ class FakeWorker:
 
     def send(self, *messages: msgspec.Struct) -> None:
         self.channel.setblocking(True)
-        self.channel.sendall(framing.prefixed(framing.pack([wire.encode(one) for one in messages])))
+        self.channel.sendall(
+            framing.prefixed(framing.pack([worker_protocol.encode(one) for one in messages]))
+        )
         self.channel.setblocking(False)
 
-    def attempt(self, job_id: str, value: Any = None, **fields: Any) -> wire.Attempt:
-        return wire.Attempt(job_id, 1, "under_test", json.dumps(value).encode(), **fields)
+    def attempt(self, job_id: str, value: Any = None, **fields: Any) -> worker_protocol.Attempt:
+        return worker_protocol.Attempt(job_id, 1, "under_test", json.dumps(value).encode(), **fields)
 
-    def run(self, job_id: str = "j", value: Any = None, **fields: Any) -> wire.Ended:
+    def run(self, job_id: str = "j", value: Any = None, **fields: Any) -> worker_protocol.Ended:
         """Hand one attempt over and wait for its end."""
-        self.send(wire.Run(7, [self.attempt(job_id, value, **fields)]))
+        self.send(worker_protocol.Run(7, [self.attempt(job_id, value, **fields)]))
         return self.ended(job_id)
 
     def until(self, found: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
@@ -123,8 +126,10 @@ class FakeWorker:
                 raise AssertionError(f"did not come; {self.messages} {self.printed} {self.process.poll()}")
         return result
 
-    def ended(self, job_id: str = "j") -> wire.Ended:
-        found: wire.Ended = self.until(lambda: next(iter(self.all(wire.Ended, job_id)), None))
+    def ended(self, job_id: str = "j") -> worker_protocol.Ended:
+        found: worker_protocol.Ended = self.until(
+            lambda: next(iter(self.all(worker_protocol.Ended, job_id)), None)
+        )
         return found
 
     def all(self, kind: type, job_id: str | None = None) -> list[Any]:
@@ -138,7 +143,7 @@ class FakeWorker:
         """The data of all events of a type that have come."""
         return [
             json.loads(data)
-            for note in self.all(wire.Note, job_id)
+            for note in self.all(worker_protocol.Note, job_id)
             for type_, _, data in note.events
             if type_ == kind
         ]
@@ -193,7 +198,9 @@ class FakeWorker:
             return False
         self.reads += 1
         for frame in self._buffer.feed(chunk):
-            self.messages += [wire.from_executor_decoder.decode(one) for one in framing.unpack(frame)]
+            self.messages += [
+                worker_protocol.from_executor_decoder.decode(one) for one in framing.unpack(frame)
+            ]
         return True
 
     def _read_pipes(self) -> None:

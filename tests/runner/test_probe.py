@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 from gpu.devices.device import Device
-from runner import wire
-from runner.coordinator.transport import Router
 from runner.processes import child as child_processes
 from runner.processes.child import ProbeConfig
-from runner.wire import Devices, Hello, Readings, Stop
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Devices, Hello, Readings, Stop
+from runner.protocol.zmq_router import Router
 
 
 class Listener:
@@ -29,7 +29,7 @@ class Listener:
         self.hellos.append(hello)
 
     def on_frame(self, name: str, messages: list[bytes]) -> None:
-        self.seen += map(wire.up_decoder.decode, messages)
+        self.seen += map(worker_protocol.up_decoder.decode, messages)
         self.news.set()
 
     async def next(self) -> None:
@@ -50,7 +50,7 @@ def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
         reading = listener.seen[1]
         assert isinstance(reading, Readings)
         assert reading.devices[0][0] == "cpu" and reading.devices[0][1] > 0
-        assert listener.router.send("probe-1", [wire.encode(Stop())])
+        assert listener.router.send("probe-1", [worker_protocol.encode(Stop())])
         assert await asyncio.to_thread(child.process.wait, 5) == 0
         child.close()
         listener.router.close()

@@ -74,10 +74,10 @@ def around(mode: str | None, peer: int, call: Callable[[], Any]) -> Any:
 
 def names_of(union: Any, messages: Sequence[bytes]) -> list[str]:
     """The names of encoded messages' types."""
-    from runner import wire
+    from runner.protocol import worker as worker_protocol
 
     known = {kind.__struct_config__.tag: kind.__name__ for kind in get_args(union)}
-    return [known.get(wire.tag_of(message), "") for message in messages]
+    return [known.get(worker_protocol.tag_of(message), "") for message in messages]
 
 
 def wrapped(owner: Any, name: str, wrapper: Callable[..., Any], *, uses: Sequence[str] = ()) -> None:
@@ -94,19 +94,19 @@ def wrapped(owner: Any, name: str, wrapper: Callable[..., Any], *, uses: Sequenc
 
 
 def router(module: Any) -> None:
-    from runner import wire
+    from runner.protocol import worker as worker_protocol
 
     pids: dict[str, int] = {}
 
     def greet(original: Any, self: Any, identity: bytes, message: bytes) -> str:
         name: str = original(self, identity, message)
-        hello: Any = wire.up_decoder.decode(message)
+        hello: Any = worker_protocol.up_decoder.decode(message)
         pids[name] = hello.pid
         return name
 
     def send(original: Any, self: Any, peer: str, messages: list[bytes]) -> Any:
         gate = "coordinator>probe" if ".probe." in peer else "coordinator>worker"
-        mode = fires(gate, names_of(wire.Down, messages), "before", "after", "lost")
+        mode = fires(gate, names_of(worker_protocol.Down, messages), "before", "after", "lost")
         return around(mode, pids.get(peer, 0), lambda: original(self, peer, messages))
 
     wrapped(module.Router, "_greet", greet)
@@ -114,7 +114,7 @@ def router(module: Any) -> None:
 
 
 def dealer(module: Any) -> None:
-    from runner import wire
+    from runner.protocol import worker as worker_protocol
 
     role = "probe" if "probe" in sys.argv else "worker"
 
@@ -124,7 +124,7 @@ def dealer(module: Any) -> None:
 
     def init(original: Any, self: Any, endpoint: str, *, on_frame: Any, on_link: Any) -> None:
         def receive(messages: list[bytes]) -> None:
-            if fires(f"coordinator>{role}", names_of(wire.Down, messages), "cut"):
+            if fires(f"coordinator>{role}", names_of(worker_protocol.Down, messages), "cut"):
                 cut(self)
             else:
                 on_frame(messages)
@@ -134,7 +134,7 @@ def dealer(module: Any) -> None:
     def send(original: Any, self: Any, messages: list[bytes]) -> Any:
         if not self.linked:
             return False
-        names = names_of(wire.Up, messages)
+        names = names_of(worker_protocol.Up, messages)
         mode = fires(f"{role}>coordinator", names, "before", "after", "lost", "cut")
         if mode == "cut":
             self._loop.call_soon(cut, self)
@@ -149,23 +149,27 @@ def dealer(module: Any) -> None:
 
 
 def to_executor(module: Any) -> None:
-    from runner import wire
+    from runner.protocol import worker as worker_protocol
 
     def send(original: Any, self: Any, messages: list[bytes]) -> None:
-        mode = fires("worker>executor", names_of(wire.ToExecutor, messages), "before", "after", "lost")
+        mode = fires(
+            "worker>executor", names_of(worker_protocol.ToExecutor, messages), "before", "after", "lost"
+        )
         around(mode, self.pid, lambda: original(self, messages))
 
     wrapped(module.ExecutorProcess, "send", send, uses=["pid"])
 
 
 def from_executor(module: Any) -> None:
-    from runner import wire
+    from runner.protocol import worker as worker_protocol
 
     #: The frame at which an executor is to die has been made, and goes out with the next write.
     doomed: list[bool] = []
 
     def put(original: Any, self: Any, messages: list[bytes]) -> None:
-        mode = fires("executor>worker", names_of(wire.FromExecutor, messages), "before", "after", "lost")
+        mode = fires(
+            "executor>worker", names_of(worker_protocol.FromExecutor, messages), "before", "after", "lost"
+        )
         if mode == "after":
             doomed.append(True)
             mode = None
@@ -185,20 +189,22 @@ def from_executor(module: Any) -> None:
 
 
 def to_front(module: Any) -> None:
-    from runner import control
+    from runner.protocol import front as front_protocol
 
     def flush(original: Any, self: Any) -> None:
-        mode = fires("coordinator>front", names_of(control.ToFront, self._out), "before", "after", "lost")
+        mode = fires(
+            "coordinator>front", names_of(front_protocol.ToFront, self._out), "before", "after", "lost"
+        )
         around(mode, self.child.pid, lambda: original(self))
 
     wrapped(module.Front, "_flush", flush, uses=["_out", "child"])
 
 
 def from_front(module: Any) -> None:
-    from runner import control
+    from runner.protocol import front as front_protocol
 
     def flush(original: Any, self: Any) -> None:
-        names = names_of(control.ToCoordinator, self._out)
+        names = names_of(front_protocol.ToCoordinator, self._out)
         mode = fires("front>coordinator", names, "before", "after", "lost")
         around(mode, os.getppid(), lambda: original(self))
 
@@ -295,8 +301,8 @@ def spool(module: Any) -> None:
 
 
 GATES: dict[str, Callable[[Any], None]] = {
-    "runner.coordinator.transport": router,
-    "runner.worker.transport": dealer,
+    "runner.protocol.zmq_router": router,
+    "runner.protocol.zmq_dealer": dealer,
     "runner.worker.process": to_executor,
     "runner.execution.outbox": from_executor,
     "runner.coordinator.fronts": to_front,
@@ -304,7 +310,7 @@ GATES: dict[str, Callable[[Any], None]] = {
     "runner.stores.access": to_writer,
     "runner.stores.link": from_writer,
     "runner.stores.sqlite": writing,
-    "runner.spool": spool,
+    "runner.protocol.spool": spool,
 }
 
 

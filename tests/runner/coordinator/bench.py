@@ -34,8 +34,8 @@ from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
+from runner.protocol.worker import Call, Ended
 from runner.stores.access import MemoryAccess
-from runner.wire import Call, Ended
 
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
 

@@ -16,7 +16,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.reports import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
-from runner.wire import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
+from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
 from tests.runner.coordinator.bench import CPU, Bench, asked, run
 
 

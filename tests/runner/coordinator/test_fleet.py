@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import wire
 from runner.coordinator.fleet import PROBE_SILENT_S, Fleet, Worker
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
-from runner.wire import Ack, Hello, Recall
-from runner.worker.transport import Dealer
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Ack, Hello, Recall
+from runner.protocol.zmq_dealer import Dealer
 from tests.runner.coordinator.bench import CPU
 
 
@@ -85,11 +85,11 @@ def _say(dealer: Dealer, message: bytes) -> None:
 
 
 def _hello(token: str, pid: int) -> bytes:
-    return wire.encode(Hello(wire.PROTOCOL, token, "n", "worker", "w", pid, 1))
+    return worker_protocol.encode(Hello(worker_protocol.PROTOCOL, token, "n", "worker", "w", pid, 1))
 
 
-def decoded(frame: list[bytes]) -> list[wire.Down]:
-    return [wire.down_decoder.decode(message) for message in frame]
+def decoded(frame: list[bytes]) -> list[worker_protocol.Down]:
+    return [worker_protocol.down_decoder.decode(message) for message in frame]
 
 
 def test_a_probe_that_hangs_is_killed_and_told_of_once(
@@ -112,11 +112,11 @@ def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
     async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         fleet.acknowledge(worker, 7)
-        fleet.post(worker, wire.encode(Recall(1)))
+        fleet.post(worker, worker_protocol.encode(Recall(1)))
         fleet.flush()
         assert decoded(await frames.get()) == [Recall(1), Ack(7)]
         # Told once: the next frame carries only what is its own.
-        fleet.post(worker, wire.encode(Recall(2)))
+        fleet.post(worker, worker_protocol.encode(Recall(2)))
         fleet.flush()
         assert decoded(await frames.get()) == [Recall(2)]
 

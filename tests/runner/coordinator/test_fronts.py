@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.control import Pong, ToCoordinator, encode
 from runner.coordinator.fronts import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
-from runner.framing import pack, prefixed
 from runner.processes.child import Child
+from runner.protocol.framing import pack, prefixed
+from runner.protocol.front import Pong, ToCoordinator, encode
 
 #: A process that has used so much is at work, as far as can be told of 8 pulses.
 AT_WORK_S = 0.6

@@ -21,7 +21,7 @@ from runner.coordinator.learning import KEEP_S, Learning
 from runner.coordinator.post import Post
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Job, Terms
-from runner.wire import Ended, Loaded
+from runner.protocol.worker import Ended, Loaded
 
 GIB = 1 << 30
 CLS = JobClass("q", "h", "v1", "m", 50, None, 1)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import JobError
-from runner.wire import Note
+from runner.protocol.worker import Note
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 
 

@@ -12,7 +12,7 @@ from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.memory import Memory
 from runner.coordinator.post import Post
-from runner.wire import Ended, Loaded, Processes, Readings
+from runner.protocol.worker import Ended, Loaded, Processes, Readings
 
 G, M = 1 << 30, 1 << 20
 CARD = nvidia(0, "GPU-0", "card", 24 * G)

@@ -13,7 +13,7 @@ from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, 
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, Terms
 from runner.jobs.retry import Backoff
-from runner.wire import Ended
+from runner.protocol.worker import Ended
 
 NOW = 1_000.0
 G = 1 << 30

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from runner import control
 from runner.coordinator.archive import Archive
 from runner.coordinator.pages import page
+from runner.protocol import front as front_protocol
 from runner.stores.access import MemoryAccess
 from runner.stores.store import Store
 from tests.runner.coordinator.bench import Bench, asked
@@ -43,7 +43,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
             await bench.journal.flush()
 
         access.then = it_ends
-        told = await page(bench.line, archive, control.ReadEvents(1, "job-1", 1, 1000))
+        told = await page(bench.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.ended) == ([2], 2, True)
         bench.line.timers.close()
 

@@ -9,10 +9,10 @@ import msgspec
 from runner.coordinator import recovery
 from runner.coordinator.book import Live
 from runner.jobs.job import AttemptRecord, Job, Terms
-from runner.spool import Spool
+from runner.protocol.spool import Spool
+from runner.protocol.worker import PROTOCOL, Ended, Hello, Note, Started, encode
 from runner.stores.memory import MemoryStore
 from runner.stores.store import Batch
-from runner.wire import PROTOCOL, Ended, Hello, Note, Started, encode
 from tests.runner.coordinator.bench import Bench, run
 
 

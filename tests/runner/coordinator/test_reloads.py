@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runner import control
 from runner.coordinator.changes import Changes
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
 from runner.plugins import Plugins
+from runner.protocol import front as front_protocol
 from tests.runner.coordinator.bench import Bench, run
 from tests.runner.test_plugins import ECHO, plugins, write
 
@@ -26,11 +26,11 @@ class Asker:
     """A front, as far as answers go."""
 
     def __init__(self) -> None:
-        self.replies: list[control.Reply] = []
+        self.replies: list[front_protocol.Reply] = []
 
     def send(self, message: bytes) -> None:
-        reply = control.to_front_decoder.decode(message)
-        assert isinstance(reply, control.Reply)
+        reply = front_protocol.to_front_decoder.decode(message)
+        assert isinstance(reply, front_protocol.Reply)
         self.replies.append(reply)
 
 
@@ -58,7 +58,7 @@ class House:
         bench.line.waiting.described(dict(self.plugins.specs))
 
     async def answer(self) -> tuple[int, Changes]:
-        await self.reloads.answer(self.asker, control.Reload(7))
+        await self.reloads.answer(self.asker, front_protocol.Reload(7))
         reply = self.asker.replies.pop()
         assert reply.rid == 7
         return reply.status, msgspec.json.decode(reply.body, type=Changes)

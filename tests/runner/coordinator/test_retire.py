@@ -11,7 +11,19 @@ from msgspec.structs import replace
 from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Worker
-from runner.wire import Ended, Gone, Kill, Load, Loaded, Recall, Recalled, Run, Unload, down_decoder, encode
+from runner.protocol.worker import (
+    Ended,
+    Gone,
+    Kill,
+    Load,
+    Loaded,
+    Recall,
+    Recalled,
+    Run,
+    Unload,
+    down_decoder,
+    encode,
+)
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
 from tests.runner.coordinator.test_boundaries import Lone

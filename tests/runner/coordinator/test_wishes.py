@@ -13,7 +13,7 @@ from runner.coordinator.post import Post
 from runner.coordinator.wish import Failure, model_of, preloads
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
-from runner.wire import Ended, Gone, Load, Loaded, Unload
+from runner.protocol.worker import Ended, Gone, Load, Loaded, Unload
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import Bench, run, spec
 from tests.runner.coordinator.test_retire import Scene

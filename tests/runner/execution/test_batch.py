@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from runner import wire
+from runner.protocol import worker as worker_protocol
 from tests.runner.fake_worker import FakeWorker, executor
 
 DOUBLE = "def f(data: list[int], ctx): return [2 * one for one in data]"
 
 
 def hand(worker: FakeWorker, **inputs: Any) -> None:
-    worker.send(wire.Run(7, [worker.attempt(job, value) for job, value in inputs.items()]))
+    worker.send(worker_protocol.Run(7, [worker.attempt(job, value) for job, value in inputs.items()]))
 
 
 def ends(worker: FakeWorker, *jobs: str) -> list[tuple[str | None, Any]]:
@@ -155,7 +155,7 @@ def test_one_that_is_cancelled_does_not_end_the_others(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(wire.Flag("a", 1, "enough"))
+        worker.send(worker_protocol.Flag("a", 1, "enough"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [True, False])]
         assert worker.ended("a").message == "enough"
 
@@ -164,7 +164,7 @@ def test_the_batch_is_cancelled_when_all_are(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b="both")
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(wire.Flag("b", 1, "enough"), wire.Flag("a", 1, "too"))
+        worker.send(worker_protocol.Flag("b", 1, "enough"), worker_protocol.Flag("a", 1, "too"))
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
 
 
@@ -178,7 +178,7 @@ def test_a_coroutine_is_cancelled_when_all_are(tmp_path: Path) -> None:
     with batch(tmp_path, code, kind="coroutine") as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(wire.Flag("a", 1, "x"), wire.Flag("b", 1, "x"))
+        worker.send(worker_protocol.Flag("a", 1, "x"), worker_protocol.Flag("b", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
         hand(worker, c=1)
         worker.until(lambda: worker.events("output", "c"))
@@ -194,7 +194,11 @@ def test_a_raised_cancel_ends_the_executor_and_nobody_else_is_blamed(tmp_path: P
     with batch(tmp_path, code) as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(wire.Flag("a", 1, "x"), wire.Flag("b", 1, "x"), wire.Raise("b", 1))
+        worker.send(
+            worker_protocol.Flag("a", 1, "x"),
+            worker_protocol.Flag("b", 1, "x"),
+            worker_protocol.Raise("b", 1),
+        )
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
         assert worker.ended("a").leaves
         assert worker.exit_code() == 72
@@ -213,8 +217,8 @@ def test_a_batch_that_waits_comes_back_as_it_was(tmp_path: Path) -> None:
         worker.until(lambda: worker.events("output", "a"))
         hand(worker, c=3, d=4)
         hand(worker, e=5)
-        worker.send(wire.Recall(7))
-        recalled = worker.until(lambda: worker.all(wire.Recalled))
+        worker.send(worker_protocol.Recall(7))
+        recalled = worker.until(lambda: worker.all(worker_protocol.Recalled))
         assert recalled[0].attempts == [("c", 1), ("d", 1), ("e", 1)]
 
 
@@ -230,5 +234,5 @@ def test_a_flag_before_the_start_leaves_one_out(tmp_path: Path) -> None:
     with batch(tmp_path, code, attr="F") as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.log("b"))
-        worker.send(wire.Flag("a", 1, "x"))
+        worker.send(worker_protocol.Flag("a", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [2])]

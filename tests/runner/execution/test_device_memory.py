@@ -11,7 +11,7 @@ import pytest
 
 from runner.execution.device_memory import DeviceMemory
 from runner.handlers.spec import Source
-from runner.wire import Configure, Ended, Grant, Loaded
+from runner.protocol.worker import Configure, Ended, Grant, Loaded
 from tests.runner.fake_worker import executor
 
 G = 1 << 30

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import wire
+from runner.protocol import worker as worker_protocol
 from tests.runner.fake_worker import executor
 
 OUTCOMES = """
@@ -121,9 +121,9 @@ def test_sys_exit_really_exits_and_is_no_success(tmp_path: Path, code: str, stat
     with executor(
         tmp_path, f"import sys\ndef f(d):\n    print('last words')\n    sys.exit({code})"
     ) as worker:
-        worker.send(wire.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
         assert worker.exit_code() == status
-        assert worker.all(wire.Ended) == []
+        assert worker.all(worker_protocol.Ended) == []
         assert worker.log() == [("stdout", None, "last words")]
 
 
@@ -146,7 +146,7 @@ def test_a_load_that_fails_is_told_with_its_traceback_and_prints(tmp_path: Path)
             def run(self, data): return 1
     """
     with executor(tmp_path, code, "F") as worker:
-        failed = worker.until(lambda: worker.all(wire.LoadFailed))[0]
+        failed = worker.until(lambda: worker.all(worker_protocol.LoadFailed))[0]
         assert (failed.code, failed.message) == ("load_error", "OSError: no weights")
         assert "in load" in failed.detail["traceback"]
         assert failed.detail["printed"] == ["importing"]
@@ -156,7 +156,7 @@ def test_a_load_that_fails_is_told_with_its_traceback_and_prints(tmp_path: Path)
 @pytest.mark.parametrize("code", ["1/0", "def g(): pass", "import not_there_at_all", "def f(: pass"])
 def test_a_module_that_cannot_be_used_is_a_load_error(tmp_path: Path, code: str) -> None:
     with executor(tmp_path, code) as worker:
-        failed = worker.until(lambda: worker.all(wire.LoadFailed))[0]
+        failed = worker.until(lambda: worker.all(worker_protocol.LoadFailed))[0]
         assert failed.code == "load_error"
 
 

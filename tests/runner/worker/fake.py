@@ -15,12 +15,12 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from runner import wire
-from runner.coordinator.transport import Router
 from runner.handlers.spec import HandlerSpec, Source
 from runner.processes import child as child_processes
 from runner.processes.child import WorkerConfig
-from runner.wire import Attempt, Ended, Hello, Load, Note, Numbered, Run
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Attempt, Ended, Hello, Load, Note, Numbered, Run
+from runner.protocol.zmq_router import Router
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 Found = TypeVar("Found", bound=msgspec.Struct)
@@ -105,7 +105,7 @@ class Fake:
         self.worker = child_processes.start("worker", self.config)
 
     def send(self, *orders: msgspec.Struct) -> None:
-        assert self.router.send(self.name, [wire.encode(order) for order in orders])
+        assert self.router.send(self.name, [worker_protocol.encode(order) for order in orders])
 
     def load(self, executor: int, handler: str, *attempts: Attempt, **terms: Any) -> None:
         """Cold start, with its attempts in the same frame."""
@@ -150,12 +150,12 @@ class Fake:
         self._news.set()
 
     def _on_frame(self, name: str, messages: list[bytes]) -> None:
-        decoded = [wire.up_decoder.decode(message) for message in messages]
+        decoded = [worker_protocol.up_decoder.decode(message) for message in messages]
         if isinstance(decoded[0], Numbered):
             first, decoded = decoded[0].first, decoded[1:]
             decoded, new_to = decoded[max(0, self.last_number + 1 - first) :], first + len(decoded) - 1
             self.last_number = max(self.last_number, new_to)
             if self.acknowledges:
-                self.send(wire.Ack(self.last_number))
+                self.send(worker_protocol.Ack(self.last_number))
         self.seen.extend(decoded)
         self._news.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.wire import Attempt, Cancel
+from runner.protocol.worker import Attempt, Cancel
 from runner.worker.line import Entry, Line
 from runner.worker.outbox import FRAME_BYTES, Outbox
 from runner.worker.page_figures import PageFigures

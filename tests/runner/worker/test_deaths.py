@@ -8,7 +8,7 @@ import time
 import pytest
 
 from runner.processes import orphans
-from runner.wire import Cancel, Ended, Gone, Kill, Loaded, Recalled, Run, Started, Stop, Unload
+from runner.protocol.worker import Cancel, Ended, Gone, Kill, Loaded, Recalled, Run, Started, Stop, Unload
 from tests.runner.worker.fake import Fake, attempt
 
 DEATHS = [

@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import cast
 
-from runner.wire import Flag, Raise, to_executor_decoder
+from runner.protocol.worker import Flag, Raise, to_executor_decoder
 from runner.worker.ending import Ending
 from runner.worker.leftovers import STUCK_S, Leftovers
 from runner.worker.process import ExecutorProcess

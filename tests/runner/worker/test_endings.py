@@ -7,7 +7,19 @@ import time
 
 import pytest
 
-from runner.wire import Cancel, Gone, Grant, Kill, Loaded, Over, Recall, Recalled, Run, Started, Usage
+from runner.protocol.worker import (
+    Cancel,
+    Gone,
+    Grant,
+    Kill,
+    Loaded,
+    Over,
+    Recall,
+    Recalled,
+    Run,
+    Started,
+    Usage,
+)
 from tests.runner.worker.fake import Fake, attempt
 
 MIB = 1024 * 1024

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from runner import wire
 from runner.processes import orphans
-from runner.spool import read_spools
-from runner.wire import Ended, Gone, Loaded, Recalled, Run
+from runner.protocol import worker as worker_protocol
+from runner.protocol.spool import read_spools
+from runner.protocol.worker import Ended, Gone, Loaded, Recalled, Run
 from tests.runner.worker.fake import Fake, attempt
 
 JOBS = 1_000
@@ -47,7 +47,11 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
             assert time.monotonic() - began < 1.0
             assert not orphans.marked(f"{fake.name}/")
             (spool,) = read_spools(fake.folder)
-            ends = [each for each in map(wire.up_decoder.decode, spool.messages) if isinstance(each, Ended)]
+            ends = [
+                each
+                for each in map(worker_protocol.up_decoder.decode, spool.messages)
+                if isinstance(each, Ended)
+            ]
             assert sorted(int(each.job_id) for each in ends[:200]) == list(range(200))
             assert [(each.job_id, each.code) for each in ends[200:]] == [("x", "interrupted")]
             assert (spool.hello.name, spool.hello.token) == (fake.name, "")
@@ -67,7 +71,9 @@ def test_acknowledged_results_are_not_spooled() -> None:
             await asyncio.to_thread(fake.worker.process.wait, 5)
             spooled = [each for spool in read_spools(fake.folder) for each in spool.messages]
             assert not [
-                each for each in map(wire.up_decoder.decode, spooled) if not isinstance(each, Gone | Loaded)
+                each
+                for each in map(worker_protocol.up_decoder.decode, spooled)
+                if not isinstance(each, Gone | Loaded)
             ]
 
     asyncio.run(scene())
@@ -109,7 +115,7 @@ def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> Non
                 await fake.one(Recalled, attempts=[(f"lost {number}", 1)])
             assert len(fake.all(Ended)) < 200
             fake.acknowledges = True
-            fake.send(wire.Ack(fake.last_number))
+            fake.send(worker_protocol.Ack(fake.last_number))
             await fake.until(lambda: len(fake.all(Ended)) == 401, within_s=20)
             assert len({each.job_id for each in fake.all(Ended)}) == 401
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.wire import Attempt, Cancel
+from runner.protocol.worker import Attempt, Cancel
 from runner.worker import clocks, verdict
 from runner.worker.ladder import Ladder, Rung
 from runner.worker.line import Line

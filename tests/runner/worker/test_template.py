@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runner.processes.orphans import marker_of
-from runner.wire import Ended, Gone, Load, Run
+from runner.protocol.worker import Ended, Gone, Load, Run
 from runner.worker import tree
 from tests.runner.worker.fake import Fake, attempt, spec
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runner.handlers.spec import Batching, Options
-from runner.wire import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
+from runner.protocol.worker import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
 from tests.runner.worker.fake import Fake, attempt, spec
 
 BATCHED = Options(batch=Batching(8, 0.02))

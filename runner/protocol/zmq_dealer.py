@@ -11,8 +11,8 @@ import zmq
 from zmq.backend import Socket as Backend
 from zmq.utils.monitor import parse_monitor_message
 
-from runner import framing
-from runner.framing import WireError
+from runner.protocol import framing
+from runner.protocol.framing import WireError
 
 log = logging.getLogger(__name__)
 

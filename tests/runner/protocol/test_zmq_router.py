@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from runner import framing, wire
-from runner.coordinator.transport import Router
 from runner.errors import RefusedStart
-from runner.wire import Ack, Ended, Gone, Hello, Usage
-from runner.worker.transport import Dealer
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
+from runner.protocol.worker import Ack, Ended, Gone, Hello, Usage
+from runner.protocol.zmq_dealer import Dealer
+from runner.protocol.zmq_router import Router
 
-ENDED = wire.encode(Ended("job", 1, 1, None))
+ENDED = worker_protocol.encode(Ended("job", 1, 1, None))
 
 
-def hello(name: str = "w", token: str = "secret", protocol: int = wire.PROTOCOL) -> bytes:
-    return wire.encode(Hello(protocol, token, "node", "worker", name, 1, 1))
+def hello(name: str = "w", token: str = "secret", protocol: int = worker_protocol.PROTOCOL) -> bytes:
+    return worker_protocol.encode(Hello(protocol, token, "node", "worker", name, 1, 1))
 
 
 class Ends:
@@ -79,10 +80,10 @@ def test_peer_is_known_by_its_hello(tmp_path: Path) -> None:
             ends.dealer.send([hello(), ENDED])
             await ends.until(lambda: ends.came)
             assert (ends.hellos, ends.came) == (["w"], [("w", [ENDED])])
-            assert ends.router.send("w", [wire.encode(Ack(1))])
+            assert ends.router.send("w", [worker_protocol.encode(Ack(1))])
             await ends.until(lambda: ends.down)
             ends.router.forget("w")
-            assert not ends.router.send("w", [wire.encode(Ack(1))])
+            assert not ends.router.send("w", [worker_protocol.encode(Ack(1))])
 
     asyncio.run(scene())
 
@@ -151,7 +152,12 @@ def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -
     chance = random.Random(7)
     seeds = [
         framing.pack([each])
-        for each in (hello(), ENDED, wire.encode(Usage([(1, 2)])), wire.encode(Gone(1, "a", "b")))
+        for each in (
+            hello(),
+            ENDED,
+            worker_protocol.encode(Usage([(1, 2)])),
+            worker_protocol.encode(Gone(1, "a", "b")),
+        )
     ]
 
     async def scene() -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import zmq
 from zmq.backend import Socket as Backend
 
-from runner import framing, wire
 from runner.errors import RefusedStart
-from runner.framing import WireError
-from runner.wire import Hello
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
+from runner.protocol.framing import WireError
+from runner.protocol.worker import Hello
 
 log = logging.getLogger(__name__)
 
@@ -154,14 +155,14 @@ class Router:
             if len(parts) != 1:
                 raise WireError(f"{len(parts)} parts instead of one")
             messages = framing.unpack(parts[0])
-            if messages and wire.tag_of(messages[0]) == _HELLO:
+            if messages and worker_protocol.tag_of(messages[0]) == _HELLO:
                 name = self._greet(identity, messages[0])
                 del messages[0]
             elif name is None:
                 raise WireError("a peer that has not said who it is")
             if messages:
                 self._on_frame(name, messages)
-        except wire.UNDECODABLE as error:
+        except worker_protocol.UNDECODABLE as error:
             self.bad_frames += 1
             self._on_bad(f"{name or 'unknown peer'}: {error}")
         except Exception:
@@ -169,15 +170,15 @@ class Router:
             log.exception("news of %s could not be taken in", name)
 
     def _greet(self, identity: bytes, message: bytes) -> str:
-        hello = wire.up_decoder.decode(message)
+        hello = worker_protocol.up_decoder.decode(message)
         if not isinstance(hello, Hello) or not hello.name:
             raise WireError("a hello that is none")
         if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):
             raise WireError("a hello with a wrong token")
-        if hello.protocol != wire.PROTOCOL:
+        if hello.protocol != worker_protocol.PROTOCOL:
             # A worker is always of this program, unless that was replaced since this process read it.
             raise WireError(
-                f"{hello.name} speaks protocol {hello.protocol}, this is {wire.PROTOCOL}: the program was "
+                f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: the program was "
                 "replaced under this server, which must be restarted"
             )
         self.forget(hello.name)

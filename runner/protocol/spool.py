@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from runner import framing, wire
-from runner.framing import WireError
-from runner.wire import Hello
+from runner.protocol import framing
+from runner.protocol import worker as worker_protocol
+from runner.protocol.framing import WireError
+from runner.protocol.worker import Hello
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
     draft = path.with_suffix(".draft")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(framing.prefixed(framing.pack([wire.encode(msgspec.structs.replace(hello, token=""))])))
+        file.write(
+            framing.prefixed(framing.pack([worker_protocol.encode(msgspec.structs.replace(hello, token=""))]))
+        )
         for frame in _frames(messages):
             file.write(framing.prefixed(framing.pack(frame)))
         file.write(framing.prefixed(framing.pack([])))
@@ -66,7 +69,7 @@ def read_spools(folder: Path) -> list[Spool]:
     for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
         try:
             spools.append(_read(path))
-        except (OSError, *wire.UNDECODABLE) as error:
+        except (OSError, *worker_protocol.UNDECODABLE) as error:
             aside = path.with_name(path.name + BAD_SUFFIX)
             log.error("%s is not a whole spool (%s); it is kept as %s", path, error, aside.name)
             path.rename(aside)
@@ -84,7 +87,7 @@ def _read(path: Path) -> Spool:
     size = sum(len(framing.prefixed(framing.pack(frame))) for frame in frames)
     if len(frames) < 2 or frames[-1] or size != len(data):
         raise WireError("its end is missing")
-    hello = wire.up_decoder.decode(frames[0][0]) if frames[0] else None
+    hello = worker_protocol.up_decoder.decode(frames[0][0]) if frames[0] else None
     if not isinstance(hello, Hello):
         raise WireError("it does not begin with a hello")
     return Spool(path, hello, [message for frame in frames[1:] for message in frame])

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from runner.framing import WireError
 from runner.handlers.spec import HandlerSpec, Source
 from runner.jobs.job import FileRecord
+from runner.protocol.framing import WireError
 
 #: Raised by one when a message changes its meaning; told in `Hello`.
 PROTOCOL = 1  # guard: protocol

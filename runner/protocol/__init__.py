@@ -1,0 +1,1 @@
+"""Pure: messages between processes, their frames, and the sockets that carry them."""
