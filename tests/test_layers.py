@@ -25,7 +25,7 @@ ARROWS = {
     "api": {"api", "runner", "gpu"},
 }
 #: The parts of `runner` that know of devices. No other may, or user code would get `gpu` on its path.
-KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe.py")
+KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe/__main__.py")
 #: Library -> the files that own it; everybody else speaks to those.
 OWNERS = {
     "zmq": {"runner/protocol/zmq_router.py", "runner/protocol/zmq_dealer.py"},

@@ -1,0 +1,1 @@
+"""Effect: the process that reads the GPUs of one machine."""
