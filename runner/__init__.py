@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runner.client import AsyncClient, Client
-    from runner.context import Context
     from runner.errors import JobEnded, JobFailed, JobWasCancelled, NoServer, RunnerError
+    from runner.executor.context import Context
     from runner.handlers.batch import Batch
     from runner.handlers.decorator import handler
     from runner.handlers.exceptions import JobCancelled, PermanentError, Retry
@@ -32,7 +32,7 @@ _HOMES = {
     "AsyncClient": "client",
     "Batch": "handlers.batch",
     "Client": "client",
-    "Context": "context",
+    "Context": "executor.context",
     "JobCancelled": "handlers.exceptions",
     "JobEnded": "errors",
     "JobFailed": "errors",

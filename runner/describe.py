@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from runner import content
-from runner.execution import failure, process
-from runner.execution.loading import find, import_source
+from runner.executor import bootstrap, failures
+from runner.executor.loader import find, import_source
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
 from runner.handlers.decorator import Definition, definition_of, function_of, kind_of, positional
@@ -56,7 +56,7 @@ def describe(order: Order) -> Description:
         module = import_source(source)
         found = _wanted(module, order)
     except BaseException as error:
-        return Description(error=failure.trace(error), files=_files(order, begin))
+        return Description(error=failures.trace(error), files=_files(order, begin))
     specs = [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
     return Description(specs, files=_files(order, begin))
 
@@ -68,7 +68,7 @@ def broken(name: str, source: Source, error: str) -> HandlerSpec:
 
 def main() -> None:
     """Answer and end at once, whatever threads the module has started."""
-    process.bind_to_parent()
+    bootstrap.bind_to_parent()
     faulthandler.enable()
     order = msgspec.json.decode(sys.argv[1], type=Order)
     answer = msgspec.msgpack.encode(describe(order))
@@ -163,7 +163,7 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
             output_schema=b"true" if "generator" in kind else _output_schema(function, is_batched),
         )
     except Exception as error:
-        return broken(definition.name, source, failure.trace(error))
+        return broken(definition.name, source, failures.trace(error))
 
 
 def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:

@@ -18,7 +18,7 @@ import msgspec
 
 from runner import content, sources
 from runner.describe import Order, broken
-from runner.execution.process import PARENT_PID
+from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import Description, HandlerSpec, Source
 from runner.shelf import Shelf
 from runner.sources import Place

@@ -21,9 +21,9 @@ from typing import IO, Any, Self
 
 from runner.client import Client
 from runner.errors import RefusedStart, RunnerError
+from runner.executor.simulated_memory import allocate
 from runner.handlers.decorator import definition_of
 from runner.settings.settings import SHORT_NAMES, Settings
-from runner.simulation import allocate
 
 __all__ = ["ServedClient", "Server", "allocate", "running", "serving"]
 

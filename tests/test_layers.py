@@ -170,8 +170,8 @@ def test_user_facing_imports_load_neither_gpu_nor_api(module: str) -> None:
 def test_an_executor_starts_without_anything_heavy() -> None:
     # `runner.executor` imports most of its modules late: all that stand in its folder are tried as well.
     inside = [s.module for s in product() if s.path.startswith("runner/execution/")]
-    assert "runner.execution.process" in inside
-    assert loaded_by("runner.executor", "runner.context", *inside) & HEAVY == set()
+    assert "runner.executor.bootstrap" in inside
+    assert loaded_by("runner.executor", "runner.executor.context", *inside) & HEAVY == set()
 
 
 def test_what_is_loaded_is_seen() -> None:

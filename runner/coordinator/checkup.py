@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from gpu.devices import visibility
 from gpu.devices.device import Device
-from runner.execution.checkup import CANNOT_TELL, WORKS
+from runner.executor.device_check import CANNOT_TELL, WORKS
 from runner.processes.orphans import MARKER
 
 #: torch may take seconds to import, a context some more; a driver that takes longer hangs.
@@ -43,7 +43,7 @@ class Checkup:
         env = {**self._env, **visibility.mask([device]), MARKER: f"{self._marker}.checkup.{device.id}/0"}
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "runner.execution.checkup"],
+                [sys.executable, "-P", "-m", "runner.executor.device_check"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 
-from runner.execution.template import CONTROL_FD, MODULES, PADDING, READY
+from runner.executor.fork_server import CONTROL_FD, MODULES, PADDING, READY
 from runner.processes.orphans import MARKER
 
 log = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ GATES = {
     "runner/coordinator/fronts.py _flush self._transport.write",
     "runner/coordinator/journal.py _write self._committer.commit",
     "runner/protocol/zmq_router.py send Backend.send",
-    "runner/execution/outbox.py _write os.writev",
+    "runner/executor/sender.py _write os.writev",
     "runner/stores/access.py ask self._transport.write",
     "runner/stores/access.py commit self._store.commit",
     "runner/stores/writer.py _answer self._store.commit",

@@ -304,7 +304,7 @@ GATES: dict[str, Callable[[Any], None]] = {
     "runner.protocol.zmq_router": router,
     "runner.protocol.zmq_dealer": dealer,
     "runner.worker.process": to_executor,
-    "runner.execution.outbox": from_executor,
+    "runner.executor.sender": from_executor,
     "runner.coordinator.fronts": to_front,
     "api.link": from_front,
     "runner.stores.access": to_writer,

@@ -1,0 +1,263 @@
+"""Effect: one attempt while it runs: its events, its files and how it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.executor.environment import Site
+from runner.executor.sender import Speaker
+from runner.formats import strict_json
+from runner.jobs.job import FileRecord
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: At most one progress event in this time; the first and the last always.
+PROGRESS_S = 0.05
+#: A progress event or metric that is larger is a mistake: it would be sent twenty times a second.
+PROGRESS_MAX_BYTES = 64 * 1024
+_json = msgspec.json.Encoder().encode
+
+
+class Running(Speaker):
+    """Shared by the main thread, the handler's own threads and the channel thread."""
+
+    __slots__ = (
+        "attempt",
+        "callbacks",
+        "cancelled",
+        "closed",
+        "files",
+        "interrupt",
+        "progress_due",
+        "progress_held",
+        "raise_requested",
+        "reason",
+        "site",
+        "started_at",
+        "tmpdir",
+    )
+
+    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
+        config = site.config
+        super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
+        self.attempt = attempt
+        self.site = site
+        self.started_at = 0.0
+        #: The first rung of the ladder: asked to stop.
+        self.cancelled = False
+        #: The second: JobCancelled is to be raised in the main thread.
+        self.raise_requested = False
+        self.reason = ""
+        #: User code has returned; whoever still holds the context holds nothing.
+        self.closed = False
+        #: How the driver of a coroutine is told.
+        self.interrupt: Callable[[], None] | None = None
+        self.callbacks: list[Callable[[], object]] | None = None
+        self.progress_due = 0.0
+        self.progress_held: deque[bytes] | None = None
+        self.files: dict[str, FileRecord] | None = None
+        self.tmpdir: Path | None = None
+
+    @property
+    def members(self) -> list[Running]:
+        """A single attempt stands for itself; see `Together`."""
+        return [self]
+
+    def own(self) -> Running:
+        """The attempt to which a file belongs."""
+        return self
+
+    def find(self, key: tuple[str, int]) -> Running | None:
+        """Itself, if it is the attempt that is meant."""
+        return self if key == (self.job_id, self.number) else None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names an attempt everywhere."""
+        return (self.job_id, self.number)
+
+    def touch(self) -> None:
+        """The handler is alive and says so."""
+        self.site.page.touch()
+
+    def demand_open(self) -> None:
+        """
+        Raises:
+            RuntimeError: the attempt has ended.
+        """
+        if self.closed:
+            raise RuntimeError(f"attempt {self.number} of job {self.job_id} has ended; its context is dead")
+
+    def log(self, stream: str, level: str | None, text: str) -> None:
+        """A log event; dropped once the attempt's limit of log text is reached."""
+        if self.logs_full or self.ended:
+            return
+        fields = {"stream": stream, "level": level, "text": text}
+        try:
+            data = _json(fields)
+        except UnicodeEncodeError:
+            data = _json({**fields, "text": strict_json.clean(text)})
+        self.site.outbox.event(self, "log", data)
+        if stream == "stderr":
+            # Unbuffered, as everywhere: these may be the last words before a crash.
+            self.site.outbox.send()
+
+    def output(self, data: bytes) -> None:
+        """An output event of a chunk's JSON text."""
+        self.site.outbox.event(self, "output", b'{"chunk":%b}' % data)
+
+    def metric(self, name: str, value: float) -> None:
+        """A metric event.
+
+        Raises:
+            ValueError: no name, or no finite number.
+        """
+        if not isinstance(name, str) or not 0 < len(name) <= 200:
+            raise ValueError("a metric's name is a text of 1 to 200 characters")
+        data = _json({"name": strict_json.clean(name), "value": _number("value", value)})
+        self.site.outbox.event(self, "metric", data)
+
+    def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
+        """Told at once if the last one is long enough ago, else held for the next moment.
+
+        Raises:
+            ValueError: a number that is none, or more than 64 KiB.
+        """
+        data = _progress(done, total, message, details)
+        held = self.progress_held
+        if held is None:
+            held = self.progress_held = deque(maxlen=1)
+        now = time.monotonic()
+        if now >= self.progress_due:
+            held.clear()
+            self.progress_due = now + PROGRESS_S
+            self.site.outbox.event(self, "progress", data)
+        else:
+            held.append(data)
+            self.site.outbox.wake_before(self.progress_due)
+
+    def flush_progress(self, now: float | None) -> None:
+        """Send what is held, if it is due by `now` (None: in any case). Called by both threads."""
+        held = self.progress_held
+        if not held or (now is not None and now < self.progress_due):
+            return
+        # Taken and queued as one step: else the end of the attempt could overtake its last progress.
+        with self.site.flushing:
+            if held:
+                self.progress_due = time.monotonic() + PROGRESS_S
+                self.site.outbox.event(self, "progress", held.popleft(), wait=False)
+
+    def on_cancel(self, function: Callable[[], object]) -> None:
+        """Call it once the flag comes, or now if it has come."""
+        if not callable(function):
+            raise TypeError(f"on_cancel needs a function, not {function!r}")
+        if self.callbacks is None:
+            self.callbacks = []
+        self.callbacks.append(function)
+        # The flag may have come between the handler's last look and this line.
+        if self.cancelled:
+            self._start_callbacks()
+
+    def flag(self, reason: str) -> None:
+        """The first rung; called by the channel thread."""
+        self.reason = reason
+        self.cancelled = True
+        interrupt = self.interrupt
+        if interrupt is not None:
+            interrupt()
+        self._start_callbacks()
+
+    def close(self) -> None:
+        """User code has returned: send what is held, take the private folder away."""
+        self.closed = True
+        if self.progress_held is not None:
+            with self.site.flushing:
+                # Whatever the channel thread had taken is queued now.
+                pass
+            self.flush_progress(None)
+        self.callbacks = None
+        self.interrupt = None
+        if self.tmpdir is not None:
+            import shutil
+
+            shutil.rmtree(self.tmpdir, ignore_errors=True)
+            self.tmpdir = None
+
+    def conclude(self, ended: worker_protocol.Ended, *, leaves: bool) -> None:
+        """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
+        if self.cancelled:
+            ended.code, ended.message = "cancelled", self.reason or "cancelled"
+            ended.retryable, ended.output, ended.retry_at = False, None, None
+            ended.shared = False
+        if ended.code is None or self.files:
+            ended.files = self.records()
+        ended.leaves = leaves
+
+    def records(self) -> list[FileRecord]:
+        """The files saved so far."""
+        return list(self.files.values()) if self.files else []
+
+    def _start_callbacks(self) -> None:
+        callbacks, self.callbacks = self.callbacks, []
+        if callbacks:
+            call_back(callbacks, partial(self.log, "logging", "error"))
+
+
+def call_back(callbacks: list[Callable[[], object]], complain: Callable[[str], None]) -> None:
+    """Call all of them, not in the channel thread: one that hangs must not hold up the next rung."""
+
+    def call() -> None:
+        for function in callbacks:
+            try:
+                function()
+            except Exception as error:
+                complain(f"on_cancel: {type(error).__name__}: {error}")
+
+    threading.Thread(target=call, name="runner-on-cancel", daemon=True).start()
+
+
+def _number(name: str, value: object) -> int | float:
+    """
+    Raises:
+        ValueError: not a finite number of at most 64 bits.
+    """
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, (bool, str, bytes)):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, not {value!r}") from None
+    if not isfinite(number):
+        raise ValueError(f"{name} must be finite, not {number!r}")
+    return number
+
+
+def _progress(done: float, total: float | None, message: str | None, details: Any) -> bytes:
+    done = _number("done", done)
+    fraction = None
+    if total is not None:
+        total = _number("total", total)
+        fraction = min(1.0, max(0.0, done / total)) if total > 0 else 1.0
+    fields = {
+        "done": done,
+        "total": total,
+        "fraction": fraction,
+        "message": None if message is None else strict_json.clean(str(message)),
+        "details": details,
+    }
+    data = strict_json.encode(fields) if details else _json(fields)
+    if len(data) > PROGRESS_MAX_BYTES:
+        raise ValueError(f"progress of {len(data)} bytes; message and details may have {PROGRESS_MAX_BYTES}")
+    return data

@@ -1,0 +1,170 @@
+"""Effect: runs attempts and batches one after another in the main thread, each to its `Ended`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runner.executor import bootstrap, failures
+from runner.executor.attempt_run import Running
+from runner.executor.cancel_signal import Shield
+from runner.executor.channel import LOOK_S
+from runner.executor.context import Context
+from runner.executor.invocation import Driver
+from runner.executor.loader import Program
+from runner.executor.output_capture import Capture
+from runner.executor.sender import HOLD_S, Outbox
+from runner.executor.shared_page import Page
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    from runner.executor.batch_run import Together
+
+#: Longest wait for the worker to take the last messages.
+FINISH_S = 5.0
+#: Flags kept for attempts that are neither staged nor running at that instant.
+STRAY_MAX = 64
+
+
+class AttemptRunner:
+    """`run_attempt` and `run_batch` belong to the main thread."""
+
+    def __init__(self, page: Page, outbox: Outbox, shield: Shield, staged: deque[Any]) -> None:
+        self._page, self._outbox, self._shield = page, outbox, shield
+        #: Attempts, or batches, that wait behind the current one.
+        self._staged = staged
+        #: What runs; while the handler loads, the attempt or batch for which it does.
+        self.current: Running | Together | None = None
+        self.capture = Capture(lambda: self.current)
+        self.driver = Driver()
+        self._stray: deque[worker_protocol.Flag] = deque(maxlen=STRAY_MAX)
+        self._main = threading.get_ident()
+        self._pid = os.getpid()
+
+    # What follows, up to `tick`, is called by the channel thread.
+
+    def find(self, key: tuple[str, int]) -> Running | None:
+        """The attempt with this key, if it runs."""
+        run = self.current
+        return None if run is None else run.find(key)
+
+    def keep_flag(self, flag: worker_protocol.Flag) -> None:
+        """Keep a flag for an attempt that may be on its way from the queue to its start."""
+        self._stray.append(flag)
+
+    def raise_cancelled(self, key: tuple[str, int]) -> None:
+        """Raise JobCancelled in the main thread, if this attempt still runs."""
+        run = self.current
+        if run is not None and run.find(key) is not None and not run.closed:
+            run.raise_requested = True
+            signal.pthread_kill(self._main, signal.SIGUSR1)
+
+    def tick(self, now: float) -> float | None:
+        """Send progress that is due; when to look again."""
+        run = self.current
+        if run is None:
+            return now + HOLD_S if self._staged else None
+        run.flush_progress(now)
+        if self._staged:
+            return now + HOLD_S
+        return min(now + LOOK_S, run.progress_due) if run.progress_held else now + LOOK_S
+
+    # What follows runs in the main thread.
+
+    def attribute_load(self, run: Running | Together) -> None:
+        """Make import and load part of the attempt or batch for which they are done."""
+        self.current = run
+        self.capture.hand_early(run)
+
+    def run_attempt(self, run: Running, program: Program) -> None:
+        """Run one attempt, from its start to its `Ended`."""
+        self._begin(run)
+        ended = worker_protocol.Ended(run.job_id, run.number, 0, None)
+        memory = run.site.memory
+        if memory is not None:
+            memory.enforce()
+        run.started_at = ended.started_at = time.time()
+        begin_ns = self._page.start()
+        is_fatal = self._call(run, program, ended)
+        if os.getpid() != self._pid:
+            # A child that the handler forked came back through it; it must not speak for us.
+            os._exit(0)
+        self._page.finish()
+        ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
+        if memory is not None:
+            memory.ended(ended)
+        run.close()
+        self.capture.flush()
+        marked = self.capture.mark(run)
+        run.conclude(ended, leaves=is_fatal or run.raise_requested)
+        self._outbox.ended(run, ended, marked, hold=bool(self._staged) and not is_fatal)
+        self.current = None
+        if is_fatal or run.raise_requested:
+            self.exit(bootstrap.EXIT_UNUSABLE)
+
+    def run_batch(self, batch: Together, program: Program) -> None:
+        """Run one batch, from its start to the `Ended` of its last item."""
+        self._begin(batch)
+        try:
+            is_fatal = batch.perform(program, self.driver, self.capture, self._staged)
+        except SystemExit as error:
+            self._exit_with(batch, bootstrap.exit_code(error))
+        self.current = None
+        if is_fatal:
+            self.exit(bootstrap.EXIT_UNUSABLE)
+
+    def catch_up(self, run: Running | Together) -> None:
+        """Apply flags that came while the attempt was on its way from the queue to its start."""
+        for flag in list(self._stray):
+            found = run.find((flag.job_id, flag.attempt))
+            if found is not None and not found.cancelled:
+                found.flag(flag.reason)
+        self._stray.clear()
+
+    def exit(self, code: int) -> NoReturn:
+        """Send what is not sent yet, and end the process."""
+        self._outbox.finish(FINISH_S)
+        os._exit(code)
+
+    def _begin(self, run: Running | Together) -> None:
+        self.current = run
+        self._shield.install()
+        self.capture.hand_early(run)
+        if self._stray:
+            self.catch_up(run)
+
+    def _call(self, run: Running, program: Program, ended: worker_protocol.Ended) -> bool:
+        """Call user code and write its result into `ended`; True where this process must end."""
+        found: failures.Failure
+        try:
+            try:
+                arguments = program.arguments(run.attempt.input, Context(run))
+                self._shield.arm(run)
+                value = program.call(*arguments)
+                ended.output = self.driver.output(run, value)
+                return False
+            finally:
+                self._shield.disarm()
+        except SystemExit as error:
+            self._exit_with(run, bootstrap.exit_code(error))
+        except BaseException as error:
+            self._shield.disarm()
+            found = failures.of(error)
+            failures.let_go(error)
+        if found.code == "device_out_of_memory":
+            failures.empty_device_cache()
+        ended.code, ended.message, ended.detail = found.code, found.message, found.detail
+        ended.retryable, ended.retry_at = found.retryable, found.retry_at
+        return found.is_fatal
+
+    def _exit_with(self, run: Running | Together, code: int) -> NoReturn:
+        """The handler ended the process: a crash, which the worker reports; its last output still counts."""
+        if os.getpid() != self._pid:
+            os._exit(code)
+        run.close()
+        self.capture.flush()
+        self.exit(code)

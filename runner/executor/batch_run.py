@@ -1,0 +1,300 @@
+"""Effect: a batch while it runs: its items, what is said to all of them, and the outcome that each gets."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from runner.executor import failures
+from runner.executor.attempt_run import Running, call_back
+from runner.executor.context import Context
+from runner.executor.environment import Site
+from runner.executor.failures import ResultTooLarge
+from runner.executor.invocation import Driver
+from runner.executor.loader import Program
+from runner.executor.output_capture import Capture
+from runner.formats import strict_json
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Together:
+    """Stands where a single `Running` stands: for the context of the whole, the capture, and the shield."""
+
+    __slots__ = (
+        "attempt",
+        "callbacks",
+        "closed",
+        "interrupt",
+        "items",
+        "job_id",
+        "members",
+        "number",
+        "raise_requested",
+        "site",
+        "started_at",
+        "tmpdir",
+    )
+
+    def __init__(self, attempts: list[worker_protocol.Attempt], site: Site) -> None:
+        #: All that were handed over, and those that the handler is given.
+        self.items = [Running(attempt, site) for attempt in attempts]
+        self.members = self.items
+        self.site = site
+        self.job_id = ""
+        self.number = 0
+        limits = [attempt.timeout_s for attempt in attempts if attempt.timeout_s is not None]
+        self.attempt = worker_protocol.Attempt("", 0, attempts[0].handler, b"null", min(limits, default=None))
+        self.started_at = 0.0
+        self.raise_requested = False
+        self.closed = False
+        self.interrupt: Callable[[], None] | None = None
+        self.callbacks: list[Callable[[], object]] = []
+        self.tmpdir: Path | None = None
+        for item in self.items:
+            item.interrupt = self._flagged
+
+    # As `Running` has them.
+
+    @property
+    def cancelled(self) -> bool:
+        """Every one that the handler works for was asked to stop."""
+        return all(item.cancelled for item in self.members)
+
+    @property
+    def reason(self) -> str:
+        """Of the one that was asked first."""
+        return next((item.reason for item in self.items if item.cancelled), "")
+
+    @property
+    def progress_held(self) -> bool:
+        """Whether one of them holds progress back."""
+        return any(item.progress_held for item in self.items)
+
+    @property
+    def progress_due(self) -> float:
+        """When the first held-back progress is due."""
+        return min((item.progress_due for item in self.items if item.progress_held), default=0.0)
+
+    def find(self, key: tuple[str, int]) -> Running | None:
+        """The item of an attempt."""
+        return next((item for item in self.items if item.key == key), None)
+
+    def own(self) -> Running:
+        """
+        Raises:
+            RuntimeError: always: what is asked for belongs to one job.
+        """
+        raise RuntimeError("a file belongs to one job: in a batch, use ctx.items[i].save_file(...)")
+
+    def demand_open(self) -> None:
+        """
+        Raises:
+            RuntimeError: the batch has ended.
+        """
+        if self.closed:
+            raise RuntimeError("the batch has ended; its context is dead")
+
+    def touch(self) -> None:
+        """The handler is alive and says so."""
+        self.site.page.touch()
+
+    def log(self, stream: str, level: str | None, text: str) -> None:
+        """A log event of every one: nobody knows for whom a line was printed."""
+        for item in self.members:
+            item.log(stream, level, text)
+
+    def output(self, data: bytes) -> None:
+        """A chunk for every one."""
+        for item in self.members:
+            item.output(data)
+
+    def metric(self, name: str, value: float) -> None:
+        """A metric of every one."""
+        for item in self.members:
+            item.metric(name, value)
+
+    def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
+        """The progress of every one."""
+        for item in self.members:
+            item.progress(done, total, message, details)
+
+    def flush_progress(self, now: float | None) -> None:
+        """Send what is held, if it is due."""
+        for item in self.items:
+            item.flush_progress(now)
+
+    def on_cancel(self, function: Callable[[], object]) -> None:
+        """Call it once every one was asked to stop."""
+        self.callbacks.append(function)
+        if self.cancelled:
+            self._flagged()
+
+    def close(self) -> None:
+        """User code has returned."""
+        self.closed = True
+        self.interrupt = None
+        self.callbacks = []
+        for item in self.items:
+            item.close()
+        if self.tmpdir is not None:
+            import shutil
+
+            shutil.rmtree(self.tmpdir, ignore_errors=True)
+            self.tmpdir = None
+
+    def _flagged(self) -> None:
+        """One more was asked to stop; called by the channel thread."""
+        if not self.cancelled:
+            return
+        interrupt, callbacks = self.interrupt, self.callbacks
+        self.callbacks = []
+        if interrupt is not None:
+            interrupt()
+        if callbacks:
+            call_back(callbacks, partial(self.log, "logging", "error"))
+
+    # Its run.
+
+    def perform(self, program: Program, driver: Driver, capture: Capture, more: Sequence[object]) -> bool:
+        """From its start to the last word of each; `more` waits behind it. True where this process must end.
+
+        Raises:
+            SystemExit: the handler ends the process.
+        """
+        site, pid = self.site, os.getpid()
+        if site.memory is not None:
+            site.memory.enforce()
+        endings = self._begin(time.time())
+        begin_ns = site.page.start(len(endings))
+        must_end = _perform(self, program, endings, driver) or self.raise_requested
+        if os.getpid() != pid:
+            # A child that the handler forked came back through it; it must not speak for us.
+            os._exit(0)
+        site.page.finish(len(endings))
+        run_s = (time.monotonic_ns() - begin_ns) / 1e9
+        if site.memory is not None:
+            site.memory.ended(endings[0])
+        self.close()
+        capture.flush()
+        marked = capture.mark(self.items[0])
+        for item, ended in zip(self.items, endings, strict=True):
+            ended.run_s = run_s
+            ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
+            item.conclude(ended, leaves=must_end)
+        site.outbox.all_ended(self.items, endings, marked, hold=bool(more) and not must_end)
+        return must_end
+
+    def _begin(self, at: float) -> list[worker_protocol.Ended]:
+        self.started_at = at
+        endings = [
+            worker_protocol.Ended(item.job_id, item.number, 0, None, together=len(self.items))
+            for item in self.items
+        ]
+        for item, ended in zip(self.items, endings, strict=True):
+            item.started_at = ended.started_at = at
+        return endings
+
+    def arguments(self, program: Program, endings: list[worker_protocol.Ended]) -> list[Any]:
+        """The inputs that the handler is given. Who was asked to stop and whose input is not what the handler
+        takes are not among them."""
+        assert program.read is not None
+        values: list[Any] = []
+        members: list[Running] = []
+        for item, ended in zip(self.items, endings, strict=True):
+            if item.cancelled:
+                continue
+            try:
+                value = program.read(item.attempt.input)
+            except Exception as error:
+                _write(ended, failures.of(error))
+                continue
+            members.append(item)
+            values.append(value)
+        self.members = members
+        return values
+
+    def give(self, endings: list[worker_protocol.Ended], outcomes: list[Any]) -> bool:
+        """Each member gets its own; True where this process must end."""
+        is_fatal = False
+        by_key = {(ended.job_id, ended.attempt): ended for ended in endings}
+        for item, outcome in zip(self.members, outcomes, strict=True):
+            ended = by_key[item.key]
+            try:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                ended.output = _text(outcome, self.site.config.output_max_bytes)
+            except BaseException as error:
+                found = failures.of(error)
+                is_fatal = is_fatal or found.is_fatal
+                _write(ended, found)
+                failures.let_go(error)
+        return is_fatal
+
+    def fail(self, endings: list[worker_protocol.Ended], found: failures.Failure) -> None:
+        """The call failed, which is every member's end."""
+        keys = {item.key for item in self.members}
+        for ended in endings:
+            if (ended.job_id, ended.attempt) in keys:
+                _write(ended, found)
+                ended.shared = len(keys) > 1
+
+
+def _perform(batch: Together, program: Program, endings: list[worker_protocol.Ended], driver: Driver) -> bool:
+    """Call user code and write what came of it into `endings`; True where this process must end.
+
+    Raises:
+        SystemExit: the handler ends the process.
+    """
+    shield = batch.site.shield
+    found: failures.Failure
+    try:
+        try:
+            values = batch.arguments(program, endings)
+            if not values:
+                return False
+            shield.arm(batch)
+            arguments = (values,) if program.takes == 1 else (values, Context(batch))
+            outcomes = driver.given(batch, program.call(*arguments))
+        finally:
+            shield.disarm()
+        return batch.give(endings, _checked(outcomes, len(values)))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        shield.disarm()
+        found = failures.of(error)
+        failures.let_go(error)
+    if found.code == "device_out_of_memory":
+        failures.empty_device_cache()
+    batch.fail(endings, found)
+    return found.is_fatal
+
+
+def _checked(outcomes: Any, count: int) -> list[Any]:
+    """
+    Raises:
+        TypeError: not one outcome for each.
+    """
+    if not isinstance(outcomes, list | tuple):
+        raise TypeError(f"a batch returns a list with an outcome for each input, not {type(outcomes)!r}")
+    if len(outcomes) != count:
+        raise TypeError(f"the batch had {count} inputs, but it returned {len(outcomes)} outcomes")
+    return list(outcomes)
+
+
+def _write(ended: worker_protocol.Ended, found: failures.Failure) -> None:
+    ended.code, ended.message, ended.detail = found.code, found.message, found.detail
+    ended.retryable, ended.retry_at = found.retryable, found.retry_at
+
+
+def _text(outcome: Any, most: int) -> bytes:
+    output = strict_json.encode(outcome)
+    if len(output) > most:
+        raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {most}")
+    return output

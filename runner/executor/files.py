@@ -1,0 +1,168 @@
+"""Effect: the files an attempt saves, and those it opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from runner.jobs.job import FileRecord
+
+if TYPE_CHECKING:
+    from runner.executor.attempt_run import Running
+
+CHUNK_BYTES = 1024 * 1024
+NAME_MAX_BYTES = 255
+
+
+class Readable(Protocol):
+    """An open file, or anything like it."""
+
+    def read(self, size: int, /) -> bytes | str:
+        """At most so many; empty at the end."""
+        ...
+
+
+Data = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
+
+
+def save(run: Running, name: str, data: Data, content_type: str | None) -> dict[str, Any]:
+    """Write a file durably under the attempt's folder; the file reference that goes into an output.
+
+    The same name again replaces the earlier file.
+
+    Raises:
+        ValueError: a name that could not be a file's.
+        OSError: the disk does not take it, or the given path can't be read.
+    """
+    check_name(name)
+    from runner.jobs.ids import new_id
+
+    file_id = new_id()
+    folder = Path(run.site.config.files_dir, run.job_id, str(run.number))
+    _make(folder, Path(run.site.config.files_dir))
+    size, sha256 = _write(folder, file_id, data)
+    record = FileRecord(file_id, name, size, sha256, content_type or _guess(name), run.number)
+    if run.files is None:
+        run.files = {}
+    earlier = run.files.get(name)
+    run.files[name] = record
+    if earlier is not None:
+        (folder / earlier.id).unlink(missing_ok=True)
+    return reference(run.job_id, record)
+
+
+def reference(job_id: str, record: FileRecord) -> dict[str, Any]:
+    """What stands for the file in inputs and outputs."""
+    from urllib.parse import quote
+
+    return {
+        "$file": record.id,
+        "id": record.id,
+        "name": record.name,
+        "size": record.size,
+        "sha256": record.sha256,
+        "content_type": record.content_type,
+        "url": f"/v1/jobs/{job_id}/files/{quote(record.name, safe='')}",
+    }
+
+
+def open_reference(run: Running, reference: Any) -> IO[bytes]:
+    """Open a file for reading by its reference (or its id).
+
+    Raises:
+        TypeError: not a file reference.
+        FileNotFoundError: no such file.
+    """
+    file_id = reference
+    if isinstance(reference, dict):
+        file_id = reference.get("$file", reference.get("id"))
+    if not isinstance(file_id, str) or not file_id:
+        raise TypeError(f'{reference!r} is not a file reference such as {{"$file": id}}')
+    for record in run.records():
+        if record.id == file_id:
+            return open(Path(run.site.config.files_dir, run.job_id, str(run.number), file_id), "rb")
+    try:
+        path = run.site.ask(run.job_id, run.number, "file", file_id)
+    except LookupError as error:
+        raise FileNotFoundError(f"file {file_id}: {error.args[-1]}") from None
+    return open(str(path), "rb")
+
+
+def check_name(name: object) -> None:
+    """
+    Raises:
+        ValueError: not the name of a file.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a file's name is a text, not {name!r}")
+    if any(mark in name for mark in "/\\\0") or not name.strip("."):
+        raise ValueError(f"{name!r} can't be a file's name: no slashes, no NUL, not dots alone")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a file's name must be valid text") from None
+    if size > NAME_MAX_BYTES:
+        raise ValueError(f"a file's name has at most {NAME_MAX_BYTES} bytes, this one {size}")
+
+
+def _guess(name: str) -> str:
+    from mimetypes import guess_type
+
+    return guess_type(name)[0] or "application/octet-stream"
+
+
+def _make(folder: Path, root: Path) -> None:
+    """Make the folder and see to it that its entries on the way up survive a power cut."""
+    missing = []
+    at = folder
+    while at != root and not at.is_dir():
+        missing.append(at)
+        at = at.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+
+
+def _write(folder: Path, file_id: str, data: Data) -> tuple[int, str]:
+    from hashlib import sha256
+
+    digest = sha256()
+    size = 0
+    temporary = folder / f".{file_id}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            for chunk in _chunks(data):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, folder / file_id)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(folder)
+    return size, digest.hexdigest()
+
+
+def _chunks(data: Data) -> Iterator[bytes | memoryview]:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        yield memoryview(data).cast("B")
+    elif isinstance(data, (str, os.PathLike)):
+        with open(data, "rb") as file:
+            yield from _chunks(file)
+    elif callable(getattr(data, "read", None)):
+        while chunk := data.read(CHUNK_BYTES):
+            yield chunk.encode() if isinstance(chunk, str) else chunk
+    else:
+        raise TypeError(f"save_file takes bytes, a path or a file, not {type(data).__name__}")
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

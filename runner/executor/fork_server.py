@@ -1,0 +1,150 @@
+"""Effect: a process that has imported heavy libraries once, and of which executors are forked on demand.
+
+It never was near CUDA and has one thread, which is checked before every fork: what is forked is as good as
+a fresh interpreter that has imported the same. An executor is forked twice over, so that the one in between
+ends and the worker, as the subreaper, becomes the parent: it reaps the executor as if it had started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import socket
+import sys
+import time
+
+from runner.executor import bootstrap
+from runner.processes.orphans import MARKER, marker_of
+
+#: In the environment of a template: the stream to its worker, and what it imports.
+CONTROL_FD = "JOB_RUNNER_TEMPLATE_FD"
+MODULES = "JOB_RUNNER_TEMPLATE_MODULES"
+#: Fills up the marker of a template: those of executors are written over it.
+PADDING = "."
+READY = b"ready"
+#: Longest wait of an executor until its worker is its parent.
+ADOPTED_S = 2.0
+
+
+def serve() -> None:
+    """Fork executors until the worker is gone. Returns in each of them, as after a start."""
+    control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD)))
+    modules = os.environ.pop(MODULES).split(",")
+    worker = os.getppid()
+    why = _imported(modules) or unfit()
+    control.send(why.encode()[:4000] if why else READY)
+    while not why:
+        message, fds, _, _ = socket.recv_fds(control, 4096, 4)
+        if not message:
+            break
+        why = unfit()
+        if why:
+            control.send(why.encode())
+        elif _forks(control, worker, message.decode(), fds):
+            return
+    os._exit(0)
+
+
+def unfit() -> str:
+    """Why nothing may be forked of this process; "" where nothing speaks against it."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        return f"it has {threads} threads: one of the modules has started some"
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/nvidia"):
+                return "one of the modules has opened a GPU"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "one of the modules has initialised CUDA"
+    return ""
+
+
+def _imported(modules: list[str]) -> str:
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    # Libraries that keep threads in waiting (OpenBLAS) end them for a fork, and start them again when they
+    # are needed: after this one there are none, unless they are of another kind.
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    gc.collect()
+    # What lives now is not walked by executors' collections: its pages stay shared.
+    gc.freeze()
+    return ""
+
+
+def _forks(control: socket.socket, worker: int, marker: str, fds: list[int]) -> bool:
+    """Fork an executor and tell its pid; True in the executor itself."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    told, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        # Left open here, its pipes would not end with it.
+        for fd in fds:
+            os.close(fd)
+        with open(told, "rb") as pipe:
+            pid = pipe.read()
+        os.waitpid(child, 0)
+        control.send(b"pid " + pid if pid else b"no process could be forked")
+        return False
+    os.close(told)
+    executor = 0
+    try:
+        executor = os.fork()
+    except OSError:
+        os._exit(1)
+    if executor:
+        os.write(tell, str(executor).encode())
+        os._exit(0)
+    os.close(tell)
+    control.close()
+    _become(worker, marker, fds)
+    return True
+
+
+def _become(worker: int, marker: str, fds: list[int]) -> None:
+    """Be what the worker would have started."""
+    until = time.monotonic() + ADOPTED_S
+    while os.getppid() != worker:
+        if time.monotonic() > until:
+            bootstrap.lost()
+        time.sleep(0.0005)
+    os.setsid()
+    channel, page, out, err = fds
+    for fd, standard in ((out, 1), (err, 2)):
+        os.dup2(fd, standard)
+        os.close(fd)
+    for fd in (channel, page):
+        os.set_inheritable(fd, False)
+    os.environ[bootstrap.CHANNEL_FD] = str(channel)
+    os.environ[bootstrap.PAGE_FD] = str(page)
+    os.environ[bootstrap.PARENT_PID] = str(worker)
+    _mark(marker)
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        # Else all that are forked would draw the same ones. Python's own are seeded anew by the fork.
+        numbers.seed()
+
+
+def _mark(marker: str) -> None:
+    """Carry this marker, as what it starts will, also where the kernel shows the environment: it shows the
+    memory in which that lay at the start, so it is written there."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.argtypes, getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
+    address = getenv(MARKER.encode())
+    room = len(os.environ[MARKER].encode())
+    ctypes.memmove(address, marker.encode().ljust(room, b"\0"), room)
+    os.environ[MARKER] = marker
+    if marker_of(os.getpid()) != marker:
+        # Not to be found by its worker, it must not run anything.
+        bootstrap.lost()

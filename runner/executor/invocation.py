@@ -1,0 +1,144 @@
+"""Effect: turns whatever a handler's function gave back into the JSON text of the job's output."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from runner.executor.attempt_run import Running
+from runner.executor.failures import ResultTooLarge
+from runner.formats import strict_json
+from runner.handlers.exceptions import JobCancelled
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from runner.executor.active_run import ActiveRun
+
+
+class Driver:
+    """Knows the kinds of results, not of functions, so a decorated or wrapped handler is no special case.
+
+    Coroutines of one executor share one event loop, so that what `load` opened in it can be used.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def output(self, run: Running, value: Any) -> bytes:
+        """The output's JSON text.
+
+        Raises:
+            NotSerialisable: the value, or a chunk, is not JSON.
+            ResultTooLarge: it is larger than an output may be.
+            JobCancelled: the job was asked to stop between two chunks.
+        """
+        if isinstance(value, CoroutineType):
+            value = self.complete(run, value)
+        if isinstance(value, GeneratorType):
+            return self._generator(run, value)
+        if isinstance(value, AsyncGeneratorType):
+            output: bytes = self.complete(run, self._async_generator(run, value))
+            return output
+        output = strict_json.encode(value)
+        _bound(len(output), run)
+        return output
+
+    def given(self, run: ActiveRun, value: Any) -> Any:
+        """What the function of a batch gave; of a coroutine function, what that returned."""
+        return self.complete(run, value) if isinstance(value, CoroutineType) else value
+
+    async def awaited(self, run: Running, value: Any) -> bytes:
+        """As `output`, in the loop itself."""
+        if isinstance(value, CoroutineType):
+            value = await value
+        if isinstance(value, AsyncGeneratorType):
+            return await self._async_generator(run, value)
+        output = strict_json.encode(value)
+        _bound(len(output), run)
+        return output
+
+    def complete(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end in the executor's loop; a cancel of the job cancels it."""
+        loop = self.loop()
+        task = loop.create_task(coroutine)
+        run.interrupt = lambda: _cancel_soon(loop, task)
+        # The flag may have come before there was anything to interrupt.
+        if run.cancelled:
+            task.cancel()
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            run.interrupt = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The executor's event loop, made when it is first needed: asyncio is slow to import."""
+        if self._loop is None:
+            import asyncio
+
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop
+
+    def _generator(self, run: Running, generator: Generator[Any, Any, Any]) -> bytes:
+        chunks = _Chunks(run)
+        try:
+            while True:
+                try:
+                    chunk = next(generator)
+                except StopIteration as stop:
+                    return chunks.output(stop.value)
+                chunks.add(chunk)
+        finally:
+            # Its `finally` blocks run now, not when somebody collects garbage.
+            generator.close()
+
+    async def _async_generator(self, run: Running, generator: AsyncGenerator[Any, Any]) -> bytes:
+        chunks = _Chunks(run)
+        try:
+            async for chunk in generator:
+                chunks.add(chunk)
+        finally:
+            await generator.aclose()
+        return chunks.output(None)
+
+
+class _Chunks:
+    """What a generator has yielded: streamed, and kept as long as it may become the output."""
+
+    def __init__(self, run: Running) -> None:
+        self._run = run
+        self._kept: list[bytes] = []
+        self._size = 2
+
+    def add(self, chunk: Any) -> None:
+        run = self._run
+        run.touch()
+        if run.cancelled:
+            raise JobCancelled(run.reason)
+        data = strict_json.encode(chunk)
+        self._size += len(data) + 1
+        # Counted before it is streamed: a generator without end ends here, not in the store.
+        _bound(self._size - 1, run)
+        self._kept.append(data)
+        run.output(data)
+
+    def output(self, returned: Any) -> bytes:
+        if returned is None:
+            return b"[" + b",".join(self._kept) + b"]"
+        data = strict_json.encode(returned)
+        _bound(len(data), self._run)
+        return data
+
+
+def _bound(size: int, run: Running) -> None:
+    most = run.site.config.output_max_bytes
+    if size > most:
+        raise ResultTooLarge(f"an output of {size} bytes or more; the limit is {most}")
+
+
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Called by the channel thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)

@@ -1,0 +1,135 @@
+"""Effect: imports user code and makes something of it that can be called with an attempt's input."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from runner.executor.context import Context
+from runner.executor.failures import InvalidInput
+from runner.formats import strict_json
+from runner.handlers import annotations as handler_annotations
+from runner.handlers.decorator import positional
+from runner.handlers.spec import Source
+
+
+def import_source(source: Source) -> ModuleType:
+    """Import the module of a source, with its folders first on the path.
+
+    Raises:
+        ImportError: there is no such module or file; and whatever the module raises.
+    """
+    for folder in reversed(source.path):
+        if folder not in sys.path[:1]:
+            sys.path.insert(0, folder)
+    if source.kind == "module":
+        return importlib.import_module(source.target)
+    return _import_file(source.target)
+
+
+def find(module: ModuleType, attr: str) -> Any:
+    """The object at an attribute path.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    found: Any = module
+    for part in attr.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def module_name(path: str) -> str:
+    """The name under which a file is imported: its own, so that its functions can be pickled for children,
+    unless that would hide another module."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    if stem.isidentifier() and stem not in sys.stdlib_module_names and stem not in sys.modules:
+        return stem
+    return f"handlers_{zlib.crc32(path.encode()):08x}"
+
+
+class Program:
+    """A handler ready to run."""
+
+    def __init__(self, target: Any, *, is_batched: bool = False) -> None:
+        self._instance = target() if isinstance(target, type) else None
+        self.call: Callable[..., Any] = target if self._instance is None else self._instance.run
+        self.takes = positional(self.call)
+        #: Reads an input; of a handler that takes batches, one of its list.
+        self.read = _reader(self.call, is_batched) if self.takes else None
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """`load` or `unload` of a class."""
+        found = getattr(self._instance, name, None)
+        return found if callable(found) else None
+
+    def arguments(self, data: bytes, context: Context) -> tuple[Any, ...]:
+        """What to call it with.
+
+        Raises:
+            InvalidInput: the input is not what the parameter's annotation asks for.
+        """
+        if self.read is None:
+            return ()
+        value = self.read(data)
+        return (value,) if self.takes == 1 else (value, context)
+
+
+def _import_file(path: str) -> ModuleType:
+    name = module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
+    wanted = handler_annotations.of_input(function)
+    if is_batched:
+        wanted = handler_annotations.of_item(wanted)
+    if handler_annotations.is_anything(wanted):
+        return strict_json.decode
+    plain = handler_annotations.plain(wanted)
+    return _model_reader(wanted) if plain is None else _plain_reader(plain)
+
+
+def _plain_reader(kind: handler_annotations.Plain) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        value = strict_json.decode(data)
+        if type(value) in kind.types:
+            return value if kind.convert is None else kind.convert(value)
+        raise InvalidInput([{"pointer": "", "message": f"must be {kind.words}"}])
+
+    return read
+
+
+def _model_reader(wanted: Any) -> Callable[[bytes], Any]:
+    from pydantic import TypeAdapter, ValidationError
+
+    validate = TypeAdapter(wanted).validate_json
+
+    def read(data: bytes) -> Any:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidInput([{"pointer": _pointer(one["loc"]), "message": one["msg"]} for one in found[:100]])
+
+    return read
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

@@ -1,0 +1,174 @@
+"""Effect: the main thread's work: load the handler once, then run attempt after attempt until told to end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runner.executor import bootstrap, failures
+from runner.executor.attempt_run import Running
+from runner.executor.attempt_runner import AttemptRunner
+from runner.executor.cancel_signal import Shield
+from runner.executor.channel import Channel
+from runner.executor.context import Context
+from runner.executor.environment import Site
+from runner.executor.loader import Program, find, import_source
+from runner.executor.sender import Outbox
+from runner.executor.shared_page import Page
+from runner.executor.worker_commands import WorkerCommands
+from runner.handlers.decorator import positional
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    from runner.executor.batch_run import Together
+    from runner.executor.slot_runs import Slots
+
+
+class Executor:
+    """Built from its descriptors; `run` does not return."""
+
+    def __init__(self, descriptors: bootstrap.Descriptors, page: Page) -> None:
+        self._shield = Shield()
+        self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
+        #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
+        self._staged: deque[worker_protocol.Attempt | list[worker_protocol.Attempt]] = deque()
+        self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
+        self._commands = WorkerCommands(page, self._outbox, self._shield, self._staged, self._runner)
+        self._channel = Channel(
+            descriptors.channel,
+            descriptors.wake,
+            self._outbox,
+            on=self._commands.by_type(),
+            tick=self._commands.tick,
+            lost=bootstrap.lost,
+        )
+        self._slots: Slots | None = None
+
+    def run(self) -> NoReturn:
+        """Do what the worker says until it says to end."""
+        commands = self._commands
+        self._runner.capture.install()
+        self._shield.install()
+        os.register_at_fork(after_in_child=self._forked)
+        self._channel.start()
+        while commands.site is None:
+            commands.wait()
+        site = commands.site
+        program, first = self._load(site)
+        if self._slots is not None:
+            assert first is None or isinstance(first, Running)
+            self._slots.serve(program, first)
+            self._unload(program, site)
+        if first is not None:
+            self._execute(first, program)
+        del first
+        while True:
+            try:
+                taken = self._staged.popleft()
+            except IndexError:
+                if commands.is_unloading:
+                    self._unload(program, site)
+                commands.wait()
+                continue
+            self._execute(self._make_run(taken, site), program)
+
+    def _make_run(
+        self, taken: worker_protocol.Attempt | list[worker_protocol.Attempt], site: Site
+    ) -> Running | Together:
+        if not isinstance(taken, list):
+            return Running(taken, site) if self._slots is None else self._slots.made(taken)
+        from runner.executor.batch_run import Together
+
+        return Together(taken, site)
+
+    def _execute(self, run: Running | Together, program: Program) -> None:
+        if isinstance(run, Running):
+            self._runner.run_attempt(run, program)
+        else:
+            self._runner.run_batch(run, program)
+
+    def _load(self, site: Site) -> tuple[Program, Running | Together | None]:
+        """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
+        begin = time.monotonic()
+        owner: Running | Together | None = None
+        try:
+            if site.config.slots > 1:
+                self._slots = self._commands.slots = self._make_slots(site)
+            module = import_source(site.config.source)
+            if site.memory is not None:
+                site.memory.enforce()
+            owner = self._take_owner(site)
+            program = Program(find(module, site.config.source.attr), is_batched=site.config.is_batched)
+            load = program.hook("load")
+            if load is not None:
+                context = Context(owner or _unowned(site))
+                self._finish_hook(load(context) if positional(load) else load(), context)
+            if site.config.kind in ("coroutine", "async_generator"):
+                self._runner.driver.loop()
+        except SystemExit as error:
+            self._runner.exit(bootstrap.exit_code(error))
+        except BaseException as error:
+            self._not_loaded(site, error)
+        loaded = worker_protocol.Loaded(site.config.executor, time.monotonic() - begin)
+        if site.memory is not None:
+            site.memory.enforce()
+            site.memory.loaded(loaded)
+        self._outbox.message(worker_protocol.encode(loaded))
+        return program, owner
+
+    def _make_slots(self, site: Site) -> Slots:
+        from runner.executor.slot_runs import Slots
+
+        return Slots(site, self._staged, self._runner)
+
+    def _take_owner(self, site: Site) -> Running | Together | None:
+        try:
+            owner = self._make_run(self._staged.popleft(), site)
+        except IndexError:
+            return None
+        self._runner.attribute_load(owner)
+        return owner
+
+    def _finish_hook(self, result: Any, context: Context) -> None:
+        """Hooks may be coroutines too."""
+        if hasattr(result, "__await__"):
+            self._runner.driver.complete(context._run, result)
+
+    def _not_loaded(self, site: Site, error: BaseException) -> NoReturn:
+        capture = self._runner.capture
+        found = failures.load_failure(error)
+        detail = {**(found.detail or {}), "printed": capture.early_tail()}
+        capture.flush()
+        failed = worker_protocol.LoadFailed(site.config.executor, found.code, found.message, detail)
+        self._outbox.message(worker_protocol.encode(failed))
+        self._runner.exit(bootstrap.EXIT_NOT_LOADED)
+
+    def _unload(self, program: Program, site: Site) -> NoReturn:
+        unload = program.hook("unload")
+        code = 0
+        if unload is not None:
+            try:
+                self._finish_hook(unload(), Context(_unowned(site)))
+            except BaseException as error:
+                # Nobody waits for this executor any more; its worker's log gets the trace.
+                os.write(2, failures.trace(error).encode())
+                code = 1
+        # Users' own exit hooks may have something to save; threads that never end may not hold us up.
+        atexit._run_exitfuncs()
+        self._runner.exit(code)
+
+    def _forked(self) -> None:
+        """In a child that the handler forked: it is not us, so it must not speak or listen for us."""
+        self._outbox.mute()
+        self._runner.capture.restore()
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _unowned(site: Site) -> Running:
+    """Stands for the attempt of a hook that no job waits for."""
+    return Running(worker_protocol.Attempt("", 0, site.config.name, b"null"), site)

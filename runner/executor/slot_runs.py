@@ -1,0 +1,187 @@
+"""Effect: attempts side by side: coroutines of one handler on the one event loop of the main thread."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runner.executor import bootstrap, failures
+from runner.executor.attempt_run import Running
+from runner.executor.attempt_runner import AttemptRunner
+from runner.executor.channel import LOOK_S
+from runner.executor.context import Context
+from runner.executor.environment import Site
+from runner.executor.loader import Program
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: The attempt whose coroutine runs; tasks and threads that it starts by asyncio have it too.
+CURRENT: ContextVar[Running | None] = ContextVar("runner_attempt", default=None)
+
+
+class Aside(Running):
+    """One of several attempts; it has its own clock of silence."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
+        super().__init__(attempt, site)
+        #: Where in the shared page it says that it is alive.
+        self.place = 0
+
+    def touch(self) -> None:
+        """The handler is alive and says so."""
+        self.site.page.touch_place(self.place)
+
+
+class Slots:
+    """Takes staged attempts as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
+    `whose` is for the main thread."""
+
+    def __init__(self, site: Site, staged: deque[Any], runner: AttemptRunner) -> None:
+        self._site = site
+        self._staged = staged
+        self._runner = runner
+        self._capture = runner.capture
+        self._driver = runner.driver
+        self._loop = runner.driver.loop()
+        self._free = list(range(site.config.slots))[::-1]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Future[None] | None = None
+        #: What runs now, by its key; read by the channel thread.
+        self.runs: dict[tuple[str, int], Running] = {}
+        self.is_unloading = False
+        #: Set once it is loaded.
+        self._program: Program | None = None
+        self._pid = os.getpid()
+
+    def whose(self) -> Running | None:
+        """The attempt to which what is printed now belongs: of a thread that no attempt started by asyncio,
+        the one that runs longest."""
+        run = CURRENT.get()
+        return run if run is not None and not run.ended else next(iter(list(self.runs.values())), None)
+
+    def made(self, attempt: worker_protocol.Attempt) -> Aside:
+        """What runs for an attempt."""
+        return Aside(attempt, self._site)
+
+    def quit(self) -> None:
+        """End at once: where several run, nobody could be told by a raised cancel without hitting another;
+        called by the channel thread."""
+        self._loop.call_soon_threadsafe(self._runner.exit, bootstrap.EXIT_UNUSABLE)
+
+    def wake(self) -> None:
+        """There is something to take; called by the channel thread."""
+        self._loop.call_soon_threadsafe(self._pump)
+
+    def tick(self, now: float) -> float | None:
+        """Send progress that is due; when to look again. Called by the channel thread."""
+        runs = list(self.runs.values())
+        for run in runs:
+            run.flush_progress(now)
+        held = [run.progress_due for run in runs if run.progress_held]
+        return min([now + LOOK_S, *held]) if runs else None
+
+    def serve(self, program: Program, first: Running | None) -> None:
+        """Until it is to be unloaded."""
+        self._program = program
+        self._capture.follow(self.whose)
+        self._idle = self._loop.create_future()
+        if first is not None:
+            self._start(first)
+        self._pump()
+        try:
+            self._loop.run_until_complete(self._idle)
+        except SystemExit as error:
+            # Of a task that an attempt started.
+            self._leave(error)
+
+    def _pump(self) -> None:
+        if self._program is None:
+            return
+        while self._free:
+            try:
+                attempt = self._staged.popleft()
+            except IndexError:
+                break
+            self._start(self.made(attempt))
+        assert self._idle is not None
+        if self.is_unloading and not self.runs and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _leave(self, error: SystemExit) -> NoReturn:
+        """A handler ended the process: a crash, which the worker will tell; all words still count."""
+        code = bootstrap.exit_code(error)
+        if os.getpid() != self._pid:
+            os._exit(code)
+        for run in list(self.runs.values()):
+            run.close()
+        self._capture.flush()
+        self._runner.exit(code)
+
+    def _start(self, run: Running) -> None:
+        assert isinstance(run, Aside)
+        run.place = self._free.pop()
+        self.runs[run.key] = run
+        self._capture.hand_early(run)
+        self._runner.catch_up(run)
+        task = self._loop.create_task(self._attempt(run))
+        # Set by the time that a flag may look: it finds the run from the line above on.
+        run.interrupt = lambda: self._cancel(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    async def _attempt(self, run: Aside) -> None:
+        """One attempt, from its start to its last word."""
+        CURRENT.set(run)
+        site = self._site
+        ended = worker_protocol.Ended(run.job_id, run.number, 0, None)
+        run.started_at = ended.started_at = time.time()
+        begin_ns = site.page.start()
+        site.page.touch_place(run.place)
+        site.outbox.message(
+            worker_protocol.encode(worker_protocol.Begun(run.job_id, run.number, begin_ns / 1e9, run.place))
+        )
+        is_fatal = False
+        try:
+            if not run.cancelled and self._program is not None:
+                arguments = self._program.arguments(run.attempt.input, Context(run))
+                ended.output = await self._driver.awaited(run, self._program.call(*arguments))
+        except SystemExit as error:
+            self._leave(error)
+        except BaseException as error:
+            found = failures.of(error)
+            failures.let_go(error)
+            is_fatal = found.is_fatal
+            ended.code, ended.message, ended.detail = found.code, found.message, found.detail
+            ended.retryable, ended.retry_at = found.retryable, found.retry_at
+            if found.code == "device_out_of_memory":
+                failures.empty_device_cache()
+        self._finish(run, ended, begin_ns, is_fatal=is_fatal)
+
+    def _finish(self, run: Aside, ended: worker_protocol.Ended, begin_ns: int, *, is_fatal: bool) -> None:
+        if os.getpid() != self._pid:
+            # A child that the handler forked came back through it; it must not speak for us.
+            os._exit(0)
+        self._site.page.finish()
+        ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
+        if self._site.memory is not None:
+            self._site.memory.ended(ended)
+        run.close()
+        self._capture.flush_of(run)
+        run.conclude(ended, leaves=is_fatal)
+        self._site.outbox.ended(run, ended, None, hold=False)
+        del self.runs[run.key]
+        self._free.append(run.place)
+        if is_fatal:
+            self._runner.exit(bootstrap.EXIT_UNUSABLE)
+        self._pump()

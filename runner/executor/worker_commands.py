@@ -1,0 +1,142 @@
+"""Effect: carries out the commands of the worker, in the channel thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from runner.executor import simulated_memory
+from runner.executor.attempt_run import Running
+from runner.executor.attempt_runner import AttemptRunner
+from runner.executor.cancel_signal import Shield
+from runner.executor.environment import Site
+from runner.executor.sender import Outbox
+from runner.executor.shared_page import Page
+from runner.protocol import worker as worker_protocol
+
+if TYPE_CHECKING:
+    from runner.executor.slot_runs import Slots
+
+
+class WorkerCommands:
+    """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
+
+    def __init__(
+        self, page: Page, outbox: Outbox, shield: Shield, staged: deque[Any], runner: AttemptRunner
+    ) -> None:
+        self._page, self._outbox, self._shield = page, outbox, shield
+        self._staged, self._runner = staged, runner
+        #: None until the first command.
+        self.site: Site | None = None
+        #: Where attempts run side by side.
+        self.slots: Slots | None = None
+        self.is_unloading = False
+        #: Locked while the main thread has nothing to do.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wait(self) -> None:
+        """Block the main thread until a command has given it something to do."""
+        self._gate.acquire()
+
+    def by_type(self) -> dict[type, Callable[[Any], None]]:
+        """What carries out each type of command."""
+        return {
+            worker_protocol.Configure: self._on_configure,
+            worker_protocol.Run: self._on_run,
+            worker_protocol.Recall: self._on_recall,
+            worker_protocol.Flag: self._on_flag,
+            worker_protocol.Raise: self._on_raise,
+            worker_protocol.Unload: self._on_unload,
+            worker_protocol.Grant: self._on_grant,
+            worker_protocol.Answer: self._on_answer,
+        }
+
+    def tick(self, now: float) -> float | None:
+        """Send progress that is due; when to look again."""
+        return self._runner.tick(now) if self.slots is None else self.slots.tick(now)
+
+    def _on_configure(self, config: worker_protocol.Configure) -> None:
+        simulated_memory.report_to(
+            lambda size: self._outbox.message(
+                worker_protocol.encode(worker_protocol.Allocated(config.executor, size))
+            )
+        )
+        self.site = Site(config, self._page, self._outbox, self._shield)
+        self._wake_main()
+
+    def _on_run(self, run: worker_protocol.Run) -> None:
+        assert self.site is not None
+        if self.site.config.is_batched:
+            self._staged.append(run.attempts)
+        else:
+            self._staged.extend(run.attempts)
+        self._wake_main()
+
+    def _on_recall(self, recall: worker_protocol.Recall) -> None:
+        taken: list[tuple[str, int]] = []
+        while True:
+            try:
+                last = self._staged.pop()
+            except IndexError:
+                break
+            for attempt in last[::-1] if isinstance(last, list) else (last,):
+                taken.append((attempt.job_id, attempt.attempt))
+        self._outbox.message(worker_protocol.encode(worker_protocol.Recalled(recall.executor, taken[::-1])))
+
+    def _on_flag(self, flag: worker_protocol.Flag) -> None:
+        key = (flag.job_id, flag.attempt)
+        for attempt in list(self._staged):
+            # One of a batch that waits is left out when that starts.
+            if not isinstance(attempt, list) and (attempt.job_id, attempt.attempt) == key:
+                if self._withdraw(attempt, flag.reason):
+                    return
+                break
+        # Kept first, then looked at: the main thread sets its current run first and then looks here, so one
+        # of both finds it, also where the attempt is just being taken from the queue.
+        self._runner.keep_flag(flag)
+        run = self._runner.find(key) if self.slots is None else self.slots.runs.get(key)
+        if run is not None and not run.cancelled:
+            run.flag(flag.reason)
+
+    def _withdraw(self, attempt: worker_protocol.Attempt, reason: str) -> bool:
+        try:
+            self._staged.remove(attempt)
+        except ValueError:
+            return False
+        assert self.site is not None
+        ended = worker_protocol.Ended(
+            attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
+        )
+        self._outbox.ended(Running(attempt, self.site), ended, None, hold=False)
+        return True
+
+    def _on_raise(self, message: worker_protocol.Raise) -> None:
+        if self.slots is not None:
+            # Where several run there is nobody to raise it in: it would hit another one.
+            self.slots.quit()
+        else:
+            self._runner.raise_cancelled((message.job_id, message.attempt))
+
+    def _on_unload(self, _: worker_protocol.Unload) -> None:
+        self.is_unloading = True
+        if self.slots is not None:
+            self.slots.is_unloading = True
+        self._wake_main()
+
+    def _on_grant(self, grant: worker_protocol.Grant) -> None:
+        if self.site is not None:
+            self.site.config.grant_bytes = grant.grant_bytes
+            self.site.config.cap_bytes = grant.cap_bytes
+
+    def _on_answer(self, answer: worker_protocol.Answer) -> None:
+        if self.site is not None:
+            self.site.answer(answer)
+
+    def _wake_main(self) -> None:
+        if self.slots is not None:
+            self.slots.wake()
+        if self._gate.locked():
+            self._gate.release()
