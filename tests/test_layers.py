@@ -162,7 +162,9 @@ def test_no_function_does_two_things() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("module", ["runner", "runner.client", "runner.executor", "runner.describe"])
+@pytest.mark.parametrize(
+    "module", ["runner", "runner.client", "runner.executor", "runner.discovery.describe"]
+)
 def test_user_facing_imports_load_neither_gpu_nor_api(module: str) -> None:
     assert loaded_by(module) & {"gpu", "api"} == set()
 

@@ -93,7 +93,7 @@ def described(settings: Settings) -> list[HandlerSpec]:
     from pathlib import Path
 
     from runner.coordinator.briefing import Briefing
-    from runner.plugins import Plugins
+    from runner.discovery.handler_registry import Plugins
 
     briefing = Briefing(settings, data_dir=settings.data_dir, port=settings.port, version="")
 

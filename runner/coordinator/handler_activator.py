@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from runner.coordinator import value_names
 from runner.coordinator.waiting import Waiting
+from runner.discovery.handler_registry import Plugins
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
-from runner.plugins import Plugins
 from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)

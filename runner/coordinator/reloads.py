@@ -12,10 +12,10 @@ import msgspec
 from runner.coordinator.changes import Changes, compare
 from runner.coordinator.submission_gate import SubmissionGate, shutting_down
 from runner.coordinator.waiting import Waiting
+from runner.discovery.handler_registry import Plugins
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
-from runner.plugins import Plugins
 from runner.protocol import front as front_protocol
 
 log = logging.getLogger(__name__)

@@ -60,9 +60,9 @@ from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
 from runner.coordinator.waiting import Waiting
 from runner.coordinator.watch import Watch
+from runner.discovery.handler_registry import Plugins
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
-from runner.plugins import Plugins
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import Call, Devices, Over, Processes, Readings
 from runner.settings.settings import Settings, overrides_now

@@ -12,7 +12,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
-from runner.plugins import Plugins
+from runner.discovery.handler_registry import Plugins
 from runner.settings.settings import Settings
 from runner.stores.access import StoreAccess
 

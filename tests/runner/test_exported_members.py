@@ -29,7 +29,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = runner.nonsense
 
 
-@pytest.mark.parametrize("module", ["runner", "runner.executor", "runner.describe"])
+@pytest.mark.parametrize("module", ["runner", "runner.executor", "runner.discovery.describe"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     heavy = {"asyncio", "zmq", "pydantic", "fastapi", "apsw", "torch", "numpy", "api", "gpu", "socket"}
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"

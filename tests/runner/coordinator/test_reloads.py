@@ -12,12 +12,12 @@ import pytest
 from runner.coordinator.changes import Changes
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.submission_gate import SubmissionGate
+from runner.discovery.handler_registry import Plugins
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
-from runner.plugins import Plugins
 from runner.protocol import front as front_protocol
 from tests.runner.coordinator.bench import Bench, run
-from tests.runner.test_plugins import ECHO, plugins, write
+from tests.runner.discovery.test_handler_registry import ECHO, plugins, write
 
 SLOW = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
 

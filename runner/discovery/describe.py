@@ -1,6 +1,6 @@
 """Effect: a process that imports one source of handlers, says what is in it, and ends.
 
-Started as `python -P -m runner.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of a
+Started as `python -P -m runner.discovery.describe PLACE FD`: PLACE is a JSON object, the answer (msgpack of a
 `Description`) goes to the descriptor. User code may do here what it likes: whatever it is, it costs its
 own source and nothing else.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from runner import content
+from runner.discovery import fingerprint
 from runner.executor import bootstrap, failures
 from runner.executor.loader import find, import_source
 from runner.formats import strict_json
@@ -33,7 +33,7 @@ DESCRIPTION_MAX = 4000
 TICK_S = 0.01
 #: No code of the one who wrote the handlers: the interpreter's, ours, installed packages.
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -104,7 +104,7 @@ def _digest(path: str, begin: float) -> str:
             return ""
     except OSError:
         return ""
-    return content.digest(path)
+    return fingerprint.digest(path)
 
 
 def _wanted(module: ModuleType, order: Order) -> list[tuple[str, Definition]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.discovery.handler_registry import Plugins
 from runner.errors import RefusedStart
-from runner.plugins import Plugins
-from tests.runner.test_plugins import ECHO, HEAD, plugins, write
+from tests.runner.discovery.test_handler_registry import ECHO, HEAD, plugins, write
 
 COUNTED = "import pathlib\nwith open(pathlib.Path(__file__).with_suffix('.n'), 'a') as f: f.write('x')\n"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import sources
+from runner.discovery import sources
+from runner.discovery.sources import Place
 from runner.errors import RefusedStart
-from runner.sources import Place
 
 
 def find(cwd: Path, *requests: str, entry_points: bool = False, path: Sequence[Path] = ()) -> list[Place]:

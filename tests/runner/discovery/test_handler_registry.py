@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from runner.discovery.handler_registry import Plugins
 from runner.errors import RefusedStart
 from runner.handlers.spec import HandlerSpec
-from runner.plugins import Plugins
 
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 HEAD = "from runner import Context, handler\n"
 ECHO = HEAD + "@handler('echo')\ndef echo(data): return data\n"
 

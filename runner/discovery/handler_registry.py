@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from runner import content, sources
-from runner.describe import Order, broken
+from runner.discovery import fingerprint, sources
+from runner.discovery.describe import Order, broken
+from runner.discovery.handler_table import Shelf
+from runner.discovery.sources import Place
 from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import Description, HandlerSpec, Source
-from runner.shelf import Shelf
-from runner.sources import Place
 
 #: Longest time a source may take to be imported and described.
 DESCRIBE_S = 120.0  # guard: describe-limit
@@ -55,7 +55,7 @@ class Known:
         if not files:
             # Not of source files: it is known by its one file.
             return self.key is not None and place.key() == self.key
-        return all(content.is_unchanged(path, digest) for path, digest in files.items())
+        return all(fingerprint.is_unchanged(path, digest) for path, digest in files.items())
 
 
 class Plugins:
@@ -254,8 +254,8 @@ class Plugins:
 def _drop_bytecode(description: Description) -> None:
     """What will be imported again must not be what was compiled before the change."""
     for path, digest in description.files.items():
-        if not content.is_unchanged(path, digest):
-            content.drop_bytecode(path)
+        if not fingerprint.is_unchanged(path, digest):
+            fingerprint.drop_bytecode(path)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -310,7 +310,7 @@ class _Child:
                     sys.executable,
                     "-P",
                     "-m",
-                    "runner.describe",
+                    "runner.discovery.describe",
                     msgspec.json.encode(order).decode(),
                     str(answer_out),
                 ],

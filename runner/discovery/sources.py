@@ -15,13 +15,15 @@ from typing import Literal, NamedTuple
 from runner.errors import RefusedStart
 
 GROUP = "runner.handlers"
+#: The folder of the package `runner`.
+_OWN = Path(__file__).resolve().parent.parent
 #: What decides how a description is made; it is made anew when one of them has changed.
 _MAKERS = (
     "handlers/annotations.py",
     "handlers/batch.py",
-    "content.py",
+    "discovery/fingerprint.py",
     "handlers/decorator.py",
-    "describe.py",
+    "discovery/describe.py",
     "handlers/options.py",
     "handlers/spec.py",
     "formats/units.py",
@@ -62,7 +64,7 @@ class Place(NamedTuple):
             f"{sys.version}\0{sys.executable}\0{'|'.join(map(str, self))}\0".encode("utf-8", "replace")
         )
         for maker in _MAKERS:
-            digest.update((Path(__file__).parent / maker).read_bytes())
+            digest.update((_OWN / maker).read_bytes())
         digest.update(content)
         return digest.hexdigest()
 
@@ -144,8 +146,7 @@ def _is_module(text: str) -> bool:
 
 def _search_path(env: Mapping[str, str]) -> list[str]:
     """Where a process that runs user code finds modules: as we do, less the folder of our own packages."""
-    own = Path(__file__).resolve().parent
-    ours = {own / "_site", own.parent}
+    ours = {_OWN / "_site", _OWN.parent}
     folders = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder] + sys.path
     return [folder for folder in folders if folder and Path(folder).resolve() not in ours]
 

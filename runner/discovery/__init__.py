@@ -1,0 +1,1 @@
+"""Effect: finds the sources of handlers, describes them in child processes and keeps their table."""
