@@ -32,13 +32,13 @@ from runner.protocol.worker import (
     Stop,
     Unload,
 )
-from runner.worker import leftovers, tree
 from runner.worker.coordinator_link import CoordinatorLink
-from runner.worker.process import ExecutorProcess
-from runner.worker.settlement import Cause
-from runner.worker.supervisor import Supervisor
-from runner.worker.template import Template
-from runner.worker.watchdog import SWEEP_S, Watchdog
+from runner.worker.processes import cleanup, process_tree
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.processes.fork_client import Template
+from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.memory_watchdog import SWEEP_S, Watchdog
+from runner.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -290,10 +290,10 @@ class Worker:
         if self._template is not None:
             self._template.close()
         until = time.monotonic() + CLEAR_S
-        leftovers.clear_all()
-        while tree.children(os.getpid()) and time.monotonic() < until:
+        cleanup.clear_all()
+        while process_tree.children(os.getpid()) and time.monotonic() < until:
             time.sleep(0.005)
-            leftovers.clear_all()
+            cleanup.clear_all()
         self._link.spool_unacknowledged()
         self._done.set_result(None)
 

@@ -39,8 +39,8 @@ GATES = {
     "runner/stores/access.py commit self._store.commit",
     "runner/stores/writer.py _answer self._store.commit",
     "runner/stores/writer.py run self._stream.sendall",
-    "runner/worker/process.py _flush self.channel.send",
-    "runner/worker/process.py send self.channel.send",
+    "runner/worker/processes/executor_process.py _flush self.channel.send",
+    "runner/worker/processes/executor_process.py send self.channel.send",
     "runner/protocol/zmq_dealer.py send Backend.send",
 }
 OTHERS = {

@@ -303,7 +303,7 @@ def spool(module: Any) -> None:
 GATES: dict[str, Callable[[Any], None]] = {
     "runner.protocol.zmq_router": router,
     "runner.protocol.zmq_dealer": dealer,
-    "runner.worker.process": to_executor,
+    "runner.worker.processes.executor_process": to_executor,
     "runner.executor.sender": from_executor,
     "runner.coordinator.fronts": to_front,
     "api.link": from_front,

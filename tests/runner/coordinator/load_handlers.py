@@ -85,9 +85,9 @@ class Gang(Loaded):
 @handler("forked", gpus=0)
 def forked(data: Any) -> list[int]:
     """The process, and the one that has imported the heavy module."""
-    from tests.runner.worker import heavy
+    from tests.runner.worker import slow_import
 
-    return [os.getpid(), heavy.PID]
+    return [os.getpid(), slow_import.PID]
 
 
 @handler("plain")

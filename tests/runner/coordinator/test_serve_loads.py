@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runner.testing import Server as Process
-from runner.worker import tree
+from runner.worker.processes import process_tree
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.serving import devices, executors, post, reach, runs, waits
 
@@ -311,7 +311,7 @@ def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> 
 
 
 def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(start: Serve) -> None:
-    server = start(gpus="none", executors={"template": "tests.runner.worker.heavy"})
+    server = start(gpus="none", executors={"template": "tests.runner.worker.slow_import"})
 
     def forked() -> list[int] | None:
         pid, importer = server.ended(server.submit("forked", {}))["output"]
@@ -324,6 +324,8 @@ def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(sta
     every = server.http.get("/v1/workers").json()["data"]
     (worker,) = [one["pid"] for one in every if one["device"] == "cpu"]
     subprocess.run(["kill", "-KILL", str(worker)], check=True)
-    until(lambda: (found := tree.look(template)) is None or found.state == "Z", "the template has gone")
+    until(
+        lambda: (found := process_tree.look(template)) is None or found.state == "Z", "the template has gone"
+    )
     # A new worker has a new one.
     assert until(forked, "the new one serves", within_s=20)[1] != template

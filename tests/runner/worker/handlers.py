@@ -56,11 +56,11 @@ def drawn(data: Any) -> list[Any]:
 
     import numpy
 
-    from tests.runner.worker import heavy
+    from tests.runner.worker import slow_import
 
     matrix = numpy.ones((300, 300))
     assert float((matrix @ matrix)[0, 0]) == 300
-    return [random.random(), float(numpy.random.random()), os.getpid(), heavy.PID]
+    return [random.random(), float(numpy.random.random()), os.getpid(), slow_import.PID]
 
 
 @handler("echo")

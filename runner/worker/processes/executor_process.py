@@ -18,8 +18,8 @@ from subprocess import DEVNULL, Popen
 
 from runner.processes.orphans import MARKER
 from runner.protocol import framing
-from runner.worker.page_figures import PageFigures
-from runner.worker.template import Forked, Template
+from runner.worker.processes.fork_client import Forked, Template
+from runner.worker.processes.page_figures import PageFigures
 
 PAGE_BYTES = 64 * 1024
 #: Bytes read from a channel or pipe in one go, and how often in one turn of the loop. A larger buffer is

@@ -6,7 +6,7 @@ from collections import deque
 from typing import NamedTuple
 
 from runner.protocol.worker import Cancel
-from runner.worker.line import Entry, Key, Line
+from runner.worker.supervision.attempts import Entry, Key, Line
 
 
 class Outcome(NamedTuple):

@@ -11,9 +11,9 @@ import msgspec
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Configure, Ended, Load, Note
-from runner.worker.line import Entry
-from runner.worker.output import TAIL_BYTES
-from runner.worker.settlement import End
+from runner.worker.supervision.attempts import Entry
+from runner.worker.supervision.crash_report import End
+from runner.worker.supervision.output_stream import TAIL_BYTES
 
 
 class Envelope(msgspec.Struct, array_like=True):

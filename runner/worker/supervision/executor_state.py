@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.protocol.worker import Load
-from runner.worker.line import Line
+from runner.worker.supervision.attempts import Line
 
 
 @dataclass(slots=True)

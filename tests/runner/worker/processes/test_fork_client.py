@@ -14,16 +14,16 @@ import pytest
 
 from runner.processes.orphans import marker_of
 from runner.protocol.worker import Ended, Gone, Load, Run
-from runner.worker import tree
-from tests.runner.worker.fake import Fake, attempt, spec
+from runner.worker.processes import process_tree
+from tests.runner.worker.fake_coordinator import Fake, attempt, spec
 
 # What holds for executors holds for forked ones: these run once more below, with a template.
-from tests.runner.worker.test_deaths import (  # noqa: F401
+from tests.runner.worker.test_executor_deaths import (  # noqa: F401
     test_death_is_told_with_its_cause,
     test_results_made_before_a_death_are_not_lost_with_it,
 )
 
-HEAVY = "tests.runner.worker.heavy"
+HEAVY = "tests.runner.worker.slow_import"
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def template_pid(fake: Fake) -> int | None:
     """The worker's template, if it lives."""
-    for pid in tree.children(fake.worker.pid):
+    for pid in process_tree.children(fake.worker.pid):
         if (marker_of(pid) or "").startswith(f"{fake.name}/template."):
             return pid
     return None
@@ -43,7 +43,7 @@ def template_pid(fake: Fake) -> int | None:
 
 def is_over(pid: int) -> bool:
     """Whether a process has ended."""
-    found = tree.look(pid)
+    found = process_tree.look(pid)
     return found is None or found.state == "Z"
 
 
@@ -112,7 +112,11 @@ def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
         fake.load(1, "brood", attempt("a", "brood", {"s": 30}))
 
         def marked() -> list[int]:
-            return [each for each in tree.descendants(fake.worker.pid) if marker_of(each) == f"{fake.name}/1"]
+            return [
+                each
+                for each in process_tree.descendants(fake.worker.pid)
+                if marker_of(each) == f"{fake.name}/1"
+            ]
 
         # Itself, two programs that it starts, and a fork.
         assert len(await fake.until(lambda: len(found := marked()) == 4 and found)) == 4
@@ -127,7 +131,7 @@ def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays(
         fake.load(1, "brood", attempt("a", "brood", {}))
         pids = json.loads((await fake.ended("a")).output or b"[]")
         # The last executor: who belongs to nobody else was its child.
-        ours = {each: marker_of(each) or "" for each in tree.children(fake.worker.pid)}
+        ours = {each: marker_of(each) or "" for each in process_tree.children(fake.worker.pid)}
         executors = [pid for pid, marker in ours.items() if re.fullmatch(f"{fake.name}/[0-9]+", marker)]
         for pid in executors:
             os.kill(pid, signal.SIGKILL)
@@ -152,7 +156,7 @@ def test_without_its_template_a_worker_starts_executors_itself() -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("module", ["tests.runner.worker.threaded", "no_such_module"])
+@pytest.mark.parametrize("module", ["tests.runner.worker.threaded_import", "no_such_module"])
 def test_a_template_that_is_not_fit_forks_nothing(
     module: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from runner.handlers.spec import Batching, Options
 from runner.protocol.worker import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
-from tests.runner.worker.fake import Fake, attempt, spec
+from tests.runner.worker.fake_coordinator import Fake, attempt, spec
 
 BATCHED = Options(batch=Batching(8, 0.02))
 ASIDE = Options(slots=4)

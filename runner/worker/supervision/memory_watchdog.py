@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from runner.jobs.job import LIMIT
-from runner.worker import leftovers, tree
-from runner.worker.growth import ram_limit, used_bytes
-from runner.worker.settlement import Cause
-from runner.worker.supervisor import Supervisor
+from runner.worker.processes import cleanup, process_tree
+from runner.worker.processes.memory_growth import ram_limit, used_bytes
+from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.supervisor import Supervisor
 
 SWEEP_S = 0.25
 MIB = 1024 * 1024
@@ -34,14 +34,14 @@ class Watchdog:
         self._families.clear()
         for supervisor in living:
             assert supervisor.process is not None
-            pids = tree.descendants(supervisor.process.pid)
+            pids = process_tree.descendants(supervisor.process.pid)
             supervisor.leftovers.remember(pids)
             self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":
                 self._check(supervisor, supervisor.state.allocated_bytes, len(supervisor.order.devices))
         leaders = {each.process.pid for each in living if each.process is not None}
-        leftovers.reap_orphans(leaders | spared)
+        cleanup.reap_orphans(leaders | spared)
 
     def born(self, supervisor: Supervisor) -> None:
         """An executor was started; its children show at the next look."""

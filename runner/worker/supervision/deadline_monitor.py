@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Cancel
-from runner.worker import clocks
-from runner.worker.ending import Ending
-from runner.worker.line import Entry, Line
-from runner.worker.page_figures import PageFigures
-from runner.worker.process import ExecutorProcess
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.processes.page_figures import PageFigures
+from runner.worker.supervision import deadlines
+from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.termination import Ending
 
 #: A warm attempt that ends within this is not worth a `Started`.
 START_TOLD_S = 0.02
@@ -52,7 +52,7 @@ class Oversight:
         together = [entry.key, *(one.key for one in self.spared(entry))]
         if is_stopping:
             self._ending.begin(together, "interrupted", STOPPING, entry.attempt.grace_s)
-        due = clocks.deadline(figures, ordinal, entry.attempt)
+        due = deadlines.deadline(figures, ordinal, entry.attempt)
         if due is not None and now >= due.at_mono:
             self._ending.begin(together, due.code, due.message, 0.0)
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from runner.protocol.worker import Attempt
-from runner.worker.page_figures import PageFigures
+from runner.worker.processes.page_figures import PageFigures
 
 #: How long an executor may take to encode and send the result after the handler's code returned.
 RESULT_ALLOWANCE_S = 5.0

@@ -10,16 +10,17 @@ from itertools import groupby
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Allocated, Loaded, LoadFailed, Marked, Recalled, Run
-from runner.worker import report, tree
-from runner.worker.captured import Captured
-from runner.worker.ending import Ending
-from runner.worker.executor_state import ExecutorState
-from runner.worker.line import Entry
-from runner.worker.oversight import START_TOLD_S, Oversight
-from runner.worker.process import ExecutorProcess
-from runner.worker.recalls import Recalls
-from runner.worker.settlement import Cause, End
-from runner.worker.upward import Upward
+from runner.worker.processes import process_tree
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.supervision import messages
+from runner.worker.supervision.attempts import Entry
+from runner.worker.supervision.crash_report import Cause, End
+from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
+from runner.worker.supervision.executor_state import ExecutorState
+from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.recalls import Recalls
+from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.worker_link import Upward
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class ExecutorMessages:
         if tag not in (_NOTE, _ENDED):
             self._handle_control(message, worker_protocol.from_executor_decoder.decode(message))
             return
-        head = report.envelope_decoder.decode(message)
+        head = messages.envelope_decoder.decode(message)
         entry = self._line.find((head.job_id, head.attempt))
         if entry is None:
             log.debug(
@@ -79,7 +80,7 @@ class ExecutorMessages:
             )
         elif tag == _NOTE:
             entry.notes.append(message)
-            self._up.keep(report.note(entry, message, head.seq))
+            self._up.keep(messages.note(entry, message, head.seq))
         else:
             self._on_ended(entry, message)
 
@@ -113,7 +114,7 @@ class ExecutorMessages:
         if self._device_kind == "sim":
             message.resident_bytes = self._state.allocated_bytes
         elif self._device_kind == "cpu":
-            message.resident_bytes = tree.resident_bytes(self._process.pid)
+            message.resident_bytes = process_tree.resident_bytes(self._process.pid)
         self._up.keep(worker_protocol.encode(message))
         if self._line.entries:
             for entry in self._line.beside(self._line.entries[0]):
@@ -125,7 +126,7 @@ class ExecutorMessages:
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
             end = End(entry, order.code, order.message)
-            self._up.keep(report.own_end(end, time.time(), leaves=not self._is_open))
+            self._up.keep(messages.own_end(end, time.time(), leaves=not self._is_open))
         for entry, order in outcome.started:
             self._oversight.end(entry, order)
         back = outcome.returned

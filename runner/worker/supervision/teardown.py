@@ -9,15 +9,15 @@ from typing import Any
 
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import STUCK, Gone
-from runner.worker import report
-from runner.worker.captured import Captured
-from runner.worker.ending import Ending
-from runner.worker.executor_state import ExecutorState
-from runner.worker.leftovers import Leftovers
-from runner.worker.process import ExecutorProcess
-from runner.worker.settlement import End, Settlement, settle
-from runner.worker.upward import Upward
-from runner.worker.verdict import Verdict
+from runner.worker.processes.cleanup import Leftovers
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.supervision import messages
+from runner.worker.supervision.crash_report import End, Settlement, settle
+from runner.worker.supervision.executor_state import ExecutorState
+from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.worker_link import Upward
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class ExecutorTeardown:
         state, line = self._state, self._state.line
         self._captured.close()
         figures = self._process.figures()
-        words = report.last_words(line.last_started(figures), self._captured.stderr_tail)
+        words = messages.last_words(line.last_started(figures), self._captured.stderr_tail)
         settlement = settle(
             line,
             figures,
@@ -58,7 +58,7 @@ class ExecutorTeardown:
         run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
         waited_s = state.load_s or time.monotonic() - state.born_mono
         for end in settlement.ends:
-            self._up.keep(report.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
+            self._up.keep(messages.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
         line.not_started = settlement.not_started + line.not_started
         line.entries.clear()
         self._process.close()
@@ -86,7 +86,7 @@ def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
     line = state.line
     for entry in line.entries[:1]:
-        up.keep(report.own_end(End(entry, "worker_crashed", message), time.time()))
+        up.keep(messages.own_end(End(entry, "worker_crashed", message), time.time()))
     line.not_started += [entry.key for entry in line.entries[1:]]
     state.is_dead = True
     _report_gone(state, up, "worker_crashed", message)

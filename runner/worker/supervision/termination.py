@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from runner.protocol import worker as worker_protocol
-from runner.worker.ladder import Ladder, Rung
-from runner.worker.leftovers import STUCK_S
-from runner.worker.line import Key
-from runner.worker.process import ExecutorProcess
-from runner.worker.settlement import Cause
+from runner.worker.processes.cleanup import STUCK_S
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.supervision.attempts import Key
+from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.kill_ladder import Ladder, Rung
 
 
 class Ending:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from runner.processes.child import WorkerConfig
 from runner.protocol.worker import Marked
-from runner.worker import report
-from runner.worker.line import Entry, Line
-from runner.worker.output import Stream
-from runner.worker.page_figures import PageFigures
-from runner.worker.process import READS_A_TURN, ExecutorProcess
+from runner.worker.processes.executor_process import READS_A_TURN, ExecutorProcess
+from runner.worker.processes.page_figures import PageFigures
+from runner.worker.supervision import messages
+from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.output_stream import Stream
 
 #: Longest time for which an `Ended` waits for its marker.
 MARKER_WAIT_S = 0.05
@@ -167,4 +167,4 @@ class Captured:
             if entry.log_bytes >= self._log_max_bytes:
                 kept.append(f"[the limit of {self._log_max_bytes} bytes is reached; the rest is dropped]")
         if kept:
-            self._send(report.own_log(entry, name, kept, time.time()))
+            self._send(messages.own_log(entry, name, kept, time.time()))

@@ -10,10 +10,10 @@ import time
 from typing import cast
 
 from runner.protocol.worker import Flag, Raise, to_executor_decoder
-from runner.worker.ending import Ending
-from runner.worker.leftovers import STUCK_S, Leftovers
-from runner.worker.process import ExecutorProcess
-from runner.worker.settlement import Cause
+from runner.worker.processes.cleanup import STUCK_S, Leftovers
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.termination import Ending
 
 
 class Numb:

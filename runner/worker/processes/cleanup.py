@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 from runner.processes.orphans import marker_of
-from runner.worker import tree
+from runner.worker.processes import process_tree
 
 #: How often is looked again, and after how long a process that doesn't die is written off.
 LOOK_S = 0.01
@@ -33,7 +33,7 @@ class Leftovers:
     def remember(self, pids: list[int]) -> None:
         """Keep these as its own."""
         for pid in pids:
-            if pid not in self._seen and (process := tree.look(pid)) is not None:
+            if pid not in self._seen and (process := process_tree.look(pid)) is not None:
                 self._seen[pid] = process.born
         if len(self._seen) > 2 * len(pids) + 64:
             self._seen = {pid: born for pid, born in self._seen.items() if os.path.exists(f"/proc/{pid}")}
@@ -67,13 +67,13 @@ class Leftovers:
 
     def sweep(self, *, is_alone: bool) -> int:
         """Kill and reap once; how many are left."""
-        processes = tree.everything()
-        family = tree.below(os.getpid(), processes)
+        processes = process_tree.everything()
+        family = process_tree.below(os.getpid(), processes)
         spared = self._spared()
         roots = [each for each in family if self._is_ours(each) or (is_alone and each.pid not in spared)]
         doomed = {process.pid: process for process in roots}
         for process in roots:
-            doomed.update((child.pid, child) for child in tree.below(process.pid, processes))
+            doomed.update((child.pid, child) for child in process_tree.below(process.pid, processes))
         left = 0
         for process in doomed.values():
             if process.state == "Z":
@@ -82,11 +82,11 @@ class Leftovers:
                     os.waitpid(process.pid, os.WNOHANG)
                 left += process.parent != os.getpid()
             else:
-                tree.kill(process)  # guard: sweep-kills
+                process_tree.kill(process)  # guard: sweep-kills
                 left += 1
         return left
 
-    def _is_ours(self, process: tree.Process) -> bool:
+    def _is_ours(self, process: process_tree.Process) -> bool:
         return (
             process.group == self._leader
             or process.session == self._leader
@@ -98,18 +98,18 @@ class Leftovers:
 def clear_all() -> None:
     """SIGKILL and reap everything below this process, as far as it dies at once."""
     me = os.getpid()
-    for process in tree.below(me, tree.everything()):
+    for process in process_tree.below(me, process_tree.everything()):
         if process.state != "Z":
-            tree.kill(process)  # guard: clearing-kills
+            process_tree.kill(process)  # guard: clearing-kills
     reap_orphans(set())
 
 
 def reap_orphans(leaders: set[int]) -> None:
     """Reap what was re-parented to us and has ended; the executors themselves are reaped by name."""
-    for pid in tree.children(os.getpid()):
+    for pid in process_tree.children(os.getpid()):
         if pid in leaders:
             continue
-        process = tree.look(pid)
+        process = process_tree.look(pid)
         if process is not None and process.state == "Z":
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

@@ -11,7 +11,7 @@ from runner.processes import orphans
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import read_spools
 from runner.protocol.worker import Ended, Gone, Loaded, Recalled, Run
-from tests.runner.worker.fake import Fake, attempt
+from tests.runner.worker.fake_coordinator import Fake, attempt
 
 JOBS = 1_000
 

@@ -9,7 +9,7 @@ import pytest
 
 from runner.processes import orphans
 from runner.protocol.worker import Cancel, Ended, Gone, Kill, Loaded, Recalled, Run, Started, Stop, Unload
-from tests.runner.worker.fake import Fake, attempt
+from tests.runner.worker.fake_coordinator import Fake, attempt
 
 DEATHS = [
     ({"how": "segv"}, "SIGSEGV", None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.protocol.worker import Load
-from runner.worker import tree
+from runner.worker.processes import process_tree
 
 #: One that keeps more than this part of its limit, and so much of it more than after its first job, is about
 #: to be killed in the middle of a job; between two it can be replaced without harm.
@@ -47,7 +47,9 @@ class Growth:
         if self._device.limit_bytes and self._device.is_outgrown(allocated_bytes):
             return True
         limit = self._ram.limit_bytes
-        return limit > 0 and self._ram.is_outgrown(used_bytes([pid, *tree.descendants(pid)], FULL * limit))
+        return limit > 0 and self._ram.is_outgrown(
+            used_bytes([pid, *process_tree.descendants(pid)], FULL * limit)
+        )
 
 
 def ram_limit(order: Load, device_kind: str) -> int | None:
@@ -58,8 +60,8 @@ def ram_limit(order: Load, device_kind: str) -> int | None:
 
 def used_bytes(pids: list[int], near_bytes: float | None) -> int:
     """Host memory of processes together; exact above `near_bytes`."""
-    used = sum(map(tree.resident_bytes, pids))
+    used = sum(map(process_tree.resident_bytes, pids))
     if near_bytes is not None and used > near_bytes:
         # Pages shared by forked children count once for each in the cheap sum.
-        used = sum(map(tree.proportional_bytes, pids))
+        used = sum(map(process_tree.proportional_bytes, pids))
     return used

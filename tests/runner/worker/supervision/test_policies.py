@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from runner.protocol.worker import Attempt, Cancel
-from runner.worker import clocks, verdict
-from runner.worker.ladder import Ladder, Rung
-from runner.worker.line import Line
 from runner.worker.outbox import WINDOW_BYTES, Outbox
-from runner.worker.output import LINE_MAX_BYTES, Stream
-from runner.worker.page_figures import PageFigures
-from runner.worker.recalls import Recalls
-from runner.worker.settlement import Cause, settle
-from runner.worker.verdict import Verdict
+from runner.worker.processes.page_figures import PageFigures
+from runner.worker.supervision import deadlines, exit_status
+from runner.worker.supervision.attempts import Line
+from runner.worker.supervision.crash_report import Cause, settle
+from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.kill_ladder import Ladder, Rung
+from runner.worker.supervision.output_stream import LINE_MAX_BYTES, Stream
+from runner.worker.supervision.recalls import Recalls
 
 SEGV = Verdict("SIGSEGV", None)
 
@@ -89,14 +89,14 @@ def test_haste_never_makes_a_rung_later() -> None:
         (figures(1, 0, active=103.0), 5.0, 1.0, (104.0, "stalled")),
         (figures(1, 0, active=104.5), 5.0, 1.0, (105.0, "timeout")),
         (figures(1, 0, active=50.0), None, 2.0, (102.0, "stalled")),
-        (figures(1, 1), 5.0, None, (105.0 + clocks.RESULT_ALLOWANCE_S, "timeout")),
+        (figures(1, 1), 5.0, None, (105.0 + deadlines.RESULT_ALLOWANCE_S, "timeout")),
     ],
 )
 def test_next_deadline(
     page: PageFigures, timeout_s: float | None, stall_s: float | None, expected: tuple[float, str] | None
 ) -> None:
     (attempt,) = attempts("a", timeout_s=timeout_s, stall_timeout_s=stall_s)
-    due = clocks.deadline(page, 1, attempt)
+    due = deadlines.deadline(page, 1, attempt)
     assert (due and (due.at_mono, due.code)) == expected
 
 
@@ -311,4 +311,4 @@ def test_late_marker_is_no_output() -> None:
     ],
 )
 def test_verdict(status: int, oom_kills: int, expected: Verdict) -> None:
-    assert verdict.of_status(status, oom_kills=oom_kills) == expected
+    assert exit_status.of_status(status, oom_kills=oom_kills) == expected

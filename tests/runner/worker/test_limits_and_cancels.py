@@ -20,7 +20,7 @@ from runner.protocol.worker import (
     Started,
     Usage,
 )
-from tests.runner.worker.fake import Fake, attempt
+from tests.runner.worker.fake_coordinator import Fake, attempt
 
 MIB = 1024 * 1024
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from runner.protocol.worker import Attempt, Cancel
-from runner.worker.line import Entry, Line
 from runner.worker.outbox import FRAME_BYTES, Outbox
-from runner.worker.page_figures import PageFigures
-from runner.worker.recalls import Recalls
-from runner.worker.verdict import Verdict
+from runner.worker.processes.page_figures import PageFigures
+from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.recalls import Recalls
 
 
 def line_of(*jobs: str) -> Line:

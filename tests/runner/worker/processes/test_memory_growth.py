@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.worker.growth import Baseline
+from runner.worker.processes.memory_growth import Baseline
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from runner.worker.ladder import Ladder
-from runner.worker.line import Entry, Key, Line
-from runner.worker.page_figures import PageFigures
-from runner.worker.verdict import Verdict
+from runner.worker.processes.page_figures import PageFigures
+from runner.worker.supervision.attempts import Entry, Key, Line
+from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.kill_ladder import Ladder
 
 
 class Cause(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from runner.protocol.worker import Attempt
-from runner.worker.page_figures import PageFigures
+from runner.worker.processes.page_figures import PageFigures
 
 Key = tuple[str, int]
 #: A note is at most some hundred KiB, and mostly one event.

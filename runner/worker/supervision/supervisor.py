@@ -10,21 +10,22 @@ from collections.abc import Callable, Mapping
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Cancel, Load, Run
-from runner.worker import report, tree, verdict
-from runner.worker.captured import Captured
-from runner.worker.ending import Ending
-from runner.worker.executor_messages import ExecutorMessages
-from runner.worker.executor_state import ExecutorState
-from runner.worker.growth import Growth
-from runner.worker.leftovers import Leftovers
-from runner.worker.line import Entry, Line
-from runner.worker.oversight import START_TOLD_S, STOPPING, Oversight
-from runner.worker.process import ExecutorProcess
-from runner.worker.recalls import Recalls
-from runner.worker.settlement import CHANNEL_LOST, Cause
-from runner.worker.teardown import ExecutorTeardown, report_unstarted
-from runner.worker.upward import Upward
-from runner.worker.verdict import Verdict
+from runner.worker.processes import process_tree
+from runner.worker.processes.cleanup import Leftovers
+from runner.worker.processes.executor_process import ExecutorProcess
+from runner.worker.processes.memory_growth import Growth
+from runner.worker.supervision import exit_status, messages
+from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.crash_report import CHANNEL_LOST, Cause
+from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, Oversight
+from runner.worker.supervision.executor_messages import ExecutorMessages
+from runner.worker.supervision.executor_state import ExecutorState
+from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.recalls import Recalls
+from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarted
+from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.worker_link import Upward
 
 #: From a closed channel to the kill; how long one that unloads may take to exit.
 CHANNEL_GRACE_S, UNLOAD_S = 0.1, 5.0
@@ -55,7 +56,7 @@ class Supervisor:
         """Start the process; one that can't be started is told as gone in the next turn of the loop."""
         config = self._config
         self.state.born_mono = time.monotonic()
-        self._oom_kills = tree.oom_kills()
+        self._oom_kills = process_tree.oom_kills()
         env = {**config.executor_env, **self.order.env}
         try:
             self.process = process = self._launch(env, self.state.marker)
@@ -70,7 +71,7 @@ class Supervisor:
             on_output=self._captured.read,
             on_exit=lambda: self._on_exit(process),
         )
-        process.send([report.configure(self.order, config)])
+        process.send([messages.configure(self.order, config)])
         if self.order.load_timeout_s is not None:
             self._up.wake_at(self.state.born_mono + self.order.load_timeout_s)
 
@@ -172,7 +173,7 @@ class Supervisor:
             while (status := process.reap()) is None and time.monotonic() < until_mono:
                 time.sleep(0.002)
             self.drain()
-            self._teardown.run(verdict.of_status(status or 0, oom_kills=0))
+            self._teardown.run(exit_status.of_status(status or 0, oom_kills=0))
 
     def saw_usage(self, nbytes: int) -> None:
         """The memory that it uses now."""
@@ -189,7 +190,7 @@ class Supervisor:
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
-            before_kill=lambda: self.leftovers.remember(tree.descendants(process.pid)),
+            before_kill=lambda: self.leftovers.remember(process_tree.descendants(process.pid)),
             on_stuck=lambda: self._teardown.run(Verdict(None, None), is_stuck=True),
         )
         self._oversight = Oversight(process, self.line, self._ending, self._up.keep)
@@ -241,7 +242,7 @@ class Supervisor:
         """The `Ended` as it goes up, with what only the worker knows."""
         assert self.process is not None
         ladder = self._ending.ended(entry.key)
-        amendment = report.Amendment(
+        amendment = messages.Amendment(
             cause=None if ladder is None else (ladder.code, ladder.message),
             shared=ladder is not None and ladder.is_shared,
             load_s=self.state.load_s if entry.is_first else None,
@@ -249,7 +250,7 @@ class Supervisor:
             leaves=self._ending.is_closing,
             grown=self._growth.is_too_much(self.process.pid, self.state.allocated_bytes),
         )
-        return report.ended(entry, message, amendment)
+        return messages.ended(entry, message, amendment)
 
     def _on_exit(self, process: ExecutorProcess) -> None:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.
@@ -257,4 +258,6 @@ class Supervisor:
         self.drain()
         status = process.reap()  # guard: wait-status
         if status is not None:
-            self._teardown.run(verdict.of_status(status, oom_kills=tree.oom_kills() - self._oom_kills))
+            self._teardown.run(
+                exit_status.of_status(status, oom_kills=process_tree.oom_kills() - self._oom_kills)
+            )

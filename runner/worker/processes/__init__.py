@@ -1,0 +1,1 @@
+"""Effect: processes of executors: start, fork server, memory and clean-up."""

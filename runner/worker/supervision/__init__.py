@@ -1,0 +1,1 @@
+"""Effect: supervises executors: attempts, deadlines, kills and crash reports."""
