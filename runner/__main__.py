@@ -11,7 +11,7 @@ ROLES = {
     "front": "api.server",
     "worker": "runner.worker",
     "probe": "runner.probe",
-    "writer": "runner.stores.writer",
+    "writer": "runner.stores.sqlite.writer",
     "survey": "runner.coordinator.survey",
 }
 

@@ -29,7 +29,7 @@ KNOWS_DEVICES = ("runner/coordinator/", "runner/worker/", "runner/probe/__main__
 #: Library -> the files that own it; everybody else speaks to those.
 OWNERS = {
     "zmq": {"runner/protocol/zmq_router.py", "runner/protocol/zmq_dealer.py"},
-    "apsw": {"runner/stores/sqlite_connection.py"},
+    "apsw": {"runner/stores/sqlite/sqlite_connection.py"},
     "pynvml": {"gpu/devices/discovery.py"},
 }
 #: What turns data into code. `multiprocessing` and `concurrent.futures.process` unpickle what peers send.

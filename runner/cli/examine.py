@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli import findings
 from runner.cli.findings import Finding, Header, Holder, Survey
-from runner.stores.schema import APPLICATION_ID
+from runner.stores.sqlite.migrations import APPLICATION_ID
 
 if TYPE_CHECKING:
     from runner.settings.settings import Settings
@@ -135,7 +135,7 @@ def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
     disk = os.statvfs(home)
     yield findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
     yield findings.sync(taken)
-    from runner.stores.sqlite_connection import version
+    from runner.stores.sqlite.sqlite_connection import version
 
     yield findings.sqlite(version())
     yield _store(_store_path(settings), holder)

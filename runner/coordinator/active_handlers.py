@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from runner.coordinator import intake
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
-from runner.stores.queued import LotKey
+from runner.stores.queued_groups import LotKey
 
 
 class ActiveHandlers:

@@ -24,7 +24,7 @@ from runner.jobs import cursor as cursors
 from runner.jobs.event import Event
 from runner.jobs.job import FileRecord, Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.access import StoreAccess
+from runner.stores.sqlite.access import StoreAccess
 from runner.stores.store import Store
 
 _json = msgspec.json.Encoder().encode

@@ -25,7 +25,7 @@ from runner.protocol import front as front_protocol
 from runner.protocol.spool import read_spools, remove_spool
 from runner.protocol.worker import Hello
 from runner.settings.settings import Settings
-from runner.stores.access import StoreAccess, open_store
+from runner.stores.sqlite.access import StoreAccess, open_store
 
 log = logging.getLogger(__name__)
 

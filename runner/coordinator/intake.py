@@ -13,7 +13,7 @@ from runner.handlers.spec import HandlerSpec, Options
 from runner.jobs.job import Job, Submission, Terms
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import traits_of
-from runner.stores.queued import LotKey, traits_text
+from runner.stores.queued_groups import LotKey, traits_text
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
 SHARED_MAX_BYTES = 256

@@ -11,7 +11,7 @@ from runner.coordinator.book import Live
 from runner.coordinator.line import Line
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import ENDED, Job
-from runner.stores.queued import lot_key
+from runner.stores.queued_groups import lot_key
 
 
 class JobExplainer:

@@ -11,7 +11,7 @@ from gpu.job_class import JobClass
 from runner.coordinator.column import Column
 from runner.jobs.job import Job
 from runner.jobs.traits import traits_of
-from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
+from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
 
 
 class Lot:

@@ -20,7 +20,7 @@ from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.protocol.spool import Spool
 from runner.protocol.worker import UNDECODABLE, Ended, Note, Up, up_decoder
-from runner.stores.queued import QueuedLot
+from runner.stores.queued_groups import QueuedLot
 from runner.stores.store import Store
 
 log = logging.getLogger(__name__)

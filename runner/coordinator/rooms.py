@@ -66,7 +66,7 @@ from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import Call, Devices, Over, Processes, Readings
 from runner.settings.settings import Settings, overrides_now
-from runner.stores.access import StoreAccess
+from runner.stores.sqlite.access import StoreAccess
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from runner.coordinator.sleep import Sleep
 from runner.coordinator.timers import Timers
 from runner.coordinator.wait_reasons import WaitReasons
 from runner.jobs.job import JobError
-from runner.stores.queued import Marks, moment
+from runner.stores.queued_groups import Marks, moment
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from runner.coordinator.inventory import Inventory
 from runner.coordinator.journal import Journal
 from runner.discovery.handler_registry import Plugins
 from runner.settings.settings import Settings
-from runner.stores.access import StoreAccess
+from runner.stores.sqlite.access import StoreAccess
 
 RELOADING = "handlers are reloaded when their files are saved (for development)"
 

@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.book import Live
 from runner.jobs.job import Job
-from runner.stores.queued import lot_key
+from runner.stores.queued_groups import lot_key
 
 
 class WaitReasons:

@@ -23,7 +23,7 @@ from runner.coordinator.timers import Timers
 from runner.coordinator.wait_reasons import WaitReasons
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
-from runner.stores.queued import QueuedLot, lot_key
+from runner.stores.queued_groups import QueuedLot, lot_key
 
 
 class Waiting:

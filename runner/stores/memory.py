@@ -12,8 +12,8 @@ from runner.errors import Fenced, RunnerError
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.page import page
-from runner.stores.queued import LotKey, QueuedLot, lot_key, moment
+from runner.stores.event_page import page
+from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
 from runner.stores.store import Batch
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -13,7 +13,7 @@ import msgspec
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.queued import QueuedLot
+from runner.stores.queued_groups import QueuedLot
 
 
 class EventChunk(msgspec.Struct, array_like=True):

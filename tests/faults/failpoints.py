@@ -12,7 +12,7 @@ from typing import Any, get_args
 from runner.protocol import front as front_protocol
 from runner.protocol import spool
 from runner.protocol import worker as worker_protocol
-from runner.stores import link
+from runner.stores.sqlite import writer_protocol
 from runner.stores.store import Batch
 from tests.faults.harness import until
 from tests.faults.sweep import Lane, has_ended
@@ -409,8 +409,8 @@ def found() -> set[str]:
         "executor>worker": get_args(worker_protocol.FromExecutor),
         "front>coordinator": get_args(front_protocol.ToCoordinator),
         "coordinator>front": get_args(front_protocol.ToFront),
-        "writer>coordinator": get_args(link.Request),
-        "coordinator>writer": set(get_args(link.Request)) - {link.Commit},
+        "writer>coordinator": get_args(writer_protocol.Request),
+        "coordinator>writer": set(get_args(writer_protocol.Request)) - {writer_protocol.Commit},
     }
     names = {f"{gate}.{kind.__name__}" for gate, kinds in gates.items() for kind in kinds}
     commits = {f"coordinator>writer.Commit.{rows}" for rows in Batch.__struct_fields__}

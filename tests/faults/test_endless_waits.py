@@ -12,7 +12,7 @@ import msgspec
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import Batch
 from tests.faults.harness import House, Server, until
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from runner.jobs.job_query import JobQuery
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from tests.faults import powercut
 from tests.faults.mutate import ROOT, mutated, swapped
 

@@ -260,14 +260,14 @@ def from_writer(module: Any) -> None:
 
 def writing(module: Any) -> None:
     """When an answer was sent, the writer looks whether a checkpoint is due."""
-    from runner.stores import link
+    from runner.stores.sqlite import writer_protocol
 
     def take_epoch(original: Any, self: Any) -> Any:
-        doing["what"] = link.TakeEpoch.__name__
+        doing["what"] = writer_protocol.TakeEpoch.__name__
         return original(self)
 
     def commit(original: Any, self: Any, epoch: int, batch: Any) -> Any:
-        doing["what"] = link.Commit.__name__
+        doing["what"] = writer_protocol.Commit.__name__
         return original(self, epoch, batch)
 
     def answered(original: Any, self: Any) -> Any:
@@ -307,9 +307,9 @@ GATES: dict[str, Callable[[Any], None]] = {
     "runner.executor.sender": from_executor,
     "runner.coordinator.fronts": to_front,
     "api.link": from_front,
-    "runner.stores.access": to_writer,
-    "runner.stores.link": from_writer,
-    "runner.stores.sqlite": writing,
+    "runner.stores.sqlite.access": to_writer,
+    "runner.stores.sqlite.writer_protocol": from_writer,
+    "runner.stores.sqlite.sqlite_store": writing,
     "runner.protocol.spool": spool,
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 from runner.cli import examine
 from runner.cli.doctor import words
 from runner.cli.findings import Finding, Header
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import running
 from tests.runner.cli.program import runner
 from tests.runner.served_handlers import echo

@@ -35,7 +35,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
 from runner.protocol.worker import Call, Ended
-from runner.stores.access import MemoryAccess
+from runner.stores.sqlite.access import MemoryAccess
 
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
 

@@ -14,7 +14,7 @@ from runner.coordinator.intake import class_of, job_class, make_job, needed_byte
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
-from runner.stores.queued import lot_key
+from runner.stores.queued_groups import lot_key
 
 NOW = 100.0
 G = 1 << 30

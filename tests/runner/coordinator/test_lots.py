@@ -8,7 +8,7 @@ from array import array
 from gpu.job_class import JobClass
 from runner.coordinator.lots import Lots
 from runner.jobs.job import Job, Terms
-from runner.stores.queued import LotKey, QueuedLot, moment
+from runner.stores.queued_groups import LotKey, QueuedLot, moment
 
 
 def job(n: int, *, vram_bytes: int | None = None, ready_at: float = 1.0, **changes: object) -> Job:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from runner.coordinator.archive import Archive
 from runner.coordinator.pages import page
 from runner.protocol import front as front_protocol
-from runner.stores.access import MemoryAccess
+from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store
 from tests.runner.coordinator.bench import Bench, asked
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.conftest import HANDLERS

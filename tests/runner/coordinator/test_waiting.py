@@ -19,7 +19,7 @@ from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.access import MemoryAccess
+from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Batch
 from tests.runner.coordinator.bench import Bench, asked, run, spec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.stores.memory import MemoryStore
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import Batch, Store
 
 

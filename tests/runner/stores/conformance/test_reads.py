@@ -8,10 +8,10 @@ import pytest
 from runner.jobs.event import Event
 from runner.jobs.job import Terms
 from runner.jobs.job_query import JobQuery
-from runner.stores.queued import LotKey, lot_key, moment
+from runner.stores.queued_groups import LotKey, lot_key, moment
 from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes
-from tests.runner.stores.make import chunk, events, inserts, job
+from tests.runner.stores.store_data import chunk, events, inserts, job
 
 JOBS = [
     job(1, state="succeeded", handler="paint", tags=("a", "b")),

@@ -8,7 +8,7 @@ from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
 from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes
-from tests.runner.stores.make import chunk, events, inserts, job
+from tests.runner.stores.store_data import chunk, events, inserts, job
 
 ALL = JobQuery(order="asc", limit=500)
 

@@ -15,9 +15,9 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job, State
 from runner.jobs.job_query import JobQuery
 from runner.stores.memory import MemoryStore
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import Batch, EventChunk
-from tests.runner.stores.make import job
+from tests.runner.stores.store_data import job
 
 NUMBERS = st.integers(1, 6)
 STATES: st.SearchStrategy[State] = st.sampled_from(["queued", "running", "succeeded", "failed", "cancelled"])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from runner.errors import RunnerError
 from runner.jobs.job import Job
-from runner.stores import statements
-from runner.stores.sqlite_connection import SqliteConnection
+from runner.stores.sqlite import statements
+from runner.stores.sqlite.sqlite_connection import SqliteConnection
 from runner.stores.store import Batch
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from runner.jobs.job import Job
-from runner.stores.query import Value
-from runner.stores.queued import MOMENT_MAX, LotKey, QueuedLot, traits_text
+from runner.stores.queued_groups import MOMENT_MAX, LotKey, QueuedLot, traits_text
+from runner.stores.sqlite.job_query_sql import Value
 from runner.stores.store import EventChunk
 
 _encode = msgspec.msgpack.Encoder().encode

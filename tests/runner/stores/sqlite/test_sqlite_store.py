@@ -12,13 +12,13 @@ import pytest
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job import Job, Terms
 from runner.jobs.job_query import JobQuery
-from runner.stores import schema, statements
-from runner.stores.query import select_ns
-from runner.stores.queued import LotKey, lot_key
-from runner.stores.sqlite import SqliteStore
-from runner.stores.sqlite_connection import CHECKPOINT_PAGES
+from runner.stores.queued_groups import LotKey, lot_key
+from runner.stores.sqlite import migrations, statements
+from runner.stores.sqlite.job_query_sql import select_ns
+from runner.stores.sqlite.sqlite_connection import CHECKPOINT_PAGES
+from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import Batch
-from tests.runner.stores.make import chunk, inserts, job
+from tests.runner.stores.store_data import chunk, inserts, job
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_jobs_and_epoch_outlive_the_connection(path: Path) -> None:
 def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     path.parent.mkdir()
     old = apsw.Connection(str(path))
-    old.execute(schema.MIGRATIONS_TABLE)
-    for statement in schema.STEPS[0].statements:
+    old.execute(migrations.MIGRATIONS_TABLE)
+    for statement in migrations.STEPS[0].statements:
         old.execute(statement)
     old.execute("INSERT INTO migrations VALUES (1, 'first', 0)")
-    old.pragma("application_id", schema.APPLICATION_ID)
+    old.pragma("application_id", migrations.APPLICATION_ID)
     jobs = [
         job(1, terms=Terms(vram_bytes=1 << 30, queue_timeout_s=9.0, timeout_s=600.0), ready_at=5.0),
         job(2, ready_at=50.0, reason="scheduled"),
@@ -95,14 +95,14 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
 def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
     path.parent.mkdir()
     old = apsw.Connection(str(path))
-    old.execute(schema.MIGRATIONS_TABLE)
+    old.execute(migrations.MIGRATIONS_TABLE)
     for name, told in statements.OF_BODIES.items():
         old.create_scalar_function(name, told)  # type: ignore[arg-type]
-    for step in schema.STEPS[:2]:
+    for step in migrations.STEPS[:2]:
         for statement in step.statements:
             old.execute(statement)
         old.execute("INSERT INTO migrations VALUES (?, ?, 0)", (step.version, step.name))
-    old.pragma("application_id", schema.APPLICATION_ID)
+    old.pragma("application_id", migrations.APPLICATION_ID)
     jobs = [
         job(1, terms=Terms(timeout_s=600.0)),
         job(2, terms=Terms(timeout_s=590.0)),

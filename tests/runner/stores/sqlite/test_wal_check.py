@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from runner.stores.wal import is_damaged
+from runner.stores.sqlite.wal_check import is_damaged
 
 FRAMES = 40
 

@@ -11,11 +11,11 @@ from runner.errors import Fenced
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores import sqlite_batch, sqlite_preparation, statements
-from runner.stores.page import page
-from runner.stores.query import Value, select_ns
-from runner.stores.queued import QueuedLot
-from runner.stores.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
+from runner.stores.event_page import page
+from runner.stores.queued_groups import QueuedLot
+from runner.stores.sqlite import batch_writes, preparation, statements
+from runner.stores.sqlite.job_query_sql import Value, select_ns
+from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
 from runner.stores.store import Batch
 
 #: Chunks of events looked at in one read.
@@ -38,7 +38,7 @@ class SqliteStore:
         *,
         read_only: bool = False,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
-        check_limit_s: float = sqlite_preparation.CHECK_LIMIT_S,
+        check_limit_s: float = preparation.CHECK_LIMIT_S,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
         """`pause` waits so many seconds, or says True: nobody needs the lock any more that is waited for."""
@@ -58,7 +58,7 @@ class SqliteStore:
         """
         connection = self._connection
         with connection.translate_errors("preparing it"):
-            sqlite_preparation.prepare(connection, check_limit_s=self._check_limit_s)
+            preparation.prepare(connection, check_limit_s=self._check_limit_s)
             with connection.transaction():
                 connection.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
                 return connection.fetch_meta("epoch")
@@ -71,7 +71,7 @@ class SqliteStore:
             if current != epoch:  # guard: epoch-in-transactions
                 why = f"epoch {current} is in force, this coordinator has {epoch}: it must stop"
                 raise Fenced(f"{self.path}: {why}")
-            self.stale_updates += sqlite_batch.apply(connection, batch)
+            self.stale_updates += batch_writes.apply(connection, batch)
 
     def checkpoint_if_due(self) -> bool:
         """Copy the WAL into the file when it has grown long enough; True if that was tried.

@@ -15,9 +15,9 @@ import uvloop
 
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job_query import JobQuery
-from runner.stores.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
+from runner.stores.sqlite.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
 from runner.stores.store import Batch
-from tests.runner.stores.make import chunk, events, inserts, job
+from tests.runner.stores.store_data import chunk, events, inserts, job
 
 URLS = ["memory:", None]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from runner.errors import RefusedStart, RunnerError
 from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config
 from runner.protocol.framing import LENGTH
-from runner.stores.link import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
-from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite.sqlite_store import SqliteStore
+from runner.stores.sqlite.writer_protocol import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
 from runner.stores.url import sqlite_path
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import apsw
 
 from runner.errors import RunnerError, StoreUnavailable
-from runner.stores.damage import corrupt
-from runner.stores.query import Value
+from runner.stores.sqlite.corruption import corrupt
+from runner.stores.sqlite.job_query_sql import Value
 
 BUSY_TIMEOUT_S = 5.0
 #: How often a locked file is tried.

@@ -15,10 +15,18 @@ from typing import Literal, Protocol, TypeVar, cast
 from runner.errors import StoreUnavailable
 from runner.processes import child as child_processes
 from runner.protocol.framing import FrameBuffer
-from runner.stores.link import Answer, Commit, Request, TakeEpoch, answer_decoder, prefixed, value_of
 from runner.stores.memory import MemoryStore
-from runner.stores.sqlite import SqliteStore
-from runner.stores.sqlite_connection import version
+from runner.stores.sqlite.sqlite_connection import version
+from runner.stores.sqlite.sqlite_store import SqliteStore
+from runner.stores.sqlite.writer_protocol import (
+    Answer,
+    Commit,
+    Request,
+    TakeEpoch,
+    answer_decoder,
+    prefixed,
+    value_of,
+)
 from runner.stores.store import Batch, Store
 from runner.stores.url import sqlite_path
 

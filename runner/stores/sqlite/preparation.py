@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from runner.errors import RefusedStart, StoreUnavailable
-from runner.stores import schema, statements, wal
-from runner.stores.damage import corrupt
-from runner.stores.sqlite_connection import SqliteConnection
+from runner.stores.sqlite import migrations, statements, wal_check
+from runner.stores.sqlite.corruption import corrupt
+from runner.stores.sqlite.sqlite_connection import SqliteConnection
 
 #: The file check at start ends after so long, whatever the file's size.
 CHECK_LIMIT_S = 1.0
@@ -42,13 +42,13 @@ def _check_log(connection: SqliteConnection) -> None:
     # Not once it is open: to close a file drops this process's locks on it.
     text = log.read_bytes() if not connection.is_open and log.exists() else b""
     # Read again: one that still changes, as an older coordinator writes, can't be judged.
-    if wal.is_damaged(text) and log.read_bytes() == text:
+    if wal_check.is_damaged(text) and log.read_bytes() == text:
         raise corrupt(str(log), "commits lie behind a frame that is not whole")
 
 
 def _refuse_foreign(connection: SqliteConnection) -> None:
     owner = connection.db.pragma("application_id")
-    if owner == schema.APPLICATION_ID:
+    if owner == migrations.APPLICATION_ID:
         return
     (tables,) = connection.fetch_row("SELECT count(*) FROM sqlite_schema", ())
     if owner != 0 or tables:
@@ -59,7 +59,7 @@ def _refuse_foreign(connection: SqliteConnection) -> None:
 def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
     db = connection.db
     with connection.time_limit(limit_s):
-        for table in (name for name in schema.TABLES if db.table_exists("main", name)):
+        for table in (name for name in migrations.TABLES if db.table_exists("main", name)):
             for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
                 if line != "ok":
                     raise corrupt(connection.path, str(line))
@@ -67,9 +67,9 @@ def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
 
 def _migrate(connection: SqliteConnection) -> None:
     db = connection.db
-    db.execute(schema.MIGRATIONS_TABLE)
+    db.execute(migrations.MIGRATIONS_TABLE)
     (version,) = connection.fetch_row("SELECT coalesce(max(version), 0) FROM migrations", ())
-    newest = schema.STEPS[-1].version
+    newest = migrations.STEPS[-1].version
     if version > newest:
         raise RefusedStart(
             f"{connection.path} has the form {version} of a newer runner; this one knows forms up to "
@@ -77,11 +77,11 @@ def _migrate(connection: SqliteConnection) -> None:
         )
     for name, told in statements.OF_BODIES.items():
         db.create_scalar_function(name, told)  # type: ignore[arg-type]  # they get the blob alone
-    for step in schema.STEPS[version:]:
+    for step in migrations.STEPS[version:]:
         for statement in step.statements:
             db.execute(statement)
         db.execute("INSERT INTO migrations VALUES (?, ?, ?)", (step.version, step.name, time.time()))
-    db.pragma("application_id", schema.APPLICATION_ID)
+    db.pragma("application_id", migrations.APPLICATION_ID)
 
 
 def _lengthen_wal(connection: SqliteConnection) -> None:

@@ -1,0 +1,1 @@
+"""Effect: the store in SQLite: schema, statements, and the writer process."""
