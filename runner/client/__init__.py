@@ -1,8 +1,6 @@
 """Pure: the Python client: one core of operations, two thin shells over it."""
 
-from runner.client.asynchronous import AsyncClient, AsyncJobHandle
-from runner.client.blocking import Client, JobHandle
-from runner.client.document import Job
+from runner.client.async_client import AsyncClient, AsyncJobHandle
 from runner.client.events import (
     DoneEvent,
     GapEvent,
@@ -14,7 +12,9 @@ from runner.client.events import (
     SnapshotEvent,
     StatusEvent,
 )
+from runner.client.models import Job
 from runner.client.operations import JobOptions
+from runner.client.sync_client import Client, JobHandle
 
 __all__ = [
     "AsyncClient",

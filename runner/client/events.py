@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from runner.client.call import Answer, Call, raise_problem
+from runner.client.http_call import Answer, Call, raise_problem
 from runner.errors import NoServer
 
 #: The server says something (a ping at least) every 15 s.

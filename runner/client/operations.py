@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 from urllib.parse import quote
 
-from runner.client.call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, post, problem
 from runner.client.cancelled import CancelledJob
-from runner.client.document import Job
 from runner.client.events import PATIENCE_S, Tail
+from runner.client.http_call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, post, problem
+from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
 from runner.formats.units import nbytes, seconds
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runner.cli.program import environment, runner
-from tests.runner.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
+from tests.runner.client.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
 
 SUBMITTED = Reply(202, job("queued"))
 Routes = dict[tuple[str, str], Script]

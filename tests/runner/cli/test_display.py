@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.cli.display import Bar, Lines
 from runner.client.events import JobEvent, event
-from tests.runner.fake_server import ID
+from tests.runner.client.fake_server import ID
 
 
 class Clock:

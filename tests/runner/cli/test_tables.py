@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.cli import tables
-from tests.runner.fake_server import ID, job
+from tests.runner.client.fake_server import ID, job
 
 NOW = datetime(2026, 1, 31, 9, 5, 3, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 
 import httpx2
 
-from runner.client.call import Answer, Call
 from runner.client.events import ProgressEvent
+from runner.client.http_call import Answer, Call
 from runner.errors import BadRequest, NoServer
 
 DEFAULT_URL = "http://127.0.0.1:8484"

@@ -12,12 +12,13 @@ from urllib.parse import quote
 
 import httpx2
 
-from runner.client import loads, operations, shell
-from runner.client.call import Answer, Call, Operation, Pause
-from runner.client.document import Job
+from runner.client import executors, operations
+from runner.client import http as client_http
 from runner.client.events import JobEvent, ProgressEvent, Tail
+from runner.client.handler_types import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
+from runner.client.http_call import Answer, Call, Operation, Pause
+from runner.client.models import Job
 from runner.client.operations import JobOptions
-from runner.client.target import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
 from runner.errors import NoServer, RunnerError
 from runner.formats.units import seconds
 
@@ -102,7 +103,7 @@ class AsyncJobHandle(Generic[T]):
             async for event in self.events(types=("progress", "done")):
                 if isinstance(event, ProgressEvent):
                     for fn in list(self._listeners):
-                        shell.tell(fn, event, log)
+                        client_http.tell(fn, event, log)
         except RunnerError as error:
             log.warning("progress of job %s is not followed any more: %s", self.id, error)
         except RuntimeError:
@@ -115,8 +116,8 @@ class AsyncClient:
     """Talks to one server. `url` defaults to RUNNER_URL or this machine, `token` to RUNNER_TOKEN."""
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
-        self.url = shell.server_url(url)
-        self._http = httpx2.AsyncClient(**shell.http_options(self.url, token))
+        self.url = client_http.server_url(url)
+        self._http = httpx2.AsyncClient(**client_http.http_options(self.url, token))
         #: The server has answered: from then on a short absence of it is waited out.
         self._known = False
 
@@ -225,7 +226,7 @@ class AsyncClient:
         tail = Tail(job_id, after=after, types=tuple(types), known=self._known)
         while not tail.over:
             try:
-                async with self._http.stream(**shell.request_options(tail.call())) as response:
+                async with self._http.stream(**client_http.request_options(tail.call())) as response:
                     self._known = True
                     if tail.opened(response.status_code):
                         async for chunk in response.aiter_bytes():
@@ -234,9 +235,9 @@ class AsyncClient:
                         pause_s = tail.closed()
                     elif not tail.over:
                         await response.aread()
-                        pause_s = tail.refused(shell.answered(response), time.monotonic())
+                        pause_s = tail.refused(client_http.answered(response), time.monotonic())
             except httpx2.TransportError as error:
-                pause_s = tail.failed(shell.no_server(error, self.url), time.monotonic())
+                pause_s = tail.failed(client_http.no_server(error, self.url), time.monotonic())
             if not tail.over:
                 await asyncio.sleep(pause_s)
 
@@ -297,13 +298,13 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
         until = None if timeout is None else time.monotonic() + seconds(timeout)
-        return await self._perform(loads.load(handler, model, device, until=until, clock=time.monotonic))
+        return await self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     async def unload(
         self, handler: str, model: str | None = None, device: str | None = None
     ) -> dict[str, Any]:
         """Have its executors go, busy ones when they have ended what they run."""
-        return await self._perform(loads.unload(handler, model, device))
+        return await self._perform(executors.unload(handler, model, device))
 
     async def reload_handlers(self) -> dict[str, Any]:
         """Have the server find its handlers anew: which are added, changed, removed, broken, unchanged."""
@@ -365,8 +366,8 @@ class AsyncClient:
 
     async def _ask(self, call: Call) -> Answer:
         try:
-            answer = shell.answered(await self._http.request(**shell.request_options(call)))
+            answer = client_http.answered(await self._http.request(**client_http.request_options(call)))
         except httpx2.TransportError as error:
-            raise shell.no_server(error, self.url, call) from error
+            raise client_http.no_server(error, self.url, call) from error
         self._known = True
         return answer

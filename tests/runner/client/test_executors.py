@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from runner.client import loads
-from runner.client.call import Answer, Call
+from runner.client import executors
+from runner.client.http_call import Answer, Call
 from runner.errors import NotLoaded
-from tests.runner.test_client_operations import Clock, answered, perform
+from tests.runner.client.test_operations import Clock, answered, perform
 
 LOADING = {"state": "loading", "message": "it loads on gpu0"}
 
 
 def test_a_load_is_asked_for_until_it_is_there() -> None:
     answers = [answered(LOADING, 202), answered({"state": "loaded"})]
-    operation = loads.load("paint", "xl", None, until=None, clock=Clock())
+    operation = executors.load("paint", "xl", None, until=None, clock=Clock())
     found, calls = perform(operation, lambda _: answers.pop(0))
     assert found == {"state": "loaded"}
     assert [call.path for call in calls] == ["/v1/handlers/paint/load"] * 2
@@ -33,18 +33,20 @@ def test_when_the_time_is_over_it_is_told_how_far_it_is() -> None:
         return answered(LOADING, 202)
 
     with pytest.raises(TimeoutError, match="it loads on gpu0"):
-        perform(loads.load("paint", None, "gpu0", until=2.5, clock=clock), answer)
+        perform(executors.load("paint", None, "gpu0", until=2.5, clock=clock), answer)
 
 
 def test_a_load_that_failed_raises_its_error() -> None:
     problem = {"status": 409, "code": "not_loaded", "detail": "no weights", "error": {"code": "load_error"}}
     with pytest.raises(NotLoaded, match="no weights") as caught:
-        perform(loads.load("paint", None, None, until=None, clock=Clock()), lambda _: answered(problem, 409))
+        perform(
+            executors.load("paint", None, None, until=None, clock=Clock()), lambda _: answered(problem, 409)
+        )
     assert caught.value.detail["error"] == {"code": "load_error"} and caught.value.exit_code == 1
 
 
 def test_an_unload_says_what_goes() -> None:
-    found, calls = perform(loads.unload("a b", None, "gpu0"), lambda _: answered({"executors": []}, 202))
+    found, calls = perform(executors.unload("a b", None, "gpu0"), lambda _: answered({"executors": []}, 202))
     assert found == {"executors": []}
     assert calls[0].path == "/v1/handlers/a%20b/unload" and json.loads(calls[0].body or b"") == {
         "device": "gpu0"

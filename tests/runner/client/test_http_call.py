@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from runner import errors
-from runner.client.call import Answer, encode, problem, raise_problem
+from runner.client.http_call import Answer, encode, problem, raise_problem
 
 
 class Prompt(BaseModel):

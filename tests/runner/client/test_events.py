@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from runner.client.call import Answer
 from runner.client.events import (
     DoneEvent,
     Frames,
@@ -18,8 +17,9 @@ from runner.client.events import (
     Tail,
     event,
 )
+from runner.client.http_call import Answer
 from runner.errors import NoServer, NotFound
-from tests.runner.fake_server import ID, frame, job
+from tests.runner.client.fake_server import ID, frame, job
 
 SNAPSHOT = frame("snapshot", **job("running"))
 ONE = frame("progress", 1, done=1, total=2, fraction=0.5)

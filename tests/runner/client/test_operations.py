@@ -11,10 +11,10 @@ import pytest
 
 import runner
 from runner.client import operations
-from runner.client.call import Answer, Call, Operation, Pause
-from runner.client.document import Job
+from runner.client.http_call import Answer, Call, Operation, Pause
+from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, QueueFull, ShuttingDown
-from tests.runner.fake_server import ID, job
+from tests.runner.client.fake_server import ID, job
 
 T = TypeVar("T")
 JSON = {"content-type": "application/json"}

@@ -6,7 +6,7 @@ import math
 from typing import Any
 from urllib.parse import quote
 
-from runner.client.call import Operation, ask, post
+from runner.client.http_call import Operation, ask, post
 from runner.client.operations import WAIT_S, Clock
 
 #: Beyond the wait: the server may first have to describe the handler.

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from runner import AsyncClient, Client, JobFailed, handler
 from runner.client import AsyncJobHandle, JobHandle, ProgressEvent
 from runner.errors import BadRequest, NoServer, UnknownHandler
-from tests.runner.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
+from tests.runner.client.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
 
 
 class Prompt(BaseModel):
