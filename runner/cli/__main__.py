@@ -9,8 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.main import get_command
 
-from runner.cli import config, doctor, handlers, house, init, load, serve, submit
-from runner.cli import job as job_commands
+from runner.cli import config, doctor, executors, handlers, init, jobs, serve, server_status, submit
 from runner.errors import JobEnded, RunnerError, Unauthorized
 
 #: Exit codes that no error class has.
@@ -37,18 +36,18 @@ def build() -> typer.Typer:
         doctor.doctor,
         submit.run,
         submit.submit,
-        job_commands.jobs,
-        job_commands.explain,
-        house.ps,
-        house.devices,
-        house.queues,
-        house.stats,
-        load.load,
-        load.unload,
+        jobs.jobs,
+        jobs.explain,
+        server_status.ps,
+        server_status.devices,
+        server_status.queues,
+        server_status.stats,
+        executors.load,
+        executors.unload,
     )
     for command in commands:
         app.command()(command)
-    app.add_typer(job_commands.job, name="job")
+    app.add_typer(jobs.job, name="job")
     app.add_typer(handlers.handlers, name="handlers")
     app.add_typer(config.config, name="config")
     return app

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.flags import fields, taking_flags
-from runner.cli.options import AsJson, console, emit
+from runner.cli.common_options import AsJson, console, emit
+from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
 def _table(found: list[Entry], file: Path | None, *, with_origin: bool) -> Table:
     from rich.table import Table
 
-    from runner.cli.text import line
+    from runner.cli.formatting import line
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("SETTING", "VALUE", "FROM") if with_origin else ("SETTING", "VALUE"):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from runner.cli.flags import fields, taking_flags
-from runner.cli.options import AsJson, Url, emit
+from runner.cli.common_options import AsJson, Url, emit
+from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
-    from runner.cli.findings import Finding
+    from runner.cli.doctor_findings import Finding
 
 #: Columns of the state and of the subject, and of all where there is no terminal.
 STATE, SUBJECT, WIDE = 6, 10, 80
@@ -29,7 +29,7 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
 
     The flags are those of `runner serve`. Exit code 1 if something is in the way.
     """
-    from runner.cli.findings import worst
+    from runner.cli.doctor_findings import worst
 
     found: list[Finding] = []
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -49,12 +49,12 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
 
 
 def _look(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
-    from runner.cli import examine
-    from runner.cli.findings import Finding
+    from runner.cli import doctor_checks
+    from runner.cli.doctor_findings import Finding
     from runner.errors import RefusedStart
     from runner.settings.settings import gather, settle
 
-    yield from examine.machine()
+    yield from doctor_checks.machine()
     try:
         settings = settle(gather(flags))
     except RefusedStart as refused:
@@ -62,12 +62,12 @@ def _look(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
         yield Finding("settings", "fail", refused.message, fix)
         return
     yield Finding("settings", "ok", str(settings.config or "no config file"))
-    yield from examine.server(settings, url)
+    yield from doctor_checks.server(settings, url)
 
 
 def words(finding: Finding, width: int, *, color: bool = False) -> str:
     """A finding in lines of at most `width` columns, where no word of it is longer."""
-    from runner.cli.text import line
+    from runner.cli.formatting import line
 
     room = width - STATE - SUBJECT
     lines = textwrap.wrap(line(finding.text), room, break_long_words=False, break_on_hyphens=False)

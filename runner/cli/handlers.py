@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.flags import fields, taking_flags
-from runner.cli.options import AsJson, Url, client, console, emit
+from runner.cli.common_options import AsJson, Url, client, console, emit
+from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
     from runner.handlers.spec import HandlerSpec
@@ -146,7 +146,7 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
 
 
 def _show_changes(changes: Mapping[str, Any]) -> None:
-    from runner.cli.text import line
+    from runner.cli.formatting import line
 
     if changes["describing"]:
         print("the handlers are still being imported; `runner handlers` shows them when they are in force")
@@ -165,7 +165,7 @@ def _show_broken(found: list[dict[str, Any]]) -> None:
 
 
 def _broken(document: Mapping[str, Any]) -> str:
-    from runner.cli.text import line
+    from runner.cli.formatting import line
     from runner.formats.printable import printable
 
     return f"\n{line(document['name'])} is broken:\n{printable(document['error']).rstrip()}"

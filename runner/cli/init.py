@@ -19,7 +19,7 @@ Folder = Annotated[
 
 def init(folder: Folder = Path(".")) -> None:
     """Write a handler, a runner.toml and a test to begin with."""
-    from runner.cli.starter import FILES
+    from runner.cli.project_template import FILES
 
     there = [name for name in FILES if os.path.lexists(folder / name)]
     if there:

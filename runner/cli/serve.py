@@ -126,7 +126,7 @@ def serve(
 
 def show(document: dict[str, Any]) -> None:
     """Print the panel, framed where stdout is a terminal."""
-    from runner.cli.panel import panel
+    from runner.cli.startup_banner import panel
 
     terminal = sys.stdout.isatty()
     text = panel(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)

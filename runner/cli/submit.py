@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli.arguments import Usage, job_input, metadata
-from runner.cli.options import Url, client, emit
+from runner.cli.common_options import Url, client, emit
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -154,7 +154,7 @@ def run(
 
 def follow(handle: JobHandle[Any], name: str) -> None:
     """Show the job's events on stderr until it has ended."""
-    from runner.cli.display import display
+    from runner.cli.progress_display import display
 
     with display(name) as shown:
         for event in handle.events():

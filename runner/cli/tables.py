@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.text import age, between, duration, line, progress, size
+from runner.cli.formatting import age, between, duration, line, progress, size
 from runner.formats.printable import printable
 
 Document = Mapping[str, Any]

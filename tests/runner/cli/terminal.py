@@ -15,7 +15,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from tests.runner.cli.program import environment
+from tests.runner.cli.cli_process import environment
 
 
 class Terminal:

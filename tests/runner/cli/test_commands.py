@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runner.cli.program import environment, runner
+from tests.runner.cli.cli_process import environment, runner
 from tests.runner.client.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
 
 SUBMITTED = Reply(202, job("queued"))

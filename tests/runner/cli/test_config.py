@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from runner.cli.config import words
-from runner.cli.flags import FIELDS
 from runner.cli.serve import serve
+from runner.cli.serve_flags import FIELDS
 from runner.settings.settings import Settings
-from tests.runner.cli.program import runner
+from tests.runner.cli.cli_process import runner
 
 
 def test_it_takes_the_flags_of_serve_and_shows_where_settings_come_from(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from runner.cli import examine
+from runner.cli import doctor_checks
 from runner.cli.doctor import words
-from runner.cli.findings import Finding, Header
+from runner.cli.doctor_findings import Finding, Header
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import running
-from tests.runner.cli.program import runner
+from tests.runner.cli.cli_process import runner
 from tests.runner.served_handlers import echo
 
 OURS = {"RUNNER_URL": "", "CUDA_VISIBLE_DEVICES": ""}
@@ -116,7 +116,7 @@ def test_long_texts_are_wrapped_and_never_cut() -> None:
 
 def test_a_driver_that_hangs_is_given_up_and_its_process_ended() -> None:
     # No child can answer in no time.
-    assert examine.survey("none", within_s=0.0) == "the NVIDIA driver did not answer within 0 s"
+    assert doctor_checks.survey("none", within_s=0.0) == "the NVIDIA driver did not answer within 0 s"
     left = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "stat=,args="], capture_output=True, text=True
     ).stdout
@@ -126,16 +126,16 @@ def test_a_driver_that_hangs_is_given_up_and_its_process_ended() -> None:
 def test_a_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"PK")
     (tmp_path / "empty").write_bytes(b"")
-    assert examine.header(tmp_path / "none") is None
-    assert examine.header(tmp_path / "other") == Header(False, False)
-    assert examine.header(tmp_path / "empty") == Header(True, False)
+    assert doctor_checks.header(tmp_path / "none") is None
+    assert doctor_checks.header(tmp_path / "other") == Header(False, False)
+    assert doctor_checks.header(tmp_path / "empty") == Header(True, False)
     with closing(sqlite3.connect(tmp_path / "strange")) as db:
         db.execute("CREATE TABLE theirs (a)")
-    assert examine.header(tmp_path / "strange") == Header(True, False, True)
+    assert doctor_checks.header(tmp_path / "strange") == Header(True, False, True)
     store = SqliteStore(str(tmp_path / "ours"))
     store.take_epoch()
-    young = examine.header(tmp_path / "ours")
+    young = doctor_checks.header(tmp_path / "ours")
     store.close()
-    assert young == examine.header(tmp_path / "ours") == Header(True, True)
-    assert examine.nearest(tmp_path / "a" / "b") == tmp_path
-    assert len(examine.syncs(tmp_path)) == examine.SYNCS
+    assert young == doctor_checks.header(tmp_path / "ours") == Header(True, True)
+    assert doctor_checks.nearest(tmp_path / "a" / "b") == tmp_path
+    assert len(doctor_checks.syncs(tmp_path)) == doctor_checks.SYNCS

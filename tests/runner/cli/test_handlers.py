@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from runner.testing import Server
-from tests.runner.cli.program import runner
+from tests.runner.cli.cli_process import runner
 
 HEAD = "from runner import handler\n"
 GOOD = HEAD + "@handler('good', vram='2GiB')\ndef good(data):\n    '''Does it.'''\n    return data\n"

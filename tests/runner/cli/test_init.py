@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runner.cli.program import ROOT, environment, runner
+from tests.runner.cli.cli_process import ROOT, environment, runner
 
 FILES = {"handlers.py", "runner.toml", "test_handlers.py"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.testing import ServedClient, running
-from tests.runner.cli.program import runner
+from tests.runner.cli.cli_process import runner
 from tests.runner.cli.terminal import Terminal
 from tests.runner.served_handlers import Walk, boom, echo
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.options import AsJson, JobId, Url, client, console, emit
+from runner.cli.common_options import AsJson, JobId, Url, client, console, emit
 from runner.cli.submit import duration_s, finish, limit
 from runner.cli.submit import follow as follow_job
 
@@ -62,7 +62,7 @@ def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     if as_json:
         return emit(found)
     from runner.cli import tables
-    from runner.cli.text import line
+    from runner.cli.formatting import line
 
     out = console()
     out.print(line(found["message"]), markup=False, highlight=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from runner.cli import totals
+from runner.cli import stats_tables
 
 NONE = {"p50": None, "p95": None}
 
@@ -39,7 +39,7 @@ def _stats(**changes: Any) -> dict[str, Any]:
 def _drawn(found: dict[str, Any]) -> str:
     stream = io.StringIO()
     out = Console(file=stream, width=100, markup=False, highlight=False)
-    for table in totals.tables(found):
+    for table in stats_tables.tables(found):
         out.print(table)
     return stream.getvalue()
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from runner.cli.options import AsJson, Url, client, emit
+from runner.cli.common_options import AsJson, Url, client, emit
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
 Model = Annotated[
@@ -116,7 +116,7 @@ class Watch:
         return "waiting"
 
     def _say(self, words: str, seconds: float) -> None:
-        from runner.cli.text import duration, line
+        from runner.cli.formatting import duration, line
 
         if self._is_live:
             sys.stderr.write(f"\r\x1b[K{line(self._handler)}: {line(words, 100)}  {duration(seconds)}")
@@ -127,13 +127,13 @@ class Watch:
 
 
 def _title(handler: str, model: str | None) -> str:
-    from runner.cli.text import line
+    from runner.cli.formatting import line
 
     return line(f"{handler} ({model})" if model else handler)
 
 
 def _place(executor: Mapping[str, Any]) -> str:
-    from runner.cli.text import size
+    from runner.cli.formatting import size
 
     granted = executor["granted_bytes"]
     held = f", {size(granted)} granted" if granted else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from runner.cli.text import line, progress
+from runner.cli.formatting import line, progress
 from runner.client.events import (
     DoneEvent,
     GapEvent,

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli import findings
-from runner.cli.findings import Finding, Header, Holder, Survey
+from runner.cli import doctor_findings
+from runner.cli.doctor_findings import Finding, Header, Holder, Survey
 from runner.stores.sqlite.migrations import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _MAGIC = b"SQLite format 3\0"
 
 def machine() -> Iterator[Finding]:
     """What holds whatever the settings are."""
-    yield findings.platform(platform.system(), platform.machine(), platform.release())
-    yield findings.python(sys.version_info[:3], sys.executable)
+    yield doctor_findings.platform(platform.system(), platform.machine(), platform.release())
+    yield doctor_findings.python(sys.version_info[:3], sys.executable)
 
 
 def server(settings: Settings, url: str | None) -> Iterator[Finding]:
@@ -42,20 +42,20 @@ def server(settings: Settings, url: str | None) -> Iterator[Finding]:
 
     wall, mono = time.time(), time.monotonic()
     found = survey(settings.gpus)
-    yield findings.driver(found, settings.gpus)
-    yield findings.mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
+    yield doctor_findings.driver(found, settings.gpus)
+    yield doctor_findings.mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
     try:
         lock = holder_of(settings.data_dir)
     except OSError:
         # Nobody's, or out of our reach: what the data folder is found to be says it.
         lock = None
     holder = None if lock is None else Holder(lock.pid, lock.url)
-    yield findings.port(settings.host, settings.port, bind(settings.host, settings.port), holder)
+    yield doctor_findings.port(settings.host, settings.port, bind(settings.host, settings.port), holder)
     yield from _storage(settings, holder)
     yield _handlers(settings)
     yield _reachable(url, settings, holder)
     written = _written(_store_path(settings))
-    yield findings.clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
+    yield doctor_findings.clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
 
 
 def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
@@ -133,11 +133,11 @@ def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
         except OSError as error:
             problem = f"a file in {home} can't be written: {error.strerror}"
     disk = os.statvfs(home)
-    yield findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
-    yield findings.sync(taken)
+    yield doctor_findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
+    yield doctor_findings.sync(taken)
     from runner.stores.sqlite.sqlite_connection import version
 
-    yield findings.sqlite(version())
+    yield doctor_findings.sqlite(version())
     yield _store(_store_path(settings), holder)
 
 
@@ -148,7 +148,7 @@ def _store(path: Path | None, holder: Holder | None) -> Finding:
         return Finding(
             "store", "fail", f"{path} can't be read: {error.strerror}", "mend its rights, or give another"
         )
-    return findings.store(None if path is None else str(path), seen, holder)
+    return doctor_findings.store(None if path is None else str(path), seen, holder)
 
 
 def nearest(path: Path) -> Path:
@@ -216,9 +216,9 @@ def _handlers(settings: Settings) -> Finding:
     try:
         specs = described(settings)
     except RefusedStart as refused:
-        return findings.handlers([], [], refused.message)
+        return doctor_findings.handlers([], [], refused.message)
     unused = Overrides(settings.overrides).unused(spec.name for spec in specs)
-    return findings.handlers([(spec.name, spec.state) for spec in specs], unused, None)
+    return doctor_findings.handlers([(spec.name, spec.state) for spec in specs], unused, None)
 
 
 def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Finding:
@@ -233,7 +233,7 @@ def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Fi
         with Client(where, token) as link:
             answer = link.ready()
     except RunnerError as error:
-        return findings.server(where, None, error.message, is_expected=bool(named))
+        return doctor_findings.server(where, None, error.message, is_expected=bool(named))
     parts = answer.get("parts") or {}
     wrong = [
         f"{name}: {part.get('message', part['state'])}"
@@ -245,4 +245,6 @@ def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Fi
         for name, part in parts.items()
         if part.get("level") not in (None, "exact")
     ]
-    return findings.server(where, str(answer.get("status")), "; ".join(wrong), is_expected=True, seen=seen)
+    return doctor_findings.server(
+        where, str(answer.get("status")), "; ".join(wrong), is_expected=True, seen=seen
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from runner.cli.text import duration, line, size
+from runner.cli.formatting import duration, line, size
 
 Document = Mapping[str, Any]
 

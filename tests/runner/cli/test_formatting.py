@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.text import NUMBERS_WIDTH, age, between, duration, line, pretty, progress, size
+from runner.cli.formatting import NUMBERS_WIDTH, age, between, duration, line, pretty, progress, size
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from runner.cli.display import Bar, Lines
+from runner.cli.progress_display import Bar, Lines
 from runner.client.events import JobEvent, event
 from tests.runner.client.fake_server import ID
 

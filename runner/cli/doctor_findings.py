@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from runner.cli.text import duration, line, size
+from runner.cli.formatting import duration, line, size
 
 State = Literal["ok", "warn", "fail"]
 

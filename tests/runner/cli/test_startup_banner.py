@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.cli.panel import panel
+from runner.cli.startup_banner import panel
 
 DOCUMENT: dict[str, Any] = {
     "url": "http://127.0.0.1:8484",

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runner.cli.text import line, size
+from runner.cli.formatting import line, size
 
 #: Words beside the bar of a device; a terminal of 80 columns fits all.
 WIDTH = 76

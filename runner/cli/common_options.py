@@ -39,7 +39,7 @@ def client(url: str | None) -> Client:
 
 def emit(value: Any, *, compact: bool = False) -> None:
     """Write one JSON value to stdout: for people over many lines, `compact` on one."""
-    from runner.cli.text import pretty
+    from runner.cli.formatting import pretty
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else pretty(value)
     # A lone surrogate cannot come from JSON in UTF-8, but a terminal of another encoding may lack letters.

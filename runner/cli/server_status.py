@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from runner.cli.arguments import Usage
-from runner.cli.options import AsJson, Url, client, console, emit
+from runner.cli.common_options import AsJson, Url, client, console, emit
 
 
 class Verb(StrEnum):
@@ -81,10 +81,10 @@ def stats(as_json: AsJson = False, url: Url = None) -> None:
         found = link.stats()
     if as_json:
         return emit(found)
-    from runner.cli import totals
+    from runner.cli import stats_tables
 
     out = console()
-    for table in totals.tables(found):
+    for table in stats_tables.tables(found):
         out.print(table)
         out.print()
 
