@@ -11,9 +11,9 @@ from gpu.devices.device import Device
 from gpu.devices.health import Health, State
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import words
-from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import CONTEXT_LOST
 from runner.protocol.worker import Ended, Readings

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.coordinator import recovery
-from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.briefing import Briefing
-from runner.coordinator.clock import Clock
 from runner.coordinator.fleet import Worker
 from runner.coordinator.front_events import FrontEvents
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms, build
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable

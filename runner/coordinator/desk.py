@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from runner.coordinator.background_tasks import BackgroundTasks
 from runner.coordinator.fronts import Front
 from runner.coordinator.replies import STORE_RETRY_S, problem
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 

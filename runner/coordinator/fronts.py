@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
-from runner.coordinator.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.processes.child import Child, FrontConfig, start
 from runner.protocol.framing import FrameBuffer, pack, prefixed, unpack
 from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder

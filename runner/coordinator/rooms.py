@@ -22,7 +22,6 @@ from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
-from runner.coordinator.clock import Clock
 from runner.coordinator.desk import Answerer, Desk
 from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
@@ -51,6 +50,7 @@ from runner.coordinator.read_requests import ReadRequests
 from runner.coordinator.reloads import Reloads
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.reports import Reports
+from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from runner.coordinator.clock import SKEW_S, Clock
+from runner.coordinator.runtime.clock import SKEW_S, Clock
 
 
 def test_the_clock_starts_at_wall_time_and_only_goes_forward() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runner.coordinator.background_tasks import BackgroundTasks
+from runner.coordinator.runtime.background_tasks import BackgroundTasks
 
 
 def test_a_started_task_runs_and_is_released_at_its_end() -> None:

@@ -1,0 +1,1 @@
+"""Effect: the coordinator's clock and background tasks."""
