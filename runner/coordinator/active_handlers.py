@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gpu.job_class import JobClass
-from runner.coordinator import intake
+from runner.coordinator.jobs import admission
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
 from runner.stores.queued_groups import LotKey
@@ -37,4 +37,4 @@ class ActiveHandlers:
         spec = self.specs.get(key.handler)
         if spec is None or spec.state != "ok":
             return None
-        return intake.class_of(key, spec, has_gpu=self.has_gpu)
+        return admission.class_of(key, spec, has_gpu=self.has_gpu)

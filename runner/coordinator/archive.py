@@ -14,9 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from runner.coordinator import documents
-from runner.coordinator.book import Book, Live
-from runner.coordinator.happening import INLINE_MAX_BYTES
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
+from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.waiting import Waiting
 from runner.errors import NotFound
@@ -124,7 +124,7 @@ class Archive:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
         told = await self._access.read(lambda store: _read_page(store, shown))
-        return documents.page(told, cursors.encode(cursor) if more and cursor is not None else None)
+        return job_json.page(told, cursors.encode(cursor) if more and cursor is not None else None)
 
     async def find_file(self, file_id: str) -> Path | None:
         """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""
@@ -141,7 +141,7 @@ class Archive:
         for record in reversed(job.files):
             if record.name == name:
                 path = self.file_path(job.id, record)
-                return _json({"path": str(path), "file": documents.file_document(job.id, record)})
+                return _json({"path": str(path), "file": job_json.file_document(job.id, record)})
         names = ", ".join(record.name for record in job.files) or "none"
         raise NotFound(f"job {job.id} has no file {name!r}; its files: {names}")
 
@@ -204,7 +204,7 @@ def _read_document(store: Store, job: Job, why: str | None, *, full: bool) -> by
     limit = None if full else INLINE_MAX_BYTES
     input_ = store.payload(job.n, "input") if _has(job, "input", limit) else None
     output = store.payload(job.n, "output") if _has(job, "output", limit) else None
-    return documents.job_document(job, why, input_, output, full=full)
+    return job_json.job_document(job, why, input_, output, full=full)
 
 
 def _read_page(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
@@ -217,7 +217,7 @@ def _read_page(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[byt
             inputs[job.n] = store.payload(job.n, "input") or b"null"
         if _has(job, "output", INLINE_MAX_BYTES) and job.n not in outputs:
             outputs[job.n] = store.payload(job.n, "output") or b"null"
-        told.append(documents.job_document(job, why, inputs.get(job.n), outputs.get(job.n), full=False))
+        told.append(job_json.job_document(job, why, inputs.get(job.n), outputs.get(job.n), full=False))
     return told
 
 

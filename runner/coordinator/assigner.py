@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.book import Live
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.fleet import Fleet
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.orders import attempt_order
 from runner.coordinator.post import Post

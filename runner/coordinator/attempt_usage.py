@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner.coordinator.accounts import Accounts
-from runner.coordinator.book import Live
-from runner.coordinator.meter import Meter
+from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, Job, JobError, Spent
 from runner.protocol.worker import Ended
 

@@ -10,9 +10,9 @@ from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import Health, State
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import CONTEXT_LOST
@@ -185,7 +185,9 @@ class Care:
         figures = self._view.ledger.figures(device_id)
         if figures.level == "processes":
             overdue = figures.suspect_bytes
-            health.hold(now, f"ended executors still hold {words.nbytes(overdue)}" if overdue else None)
+            health.hold(
+                now, f"ended executors still hold {explanations.nbytes(overdue)}" if overdue else None
+            )
 
     def _end_all(self, device_id: str, code: str, message: str) -> None:
         """What runs there ends at once, and goes again without using up a retry."""

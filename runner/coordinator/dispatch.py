@@ -12,11 +12,11 @@ from gpu.planning import planner
 from gpu.planning.oom_escalation import Rung
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.assigner import Assigner, ReadInputs
-from runner.coordinator.book import Live
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.grants import CapBytes, Grants
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.orders import load_order
 from runner.coordinator.post import Post

@@ -6,8 +6,8 @@ from typing import Any
 
 from gpu.planning.explain import explain, reservation
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import words
-from runner.coordinator.book import Live
+from runner.coordinator.jobs import explanations
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import ENDED, Job
@@ -48,7 +48,7 @@ class JobExplainer:
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.n)
             document["reason"] = why
-            document["message"] = words.waiting(why, document)
+            document["message"] = explanations.waiting(why, document)
         elif where == "behind":
             document["message"] = f"its handler {job.handler!r} is not known (yet)"
         else:

@@ -7,7 +7,7 @@ from typing import Any
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.intake import needed_bytes
+from runner.coordinator.jobs.admission import needed_bytes
 from runner.handlers.spec import HandlerSpec
 
 #: Models and sizes shown of one handler: those that were heard of last.

@@ -11,9 +11,9 @@ from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import value_names
-from runner.coordinator.book import Live
-from runner.coordinator.figures import Figures
-from runner.coordinator.outcome import TOO_MANY
+from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.retry_decision import TOO_MANY
+from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.post import Post
 from runner.protocol.worker import Ended, Loaded
 

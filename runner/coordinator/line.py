@@ -10,15 +10,15 @@ from typing import Literal
 
 from gpu.planning.oom_escalation import Rung, Squeeze
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import intake, outcome, words
-from runner.coordinator.accounts import Accounts
 from runner.coordinator.attempt_usage import AttemptUsageRecorder
-from runner.coordinator.book import Book, Live
 from runner.coordinator.event_log import EventLog
-from runner.coordinator.figures import Figures
-from runner.coordinator.happening import done_fields, status_fields
+from runner.coordinator.jobs import admission, explanations, retry_decision
+from runner.coordinator.jobs.event_json import done_fields, status_fields
+from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage_meter import Meter
 from runner.coordinator.journal import Journal
-from runner.coordinator.meter import Meter
 from runner.coordinator.sleep import INPUTS_MAX_BYTES
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
@@ -88,11 +88,11 @@ class Line:
             message = f"{self._queued_max} jobs are queued, the limit; try again later"
             raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
-        job = intake.make_job(asked, spec, 0, now)
-        cls = intake.job_class(job, spec, has_gpu=self._handlers.has_gpu)
+        job = admission.make_job(asked, spec, 0, now)
+        cls = admission.job_class(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.view.needs.misfit(cls)
         if misfit is not None:
-            raise Unsatisfiable(words.misfit(job.handler, misfit), **misfit)
+            raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)
         job.n = self.book.next_n()
         live = Live(job, asked.input, "waiting")
         self._sleep.input_bytes += job.input_bytes
@@ -163,7 +163,7 @@ class Line:
         job = live.job
         job.heard = ended.seq
         backoff = job.terms.backoff or Backoff()
-        verdict = outcome.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
+        verdict = retry_decision.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None
         live.flight = 0
         if ended.died and not ended.shared:
@@ -172,7 +172,7 @@ class Line:
             job.ran_out = (*job.ran_out, squeeze.grant_bytes)
         self._usage.end(live, ended, verdict.error, now)
         _tell(job, ended, verdict, now)
-        if isinstance(verdict, outcome.Finish):
+        if isinstance(verdict, retry_decision.Finish):
             job.files = ended.files
             self.finish(live, verdict.state, verdict.error, ended.output)
             return
@@ -243,7 +243,7 @@ class Line:
         """End a job that no executor holds, or that has not started there."""
         self._take_back(live)
         live.job.cancel_reason = reason
-        self.finish(live, "cancelled", outcome.cancelled(reason))
+        self.finish(live, "cancelled", retry_decision.cancelled(reason))
 
     def cancelling(self, live: Live, reason: str) -> None:
         """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
@@ -279,11 +279,11 @@ class Line:
             call(live)
 
 
-def _tell(job: Job, ended: Ended, verdict: outcome.Finish | outcome.Again, now: float) -> None:
+def _tell(job: Job, ended: Ended, verdict: retry_decision.Finish | retry_decision.Again, now: float) -> None:
     """The log's word on an attempt that did not succeed: who, why and what follows."""
     if ended.code is None:
         return
-    if isinstance(verdict, outcome.Finish):
+    if isinstance(verdict, retry_decision.Finish):
         follows = f"the job is {verdict.state}"
     else:
         delay_s = verdict.ready_at - now

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from runner.coordinator.figures import Buckets, Figures
+from runner.coordinator.jobs.statistics import Buckets, Figures
 
 if TYPE_CHECKING:
     from runner.coordinator.fleet import Fleet

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu.devices import visibility
 from gpu.devices.device import Device
 from gpu.planning.actions import Load as Action
-from runner.coordinator.book import Live
+from runner.coordinator.jobs.job_registry import Live
 from runner.handlers.spec import HandlerSpec, Options
 from runner.protocol.worker import Attempt, Load
 

@@ -10,8 +10,8 @@ from gpu.planning import overuse
 from gpu.planning.overuse import Overuse
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import words
 from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.jobs import explanations
 from runner.coordinator.post import Post
 from runner.jobs.job import LIMIT
 from runner.protocol.worker import Over
@@ -68,7 +68,7 @@ class Overruns:
         if overuse.judge(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
-                *(post.executor, post.spec.name, words.nbytes(used), words.nbytes(granted)),
+                *(post.executor, post.spec.name, explanations.nbytes(used), explanations.nbytes(granted)),
             )
             self._dispatch.grants.tell(post, used)
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runner.coordinator import documents
 from runner.coordinator.archive import Archive
-from runner.coordinator.book import Live
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
@@ -41,7 +41,7 @@ async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> 
     live = await current(line, archive, ask.job_id)
     if live is not None:
         reason = line.waiting.reasons.of_live(live)
-        shown = documents.job_document(live.job, reason, live.input, live.output, full=False)
+        shown = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, ended, last = live.job, False, archive.durable_seq(live.job)
     else:
         job = await archive.job(ask.job_id)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import intake
-from runner.coordinator.book import Book, Live
+from runner.coordinator.jobs import admission
+from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.lots import Lots
 from runner.coordinator.sleep import Bounds, Sleep
 
@@ -56,7 +56,7 @@ class PlanWindows:
     def add(self, live: Live, cls: JobClass, *, first: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
         live.where = "waiting"
-        live.cls = intake.placed(live.job, cls, self._view)
+        live.cls = admission.placed(live.job, cls, self._view)
         self._view.add_waiting(live.cls, live.job.n, first=first, since=live.job.ready_at)
         self._wake()
 

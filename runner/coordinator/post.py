@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runner.coordinator.book import Live
 from runner.coordinator.fleet import Worker
-from runner.coordinator.meter import Meter
+from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.usage_meter import Meter
 from runner.handlers.spec import HandlerSpec
 
 

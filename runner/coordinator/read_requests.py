@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from runner.coordinator import documents
 from runner.coordinator.archive import Archive
-from runner.coordinator.book import Live
 from runner.coordinator.fronts import Front
 from runner.coordinator.job_explainer import JobExplainer
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.pages import current, page
 from runner.coordinator.replies import JobReplies, answer_once
@@ -93,7 +93,7 @@ class ReadRequests:
         job = live.job if live is not None else await self._archive.job(job_id)
         match ask.what:
             case "attempts":
-                return documents.attempts_document(job)
+                return job_json.attempts_document(job)
             case "explain":
                 return _json(self._explainer.explain(job, live))
             case "output":

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from runner.coordinator import documents
-from runner.coordinator.book import Live
 from runner.coordinator.fronts import Front
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
@@ -50,7 +50,7 @@ class JobReplies:
     def document(self, live: Live) -> bytes:
         """The job as it is now."""
         reason = self._line.waiting.reasons.of_live(live)
-        return documents.job_document(live.job, reason, live.input, live.output)
+        return job_json.job_document(live.job, reason, live.input, live.output)
 
     def answer_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""

@@ -15,10 +15,8 @@ from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import fleet as fleet_room
 from runner.coordinator import value_names
-from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.book import Book
 from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
@@ -27,16 +25,18 @@ from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
-from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.hand import Hand
 from runner.coordinator.handler_activator import HandlerActivator
 from runner.coordinator.handler_calls import HandlerCalls
-from runner.coordinator.happening import event
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.job_action_requests import JobActionRequests
 from runner.coordinator.job_explainer import JobExplainer
+from runner.coordinator.jobs.event_json import event
+from runner.coordinator.jobs.job_registry import Book
+from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line

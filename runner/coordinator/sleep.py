@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from runner.coordinator.book import Book, Live
+from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.lots import Lots
 from runner.errors import RunnerError, StoreUnavailable

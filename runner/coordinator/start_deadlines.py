@@ -7,8 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 
-from runner.coordinator.book import Book, Live
 from runner.coordinator.column import Column
+from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.lots import due_until
 from runner.coordinator.sleep import Sleep
 from runner.coordinator.timers import Timers

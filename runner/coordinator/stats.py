@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from runner.coordinator.accounts import Sum
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.figures import HandlerFigures, percentiles
+from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
+from runner.coordinator.jobs.usage import Sum
 from runner.coordinator.line import Line
 from runner.formats.timestamps import rfc3339
 

@@ -11,9 +11,9 @@ import msgspec
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.figures import percentiles
 from runner.coordinator.fleet import Fleet
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.knowledge import learned
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics

@@ -11,9 +11,9 @@ from typing import Literal
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import intake
 from runner.coordinator.active_handlers import ActiveHandlers
-from runner.coordinator.book import Book, Live
+from runner.coordinator.jobs import admission
+from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.journal import Journal
 from runner.coordinator.lots import Lot, Lots, due_until
 from runner.coordinator.plan_windows import PlanWindows
@@ -77,7 +77,7 @@ class Waiting:
         before, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
-                intake.tell(spec, self._view)
+                admission.tell(spec, self._view)
         self._lots.classify()
         for n in self._displaced(before):
             self.place(self._book.by_n[n])

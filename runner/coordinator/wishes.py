@@ -9,9 +9,9 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.scheduling.prewarm_class import wish
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import intake, words
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.jobs import admission, explanations
 from runner.coordinator.load_failures import FAULTS, LoadFailures
 from runner.coordinator.pending_prewarms import PendingPrewarms
 from runner.coordinator.post import Post
@@ -207,14 +207,14 @@ class Wishes:
             spec.name,
             spec.version,
             model,
-            need_bytes=intake.needed_bytes(options, options.vram_bytes, has_gpu=self._handlers.has_gpu),
+            need_bytes=admission.needed_bytes(options, options.vram_bytes, has_gpu=self._handlers.has_gpu),
             gpus=options.gpus,
             device_id=device_id,
             is_preload=is_preload,
         )
         misfit = self._view.needs.misfit(cls)
         if misfit is not None and not is_preload:
-            raise Unsatisfiable(words.misfit(spec.name, misfit, device_id), **misfit)
+            raise Unsatisfiable(explanations.misfit(spec.name, misfit, device_id), **misfit)
         return cls
 
     def _check_device(self, device_id: str | None) -> None:

@@ -11,16 +11,16 @@ from gpu.devices.device import Device
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.accounts import Accounts
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.book import Book, Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
-from runner.coordinator.figures import Figures
 from runner.coordinator.fleet import Fleet, Worker
-from runner.coordinator.happening import event
+from runner.coordinator.jobs.event_json import event
+from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line

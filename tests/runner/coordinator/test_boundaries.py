@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.book import Live
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fleet import Fleet, Worker
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.reports import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runner.coordinator import recovery
-from runner.coordinator.happening import event, status_fields
+from runner.coordinator.jobs.event_json import event, status_fields
 from runner.coordinator.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event

@@ -15,8 +15,8 @@ from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.book import Live
-from runner.coordinator.figures import Figures
+from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.learning import KEEP_S, Learning
 from runner.coordinator.post import Post
 from runner.handlers.spec import HandlerSpec, Options, Source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.happening import event
+from runner.coordinator.jobs.event_json import event
 from runner.coordinator.pending_batch import PendingBatch
 from runner.jobs.job import Job, Terms
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from runner.coordinator import recovery
-from runner.coordinator.book import Live
+from runner.coordinator.jobs.job_registry import Live
 from runner.jobs.job import AttemptRecord, Job, Terms
 from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, Ended, Hello, Note, Started, encode

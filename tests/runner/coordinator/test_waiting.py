@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from runner.coordinator import recovery
-from runner.coordinator.book import Live
+from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
 from runner.jobs.job import ENDED, Job

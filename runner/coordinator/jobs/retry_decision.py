@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
-from runner.coordinator import words
+from runner.coordinator.jobs import explanations
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ALONE, LIMIT, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
@@ -115,7 +115,7 @@ def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, no
         granted=granted,
         peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
     )
-    told = ", ".join(words.nbytes(each) for each in granted)
+    told = ", ".join(explanations.nbytes(each) for each in granted)
     message = f"it ran out of device memory {len(granted)}x, granted {told}; the last: {ended.message}"
     own = ended.detail if isinstance(ended.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**own, **detail}))

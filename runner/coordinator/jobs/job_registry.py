@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gpu.job_class import JobClass
-from runner.coordinator.meter import Meter
+from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import Job, State
 
 #: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until

@@ -10,7 +10,7 @@ import pytest
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.intake import class_of, job_class, make_job, needed_bytes, placed
+from runner.coordinator.jobs.admission import class_of, job_class, make_job, needed_bytes, placed
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from runner.coordinator.happening import INLINE_MAX_BYTES, error_document
+from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, error_document
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import ENDED, AttemptRecord, FileRecord, Job, Spent
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from runner.coordinator import documents
-from runner.coordinator.happening import INLINE_MAX_BYTES, done_fields, error_document
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, done_fields, error_document
 from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, Terms
 
 
@@ -14,11 +14,11 @@ def make_job() -> Job:
 
 
 def test_a_page_joins_what_is_encoded_and_names_the_next_one() -> None:
-    assert json.loads(documents.page([b'{"n":1}', b'{"n":2}'], "c")) == {
+    assert json.loads(job_json.page([b'{"n":1}', b'{"n":2}'], "c")) == {
         "data": [{"n": 1}, {"n": 2}],
         "next_cursor": "c",
     }
-    assert json.loads(documents.page([], None)) == {"data": [], "next_cursor": None}
+    assert json.loads(job_json.page([], None)) == {"data": [], "next_cursor": None}
 
 
 def test_an_attempt_shows_its_times_and_how_it_failed() -> None:
@@ -27,7 +27,7 @@ def test_an_attempt_shows_its_times_and_how_it_failed() -> None:
         AttemptRecord(1, "gpu0-ab", ["gpu0"], 0.0, 1.5, 1.0, 0.5, 1024, JobError("timeout", "late", True)),
         AttemptRecord(2, "gpu0-ab", ["gpu0"], 2.0),
     ]
-    first, second = json.loads(documents.attempts_document(job))["data"]
+    first, second = json.loads(job_json.attempts_document(job))["data"]
     assert first["error"] == {"code": "timeout", "message": "late", "retryable": True, "detail": None}
     assert (first["started_at"], first["ended_at"]) == (
         "1970-01-01T00:00:00.000Z",
@@ -38,7 +38,7 @@ def test_an_attempt_shows_its_times_and_how_it_failed() -> None:
 
 
 def test_a_file_is_reached_by_a_name_that_is_quoted() -> None:
-    shown = documents.file_document("job-7", FileRecord("f1", "a b/ü.png", 9, "00", "image/png", 1))
+    shown = job_json.file_document("job-7", FileRecord("f1", "a b/ü.png", 9, "00", "image/png", 1))
     assert shown["url"] == "/v1/jobs/job-7/files/a%20b%2F%C3%BC.png"
     assert (shown["$file"], shown["id"], shown["size"]) == ("f1", "f1", 9)
 

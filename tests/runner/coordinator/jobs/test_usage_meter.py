@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.coordinator.meter import Meter
+from runner.coordinator.jobs.usage_meter import Meter
 
 
 def test_one_after_another_each_has_its_own_time() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from runner.coordinator import documents
-from runner.coordinator.happening import INLINE_MAX_BYTES, done_fields, event
+from runner.coordinator.jobs import job_json
+from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, done_fields, event
 from runner.jobs.job import Job, JobError, Terms
 
 
@@ -14,7 +14,7 @@ def make_job() -> Job:
 
 
 def test_a_job_shows_times_with_milliseconds_and_z() -> None:
-    shown = json.loads(documents.job_document(make_job(), "ready", b"{}", None))
+    shown = json.loads(job_json.job_document(make_job(), "ready", b"{}", None))
     assert shown["created_at"] == "2023-11-14T22:13:20.250Z"
     assert (shown["state"], shown["reason"], shown["retries_left"]) == ("queued", "ready", 2)
     assert (shown["input"], shown["output"], shown["error"]) == ({}, None, None)
@@ -24,15 +24,15 @@ def test_a_large_input_is_null_beside_its_size_in_lists_only() -> None:
     job = make_job()
     text = b'"' + b"x" * INLINE_MAX_BYTES + b'"'
     job.input_bytes = len(text)
-    short = json.loads(documents.job_document(job, None, text, None, full=False))
+    short = json.loads(job_json.job_document(job, None, text, None, full=False))
     assert (short["input"], short["input_bytes"]) == (None, len(text))
-    assert json.loads(documents.job_document(job, None, text, None))["input"] == "x" * INLINE_MAX_BYTES
+    assert json.loads(job_json.job_document(job, None, text, None))["input"] == "x" * INLINE_MAX_BYTES
 
 
 def test_a_cancelled_job_has_its_reason_as_error() -> None:
     job = make_job()
     job.state, job.error = "cancelled", JobError("cancelled", "by hand")
-    shown = json.loads(documents.job_document(job, "cancelled", b"{}", None))
+    shown = json.loads(job_json.job_document(job, "cancelled", b"{}", None))
     assert shown["error"] == {"code": "cancelled", "message": "by hand"}
 
 

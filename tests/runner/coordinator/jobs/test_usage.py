@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runner.coordinator.accounts import Accounts, Sum
-from runner.coordinator.meter import Meter
+from runner.coordinator.jobs.usage import Accounts, Sum
+from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, Job, Spent, Terms
 from tests.runner.coordinator.bench import Bench, asked, run
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gpu.planning.oom_escalation import Squeeze
-from runner.coordinator.outcome import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
+from runner.coordinator.jobs.retry_decision import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, Terms
 from runner.jobs.retry import Backoff

@@ -1,0 +1,1 @@
+"""Pure: jobs in memory: registry, admission, retry decision, JSON form, usage and statistics."""
