@@ -38,7 +38,7 @@ def machine() -> Iterator[Finding]:
 
 def server(settings: Settings, url: str | None) -> Iterator[Finding]:
     """What a server with these settings would meet, and the server that may run already."""
-    from runner.coordinator.lock import holder_of
+    from runner.coordinator.storage.data_lock import holder_of
 
     wall, mono = time.time(), time.monotonic()
     found = survey(settings.gpus)

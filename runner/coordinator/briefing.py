@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpu.devices import visibility
 from gpu.devices.device import Device
-from runner.coordinator.secret import ticket_key
+from runner.coordinator.storage.ticket_secret import ticket_key
 from runner.processes.child import FrontConfig, ProbeConfig, WorkerConfig
 from runner.settings.settings import Settings
 

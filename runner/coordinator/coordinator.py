@@ -17,7 +17,7 @@ from runner.coordinator.fronts import Fronts
 from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
-from runner.coordinator.secret import folder_secret
+from runner.coordinator.storage.ticket_secret import folder_secret
 from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner.coordinator.journal import Journal
+from runner.coordinator.storage.journal import Journal
 from runner.jobs.event import EventType
 from runner.jobs.job import Job
 

@@ -12,7 +12,7 @@ from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.inventory import Inventory
-from runner.coordinator.journal import Journal
+from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol
 
 _json = msgspec.json.Encoder().encode

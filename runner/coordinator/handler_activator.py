@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from runner.coordinator import value_names
+from runner.coordinator.storage import value_names
 from runner.coordinator.waiting import Waiting
 from runner.discovery.handler_registry import Plugins
 from runner.handlers.overrides import Overrides

@@ -10,11 +10,11 @@ import msgspec
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import value_names
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import TOO_MANY
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.post import Post
+from runner.coordinator.storage import value_names
 from runner.protocol.worker import Ended, Loaded
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
-from runner.coordinator.journal import Journal
 from runner.coordinator.sleep import INPUTS_MAX_BYTES
+from runner.coordinator.storage.journal import Journal
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable

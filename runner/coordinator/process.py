@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from runner.coordinator.coordinator import Coordinator
-from runner.coordinator.lock import DataLock, Holder
+from runner.coordinator.storage.data_lock import DataLock, Holder
 from runner.errors import Fenced, RefusedStart, RunnerError
 from runner.processes import logs
 from runner.settings.settings import Settings

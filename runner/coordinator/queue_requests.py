@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from runner.coordinator import value_names
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.coordinator.queue_documents import QueueDocuments
+from runner.coordinator.storage import value_names
 from runner.protocol import front as front_protocol
 
 _encode = front_protocol.encode

@@ -13,8 +13,8 @@ from pathlib import Path
 from gpu.planning.oom_escalation import Squeeze, unseen
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
-from runner.coordinator.journal import Journal
 from runner.coordinator.line import Line
+from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery

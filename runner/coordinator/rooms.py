@@ -14,7 +14,6 @@ from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator import fleet as fleet_room
-from runner.coordinator import value_names
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.briefing import Briefing
@@ -37,7 +36,6 @@ from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
-from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.loads import Loads
@@ -54,6 +52,8 @@ from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.sleep import Bounds
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
+from runner.coordinator.storage import value_names
+from runner.coordinator.storage.journal import Journal
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.coordinator.submit_requests import SubmitRequests
 from runner.coordinator.timers import Timers

@@ -11,7 +11,7 @@ from runner.coordinator.fleet import Fleet
 from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.journal import Journal
+from runner.coordinator.storage.journal import Journal
 from runner.discovery.handler_registry import Plugins
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess

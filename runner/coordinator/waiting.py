@@ -14,11 +14,11 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import Book, Live
-from runner.coordinator.journal import Journal
 from runner.coordinator.lots import Lot, Lots, due_until
 from runner.coordinator.plan_windows import PlanWindows
 from runner.coordinator.sleep import Bounds, Find, Rows, Sleep
 from runner.coordinator.start_deadlines import StartDeadlines
+from runner.coordinator.storage.journal import Journal
 from runner.coordinator.timers import Timers
 from runner.coordinator.wait_reasons import WaitReasons
 from runner.handlers.spec import HandlerSpec

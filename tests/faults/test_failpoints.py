@@ -32,7 +32,7 @@ SLICES = 6
 GATES = {
     "api/link.py _flush self._transport.write",
     "runner/coordinator/fronts.py _flush self._transport.write",
-    "runner/coordinator/journal.py _write self._committer.commit",
+    "runner/coordinator/storage/journal.py _write self._committer.commit",
     "runner/protocol/zmq_router.py send Backend.send",
     "runner/executor/sender.py _write os.writev",
     "runner/stores/sqlite/access.py ask self._transport.write",

@@ -21,13 +21,13 @@ from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
-from runner.coordinator.journal import Journal
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.reports import Reports
 from runner.coordinator.rooms import Kept
 from runner.coordinator.sleep import Bounds
+from runner.coordinator.storage.journal import Journal
 from runner.coordinator.timers import Timers
 from runner.coordinator.waiting import Waiting
 from runner.handlers.spec import HandlerSpec, Options, Source

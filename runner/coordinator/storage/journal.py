@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from runner.coordinator.commit_waiters import CommitWaiters, Settle
-from runner.coordinator.pending_batch import JobEvents, PendingBatch
+from runner.coordinator.storage.commit_waiters import CommitWaiters, Settle
+from runner.coordinator.storage.pending_batch import JobEvents, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job

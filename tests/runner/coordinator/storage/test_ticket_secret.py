@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.secret import SIZE, folder_secret, ticket_key
+from runner.coordinator.storage.ticket_secret import SIZE, folder_secret, ticket_key
 from runner.errors import RefusedStart
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from runner.coordinator import recovery
 from runner.coordinator.jobs.event_json import event, status_fields
-from runner.coordinator.journal import Journal
+from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Terms

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.lock import DataLock, Holder, holder_of
+from runner.coordinator.storage.data_lock import DataLock, Holder, holder_of
 from runner.errors import RefusedStart
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.jobs.event_json import event
-from runner.coordinator.pending_batch import PendingBatch
+from runner.coordinator.storage.pending_batch import PendingBatch
 from runner.jobs.job import Job, Terms
 
 
