@@ -17,8 +17,8 @@ import msgspec
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
 from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.waiting import Waiting
 from runner.errors import NotFound
 from runner.jobs import cursor as cursors
 from runner.jobs.event import Event

@@ -13,7 +13,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.orders import attempt_order
 from runner.coordinator.post import Post
-from runner.coordinator.sleep import patiently
+from runner.coordinator.queue.spill import patiently
 from runner.protocol.worker import Run, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.storage import value_names
-from runner.coordinator.waiting import Waiting
 from runner.discovery.handler_registry import Plugins
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec

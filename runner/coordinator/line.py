@@ -18,10 +18,10 @@ from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
-from runner.coordinator.sleep import INPUTS_MAX_BYTES
+from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
+from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.timers import Timers
-from runner.coordinator.waiting import Waiting
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff

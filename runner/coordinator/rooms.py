@@ -42,6 +42,9 @@ from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
+from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.spill import Bounds
+from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.queue_requests import QueueRequests
 from runner.coordinator.read_requests import ReadRequests
@@ -49,16 +52,13 @@ from runner.coordinator.reloads import Reloads
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.reports import Reports
 from runner.coordinator.runtime.clock import Clock
-from runner.coordinator.sleep import Bounds
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
 from runner.coordinator.storage import value_names
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.coordinator.submit_requests import SubmitRequests
-from runner.coordinator.timers import Timers
 from runner.coordinator.views import Views
-from runner.coordinator.waiting import Waiting
 from runner.coordinator.watch import Watch
 from runner.discovery.handler_registry import Plugins
 from runner.errors import Fenced

@@ -24,12 +24,12 @@ from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
+from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.spill import Bounds
+from runner.coordinator.queue.timers import Timers
 from runner.coordinator.reports import Reports
 from runner.coordinator.rooms import Kept
-from runner.coordinator.sleep import Bounds
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.timers import Timers
-from runner.coordinator.waiting import Waiting
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission

@@ -6,7 +6,7 @@ import math
 from array import array
 
 from gpu.job_class import JobClass
-from runner.coordinator.lots import Lots
+from runner.coordinator.queue.queued_index import Lots
 from runner.jobs.job import Job, Terms
 from runner.stores.queued_groups import LotKey, QueuedLot, moment
 

@@ -11,16 +11,16 @@ from typing import Literal
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import Book, Live
-from runner.coordinator.lots import Lot, Lots, due_until
-from runner.coordinator.plan_windows import PlanWindows
-from runner.coordinator.sleep import Bounds, Find, Rows, Sleep
-from runner.coordinator.start_deadlines import StartDeadlines
+from runner.coordinator.queue.active_handlers import ActiveHandlers
+from runner.coordinator.queue.plan_windows import PlanWindows
+from runner.coordinator.queue.queued_index import Lot, Lots, due_until
+from runner.coordinator.queue.spill import Bounds, Find, Rows, Sleep
+from runner.coordinator.queue.start_deadlines import StartDeadlines
+from runner.coordinator.queue.timers import Timers
+from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.timers import Timers
-from runner.coordinator.wait_reasons import WaitReasons
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
 from runner.stores.queued_groups import QueuedLot, lot_key

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.active_handlers import ActiveHandlers
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.jobs.job import Job
 from runner.stores.queued_groups import lot_key
 

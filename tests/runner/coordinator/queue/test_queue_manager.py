@@ -15,8 +15,8 @@ from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from runner.coordinator import recovery
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.rooms import Kept
-from runner.coordinator.sleep import Bounds
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import MemoryAccess

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from runner.coordinator.column import Column
+from runner.coordinator.queue.sorted_pairs import Column
 
 pairs = st.tuples(st.integers(0, 3), st.integers(1, 40))
 

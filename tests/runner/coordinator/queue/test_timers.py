@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from runner.coordinator.timers import Timers
+from runner.coordinator.queue.timers import Timers
 
 
 def test_calls_come_in_order_of_their_moments() -> None:

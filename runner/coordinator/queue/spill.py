@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from runner.coordinator.jobs.job_registry import Book, Live
-from runner.coordinator.lots import Lots
+from runner.coordinator.queue.queued_index import Lots
 from runner.coordinator.storage.journal import Journal
 from runner.errors import RunnerError, StoreUnavailable
 from runner.jobs.job import Job

@@ -10,8 +10,8 @@ from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import Book, Live
-from runner.coordinator.lots import Lots
-from runner.coordinator.sleep import Bounds, Sleep
+from runner.coordinator.queue.queued_index import Lots
+from runner.coordinator.queue.spill import Bounds, Sleep
 
 log = logging.getLogger(__name__)
 

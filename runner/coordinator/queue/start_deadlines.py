@@ -7,12 +7,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 
-from runner.coordinator.column import Column
 from runner.coordinator.jobs.job_registry import Book, Live
-from runner.coordinator.lots import due_until
-from runner.coordinator.sleep import Sleep
-from runner.coordinator.timers import Timers
-from runner.coordinator.wait_reasons import WaitReasons
+from runner.coordinator.queue.queued_index import due_until
+from runner.coordinator.queue.sorted_pairs import Column
+from runner.coordinator.queue.spill import Sleep
+from runner.coordinator.queue.timers import Timers
+from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.jobs.job import JobError
 from runner.stores.queued_groups import Marks, moment
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gpu.job_class import JobClass
-from runner.coordinator.column import Column
+from runner.coordinator.queue.sorted_pairs import Column
 from runner.jobs.job import Job
 from runner.jobs.traits import traits_of
 from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment

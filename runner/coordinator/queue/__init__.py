@@ -1,0 +1,1 @@
+"""Effect: queued jobs: in memory, spilled to the store, and waiting for a moment."""
