@@ -92,7 +92,7 @@ def described(settings: Settings) -> list[HandlerSpec]:
     import asyncio
     from pathlib import Path
 
-    from runner.coordinator.briefing import Briefing
+    from runner.coordinator.processes.child_configs import Briefing
     from runner.discovery.handler_registry import Plugins
 
     briefing = Briefing(settings, data_dir=settings.data_dir, port=settings.port, version="")

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.fleet import Fleet
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.orders import attempt_order
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.spill import patiently
 from runner.protocol.worker import Run, encode
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.coordinator import recovery
-from runner.coordinator.briefing import Briefing
-from runner.coordinator.fleet import Worker
 from runner.coordinator.front_events import FrontEvents
-from runner.coordinator.fronts import Fronts
+from runner.coordinator.processes.child_configs import Briefing
+from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock

@@ -6,10 +6,10 @@ from gpu.memory.attribution import Level, least
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.memory import Memory
 from runner.coordinator.overruns import Overruns
+from runner.coordinator.processes.front_pool import Fronts
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import Readings
 

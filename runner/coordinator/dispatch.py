@@ -14,12 +14,12 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.assigner import Assigner, ReadInputs
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.fleet import Fleet
 from runner.coordinator.grants import CapBytes, Grants
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.orders import load_order
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.wishes import Wishes
 from runner.protocol.worker import Cancel, Recall, Unload, encode
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import Kill, Recall, Unload, encode
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runner.coordinator.fleet import Worker
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Worker
 
 
 class ExecutorTable(dict[int, Post]):

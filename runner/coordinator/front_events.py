@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from runner.coordinator.desk import Desk
-from runner.coordinator.fronts import Front
+from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.watch import Watch
 from runner.protocol import front as front_protocol
 

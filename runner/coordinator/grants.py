@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.fleet import Fleet
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import Grant, encode
 
 #: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.

@@ -10,8 +10,8 @@ import msgspec
 from gpu.devices.device import Device
 from runner.coordinator.care import Care
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fronts import Front
 from runner.coordinator.inventory import Inventory
+from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol
 

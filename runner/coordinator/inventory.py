@@ -11,9 +11,9 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.memory import Memory
+from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.storage import value_names
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import rfc3339

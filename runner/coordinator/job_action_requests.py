@@ -7,9 +7,9 @@ from weakref import WeakValueDictionary
 
 from runner.coordinator.archive import Archive
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
 from runner.coordinator.pages import current
+from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.removals import Removals
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.submission_gate import SubmissionGate

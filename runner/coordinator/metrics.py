@@ -15,9 +15,9 @@ from prometheus_client.utils import floatToGoString
 from runner.coordinator.jobs.statistics import Buckets, Figures
 
 if TYPE_CHECKING:
-    from runner.coordinator.fleet import Fleet
-    from runner.coordinator.fronts import Fronts
     from runner.coordinator.line import Line
+    from runner.coordinator.processes.front_pool import Fronts
+    from runner.coordinator.processes.worker_pool import Fleet
 
 #: The loop's lag is looked at so often.
 LAG_EVERY_S = 0.5

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runner.coordinator.fleet import Worker
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.processes.worker_pool import Worker
 from runner.handlers.spec import HandlerSpec
 
 

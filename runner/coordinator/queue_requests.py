@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fronts import Front
 from runner.coordinator.line import Line
+from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.storage import value_names
 from runner.protocol import front as front_protocol

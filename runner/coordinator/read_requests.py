@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from runner.coordinator.archive import Archive
-from runner.coordinator.fronts import Front
 from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.line import Line
 from runner.coordinator.pages import current, page
+from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.replies import JobReplies, answer_once
 from runner.coordinator.views import Views
 from runner.errors import JobNotFinished

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fleet import Worker
+from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import Hello, Recalled
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,8 @@ import msgspec
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator import fleet as fleet_room
 from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.briefing import Briefing
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
 from runner.coordinator.desk import Answerer, Desk
@@ -24,8 +22,6 @@ from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
-from runner.coordinator.fleet import Fleet
-from runner.coordinator.fronts import Fronts
 from runner.coordinator.hand import Hand
 from runner.coordinator.handler_activator import HandlerActivator
 from runner.coordinator.handler_calls import HandlerCalls
@@ -42,6 +38,10 @@ from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.overruns import Overruns
+from runner.coordinator.processes import worker_pool
+from runner.coordinator.processes.child_configs import Briefing
+from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.queue.timers import Timers
@@ -159,7 +159,7 @@ def build(
     kept: Kept,
     *,
     on_fenced: Callable[[Fenced], None],
-    workers: fleet_room.Listener,
+    workers: worker_pool.Listener,
 ) -> Rooms:
     """Create the components and join them; nothing is started."""
 
@@ -225,7 +225,7 @@ def build_devices(
     kept: Kept,
     jobs: JobComponents,
     *,
-    workers: fleet_room.Listener,
+    workers: worker_pool.Listener,
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Create what runs jobs on devices, and watches the devices."""

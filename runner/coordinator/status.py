@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.fleet import Fleet
-from runner.coordinator.fronts import Fronts
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.storage.journal import Journal
 from runner.discovery.handler_registry import Plugins
 from runner.settings.settings import Settings

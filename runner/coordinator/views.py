@@ -11,12 +11,12 @@ import msgspec
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fleet import Fleet
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.knowledge import learned
 from runner.coordinator.line import Line
 from runner.coordinator.metrics import Metrics
+from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.fronts import Front
+from runner.coordinator.processes.front_pool import Front
 from runner.jobs.event import Event
 from runner.jobs.job import ENDED, Job
 from runner.protocol.front import Feed, encode

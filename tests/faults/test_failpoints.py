@@ -31,7 +31,7 @@ SLICES = 6
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
 GATES = {
     "api/link.py _flush self._transport.write",
-    "runner/coordinator/fronts.py _flush self._transport.write",
+    "runner/coordinator/processes/front_pool.py _flush self._transport.write",
     "runner/coordinator/storage/journal.py _write self._committer.commit",
     "runner/protocol/zmq_router.py send Backend.send",
     "runner/executor/sender.py _write os.writev",

@@ -305,7 +305,7 @@ GATES: dict[str, Callable[[Any], None]] = {
     "runner.protocol.zmq_dealer": dealer,
     "runner.worker.processes.executor_process": to_executor,
     "runner.executor.sender": from_executor,
-    "runner.coordinator.fronts": to_front,
+    "runner.coordinator.processes.front_pool": to_front,
     "api.link": from_front,
     "runner.stores.sqlite.access": to_writer,
     "runner.stores.sqlite.writer_protocol": from_writer,

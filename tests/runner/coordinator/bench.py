@@ -16,7 +16,6 @@ from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
-from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
@@ -24,6 +23,7 @@ from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.learning import Learning
 from runner.coordinator.line import Line
 from runner.coordinator.memory import Memory
+from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.queue.timers import Timers

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fleet import Fleet, Worker
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.reports import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode

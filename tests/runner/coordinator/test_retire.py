@@ -9,8 +9,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.fleet import Worker
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import (
     Ended,
     Gone,

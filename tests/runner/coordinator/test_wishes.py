@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
-from runner.coordinator.fleet import Worker
 from runner.coordinator.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
 from runner.coordinator.post import Post
+from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.wish import Failure, model_of, preloads
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.fleet import PROBE_SILENT_S, Fleet, Worker
+from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, Fleet, Worker
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Hello, Recall

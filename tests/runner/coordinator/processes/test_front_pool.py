@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.coordinator.fronts import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
+from runner.coordinator.processes.front_pool import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
 from runner.processes.child import Child
 from runner.protocol.framing import pack, prefixed
 from runner.protocol.front import Pong, ToCoordinator, encode

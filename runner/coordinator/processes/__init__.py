@@ -1,0 +1,1 @@
+"""Effect: the coordinator's child processes: workers, fronts and the probe."""
