@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.orders import attempt_order
 from runner.coordinator.post import Post
 from runner.coordinator.processes.worker_pool import Fleet

@@ -12,7 +12,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.learning import Learning
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.post import Post
 from runner.coordinator.processes.worker_pool import Worker

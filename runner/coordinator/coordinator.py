@@ -9,8 +9,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.coordinator import recovery
 from runner.coordinator.front_events import FrontEvents
+from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Worker

@@ -16,7 +16,7 @@ from runner.coordinator.executor_control import ExecutorControl
 from runner.coordinator.executor_table import ExecutorTable
 from runner.coordinator.grants import CapBytes, Grants
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.orders import load_order
 from runner.coordinator.post import Post
 from runner.coordinator.processes.worker_pool import Fleet

@@ -9,7 +9,7 @@ from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.learning import Learning
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import STUCK, Gone, Loaded, Recalled, Usage

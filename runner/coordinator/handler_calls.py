@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.coordinator.archive import Archive
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.protocol.worker import Answer, Call, encode

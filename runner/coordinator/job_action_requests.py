@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
-from runner.coordinator.archive import Archive
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.deletion import Removals
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.pages import current
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.removals import Removals
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound

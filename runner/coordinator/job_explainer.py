@@ -8,7 +8,7 @@ from gpu.planning.explain import explain, reservation
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import ENDED, Job
 from runner.stores.queued_groups import lot_key

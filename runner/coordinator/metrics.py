@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from runner.coordinator.jobs.statistics import Buckets, Figures
 
 if TYPE_CHECKING:
-    from runner.coordinator.line import Line
+    from runner.coordinator.lifecycle.job_lifecycle import Line
     from runner.coordinator.processes.front_pool import Fronts
     from runner.coordinator.processes.worker_pool import Fleet
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from runner.coordinator.archive import Archive
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.storage import value_names

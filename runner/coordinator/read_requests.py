@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from runner.coordinator.archive import Archive
 from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.pages import current, page
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.replies import JobReplies, answer_once

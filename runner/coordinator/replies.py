@@ -9,7 +9,7 @@ import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol

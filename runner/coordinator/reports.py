@@ -10,7 +10,7 @@ from typing import Any
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.relink import Relinks
 from runner.protocol.worker import (

@@ -13,14 +13,12 @@ import msgspec
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
 from runner.coordinator.desk import Answerer, Desk
 from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.hand import Hand
 from runner.coordinator.handler_activator import HandlerActivator
@@ -33,7 +31,9 @@ from runner.coordinator.jobs.job_registry import Book
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.learning import Learning
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.event_log import EventLog
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.loads import Loads
 from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics

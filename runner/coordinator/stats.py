@@ -9,7 +9,7 @@ from typing import Any
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
 from runner.coordinator.jobs.usage import Sum
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import rfc3339
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")

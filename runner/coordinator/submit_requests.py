@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.replies import STORE_RETRY_S, JobReplies, answer_once, problem
 from runner.coordinator.submission_gate import SubmissionGate

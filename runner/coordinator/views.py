@@ -14,7 +14,7 @@ from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.knowledge import learned
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.metrics import Metrics
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue_documents import QueueDocuments

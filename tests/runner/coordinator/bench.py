@@ -11,17 +11,17 @@ from gpu.devices.device import Device
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.archive import Archive
 from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.event_log import EventLog
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.learning import Learning
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.event_log import EventLog
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import Waiting

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
-from runner.coordinator import recovery
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.lifecycle import recovery
 from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.rooms import Kept
 from runner.jobs.job import ENDED, Job

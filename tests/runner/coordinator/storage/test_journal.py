@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from runner.coordinator import recovery
 from runner.coordinator.jobs.event_json import event, status_fields
+from runner.coordinator.lifecycle import recovery
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from runner.coordinator.archive import Archive
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_reader import Archive
 from runner.jobs.job import Job
 
 

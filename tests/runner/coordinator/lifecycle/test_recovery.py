@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from runner.coordinator import recovery
 from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.lifecycle import recovery
 from runner.jobs.job import AttemptRecord, Job, Terms
 from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, Ended, Hello, Note, Started, encode

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpu.planning.oom_escalation import Squeeze, unseen
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
-from runner.coordinator.line import Line
+from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job

@@ -10,14 +10,14 @@ from typing import Literal
 
 from gpu.planning.oom_escalation import Rung, Squeeze
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.attempt_usage import AttemptUsageRecorder
-from runner.coordinator.event_log import EventLog
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
+from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
 from runner.coordinator.queue.timers import Timers
