@@ -14,11 +14,11 @@ from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.reload.file_watcher import Seen, Watcher, look
 from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.ticket_secret import folder_secret
-from runner.coordinator.watcher import Seen, Watcher, look
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked
 from runner.protocol import front as front_protocol

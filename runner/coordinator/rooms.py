@@ -21,7 +21,6 @@ from runner.coordinator.device_readings import DeviceReadings
 from runner.coordinator.dispatch import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.hand import Hand
-from runner.coordinator.handler_activator import HandlerActivator
 from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.job_action_requests import JobActionRequests
@@ -48,7 +47,8 @@ from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.queue_requests import QueueRequests
 from runner.coordinator.read_requests import ReadRequests
-from runner.coordinator.reloads import Reloads
+from runner.coordinator.reload.handler_activator import HandlerActivator
+from runner.coordinator.reload.reloader import Reloads
 from runner.coordinator.replies import JobReplies
 from runner.coordinator.reports import Reports
 from runner.coordinator.runtime.clock import Clock

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.watcher import Seen, Watcher, look
+from runner.coordinator.reload.file_watcher import Seen, Watcher, look
 from runner.errors import ReloadRefused
 from tests.faults.harness import Server, until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runner.coordinator.changes import Changes
-from runner.coordinator.reloads import Reloads
+from runner.coordinator.reload.changes import Changes
+from runner.coordinator.reload.reloader import Reloads
 from runner.coordinator.submission_gate import SubmissionGate
 from runner.discovery.handler_registry import Plugins
 from runner.errors import ReloadRefused, ShuttingDown

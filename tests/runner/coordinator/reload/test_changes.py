@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from runner.coordinator.changes import Changes, compare
+from runner.coordinator.reload.changes import Changes, compare
 from runner.handlers.spec import HandlerSpec, Options, Source
 
 

@@ -1,0 +1,1 @@
+"""Effect: replaces the handlers of a running server."""
