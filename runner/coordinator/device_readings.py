@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu.memory.attribution import Level, least
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.care import Care
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.memory import Memory
 from runner.coordinator.overruns import Overruns

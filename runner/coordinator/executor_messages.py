@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.job_lifecycle import Line

@@ -9,7 +9,7 @@ import msgspec
 
 from gpu.devices.device import Device
 from runner.coordinator.care import Care
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.storage.journal import Journal

@@ -10,10 +10,10 @@ import msgspec
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import TOO_MANY
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.post import Post
 from runner.coordinator.storage import value_names
 from runner.protocol.worker import Ended, Loaded
 

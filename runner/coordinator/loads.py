@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner.coordinator.dispatch import Dispatch
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.prewarm_request import Failure
 from runner.coordinator.submission_gate import SubmissionGate
-from runner.coordinator.wish import Failure
 from runner.errors import NotLoaded
 from runner.protocol import front as front_protocol
 

@@ -12,7 +12,7 @@ from gpu.memory.attribution import Owners
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import Backend, cap_bytes
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.protocol.worker import Ended, Loaded, Processes, Readings
 
 #: One reading may have begun while the executor was still at work.

@@ -10,9 +10,9 @@ from gpu.planning import overuse
 from gpu.planning.overuse import Overuse
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs import explanations
-from runner.coordinator.post import Post
 from runner.jobs.job import LIMIT
 from runner.protocol.worker import Over
 

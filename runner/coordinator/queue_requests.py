@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.queue_documents import QueueDocuments

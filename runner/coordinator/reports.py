@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet, Worker

@@ -18,7 +18,7 @@ from runner.coordinator.care import Care
 from runner.coordinator.checkup import Checkup
 from runner.coordinator.desk import Answerer, Desk
 from runner.coordinator.device_readings import DeviceReadings
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.hand import Hand
 from runner.coordinator.handler_calls import HandlerCalls

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
 from runner.coordinator.jobs.usage import Sum
 from runner.coordinator.lifecycle.job_lifecycle import Line

@@ -10,7 +10,7 @@ import msgspec
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.knowledge import learned

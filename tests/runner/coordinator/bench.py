@@ -12,7 +12,7 @@ from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book, Live

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.reports import Reports

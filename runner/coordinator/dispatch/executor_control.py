@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import Kill, Recall, Unload, encode
 

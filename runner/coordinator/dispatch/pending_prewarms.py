@@ -9,8 +9,8 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.dispatch.prewarm_request import Wish
 from runner.coordinator.jobs import explanations
-from runner.coordinator.wish import Wish
 
 
 class PendingPrewarms:

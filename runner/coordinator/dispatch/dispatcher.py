@@ -11,16 +11,16 @@ from gpu.devices.device import Device
 from gpu.planning import planner
 from gpu.planning.oom_escalation import Rung
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.assigner import Assigner, ReadInputs
-from runner.coordinator.executor_control import ExecutorControl
-from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.grants import CapBytes, Grants
+from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
+from runner.coordinator.dispatch.commands import load_order
+from runner.coordinator.dispatch.executor_control import ExecutorControl
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_table import ExecutorTable
+from runner.coordinator.dispatch.grants import CapBytes, Grants
+from runner.coordinator.dispatch.prewarming import Wishes
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.orders import load_order
-from runner.coordinator.post import Post
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.coordinator.wishes import Wishes
 from runner.protocol.worker import Cancel, Recall, Unload, encode
 
 log = logging.getLogger(__name__)

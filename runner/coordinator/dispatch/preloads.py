@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.wish import Name, preloads
+from runner.coordinator.dispatch.prewarm_request import Name, preloads
 from runner.handlers.spec import HandlerSpec
 
 

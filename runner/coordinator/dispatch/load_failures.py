@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.coordinator.wish import Failure, Name
+from runner.coordinator.dispatch.prewarm_request import Failure, Name
 from runner.formats.timestamps import rfc3339
 from runner.handlers.spec import HandlerSpec
 

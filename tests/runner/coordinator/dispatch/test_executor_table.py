@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from runner.coordinator.executor_table import ExecutorTable
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Worker
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec

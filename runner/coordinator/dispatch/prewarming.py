@@ -9,15 +9,15 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.scheduling.prewarm_class import wish
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_table import ExecutorTable
+from runner.coordinator.dispatch.load_failures import FAULTS, LoadFailures
+from runner.coordinator.dispatch.pending_prewarms import PendingPrewarms
+from runner.coordinator.dispatch.preloads import Preloads
+from runner.coordinator.dispatch.prewarm_request import Failure, Name, Tell, Wish, model_of
 from runner.coordinator.jobs import admission, explanations
-from runner.coordinator.load_failures import FAULTS, LoadFailures
-from runner.coordinator.pending_prewarms import PendingPrewarms
-from runner.coordinator.post import Post
-from runner.coordinator.preloads import Preloads
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.timers import Timers
-from runner.coordinator.wish import Failure, Name, Tell, Wish, model_of
 from runner.errors import NotFound, RunnerError, Unsatisfiable
 from runner.handlers.spec import HandlerSpec
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.executor_control import ExecutorControl
-from runner.coordinator.executor_table import ExecutorTable
+from runner.coordinator.dispatch.commands import attempt_order
+from runner.coordinator.dispatch.executor_control import ExecutorControl
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.orders import attempt_order
-from runner.coordinator.post import Post
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.spill import patiently
 from runner.protocol.worker import Run, encode

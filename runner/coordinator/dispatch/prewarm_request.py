@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gpu.job_class import JobClass
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.errors import ValidationFailed
 from runner.handlers.spec import HandlerSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.preloads import Preloads
+from runner.coordinator.dispatch.preloads import Preloads
 from tests.runner.coordinator.bench import CPU, spec
 
 SMALL, LARGE = ("h", "small"), ("h", "large")

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
-from runner.coordinator.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
+from runner.coordinator.dispatch.prewarm_request import Failure, model_of, preloads
 from runner.coordinator.processes.worker_pool import Worker
-from runner.coordinator.wish import Failure, model_of, preloads
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import Ended, Gone, Load, Loaded, Unload
 from tests.runner.coordinator import test_boundaries
 from tests.runner.coordinator.bench import Bench, run, spec
-from tests.runner.coordinator.test_retire import Scene
+from tests.runner.coordinator.dispatch.test_retire_executor import Scene
 
 worker = test_boundaries.worker
 PRELOADED = spec(preload=("",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.processes.worker_pool import Worker
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.post import Post
+from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import Grant, encode
 

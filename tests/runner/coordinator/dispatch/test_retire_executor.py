@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runner.coordinator.dispatch import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import (
