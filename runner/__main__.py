@@ -12,7 +12,7 @@ ROLES = {
     "worker": "runner.worker",
     "probe": "runner.probe",
     "writer": "runner.stores.sqlite.writer",
-    "survey": "runner.coordinator.survey",
+    "survey": "runner.coordinator.devices.scan",
 }
 
 

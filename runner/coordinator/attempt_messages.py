@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import Squeeze
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import Ended, Note, Started
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import STUCK, Gone, Loaded, Recalled, Usage
 

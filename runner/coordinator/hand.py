@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device
-from runner.coordinator.care import Care
+from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.inventory import Inventory
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol

@@ -14,15 +14,17 @@ from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
-from runner.coordinator.care import Care
-from runner.coordinator.checkup import Checkup
 from runner.coordinator.desk import Answerer, Desk
-from runner.coordinator.device_readings import DeviceReadings
+from runner.coordinator.devices.check_runner import Checkup
+from runner.coordinator.devices.device_readings import DeviceReadings
+from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.grant_enforcer import Overruns
+from runner.coordinator.devices.health_monitor import Care
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.hand import Hand
 from runner.coordinator.handler_calls import HandlerCalls
-from runner.coordinator.inventory import Inventory
 from runner.coordinator.job_action_requests import JobActionRequests
 from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.jobs.event_json import event
@@ -34,9 +36,7 @@ from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.loads import Loads
-from runner.coordinator.memory import Memory
 from runner.coordinator.metrics import Metrics
-from runner.coordinator.overruns import Overruns
 from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.inventory import Inventory
+from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Fleet

@@ -10,8 +10,8 @@ import msgspec
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.knowledge import learned
 from runner.coordinator.lifecycle.job_lifecycle import Line

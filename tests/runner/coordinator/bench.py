@@ -12,6 +12,7 @@ from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.attempt_messages import AttemptMessageHandler
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.jobs.event_json import event
@@ -22,7 +23,6 @@ from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
-from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import Bounds

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpu.devices.device import nvidia, sim
-from runner.coordinator.checkup import Checkup
+from runner.coordinator.devices.check_runner import Checkup
 from runner.processes.orphans import marked
 from tests.fakes.cards import GIB, ROOT, Card, FakeGpus
 

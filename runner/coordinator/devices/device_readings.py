@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gpu.memory.attribution import Level, least
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.care import Care
+from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.grant_enforcer import Overruns
+from runner.coordinator.devices.health_monitor import Care
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.inventory import Inventory
-from runner.coordinator.memory import Memory
-from runner.coordinator.overruns import Overruns
 from runner.coordinator.processes.front_pool import Fronts
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import Readings

@@ -10,8 +10,8 @@ from gpu.job_class import JobClass
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.coordinator.memory import Memory
 from runner.protocol.worker import Ended, Loaded, Processes, Readings
 
 G, M = 1 << 30, 1 << 20

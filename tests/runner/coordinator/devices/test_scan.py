@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from runner.coordinator.survey import survey
+from runner.coordinator.devices.scan import survey
 from runner.processes import child as child_processes
 from tests.gpu.devices.scripted_nvml import Card, FakeNvml
 

@@ -10,8 +10,8 @@ from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import Health, State
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.inventory import Inventory
 from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import rfc3339

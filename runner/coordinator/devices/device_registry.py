@@ -11,8 +11,8 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import View
+from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.memory import Memory
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.storage import value_names
 from runner.errors import NotFound, RefusedStart
