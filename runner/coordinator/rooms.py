@@ -13,7 +13,6 @@ import msgspec
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.desk import Answerer, Desk
 from runner.coordinator.devices.check_runner import Checkup
 from runner.coordinator.devices.device_readings import DeviceReadings
@@ -22,16 +21,13 @@ from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.hand import Hand
-from runner.coordinator.handler_calls import HandlerCalls
 from runner.coordinator.job_action_requests import JobActionRequests
 from runner.coordinator.job_explainer import JobExplainer
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
-from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
@@ -50,7 +46,6 @@ from runner.coordinator.read_requests import ReadRequests
 from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import Reloads
 from runner.coordinator.replies import JobReplies
-from runner.coordinator.reports import Reports
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.stats import Stats
 from runner.coordinator.status import Status
@@ -60,6 +55,11 @@ from runner.coordinator.submission_gate import SubmissionGate
 from runner.coordinator.submit_requests import SubmitRequests
 from runner.coordinator.views import Views
 from runner.coordinator.watch import Watch
+from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.handler_calls import HandlerCalls
+from runner.coordinator.worker_events.message_handler import Reports
 from runner.discovery.handler_registry import Plugins
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides

@@ -11,15 +11,12 @@ from gpu.devices.device import Device
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
-from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
@@ -27,9 +24,12 @@ from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.queue.timers import Timers
-from runner.coordinator.reports import Reports
 from runner.coordinator.rooms import Kept
 from runner.coordinator.storage.journal import Journal
+from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.message_handler import Reports
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission

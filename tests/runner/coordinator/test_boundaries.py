@@ -14,7 +14,7 @@ import pytest
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.processes.worker_pool import Fleet, Worker
-from runner.coordinator.reports import Reports
+from runner.coordinator.worker_events.message_handler import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
 from tests.runner.coordinator.bench import CPU, Bench, asked, run

@@ -13,9 +13,9 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
-from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.protocol.worker import Ended, Note, Started
 
 log = logging.getLogger(__name__)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
-from runner.coordinator.learning import Learning
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.protocol.worker import STUCK, Gone, Loaded, Recalled, Usage
 
 

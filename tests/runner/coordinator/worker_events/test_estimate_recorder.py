@@ -18,7 +18,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.learning import KEEP_S, Learning
+from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Job, Terms
 from runner.protocol.worker import Ended, Loaded

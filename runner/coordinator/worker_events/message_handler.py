@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.coordinator.attempt_messages import AttemptMessageHandler
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.executor_messages import ExecutorMessageHandler
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet, Worker
-from runner.coordinator.relink import Relinks
+from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
+from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
+from runner.coordinator.worker_events.reconnects import Relinks
 from runner.protocol.worker import (
     UNDECODABLE,
     Ended,

@@ -1,0 +1,1 @@
+"""Effect: applies the messages of workers."""
