@@ -6,8 +6,8 @@ import msgspec
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.queue_documents import QueueDocuments
 from runner.coordinator.storage import value_names
 from runner.protocol import front as front_protocol
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.knowledge import SHOWN_MAX, learned
+from runner.coordinator.observability.learned import SHOWN_MAX, learned
 from runner.handlers.spec import HandlerSpec, Options, Source
 
 GIB = 1 << 30

@@ -13,13 +13,13 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import percentiles
-from runner.coordinator.knowledge import learned
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.metrics import Metrics
+from runner.coordinator.observability.learned import learned
+from runner.coordinator.observability.metrics import Metrics
+from runner.coordinator.observability.queue_documents import QueueDocuments
+from runner.coordinator.observability.readiness import Status
+from runner.coordinator.observability.stats import Stats
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.coordinator.queue_documents import QueueDocuments
-from runner.coordinator.stats import Stats
-from runner.coordinator.status import Status
 from runner.errors import NotFound
 from runner.handlers.spec import HandlerSpec
 

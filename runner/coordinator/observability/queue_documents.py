@@ -9,7 +9,7 @@ from typing import Any
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.coordinator.stats import STATES
+from runner.coordinator.observability.stats import STATES
 from runner.errors import NotFound
 
 

@@ -1,0 +1,1 @@
+"""Effect: documents about the server: metrics, statistics, readiness and resources."""
