@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.coordinator.front_events import FrontEvents
+from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts

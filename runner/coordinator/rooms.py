@@ -13,7 +13,6 @@ import msgspec
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import View
-from runner.coordinator.desk import Answerer, Desk
 from runner.coordinator.devices.check_runner import Checkup
 from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import Inventory
@@ -21,8 +20,16 @@ from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.hand import Hand
-from runner.coordinator.job_action_requests import JobActionRequests
+from runner.coordinator.front.device_requests import Hand
+from runner.coordinator.front.job_action_requests import JobActionRequests
+from runner.coordinator.front.prewarm_requests import Loads
+from runner.coordinator.front.queue_requests import QueueRequests
+from runner.coordinator.front.read_requests import ReadRequests
+from runner.coordinator.front.replies import JobReplies
+from runner.coordinator.front.requests import Answerer, Desk
+from runner.coordinator.front.submission_gate import SubmissionGate
+from runner.coordinator.front.submit_requests import SubmitRequests
+from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.jobs.job_registry import Book
 from runner.coordinator.jobs.statistics import Figures
@@ -30,7 +37,6 @@ from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
-from runner.coordinator.loads import Loads
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
@@ -44,17 +50,11 @@ from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.queue.timers import Timers
-from runner.coordinator.queue_requests import QueueRequests
-from runner.coordinator.read_requests import ReadRequests
 from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import Reloads
-from runner.coordinator.replies import JobReplies
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage import value_names
 from runner.coordinator.storage.journal import Journal
-from runner.coordinator.submission_gate import SubmissionGate
-from runner.coordinator.submit_requests import SubmitRequests
-from runner.coordinator.watch import Watch
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler

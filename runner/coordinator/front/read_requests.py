@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from runner.coordinator.front.event_reader import current, page
+from runner.coordinator.front.replies import JobReplies, answer_once
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import Views
-from runner.coordinator.pages import current, page
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.replies import JobReplies, answer_once
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol

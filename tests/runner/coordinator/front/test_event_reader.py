@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from runner.coordinator.front.event_reader import page
 from runner.coordinator.lifecycle.job_reader import Archive
-from runner.coordinator.pages import page
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from runner.coordinator.desk import Desk
+from runner.coordinator.front.requests import Desk
+from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.watch import Watch
 from runner.protocol import front as front_protocol
 
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from runner.coordinator.front.replies import STORE_RETRY_S, problem
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.replies import STORE_RETRY_S, problem
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol

@@ -1,0 +1,1 @@
+"""Effect: answers the requests of fronts."""
