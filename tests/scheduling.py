@@ -14,7 +14,7 @@ APART = (
     "tests/fakes/test_bytes.py",
     "tests/faults/",
     "tests/runner/coordinator/test_serve_faults.py",
-    "tests/runner/coordinator/test_serve_loads.py",
+    "tests/runner/coordinator/test_serve_prewarm.py",
     "tests/runner/coordinator/test_serve_reload.py",
 )
 

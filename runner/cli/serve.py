@@ -119,7 +119,7 @@ def serve(
         "log_level": log_level,
     }
     settings = load(flags)
-    from runner.coordinator import serve as run_server
+    from runner.coordinator.main import serve as run_server
 
     raise typer.Exit(run_server(settings, show))
 

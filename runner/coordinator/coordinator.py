@@ -9,13 +9,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.coordinator.components import Ground, Kept, Rooms, build
 from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.reload.file_watcher import Seen, Watcher, look
-from runner.coordinator.rooms import Ground, Kept, Rooms, build
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.ticket_secret import folder_secret

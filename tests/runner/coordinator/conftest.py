@@ -10,7 +10,7 @@ import pytest
 
 from runner.testing import Server as Process
 from tests.faults.harness import Server
-from tests.runner.coordinator.serving import reach
+from tests.runner.coordinator.server_client import reach
 
 HANDLERS = Path(__file__).with_name("serve_handlers.py")
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.faults.harness import Server, until
-from tests.runner.coordinator.serving import at, code, executors, post, runs, set_paused, waits
+from tests.runner.coordinator.server_client import at, code, executors, post, runs, set_paused, waits
 
 
 def test_a_waiting_job_is_cancelled_at_once(server: Server) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from runner.testing import Server as Process
 from tests.faults.harness import Server, until
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.serving import devices, executors, post, reach, runs, waits
+from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
 
 Serve = Callable[..., Server]
 

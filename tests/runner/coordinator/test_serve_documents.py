@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import at, code, devices, post, role, runs, set_paused
+from tests.runner.coordinator.server_client import at, code, devices, post, role, runs, set_paused
 
 JOB_FIELDS = """id handler queue state reason priority input output error progress attempt retries_left
 vram_bytes devices run_id tenant tags metadata created_at ready_at started_at finished_at urls"""

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import code, descriptors, devices, post, role, runs, set_paused
+from tests.runner.coordinator.server_client import code, descriptors, devices, post, role, runs, set_paused
 
 
 def killed(server: Server, name: str, number: signal.Signals = signal.SIGKILL) -> int:

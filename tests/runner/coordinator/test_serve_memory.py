@@ -9,7 +9,7 @@ import pytest
 
 from gpu.scheduling.starvation import YOUNGER_MAX
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import at, code, devices, executors, runs, waits
+from tests.runner.coordinator.server_client import at, code, devices, executors, runs, waits
 
 GIB = 1 << 30
 

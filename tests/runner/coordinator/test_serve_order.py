@@ -9,7 +9,7 @@ import pytest
 
 from runner.formats.timestamps import rfc3339
 from tests.faults.harness import Server
-from tests.runner.coordinator.serving import at, code, post, runs, set_paused, waits
+from tests.runner.coordinator.server_client import at, code, post, runs, set_paused, waits
 
 
 def test_jobs_start_by_priority_then_in_order_of_arrival(server: Server) -> None:

@@ -15,7 +15,7 @@ import pytest
 from runner.testing import ServedClient
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import code, executors, reach, runs, set_paused, waits
+from tests.runner.coordinator.server_client import code, executors, reach, runs, set_paused, waits
 
 HEAD = """import os, time
 from runner import Context, handler

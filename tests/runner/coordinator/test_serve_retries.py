@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.harness import Server
-from tests.runner.coordinator.serving import at, code, waits
+from tests.runner.coordinator.server_client import at, code, waits
 
 #: backoff -> least pauses in seconds before the second, third and fourth attempt (jitter is at most 20 %).
 BACKOFFS = [

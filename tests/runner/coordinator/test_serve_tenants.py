@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.harness import Server
-from tests.runner.coordinator.serving import post
+from tests.runner.coordinator.server_client import post
 
 
 def test_a_job_shows_its_tenant_and_is_found_by_it(server: Server) -> None:

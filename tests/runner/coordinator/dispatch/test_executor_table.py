@@ -7,10 +7,10 @@ from msgspec.structs import replace
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Worker
-from tests.runner.coordinator import test_boundaries
-from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
+from tests.runner.coordinator import test_error_boundaries
+from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
 
-worker = test_boundaries.worker
+worker = test_error_boundaries.worker
 
 
 def table(worker: Worker) -> tuple[ExecutorTable, Worker]:

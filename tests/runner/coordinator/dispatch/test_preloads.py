@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.preloads import Preloads
-from tests.runner.coordinator.bench import CPU, spec
+from tests.runner.coordinator.lifecycle_harness import CPU, spec
 
 SMALL, LARGE = ("h", "small"), ("h", "large")
 MODELS = spec(model_by="model", preload=("small", "large"))

@@ -14,11 +14,11 @@ from runner.coordinator.processes.worker_pool import Worker
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import Ended, Gone, Load, Loaded, Unload
-from tests.runner.coordinator import test_boundaries
-from tests.runner.coordinator.bench import Bench, run, spec
+from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.dispatch.test_retire_executor import Scene
+from tests.runner.coordinator.lifecycle_harness import Bench, run, spec
 
-worker = test_boundaries.worker
+worker = test_error_boundaries.worker
 PRELOADED = spec(preload=("",))
 
 

@@ -24,11 +24,11 @@ from runner.protocol.worker import (
     down_decoder,
     encode,
 )
-from tests.runner.coordinator import test_boundaries
-from tests.runner.coordinator.bench import CPU, Bench, asked, run, spec
-from tests.runner.coordinator.test_boundaries import Lone
+from tests.runner.coordinator import test_error_boundaries
+from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
+from tests.runner.coordinator.test_error_boundaries import Lone
 
-worker = test_boundaries.worker
+worker = test_error_boundaries.worker
 NEWER = replace(spec(), version="v2")
 
 

@@ -12,7 +12,7 @@ from runner.coordinator.lifecycle.job_reader import Archive
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store
-from tests.runner.coordinator.bench import Bench, asked
+from tests.runner.coordinator.lifecycle_harness import Bench, asked
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.coordinator.jobs.usage import Accounts, Sum
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, Job, Spent, Terms
-from tests.runner.coordinator.bench import Bench, asked, run
+from tests.runner.coordinator.lifecycle_harness import Bench, asked, run
 
 GIB = 1 << 30
 

@@ -9,7 +9,7 @@ from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiabl
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import JobError
 from runner.protocol.worker import Note
-from tests.runner.coordinator.bench import Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 
 
 def test_a_job_goes_its_straight_way() -> None:

@@ -13,7 +13,7 @@ from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, Ended, Hello, Note, Started, encode
 from runner.stores.memory import MemoryStore
 from runner.stores.store import Batch
-from tests.runner.coordinator.bench import Bench, run
+from tests.runner.coordinator.lifecycle_harness import Bench, run
 
 
 def stored(**changes: object) -> Job:

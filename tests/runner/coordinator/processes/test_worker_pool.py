@@ -15,7 +15,7 @@ from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Hello, Recall
 from runner.protocol.zmq_dealer import Dealer
-from tests.runner.coordinator.bench import CPU
+from tests.runner.coordinator.lifecycle_harness import CPU
 
 
 class Known:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
+from runner.coordinator.components import Kept
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.queue.spill import Bounds
-from runner.coordinator.rooms import Kept
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Batch
-from tests.runner.coordinator.bench import Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 
 TINY = Bounds(kept=3, window=4, live=8, small_window=2, read_rows=3, due=2)
 

@@ -16,7 +16,7 @@ from runner.discovery.handler_registry import Plugins
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
-from tests.runner.coordinator.bench import Bench, run
+from tests.runner.coordinator.lifecycle_harness import Bench, run
 from tests.runner.discovery.test_handler_registry import ECHO, plugins, write
 
 SLOW = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"

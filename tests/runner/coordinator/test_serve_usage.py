@@ -10,7 +10,7 @@ from api.totals import Stats
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.serving import at, reach, runs
+from tests.runner.coordinator.server_client import at, reach, runs
 
 GIB = 1 << 30
 

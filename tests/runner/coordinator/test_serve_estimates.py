@@ -10,7 +10,7 @@ from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server, until
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.serving import code, executors, reach, runs
+from tests.runner.coordinator.server_client import code, executors, reach, runs
 
 GIB = 1 << 30
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Document, Server, until
-from tests.runner.coordinator.serving import at, set_paused
+from tests.runner.coordinator.server_client import at, set_paused
 
 Serve = Callable[..., Server]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.harness import Server, until
-from tests.runner.coordinator.serving import at, code, executors, runs
+from tests.runner.coordinator.server_client import at, code, executors, runs
 
 
 @pytest.mark.timed

@@ -17,7 +17,7 @@ from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.message_handler import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
-from tests.runner.coordinator.bench import CPU, Bench, asked, run
+from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run
 
 
 class Nobody:
