@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from api.catalog import Catalog
-from api.connection import Connection
+from api.http.connection import Connection
 from api.link import Answer, Link, Question
 from api.stream import Hub
 from runner.errors import RunnerError, ShuttingDown, Unavailable

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from api import schema
 from api.catalog import Catalog
-from api.problems import MEDIA_TYPE
+from api.http.problems import MEDIA_TYPE
 from api.routes.table import BODY, COMMON, JSON, Parameter, Route
 from runner.handlers.spec import HandlerSpec
 

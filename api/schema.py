@@ -1,6 +1,6 @@
 """Pure: the shapes of what goes in and comes out, as the OpenAPI document shows them.
 
-Requests are checked by `api.options` and `api.query`, which are many times faster than models; a test
+Requests are checked by `api.http.submission` and `api.http.query_params`, which are many times faster than models; a test
 holds these models to them.
 """
 

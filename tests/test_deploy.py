@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.query import WAIT_MAX_S
+from api.http.query_params import WAIT_MAX_S
 from runner.errors import Fenced, RefusedStart
 from runner.formats.units import seconds
 from runner.settings.sections import Limits

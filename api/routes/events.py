@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.connection import Connection
 from api.front import Front
+from api.http.connection import Connection
+from api.http.problems import reply_answer
+from api.http.query_params import allow_query, cursor_of, types_of
 from api.pages import PAGE_BYTES, Leaf
-from api.problems import reply_answer
-from api.query import allow_query, cursor_of, types_of
 from api.stream import Channel, Reader, event_source
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from api.docs import DocsPage
 from api.front import Front
+from api.http.query_params import REASONS, STATES
+from api.http.tickets import Tickets
 from api.openapi import OpenApi
-from api.query import REASONS, STATES
 from api.routes.events import EventRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.loads import LoadRoutes
@@ -28,7 +29,6 @@ from api.routes.table import (
     words,
 )
 from api.routes.tickets import TicketRoutes
-from api.tickets import Tickets
 
 _WAITED: Answers = {
     202: (JSON, "Job", "Accepted; Location names the job"),

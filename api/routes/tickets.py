@@ -9,11 +9,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.body import read_optional_object
 from api.front import Front
-from api.problems import Answer, fault, refuse, reply_answer
-from api.query import allow_query
-from api.tickets import TICKET_S, Tickets
+from api.http.body import read_optional_object
+from api.http.problems import Answer, fault, refuse, reply_answer
+from api.http.query_params import allow_query
+from api.http.tickets import TICKET_S, Tickets
 from runner.formats.timestamps import rfc3339
 from runner.protocol import front as front_protocol
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api.catalog import Catalog, Entry
-from api.problems import FAULTS_MAX
+from api.http.problems import FAULTS_MAX
 from runner.errors import HandlerBroken
 from runner.handlers.spec import Options
 from runner.jobs.job import Submission

@@ -9,7 +9,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from api.problems import MEDIA_TYPE
+from api.http.problems import MEDIA_TYPE
 
 Json = dict[str, Any]
 

@@ -44,10 +44,10 @@ GATES = {
     "runner/protocol/zmq_dealer.py send Backend.send",
 }
 OTHERS = {
-    "api/connection.py _refuse self.transport.write",
-    "api/gathered.py _flush self._transport.write",
-    "api/gathered.py write self._transport.write",
-    "api/gathered.py write self._transport.writelines",
+    "api/http/connection.py _refuse self.transport.write",
+    "api/http/coalescing_transport.py _flush self._transport.write",
+    "api/http/coalescing_transport.py write self._transport.write",
+    "api/http/coalescing_transport.py write self._transport.writelines",
     "runner/processes/child.py start ours.sendall",
 }
 

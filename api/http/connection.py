@@ -8,8 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from api.gathered import Gathered
-from api.problems import MEDIA_TYPE, problem_document
+from api.http.coalescing_transport import Gathered
+from api.http.problems import MEDIA_TYPE, problem_document
 
 #: Request line and headers together.
 HEAD_BYTES = 16 * 1024

@@ -9,7 +9,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from api.tickets import Tickets
+from api.http.tickets import Tickets
 from runner.errors import Unauthorized, WrongHost, WrongOrigin
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.options import LATER, NOT_YET, submission
+from api.http.submission import LATER, NOT_YET, submission
 from api.schema import JobRequest
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import Submission

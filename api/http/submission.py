@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from api.problems import FAULTS_MAX, Fault, fault
+from api.http.problems import FAULTS_MAX, Fault, fault
 from runner.formats.timestamps import parse_rfc3339
 from runner.formats.units import SECONDS_MAX, backoff, nbytes, seconds
 from runner.jobs.job import Submission

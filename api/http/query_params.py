@@ -9,8 +9,8 @@ from typing import Any, get_args
 import msgspec
 from starlette.requests import Request
 
-from api.options import NAME, NOT_YET
-from api.problems import Fault, fault, refuse
+from api.http.problems import Fault, fault, refuse
+from api.http.submission import NAME, NOT_YET
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
 from runner.jobs.event import EVENT_TYPES

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from api.body import Parsed, check, deeper_than, parse
+from api.http.body import Parsed, check, deeper_than, parse
 from runner.errors import ValidationFailed
 
 

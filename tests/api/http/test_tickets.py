@@ -7,7 +7,7 @@ import time
 import httpx2
 import pytest
 
-from api.tickets import TICKET_S, Tickets
+from api.http.tickets import TICKET_S, Tickets
 from runner.errors import Unauthorized
 from runner.formats.timestamps import parse_rfc3339
 from tests.api.fake_coordinator import running

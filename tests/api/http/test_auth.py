@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.auth import Access
-from api.tickets import Tickets
+from api.http.auth import Access
+from api.http.tickets import Tickets
 from runner.errors import RunnerError, Unauthorized, WrongHost, WrongOrigin
 from tests.api.fake_coordinator import Running, running
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from api.problems import JSON, Fault, escape, fault, refuse
+from api.http.problems import JSON, Fault, escape, fault, refuse
 from runner.errors import PayloadTooLarge, UnsupportedMediaType
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1

@@ -7,7 +7,7 @@ import base64
 import pytest
 from starlette.requests import Request
 
-from api.query import allow_query, cursor_of, job_query, types_of, wait_s
+from api.http.query_params import allow_query, cursor_of, job_query, types_of, wait_s
 from runner.errors import ValidationFailed
 
 

@@ -1,0 +1,1 @@
+"""Effect: HTTP in the front: connections, bodies, authentication, parsing and problems."""
