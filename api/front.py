@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api.catalog import Catalog
 from api.http.connection import Connection
 from api.link import Answer, Link, Question
-from api.stream import Hub
+from api.streaming.sse import Hub
 from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
 from runner.protocol import front as front_protocol

@@ -10,8 +10,8 @@ from api.front import Front
 from api.http.connection import Connection
 from api.http.problems import reply_answer
 from api.http.query_params import allow_query, cursor_of, types_of
-from api.pages import PAGE_BYTES, Leaf
-from api.stream import Channel, Reader, event_source
+from api.streaming.event_pages import PAGE_BYTES, Leaf
+from api.streaming.sse import Channel, Reader, event_source
 
 
 class EventRoutes:

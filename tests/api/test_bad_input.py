@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.api.fake_coordinator import Running, running
-from tests.api.test_stream import rss_bytes
+from tests.api.streaming.test_sse import rss_bytes
 
 JSON = {"content-type": "application/json"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import Running, running
-from tests.api.test_stream import open_stream, read_all
+from tests.api.streaming.test_sse import open_stream, read_all
 
 
 def exit_code(front: Running, timeout_s: float = 3.0) -> int:

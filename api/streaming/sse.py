@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from api import ring
 from api.link import Link
-from api.pages import Leaf, Pages
+from api.streaming import event_ring
+from api.streaming.event_pages import Leaf, Pages
 from runner.errors import RunnerError
 from runner.protocol import front as front_protocol
 
@@ -27,7 +27,7 @@ class Channel:
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        self.ring = ring.Ring()
+        self.ring = event_ring.Ring()
         self.readers = 0
         #: The last durable event that was heard of, and whether the job ended with it.
         self.last = 0
@@ -179,7 +179,7 @@ class Reader:
     async def stream(self) -> AsyncIterator[bytes]:
         """All chunks, in order, until the job's last event or the end of the server."""
         assert self._leaf is not None
-        head = ring.RETRY + ring.bare("snapshot", self._leaf.page.job)
+        head = event_ring.RETRY + event_ring.bare("snapshot", self._leaf.page.job)
         while True:
             leaf = self._leaf
             if leaf is not None:
@@ -198,7 +198,7 @@ class Reader:
             elif self._cursor >= self._channel.last:
                 if self._channel.ended:
                     if self._hidden:
-                        yield ring.cursor_only(self._cursor)
+                        yield event_ring.cursor_only(self._cursor)
                     return
                 await self._channel.wait()
             elif self._channel.ring.holds(self._cursor + 1):
@@ -242,7 +242,7 @@ class Reader:
 
     def _gap(self, to: int) -> bytes:
         lost = {"job_id": self._channel.job_id, "from": self._cursor + 1, "to": to}
-        return ring.bare("gap", msgspec.json.encode(lost))
+        return event_ring.bare("gap", msgspec.json.encode(lost))
 
 
 def event_source(reader: Reader, ping_s: float) -> EventSourceResponse:

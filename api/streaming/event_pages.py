@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from api import ring
 from api.link import Answer
+from api.streaming import event_ring
 from runner.protocol import front as front_protocol
 
 #: Asked of the coordinator in one page.
@@ -35,7 +35,7 @@ class Leaf:
         """Its events of these types (None: all)."""
         found = self._encoded.get(types)
         if found is None:
-            found = self._encoded[types] = ring.encode_all(self.page.events, types)
+            found = self._encoded[types] = event_ring.encode_all(self.page.events, types)
         return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.ring import Ring, StoredEvent, bare, encode
+from api.streaming.event_ring import Ring, StoredEvent, bare, encode
 
 
 def events(first: int, last: int, kind: str = "log") -> list[StoredEvent]:

@@ -1,0 +1,1 @@
+"""Effect: server-sent events: readers, rings and pages of events."""
