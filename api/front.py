@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
-from api.catalog import Catalog
+from api.coordinator.client import Answer, Link, Question
+from api.coordinator.handler_catalog import Catalog
 from api.http.connection import Connection
-from api.link import Answer, Link, Question
 from api.streaming.sse import Hub
 from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig

@@ -11,7 +11,7 @@ import msgspec
 from pydantic.json_schema import models_json_schema
 
 from api import schema
-from api.catalog import Catalog
+from api.coordinator.handler_catalog import Catalog
 from api.http.problems import MEDIA_TYPE
 from api.routes.table import BODY, COMMON, JSON, Parameter, Route
 from runner.handlers.spec import HandlerSpec

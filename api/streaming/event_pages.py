@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from api.link import Answer
+from api.coordinator.client import Answer
 from api.streaming import event_ring
 from runner.protocol import front as front_protocol
 

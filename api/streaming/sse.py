@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from api.link import Link
+from api.coordinator.client import Link
 from api.streaming import event_ring
 from api.streaming.event_pages import Leaf, Pages
 from runner.errors import RunnerError

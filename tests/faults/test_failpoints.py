@@ -30,7 +30,7 @@ SLICES = 6
 #: Where bytes leave a process of the server or go into the store; each is wrapped in `points`, or passed on
 #: from one that is. A child's config on its lifeline and answers to clients are no messages of the line.
 GATES = {
-    "api/link.py _flush self._transport.write",
+    "api/coordinator/client.py _flush self._transport.write",
     "runner/coordinator/processes/front_pool.py _flush self._transport.write",
     "runner/coordinator/storage/journal.py _write self._committer.commit",
     "runner/protocol/zmq_router.py send Backend.send",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.link import Answer
+from api.coordinator.client import Answer
 from api.streaming.event_pages import PAGES_KEPT, Leaf, Pages
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol

@@ -306,7 +306,7 @@ GATES: dict[str, Callable[[Any], None]] = {
     "runner.worker.processes.executor_process": to_executor,
     "runner.executor.sender": from_executor,
     "runner.coordinator.processes.front_pool": to_front,
-    "api.link": from_front,
+    "api.coordinator.client": from_front,
     "runner.stores.sqlite.access": to_writer,
     "runner.stores.sqlite.writer_protocol": from_writer,
     "runner.stores.sqlite.sqlite_store": writing,

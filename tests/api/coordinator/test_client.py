@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.link import FRAME_BYTES, Link
+from api.coordinator.client import FRAME_BYTES, Link
 from runner.errors import Unavailable
 from runner.jobs.job import Submission
 from runner.protocol import framing

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.catalog import Catalog, Entry
+from api.coordinator.handler_catalog import Catalog, Entry
 from api.http.problems import FAULTS_MAX
 from runner.errors import HandlerBroken
 from runner.handlers.spec import Options

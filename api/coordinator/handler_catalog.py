@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from api.coordinator.client import Link
 from api.http.problems import FAULTS_MAX, Fault, escape, fault
-from api.link import Link
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
