@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from api.docs import DocsPage
 from api.front import Front
 from api.http.query_params import REASONS, STATES
 from api.http.tickets import Tickets
-from api.openapi import OpenApi
-from api.routes.events import EventRoutes
-from api.routes.jobs import JobRoutes
-from api.routes.loads import LoadRoutes
-from api.routes.submit import SubmitRoutes
-from api.routes.system import SystemRoutes
-from api.routes.table import (
+from api.openapi.docs import DocsPage
+from api.openapi.document import OpenApi
+from api.openapi.route import (
     EVENTS,
     JSON,
     NAMES,
@@ -28,6 +23,11 @@ from api.routes.table import (
     query,
     words,
 )
+from api.routes.events import EventRoutes
+from api.routes.jobs import JobRoutes
+from api.routes.loads import LoadRoutes
+from api.routes.submit import SubmitRoutes
+from api.routes.system import SystemRoutes
 from api.routes.tickets import TicketRoutes
 
 _WAITED: Answers = {

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.http.submission import LATER, NOT_YET, submission
-from api.schema import JobRequest
+from api.openapi.schema import JobRequest
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import Submission
 from runner.jobs.retry import Backoff

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.totals import Stats
+from api.openapi.stats_schema import Stats
 from runner.testing import Server as Process
 from tests.faults.harness import Document, Server
 from tests.runner.coordinator.conftest import HANDLERS

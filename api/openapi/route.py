@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.schema import NAME, TAG
+from api.openapi.schema import NAME, TAG
 from runner.jobs.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]

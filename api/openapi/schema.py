@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.shape import Asked as _Asked
-from api.shape import Given as _Given
-from api.totals import Stats
+from api.openapi.base_models import Asked as _Asked
+from api.openapi.base_models import Given as _Given
+from api.openapi.stats_schema import Stats
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ErrorCode, State
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from pydantic.json_schema import models_json_schema
 
-from api import schema
 from api.coordinator.handler_catalog import Catalog
 from api.http.problems import MEDIA_TYPE
-from api.routes.table import BODY, COMMON, JSON, Parameter, Route
+from api.openapi import schema
+from api.openapi.route import BODY, COMMON, JSON, Parameter, Route
 from runner.handlers.spec import HandlerSpec
 
 _REF = "#/components/schemas/"

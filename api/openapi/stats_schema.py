@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from api.shape import Given
+from api.openapi.base_models import Given
 from runner.jobs.job import State
 
 

@@ -1,0 +1,1 @@
+"""Pure: the published schema, its document and the page that shows it."""
