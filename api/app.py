@@ -14,14 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route as FrameworkRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from api.front import Front
 from api.http.auth import Access, Headers, is_preflight, preflight_headers
 from api.http.connection import ClientGone
 from api.http.problems import error_answer, internal_answer, status_answer
 from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
 from api.openapi.route import Route
-from api.routes.index import routes
+from api.routes.routes import routes
+from api.routes.state import Front
 from runner.errors import RunnerError, Unauthorized
 
 logger = logging.getLogger(__name__)

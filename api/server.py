@@ -15,8 +15,8 @@ import uvicorn
 import uvloop
 
 from api.app import App
-from api.front import Front
 from api.http.connection import Connection, Limits
+from api.routes.state import Front
 from runner.processes import logs
 from runner.processes.child import FrontConfig, ignore_terminal_signals, read_config
 from runner.protocol import front as front_protocol

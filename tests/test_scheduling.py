@@ -7,7 +7,7 @@ from tests.scheduling import APART, scope_of
 
 
 def test_a_file_is_one_scope_and_a_test_with_its_own_server_is_another() -> None:
-    assert scope_of("tests/api/test_routes.py::test_a[x::y]") == "tests/api/test_routes.py"
+    assert scope_of("tests/api/routes/test_routes.py::test_a[x::y]") == "tests/api/routes/test_routes.py"
     assert scope_of("tests/faults/test_hang.py::test_a") == "tests/faults/test_hang.py::test_a"
 
 

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.front import Front
 from api.http.connection import Connection
 from api.http.problems import reply_answer
 from api.http.query_params import allow_query, cursor_of, types_of
+from api.routes.state import Front
 from api.streaming.event_pages import PAGE_BYTES, Leaf
 from api.streaming.sse import Channel, Reader, event_source
 

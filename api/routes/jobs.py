@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from api.front import Front
 from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, refuse, reply_answer, status_answer
 from api.http.query_params import allow_query, job_query, wait_s
+from api.routes.state import Front
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
 

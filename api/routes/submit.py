@@ -11,11 +11,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.front import Front
 from api.http.body import Parsed, check, parse, read_body, read_json, require_type
 from api.http.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import submission
+from api.routes.state import Front
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
 from runner.jobs.job import Submission

@@ -8,12 +8,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.front import Front
 from api.http.body import read_json, read_optional_object
 from api.http.problems import Answer, fault, refuse, reply_answer
 from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
 from api.openapi.document import OpenApi
+from api.routes.state import Front
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 

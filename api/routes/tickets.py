@@ -9,11 +9,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.front import Front
 from api.http.body import read_optional_object
 from api.http.problems import Answer, fault, refuse, reply_answer
 from api.http.query_params import allow_query
 from api.http.tickets import TICKET_S, Tickets
+from api.routes.state import Front
 from runner.formats.timestamps import rfc3339
 from runner.protocol import front as front_protocol
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from api.front import Front
 from api.http.query_params import REASONS, STATES
 from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
@@ -24,8 +23,9 @@ from api.openapi.route import (
     words,
 )
 from api.routes.events import EventRoutes
+from api.routes.executors import LoadRoutes
 from api.routes.jobs import JobRoutes
-from api.routes.loads import LoadRoutes
+from api.routes.state import Front
 from api.routes.submit import SubmitRoutes
 from api.routes.system import SystemRoutes
 from api.routes.tickets import TicketRoutes

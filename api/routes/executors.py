@@ -7,11 +7,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.front import Front
 from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, refuse, reply_answer
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import name
+from api.routes.state import Front
 from runner.jobs.traits import NAME_CHARS_MAX
 from runner.protocol import front as front_protocol
 
