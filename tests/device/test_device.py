@@ -12,7 +12,7 @@ from runner.client import JobHandle
 from runner.testing import ServedClient
 from tests.device.ground import Ground
 from tests.fakes.cards import GIB, MIB
-from tests.faults.harness import Document, until
+from tests.faults.server_fixture import Document, until
 
 #: A server, a process, torch and a context: the first on a machine whose disk is cold takes long.
 pytestmark = pytest.mark.timeout(180)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fakes.cards import FakeGpus
-from tests.faults.harness import Document, House, Server, until
+from tests.faults.server_fixture import Document, House, Server, until
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 

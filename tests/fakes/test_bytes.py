@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.cards import GIB, MIB, Card, FakeGpus
 from tests.fakes.house import devices, start_on
-from tests.faults.harness import Document, House, Server, until
+from tests.faults.server_fixture import Document, House, Server, until
 
 A = "GPU-a"
 CONTEXT = 256 * MIB

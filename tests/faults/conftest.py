@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House
+from tests.faults.server_fixture import House
 
 
 @pytest.fixture

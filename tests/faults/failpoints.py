@@ -14,8 +14,8 @@ from runner.protocol import spool
 from runner.protocol import worker as worker_protocol
 from runner.stores.sqlite import writer_protocol
 from runner.stores.store import Batch
-from tests.faults.harness import until
-from tests.faults.sweep import Lane, has_ended
+from tests.faults.failpoint_sweep import Lane, has_ended
+from tests.faults.server_fixture import until
 
 #: Ways to lose what was sent: with a peer that dies, or with a link that both ends survive.
 MODES = ("before", "after", "lost")

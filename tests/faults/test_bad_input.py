@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import House, Server, until
 
 HEAD = b'{"handler":"echo","input":'
 JSON = {"Content-Type": "application/json"}

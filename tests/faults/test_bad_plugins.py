@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.harness import Document, House, Server, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import Document, House, Server, until
 
 #: Entry point -> its module's text, and what must be told of it.
 PLUGINS: dict[str, tuple[str, str]] = {

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import httpx2
 import pytest
 
-from tests.faults.harness import Document, House, Server, traced, until
 from tests.faults.mutate import mutated, replaced
+from tests.faults.server_fixture import Document, House, Server, traced, until
 
 #: Answers while the store refuses: the bound, and what a busy machine adds.
 ANSWER_S = 2.0

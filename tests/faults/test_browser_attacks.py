@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.faults.harness import House, Server, until
+from tests.faults.server_fixture import House, Server, until
 
 BODY = json.dumps({"handler": "echo", "input": {}})
 FOREIGN_HOSTS = [

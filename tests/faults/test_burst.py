@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.harness import Document, House, Server
+from tests.faults.server_fixture import Document, House, Server
 
 pytestmark = pytest.mark.serial
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.harness import Document, House, Server, until
+from tests.faults.server_fixture import Document, House, Server, until
 
 NAMES = (
     "RUNNER_TOKEN", "RUNNER_DATABASE_URL", "RUNNER_REDIS_PASSWORD", "token file", "bearer", "basic", "cookie",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults.harness import House, Server, settled, until
+from tests.faults.server_fixture import House, Server, settled, until
 
 pytestmark = pytest.mark.timed
 

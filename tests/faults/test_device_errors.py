@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Document, House, Server, traced
+from tests.faults.server_fixture import Document, House, Server, traced
 
 
 def pids(server: Server, job: Document) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated, never, removed
+from tests.faults.server_fixture import House, Server, until
 
 JOBS = 100
 NO_LOCK = [removed("data-folder-lock")]

@@ -14,7 +14,7 @@ from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import Batch
-from tests.faults.harness import House, Server, until
+from tests.faults.server_fixture import House, Server, until
 
 #: Options of a submit, and where their fault is.
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.failpoint_sweep import POINTS as SITE
+from tests.faults.failpoint_sweep import Case, Lane
 from tests.faults.failpoints import MILD, ON_GPU, POINTS, found, modes_of
-from tests.faults.harness import ROOT
 from tests.faults.mutate import Change, early, mutated, never, once, replaced
-from tests.faults.sweep import POINTS as SITE
-from tests.faults.sweep import Case, Lane
+from tests.faults.server_fixture import ROOT
 
 #: `all`, or how the names of points begin that are tried in every mode; else each is tried in one.
 POINTS_WANTED = "FAULT_TEST_POINTS"

@@ -20,7 +20,7 @@ import zmq
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Ended, Hello, Note, Numbered, Started, Usage
-from tests.faults.harness import ROOT, House, Server, until
+from tests.faults.server_fixture import ROOT, House, Server, until
 
 FRAMES = 10_000
 NOISY_LINKS = 200

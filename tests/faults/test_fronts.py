@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.faults.harness import House, Server, settled, until
 from tests.faults.mutate import mutated, removed, swapped, value
+from tests.faults.server_fixture import House, Server, settled, until
 from tests.faults.test_many_readers import ask_for_events, many_descriptors, read_until
 from tests.faults.test_stream_resume import Follower
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.cards import Card, FakeGpus
 from tests.fakes.house import Gate, start_on
-from tests.faults.harness import House, until
+from tests.faults.server_fixture import House, until
 
 
 @pytest.fixture

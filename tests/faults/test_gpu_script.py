@@ -14,8 +14,8 @@ import pytest
 
 from tests.fakes.cards import GIB, Card, FakeGpus
 from tests.fakes.house import Gate, device_of, explained, gpus_of, healths, killed, start_on
-from tests.faults.harness import House, Server, until
 from tests.faults.mutate import Change, always, mutated, removed, value
+from tests.faults.server_fixture import House, Server, until
 
 A, B = "GPU-a", "GPU-b"
 #: Bounds of seconds and minutes that are no part of what is shown, made short in a copy of the program.

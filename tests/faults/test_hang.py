@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server
 from tests.faults.mutate import mutated, never, value
+from tests.faults.server_fixture import House, Server
 
 #: Of a timeout no deadline is made.
 NO_DEADLINE = [never("timeout-deadline")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 
 from tests.faults.handlers import HOSTILE
-from tests.faults.harness import House, Server
+from tests.faults.server_fixture import House, Server
 
 #: What a worker, a front or the coordinator may need more while a result of a GiB is made.
 GROWTH_BYTES = 64 << 20

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server, traced, until
 from tests.faults.mutate import mutated, never, value
+from tests.faults.server_fixture import House, Server, traced, until
 
 JOBS = 200
 KILLS = 5

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House
 from tests.faults.mutate import mutated, swapped, value
+from tests.faults.server_fixture import House
 
 JOBS = 16
 #: Nothing is replaced for having grown.

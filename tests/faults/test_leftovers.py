@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server, carriers, until
 from tests.faults.mutate import Change, always, mutated, removed
+from tests.faults.server_fixture import House, Server, carriers, until
 
 MARKER = "JOB_RUNNER_EXECUTOR"
 #: Only the process group is ended; what has left it lives on.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server, settled, traced, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import House, Server, settled, traced, until
 
 EXECUTORS = 16
 RESULTS = 200

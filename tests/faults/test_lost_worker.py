@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, until
-from tests.faults.sweep import Case, Lane, has_ended
+from tests.faults.failpoint_sweep import Case, Lane, has_ended
+from tests.faults.server_fixture import House, until
 
 QUICK = 200
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import House, Server, until
 
 pytestmark = pytest.mark.serial
 

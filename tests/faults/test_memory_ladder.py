@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, traced, until
 from tests.faults.mutate import Change, mutated, value
+from tests.faults.server_fixture import Document, House, Server, traced, until
 
 GIB = 1 << 30
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import House, traced, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import House, traced, until
 
 NO_RETRY_WAIT = {"kind": "fixed", "base_s": 0.05, "jitter": 0}
 GOOD = 20

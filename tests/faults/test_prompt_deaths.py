@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, until
+from tests.faults.server_fixture import Document, House, Server, until
 
 pytestmark = pytest.mark.serial
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.faults.harness import House, Server, until
+from tests.faults.server_fixture import House, Server, until
 
 pytestmark = pytest.mark.timed
 

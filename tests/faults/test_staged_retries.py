@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.faults.harness import House, until
+from tests.faults.server_fixture import House, until
 
 SHORT = 60
 LONG = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from tests.faults.harness import House, until
+from tests.faults.server_fixture import House, until
 
 
 def test_files_of_a_deleted_job_that_a_dead_server_left_are_removed(house: House) -> None:

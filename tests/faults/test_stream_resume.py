@@ -9,7 +9,7 @@ from itertools import islice
 
 import httpx2
 
-from tests.faults.harness import House, SseEvent, parse_events, until
+from tests.faults.server_fixture import House, SseEvent, parse_events, until
 
 CLIENTS = 5
 #: Of each client: fifty in all.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, until
 from tests.faults.mutate import mutated, unless, value
+from tests.faults.server_fixture import Document, House, Server, until
 
 #: While the file is there, no signal to an executor has any effect.
 DEATHLESS = 'os.path.exists(os.environ["DEATHLESS"])'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.handlers import TAMPERING
-from tests.faults.harness import House
+from tests.faults.server_fixture import House
 
 #: What an attempt may leave in its log, and what one cut line may add.
 LOG_BYTES = (1 << 20) + 64 * 1024

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.harness import House, Server, until
+from tests.faults.server_fixture import House, Server, until
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "http.md"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, until
 from tests.faults.mutate import Change, mutated, never, value
+from tests.faults.server_fixture import Document, House, Server, until
 
 #: How -> signal and exit code that must be told; None, None where the worker itself had to end it.
 WAYS: dict[str, tuple[str | None, int | None]] = {

@@ -13,7 +13,7 @@ import pytest
 from runner.jobs.job import Submission
 from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, Running, spec
-from tests.faults.harness import until
+from tests.faults.server_fixture import until
 
 NO_JOB = "00000000-0000-7000-8000-999999999999"
 

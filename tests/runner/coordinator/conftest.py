@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.testing import Server as Process
-from tests.faults.harness import Server
+from tests.faults.server_fixture import Server
 from tests.runner.coordinator.server_client import reach
 
 HANDLERS = Path(__file__).with_name("serve_handlers.py")

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from runner.testing import Server as Process
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 
 #: Roles of the server's children, as their command lines name them.
 ROLES = ("front", "worker", "probe", "writer")

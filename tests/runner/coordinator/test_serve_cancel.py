@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.faults.harness import Server, until
+from tests.faults.server_fixture import Server, until
 from tests.runner.coordinator.server_client import at, code, executors, post, runs, set_paused, waits
 
 

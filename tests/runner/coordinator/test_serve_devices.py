@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.testing import Server as Process
-from tests.faults.harness import Server, until
+from tests.faults.server_fixture import Server, until
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
 

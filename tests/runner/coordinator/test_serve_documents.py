@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import at, code, devices, post, role, runs, set_paused
 
 JOB_FIELDS = """id handler queue state reason priority input output error progress attempt retries_left

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import code, executors, reach, runs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import at, set_paused
 
 Serve = Callable[..., Server]

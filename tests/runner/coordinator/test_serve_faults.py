@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import code, descriptors, devices, post, role, runs, set_paused
 
 

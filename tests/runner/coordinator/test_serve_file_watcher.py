@@ -12,7 +12,7 @@ import pytest
 
 from runner.coordinator.reload.file_watcher import Seen, Watcher, look
 from runner.errors import ReloadRefused
-from tests.faults.harness import Server, until
+from tests.faults.server_fixture import Server, until
 
 HEAD = "from runner import handler\n"
 SAYS = HEAD + "@handler('say')\ndef say(data):\n    return {!r}\n"

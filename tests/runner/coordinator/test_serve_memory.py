@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpu.scheduling.starvation import YOUNGER_MAX
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import at, code, devices, executors, runs, waits
 
 GIB = 1 << 30

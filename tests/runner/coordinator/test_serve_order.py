@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.formats.timestamps import rfc3339
-from tests.faults.harness import Server
+from tests.faults.server_fixture import Server
 from tests.runner.coordinator.server_client import at, code, post, runs, set_paused, waits
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from runner.testing import Server as Process
 from runner.worker.processes import process_tree
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
 
 HANDLERS = Path(__file__).with_name("load_handlers.py")

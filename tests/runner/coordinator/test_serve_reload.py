@@ -14,7 +14,7 @@ import pytest
 
 from runner.testing import ServedClient
 from runner.testing import Server as Process
-from tests.faults.harness import Document, Server, until
+from tests.faults.server_fixture import Document, Server, until
 from tests.runner.coordinator.server_client import code, executors, reach, runs, set_paused, waits
 
 HEAD = """import os, time

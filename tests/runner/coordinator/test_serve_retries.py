@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.harness import Server
+from tests.faults.server_fixture import Server
 from tests.runner.coordinator.server_client import at, code, waits
 
 #: backoff -> least pauses in seconds before the second, third and fourth attempt (jitter is at most 20 %).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.harness import Server
+from tests.faults.server_fixture import Server
 from tests.runner.coordinator.server_client import post
 
 

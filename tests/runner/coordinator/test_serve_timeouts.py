@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.harness import Server, until
+from tests.faults.server_fixture import Server, until
 from tests.runner.coordinator.server_client import at, code, executors, runs
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.openapi.stats_schema import Stats
 from runner.testing import Server as Process
-from tests.faults.harness import Document, Server
+from tests.faults.server_fixture import Document, Server
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import at, reach, runs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.faults.harness import House, Server, traced, until
+from tests.faults.server_fixture import House, Server, traced, until
 
 TRIES = 15
 

@@ -19,7 +19,7 @@ import httpx2
 
 from benchmarks.pipe import read_line
 from tests.fakes.cards import Card, FakeGpus
-from tests.faults.harness import ROOT, Document, House, Server, SseEvent, parse_events, until
+from tests.faults.server_fixture import ROOT, Document, House, Server, SseEvent, parse_events, until
 
 POINTS = Path(__file__).with_name("points")
 #: All that was begun under a fault has its end within this time, the start of a new server included.

@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes.cards import EVENT_XID, Card, FakeGpus
 from tests.fakes.house import Gate, device_of, devices, start_on
-from tests.faults.harness import Document, House, Server, settled, until
 from tests.faults.mutate import Change, always, mutated, never, removed
+from tests.faults.server_fixture import Document, House, Server, settled, until
 
 A, B = "GPU-a", "GPU-b"
 CARDS = {"gpu0": A, "gpu1": B}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, traced, until
 from tests.faults.mutate import mutated, value
+from tests.faults.server_fixture import Document, House, Server, traced, until
 
 #: Bounds so small that a thousand jobs are a long line.
 SMALL = [

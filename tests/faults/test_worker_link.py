@@ -6,9 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-from tests.faults.harness import House, Server, until
+from tests.faults.failpoint_sweep import Case, Lane, has_ended
 from tests.faults.mutate import mutate, mutated, value
-from tests.faults.sweep import Case, Lane, has_ended
+from tests.faults.server_fixture import House, Server, until
 
 #: A few frames instead of ten thousand may wait for one worker.
 FEW = value("frames-high-water", "10")

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.faults import powercut
-from tests.faults.harness import House, Server, until
 from tests.faults.mutate import mutated, swapped
+from tests.faults.server_fixture import House, Server, until
 
 ROUNDS = 5
 #: Accepted in each round before the cut.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import Document, House, Server, until
 from tests.faults.mutate import mutated, never
+from tests.faults.server_fixture import Document, House, Server, until
 
 HANDLERS = Path(__file__).with_name("together_handlers.py")
 GROUP = {"group": "g"}
