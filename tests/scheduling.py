@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 APART = (
     "tests/benchmarks/test_groups.py",
     "tests/device/",
-    "tests/fakes/test_bytes.py",
+    "tests/fakes/test_memory_attribution.py",
     "tests/faults/",
     "tests/runner/coordinator/test_serve_faults.py",
     "tests/runner/coordinator/test_serve_prewarm.py",

@@ -94,10 +94,10 @@ def _ground(device: str, folder: Path) -> Ground:
         import pynvml
 
         return Ground(device, pynvml, {})
-    from tests.fakes import cards, nvml
+    from tests.fakes import fake_gpus, fake_nvml
 
-    gpus = cards.FakeGpus(folder, cards.Card("GPU-fake-0"))
-    return Ground("0", nvml.load(gpus.folder), gpus.environ())
+    gpus = fake_gpus.FakeGpus(folder, fake_gpus.Card("GPU-fake-0"))
+    return Ground("0", fake_nvml.load(gpus.folder), gpus.environ())
 
 
 def _describe(ground: Ground, folder: Path) -> dict[str, Any]:

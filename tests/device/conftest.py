@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.device.ground import Ground, missing
-from tests.fakes import nvml
-from tests.fakes.cards import Card, FakeGpus
+from tests.device.device_under_test import Ground, missing
+from tests.fakes import fake_nvml
+from tests.fakes.fake_gpus import Card, FakeGpus
 
 #: Set to 1 by `make test-gpu`.
 REAL = "DEVICE_TESTS_REAL"
@@ -31,6 +31,6 @@ def ground(gpus: FakeGpus) -> Iterator[Ground]:
 
         ground = Ground(pynvml, {}, is_real=True)
     else:
-        ground = Ground(nvml.load(gpus.folder), gpus.environ(), is_real=False)
+        ground = Ground(fake_nvml.load(gpus.folder), gpus.environ(), is_real=False)
     yield ground
     ground.close()

@@ -10,8 +10,8 @@ import pytest
 
 from runner.client import JobHandle
 from runner.testing import ServedClient
-from tests.device.ground import Ground
-from tests.fakes.cards import GIB, MIB
+from tests.device.device_under_test import Ground
+from tests.fakes.fake_gpus import GIB, MIB
 from tests.faults.server_fixture import Document, until
 
 #: A server, a process, torch and a context: the first on a machine whose disk is cold takes long.

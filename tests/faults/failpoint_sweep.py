@@ -18,7 +18,7 @@ from typing import NamedTuple
 import httpx2
 
 from benchmarks.pipe import read_line
-from tests.fakes.cards import Card, FakeGpus
+from tests.fakes.fake_gpus import Card, FakeGpus
 from tests.faults.server_fixture import ROOT, Document, House, Server, SseEvent, parse_events, until
 
 POINTS = Path(__file__).with_name("points")

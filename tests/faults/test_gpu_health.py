@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cards import Card, FakeGpus
-from tests.fakes.house import Gate, start_on
+from tests.fakes.fake_gpus import Card, FakeGpus
+from tests.fakes.gpu_server import Gate, start_on
 from tests.faults.server_fixture import House, until
 
 

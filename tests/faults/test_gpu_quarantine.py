@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cards import EVENT_XID, Card, FakeGpus
-from tests.fakes.house import Gate, device_of, devices, start_on
+from tests.fakes.fake_gpus import EVENT_XID, Card, FakeGpus
+from tests.fakes.gpu_server import Gate, device_of, devices, start_on
 from tests.faults.mutate import Change, always, mutated, never, removed
 from tests.faults.server_fixture import Document, House, Server, settled, until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.fakes.cards import GIB, Card, FakeGpus
-from tests.fakes.house import Gate, device_of, explained, gpus_of, healths, killed, start_on
+from tests.fakes.fake_gpus import GIB, Card, FakeGpus
+from tests.fakes.gpu_server import Gate, device_of, explained, gpus_of, healths, killed, start_on
 from tests.faults.mutate import Change, always, mutated, removed, value
 from tests.faults.server_fixture import House, Server, until
 

@@ -1,4 +1,4 @@
-"""Effect: has a server under test run on cards that are made up (see `tests/fakes/cards.py`).
+"""Effect: has a server under test run on cards that are made up (see `tests/fakes/fake_gpus.py`).
 
 Python imports a module of this name by itself in every process whose path holds this folder. Whoever
 imports `pynvml` then gets the real one with another driver under it; `torch` is found in this folder before
@@ -32,10 +32,10 @@ class Finder(MetaPathFinder):
         load = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            from tests.fakes import cards, nvml
+            from tests.fakes import fake_gpus, fake_nvml
 
             load(module)
-            nvml.attach(module, cards.Folder(Path(FOLDER)))
+            fake_nvml.attach(module, fake_gpus.Folder(Path(FOLDER)))
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -9,7 +9,7 @@ import pytest
 from gpu.devices.device import sim
 from gpu.estimates.batch_sizing import PATIENCE, PATIENCE_MAX, Batching, Terms
 from gpu.planning.planner import plan
-from tests.gpu.rig import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, Rig, job_class, told
 
 WAIT_S = 0.5
 PLAIN = job_class("b", 6 * G)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu.estimates import request_rate
 from gpu.estimates.request_rate import FADE_S, Demand
-from tests.gpu.rig import job_class
+from tests.gpu.planner_harness import job_class
 
 
 def test_demand_fades() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gpu.devices.device import sim
 from gpu.planning.explain import explain
-from tests.gpu.rig import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, Rig, job_class, told
 
 A, B = job_class("a", 6 * G), job_class("b", 4 * G)
 ALONE = replace(A, alone=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gpu.devices.device import sim
 from gpu.planning.explain import reservation
-from tests.gpu.rig import G, Rig, job_class
+from tests.gpu.planner_harness import G, Rig, job_class
 
 
 def test_it_tells_what_is_kept_for_the_first_that_finds_no_room() -> None:

@@ -17,7 +17,7 @@ from gpu.planning.oom_escalation import (
     unseen,
 )
 from gpu.scheduling.scheduler_state import View
-from tests.gpu.rig import G, Rig, job_class
+from tests.gpu.planner_harness import G, Rig, job_class
 
 A = job_class("a", 4 * G)
 

@@ -17,7 +17,7 @@ from gpu.job_class import JobClass
 from gpu.planning.planner import Load, Start, plan
 from gpu.scheduling.capacity_snapshot import Index
 from gpu.scheduling.prewarm_class import wish
-from tests.gpu.rig import G, Rig, job_class
+from tests.gpu.planner_harness import G, Rig, job_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
 CLASSES = st.builds(

@@ -8,7 +8,7 @@ import pytest
 from gpu.devices.device import cpu, nvidia, sim
 from gpu.estimates.observations import MIB
 from gpu.planning.planner import plan
-from tests.gpu.rig import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, Rig, job_class, told
 
 A, B, C = (job_class(name) for name in "abc")
 CPU = cpu("m", "cpu", 16 * G, 2)

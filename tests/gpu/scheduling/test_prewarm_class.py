@@ -8,7 +8,7 @@ from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import Load, Start
 from gpu.scheduling.prewarm_class import wish
-from tests.gpu.rig import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, Rig, job_class, told
 
 
 def wished(

@@ -8,7 +8,7 @@ from gpu.estimates.observations import MIB
 from gpu.planning.explain import explain
 from gpu.planning.planner import plan
 from gpu.scheduling.scheduler_state import View
-from tests.gpu.rig import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, Rig, job_class, told
 
 A, B = job_class("a"), job_class("b")
 

@@ -10,7 +10,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import Line
 from gpu.scheduling.overtaking import Bypass
 from gpu.scheduling.starvation import YOUNGER_MAX, Seniority
-from tests.gpu.rig import G, Rig, job_class
+from tests.gpu.planner_harness import G, Rig, job_class
 
 LONG, SHORT = replace(job_class("long"), limit_s=4096.0), replace(job_class("short"), limit_s=1.0)
 

@@ -17,7 +17,7 @@ from gpu.planning.planner import LEAD_LOADS, Load, Start, plan
 from gpu.scheduling.fair_share import UNKNOWN_S
 from gpu.scheduling.scheduler_state import View
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
-from tests.gpu.rig import G, Rig, job_class
+from tests.gpu.planner_harness import G, Rig, job_class
 
 
 def of(tenant: str, handler: str = "a", **fields: object) -> JobClass:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gpu.estimates.estimator import ENOUGH_RUNS
 from gpu.scheduling.scheduler_state import View
-from tests.gpu.rig import job_class
+from tests.gpu.planner_harness import job_class
 
 HOUR = replace(job_class("a"), limit_s=3600.0)
 

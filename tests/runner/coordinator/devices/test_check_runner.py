@@ -13,7 +13,7 @@ import pytest
 from gpu.devices.device import nvidia, sim
 from runner.coordinator.devices.check_runner import Checkup
 from runner.processes.orphans import marked
-from tests.fakes.cards import GIB, ROOT, Card, FakeGpus
+from tests.fakes.fake_gpus import GIB, ROOT, Card, FakeGpus
 
 CARD = nvidia(0, "GPU-a", "Fake GPU", 24 * GIB)
 

@@ -13,8 +13,8 @@ import pytest
 
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import Sampler, driver_version, find
-from tests.fakes.cards import EVENT_XID, GIB, HOST, MIB, NOT_SUPPORTED, Card, FakeGpus
-from tests.fakes.nvml import load
+from tests.fakes.fake_gpus import EVENT_XID, GIB, HOST, MIB, NOT_SUPPORTED, Card, FakeGpus
+from tests.fakes.fake_nvml import load
 
 A, B = "GPU-a", "GPU-b"
 #: Opens the device, holds a GiB, tells so and waits until its input closes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fakes.cards import FakeGpus
+from tests.fakes.fake_gpus import FakeGpus
 from tests.faults.server_fixture import Document, House, Server, until
 
 HANDLERS = Path(__file__).with_name("handlers.py")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tests.fakes.cards import HOST, Card, Folder, State
+from tests.fakes.fake_gpus import HOST, Card, Folder, State
 
 SUCCESS = 0
 UNINITIALIZED = 1

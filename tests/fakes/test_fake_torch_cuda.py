@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cards import GIB, MIB, Card, FakeGpus
+from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
 
 A, B = "GPU-a", "GPU-b"
 

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.fakes.cards import GIB, MIB, VARIABLE, Card, Folder, State
+from tests.fakes.fake_gpus import GIB, MIB, VARIABLE, Card, Folder, State
 
 #: As in torch's allocator: small blocks come in segments of 2 MiB, middle ones of 20, large ones by 2 MiB.
 SMALL, MIDDLE = 2 * MIB, 20 * MIB

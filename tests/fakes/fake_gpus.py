@@ -15,7 +15,7 @@ the rest.
 
 What a card does wrong stands in its fields, see `Card`, and is changed by `change`; `lose` and `restore`,
 `hang` and `answer`, `event` are words for what is needed often. A unit test takes the driver without a
-server: `tests.fakes.nvml.load(gpus.folder)` is a `pynvml` of its own.
+server: `tests.fakes.fake_nvml.load(gpus.folder)` is a `pynvml` of its own.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from runner.testing import ServedClient, Server
-from tests.fakes.cards import GIB
+from tests.fakes.fake_gpus import GIB
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 #: What the tests need free on a device.

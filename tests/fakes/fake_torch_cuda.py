@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from tests.fakes.cards import Card
-from tests.fakes.device import Device, OutOfMemoryError
+from tests.fakes.fake_device_memory import Device, OutOfMemoryError
+from tests.fakes.fake_gpus import Card
 
 __all__ = ["OutOfMemoryError"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.cards import GIB, MIB, Card, FakeGpus
-from tests.fakes.house import devices, start_on
+from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
+from tests.fakes.gpu_server import devices, start_on
 from tests.faults.server_fixture import House, until
 
 A, B = "GPU-a", "GPU-b"
