@@ -14,9 +14,9 @@ from rich.markup import escape
 
 from benchmarks import machine, report
 from benchmarks.figure import Figures
-from benchmarks.groups import GROUPS, Measure
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
+from benchmarks.run_order import GROUPS, Measure
+from benchmarks.scale_sizes import Sizes
 
 
 def main(arguments: Sequence[str], groups: Mapping[str, Measure] = GROUPS) -> int:

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 from benchmarks.figure import Figures
+from benchmarks.http_client import Connection
 from benchmarks.plain import Table
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import ROOT, Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection
-from benchmarks.work import accept, bulk_bodies, pause
+from benchmarks.workload import accept, bulk_bodies, pause
 
 #: A paused queue: jobs are accepted as always, and no executor takes cores from the acceptance.
 HELD = b'{"handler":"echo","input":{"i":7},"queue":"held"}'

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.exposition import histogram, quantile
 from benchmarks.figure import Figures
+from benchmarks.http_client import Connection
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection
-from benchmarks.work import ECHO, WAIT, bulk_bodies, single, warm
+from benchmarks.workload import ECHO, WAIT, bulk_bodies, single, warm
 
 #: Connections that post batches, and connections that post single jobs and wait for their outputs.
 BULK, SINGLES = 4, 4

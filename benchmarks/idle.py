@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from benchmarks.figure import Figures
+from benchmarks.http_client import Connection
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection
-from benchmarks.work import warm
+from benchmarks.workload import warm
 
 
 def measure(folder: Path, sizes: Sizes, figures: Figures, rounds: int) -> None:

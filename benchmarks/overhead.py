@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures
+from benchmarks.http_client import Connection, Failed
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection, Failed
-from benchmarks.work import await_succeeded, bulk_bodies, warm
+from benchmarks.workload import await_succeeded, bulk_bodies, warm
 
 NAP_S = 0.1
 EXECUTORS = 2

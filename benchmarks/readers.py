@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
 
 BUFFER_BYTES = 256 * 1024
 #: Stands before every number of an event, whatever the transfer encoding puts between chunks.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Figures, percentile
+from benchmarks.http_client import Failed
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import ROOT
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Failed
 
 #: Polling as tight as is sane; with Huey's defaults (100 ms growing to 10 s, result 50 ms) nothing is quick.
 TIGHT = ("--delay", "0.001", "--max-delay", "0.001", "--backoff", "1.0")

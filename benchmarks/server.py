@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.pipe import read_line
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
+from benchmarks.ready_pipe import read_line
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN_S = 120.0

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures
+from benchmarks.http_client import Connection, Failed
 from benchmarks.readers import Reader, Readers
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection, Failed
 
 LIVE = "output events to all readers, while it runs"
 CATCH_UP = "output events to all readers, after its end"

@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 #: Tests of these files start servers of their own: they may run apart from the others of their file.
 APART = (
-    "tests/benchmarks/test_groups.py",
+    "tests/benchmarks/test_run_order.py",
     "tests/device/",
     "tests/fakes/test_memory_attribution.py",
     "tests/faults/",

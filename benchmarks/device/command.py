@@ -18,10 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.device.ground import Ground, NoGpu
+from benchmarks.device.device_under_test import Ground, NoGpu
 from benchmarks.device.measures import MEASURES, OVERHEAD, QUICK, Sizes
 from benchmarks.figure import Figures, Target
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
 
 TARGET = Target(OVERHEAD, None, "<=", 3.0)
 SIMULATED = "SIMULATED: the GPU of this run is made up, and no figure tells anything of a real one"

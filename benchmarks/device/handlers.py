@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.device import work
+from benchmarks.device import torch_work
 from runner import Context, handler
 
 Document = dict[str, Any]
@@ -18,15 +18,15 @@ class _Small:
     of them would be measured too."""
 
     def load(self, ctx: Context) -> None:
-        self.layers = work.small_model(ctx.device)
+        self.layers = torch_work.small_model(ctx.device)
 
     def run(self, data: Document, ctx: Context) -> float:
         """With `lock`, no two at a time of those that name the same file."""
         if "lock" not in data:
-            return work.small_job(self.layers, ctx.device)
+            return torch_work.small_job(self.layers, ctx.device)
         with open(data["lock"], "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            return work.small_job(self.layers, ctx.device)
+            return torch_work.small_job(self.layers, ctx.device)
 
 
 @handler("small-0", vram="2GiB", concurrency=1)
@@ -57,18 +57,18 @@ class Cold(_Small):
 @handler("products", vram="2GiB")
 class Products:
     def load(self, ctx: Context) -> None:
-        self.factor = work.factor(ctx.device)
+        self.factor = torch_work.factor(ctx.device)
 
     def run(self, data: Document, ctx: Context) -> None:
-        work.products(self.factor, data["times"])
+        torch_work.products(self.factor, data["times"])
 
 
 @handler("burn", vram="6GiB")
 def burn(data: Document, ctx: Context) -> None:
     """Holds memory and computes until it is killed."""
     held = torch.empty(data["bytes"], dtype=torch.uint8, device=ctx.device)
-    factor = work.factor(ctx.device)
+    factor = torch_work.factor(ctx.device)
     torch.cuda.synchronize()
     ctx.progress(1, 2, held=held.nbytes)
     while True:
-        work.products(factor, 1000)
+        torch_work.products(factor, 1000)

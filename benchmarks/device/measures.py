@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.device.ground import Ground
+from benchmarks.device.device_under_test import Ground
 from benchmarks.figure import Figures, percentile
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
 from runner.client import JobHandle
 from runner.testing import ServedClient
 

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from benchmarks.device import work
+from benchmarks.device import torch_work
 
 DEVICE = "cuda:0"
 #: Products before anything is measured, and those whose time is taken for one.
@@ -23,8 +23,8 @@ def main() -> None:
     """Answer until the input closes."""
     if not torch.cuda.is_available():
         sys.exit("torch can't use a GPU here: it is a build without CUDA, or its driver does not answer")
-    factor = work.factor(DEVICE)
-    work.products(factor, WARM)
+    factor = torch_work.factor(DEVICE)
+    torch_work.products(factor, WARM)
     for line in sys.stdin:
         match line.split():
             case ["about"]:
@@ -35,12 +35,12 @@ def main() -> None:
                 }
             case ["times", seconds]:
                 began = time.perf_counter()
-                work.products(factor, SAMPLE)
+                torch_work.products(factor, SAMPLE)
                 answer = max(1, round(float(seconds) * SAMPLE / (time.perf_counter() - began)))
             case ["run", times, jobs]:
                 began = time.perf_counter()
                 for _ in range(int(jobs)):
-                    work.products(factor, int(times))
+                    torch_work.products(factor, int(times))
                 answer = time.perf_counter() - began
             case _:
                 sys.exit(f"no such question: {line!r}")

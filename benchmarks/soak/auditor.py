@@ -10,10 +10,10 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.soak.http_client import Answer, Lost, SseEvent
+from benchmarks.soak.job_checks import Case, Told, faults
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.scene import Scene
-from benchmarks.soak.verdict import Case, Told, faults
-from benchmarks.soak.wire import Answer, Lost, SseEvent
+from benchmarks.soak.run_context import Scene
 from runner.jobs.job import ENDED
 
 #: A job is not looked at before it is so old: its readers and its users are to have had their time.

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from benchmarks.soak.menu import Order
+from benchmarks.soak.job_mix import Order
 
 
 @dataclass(slots=True)

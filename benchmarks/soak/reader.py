@@ -6,9 +6,9 @@ import asyncio
 import json
 import zlib
 
+from benchmarks.soak.http_client import Answer, Connection, Lost, SseEvent
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.scene import Scene
-from benchmarks.soak.wire import Answer, Connection, Lost, SseEvent
+from benchmarks.soak.run_context import Scene
 
 #: Of the accepted jobs so many have a reader that keeps count.
 SHARE = 0.12

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak.gauge import Role
+from benchmarks.soak.resource_sampler import Role
 from benchmarks.soak.soak import Soak
 
 MIB = 1 << 20

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.soak import menu
-from benchmarks.soak.actor import Actor
+from benchmarks.soak import job_mix
 from benchmarks.soak.auditor import Auditor
-from benchmarks.soak.chaos import STOP_SLACK_S, Chaos, leftover_runtimes, watch
-from benchmarks.soak.gauge import Gauge, Level
-from benchmarks.soak.house import GRACE_S, House
+from benchmarks.soak.execution_stamps import Stamps
+from benchmarks.soak.fault_injector import STOP_SLACK_S, Chaos, leftover_runtimes, watch
+from benchmarks.soak.http_client import Lost, Wire
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.reader import Readers
-from benchmarks.soak.scene import Scene
-from benchmarks.soak.stamps import Stamps
+from benchmarks.soak.resource_sampler import Gauge, Level
+from benchmarks.soak.run_context import Scene
+from benchmarks.soak.server import GRACE_S, House
 from benchmarks.soak.submitter import Submitter
-from benchmarks.soak.wire import Lost, Wire
+from benchmarks.soak.user_actions import Actor
 
 #: Part of the run in which nobody is killed, so that processes live long enough to show what they gather.
 CALM = (0.6, 0.9)
@@ -97,7 +97,7 @@ class Soak:
         """Every kind of job once and their end; what an idle server then holds. Short runs do without."""
         if self.options.minutes < SHORT_MINUTES:
             return {}
-        orders = menu.one_of_each(self.scene.rng)
+        orders = job_mix.one_of_each(self.scene.rng)
         await asyncio.gather(*(self.submitter.submit(order) for order in orders))
         await self.ended(60.0)
         return await self.gauge.settled(15.0)
@@ -129,7 +129,7 @@ class Soak:
     async def run_out(self) -> None:
         """No more kills: what is there comes to its end, and the server is started once more."""
         await self.readers.close()
-        for queue in menu.QUEUES:
+        for queue in job_mix.QUEUES:
             await self.actor.resume(queue)
         while self.scene.ledger.unanswered():
             await self.submitter.resolve()

@@ -6,12 +6,12 @@ import asyncio
 import time
 from urllib.parse import quote
 
-from benchmarks.soak import menu
+from benchmarks.soak import job_mix
+from benchmarks.soak.http_client import Answer, Lost
+from benchmarks.soak.job_mix import Order
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.menu import Order
 from benchmarks.soak.reader import Readers
-from benchmarks.soak.scene import Scene
-from benchmarks.soak.wire import Answer, Lost
+from benchmarks.soak.run_context import Scene
 
 #: A frame of a front that died is read by a coordinator that was stopped for 3 s at most.
 UNKNOWN_FOR_S = 8.0
@@ -31,14 +31,14 @@ class Submitter:
         async with asyncio.TaskGroup() as group:
             while await scene.pause(scene.rng.expovariate(scene.rate * 0.6)):
                 wait_s = scene.rng.choice((0.5, 2.0, 5.0)) if scene.rng.random() < 0.15 else 0.0
-                group.create_task(self.submit(menu.order(scene.rng), wait_s=wait_s))
+                group.create_task(self.submit(job_mix.order(scene.rng), wait_s=wait_s))
 
     async def bursts(self) -> None:
         """Many at once, in one request or over as many connections."""
         scene = self._scene
         mean = sum(BURST_JOBS) / 2
         while await scene.pause(scene.rng.expovariate(scene.rate * 0.4 / mean)):
-            orders = [menu.order(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
+            orders = [job_mix.order(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
             if scene.rng.random() < 0.5:
                 await self.bulk(orders)
             else:

@@ -12,8 +12,8 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.__main__ import main
 from benchmarks.figure import Figures
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
+from benchmarks.scale_sizes import Sizes
 
 MACHINE = {"processor": "abacus", "cores": 2.0, "python": "3.11", "fdatasync_ms": 0.1}
 OVERHEAD = "overhead on jobs of 100 ms"

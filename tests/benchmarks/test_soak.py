@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.soak import menu, report
+from benchmarks.soak import job_mix, report
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.soak import Options, Soak
 
@@ -16,7 +16,7 @@ from benchmarks.soak.soak import Options, Soak
 async def _accepted(soak: Soak) -> Entry:
     """A job of nobody else's, that has ended."""
     while True:
-        entry, answer = await soak.submitter.submit(menu.probe(), wait_s=10.0)
+        entry, answer = await soak.submitter.submit(job_mix.probe(), wait_s=10.0)
         if answer is not None and answer.status == 200:
             entry.frozen = True
             return entry

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import httpx2
 
-from benchmarks.pipe import read_line
+from benchmarks.ready_pipe import read_line
 from tests.fakes.fake_gpus import Card, FakeGpus
 from tests.faults.server_fixture import ROOT, Document, House, Server, SseEvent, parse_events, until
 

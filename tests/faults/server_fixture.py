@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
-from benchmarks.pipe import read_line
+from benchmarks.ready_pipe import read_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figure import Figures
-from benchmarks.groups import GROUPS
 from benchmarks.report import TARGETS
-from benchmarks.sizes import Sizes
+from benchmarks.run_order import GROUPS
+from benchmarks.scale_sizes import Sizes
 
 SMALL = Sizes(
     accept_chunks=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from benchmarks.pipe import read_line
+from benchmarks.ready_pipe import read_line
 
 
 def test_a_line_that_comes_in_parts_is_read_whole() -> None:

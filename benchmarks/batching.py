@@ -1,6 +1,6 @@
 """Effect: measures what it saves to run jobs together: in batches of 8 and in 8 slots, against one by one.
 
-`python benchmarks/together.py --jobs 1000 --rounds 5`: three handlers, calls of 5 ms, one server, by turns.
+`python benchmarks/batching.py --jobs 1000 --rounds 5`: three handlers, calls of 5 ms, one server, by turns.
 """
 
 from __future__ import annotations

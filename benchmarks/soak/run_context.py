@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.soak.house import House
+from benchmarks.soak.execution_stamps import Stamps
+from benchmarks.soak.http_client import Answer, Wire
+from benchmarks.soak.job_checks import Facts
 from benchmarks.soak.ledger import Entry, Ledger
-from benchmarks.soak.stamps import Stamps
-from benchmarks.soak.verdict import Facts
-from benchmarks.soak.wire import Answer, Wire
+from benchmarks.soak.server import House
 
 #: More would only bury the first ones.
 FINDINGS_KEPT = 200

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.soak.execution_stamps import Stamp
+from benchmarks.soak.job_checks import Case, Facts, Told, faults
+from benchmarks.soak.job_mix import Order
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.menu import Order
-from benchmarks.soak.stamps import Stamp
-from benchmarks.soak.verdict import Case, Facts, Told, faults
 
 JOB: dict[str, Any] = {
     "state": "succeeded",

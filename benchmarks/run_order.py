@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks import accept, commits, idle, overhead, scale, stream
 from benchmarks.figure import Figures
-from benchmarks.line import Line
 from benchmarks.references import Huey, Pool
-from benchmarks.sizes import Sizes
+from benchmarks.scale_sizes import Sizes
+from benchmarks.throughput import Line
 
 #: Measures into the figures, in a folder of its own, as many rounds as it has use for.
 Measure = Callable[[Path, Sizes, Figures, int], None]

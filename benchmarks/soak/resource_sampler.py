@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from benchmarks.soak.house import Member
-from benchmarks.soak.scene import Scene
+from benchmarks.soak.run_context import Scene
+from benchmarks.soak.server import Member
 from benchmarks.soak.slope import Slope
 
 EVERY_S = 5.0

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.wire import Failed
+from benchmarks.http_client import Failed
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import DeviceError, driver_version, find
 from runner.testing import ServedClient, Server

@@ -6,8 +6,8 @@ import time
 
 import msgspec
 
-from benchmarks.sizes import BATCH
-from benchmarks.wire import Connection, Failed, JobPage
+from benchmarks.http_client import Connection, Failed, JobPage
+from benchmarks.scale_sizes import BATCH
 
 WAIT = {"Prefer": "wait=10"}
 ECHO = b'{"handler":"echo","input":{"i":7}}'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.soak import menu
+from benchmarks.soak import job_mix
+from benchmarks.soak.http_client import Answer, Lost
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.scene import Scene
-from benchmarks.soak.wire import Answer, Lost
+from benchmarks.soak.run_context import Scene
 
 ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
 
@@ -33,7 +33,7 @@ class Actor:
         """A queue stands still for a moment."""
         scene = self._scene
         while await scene.pause(scene.rng.uniform(10.0, 30.0)):
-            queue = scene.rng.choice(menu.QUEUES)
+            queue = scene.rng.choice(job_mix.QUEUES)
             if await self._set(queue, "pause"):
                 await scene.pause(scene.rng.uniform(0.5, 4.0))
             await self.resume(queue)

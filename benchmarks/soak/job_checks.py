@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, get_args
 
+from benchmarks.soak.execution_stamps import Stamp
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.stamps import Stamp
 from runner.jobs.job import ENDED, ErrorCode
 
 Document = dict[str, Any]

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figure import Figures, percentile
+from benchmarks.http_client import Connection, Failed
+from benchmarks.scale_sizes import Sizes
 from benchmarks.server import Server
-from benchmarks.sizes import Sizes
-from benchmarks.wire import Connection, Failed
-from benchmarks.work import (
+from benchmarks.workload import (
     ECHO,
     WAIT,
     accept,

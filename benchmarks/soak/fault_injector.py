@@ -7,9 +7,9 @@ import os
 import signal
 import time
 
-from benchmarks.soak import menu
-from benchmarks.soak.house import GONE_WITHIN_S, GRACE_S, House
-from benchmarks.soak.scene import Scene
+from benchmarks.soak import job_mix
+from benchmarks.soak.run_context import Scene
+from benchmarks.soak.server import GONE_WITHIN_S, GRACE_S, House
 from benchmarks.soak.submitter import Submitter
 
 #: What is done, and how often.
@@ -76,7 +76,7 @@ class Chaos:
         """A new job is accepted, run and answered; how long after `since`."""
         scene = self._scene
         while time.monotonic() - since < RECOVERED_WITHIN_S:
-            _, answer = await self._submitter.submit(menu.probe(), wait_s=5.0, fresh=True)
+            _, answer = await self._submitter.submit(job_mix.probe(), wait_s=5.0, fresh=True)
             if answer is not None and answer.status == 200:
                 if answer.document()["state"] == "succeeded":
                     took = time.monotonic() - since
