@@ -27,7 +27,6 @@ from runner.coordinator.front.queue_requests import QueueRequests
 from runner.coordinator.front.read_requests import ReadRequests
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.front.requests import Answerer, Desk
-from runner.coordinator.front.submission_gate import SubmissionGate
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.jobs.event_json import event
@@ -52,8 +51,9 @@ from runner.coordinator.queue.spill import Bounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import Reloads
+from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning

@@ -14,7 +14,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.worker_pool import Fleet, Worker
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import rfc3339
 from runner.protocol.worker import Devices, Readings

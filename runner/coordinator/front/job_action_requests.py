@@ -8,11 +8,11 @@ from weakref import WeakValueDictionary
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.front.event_reader import current
 from runner.coordinator.front.replies import JobReplies
-from runner.coordinator.front.submission_gate import SubmissionGate
 from runner.coordinator.lifecycle.deletion import Removals
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol

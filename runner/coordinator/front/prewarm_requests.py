@@ -11,7 +11,7 @@ import msgspec
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.prewarm_request import Failure
-from runner.coordinator.front.submission_gate import SubmissionGate
+from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import NotLoaded
 from runner.protocol import front as front_protocol
 

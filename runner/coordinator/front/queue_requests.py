@@ -8,7 +8,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.processes.front_pool import Front
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 from runner.protocol import front as front_protocol
 
 _encode = front_protocol.encode

@@ -7,10 +7,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, answer_once, problem
-from runner.coordinator.front.submission_gate import SubmissionGate
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import Conflict, RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 from runner.jobs.job import AttemptRecord, Job, Spent
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from runner.coordinator.queue.queue_manager import Waiting
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 from runner.discovery.handler_registry import Plugins
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec

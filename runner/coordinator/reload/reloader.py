@@ -9,9 +9,9 @@ from typing import Protocol
 
 import msgspec
 
-from runner.coordinator.front.submission_gate import SubmissionGate, shutting_down
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.reload.changes import Changes, compare
+from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down
 from runner.discovery.handler_registry import Plugins
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.handlers.overrides import Overrides

@@ -1,1 +1,1 @@
-"""Effect: the coordinator's clock and background tasks."""
+"""Effect: what every part of the coordinator may use: clock, background tasks, names of stored values."""

@@ -14,7 +14,7 @@ from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import TOO_MANY
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 from runner.protocol.worker import Ended, Loaded
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runner.coordinator.front.submission_gate import SubmissionGate
 from runner.coordinator.reload.changes import Changes
 from runner.coordinator.reload.reloader import Reloads
+from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.discovery.handler_registry import Plugins
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides

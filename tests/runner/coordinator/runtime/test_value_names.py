@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.coordinator.storage import value_names
+from runner.coordinator.runtime import value_names
 
 
 @pytest.mark.parametrize("queue", ["default", "a/b", "paused", "q/paused"])
