@@ -34,8 +34,8 @@ READY_FD = "JOB_RUNNER_READY_FD"
 class Server:
     """One `runner serve` process over one data folder; it may be killed and started again on it.
 
-    Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...); they
-    reach the process by its environment, which `env` is laid over. Nothing of the caller's `RUNNER_*`
+    Settings are fields of `runner.settings.settings.Settings` (`grace_s="1s"`, `limits={"queued": 10}`, ...);
+    they reach the process by its environment, which `env` is laid over. Nothing of the caller's `RUNNER_*`
     and no config file of the current folder gets in.
     """
 

@@ -1,7 +1,7 @@
 """Pure: the shapes of what goes in and comes out, as the OpenAPI document shows them.
 
-Requests are checked by `api.http.submission` and `api.http.query_params`, which are many times faster than models; a test
-holds these models to them.
+Requests are checked by `api.http.submission` and `api.http.query_params`, which are many times faster than
+models; a test holds these models to them.
 """
 
 from __future__ import annotations

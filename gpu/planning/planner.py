@@ -1,7 +1,8 @@
 """Pure: which waiting job starts where, and who must make room for it.
 
 `plan(view, now)` is a function of the view and the time alone: it changes nothing, and equal views give
-equal plans. Of each class of equal jobs only the first ones are looked at, in the order of `gpu.planning.candidate`:
+equal plans. Of each class of equal jobs only the first ones are looked at, in the order of
+`gpu.planning.candidate`:
 
 1. an idle executor that has loaded the right thing takes a job out of turn where that spares a load
    that is long for the run; one that runs short jobs is handed some more, staged (`gpu.planning.warm_start`);
@@ -10,9 +11,11 @@ equal plans. Of each class of equal jobs only the first ones are looked at, in t
 3. idle executors are told to go, the cheapest to load again first, where that is all that is missing;
    what they leave is claimed for the job;
 4. for the first job of a lane that finds no room devices are reserved, those that are expected to be free
-   first; the others go on, the shortest of each tenant first, where they do not keep it waiting (`gpu.planning.reservation`).
+   first; the others go on, the shortest of each tenant first, where they do not keep it waiting
+   (`gpu.planning.reservation`).
 
-Between tenants the one goes first that had least of the devices for its weight (`gpu.scheduling.tenant_shares`).
+Between tenants the one goes first that had least of the devices for its weight
+(`gpu.scheduling.tenant_shares`).
 
 A class that takes batches is left out while its next batch gathers (`gpu.estimates.batch_sizing`).
 

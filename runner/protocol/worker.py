@@ -262,7 +262,8 @@ class Processes(msgspec.Struct, array_like=True, tag=32):
 
 
 class Devices(msgspec.Struct, array_like=True, tag=29):
-    """What the probe found at start: one dict per device (fields of gpu.devices.device.Device), or an error."""
+    """What the probe found at start: one dict per device (fields of `gpu.devices.device.Device`), or an
+    error."""
 
     devices: list[dict[str, Any]]
     notes: list[str] = msgspec.field(default_factory=list)

@@ -178,8 +178,8 @@ class Router:
         if hello.protocol != worker_protocol.PROTOCOL:
             # A worker is always of this program, unless that was replaced since this process read it.
             raise WireError(
-                f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: the program was "
-                "replaced under this server, which must be restarted"
+                f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: "
+                "the program was replaced under this server, which must be restarted"
             )
         self.forget(hello.name)
         older = self._names.pop(identity, None)

@@ -107,7 +107,8 @@ def test_a_guard_that_is_not_in_the_program_is_refused(tmp_path: Path) -> None:
 
 def test_a_child_with_the_copy_on_its_path_imports_the_copy(tmp_path: Path) -> None:
     tree = mutated(tmp_path, [value("protocol", "77")])
-    program = "import runner.protocol.worker, gpu, api; print(runner.protocol.worker.PROTOCOL, runner.__file__, gpu.__path__)"
+    program = "from runner.protocol import worker; import runner, gpu; "
+    program += "print(worker.PROTOCOL, runner.__file__, gpu.__path__)"
     env = {**os.environ, "PYTHONPATH": str(tree)}
     printed = subprocess.run(
         [sys.executable, "-P", "-c", program], env=env, cwd="/", capture_output=True, text=True, check=True

@@ -1,6 +1,7 @@
 """Pure: what a coordinator asks its writer process, and what that answers, over one stream.
 
-Each message is preceded by its length as in `runner.protocol.worker`. Answers come in the order of the requests.
+Each message is preceded by its length as in `runner.protocol.worker`. Answers come in the order of
+the requests.
 """
 
 from __future__ import annotations
