@@ -11,19 +11,22 @@ import pytest
 from coverage import Coverage
 from hypothesis import settings
 
+from tests.policy import other_modules
+
 # A slow machine is no fault of the code under test, and what failed once must fail again.
 settings.register_profile("steady", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("steady")
 
-#: The configuration file of the coverage that the processes of the suite measure: tests/run_suite.py sets it.
-COVERAGE_CONFIG = "SUITE_COVERAGE_CONFIG"
+#: The file beside which each process of the suite writes its coverage; tests/run_suite.py sets it.
+COVERAGE_FILE = "SUITE_COVERAGE_FILE"
 
 
 class PolicyCoverage:
     """Measures the policy in this process; servers that tests start are not measured."""
 
-    def __init__(self, config_file: str) -> None:
-        self._coverage = Coverage(config_file=config_file, data_suffix=True)
+    def __init__(self, data_file: str) -> None:
+        # To measure more would make the tests of all else slower.
+        self._coverage = Coverage(data_file=data_file, data_suffix=True, omit=other_modules())
         self._coverage.start()
 
     def pytest_unconfigure(self) -> None:
@@ -45,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Servers that are killed leave the folder of their sockets to the next start, which never comes here.
     # Its path stays short: a socket's may have 107 characters.
     os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="runner-tests-")
-    if COVERAGE_CONFIG in os.environ and _runs_tests(config):
-        config.pluginmanager.register(PolicyCoverage(os.environ.pop(COVERAGE_CONFIG)))
+    if COVERAGE_FILE in os.environ and _runs_tests(config):
+        config.pluginmanager.register(PolicyCoverage(os.environ.pop(COVERAGE_FILE)))
 
 
 def pytest_unconfigure() -> None:

@@ -5,10 +5,10 @@ Pure modules elsewhere turn one form into another; no bound is put on their cove
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("gpu", "runner", "api")
 #: Here every pure module decides.
 FOLDERS = ("gpu", "runner/coordinator")
 #: Of the worker and of `runner` itself, the pure modules of these names do.
@@ -35,10 +35,12 @@ def policy_modules(root: Path = ROOT) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in found if is_pure(path))
 
 
+def other_modules(root: Path = ROOT) -> list[str]:
+    """The paths of all other modules of the product."""
+    found = {path for folder in PRODUCT for path in (root / folder).rglob("*.py")}
+    return sorted({str(path.relative_to(root)) for path in found} - set(policy_modules(root)))
+
+
 def is_pure(path: Path) -> bool:
     """Its docstring says so."""
     return path.read_text().startswith('"""Pure:')
-
-
-if __name__ == "__main__":
-    sys.stdout.write(",".join(policy_modules()) + "\n")

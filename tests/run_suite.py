@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.conftest import COVERAGE_CONFIG
-from tests.policy import ROOT, policy_modules
+from tests.conftest import COVERAGE_FILE
+from tests.policy import ROOT
 
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest"]
@@ -28,7 +28,6 @@ PYTEST = [sys.executable, "-m", "pytest"]
 CORES = os.cpu_count() or 1
 PROCESSES = int(os.environ.get("TEST_PROCESSES") or CORES + 1)
 NO_TESTS = 5
-SOURCE = ("runner", "gpu")
 #: Here tests start whole servers, or build what is installed.
 WHOLE = (
     "tests/device",
@@ -162,40 +161,26 @@ def counts_of(report: Path) -> Counts:
     return Counts(tests - failed - skipped, failed, skipped)
 
 
-def write_coverage_config(folder: Path) -> Path:
-    """Measures the policy alone: what measures more makes the tests of everything else slower."""
-    config, policy = folder / "measured.ini", set(policy_modules())
-    modules = {str(path.relative_to(ROOT)) for name in SOURCE for path in (ROOT / name).rglob("*.py")}
-    # With sources and what to leave out of them, a policy module that no test imports counts as not covered.
-    omitted = "".join(f"\n  {module}" for module in sorted(modules - policy))
-    config.write_text(
-        f"[run]\nbranch = true\ndata_file = {folder / 'coverage'}\n"
-        f"source = {', '.join(SOURCE)}\nomit ={omitted}\n"
-        "[report]\nshow_missing = true\nskip_covered = true\n"
-        "exclude_also =\n  if TYPE_CHECKING:\n  ^\\s*\\.\\.\\.$\n  : \\.\\.\\.$\n"
-    )
-    return config
-
-
-def is_policy_covered(config: Path) -> bool:
+def is_policy_covered(data: Path) -> bool:
     """Whether the tests reached each line and branch of the policy; prints those that they did not."""
     coverage = [sys.executable, "-m", "coverage"]
-    subprocess.run([*coverage, "combine", "-q", f"--rcfile={config}"], check=True)
+    subprocess.run([*coverage, "combine", "-q", f"--data-file={data}", data.parent], check=True)
     say("lines and branches of the policy that were reached:")
-    return subprocess.run([*coverage, "report", f"--rcfile={config}", "--fail-under=100"]).returncode == 0
+    report = [*coverage, "report", f"--data-file={data}", "--fail-under=100"]
+    return subprocess.run(report).returncode == 0
 
 
 def run_test(suite: Suite) -> None:
     """All that must hold."""
     checks = [Check.start(name, command) for name, command in CHECKS.items()]
-    config = write_coverage_config(suite.folder)
-    suite.run_part("unmarked", UNMARKED, "-n", str(PROCESSES), env={COVERAGE_CONFIG: str(config)})
+    data = suite.folder / "coverage"
+    suite.run_part("unmarked", UNMARKED, "-n", str(PROCESSES), env={COVERAGE_FILE: str(data)})
     for check in checks:
         suite.note(check.has_passed())
     suite.run_part("timed", "timed and not slow", "-n", str(min(CORES, PROCESSES)))
     suite.run_part("serial", "serial and not slow")
     if not suite.arguments:
-        suite.note(is_policy_covered(config))
+        suite.note(is_policy_covered(data))
 
 
 def run_unit(suite: Suite) -> None:
