@@ -123,6 +123,7 @@ def test_raise_ends_what_the_flag_did_not_and_the_executor_with_it(tmp_path: Pat
         assert worker.exit_code() != 0
 
 
+@pytest.mark.timed
 def test_raise_gets_through_to_a_handler_that_waits_for_the_worker_to_read(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n ctx.output('begun')\n while True: ctx.output('x' * 100_000)"
     with executor(tmp_path, code, output_max_bytes=1 << 20) as worker:
