@@ -111,7 +111,7 @@ class Warm:
         if head.need is None or cls.alone or cls.single:
             return 1
         slots = self._turn.view.batching.slots(cls)
-        return slots if slots > 1 else self._turn.view.limits.stage_depth(cls)
+        return slots if slots > 1 else self._turn.view.limits.stage_depths.get((cls.handler, cls.version), 1)
 
     def _space(self, head: Head, resident: Resident, depth: int) -> int:
         """How many jobs of the head it may be handed now."""

@@ -20,7 +20,8 @@ class ConcurrencyLimits:
         self._batching = batching
         #: How many attempts of a handler run at once; one that has no limit is not listed.
         self.handlers: dict[str, int] = {}
-        self._depths: dict[tuple[str, str], int] = {}
+        #: By handler and version how many attempts an executor may hold at once; 1 where it is not listed.
+        self.stage_depths: dict[tuple[str, str], int] = {}
 
     def set_handler_limit(self, handler: str, limit: int | None) -> None:
         """How many attempts of a handler run at once, everywhere; None: any number."""
@@ -31,11 +32,7 @@ class ConcurrencyLimits:
 
     def set_stage_depth(self, handler: str, version: str, depth: int) -> None:
         """How many attempts an executor of it may hold at once: 1 to 16."""
-        self._depths[handler, version] = min(max(depth, 1), STAGE_MAX)
-
-    def stage_depth(self, cls: JobClass) -> int:
-        """The same; 1 where nothing was set."""
-        return self._depths.get((cls.handler, cls.version), 1)
+        self.stage_depths[handler, version] = min(max(depth, 1), STAGE_MAX)
 
     def busy_executors(self, handler: str) -> int:
         """How many executors of a handler load or run."""

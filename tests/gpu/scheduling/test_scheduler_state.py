@@ -358,7 +358,7 @@ def test_stage_depth_is_kept_within_its_bounds() -> None:
     view = View()
     for asked, kept in ((0, 1), (5, 5), (99, 16)):
         view.limits.set_stage_depth("a", "1", asked)
-        assert view.limits.stage_depth(job_class("a")) == kept
+        assert view.limits.stage_depths["a", "1"] == kept
 
 
 def test_a_device_may_be_added_closed() -> None:
