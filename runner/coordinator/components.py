@@ -64,7 +64,7 @@ from runner.discovery.handler_registry import Plugins
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
-from runner.protocol.worker import Call, Devices, Over, Processes, Readings
+from runner.protocol.worker import AttemptRequest, DeviceReadings, DevicesFound, ExecutorProcesses, OverGrant
 from runner.settings.settings import Settings, overrides_now
 from runner.stores.sqlite.access import StoreAccess
 
@@ -319,11 +319,11 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         executors=executors,
         on_back=devices.inventory.driven,
         others={
-            Call: calls.on_call,
-            Devices: lambda _, message: devices.inventory.found(message),
-            Readings: lambda _, message: devices.readings.on_readings(message),
-            Processes: lambda _, message: devices.memory.claim(message),
-            Over: lambda _, message: devices.overruns.asked(message),
+            AttemptRequest: calls.on_call,
+            DevicesFound: lambda _, message: devices.inventory.found(message),
+            DeviceReadings: lambda _, message: devices.readings.on_readings(message),
+            ExecutorProcesses: lambda _, message: devices.memory.claim(message),
+            OverGrant: lambda _, message: devices.overruns.asked(message),
         },
     )
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from runner.executor.attempt_run import Running
     from runner.executor.environment import Site
-    from runner.protocol.worker import Attempt
+    from runner.protocol.worker import AttemptSpec
 
 #: Name of the logger of `ctx.log`; a record of it proves that the handler is alive.
 LOGGER = "runner.job"
@@ -22,7 +22,7 @@ class ActiveRun(Protocol):
     #: Empty and 0 for a batch as a whole.
     job_id: str
     number: int
-    attempt: Attempt
+    attempt: AttemptSpec
     site: Site
     #: UTC epoch seconds; 0.0 before the start.
     started_at: float

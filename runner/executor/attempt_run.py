@@ -47,7 +47,7 @@ class Running(Speaker):
         "tmpdir",
     )
 
-    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.AttemptSpec, site: Site) -> None:
         config = site.config
         super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
         self.attempt = attempt
@@ -193,7 +193,7 @@ class Running(Speaker):
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
-    def conclude(self, ended: worker_protocol.Ended, *, leaves: bool) -> None:
+    def conclude(self, ended: worker_protocol.AttemptEnded, *, leaves: bool) -> None:
         """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"

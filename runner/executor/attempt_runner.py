@@ -41,7 +41,7 @@ class AttemptRunner:
         self.current: Running | Together | None = None
         self.capture = Capture(lambda: self.current)
         self.driver = Driver()
-        self._stray: deque[worker_protocol.Flag] = deque(maxlen=STRAY_MAX)
+        self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
         self._main = threading.get_ident()
         self._pid = os.getpid()
 
@@ -52,7 +52,7 @@ class AttemptRunner:
         run = self.current
         return None if run is None else run.find(key)
 
-    def keep_flag(self, flag: worker_protocol.Flag) -> None:
+    def keep_flag(self, flag: worker_protocol.RequestCancel) -> None:
         """Keep a flag for an attempt that may be on its way from the queue to its start."""
         self._stray.append(flag)
 
@@ -83,7 +83,7 @@ class AttemptRunner:
     def run_attempt(self, run: Running, program: Program) -> None:
         """Run one attempt, from its start to its `Ended`."""
         self._begin(run)
-        ended = worker_protocol.Ended(run.job_id, run.number, 0, None)
+        ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         memory = run.site.memory
         if memory is not None:
             memory.enforce()
@@ -137,7 +137,7 @@ class AttemptRunner:
         if self._stray:
             self.catch_up(run)
 
-    def _call(self, run: Running, program: Program, ended: worker_protocol.Ended) -> bool:
+    def _call(self, run: Running, program: Program, ended: worker_protocol.AttemptEnded) -> bool:
         """Call user code and write its result into `ended`; True where this process must end."""
         found: failures.Failure
         try:

@@ -41,7 +41,7 @@ class Together:
         "tmpdir",
     )
 
-    def __init__(self, attempts: list[worker_protocol.Attempt], site: Site) -> None:
+    def __init__(self, attempts: list[worker_protocol.AttemptSpec], site: Site) -> None:
         #: All that were handed over, and those that the handler is given.
         self.items = [Running(attempt, site) for attempt in attempts]
         self.members = self.items
@@ -49,7 +49,9 @@ class Together:
         self.job_id = ""
         self.number = 0
         limits = [attempt.timeout_s for attempt in attempts if attempt.timeout_s is not None]
-        self.attempt = worker_protocol.Attempt("", 0, attempts[0].handler, b"null", min(limits, default=None))
+        self.attempt = worker_protocol.AttemptSpec(
+            "", 0, attempts[0].handler, b"null", min(limits, default=None)
+        )
         self.started_at = 0.0
         self.raise_requested = False
         self.closed = False
@@ -190,17 +192,17 @@ class Together:
         site.outbox.all_ended(self.items, endings, marked, hold=bool(more) and not must_end)
         return must_end
 
-    def _begin(self, at: float) -> list[worker_protocol.Ended]:
+    def _begin(self, at: float) -> list[worker_protocol.AttemptEnded]:
         self.started_at = at
         endings = [
-            worker_protocol.Ended(item.job_id, item.number, 0, None, together=len(self.items))
+            worker_protocol.AttemptEnded(item.job_id, item.number, 0, None, together=len(self.items))
             for item in self.items
         ]
         for item, ended in zip(self.items, endings, strict=True):
             item.started_at = ended.started_at = at
         return endings
 
-    def arguments(self, program: Program, endings: list[worker_protocol.Ended]) -> list[Any]:
+    def arguments(self, program: Program, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
         """The inputs that the handler is given. Who was asked to stop and whose input is not what the handler
         takes are not among them."""
         assert program.read is not None
@@ -219,7 +221,7 @@ class Together:
         self.members = members
         return values
 
-    def give(self, endings: list[worker_protocol.Ended], outcomes: list[Any]) -> bool:
+    def give(self, endings: list[worker_protocol.AttemptEnded], outcomes: list[Any]) -> bool:
         """Each member gets its own; True where this process must end."""
         is_fatal = False
         by_key = {(ended.job_id, ended.attempt): ended for ended in endings}
@@ -236,7 +238,7 @@ class Together:
                 failures.let_go(error)
         return is_fatal
 
-    def fail(self, endings: list[worker_protocol.Ended], found: failures.Failure) -> None:
+    def fail(self, endings: list[worker_protocol.AttemptEnded], found: failures.Failure) -> None:
         """The call failed, which is every member's end."""
         keys = {item.key for item in self.members}
         for ended in endings:
@@ -245,7 +247,9 @@ class Together:
                 ended.shared = len(keys) > 1
 
 
-def _perform(batch: Together, program: Program, endings: list[worker_protocol.Ended], driver: Driver) -> bool:
+def _perform(
+    batch: Together, program: Program, endings: list[worker_protocol.AttemptEnded], driver: Driver
+) -> bool:
     """Call user code and write what came of it into `endings`; True where this process must end.
 
     Raises:
@@ -288,7 +292,7 @@ def _checked(outcomes: Any, count: int) -> list[Any]:
     return list(outcomes)
 
 
-def _write(ended: worker_protocol.Ended, found: failures.Failure) -> None:
+def _write(ended: worker_protocol.AttemptEnded, found: failures.Failure) -> None:
     ended.code, ended.message, ended.detail = found.code, found.message, found.detail
     ended.retryable, ended.retry_at = found.retryable, found.retry_at
 

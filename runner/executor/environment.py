@@ -18,7 +18,9 @@ ANSWER_S = 30.0
 class Site:
     """Set up once the executor knows what it is."""
 
-    def __init__(self, config: worker_protocol.Configure, page: Page, outbox: Outbox, shield: Shield) -> None:
+    def __init__(
+        self, config: worker_protocol.ConfigureExecutor, page: Page, outbox: Outbox, shield: Shield
+    ) -> None:
         self.config = config
         self.page = page
         self.outbox = outbox
@@ -44,7 +46,7 @@ class Site:
             number = self._last_call
             self._calls[number] = question
         try:
-            call = worker_protocol.Call(number, self.config.executor, job_id, attempt, op, argument)
+            call = worker_protocol.AttemptRequest(number, self.config.executor, job_id, attempt, op, argument)
             self.outbox.message(worker_protocol.encode(call))
             # A lock's wait is cut short by a signal handler that raises, so a cancel gets through.
             if not question.gate.acquire(timeout=ANSWER_S):
@@ -57,7 +59,7 @@ class Site:
             raise LookupError(*answer.error)
         return answer.result
 
-    def answer(self, answer: worker_protocol.Answer) -> None:
+    def answer(self, answer: worker_protocol.AttemptReply) -> None:
         """Called by the channel thread."""
         question = self._calls.get(answer.call)
         if question is not None:
@@ -70,4 +72,4 @@ class _Question:
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
-        self.answer: worker_protocol.Answer | None = None
+        self.answer: worker_protocol.AttemptReply | None = None

@@ -35,7 +35,7 @@ class Executor:
         self._shield = Shield()
         self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
-        self._staged: deque[worker_protocol.Attempt | list[worker_protocol.Attempt]] = deque()
+        self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
         self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
         self._commands = WorkerCommands(page, self._outbox, self._shield, self._staged, self._runner)
         self._channel = Channel(
@@ -77,7 +77,7 @@ class Executor:
             self._execute(self._make_run(taken, site), program)
 
     def _make_run(
-        self, taken: worker_protocol.Attempt | list[worker_protocol.Attempt], site: Site
+        self, taken: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec], site: Site
     ) -> Running | Together:
         if not isinstance(taken, list):
             return Running(taken, site) if self._slots is None else self._slots.made(taken)
@@ -113,7 +113,7 @@ class Executor:
             self._runner.exit(bootstrap.exit_code(error))
         except BaseException as error:
             self._not_loaded(site, error)
-        loaded = worker_protocol.Loaded(site.config.executor, time.monotonic() - begin)
+        loaded = worker_protocol.ExecutorLoaded(site.config.executor, time.monotonic() - begin)
         if site.memory is not None:
             site.memory.enforce()
             site.memory.loaded(loaded)
@@ -171,4 +171,4 @@ class Executor:
 
 def _unowned(site: Site) -> Running:
     """Stands for the attempt of a hook that no job waits for."""
-    return Running(worker_protocol.Attempt("", 0, site.config.name, b"null"), site)
+    return Running(worker_protocol.AttemptSpec("", 0, site.config.name, b"null"), site)

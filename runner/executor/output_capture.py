@@ -234,7 +234,7 @@ class Capture:
         if not any(told):
             return None
         return worker_protocol.encode(
-            worker_protocol.Marked(run.job_id, run.number, marker, told[0], told[1])
+            worker_protocol.OutputMark(run.job_id, run.number, marker, told[0], told[1])
         )
 
     def _write_marker(self, fd: int, marker: bytes) -> bool:

@@ -87,7 +87,7 @@ class Outbox:
         self._wake_fd = wake_fd
         self._shield = shield
         self._lost = lost
-        self._items: deque[tuple[Speaker | None, str, float, bytes | worker_protocol.Ended]] = deque()
+        self._items: deque[tuple[Speaker | None, str, float, bytes | worker_protocol.AttemptEnded]] = deque()
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()
         self._sender = 0
@@ -118,7 +118,7 @@ class Outbox:
             self.send()
 
     def ended(
-        self, speaker: Speaker, ended: worker_protocol.Ended, marked: bytes | None, *, hold: bool
+        self, speaker: Speaker, ended: worker_protocol.AttemptEnded, marked: bytes | None, *, hold: bool
     ) -> None:
         """The last word of an attempt, with the `Marked` that goes before it; its `seq` is set here.
 
@@ -134,7 +134,7 @@ class Outbox:
     def all_ended(
         self,
         speakers: Iterable[Speaker],
-        endings: list[worker_protocol.Ended],
+        endings: list[worker_protocol.AttemptEnded],
         marked: bytes | None,
         *,
         hold: bool,
@@ -259,7 +259,7 @@ class Outbox:
                 speaker.seq += 1
                 messages.append(
                     worker_protocol.encode(
-                        worker_protocol.Note(speaker.job_id, speaker.number, speaker.seq, events)
+                        worker_protocol.AttemptEvents(speaker.job_id, speaker.number, speaker.seq, events)
                     )
                 )
                 size += note_size
@@ -273,7 +273,7 @@ class Outbox:
             if owner is not speaker or not kind or kind == "ended" or note_size >= NOTE_BYTES:
                 close_note()
                 speaker = owner
-            if isinstance(payload, worker_protocol.Ended):
+            if isinstance(payload, worker_protocol.AttemptEnded):
                 assert owner is not None
                 owner.seq += 1
                 payload.seq = owner.seq

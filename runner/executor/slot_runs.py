@@ -29,7 +29,7 @@ class Aside(Running):
 
     __slots__ = ("place",)
 
-    def __init__(self, attempt: worker_protocol.Attempt, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.AttemptSpec, site: Site) -> None:
         super().__init__(attempt, site)
         #: Where in the shared page it says that it is alive.
         self.place = 0
@@ -66,7 +66,7 @@ class Slots:
         run = CURRENT.get()
         return run if run is not None and not run.ended else next(iter(list(self.runs.values())), None)
 
-    def made(self, attempt: worker_protocol.Attempt) -> Aside:
+    def made(self, attempt: worker_protocol.AttemptSpec) -> Aside:
         """What runs for an attempt."""
         return Aside(attempt, self._site)
 
@@ -144,12 +144,14 @@ class Slots:
         """One attempt, from its start to its last word."""
         CURRENT.set(run)
         site = self._site
-        ended = worker_protocol.Ended(run.job_id, run.number, 0, None)
+        ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         run.started_at = ended.started_at = time.time()
         begin_ns = site.page.start()
         site.page.touch_place(run.place)
         site.outbox.message(
-            worker_protocol.encode(worker_protocol.Begun(run.job_id, run.number, begin_ns / 1e9, run.place))
+            worker_protocol.encode(
+                worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.place)
+            )
         )
         is_fatal = False
         try:
@@ -168,7 +170,9 @@ class Slots:
                 failures.empty_device_cache()
         self._finish(run, ended, begin_ns, is_fatal=is_fatal)
 
-    def _finish(self, run: Aside, ended: worker_protocol.Ended, begin_ns: int, *, is_fatal: bool) -> None:
+    def _finish(
+        self, run: Aside, ended: worker_protocol.AttemptEnded, begin_ns: int, *, is_fatal: bool
+    ) -> None:
         if os.getpid() != self._pid:
             # A child that the handler forked came back through it; it must not speak for us.
             os._exit(0)

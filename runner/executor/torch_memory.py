@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from runner.protocol.worker import Configure, Ended, Loaded
+from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoaded
 
 
 class DeviceMemory:
     """Used by the main thread alone, between attempts; `config.cap_bytes` may be set by another one."""
 
-    def __init__(self, config: Configure) -> None:
+    def __init__(self, config: ConfigureExecutor) -> None:
         self._config = config
         self._count = len(config.devices)
         self._in_force: int | None = None
@@ -37,7 +37,7 @@ class DeviceMemory:
             self._is_queued = True
             cuda._lazy_call(lambda: self._set(cuda))
 
-    def loaded(self, message: Loaded) -> None:
+    def loaded(self, message: ExecutorLoaded) -> None:
         """Add what torch has reserved to the word that the handler is loaded."""
         torch = sys.modules.get("torch")
         if torch is None:
@@ -47,7 +47,7 @@ class DeviceMemory:
         if cuda is not None:
             message.reserved_bytes = self._most(cuda, "memory_reserved")
 
-    def ended(self, message: Ended) -> None:
+    def ended(self, message: AttemptEnded) -> None:
         """Add what torch has reserved, and the most that it had, to the word of an attempt's end."""
         cuda = _awake()
         if cuda is None:

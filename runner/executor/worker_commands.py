@@ -44,30 +44,30 @@ class WorkerCommands:
     def by_type(self) -> dict[type, Callable[[Any], None]]:
         """What carries out each type of command."""
         return {
-            worker_protocol.Configure: self._on_configure,
-            worker_protocol.Run: self._on_run,
-            worker_protocol.Recall: self._on_recall,
-            worker_protocol.Flag: self._on_flag,
-            worker_protocol.Raise: self._on_raise,
-            worker_protocol.Unload: self._on_unload,
-            worker_protocol.Grant: self._on_grant,
-            worker_protocol.Answer: self._on_answer,
+            worker_protocol.ConfigureExecutor: self._on_configure,
+            worker_protocol.RunAttempts: self._on_run,
+            worker_protocol.RecallAttempts: self._on_recall,
+            worker_protocol.RequestCancel: self._on_flag,
+            worker_protocol.RaiseCancelled: self._on_raise,
+            worker_protocol.UnloadExecutor: self._on_unload,
+            worker_protocol.SetGrant: self._on_grant,
+            worker_protocol.AttemptReply: self._on_answer,
         }
 
     def tick(self, now: float) -> float | None:
         """Send progress that is due; when to look again."""
         return self._runner.tick(now) if self.slots is None else self.slots.tick(now)
 
-    def _on_configure(self, config: worker_protocol.Configure) -> None:
+    def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.report_to(
             lambda size: self._outbox.message(
-                worker_protocol.encode(worker_protocol.Allocated(config.executor, size))
+                worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
             )
         )
         self.site = Site(config, self._page, self._outbox, self._shield)
         self._wake_main()
 
-    def _on_run(self, run: worker_protocol.Run) -> None:
+    def _on_run(self, run: worker_protocol.RunAttempts) -> None:
         assert self.site is not None
         if self.site.config.is_batched:
             self._staged.append(run.attempts)
@@ -75,7 +75,7 @@ class WorkerCommands:
             self._staged.extend(run.attempts)
         self._wake_main()
 
-    def _on_recall(self, recall: worker_protocol.Recall) -> None:
+    def _on_recall(self, recall: worker_protocol.RecallAttempts) -> None:
         taken: list[tuple[str, int]] = []
         while True:
             try:
@@ -84,9 +84,11 @@ class WorkerCommands:
                 break
             for attempt in last[::-1] if isinstance(last, list) else (last,):
                 taken.append((attempt.job_id, attempt.attempt))
-        self._outbox.message(worker_protocol.encode(worker_protocol.Recalled(recall.executor, taken[::-1])))
+        self._outbox.message(
+            worker_protocol.encode(worker_protocol.AttemptsRecalled(recall.executor, taken[::-1]))
+        )
 
-    def _on_flag(self, flag: worker_protocol.Flag) -> None:
+    def _on_flag(self, flag: worker_protocol.RequestCancel) -> None:
         key = (flag.job_id, flag.attempt)
         for attempt in list(self._staged):
             # One of a batch that waits is left out when that starts.
@@ -101,37 +103,37 @@ class WorkerCommands:
         if run is not None and not run.cancelled:
             run.flag(flag.reason)
 
-    def _withdraw(self, attempt: worker_protocol.Attempt, reason: str) -> bool:
+    def _withdraw(self, attempt: worker_protocol.AttemptSpec, reason: str) -> bool:
         try:
             self._staged.remove(attempt)
         except ValueError:
             return False
         assert self.site is not None
-        ended = worker_protocol.Ended(
+        ended = worker_protocol.AttemptEnded(
             attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
         )
         self._outbox.ended(Running(attempt, self.site), ended, None, hold=False)
         return True
 
-    def _on_raise(self, message: worker_protocol.Raise) -> None:
+    def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
         if self.slots is not None:
             # Where several run there is nobody to raise it in: it would hit another one.
             self.slots.quit()
         else:
             self._runner.raise_cancelled((message.job_id, message.attempt))
 
-    def _on_unload(self, _: worker_protocol.Unload) -> None:
+    def _on_unload(self, _: worker_protocol.UnloadExecutor) -> None:
         self.is_unloading = True
         if self.slots is not None:
             self.slots.is_unloading = True
         self._wake_main()
 
-    def _on_grant(self, grant: worker_protocol.Grant) -> None:
+    def _on_grant(self, grant: worker_protocol.SetGrant) -> None:
         if self.site is not None:
             self.site.config.grant_bytes = grant.grant_bytes
             self.site.config.cap_bytes = grant.cap_bytes
 
-    def _on_answer(self, answer: worker_protocol.Answer) -> None:
+    def _on_answer(self, answer: worker_protocol.AttemptReply) -> None:
         if self.site is not None:
             self.site.answer(answer)
 

@@ -20,7 +20,7 @@ from runner.processes import child as child_processes
 from runner.processes import logs
 from runner.processes.child import ProbeConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Devices, Hello, Readings, Stop
+from runner.protocol.worker import DeviceReadings, DevicesFound, Hello, Stop
 from runner.protocol.zmq_dealer import Dealer
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class Probe:
     def __init__(self, config: ProbeConfig, environ: Mapping[str, str]) -> None:
         self._config, self._environ = config, environ
         self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
-        self._devices: Devices | None = None
+        self._devices: DevicesFound | None = None
         self._sampler: Sampler | None = None
-        self._told: Readings | None = None
+        self._told: DeviceReadings | None = None
         self._told_mono = 0.0
         self._every_s = config.interval_s
         self._xids: list[tuple[str, int]] = []
@@ -85,12 +85,12 @@ class Probe:
                 max_executors=self._config.max_executors,
                 headroom_bytes=self._config.headroom_bytes,
             )
-            self._devices = Devices(
+            self._devices = DevicesFound(
                 [device.to_dict() for device in found.devices], found.notes, driver=found.driver
             )
         except (DeviceError, ValueError) as error:
             found = Found([])
-            self._devices = Devices([], error=str(error))
+            self._devices = DevicesFound([], error=str(error))
         self._dealer.send([worker_protocol.encode(self._devices)])
         if found.devices:
             self._sampler = Sampler(found.devices)
@@ -103,7 +103,7 @@ class Probe:
         sample = self._sampler.read()
         # The driver tells of an error once: what can't be sent now goes with the next reading.
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
-        readings = Readings(sample.devices, sample.processes, sample.faults, self._xids)
+        readings = DeviceReadings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
         is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
         if is_news and self._dealer.send([worker_protocol.encode(readings)]):
@@ -114,7 +114,7 @@ class Probe:
     def _on_frame(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                order = worker_protocol.down_decoder.decode(message)
+                order = worker_protocol.to_worker_decoder.decode(message)
             except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
                 continue

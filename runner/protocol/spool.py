@@ -87,7 +87,7 @@ def _read(path: Path) -> Spool:
     size = sum(len(framing.prefixed(framing.pack(frame))) for frame in frames)
     if len(frames) < 2 or frames[-1] or size != len(data):
         raise WireError("its end is missing")
-    hello = worker_protocol.up_decoder.decode(frames[0][0]) if frames[0] else None
+    hello = worker_protocol.from_worker_decoder.decode(frames[0][0]) if frames[0] else None
     if not isinstance(hello, Hello):
         raise WireError("it does not begin with a hello")
     return Spool(path, hello, [message for frame in frames[1:] for message in frame])

@@ -19,7 +19,7 @@ from runner.protocol.framing import WireError
 PROTOCOL = 1  # guard: protocol
 
 
-class Attempt(msgspec.Struct, array_like=True):
+class AttemptSpec(msgspec.Struct, array_like=True):
     """One execution that is to be done."""
 
     job_id: str
@@ -35,7 +35,7 @@ class Attempt(msgspec.Struct, array_like=True):
 # Coordinator to worker.
 
 
-class Load(msgspec.Struct, array_like=True, tag=1):
+class LoadExecutor(msgspec.Struct, array_like=True, tag=1):
     """Start an executor. Its first attempts may follow in the same frame, as `Run`."""
 
     executor: int
@@ -54,15 +54,15 @@ class Load(msgspec.Struct, array_like=True, tag=1):
     model: str = ""
 
 
-class Run(msgspec.Struct, array_like=True, tag=2):
+class RunAttempts(msgspec.Struct, array_like=True, tag=2):
     """Run these one after the other; all but the first are staged (not started) until their turn. Where the
     handler takes batches they are one batch: one call, and all of them start at once."""
 
     executor: int
-    attempts: list[Attempt]
+    attempts: list[AttemptSpec]
 
 
-class Cancel(msgspec.Struct, array_like=True, tag=3):
+class CancelAttempt(msgspec.Struct, array_like=True, tag=3):
     """End one attempt by the kill ladder, with a negative `grace_s` at once. `code` is what it ends with."""
 
     job_id: str
@@ -72,19 +72,19 @@ class Cancel(msgspec.Struct, array_like=True, tag=3):
     grace_s: float = 0.5
 
 
-class Recall(msgspec.Struct, array_like=True, tag=4):
+class RecallAttempts(msgspec.Struct, array_like=True, tag=4):
     """Give back what is staged at this executor and has not started; answered by `Recalled`."""
 
     executor: int
 
 
-class Unload(msgspec.Struct, array_like=True, tag=5):
+class UnloadExecutor(msgspec.Struct, array_like=True, tag=5):
     """End an idle executor: its `unload`, then exit; killed if that takes over 5 s."""
 
     executor: int
 
 
-class Kill(msgspec.Struct, array_like=True, tag=6):
+class KillExecutor(msgspec.Struct, array_like=True, tag=6):
     """SIGKILL an executor. Where it `spares`, one in which an attempt has begun lives on."""
 
     executor: int
@@ -100,7 +100,7 @@ class Ack(msgspec.Struct, array_like=True, tag=7):
     seq: int
 
 
-class Answer(msgspec.Struct, array_like=True, tag=8):
+class AttemptReply(msgspec.Struct, array_like=True, tag=8):
     """Answer to a `Call`; passed on to the executor. `error` is (code, message)."""
 
     call: int
@@ -113,7 +113,7 @@ class Stop(msgspec.Struct, array_like=True, tag=9):
     """End the worker: running attempts end by the ladder as `interrupted`, then it exits 0."""
 
 
-class Grant(msgspec.Struct, array_like=True, tag=11):
+class SetGrant(msgspec.Struct, array_like=True, tag=11):
     """From now on the executor may use so much of each of its devices, and torch in it reserve so much;
     passed on to it."""
 
@@ -141,7 +141,7 @@ class Hello(msgspec.Struct, array_like=True, tag=20):
     last: int = 0
 
 
-class Loaded(msgspec.Struct, array_like=True, tag=21):
+class ExecutorLoaded(msgspec.Struct, array_like=True, tag=21):
     executor: int
     load_s: float
     resident_bytes: int | None = None
@@ -151,7 +151,7 @@ class Loaded(msgspec.Struct, array_like=True, tag=21):
     torch: str | None = None
 
 
-class Started(msgspec.Struct, array_like=True, tag=22):
+class AttemptStarted(msgspec.Struct, array_like=True, tag=22):
     """The attempt runs; sent when it has taken 20 ms, or at once where nothing is staged."""
 
     job_id: str
@@ -159,7 +159,7 @@ class Started(msgspec.Struct, array_like=True, tag=22):
     at: float
 
 
-class Note(msgspec.Struct, array_like=True, tag=23):
+class AttemptEvents(msgspec.Struct, array_like=True, tag=23):
     """Events of a running attempt: (type, at, data) with `data` the JSON text of the event's own
     fields as one object (`{"done":3,"total":10,...}`). `seq` numbers the messages of one attempt
     from 1, Notes and the Ended together."""
@@ -170,7 +170,7 @@ class Note(msgspec.Struct, array_like=True, tag=23):
     events: list[tuple[str, float, bytes]]
 
 
-class Ended(msgspec.Struct, array_like=True, tag=24):
+class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
     """The one end of an attempt, whoever tells it: executor or, if that died, its worker."""
 
     job_id: str
@@ -205,7 +205,7 @@ class Ended(msgspec.Struct, array_like=True, tag=24):
     shared: bool = False
 
 
-class Recalled(msgspec.Struct, array_like=True, tag=25):
+class AttemptsRecalled(msgspec.Struct, array_like=True, tag=25):
     """These were given back: they did not start and will not."""
 
     executor: int
@@ -216,7 +216,7 @@ class Recalled(msgspec.Struct, array_like=True, tag=25):
 STUCK = "stuck_process"
 
 
-class Gone(msgspec.Struct, array_like=True, tag=26):
+class ExecutorGone(msgspec.Struct, array_like=True, tag=26):
     """The executor's process tree has ended and was reaped; `Ended` of the attempt that was
     executing came before. `not_started` did not start and will not."""
 
@@ -228,13 +228,13 @@ class Gone(msgspec.Struct, array_like=True, tag=26):
     detail: Any = None
 
 
-class Usage(msgspec.Struct, array_like=True, tag=27):
+class ExecutorUsage(msgspec.Struct, array_like=True, tag=27):
     """Bytes each executor uses now: PSS on cpu, what `testing.allocate` said on sim."""
 
     executors: list[tuple[int, int]]
 
 
-class Over(msgspec.Struct, array_like=True, tag=33):
+class OverGrant(msgspec.Struct, array_like=True, tag=33):
     """The executor uses more than it was granted: so much, on all its devices together. It goes on until
     `Grant` or `Kill` answers; asked again as long as neither does."""
 
@@ -242,7 +242,7 @@ class Over(msgspec.Struct, array_like=True, tag=33):
     used_bytes: int
 
 
-class Readings(msgspec.Struct, array_like=True, tag=28):
+class DeviceReadings(msgspec.Struct, array_like=True, tag=28):
     """The probe's figures: (device id, total, used, free) in bytes, and (device id, process, its bytes
     there), None where the driver does not tell them."""
 
@@ -254,14 +254,14 @@ class Readings(msgspec.Struct, array_like=True, tag=28):
     xids: list[tuple[str, int]] = msgspec.field(default_factory=list)
 
 
-class Processes(msgspec.Struct, array_like=True, tag=32):
+class ExecutorProcesses(msgspec.Struct, array_like=True, tag=32):
     """All processes of an executor on a GPU, told when they change: by them its bytes are known."""
 
     executor: int
     pids: list[int]
 
 
-class Devices(msgspec.Struct, array_like=True, tag=29):
+class DevicesFound(msgspec.Struct, array_like=True, tag=29):
     """What the probe found at start: one dict per device (fields of `gpu.devices.device.Device`), or an
     error."""
 
@@ -272,7 +272,7 @@ class Devices(msgspec.Struct, array_like=True, tag=29):
     driver: str = ""
 
 
-class Call(msgspec.Struct, array_like=True, tag=30):
+class AttemptRequest(msgspec.Struct, array_like=True, tag=30):
     """A handler asks its coordinator for something (`op` "file": where a file id lies)."""
 
     call: int
@@ -283,7 +283,7 @@ class Call(msgspec.Struct, array_like=True, tag=30):
     argument: Any = None
 
 
-class Numbered(msgspec.Struct, array_like=True, tag=31):
+class NumberedFrame(msgspec.Struct, array_like=True, tag=31):
     """Heads an upward frame whose following messages are numbered `first`, `first` + 1, ..."""
 
     first: int
@@ -292,7 +292,7 @@ class Numbered(msgspec.Struct, array_like=True, tag=31):
 # Worker to executor (`Run`, `Recall`, `Unload`, `Answer` go down unchanged).
 
 
-class Configure(msgspec.Struct, array_like=True, tag=40):
+class ConfigureExecutor(msgspec.Struct, array_like=True, tag=40):
     """First message to a fresh executor."""
 
     executor: int
@@ -314,7 +314,7 @@ class Configure(msgspec.Struct, array_like=True, tag=40):
     slots: int = 1
 
 
-class Flag(msgspec.Struct, array_like=True, tag=41):
+class RequestCancel(msgspec.Struct, array_like=True, tag=41):
     """First rung of the ladder: ctx.cancelled, on_cancel, cancellation of a coroutine."""
 
     job_id: str
@@ -322,7 +322,7 @@ class Flag(msgspec.Struct, array_like=True, tag=41):
     reason: str
 
 
-class Raise(msgspec.Struct, array_like=True, tag=42):
+class RaiseCancelled(msgspec.Struct, array_like=True, tag=42):
     """Second rung: raise JobCancelled in the main thread; afterwards the executor ends. One with slots ends
     at once."""
 
@@ -342,14 +342,14 @@ class LoadFailed(msgspec.Struct, array_like=True, tag=50):
     detail: Any = None
 
 
-class Allocated(msgspec.Struct, array_like=True, tag=51):
+class SimulatedAllocation(msgspec.Struct, array_like=True, tag=51):
     """`runner.testing.allocate`: simulated device bytes that the executor holds now."""
 
     executor: int
     nbytes: int
 
 
-class Marked(msgspec.Struct, array_like=True, tag=52):
+class OutputMark(msgspec.Struct, array_like=True, tag=52):
     """Precedes the `Ended` of an attempt that left bytes in its output pipes: the worker holds that
     Ended back until it has read `marker` from the pipes named, 50 ms at most."""
 
@@ -360,7 +360,7 @@ class Marked(msgspec.Struct, array_like=True, tag=52):
     stderr: bool
 
 
-class Begun(msgspec.Struct, array_like=True, tag=53):
+class SlotStarted(msgspec.Struct, array_like=True, tag=53):
     """In an executor with slots: the attempt's code runs since `at_mono`; its place in the shared page."""
 
     job_id: str
@@ -369,14 +369,54 @@ class Begun(msgspec.Struct, array_like=True, tag=53):
     place: int
 
 
-Down = Load | Run | Cancel | Recall | Unload | Kill | Grant | Ack | Answer | Stop
-OfJobs = Hello | Loaded | Started | Note | Ended | Recalled | Gone | Call | Numbered
-Up = OfJobs | Usage | Over | Readings | Processes | Devices
-ToExecutor = Configure | Run | Flag | Raise | Recall | Unload | Grant | Answer
-FromExecutor = Loaded | LoadFailed | Note | Ended | Recalled | Call | Allocated | Marked | Begun
+ToWorker = (
+    LoadExecutor
+    | RunAttempts
+    | CancelAttempt
+    | RecallAttempts
+    | UnloadExecutor
+    | KillExecutor
+    | SetGrant
+    | Ack
+    | AttemptReply
+    | Stop
+)
+JobMessages = (
+    Hello
+    | ExecutorLoaded
+    | AttemptStarted
+    | AttemptEvents
+    | AttemptEnded
+    | AttemptsRecalled
+    | ExecutorGone
+    | AttemptRequest
+    | NumberedFrame
+)
+FromWorker = JobMessages | ExecutorUsage | OverGrant | DeviceReadings | ExecutorProcesses | DevicesFound
+ToExecutor = (
+    ConfigureExecutor
+    | RunAttempts
+    | RequestCancel
+    | RaiseCancelled
+    | RecallAttempts
+    | UnloadExecutor
+    | SetGrant
+    | AttemptReply
+)
+FromExecutor = (
+    ExecutorLoaded
+    | LoadFailed
+    | AttemptEvents
+    | AttemptEnded
+    | AttemptsRecalled
+    | AttemptRequest
+    | SimulatedAllocation
+    | OutputMark
+    | SlotStarted
+)
 
-down_decoder = msgspec.msgpack.Decoder(Down)
-up_decoder = msgspec.msgpack.Decoder(Up)
+to_worker_decoder = msgspec.msgpack.Decoder(ToWorker)
+from_worker_decoder = msgspec.msgpack.Decoder(FromWorker)
 to_executor_decoder = msgspec.msgpack.Decoder(ToExecutor)
 from_executor_decoder = msgspec.msgpack.Decoder(FromExecutor)
 encode = msgspec.msgpack.Encoder().encode

@@ -170,7 +170,7 @@ class Router:
             log.exception("news of %s could not be taken in", name)
 
     def _greet(self, identity: bytes, message: bytes) -> str:
-        hello = worker_protocol.up_decoder.decode(message)
+        hello = worker_protocol.from_worker_decoder.decode(message)
         if not isinstance(hello, Hello) or not hello.name:
             raise WireError("a hello that is none")
         if not hmac.compare_digest(hello.token.encode("utf-8", "replace"), self._token):

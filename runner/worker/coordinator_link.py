@@ -108,7 +108,9 @@ class CoordinatorLink:
             self._unnumbered = []
         while self._dealer.linked and self._outbox.has_fresh:
             first, messages = self._outbox.peek()
-            if not self._dealer.send([worker_protocol.encode(worker_protocol.Numbered(first)), *messages]):
+            if not self._dealer.send(
+                [worker_protocol.encode(worker_protocol.NumberedFrame(first)), *messages]
+            ):
                 self._flush_is_due = True
                 self._loop.call_later(SEND_AGAIN_S, self._flush)
                 break

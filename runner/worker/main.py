@@ -20,17 +20,17 @@ from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import (
     Ack,
-    Answer,
-    Cancel,
-    Grant,
+    AttemptReply,
+    AttemptsRecalled,
+    CancelAttempt,
     Hello,
-    Kill,
-    Load,
-    Recall,
-    Recalled,
-    Run,
+    KillExecutor,
+    LoadExecutor,
+    RecallAttempts,
+    RunAttempts,
+    SetGrant,
     Stop,
-    Unload,
+    UnloadExecutor,
 )
 from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.processes import cleanup, process_tree
@@ -90,7 +90,7 @@ class Worker:
 
     # What supervisors need.
 
-    def call(self, order: worker_protocol.Call, message: bytes) -> None:
+    def call(self, order: worker_protocol.AttemptRequest, message: bytes) -> None:
         """Send up a handler's question."""
         self._calls[order.executor, order.call] = message
         self._link.send_unnumbered(message)
@@ -143,55 +143,55 @@ class Worker:
     def _on_messages(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                self._obey(message, worker_protocol.down_decoder.decode(message))
+                self._obey(message, worker_protocol.to_worker_decoder.decode(message))
             except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
 
-    def _obey(self, message: bytes, order: worker_protocol.Down) -> None:
+    def _obey(self, message: bytes, order: worker_protocol.ToWorker) -> None:
         match order:
-            case Run():
+            case RunAttempts():
                 supervisor = self._supervisors.get(order.executor)
                 if supervisor is not None:
                     supervisor.run(message, order)
                 else:
                     # It died while the order was on its way.
                     back = [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
-                    self.keep(worker_protocol.encode(Recalled(order.executor, back)))
+                    self.keep(worker_protocol.encode(AttemptsRecalled(order.executor, back)))
             case Ack():
                 self._link.acknowledge(order.seq)
                 if self._is_stopping and not self._supervisors:
                     self._leave_when_acknowledged()
-            case Load():
+            case LoadExecutor():
                 self._load(order)
-            case Cancel():
+            case CancelAttempt():
                 for supervisor in self._supervisors.values():
                     supervisor.cancel(order)
-            case Answer():
+            case AttemptReply():
                 self._calls.pop((order.executor, order.call), None)
                 if order.executor in self._supervisors:
                     self._supervisors[order.executor].answer(message)
             case Stop():
                 self._stop()
-            case Recall() | Unload() | Kill() | Grant():
+            case RecallAttempts() | UnloadExecutor() | KillExecutor() | SetGrant():
                 self._direct(order)
 
-    def _direct(self, order: Recall | Unload | Kill | Grant) -> None:
+    def _direct(self, order: RecallAttempts | UnloadExecutor | KillExecutor | SetGrant) -> None:
         supervisor = self._supervisors.get(order.executor)
         if supervisor is None:
             return
         match order:
-            case Recall():
+            case RecallAttempts():
                 supervisor.recall()
-            case Unload():
+            case UnloadExecutor():
                 supervisor.unload()
-            case Kill():
+            case KillExecutor():
                 cause = Cause(order.code, order.message, order.detail)
                 supervisor.kill(cause, loading=order.spares)
-            case Grant():
+            case SetGrant():
                 supervisor.order.grant_bytes = order.grant_bytes
                 supervisor.answer(worker_protocol.encode(order))
 
-    def _load(self, order: Load) -> None:
+    def _load(self, order: LoadExecutor) -> None:
         if order.executor in self._supervisors:
             log.error("executor %d exists; the order to load it again is ignored", order.executor)
             return
@@ -236,11 +236,11 @@ class Worker:
         self._tell_families()
         usage = self._watchdog.news(supervisors, time.monotonic())
         if usage:
-            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.Usage(usage)))
+            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.ExecutorUsage(usage)))
 
     def _ask_for_more(self) -> None:
         for number, used_bytes in self._watchdog.take_over():
-            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.Over(number, used_bytes)))
+            self._link.send_unnumbered(worker_protocol.encode(worker_protocol.OverGrant(number, used_bytes)))
 
     def _tell_families(self) -> None:
         for message in self._families():
@@ -248,7 +248,10 @@ class Worker:
 
     def _families(self, *, anew: bool = False) -> list[bytes]:
         families = self._watchdog.families(anew=anew)
-        return [worker_protocol.encode(worker_protocol.Processes(number, pids)) for number, pids in families]
+        return [
+            worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
+            for number, pids in families
+        ]
 
     # The end.
 

@@ -398,10 +398,10 @@ def modes_of(point: str) -> tuple[str, ...]:
 
 def found() -> set[str]:
     """The points that the code has: one for each type of message, of request and of rows."""
-    from_probe = {worker_protocol.Hello, worker_protocol.Devices, worker_protocol.Readings}
-    up = set(get_args(worker_protocol.Up)) - {worker_protocol.Numbered}
+    from_probe = {worker_protocol.Hello, worker_protocol.DevicesFound, worker_protocol.DeviceReadings}
+    up = set(get_args(worker_protocol.FromWorker)) - {worker_protocol.NumberedFrame}
     gates: dict[str, Any] = {
-        "coordinator>worker": get_args(worker_protocol.Down),
+        "coordinator>worker": get_args(worker_protocol.ToWorker),
         "coordinator>probe": {worker_protocol.Stop},
         "worker>coordinator": up - from_probe | {worker_protocol.Hello},
         "probe>coordinator": from_probe,

@@ -19,7 +19,15 @@ import zmq
 
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Ack, Ended, Hello, Note, Numbered, Started, Usage
+from runner.protocol.worker import (
+    Ack,
+    AttemptEnded,
+    AttemptEvents,
+    AttemptStarted,
+    ExecutorUsage,
+    Hello,
+    NumberedFrame,
+)
 from tests.faults.server_fixture import ROOT, House, Server, until
 
 FRAMES = 10_000
@@ -41,11 +49,11 @@ def seeds() -> list[bytes]:
     job = "01890000-0000-7000-8000-000000000000"
     messages = [
         Hello(worker_protocol.PROTOCOL, "token", "node", "worker", "r.cpu.1.abc", 1, 1, []),
-        Numbered(1),
-        Ended(job, 1, 1, None),
-        Note(job, 1, 1, [("progress", 0.0, b"{}")]),
-        Started(job, 1, 0.0),
-        Usage([(1, 1)]),
+        NumberedFrame(1),
+        AttemptEnded(job, 1, 1, None),
+        AttemptEvents(job, 1, 1, [("progress", 0.0, b"{}")]),
+        AttemptStarted(job, 1, 0.0),
+        ExecutorUsage([(1, 1)]),
         Ack(1),
     ]
     packed = [worker_protocol.encode(message) for message in messages]
@@ -173,7 +181,7 @@ def test_mutated_messages_decode_or_are_refused_with_an_error_of_the_decoder() -
         try:
             for message in framing.unpack(mutate(chance.choice(good), chance)):
                 worker_protocol.tag_of(message)
-                worker_protocol.up_decoder.decode(message)
+                worker_protocol.from_worker_decoder.decode(message)
         except worker_protocol.UNDECODABLE:
             refused += 1
     assert refused > FRAMES // 2

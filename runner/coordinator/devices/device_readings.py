@@ -11,7 +11,7 @@ from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.processes.front_pool import Fronts
 from runner.protocol import front as front_protocol
-from runner.protocol.worker import Readings
+from runner.protocol.worker import DeviceReadings
 
 
 class DeviceReadings:
@@ -38,7 +38,7 @@ class DeviceReadings:
         #: The attribution level that fronts were sent last.
         self._sent_level: Level | None = None
 
-    def on_readings(self, readings: Readings) -> None:
+    def on_readings(self, readings: DeviceReadings) -> None:
         """Apply a reading of all devices."""
         self._inventory.read(readings)
         self._care.read(readings)

@@ -17,7 +17,7 @@ from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime import value_names
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import rfc3339
-from runner.protocol.worker import Devices, Readings
+from runner.protocol.worker import DeviceReadings, DevicesFound
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Inventory:
             if device.kind != "cpu":
                 fleet.start_worker(device)
 
-    def found(self, message: Devices) -> None:
+    def found(self, message: DevicesFound) -> None:
         """The probe's first word; what a restarted probe finds changes nothing."""
         if self._known.done():
             return
@@ -114,7 +114,7 @@ class Inventory:
                 self.mark(device.id, "reading", "its memory was not read yet")
         self._known.set_result(None)
 
-    def read(self, message: Readings) -> None:
+    def read(self, message: DeviceReadings) -> None:
         """How full they are now; what was only draining may be free."""
         for device_id, *_ in message.devices:
             if device_id in self._read_at:

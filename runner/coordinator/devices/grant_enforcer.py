@@ -14,7 +14,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs import explanations
 from runner.jobs.job import LIMIT
-from runner.protocol.worker import Over
+from runner.protocol.worker import OverGrant
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Overruns:
         self._backend = backend
         self._overuse = Overuse()
 
-    def asked(self, message: Over) -> None:
+    def asked(self, message: OverGrant) -> None:
         """A worker, whose figures are exact, found one of its executors over its grant."""
         post = self._dispatch.posts.get(message.executor)
         if post is None:

@@ -16,7 +16,7 @@ from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import rfc3339
 from runner.jobs.job import CONTEXT_LOST
-from runner.protocol.worker import Ended, Readings
+from runner.protocol.worker import AttemptEnded, DeviceReadings
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Care:
 
     # What happens.
 
-    def read(self, message: Readings) -> None:
+    def read(self, message: DeviceReadings) -> None:
         """A reading of all devices."""
         for device in self._gpus():
             health, now = self._of(device.id), self._now()
@@ -70,7 +70,7 @@ class Care:
                 self._reported(device_id, code)
         self.look()
 
-    def ended(self, ended: Ended, device_ids: Sequence[str], handler: str) -> None:
+    def ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
         """An attempt has failed; called before anybody acts upon that. On a lost device its end is the
         device's doing, whatever the program made of it; a lost context may be."""
         gpus = self._gpus(device_ids)

@@ -13,7 +13,7 @@ from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import Backend, cap_bytes
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.protocol.worker import Ended, Loaded, Processes, Readings
+from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 #: One reading may have begun while the executor was still at work.
 READINGS_TO_MEASURE = 2
@@ -60,7 +60,7 @@ class Memory:
         #: A context was measured, so that caps are others now; whoever tells executors sets it back.
         self.has_measured = False
 
-    def read(self, message: Readings) -> bool:
+    def read(self, message: DeviceReadings) -> bool:
         """How full the devices are; True where there is more room, or less is owed, than before."""
         now, ledger = self._now(), self._ledger
         listed: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
@@ -83,7 +83,7 @@ class Memory:
             self._measure(executor)
         return has_more
 
-    def claim(self, message: Processes) -> None:
+    def claim(self, message: ExecutorProcesses) -> None:
         """The processes of an executor. They may have been in a reading already, as somebody else's."""
         devices = self._ledger.devices_of(message.executor)
         if not devices:
@@ -94,7 +94,7 @@ class Memory:
                 device_id, self._owners.share(self._processes.get(device_id, {}))
             )
 
-    def loaded(self, post: Post, message: Loaded) -> None:
+    def loaded(self, post: Post, message: ExecutorLoaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
         if post.grant_bytes and self._ledger.usage.level(post.devices[0]) != "exact":
             others = self._ledger.usage.last_foreign_bytes(post.devices[0])
@@ -102,7 +102,7 @@ class Memory:
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
 
-    def ended(self, post: Post, message: Ended) -> None:
+    def ended(self, post: Post, message: AttemptEnded) -> None:
         """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
         its processes and what torch had with a context around it."""
         if self._ledger.usage.level(post.devices[0]) == "exact":

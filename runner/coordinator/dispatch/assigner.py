@@ -14,7 +14,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.spill import patiently
-from runner.protocol.worker import Run, encode
+from runner.protocol.worker import RunAttempts, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
 ReadInputs = Callable[[Sequence[int]], Awaitable[Mapping[int, bytes]]]
@@ -107,7 +107,7 @@ class Assigner:
         for live in reversed(back):
             self._line.put_back(live)
         if attempts:
-            self._fleet.post(post.worker, encode(Run(post.executor, attempts)))
+            self._fleet.post(post.worker, encode(RunAttempts(post.executor, attempts)))
             if self._view.executors[post.executor].long_n is not None:
                 # What runs there was found to take long while these were read or written.
                 self._control.recall(post)

@@ -9,14 +9,14 @@ from gpu.devices.device import Device
 from gpu.planning.actions import Load as Action
 from runner.coordinator.jobs.job_registry import Live
 from runner.handlers.spec import HandlerSpec, Options
-from runner.protocol.worker import Attempt, Load
+from runner.protocol.worker import AttemptSpec, LoadExecutor
 
 
 def load_order(
     executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device], cap_bytes: int | None
-) -> Load:
+) -> LoadExecutor:
     """Start this executor, pinned to these devices, on each of which torch may reserve so much."""
-    return Load(
+    return LoadExecutor(
         executor=executor,
         handler=spec,
         devices=list(action.device_ids),
@@ -30,10 +30,10 @@ def load_order(
     )
 
 
-def attempt_order(live: Live, options: Options) -> Attempt:
+def attempt_order(live: Live, options: Options) -> AttemptSpec:
     """Run the attempt that is in flight."""
     job = live.job
-    return Attempt(
+    return AttemptSpec(
         job.id,
         live.flight,
         job.handler,

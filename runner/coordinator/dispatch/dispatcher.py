@@ -21,7 +21,7 @@ from runner.coordinator.dispatch.prewarming import Wishes
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.protocol.worker import Cancel, Recall, Unload, encode
+from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Dispatch:
         if post is not None and live.where != "assigned":
             # Aimed at the attempt: its executor may be in the next one before this comes to it.
             grace_s = AT_ONCE_S if force else post.spec.options.grace_s
-            message = encode(Cancel(live.job.id, live.flight, "cancelled", reason, grace_s))
+            message = encode(CancelAttempt(live.job.id, live.flight, "cancelled", reason, grace_s))
             self._fleet.post(post.worker, message)
             self._fleet.flush()
         return False
@@ -223,6 +223,6 @@ class Dispatch:
             if live.job.cancel_reason is not None:
                 self.cancel(live, live.job.cancel_reason, force=False)
         if len(post.line) > 1:
-            self._fleet.post(post.worker, encode(Recall(post.executor)))
+            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
         elif post.leaving and not post.line:
-            self._fleet.post(post.worker, encode(Unload(post.executor)))
+            self._fleet.post(post.worker, encode(UnloadExecutor(post.executor)))

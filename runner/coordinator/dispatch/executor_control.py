@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.protocol.worker import Kill, Recall, Unload, encode
+from runner.protocol.worker import KillExecutor, RecallAttempts, UnloadExecutor, encode
 
 
 class ExecutorControl:
@@ -32,7 +32,9 @@ class ExecutorControl:
     def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
         """End an executor, whatever it does; its attempt ends with this code."""
         self.close(post)
-        self._fleet.post(post.worker, encode(Kill(post.executor, code, message, detail, spares=False)))
+        self._fleet.post(
+            post.worker, encode(KillExecutor(post.executor, code, message, detail, spares=False))
+        )
 
     def unload(self, executor: int) -> None:
         """End an idle executor; its bytes count until its process is gone."""
@@ -40,7 +42,7 @@ class ExecutorControl:
         if post is None or post.leaving:
             return
         self.close(post)
-        self._fleet.post(post.worker, encode(Unload(executor)))
+        self._fleet.post(post.worker, encode(UnloadExecutor(executor)))
 
     def close(self, post: Post, *, lingers: bool = False) -> None:
         """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
@@ -68,9 +70,9 @@ class ExecutorControl:
         if is_killed:
             why = "its handler was reloaded while it loaded"
             # Word that it has loaded may be on its way: then its first job ends in the old code.
-            self._fleet.post(post.worker, encode(Kill(post.executor, "interrupted", why)))
+            self._fleet.post(post.worker, encode(KillExecutor(post.executor, "interrupted", why)))
         elif post.loaded and post.sent:
-            self._fleet.post(post.worker, encode(Recall(post.executor)))
+            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
 
     def unload_retired(self) -> None:
         """End the retired executors that have nothing left to do."""
@@ -79,13 +81,13 @@ class ExecutorControl:
         alive = [post for post in self._retiring if post.executor in self._executors]
         for post in alive:
             if not post.line:
-                self._fleet.post(post.worker, encode(Unload(post.executor)))
+                self._fleet.post(post.worker, encode(UnloadExecutor(post.executor)))
         self._retiring = [post for post in alive if post.line]
 
     def recall(self, post: Post) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""
         if len(post.line) > 1 and not post.leaving:
-            self._fleet.post(post.worker, encode(Recall(post.executor)))
+            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
 
     def recall_all(self) -> None:
         """What is staged anywhere shall not start."""

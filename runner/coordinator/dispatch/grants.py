@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.protocol.worker import Grant, encode
+from runner.protocol.worker import SetGrant, encode
 
 #: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.
 CapBytes = Callable[[Sequence[str], int, int | None], int | None]
@@ -28,7 +28,7 @@ class Grants:
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
         post.grant_bytes = grant_bytes
         cap = self.cap_bytes(post.devices, grant_bytes, post.executor)
-        self._fleet.post(post.worker, encode(Grant(post.executor, grant_bytes, cap)))
+        self._fleet.post(post.worker, encode(SetGrant(post.executor, grant_bytes, cap)))
 
     def tell_lowered(self, posts: Mapping[int, Post]) -> None:
         """Those of whom the ledger has learned that they need less."""

@@ -12,7 +12,7 @@ from runner.coordinator.jobs import explanations
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ALONE, LIMIT, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
-from runner.protocol.worker import Ended
+from runner.protocol.worker import AttemptEnded
 
 #: An attempt cut off by a restart, a shutdown or a sick device uses up no retry, but starts are bounded.
 EXTRA_STARTS = 10
@@ -46,7 +46,7 @@ class Again:
     rung: Rung | None = None
 
 
-def ran_out(ended: Ended, *, grant_bytes: int) -> bool:
+def ran_out(ended: AttemptEnded, *, grant_bytes: int) -> bool:
     """Whether the attempt ended because it was granted too little device memory, or found too little."""
     if grant_bytes <= 0 or not ended.retryable:
         return False
@@ -62,7 +62,13 @@ def cancelled(reason: str) -> JobError:
 
 
 def follow(
-    job: Job, ended: Ended, backoff: Backoff, now: float, spread: float, *, squeeze: Squeeze | None = None
+    job: Job,
+    ended: AttemptEnded,
+    backoff: Backoff,
+    now: float,
+    spread: float,
+    *,
+    squeeze: Squeeze | None = None,
 ) -> Finish | Again:
     """Decide what becomes of `job` after `ended`.
 
@@ -102,7 +108,9 @@ def follow(
     return Again(min(now + wait_s, latest), "retry_backoff", error, counts=True)
 
 
-def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, now: float) -> Finish | Again:
+def _after_squeeze(
+    job: Job, ended: AttemptEnded, error: JobError, squeeze: Squeeze, now: float
+) -> Finish | Again:
     """It is given more, for nothing, until there is no more to give."""
     rung = next_rung(job.rung, squeeze)
     if rung is not None and job.attempt < job.terms.retries + EXTRA_STARTS:
@@ -121,7 +129,7 @@ def _after_squeeze(job: Job, ended: Ended, error: JobError, squeeze: Squeeze, no
     return Finish("failed", JobError("device_out_of_memory", message, False, {**own, **detail}))
 
 
-def _of_several(ended: Ended) -> tuple[Ended, JobError]:
+def _of_several(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
     """What is held against none of those that ran together: nobody knows which of them did it. They go again,
     each alone; where memory ran out, they are too many together and not one too bad."""
     is_fault = ended.code not in TOO_MANY and ended.code != "interrupted"

@@ -8,7 +8,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, Job, JobError, Spent
-from runner.protocol.worker import Ended
+from runner.protocol.worker import AttemptEnded
 
 
 class AttemptUsageRecorder:
@@ -28,7 +28,7 @@ class AttemptUsageRecorder:
         """The attempt in flight did not start after all: its time is charged to nobody."""
         self._measure(live, None, now)
 
-    def end(self, live: Live, ended: Ended, error: JobError | None, now: float) -> None:
+    def end(self, live: Live, ended: AttemptEnded, error: JobError | None, now: float) -> None:
         """Complete the record of the attempt that has ended and charge its device time."""
         job = live.job
         seconds = self._measure(live, ended, now)
@@ -44,7 +44,7 @@ class AttemptUsageRecorder:
             told_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
             self._charge(job, record, told_s if seconds is None else seconds)
 
-    def _measure(self, live: Live, ended: Ended | None, now: float) -> float | None:
+    def _measure(self, live: Live, ended: AttemptEnded | None, now: float) -> float | None:
         """The seconds of the attempt in flight, which is over; None where it has no meter."""
         if live.metered is None:
             return None

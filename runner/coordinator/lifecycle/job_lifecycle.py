@@ -25,7 +25,7 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import QueueFull, StoreUnavailable, Unsatisfiable
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
-from runner.protocol.worker import Ended, Note
+from runner.protocol.worker import AttemptEnded, AttemptEvents
 
 log = logging.getLogger(__name__)
 
@@ -150,14 +150,14 @@ class Line:
             live.where = "running"
             self._events.append(live.job, "status", at, status_fields(live.job, "running"))
 
-    def note(self, live: Live, note: Note) -> None:
+    def note(self, live: Live, note: AttemptEvents) -> None:
         """Events of the running attempt."""
         job = live.job
         job.heard = note.seq
         for kind, at, fields in note.events:
             self._events.append_from_worker(job, kind, at, fields)
 
-    def end(self, live: Live, ended: Ended, *, squeeze: Squeeze | None = None) -> None:
+    def end(self, live: Live, ended: AttemptEnded, *, squeeze: Squeeze | None = None) -> None:
         """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
         now = self.now()
         job = live.job
@@ -279,7 +279,9 @@ class Line:
             call(live)
 
 
-def _tell(job: Job, ended: Ended, verdict: retry_decision.Finish | retry_decision.Again, now: float) -> None:
+def _tell(
+    job: Job, ended: AttemptEnded, verdict: retry_decision.Finish | retry_decision.Again, now: float
+) -> None:
     """The log's word on an attempt that did not succeed: who, why and what follows."""
     if ended.code is None:
         return

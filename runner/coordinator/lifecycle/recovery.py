@@ -19,7 +19,7 @@ from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.protocol.spool import Spool
-from runner.protocol.worker import UNDECODABLE, Ended, Note, Up, up_decoder
+from runner.protocol.worker import UNDECODABLE, AttemptEnded, AttemptEvents, FromWorker, from_worker_decoder
 from runner.stores.queued_groups import QueuedLot
 from runner.stores.store import Store
 
@@ -131,7 +131,7 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
         if live.job.state == "running":  # guard: interrupted-at-start
             live.flight = live.job.attempt
             message = "the server ended while the attempt ran"
-            line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", message))
+            line.end(live, AttemptEnded(live.job.id, live.flight, live.job.heard, "interrupted", message))
             counts["interrupted"] += 1
         elif live.flight == 0:
             line.waiting.place(live)
@@ -159,18 +159,18 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         # The attempt had been sent before its start was written: a first attempt may be.
         at = (
             message.started_at
-            if isinstance(message, Ended) and message.started_at is not None
+            if isinstance(message, AttemptEnded) and message.started_at is not None
             else line.now()
         )
         line.begin(live, at=at, worker=worker, devices=[], loading=False)
-    if isinstance(message, Note):
+    if isinstance(message, AttemptEvents):
         line.note(live, message)
     else:
         line.end(live, message, squeeze=_squeeze(job, message))
     return 1
 
 
-def _squeeze(job: Job, message: Ended) -> Squeeze | None:
+def _squeeze(job: Job, message: AttemptEnded) -> Squeeze | None:
     """Where the attempt ran out of device memory, as much as is left to know of it."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
@@ -179,11 +179,11 @@ def _squeeze(job: Job, message: Ended) -> Squeeze | None:
     return unseen(devices, grant_bytes)
 
 
-def _decoded(raw: bytes) -> Note | Ended | None:
+def _decoded(raw: bytes) -> AttemptEvents | AttemptEnded | None:
     """News of a job; the rest tells of executors, which are gone."""
     try:
-        message: Up = up_decoder.decode(raw)
+        message: FromWorker = from_worker_decoder.decode(raw)
     except UNDECODABLE as error:
         log.warning("a spooled message does not decode: %s", error)
         return None
-    return message if isinstance(message, Note | Ended) else None
+    return message if isinstance(message, AttemptEvents | AttemptEnded) else None

@@ -16,7 +16,7 @@ from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.estimate_recorder import Learning
-from runner.protocol.worker import Ended, Note, Started
+from runner.protocol.worker import AttemptEnded, AttemptEvents, AttemptStarted
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class AttemptMessageHandler:
         dispatch: Dispatch,
         memory: Memory,
         learning: Learning,
-        on_failed: Callable[[Ended, Sequence[str], str], None],
+        on_failed: Callable[[AttemptEnded, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
     ) -> None:
         self._line = line
@@ -52,7 +52,7 @@ class AttemptMessageHandler:
             return None
         return live
 
-    def on_started(self, _: Worker, message: Started) -> None:
+    def on_started(self, _: Worker, message: AttemptStarted) -> None:
         """User code of the attempt runs."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -70,7 +70,7 @@ class AttemptMessageHandler:
         self._view.takes_long(post.executor, live.job.n)
         self._dispatch.control.recall(post)
 
-    def on_events(self, _: Worker, message: Note) -> None:
+    def on_events(self, _: Worker, message: AttemptEvents) -> None:
         """The attempt has reported progress, output or other events."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -81,7 +81,7 @@ class AttemptMessageHandler:
             return
         self._line.note(live, message)
 
-    def on_ended(self, _: Worker, message: Ended) -> None:
+    def on_ended(self, _: Worker, message: AttemptEnded) -> None:
         """The attempt has ended; its executor may end with it."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -118,7 +118,9 @@ class AttemptMessageHandler:
                 self._begin(post, live, self._line.now())
             if live.where in ("starting", "running"):
                 self._release_attempt(post, live)
-                self._line.end(live, Ended(live.job.id, live.flight, live.job.heard, "interrupted", why))
+                self._line.end(
+                    live, AttemptEnded(live.job.id, live.flight, live.job.heard, "interrupted", why)
+                )
 
     def _begin(self, post: Post, live: Live, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
@@ -132,7 +134,7 @@ class AttemptMessageHandler:
             meter=post.meter,
         )
 
-    def _oom_circumstances(self, post: Post, live: Live, message: Ended) -> Squeeze | None:
+    def _oom_circumstances(self, post: Post, live: Live, message: AttemptEnded) -> Squeeze | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
         if message.shared or live.cls is None:
             return None

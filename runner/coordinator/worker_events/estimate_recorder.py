@@ -15,7 +15,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import TOO_MANY
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.runtime import value_names
-from runner.protocol.worker import Ended, Loaded
+from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Learning:
         self._stale: list[str] = []
         self._recall(kept)
 
-    def loaded(self, post: Post, message: Loaded) -> None:
+    def loaded(self, post: Post, message: ExecutorLoaded) -> None:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
         resident_bytes = self._view.ledger.usage.observed_bytes(post.executor) or None
@@ -62,7 +62,7 @@ class Learning:
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
 
-    def ended(self, post: Post, live: Live, message: Ended, squeeze: Squeeze | None) -> None:
+    def ended(self, post: Post, live: Live, message: AttemptEnded, squeeze: Squeeze | None) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
         if live.cls is not None and message.together > 1:
@@ -78,7 +78,7 @@ class Learning:
                 self._view.estimates.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
                 self._arm()
 
-    def _batch_ended(self, cls: JobClass, message: Ended) -> None:
+    def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.shared and message.code in TOO_MANY:
             self._view.batching.ran_out(cls, message.together)
@@ -98,7 +98,7 @@ class Learning:
             )
         estimates.changed.clear()
 
-    def _went_well(self, post: Post, live: Live, message: Ended) -> None:
+    def _went_well(self, post: Post, live: Live, message: AttemptEnded) -> None:
         spec, run_s = post.spec, message.run_s
         is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
         if is_due:
@@ -113,7 +113,7 @@ class Learning:
             self._view.ran(live.cls, peak_bytes, run_s)
             self._arm()
 
-    def _peak(self, post: Post, message: Ended) -> int | None:
+    def _peak(self, post: Post, message: AttemptEnded) -> int | None:
         """The most that the attempt took of each of its devices."""
         ledger, peak_bytes = self._view.ledger, message.peak_bytes
         if not peak_bytes:

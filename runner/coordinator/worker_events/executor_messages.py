@@ -12,7 +12,7 @@ from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning
-from runner.protocol.worker import STUCK, Gone, Loaded, Recalled, Usage
+from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, ExecutorLoaded, ExecutorUsage
 
 
 class ExecutorMessageHandler:
@@ -41,7 +41,7 @@ class ExecutorMessageHandler:
         #: Called when an executor that was given up has ended after all.
         self._on_cleared = on_cleared
 
-    def on_loaded(self, _: Worker, message: Loaded) -> None:
+    def on_loaded(self, _: Worker, message: ExecutorLoaded) -> None:
         """The executor has loaded its handler."""
         post = self._dispatch.posts.get(message.executor)
         if post is None:
@@ -52,7 +52,7 @@ class ExecutorMessageHandler:
         self._learning.loaded(post, message)
         self._dispatch.wishes.loaded(post)
 
-    def on_recalled(self, _: Worker, message: Recalled) -> None:
+    def on_recalled(self, _: Worker, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
         post = self._dispatch.posts.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
@@ -65,7 +65,7 @@ class ExecutorMessageHandler:
                 self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=False)
             self._return_unstarted(live)
 
-    def on_gone(self, _: Worker, message: Gone) -> None:
+    def on_gone(self, _: Worker, message: ExecutorGone) -> None:
         """The executor has ended, or does not end."""
         post = self._dispatch.posts.get(message.executor)
         if post is None:
@@ -80,7 +80,9 @@ class ExecutorMessageHandler:
         else:
             self.on_executor_gone(message.executor, message)
 
-    def on_executor_gone(self, executor: int, told: Gone | None = None, *, is_dead: bool = True) -> None:
+    def on_executor_gone(
+        self, executor: int, told: ExecutorGone | None = None, *, is_dead: bool = True
+    ) -> None:
         """Its processes have ended, or were written off. What it still held has not started and goes back to
         the queue. `told` is the worker's message about it, if there was one."""
         post = self._dispatch.posts.pop(executor, None)
@@ -96,7 +98,7 @@ class ExecutorMessageHandler:
         else:
             self._dispatch.wishes.gone(post, told.code, told.message, told.detail)
 
-    def on_usage(self, _: Worker, message: Usage) -> None:
+    def on_usage(self, _: Worker, message: ExecutorUsage) -> None:
         """The memory that executors use now."""
         for executor, nbytes in message.executors:
             self._view.ledger.usage.record_total(executor, nbytes)

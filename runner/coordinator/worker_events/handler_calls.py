@@ -7,7 +7,7 @@ from typing import Any
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
-from runner.protocol.worker import Answer, Call, encode
+from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 
 
 class HandlerCalls:
@@ -18,11 +18,11 @@ class HandlerCalls:
         self._fleet = fleet
         self._tasks = BackgroundTasks()
 
-    def on_call(self, worker: Worker, call: Call) -> None:
+    def on_call(self, worker: Worker, call: AttemptRequest) -> None:
         """Start to answer a call."""
         self._tasks.start(self._answer(worker, call))
 
-    async def _answer(self, worker: Worker, call: Call) -> None:
+    async def _answer(self, worker: Worker, call: AttemptRequest) -> None:
         if call.op != "file" or not isinstance(call.argument, str):
             self._send(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
             return
@@ -35,6 +35,6 @@ class HandlerCalls:
         missing = None if path is not None else ("not_found", f"there is no file {call.argument}")
         self._send(worker, call, None if path is None else str(path), missing)
 
-    def _send(self, worker: Worker, call: Call, result: Any, error: tuple[str, str] | None) -> None:
-        self._fleet.post(worker, encode(Answer(call.call, call.executor, result, error)))
+    def _send(self, worker: Worker, call: AttemptRequest, result: Any, error: tuple[str, str] | None) -> None:
+        self._fleet.post(worker, encode(AttemptReply(call.call, call.executor, result, error)))
         self._fleet.flush()

@@ -15,17 +15,17 @@ from runner.coordinator.worker_events.executor_messages import ExecutorMessageHa
 from runner.coordinator.worker_events.reconnects import Relinks
 from runner.protocol.worker import (
     UNDECODABLE,
-    Ended,
-    Gone,
+    AttemptEnded,
+    AttemptEvents,
+    AttemptsRecalled,
+    AttemptStarted,
+    ExecutorGone,
+    ExecutorLoaded,
+    ExecutorUsage,
+    FromWorker,
     Hello,
-    Loaded,
-    Note,
-    Numbered,
-    Recalled,
-    Started,
-    Up,
-    Usage,
-    up_decoder,
+    NumberedFrame,
+    from_worker_decoder,
 )
 
 log = logging.getLogger(__name__)
@@ -57,13 +57,13 @@ class Reports:
             on_back=on_back,
         )
         self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
-            Ended: attempts.on_ended,
-            Note: attempts.on_events,
-            Started: attempts.on_started,
-            Loaded: executors.on_loaded,
-            Recalled: executors.on_recalled,
-            Gone: executors.on_gone,
-            Usage: executors.on_usage,
+            AttemptEnded: attempts.on_ended,
+            AttemptEvents: attempts.on_events,
+            AttemptStarted: attempts.on_started,
+            ExecutorLoaded: executors.on_loaded,
+            AttemptsRecalled: executors.on_recalled,
+            ExecutorGone: executors.on_gone,
+            ExecutorUsage: executors.on_usage,
             Hello: lambda _, message: None,
             **others,
         }
@@ -73,7 +73,7 @@ class Reports:
         number = 0
         for raw in frame:
             message = self._decoded(worker, raw, is_kept=number > 0)
-            if type(message) is Numbered:
+            if type(message) is NumberedFrame:
                 number = message.first
                 continue
             if number:
@@ -96,10 +96,10 @@ class Reports:
         """A worker's link was cut and stands again."""
         self._relinks.begin(worker, hello)
 
-    def _decoded(self, worker: Worker, raw: bytes, *, is_kept: bool) -> Up | None:
+    def _decoded(self, worker: Worker, raw: bytes, *, is_kept: bool) -> FromWorker | None:
         """The message; None where it is none. It has its number all the same."""
         try:
-            message: Up = up_decoder.decode(raw)
+            message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
             self._line.figures.bad_frames += 1
             log.error("a message of %s does not decode: %s", worker.name, error)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.processes.worker_pool import Worker
-from runner.protocol.worker import Hello, Recalled
+from runner.protocol.worker import AttemptsRecalled, Hello
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class _Doubt(NamedTuple):
     #: It is known what became of them when this message of the worker is in.
     last: int
     executors: list[int]
-    attempts: list[Recalled]
+    attempts: list[AttemptsRecalled]
 
 
 class Relinks:
@@ -35,7 +35,7 @@ class Relinks:
         *,
         dispatch: Dispatch,
         gone: Callable[[int], None],
-        recalled: Callable[[Worker, Recalled], None],
+        recalled: Callable[[Worker, AttemptsRecalled], None],
         on_back: Callable[[Worker], None],
     ) -> None:
         self._dispatch = dispatch
@@ -49,7 +49,7 @@ class Relinks:
         mine = self._dispatch.posts.of_worker(worker)
         there, held = set(hello.executors), set(hello.running)
         attempts = [
-            Recalled(
+            AttemptsRecalled(
                 post.executor,
                 [
                     key

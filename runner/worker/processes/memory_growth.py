@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.protocol.worker import Load
+from runner.protocol.worker import LoadExecutor
 from runner.worker.processes import process_tree
 
 #: One that keeps more than this part of its limit, and so much of it more than after its first job, is about
@@ -29,7 +29,7 @@ class Baseline:
 class Growth:
     """Host memory against its cap, simulated device memory against its grant."""
 
-    def __init__(self, order: Load, device_kind: str) -> None:
+    def __init__(self, order: LoadExecutor, device_kind: str) -> None:
         self._order, self._device_kind = order, device_kind
         self._ram, self._device = Baseline(0), Baseline(0)
         self._limit()
@@ -52,7 +52,7 @@ class Growth:
         )
 
 
-def ram_limit(order: Load, device_kind: str) -> int | None:
+def ram_limit(order: LoadExecutor, device_kind: str) -> int | None:
     """The host memory that an executor has; None: any. Of that, a grant may be raised, a cap never."""
     caps = [order.ram_cap_bytes or 0, order.grant_bytes if device_kind == "cpu" else 0]
     return min((cap for cap in caps if cap > 0), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from runner.protocol.worker import Attempt
+from runner.protocol.worker import AttemptSpec
 from runner.worker.processes.page_figures import PageFigures
 
 Key = tuple[str, int]
@@ -35,7 +35,7 @@ class Entry:
         "shift",
     )
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: AttemptSpec) -> None:
         self.attempt = attempt
         self.key: Key = (attempt.job_id, attempt.attempt)
         #: All of its batch, itself included; empty where it is in none.
@@ -82,7 +82,7 @@ class Line:
         #: What came too late, or stood behind one that died: told when the executor is gone.
         self.not_started: list[Key] = []
 
-    def hand_over(self, attempts: list[Attempt]) -> list[Entry]:
+    def hand_over(self, attempts: list[AttemptSpec]) -> list[Entry]:
         """Put attempts at the end; where the handler takes batches they are one."""
         fresh = [Entry(attempt) for attempt in attempts]
         if self.is_batched:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Cancel
+from runner.protocol.worker import CancelAttempt
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines
@@ -61,9 +61,9 @@ class Oversight:
     def tell_start(self, entry: Entry, at: float) -> None:
         """The coordinator is to know that it runs."""
         entry.is_told = True
-        self._keep(worker_protocol.encode(worker_protocol.Started(*entry.key, at)))
+        self._keep(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 
-    def end(self, entry: Entry, order: Cancel) -> None:
+    def end(self, entry: Entry, order: CancelAttempt) -> None:
         """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""
         is_soft = order.grace_s >= 0 and bool(self.spared(entry))
         self._ending.begin([entry.key], order.code, order.message, order.grace_s, is_soft=is_soft)

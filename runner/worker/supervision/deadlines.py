@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.protocol.worker import Attempt
+from runner.protocol.worker import AttemptSpec
 from runner.worker.processes.page_figures import PageFigures
 
 #: How long an executor may take to encode and send the result after the handler's code returned.
@@ -19,7 +19,7 @@ class Deadline(NamedTuple):
     message: str
 
 
-def deadline(figures: PageFigures, ordinal: int, attempt: Attempt) -> Deadline | None:
+def deadline(figures: PageFigures, ordinal: int, attempt: AttemptSpec) -> Deadline | None:
     """What ends this attempt next if nothing happens; None while it has not started or nothing does."""
     if figures.started != ordinal:
         return None

@@ -9,7 +9,14 @@ from itertools import groupby
 
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Allocated, Loaded, LoadFailed, Marked, Recalled, Run
+from runner.protocol.worker import (
+    AttemptsRecalled,
+    ExecutorLoaded,
+    LoadFailed,
+    OutputMark,
+    RunAttempts,
+    SimulatedAllocation,
+)
 from runner.worker.processes import process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
@@ -86,29 +93,29 @@ class ExecutorMessages:
 
     def _handle_control(self, encoded: bytes, message: worker_protocol.FromExecutor) -> None:
         match message:
-            case worker_protocol.Begun():
+            case worker_protocol.SlotStarted():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
                     entry.begun_mono, entry.place = message.at_mono, message.place
                     self._up.wake_at(message.at_mono + START_TOLD_S)
-            case Marked():
+            case OutputMark():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
                     self._captured.mark(entry, message)
-            case Loaded():
+            case ExecutorLoaded():
                 self._on_loaded(message)
             case LoadFailed():
                 cause = Cause(message.code, message.message, message.detail)
                 self._ending.close(cause, LOAD_FAILED_EXIT_S)
-            case Recalled():
+            case AttemptsRecalled():
                 self._on_recalled(message)
-            case Allocated():
+            case SimulatedAllocation():
                 self._state.allocated_bytes = message.nbytes
                 self._up.allocated(self._state.number)
-            case worker_protocol.Call():
+            case worker_protocol.AttemptRequest():
                 self._up.call(message, encoded)
 
-    def _on_loaded(self, message: Loaded) -> None:
+    def _on_loaded(self, message: ExecutorLoaded) -> None:
         self._state.is_loaded = True
         self._state.load_s = message.load_s
         if self._device_kind == "sim":
@@ -121,7 +128,7 @@ class ExecutorMessages:
                 self._oversight.tell_start(entry, time.time())
         self._up.wake_at(time.monotonic() + START_TOLD_S)
 
-    def _on_recalled(self, message: Recalled) -> None:
+    def _on_recalled(self, message: AttemptsRecalled) -> None:
         outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self._line)
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
@@ -131,11 +138,13 @@ class ExecutorMessages:
             self._oversight.end(entry, order)
         back = outcome.returned
         if outcome.was_ordered or not self._is_open or self._state.is_stopping:
-            self._up.keep(worker_protocol.encode(Recalled(self._state.number, [entry.key for entry in back])))
+            self._up.keep(
+                worker_protocol.encode(AttemptsRecalled(self._state.number, [entry.key for entry in back]))
+            )
         elif back:
             self._line.entries.extend(back)
             for _, together in groupby(back, key=lambda entry: id(entry.mates) if entry.mates else 0):
-                run = Run(self._state.number, [entry.attempt for entry in together])
+                run = RunAttempts(self._state.number, [entry.attempt for entry in together])
                 self._process.send([worker_protocol.encode(run)])
 
     @property

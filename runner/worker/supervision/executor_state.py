@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.protocol.worker import Load
+from runner.protocol.worker import LoadExecutor
 from runner.worker.supervision.attempts import Line
 
 
@@ -12,7 +12,7 @@ from runner.worker.supervision.attempts import Line
 class ExecutorState:
     """Loading, then loaded, then dead. `Supervisor` owns it; its parts read it and write what they learn."""
 
-    order: Load
+    order: LoadExecutor
     line: Line
     #: What the environment of its processes carries.
     marker: str

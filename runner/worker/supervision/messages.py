@@ -10,7 +10,7 @@ import msgspec
 
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Configure, Ended, Load, Note
+from runner.protocol.worker import AttemptEnded, AttemptEvents, ConfigureExecutor, LoadExecutor
 from runner.worker.supervision.attempts import Entry
 from runner.worker.supervision.crash_report import End
 from runner.worker.supervision.output_stream import TAIL_BYTES
@@ -47,8 +47,8 @@ class Amendment(msgspec.Struct):
 
 NOTHING = Amendment()
 envelope_decoder = msgspec.msgpack.Decoder(Envelope)
-_note_decoder = msgspec.msgpack.Decoder(Note)
-_ended_decoder = msgspec.msgpack.Decoder(Ended)
+_note_decoder = msgspec.msgpack.Decoder(AttemptEvents)
+_ended_decoder = msgspec.msgpack.Decoder(AttemptEnded)
 _log_decoder = msgspec.json.Decoder(_Log)
 _json = msgspec.json.Encoder()
 
@@ -104,7 +104,7 @@ def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:
     entry.shift += 1
     entry.seq += 1
     events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
-    return worker_protocol.encode(Note(*entry.key, entry.seq, events))
+    return worker_protocol.encode(AttemptEvents(*entry.key, entry.seq, events))
 
 
 def own_end(
@@ -113,7 +113,7 @@ def own_end(
     """The end of an attempt that its executor did not tell; `run_s` None where it did not start."""
     entry = end.entry
     entry.seq += 1
-    message = Ended(
+    message = AttemptEnded(
         *entry.key,
         entry.seq,
         end.code,
@@ -132,10 +132,10 @@ def own_end(
     return worker_protocol.encode(message)
 
 
-def configure(order: Load, config: WorkerConfig) -> bytes:
+def configure(order: LoadExecutor, config: WorkerConfig) -> bytes:
     """The first message to an executor."""
     handler = order.handler
-    message = Configure(
+    message = ConfigureExecutor(
         executor=order.executor,
         source=handler.source,
         name=handler.name,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from runner.processes.child import WorkerConfig
-from runner.protocol.worker import Marked
+from runner.protocol.worker import OutputMark
 from runner.worker.processes.executor_process import READS_A_TURN, ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import messages
@@ -62,7 +62,7 @@ class Captured:
         if self._waiting:
             self.release(time.monotonic())
 
-    def mark(self, entry: Entry, order: Marked) -> None:
+    def mark(self, entry: Entry, order: OutputMark) -> None:
         """The attempt left output in these pipes; its `Ended` comes next."""
         entry.markers = {
             name: order.marker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from runner.protocol.worker import Cancel
+from runner.protocol.worker import CancelAttempt
 from runner.worker.supervision.attempts import Entry, Key, Line
 
 
@@ -13,9 +13,9 @@ class Outcome(NamedTuple):
     """What one answer to a recall means."""
 
     #: They end as cancelled without having started.
-    cancelled: list[tuple[Entry, Cancel]]
+    cancelled: list[tuple[Entry, CancelAttempt]]
     #: They had started already: the ladder.
-    started: list[tuple[Entry, Cancel]]
+    started: list[tuple[Entry, CancelAttempt]]
     #: They were taken out of the line and go up, or back to the executor.
     returned: list[Entry]
     #: The coordinator asked for them.
@@ -27,13 +27,13 @@ class Recalls:
 
     def __init__(self) -> None:
         self._asked: deque[bool] = deque()
-        self._cancels: dict[Key, Cancel] = {}
+        self._cancels: dict[Key, CancelAttempt] = {}
 
     def ask(self, *, ordered: bool) -> None:
         """A recall goes down; `ordered`: by the coordinator."""
         self._asked.append(ordered)
 
-    def cancel(self, order: Cancel) -> None:
+    def cancel(self, order: CancelAttempt) -> None:
         """Cancel this one if it comes back with the next answer; of two the first reason is kept."""
         first = self._cancels.setdefault((order.job_id, order.attempt), order)
         first.grace_s = min(first.grace_s, order.grace_s)

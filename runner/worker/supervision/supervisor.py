@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Cancel, Load, Run
+from runner.protocol.worker import CancelAttempt, LoadExecutor, RunAttempts
 from runner.worker.processes import process_tree
 from runner.worker.processes.cleanup import Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
@@ -36,7 +36,7 @@ class Supervisor:
 
     def __init__(
         self,
-        order: Load,
+        order: LoadExecutor,
         config: WorkerConfig,
         up: Upward,
         loop: asyncio.AbstractEventLoop,
@@ -80,7 +80,7 @@ class Supervisor:
         """Whether it takes orders."""
         return self.process is not None and not self.state.is_dead and not self._ending.is_closing
 
-    def run(self, message: bytes, order: Run) -> None:
+    def run(self, message: bytes, order: RunAttempts) -> None:
         """Hand attempts over; `message` is the encoded order."""
         if self.process is not None and (not self.is_open or self.state.is_stopping):
             self.line.not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
@@ -92,7 +92,7 @@ class Supervisor:
             self.process.send([message])
             self._up.wake_at(time.monotonic() + START_TOLD_S)
 
-    def cancel(self, order: Cancel) -> None:
+    def cancel(self, order: CancelAttempt) -> None:
         """End one attempt; one that has finished keeps its result, which is on the way."""
         entry = self.line.find((order.job_id, order.attempt))
         if entry is None or self.process is None or self.state.is_dead:
@@ -118,7 +118,7 @@ class Supervisor:
             self.kill(Cause("unloaded", "it was unloaded while it loaded"))
         elif self.process is not None and self.is_open and not self.line.entries:
             self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
-            self.process.send([worker_protocol.encode(worker_protocol.Unload(self.number))])
+            self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: Cause, *, loading: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
@@ -221,7 +221,7 @@ class Supervisor:
     def _recall(self, *, ordered: bool) -> None:
         if self.process is not None:
             self._recalls.ask(ordered=ordered)
-            self.process.send([worker_protocol.encode(worker_protocol.Recall(self.number))])
+            self.process.send([worker_protocol.encode(worker_protocol.RecallAttempts(self.number))])
 
     def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:
         """Heed the load clock, or those of what runs; when to look again."""

@@ -8,7 +8,7 @@ from asyncio import AbstractEventLoop
 from typing import Any
 
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import STUCK, Gone
+from runner.protocol.worker import STUCK, ExecutorGone
 from runner.worker.processes.cleanup import Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
@@ -78,7 +78,7 @@ class ExecutorTeardown:
             return
         log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
         _report_gone(state, up, STUCK, "a process of the executor does not die of SIGKILL")
-        cleared = worker_protocol.encode(Gone(state.number, "cleared", "what did not die is gone"))
+        cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "what did not die is gone"))
         self._leftovers.outlast(self._loop, lambda: up.keep(cleared))
 
 
@@ -93,5 +93,5 @@ def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
 
 
 def _report_gone(state: ExecutorState, up: Upward, code: str, message: str, detail: Any = None) -> None:
-    up.keep(worker_protocol.encode(Gone(state.number, code, message, state.line.not_started, detail)))
+    up.keep(worker_protocol.encode(ExecutorGone(state.number, code, message, state.line.not_started, detail)))
     up.gone(state.number)

@@ -107,13 +107,16 @@ class Ending:
         match rung:
             case Rung.FLAG:
                 self._process.send(
-                    [worker_protocol.encode(worker_protocol.Flag(*key, ladder.code)) for key in ladder.keys]
+                    [
+                        worker_protocol.encode(worker_protocol.RequestCancel(*key, ladder.code))
+                        for key in ladder.keys
+                    ]
                 )
             case Rung.RAISE:
                 # It is not used again, so nothing that waits may start there.
                 self.is_closing = True
                 self._recall()
-                self._process.send([worker_protocol.encode(worker_protocol.Raise(*ladder.keys[0]))])
+                self._process.send([worker_protocol.encode(worker_protocol.RaiseCancelled(*ladder.keys[0]))])
             case Rung.TERM:
                 self._process.signal_group(signal.SIGTERM)
             case Rung.KILL:

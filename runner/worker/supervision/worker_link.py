@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from runner.protocol.worker import Call
+from runner.protocol.worker import AttemptRequest
 
 
 class Upward(Protocol):
@@ -13,7 +13,7 @@ class Upward(Protocol):
     def keep(self, message: bytes) -> None:
         """Send up a message that must not be lost."""
 
-    def call(self, order: Call, message: bytes) -> None:
+    def call(self, order: AttemptRequest, message: bytes) -> None:
         """Send up a handler's question."""
 
     def allocated(self, executor: int) -> None:

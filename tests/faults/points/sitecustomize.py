@@ -100,13 +100,13 @@ def router(module: Any) -> None:
 
     def greet(original: Any, self: Any, identity: bytes, message: bytes) -> str:
         name: str = original(self, identity, message)
-        hello: Any = worker_protocol.up_decoder.decode(message)
+        hello: Any = worker_protocol.from_worker_decoder.decode(message)
         pids[name] = hello.pid
         return name
 
     def send(original: Any, self: Any, peer: str, messages: list[bytes]) -> Any:
         gate = "coordinator>probe" if ".probe." in peer else "coordinator>worker"
-        mode = fires(gate, names_of(worker_protocol.Down, messages), "before", "after", "lost")
+        mode = fires(gate, names_of(worker_protocol.ToWorker, messages), "before", "after", "lost")
         return around(mode, pids.get(peer, 0), lambda: original(self, peer, messages))
 
     wrapped(module.Router, "_greet", greet)
@@ -124,7 +124,7 @@ def dealer(module: Any) -> None:
 
     def init(original: Any, self: Any, endpoint: str, *, on_frame: Any, on_link: Any) -> None:
         def receive(messages: list[bytes]) -> None:
-            if fires(f"coordinator>{role}", names_of(worker_protocol.Down, messages), "cut"):
+            if fires(f"coordinator>{role}", names_of(worker_protocol.ToWorker, messages), "cut"):
                 cut(self)
             else:
                 on_frame(messages)
@@ -134,7 +134,7 @@ def dealer(module: Any) -> None:
     def send(original: Any, self: Any, messages: list[bytes]) -> Any:
         if not self.linked:
             return False
-        names = names_of(worker_protocol.Up, messages)
+        names = names_of(worker_protocol.FromWorker, messages)
         mode = fires(f"{role}>coordinator", names, "before", "after", "lost", "cut")
         if mode == "cut":
             self._loop.call_soon(cut, self)

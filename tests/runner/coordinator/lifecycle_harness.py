@@ -34,7 +34,7 @@ from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
-from runner.protocol.worker import Call, Ended
+from runner.protocol.worker import AttemptEnded, AttemptRequest
 from runner.stores.sqlite.access import MemoryAccess
 
 CPU = Device("cpu", "cpu-1", "cpu", "a cpu", 8 << 30, 0, 2)
@@ -126,7 +126,11 @@ class Bench:
         )
 
     def reports(
-        self, dispatch: Dispatch, fleet: Fleet, *, on_call: Callable[[Worker, Call], None] | None = None
+        self,
+        dispatch: Dispatch,
+        fleet: Fleet,
+        *,
+        on_call: Callable[[Worker, AttemptRequest], None] | None = None,
     ) -> Reports:
         """The reports of the fleet's workers; whatever concerns devices is left out."""
         memory = self.memory()
@@ -156,7 +160,7 @@ class Bench:
             attempts=attempts,
             executors=executors,
             on_back=lambda worker: None,
-            others={} if on_call is None else {Call: on_call},
+            others={} if on_call is None else {AttemptRequest: on_call},
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
@@ -187,7 +191,7 @@ class Bench:
         live.where, live.flight, live.executor = "staged", live.job.attempt + 1, 1
 
     def end(self, live: Live, code: str | None = None, **fields: object) -> None:
-        self.line.end(live, Ended(live.job.id, live.flight, 1, code, "why", **fields))  # type: ignore[arg-type]
+        self.line.end(live, AttemptEnded(live.job.id, live.flight, 1, code, "why", **fields))  # type: ignore[arg-type]
 
     async def stored(self, job_id: str) -> Job:
         (job,) = await self.access.read(lambda store: store.find(JobQuery(ids=[job_id])))

@@ -16,7 +16,15 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.message_handler import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
-from runner.protocol.worker import Call, Ended, Hello, Numbered, Usage, down_decoder, encode
+from runner.protocol.worker import (
+    AttemptEnded,
+    AttemptRequest,
+    ExecutorUsage,
+    Hello,
+    NumberedFrame,
+    encode,
+    to_worker_decoder,
+)
 from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run
 
 
@@ -128,7 +136,7 @@ class Told(Lone):
         self.told: list[str] = []
 
     def post(self, worker: Worker, message: bytes) -> None:
-        self.told.append(type(down_decoder.decode(message)).__name__)
+        self.told.append(type(to_worker_decoder.decode(message)).__name__)
 
 
 def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: Worker) -> None:
@@ -161,7 +169,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
     fleet = Lone(worker)
     called: list[int] = []
 
-    def on_call(_: Worker, call: Call) -> None:
+    def on_call(_: Worker, call: AttemptRequest) -> None:
         called.append(call.call)
         if call.call == 1:
             raise ZeroDivisionError
@@ -173,8 +181,8 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
 def test_a_message_that_fails_does_not_take_its_frame_along(worker: Worker) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
-        made.messages(worker, [encode(Call(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
-        made.messages(worker, [encode(Usage([(7, 1)]))])
+        made.messages(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
+        made.messages(worker, [encode(ExecutorUsage([(7, 1)]))])
         assert called == [1, 2, 3]
         assert worker.child.reap() is None
 
@@ -187,7 +195,7 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker)
         live = bench.line.submit(asked())
         bench.start(live)
         # There is no such executor: taking this in fails.
-        news = [encode(Numbered(1)), encode(Ended("job-1", 1, 1, None, ""))]
+        news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
         made.messages(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
         assert worker.heard == 1
@@ -198,7 +206,7 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker)
 def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worker) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
-        news = [encode(Call(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
+        news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.messages(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
         assert (called, bench.line.figures.bad_frames) == ([3], 1)
         assert worker.child.reap() is None
@@ -209,7 +217,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
 def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: Worker) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
-        news = [encode(Numbered(5)), b"\xc1", encode(Call(3, 1, "job-1", 1, "file", "x"))]
+        news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.messages(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
         assert (called, worker.heard, bench.line.figures.bad_frames) == ([3], 6, 1)

@@ -56,7 +56,7 @@ class FakeWorker:
         }
         fields.update(settings)
         self.send(
-            worker_protocol.Configure(
+            worker_protocol.ConfigureExecutor(
                 executor=7,
                 source=Source("file", str(file), attr, (str(folder),)),
                 name=attr,
@@ -104,12 +104,12 @@ class FakeWorker:
         )
         self.channel.setblocking(False)
 
-    def attempt(self, job_id: str, value: Any = None, **fields: Any) -> worker_protocol.Attempt:
-        return worker_protocol.Attempt(job_id, 1, "under_test", json.dumps(value).encode(), **fields)
+    def attempt(self, job_id: str, value: Any = None, **fields: Any) -> worker_protocol.AttemptSpec:
+        return worker_protocol.AttemptSpec(job_id, 1, "under_test", json.dumps(value).encode(), **fields)
 
-    def run(self, job_id: str = "j", value: Any = None, **fields: Any) -> worker_protocol.Ended:
+    def run(self, job_id: str = "j", value: Any = None, **fields: Any) -> worker_protocol.AttemptEnded:
         """Hand one attempt over and wait for its end."""
-        self.send(worker_protocol.Run(7, [self.attempt(job_id, value, **fields)]))
+        self.send(worker_protocol.RunAttempts(7, [self.attempt(job_id, value, **fields)]))
         return self.ended(job_id)
 
     def until(self, found: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
@@ -126,9 +126,9 @@ class FakeWorker:
                 raise AssertionError(f"did not come; {self.messages} {self.printed} {self.process.poll()}")
         return result
 
-    def ended(self, job_id: str = "j") -> worker_protocol.Ended:
-        found: worker_protocol.Ended = self.until(
-            lambda: next(iter(self.all(worker_protocol.Ended, job_id)), None)
+    def ended(self, job_id: str = "j") -> worker_protocol.AttemptEnded:
+        found: worker_protocol.AttemptEnded = self.until(
+            lambda: next(iter(self.all(worker_protocol.AttemptEnded, job_id)), None)
         )
         return found
 
@@ -143,7 +143,7 @@ class FakeWorker:
         """The data of all events of a type that have come."""
         return [
             json.loads(data)
-            for note in self.all(worker_protocol.Note, job_id)
+            for note in self.all(worker_protocol.AttemptEvents, job_id)
             for type_, _, data in note.events
             if type_ == kind
         ]

@@ -35,11 +35,11 @@ def test_a_held_progress_comes_without_the_handlers_help(tmp_path: Path) -> None
             with ctx.open_file("gate"): pass
     """
     with executor(tmp_path, code) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         worker.until(lambda: len(worker.events("progress")) == 2, within_s=2)
-        assert worker.all(worker_protocol.Ended) == []
-        call = worker.all(worker_protocol.Call)[0]
-        worker.send(worker_protocol.Answer(call.call, 7, error=("not_found", "no such file")))
+        assert worker.all(worker_protocol.AttemptEnded) == []
+        call = worker.all(worker_protocol.AttemptRequest)[0]
+        worker.send(worker_protocol.AttemptReply(call.call, 7, error=("not_found", "no such file")))
         assert worker.ended().code == "handler_error"
 
 
@@ -90,7 +90,7 @@ def test_prints_logs_and_chunks_come_in_order(tmp_path: Path) -> None:
         ]
         assert worker.events("output") == [{"chunk": {"n": 7}}]
         assert worker.events("metric") == [{"name": "loss", "value": 0.5}]
-        kinds = [kind for note in worker.all(worker_protocol.Note) for kind, _, _ in note.events]
+        kinds = [kind for note in worker.all(worker_protocol.AttemptEvents) for kind, _, _ in note.events]
         assert kinds == ["log"] * 6 + ["output", "metric", "log"]
 
 
@@ -98,8 +98,8 @@ def test_messages_of_an_attempt_are_numbered_without_a_gap_and_end_with_its_end(
     code = "def f(n, ctx):\n for i in range(n): ctx.output(i)"
     with executor(tmp_path, code) as worker:
         ended = worker.run("j", 500)
-        assert [note.seq for note in worker.all(worker_protocol.Note)] == list(range(1, ended.seq))
-        assert isinstance(worker.messages[-1], worker_protocol.Ended)
+        assert [note.seq for note in worker.all(worker_protocol.AttemptEvents)] == list(range(1, ended.seq))
+        assert isinstance(worker.messages[-1], worker_protocol.AttemptEnded)
         assert [event["chunk"] for event in worker.events("output")] == list(range(500))
         assert ended.seq < 100
 
@@ -189,23 +189,25 @@ def test_bytes_of_c_code_are_parted_from_the_next_attempt_by_a_marker(tmp_path: 
     with executor(tmp_path, code) as worker:
         worker.process.send_signal(signal.SIGCONT)
         worker.run()
-        marked = [one for one in worker.messages if isinstance(one, worker_protocol.Marked)]
+        marked = [one for one in worker.messages if isinstance(one, worker_protocol.OutputMark)]
         told = b"".join(worker.printed.values())
         assert b"from C\n" in worker.printed["stdout"]
         for one in marked:
-            assert worker.messages.index(one) < worker.messages.index(worker.all(worker_protocol.Ended)[0])
+            assert worker.messages.index(one) < worker.messages.index(
+                worker.all(worker_protocol.AttemptEnded)[0]
+            )
             assert told.count(one.marker) == one.stdout + one.stderr
 
 
 def test_an_unread_pipe_gets_a_marker_right_after_the_attempts_bytes(tmp_path: Path) -> None:
     with executor(tmp_path, "import os\ndef f(d): os.write(1, b'raw')") as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         # Nothing reads the pipe until the end is there.
         pipes, worker.pipes = worker.pipes, {}
         ended = worker.ended()
         worker.pipes = pipes
         assert ended.code is None
-        (marked,) = worker.all(worker_protocol.Marked)
+        (marked,) = worker.all(worker_protocol.OutputMark)
         assert (marked.stdout, marked.stderr) == (True, False)
         assert os.read(pipes["stdout"], 4096) == b"raw" + marked.marker
 
@@ -226,13 +228,13 @@ def test_the_context_tells_what_it_was_given(tmp_path: Path) -> None:
 def test_every_use_of_the_context_is_seen_on_the_page(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n with ctx.open_file('x'): pass"
     with executor(tmp_path, code) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
-        call = worker.until(lambda: worker.all(worker_protocol.Call))[0]
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
+        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
         started, started_ns, finished, active_ns = worker.figures()
         assert (started, finished) == (1, 0)
         assert active_ns > started_ns > 0
         (tmp_path / "x").write_bytes(b"")
-        worker.send(worker_protocol.Answer(call.call, 7, result=str(tmp_path / "x")))
+        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
         worker.ended()
         assert worker.figures()[2] == 1
 
@@ -242,4 +244,4 @@ def test_simulated_memory_is_told_to_the_worker(tmp_path: Path) -> None:
         tmp_path, "from runner.executor.simulated_memory import allocate\ndef f(d): allocate('1GiB')"
     ) as worker:
         worker.run()
-        assert [one.nbytes for one in worker.all(worker_protocol.Allocated)] == [1 << 30]
+        assert [one.nbytes for one in worker.all(worker_protocol.SimulatedAllocation)] == [1 << 30]

@@ -121,9 +121,9 @@ def test_sys_exit_really_exits_and_is_no_success(tmp_path: Path, code: str, stat
     with executor(
         tmp_path, f"import sys\ndef f(d):\n    print('last words')\n    sys.exit({code})"
     ) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         assert worker.exit_code() == status
-        assert worker.all(worker_protocol.Ended) == []
+        assert worker.all(worker_protocol.AttemptEnded) == []
         assert worker.log() == [("stdout", None, "last words")]
 
 

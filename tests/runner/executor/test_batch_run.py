@@ -15,7 +15,7 @@ DOUBLE = "def f(data: list[int], ctx): return [2 * one for one in data]"
 
 
 def hand(worker: FakeWorker, **inputs: Any) -> None:
-    worker.send(worker_protocol.Run(7, [worker.attempt(job, value) for job, value in inputs.items()]))
+    worker.send(worker_protocol.RunAttempts(7, [worker.attempt(job, value) for job, value in inputs.items()]))
 
 
 def ends(worker: FakeWorker, *jobs: str) -> list[tuple[str | None, Any]]:
@@ -155,7 +155,7 @@ def test_one_that_is_cancelled_does_not_end_the_others(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(worker_protocol.Flag("a", 1, "enough"))
+        worker.send(worker_protocol.RequestCancel("a", 1, "enough"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [True, False])]
         assert worker.ended("a").message == "enough"
 
@@ -164,7 +164,9 @@ def test_the_batch_is_cancelled_when_all_are(tmp_path: Path) -> None:
     with batch(tmp_path, WAITS) as worker:
         hand(worker, a=1, b="both")
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(worker_protocol.Flag("b", 1, "enough"), worker_protocol.Flag("a", 1, "too"))
+        worker.send(
+            worker_protocol.RequestCancel("b", 1, "enough"), worker_protocol.RequestCancel("a", 1, "too")
+        )
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
 
 
@@ -178,7 +180,7 @@ def test_a_coroutine_is_cancelled_when_all_are(tmp_path: Path) -> None:
     with batch(tmp_path, code, kind="coroutine") as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(worker_protocol.Flag("a", 1, "x"), worker_protocol.Flag("b", 1, "x"))
+        worker.send(worker_protocol.RequestCancel("a", 1, "x"), worker_protocol.RequestCancel("b", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
         hand(worker, c=1)
         worker.until(lambda: worker.events("output", "c"))
@@ -195,9 +197,9 @@ def test_a_raised_cancel_ends_the_executor_and_nobody_else_is_blamed(tmp_path: P
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.events("output", "b"))
         worker.send(
-            worker_protocol.Flag("a", 1, "x"),
-            worker_protocol.Flag("b", 1, "x"),
-            worker_protocol.Raise("b", 1),
+            worker_protocol.RequestCancel("a", 1, "x"),
+            worker_protocol.RequestCancel("b", 1, "x"),
+            worker_protocol.RaiseCancelled("b", 1),
         )
         assert ends(worker, "a", "b") == [("cancelled", None)] * 2
         assert worker.ended("a").leaves
@@ -217,8 +219,8 @@ def test_a_batch_that_waits_comes_back_as_it_was(tmp_path: Path) -> None:
         worker.until(lambda: worker.events("output", "a"))
         hand(worker, c=3, d=4)
         hand(worker, e=5)
-        worker.send(worker_protocol.Recall(7))
-        recalled = worker.until(lambda: worker.all(worker_protocol.Recalled))
+        worker.send(worker_protocol.RecallAttempts(7))
+        recalled = worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))
         assert recalled[0].attempts == [("c", 1), ("d", 1), ("e", 1)]
 
 
@@ -234,5 +236,5 @@ def test_a_flag_before_the_start_leaves_one_out(tmp_path: Path) -> None:
     with batch(tmp_path, code, attr="F") as worker:
         hand(worker, a=1, b=2)
         worker.until(lambda: worker.log("b"))
-        worker.send(worker_protocol.Flag("a", 1, "x"))
+        worker.send(worker_protocol.RequestCancel("a", 1, "x"))
         assert ends(worker, "a", "b") == [("cancelled", None), (None, [2])]

@@ -10,7 +10,7 @@ from tests.runner.executor.fake_worker import FakeWorker, executor
 
 def begin(worker: FakeWorker, *jobs: str) -> None:
     """Hand over, and wait until the first one says that it runs."""
-    worker.send(worker_protocol.Run(7, [worker.attempt(job) for job in jobs]))
+    worker.send(worker_protocol.RunAttempts(7, [worker.attempt(job) for job in jobs]))
     worker.until(lambda: worker.events("output", jobs[0]) or worker.events("log", jobs[0]))
 
 
@@ -26,7 +26,7 @@ def test_the_flag_is_seen_by_the_context_and_calls_back(tmp_path: Path) -> None:
     """
     with executor(tmp_path, code) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "by hand"))
+        worker.send(worker_protocol.RequestCancel("j", 1, "by hand"))
         ended = worker.ended()
         assert (ended.code, ended.message, ended.output) == ("cancelled", "by hand", None)
         assert worker.run("next", 1).code is None
@@ -44,7 +44,7 @@ def test_on_cancel_after_the_flag_calls_at_once(tmp_path: Path) -> None:
     """
     with executor(tmp_path, code) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, ""))
+        worker.send(worker_protocol.RequestCancel("j", 1, ""))
         worker.ended()
         assert worker.log() == [("stdout", None, "True")]
 
@@ -62,7 +62,7 @@ def test_check_cancelled_raises_what_ends_the_attempt(tmp_path: Path) -> None:
     """
     with executor(tmp_path, code) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "why"))
+        worker.send(worker_protocol.RequestCancel("j", 1, "why"))
         assert worker.ended().message == "why"
         assert worker.log() == [("stdout", None, "cleaned")]
 
@@ -81,7 +81,7 @@ def test_the_flag_cancels_a_coroutine(tmp_path: Path, kind: str) -> None:
     """
     with executor(tmp_path, code, kind=kind) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "x"))
+        worker.send(worker_protocol.RequestCancel("j", 1, "x"))
         assert worker.ended().code == "cancelled"
         assert worker.log() == [("stdout", None, "cleaned")]
 
@@ -90,7 +90,7 @@ def test_the_flag_ends_a_generator_at_its_next_chunk(tmp_path: Path) -> None:
     code = "import itertools\ndef f(d):\n yield from itertools.count()"
     with executor(tmp_path, code, kind="generator", output_max_bytes=1 << 30) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "x"))
+        worker.send(worker_protocol.RequestCancel("j", 1, "x"))
         assert worker.ended().code == "cancelled"
 
 
@@ -116,7 +116,7 @@ def test_raise_ends_what_the_flag_did_not_and_the_executor_with_it(tmp_path: Pat
     """
     with executor(tmp_path, code) as worker:
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "why"), worker_protocol.Raise("j", 1))
+        worker.send(worker_protocol.RequestCancel("j", 1, "why"), worker_protocol.RaiseCancelled("j", 1))
         ended = worker.ended()
         assert (ended.code, ended.message) == ("cancelled", "why")
         assert worker.log() == [("stdout", None, "cleaned")]
@@ -127,10 +127,10 @@ def test_raise_ends_what_the_flag_did_not_and_the_executor_with_it(tmp_path: Pat
 def test_raise_gets_through_to_a_handler_that_waits_for_the_worker_to_read(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n ctx.output('begun')\n while True: ctx.output('x' * 100_000)"
     with executor(tmp_path, code, output_max_bytes=1 << 20) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         # Nothing is read until the executor has stopped sending: its own bound holds it.
         worker.until_quiet()
-        worker.send(worker_protocol.Flag("j", 1, "why"), worker_protocol.Raise("j", 1))
+        worker.send(worker_protocol.RequestCancel("j", 1, "why"), worker_protocol.RaiseCancelled("j", 1))
         assert worker.ended().code == "cancelled"
         assert len(worker.events("output")) < 100
 
@@ -140,20 +140,20 @@ def test_raise_of_another_attempt_does_nothing(tmp_path: Path) -> None:
     with executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(
-            worker_protocol.Flag("other", 1, ""),
-            worker_protocol.Raise("j", 2),
-            worker_protocol.Raise("other", 1),
+            worker_protocol.RequestCancel("other", 1, ""),
+            worker_protocol.RaiseCancelled("j", 2),
+            worker_protocol.RaiseCancelled("other", 1),
         )
-        call = worker.until(lambda: worker.all(worker_protocol.Call))[0]
+        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
         (tmp_path / "x").write_bytes(b"")
-        worker.send(worker_protocol.Answer(call.call, 7, result=str(tmp_path / "x")))
+        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
         assert worker.ended().output == b"1"
 
 
 def test_a_late_flag_does_not_touch_the_next_attempt(tmp_path: Path) -> None:
     with executor(tmp_path, "def f(d, ctx): return ctx.cancelled") as worker:
         worker.run("a")
-        worker.send(worker_protocol.Flag("a", 1, "late"), worker_protocol.Raise("a", 1))
+        worker.send(worker_protocol.RequestCancel("a", 1, "late"), worker_protocol.RaiseCancelled("a", 1))
         assert worker.run("b").output == b"false"
 
 
@@ -171,5 +171,5 @@ def test_a_handler_that_took_the_signal_is_still_interrupted_next_time(tmp_path:
     with executor(tmp_path, code) as worker:
         worker.run("a", "steal")
         begin(worker, "j")
-        worker.send(worker_protocol.Flag("j", 1, "x"), worker_protocol.Raise("j", 1))
+        worker.send(worker_protocol.RequestCancel("j", 1, "x"), worker_protocol.RaiseCancelled("j", 1))
         assert worker.ended().code == "cancelled"

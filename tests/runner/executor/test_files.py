@@ -85,14 +85,14 @@ def test_own_files_are_opened_without_asking(tmp_path: Path) -> None:
     code = "def f(d, ctx): return ctx.open_file(ctx.save_file('x', b'abc')).read().decode()"
     with executor(tmp_path, code) as worker:
         assert worker.run().output == b'"abc"'
-        assert worker.all(worker_protocol.Call) == []
+        assert worker.all(worker_protocol.AttemptRequest) == []
 
 
 def test_other_files_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"theirs")
     with executor(tmp_path, "def f(d, ctx): return ctx.open_file(d).read().decode()") as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j", {"$file": "the-id"})]))
-        call = worker.until(lambda: worker.all(worker_protocol.Call))[0]
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j", {"$file": "the-id"})]))
+        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
         assert (call.executor, call.job_id, call.attempt, call.op, call.argument) == (
             7,
             "j",
@@ -100,7 +100,7 @@ def test_other_files_are_asked_for(tmp_path: Path) -> None:
             "file",
             "the-id",
         )
-        worker.send(worker_protocol.Answer(call.call, 7, result=str(tmp_path / "elsewhere")))
+        worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "elsewhere")))
         assert worker.ended().output == b'"theirs"'
 
 

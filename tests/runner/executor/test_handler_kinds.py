@@ -21,7 +21,7 @@ TYPED = """
 """
 
 
-def output(ended: worker_protocol.Ended) -> Any:
+def output(ended: worker_protocol.AttemptEnded) -> Any:
     assert ended.code is None, ended
     assert ended.output is not None
     return json.loads(ended.output)
@@ -55,9 +55,9 @@ def test_a_class_loads_once_and_runs_often(tmp_path: Path) -> None:
     with executor(tmp_path, code, "F", device="cuda:0", devices=["gpu1"]) as worker:
         assert output(worker.run("a")) == [1, "cuda:0", 1]
         assert output(worker.run("b")) == [1, "cuda:0", 1]
-        loaded = worker.all(worker_protocol.Loaded)
+        loaded = worker.all(worker_protocol.ExecutorLoaded)
         assert [one.executor for one in loaded] == [7]
-        worker.send(worker_protocol.Unload(7))
+        worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0
 
 
@@ -74,7 +74,7 @@ def test_unload_runs_the_unload_of_the_class_and_exit_hooks(tmp_path: Path) -> N
     """
     with executor(tmp_path, code, "F") as worker:
         worker.run()
-        worker.send(worker_protocol.Unload(7))
+        worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0
     assert (tmp_path / "unloaded").exists()
     assert (tmp_path / "hooked").exists()

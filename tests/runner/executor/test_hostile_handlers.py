@@ -48,16 +48,16 @@ def test_the_channel_survives(tmp_path: Path, body: str) -> None:
 def test_a_channel_that_was_closed_ends_the_executor(tmp_path: Path) -> None:
     code = "import os, time\ndef f(d):\n os.closerange(3, 65536)\n time.sleep(60)"
     with executor(tmp_path, code) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         begin = time.monotonic()
         assert worker.exit_code() == 71
         assert time.monotonic() - begin < 5
-        assert worker.all(worker_protocol.Ended) == []
+        assert worker.all(worker_protocol.AttemptEnded) == []
 
 
 def test_a_worker_that_went_away_ends_the_executor(tmp_path: Path) -> None:
     with executor(tmp_path, "import time\ndef f(d, ctx):\n ctx.output(1)\n time.sleep(60)") as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         worker.until(lambda: worker.events("output"))
         worker.channel.close()
         assert worker.process.wait(10) == 71
@@ -72,7 +72,7 @@ def test_garbage_on_the_channel_ends_the_executor(tmp_path: Path) -> None:
 
 def test_a_segfault_leaves_its_stack_on_standard_error(tmp_path: Path) -> None:
     with executor(tmp_path, "import ctypes\ndef f(d): ctypes.string_at(0)") as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         assert worker.exit_code() == -signal.SIGSEGV
         assert b"in f" in worker.printed["stderr"]
         assert worker.figures()[0] == 1
@@ -81,9 +81,9 @@ def test_a_segfault_leaves_its_stack_on_standard_error(tmp_path: Path) -> None:
 
 def test_os_exit_is_no_result(tmp_path: Path) -> None:
     with executor(tmp_path, "import os\ndef f(d): os._exit(0)") as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j")]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         assert worker.exit_code() == 0
-        assert worker.all(worker_protocol.Ended) == []
+        assert worker.all(worker_protocol.AttemptEnded) == []
 
 
 def test_a_forked_child_says_nothing_on_the_channel(tmp_path: Path) -> None:
@@ -150,7 +150,9 @@ def test_the_context_is_dead_after_its_attempt(tmp_path: Path) -> None:
         worker.run("a")
         ended = worker.run("b")
         assert ended.output == b'[6,"attempt 1 of job a has ended; its context is dead","a"]'
-        assert [note for note in worker.all(worker_protocol.Note) if note.events[0][0] != "log"] == []
+        assert [
+            note for note in worker.all(worker_protocol.AttemptEvents) if note.events[0][0] != "log"
+        ] == []
 
 
 def test_a_thread_left_behind_gets_no_word_into_the_stream(tmp_path: Path) -> None:
@@ -190,13 +192,13 @@ def test_the_context_may_be_used_from_many_threads(tmp_path: Path) -> None:
         assert len(chunks) == 800
         for n in range(4):
             assert [i for thread, i in chunks if thread == n] == list(range(200))
-        assert [note.seq for note in worker.all(worker_protocol.Note)] == list(range(1, ended.seq))
+        assert [note.seq for note in worker.all(worker_protocol.AttemptEvents)] == list(range(1, ended.seq))
 
 
 def test_output_waits_for_a_worker_that_does_not_read(tmp_path: Path) -> None:
     code = "def f(n, ctx):\n for i in range(n): ctx.output('x' * 50_000)\n return 'sent'"
     with executor(tmp_path, code, output_max_bytes=1 << 20) as worker:
-        worker.send(worker_protocol.Run(7, [worker.attempt("j", 400)]))
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j", 400)]))
         assert worker.ended().output == b'"sent"'
         assert len(worker.events("output")) == 400
 

@@ -24,7 +24,7 @@ MEET = """
 
 
 def hand(worker: FakeWorker, **inputs: Any) -> None:
-    worker.send(worker_protocol.Run(7, [worker.attempt(job, value) for job, value in inputs.items()]))
+    worker.send(worker_protocol.RunAttempts(7, [worker.attempt(job, value) for job, value in inputs.items()]))
 
 
 def side_by_side(folder: Path, code: str, slots: int = 4, kind: str = "coroutine", attr: str = "f") -> Any:
@@ -40,7 +40,7 @@ def test_as_many_run_at_once_as_there_are_slots(tmp_path: Path) -> None:
     with side_by_side(tmp_path, MEET) as worker:
         hand(worker, a=1, b=2, c=3)
         assert ends(worker, "a", "b", "c") == [(None, [1, 2, 3])] * 3
-        begun = worker.all(worker_protocol.Begun)
+        begun = worker.all(worker_protocol.SlotStarted)
         assert len({one.place for one in begun}) == 3
         assert all(abs(one.at_mono - time.monotonic()) < 20 for one in begun)
 
@@ -120,9 +120,9 @@ def test_one_is_cancelled_and_the_others_go_on(tmp_path: Path) -> None:
     with side_by_side(tmp_path, SLEEPS) as worker:
         hand(worker, a=60, b=0.5)
         worker.until(lambda: worker.events("output", "a") and worker.events("output", "b"))
-        worker.send(worker_protocol.Flag("a", 1, "enough"))
+        worker.send(worker_protocol.RequestCancel("a", 1, "enough"))
         assert worker.ended("a").code == "cancelled"
-        assert not worker.all(worker_protocol.Ended, "b")
+        assert not worker.all(worker_protocol.AttemptEnded, "b")
         assert ends(worker, "b") == [(None, "rested")]
 
 
@@ -130,9 +130,9 @@ def test_the_second_rung_ends_the_executor_at_once(tmp_path: Path) -> None:
     with side_by_side(tmp_path, SLEEPS) as worker:
         hand(worker, a=60, b=60)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(worker_protocol.Raise("a", 1))
+        worker.send(worker_protocol.RaiseCancelled("a", 1))
         assert worker.exit_code() == 72
-        assert not worker.all(worker_protocol.Ended)
+        assert not worker.all(worker_protocol.AttemptEnded)
 
 
 def test_failures_are_those_of_their_attempts(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_what_waits_is_given_back_and_a_new_one_takes_the_free_slot(tmp_path: Pa
     with side_by_side(tmp_path, SLEEPS, slots=2) as worker:
         hand(worker, a=60, b=60, c=60)
         worker.until(lambda: worker.events("output", "b"))
-        worker.send(worker_protocol.Recall(7))
-        assert worker.until(lambda: worker.all(worker_protocol.Recalled))[0].attempts == [("c", 1)]
-        worker.send(worker_protocol.Flag("a", 1, "x"))
+        worker.send(worker_protocol.RecallAttempts(7))
+        assert worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))[0].attempts == [("c", 1)]
+        worker.send(worker_protocol.RequestCancel("a", 1, "x"))
         hand(worker, d=0)
         assert ends(worker, "a", "d") == [("cancelled", None), (None, "rested")]
 
@@ -174,7 +174,7 @@ def test_a_process_that_is_ended_by_one_tells_nothing_of_the_others(tmp_path: Pa
     with side_by_side(tmp_path, code) as worker:
         hand(worker, a=0, b=1)
         assert worker.exit_code() == 3
-        assert not worker.all(worker_protocol.Ended)
+        assert not worker.all(worker_protocol.AttemptEnded)
         assert worker.events("output", "a") and worker.events("output", "b")
 
 
@@ -194,5 +194,5 @@ def test_a_class_is_loaded_and_unloaded_in_the_same_loop(tmp_path: Path) -> None
         hand(worker, a=1, b=2)
         assert ends(worker, "a", "b") == [(None, True)] * 2
         assert worker.log("a") == [("stdout", None, "loaded for a")]
-        worker.send(worker_protocol.Unload(7))
+        worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0

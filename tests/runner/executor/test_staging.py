@@ -19,9 +19,9 @@ def test_results_of_staged_attempts_come_in_few_sends_and_in_order(tmp_path: Pat
         worker.run("warm")
         before = worker.reads
         jobs = [f"j{n}" for n in range(16)]
-        worker.send(worker_protocol.Run(7, [worker.attempt(job, n) for n, job in enumerate(jobs)]))
-        worker.until(lambda: len(worker.all(worker_protocol.Ended)) == 17)
-        assert [one.job_id for one in worker.all(worker_protocol.Ended)[1:]] == jobs
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt(job, n) for n, job in enumerate(jobs)]))
+        worker.until(lambda: len(worker.all(worker_protocol.AttemptEnded)) == 17)
+        assert [one.job_id for one in worker.all(worker_protocol.AttemptEnded)[1:]] == jobs
         assert worker.reads - before <= 4
         assert worker.figures()[0] == worker.figures()[2] == 17
 
@@ -29,44 +29,48 @@ def test_results_of_staged_attempts_come_in_few_sends_and_in_order(tmp_path: Pat
 def test_a_result_held_back_comes_although_the_next_attempt_runs_on(tmp_path: Path) -> None:
     with executor(tmp_path, SLOW_FIRST) as worker:
         worker.run("warm")
-        worker.send(worker_protocol.Run(7, [worker.attempt("a", 1), worker.attempt("b", "wait")]))
-        worker.until(lambda: worker.all(worker_protocol.Ended, "a"), within_s=2)
-        assert worker.all(worker_protocol.Ended, "b") == []
+        worker.send(worker_protocol.RunAttempts(7, [worker.attempt("a", 1), worker.attempt("b", "wait")]))
+        worker.until(lambda: worker.all(worker_protocol.AttemptEnded, "a"), within_s=2)
+        assert worker.all(worker_protocol.AttemptEnded, "b") == []
 
 
 def test_a_recall_gives_back_what_has_not_started(tmp_path: Path) -> None:
     with executor(tmp_path, SLOW_FIRST) as worker:
         worker.send(
-            worker_protocol.Run(7, [worker.attempt("a", "wait"), worker.attempt("b"), worker.attempt("c")])
+            worker_protocol.RunAttempts(
+                7, [worker.attempt("a", "wait"), worker.attempt("b"), worker.attempt("c")]
+            )
         )
         worker.until(lambda: worker.events("output", "a"))
-        worker.send(worker_protocol.Recall(7))
-        recalled = worker.until(lambda: worker.all(worker_protocol.Recalled))[0]
-        assert recalled == worker_protocol.Recalled(7, [("b", 1), ("c", 1)])
-        call = worker.until(lambda: worker.all(worker_protocol.Call))[0]
+        worker.send(worker_protocol.RecallAttempts(7))
+        recalled = worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))[0]
+        assert recalled == worker_protocol.AttemptsRecalled(7, [("b", 1), ("c", 1)])
+        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
         worker.send(
-            worker_protocol.Answer(call.call, 7, error=("not_found", "x")),
-            worker_protocol.Run(7, [worker.attempt("d", 5)]),
+            worker_protocol.AttemptReply(call.call, 7, error=("not_found", "x")),
+            worker_protocol.RunAttempts(7, [worker.attempt("d", 5)]),
         )
         assert worker.ended("d").output == b"5"
-        assert worker.all(worker_protocol.Ended, "b") == []
+        assert worker.all(worker_protocol.AttemptEnded, "b") == []
         assert worker.figures()[0] == 2
 
 
 def test_a_recall_of_nothing_is_answered_too(tmp_path: Path) -> None:
     with executor(tmp_path, SLOW_FIRST) as worker:
         worker.run("a")
-        worker.send(worker_protocol.Recall(7))
-        assert worker.until(lambda: worker.all(worker_protocol.Recalled))[0].attempts == []
+        worker.send(worker_protocol.RecallAttempts(7))
+        assert worker.until(lambda: worker.all(worker_protocol.AttemptsRecalled))[0].attempts == []
 
 
 def test_a_staged_attempt_that_is_cancelled_ends_without_having_started(tmp_path: Path) -> None:
     with executor(tmp_path, SLOW_FIRST) as worker:
         worker.send(
-            worker_protocol.Run(7, [worker.attempt("a", "wait"), worker.attempt("b"), worker.attempt("c", 3)])
+            worker_protocol.RunAttempts(
+                7, [worker.attempt("a", "wait"), worker.attempt("b"), worker.attempt("c", 3)]
+            )
         )
         worker.until(lambda: worker.events("output", "a"))
-        worker.send(worker_protocol.Flag("b", 1, "not wanted"))
+        worker.send(worker_protocol.RequestCancel("b", 1, "not wanted"))
         ended = worker.ended("b")
         assert (ended.code, ended.seq, ended.message, ended.started_at) == (
             "cancelled",
@@ -74,7 +78,7 @@ def test_a_staged_attempt_that_is_cancelled_ends_without_having_started(tmp_path
             "not wanted",
             None,
         )
-        call = worker.until(lambda: worker.all(worker_protocol.Call))[0]
-        worker.send(worker_protocol.Answer(call.call, 7, error=("not_found", "x")))
+        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
+        worker.send(worker_protocol.AttemptReply(call.call, 7, error=("not_found", "x")))
         assert worker.ended("c").output == b"3"
         assert worker.figures()[0] == 2

@@ -11,7 +11,7 @@ import pytest
 
 from runner.executor.torch_memory import DeviceMemory
 from runner.handlers.spec import Source
-from runner.protocol.worker import Configure, Ended, Grant, Loaded
+from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoaded, SetGrant
 from tests.runner.executor.fake_worker import executor
 
 G = 1 << 30
@@ -25,7 +25,7 @@ def f(data):
 def test_torch_is_not_woken_by_being_held_to_a_cap(tmp_path: Path) -> None:
     with executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"], cap_bytes=G) as capped:
         ended = capped.run()
-        (loaded,) = capped.all(Loaded)
+        (loaded,) = capped.all(ExecutorLoaded)
     with executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"]) as free:
         plain = free.run()
     assert (loaded.torch or "").startswith("2.") and loaded.reserved_bytes is None
@@ -37,9 +37,9 @@ def test_torch_is_not_woken_by_being_held_to_a_cap(tmp_path: Path) -> None:
 def test_a_handler_without_torch_gets_none(tmp_path: Path) -> None:
     code = "import sys\ndef f(data):\n    return 'torch' in sys.modules"
     with executor(tmp_path, code, device="cuda:0", devices=["gpu0"], cap_bytes=G) as worker:
-        worker.send(Grant(7, 2 * G, 1 * G))
+        worker.send(SetGrant(7, 2 * G, 1 * G))
         assert worker.run().output == b"false"
-        assert worker.all(Loaded)[0].torch is None
+        assert worker.all(ExecutorLoaded)[0].torch is None
 
 
 class Cuda(SimpleNamespace):
@@ -82,7 +82,7 @@ class Cuda(SimpleNamespace):
 def held(cuda: Cuda, monkeypatch: pytest.MonkeyPatch, cap_bytes: int | None = 4 * G) -> DeviceMemory:
     # What user code imports is looked for in this table and nowhere else.
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, __version__="9.9"))
-    config = Configure(
+    config = ConfigureExecutor(
         *(7, Source("file", "f.py", "f", ()), "f", "function", ["gpu0"], "cuda:0", 4 * G, "", "", 1, 1, 1),
         cap_bytes=cap_bytes,
     )
@@ -112,7 +112,11 @@ def test_a_smaller_fraction_of_the_operators_stays(monkeypatch: pytest.MonkeyPat
 
 def test_peaks_are_told_once_and_torch_goes_on_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = held(Cuda(), monkeypatch)
-    ended, again, loaded = Ended("j", 1, 1, None), Ended("j", 2, 1, None), Loaded(7, 1.0)
+    ended, again, loaded = (
+        AttemptEnded("j", 1, 1, None),
+        AttemptEnded("j", 2, 1, None),
+        ExecutorLoaded(7, 1.0),
+    )
     memory.loaded(loaded)
     assert (loaded.torch, loaded.reserved_bytes) == ("9.9", 3 * G)
     memory.ended(ended)
@@ -124,7 +128,7 @@ def test_a_torch_that_fails_is_told_of_and_harms_nobody(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cuda = Cuda(error=RuntimeError("CUDA error: an illegal memory access"))
-    memory, ended = held(cuda, monkeypatch), Ended("j", 1, 1, None)
+    memory, ended = held(cuda, monkeypatch), AttemptEnded("j", 1, 1, None)
     memory.ended(ended)
     assert (cuda.fraction, ended.peak_bytes, ended.reserved_bytes) == (1.0, None, 3 * G)
     said = capsys.readouterr().err

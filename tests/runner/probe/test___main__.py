@@ -9,7 +9,7 @@ from gpu.devices.device import Device
 from runner.processes import child as child_processes
 from runner.processes.child import ProbeConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Devices, Hello, Readings, Stop
+from runner.protocol.worker import DeviceReadings, DevicesFound, Hello, Stop
 from runner.protocol.zmq_router import Router
 
 
@@ -29,7 +29,7 @@ class Listener:
         self.hellos.append(hello)
 
     def on_frame(self, name: str, messages: list[bytes]) -> None:
-        self.seen += map(worker_protocol.up_decoder.decode, messages)
+        self.seen += map(worker_protocol.from_worker_decoder.decode, messages)
         self.news.set()
 
     async def next(self) -> None:
@@ -42,13 +42,13 @@ def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
         listener = Listener(tmp_path, "sim:2x1GiB")
         listener.router.open()
         child = child_processes.start("probe", listener.config)
-        while len([each for each in listener.seen if isinstance(each, Readings)]) < 2:
+        while len([each for each in listener.seen if isinstance(each, DeviceReadings)]) < 2:
             await listener.next()
         found = listener.seen[0]
-        assert isinstance(found, Devices) and listener.hellos[0].role == "probe"
+        assert isinstance(found, DevicesFound) and listener.hellos[0].role == "probe"
         assert [Device.from_dict(each).id for each in found.devices] == ["sim0", "sim1", "cpu"]
         reading = listener.seen[1]
-        assert isinstance(reading, Readings)
+        assert isinstance(reading, DeviceReadings)
         assert reading.devices[0][0] == "cpu" and reading.devices[0][1] > 0
         assert listener.router.send("probe-1", [worker_protocol.encode(Stop())])
         assert await asyncio.to_thread(child.process.wait, 5) == 0
@@ -66,7 +66,7 @@ def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) ->
         while not listener.seen:
             await listener.next()
         found = listener.seen[0]
-        assert isinstance(found, Devices) and found.error and "77" in found.error
+        assert isinstance(found, DevicesFound) and found.error and "77" in found.error
         child.lifeline.close()
         assert await asyncio.to_thread(child.process.wait, 5) == 0
         child.close()

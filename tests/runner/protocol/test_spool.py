@@ -8,13 +8,15 @@ import pytest
 
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import read_spools, remove_spool, write_spool
-from runner.protocol.worker import Ended, Hello
+from runner.protocol.worker import AttemptEnded, Hello
 
 HELLO = Hello(worker_protocol.PROTOCOL, "secret", "node", "worker", "cpu-1", 7, 3)
 
 
 def messages(count: int) -> list[bytes]:
-    return [worker_protocol.encode(Ended(f"job-{n}", 1, 1, None, output=b"x" * 1000)) for n in range(count)]
+    return [
+        worker_protocol.encode(AttemptEnded(f"job-{n}", 1, 1, None, output=b"x" * 1000)) for n in range(count)
+    ]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from runner.errors import RefusedStart
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Ack, Ended, Gone, Hello, Usage
+from runner.protocol.worker import Ack, AttemptEnded, ExecutorGone, ExecutorUsage, Hello
 from runner.protocol.zmq_dealer import Dealer
 from runner.protocol.zmq_router import Router
 
-ENDED = worker_protocol.encode(Ended("job", 1, 1, None))
+ENDED = worker_protocol.encode(AttemptEnded("job", 1, 1, None))
 
 
 def hello(name: str = "w", token: str = "secret", protocol: int = worker_protocol.PROTOCOL) -> bytes:
@@ -155,8 +155,8 @@ def test_mutated_frames_are_counted_and_a_healthy_peer_goes_on(tmp_path: Path) -
         for each in (
             hello(),
             ENDED,
-            worker_protocol.encode(Usage([(1, 2)])),
-            worker_protocol.encode(Gone(1, "a", "b")),
+            worker_protocol.encode(ExecutorUsage([(1, 2)])),
+            worker_protocol.encode(ExecutorGone(1, "a", "b")),
         )
     ]
 

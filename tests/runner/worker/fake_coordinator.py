@@ -19,7 +19,15 @@ from runner.handlers.spec import HandlerSpec, Source
 from runner.processes import child as child_processes
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Attempt, Ended, Hello, Load, Note, Numbered, Run
+from runner.protocol.worker import (
+    AttemptEnded,
+    AttemptEvents,
+    AttemptSpec,
+    Hello,
+    LoadExecutor,
+    NumberedFrame,
+    RunAttempts,
+)
 from runner.protocol.zmq_router import Router
 
 HANDLERS = Path(__file__).with_name("handlers.py")
@@ -32,9 +40,9 @@ def spec(name: str) -> HandlerSpec:
     return HandlerSpec(name, "1", "ok", Source("file", str(HANDLERS), attr, (str(HANDLERS.parent),)))
 
 
-def attempt(job: str, handler: str = "echo", data: Any = None, **terms: Any) -> Attempt:
+def attempt(job: str, handler: str = "echo", data: Any = None, **terms: Any) -> AttemptSpec:
     """First attempt of a job."""
-    return Attempt(job, 1, handler, json.dumps(data).encode(), **terms)
+    return AttemptSpec(job, 1, handler, json.dumps(data).encode(), **terms)
 
 
 class Fake:
@@ -107,10 +115,10 @@ class Fake:
     def send(self, *orders: msgspec.Struct) -> None:
         assert self.router.send(self.name, [worker_protocol.encode(order) for order in orders])
 
-    def load(self, executor: int, handler: str, *attempts: Attempt, **terms: Any) -> None:
+    def load(self, executor: int, handler: str, *attempts: AttemptSpec, **terms: Any) -> None:
         """Cold start, with its attempts in the same frame."""
-        order = Load(executor, spec(handler), ["cpu"], {}, "cpu", **terms)
-        self.send(order, *([Run(executor, list(attempts))] if attempts else []))
+        order = LoadExecutor(executor, spec(handler), ["cpu"], {}, "cpu", **terms)
+        self.send(order, *([RunAttempts(executor, list(attempts))] if attempts else []))
 
     async def until(self, condition: Callable[[], Any], within_s: float = 10.0) -> Any:
         """What the condition gives once it is true."""
@@ -137,12 +145,14 @@ class Fake:
         found = await self.until(lambda: self.all(kind, **fields), within_s)
         return found[0]  # type: ignore[no-any-return]
 
-    async def ended(self, job: str, within_s: float = 10.0) -> Ended:
-        return await self.one(Ended, within_s=within_s, job_id=job)
+    async def ended(self, job: str, within_s: float = 10.0) -> AttemptEnded:
+        return await self.one(AttemptEnded, within_s=within_s, job_id=job)
 
     def events(self, job: str) -> list[tuple[str, dict[str, Any]]]:
         return [
-            (kind, json.loads(data)) for note in self.all(Note, job_id=job) for kind, _, data in note.events
+            (kind, json.loads(data))
+            for note in self.all(AttemptEvents, job_id=job)
+            for kind, _, data in note.events
         ]
 
     def _on_hello(self, name: str, hello: Hello) -> None:
@@ -150,8 +160,8 @@ class Fake:
         self._news.set()
 
     def _on_frame(self, name: str, messages: list[bytes]) -> None:
-        decoded = [worker_protocol.up_decoder.decode(message) for message in messages]
-        if isinstance(decoded[0], Numbered):
+        decoded = [worker_protocol.from_worker_decoder.decode(message) for message in messages]
+        if isinstance(decoded[0], NumberedFrame):
             first, decoded = decoded[0].first, decoded[1:]
             decoded, new_to = decoded[max(0, self.last_number + 1 - first) :], first + len(decoded) - 1
             self.last_number = max(self.last_number, new_to)

@@ -8,7 +8,18 @@ import time
 import pytest
 
 from runner.processes import orphans
-from runner.protocol.worker import Cancel, Ended, Gone, Kill, Loaded, Recalled, Run, Started, Stop, Unload
+from runner.protocol.worker import (
+    AttemptEnded,
+    AttemptsRecalled,
+    AttemptStarted,
+    CancelAttempt,
+    ExecutorGone,
+    ExecutorLoaded,
+    KillExecutor,
+    RunAttempts,
+    Stop,
+    UnloadExecutor,
+)
 from tests.runner.worker.fake_coordinator import Fake, attempt
 
 DEATHS = [
@@ -29,7 +40,7 @@ def test_death_is_told_with_its_cause(
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "die", attempt("a", "die", data), attempt("b", "die", data))
-            await fake.one(Loaded)
+            await fake.one(ExecutorLoaded)
             began = time.monotonic()
             ended = await fake.ended("a")
             assert time.monotonic() - began < 0.5
@@ -37,7 +48,7 @@ def test_death_is_told_with_its_cause(
             assert (ended.detail["signal"], ended.detail["exit_code"]) == (signal_name, exit_code)
             assert "printed by a\nlast words" in ended.detail["stderr_tail"]
             assert ended.detail["oom_kill"] is False
-            gone = await fake.one(Gone)
+            gone = await fake.one(ExecutorGone)
             assert gone.not_started == [("b", 1)]
             assert fake.seen.index(ended) < fake.seen.index(gone)
 
@@ -50,7 +61,7 @@ def test_results_made_before_a_death_are_not_lost_with_it() -> None:
             fake.load(1, "die", attempt("a", "die", {"how": "live"}))
             await fake.ended("a")
             line = [attempt(name, "die", {"how": "live"}) for name in ("b", "c", "d")]
-            fake.send(Run(1, [*line, attempt("e", "die", {"how": "segv"})]))
+            fake.send(RunAttempts(1, [*line, attempt("e", "die", {"how": "segv"})]))
             assert (await fake.ended("e")).died
             ends = [await fake.ended(name) for name in ("b", "c", "d")]
             assert [(end.code, end.output) for end in ends] == [(None, b'"alive"')] * 3
@@ -63,7 +74,7 @@ def test_last_words_are_those_of_the_dead_attempt() -> None:
         async with Fake() as fake:
             fake.load(1, "die", attempt("a", "die", {"how": "live"}))
             await fake.ended("a")
-            fake.send(Run(1, [attempt("b", "die", {"how": "SIGKILL"})]))
+            fake.send(RunAttempts(1, [attempt("b", "die", {"how": "SIGKILL"})]))
             ended = await fake.ended("b")
             assert ended.detail["stderr_tail"] == "printed by b\nlast words\n"
 
@@ -77,7 +88,7 @@ def test_lost_channel_is_a_crash(how: str) -> None:
             fake.load(1, "die", attempt("a", "die", {"how": how}))
             ended = await fake.ended("a")
             assert (ended.code, ended.died) == ("worker_crashed", True)
-            await fake.one(Gone, code="worker_crashed")
+            await fake.one(ExecutorGone, code="worker_crashed")
 
     asyncio.run(scene())
 
@@ -86,9 +97,9 @@ def test_neighbour_does_not_notice() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", attempt("calm", "linger", {"s": 0.8}))
-            await fake.one(Started, job_id="calm")
+            await fake.one(AttemptStarted, job_id="calm")
             fake.load(2, "die", attempt("a", "die", {"how": "segv"}))
-            await fake.one(Gone, executor=2)
+            await fake.one(ExecutorGone, executor=2)
             assert (await fake.ended("calm")).code is None
 
     asyncio.run(scene())
@@ -101,7 +112,7 @@ def test_dead_load_blames_the_first_attempt() -> None:
             ended = await fake.ended("a")
             assert (ended.code, ended.died, ended.run_s) == ("worker_crashed", True, None)
             assert ended.load_s is not None
-            assert (await fake.one(Gone)).not_started == [("b", 1)]
+            assert (await fake.one(ExecutorGone)).not_started == [("b", 1)]
 
     asyncio.run(scene())
 
@@ -113,7 +124,7 @@ def test_failed_load_is_told_with_its_trace() -> None:
             ended = await fake.ended("a")
             assert (ended.code, ended.died) == ("load_error", False)
             assert "no weights" in ended.message
-            await fake.one(Gone, code="load_error")
+            await fake.one(ExecutorGone, code="load_error")
 
     asyncio.run(scene())
 
@@ -124,9 +135,9 @@ def test_executor_that_cannot_be_started_is_gone() -> None:
             fake.load(1, "echo", attempt("a"), attempt("b"))
             ended = await fake.ended("a")
             assert (ended.code, ended.died) == ("worker_crashed", False)
-            assert (await fake.one(Gone)).not_started == [("b", 1)]
-            fake.send(Run(1, [attempt("late")]))
-            assert (await fake.one(Recalled)).attempts == [("late", 1)]
+            assert (await fake.one(ExecutorGone)).not_started == [("b", 1)]
+            fake.send(RunAttempts(1, [attempt("late")]))
+            assert (await fake.one(AttemptsRecalled)).attempts == [("late", 1)]
 
     asyncio.run(scene())
 
@@ -138,9 +149,9 @@ def test_own_sessions_of_an_executor_end_with_it() -> None:
             await fake.until(lambda: fake.events("a"))
             pids = next(data["chunk"] for kind, data in fake.events("a") if kind == "output")
             await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
-            fake.send(Cancel("a", 1, "memory_exceeded", "too much", grace_s=-1))
+            fake.send(CancelAttempt("a", 1, "memory_exceeded", "too much", grace_s=-1))
             assert (await fake.ended("a")).code == "memory_exceeded"
-            await fake.one(Gone, code="memory_exceeded", within_s=2)
+            await fake.one(ExecutorGone, code="memory_exceeded", within_s=2)
             assert not [pid for pid in pids if _lives(pid)]
 
     asyncio.run(scene())
@@ -154,8 +165,8 @@ def test_warm_executor_keeps_its_children() -> None:
             assert ended.output is not None
             pids = [int(pid) for pid in ended.output.decode().strip("[]").split(",")]
             assert all(_lives(pid) for pid in pids[:2])
-            fake.send(Unload(1))
-            assert (await fake.one(Gone)).code == "unloaded"
+            fake.send(UnloadExecutor(1))
+            assert (await fake.one(ExecutorGone)).code == "unloaded"
             assert not [pid for pid in pids if _lives(pid)]
 
     asyncio.run(scene())
@@ -166,13 +177,13 @@ def test_stop_interrupts_and_exits() -> None:
         async with Fake() as fake:
             fake.load(1, "polite", attempt("a", "polite", {}), attempt("b", "polite", {}))
             fake.load(2, "echo", attempt("c", data=1))
-            await fake.one(Started, job_id="a")
+            await fake.one(AttemptStarted, job_id="a")
             await fake.ended("c")
             fake.send(Stop())
             assert (await fake.ended("a")).code == "interrupted"
-            given_back = [key for each in fake.all(Recalled) for key in each.attempts]
-            await fake.until(lambda: len(fake.all(Gone)) == 2)
-            given_back += [key for each in fake.all(Gone) for key in each.not_started]
+            given_back = [key for each in fake.all(AttemptsRecalled) for key in each.attempts]
+            await fake.until(lambda: len(fake.all(ExecutorGone)) == 2)
+            given_back += [key for each in fake.all(ExecutorGone) for key in each.not_started]
             assert given_back == [("b", 1)]
             await fake.until(lambda: fake.worker.reap() is not None, within_s=3)
             assert fake.worker.reap() == 0
@@ -186,10 +197,10 @@ def test_cancel_while_loading_kills() -> None:
         async with Fake() as fake:
             fake.load(1, "slow_load", attempt("a"))
             await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
-            fake.send(Cancel("a", 1, "cancelled", "not wanted"))
+            fake.send(CancelAttempt("a", 1, "cancelled", "not wanted"))
             ended = await fake.ended("a", within_s=2)
             assert (ended.code, ended.message, ended.died) == ("cancelled", "not wanted", False)
-            await fake.one(Gone, code="cancelled")
+            await fake.one(ExecutorGone, code="cancelled")
 
     asyncio.run(scene())
 
@@ -201,7 +212,7 @@ def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
             fake.load(2, "slow_load", attempt("b", "slow_load"))
             await fake.until(lambda: fake.events("a"))
             await fake.until(lambda: orphans.marked(f"{fake.name}/2"))
-            fake.send(*(Kill(executor, "interrupted", "reloaded") for executor in (1, 2)))
+            fake.send(*(KillExecutor(executor, "interrupted", "reloaded") for executor in (1, 2)))
             assert (await fake.ended("b", within_s=2)).code == "interrupted"
             assert (await fake.ended("a")).code is None
 
@@ -214,8 +225,8 @@ def test_load_timeout() -> None:
             fake.load(1, "slow_load", attempt("a"), load_timeout_s=0.5)
             ended = await fake.ended("a", within_s=2)
             assert (ended.code, ended.died) == ("load_timeout", False)
-            await fake.one(Gone, code="load_timeout")
-            assert not fake.all(Ended, code=None)
+            await fake.one(ExecutorGone, code="load_timeout")
+            assert not fake.all(AttemptEnded, code=None)
 
     asyncio.run(scene())
 

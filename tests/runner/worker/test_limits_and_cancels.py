@@ -8,17 +8,17 @@ import time
 import pytest
 
 from runner.protocol.worker import (
-    Cancel,
-    Gone,
-    Grant,
-    Kill,
-    Loaded,
-    Over,
-    Recall,
-    Recalled,
-    Run,
-    Started,
-    Usage,
+    AttemptsRecalled,
+    AttemptStarted,
+    CancelAttempt,
+    ExecutorGone,
+    ExecutorLoaded,
+    ExecutorUsage,
+    KillExecutor,
+    OverGrant,
+    RecallAttempts,
+    RunAttempts,
+    SetGrant,
 )
 from tests.runner.worker.fake_coordinator import Fake, attempt
 
@@ -30,15 +30,15 @@ def test_polite_handler_leaves_its_executor_usable() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "polite", attempt("a", "polite", {}))
-            await fake.one(Started, job_id="a")
+            await fake.one(AttemptStarted, job_id="a")
             began = time.monotonic()
-            fake.send(Cancel("a", 1, "cancelled", "enough"))
+            fake.send(CancelAttempt("a", 1, "cancelled", "enough"))
             ended = await fake.ended("a")
             assert time.monotonic() - began < 0.3
             assert (ended.code, ended.message, ended.retryable) == ("cancelled", "enough", False)
-            fake.send(Run(1, [attempt("b", "polite", {}, timeout_s=0.1)]))
+            fake.send(RunAttempts(1, [attempt("b", "polite", {}, timeout_s=0.1)]))
             assert (await fake.ended("b")).code == "timeout"
-            assert not fake.all(Gone)
+            assert not fake.all(ExecutorGone)
 
     asyncio.run(scene())
 
@@ -57,12 +57,12 @@ def test_ladder_ends_what_does_not_listen(handler: str, data: object, least_s: f
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, handler, attempt("a", handler, data, timeout_s=0.3))
-            started = await fake.one(Started, job_id="a")
+            started = await fake.one(AttemptStarted, job_id="a")
             ended = await fake.ended("a")
             elapsed_s = time.time() - started.at - 0.3
             assert (ended.code, ended.died) == ("timeout", False)
             assert least_s < elapsed_s < most_s
-            await fake.one(Gone, code="timeout", within_s=3)
+            await fake.one(ExecutorGone, code="timeout", within_s=3)
 
     asyncio.run(scene())
 
@@ -80,12 +80,12 @@ def test_grace_stretches_a_cancel() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 1.5}))
-            await fake.one(Started, job_id="a")
-            fake.send(Cancel("a", 1, "cancelled", "later", grace_s=10))
+            await fake.one(AttemptStarted, job_id="a")
+            fake.send(CancelAttempt("a", 1, "cancelled", "later", grace_s=10))
             ended = await fake.ended("a")
             assert (ended.code, ended.output) == ("cancelled", None)
             assert ended.run_s is not None and ended.run_s > 1.4
-            fake.send(Run(1, [attempt("b", "linger", {"s": 0})]))
+            fake.send(RunAttempts(1, [attempt("b", "linger", {"s": 0})]))
             assert (await fake.ended("b")).code is None
 
     asyncio.run(scene())
@@ -95,9 +95,9 @@ def test_second_cancel_makes_haste() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 30}))
-            await fake.one(Started, job_id="a")
-            fake.send(Cancel("a", 1, "cancelled", "first", grace_s=20))
-            fake.send(Cancel("a", 1, "cancelled", "second"))
+            await fake.one(AttemptStarted, job_id="a")
+            fake.send(CancelAttempt("a", 1, "cancelled", "first", grace_s=20))
+            fake.send(CancelAttempt("a", 1, "cancelled", "second"))
             ended = await fake.ended("a", within_s=2)
             assert (ended.code, ended.message) == ("cancelled", "first")
 
@@ -123,7 +123,9 @@ def test_clock_of_a_staged_attempt_begins_at_its_own_start() -> None:
             fake.load(1, "linger", *line)
             assert [(await fake.ended(f"{n}")).code for n in range(3)] == [None, None, None]
             fake.send(
-                Run(1, [attempt("x", "linger", {"s": 0}), attempt("y", "linger", {"s": 9}, timeout_s=0.2)])
+                RunAttempts(
+                    1, [attempt("x", "linger", {"s": 0}), attempt("y", "linger", {"s": 9}, timeout_s=0.2)]
+                )
             )
             assert (await fake.ended("x")).code is None
             assert (await fake.ended("y")).code == "timeout"
@@ -135,10 +137,10 @@ def test_recall_gives_back_what_did_not_start() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.5}) for n in range(4)))
-            await fake.one(Started, job_id="0")
-            fake.send(Recall(1))
-            assert (await fake.one(Recalled)).attempts == [("1", 1), ("2", 1), ("3", 1)]
-            fake.send(Run(1, [attempt("5", "linger", {"s": 9}, timeout_s=0.2)]))
+            await fake.one(AttemptStarted, job_id="0")
+            fake.send(RecallAttempts(1))
+            assert (await fake.one(AttemptsRecalled)).attempts == [("1", 1), ("2", 1), ("3", 1)]
+            fake.send(RunAttempts(1, [attempt("5", "linger", {"s": 9}, timeout_s=0.2)]))
             assert (await fake.ended("0")).code is None
             assert (await fake.ended("5")).code == "timeout"
 
@@ -149,8 +151,8 @@ def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", *(attempt(f"{n}", "linger", {"s": 0.2}) for n in range(4)))
-            await fake.one(Started, job_id="0")
-            fake.send(Cancel("2", 1, "cancelled", "no"))
+            await fake.one(AttemptStarted, job_id="0")
+            fake.send(CancelAttempt("2", 1, "cancelled", "no"))
             ended = await fake.ended("2")
             # Its executor goes on: the coordinator must not take it for one that leaves.
             assert (ended.code, ended.run_s, ended.leaves) == ("cancelled", None, False)
@@ -158,7 +160,7 @@ def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
             assert [end.code for end in order] == [None, None, None]
             starts = [end.started_at or 0.0 for end in order]
             assert starts == sorted(starts)
-            assert not fake.all(Recalled)
+            assert not fake.all(AttemptsRecalled)
 
     asyncio.run(scene())
 
@@ -172,7 +174,7 @@ def test_memory_over_the_cap_is_ended() -> None:
             assert (ended.code, ended.died) == ("memory_exceeded", False)
             assert ended.detail["used_bytes"] > 120 * MIB
             assert ended.peak_bytes is not None and ended.peak_bytes > 120 * MIB
-            await fake.one(Gone, code="memory_exceeded")
+            await fake.one(ExecutorGone, code="memory_exceeded")
 
     asyncio.run(scene())
 
@@ -183,7 +185,7 @@ def test_peak_and_usage_are_told() -> None:
             fake.load(1, "hog", attempt("a", "hog", {"bytes": 100 * MIB, "s": 1.2}))
             ended = await fake.ended("a")
             assert ended.peak_bytes is not None and ended.peak_bytes > 100 * MIB
-            assert any(used > 100 * MIB for each in fake.all(Usage) for _, used in each.executors)
+            assert any(used > 100 * MIB for each in fake.all(ExecutorUsage) for _, used in each.executors)
 
     asyncio.run(scene())
 
@@ -194,12 +196,12 @@ def test_simulated_bytes_over_the_grant_are_asked_for() -> None:
             fake.load(1, "simulate", attempt("a", "simulate", {"bytes": 5 * MIB}), grant_bytes=10 * MIB)
             ended = await fake.ended("a")
             assert (ended.code, ended.peak_bytes) == (None, 5 * MIB)
-            fake.send(Run(1, [attempt("b", "simulate", {"bytes": 11 * MIB, "s": 5})]))
-            assert (await fake.one(Over)).used_bytes == 11 * MIB
+            fake.send(RunAttempts(1, [attempt("b", "simulate", {"bytes": 11 * MIB, "s": 5})]))
+            assert (await fake.one(OverGrant)).used_bytes == 11 * MIB
             # Nobody answers: it goes on, and is asked for again.
-            await fake.until(lambda: len(fake.all(Over)) >= 3)
+            await fake.until(lambda: len(fake.all(OverGrant)) >= 3)
             detail = {"used_bytes": 11 * MIB}
-            fake.send(Kill(1, "memory_exceeded", "too much", detail, spares=False))
+            fake.send(KillExecutor(1, "memory_exceeded", "too much", detail, spares=False))
             ended = await fake.ended("b")
             assert (ended.code, ended.detail, ended.died) == ("memory_exceeded", detail, False)
 
@@ -211,14 +213,14 @@ def test_a_larger_grant_is_known_to_the_handler_and_ends_the_questions() -> None
         async with Fake(device_kind="sim") as fake:
             job = attempt("a", "simulate", {"bytes": 11 * MIB, "s": 1})
             fake.load(1, "simulate", job, grant_bytes=10 * MIB)
-            await fake.one(Over)
-            fake.send(Grant(1, 12 * MIB))
+            await fake.one(OverGrant)
+            fake.send(SetGrant(1, 12 * MIB))
             assert (await fake.ended("a")).code is None
-            asked = len(fake.all(Over))
+            asked = len(fake.all(OverGrant))
             assert asked <= 2
-            fake.send(Run(1, [attempt("b", "simulate", {"bytes": 12 * MIB, "s": 0.6})]))
+            fake.send(RunAttempts(1, [attempt("b", "simulate", {"bytes": 12 * MIB, "s": 0.6})]))
             assert (await fake.ended("b")).output == b'"12 MiB"'
-            assert len(fake.all(Over)) == asked
+            assert len(fake.all(OverGrant)) == asked
 
     asyncio.run(scene())
 
@@ -228,11 +230,11 @@ def test_a_grant_of_ram_is_asked_for_and_a_cap_is_not() -> None:
         async with Fake() as fake:
             job = attempt("a", "hog", {"bytes": 100 * MIB, "s": 0.6})
             fake.load(1, "hog", job, grant_bytes=80 * MIB)
-            assert (await fake.one(Over)).used_bytes > 80 * MIB
+            assert (await fake.one(OverGrant)).used_bytes > 80 * MIB
             assert (await fake.ended("a")).code is None
             fake.load(2, "hog", attempt("b", "hog", {"bytes": 100 * MIB}), ram_cap_bytes=80 * MIB)
             assert (await fake.ended("b")).code == "memory_exceeded"
-            assert not fake.all(Over, executor=2)
+            assert not fake.all(OverGrant, executor=2)
 
     asyncio.run(scene())
 
@@ -264,6 +266,6 @@ def test_flood_on_a_descriptor_is_bounded() -> None:
             texts = [data["text"] for kind, data in fake.events("a") if kind == "log"]
             assert sum(map(len, texts)) < 120_000
             assert max(map(len, texts)) <= 8 * 1024
-            await fake.one(Loaded)
+            await fake.one(ExecutorLoaded)
 
     asyncio.run(scene())

@@ -10,7 +10,7 @@ import pytest
 from runner.processes import orphans
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import read_spools
-from runner.protocol.worker import Ended, Gone, Loaded, Recalled, Run
+from runner.protocol.worker import AttemptEnded, AttemptsRecalled, ExecutorGone, ExecutorLoaded, RunAttempts
 from tests.runner.worker.fake_coordinator import Fake, attempt
 
 JOBS = 1_000
@@ -24,9 +24,9 @@ def test_staged_jobs_flow_through(capsys: object) -> None:
             began = time.monotonic()
             for first in range(0, JOBS, 16):
                 line = [attempt(f"{n}", data=n) for n in range(first, min(JOBS, first + 16))]
-                fake.send(Run(1, line))
-            await fake.until(lambda: len(fake.all(Ended)) == JOBS + 1, within_s=20)
-            assert [each.output for each in fake.all(Ended)[1:]] == [b"%d" % n for n in range(JOBS)]
+                fake.send(RunAttempts(1, line))
+            await fake.until(lambda: len(fake.all(AttemptEnded)) == JOBS + 1, within_s=20)
+            assert [each.output for each in fake.all(AttemptEnded)[1:]] == [b"%d" % n for n in range(JOBS)]
             return JOBS / (time.monotonic() - began)
 
     print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
@@ -38,7 +38,7 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
         async with Fake() as fake:
             fake.acknowledges = False
             fake.load(1, "echo", *(attempt(f"{n}", data=n) for n in range(200)))
-            await fake.until(lambda: len(fake.all(Ended)) == 200)
+            await fake.until(lambda: len(fake.all(AttemptEnded)) == 200)
             fake.load(2, "brood", attempt("x", "brood", {"s": 60}))
             await fake.until(lambda: fake.events("x"))
             began = time.monotonic()
@@ -49,8 +49,8 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
             (spool,) = read_spools(fake.folder)
             ends = [
                 each
-                for each in map(worker_protocol.up_decoder.decode, spool.messages)
-                if isinstance(each, Ended)
+                for each in map(worker_protocol.from_worker_decoder.decode, spool.messages)
+                if isinstance(each, AttemptEnded)
             ]
             assert sorted(int(each.job_id) for each in ends[:200]) == list(range(200))
             assert [(each.job_id, each.code) for each in ends[200:]] == [("x", "interrupted")]
@@ -66,14 +66,14 @@ def test_acknowledged_results_are_not_spooled() -> None:
             await fake.ended("a")
             await fake.until(lambda: fake.last_number >= 3)
             fake.load(2, "echo")
-            await fake.one(Loaded, executor=2)
+            await fake.one(ExecutorLoaded, executor=2)
             fake.worker.lifeline.close()
             await asyncio.to_thread(fake.worker.process.wait, 5)
             spooled = [each for spool in read_spools(fake.folder) for each in spool.messages]
             assert not [
                 each
-                for each in map(worker_protocol.up_decoder.decode, spooled)
-                if not isinstance(each, Gone | Loaded)
+                for each in map(worker_protocol.from_worker_decoder.decode, spooled)
+                if not isinstance(each, ExecutorGone | ExecutorLoaded)
             ]
 
     asyncio.run(scene())
@@ -83,7 +83,7 @@ def test_what_a_cut_link_lost_is_sent_again() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 1.0}), attempt("b", "linger", {"s": 0}))
-            await fake.until(lambda: fake.all(Loaded))
+            await fake.until(lambda: fake.all(ExecutorLoaded))
             fake.router.close()
             fake.seen.clear()
             fake.last_number = 0
@@ -93,7 +93,7 @@ def test_what_a_cut_link_lost_is_sent_again() -> None:
             assert fake.hellos[1].running == [("a", 1), ("b", 1)]
             assert (await fake.ended("a")).code is None
             assert (await fake.ended("b")).code is None
-            numbers = [fake.seen.index(each) for each in fake.all(Ended)]
+            numbers = [fake.seen.index(each) for each in fake.all(AttemptEnded)]
             assert numbers == sorted(numbers)
 
     asyncio.run(scene())
@@ -107,17 +107,17 @@ def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> Non
             await fake.ended("warm")
             big = "x" * 100_000
             for first in range(0, 400, 16):
-                fake.send(Run(1, [attempt(f"{n}", data=big) for n in range(first, first + 16)]))
-            await fake.until(lambda: len(fake.all(Ended)) > 80)
+                fake.send(RunAttempts(1, [attempt(f"{n}", data=big) for n in range(first, first + 16)]))
+            await fake.until(lambda: len(fake.all(AttemptEnded)) > 80)
             for number in range(20):
                 # The worker itself answers on.
-                fake.send(Run(99, [attempt(f"lost {number}")]))
-                await fake.one(Recalled, attempts=[(f"lost {number}", 1)])
-            assert len(fake.all(Ended)) < 200
+                fake.send(RunAttempts(99, [attempt(f"lost {number}")]))
+                await fake.one(AttemptsRecalled, attempts=[(f"lost {number}", 1)])
+            assert len(fake.all(AttemptEnded)) < 200
             fake.acknowledges = True
             fake.send(worker_protocol.Ack(fake.last_number))
-            await fake.until(lambda: len(fake.all(Ended)) == 401, within_s=20)
-            assert len({each.job_id for each in fake.all(Ended)}) == 401
+            await fake.until(lambda: len(fake.all(AttemptEnded)) == 401, within_s=20)
+            assert len({each.job_id for each in fake.all(AttemptEnded)}) == 401
 
     asyncio.run(scene())
 
@@ -132,6 +132,6 @@ def test_second_worker_of_a_device_waits_and_gives_up() -> None:
             second.close()
             fake.load(1, "echo", attempt("a"))
             assert (await fake.ended("a")).code is None
-            assert not fake.all(Gone)
+            assert not fake.all(ExecutorGone)
 
     asyncio.run(scene())

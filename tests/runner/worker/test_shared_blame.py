@@ -10,26 +10,37 @@ import msgspec
 import pytest
 
 from runner.handlers.spec import Batching, Options
-from runner.protocol.worker import Attempt, Cancel, Ended, Gone, Load, Loaded, Recalled, Run, Started, Stop
+from runner.protocol.worker import (
+    AttemptEnded,
+    AttemptSpec,
+    AttemptsRecalled,
+    AttemptStarted,
+    CancelAttempt,
+    ExecutorGone,
+    ExecutorLoaded,
+    LoadExecutor,
+    RunAttempts,
+    Stop,
+)
 from tests.runner.worker.fake_coordinator import Fake, attempt, spec
 
 BATCHED = Options(batch=Batching(8, 0.02))
 ASIDE = Options(slots=4)
 
 
-def batch(**inputs: dict[str, Any]) -> list[Attempt]:
+def batch(**inputs: dict[str, Any]) -> list[AttemptSpec]:
     return [attempt(job, "many", data, timeout_s=60.0) for job, data in inputs.items()]
 
 
-def side_by_side(**inputs: dict[str, Any]) -> list[Attempt]:
+def side_by_side(**inputs: dict[str, Any]) -> list[AttemptSpec]:
     return [attempt(job, "aside", data, timeout_s=60.0) for job, data in inputs.items()]
 
 
 async def load(fake: Fake, executor: int, handler: str, options: Options) -> None:
     kind: Literal["function", "coroutine"] = "coroutine" if options.slots > 1 else "function"
     described = msgspec.structs.replace(spec(handler), options=options, kind=kind)
-    fake.send(Load(executor, described, ["cpu"], {}, "cpu"))
-    await fake.one(Loaded)
+    fake.send(LoadExecutor(executor, described, ["cpu"], {}, "cpu"))
+    await fake.one(ExecutorLoaded)
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
@@ -44,12 +55,12 @@ def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 0.1}, b={})), Run(1, batch(c={})))
+            fake.send(RunAttempts(1, batch(a={"s": 0.1}, b={})), RunAttempts(1, batch(c={})))
             for job, together in (("a", 2), ("b", 2), ("c", 1)):
                 ended = await fake.ended(job)
                 assert (ended.code, ended.output, ended.together) == (None, b'"%b"' % job.encode(), together)
                 assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events(job)
-            assert {one.job_id for one in fake.all(Started)} >= {"a", "b"}
+            assert {one.job_id for one in fake.all(AttemptStarted)} >= {"a", "b"}
 
     play(scene())
 
@@ -59,7 +70,9 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={}, b={"how": how, "code": 0}, c={})), Run(1, batch(d={})))
+            fake.send(
+                RunAttempts(1, batch(a={}, b={"how": how, "code": 0}, c={})), RunAttempts(1, batch(d={}))
+            )
             for job in "abc":
                 ended = await fake.ended(job)
                 assert (ended.code, ended.died, ended.shared, ended.together) == (
@@ -68,9 +81,9 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
                     True,
                     3,
                 )
-            assert (await fake.one(Gone)).not_started == [("d", 1)]
+            assert (await fake.one(ExecutorGone)).not_started == [("d", 1)]
             await load(fake, 2, "many", BATCHED)
-            fake.send(Run(2, batch(e={"how": how, "code": 0})))
+            fake.send(RunAttempts(2, batch(e={"how": how, "code": 0})))
             ended = await fake.ended("e")
             assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, False)
 
@@ -81,10 +94,10 @@ def test_a_cancelled_mate_leaves_the_others_alone() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 1.2}, b={})))
+            fake.send(RunAttempts(1, batch(a={"s": 1.2}, b={})))
             await begun(fake, "a", "b")
-            fake.send(Cancel("b", 1, "cancelled", "by hand", 0.0))
-            assert ((await fake.ended("a")).code, fake.all(Gone)) == (None, [])
+            fake.send(CancelAttempt("b", 1, "cancelled", "by hand", 0.0))
+            assert ((await fake.ended("a")).code, fake.all(ExecutorGone)) == (None, [])
             ended = await fake.ended("b")
             assert (ended.code, ended.message, ended.shared) == ("cancelled", "by hand", False)
 
@@ -95,12 +108,14 @@ def test_a_batch_all_of_which_is_cancelled_climbs_the_ladder() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 60}, b={})), Run(1, batch(c={})))
+            fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={})))
             await begun(fake, "a", "b")
-            fake.send(Cancel("a", 1, "cancelled", "one", 0.0), Cancel("b", 1, "cancelled", "two", 0.0))
+            fake.send(
+                CancelAttempt("a", 1, "cancelled", "one", 0.0), CancelAttempt("b", 1, "cancelled", "two", 0.0)
+            )
             assert [(await fake.ended(job)).message for job in "ab"] == ["one", "two"]
-            await fake.one(Gone)
-            assert [key for one in fake.all(Recalled) for key in one.attempts] == [("c", 1)]
+            await fake.one(ExecutorGone)
+            assert [key for one in fake.all(AttemptsRecalled) for key in one.attempts] == [("c", 1)]
 
     play(scene())
 
@@ -109,9 +124,9 @@ def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 60}, b={})))
+            fake.send(RunAttempts(1, batch(a={"s": 60}, b={})))
             await begun(fake, "a", "b")
-            fake.send(Cancel("b", 1, "cancelled", "now", -1.0))
+            fake.send(CancelAttempt("b", 1, "cancelled", "now", -1.0))
             assert (await fake.ended("b")).code == "cancelled"
             ended = await fake.ended("a")
             assert (ended.code, ended.died) == ("interrupted", False)
@@ -123,9 +138,13 @@ def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 0.5})), Run(1, batch(b={}, c={}, d={})), Run(1, batch(e={})))
+            fake.send(
+                RunAttempts(1, batch(a={"s": 0.5})),
+                RunAttempts(1, batch(b={}, c={}, d={})),
+                RunAttempts(1, batch(e={})),
+            )
             await begun(fake, "a")
-            fake.send(Cancel("c", 1, "cancelled", "by hand", 0.0))
+            fake.send(CancelAttempt("c", 1, "cancelled", "by hand", 0.0))
             ended = await fake.ended("c")
             assert (ended.code, ended.started_at) == ("cancelled", None)
             assert [(await fake.ended(job)).together for job in "abde"] == [1, 2, 2, 1]
@@ -138,13 +157,13 @@ def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> 
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
             long = [attempt("a", "many", {"s": 60}, timeout_s=0.2), attempt("b", "many", {}, timeout_s=9.0)]
-            fake.send(Run(1, long))
+            fake.send(RunAttempts(1, long))
             for job in "ab":
                 ended = await fake.ended(job)
                 assert (ended.code, ended.shared, ended.together) == ("timeout", True, 2)
             await load(fake, 2, "many", BATCHED)
-            fake.send(Run(2, long[:1]))
-            found = await fake.until(lambda: fake.all(Ended, job_id="a")[1:])
+            fake.send(RunAttempts(2, long[:1]))
+            found = await fake.until(lambda: fake.all(AttemptEnded, job_id="a")[1:])
             assert (found[0].code, found[0].shared) == ("timeout", False)
 
     play(scene())
@@ -155,13 +174,13 @@ def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
             slow = [attempt(job, "many", {"polite": True}, timeout_s=0.2) for job in "ab"]
-            fake.send(Run(1, slow))
+            fake.send(RunAttempts(1, slow))
             assert [((await fake.ended(job)).code, (await fake.ended(job)).shared) for job in "ab"] == [
                 ("timeout", True)
             ] * 2
-            fake.send(Run(1, batch(c={})))
+            fake.send(RunAttempts(1, batch(c={})))
             assert (await fake.ended("c")).code is None
-            assert fake.all(Gone) == []
+            assert fake.all(ExecutorGone) == []
 
     play(scene())
 
@@ -170,8 +189,8 @@ def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             described = msgspec.structs.replace(spec("many"), options=BATCHED)
-            fake.send(Load(1, described, ["cpu"], {}, "cpu"), Run(1, batch(a={}, b={})))
-            fake.send(Cancel("a", 1, "cancelled", "by hand", 0.0))
+            fake.send(LoadExecutor(1, described, ["cpu"], {}, "cpu"), RunAttempts(1, batch(a={}, b={})))
+            fake.send(CancelAttempt("a", 1, "cancelled", "by hand", 0.0))
             assert (await fake.ended("a")).code == "cancelled"
             ended = await fake.ended("b")
             assert (ended.code, ended.output) == (None, b'"b"')
@@ -183,11 +202,11 @@ def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "many", BATCHED)
-            fake.send(Run(1, batch(a={"s": 60}, b={})), Run(1, batch(c={}, d={})))
+            fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={}, d={})))
             await begun(fake, "a", "b")
             fake.send(Stop())
             assert [(await fake.ended(job)).code for job in "ab"] == ["interrupted"] * 2
-            assert [key for one in fake.all(Recalled) for key in one.attempts] == [("c", 1), ("d", 1)]
+            assert [key for one in fake.all(AttemptsRecalled) for key in one.attempts] == [("c", 1), ("d", 1)]
 
     play(scene())
 
@@ -196,12 +215,12 @@ def test_slots_run_at_once_and_are_told_one_by_one() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "aside", ASIDE)
-            fake.send(Run(1, side_by_side(a={"s": 0.6}, b={"s": 0.1}, c={})))
+            fake.send(RunAttempts(1, side_by_side(a={"s": 0.6}, b={"s": 0.1}, c={})))
             for job in "cba":
                 assert (await fake.ended(job)).code is None
-            ended = [one.job_id for one in fake.all(Ended)]
+            ended = [one.job_id for one in fake.all(AttemptEnded)]
             assert ended == ["c", "b", "a"]
-            assert {one.job_id for one in fake.all(Started)} >= {"a", "b"}
+            assert {one.job_id for one in fake.all(AttemptStarted)} >= {"a", "b"}
 
     play(scene())
 
@@ -212,11 +231,11 @@ def test_each_slot_has_its_own_timeout_and_silence() -> None:
             await load(fake, 1, "aside", ASIDE)
             late = attempt("a", "aside", {"s": 60}, timeout_s=0.2)
             still = attempt("b", "aside", {"s": 60}, stall_timeout_s=0.3)
-            fake.send(Run(1, [late, still, attempt("c", "aside", {"s": 1.0}, timeout_s=30.0)]))
+            fake.send(RunAttempts(1, [late, still, attempt("c", "aside", {"s": 1.0}, timeout_s=30.0)]))
             assert (await fake.ended("a")).code == "timeout"
             assert (await fake.ended("b")).code == "stalled"
             assert (await fake.ended("c")).code is None
-            assert fake.all(Gone) == []
+            assert fake.all(ExecutorGone) == []
 
     play(scene())
 
@@ -226,7 +245,7 @@ def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() ->
         async with Fake() as fake:
             await load(fake, 1, "aside", ASIDE)
             stubborn = attempt("a", "aside", {"s": 60, "stubborn": True}, timeout_s=0.2)
-            fake.send(Run(1, [stubborn, *side_by_side(b={"s": 60}, c={"s": 60})]))
+            fake.send(RunAttempts(1, [stubborn, *side_by_side(b={"s": 60}, c={"s": 60})]))
             ended = await fake.ended("a")
             assert (ended.code, ended.shared) == ("timeout", False)
             for job in "bc":
@@ -241,7 +260,7 @@ def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
         async with Fake() as fake:
             await load(fake, 1, "aside", ASIDE)
             blocks = attempt("a", "aside", {"block": 60}, timeout_s=0.3)
-            fake.send(Run(1, [blocks]))
+            fake.send(RunAttempts(1, [blocks]))
             ended = await fake.ended("a", within_s=5)
             assert ended.code == "timeout"
 
@@ -252,12 +271,12 @@ def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "aside", ASIDE)
-            fake.send(Run(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
+            fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
             for job in "ab":
                 ended = await fake.ended(job)
                 assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, True)
             await load(fake, 2, "aside", ASIDE)
-            fake.send(Run(2, side_by_side(c={"how": "segv"})))
+            fake.send(RunAttempts(2, side_by_side(c={"how": "segv"})))
             ended = await fake.ended("c")
             assert (ended.died, ended.shared) == (True, False)
 
@@ -268,9 +287,9 @@ def test_one_slot_is_cancelled_by_its_coroutine() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             await load(fake, 1, "aside", ASIDE)
-            fake.send(Run(1, side_by_side(a={"s": 60}, b={"s": 0.8})))
+            fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.8})))
             await begun(fake, "a", "b")
-            fake.send(Cancel("a", 1, "cancelled", "by hand", 0.0))
+            fake.send(CancelAttempt("a", 1, "cancelled", "by hand", 0.0))
             assert (await fake.ended("a")).message == "by hand"
             assert (await fake.ended("b")).code is None
 

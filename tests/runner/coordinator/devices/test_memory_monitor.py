@@ -12,7 +12,7 @@ from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.protocol.worker import Ended, Loaded, Processes, Readings
+from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 G, M = 1 << 30, 1 << 20
 CARD = nvidia(0, "GPU-0", "card", 24 * G)
@@ -41,7 +41,7 @@ class Scene:
         self.view.add_waiting(cls, executor)
         self.view.load(executor, cls, executor, ("gpu0",), 8 * G)
         if pid is not None:
-            self.memory.claim(Processes(executor, [pid]))
+            self.memory.claim(ExecutorProcesses(executor, [pid]))
         post = object.__new__(Post)
         post.executor, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
         self.posts[executor] = post
@@ -49,10 +49,10 @@ class Scene:
 
     def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
         self.view.loaded(executor, None, self.at)
-        self.memory.loaded(self.posts[executor], Loaded(executor, 1.0, None, reserved, torch))
+        self.memory.loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
-        message = Ended("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
+        message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
         self.memory.ended(self.posts[executor], message)
         cls = self.view.executors[executor].assigned[executor]
         self.view.ended(executor, cls, executor, self.at)
@@ -63,7 +63,7 @@ class Scene:
         has_more = False
         for _ in range(times):
             self.at += 0.25
-            has_more = self.memory.read(Readings([("gpu0", 24 * G, used, 24 * G - used)], listed))
+            has_more = self.memory.read(DeviceReadings([("gpu0", 24 * G, used, 24 * G - used)], listed))
         return has_more
 
     @property
@@ -173,6 +173,6 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
     assert scene.read(0, times=2)
     assert ledger.draining.pending_bytes("gpu0") == 0
-    scene.memory.claim(Processes(1, [10]))
+    scene.memory.claim(ExecutorProcesses(1, [10]))
     scene.read(1 * G, (10, 1 * G))
     assert ledger.usage.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"

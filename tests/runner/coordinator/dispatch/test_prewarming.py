@@ -13,7 +13,7 @@ from runner.coordinator.dispatch.prewarm_request import Failure, model_of, prelo
 from runner.coordinator.processes.worker_pool import Worker
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
-from runner.protocol.worker import Ended, Gone, Load, Loaded, Unload
+from runner.protocol.worker import AttemptEnded, ExecutorGone, ExecutorLoaded, LoadExecutor, UnloadExecutor
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.dispatch.test_retire_executor import Scene
 from tests.runner.coordinator.lifecycle_harness import Bench, run, spec
@@ -42,7 +42,7 @@ class House(Scene):
         return [type(order).__name__ for order in await self.turn()]
 
     async def fail(self, executor: int, code: str = "load_error") -> None:
-        await self.says(Gone(executor, code, "why", detail={"traceback": "here"}))
+        await self.says(ExecutorGone(executor, code, "why", detail={"traceback": "here"}))
 
 
 def play(worker: Worker, body: Callable[[House], Awaitable[None]]) -> None:
@@ -58,7 +58,7 @@ def test_all_who_ask_are_told_once_it_is_loaded(worker: Worker) -> None:
         house.ask()
         assert await house.orders() == ["Load"]
         house.ask()
-        await house.says(Loaded(1, 0.1))
+        await house.says(ExecutorLoaded(1, 0.1))
         assert [type(each) for each in house.heard] == [Post] * 3
         house.ask()
         assert len(house.heard) == 4 and await house.orders() == []
@@ -79,7 +79,7 @@ def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: Worker) -
         assert (shown["error"], shown["tries"], shown["next_try_at"]) == (failure.error, 1, None)
         house.ask()
         assert await house.orders() == ["Load"]
-        await house.says(Loaded(2, 0.1))
+        await house.says(ExecutorLoaded(2, 0.1))
         assert house.wishes.document("h")["load_failures"] == []
 
     play(worker, body)
@@ -89,8 +89,10 @@ def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: Worker) ->
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
-        assert [type(each) for each in await house.says(Gone(1, "interrupted", "reloaded"))] == [Load]
-        await house.says(Loaded(2, 0.1))
+        assert [type(each) for each in await house.says(ExecutorGone(1, "interrupted", "reloaded"))] == [
+            LoadExecutor
+        ]
+        await house.says(ExecutorLoaded(2, 0.1))
         assert [type(each) for each in house.heard] == [Post]
 
     play(worker, body)
@@ -105,7 +107,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
         # Its worker is gone: the job goes again, and loads what is asked for.
         house.reports._executors.on_executor_gone(1)
         assert "Load" in await house.orders()
-        await house.says(Loaded(2, 0.1))
+        await house.says(ExecutorLoaded(2, 0.1))
         assert [type(each) for each in house.heard] == [Post]
 
     play(worker, body)
@@ -129,7 +131,7 @@ def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Wo
         house.submit(1)
         orders = await house.orders()
         assert orders.count("Load") == 1 and house.wishes.pending.of_handler("h") == []
-        await house.says(Loaded(1, 0.1))
+        await house.says(ExecutorLoaded(1, 0.1))
         assert [type(each) for each in house.heard] == [Post]
 
     play(worker, body)
@@ -150,13 +152,13 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
         assert pauses == [min(PAUSE_MAX_S, PAUSE_S * 2**power) for power in range(9)]
         # One that was ready for long and dies begins anew, one that dies at once goes on.
         assert await house.orders() == ["Load"]
-        await house.says(Loaded(10, 0.1))
+        await house.says(ExecutorLoaded(10, 0.1))
         assert house.wishes.failures.last == {}
         await house.fail(10, "worker_crashed")
         assert house.wishes.failures.last["h", ""].tries == 10
         await house.bench.pass_time(PAUSE_MAX_S)
         assert await house.orders() == ["Load"]
-        await house.says(Loaded(11, 0.1))
+        await house.says(ExecutorLoaded(11, 0.1))
         await house.bench.pass_time(STEADY_S + 1)
         await house.fail(11, "worker_crashed")
         assert house.wishes.failures.last["h", ""].tries == 1
@@ -212,11 +214,11 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None
     async def body(house: House) -> None:
         house.describe(PRELOADED)
         await house.turn()
-        await house.says(Loaded(1, 0.1))
+        await house.says(ExecutorLoaded(1, 0.1))
         (post,) = house.wishes.unload("h", None, None)
         house.dispatch.control.retire(post)
-        assert [type(each) for each in await house.turn()] == [Unload]
-        await house.says(Gone(1, "unloaded", "it was unloaded"))
+        assert [type(each) for each in await house.turn()] == [UnloadExecutor]
+        await house.says(ExecutorGone(1, "unloaded", "it was unloaded"))
         assert await house.orders() == []
         assert house.wishes.document("h")["preload_suspended"] == [None]
         house.ask()
@@ -300,7 +302,7 @@ def test_a_broken_handler_can_be_unloaded(worker: Worker) -> None:
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
-        await house.says(Loaded(1, 0.1))
+        await house.says(ExecutorLoaded(1, 0.1))
         broken = HandlerSpec("h", "", "broken", Source("file", "/h.py", "h"), error="no")
         house.describe(broken)
         assert [post.executor for post in house.wishes.unload("h", None, None)] == [1]
@@ -322,7 +324,7 @@ def test_models_are_named_where_there_are_some() -> None:
 def test_a_wish_is_met_by_what_idles(worker: Worker) -> None:
     async def body(house: House) -> None:
         (live,) = await house.busy(1)
-        await house.says(Ended(live.job.id, live.flight, 1, None, output=b"1"))
+        await house.says(AttemptEnded(live.job.id, live.flight, 1, None, output=b"1"))
         house.describe(PRELOADED)
         # It was loaded by a job: it is what is to be ready.
         assert await house.orders() == []

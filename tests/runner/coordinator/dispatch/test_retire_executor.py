@@ -12,17 +12,17 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import (
-    Ended,
-    Gone,
-    Kill,
-    Load,
-    Loaded,
-    Recall,
-    Recalled,
-    Run,
-    Unload,
-    down_decoder,
+    AttemptEnded,
+    AttemptsRecalled,
+    ExecutorGone,
+    ExecutorLoaded,
+    KillExecutor,
+    LoadExecutor,
+    RecallAttempts,
+    RunAttempts,
+    UnloadExecutor,
     encode,
+    to_worker_decoder,
 )
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
@@ -40,7 +40,7 @@ class Told(Lone):
         self.orders: list[Any] = []
 
     def post(self, worker: Worker, message: bytes) -> None:
-        self.orders.append(down_decoder.decode(message))
+        self.orders.append(to_worker_decoder.decode(message))
 
     def flush(self) -> None:
         return
@@ -101,9 +101,9 @@ class Scene:
         """Jobs at a loaded executor: the first runs, the others are staged."""
         lives = self.submit(numbers[0])
         load, first = await self.turn()
-        assert isinstance(load, Load) and isinstance(first, Run)
+        assert isinstance(load, LoadExecutor) and isinstance(first, RunAttempts)
         lives += self.submit(*numbers[1:])
-        orders = await self.says(Loaded(1, 0.1))
+        orders = await self.says(ExecutorLoaded(1, 0.1))
         assert sum(len(order.attempts) for order in orders) == len(numbers) - 1
         return lives
 
@@ -119,12 +119,14 @@ def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
     run(whole)
 
 
-def done(live: Live) -> Ended:
-    return Ended(live.job.id, live.flight or live.job.attempt, live.job.heard + 1, None, output=b"1")
+def done(live: Live) -> AttemptEnded:
+    return AttemptEnded(live.job.id, live.flight or live.job.attempt, live.job.heard + 1, None, output=b"1")
 
 
 def jobs(orders: list[Any]) -> list[str]:
-    return [attempt.job_id for order in orders if isinstance(order, Run) for attempt in order.attempts]
+    return [
+        attempt.job_id for order in orders if isinstance(order, RunAttempts) for attempt in order.attempts
+    ]
 
 
 def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: Worker) -> None:
@@ -133,15 +135,15 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
         (later,) = scene.submit(4)
         scene.bench.view.limits.set_stage_depth("h", "v1", 1)
         scene.reload()
-        assert await scene.turn() == [Recall(1)]
-        assert await scene.says(Recalled(1, [("job-2", 1), ("job-3", 1)])) == []
+        assert await scene.turn() == [RecallAttempts(1)]
+        assert await scene.says(AttemptsRecalled(1, [("job-2", 1), ("job-3", 1)])) == []
         assert (second.where, third.where, later.where) == ("waiting", "waiting", "waiting")
         orders = await scene.says(done(running))
         assert running.job.state == "succeeded"
-        assert Unload(1) in orders
-        (load,) = [order for order in orders if isinstance(order, Load)]
+        assert UnloadExecutor(1) in orders
+        (load,) = [order for order in orders if isinstance(order, LoadExecutor)]
         assert (load.executor, load.handler.version) == (2, "v2")
-        orders += await scene.says(Gone(1, "unloaded", ""), Loaded(2, 0.1))
+        orders += await scene.says(ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1))
         assert jobs(orders) == ["job-2", "job-3", "job-4"]
         assert [live.job.attempt for live in (second, third)] == [1, 0]
 
@@ -153,7 +155,7 @@ def test_an_idle_one_goes_at_once(worker: Worker) -> None:
         (live,) = await scene.busy(1)
         assert await scene.says(done(live)) == []
         scene.reload()
-        assert await scene.turn() == [Unload(1)]
+        assert await scene.turn() == [UnloadExecutor(1)]
         assert await scene.turn() == []
 
     play(worker, body)
@@ -165,12 +167,12 @@ def test_one_that_loads_is_killed_where_there_is_another_version(worker: Worker)
         assert len(await scene.turn()) == 2
         scene.reload()
         (kill,) = await scene.turn()
-        assert isinstance(kill, Kill) and (kill.executor, kill.code) == (1, "interrupted")
+        assert isinstance(kill, KillExecutor) and (kill.executor, kill.code) == (1, "interrupted")
         orders = await scene.says(
-            Ended("job-1", 1, 1, "interrupted", kill.message), Gone(1, "interrupted", "")
+            AttemptEnded("job-1", 1, 1, "interrupted", kill.message), ExecutorGone(1, "interrupted", "")
         )
         assert jobs(orders) == ["job-1"] and live.job.failures == 0
-        assert [order.handler.version for order in orders if isinstance(order, Load)] == ["v2"]
+        assert [order.handler.version for order in orders if isinstance(order, LoadExecutor)] == ["v2"]
 
     play(worker, body)
 
@@ -181,8 +183,8 @@ def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: Worker) -
         await scene.turn()
         scene.reload(replace(NEWER, state="broken"), replaced=False)
         assert await scene.turn() == []
-        assert await scene.says(Loaded(1, 0.1)) == []
-        assert await scene.says(done(live)) == [Unload(1)]
+        assert await scene.says(ExecutorLoaded(1, 0.1)) == []
+        assert await scene.says(done(live)) == [UnloadExecutor(1)]
         assert live.job.state == "succeeded"
 
     play(worker, body)
@@ -197,11 +199,13 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: Worker)
         assert await scene.turn() == []
         assert {live.where for live in waiting} == {"assigned"}
         scene.reload()
-        assert await scene.turn() == [Recall(1)]
+        assert await scene.turn() == [RecallAttempts(1)]
         scene.inputs.set_result(None)
         await asyncio.sleep(0.01)
         assert jobs(await scene.turn()) == [] and {live.where for live in waiting} == {"waiting"}
-        orders = await scene.says(done(running)) + await scene.says(Gone(1, "unloaded", ""), Loaded(2, 0.1))
+        orders = await scene.says(done(running)) + await scene.says(
+            ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1)
+        )
         assert jobs(orders) == ["job-2", "job-3"]
 
     play(worker, body)
@@ -212,9 +216,11 @@ def test_one_that_dies_meanwhile_is_not_waited_for(worker: Worker) -> None:
         running, staged = await scene.busy(1, 2)
         scene.reload()
         await scene.turn()
-        died = Ended(running.job.id, 1, 1, "worker_crashed", "", died=True, retryable=False, leaves=True)
-        orders = await scene.says(died, Gone(1, "worker_crashed", "", [("job-2", 1)]))
+        died = AttemptEnded(
+            running.job.id, 1, 1, "worker_crashed", "", died=True, retryable=False, leaves=True
+        )
+        orders = await scene.says(died, ExecutorGone(1, "worker_crashed", "", [("job-2", 1)]))
         assert jobs(orders) == ["job-2"] and staged.job.attempt == 1
-        assert Unload(1) not in orders
+        assert UnloadExecutor(1) not in orders
 
     play(worker, body)

@@ -13,7 +13,7 @@ from runner.coordinator.jobs.retry_decision import DEATHS_MAX, EXTRA_STARTS, Aga
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, Terms
 from runner.jobs.retry import Backoff
-from runner.protocol.worker import Ended
+from runner.protocol.worker import AttemptEnded
 
 NOW = 1_000.0
 G = 1 << 30
@@ -26,8 +26,8 @@ def job(**changes: Any) -> Job:
     return msgspec.structs.replace(made, **changes)
 
 
-def ended(code: str | None, **changes: Any) -> Ended:
-    return Ended("j", 1, 1, code, "why", **changes)
+def ended(code: str | None, **changes: Any) -> AttemptEnded:
+    return AttemptEnded("j", 1, 1, code, "why", **changes)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def ended(code: str | None, **changes: Any) -> Ended:
         ({"retries": 50, "attempt": 60}, ended("handler_error"), "handler_error"),
     ],
 )
-def test_each_end_has_its_consequence(state: dict[str, Any], end: Ended, expected: str) -> None:
+def test_each_end_has_its_consequence(state: dict[str, Any], end: AttemptEnded, expected: str) -> None:
     verdict = follow(job(**state), end, FIXED, NOW, 0.5)
     if isinstance(verdict, Again):
         assert expected == "again"
@@ -101,7 +101,9 @@ def attempted(code: str, detail: Any = None) -> list[AttemptRecord]:
         ),
     ],
 )
-def test_what_the_device_did_is_forgiven_once(state: dict[str, Any], end: Ended, expected: str) -> None:
+def test_what_the_device_did_is_forgiven_once(
+    state: dict[str, Any], end: AttemptEnded, expected: str
+) -> None:
     verdict = follow(job(**state), end, FIXED, NOW, 0.5)
     if isinstance(verdict, Again):
         assert expected == ("counted" if verdict.counts else "for nothing")
@@ -177,7 +179,7 @@ def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
         (ended("handler_error", detail={"limit": "grant"}), G, False),
     ],
 )
-def test_what_counts_as_running_out_of_device_memory(end: Ended, grant: int, expected: bool) -> None:
+def test_what_counts_as_running_out_of_device_memory(end: AttemptEnded, grant: int, expected: bool) -> None:
     assert ran_out(end, grant_bytes=grant) is expected
 
 

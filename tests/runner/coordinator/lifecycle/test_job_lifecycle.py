@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import JobError
-from runner.protocol.worker import Note
+from runner.protocol.worker import AttemptEvents
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 
 
@@ -222,7 +222,7 @@ def test_retention_takes_the_oldest_events_in_steps() -> None:
         live = bench.line.submit(asked())
         bench.start(live)
         lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
-        bench.line.note(live, Note("job-1", 1, 1, lines))
+        bench.line.note(live, AttemptEvents("job-1", 1, 1, lines))
         assert live.job.last_seq - live.job.first_seq <= 110
         assert live.job.first_seq > 1
 

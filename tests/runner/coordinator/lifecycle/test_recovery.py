@@ -10,7 +10,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle import recovery
 from runner.jobs.job import AttemptRecord, Job, Terms
 from runner.protocol.spool import Spool
-from runner.protocol.worker import PROTOCOL, Ended, Hello, Note, Started, encode
+from runner.protocol.worker import PROTOCOL, AttemptEnded, AttemptEvents, AttemptStarted, Hello, encode
 from runner.stores.memory import MemoryStore
 from runner.stores.store import Batch
 from tests.runner.coordinator.lifecycle_harness import Bench, run
@@ -52,7 +52,9 @@ def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> No
 
 def test_a_result_in_the_spool_counts() -> None:
     async def body(bench: Bench) -> None:
-        live = recover(bench, stored(state="running", attempt=1), Ended("job-1", 1, 1, None, output=b"7"))
+        live = recover(
+            bench, stored(state="running", attempt=1), AttemptEnded("job-1", 1, 1, None, output=b"7")
+        )
         await bench.journal.flush()
         assert (live.job.state, live.output) == ("succeeded", b"7")
 
@@ -61,7 +63,7 @@ def test_a_result_in_the_spool_counts() -> None:
 
 def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> None:
     async def body(bench: Bench) -> None:
-        live = recover(bench, stored(), Ended("job-1", 1, 1, None, output=b"7", started_at=950.0))
+        live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, None, output=b"7", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.started_at) == ("succeeded", 1, 950.0)
 
     run(body)
@@ -69,7 +71,7 @@ def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> Non
 
 def test_an_interrupted_first_attempt_keeps_its_number() -> None:
     async def body(bench: Bench) -> None:
-        live = recover(bench, stored(), Ended("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
+        live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
 
     run(body)
@@ -77,7 +79,7 @@ def test_an_interrupted_first_attempt_keeps_its_number() -> None:
 
 def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> None:
     async def body(bench: Bench) -> None:
-        end = Ended("job-1", 1, 1, "device_out_of_memory", "why")
+        end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["sim0"], 950.0, granted_bytes=4096)
         live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
         assert (live.job.state, live.job.rung, live.job.ran_out) == ("queued", 1, (4096,))
@@ -87,7 +89,7 @@ def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> Non
 
 def test_on_the_cpu_there_is_no_such_ladder() -> None:
     async def body(bench: Bench) -> None:
-        end = Ended("job-1", 1, 1, "device_out_of_memory", "why")
+        end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["cpu"], 950.0, granted_bytes=4096)
         live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
         assert live.job.state == "failed"
@@ -97,7 +99,7 @@ def test_on_the_cpu_there_is_no_such_ladder() -> None:
 
 def test_what_was_applied_before_is_not_applied_again() -> None:
     async def body(bench: Bench) -> None:
-        note = Note("job-1", 1, 2, [("output", 0.0, b'{"chunk":1}')])
+        note = AttemptEvents("job-1", 1, 2, [("output", 0.0, b'{"chunk":1}')])
         live = recover(bench, stored(state="running", attempt=1, heard=2), note)
         await bench.journal.flush()
         assert [kind for _, kinds in bench.published for kind in kinds] == ["status"]
@@ -110,7 +112,7 @@ def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
     """Its end was written down and it was put back; the worker had not been told so."""
 
     async def body(bench: Bench) -> None:
-        ended = Ended("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
+        ended = AttemptEnded("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
         live = recover(bench, stored(state="queued", attempt=1, heard=2), ended)
         assert (live.job.state, live.where, live.flight) == ("queued", "waiting", 0)
 
@@ -119,7 +121,9 @@ def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
 
 def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
     async def body(bench: Bench) -> None:
-        live = recover(bench, stored(attempt=2, state="running"), Ended("job-1", 1, 9, None, output=b"7"))
+        live = recover(
+            bench, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
+        )
         assert (live.job.state, bench.line.figures.stale) == ("queued", 1)
 
     run(body)
@@ -128,7 +132,7 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
 def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(bench: Bench) -> None:
         job = stored()
-        take_over(bench, job, Ended("other", 1, 1, None), Started("job-1", 1, 950.0))
+        take_over(bench, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
         assert (len(bench.line.book), bench.line.waiting.where(job)) == (0, "behind")
 
     run(body)

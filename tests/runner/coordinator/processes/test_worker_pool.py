@@ -13,7 +13,7 @@ import pytest
 from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, Fleet, Worker
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
-from runner.protocol.worker import Ack, Hello, Recall
+from runner.protocol.worker import Ack, Hello, RecallAttempts
 from runner.protocol.zmq_dealer import Dealer
 from tests.runner.coordinator.lifecycle_harness import CPU
 
@@ -88,8 +88,8 @@ def _hello(token: str, pid: int) -> bytes:
     return worker_protocol.encode(Hello(worker_protocol.PROTOCOL, token, "n", "worker", "w", pid, 1))
 
 
-def decoded(frame: list[bytes]) -> list[worker_protocol.Down]:
-    return [worker_protocol.down_decoder.decode(message) for message in frame]
+def decoded(frame: list[bytes]) -> list[worker_protocol.ToWorker]:
+    return [worker_protocol.to_worker_decoder.decode(message) for message in frame]
 
 
 def test_a_probe_that_hangs_is_killed_and_told_of_once(
@@ -112,13 +112,13 @@ def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
     async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         fleet.acknowledge(worker, 7)
-        fleet.post(worker, worker_protocol.encode(Recall(1)))
+        fleet.post(worker, worker_protocol.encode(RecallAttempts(1)))
         fleet.flush()
-        assert decoded(await frames.get()) == [Recall(1), Ack(7)]
+        assert decoded(await frames.get()) == [RecallAttempts(1), Ack(7)]
         # Told once: the next frame carries only what is its own.
-        fleet.post(worker, worker_protocol.encode(Recall(2)))
+        fleet.post(worker, worker_protocol.encode(RecallAttempts(2)))
         fleet.flush()
-        assert decoded(await frames.get()) == [Recall(2)]
+        assert decoded(await frames.get()) == [RecallAttempts(2)]
 
     linked(tmp_path, check)
 

@@ -21,7 +21,7 @@ from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
 from runner.handlers.spec import HandlerSpec, Options, Source
 from runner.jobs.job import Job, Terms
-from runner.protocol.worker import Ended, Loaded
+from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
 GIB = 1 << 30
 CLS = JobClass("q", "h", "v1", "m", 50, None, 1)
@@ -66,7 +66,7 @@ class Taught:
     ) -> None:
         live = Live(Job(1, "id", "h", "q", 50, 0.0, Terms(), 2), None, "running")
         live.cls = cls
-        self.learning.ended(self.post, live, Ended("id", 1, 1, code, **fields), squeeze)
+        self.learning.ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 
     @property
     def known(self) -> Experience:
@@ -77,7 +77,7 @@ class Taught:
 def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught = Taught(gpus=2)
     taught.view.ledger.usage.record_total(1, 3 * GIB)
-    taught.learning.loaded(taught.post, Loaded(1, 2.0, 3 * GIB))
+    taught.learning.loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
     assert taught.view.estimates.resident_bytes(CLS.key) == 3 * GIB // 2
     assert taught.view.estimates.load_s(CLS.key) == 2.0

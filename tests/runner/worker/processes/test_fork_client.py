@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runner.processes.orphans import marker_of
-from runner.protocol.worker import Ended, Gone, Load, Run
+from runner.protocol.worker import AttemptEnded, ExecutorGone, LoadExecutor, RunAttempts
 from runner.worker.processes import process_tree
 from tests.runner.worker.fake_coordinator import Fake, attempt, spec
 
@@ -50,8 +50,8 @@ def is_over(pid: int) -> bool:
 async def run(fake: Fake, executor: int, handler: str, data: Any = None, **env: str) -> Any:
     """The output of a job at an executor of its own."""
     job = f"job-{executor}"
-    order = Load(executor, spec(handler), ["cpu"], env, "cpu")
-    fake.send(order, Run(executor, [attempt(job, handler, data)]))
+    order = LoadExecutor(executor, spec(handler), ["cpu"], env, "cpu")
+    fake.send(order, RunAttempts(executor, [attempt(job, handler, data)]))
     ended = await fake.ended(job)
     assert ended.code is None, ended
     return json.loads(ended.output or b"null")
@@ -135,7 +135,7 @@ def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays(
         executors = [pid for pid, marker in ours.items() if re.fullmatch(f"{fake.name}/[0-9]+", marker)]
         for pid in executors:
             os.kill(pid, signal.SIGKILL)
-        await fake.one(Gone, executor=1)
+        await fake.one(ExecutorGone, executor=1)
         await fake.until(lambda: all(is_over(pid) for pid in [*executors, *pids]))
         assert template_pid(fake) == before
         assert (await forked(fake, 200))[3] == before
@@ -198,7 +198,7 @@ def test_a_cancelled_job_of_a_forked_executor_ends_by_the_ladder() -> None:
     async def scene(fake: Fake) -> None:
         await forked(fake, 100)
         fake.load(1, "linger", attempt("a", "linger", {"s": 60}, timeout_s=0.3))
-        ended: Ended = await fake.ended("a", within_s=5)
+        ended: AttemptEnded = await fake.ended("a", within_s=5)
         assert (ended.code, ended.died) == ("timeout", False)
 
     play(scene)

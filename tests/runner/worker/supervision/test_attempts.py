@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.protocol.worker import Attempt, Cancel
+from runner.protocol.worker import AttemptSpec, CancelAttempt
 from runner.worker.outbox import FRAME_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision.attempts import Entry, Line
@@ -12,7 +12,7 @@ from runner.worker.supervision.recalls import Recalls
 
 def line_of(*jobs: str) -> Line:
     line = Line()
-    line.hand_over([Attempt(job, 1, "h", b"null", None, None) for job in jobs])
+    line.hand_over([AttemptSpec(job, 1, "h", b"null", None, None) for job in jobs])
     return line
 
 
@@ -56,7 +56,7 @@ def test_nothing_has_started_at_an_idle_executor() -> None:
 
 def test_one_that_ended_before_the_answer_to_its_recall_is_let_go() -> None:
     line, recalls = line_of("a"), Recalls()
-    recalls.cancel(Cancel("gone", 1, "cancelled", ""))
+    recalls.cancel(CancelAttempt("gone", 1, "cancelled", ""))
     recalls.ask(ordered=True)
     outcome = recalls.answered([("unknown", 1)], line)
     assert (outcome.cancelled, outcome.started, outcome.returned) == ([], [], [])
@@ -66,7 +66,7 @@ def test_one_that_ended_before_the_answer_to_its_recall_is_let_go() -> None:
 def test_a_cancel_waits_for_the_answer_to_the_last_recall() -> None:
     line, recalls = line_of("a", "b"), Recalls()
     recalls.ask(ordered=True)
-    recalls.cancel(Cancel("a", 1, "cancelled", ""))
+    recalls.cancel(CancelAttempt("a", 1, "cancelled", ""))
     recalls.ask(ordered=False)
     assert recalls.answered([("b", 1)], line).started == []
     assert names([entry for entry, _ in recalls.answered([], line).started]) == ["a"]

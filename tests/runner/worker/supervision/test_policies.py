@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.protocol.worker import Attempt, Cancel
+from runner.protocol.worker import AttemptSpec, CancelAttempt
 from runner.worker.outbox import WINDOW_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines, exit_status
@@ -20,8 +20,8 @@ SEGV = Verdict("SIGSEGV", None)
 
 def attempts(
     *jobs: str, timeout_s: float | None = None, stall_timeout_s: float | None = None
-) -> list[Attempt]:
-    return [Attempt(job, 1, "h", b"null", timeout_s, stall_timeout_s) for job in jobs]
+) -> list[AttemptSpec]:
+    return [AttemptSpec(job, 1, "h", b"null", timeout_s, stall_timeout_s) for job in jobs]
 
 
 def line_of(*jobs: str) -> Line:
@@ -228,8 +228,8 @@ def test_figures_beyond_the_line_do_no_harm() -> None:
 
 def test_cancelled_one_leaves_the_line_and_the_others_come_back() -> None:
     line, recalls = line_of("a", "b", "c", "d"), Recalls()
-    recalls.cancel(Cancel("c", 1, "cancelled", "first", 9.0))
-    recalls.cancel(Cancel("c", 1, "cancelled", "second", 0.5))
+    recalls.cancel(CancelAttempt("c", 1, "cancelled", "first", 9.0))
+    recalls.cancel(CancelAttempt("c", 1, "cancelled", "second", 0.5))
     recalls.ask(ordered=False)
     outcome = recalls.answered([("b", 1), ("c", 1), ("d", 1)], line)
     assert [entry.key[0] for entry in line.entries] == ["a"]
@@ -240,7 +240,7 @@ def test_cancelled_one_leaves_the_line_and_the_others_come_back() -> None:
 
 def test_cancelled_one_that_had_started_gets_the_ladder() -> None:
     line, recalls = line_of("a", "b"), Recalls()
-    recalls.cancel(Cancel("a", 1, "cancelled", ""))
+    recalls.cancel(CancelAttempt("a", 1, "cancelled", ""))
     recalls.ask(ordered=False)
     outcome = recalls.answered([("b", 1)], line)
     assert [entry.key[0] for entry, _ in outcome.started] == ["a"]

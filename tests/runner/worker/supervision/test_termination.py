@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import cast
 
-from runner.protocol.worker import Flag, Raise, to_executor_decoder
+from runner.protocol.worker import RaiseCancelled, RequestCancel, to_executor_decoder
 from runner.worker.processes.cleanup import STUCK_S, Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision.crash_report import Cause
@@ -84,9 +84,9 @@ def test_unkillable_executor_is_written_off_in_time() -> None:
 def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
     scene = Scene()
     scene.ending.begin([("a", 1)], "timeout", "too long", 0.0)
-    assert scene.numb.sent == [Flag("a", 1, "timeout")] and not scene.ending.is_closing
+    assert scene.numb.sent == [RequestCancel("a", 1, "timeout")] and not scene.ending.is_closing
     scene.ending.tick(time.monotonic() + 2.0)
-    assert scene.numb.sent[1:] == [Raise("a", 1)] and scene.recalls == 1
+    assert scene.numb.sent[1:] == [RaiseCancelled("a", 1)] and scene.recalls == 1
     assert scene.numb.signals == [signal.SIGTERM, signal.SIGKILL]
     assert told(scene, ("a", 1)) == ("timeout", "too long")
 
