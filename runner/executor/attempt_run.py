@@ -198,10 +198,10 @@ class Running(Speaker):
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"
             ended.retryable, ended.output, ended.retry_at = False, None, None
-            ended.shared = False
+            ended.is_blame_unknown = False
         if ended.code is None or self.files:
             ended.files = self.records()
-        ended.leaves = leaves
+        ended.executor_closing = leaves
 
     def records(self) -> list[FileRecord]:
         """The files saved so far."""

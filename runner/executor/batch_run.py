@@ -195,7 +195,7 @@ class Together:
     def _begin(self, at: float) -> list[worker_protocol.AttemptEnded]:
         self.started_at = at
         endings = [
-            worker_protocol.AttemptEnded(item.job_id, item.number, 0, None, together=len(self.items))
+            worker_protocol.AttemptEnded(item.job_id, item.number, 0, None, batch_size=len(self.items))
             for item in self.items
         ]
         for item, ended in zip(self.items, endings, strict=True):
@@ -244,7 +244,7 @@ class Together:
         for ended in endings:
             if (ended.job_id, ended.attempt) in keys:
                 _write(ended, found)
-                ended.shared = len(keys) > 1
+                ended.is_blame_unknown = len(keys) > 1
 
 
 def _perform(

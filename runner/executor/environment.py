@@ -61,7 +61,7 @@ class Site:
 
     def answer(self, answer: worker_protocol.AttemptReply) -> None:
         """Called by the channel thread."""
-        question = self._calls.get(answer.call)
+        question = self._calls.get(answer.request_id)
         if question is not None:
             question.answer = answer
             question.gate.release()

@@ -91,7 +91,7 @@ class KillExecutor(msgspec.Struct, array_like=True, tag=6):
     code: str
     message: str
     detail: Any = None
-    spares: bool = True
+    only_if_idle: bool = True
 
 
 class Ack(msgspec.Struct, array_like=True, tag=7):
@@ -103,7 +103,7 @@ class Ack(msgspec.Struct, array_like=True, tag=7):
 class AttemptReply(msgspec.Struct, array_like=True, tag=8):
     """Answer to a `Call`; passed on to the executor. `error` is (code, message)."""
 
-    call: int
+    request_id: int
     executor: int
     result: Any = None
     error: tuple[str, str] | None = None
@@ -138,7 +138,7 @@ class Hello(msgspec.Struct, array_like=True, tag=20):
     #: Attempts whose end is not told yet, executors that are there, number of the last message kept.
     running: list[tuple[str, int]] = msgspec.field(default_factory=list)
     executors: list[int] = msgspec.field(default_factory=list)
-    last: int = 0
+    last_seq: int = 0
 
 
 class ExecutorLoaded(msgspec.Struct, array_like=True, tag=21):
@@ -192,17 +192,17 @@ class AttemptEnded(msgspec.Struct, array_like=True, tag=24):
     load_s: float | None = None
     peak_bytes: int | None = None
     #: True where the executor died under it.
-    died: bool = False
+    executor_died: bool = False
     #: True where the executor takes no further attempt: it is dead or about to end.
-    leaves: bool = False
+    executor_closing: bool = False
     #: True where it keeps so much more memory than after its first job that a fresh one should follow.
-    grown: bool = False
+    has_memory_grown: bool = False
     #: On a GPU: what torch has reserved now; `peak_bytes` is the most that it had. Both without the context.
     reserved_bytes: int | None = None
     #: How many attempts ran in its call: 1, or a batch.
-    together: int = 1
+    batch_size: int = 1
     #: The whole batch, or all that ran in an executor, ended so at once: who is to blame is not known.
-    shared: bool = False
+    is_blame_unknown: bool = False
 
 
 class AttemptsRecalled(msgspec.Struct, array_like=True, tag=25):
@@ -275,7 +275,7 @@ class DevicesFound(msgspec.Struct, array_like=True, tag=29):
 class AttemptRequest(msgspec.Struct, array_like=True, tag=30):
     """A handler asks its coordinator for something (`op` "file": where a file id lies)."""
 
-    call: int
+    request_id: int
     executor: int
     job_id: str
     attempt: int
@@ -366,7 +366,7 @@ class SlotStarted(msgspec.Struct, array_like=True, tag=53):
     job_id: str
     attempt: int
     at_mono: float
-    place: int
+    slot_index: int
 
 
 ToWorker = (

@@ -88,7 +88,7 @@ class CoordinatorLink:
 
     def _on_link(self) -> None:
         hello = self._hello(self._config.token)
-        hello.last = self._outbox.last
+        hello.last_seq = self._outbox.last
         following = self._on_connect(hello)
         self._unnumbered = [worker_protocol.encode(hello), *following]
         self._outbox.rewind()

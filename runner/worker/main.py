@@ -92,7 +92,7 @@ class Worker:
 
     def call(self, order: worker_protocol.AttemptRequest, message: bytes) -> None:
         """Send up a handler's question."""
-        self._calls[order.executor, order.call] = message
+        self._calls[order.executor, order.request_id] = message
         self._link.send_unnumbered(message)
 
     def allocated(self, executor: int) -> None:
@@ -167,7 +167,7 @@ class Worker:
                 for supervisor in self._supervisors.values():
                     supervisor.cancel(order)
             case AttemptReply():
-                self._calls.pop((order.executor, order.call), None)
+                self._calls.pop((order.executor, order.request_id), None)
                 if order.executor in self._supervisors:
                     self._supervisors[order.executor].answer(message)
             case Stop():
@@ -186,7 +186,7 @@ class Worker:
                 supervisor.unload()
             case KillExecutor():
                 cause = Cause(order.code, order.message, order.detail)
-                supervisor.kill(cause, loading=order.spares)
+                supervisor.kill(cause, loading=order.only_if_idle)
             case SetGrant():
                 supervisor.order.grant_bytes = order.grant_bytes
                 supervisor.answer(worker_protocol.encode(order))

@@ -77,7 +77,7 @@ class Care:
         lost = next((each.id for each in gpus if self._of(each.id).state == "lost"), None)
         if lost is not None and ended.code in OF_LOST:
             ended.message = f"{lost} was lost; it ended with {ended.code}: {ended.message}"
-            ended.code, ended.retryable, ended.died = "device_lost", True, False
+            ended.code, ended.retryable, ended.executor_died = "device_lost", True, False
             return
         detail = ended.detail if isinstance(ended.detail, dict) else {}
         if not detail.get(CONTEXT_LOST) or OF_PROGRAMS in ended.message.lower():

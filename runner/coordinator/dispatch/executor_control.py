@@ -33,7 +33,7 @@ class ExecutorControl:
         """End an executor, whatever it does; its attempt ends with this code."""
         self.close(post)
         self._fleet.post(
-            post.worker, encode(KillExecutor(post.executor, code, message, detail, spares=False))
+            post.worker, encode(KillExecutor(post.executor, code, message, detail, only_if_idle=False))
         )
 
     def unload(self, executor: int) -> None:

@@ -82,9 +82,9 @@ def follow(
     error = JobError(ended.code, ended.message, ended.retryable, ended.detail)
     if ended.code == "cancelled":
         return Finish("cancelled", cancelled(ended.message or "cancelled"))
-    if ended.shared:  # guard: shared-blame
+    if ended.is_blame_unknown:  # guard: shared-blame
         ended, error = _of_several(ended)
-    if ended.died and job.deaths + 1 >= DEATHS_MAX:
+    if ended.executor_died and job.deaths + 1 >= DEATHS_MAX:
         message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"
         return Finish("failed", JobError("poisoned", message, False, ended.detail))
     if squeeze is not None:
@@ -133,7 +133,7 @@ def _of_several(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
     """What is held against none of those that ran together: nobody knows which of them did it. They go again,
     each alone; where memory ran out, they are too many together and not one too bad."""
     is_fault = ended.code not in TOO_MANY and ended.code != "interrupted"
-    detail = {ALONE: is_fault, "together": ended.together, "code": ended.code, "detail": ended.detail}
+    detail = {ALONE: is_fault, "together": ended.batch_size, "code": ended.code, "detail": ended.detail}
     message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
     spared = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
     return spared, JobError("interrupted", message, True, detail)

@@ -166,7 +166,7 @@ class Line:
         verdict = retry_decision.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None
         live.flight = 0
-        if ended.died and not ended.shared:
+        if ended.executor_died and not ended.is_blame_unknown:
             job.deaths += 1
         if squeeze is not None:
             job.ran_out = (*job.ran_out, squeeze.grant_bytes)

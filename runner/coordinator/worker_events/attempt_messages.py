@@ -93,10 +93,10 @@ class AttemptMessageHandler:
             self._begin(post, live, at)
         if message.retry_at is not None:
             message.retry_at = self._from_wall_time(message.retry_at)
-        if message.leaves:
+        if message.executor_closing:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.control.close(post)
-        elif message.grown:
+        elif message.has_memory_grown:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
             self._dispatch.control.retire(post)
         if message.code is not None:
@@ -136,7 +136,7 @@ class AttemptMessageHandler:
 
     def _oom_circumstances(self, post: Post, live: Live, message: AttemptEnded) -> Squeeze | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
-        if message.shared or live.cls is None:
+        if message.is_blame_unknown or live.cls is None:
             return None
         grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
         if not ran_out(message, grant_bytes=grant_bytes):

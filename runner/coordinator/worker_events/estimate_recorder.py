@@ -65,7 +65,7 @@ class Learning:
     def ended(self, post: Post, live: Live, message: AttemptEnded, squeeze: Squeeze | None) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
-        if live.cls is not None and message.together > 1:
+        if live.cls is not None and message.batch_size > 1:
             self._batch_ended(live.cls, message)
         if message.code is None:
             self._went_well(post, live, message)
@@ -80,10 +80,10 @@ class Learning:
 
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
-        if message.shared and message.code in TOO_MANY:
-            self._view.batching.ran_out(cls, message.together)
+        if message.is_blame_unknown and message.code in TOO_MANY:
+            self._view.batching.ran_out(cls, message.batch_size)
         elif message.code is None:
-            self._view.batching.ran(cls, message.together)
+            self._view.batching.ran(cls, message.batch_size)
 
     def keep(self) -> None:
         """Write what is new."""

@@ -36,5 +36,5 @@ class HandlerCalls:
         self._send(worker, call, None if path is None else str(path), missing)
 
     def _send(self, worker: Worker, call: AttemptRequest, result: Any, error: tuple[str, str] | None) -> None:
-        self._fleet.post(worker, encode(AttemptReply(call.call, call.executor, result, error)))
+        self._fleet.post(worker, encode(AttemptReply(call.request_id, call.executor, result, error)))
         self._fleet.flush()

@@ -61,7 +61,7 @@ class Relinks:
             if post.executor in there
         ]
         missing = [post.executor for post in mine if post.executor not in there]
-        self._doubts[worker.name] = _Doubt(hello.last, missing, attempts)
+        self._doubts[worker.name] = _Doubt(hello.last_seq, missing, attempts)
         self.settle(worker)
 
     def settle(self, worker: Worker) -> None:

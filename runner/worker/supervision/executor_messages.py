@@ -96,7 +96,7 @@ class ExecutorMessages:
             case worker_protocol.SlotStarted():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
-                    entry.begun_mono, entry.place = message.at_mono, message.place
+                    entry.begun_mono, entry.place = message.at_mono, message.slot_index
                     self._up.wake_at(message.at_mono + START_TOLD_S)
             case OutputMark():
                 entry = self._line.find((message.job_id, message.attempt))

@@ -75,9 +75,9 @@ def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
         decoded.code, decoded.message = amendment.cause
         decoded.detail = decoded.output = decoded.retry_at = None
         decoded.retryable = decoded.code != "cancelled"
-        decoded.shared = amendment.shared
-    decoded.leaves = decoded.leaves or amendment.leaves
-    decoded.grown = amendment.grown
+        decoded.is_blame_unknown = amendment.shared
+    decoded.executor_closing = decoded.executor_closing or amendment.leaves
+    decoded.has_memory_grown = amendment.grown
     if decoded.load_s is None:
         decoded.load_s = amendment.load_s
     if amendment.peak_bytes is not None:
@@ -124,10 +124,10 @@ def own_end(
         run_s=run_s,
         load_s=load_s,
         peak_bytes=entry.peak_bytes,
-        died=end.died,
-        leaves=leaves,
-        together=len(entry.mates) or 1,
-        shared=end.shared,
+        executor_died=end.died,
+        executor_closing=leaves,
+        batch_size=len(entry.mates) or 1,
+        is_blame_unknown=end.shared,
     )
     return worker_protocol.encode(message)
 

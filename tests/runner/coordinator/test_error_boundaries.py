@@ -170,8 +170,8 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
     called: list[int] = []
 
     def on_call(_: Worker, call: AttemptRequest) -> None:
-        called.append(call.call)
-        if call.call == 1:
+        called.append(call.request_id)
+        if call.request_id == 1:
             raise ZeroDivisionError
 
     made = bench.reports(dispatch(bench, fleet), fleet, on_call=on_call)

@@ -44,7 +44,7 @@ def test_death_is_told_with_its_cause(
             began = time.monotonic()
             ended = await fake.ended("a")
             assert time.monotonic() - began < 0.5
-            assert (ended.code, ended.died) == ("worker_crashed", True)
+            assert (ended.code, ended.executor_died) == ("worker_crashed", True)
             assert (ended.detail["signal"], ended.detail["exit_code"]) == (signal_name, exit_code)
             assert "printed by a\nlast words" in ended.detail["stderr_tail"]
             assert ended.detail["oom_kill"] is False
@@ -62,7 +62,7 @@ def test_results_made_before_a_death_are_not_lost_with_it() -> None:
             await fake.ended("a")
             line = [attempt(name, "die", {"how": "live"}) for name in ("b", "c", "d")]
             fake.send(RunAttempts(1, [*line, attempt("e", "die", {"how": "segv"})]))
-            assert (await fake.ended("e")).died
+            assert (await fake.ended("e")).executor_died
             ends = [await fake.ended(name) for name in ("b", "c", "d")]
             assert [(end.code, end.output) for end in ends] == [(None, b'"alive"')] * 3
 
@@ -87,7 +87,7 @@ def test_lost_channel_is_a_crash(how: str) -> None:
         async with Fake() as fake:
             fake.load(1, "die", attempt("a", "die", {"how": how}))
             ended = await fake.ended("a")
-            assert (ended.code, ended.died) == ("worker_crashed", True)
+            assert (ended.code, ended.executor_died) == ("worker_crashed", True)
             await fake.one(ExecutorGone, code="worker_crashed")
 
     asyncio.run(scene())
@@ -110,7 +110,7 @@ def test_dead_load_blames_the_first_attempt() -> None:
         async with Fake() as fake:
             fake.load(1, "dying_load", attempt("a"), attempt("b"))
             ended = await fake.ended("a")
-            assert (ended.code, ended.died, ended.run_s) == ("worker_crashed", True, None)
+            assert (ended.code, ended.executor_died, ended.run_s) == ("worker_crashed", True, None)
             assert ended.load_s is not None
             assert (await fake.one(ExecutorGone)).not_started == [("b", 1)]
 
@@ -122,7 +122,7 @@ def test_failed_load_is_told_with_its_trace() -> None:
         async with Fake() as fake:
             fake.load(1, "bad_load", attempt("a"))
             ended = await fake.ended("a")
-            assert (ended.code, ended.died) == ("load_error", False)
+            assert (ended.code, ended.executor_died) == ("load_error", False)
             assert "no weights" in ended.message
             await fake.one(ExecutorGone, code="load_error")
 
@@ -134,7 +134,7 @@ def test_executor_that_cannot_be_started_is_gone() -> None:
         async with Fake(executor_env={"TOO_LONG": "x" * 3_000_000}) as fake:
             fake.load(1, "echo", attempt("a"), attempt("b"))
             ended = await fake.ended("a")
-            assert (ended.code, ended.died) == ("worker_crashed", False)
+            assert (ended.code, ended.executor_died) == ("worker_crashed", False)
             assert (await fake.one(ExecutorGone)).not_started == [("b", 1)]
             fake.send(RunAttempts(1, [attempt("late")]))
             assert (await fake.one(AttemptsRecalled)).attempts == [("late", 1)]
@@ -199,7 +199,7 @@ def test_cancel_while_loading_kills() -> None:
             await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
             fake.send(CancelAttempt("a", 1, "cancelled", "not wanted"))
             ended = await fake.ended("a", within_s=2)
-            assert (ended.code, ended.message, ended.died) == ("cancelled", "not wanted", False)
+            assert (ended.code, ended.message, ended.executor_died) == ("cancelled", "not wanted", False)
             await fake.one(ExecutorGone, code="cancelled")
 
     asyncio.run(scene())
@@ -224,7 +224,7 @@ def test_load_timeout() -> None:
         async with Fake() as fake:
             fake.load(1, "slow_load", attempt("a"), load_timeout_s=0.5)
             ended = await fake.ended("a", within_s=2)
-            assert (ended.code, ended.died) == ("load_timeout", False)
+            assert (ended.code, ended.executor_died) == ("load_timeout", False)
             await fake.one(ExecutorGone, code="load_timeout")
             assert not fake.all(AttemptEnded, code=None)
 

@@ -60,7 +60,7 @@ def test_ladder_ends_what_does_not_listen(handler: str, data: object, least_s: f
             started = await fake.one(AttemptStarted, job_id="a")
             ended = await fake.ended("a")
             elapsed_s = time.time() - started.at - 0.3
-            assert (ended.code, ended.died) == ("timeout", False)
+            assert (ended.code, ended.executor_died) == ("timeout", False)
             assert least_s < elapsed_s < most_s
             await fake.one(ExecutorGone, code="timeout", within_s=3)
 
@@ -155,7 +155,7 @@ def test_cancel_of_a_staged_attempt_leaves_the_others_in_order() -> None:
             fake.send(CancelAttempt("2", 1, "cancelled", "no"))
             ended = await fake.ended("2")
             # Its executor goes on: the coordinator must not take it for one that leaves.
-            assert (ended.code, ended.run_s, ended.leaves) == ("cancelled", None, False)
+            assert (ended.code, ended.run_s, ended.executor_closing) == ("cancelled", None, False)
             order = [(await fake.ended(job)) for job in ("0", "1", "3")]
             assert [end.code for end in order] == [None, None, None]
             starts = [end.started_at or 0.0 for end in order]
@@ -171,7 +171,7 @@ def test_memory_over_the_cap_is_ended() -> None:
             big = attempt("a", "hog", {"bytes": 200 * MIB})
             fake.load(1, "hog", big, ram_cap_bytes=120 * MIB)
             ended = await fake.ended("a", within_s=3)
-            assert (ended.code, ended.died) == ("memory_exceeded", False)
+            assert (ended.code, ended.executor_died) == ("memory_exceeded", False)
             assert ended.detail["used_bytes"] > 120 * MIB
             assert ended.peak_bytes is not None and ended.peak_bytes > 120 * MIB
             await fake.one(ExecutorGone, code="memory_exceeded")
@@ -201,9 +201,9 @@ def test_simulated_bytes_over_the_grant_are_asked_for() -> None:
             # Nobody answers: it goes on, and is asked for again.
             await fake.until(lambda: len(fake.all(OverGrant)) >= 3)
             detail = {"used_bytes": 11 * MIB}
-            fake.send(KillExecutor(1, "memory_exceeded", "too much", detail, spares=False))
+            fake.send(KillExecutor(1, "memory_exceeded", "too much", detail, only_if_idle=False))
             ended = await fake.ended("b")
-            assert (ended.code, ended.detail, ended.died) == ("memory_exceeded", detail, False)
+            assert (ended.code, ended.detail, ended.executor_died) == ("memory_exceeded", detail, False)
 
     asyncio.run(scene())
 

@@ -58,7 +58,11 @@ def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
             fake.send(RunAttempts(1, batch(a={"s": 0.1}, b={})), RunAttempts(1, batch(c={})))
             for job, together in (("a", 2), ("b", 2), ("c", 1)):
                 ended = await fake.ended(job)
-                assert (ended.code, ended.output, ended.together) == (None, b'"%b"' % job.encode(), together)
+                assert (ended.code, ended.output, ended.batch_size) == (
+                    None,
+                    b'"%b"' % job.encode(),
+                    together,
+                )
                 assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events(job)
             assert {one.job_id for one in fake.all(AttemptStarted)} >= {"a", "b"}
 
@@ -75,7 +79,7 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
             )
             for job in "abc":
                 ended = await fake.ended(job)
-                assert (ended.code, ended.died, ended.shared, ended.together) == (
+                assert (ended.code, ended.executor_died, ended.is_blame_unknown, ended.batch_size) == (
                     "worker_crashed",
                     True,
                     True,
@@ -85,7 +89,11 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
             await load(fake, 2, "many", BATCHED)
             fake.send(RunAttempts(2, batch(e={"how": how, "code": 0})))
             ended = await fake.ended("e")
-            assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, False)
+            assert (ended.code, ended.executor_died, ended.is_blame_unknown) == (
+                "worker_crashed",
+                True,
+                False,
+            )
 
     play(scene())
 
@@ -99,7 +107,7 @@ def test_a_cancelled_mate_leaves_the_others_alone() -> None:
             fake.send(CancelAttempt("b", 1, "cancelled", "by hand", 0.0))
             assert ((await fake.ended("a")).code, fake.all(ExecutorGone)) == (None, [])
             ended = await fake.ended("b")
-            assert (ended.code, ended.message, ended.shared) == ("cancelled", "by hand", False)
+            assert (ended.code, ended.message, ended.is_blame_unknown) == ("cancelled", "by hand", False)
 
     play(scene())
 
@@ -129,7 +137,7 @@ def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
             fake.send(CancelAttempt("b", 1, "cancelled", "now", -1.0))
             assert (await fake.ended("b")).code == "cancelled"
             ended = await fake.ended("a")
-            assert (ended.code, ended.died) == ("interrupted", False)
+            assert (ended.code, ended.executor_died) == ("interrupted", False)
 
     play(scene())
 
@@ -147,7 +155,7 @@ def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
             fake.send(CancelAttempt("c", 1, "cancelled", "by hand", 0.0))
             ended = await fake.ended("c")
             assert (ended.code, ended.started_at) == ("cancelled", None)
-            assert [(await fake.ended(job)).together for job in "abde"] == [1, 2, 2, 1]
+            assert [(await fake.ended(job)).batch_size for job in "abde"] == [1, 2, 2, 1]
 
     play(scene())
 
@@ -160,7 +168,7 @@ def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> 
             fake.send(RunAttempts(1, long))
             for job in "ab":
                 ended = await fake.ended(job)
-                assert (ended.code, ended.shared, ended.together) == ("timeout", True, 2)
+                assert (ended.code, ended.is_blame_unknown, ended.batch_size) == ("timeout", True, 2)
             await load(fake, 2, "many", BATCHED)
             fake.send(RunAttempts(2, long[:1]))
             found = await fake.until(lambda: fake.all(AttemptEnded, job_id="a")[1:])
@@ -175,9 +183,9 @@ def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
             await load(fake, 1, "many", BATCHED)
             slow = [attempt(job, "many", {"polite": True}, timeout_s=0.2) for job in "ab"]
             fake.send(RunAttempts(1, slow))
-            assert [((await fake.ended(job)).code, (await fake.ended(job)).shared) for job in "ab"] == [
-                ("timeout", True)
-            ] * 2
+            assert [
+                ((await fake.ended(job)).code, (await fake.ended(job)).is_blame_unknown) for job in "ab"
+            ] == [("timeout", True)] * 2
             fake.send(RunAttempts(1, batch(c={})))
             assert (await fake.ended("c")).code is None
             assert fake.all(ExecutorGone) == []
@@ -247,10 +255,10 @@ def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() ->
             stubborn = attempt("a", "aside", {"s": 60, "stubborn": True}, timeout_s=0.2)
             fake.send(RunAttempts(1, [stubborn, *side_by_side(b={"s": 60}, c={"s": 60})]))
             ended = await fake.ended("a")
-            assert (ended.code, ended.shared) == ("timeout", False)
+            assert (ended.code, ended.is_blame_unknown) == ("timeout", False)
             for job in "bc":
                 mate = await fake.ended(job)
-                assert (mate.code, mate.died, mate.shared) == ("interrupted", False, False)
+                assert (mate.code, mate.executor_died, mate.is_blame_unknown) == ("interrupted", False, False)
 
     play(scene())
 
@@ -274,11 +282,15 @@ def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
             fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
             for job in "ab":
                 ended = await fake.ended(job)
-                assert (ended.code, ended.died, ended.shared) == ("worker_crashed", True, True)
+                assert (ended.code, ended.executor_died, ended.is_blame_unknown) == (
+                    "worker_crashed",
+                    True,
+                    True,
+                )
             await load(fake, 2, "aside", ASIDE)
             fake.send(RunAttempts(2, side_by_side(c={"how": "segv"})))
             ended = await fake.ended("c")
-            assert (ended.died, ended.shared) == (True, False)
+            assert (ended.executor_died, ended.is_blame_unknown) == (True, False)
 
     play(scene())
 

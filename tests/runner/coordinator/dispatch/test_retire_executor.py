@@ -217,7 +217,14 @@ def test_one_that_dies_meanwhile_is_not_waited_for(worker: Worker) -> None:
         scene.reload()
         await scene.turn()
         died = AttemptEnded(
-            running.job.id, 1, 1, "worker_crashed", "", died=True, retryable=False, leaves=True
+            running.job.id,
+            1,
+            1,
+            "worker_crashed",
+            "",
+            executor_died=True,
+            retryable=False,
+            executor_closing=True,
         )
         orders = await scene.says(died, ExecutorGone(1, "worker_crashed", "", [("job-2", 1)]))
         assert jobs(orders) == ["job-2"] and staged.job.attempt == 1

@@ -199,6 +199,6 @@ def test_a_cancelled_job_of_a_forked_executor_ends_by_the_ladder() -> None:
         await forked(fake, 100)
         fake.load(1, "linger", attempt("a", "linger", {"s": 60}, timeout_s=0.3))
         ended: AttemptEnded = await fake.ended("a", within_s=5)
-        assert (ended.code, ended.died) == ("timeout", False)
+        assert (ended.code, ended.executor_died) == ("timeout", False)
 
     play(scene)
