@@ -22,17 +22,17 @@ FRAME_BYTES = 4 * 1024 * 1024
 #: How long the coordinator may take over what needs no waiting.
 ANSWER_S = 30.0
 
-Answer = front_protocol.Reply | front_protocol.Page
+Answer = front_protocol.Reply | front_protocol.EventPage
 Question = (
-    front_protocol.Submit
+    front_protocol.SubmitJobs
     | front_protocol.GetJob
     | front_protocol.ListJobs
-    | front_protocol.Act
-    | front_protocol.Look
+    | front_protocol.JobAction
+    | front_protocol.GetDocument
     | front_protocol.SetQueue
     | front_protocol.SetDevice
     | front_protocol.AwaitHandler
-    | front_protocol.Reload
+    | front_protocol.ReloadHandlers
     | front_protocol.LoadHandler
     | front_protocol.UnloadHandler
     | front_protocol.ReadEvents
@@ -42,13 +42,13 @@ Question = (
 class Listener(Protocol):
     """Whom the link tells what the coordinator says unasked."""
 
-    def on_feed(self, feed: front_protocol.Feed) -> None:
+    def on_feed(self, feed: front_protocol.JobEvents) -> None:
         """New durable events of a watched job."""
 
-    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
         """The handlers that are known now."""
 
-    def on_sight(self, sight: front_protocol.Sight) -> None:
+    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
         """How much is known of the devices now."""
 
     def on_drain(self, deadline_s: float) -> None:
@@ -77,11 +77,11 @@ class Link(asyncio.Protocol):
         self._sweeper = self._loop.call_later(1.0, self._sweep)
         self._dispatch: dict[type, Callable[..., None]] = {
             front_protocol.Reply: self._on_answer,
-            front_protocol.Page: self._on_answer,
-            front_protocol.Feed: listener.on_feed,
-            front_protocol.Handlers: listener.on_handlers,
-            front_protocol.Sight: listener.on_sight,
-            front_protocol.Drain: lambda drain: listener.on_drain(drain.deadline_s),
+            front_protocol.EventPage: self._on_answer,
+            front_protocol.JobEvents: listener.on_feed,
+            front_protocol.HandlersUpdate: listener.on_handlers,
+            front_protocol.MemoryLevel: listener.on_sight,
+            front_protocol.ShutdownBegun: lambda drain: listener.on_drain(drain.deadline_s),
             front_protocol.Exit: lambda _exit: listener.on_exit(),
             front_protocol.Ping: lambda _ping: self.tell(front_protocol.Pong()),
         }
@@ -107,7 +107,7 @@ class Link(asyncio.Protocol):
         ):
             raise Unavailable("too many requests are under way; try again", retry_after_s=1)
         self._rid += 1
-        question.rid = self._rid
+        question.request_id = self._rid
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._pending[self._rid] = (future, self._loop.time() + wait_s + ANSWER_S)
         self.tell(question)
@@ -116,15 +116,15 @@ class Link(asyncio.Protocol):
     async def reply(self, question: Question, wait_s: float = 0.0) -> front_protocol.Reply:
         """Ask what is answered by a `Reply`."""
         answer = await self.ask(question, wait_s)
-        if isinstance(answer, front_protocol.Page):
+        if isinstance(answer, front_protocol.EventPage):
             raise Unavailable("the coordinator gave a page where a reply was due")
         return answer
 
     def tell(
         self,
         message: Question
-        | front_protocol.Watch
-        | front_protocol.Unwatch
+        | front_protocol.SubscribeEvents
+        | front_protocol.UnsubscribeEvents
         | front_protocol.FrontHello
         | front_protocol.Pong,
     ) -> None:
@@ -178,7 +178,7 @@ class Link(asyncio.Protocol):
                 self._transport.abort()
 
     def _on_answer(self, answer: Answer) -> None:
-        entry = self._pending.pop(answer.rid, None)
+        entry = self._pending.pop(answer.request_id, None)
         # None: who asked has stopped waiting.
         if entry is not None and not entry[0].done():
             entry[0].set_result(answer)

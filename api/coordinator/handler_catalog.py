@@ -74,7 +74,7 @@ class Catalog:
         #: Rises with every change; what is derived from the handlers is kept for one generation.
         self.generation = 0
 
-    def replace(self, handlers: front_protocol.Handlers) -> None:
+    def replace(self, handlers: front_protocol.HandlersUpdate) -> None:
         """Take over what the coordinator says; validators of unchanged handlers are kept."""
         old = self._entries
         self._entries = {}

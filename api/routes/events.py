@@ -34,7 +34,7 @@ class EventRoutes:
         except BaseException:
             hub.leave(channel)
             raise
-        if isinstance(answer, Leaf) and not (answer.page.ended and after >= answer.page.last_seq):
+        if isinstance(answer, Leaf) and not (answer.page.is_job_ended and after >= answer.page.last_seq):
             return _Stream(self._front, channel, Reader(hub, channel, answer, after, types))
         hub.leave(channel)
         return Response(status_code=204) if isinstance(answer, Leaf) else reply_answer(answer)

@@ -50,15 +50,15 @@ class Front:
             return answer
         return await awaited
 
-    def on_feed(self, feed: front_protocol.Feed) -> None:
+    def on_feed(self, feed: front_protocol.JobEvents) -> None:
         """Called by the link."""
         self.hub.feed(feed)
 
-    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
         """Called by the link."""
         self.catalog.replace(handlers)
 
-    def on_sight(self, sight: front_protocol.Sight) -> None:
+    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
         """Called by the link."""
         self.level = sight.level
 

@@ -58,7 +58,7 @@ class SubmitRoutes:
         good = [item for item in items if isinstance(item, Submission)]
         fates: list[dict[str, Any] | None] = []
         if good:
-            reply = await self._front.link.reply(front_protocol.Submit(0, good, bulk=True))
+            reply = await self._front.link.reply(front_protocol.SubmitJobs(0, good, bulk=True))
             if reply.status >= 400:
                 return reply_answer(reply)
             fates = msgspec.json.decode(reply.body)
@@ -89,7 +89,9 @@ class SubmitRoutes:
             refuse(faults)
         self._front.require_open()
         wait = wait_s(request)
-        answer = await self._front.wait(request, front_protocol.Submit(0, [asked], wait or None), wait or 0)
+        answer = await self._front.wait(
+            request, front_protocol.SubmitJobs(0, [asked], wait or None), wait or 0
+        )
         assert isinstance(answer, front_protocol.Reply)
         headers = {"location": f"/v1/jobs/{asked.id}"}
         if wait is not None:

@@ -60,7 +60,7 @@ class SystemRoutes:
         """Find and describe the handlers anew, from the sources that the server was started with."""
         self._front.require_open()
         await self._refuse_body(request)
-        reply = await self._front.wait(request, front_protocol.Reload(0), RELOAD_S)
+        reply = await self._front.wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply)
 
@@ -105,7 +105,7 @@ class SystemRoutes:
     async def ready(self, request: Request) -> Response:
         """Whether the coordinator holds its store and takes work."""
         allow_query(request)
-        reply = await self._front.link.reply(front_protocol.Look(0, "ready"))
+        reply = await self._front.link.reply(front_protocol.GetDocument(0, "ready"))
         if reply.status < 400:
             return reply_answer(reply)
         parts = msgspec.json.decode(reply.body).get("parts", {})
@@ -121,7 +121,7 @@ class SystemRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """The coordinator's figures for Prometheus."""
-        reply = await self._front.link.reply(front_protocol.Look(0, "metrics"))
+        reply = await self._front.link.reply(front_protocol.GetDocument(0, "metrics"))
         if reply.status >= 400:
             return reply_answer(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
@@ -136,7 +136,7 @@ class SystemRoutes:
 
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)
-        return reply_answer(await self._front.link.reply(front_protocol.Look(0, what, subject)))
+        return reply_answer(await self._front.link.reply(front_protocol.GetDocument(0, what, subject)))
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)

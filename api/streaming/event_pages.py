@@ -27,7 +27,7 @@ class Leaf:
 
     __slots__ = ("_encoded", "page")
 
-    def __init__(self, page: front_protocol.Page) -> None:
+    def __init__(self, page: front_protocol.EventPage) -> None:
         self.page = page
         self._encoded: dict[frozenset[str] | None, bytes] = {}
 
@@ -57,7 +57,7 @@ class Pages:
             Unavailable
         """
         answer = await self._link.ask(front_protocol.ReadEvents(0, job_id, after, max_bytes))
-        return Leaf(answer) if isinstance(answer, front_protocol.Page) else answer
+        return Leaf(answer) if isinstance(answer, front_protocol.EventPage) else answer
 
     async def next(self, job_id: str, after: int) -> Leaf | front_protocol.Reply:
         """The events behind `after`. Events never change: a page that another reader was given will do,

@@ -106,7 +106,7 @@ class Hub:
             channel = self._channels[job_id] = Channel(job_id)
             channel.closed = self._closed
             channel.check = self._loop.call_later(self._ping_s, self._check, channel)
-            self._link.tell(front_protocol.Watch(job_id))
+            self._link.tell(front_protocol.SubscribeEvents(job_id))
         channel.readers += 1
         return channel
 
@@ -118,9 +118,9 @@ class Hub:
             if channel.check is not None:
                 channel.check.cancel()
             self.pages.forget(channel.job_id)
-            self._link.tell(front_protocol.Unwatch(channel.job_id))
+            self._link.tell(front_protocol.UnsubscribeEvents(channel.job_id))
 
-    def feed(self, feed: front_protocol.Feed) -> None:
+    def feed(self, feed: front_protocol.JobEvents) -> None:
         """New durable events from the coordinator."""
         channel = self._channels.get(feed.job_id)
         # None: the last reader has left; the coordinator did not know yet.
@@ -128,7 +128,7 @@ class Hub:
             return
         channel.fed = True
         channel.ring.add(feed.events)
-        channel.learn(feed.events[-1][0], feed.ended)
+        channel.learn(feed.events[-1][0], feed.is_job_ended)
 
     def close(self) -> None:
         """End all streams; those who come later are ended at once too."""
@@ -150,13 +150,13 @@ class Hub:
         asked.add_done_callback(lambda answered: self._checked(channel, answered))
 
     def _checked(
-        self, channel: Channel, answered: asyncio.Future[front_protocol.Reply | front_protocol.Page]
+        self, channel: Channel, answered: asyncio.Future[front_protocol.Reply | front_protocol.EventPage]
     ) -> None:
         if answered.cancelled() or answered.exception() is not None:
             return
         page = answered.result()
-        if isinstance(page, front_protocol.Page):
-            channel.learn(page.last_seq, page.ended)
+        if isinstance(page, front_protocol.EventPage):
+            channel.learn(page.last_seq, page.is_job_ended)
         elif page.status == 404:
             # Deleted under its readers: there is nothing left to wait for.
             channel.close()
@@ -225,7 +225,7 @@ class Reader:
     def _through(self, leaf: Leaf) -> bytes:
         """Move the cursor over a page; its bytes, with a `gap` before them for what is gone."""
         page = leaf.page
-        self._channel.learn(page.last_seq, page.ended)
+        self._channel.learn(page.last_seq, page.is_job_ended)
         reached = page.events[-1][0] if page.events else self._cursor
         first = page.events[0][0] if page.events else page.first_seq
         gap = b""

@@ -373,7 +373,7 @@ def build_front(
         **_job_answerers(jobs, devices, gate),
         **_document_answerers(jobs, views, handlers),
         **_operator_answerers(jobs, devices, gate, views, queues, handlers),
-        front_protocol.Reload: reloads.answer,
+        front_protocol.ReloadHandlers: reloads.answer,
     }
     return FrontComponents(gate, plugins, handlers, reloads, metrics, status, Desk(answerers))
 
@@ -417,10 +417,10 @@ def _job_answerers(
         line=jobs.line, dispatch=devices.dispatch, archive=jobs.archive, replies=replies, gate=gate
     )
     return {
-        front_protocol.Submit: submit.submit,
-        front_protocol.Act: actions.act,
-        front_protocol.Watch: lambda front, ask: jobs.watch.add(front, ask.job_id),
-        front_protocol.Unwatch: lambda front, ask: jobs.watch.remove(front, ask.job_id),
+        front_protocol.SubmitJobs: submit.submit,
+        front_protocol.JobAction: actions.act,
+        front_protocol.SubscribeEvents: lambda front, ask: jobs.watch.add(front, ask.job_id),
+        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.watch.remove(front, ask.job_id),
     }
 
 
@@ -442,7 +442,7 @@ def _document_answerers(
         front_protocol.GetJob: reads.get_job,
         front_protocol.ListJobs: reads.list_jobs,
         front_protocol.ReadEvents: reads.read_events,
-        front_protocol.Look: reads.get_document,
+        front_protocol.GetDocument: reads.get_document,
         front_protocol.AwaitHandler: reads.await_handler,
     }
 

@@ -192,7 +192,7 @@ class Coordinator:
         rooms.front.gate.close()
         rooms.front.status.phase = "shutting down"
         rooms.devices.dispatch.held = True
-        self._fronts.send_all(front_protocol.encode(front_protocol.Drain(grace_s)))
+        self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         rooms.devices.dispatch.control.recall_all()
         busy = sum(bool(post.line) for post in rooms.devices.dispatch.posts.values())
         if busy and grace_s:

@@ -17,12 +17,12 @@ from runner.jobs.job_query import JobQuery
 # Front to coordinator.
 
 
-class Submit(msgspec.Struct, array_like=True, tag=1):
+class SubmitJobs(msgspec.Struct, array_like=True, tag=1):
     """Accept these. With `wait_s` (one job only) the reply comes when the job has ended, or with
     202 when the time is over. Answer to one: the job (202, or 200 when ended). Answer to `bulk`:
     202 and a JSON list with, per job in order, null (accepted as asked) or a problem object."""
 
-    rid: int
+    request_id: int
     jobs: list[Submission]
     wait_s: float | None = None
     bulk: bool = False
@@ -31,7 +31,7 @@ class Submit(msgspec.Struct, array_like=True, tag=1):
 class GetJob(msgspec.Struct, array_like=True, tag=2):
     """Answer: 200 and the job; with `wait_s` when it has ended or the time is over."""
 
-    rid: int
+    request_id: int
     job_id: str
     wait_s: float | None = None
 
@@ -39,29 +39,29 @@ class GetJob(msgspec.Struct, array_like=True, tag=2):
 class ListJobs(msgspec.Struct, array_like=True, tag=3):
     """Answer: 200 and `{"data": [job], "next_cursor": "..."|null}`."""
 
-    rid: int
+    request_id: int
     query: JobQuery
 
 
-class Act(msgspec.Struct, array_like=True, tag=4):
+class JobAction(msgspec.Struct, array_like=True, tag=4):
     """Answers: cancel 202 (running) or 200 with the job; retry 202 with the job; delete 204."""
 
-    rid: int
-    verb: Literal["cancel", "retry", "delete"]
+    request_id: int
+    action: Literal["cancel", "retry", "delete"]
     job_id: str
     reason: str | None = None
     force: bool = False
 
 
-class Look(msgspec.Struct, array_like=True, tag=5):
+class GetDocument(msgspec.Struct, array_like=True, tag=5):
     """Answer: 200 and the JSON document that the route of the same name gives.
 
     `output`: the output's JSON text. `file` (name = file name): `{"path", "file": FileRecord as an object}`
     with the absolute path. `metrics`: Prometheus text. `ready`: the document of /readyz (200 or 503).
     """
 
-    rid: int
-    what: Literal[
+    request_id: int
+    document: Literal[
         "explain",
         "attempts",
         "output",
@@ -84,7 +84,7 @@ class Look(msgspec.Struct, array_like=True, tag=5):
 class SetQueue(msgspec.Struct, array_like=True, tag=6):
     """Answer: 200 and the queue."""
 
-    rid: int
+    request_id: int
     name: str
     paused: bool
 
@@ -93,40 +93,40 @@ class AwaitHandler(msgspec.Struct, array_like=True, tag=7):
     """Asked when a submit names a handler that the front does not know. Answered with 200 and no body
     once the handler was described (its spec went out before in `Handlers`), or the problem."""
 
-    rid: int
+    request_id: int
     name: str
 
 
 class ReadEvents(msgspec.Struct, array_like=True, tag=8):
     """Answer: a `Page` or a problem in a `Reply`."""
 
-    rid: int
+    request_id: int
     job_id: str
     after: int
     max_bytes: int
 
 
-class Watch(msgspec.Struct, array_like=True, tag=9):
+class SubscribeEvents(msgspec.Struct, array_like=True, tag=9):
     """From now on `Feed` brings the job's new events as they become durable."""
 
     job_id: str
 
 
-class Unwatch(msgspec.Struct, array_like=True, tag=10):
+class UnsubscribeEvents(msgspec.Struct, array_like=True, tag=10):
     job_id: str
 
 
-class Reload(msgspec.Struct, array_like=True, tag=13):
+class ReloadHandlers(msgspec.Struct, array_like=True, tag=13):
     """Find and describe the handlers anew. Answer: 200 and `coordinator.changes.Changes` once they are in
     force (all fronts were told before), 202 where that takes long and goes on."""
 
-    rid: int
+    request_id: int
 
 
 class SetDevice(msgspec.Struct, array_like=True, tag=14):
     """What the operator wants of a device, which is named by its id or uuid. Answer: 200 and the device."""
 
-    rid: int
+    request_id: int
     device: str
     #: Take no new work and let go of what is loaded, or take work again. None: as it is.
     drained: bool | None = None
@@ -138,7 +138,7 @@ class LoadHandler(msgspec.Struct, array_like=True, tag=17):
     """Have an executor ready without a job. Answer: 200 once one is, 202 and what it waits for after
     `wait_s` at the latest; a problem where it could not be loaded within that time."""
 
-    rid: int
+    request_id: int
     name: str
     model: str | None = None
     device: str | None = None
@@ -149,7 +149,7 @@ class UnloadHandler(msgspec.Struct, array_like=True, tag=18):
     """Have executors go, busy ones when they have ended what they run. Answer: 202 and which, 200 where
     there are none."""
 
-    rid: int
+    request_id: int
     name: str
     model: str | None = None
     device: str | None = None
@@ -171,14 +171,14 @@ class Reply(msgspec.Struct, array_like=True, tag=20):
     `{"code", "title", "detail", ...figures}`, which the front makes a problem+json document;
     `retry_after_s` becomes the header."""
 
-    rid: int
+    request_id: int
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
 
 
-class Page(msgspec.Struct, array_like=True, tag=21):
-    rid: int
+class EventPage(msgspec.Struct, array_like=True, tag=21):
+    request_id: int
     #: The job as JSON text, as of this page (for `snapshot`).
     job: bytes
     #: (seq, type, JSON line), all durable, in order.
@@ -187,27 +187,27 @@ class Page(msgspec.Struct, array_like=True, tag=21):
     first_seq: int
     last_seq: int
     #: The job has ended, and `last_seq` is its last event.
-    ended: bool
+    is_job_ended: bool
 
 
-class Feed(msgspec.Struct, array_like=True, tag=22):
+class JobEvents(msgspec.Struct, array_like=True, tag=22):
     """New durable events of a watched job. Where the first seq is not the one after the last that the
     front has seen, it missed some (its credit was used up) and reads them by `ReadEvents`."""
 
     job_id: str
     events: list[tuple[int, str, bytes]]
     #: True where the last of them is the `done` of a job that has ended.
-    ended: bool
+    is_job_ended: bool
 
 
-class Handlers(msgspec.Struct, array_like=True, tag=23):
+class HandlersUpdate(msgspec.Struct, array_like=True, tag=23):
     """All handlers that are known now; replaces what came before. `describing`: some still are."""
 
     specs: list[HandlerSpec]
     describing: bool
 
 
-class Drain(msgspec.Struct, array_like=True, tag=24):
+class ShutdownBegun(msgspec.Struct, array_like=True, tag=24):
     """Shutdown has begun: new submits get 503 `shutting_down`; streams end by `deadline_s` from now."""
 
     deadline_s: float
@@ -217,7 +217,7 @@ class Exit(msgspec.Struct, array_like=True, tag=25):
     """Finish what is being answered, close streams and end within 1 s."""
 
 
-class Sight(msgspec.Struct, array_like=True, tag=27):
+class MemoryLevel(msgspec.Struct, array_like=True, tag=27):
     """How much is known of who uses the devices' memory, the least of all; replaces what came before."""
 
     level: Literal["exact", "processes", "reports", "totals"]
@@ -228,24 +228,24 @@ class Ping(msgspec.Struct, array_like=True, tag=26):
 
 
 ToCoordinator = (
-    Submit
+    SubmitJobs
     | GetJob
     | ListJobs
-    | Act
-    | Look
+    | JobAction
+    | GetDocument
     | SetQueue
     | SetDevice
     | AwaitHandler
-    | Reload
+    | ReloadHandlers
     | LoadHandler
     | UnloadHandler
     | ReadEvents
-    | Watch
-    | Unwatch
+    | SubscribeEvents
+    | UnsubscribeEvents
     | FrontHello
     | Pong
 )
-ToFront = Reply | Page | Feed | Handlers | Sight | Drain | Exit | Ping
+ToFront = Reply | EventPage | JobEvents | HandlersUpdate | MemoryLevel | ShutdownBegun | Exit | Ping
 
 to_coordinator_decoder = msgspec.msgpack.Decoder(ToCoordinator)
 to_front_decoder = msgspec.msgpack.Decoder(ToFront)

@@ -159,7 +159,7 @@ class FakeCoordinator(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._send(front_protocol.Handlers(HANDLERS, False))
+        self._send(front_protocol.HandlersUpdate(HANDLERS, False))
 
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
@@ -189,7 +189,7 @@ class FakeCoordinator(asyncio.Protocol):
             fresh.append((seq, kind, data))
         job.events += fresh
         if self.feeding and job.id in self.watched:
-            self._send(front_protocol.Feed(job.id, fresh, job.ended))
+            self._send(front_protocol.JobEvents(job.id, fresh, job.ended))
 
     def _finish(self, job: FakeJob, state: str, output: bytes) -> None:
         job.state, job.output = state, output
@@ -203,20 +203,20 @@ class FakeCoordinator(asyncio.Protocol):
     def _fronthello(self, hello: front_protocol.FrontHello) -> None:
         self.hello.set()
 
-    def _submit(self, ask: front_protocol.Submit) -> None:
+    def _submitjobs(self, ask: front_protocol.SubmitJobs) -> None:
         problem = self.replies.get("submit")
         if problem is not None:
-            self._send(msgspec.structs.replace(problem, rid=ask.rid))
+            self._send(msgspec.structs.replace(problem, rid=ask.request_id))
             return
         jobs = [self._accept(asked) for asked in ask.jobs]
         if ask.bulk:
             fates = [None if job.handler != "slow" else {"code": "queue_full", "status": 429} for job in jobs]
-            self._send(front_protocol.Reply(ask.rid, 202, msgspec.json.encode(fates)))
+            self._send(front_protocol.Reply(ask.request_id, 202, msgspec.json.encode(fates)))
         elif ask.wait_s and not jobs[0].ended:
-            jobs[0].waiters.append(ask.rid)
-            self._loop.call_later(ask.wait_s, self._late, ask.rid, jobs[0])
+            jobs[0].waiters.append(ask.request_id)
+            self._loop.call_later(ask.wait_s, self._late, ask.request_id, jobs[0])
         else:
-            self._send(front_protocol.Reply(ask.rid, 200 if ask.wait_s else 202, jobs[0].document()))
+            self._send(front_protocol.Reply(ask.request_id, 200 if ask.wait_s else 202, jobs[0].document()))
 
     def _late(self, rid: int, job: FakeJob) -> None:
         if rid in job.waiters:
@@ -239,59 +239,61 @@ class FakeCoordinator(asyncio.Protocol):
         return job
 
     def _getjob(self, ask: front_protocol.GetJob) -> None:
-        job = self._known(ask.rid, ask.job_id)
+        job = self._known(ask.request_id, ask.job_id)
         if job is not None and ask.wait_s and not job.ended:
-            job.waiters.append(ask.rid)
+            job.waiters.append(ask.request_id)
         elif job is not None:
-            self._send(front_protocol.Reply(ask.rid, 200, job.document()))
+            self._send(front_protocol.Reply(ask.request_id, 200, job.document()))
 
     def _listjobs(self, ask: front_protocol.ListJobs) -> None:
         rows = b",".join(job.document() for job in self.jobs.values())
-        self._send(front_protocol.Reply(ask.rid, 200, b'{"data":[%s],"next_cursor":null}' % rows))
+        self._send(front_protocol.Reply(ask.request_id, 200, b'{"data":[%s],"next_cursor":null}' % rows))
 
-    def _act(self, ask: front_protocol.Act) -> None:
-        job = self._known(ask.rid, ask.job_id)
+    def _jobaction(self, ask: front_protocol.JobAction) -> None:
+        job = self._known(ask.request_id, ask.job_id)
         if job is None:
             return
-        if ask.verb == "delete":
+        if ask.action == "delete":
             del self.jobs[job.id]
-            self._send(front_protocol.Reply(ask.rid, 204))
+            self._send(front_protocol.Reply(ask.request_id, 204))
         else:
-            self._send(front_protocol.Reply(ask.rid, 202, job.document()))
+            self._send(front_protocol.Reply(ask.request_id, 202, job.document()))
 
-    def _look(self, ask: front_protocol.Look) -> None:
-        given = self.replies.get(ask.what)
+    def _getdocument(self, ask: front_protocol.GetDocument) -> None:
+        given = self.replies.get(ask.document)
         if given is not None:
-            self._send(msgspec.structs.replace(given, rid=ask.rid))
+            self._send(msgspec.structs.replace(given, rid=ask.request_id))
             return
-        body = {"what": ask.what, "subject": ask.subject}
-        self._send(front_protocol.Reply(ask.rid, 200, msgspec.json.encode(body)))
+        body = {"what": ask.document, "subject": ask.subject}
+        self._send(front_protocol.Reply(ask.request_id, 200, msgspec.json.encode(body)))
 
     def _setqueue(self, ask: front_protocol.SetQueue) -> None:
         self._send(
-            front_protocol.Reply(ask.rid, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused}))
+            front_protocol.Reply(
+                ask.request_id, 200, msgspec.json.encode({"name": ask.name, "paused": ask.paused})
+            )
         )
 
     def _setdevice(self, ask: front_protocol.SetDevice) -> None:
         body = {"device": ask.device, "drained": ask.drained, "max_executors": ask.max_executors}
-        self._send(front_protocol.Reply(ask.rid, 200, msgspec.json.encode(body)))
+        self._send(front_protocol.Reply(ask.request_id, 200, msgspec.json.encode(body)))
 
-    def _reload(self, ask: front_protocol.Reload) -> None:
+    def _reloadhandlers(self, ask: front_protocol.ReloadHandlers) -> None:
         reply = self.replies.get("reload", front_protocol.Reply(0, 200, b'{"changed":["echo"]}'))
-        self._send(front_protocol.Reply(ask.rid, reply.status, reply.body))
+        self._send(front_protocol.Reply(ask.request_id, reply.status, reply.body))
 
     def _loadhandler(self, ask: front_protocol.LoadHandler) -> None:
         reply = self.replies.get("load", front_protocol.Reply(0, 202, b'{"state":"loading"}'))
-        self._send(front_protocol.Reply(ask.rid, reply.status, reply.body))
+        self._send(front_protocol.Reply(ask.request_id, reply.status, reply.body))
 
     def _unloadhandler(self, ask: front_protocol.UnloadHandler) -> None:
-        self._send(front_protocol.Reply(ask.rid, 202, b'{"executors":[]}'))
+        self._send(front_protocol.Reply(ask.request_id, 202, b'{"executors":[]}'))
 
     def _awaithandler(self, ask: front_protocol.AwaitHandler) -> None:
-        self._send(front_protocol.Reply(ask.rid, 200))
+        self._send(front_protocol.Reply(ask.request_id, 200))
 
     def _readevents(self, ask: front_protocol.ReadEvents) -> None:
-        job = self._known(ask.rid, ask.job_id)
+        job = self._known(ask.request_id, ask.job_id)
         if job is None:
             return
         meanwhile = self.before_page.pop(job.id, None)
@@ -304,13 +306,15 @@ class FakeCoordinator(asyncio.Protocol):
                 break
             rows.append(row)
             size += len(row[2])
-        page = front_protocol.Page(ask.rid, job.document(), rows, job.first_seq, len(job.events), job.ended)
+        page = front_protocol.EventPage(
+            ask.request_id, job.document(), rows, job.first_seq, len(job.events), job.ended
+        )
         self._send(page)
 
-    def _watch(self, ask: front_protocol.Watch) -> None:
+    def _subscribeevents(self, ask: front_protocol.SubscribeEvents) -> None:
         self.watched.add(ask.job_id)
 
-    def _unwatch(self, ask: front_protocol.Unwatch) -> None:
+    def _unsubscribeevents(self, ask: front_protocol.UnsubscribeEvents) -> None:
         self.watched.discard(ask.job_id)
 
 

@@ -22,7 +22,7 @@ def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
     with running() as front, httpx2.Client(base_url=front.url) as http:
         job = front.fake.new()
         stream = open_stream(front, job)
-        front.fake.send(front_protocol.Drain(7.0))
+        front.fake.send(front_protocol.ShutdownBegun(7.0))
         # Each try is a round trip behind the word to drain.
         tries = (http.post("/v1/jobs", json={"handler": "echo"}).status_code for _ in range(100))
         assert 503 in tries
@@ -39,7 +39,7 @@ def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
 def test_streams_end_at_the_drains_deadline() -> None:
     with running() as front:
         stream = open_stream(front, front.fake.new())
-        front.fake.send(front_protocol.Drain(0.3))
+        front.fake.send(front_protocol.ShutdownBegun(0.3))
         assert b"retry: " in read_all(stream)
         stream.close()
 

@@ -53,4 +53,4 @@ class DeviceReadings:
     def level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
         self._sent_level = least(self._view.ledger.usage.level(each) for each in self._inventory.devices)
-        return front_protocol.encode(front_protocol.Sight(self._sent_level))
+        return front_protocol.encode(front_protocol.MemoryLevel(self._sent_level))

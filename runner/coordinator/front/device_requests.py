@@ -45,7 +45,9 @@ class Hand:
         if ask.max_executors is not None:
             self._inventory.limit(device, ask.max_executors)
         await self._journal.flush()
-        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, 200, _json(self._document(device)))))
+        front.send(
+            front_protocol.encode(front_protocol.Reply(ask.request_id, 200, _json(self._document(device))))
+        )
 
     def _drain(self, device: Device, drained: bool) -> None:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""

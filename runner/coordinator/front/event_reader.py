@@ -28,7 +28,7 @@ async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = Fa
     return live
 
 
-async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> front_protocol.Page:
+async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> front_protocol.EventPage:
     """The events behind a cursor, with the job as it is after they were read.
 
     Raises:
@@ -52,4 +52,4 @@ async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> 
         events = await archive.events(job.n, ask.after, limit)
     first = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
-    return front_protocol.Page(ask.rid, shown, rows, first, last, ended)
+    return front_protocol.EventPage(ask.request_id, shown, rows, first, last, ended)

@@ -41,14 +41,14 @@ class JobActionRequests:
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def act(self, front: Front, ask: front_protocol.Act) -> None:
+    async def act(self, front: Front, ask: front_protocol.JobAction) -> None:
         """Do it, and reply when it is durable."""
         # They look into the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(ask.job_id)
         if lock is None:
             lock = self._locks[ask.job_id] = asyncio.Lock()
         async with lock:
-            match ask.verb:
+            match ask.action:
                 case "cancel":
                     await self._cancel(front, ask)
                 case "retry":
@@ -56,7 +56,7 @@ class JobActionRequests:
                 case "delete":
                     await self._delete(front, ask)
 
-    async def _cancel(self, front: Front, ask: front_protocol.Act) -> None:
+    async def _cancel(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await current(self._line, self._archive, ask.job_id, rouse=True)
         if live is None or live.where == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
@@ -64,10 +64,12 @@ class JobActionRequests:
         at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
         front.send(
-            _encode(front_protocol.Reply(ask.rid, 200 if at_once else 202, self._replies.document(live)))
+            _encode(
+                front_protocol.Reply(ask.request_id, 200 if at_once else 202, self._replies.document(live))
+            )
         )
 
-    async def _retry(self, front: Front, ask: front_protocol.Act) -> None:
+    async def _retry(self, front: Front, ask: front_protocol.JobAction) -> None:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
         input_ = await self._archive.input(job.n)
@@ -75,16 +77,16 @@ class JobActionRequests:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
         live = self._line.revive(job, input_)
         await self._line.journal.flush()
-        front.send(_encode(front_protocol.Reply(ask.rid, 202, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.document(live))))
 
-    async def _delete(self, front: Front, ask: front_protocol.Act) -> None:
+    async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await self._line.waiting.sleep.rouse(ask.job_id)
         if live is not None and live.where in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
         await self._removals.remove(job)
-        front.send(_encode(front_protocol.Reply(ask.rid, 204)))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 204)))
 
     async def _ended_job(self, job_id: str, what: str) -> Job:
         if job_id in self._removals:

@@ -69,7 +69,9 @@ class Loads:
                 "message": message,
             }
         status = 200 if document["state"] == "loaded" else 202
-        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, status, _json(_head(ask) | document))))
+        front.send(
+            front_protocol.encode(front_protocol.Reply(ask.request_id, status, _json(_head(ask) | document)))
+        )
 
     async def unload(self, front: Asker, ask: front_protocol.UnloadHandler) -> None:
         """Have executors go, and say which."""
@@ -81,7 +83,9 @@ class Loads:
         document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
         self._dispatch.wake()
         front.send(
-            front_protocol.encode(front_protocol.Reply(ask.rid, 202 if posts else 200, _json(document)))
+            front_protocol.encode(
+                front_protocol.Reply(ask.request_id, 202 if posts else 200, _json(document))
+            )
         )
 
     def _under_way(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:

@@ -29,4 +29,4 @@ class QueueRequests:
         self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()
-        front.send(_encode(front_protocol.Reply(ask.rid, 200, _json(self._queues.build(ask.name)))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200, _json(self._queues.build(ask.name)))))

@@ -49,17 +49,17 @@ class ReadRequests:
         if live is None:
             job = await self._archive.job(ask.job_id)
             body = await self._archive.document(job, self._line.waiting.reasons.of_stored(job))
-            front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
+            front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
-            self._replies.answer_at_end(answer_once(front, ask.rid), live, ask.wait_s, late_status=200)
+            self._replies.answer_at_end(answer_once(front, ask.request_id), live, ask.wait_s, late_status=200)
             return
-        front.send(_encode(front_protocol.Reply(ask.rid, 200, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.document(live))))
 
     async def list_jobs(self, front: Front, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""
         body = await self._archive.page(ask.query, self._line.book, self._line.waiting)
-        front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
     async def read_events(self, front: Front, ask: front_protocol.ReadEvents) -> None:
         """A page of a job's events."""
@@ -70,28 +70,28 @@ class ReadRequests:
         await self._wait_for_handler(ask.name)
         if ask.name not in self._line.waiting.handlers.specs:
             self._line.waiting.handlers.require(ask.name)
-        front.send(_encode(front_protocol.Reply(ask.rid, 200)))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200)))
 
-    async def get_document(self, front: Front, ask: front_protocol.Look) -> None:
+    async def get_document(self, front: Front, ask: front_protocol.GetDocument) -> None:
         """A document of a job or of the server."""
-        match ask.what:
+        match ask.document:
             case "output" | "file" | "attempts" | "explain":
                 body = await self._job_document(ask)
             case "metrics":
                 body = self._views.metrics()
             case "ready":
                 status, document = self._views.ready()
-                front.send(_encode(front_protocol.Reply(ask.rid, status, _json(document))))
+                front.send(_encode(front_protocol.Reply(ask.request_id, status, _json(document))))
                 return
             case _:
-                body = _json(self._views.document(ask.what, ask.subject))
-        front.send(_encode(front_protocol.Reply(ask.rid, 200, body)))
+                body = _json(self._views.document(ask.document, ask.subject))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
-    async def _job_document(self, ask: front_protocol.Look) -> bytes:
+    async def _job_document(self, ask: front_protocol.GetDocument) -> bytes:
         job_id = ask.subject or ""
         live = self._line.book.by_id.get(job_id)
         job = live.job if live is not None else await self._archive.job(job_id)
-        match ask.what:
+        match ask.document:
             case "attempts":
                 return job_json.attempts_document(job)
             case "explain":

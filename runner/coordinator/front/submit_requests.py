@@ -27,7 +27,7 @@ class SubmitRequests:
         self._replies = replies
         self._gate = gate
 
-    def submit(self, front: Front, ask: front_protocol.Submit) -> Coroutine[Any, Any, None] | None:
+    def submit(self, front: Front, ask: front_protocol.SubmitJobs) -> Coroutine[Any, Any, None] | None:
         """Take in what was submitted, and reply when it is durable or has ended."""
         self._gate.check_open()
         if self._line.journal.failure is not None:
@@ -37,7 +37,7 @@ class SubmitRequests:
         self._check_new(ask.jobs[0].id)
         live = self._line.submit(ask.jobs[0])
         self._line.figures.submitted += 1
-        answer = answer_once(front, ask.rid)
+        answer = answer_once(front, ask.request_id)
         if ask.wait_s is not None:
             self._replies.answer_at_end(answer, live, ask.wait_s, late_status=202)
 
@@ -70,7 +70,7 @@ class SubmitRequests:
             self._line.book.discount(live.job)
             self._line.book.forget(live)
 
-    async def _submit_bulk(self, front: Front, ask: front_protocol.Submit) -> None:
+    async def _submit_bulk(self, front: Front, ask: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
         taken: list[Live] = []
         for index, asked in enumerate(ask.jobs):
@@ -89,4 +89,4 @@ class SubmitRequests:
             for live in taken:
                 self._withdraw(live)
             raise
-        front.send(_encode(front_protocol.Reply(ask.rid, 202, b"[%s]" % b",".join(answers))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 202, b"[%s]" % b",".join(answers))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.coordinator.processes.front_pool import Front
 from runner.jobs.event import Event
 from runner.jobs.job import ENDED, Job
-from runner.protocol.front import Feed, encode
+from runner.protocol.front import JobEvents, encode
 
 
 class Watch:
@@ -43,7 +43,7 @@ class Watch:
         if not fronts:
             return
         ended = job.state in ENDED and events[-1].seq == job.last_seq
-        message = encode(Feed(job.id, [(e.seq, e.type, e.data) for e in events], ended))
+        message = encode(JobEvents(job.id, [(e.seq, e.type, e.data) for e in events], ended))
         for front in fronts:
             # Out of credit it is sent nothing: the hole in the sequence makes it read from its cursor.
             if front.takes_events():

@@ -45,7 +45,7 @@ class HandlerActivator:
     def message(self) -> bytes:
         """All known handlers, encoded for fronts."""
         return front_protocol.encode(
-            front_protocol.Handlers(list(self.specs().values()), self._plugins.describing)
+            front_protocol.HandlersUpdate(list(self.specs().values()), self._plugins.describing)
         )
 
     def apply(self) -> None:

@@ -70,7 +70,7 @@ class Reloads:
             self._next.add_done_callback(_look_at)
         return self._next
 
-    async def answer(self, front: Asker, ask: front_protocol.Reload) -> None:
+    async def answer(self, front: Asker, ask: front_protocol.ReloadHandlers) -> None:
         """Reload for who asks, and say what has changed."""
         self._gate.check_open()
         task = self.ask()
@@ -78,7 +78,9 @@ class Reloads:
         if task.cancelled():
             raise shutting_down()
         status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
-        front.send(front_protocol.encode(front_protocol.Reply(ask.rid, status, msgspec.json.encode(changes))))
+        front.send(
+            front_protocol.encode(front_protocol.Reply(ask.request_id, status, msgspec.json.encode(changes)))
+        )
 
     def close(self) -> None:
         """Give up what is under way."""

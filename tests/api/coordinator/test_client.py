@@ -23,13 +23,13 @@ class Listener:
         self.told: list[Any] = []
         self.lost = asyncio.Event()
 
-    def on_feed(self, feed: front_protocol.Feed) -> None:
+    def on_feed(self, feed: front_protocol.JobEvents) -> None:
         self.told.append(feed)
 
-    def on_handlers(self, handlers: front_protocol.Handlers) -> None:
+    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
         self.told.append(handlers)
 
-    def on_sight(self, sight: front_protocol.Sight) -> None:
+    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
         self.told.append(sight)
 
     def on_drain(self, deadline_s: float) -> None:
@@ -99,7 +99,7 @@ def test_questions_of_one_turn_travel_in_one_frame() -> None:
 def test_large_questions_travel_in_frames_of_their_own() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
         for _ in range(2):
-            link.ask(front_protocol.Submit(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
+            link.ask(front_protocol.SubmitJobs(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
         assert [len(await frame(peer)) for _ in range(2)] == [1, 1]
 
     linked(check)
@@ -118,19 +118,19 @@ def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
 
 def test_what_is_told_reaches_the_listener_in_order() -> None:
     async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        feed = front_protocol.Feed("a", [(1, "done", b"{}")], True)
-        sight = front_protocol.Sight("reports")
+        feed = front_protocol.JobEvents("a", [(1, "done", b"{}")], True)
+        sight = front_protocol.MemoryLevel("reports")
         say(
             peer,
-            front_protocol.Handlers([], False),
+            front_protocol.HandlersUpdate([], False),
             sight,
             feed,
-            front_protocol.Drain(3.0),
+            front_protocol.ShutdownBegun(3.0),
             front_protocol.Exit(),
         )
         peer[1].close()
         await listener.lost.wait()
-        assert listener.told == [front_protocol.Handlers([], False), sight, feed, 3.0, "exit"]
+        assert listener.told == [front_protocol.HandlersUpdate([], False), sight, feed, 3.0, "exit"]
 
     linked(check)
 

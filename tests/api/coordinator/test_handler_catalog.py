@@ -76,8 +76,8 @@ def test_a_schema_that_reaches_out_or_makes_no_sense_is_refused(schema: Any) -> 
 
 def test_compiled_schemas_of_unchanged_handlers_are_kept() -> None:
     catalog = Catalog()
-    catalog.replace(front_protocol.Handlers([spec("a"), spec("b")], False))
+    catalog.replace(front_protocol.HandlersUpdate([spec("a"), spec("b")], False))
     kept = catalog.known("a")
-    catalog.replace(front_protocol.Handlers([spec("a"), spec("b", description="new")], False))
+    catalog.replace(front_protocol.HandlersUpdate([spec("a"), spec("b", description="new")], False))
     assert catalog.known("a") is kept
     assert catalog.known("c") is None and catalog.generation == 2

@@ -34,7 +34,7 @@ def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -
     answer = http.post("/v1/jobs", json={"handler": "slow", "input": {"a": 1}, "priority": "high"})
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
-    asked: Submission = last(front.fake, front_protocol.Submit).jobs[0]
+    asked: Submission = last(front.fake, front_protocol.SubmitJobs).jobs[0]
     assert (asked.handler, asked.input, asked.priority) == ("slow", b'{"a":1}', 70)
     assert "preference-applied" not in answer.headers
 
@@ -42,7 +42,7 @@ def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -
 def test_the_input_travels_as_one_line_of_json(http: httpx2.Client, front: Running) -> None:
     body = b'{"handler": "slow",\r\n "input": {\n "a" : [1.0, "\\u00e9\\n"] }}'
     http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
-    assert last(front.fake, front_protocol.Submit).jobs[0].input == '{"a":[1.0,"é\\n"]}'.encode()
+    assert last(front.fake, front_protocol.SubmitJobs).jobs[0].input == '{"a":[1.0,"é\\n"]}'.encode()
 
 
 def test_a_wait_gives_the_ended_job(http: httpx2.Client) -> None:
@@ -59,7 +59,7 @@ def test_a_wait_that_is_over_gives_what_there_is(http: httpx2.Client) -> None:
 def test_the_handlers_own_path_names_the_handler(http: httpx2.Client, front: Running) -> None:
     answer = http.post("/v1/handlers/paint/jobs", json={"input": {"text": "x", "steps": 2}})
     assert answer.status_code == 202
-    assert last(front.fake, front_protocol.Submit).jobs[0].handler == "paint"
+    assert last(front.fake, front_protocol.SubmitJobs).jobs[0].handler == "paint"
     twice = http.post("/v1/handlers/paint/jobs", json={"handler": "paint", "input": {"text": "x"}})
     assert assert_problem(twice, 422, "validation_error")["errors"][0]["pointer"] == "/handler"
 
@@ -86,10 +86,10 @@ def test_unknown_and_broken_handlers_are_told_apart(http: httpx2.Client) -> None
 
 
 def test_a_handler_under_description_is_awaited(http: httpx2.Client, front: Running) -> None:
-    front.fake.send(front_protocol.Handlers([*HANDLERS, spec("late", state="describing")], True))
+    front.fake.send(front_protocol.HandlersUpdate([*HANDLERS, spec("late", state="describing")], True))
     assert http.post("/v1/jobs", json={"handler": "late"}).status_code == 202
     assert last(front.fake, front_protocol.AwaitHandler).name == "late"
-    front.fake.send(front_protocol.Handlers(HANDLERS, False))
+    front.fake.send(front_protocol.HandlersUpdate(HANDLERS, False))
 
 
 def test_idempotency_keys_are_refused_not_ignored(http: httpx2.Client) -> None:
@@ -181,7 +181,7 @@ def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, fron
     job = front.fake.new()
     assert http.post(f"/v1/jobs/{job.id}/cancel").status_code == 202
     http.post(f"/v1/jobs/{job.id}/cancel", json={"reason": "late", "force": True})
-    asked = last(front.fake, front_protocol.Act)
+    asked = last(front.fake, front_protocol.JobAction)
     assert (asked.verb, asked.reason, asked.force) == ("cancel", "late", True)
     assert http.post(f"/v1/jobs/{job.id}/retry").status_code == 202
     gone = http.delete(f"/v1/jobs/{job.id}")
@@ -315,7 +315,7 @@ def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front
 
 def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
-    front.fake.send(front_protocol.Sight("reports"))
+    front.fake.send(front_protocol.MemoryLevel("reports"))
     until(lambda: http.get("/healthz").json() == {"status": "ok", "level": "reports"}, "the front is told")
     front.fake.replies["ready"] = front_protocol.Reply(0, 200, b'{"status":"degraded","parts":{}}')
     assert http.get("/readyz").json()["status"] == "degraded"

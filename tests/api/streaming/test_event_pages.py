@@ -13,8 +13,8 @@ from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
 EVENTS = [(1, "log", b"{}"), (2, "done", b"{}")]
-FULL = front_protocol.Page(0, b"{}", EVENTS, 1, 2, True)
-EMPTY = front_protocol.Page(0, b"{}", [], 1, 0, False)
+FULL = front_protocol.EventPage(0, b"{}", EVENTS, 1, 2, True)
+EMPTY = front_protocol.EventPage(0, b"{}", [], 1, 0, False)
 
 
 class Coordinator:

@@ -44,7 +44,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
 
         access.then = it_ends
         told = await page(bench.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
-        assert ([seq for seq, _, _ in told.events], told.last_seq, told.ended) == ([2], 2, True)
+        assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
         bench.line.timers.close()
 
     asyncio.run(main())

@@ -58,9 +58,9 @@ class House:
         bench.line.waiting.described(dict(self.plugins.specs))
 
     async def answer(self) -> tuple[int, Changes]:
-        await self.reloads.answer(self.asker, front_protocol.Reload(7))
+        await self.reloads.answer(self.asker, front_protocol.ReloadHandlers(7))
         reply = self.asker.replies.pop()
-        assert reply.rid == 7
+        assert reply.request_id == 7
         return reply.status, msgspec.json.decode(reply.body, type=Changes)
 
 
