@@ -164,7 +164,7 @@ class Job(msgspec.Struct, array_like=True):
     """
 
     #: Order of acceptance, unique in a store, never reused; the key of the events.
-    n: int
+    number: int
     id: str
     handler: str
     queue: str
@@ -186,7 +186,7 @@ class Job(msgspec.Struct, array_like=True):
     #: Attempts whose executor died under them.
     deaths: int = 0
     #: Last message number of the current attempt that was applied (see wire.Ended.seq).
-    heard: int = 0
+    applied_seq: int = 0
     #: Sequence number of the job's last event.
     last_seq: int = 0
     #: Sequence number of the first event that retention has left.

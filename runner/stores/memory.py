@@ -54,10 +54,10 @@ class MemoryStore:
             raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}; it must stop")
         self._refuse_conflicts(batch)
         for job, body in batch.inserts:
-            self._jobs[job.n] = _copy(job)
-            self._by_id[job.id] = job.n
-            self._inputs[job.n] = body
-            self._last_n = max(self._last_n, job.n)
+            self._jobs[job.number] = _copy(job)
+            self._by_id[job.id] = job.number
+            self._inputs[job.number] = body
+            self._last_n = max(self._last_n, job.number)
         stale = self._update(batch.updates)
         self._outputs.update(output for output in batch.outputs if output[0] not in stale)
         for chunk in batch.events:
@@ -107,7 +107,7 @@ class MemoryStore:
             lot = lots.setdefault(key, QueuedLot(key))
             start_by = job.start_by
             lot.add(
-                job.n,
+                job.number,
                 moment(job.ready_at) if job.ready_at > now else 0,
                 0 if start_by is None else moment(start_by),
                 job.reason or "",
@@ -156,20 +156,23 @@ class MemoryStore:
     def _refuse_conflicts(self, batch: Batch) -> None:
         taken: dict[str, int] = {}
         for job, _ in batch.inserts:
-            known = self._jobs.get(job.n)
+            known = self._jobs.get(job.number)
             if known is not None and (known.id != job.id or known.attempt > job.attempt):
                 raise RunnerError("a new job has the number of one that is stored already")
-            if self._by_id.get(job.id, job.n) != job.n or taken.setdefault(job.id, job.n) != job.n:
+            if (
+                self._by_id.get(job.id, job.number) != job.number
+                or taken.setdefault(job.id, job.number) != job.number
+            ):
                 raise RunnerError(f"a new job has the id {job.id} of one that is stored already")
 
     def _update(self, updates: list[Job]) -> set[int]:
         stale: set[int] = set()
         for job in updates:
-            known = self._jobs.get(job.n)
+            known = self._jobs.get(job.number)
             if known is None or known.attempt > job.attempt:
-                stale.add(job.n)
+                stale.add(job.number)
             else:
-                self._jobs[job.n] = _copy(job)
+                self._jobs[job.number] = _copy(job)
         self.stale_updates += len(stale)
         return stale
 
@@ -188,7 +191,7 @@ class MemoryStore:
                 return False
             if not wanted_inputs:
                 return True
-            document = msgspec.json.decode(self._inputs[job.n])
+            document = msgspec.json.decode(self._inputs[job.number])
             return all(_holds(document, path.split("."), wanted) for path, wanted in wanted_inputs)
 
         return matches
@@ -219,7 +222,7 @@ def _within(job: Job, query: JobQuery) -> bool:
         (job.created_at, query.created_before),
         (query.finished_after, finished),
         (finished if asked else None, query.finished_before),
-        (query.cursor, job.n) if query.order == "asc" else (job.n, query.cursor),
+        (query.cursor, job.number) if query.order == "asc" else (job.number, query.cursor),
     )
     return all(low is None or high is None or low < high for low, high in bounds)
 

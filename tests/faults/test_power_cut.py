@@ -58,8 +58,8 @@ def lost(folder: Path, acknowledged: int) -> int:
         kept: set[int] = set()
         cursor = 0
         while page := store.find(JobQuery(order="asc", cursor=cursor, limit=500)):
-            kept |= {job.n for job in page if store.payload(job.n, "output") == b'"out"'}
-            cursor = page[-1].n
+            kept |= {job.number for job in page if store.payload(job.number, "output") == b'"out"'}
+            cursor = page[-1].number
         return len(set(range(1, acknowledged + 1)) - kept)
     finally:
         store.close()

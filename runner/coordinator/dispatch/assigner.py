@@ -50,7 +50,7 @@ class Assigner:
             live.where = "assigned"
             live.executor = post.executor
             live.flight = live.job.attempt + (not live.spare)
-            post.line[live.job.n] = live
+            post.line[live.job.number] = live
         if any(live.input is None for live in lives):
             task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
             self._tasks.add(task)
@@ -59,12 +59,12 @@ class Assigner:
         self._send_when_durable(post, lives)
 
     async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
-        missing = [live.job.n for live in lives if live.input is None]
+        missing = [live.job.number for live in lives if live.input is None]
         inputs = await patiently(self._read_inputs, missing, "inputs")
         for live in lives:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.
-                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.n, b"null"))
+                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.number, b"null"))
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
@@ -139,6 +139,6 @@ class Assigner:
 
     def _release(self, post: Post, live: Live, *, done: bool = True) -> None:
         """The executor does not hold the attempt any more; its worker was never told of it."""
-        post.line.pop(live.job.n, None)
+        post.line.pop(live.job.number, None)
         if live.cls is not None:
-            self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=done)
+            self._view.ended(post.executor, live.cls, live.job.number, self._line.now(), done=done)

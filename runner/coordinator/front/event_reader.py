@@ -22,7 +22,7 @@ async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = Fa
         await line.journal.flush()
         live = line.book.by_id.get(job_id)
     if live is not None and live.input is None:
-        sleep.keep_input(live, await archive.input(live.job.n))
+        sleep.keep_input(live, await archive.input(live.job.number))
         if rouse and live.where == "asleep":
             return await current(line, archive, job_id, rouse=True)
     return live
@@ -37,7 +37,7 @@ async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> 
     live = line.book.by_id.get(ask.job_id)
     job = live.job if live is not None else await archive.job(ask.job_id)
     limit = min(ask.max_bytes, PAGE_MAX_BYTES)
-    events = await archive.events(job.n, ask.after, limit)
+    events = await archive.events(job.number, ask.after, limit)
     live = await current(line, archive, ask.job_id)
     if live is not None:
         reason = line.waiting.reasons.of_live(live)
@@ -49,7 +49,7 @@ async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> 
         ended, last = job.state in ENDED, job.last_seq
     if not events and last > ask.after:
         # They became durable between the two looks: told as none they would be taken for gone.
-        events = await archive.events(job.n, ask.after, limit)
+        events = await archive.events(job.number, ask.after, limit)
     first = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
     return front_protocol.EventPage(ask.request_id, shown, rows, first, last, ended)

@@ -72,7 +72,7 @@ class JobActionRequests:
     async def _retry(self, front: Front, ask: front_protocol.JobAction) -> None:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
-        input_ = await self._archive.input(job.n)
+        input_ = await self._archive.input(job.number)
         if ask.job_id in self._line.book.by_id:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
         live = self._line.revive(job, input_)

@@ -59,7 +59,7 @@ class SubmitRequests:
     def _withdraw(self, live: Live) -> None:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
-        live = self._line.book.by_n.get(live.job.n, live)
+        live = self._line.book.by_n.get(live.job.number, live)
         if live.where == "asleep" and self._line.waiting.where(live.job) is None:
             return
         if live.executor is None and live.where != "ended":

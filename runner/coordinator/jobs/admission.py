@@ -47,7 +47,7 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
     if asked.delay_s is not None:
         ready_at = max(ready_at, now + asked.delay_s)
     return Job(
-        n=n,
+        number=n,
         id=asked.id,
         handler=asked.handler,
         queue=asked.queue or options.queue,

@@ -89,7 +89,7 @@ class Book:
         """Take in a live job; `counted` where the store's counts hold it already."""
         job = live.job
         self.by_id[job.id] = live
-        self.by_n[job.n] = live
+        self.by_n[job.number] = live
         if not counted:
             self.counts[job.queue, job.state] += 1
             self.queued += job.state == "queued"
@@ -108,7 +108,7 @@ class Book:
     def forget(self, live: Live) -> None:
         """The job's end is durable: from now on it is read from the store."""
         self.by_id.pop(live.job.id, None)
-        self.by_n.pop(live.job.n, None)
+        self.by_n.pop(live.job.number, None)
 
     def discount(self, job: Job) -> None:
         """This job of the store was deleted, or is about to be added as a live one again."""

@@ -93,7 +93,7 @@ class Line:
         misfit = self.view.needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)
-        job.n = self.book.next_n()
+        job.number = self.book.next_n()
         live = Live(job, asked.input, "waiting")
         self._sleep.input_bytes += job.input_bytes
         self.book.add(live)
@@ -133,7 +133,7 @@ class Line:
         self.book.state(job, "running")
         job.reason = None
         job.started_at = at
-        job.heard = 0
+        job.applied_seq = 0
         job.progress = None
         alone = live.cls is not None and live.cls.alone
         record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes, alone=alone)
@@ -153,7 +153,7 @@ class Line:
     def note(self, live: Live, note: AttemptEvents) -> None:
         """Events of the running attempt."""
         job = live.job
-        job.heard = note.seq
+        job.applied_seq = note.seq
         for kind, at, fields in note.events:
             self._events.append_from_worker(job, kind, at, fields)
 
@@ -161,7 +161,7 @@ class Line:
         """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
         now = self.now()
         job = live.job
-        job.heard = ended.seq
+        job.applied_seq = ended.seq
         backoff = job.terms.backoff or Backoff()
         verdict = retry_decision.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None

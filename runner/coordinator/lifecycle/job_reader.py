@@ -63,9 +63,9 @@ class Archive:
 
         def read(store: Store) -> list[tuple[Job, bytes | None]]:
             jobs = store.jobs(ns)
-            small = [job.n for job in jobs if job.input_bytes <= TOGETHER_MAX_BYTES]
+            small = [job.number for job in jobs if job.input_bytes <= TOGETHER_MAX_BYTES]
             inputs = store.payloads(small, "input")
-            return [(job, inputs.get(job.n)) for job in jobs]
+            return [(job, inputs.get(job.number)) for job in jobs]
 
         return await self._access.fetch(read)
 
@@ -82,7 +82,7 @@ class Archive:
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
-        return await self._access.read(lambda store: store.payload(job.n, "output")) or b"null"
+        return await self._access.read(lambda store: store.payload(job.number, "output")) or b"null"
 
     async def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
         """Durable events with seq > after, in order."""
@@ -112,8 +112,8 @@ class Archive:
             rows = await self._access.read(_finder(query, cursor))
             more = len(rows) > query.limit
             for job in rows[: query.limit]:
-                cursor = job.n
-                current, why = _as_of_now(job, book.by_n.get(job.n), waiting)
+                cursor = job.number
+                current, why = _as_of_now(job, book.by_n.get(job.number), waiting)
                 if (wanted is not None and why not in wanted) or not _still(query, current):
                     continue
                 shown.append((current, why))
@@ -202,22 +202,28 @@ def _still(query: JobQuery, job: Job) -> bool:
 
 def _read_document(store: Store, job: Job, why: str | None, *, full: bool) -> bytes:
     limit = None if full else INLINE_MAX_BYTES
-    input_ = store.payload(job.n, "input") if _has(job, "input", limit) else None
-    output = store.payload(job.n, "output") if _has(job, "output", limit) else None
+    input_ = store.payload(job.number, "input") if _has(job, "input", limit) else None
+    output = store.payload(job.number, "output") if _has(job, "output", limit) else None
     return job_json.job_document(job, why, input_, output, full=full)
 
 
 def _read_page(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
     """The documents of a page: small inputs and outputs are read together, the others one by one."""
-    inputs = store.payloads([job.n for job, _ in rows if _has(job, "input", TOGETHER_MAX_BYTES)], "input")
-    outputs = store.payloads([job.n for job, _ in rows if _has(job, "output", TOGETHER_MAX_BYTES)], "output")
+    inputs = store.payloads(
+        [job.number for job, _ in rows if _has(job, "input", TOGETHER_MAX_BYTES)], "input"
+    )
+    outputs = store.payloads(
+        [job.number for job, _ in rows if _has(job, "output", TOGETHER_MAX_BYTES)], "output"
+    )
     told: list[bytes] = []
     for job, why in rows:
-        if _has(job, "input", INLINE_MAX_BYTES) and job.n not in inputs:
-            inputs[job.n] = store.payload(job.n, "input") or b"null"
-        if _has(job, "output", INLINE_MAX_BYTES) and job.n not in outputs:
-            outputs[job.n] = store.payload(job.n, "output") or b"null"
-        told.append(job_json.job_document(job, why, inputs.get(job.n), outputs.get(job.n), full=False))
+        if _has(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
+            inputs[job.number] = store.payload(job.number, "input") or b"null"
+        if _has(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
+            outputs[job.number] = store.payload(job.number, "output") or b"null"
+        told.append(
+            job_json.job_document(job, why, inputs.get(job.number), outputs.get(job.number), full=False)
+        )
     return told
 
 

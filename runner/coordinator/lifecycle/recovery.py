@@ -93,10 +93,10 @@ class Left:
     @classmethod
     def read(cls, store: Store, named: Sequence[str], now: float) -> Left:
         """All of it; `named` are the ids that spools name."""
-        jobs = {job.n: job for job in store.running()}
+        jobs = {job.number: job for job in store.running()}
         for at in range(0, len(named), NAMED_A_READ):
             ids = list(named[at : at + NAMED_A_READ])
-            jobs |= {job.n: job for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
+            jobs |= {job.number: job for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
         return cls(store.queued(now), [job for job in jobs.values() if job.state not in ENDED])
 
 
@@ -131,7 +131,9 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
         if live.job.state == "running":  # guard: interrupted-at-start
             live.flight = live.job.attempt
             message = "the server ended while the attempt ran"
-            line.end(live, AttemptEnded(live.job.id, live.flight, live.job.heard, "interrupted", message))
+            line.end(
+                live, AttemptEnded(live.job.id, live.flight, live.job.applied_seq, "interrupted", message)
+            )
             counts["interrupted"] += 1
         elif live.flight == 0:
             line.waiting.place(live)
@@ -148,7 +150,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         return 0
     job = live.job
     if job.attempt == message.attempt:  # guard: applied-once
-        if message.seq <= job.heard:
+        if message.seq <= job.applied_seq:
             # Applied before: its worker had not heard of that.
             return 0
         if job.state != "running":

@@ -39,14 +39,14 @@ class JobExplainer:
             document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
-            document |= explain(self._view, cls, job.n)
-            document["reserved"] = reservation(self._view, job.n, self._line.now())
+            document |= explain(self._view, cls, job.number)
+            document["reserved"] = reservation(self._view, job.number, self._line.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
-            document["jobs_ahead"] += waiting.ahead(cls, job.n)
+            document["jobs_ahead"] += waiting.ahead(cls, job.number)
             document["reason"] = why
             document["message"] = explanations.waiting(why, document)
         elif where == "behind":

@@ -57,7 +57,7 @@ class PlanWindows:
         """Put a job into the window of its class; `first`: before those in it."""
         live.where = "waiting"
         live.cls = admission.placed(live.job, cls, self._view)
-        self._view.add_waiting(live.cls, live.job.n, first=first, since=live.job.ready_at)
+        self._view.add_waiting(live.cls, live.job.number, first=first, since=live.job.ready_at)
         self._wake()
 
     def on_dispatched(self, cls: JobClass) -> None:

@@ -114,7 +114,7 @@ class Waiting:
         """
         job = live.job
         if job.start_by is not None:
-            self._deadlines.add(job.n, job.start_by)
+            self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._now():
             live.where = "delayed"
             self._arm(self._lots.delay(job))
@@ -134,9 +134,9 @@ class Waiting:
         """The job waits no more: it is about to start or to end, or was never accepted."""
         job = live.job
         if job.start_by is not None:
-            self._deadlines.remove(job.n, job.start_by)
+            self._deadlines.remove(job.number, job.start_by)
         if live.where == "waiting" and live.cls is not None:
-            self._view.remove_waiting(live.cls, job.n)
+            self._view.remove_waiting(live.cls, job.number)
             self.windows.on_dispatched(live.cls)
         elif live.where in ("behind", "delayed", "asleep"):
             self._lots.remove(job)

@@ -69,14 +69,14 @@ class Lots:
     def add(self, job: Job) -> Lot:
         """A job whose time has come waits behind the window of its class."""
         lot = self._open(lot_key(job))
-        lot.ready.add(0, job.n)
+        lot.ready.add(0, job.number)
         lot.since = min(lot.since, job.ready_at)
         return lot
 
     def delay(self, job: Job) -> Lot:
         """A job waits for its time."""
         lot = self._open(lot_key(job))
-        lot.delayed.setdefault(job.reason or "scheduled", Column()).add(moment(job.ready_at), job.n)
+        lot.delayed.setdefault(job.reason or "scheduled", Column()).add(moment(job.ready_at), job.number)
         return lot
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:
@@ -84,9 +84,9 @@ class Lots:
         lot = self._lots.get(lot_key(job))
         if lot is None:
             return None
-        if (0, job.n) in lot.ready:
+        if (0, job.number) in lot.ready:
             return "behind"
-        pair = (moment(job.ready_at), job.n)
+        pair = (moment(job.ready_at), job.number)
         return "delayed" if any(pair in column for column in lot.delayed.values()) else None
 
     def remove(self, job: Job) -> bool:
@@ -95,7 +95,9 @@ class Lots:
         if lot is None:
             return False
         at = moment(job.ready_at)
-        found = lot.ready.discard(0, job.n) or any(c.discard(at, job.n) for c in lot.delayed.values())
+        found = lot.ready.discard(0, job.number) or any(
+            c.discard(at, job.number) for c in lot.delayed.values()
+        )
         self._close(lot)
         return found
 

@@ -93,7 +93,7 @@ class Sleep:
             rows = await patiently(self._rows, ns, "jobs that wait")
             for job, input_ in rows:
                 self._take_in(job, input_, began)
-            found = {job.n for job, _ in rows}
+            found = {job.number for job, _ in rows}
             for n in ns:
                 if n not in found and n not in self._book.by_n and self._gone.get(n, 0) <= began:
                     log.error("job number %d waits, but the store does not hold it", n)
@@ -143,7 +143,7 @@ class Sleep:
         self._book.forget(live)
         self._count += 1
         if self._reads:
-            self._gone[live.job.n] = self._count
+            self._gone[live.job.number] = self._count
 
     @contextmanager
     def _reading(self) -> Iterator[int]:
@@ -158,7 +158,7 @@ class Sleep:
 
     def _take_in(self, job: Job, input_: bytes | None, began: int) -> None:
         """Believe a row that was read since `began`, unless memory knows better."""
-        if job.n in self._book.by_n or self._gone.get(job.n, 0) > began:
+        if job.number in self._book.by_n or self._gone.get(job.number, 0) > began:
             return
         where = self._lots.where(job)
         if where is None:

@@ -105,7 +105,7 @@ class StartDeadlines:
         if live.where not in ("waiting", "behind", "delayed") or start_by is None:
             return
         if self._now() < start_by:
-            self.add(live.job.n, start_by)
+            self.add(live.job.number, start_by)
             return
         limit_s = live.job.terms.queue_timeout_s
         reason = self._reasons.of_live(live)

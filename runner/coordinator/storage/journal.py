@@ -169,8 +169,8 @@ class Journal:
 
     def durable_seq(self, job: Job) -> int:
         """The sequence number of the job's last event that is durable."""
-        if job.n in self._in_flight:
-            return self._in_flight[job.n] - 1
+        if job.number in self._in_flight:
+            return self._in_flight[job.number] - 1
         first_seq = self._pending.first_seq(job)
         return job.last_seq if first_seq is None else first_seq - 1
 
@@ -208,7 +208,7 @@ class Journal:
         self._urgent = False
         self._waiters.start_commit()
         batch, events = self._pending.take() if self._pending.has_rows() else (None, [])
-        self._in_flight = {job.n: new[0].seq for job, new in events}
+        self._in_flight = {job.number: new[0].seq for job, new in events}
         # The loop's own clock stands still during a turn, and counts whole milliseconds.
         began_mono = time.monotonic()
         failure = None if batch is None else await self._write(batch)

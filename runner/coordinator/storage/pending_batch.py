@@ -36,42 +36,42 @@ class PendingBatch:
 
     def insert(self, job: Job, input_: bytes) -> None:
         """Add a new job."""
-        self._inserts[job.n] = (job, input_)
+        self._inserts[job.number] = (job, input_)
 
     def update(self, job: Job) -> None:
         """Write the job's state; its insert does that already where it is pending too."""
-        if job.n not in self._inserts:
-            self._updates[job.n] = job
+        if job.number not in self._inserts:
+            self._updates[job.number] = job
 
     def add_output(self, job: Job, output: bytes) -> None:
         """Add the result of a job, a JSON text."""
-        self._outputs.append((job.n, output))
+        self._outputs.append((job.number, output))
         self.update(job)
 
     def add_event(self, job: Job, event: Event) -> None:
         """Add an event of a job."""
-        entry = self._events.get(job.n)
+        entry = self._events.get(job.number)
         if entry is None:
-            self._events[job.n] = (job, [event])
+            self._events[job.number] = (job, [event])
         else:
             entry[1].append(event)
-        if job.n not in self._inserts:
-            self._updates[job.n] = job
+        if job.number not in self._inserts:
+            self._updates[job.number] = job
 
     def trim(self, job: Job, first_seq: int) -> None:
         """Remove the job's events before `first_seq`."""
-        self._trims.append((job.n, first_seq))
+        self._trims.append((job.number, first_seq))
         self.update(job)
 
     def delete(self, job: Job) -> None:
         """Remove a job with its input, output and events."""
-        self._updates.pop(job.n, None)
-        self._deletes.append(job.n)
+        self._updates.pop(job.number, None)
+        self._deletes.append(job.number)
 
     def withdraw(self, job: Job) -> None:
         """Take back an insert that the store refused."""
-        self._inserts.pop(job.n, None)
-        self._events.pop(job.n, None)
+        self._inserts.pop(job.number, None)
+        self._events.pop(job.number, None)
         # A commit that is late may still write it, and the outcome of a writer that died is unknown.
         self.delete(job)
 
@@ -81,11 +81,11 @@ class PendingBatch:
 
     def holds(self, job: Job) -> bool:
         """Whether the job's state is still to be written."""
-        return job.n in self._inserts or job.n in self._updates
+        return job.number in self._inserts or job.number in self._updates
 
     def first_seq(self, job: Job) -> int | None:
         """The sequence number of the job's first event in the batch; None where it has none."""
-        entry = self._events.get(job.n)
+        entry = self._events.get(job.number)
         return None if entry is None else entry[1][0].seq
 
     def has_rows(self) -> bool:
@@ -102,7 +102,9 @@ class PendingBatch:
             inserts=list(self._inserts.values()),
             updates=list(self._updates.values()),
             outputs=self._outputs,
-            events=[EventChunk(job.n, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)],
+            events=[
+                EventChunk(job.number, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)
+            ],
             trims=self._trims,
             deletes=self._deletes,
             values=list(self._values.items()),
@@ -113,12 +115,14 @@ class PendingBatch:
 
     def put_back(self, batch: Batch, events: JobEvents) -> None:
         """Merge a batch that the store refused under what has been gathered since it was taken."""
-        self._inserts = {job.n: (job, input_) for job, input_ in batch.inserts} | self._inserts
-        self._updates = {job.n: job for job in batch.updates if job.n not in self._inserts} | self._updates
+        self._inserts = {job.number: (job, input_) for job, input_ in batch.inserts} | self._inserts
+        self._updates = {
+            job.number: job for job in batch.updates if job.number not in self._inserts
+        } | self._updates
         self._outputs = batch.outputs + self._outputs
         for job, new in events:
-            later = self._events.get(job.n)
-            self._events[job.n] = (job, new + (later[1] if later else []))
+            later = self._events.get(job.number)
+            self._events[job.number] = (job, new + (later[1] if later else []))
         self._trims = batch.trims + self._trims
         self._deletes = batch.deletes + self._deletes
         self._values = dict(batch.values) | self._values

@@ -67,7 +67,7 @@ class AttemptMessageHandler:
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.
-        self._view.takes_long(post.executor, live.job.n)
+        self._view.takes_long(post.executor, live.job.number)
         self._dispatch.control.recall(post)
 
     def on_events(self, _: Worker, message: AttemptEvents) -> None:
@@ -77,7 +77,7 @@ class AttemptMessageHandler:
             return
         if live.job.attempt < live.flight:
             self._begin(self._dispatch.posts[live.executor], live, self._line.now())
-        elif message.seq <= live.job.heard:
+        elif message.seq <= live.job.applied_seq:
             return
         self._line.note(live, message)
 
@@ -119,7 +119,7 @@ class AttemptMessageHandler:
             if live.where in ("starting", "running"):
                 self._release_attempt(post, live)
                 self._line.end(
-                    live, AttemptEnded(live.job.id, live.flight, live.job.heard, "interrupted", why)
+                    live, AttemptEnded(live.job.id, live.flight, live.job.applied_seq, "interrupted", why)
                 )
 
     def _begin(self, post: Post, live: Live, at: float) -> None:
@@ -147,7 +147,7 @@ class AttemptMessageHandler:
 
     def _release_attempt(self, post: Post, live: Live) -> None:
         """The attempt does not occupy its executor any more."""
-        n = live.job.n
+        n = live.job.number
         if post.line.pop(n, None) is not None:
             post.sent -= 1
             post.jobs_done += 1

@@ -59,10 +59,10 @@ class ExecutorMessageHandler:
             live = self._attempts.find_current(job_id, attempt)
             if live is None or post is None:
                 continue
-            post.line.pop(live.job.n, None)
+            post.line.pop(live.job.number, None)
             post.sent -= 1
             if live.cls is not None:
-                self._view.ended(post.executor, live.cls, live.job.n, self._line.now(), done=False)
+                self._view.ended(post.executor, live.cls, live.job.number, self._line.now(), done=False)
             self._return_unstarted(live)
 
     def on_gone(self, _: Worker, message: ExecutorGone) -> None:

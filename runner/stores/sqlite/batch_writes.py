@@ -53,8 +53,8 @@ def _insert(connection: SqliteConnection, inserts: Sequence[tuple[Job, bytes]]) 
     db.executemany(statements.INSERT_JOB, [statements.insert_row(job) for job, _ in inserts])
     if db.total_changes() - before != len(inserts):
         raise RunnerError(f"{connection.path}: a new job has the number of one that is stored already")
-    db.executemany(statements.INSERT_INPUT, [(job.n, body) for job, body in inserts])
-    tags = [(tag, job.n) for job, _ in inserts for tag in job.terms.tags]
+    db.executemany(statements.INSERT_INPUT, [(job.number, body) for job, body in inserts])
+    tags = [(tag, job.number) for job, _ in inserts for tag in job.terms.tags]
     if tags:
         db.executemany("INSERT OR IGNORE INTO tags (tag, n) VALUES (?, ?)", tags)
 
@@ -67,4 +67,6 @@ def _update(connection: SqliteConnection, updates: Sequence[Job]) -> frozenset[i
     if db.total_changes() - before == len(updates):
         return frozenset()
     sql = "SELECT 1 FROM jobs WHERE n = ? AND attempt <= ?"
-    return frozenset(job.n for job in updates if db.execute(sql, (job.n, job.attempt)).fetchone() is None)
+    return frozenset(
+        job.number for job in updates if db.execute(sql, (job.number, job.attempt)).fetchone() is None
+    )

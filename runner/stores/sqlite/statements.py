@@ -97,7 +97,7 @@ WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
 def insert_row(job: Job) -> tuple[Value, ...]:
     """The values of INSERT_JOB."""
     return (
-        job.n,
+        job.number,
         job.id,
         job.handler,
         job.queue,
@@ -130,7 +130,7 @@ def update_row(job: Job) -> tuple[Value, ...]:
         traits_text(job),
         job.start_by,
         _encode(job),
-        job.n,
+        job.number,
         job.attempt,
     )
 

@@ -173,7 +173,7 @@ class Bench:
     def start(self, live: Live, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
         if live.cls is not None:
-            self.view.remove_waiting(live.cls, live.job.n)
+            self.view.remove_waiting(live.cls, live.job.number)
         live.flight = live.job.attempt + (not live.spare)
         live.executor = 1
         self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading, **occupied)

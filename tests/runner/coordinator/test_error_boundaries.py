@@ -157,7 +157,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         while second.where != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.
-        bench.view.takes_long(first.executor, first.job.n)
+        bench.view.takes_long(first.executor, first.job.number)
         while second.where == "assigned":
             await asyncio.sleep(0)
         assert fleet.told == ["Load", "Run", "Run", "Recall"]

@@ -15,7 +15,7 @@ def job(
 ) -> Job:
     """A job made at second `n`; its id follows from `n`."""
     made = Job(
-        n=n,
+        number=n,
         id=uuid7(n * 1000, n.to_bytes(10, "big")),
         handler="echo",
         queue="default",

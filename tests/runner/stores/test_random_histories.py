@@ -49,8 +49,8 @@ class History(RuleBasedStateMachine):
         self.last_n += skip
         new = job(self.last_n, state=state, queue=queue, attempt=attempt)
         self.commit(Batch(inserts=[(new, body)]))
-        self.jobs[new.n] = new
-        self.payloads[new.n, "input"] = body
+        self.jobs[new.number] = new
+        self.payloads[new.number, "input"] = body
 
     @rule(n=NUMBERS, state=STATES, attempt=st.integers(0, 3), output=TEXTS)
     def update(self, n: int, state: State, attempt: int, output: bytes) -> None:
@@ -104,7 +104,7 @@ class History(RuleBasedStateMachine):
         assert self.store.find(JobQuery(order="asc", limit=500)) == ordered
         assert self.store.running() == [one for one in ordered if one.state == "running"]
         assert sorted(n for lot in self.store.queued(1e9) for n in lot.ready) == [
-            one.n for one in ordered if one.state == "queued"
+            one.number for one in ordered if one.state == "queued"
         ]
         assert self.store.counts() == Counter((one.queue, one.state) for one in ordered)
         assert self.store.values("x/") == {k: v for k, v in self.named.items() if k != "y"}

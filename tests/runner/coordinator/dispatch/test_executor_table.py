@@ -44,7 +44,7 @@ def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
         live = bench.line.submit(asked())
-        executors[2].line[live.job.n] = live
+        executors[2].line[live.job.number] = live
         assert numbers(executors.with_attempts()) == [2]
 
     run(body)

@@ -120,7 +120,9 @@ def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
 
 
 def done(live: Live) -> AttemptEnded:
-    return AttemptEnded(live.job.id, live.flight or live.job.attempt, live.job.heard + 1, None, output=b"1")
+    return AttemptEnded(
+        live.job.id, live.flight or live.job.attempt, live.job.applied_seq + 1, None, output=b"1"
+    )
 
 
 def jobs(orders: list[Any]) -> list[str]:

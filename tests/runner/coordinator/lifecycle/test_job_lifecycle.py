@@ -72,11 +72,11 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     async def body(bench: Bench) -> None:
         first, second = bench.line.submit(asked(1)), bench.line.submit(asked(2))
         assert first.cls is not None
-        bench.view.remove_waiting(first.cls, first.job.n)
+        bench.view.remove_waiting(first.cls, first.job.number)
         bench.hold(first)
         bench.line.put_back(first)
         assert (first.where, first.flight, first.executor, first.job.attempt) == ("waiting", 0, None, 0)
-        assert bench.view.backlog.lines[first.cls].peek(2) == [first.job.n, second.job.n]
+        assert bench.view.backlog.lines[first.cls].peek(2) == [first.job.number, second.job.number]
         assert second.where == "waiting"
 
     run(body)

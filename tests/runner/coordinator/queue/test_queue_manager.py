@@ -94,7 +94,7 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
         assert len(bench.line.book) <= TINY.live + 2 * TINY.window
         assert bench.line.book.queued == 60
         ran = await drain(bench)
-        assert [live.job.n for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
+        assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await bench.journal.flush()
         assert len(bench.line.book) == 0 and bench.line.waiting.sleep.input_bytes == 0
         assert [job.state for job in await all_stored(bench)] == ["succeeded"] * 60
@@ -113,7 +113,7 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
         again = await house(first.access, first)
         assert again.line.book.queued == 40
         ran = await drain(again)
-        assert [live.job.n for live in ran] == list(range(1, 41))
+        assert [live.job.number for live in ran] == list(range(1, 41))
         assert ran[0].job.id == running.job.id and ran[0].job.attempt == 2
 
     run(body)
@@ -171,7 +171,7 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         bench.line.waiting.sleep.rest(live)
         await settle(bench)
         assert "job-25" not in bench.line.book.by_id
-        assert [live.job.n for live in await drain(bench)] == list(range(1, 31))
+        assert [live.job.number for live in await drain(bench)] == list(range(1, 31))
 
     run(body)
 
@@ -190,11 +190,11 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         again = await house(bench.access, bench)
         for _ in range(10):
             await again.pass_time(0.02)
-        assert sorted(live.job.n for live in await drain(again)) == list(range(1, 21, 2))
+        assert sorted(live.job.number for live in await drain(again)) == list(range(1, 21, 2))
         await again.pass_time(1.0)
         for _ in range(10):
             await again.pass_time(0.0)
-        assert sorted(live.job.n for live in await drain(again)) == list(range(2, 21, 2))
+        assert sorted(live.job.number for live in await drain(again)) == list(range(2, 21, 2))
 
     run(body)
 
@@ -281,7 +281,7 @@ def test_many_classes_share_what_memory_holds() -> None:
         assert len(bench.line.book) <= TINY.live + 20 * TINY.small_window
         ran = [live.job for live in await drain(bench)]
         for queue in range(20):
-            assert [job.n for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
+            assert [job.number for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
 
     run(body)
 
@@ -295,7 +295,9 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await bench.stored(f"job-{number}")
             cls = next(cls for cls in bench.view.backlog.lines if cls.priority == job.priority)
-            told = explain(bench.view, cls, job.n)["jobs_ahead"] + bench.line.waiting.ahead(cls, job.n)
+            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.waiting.ahead(
+                cls, job.number
+            )
             assert told == ahead
 
     run(body)
@@ -359,7 +361,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         bringing = asyncio.create_task(sleep.bring([20]))
         await asyncio.sleep(0)
         live = await sleep.rouse("job-19")
-        assert live is not None and live.job.n == 20
+        assert live is not None and live.job.number == 20
         bench.line.waiting.leave(live)
         live.where = "assigned"
         bench.start(live)
@@ -422,7 +424,7 @@ class Play:
             case "cancel" if self.count:
                 live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
                 if live_ is not None and live_.where != "ended":
-                    self.turns[live_.job.priority].discard(live_.job.n)
+                    self.turns[live_.job.priority].discard(live_.job.number)
                     bench.line.cancel_waiting(live_, "by hand")
             case "pass":
                 await bench.pass_time(chance.choice([0.1, 1.0, 5.0]))
@@ -457,7 +459,7 @@ class Play:
             )
         )
         if live.job.reason is None and live.job.terms.queue_timeout_s is None:
-            self.turns[live.job.priority].add(live.job.n)
+            self.turns[live.job.priority].add(live.job.number)
 
     async def check(self) -> None:
         book, waiting = self.bench.line.book, self.bench.line.waiting

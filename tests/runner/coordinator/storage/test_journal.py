@@ -53,7 +53,7 @@ class Bench:
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
-        self.published.append((job.n, [entry.seq for entry in events]))
+        self.published.append((job.number, [entry.seq for entry in events]))
 
 
 def make_job(n: int = 1) -> Job:
@@ -145,7 +145,7 @@ def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
         assert (bench.journal.failure, patient) == (None, [None])
 
     (batch,) = run(body).committer.batches
-    assert [job.n for job, _ in batch.inserts] == [1]
+    assert [job.number for job, _ in batch.inserts] == [1]
     assert len(batch.events) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_withdrawn_insert_is_never_written() -> None:
         await settled.wait()
 
     (batch,) = run(body).committer.batches
-    assert [job.n for job, _ in batch.inserts] == [2]
+    assert [job.number for job, _ in batch.inserts] == [2]
 
 
 def test_a_fenced_journal_writes_nothing_more() -> None:
@@ -256,7 +256,7 @@ def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
         assert bench.journal.failure is None
 
     bench = run(body, patience_s=0.01)
-    assert [[job.n for job, _ in batch.inserts] for batch in bench.committer.batches] == [[1]]
+    assert [[job.number for job, _ in batch.inserts] for batch in bench.committer.batches] == [[1]]
 
 
 def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:

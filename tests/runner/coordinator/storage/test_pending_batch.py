@@ -24,7 +24,7 @@ def test_a_taken_batch_leaves_an_empty_one() -> None:
     assert pending.has_rows() and pending.holds(job) and pending.first_seq(job) == 1
     batch, events = pending.take()
     assert (batch.inserts, batch.updates, batch.values) == ([(job, b"{}")], [], [("name", b"1")])
-    assert [(each.n, [entry.seq for entry in new]) for each, new in events] == [(1, [1])]
+    assert [(each.number, [entry.seq for entry in new]) for each, new in events] == [(1, [1])]
     assert not pending.has_rows() and not pending.holds(job) and pending.first_seq(job) is None
 
 
@@ -47,7 +47,7 @@ def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
     pending.put_back(*refused)
     batch, events = pending.take()
     assert (batch.inserts, batch.updates) == ([(first, b"{}")], [second, first])
-    assert [(each.n, [entry.seq for entry in new]) for each, new in events] == [(1, [1, 2]), (2, [1])]
+    assert [(each.number, [entry.seq for entry in new]) for each, new in events] == [(1, [1, 2]), (2, [1])]
     assert batch.outputs == [(2, b"1"), (2, b"2")]
     assert (batch.trims, batch.deletes) == ([(2, 1), (2, 2)], [3, 4])
     assert dict(batch.values) == {"kept": None, "other": b"1"}

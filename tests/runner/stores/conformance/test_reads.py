@@ -56,7 +56,7 @@ def test_a_query_gives_what_matches_in_order(
     store: Kept, commit: Writes, filters: dict[str, Any], expected: list[int]
 ) -> None:
     commit(inserts(*JOBS))
-    assert [one.n for one in store.find(JobQuery(**filters))] == expected
+    assert [one.number for one in store.find(JobQuery(**filters))] == expected
 
 
 def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
@@ -75,7 +75,7 @@ def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
         ([], None, []),
     ):
         found = store.find(JobQuery(tenants=tenants, states=states))
-        assert [one.n for one in found] == expected
+        assert [one.number for one in found] == expected
 
 
 INPUT = (
@@ -114,13 +114,13 @@ def test_a_path_inside_the_input_is_compared_by_json_type(
     store: Kept, commit: Writes, path: str, wanted: bytes, matches: bool
 ) -> None:
     commit(Batch(inserts=[(job(1), INPUT), (job(2), b"[]"), (job(3), b"3")]))
-    assert [one.n for one in store.find(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
+    assert [one.number for one in store.find(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
 
 
 def test_all_paths_of_a_query_must_match(store: Kept, commit: Writes) -> None:
     commit(Batch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
     query = JobQuery(inputs=[("a", b"1"), ("b", b"3")], states=["queued", "running"])
-    assert [one.n for one in store.find(query)] == [2]
+    assert [one.number for one in store.find(query)] == [2]
 
 
 def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes) -> None:
@@ -128,8 +128,8 @@ def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes
     seen: list[int] = []
     cursor = None
     while page := store.find(JobQuery(limit=7, cursor=cursor, states=["failed", "queued"])):
-        seen += [one.n for one in page]
-        cursor = page[-1].n
+        seen += [one.number for one in page]
+        cursor = page[-1].number
     assert seen == list(range(50, 0, -1))
 
 
@@ -216,7 +216,7 @@ def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) ->
     jobs = [job(n, terms=terms) for n, terms in enumerate(told_apart, start=1)]
     alike = [job(n + 20, terms=terms) for n, terms in enumerate(told_apart, start=1)]
     commit(inserts(*jobs, *alike, job(41, terms=Terms(timeout_s=599.0, tags=("x",)))))
-    expected = {lot_key(one): [one.n, one.n + 20] for one in jobs}
+    expected = {lot_key(one): [one.number, one.number + 20] for one in jobs}
     expected[lot_key(jobs[0])].append(41)
     assert {lot.key: sorted(lot.ready) for lot in store.queued(100.0)} == expected
 

@@ -14,7 +14,7 @@ ALL = JobQuery(order="asc", limit=500)
 
 
 def found(store: Kept) -> list[int]:
-    return [one.n for one in store.find(ALL)]
+    return [one.number for one in store.find(ALL)]
 
 
 def full_job() -> Job:
@@ -95,7 +95,7 @@ def test_the_same_attempt_may_be_updated_again(store: Kept, commit: Writes) -> N
     commit(inserts(job(1)))
     for heard in (1, 2):
         commit(Batch(updates=[job(1, state="running", attempt=1, heard=heard)]))
-    assert store.find(ALL)[0].heard == 2 and store.stale_updates == 0
+    assert store.find(ALL)[0].applied_seq == 2 and store.stale_updates == 0
 
 
 def test_a_batch_may_be_committed_twice(store: Kept, commit: Writes) -> None:
@@ -155,7 +155,7 @@ def test_a_deleted_job_leaves_nothing_behind(store: Kept, commit: Writes) -> Non
     commit(Batch(deletes=[1]))
     assert found(store) == [2] and store.events(1, 0, 100) == []
     assert store.payload(1, "input") is None and store.payload(1, "output") is None
-    assert [one.n for one in store.find(JobQuery(tags=["t"]))] == [2]
+    assert [one.number for one in store.find(JobQuery(tags=["t"]))] == [2]
 
 
 def test_a_number_is_never_given_again(store: Kept, commit: Writes) -> None:
