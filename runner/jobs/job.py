@@ -46,9 +46,9 @@ ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 #: Key in the detail of an error after which the process could not use its GPU any more.
 CONTEXT_LOST = "context_lost"
 #: Key in the detail of `memory_exceeded`: "grant" or "ram", which of its limits it was over.
-LIMIT = "limit"
+EXCEEDED_LIMIT = "limit"
 #: Key in the detail of an error that several may have caused: whether this one is to go alone from then on.
-ALONE = "alone"
+MUST_RUN_ALONE = "alone"
 
 
 class JobError(msgspec.Struct, array_like=True):
@@ -59,14 +59,14 @@ class JobError(msgspec.Struct, array_like=True):
     detail: Any = None
 
     @property
-    def lost_context(self) -> bool:
+    def is_context_lost(self) -> bool:
         """Whether the attempt's process could not use its GPU any more."""
         return isinstance(self.detail, dict) and bool(self.detail.get(CONTEXT_LOST))
 
     @property
-    def sets_apart(self) -> bool:
+    def must_run_alone(self) -> bool:
         """Whether the job may have spoiled what ran together with it, and goes alone until that is clear."""
-        return isinstance(self.detail, dict) and self.detail.get(ALONE) is True
+        return isinstance(self.detail, dict) and self.detail.get(MUST_RUN_ALONE) is True
 
 
 class FileRecord(msgspec.Struct, array_like=True):
@@ -80,7 +80,7 @@ class FileRecord(msgspec.Struct, array_like=True):
     attempt: int
 
 
-class Spent(msgspec.Struct, array_like=True):
+class AttemptUsage(msgspec.Struct, array_like=True):
     """What was used of devices: an executor at work counts on each of its own; one that idles does not."""
 
     device_s: float = 0.0
@@ -104,7 +104,7 @@ class AttemptRecord(msgspec.Struct, array_like=True):
     #: What its executor was granted on each of the devices.
     granted_bytes: int = 0
     #: None where it occupies no device.
-    spent: Spent | None = None
+    spent: AttemptUsage | None = None
     #: It was started with nobody else at work on its devices.
     alone: bool = False
 
@@ -137,7 +137,7 @@ class Submission(msgspec.Struct, array_like=True):
     group: str = ""
 
 
-class Terms(msgspec.Struct, frozen=True, array_like=True):
+class JobTerms(msgspec.Struct, frozen=True, array_like=True):
     """The part of a job that never changes after submit, options resolved against the handler's.
 
     It is packed into one column; equal terms of many jobs are one object in memory.
@@ -170,7 +170,7 @@ class Job(msgspec.Struct, array_like=True):
     queue: str
     priority: int
     created_at: float
-    terms: Terms
+    terms: JobTerms
     input_bytes: int
     state: State = "queued"
     #: Only what the store must remember: "scheduled" or "retry_backoff" of a queued job, the
@@ -200,7 +200,7 @@ class Job(msgspec.Struct, array_like=True):
     #: Why a cancel was asked for; set while the job is being cancelled and after.
     cancel_reason: str | None = None
     #: What all attempts that have ended used; None: none of them occupied a device.
-    spent: Spent | None = None
+    spent: AttemptUsage | None = None
     #: How far up it has come since it ran out of device memory, see gpu.planning.oom_escalation.
     rung: int = 0
     #: The grants with which it ran out, in order; they used up none of `retries`.

@@ -13,7 +13,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs import explanations
-from runner.jobs.job import LIMIT
+from runner.jobs.job import EXCEEDED_LIMIT
 from runner.protocol.worker import OverGrant
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Overruns:
     def _circumstances(self, post: Post, used: int) -> dict[str, Any]:
         figures = [self._ledger.figures(device_id) for device_id in post.devices]
         return {
-            LIMIT: "grant",
+            EXCEEDED_LIMIT: "grant",
             "used_bytes": used,
             "limit_bytes": post.grant_bytes,
             "devices": [

@@ -10,7 +10,7 @@ from gpu.job_class import JobClass
 from gpu.planning import oom_escalation
 from gpu.scheduling.scheduler_state import View
 from runner.handlers.spec import HandlerSpec, Options
-from runner.jobs.job import Job, Submission, Terms
+from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import traits_of
 from runner.stores.queued_groups import LotKey, traits_text
@@ -27,7 +27,7 @@ def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) ->
         queue_timeout = options.queue_timeout_s
     metadata = asked.metadata or b"{}"
     # What is equal for many jobs is one object; large metadata must not stay behind for it.
-    make = _terms if len(metadata) <= SHARED_MAX_BYTES else Terms
+    make = _terms if len(metadata) <= SHARED_MAX_BYTES else JobTerms
     terms = make(
         asked.timeout_s if asked.timeout_s is not None else options.timeout_s,
         queue_timeout,
@@ -78,11 +78,12 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
         {
             device
             for record in job.attempts
-            if record.error is not None and (record.error.lost_context or record.error.code == "device_lost")
+            if record.error is not None
+            and (record.error.is_context_lost or record.error.code == "device_lost")
             for device in record.devices
         }
     )
-    if any(record.error is not None and record.error.sets_apart for record in job.attempts):
+    if any(record.error is not None and record.error.must_run_alone for record in job.attempts):
         # It may have spoiled what ran together with it.
         cls = replace(cls, single=True)
     return replace(cls, avoid=tuple(avoid)) if avoid else cls
@@ -126,9 +127,9 @@ def _terms(
     model: str,
     size: str,
     group: str,
-) -> Terms:
+) -> JobTerms:
     named = (tenant, model, size, group)
-    return Terms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *named)
+    return JobTerms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *named)
 
 
 def _class_of(

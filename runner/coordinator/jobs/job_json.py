@@ -9,7 +9,7 @@ import msgspec
 
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, error_document
 from runner.formats.timestamps import rfc3339
-from runner.jobs.job import ENDED, AttemptRecord, FileRecord, Job, Spent
+from runner.jobs.job import ENDED, AttemptRecord, AttemptUsage, FileRecord, Job
 
 _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
@@ -90,7 +90,7 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
     }
 
 
-def spent_document(spent: Spent | None) -> dict[str, Any]:
+def spent_document(spent: AttemptUsage | None) -> dict[str, Any]:
     """What was used of devices: seconds, and bytes times seconds."""
     return {
         "device_s": 0.0 if spent is None else round(spent.device_s, 6),

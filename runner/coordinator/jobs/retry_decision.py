@@ -10,7 +10,7 @@ import msgspec
 from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
 from runner.coordinator.jobs import explanations
 from runner.formats.units import SECONDS_MAX
-from runner.jobs.job import ALONE, LIMIT, Job, JobError
+from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
 from runner.jobs.retry import Backoff, delay_s
 from runner.protocol.worker import AttemptEnded
 
@@ -53,7 +53,7 @@ def ran_out(ended: AttemptEnded, *, grant_bytes: int) -> bool:
     if ended.code == "device_out_of_memory":
         return True
     detail = ended.detail if isinstance(ended.detail, dict) else {}
-    return ended.code == "memory_exceeded" and detail.get(LIMIT) == "grant"
+    return ended.code == "memory_exceeded" and detail.get(EXCEEDED_LIMIT) == "grant"
 
 
 def cancelled(reason: str) -> JobError:
@@ -95,7 +95,7 @@ def follow(
             message = f"started {job.attempt} times, the bound; the last: {ended.message}"
             return Finish("failed", JobError("interrupted", message, True, ended.detail))
         return Again(now, "ready", error, counts=False)
-    if error.lost_context and ended.retryable and not _had_lost_context(job):
+    if error.is_context_lost and ended.retryable and not _had_lost_context(job):
         # The device or its driver may be to blame: once it is tried again for nothing.
         return Again(now, "ready", error, counts=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
@@ -133,11 +133,16 @@ def _of_several(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
     """What is held against none of those that ran together: nobody knows which of them did it. They go again,
     each alone; where memory ran out, they are too many together and not one too bad."""
     is_fault = ended.code not in TOO_MANY and ended.code != "interrupted"
-    detail = {ALONE: is_fault, "together": ended.batch_size, "code": ended.code, "detail": ended.detail}
+    detail = {
+        MUST_RUN_ALONE: is_fault,
+        "together": ended.batch_size,
+        "code": ended.code,
+        "detail": ended.detail,
+    }
     message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
     spared = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
     return spared, JobError("interrupted", message, True, detail)
 
 
 def _had_lost_context(job: Job) -> bool:
-    return any(record.error is not None and record.error.lost_context for record in job.attempts)
+    return any(record.error is not None and record.error.is_context_lost for record in job.attempts)

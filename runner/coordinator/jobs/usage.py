@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from runner.coordinator.runtime import value_names
-from runner.jobs.job import AttemptRecord, Job, Spent
+from runner.jobs.job import AttemptRecord, AttemptUsage, Job
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -19,7 +19,7 @@ class Sum(msgspec.Struct, array_like=True):
     byte_s: float = 0.0
     attempts: int = 0
 
-    def add(self, spent: Spent) -> None:
+    def add(self, spent: AttemptUsage) -> None:
         """One more attempt."""
         self.device_s += spent.device_s
         self.byte_s += spent.byte_s
@@ -47,18 +47,18 @@ class Accounts:
             if name.startswith(value_names.USAGE) and kind in self._tables:
                 self._tables[kind][of] = _sum_decoder.decode(value)
 
-    def add(self, job: Job, record: AttemptRecord, spent: Spent) -> Iterator[tuple[str, bytes]]:
+    def add(self, job: Job, record: AttemptRecord, spent: AttemptUsage) -> Iterator[tuple[str, bytes]]:
         """An attempt of the job has ended; gives the names and values to be stored."""
         if self._is_new:
             self._is_new = False
             yield value_names.USAGE_SINCE, repr(self.since).encode()
         yield self._add("tenant", job.terms.tenant, spent)
         yield self._add("handler", job.handler, spent)
-        each = Spent(spent.device_s / len(record.devices), spent.byte_s / len(record.devices))
+        each = AttemptUsage(spent.device_s / len(record.devices), spent.byte_s / len(record.devices))
         for device in record.devices:
             yield self._add("device", device, each)
 
-    def _add(self, kind: str, name: str, spent: Spent) -> tuple[str, bytes]:
+    def _add(self, kind: str, name: str, spent: AttemptUsage) -> tuple[str, bytes]:
         total = self._tables[kind].setdefault(name, Sum())
         total.add(spent)
         return f"{value_names.USAGE}{kind}/{name}", _encode(total)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
-from runner.jobs.job import AttemptRecord, Job, JobError, Spent
+from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
 from runner.protocol.worker import AttemptEnded
 
 
@@ -21,7 +21,7 @@ class AttemptUsageRecorder:
     def start(self, live: Live, record: AttemptRecord, meter: Meter | None, at: float) -> None:
         """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
         if meter is not None:
-            record.spent = Spent()
+            record.spent = AttemptUsage()
             live.metered = meter, meter.begin(at)
 
     def discard(self, live: Live, now: float) -> None:
@@ -58,8 +58,8 @@ class AttemptUsageRecorder:
     def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
         """Add the time for which the attempt has occupied its devices."""
         device_s = seconds * len(record.devices)
-        record.spent = spent = Spent(device_s, device_s * record.granted_bytes)
-        known = job.spent or Spent()
-        job.spent = Spent(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
+        record.spent = spent = AttemptUsage(device_s, device_s * record.granted_bytes)
+        known = job.spent or AttemptUsage()
+        job.spent = AttemptUsage(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
         for name, value in self._totals.add(job, record, spent):
             self._store_value(name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.jobs.job import LIMIT
+from runner.jobs.job import EXCEEDED_LIMIT
 from runner.worker.processes import cleanup, process_tree
 from runner.worker.processes.memory_growth import ram_limit, used_bytes
 from runner.worker.supervision.crash_report import Cause
@@ -97,4 +97,4 @@ class Watchdog:
 
 def _over_cap(used: int, cap: int) -> Cause:
     message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
-    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, LIMIT: "ram"})
+    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, EXCEEDED_LIMIT: "ram"})

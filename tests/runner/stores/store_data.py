@@ -6,7 +6,7 @@ import msgspec
 
 from runner.jobs.event import Event
 from runner.jobs.ids import uuid7
-from runner.jobs.job import Job, State, Terms
+from runner.jobs.job import Job, JobTerms, State
 from runner.stores.store import Batch, EventChunk
 
 
@@ -21,7 +21,7 @@ def job(
         queue="default",
         priority=50,
         created_at=float(n),
-        terms=Terms(tags=tags),
+        terms=JobTerms(tags=tags),
         input_bytes=2,
         state=state,
         attempt=attempt,

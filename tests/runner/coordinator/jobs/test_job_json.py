@@ -6,11 +6,11 @@ import json
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, done_fields, event
-from runner.jobs.job import Job, JobError, Terms
+from runner.jobs.job import Job, JobError, JobTerms
 
 
 def make_job() -> Job:
-    return Job(7, "job-7", "h", "default", 50, 1_700_000_000.25, Terms(retries=2, tags=("a",)), 2)
+    return Job(7, "job-7", "h", "default", 50, 1_700_000_000.25, JobTerms(retries=2, tags=("a",)), 2)
 
 
 def test_a_job_shows_times_with_milliseconds_and_z() -> None:

@@ -6,11 +6,11 @@ import json
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, done_fields, error_document
-from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, Terms
+from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, JobTerms
 
 
 def make_job() -> Job:
-    return Job(7, "job-7", "h", "default", 50, 1_700_000_000.0, Terms(), 2)
+    return Job(7, "job-7", "h", "default", 50, 1_700_000_000.0, JobTerms(), 2)
 
 
 def test_a_page_joins_what_is_encoded_and_names_the_next_one() -> None:

@@ -11,7 +11,7 @@ import pytest
 from gpu.planning.oom_escalation import Squeeze
 from runner.coordinator.jobs.retry_decision import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.formats.units import SECONDS_MAX
-from runner.jobs.job import AttemptRecord, Job, JobError, Terms
+from runner.jobs.job import AttemptRecord, Job, JobError, JobTerms
 from runner.jobs.retry import Backoff
 from runner.protocol.worker import AttemptEnded
 
@@ -22,7 +22,7 @@ FIXED = Backoff(kind="fixed", base_s=7.0, jitter=0.0)
 
 def job(**changes: Any) -> Job:
     retries = changes.pop("retries", 0)
-    made = Job(1, "j", "h", "default", 50, 0.0, Terms(retries=retries), 2, state="running", attempt=1)
+    made = Job(1, "j", "h", "default", 50, 0.0, JobTerms(retries=retries), 2, state="running", attempt=1)
     return msgspec.structs.replace(made, **changes)
 
 
@@ -237,6 +237,6 @@ def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(co
     assert isinstance(verdict, Again)
     assert (verdict.counts, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")
     assert f"nobody is blamed: {code}: why" in verdict.error.message
-    assert verdict.error.sets_apart is apart
+    assert verdict.error.must_run_alone is apart
     assert verdict.error.detail["together"] == 4
     assert verdict.error.detail["detail"] == {"traceback": "here"}

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from runner.coordinator.jobs.usage import Accounts, Sum
 from runner.coordinator.jobs.usage_meter import Meter
-from runner.jobs.job import AttemptRecord, Job, Spent, Terms
+from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobTerms
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run
 
 GIB = 1 << 30
 
 
 def job(handler: str, tenant: str = "") -> Job:
-    return Job(1, "job-1", handler, "default", 50, 0.0, Terms(tenant=tenant), 2)
+    return Job(1, "job-1", handler, "default", 50, 0.0, JobTerms(tenant=tenant), 2)
 
 
 def test_sums_are_by_tenant_handler_and_device_and_survive_a_restart() -> None:
     accounts = Accounts({}, 1_000.5)
     pair = AttemptRecord(1, "w", ["gpu0", "gpu1"], 0.0)
-    kept = dict(accounts.add(job("paint", "acme"), pair, Spent(20.0, 40.0)))
+    kept = dict(accounts.add(job("paint", "acme"), pair, AttemptUsage(20.0, 40.0)))
     alone = AttemptRecord(1, "w", ["gpu1"], 0.0)
-    kept |= accounts.add(job("paint"), alone, Spent(5.0, 5.0))
+    kept |= accounts.add(job("paint"), alone, AttemptUsage(5.0, 5.0))
     for each in (accounts, Accounts({**kept, "queue/a/paused": b"true", "spent": b""}, 2_000.0)):
         assert each.since == 1_000.5
         assert each.tenants == {"acme": Sum(20.0, 40.0, 1), "": Sum(5.0, 5.0, 1)}
@@ -36,18 +36,18 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
         meter = Meter()
         live = bench.line.submit(asked(retries=1, backoff=None))
         bench.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
-        assert live.job.attempts[-1].spent == Spent() and live.job.spent is None
+        assert live.job.attempts[-1].spent == AttemptUsage() and live.job.spent is None
         bench.clock.at += 8.0
         bench.end(live, "handler_error", load_s=5.0, run_s=2.0)
-        assert live.job.spent == Spent(8.0, 16.0 * GIB)
+        assert live.job.spent == AttemptUsage(8.0, 16.0 * GIB)
         live.where = "waiting"
         bench.start(live, granted_bytes=2 * GIB, meter=meter)
         bench.clock.at += 3.0
         bench.end(live, run_s=2.0)
-        assert live.job.attempts[-1].spent == Spent(2.0, 4.0 * GIB)
-        assert live.job.spent == Spent(10.0, 20.0 * GIB)
+        assert live.job.attempts[-1].spent == AttemptUsage(2.0, 4.0 * GIB)
+        assert live.job.spent == AttemptUsage(10.0, 20.0 * GIB)
         await bench.journal.flush()
-        assert (await bench.stored("job-1")).spent == Spent(10.0, 20.0 * GIB)
+        assert (await bench.stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
         kept = await bench.access.read(lambda store: store.values("spent/"))
         assert set(kept) == {"spent/since", "spent/tenant/", "spent/handler/h", "spent/device/cpu"}
 
@@ -77,7 +77,7 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 1.0
         bench.end(live)
-        assert live.job.spent == Spent(1.0, GIB)
+        assert live.job.spent == AttemptUsage(1.0, GIB)
 
     run(body)
 
@@ -90,6 +90,6 @@ def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
         live.metered = None
         bench.clock.at += 100.0
         bench.end(live, load_s=2.0, run_s=1.0)
-        assert live.job.spent == Spent(3.0, 3.0 * GIB)
+        assert live.job.spent == AttemptUsage(3.0, 3.0 * GIB)
 
     run(body)

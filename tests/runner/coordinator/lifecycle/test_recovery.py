@@ -8,7 +8,7 @@ import msgspec
 
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle import recovery
-from runner.jobs.job import AttemptRecord, Job, Terms
+from runner.jobs.job import AttemptRecord, Job, JobTerms
 from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, AttemptEnded, AttemptEvents, AttemptStarted, Hello, encode
 from runner.stores.memory import MemoryStore
@@ -17,7 +17,7 @@ from tests.runner.coordinator.lifecycle_harness import Bench, run
 
 
 def stored(**changes: object) -> Job:
-    job = Job(1, "job-1", "h", "default", 50, 900.0, Terms(), 2, ready_at=900.0)
+    job = Job(1, "job-1", "h", "default", 50, 900.0, JobTerms(), 2, ready_at=900.0)
     return msgspec.structs.replace(job, **changes)
 
 

@@ -7,12 +7,12 @@ from array import array
 
 from gpu.job_class import JobClass
 from runner.coordinator.queue.queued_index import Lots
-from runner.jobs.job import Job, Terms
+from runner.jobs.job import Job, JobTerms
 from runner.stores.queued_groups import LotKey, QueuedLot, moment
 
 
 def job(n: int, *, vram_bytes: int | None = None, ready_at: float = 1.0, **changes: object) -> Job:
-    made = Job(n, f"job-{n}", "h", "q", 50, 1.0, Terms(vram_bytes=vram_bytes), 2, ready_at=ready_at)
+    made = Job(n, f"job-{n}", "h", "q", 50, 1.0, JobTerms(vram_bytes=vram_bytes), 2, ready_at=ready_at)
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -120,6 +120,6 @@ def test_a_lost_number_is_dropped_from_its_lot() -> None:
 def test_jobs_are_counted_by_tenant() -> None:
     lots = Lots(Known().class_of)
     for n, tenant in enumerate(("a", "a", "", "b"), 1):
-        lots.add(job(n, terms=Terms(tenant=tenant)))
-    lots.delay(job(9, terms=Terms(tenant="b"), ready_at=50.0))
+        lots.add(job(n, terms=JobTerms(tenant=tenant)))
+    lots.delay(job(9, terms=JobTerms(tenant="b"), ready_at=50.0))
     assert lots.count_by_tenant() == {"a": 2, "": 1, "b": 2}

@@ -13,7 +13,7 @@ from runner.coordinator.lifecycle import recovery
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event
-from runner.jobs.job import Job, Terms
+from runner.jobs.job import Job, JobTerms
 from runner.stores.store import Batch
 
 
@@ -57,7 +57,7 @@ class Bench:
 
 
 def make_job(n: int = 1) -> Job:
-    return Job(n, f"job-{n}", "h", "default", 50, 0.0, Terms(), 2)
+    return Job(n, f"job-{n}", "h", "default", 50, 0.0, JobTerms(), 2)
 
 
 def run(body: Callable[[Bench], Awaitable[None]], *, patience_s: float = 60.0) -> Bench:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from runner.coordinator.jobs.event_json import event
 from runner.coordinator.storage.pending_batch import PendingBatch
-from runner.jobs.job import Job, Terms
+from runner.jobs.job import Job, JobTerms
 
 
 def make_job(n: int = 1) -> Job:
-    return Job(n, f"job-{n}", "h", "default", 50, 0.0, Terms(), 2)
+    return Job(n, f"job-{n}", "h", "default", 50, 0.0, JobTerms(), 2)
 
 
 def add_event(batch: PendingBatch, job: Job) -> None:

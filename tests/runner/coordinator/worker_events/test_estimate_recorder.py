@@ -20,7 +20,7 @@ from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
 from runner.handlers.spec import HandlerSpec, Options, Source
-from runner.jobs.job import Job, Terms
+from runner.jobs.job import Job, JobTerms
 from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
 GIB = 1 << 30
@@ -64,7 +64,7 @@ class Taught:
         squeeze: Squeeze | None = None,
         **fields: Any,
     ) -> None:
-        live = Live(Job(1, "id", "h", "q", 50, 0.0, Terms(), 2), None, "running")
+        live = Live(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
         live.cls = cls
         self.learning.ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner.jobs.event import Event
-from runner.jobs.job import Terms
+from runner.jobs.job import JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.stores.queued_groups import LotKey, lot_key, moment
 from runner.stores.store import Batch
@@ -63,9 +63,9 @@ def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
     commit(
         inserts(
             job(1),
-            job(2, state="failed", terms=Terms(tenant="acme")),
-            job(3, terms=Terms(tenant="acme")),
-            job(4, terms=Terms(tenant="b")),
+            job(2, state="failed", terms=JobTerms(tenant="acme")),
+            job(3, terms=JobTerms(tenant="acme")),
+            job(4, terms=JobTerms(tenant="b")),
         )
     )
     for tenants, states, expected in (
@@ -161,7 +161,7 @@ def told(store: Kept, now: float) -> dict[LotKey, tuple[Any, ...]]:
 
 
 def test_queued_takes_any_moment_that_is_stored(store: Kept, commit: Writes) -> None:
-    limited = Terms(queue_timeout_s=1e300)
+    limited = JobTerms(queue_timeout_s=1e300)
     moments = [2.6e11, 9.2e15, 1e18, 1e300, math.inf]
     commit(inserts(*(job(n, ready_at=at) for n, at in enumerate(moments, start=1))))
     commit(inserts(job(6, ready_at=-1e300), job(7, ready_at=5.0, terms=limited)))
@@ -172,21 +172,21 @@ def test_queued_takes_any_moment_that_is_stored(store: Kept, commit: Writes) -> 
 
 def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
     at = 1_763_817_834.123456
-    large = Terms(vram_bytes=1 << 30)
+    large = JobTerms(vram_bytes=1 << 30)
     commit(
         inserts(
             job(1, ready_at=at),
             job(2, ready_at=at + 60, reason="scheduled"),
             job(3, ready_at=at + 0.0004, reason="retry_backoff", attempt=1),
-            job(4, ready_at=at - 5, terms=Terms(queue_timeout_s=7.5)),
-            job(5, ready_at=at - 5, terms=Terms(queue_timeout_s=7.5), started_at=1.0),
+            job(4, ready_at=at - 5, terms=JobTerms(queue_timeout_s=7.5)),
+            job(5, ready_at=at - 5, terms=JobTerms(queue_timeout_s=7.5), started_at=1.0),
             job(6, terms=large),
             job(7, priority=51),
             job(8, queue="q"),
             job(9, handler="paint"),
             job(10, state="running", attempt=1),
             job(11, state="failed"),
-            job(12, ready_at=at + 1, terms=Terms(queue_timeout_s=1.0)),
+            job(12, ready_at=at + 1, terms=JobTerms(queue_timeout_s=1.0)),
         )
     )
     delayed = {
@@ -205,17 +205,17 @@ def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
 
 def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) -> None:
     told_apart = [
-        Terms(timeout_s=600.0),
-        Terms(timeout_s=60.0),
-        Terms(model="sdxl"),
-        Terms(model="sdxl", size="1024,1024"),
-        Terms(group="sdxl"),
-        Terms(tenant="sdxl"),
-        Terms(model='"]\x7f\'"', size="ä,☃"),
+        JobTerms(timeout_s=600.0),
+        JobTerms(timeout_s=60.0),
+        JobTerms(model="sdxl"),
+        JobTerms(model="sdxl", size="1024,1024"),
+        JobTerms(group="sdxl"),
+        JobTerms(tenant="sdxl"),
+        JobTerms(model='"]\x7f\'"', size="ä,☃"),
     ]
     jobs = [job(n, terms=terms) for n, terms in enumerate(told_apart, start=1)]
     alike = [job(n + 20, terms=terms) for n, terms in enumerate(told_apart, start=1)]
-    commit(inserts(*jobs, *alike, job(41, terms=Terms(timeout_s=599.0, tags=("x",)))))
+    commit(inserts(*jobs, *alike, job(41, terms=JobTerms(timeout_s=599.0, tags=("x",)))))
     expected = {lot_key(one): [one.number, one.number + 20] for one in jobs}
     expected[lot_key(jobs[0])].append(41)
     assert {lot.key: sorted(lot.ready) for lot in store.queued(100.0)} == expected
@@ -228,12 +228,12 @@ def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> No
             updates=[
                 job(1, state="running", attempt=1),
                 job(2, attempt=1, ready_at=20.0, reason="retry_backoff"),
-                job(3, priority=60, terms=Terms(vram_bytes=5)),
+                job(3, priority=60, terms=JobTerms(vram_bytes=5)),
             ],
             deletes=[4],
         )
     )
-    commit(Batch(updates=[job(1, attempt=1, terms=Terms(queue_timeout_s=1.0))]))
+    commit(Batch(updates=[job(1, attempt=1, terms=JobTerms(queue_timeout_s=1.0))]))
     assert told(store, 10.0) == {
         LotKey("default", "echo", 50, None): (
             [1, 5, 6, 7],

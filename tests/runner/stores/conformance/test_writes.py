@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from runner.errors import Fenced, RunnerError
-from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, Terms
+from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
 from runner.stores.store import Batch
@@ -22,7 +22,7 @@ def full_job() -> Job:
         7,
         state="failed",
         attempt=3,
-        terms=Terms(12.5, 60.0, 2, Backoff("list", steps_s=(1.0, 2.0)), 1 << 33, ("a", "ü"), b'{"k":1}'),
+        terms=JobTerms(12.5, 60.0, 2, Backoff("list", steps_s=(1.0, 2.0)), 1 << 33, ("a", "ü"), b'{"k":1}'),
         reason="timeout",
         priority=90,
         ready_at=8.25,

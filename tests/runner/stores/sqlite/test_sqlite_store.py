@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
-from runner.jobs.job import Job, Terms
+from runner.jobs.job import Job, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.stores.queued_groups import LotKey, lot_key
 from runner.stores.sqlite import migrations, statements
@@ -66,10 +66,10 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     old.execute("INSERT INTO migrations VALUES (1, 'first', 0)")
     old.pragma("application_id", migrations.APPLICATION_ID)
     jobs = [
-        job(1, terms=Terms(vram_bytes=1 << 30, queue_timeout_s=9.0, timeout_s=600.0), ready_at=5.0),
+        job(1, terms=JobTerms(vram_bytes=1 << 30, queue_timeout_s=9.0, timeout_s=600.0), ready_at=5.0),
         job(2, ready_at=50.0, reason="scheduled"),
-        job(3, state="running", attempt=1, terms=Terms(vram_bytes=7)),
-        job(4, state="failed", terms=Terms(vram_bytes=8)),
+        job(3, state="running", attempt=1, terms=JobTerms(vram_bytes=7)),
+        job(4, state="failed", terms=JobTerms(vram_bytes=8)),
     ]
     for one in jobs:
         columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
@@ -104,11 +104,11 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
         old.execute("INSERT INTO migrations VALUES (?, ?, 0)", (step.version, step.name))
     old.pragma("application_id", migrations.APPLICATION_ID)
     jobs = [
-        job(1, terms=Terms(timeout_s=600.0)),
-        job(2, terms=Terms(timeout_s=590.0)),
+        job(1, terms=JobTerms(timeout_s=600.0)),
+        job(2, terms=JobTerms(timeout_s=590.0)),
         job(3),
-        job(4, state="running", attempt=1, terms=Terms(timeout_s=1.0)),
-        job(5, state="failed", terms=Terms(timeout_s=2.0)),
+        job(4, state="running", attempt=1, terms=JobTerms(timeout_s=1.0)),
+        job(5, state="failed", terms=JobTerms(timeout_s=2.0)),
     ]
     for one in jobs:
         columns = "n, id, handler, queue, priority, state, reason, attempt, created_at, ready_at, finished_at"
