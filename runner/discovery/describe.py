@@ -26,7 +26,7 @@ from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
 from runner.handlers.decorator import Definition, definition_of, function_of, kind_of, positional
 from runner.handlers.options import check_together
-from runner.handlers.spec import Description, HandlerSpec, Source
+from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 DESCRIPTION_MAX = 4000
 #: Times of files are as coarse as the kernel's tick.
@@ -48,7 +48,7 @@ class Order(msgspec.Struct):
     is_meant: bool
 
 
-def describe(order: Order) -> Description:
+def describe(order: Order) -> SourceDescription:
     """All handlers of a source, or why it can't be imported."""
     source = Source(order.kind, order.target, order.attr or "", order.path)  # type: ignore[arg-type]
     begin = time.time()
@@ -56,9 +56,9 @@ def describe(order: Order) -> Description:
         module = import_source(source)
         found = _wanted(module, order)
     except BaseException as error:
-        return Description(error=failures.trace(error), files=_files(order, begin))
+        return SourceDescription(error=failures.trace(error), files=_files(order, begin))
     specs = [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
-    return Description(specs, files=_files(order, begin))
+    return SourceDescription(specs, files=_files(order, begin))
 
 
 def broken(name: str, source: Source, error: str) -> HandlerSpec:

@@ -21,14 +21,14 @@ from runner.discovery.describe import Order, broken
 from runner.discovery.handler_table import Shelf
 from runner.discovery.sources import Place
 from runner.executor.bootstrap import PARENT_PID
-from runner.handlers.spec import Description, HandlerSpec, Source
+from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 #: Longest time a source may take to be imported and described.
 DESCRIBE_S = 120.0  # guard: describe-limit
 ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
 
-_decoder = msgspec.msgpack.Decoder(Description)
+_decoder = msgspec.msgpack.Decoder(SourceDescription)
 PlaceId = tuple[str, str, str | None]
 
 
@@ -37,7 +37,7 @@ class Known:
     """A source, what came of importing it, and its handlers."""
 
     place: Place
-    description: Description
+    description: SourceDescription
     specs: list[HandlerSpec]
     #: What the last whole description of it is remembered by.
     key: str | None
@@ -50,7 +50,7 @@ class Known:
     def is_current(self, place: Place) -> bool:
         """Whether describing `place` would give the same again; what is broken may be mended from outside."""
         files = self.description.files
-        if place != self.place or not self.description.is_whole:
+        if place != self.place or not self.description.is_complete:
             return False
         if not files:
             # Not of source files: it is known by its one file.
@@ -230,7 +230,7 @@ class Plugins:
             description = await _ask_child(place, self._env, self._cwd, self._describe_s)
         kept = before.key if before is not None else None
         if not description.error:
-            return Known(place, description, description.specs, key if description.is_whole else kept)
+            return Known(place, description, description.specs, key if description.is_complete else kept)
         source = Source(place.kind, place.target, place.attr or "", place.path)
         names = sorted(before.names) if before is not None and before.specs else [place.name]
         specs = [broken(name, source, description.error) for name in names]
@@ -238,7 +238,7 @@ class Plugins:
 
     def _remember(self, known: Known) -> None:
         # What is broken may be mended without a change of its own file.
-        if known.key is not None and known.description.is_whole:
+        if known.key is not None and known.description.is_complete:
             self.remembered[known.key] = msgspec.msgpack.encode(known.description)
 
     def _take(self, known: Known) -> None:
@@ -251,7 +251,7 @@ class Plugins:
         self._on_change()
 
 
-def _drop_bytecode(description: Description) -> None:
+def _drop_bytecode(description: SourceDescription) -> None:
     """What will be imported again must not be what was compiled before the change."""
     for path, digest in description.files.items():
         if not fingerprint.is_unchanged(path, digest):
@@ -270,13 +270,13 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: float) -> Description:
+async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: float) -> SourceDescription:
     """Its answer, or one that says why there is none."""
     order = Order(place.name, place.kind, place.target, place.attr, place.path, place.is_meant)
     try:
         child = _Child(order, env, cwd)
     except OSError as error:
-        return Description(error=f"no process could be started to import {place.target}: {error}")
+        return SourceDescription(error=f"no process could be started to import {place.target}: {error}")
     try:
         await asyncio.wait_for(child.ended, within_s)
         why = f"the process that imported {place.target} ended with {_ending(child.end())}"
@@ -288,7 +288,7 @@ async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: flo
         return _decoder.decode(child.answer)
     except msgspec.DecodeError:
         tail = child.printed.decode("utf-8", "replace")
-        return Description(error=f"{why}, before it had answered\n{tail}".rstrip())
+        return SourceDescription(error=f"{why}, before it had answered\n{tail}".rstrip())
 
 
 def _ending(status: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.formats import units
-from runner.handlers.spec import Batching
+from runner.handlers.spec import BatchOptions
 from runner.jobs.traits import PATH
 
 #: No batch is larger, and no executor has more slots: each slot has its place in a page of memory.
@@ -31,10 +31,10 @@ class Batch:
     def __init__(
         self, max: int = 8, wait: float | str = "20ms", by: str | Sequence[str] | None = None
     ) -> None:
-        self.batching = Batching(_max(max), units.seconds(wait), _by(by))
+        self.batching = BatchOptions(_max(max), units.seconds(wait), _by(by))
 
 
-def read(value: object) -> Batching | None:
+def read(value: object) -> BatchOptions | None:
     """What the decorator was given.
 
     Raises:
@@ -45,7 +45,7 @@ def read(value: object) -> Batching | None:
     return Batch(**_fields(value)).batching
 
 
-def laid_over(own: Batching, table: object) -> Batching:
+def laid_over(own: BatchOptions, table: object) -> BatchOptions:
     """A handler's own with an operator's fields over them.
 
     Raises:

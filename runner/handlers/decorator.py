@@ -11,7 +11,7 @@ import msgspec
 
 from runner.handlers.batch import Batch
 from runner.handlers.options import NAME, read_options
-from runner.handlers.spec import Kind, Options
+from runner.handlers.spec import HandlerKind, HandlerOptions
 
 #: Where a decorated object keeps its definition.
 MARK = "__runner_handler__"
@@ -25,7 +25,7 @@ class Definition(msgspec.Struct, frozen=True):
     """What the decorator was told, with units resolved."""
 
     name: str
-    options: Options
+    options: HandlerOptions
     #: None: a hash of the handler's file.
     version: str | None
     #: The decorated object, so that a subclass is not taken for it.
@@ -109,7 +109,7 @@ def positional(function: Callable[..., Any]) -> int:
     return taken
 
 
-def check_shape(name: str, target: object, options: Options) -> None:
+def check_shape(name: str, target: object, options: HandlerOptions) -> None:
     """Refuse what can't be run.
 
     Raises:
@@ -130,7 +130,7 @@ def check_shape(name: str, target: object, options: Options) -> None:
     check_kind(name, options, kind_of(function_of(target)))
 
 
-def check_kind(name: str, options: Options, kind: Kind) -> None:
+def check_kind(name: str, options: HandlerOptions, kind: HandlerKind) -> None:
     """Refuse `batch` and `slots` where the handler's code can't be run that way.
 
     Raises:
@@ -161,7 +161,7 @@ def function_of(target: Any) -> Callable[..., Any]:
     return MethodType(run, target)
 
 
-def kind_of(function: Callable[..., Any]) -> Kind:
+def kind_of(function: Callable[..., Any]) -> HandlerKind:
     """What calling it gives."""
     bare = inspect.unwrap(function)
     if inspect.isasyncgenfunction(bare):

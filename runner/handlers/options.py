@@ -9,7 +9,7 @@ from typing import Any
 from runner.formats import units
 from runner.handlers import batch as batches
 from runner.handlers.batch import TOGETHER_MAX
-from runner.handlers.spec import Batching, Options
+from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
 
@@ -118,7 +118,7 @@ class _Reader:
             raise self.fail(option, f"must be at most {TOGETHER_MAX}, not {value}")
         return int(value)
 
-    def batch(self, option: str, value: Any) -> Batching | None:
+    def batch(self, option: str, value: Any) -> BatchOptions | None:
         try:
             return batches.read(value)
         except ValueError as error:
@@ -158,7 +158,7 @@ OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
 }
 
 
-def read_options(name: str, given: Mapping[str, Any]) -> Options:
+def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
     """The options of the handler `name` as the decorator was `given` them; `gpus` is left for it to resolve.
 
     Raises:
@@ -168,12 +168,12 @@ def read_options(name: str, given: Mapping[str, Any]) -> Options:
     if given["gpus"] is not None:
         reader.count("gpus", given["gpus"])
     reader.version("version", given["version"])
-    return Options(
+    return HandlerOptions(
         **{field: read(reader, option, given[option]) for option, (field, read) in OPTIONS.items()}
     )
 
 
-def check_together(options: Options) -> None:
+def check_together(options: HandlerOptions) -> None:
     """What single options can't tell.
 
     Raises:

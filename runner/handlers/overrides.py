@@ -12,7 +12,7 @@ from runner.errors import RefusedStart
 from runner.handlers import batch as batches
 from runner.handlers.decorator import check_kind, definition_of, handler
 from runner.handlers.options import OPTIONS
-from runner.handlers.spec import Batching, HandlerSpec, Options
+from runner.handlers.spec import BatchOptions, HandlerOptions, HandlerSpec
 
 #: What stands in a table for Python's None, which TOML lacks.
 NONE = "none"
@@ -21,7 +21,7 @@ OWN = {
     "name": "clients and stored jobs know the handler by it",
     "version": "it says which code an executor runs",
 }
-_TYPES = {field.name: field.type for field in msgspec.structs.fields(Options)}
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(HandlerOptions)}
 
 
 class Overrides:
@@ -82,7 +82,7 @@ async def _stand_in() -> None:
     """What takes every option."""
 
 
-def _batch(own: Options, table: object) -> Batching:
+def _batch(own: HandlerOptions, table: object) -> BatchOptions:
     if own.batch is None or table is None:
         has = "has no option batch" if own.batch is None else "is written for batches"
         raise ValueError(f"batch: the handler's code {has}, which an operator can't change")

@@ -21,7 +21,7 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
     path: tuple[str, ...] = ()
 
 
-class Batching(msgspec.Struct, frozen=True, array_like=True):
+class BatchOptions(msgspec.Struct, frozen=True, array_like=True):
     """How the jobs of a handler that takes lists are gathered."""
 
     max: int = 8
@@ -31,7 +31,7 @@ class Batching(msgspec.Struct, frozen=True, array_like=True):
     by: tuple[str, ...] = ()
 
 
-class Options(msgspec.Struct, frozen=True, array_like=True):
+class HandlerOptions(msgspec.Struct, frozen=True, array_like=True):
     """A handler's options after parsing: seconds and bytes as numbers. None means "not set"."""
 
     queue: str = "default"
@@ -66,10 +66,10 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     #: Attempts at once in one executor; more than 1 for coroutines only.
     slots: int = 1
     #: None: `run` is given one input.
-    batch: Batching | None = None
+    batch: BatchOptions | None = None
 
 
-Kind = Literal["function", "coroutine", "generator", "async_generator"]
+HandlerKind = Literal["function", "coroutine", "generator", "async_generator"]
 
 
 class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -79,8 +79,8 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     version: str
     state: Literal["ok", "describing", "broken"]
     source: Source
-    options: Options = Options()
-    kind: Kind = "function"
+    options: HandlerOptions = HandlerOptions()
+    kind: HandlerKind = "function"
     description: str = ""
     #: JSON Schema documents as JSON text; `true` where anything goes.
     input_schema: bytes = b"true"
@@ -89,7 +89,7 @@ class HandlerSpec(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-class Description(msgspec.Struct, frozen=True, array_like=True):
+class SourceDescription(msgspec.Struct, frozen=True, array_like=True):
     """What came of importing a source."""
 
     specs: list[HandlerSpec] = []
@@ -99,6 +99,6 @@ class Description(msgspec.Struct, frozen=True, array_like=True):
     files: dict[str, str] = {}
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all in it can be used."""
         return not self.error and all(spec.state == "ok" for spec in self.specs)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Submission
 from runner.processes.child import Child, FrontConfig, start
 from runner.protocol import framing
@@ -45,7 +45,7 @@ def spec(name: str, **fields: Any) -> HandlerSpec:
 HANDLERS = [
     spec("echo"),
     spec("slow"),
-    spec("paint", input_schema=PROMPT, output_schema=PROMPT, options=Options(queue="gpu")),
+    spec("paint", input_schema=PROMPT, output_schema=PROMPT, options=HandlerOptions(queue="gpu")),
     spec("bad", state="broken", error="Traceback: no\nImportError: no torch"),
 ]
 

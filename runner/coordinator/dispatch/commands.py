@@ -8,7 +8,7 @@ from gpu.devices import visibility
 from gpu.devices.device import Device
 from gpu.planning.actions import Load as Action
 from runner.coordinator.jobs.job_registry import Live
-from runner.handlers.spec import HandlerSpec, Options
+from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.protocol.worker import AttemptSpec, LoadExecutor
 
 
@@ -30,7 +30,7 @@ def load_order(
     )
 
 
-def attempt_order(live: Live, options: Options) -> AttemptSpec:
+def attempt_order(live: Live, options: HandlerOptions) -> AttemptSpec:
     """Run the attempt that is in flight."""
     job = live.job
     return AttemptSpec(

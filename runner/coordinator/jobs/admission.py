@@ -9,7 +9,7 @@ from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
 from gpu.planning import oom_escalation
 from gpu.scheduling.scheduler_state import View
-from runner.handlers.spec import HandlerSpec, Options
+from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import traits_of
@@ -21,7 +21,7 @@ SHARED_MAX_BYTES = 256
 
 def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) -> Job:
     """The job that `asked` becomes; `spec` gives what was left open (None: handler not yet known)."""
-    options = spec.options if spec is not None else Options()
+    options = spec.options if spec is not None else HandlerOptions()
     queue_timeout = asked.queue_timeout_s
     if queue_timeout is None:
         queue_timeout = options.queue_timeout_s
@@ -102,7 +102,7 @@ def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     return _class_of(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
 
 
-def needed_bytes(options: Options, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
+def needed_bytes(options: HandlerOptions, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
     """Bytes an executor is to be granted on its device; 0: none, None: not known yet.
 
     Where a handler for GPUs runs on the cpu device, its `vram` counts as `ram`.

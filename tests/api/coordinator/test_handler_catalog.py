@@ -10,7 +10,7 @@ import pytest
 from api.coordinator.handler_catalog import Catalog, Entry
 from api.http.problems import FAULTS_MAX
 from runner.errors import HandlerBroken
-from runner.handlers.spec import Options
+from runner.handlers.spec import HandlerOptions
 from runner.jobs.job import Submission
 from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import spec
@@ -47,7 +47,7 @@ def test_a_pattern_can_not_run_for_ever() -> None:
 
 
 def test_what_the_handler_names_is_read_from_the_input() -> None:
-    options = Options(model_by="model", size_by=("width", "batch"))
+    options = HandlerOptions(model_by="model", size_by=("width", "batch"))
     schema = {"properties": {"model": {"default": "small"}, "width": {"type": "integer"}}}
     named = Entry(spec("h", input_schema=msgspec.json.encode(schema), options=options))
     asked = Submission("id", "h", b"{}")

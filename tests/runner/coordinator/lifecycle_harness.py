@@ -30,7 +30,7 @@ from runner.coordinator.worker_events.attempt_messages import AttemptMessageHand
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.message_handler import Reports
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
 from runner.jobs.job_query import JobQuery
@@ -199,7 +199,7 @@ class Bench:
 
 
 def spec(**options: object) -> HandlerSpec:
-    return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), Options(**options))  # type: ignore[arg-type]
+    return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(**options))  # type: ignore[arg-type]
 
 
 def asked(number: int = 1, **fields: object) -> Submission:

@@ -7,14 +7,14 @@ import pytest
 
 from runner import Batch, handler
 from runner.handlers.decorator import definition_of, positional
-from runner.handlers.spec import Batching, Options
+from runner.handlers.spec import BatchOptions, HandlerOptions
 
 
 def echo(data: Any) -> Any:
     return data
 
 
-def options(**given: Any) -> Options:
+def options(**given: Any) -> HandlerOptions:
     found = definition_of(handler("x", **given)(lambda data: data))
     assert found is not None
     return found.options
@@ -52,7 +52,7 @@ def test_fields_of_the_input_are_named_by_paths() -> None:
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
-    assert options() == Options()
+    assert options() == HandlerOptions()
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,15 @@ def test_a_bad_value_names_its_option(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("batch", "expected"),
     [
-        (Batch(), Batching(8, 0.02, ())),
-        (Batch(max=4, wait="1s", by="model"), Batching(4, 1.0, ("model",))),
-        ({"max": 2, "by": ("a.b", "c")}, Batching(2, 0.02, ("a.b", "c"))),
+        (Batch(), BatchOptions(8, 0.02, ())),
+        (Batch(max=4, wait="1s", by="model"), BatchOptions(4, 1.0, ("model",))),
+        ({"max": 2, "by": ("a.b", "c")}, BatchOptions(2, 0.02, ("a.b", "c"))),
         (None, None),
     ],
 )
-def test_a_batch_is_read_from_its_object_and_from_a_mapping(batch: Any, expected: Batching | None) -> None:
+def test_a_batch_is_read_from_its_object_and_from_a_mapping(
+    batch: Any, expected: BatchOptions | None
+) -> None:
     assert options(batch=batch).batch == expected
 
 

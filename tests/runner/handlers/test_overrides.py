@@ -11,7 +11,7 @@ import pytest
 from runner.errors import RefusedStart
 from runner.handlers.decorator import handler
 from runner.handlers.overrides import OWN, Overrides
-from runner.handlers.spec import Batching, HandlerSpec, Options, Source
+from runner.handlers.spec import BatchOptions, HandlerOptions, HandlerSpec, Source
 from runner.jobs.retry import Backoff
 
 SPEC = HandlerSpec(
@@ -19,10 +19,10 @@ SPEC = HandlerSpec(
     "v1",
     "ok",
     Source("file", "/paint.py", "Paint"),
-    Options(gpus=1, vram_bytes=6 << 30, timeout_s=300.0, retries=2, queue="art"),
+    HandlerOptions(gpus=1, vram_bytes=6 << 30, timeout_s=300.0, retries=2, queue="art"),
     kind="coroutine",
 )
-BATCHED = msgspec.structs.replace(SPEC, options=Options(batch=Batching(8, 0.5, ("model",))))
+BATCHED = msgspec.structs.replace(SPEC, options=HandlerOptions(batch=BatchOptions(8, 0.5, ("model",))))
 #: A value for each option, and what becomes of it.
 READ: dict[str, tuple[Any, str, Any]] = {
     "queue": ("night", "queue", "night"),
@@ -48,7 +48,7 @@ READ: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-def over(**table: Any) -> Options:
+def over(**table: Any) -> HandlerOptions:
     return Overrides({"paint": table}).over(SPEC).options
 
 
@@ -57,7 +57,7 @@ def test_an_option_is_read_as_the_decorator_reads_it_and_changes_nothing_else(op
     value, field, expected = READ[option]
     changed = over(**{option: value})
     assert getattr(changed, field) == expected
-    others = set(Options.__struct_fields__) - {field}
+    others = set(HandlerOptions.__struct_fields__) - {field}
     assert [name for name in others if getattr(changed, name) != getattr(SPEC.options, name)] == []
 
 
@@ -69,7 +69,7 @@ def test_every_option_of_the_decorator_can_be_overridden_but_what_names_the_code
 
 def test_the_fields_of_a_batch_are_laid_over_each_for_itself() -> None:
     changed = Overrides({"paint": {"batch": {"max": 2, "wait": "1s"}}}).over(BATCHED)
-    assert changed.options == Options(batch=Batching(2, 1.0, ("model",)))
+    assert changed.options == HandlerOptions(batch=BatchOptions(2, 1.0, ("model",)))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_description_itself_and_other_handlers_stay_as_they_are() -> None:
 
 
 def test_what_the_decorator_would_work_out_is_left_alone() -> None:
-    on_cpu = HandlerSpec("paint", "v1", "ok", SPEC.source, Options(gpus=0))
+    on_cpu = HandlerSpec("paint", "v1", "ok", SPEC.source, HandlerOptions(gpus=0))
     assert Overrides({"paint": {"vram": "1GiB"}}).over(on_cpu).options.gpus == 0
 
 

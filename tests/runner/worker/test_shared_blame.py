@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from runner.handlers.spec import Batching, Options
+from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.protocol.worker import (
     AttemptEnded,
     AttemptSpec,
@@ -24,8 +24,8 @@ from runner.protocol.worker import (
 )
 from tests.runner.worker.fake_coordinator import Fake, attempt, spec
 
-BATCHED = Options(batch=Batching(8, 0.02))
-ASIDE = Options(slots=4)
+BATCHED = HandlerOptions(batch=BatchOptions(8, 0.02))
+ASIDE = HandlerOptions(slots=4)
 
 
 def batch(**inputs: dict[str, Any]) -> list[AttemptSpec]:
@@ -36,7 +36,7 @@ def side_by_side(**inputs: dict[str, Any]) -> list[AttemptSpec]:
     return [attempt(job, "aside", data, timeout_s=60.0) for job, data in inputs.items()]
 
 
-async def load(fake: Fake, executor: int, handler: str, options: Options) -> None:
+async def load(fake: Fake, executor: int, handler: str, options: HandlerOptions) -> None:
     kind: Literal["function", "coroutine"] = "coroutine" if options.slots > 1 else "function"
     described = msgspec.structs.replace(spec(handler), options=options, kind=kind)
     fake.send(LoadExecutor(executor, described, ["cpu"], {}, "cpu"))

@@ -11,7 +11,7 @@ from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.jobs.admission import class_of, job_class, make_job, needed_bytes, placed
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
 from runner.stores.queued_groups import lot_key
@@ -21,7 +21,7 @@ G = 1 << 30
 
 
 def spec(**options: object) -> HandlerSpec:
-    return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), Options(**options))  # type: ignore[arg-type]
+    return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(**options))  # type: ignore[arg-type]
 
 
 def asked(**fields: object) -> Submission:
@@ -73,7 +73,7 @@ def test_a_delay_is_a_later_ready_at(fields: dict[str, object], ready_at: float,
 def test_bytes_are_counted_where_the_handler_runs(
     options: dict[str, int], has_gpu: bool, expected: int | None
 ) -> None:
-    made = Options(**options)  # type: ignore[arg-type]
+    made = HandlerOptions(**options)  # type: ignore[arg-type]
     assert needed_bytes(made, made.vram_bytes, has_gpu=has_gpu) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiable
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import JobError
 from runner.protocol.worker import AttemptEvents
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
@@ -179,7 +179,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
     async def body(bench: Bench) -> None:
-        gpu = Options(gpus=1)
+        gpu = HandlerOptions(gpus=1)
         bench.line.waiting.described({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             bench.line.submit(asked(n, vram_bytes=1 + n % 2))

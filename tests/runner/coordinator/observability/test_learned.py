@@ -6,13 +6,13 @@ from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import View
 from runner.coordinator.observability.learned import SHOWN_MAX, learned
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 
 GIB = 1 << 30
 
 
 def spec(gpus: int = 1, **options: object) -> HandlerSpec:
-    found = Options(gpus=gpus, **options)  # type: ignore[arg-type]
+    found = HandlerOptions(gpus=gpus, **options)  # type: ignore[arg-type]
     return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), found)
 
 

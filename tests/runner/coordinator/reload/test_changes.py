@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from runner.coordinator.reload.changes import Changes, compare
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 
 
 def spec(name: str, version: str = "1", state: str = "ok") -> HandlerSpec:
@@ -23,7 +23,7 @@ def test_each_name_stands_in_one_list() -> None:
         spec("same"),
         spec("code", "2"),
         spec("files"),
-        replace(spec("options"), options=Options(retries=1)),
+        replace(spec("options"), options=HandlerOptions(retries=1)),
         spec("torn", "", "broken"),
         spec("mended"),
         spec("still", "", "broken"),

@@ -19,7 +19,7 @@ from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
-from runner.handlers.spec import HandlerSpec, Options, Source
+from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
 from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
@@ -49,7 +49,7 @@ class Taught:
             kept=kept or {},
             keep=lambda name, value: self.written.append((name, value)),
         )
-        self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), Options(gpus=gpus))
+        self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=gpus))
         self.post = self.another()
 
     def another(self) -> Post:
