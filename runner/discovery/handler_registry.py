@@ -19,7 +19,7 @@ import msgspec
 from runner.discovery import fingerprint, sources
 from runner.discovery.describe import Order, broken
 from runner.discovery.handler_table import Shelf
-from runner.discovery.sources import Place
+from runner.discovery.sources import SourceRef
 from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
@@ -36,7 +36,7 @@ PlaceId = tuple[str, str, str | None]
 class Known:
     """A source, what came of importing it, and its handlers."""
 
-    place: Place
+    place: SourceRef
     description: SourceDescription
     specs: list[HandlerSpec]
     #: What the last whole description of it is remembered by.
@@ -47,14 +47,14 @@ class Known:
         """Of its handlers, whether they can be used or not."""
         return {spec.name for spec in self.specs}
 
-    def is_current(self, place: Place) -> bool:
+    def is_current(self, place: SourceRef) -> bool:
         """Whether describing `place` would give the same again; what is broken may be mended from outside."""
         files = self.description.files
         if place != self.place or not self.description.is_complete:
             return False
         if not files:
             # Not of source files: it is known by its one file.
-            return self.key is not None and place.key() == self.key
+            return self.key is not None and place.cache_key() == self.key
         return all(fingerprint.is_unchanged(path, digest) for path, digest in files.items())
 
 
@@ -89,7 +89,7 @@ class Plugins:
         self._shelf = Shelf()
         self._known: dict[PlaceId, Known] = {}
         #: What is to be described; None before `recall`.
-        self._fresh: list[Place] | None = None
+        self._fresh: list[SourceRef] | None = None
         self._changed = asyncio.Event()
         self._children = asyncio.Semaphore(os.cpu_count() or 1)
 
@@ -144,7 +144,7 @@ class Plugins:
         places, stale = await asyncio.to_thread(self._sift)
         fresh: dict[PlaceId, Known] = {}
 
-        async def describe(place: Place) -> None:
+        async def describe(place: SourceRef) -> None:
             fresh[place.id] = await self._describe(place, self._known.get(place.id))
 
         await _all([describe(place) for place in stale])
@@ -163,12 +163,12 @@ class Plugins:
             found.update(os.path.dirname(path) for path in known.description.files)
         return found
 
-    def _find(self) -> list[Place]:
-        return sources.find(
+    def _find(self) -> list[SourceRef]:
+        return sources.find_sources(
             self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
         )
 
-    def _sift(self) -> tuple[list[Place], list[Place]]:
+    def _sift(self) -> tuple[list[SourceRef], list[SourceRef]]:
         """All sources as they are now, and those that have to be described. Reads files: not for the loop."""
         importlib.invalidate_caches()
         places = self._find()
@@ -198,8 +198,8 @@ class Plugins:
                 names |= new.names
         return names
 
-    def _recall(self, place: Place) -> bool:
-        key = place.key()
+    def _recall(self, place: SourceRef) -> bool:
+        key = place.cache_key()
         found = None if key is None else self._cache.get(key)
         if found is None:
             return False
@@ -216,16 +216,16 @@ class Plugins:
         self._take(known)
         return True
 
-    async def _describe_new(self, place: Place) -> None:
+    async def _describe_new(self, place: SourceRef) -> None:
         known = await self._describe(place)
         self._remember(known)
         self._take(known)
         self._tell()
 
-    async def _describe(self, place: Place, before: Known | None = None) -> Known:
+    async def _describe(self, place: SourceRef, before: Known | None = None) -> Known:
         """Import it in a child. Of a source that can't be imported any more all handlers are broken."""
         # Taken before: a file that is changed while it is read must not be remembered as the new one.
-        key = place.key()
+        key = place.cache_key()
         async with self._children:
             description = await _ask_child(place, self._env, self._cwd, self._describe_s)
         kept = before.key if before is not None else None
@@ -270,9 +270,9 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_child(place: Place, env: dict[str, str], cwd: Path, within_s: float) -> SourceDescription:
+async def _ask_child(place: SourceRef, env: dict[str, str], cwd: Path, within_s: float) -> SourceDescription:
     """Its answer, or one that says why there is none."""
-    order = Order(place.name, place.kind, place.target, place.attr, place.path, place.is_meant)
+    order = Order(place.name, place.kind, place.target, place.attr, place.path, place.must_have_handlers)
     try:
         child = _Child(order, env, cwd)
     except OSError as error:

@@ -18,7 +18,7 @@ GROUP = "runner.handlers"
 #: The folder of the package `runner`.
 _OWN = Path(__file__).resolve().parent.parent
 #: What decides how a description is made; it is made anew when one of them has changed.
-_MAKERS = (
+_DESCRIBER_FILES = (
     "handlers/annotations.py",
     "handlers/batch.py",
     "discovery/fingerprint.py",
@@ -30,7 +30,7 @@ _MAKERS = (
 )
 
 
-class Place(NamedTuple):
+class SourceRef(NamedTuple):
     """One thing to import and describe."""
 
     #: How an operator would know it again.
@@ -45,14 +45,14 @@ class Place(NamedTuple):
     #: The file whose content it is remembered by; None: it could not be found without importing.
     file: Path | None
     #: Whether it is a mistake if there is no handler in it (not so for one of many files of a folder).
-    is_meant: bool = True
+    must_have_handlers: bool = True
 
     @property
     def id(self) -> tuple[str, str, str | None]:
         """What makes it another than all others."""
         return self.kind, self.target, self.attr
 
-    def key(self) -> str | None:
+    def cache_key(self) -> str | None:
         """What its description is remembered by; None: it can't be remembered."""
         try:
             content = None if self.file is None else self.file.read_bytes()
@@ -63,62 +63,62 @@ class Place(NamedTuple):
         digest = sha256(
             f"{sys.version}\0{sys.executable}\0{'|'.join(map(str, self))}\0".encode("utf-8", "replace")
         )
-        for maker in _MAKERS:
-            digest.update((_OWN / maker).read_bytes())
+        for name in _DESCRIBER_FILES:
+            digest.update((_OWN / name).read_bytes())
         digest.update(content)
         return digest.hexdigest()
 
 
-def find(
+def find_sources(
     requests: Sequence[str], *, with_entry_points: bool, cwd: Path, env: Mapping[str, str]
-) -> list[Place]:
+) -> list[SourceRef]:
     """All places, each once, in the order of the requests, then entry points.
 
     Raises:
         RefusedStart: a file or folder that is named is not there.
     """
-    places: dict[tuple[str, str, str | None], Place] = {}
+    refs: dict[tuple[str, str, str | None], SourceRef] = {}
     for request in requests:
-        for place in _requested(request, cwd, env):
-            places.setdefault(place.id, place)
+        for ref in _find_requested(request, cwd, env):
+            refs.setdefault(ref.id, ref)
     if with_entry_points:
-        for place in _offered(env):
-            places.setdefault(place.id, place)
-    return list(places.values())
+        for ref in _find_entry_points(env):
+            refs.setdefault(ref.id, ref)
+    return list(refs.values())
 
 
-def _requested(request: str, cwd: Path, env: Mapping[str, str]) -> Iterable[Place]:
+def _find_requested(request: str, cwd: Path, env: Mapping[str, str]) -> Iterable[SourceRef]:
     path = cwd / request
     # A bare name is a folder too, unless it is a package: without __init__.py there is nothing to import.
     if path.is_dir() and ("/" in request or not _is_module(request) or not (path / "__init__.py").is_file()):
         return _folder(request, path.resolve())
     if request.endswith(".py") or "/" in request:
         return [_file(request, path.resolve(), None)]
-    head, _, attr = request.rpartition(":")
-    if head.endswith(".py"):
-        return [_file(request, (cwd / head).resolve(), attr)]
+    script, _, attr = request.rpartition(":")
+    if script.endswith(".py"):
+        return [_file(request, (cwd / script).resolve(), attr)]
     module, _, attr = request.partition(":")
     if not _is_module(module):
         raise RefusedStart(f"--handlers {request}: neither a file, a folder nor a module[:name]")
     folder = str(cwd.resolve())
     file = _module_file(module, [folder, *_search_path(env)])
     name = module.rpartition(".")[2]
-    return [Place(f"--handlers {request}", _name(name), "module", module, attr or None, (folder,), file)]
+    return [SourceRef(f"--handlers {request}", _name(name), "module", module, attr or None, (folder,), file)]
 
 
-def _file(request: str, file: Path, attr: str | None) -> Place:
+def _file(request: str, file: Path, attr: str | None) -> SourceRef:
     if not file.is_file():
         raise RefusedStart(f"--handlers {request}: there is no file {file}")
     folder = str(file.parent)
-    return Place(f"--handlers {request}", _name(file.stem), "file", str(file), attr, (folder,), file)
+    return SourceRef(f"--handlers {request}", _name(file.stem), "file", str(file), attr, (folder,), file)
 
 
-def _folder(request: str, folder: Path) -> list[Place]:
+def _folder(request: str, folder: Path) -> list[SourceRef]:
     files = [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("_")]
     if not files:
         raise RefusedStart(f"--handlers {request}: there is no Python file in {folder}")
     return [
-        Place(
+        SourceRef(
             f"--handlers {request} ({file.name})",
             _name(file.stem),
             "file",
@@ -132,12 +132,14 @@ def _folder(request: str, folder: Path) -> list[Place]:
     ]
 
 
-def _offered(env: Mapping[str, str]) -> Iterable[Place]:
-    for point in entry_points(group=GROUP):
-        package = point.dist.name if point.dist is not None else "?"
-        file = _module_file(point.module, _search_path(env))
-        title = f"entry point {point.name} of {package}"
-        yield Place(title, _name(point.name), "module", point.module, point.attr or None, (), file)
+def _find_entry_points(env: Mapping[str, str]) -> Iterable[SourceRef]:
+    for entry_point in entry_points(group=GROUP):
+        package = entry_point.dist.name if entry_point.dist is not None else "?"
+        file = _module_file(entry_point.module, _search_path(env))
+        title = f"entry point {entry_point.name} of {package}"
+        yield SourceRef(
+            title, _name(entry_point.name), "module", entry_point.module, entry_point.attr or None, (), file
+        )
 
 
 def _is_module(text: str) -> bool:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from runner.discovery import sources
-from runner.discovery.sources import Place
+from runner.discovery.sources import SourceRef
 from runner.errors import RefusedStart
 
 
-def find(cwd: Path, *requests: str, entry_points: bool = False, path: Sequence[Path] = ()) -> list[Place]:
+def find(cwd: Path, *requests: str, entry_points: bool = False, path: Sequence[Path] = ()) -> list[SourceRef]:
     env = {"PYTHONPATH": ":".join(map(str, path))}
-    return sources.find(requests, with_entry_points=entry_points, cwd=cwd, env=env)
+    return sources.find_sources(requests, with_entry_points=entry_points, cwd=cwd, env=env)
 
 
 def offer(folder: Path, name: str, value: str) -> None:
@@ -71,7 +71,7 @@ def test_what_is_not_there_stops_the_start(tmp_path: Path) -> None:
 def test_a_module_that_is_not_there_is_left_to_its_import(tmp_path: Path) -> None:
     (place,) = find(tmp_path, "not_there_at_all")
     assert place.file is None
-    assert place.key() is None
+    assert place.cache_key() is None
 
 
 def test_the_same_thing_twice_is_one_place(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_the_same_thing_twice_is_one_place(tmp_path: Path) -> None:
 
 def test_a_key_changes_with_the_content(tmp_path: Path) -> None:
     (tmp_path / "paint.py").write_text("a = 1")
-    before = find(tmp_path, "paint.py")[0].key()
-    assert before == find(tmp_path, "paint.py")[0].key()
+    before = find(tmp_path, "paint.py")[0].cache_key()
+    assert before == find(tmp_path, "paint.py")[0].cache_key()
     (tmp_path / "paint.py").write_text("a = 2")
-    assert before != find(tmp_path, "paint.py")[0].key()
+    assert before != find(tmp_path, "paint.py")[0].cache_key()
 
 
 def test_entry_points_are_found_with_their_distribution(
