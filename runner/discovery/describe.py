@@ -37,7 +37,7 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-class Order(msgspec.Struct):
+class DescribeRequest(msgspec.Struct):
     """What to import; `name` is what it is listed as if that fails."""
 
     name: str
@@ -45,23 +45,23 @@ class Order(msgspec.Struct):
     target: str
     attr: str | None
     path: tuple[str, ...]
-    is_meant: bool
+    must_have_handlers: bool
 
 
-def describe(order: Order) -> SourceDescription:
+def describe(request: DescribeRequest) -> SourceDescription:
     """All handlers of a source, or why it can't be imported."""
-    source = Source(order.kind, order.target, order.attr or "", order.path)  # type: ignore[arg-type]
-    begin = time.time()
+    source = Source(request.kind, request.target, request.attr or "", request.path)  # type: ignore[arg-type]
+    started_at = time.time()
     try:
         module = import_source(source)
-        found = _wanted(module, order)
+        found = _find_definitions(module, request)
     except BaseException as error:
-        return SourceDescription(error=failures.trace(error), files=_files(order, begin))
+        return SourceDescription(error=failures.trace(error), files=_source_files(request, started_at))
     specs = [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
-    return SourceDescription(specs, files=_files(order, begin))
+    return SourceDescription(specs, files=_source_files(request, started_at))
 
 
-def broken(name: str, source: Source, error: str) -> HandlerSpec:
+def broken_spec(name: str, source: Source, error: str) -> HandlerSpec:
     """What stands for a source that can't be used."""
     return HandlerSpec(name, "", "broken", source, error=strict_json.clean(error))
 
@@ -70,19 +70,19 @@ def main() -> None:
     """Answer and end at once, whatever threads the module has started."""
     bootstrap.bind_to_parent()
     faulthandler.enable()
-    order = msgspec.json.decode(sys.argv[1], type=Order)
-    answer = msgspec.msgpack.encode(describe(order))
+    request = msgspec.json.decode(sys.argv[1], type=DescribeRequest)
+    answer = msgspec.msgpack.encode(describe(request))
     fd = int(sys.argv[2])
     while answer:
         answer = answer[os.write(fd, answer) :]
     os._exit(0)
 
 
-def _files(order: Order, begin: float) -> dict[str, str]:
+def _source_files(request: DescribeRequest, started_at: float) -> dict[str, str]:
     """The source's own files that were imported: its file, what lies beside it, and its own package."""
-    found = {order.target} if order.kind == "file" else set()
-    package = order.target.partition(".")[0] if order.kind == "module" else None
-    folders = tuple(os.path.join(folder, "") for folder in order.path)
+    found = {request.target} if request.kind == "file" else set()
+    package = request.target.partition(".")[0] if request.kind == "module" else None
+    folders = tuple(os.path.join(folder, "") for folder in request.path)
     for name, module in list(sys.modules.items()):
         # Not by getattr: what stands there may be lazy and import something at the first touch.
         file = getattr(module, "__dict__", {}).get("__file__")
@@ -94,40 +94,40 @@ def _files(order: Order, begin: float) -> dict[str, str]:
         beside = path.startswith(folders) and not any(part in path for part in _INSTALLED)
         if beside or name.partition(".")[0] == package:
             found.add(path)
-    return {path: _digest(path, begin) for path in sorted(found)}
+    return {path: _digest_if_unchanged(path, started_at) for path in sorted(found)}
 
 
-def _digest(path: str, begin: float) -> str:
+def _digest_if_unchanged(path: str, started_at: float) -> str:
     """The digest of what was imported; "" where the file may have changed since."""
     try:
-        if begin - TICK_S <= os.stat(path).st_mtime <= time.time():
+        if started_at - TICK_S <= os.stat(path).st_mtime <= time.time():
             return ""
     except OSError:
         return ""
-    return fingerprint.digest(path)
+    return fingerprint.file_digest(path)
 
 
-def _wanted(module: ModuleType, order: Order) -> list[tuple[str, Definition]]:
-    if order.attr is None:
-        found = list(_all(module))
-        if not found and order.is_meant:
-            raise LookupError(f"{order.target} has no handlers: nothing in it is decorated with @handler")
+def _find_definitions(module: ModuleType, request: DescribeRequest) -> list[tuple[str, Definition]]:
+    if request.attr is None:
+        found = list(_module_definitions(module))
+        if not found and request.must_have_handlers:
+            raise LookupError(f"{request.target} has no handlers: nothing in it is decorated with @handler")
         return found
-    named = [(attr, one) for attr, one in _all(module) if one.name == order.attr]
+    named = [(attr, one) for attr, one in _module_definitions(module) if one.name == request.attr]
     try:
-        definition = definition_of(find(module, order.attr))
+        definition = definition_of(find(module, request.attr))
     except AttributeError:
         definition = None
         if not named:
             raise
     if definition is not None:
-        return [(order.attr, definition)]
+        return [(request.attr, definition)]
     if not named:
-        raise LookupError(f"{order.target}:{order.attr} is not decorated with @handler")
+        raise LookupError(f"{request.target}:{request.attr} is not decorated with @handler")
     return named
 
 
-def _all(module: ModuleType) -> Iterator[tuple[str, Definition]]:
+def _module_definitions(module: ModuleType) -> Iterator[tuple[str, Definition]]:
     """The module's own handlers, each once; those it has imported belong to another source."""
     seen: set[int] = set()
     for attr, value in list(vars(module).items()):
@@ -138,11 +138,11 @@ def _all(module: ModuleType) -> Iterator[tuple[str, Definition]]:
 
 
 def _is_foreign(target: Any, module: ModuleType) -> bool:
-    home = str(getattr(target, "__module__", module.__name__))
-    if home == module.__name__ or home.startswith(f"{module.__name__}."):
+    module_name = str(getattr(target, "__module__", module.__name__))
+    if module_name == module.__name__ or module_name.startswith(f"{module.__name__}."):
         return False
     # What a factory elsewhere has made for this module is this module's own.
-    return getattr(sys.modules.get(home), getattr(target, "__name__", ""), None) is target
+    return getattr(sys.modules.get(module_name), getattr(target, "__name__", ""), None) is target
 
 
 def _spec(definition: Definition, source: Source) -> HandlerSpec:
@@ -163,7 +163,7 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
             output_schema=b"true" if "generator" in kind else _output_schema(function, is_batched),
         )
     except Exception as error:
-        return broken(definition.name, source, failures.trace(error))
+        return broken_spec(definition.name, source, failures.trace(error))
 
 
 def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
@@ -214,8 +214,8 @@ def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
 
 
 def _version(target: Any, source: Source) -> str:
-    home = sys.modules.get(str(getattr(target, "__module__", "")))
-    file = source.target if source.kind == "file" else getattr(home, "__file__", None)
+    module = sys.modules.get(str(getattr(target, "__module__", "")))
+    file = source.target if source.kind == "file" else getattr(module, "__file__", None)
     if file is None:
         return "0"
     with open(file, "rb") as code:

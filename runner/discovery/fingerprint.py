@@ -7,7 +7,7 @@ from hashlib import sha256
 from importlib.util import cache_from_source
 
 
-def digest(path: str) -> str:
+def file_digest(path: str) -> str:
     """What the content is known by; "" where it can't be read."""
     try:
         with open(path, "rb") as file:
@@ -18,7 +18,7 @@ def digest(path: str) -> str:
 
 def is_unchanged(path: str, known: str) -> bool:
     """Whether the content is the one of that digest; nobody knows of "" what it was."""
-    return known != "" and digest(path) == known
+    return known != "" and file_digest(path) == known
 
 
 def drop_bytecode(path: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from runner.discovery import fingerprint, sources
-from runner.discovery.describe import Order, broken
+from runner.discovery.describe import DescribeRequest, broken_spec
 from runner.discovery.handler_table import Shelf
 from runner.discovery.sources import SourceRef
 from runner.executor.bootstrap import PARENT_PID
@@ -233,7 +233,7 @@ class Plugins:
             return Known(place, description, description.specs, key if description.is_complete else kept)
         source = Source(place.kind, place.target, place.attr or "", place.path)
         names = sorted(before.names) if before is not None and before.specs else [place.name]
-        specs = [broken(name, source, description.error) for name in names]
+        specs = [broken_spec(name, source, description.error) for name in names]
         return Known(place, description, specs, kept)
 
     def _remember(self, known: Known) -> None:
@@ -272,7 +272,9 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 async def _ask_child(place: SourceRef, env: dict[str, str], cwd: Path, within_s: float) -> SourceDescription:
     """Its answer, or one that says why there is none."""
-    order = Order(place.name, place.kind, place.target, place.attr, place.path, place.must_have_handlers)
+    order = DescribeRequest(
+        place.name, place.kind, place.target, place.attr, place.path, place.must_have_handlers
+    )
     try:
         child = _Child(order, env, cwd)
     except OSError as error:
@@ -302,7 +304,7 @@ def _ending(status: int) -> str:
 class _Child:
     """A describing process. Its group is killed in any case: an import may have started others."""
 
-    def __init__(self, order: Order, env: dict[str, str], cwd: Path) -> None:
+    def __init__(self, order: DescribeRequest, env: dict[str, str], cwd: Path) -> None:
         answer_in, answer_out = os.pipe()
         try:
             self._process = subprocess.Popen(

@@ -11,12 +11,12 @@ from runner.discovery import fingerprint
 def test_a_content_is_known_by_its_digest_and_nothing_by_none(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text("x = 1")
-    known = fingerprint.digest(str(path))
+    known = fingerprint.file_digest(str(path))
     assert fingerprint.is_unchanged(str(path), known)
     path.write_text("x = 2")
     assert not fingerprint.is_unchanged(str(path), known)
     path.unlink()
-    assert fingerprint.digest(str(path)) == ""
+    assert fingerprint.file_digest(str(path)) == ""
     assert not fingerprint.is_unchanged(str(path), "")
 
 
