@@ -93,12 +93,12 @@ def described(settings: Settings) -> list[HandlerSpec]:
     from pathlib import Path
 
     from runner.coordinator.processes.child_configs import Briefing
-    from runner.discovery.handler_registry import Plugins
+    from runner.discovery.handler_registry import HandlerRegistry
 
     briefing = Briefing(settings, data_dir=settings.data_dir, port=settings.port, version="")
 
     async def describe() -> list[HandlerSpec]:
-        plugins = Plugins(
+        plugins = HandlerRegistry(
             settings.handlers,
             entry_points=settings.entry_points,
             env=briefing.executor_env(),
@@ -107,7 +107,7 @@ def described(settings: Settings) -> list[HandlerSpec]:
             cache={},
             on_change=lambda: None,
         )
-        await plugins.run()
+        await plugins.describe_all()
         return [plugins.specs[name] for name in sorted(plugins.specs)]
 
     return asyncio.run(describe())

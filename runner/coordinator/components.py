@@ -60,7 +60,7 @@ from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.handler_calls import HandlerCalls
 from runner.coordinator.worker_events.message_handler import Reports
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
@@ -132,7 +132,7 @@ class FrontComponents:
     """What answers fronts."""
 
     gate: SubmissionGate
-    plugins: Plugins
+    plugins: HandlerRegistry
     handlers: HandlerActivator
     reloads: Reloads
     metrics: Metrics
@@ -380,14 +380,14 @@ def build_front(
 
 def _build_handlers(
     ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
-) -> tuple[Plugins, HandlerActivator]:
+) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
         devices.dispatch.wishes.described()
         ground.fronts.send_all(message)
         devices.dispatch.wake()
 
     prefix = value_names.DESCRIPTIONS
-    plugins = Plugins(
+    plugins = HandlerRegistry(
         ground.settings.handlers,
         entry_points=ground.settings.entry_points,
         env=ground.briefing.executor_env(),

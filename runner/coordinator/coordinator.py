@@ -122,7 +122,7 @@ class Coordinator:
         rooms.jobs.line.waiting.handlers.has_gpu = rooms.devices.inventory.has_gpu
         rooms.devices.inventory.start_workers(rooms.devices.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
-        rooms.front.plugins.recall()
+        rooms.front.plugins.load_cache()
         self._open(rooms)
         try:
             await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_WAIT_S)
@@ -269,7 +269,9 @@ class Coordinator:
             self.rooms.reports.worker_lost(worker, why)
 
     async def _look_at_handlers(self) -> Seen:
-        return await asyncio.to_thread(look, self.rooms.front.plugins.folders(), self._settings.config)
+        return await asyncio.to_thread(
+            look, self.rooms.front.plugins.watched_folders(), self._settings.config
+        )
 
 
 async def _until(done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:

@@ -107,7 +107,7 @@ async def _main(
     gc.freeze()
     if on_ready is not None:
         # Jobs are taken in already; people like to see how many handlers there are.
-        described = coordinator.rooms.front.plugins.settled()
+        described = coordinator.rooms.front.plugins.wait_until_described()
         await _first_of(described, first.wait(), coordinator.ended.wait(), within_s=PANEL_WAIT_S)
         on_ready(coordinator.rooms.front.status.panel(coordinator.url))
     await _first_of(first.wait(), coordinator.ended.wait())

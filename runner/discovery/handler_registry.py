@@ -29,36 +29,36 @@ ANSWER_MAX_BYTES = 16 * 1024 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
 
 _decoder = msgspec.msgpack.Decoder(SourceDescription)
-PlaceId = tuple[str, str, str | None]
+SourceId = tuple[str, str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class DescribedSource:
     """A source, what came of importing it, and its handlers."""
 
-    place: SourceRef
+    ref: SourceRef
     description: SourceDescription
     specs: list[HandlerSpec]
     #: What the last whole description of it is remembered by.
     key: str | None
 
     @property
-    def names(self) -> set[str]:
+    def handler_names(self) -> set[str]:
         """Of its handlers, whether they can be used or not."""
         return {spec.name for spec in self.specs}
 
-    def is_current(self, place: SourceRef) -> bool:
+    def is_current(self, ref: SourceRef) -> bool:
         """Whether describing `place` would give the same again; what is broken may be mended from outside."""
         files = self.description.files
-        if place != self.place or not self.description.is_complete:
+        if ref != self.ref or not self.description.is_complete:
             return False
         if not files:
             # Not of source files: it is known by its one file.
-            return self.key is not None and place.cache_key() == self.key
+            return self.key is not None and ref.cache_key() == self.key
         return all(fingerprint.is_unchanged(path, digest) for path, digest in files.items())
 
 
-class Plugins:
+class HandlerRegistry:
     """`specs` holds what is described so far, by name; `on_change` is called whenever the start has added
     to it. `reload` replaces it at once."""
 
@@ -76,9 +76,9 @@ class Plugins:
         #: Some sources are not described yet.
         self.describing = True
         #: Descriptions that the start, or the last reload, has made, for the next start's `cache`.
-        self.remembered: dict[str, bytes] = {}
+        self.cache_entries: dict[str, bytes] = {}
         #: Those of a `cache` or an earlier reload that no start will ask for any more.
-        self.outdated: set[str] = set()
+        self.outdated_keys: set[str] = set()
         self._requests = requests
         self._entry_points = entry_points
         self._env = {**env, "CUDA_VISIBLE_DEVICES": "", PARENT_PID: str(os.getpid())}
@@ -86,49 +86,49 @@ class Plugins:
         self._cache = cache
         self._on_change = on_change
         self._describe_s = describe_s
-        self._shelf = Shelf()
-        self._known: dict[PlaceId, Known] = {}
+        self._table = Shelf()
+        self._described: dict[SourceId, DescribedSource] = {}
         #: What is to be described; None before `recall`.
-        self._fresh: list[SourceRef] | None = None
+        self._pending: list[SourceRef] | None = None
         self._changed = asyncio.Event()
-        self._children = asyncio.Semaphore(os.cpu_count() or 1)
+        self._child_slots = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
     def specs(self) -> Mapping[str, HandlerSpec]:
         """All handlers by name, the broken ones too."""
-        return self._shelf.specs
+        return self._table.specs
 
-    def recall(self) -> None:
+    def load_cache(self) -> None:
         """Find the sources, and take those whose description is remembered; `run` describes the others.
 
         Raises:
             RefusedStart: a file that is not there, or two handlers of one name.
         """
-        self._fresh = [place for place in self._find() if not self._recall(place)]
-        self.describing = bool(self._fresh)
-        self._tell()
+        self._pending = [ref for ref in self._find_sources() if not self._load_cached(ref)]
+        self.describing = bool(self._pending)
+        self._notify()
 
-    async def run(self) -> None:
+    async def describe_all(self) -> None:
         """Describe everything; returns when all is known.
 
         Raises:
             RefusedStart: as `recall`.
         """
         try:
-            if self._fresh is None:
-                self.recall()
-            await _all([self._describe_new(place) for place in self._fresh or []])
+            if self._pending is None:
+                self.load_cache()
+            await _run_all([self._describe_and_add(ref) for ref in self._pending or []])
         finally:
             self.describing = False
-            self._tell()
+            self._notify()
 
-    async def wait_for(self, name: str) -> HandlerSpec | None:
+    async def wait_for_handler(self, name: str) -> HandlerSpec | None:
         """The handler of this name, once it is described; None where there is none after all were."""
         while name not in self.specs and self.describing:
             await self._changed.wait()
         return self.specs.get(name)
 
-    async def settled(self) -> None:
+    async def wait_until_described(self) -> None:
         """Until nothing is being described any more."""
         while self.describing:
             await self._changed.wait()
@@ -140,66 +140,66 @@ class Plugins:
         Raises:
             RefusedStart: as `recall`; everything is left as it was.
         """
-        await self.settled()
-        places, stale = await asyncio.to_thread(self._sift)
-        fresh: dict[PlaceId, Known] = {}
+        await self.wait_until_described()
+        refs, stale = await asyncio.to_thread(self._find_changed)
+        described: dict[SourceId, DescribedSource] = {}
 
-        async def describe(place: SourceRef) -> None:
-            fresh[place.id] = await self._describe(place, self._known.get(place.id))
+        async def describe(ref: SourceRef) -> None:
+            described[ref.id] = await self._describe(ref, self._described.get(ref.id))
 
-        await _all([describe(place) for place in stale])
-        shelf, before, now = Shelf(), self._known, {}
-        for place in places:
-            one = now[place.id] = fresh.get(place.id) or before[place.id]
-            shelf.add(place.title, one.specs)
-        self._shelf, self._known = shelf, now
-        return self._account(before, fresh)
+        await _run_all([describe(ref) for ref in stale])
+        table, before, now = Shelf(), self._described, {}
+        for ref in refs:
+            one = now[ref.id] = described.get(ref.id) or before[ref.id]
+            table.add(ref.title, one.specs)
+        self._table, self._described = table, now
+        return self._record_changes(before, described)
 
-    def folders(self) -> set[str]:
+    def watched_folders(self) -> set[str]:
         """Those in which a change may mean other handlers."""
         found: set[str] = set()
-        for known in self._known.values():
-            found.update(known.place.path)
+        for known in self._described.values():
+            found.update(known.ref.path)
             found.update(os.path.dirname(path) for path in known.description.files)
         return found
 
-    def _find(self) -> list[SourceRef]:
+    def _find_sources(self) -> list[SourceRef]:
         return sources.find_sources(
             self._requests, with_entry_points=self._entry_points, cwd=self._cwd, env=self._env
         )
 
-    def _sift(self) -> tuple[list[SourceRef], list[SourceRef]]:
+    def _find_changed(self) -> tuple[list[SourceRef], list[SourceRef]]:
         """All sources as they are now, and those that have to be described. Reads files: not for the loop."""
         importlib.invalidate_caches()
-        places = self._find()
+        refs = self._find_sources()
         stale = [
-            place
-            for place in places
-            if (known := self._known.get(place.id)) is None or not known.is_current(place)
+            ref for ref in refs if (known := self._described.get(ref.id)) is None or not known.is_current(ref)
         ]
-        for place in stale:
-            if place.id in self._known:
-                _drop_bytecode(self._known[place.id].description)
-        return places, stale
+        for ref in stale:
+            if ref.id in self._described:
+                _drop_bytecode(self._described[ref.id].description)
+        return refs, stale
 
-    def _account(self, before: Mapping[PlaceId, Known], fresh: Mapping[PlaceId, Known]) -> set[str]:
+    def _record_changes(
+        self, before: Mapping[SourceId, DescribedSource], described: Mapping[SourceId, DescribedSource]
+    ) -> set[str]:
         """What a reload has changed: the names, and what is to be remembered and forgotten."""
-        self.remembered, self.outdated, names = {}, set(), set()
-        for known in fresh.values():
-            self._remember(known)
-        for place_id, old in before.items():
-            new = self._known.get(place_id)
+        self.cache_entries, self.outdated_keys, names = {}, set(), set()
+        for known in described.values():
+            self._cache_description(known)
+        for source_id, old in before.items():
+            new = self._described.get(source_id)
             if new is None or (new is not old and new.description != old.description):
-                names |= old.names
+                names |= old.handler_names
             if old.key is not None and (new is None or new.key != old.key):
-                self.outdated.add(old.key)
-        for place_id, new in fresh.items():
-            if place_id not in before or new.description != before[place_id].description:
-                names |= new.names
+                self.outdated_keys.add(old.key)
+        for source_id, new in described.items():
+            if source_id not in before or new.description != before[source_id].description:
+                names |= new.handler_names
         return names
 
-    def _recall(self, place: SourceRef) -> bool:
-        key = place.cache_key()
+    def _load_cached(self, ref: SourceRef) -> bool:
+        key = ref.cache_key()
         found = None if key is None else self._cache.get(key)
         if found is None:
             return False
@@ -208,44 +208,46 @@ class Plugins:
         except msgspec.DecodeError:
             # Written by another version: as good as not remembered.
             return False
-        known = Known(place, description, description.specs, key)
-        if not known.is_current(place):
+        known = DescribedSource(ref, description, description.specs, key)
+        if not known.is_current(ref):
             # A file that it imports has changed.
             _drop_bytecode(description)
             return False
-        self._take(known)
+        self._add(known)
         return True
 
-    async def _describe_new(self, place: SourceRef) -> None:
-        known = await self._describe(place)
-        self._remember(known)
-        self._take(known)
-        self._tell()
+    async def _describe_and_add(self, ref: SourceRef) -> None:
+        known = await self._describe(ref)
+        self._cache_description(known)
+        self._add(known)
+        self._notify()
 
-    async def _describe(self, place: SourceRef, before: Known | None = None) -> Known:
+    async def _describe(self, ref: SourceRef, before: DescribedSource | None = None) -> DescribedSource:
         """Import it in a child. Of a source that can't be imported any more all handlers are broken."""
         # Taken before: a file that is changed while it is read must not be remembered as the new one.
-        key = place.cache_key()
-        async with self._children:
-            description = await _ask_child(place, self._env, self._cwd, self._describe_s)
+        key = ref.cache_key()
+        async with self._child_slots:
+            description = await _describe_in_child(ref, self._env, self._cwd, self._describe_s)
         kept = before.key if before is not None else None
         if not description.error:
-            return Known(place, description, description.specs, key if description.is_complete else kept)
-        source = Source(place.kind, place.target, place.attr or "", place.path)
-        names = sorted(before.names) if before is not None and before.specs else [place.name]
+            return DescribedSource(
+                ref, description, description.specs, key if description.is_complete else kept
+            )
+        source = Source(ref.kind, ref.target, ref.attr or "", ref.path)
+        names = sorted(before.handler_names) if before is not None and before.specs else [ref.name]
         specs = [broken_spec(name, source, description.error) for name in names]
-        return Known(place, description, specs, kept)
+        return DescribedSource(ref, description, specs, kept)
 
-    def _remember(self, known: Known) -> None:
+    def _cache_description(self, known: DescribedSource) -> None:
         # What is broken may be mended without a change of its own file.
         if known.key is not None and known.description.is_complete:
-            self.remembered[known.key] = msgspec.msgpack.encode(known.description)
+            self.cache_entries[known.key] = msgspec.msgpack.encode(known.description)
 
-    def _take(self, known: Known) -> None:
-        self._known[known.place.id] = known
-        self._shelf.add(known.place.title, known.specs)
+    def _add(self, known: DescribedSource) -> None:
+        self._described[known.ref.id] = known
+        self._table.add(known.ref.title, known.specs)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         self._on_change()
@@ -258,9 +260,9 @@ def _drop_bytecode(description: SourceDescription) -> None:
             fingerprint.drop_bytecode(path)
 
 
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Do them side by side; where one fails, none goes on."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+    tasks = [asyncio.ensure_future(work) for work in coroutines]
     try:
         for task in asyncio.as_completed(tasks):
             await task
@@ -270,30 +272,30 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _ask_child(place: SourceRef, env: dict[str, str], cwd: Path, within_s: float) -> SourceDescription:
+async def _describe_in_child(
+    ref: SourceRef, env: dict[str, str], cwd: Path, within_s: float
+) -> SourceDescription:
     """Its answer, or one that says why there is none."""
-    order = DescribeRequest(
-        place.name, place.kind, place.target, place.attr, place.path, place.must_have_handlers
-    )
+    request = DescribeRequest(ref.name, ref.kind, ref.target, ref.attr, ref.path, ref.must_have_handlers)
     try:
-        child = _Child(order, env, cwd)
+        child = _DescribingChild(request, env, cwd)
     except OSError as error:
-        return SourceDescription(error=f"no process could be started to import {place.target}: {error}")
+        return SourceDescription(error=f"no process could be started to import {ref.target}: {error}")
     try:
-        await asyncio.wait_for(child.ended, within_s)
-        why = f"the process that imported {place.target} ended with {_ending(child.end())}"
+        await asyncio.wait_for(child.exited, within_s)
+        why = f"the process that imported {ref.target} ended with {_exit_text(child.kill())}"
     except TimeoutError:
-        why = f"importing {place.target} took longer than {within_s:g} s"
+        why = f"importing {ref.target} took longer than {within_s:g} s"
     finally:
-        child.end()
+        child.kill()
     try:
         return _decoder.decode(child.answer)
     except msgspec.DecodeError:
-        tail = child.printed.decode("utf-8", "replace")
+        tail = child.stderr_tail.decode("utf-8", "replace")
         return SourceDescription(error=f"{why}, before it had answered\n{tail}".rstrip())
 
 
-def _ending(status: int) -> str:
+def _exit_text(status: int) -> str:
     if status >= 0:
         return f"exit code {status}"
     with contextlib.suppress(ValueError):
@@ -301,10 +303,10 @@ def _ending(status: int) -> str:
     return f"signal {-status}"
 
 
-class _Child:
+class _DescribingChild:
     """A describing process. Its group is killed in any case: an import may have started others."""
 
-    def __init__(self, order: DescribeRequest, env: dict[str, str], cwd: Path) -> None:
+    def __init__(self, request: DescribeRequest, env: dict[str, str], cwd: Path) -> None:
         answer_in, answer_out = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -313,7 +315,7 @@ class _Child:
                     "-P",
                     "-m",
                     "runner.discovery.describe",
-                    msgspec.json.encode(order).decode(),
+                    msgspec.json.encode(request).decode(),
                     str(answer_out),
                 ],
                 pass_fds=(answer_out,),
@@ -330,24 +332,24 @@ class _Child:
         finally:
             os.close(answer_out)
         self.answer = b""
-        self.printed = b""
+        self.stderr_tail = b""
         self._status: int | None = None
         assert self._process.stderr is not None
         self._stderr = self._process.stderr
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.exited: asyncio.Future[None] = self._loop.create_future()
         self._pidfd = os.pidfd_open(self._process.pid)
         self._answer_fd = answer_in
         self._readers = {
             answer_in: self._on_answer,
             self._stderr.fileno(): self._on_stderr,
-            self._pidfd: self._on_end,
+            self._pidfd: self._on_exit,
         }
         for fd, read in self._readers.items():
             os.set_blocking(fd, False)
             self._loop.add_reader(fd, read)
 
-    def end(self) -> int:
+    def kill(self) -> int:
         """Kill what is left of its group, read what is left of its words, and give its exit status."""
         if self._status is not None:
             return self._status
@@ -364,10 +366,10 @@ class _Child:
         os.close(self._pidfd)
         return self._status
 
-    def _on_end(self) -> None:
+    def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if not self.exited.done():
+            self.exited.set_result(None)
 
     def _on_answer(self) -> None:
         while chunk := self._read(self._answer_fd):
@@ -379,7 +381,7 @@ class _Child:
 
     def _on_stderr(self) -> None:
         while chunk := self._read(self._stderr.fileno()):
-            self.printed = (self.printed + chunk)[-STDERR_TAIL_BYTES:]
+            self.stderr_tail = (self.stderr_tail + chunk)[-STDERR_TAIL_BYTES:]
 
     def _read(self, fd: int) -> bytes:
         try:

@@ -12,7 +12,7 @@ from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.storage.journal import Journal
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess
 
@@ -34,7 +34,7 @@ class Status:
         fronts: Fronts,
         figures: Figures,
         inventory: Inventory,
-        plugins: Plugins,
+        plugins: HandlerRegistry,
     ) -> None:
         self._settings = settings
         self._version = version

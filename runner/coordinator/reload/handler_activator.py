@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.runtime import value_names
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
 from runner.protocol import front as front_protocol
@@ -25,7 +25,7 @@ class HandlerActivator:
     def __init__(
         self,
         *,
-        plugins: Plugins,
+        plugins: HandlerRegistry,
         overrides: Overrides,
         waiting: Waiting,
         store_value: Callable[[str, bytes | None], None],
@@ -59,7 +59,7 @@ class HandlerActivator:
         Raises:
             RunnerError: two handlers have the same name.
         """
-        await self._plugins.run()
+        await self._plugins.describe_all()
         self._store_descriptions()
         self._warn_of_unused()
 
@@ -73,15 +73,15 @@ class HandlerActivator:
     async def wait_for(self, name: str) -> None:
         """Wait until it is known whether there is such a handler, 30 s at most."""
         try:
-            await asyncio.wait_for(self._plugins.wait_for(name), HANDLER_WAIT_S)
+            await asyncio.wait_for(self._plugins.wait_for_handler(name), HANDLER_WAIT_S)
         except TimeoutError:
             log.warning("handler %s is still being described after %g s", name, HANDLER_WAIT_S)
 
     def _store_descriptions(self) -> None:
         """Sources that are described now need no describing process at the next start."""
-        for key in self._plugins.outdated:
+        for key in self._plugins.outdated_keys:
             self._store_value(value_names.DESCRIPTIONS + key, None)
-        for key, text in self._plugins.remembered.items():
+        for key, text in self._plugins.cache_entries.items():
             self._store_value(value_names.DESCRIPTIONS + key, text)
 
     def _warn_of_unused(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.reload.changes import Changes, compare
 from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.handlers.overrides import Overrides
 from runner.handlers.spec import HandlerSpec
@@ -44,7 +44,7 @@ class Reloads:
     def __init__(
         self,
         *,
-        plugins: Plugins,
+        plugins: HandlerRegistry,
         waiting: Waiting,
         retire: Retire,
         read_overrides: Callable[[], Overrides],

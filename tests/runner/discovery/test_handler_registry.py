@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart
 from runner.handlers.spec import HandlerSpec
 
@@ -19,15 +19,17 @@ HEAD = "from runner import Context, handler\n"
 ECHO = HEAD + "@handler('echo')\ndef echo(data): return data\n"
 
 
-def plugins(cwd: Path, *requests: str, cache: Mapping[str, bytes] | None = None, **more: Any) -> Plugins:
+def plugins(
+    cwd: Path, *requests: str, cache: Mapping[str, bytes] | None = None, **more: Any
+) -> HandlerRegistry:
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": ROOT}
     more.setdefault("on_change", lambda: None)
-    return Plugins(requests, entry_points=False, env=env, cwd=cwd, cache=cache or {}, **more)
+    return HandlerRegistry(requests, entry_points=False, env=env, cwd=cwd, cache=cache or {}, **more)
 
 
 def described(cwd: Path, *requests: str, **more: Any) -> dict[str, HandlerSpec]:
     found = plugins(cwd, *requests, **more)
-    asyncio.run(found.run())
+    asyncio.run(found.describe_all())
     assert not found.describing
     return dict(found.specs)
 
@@ -207,34 +209,34 @@ def test_a_restart_imports_nothing(tmp_path: Path) -> None:
     code = ECHO + "import pathlib\nwith open(pathlib.Path(__file__).with_name('n'), 'a') as f: f.write('x')\n"
     write(tmp_path, a=code)
     first = plugins(tmp_path, "a.py")
-    asyncio.run(first.run())
-    again = plugins(tmp_path, "a.py", cache=first.remembered)
-    asyncio.run(again.run())
+    asyncio.run(first.describe_all())
+    again = plugins(tmp_path, "a.py", cache=first.cache_entries)
+    asyncio.run(again.describe_all())
     assert again.specs == first.specs
-    assert again.remembered == {}
+    assert again.cache_entries == {}
     assert (tmp_path / "n").read_text() == "x"
 
 
 def test_a_changed_file_is_described_anew_and_a_broken_one_each_time(tmp_path: Path) -> None:
     first = plugins(write(tmp_path, a=ECHO, b="1/0"), "a.py", "b.py")
-    asyncio.run(first.run())
-    assert len(first.remembered) == 1
+    asyncio.run(first.describe_all())
+    assert len(first.cache_entries) == 1
     write(tmp_path, a=ECHO.replace("'echo'", "'changed'"), b=ECHO)
-    assert set(described(tmp_path, "a.py", "b.py", cache=first.remembered)) == {"changed", "echo"}
+    assert set(described(tmp_path, "a.py", "b.py", cache=first.cache_entries)) == {"changed", "echo"}
 
 
 def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path) -> None:
     first = plugins(write(tmp_path, a=ECHO), "a.py")
-    asyncio.run(first.run())
-    damaged = dict.fromkeys(first.remembered, b"\xc1")
+    asyncio.run(first.describe_all())
+    damaged = dict.fromkeys(first.cache_entries, b"\xc1")
     assert described(tmp_path, "a.py", cache=damaged)["echo"].state == "ok"
 
 
 def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: Path) -> None:
     async def scene() -> tuple[HandlerSpec | None, HandlerSpec | None]:
         found = plugins(write(tmp_path, a=ECHO), "a.py")
-        waiting = [asyncio.create_task(found.wait_for(name)) for name in ("echo", "nobody")]
-        await found.run()
+        waiting = [asyncio.create_task(found.wait_for_handler(name)) for name in ("echo", "nobody")]
+        await found.describe_all()
         return await waiting[0], await waiting[1]
 
     echo, nobody = asyncio.run(scene())
@@ -245,13 +247,13 @@ def test_who_waits_for_a_handler_gets_it_or_learns_that_there_is_none(tmp_path: 
 
 def test_changes_are_told_as_they_come(tmp_path: Path) -> None:
     seen: list[tuple[bool, list[str]]] = []
-    found: Plugins = plugins(
+    found: HandlerRegistry = plugins(
         write(tmp_path, a=ECHO, b="1/0"),
         "a.py",
         "b.py",
         on_change=lambda: seen.append((found.describing, sorted(found.specs))),
     )
-    asyncio.run(found.run())
+    asyncio.run(found.describe_all())
     assert seen[0] == (True, [])
     assert seen[-1] == (False, ["b", "echo"])
 

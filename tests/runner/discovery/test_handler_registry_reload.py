@@ -9,30 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart
 from tests.runner.discovery.test_handler_registry import ECHO, HEAD, plugins, write
 
 COUNTED = "import pathlib\nwith open(pathlib.Path(__file__).with_suffix('.n'), 'a') as f: f.write('x')\n"
 
 
-def scene(found: Plugins, body: Callable[[], Awaitable[None]]) -> Plugins:
+def scene(found: HandlerRegistry, body: Callable[[], Awaitable[None]]) -> HandlerRegistry:
     async def whole() -> None:
-        await found.run()
+        await found.describe_all()
         await body()
 
     asyncio.run(whole())
     return found
 
 
-def states(found: Plugins) -> dict[str, str]:
+def states(found: HandlerRegistry) -> dict[str, str]:
     return {name: spec.state for name, spec in found.specs.items()}
 
 
 def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
     write(tmp_path, a=ECHO + COUNTED, b=ECHO.replace("echo", "other") + COUNTED)
     found = plugins(tmp_path, "a.py", "b.py")
-    first = dict(found.remembered)
+    first = dict(found.cache_entries)
 
     async def body() -> None:
         old = found.specs["other"]
@@ -41,13 +41,13 @@ def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
         assert await found.reload() == {"echo"}
         assert found.specs["other"] is old
 
-    first = found.remembered
+    first = found.cache_entries
     scene(found, body)
     assert (tmp_path / "a.n").read_text() == "xx"
     assert (tmp_path / "b.n").read_text() == "x"
     assert len(first) == 2
-    assert len(found.remembered) == len(found.outdated) == 1
-    assert found.outdated < set(first)
+    assert len(found.cache_entries) == len(found.outdated_keys) == 1
+    assert found.outdated_keys < set(first)
 
 
 def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
         assert set(found.specs) == {"z", "bz"}
 
     scene(found, body)
-    assert found.folders() == {str(tmp_path), str(package)}
-    again = plugins(tmp_path, "pack.here", "a.py", cache=found.remembered)
-    again.recall()
+    assert found.watched_folders() == {str(tmp_path), str(package)}
+    again = plugins(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
+    again.load_cache()
     assert not again.describing
     write(package, deep="WORD = 'y'")
-    again = plugins(tmp_path, "pack.here", "a.py", cache=found.remembered)
-    asyncio.run(again.run())
+    again = plugins(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
+    asyncio.run(again.describe_all())
     assert set(again.specs) == {"y", "by"}
 
 
@@ -102,7 +102,7 @@ def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
         assert states(found) == {"other": "ok"}
 
     scene(found, body)
-    assert len(found.outdated) == 1
+    assert len(found.outdated_keys) == 1
 
 
 def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(t
         assert await found.reload() == {"echo", "two"}
         assert states(found) == {"echo": "broken", "two": "broken"}
         assert "SyntaxError" in found.specs["two"].error
-        assert (found.remembered, found.outdated) == ({}, set())
+        assert (found.cache_entries, found.outdated_keys) == ({}, set())
         assert await found.reload() == set()
         write(tmp_path, a=both)
         assert await found.reload() == {"echo", "two"}

@@ -12,7 +12,7 @@ import pytest
 from runner.coordinator.reload.changes import Changes
 from runner.coordinator.reload.reloader import Reloads
 from runner.coordinator.runtime.submission_gate import SubmissionGate
-from runner.discovery.handler_registry import Plugins
+from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
@@ -37,7 +37,7 @@ class Asker:
 class House:
     """The reloads of one source, and what became of its executors."""
 
-    def __init__(self, bench: Bench, found: Plugins, answer_s: float) -> None:
+    def __init__(self, bench: Bench, found: HandlerRegistry, answer_s: float) -> None:
         self.plugins = found
         self.asker = Asker()
         self.retired: list[tuple[str, bool]] = []
@@ -67,7 +67,7 @@ class House:
 def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: float = 20.0) -> None:
     async def whole(bench: Bench) -> None:
         found = plugins(folder, "a.py")
-        await found.run()
+        await found.describe_all()
         bench.line.waiting.described(dict(found.specs))
         await body(House(bench, found, answer_s))
 
