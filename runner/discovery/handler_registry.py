@@ -18,7 +18,7 @@ import msgspec
 
 from runner.discovery import fingerprint, sources
 from runner.discovery.describe import DescribeRequest, broken_spec
-from runner.discovery.handler_table import Shelf
+from runner.discovery.handler_table import HandlerTable
 from runner.discovery.sources import SourceRef
 from runner.executor.bootstrap import PARENT_PID
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
@@ -86,7 +86,7 @@ class HandlerRegistry:
         self._cache = cache
         self._on_change = on_change
         self._describe_s = describe_s
-        self._table = Shelf()
+        self._table = HandlerTable()
         self._described: dict[SourceId, DescribedSource] = {}
         #: What is to be described; None before `recall`.
         self._pending: list[SourceRef] | None = None
@@ -148,7 +148,7 @@ class HandlerRegistry:
             described[ref.id] = await self._describe(ref, self._described.get(ref.id))
 
         await _run_all([describe(ref) for ref in stale])
-        table, before, now = Shelf(), self._described, {}
+        table, before, now = HandlerTable(), self._described, {}
         for ref in refs:
             one = now[ref.id] = described.get(ref.id) or before[ref.id]
             table.add(ref.title, one.specs)

@@ -10,7 +10,7 @@ from runner.errors import RefusedStart
 from runner.handlers.spec import HandlerSpec
 
 
-class Shelf:
+class HandlerTable:
     """`specs` holds what was added so far."""
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Shelf:
                 if not _is_same(spec, other):
                     raise RefusedStart(
                         f"two handlers are called {spec.name!r}: "
-                        f"{self._titles[spec.name]} ({_where(other)}) and {title} ({_where(spec)})"
+                        f"{self._titles[spec.name]} ({_location(other)}) and {title} ({_location(spec)})"
                     )
             else:
-                self._add_beside(spec, other, title)
+                self._add_duplicate(spec, other, title)
 
-    def _add_beside(self, spec: HandlerSpec, other: HandlerSpec, title: str) -> None:
+    def _add_duplicate(self, spec: HandlerSpec, other: HandlerSpec, title: str) -> None:
         """Of two the usable one keeps the name; a broken source is listed under a name that is free."""
         good, bad = (spec, other) if spec.state == "ok" else (other, spec)
         self.specs[spec.name] = good
@@ -57,5 +57,5 @@ def _is_same(one: HandlerSpec, other: HandlerSpec) -> bool:
     return (a.kind, a.target, a.attr) == (b.kind, b.target, b.attr)
 
 
-def _where(spec: HandlerSpec) -> str:
+def _location(spec: HandlerSpec) -> str:
     return f"{spec.source.target}:{spec.source.attr}"
