@@ -13,7 +13,7 @@ from api.http.problems import FAULTS_MAX, Fault, escape, fault
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
-from runner.jobs.traits import Misfit, Reading
+from runner.jobs.traits import TraitError, TraitReader
 from runner.protocol import front as front_protocol
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ class Entry:
         self._validator: jsonschema_rs.Validator | None = None
         options = spec.options
         #: None where the handler names no fields: its jobs pay nothing.
-        self._reading: Reading | None = None
+        self._reading: TraitReader | None = None
         group_by = () if options.batch is None else options.batch.by
         if options.model_by is not None or options.size_by or group_by:
             schema = msgspec.json.decode(spec.input_schema)
-            self._reading = Reading(options.model_by, options.size_by, group_by, schema=schema)
+            self._reading = TraitReader(options.model_by, options.size_by, group_by, schema=schema)
         self._open = spec.input_schema.strip() in (b"true", b"{}", b"")
 
     def take(self, asked: Submission, value: Any, at: str) -> list[Fault]:
@@ -43,7 +43,7 @@ class Entry:
         if self._reading is None or faults:
             return faults
         told = self._reading.read(value)
-        if isinstance(told, Misfit):
+        if isinstance(told, TraitError):
             return [fault(at + told.pointer, told.message)]
         asked.model, asked.size, asked.group = told
         return []

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-class Traits(NamedTuple):
+class JobTraits(NamedTuple):
     """What tells jobs of one handler apart for the plan; neutral where nothing was said."""
 
     tenant: str = ""
@@ -40,7 +40,7 @@ class Traits(NamedTuple):
     limit_s: float = math.inf
 
 
-class Told(NamedTuple):
+class InputTraits(NamedTuple):
     """What an input says."""
 
     model: str
@@ -48,7 +48,7 @@ class Told(NamedTuple):
     group: str
 
 
-class Misfit(NamedTuple):
+class TraitError(NamedTuple):
     """Why an input can't be read."""
 
     #: JSON pointer inside the input.
@@ -57,23 +57,23 @@ class Misfit(NamedTuple):
 
 
 @lru_cache(maxsize=8192)
-def text_of(tenant: str, model: str, size: str, group: str, timeout_s: float | None) -> str:
+def encode_traits(tenant: str, model: str, size: str, group: str, timeout_s: float | None) -> str:
     """The traits as one text, equal for equal traits: a JSON list without what is neutral at its end."""
-    fields: list[Any] = [_steps(timeout_s), tenant, model, size, group]
+    fields: list[Any] = [_limit_step(timeout_s), tenant, model, size, group]
     while len(fields) > 1 and fields[-1] == "":
         fields.pop()
     return _encode(fields).decode()
 
 
 @lru_cache(maxsize=8192)
-def traits_of(text: str) -> Traits:
+def decode_traits(text: str) -> JobTraits:
     """The traits that a text of `text_of` tells."""
-    steps, *names = _decode(text)
+    step, *names = _decode(text)
     tenant, model, size, group = (*names, "", "", "", "")[:4]
-    return Traits(tenant, model, size, group, math.inf if steps is None else _limit_s(steps))
+    return JobTraits(tenant, model, size, group, math.inf if step is None else _limit_s(step))
 
 
-class Reading:
+class TraitReader:
     """Where a handler's inputs tell their traits: paths of fields, "a.b" for a field of a field."""
 
     def __init__(
@@ -84,26 +84,26 @@ class Reading:
         schema: Any = True,
     ) -> None:
         """`schema` is the input's; a field that is left out counts as the default that it names."""
-        self._model = None if model_by is None else _Field(model_by, schema)
-        self._size = tuple(_Field(path, schema) for path in size_by)
-        self._group = tuple(_Field(path, schema) for path in group_by)
+        self._model = None if model_by is None else _InputField(model_by, schema)
+        self._size = tuple(_InputField(path, schema) for path in size_by)
+        self._group = tuple(_InputField(path, schema) for path in group_by)
 
-    def read(self, value: Any) -> Told | Misfit:
+    def read(self, value: Any) -> InputTraits | TraitError:
         """What the input says, or the one thing that keeps it from being read."""
         names = []
         for field in (self._model, *self._group):
-            named = "" if field is None else _name(field.of(value))
+            named = "" if field is None else _name_text(field.read(value))
             if named is None:
                 assert field is not None
                 what = f"must be a number, true, false or a text of at most {NAME_CHARS_MAX} characters"
-                return Misfit(field.pointer, f"{what} without control characters")
+                return TraitError(field.pointer, f"{what} without control characters")
             names.append(named)
-        size = ",".join(_rounded(field.of(value)) for field in self._size)
+        size = ",".join(_size_text(field.read(value)) for field in self._size)
         # No name has the character between them.
-        return Told(names[0], size, "\x1f".join(names[1:]))
+        return InputTraits(names[0], size, "\x1f".join(names[1:]))
 
 
-class _Field:
+class _InputField:
     """A path into an input."""
 
     __slots__ = ("_default", "_parts", "pointer")
@@ -113,7 +113,7 @@ class _Field:
         self._default = _default(schema, self._parts)
         self.pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self._parts)
 
-    def of(self, value: Any) -> Any:
+    def read(self, value: Any) -> Any:
         """What stands there; None where nothing does."""
         for part in self._parts:
             value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
@@ -121,16 +121,16 @@ class _Field:
 
 
 def _default(schema: Any, parts: list[str]) -> Any:
-    here = schema
+    subschema = schema
     for part in parts:
-        if isinstance(here, Mapping) and isinstance(reference := here.get("$ref"), str):
+        if isinstance(subschema, Mapping) and isinstance(reference := subschema.get("$ref"), str):
             name = reference.removeprefix("#/$defs/")
-            here = schema.get("$defs", {}).get(name)
-        here = here.get("properties", {}).get(part) if isinstance(here, Mapping) else None
-    return here.get("default") if isinstance(here, Mapping) else None
+            subschema = schema.get("$defs", {}).get(name)
+        subschema = subschema.get("properties", {}).get(part) if isinstance(subschema, Mapping) else None
+    return subschema.get("default") if isinstance(subschema, Mapping) else None
 
 
-def _name(value: Any) -> str | None:
+def _name_text(value: Any) -> str | None:
     """A scalar as text; None for what names nothing."""
     if value is None:
         return ""
@@ -139,7 +139,7 @@ def _name(value: Any) -> str | None:
     return None if isinstance(value, dict | list) else _encode(value).decode()
 
 
-def _rounded(value: Any) -> str:
+def _size_text(value: Any) -> str:
     """A value of a size as text, so that there are few: lists and objects count by how much they hold."""
     if value is None:
         return ""
@@ -158,18 +158,18 @@ def _rounded(value: Any) -> str:
     return f"{math.copysign(rounded, value):.20g}"
 
 
-def _steps(timeout_s: float | None) -> int | None:
+def _limit_step(timeout_s: float | None) -> int | None:
     """The least k for which sqrt(2)**k is as long; None where there is no limit."""
     if timeout_s is None or timeout_s >= FOREVER_S:
         return None
-    steps = math.ceil(2 * math.log2(timeout_s))
+    step = math.ceil(2 * math.log2(timeout_s))
     # The logarithm is a little off: one step less or more than what it says may be right.
-    while _limit_s(steps) < timeout_s:
-        steps += 1
-    while _limit_s(steps - 1) >= timeout_s:
-        steps -= 1
-    return steps
+    while _limit_s(step) < timeout_s:
+        step += 1
+    while _limit_s(step - 1) >= timeout_s:
+        step -= 1
+    return step
 
 
-def _limit_s(steps: int) -> float:
-    return math.pow(2.0, steps / 2)
+def _limit_s(step: int) -> float:
+    return math.pow(2.0, step / 2)

@@ -7,7 +7,7 @@ from array import array
 from typing import NamedTuple
 
 from runner.jobs.job import Job
-from runner.jobs.traits import NEUTRAL, text_of
+from runner.jobs.traits import NEUTRAL, encode_traits
 
 #: The last moment, far beyond any calendar; up to here a float holds every whole number.
 MOMENT_MAX = 2**53
@@ -28,7 +28,7 @@ class LotKey(NamedTuple):
 def traits_text(job: Job) -> str:
     """The job's traits, as they stand in the store beside it."""
     terms = job.terms
-    return text_of(terms.tenant, terms.model, terms.size, terms.group, terms.timeout_s)
+    return encode_traits(terms.tenant, terms.model, terms.size, terms.group, terms.timeout_s)
 
 
 def lot_key(job: Job) -> LotKey:

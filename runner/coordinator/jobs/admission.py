@@ -12,7 +12,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
-from runner.jobs.traits import traits_of
+from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import LotKey, traits_text
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
@@ -154,7 +154,7 @@ def _class(
     own_bytes: int | None,
     traits: str,
 ) -> JobClass:
-    found = traits_of(traits)
+    found = decode_traits(traits)
     return JobClass(
         queue=queue,
         handler=handler,

@@ -10,7 +10,7 @@ from typing import Literal
 from gpu.job_class import JobClass
 from runner.coordinator.queue.sorted_pairs import Column
 from runner.jobs.job import Job
-from runner.jobs.traits import traits_of
+from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
 
 
@@ -139,7 +139,9 @@ class Lots:
         """How many jobs of each tenant are here."""
         counts: Counter[str] = Counter()
         for lot in self:
-            counts[traits_of(lot.key.traits).tenant] += len(lot.ready) + sum(map(len, lot.delayed.values()))
+            counts[decode_traits(lot.key.traits).tenant] += len(lot.ready) + sum(
+                map(len, lot.delayed.values())
+            )
         return counts
 
     def lowest(self, cls: JobClass, count: int) -> list[int]:
