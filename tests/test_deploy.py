@@ -19,7 +19,7 @@ import pytest
 from api.http.query_params import WAIT_MAX_S
 from runner.errors import Fenced, RefusedStart
 from runner.formats.units import seconds
-from runner.settings.sections import Limits
+from runner.settings.sections import LimitSettings
 from runner.settings.settings import SHORT_NAMES, Settings
 from runner.testing import running, serving
 
@@ -75,7 +75,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
 
 
 def test_proxies_take_what_the_server_takes() -> None:
-    mebibytes = Limits().bulk_bytes >> 20
+    mebibytes = LimitSettings().bulk_bytes >> 20
     assert f"client_max_body_size {mebibytes}m;" in NGINX
     assert f"max_size {mebibytes}MiB" in CADDY
     (timeout,) = re.findall(r"proxy_read_timeout (\d+)s;", NGINX)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from runner.settings.origins import Entry
+    from runner.settings.origins import SettingValue
 
 config = typer.Typer(no_args_is_help=True, help="Look at the settings.", rich_markup_mode=None)
 
@@ -30,11 +30,11 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
 
     The flags are those of `runner serve`; secrets are stars.
     """
-    from runner.settings.origins import entries
-    from runner.settings.settings import gather, settle
+    from runner.settings.origins import list_settings
+    from runner.settings.settings import merge_layers, read_layers
 
-    told = gather(fields(flags))
-    found = entries(settle(told), told, os.environ)
+    told = read_layers(fields(flags))
+    found = list_settings(merge_layers(told), told, os.environ)
     if as_json:
         return emit(
             {one.name: {"value": one.value, "origin": one.origin} if origin else one.value for one in found}
@@ -43,7 +43,7 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
     return None
 
 
-def _table(found: list[Entry], file: Path | None, *, with_origin: bool) -> Table:
+def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -> Table:
     from rich.table import Table
 
     from runner.cli.formatting import line

@@ -52,11 +52,11 @@ def _look(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
     from runner.cli import doctor_checks
     from runner.cli.doctor_findings import Finding
     from runner.errors import RefusedStart
-    from runner.settings.settings import gather, settle
+    from runner.settings.settings import merge_layers, read_layers
 
     yield from doctor_checks.machine()
     try:
-        settings = settle(gather(flags))
+        settings = merge_layers(read_layers(flags))
     except RefusedStart as refused:
         fix = "mend it there; until then nothing that depends on it is looked at"
         yield Finding("settings", "fail", refused.message, fix)

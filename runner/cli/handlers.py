@@ -54,10 +54,12 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     Exit code 1 if any is broken.
     """
     from runner.handlers.overrides import Overrides
-    from runner.settings.settings import load
+    from runner.settings.settings import load_settings
 
     named = {"handlers": sources, "entry_points": False if sources else None}
-    settings = load(fields(named | {name: value for name, value in flags.items() if value is not None}))
+    settings = load_settings(
+        fields(named | {name: value for name, value in flags.items() if value is not None})
+    )
     overrides = Overrides(settings.overrides)
     specs = described(settings)
     found = [_document(overrides.over(spec)) for spec in specs]

@@ -98,7 +98,7 @@ def serve(
     from runner.processes.pid1 import stand_aside
 
     stand_aside()
-    from runner.settings.settings import load
+    from runner.settings.settings import load_settings
 
     flags: dict[str, Any] = {
         "handlers": handlers or None,
@@ -118,7 +118,7 @@ def serve(
         "log_format": log_format,
         "log_level": log_level,
     }
-    settings = load(flags)
+    settings = load_settings(flags)
     from runner.coordinator.main import serve as run_server
 
     raise typer.Exit(run_server(settings, show))

@@ -65,7 +65,7 @@ from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import AttemptRequest, DeviceReadings, DevicesFound, ExecutorProcesses, OverGrant
-from runner.settings.settings import Settings, overrides_now
+from runner.settings.settings import Settings, reload_overrides
 from runner.stores.sqlite.access import StoreAccess
 
 
@@ -338,7 +338,7 @@ def build_front(
         plugins=plugins,
         waiting=jobs.line.waiting,
         retire=devices.dispatch.control.retire_handler,
-        read_overrides=lambda: Overrides(overrides_now(ground.settings)),
+        read_overrides=lambda: Overrides(reload_overrides(ground.settings)),
         put_in_force=handlers.replace_overrides,
         gate=gate,
     )

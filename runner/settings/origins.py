@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from runner.settings.settings import SHORT_NAMES, SHOWN, TOKENS, Layers, Settings
+from runner.settings.settings import SHORT_NAMES, SHOWN_NAMES, TOKENS, SettingLayers, Settings
 
 STARS = "********"
 DEFAULT = "default"
@@ -18,7 +18,7 @@ _FLAGS = {"grace_s": "--grace", "allow_hosts": "--allow-host", "allow_origins": 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
-class Entry(NamedTuple):
+class SettingValue(NamedTuple):
     """One setting: a JSON value, and where it comes from."""
 
     name: str
@@ -26,10 +26,10 @@ class Entry(NamedTuple):
     origin: str
 
 
-def entries(settings: Settings, told: Layers, environ: Mapping[str, str]) -> list[Entry]:
+def list_settings(settings: Settings, read: SettingLayers, environ: Mapping[str, str]) -> list[SettingValue]:
     """All settings in the order in which they are documented; tables by a dot, secrets as stars."""
     return [
-        Entry(_name(path), _value(path, value), _origin(path, told, environ))
+        SettingValue(_name(path), _value(path, value), _origin(path, read, environ))
         for path, value in _leaves(settings)
     ]
 
@@ -37,22 +37,22 @@ def entries(settings: Settings, told: Layers, environ: Mapping[str, str]) -> lis
 def _leaves(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name in type(settings).model_fields:
         value = settings.store_url if name == "store" else getattr(settings, name)
-        yield from _below((name,), value)
+        yield from _flatten((name,), value)
 
 
-def _below(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _flatten(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     # A table as the value of an option (a backoff) is one value.
     if isinstance(value, Mapping) and (value or path == ("overrides",)) and len(path) < 3:
         for name, inner in value.items():
-            yield from _below((*path, name), inner)
+            yield from _flatten((*path, name), inner)
     else:
         yield path, value
 
 
 def _name(path: tuple[str, ...]) -> str:
-    return ".".join((SHOWN.get(path[0], path[0]), *path[1:]))
+    return ".".join((SHOWN_NAMES.get(path[0], path[0]), *path[1:]))
 
 
 def _value(path: tuple[str, ...], value: Any) -> Any:
@@ -62,24 +62,24 @@ def _value(path: tuple[str, ...], value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _origin(path: tuple[str, ...], told: Layers, environ: Mapping[str, str]) -> str:
-    if path == ("config",) and told.file is not None and not (told.flags | told.environment).get("config"):
+def _origin(path: tuple[str, ...], read: SettingLayers, environ: Mapping[str, str]) -> str:
+    if path == ("config",) and read.file is not None and not (read.flags | read.environment).get("config"):
         return "found in the current folder"
-    layers: tuple[dict[str, Any], ...] = (told.flags, told.environment, told.table)
+    layers: tuple[dict[str, Any], ...] = (read.flags, read.environment, read.table)
     if path[0] in TOKENS:
         # Of the others nothing counts, not even a way that this one does not use.
-        layers = tuple(layer if layer is told.token_layer else {} for layer in layers)
-        if path[0] == "token" and not told.token_layer.get("token"):
+        layers = tuple(layer if layer is read.token_layer else {} for layer in layers)
+        if path[0] == "token" and not read.token_layer.get("token"):
             path = ("token_file",)
     flags, environment, table = layers
-    if _stands(path, flags):
+    if _is_set(path, flags):
         return _flag(path[0], flags[path[0]])
-    if _stands(path, environment):
+    if _is_set(path, environment):
         return _variable(path, environ)
-    return f"{told.file}: {_key(path, told)}" if _stands(path, table) else DEFAULT
+    return f"{read.file}: {_key(path, read)}" if _is_set(path, table) else DEFAULT
 
 
-def _stands(path: tuple[str, ...], layer: Any) -> bool:
+def _is_set(path: tuple[str, ...], layer: Any) -> bool:
     for name in path:
         if not isinstance(layer, Mapping):
             # A table given as one text, such as JSON in a variable.
@@ -108,6 +108,6 @@ def _variable(path: tuple[str, ...], environ: Mapping[str, str]) -> str:
     return "the environment"
 
 
-def _key(path: tuple[str, ...], told: Layers) -> str:
-    prefix = "tool.runner." if told.file is not None and told.file.name == "pyproject.toml" else ""
-    return prefix + told.written.get(path[0], path[0]) + "".join(f".{name}" for name in path[1:])
+def _key(path: tuple[str, ...], read: SettingLayers) -> str:
+    prefix = "tool.runner." if read.file is not None and read.file.name == "pyproject.toml" else ""
+    return prefix + read.written_as.get(path[0], path[0]) + "".join(f".{name}" for name in path[1:])

@@ -13,7 +13,7 @@ from runner.formats.units import nbytes, seconds
 MIB = 1 << 20
 
 
-def _listed(value: object) -> object:
+def _split_list(value: object) -> object:
     """A list may come as `a,b` where only text can be written."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -23,7 +23,7 @@ def _absolute(value: object) -> object:
 
 
 #: Means to hold executors to their grants that this version does not have, and what they would need.
-MISSING = {
+UNSUPPORTED_ENFORCEMENT = {
     "mps": "it needs NVIDIA's MPS daemon with a limit for each client, and there a fatal fault of one client "
     "ends all clients of that GPU",
     "cgroup": "it needs limits of device memory in control groups (kernel 6.14, or a driver with its own) "
@@ -31,24 +31,26 @@ MISSING = {
 }
 
 
-def _enforced(value: object) -> object:
-    if value in MISSING:
-        raise ValueError(f"{value} is not there: {MISSING[str(value)]}; use fraction, watchdog or none")
+def _supported_enforcement(value: object) -> object:
+    if value in UNSUPPORTED_ENFORCEMENT:
+        raise ValueError(
+            f"{value} is not there: {UNSUPPORTED_ENFORCEMENT[str(value)]}; use fraction, watchdog or none"
+        )
     return value
 
 
 Bytes = Annotated[int, BeforeValidator(nbytes), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
-Names = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split_list)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
-Enforcement = Annotated[Literal["fraction", "watchdog", "none"], BeforeValidator(_enforced)]
+Enforcement = Annotated[Literal["fraction", "watchdog", "none"], BeforeValidator(_supported_enforcement)]
 
 
-class _Table(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Limits(_Table):
+class LimitSettings(_Section):
     """`[limits]`: what one request, one attempt and the whole store may take."""
 
     body_bytes: Bytes = 16 * MIB
@@ -66,7 +68,7 @@ class Limits(_Table):
     queued: int = Field(default=2_000_000, gt=0)
 
 
-class ExecutorSettings(_Table):
+class ExecutorSettings(_Section):
     """`[executors]`: the environment that handler code sees, besides the server's own without `RUNNER_*`."""
 
     #: Names that are taken out; a trailing `*` stands for any ending.
@@ -77,7 +79,7 @@ class ExecutorSettings(_Table):
     template: Names = []
 
 
-class DeviceSettings(_Table):
+class DeviceSettings(_Section):
     """`[devices]`: what holds for every device."""
 
     #: Executors that run at once on one device. None: 8 for a GPU or sim, the cores (at least 2) for cpu.
@@ -88,7 +90,7 @@ class DeviceSettings(_Table):
     headroom: Annotated[int, BeforeValidator(nbytes), Field(ge=0)] | None = None
 
 
-class TenantSettings(_Table):
+class TenantSettings(_Section):
     """`[tenants.NAME]`: what holds for the jobs of one tenant."""
 
     #: Its part of the devices beside the parts of the others who wait; 1 where nothing is said.

@@ -32,7 +32,7 @@ from runner.settings.sections import (
     AbsolutePath,
     DeviceSettings,
     ExecutorSettings,
-    Limits,
+    LimitSettings,
     Names,
     Seconds,
     TenantSettings,
@@ -50,7 +50,7 @@ SHORT_NAMES = {
 }
 
 #: Fields that people know by another name.
-SHOWN = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
+SHOWN_NAMES = {"grace_s": "grace", "handlers": "sources", "overrides": "handlers"}
 
 #: The two ways to name a token.
 TOKENS = ("token", "token_file")
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     log_format: Literal["auto", "json", "human"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
     executors: ExecutorSettings = ExecutorSettings()
     devices: DeviceSettings = DeviceSettings()
     tenants: dict[Annotated[str, Field(pattern=NAME)], TenantSettings] = {}
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         return f"{where}, {'token needed' if self.token else 'no token'}"
 
 
-class Layers(NamedTuple):
+class SettingLayers(NamedTuple):
     """What was told, the nearest first; `settle` makes settings of it."""
 
     flags: dict[str, Any]
@@ -132,7 +132,7 @@ class Layers(NamedTuple):
     file: Path | None
     table: dict[str, Any]
     #: Fields that stand there under another name.
-    written: dict[str, str]
+    written_as: dict[str, str]
 
     @property
     def token_layer(self) -> dict[str, Any]:
@@ -141,55 +141,57 @@ class Layers(NamedTuple):
         return next((layer for layer in layers if any(layer.get(name) for name in TOKENS)), {})
 
 
-def load(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
+def load_settings(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Settings:
     """The settings in force: `flags` (fields that were given, None means not given) over the rest.
 
     Raises RefusedStart with one sentence that names the setting and where it came from, also for a
     server that would be open to other machines without a token, and on a platform that is not supported.
     """
     require_platform(sys.platform, platform.machine())
-    return settle(gather(flags, folder=folder))
+    return merge_layers(read_layers(flags, folder=folder))
 
 
-def gather(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> Layers:
+def read_layers(flags: Mapping[str, Any] | None = None, *, folder: Path | None = None) -> SettingLayers:
     """What stands in the flags, the environment and the config file. Raises RefusedStart for the file."""
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    environment = _environment()
+    environment = _read_environment()
     chosen = given.get("config") or environment.get("config")
-    return Layers(given, environment, *_read_file(Path(chosen) if chosen else None, folder or Path.cwd()))
+    return SettingLayers(
+        given, environment, *_read_file(Path(chosen) if chosen else None, folder or Path.cwd())
+    )
 
 
-def settle(told: Layers) -> Settings:
+def merge_layers(read: SettingLayers) -> Settings:
     """The settings that the layers come to. Raises RefusedStart as `load`."""
-    layers = {"the command line": told.flags, "the environment": told.environment, str(told.file): told.table}
+    layers = {"the command line": read.flags, "the environment": read.environment, str(read.file): read.table}
     merged: dict[str, Any] = {}
     for layer in reversed(layers.values()):
-        merged = _over(layer, merged)
+        merged = _merge(layer, merged)
     for name in TOKENS:
-        merged[name] = told.token_layer.get(name)
+        merged[name] = read.token_layer.get(name)
     if not merged["token"] and merged["token_file"]:
-        merged["token"] = _token(Path(merged["token_file"]).expanduser())
-    merged["config"] = told.file
+        merged["token"] = _read_token(Path(merged["token_file"]).expanduser())
+    merged["config"] = read.file
     for name, layer in layers.items():
         _check_overrides(layer, name)
     try:
         settings = Settings(**merged)
     except ValidationError as error:
-        raise RefusedStart(_sentence(error, layers)) from None
+        raise RefusedStart(_error_sentence(error, layers)) from None
     refuse_open_bind(settings)
     return settings
 
 
-def overrides_now(settings: Settings) -> dict[str, Any]:
+def reload_overrides(settings: Settings) -> dict[str, Any]:
     """The `[handlers.NAME]` tables as they stand now in the config file of `settings`, under those of the
     environment. Raises RefusedStart as `load`."""
     if settings.config is None:
         return dict(settings.overrides)
-    told = gather({"config": settings.config})
+    read = read_layers({"config": settings.config})
     merged: dict[str, Any] = {}
-    for name, layer in ((str(told.file), told.table), ("the environment", told.environment)):
+    for name, layer in ((str(read.file), read.table), ("the environment", read.environment)):
         _check_overrides(layer, name)
-        merged = _over(layer.get("overrides", {}), merged)
+        merged = _merge(layer.get("overrides", {}), merged)
     return merged
 
 
@@ -220,7 +222,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _environment() -> dict[str, Any]:
+def _read_environment() -> dict[str, Any]:
     try:
         values = dict(EnvSettingsSource(Settings)())
     except SettingsError as error:
@@ -234,25 +236,27 @@ def _environment() -> dict[str, Any]:
             values.setdefault(field, text)
     # Names of variables keep their case; the source above folds it.
     marker = "RUNNER_EXECUTORS__ENV__"
-    passed = {name.removeprefix(marker): text for name, text in os.environ.items() if name.startswith(marker)}
-    if passed:
-        values["executors"] = {**values.get("executors", {}), "env": passed}
+    executor_env = {
+        name.removeprefix(marker): text for name, text in os.environ.items() if name.startswith(marker)
+    }
+    if executor_env:
+        values["executors"] = {**values.get("executors", {}), "env": executor_env}
     return values
 
 
-def _read_file(named: Path | None, folder: Path) -> tuple[Path | None, dict[str, Any], dict[str, str]]:
-    if named is not None:
-        path = named.expanduser().absolute()
-        return path, *_table(path, required=True)
+def _read_file(chosen: Path | None, folder: Path) -> tuple[Path | None, dict[str, Any], dict[str, str]]:
+    if chosen is not None:
+        path = chosen.expanduser().absolute()
+        return path, *_read_table(path, required=True)
     for path in (folder / "runner.toml", folder / "pyproject.toml"):
         if path.is_file():
-            table, written = _table(path, required=False)
+            table, written = _read_table(path, required=False)
             if table or path.name == "runner.toml":
                 return path, table, written
     return None, {}, {}
 
 
-def _table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """What the file says by field, and the fields that it names otherwise."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
@@ -274,10 +278,10 @@ def _table(path: Path, *, required: bool) -> tuple[dict[str, Any], dict[str, str
             value = document.pop(short)
             if field not in document:
                 document[field], written[field] = value, short
-    return _from_folder(document, path.parent), written
+    return _resolve_paths(document, path.parent), written
 
 
-def _from_folder(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _resolve_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("data_dir", "token_file"):
         if isinstance(table.get(name), str):
             table[name] = str(folder / Path(table[name]).expanduser())
@@ -299,15 +303,15 @@ def _check_overrides(layer: Mapping[str, Any], name: str) -> None:
         Overrides(tables, f"in {name}" if name.startswith("the ") else name)
 
 
-def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(lower)
     for key, value in upper.items():
         below = merged.get(key)
-        merged[key] = _over(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+        merged[key] = _merge(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
     return merged
 
 
-def _token(path: Path) -> str:
+def _read_token(path: Path) -> str:
     try:
         token = path.read_text("ascii").strip()
     except OSError as error:
@@ -319,11 +323,11 @@ def _token(path: Path) -> str:
     return token
 
 
-def _sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
+def _error_sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = [str(part) for part in first["loc"] if part != "[key]"]
-    origin = next((name for name, layer in layers.items() if _has(layer, where)), "the settings")
-    name = ".".join((SHOWN.get(where[0], where[0]), *where[1:]))
+    location = [str(part) for part in first["loc"] if part != "[key]"]
+    origin = next((name for name, layer in layers.items() if _contains(layer, location)), "the settings")
+    name = ".".join((SHOWN_NAMES.get(location[0], location[0]), *location[1:]))
     if first["type"] == "extra_forbidden":
         return f"{name}: no such setting (in {origin})."
     if name == "store":
@@ -332,7 +336,7 @@ def _sentence(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -
     return f"{name}: {text} (in {origin})."
 
 
-def _has(layer: Any, where: list[str]) -> bool:
-    if not where or not isinstance(layer, Mapping):
+def _contains(layer: Any, path: list[str]) -> bool:
+    if not path or not isinstance(layer, Mapping):
         return True
-    return where[0] in layer and _has(layer[where[0]], where[1:])
+    return path[0] in layer and _contains(layer[path[0]], path[1:])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.settings.origins import STARS, Entry, entries
-from runner.settings.settings import Settings, gather, settle
+from runner.settings.origins import STARS, SettingValue, list_settings
+from runner.settings.settings import Settings, merge_layers, read_layers
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +18,9 @@ def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def found(folder: Path, **flags: Any) -> dict[str, Entry]:
-    told = gather(flags, folder=folder)
-    return {one.name: one for one in entries(settle(told), told, os.environ)}
+def found(folder: Path, **flags: Any) -> dict[str, SettingValue]:
+    told = read_layers(flags, folder=folder)
+    return {one.name: one for one in list_settings(merge_layers(told), told, os.environ)}
 
 
 def test_each_layer_is_named_as_its_author_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +47,8 @@ def test_each_layer_is_named_as_its_author_knows_it(tmp_path: Path, monkeypatch:
 
 
 def test_every_setting_is_shown_once(tmp_path: Path) -> None:
-    told = gather({}, folder=tmp_path)
-    names = [one.name for one in entries(settle(told), told, {})]
+    told = read_layers({}, folder=tmp_path)
+    names = [one.name for one in list_settings(merge_layers(told), told, {})]
     assert len(names) == len(set(names))
     renamed = {"handlers": "sources", "grace_s": "grace"}
     tops = {name.split(".")[0] for name in names}
