@@ -217,7 +217,7 @@ def _handlers(settings: Settings) -> Finding:
         specs = described(settings)
     except RefusedStart as refused:
         return doctor_findings.handlers([], [], refused.message)
-    unused = Overrides(settings.overrides).unused(spec.name for spec in specs)
+    unused = Overrides(settings.overrides).unused_tables(spec.name for spec in specs)
     return doctor_findings.handlers([(spec.name, spec.state) for spec in specs], unused, None)
 
 

@@ -62,13 +62,13 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     )
     overrides = Overrides(settings.overrides)
     specs = described(settings)
-    found = [_document(overrides.over(spec)) for spec in specs]
+    found = [_document(overrides.apply_to(spec)) for spec in specs]
     broken = sum(one["state"] != "ok" for one in found)
     if as_json:
         emit(found)
     else:
         # Where only some sources are looked at, the others' tables are no mistake.
-        _show(found, [] if sources else overrides.unused(spec.name for spec in specs))
+        _show(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
     raise typer.Exit(1 if broken else 0)
 
 

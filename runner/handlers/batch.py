@@ -10,7 +10,7 @@ from runner.handlers.spec import BatchOptions
 from runner.jobs.traits import PATH
 
 #: No batch is larger, and no executor has more slots: each slot has its place in a page of memory.
-TOGETHER_MAX = 1000
+ATTEMPTS_MAX = 1000
 FIELDS_MAX = 8
 _FIELDS = ("max", "wait", "by")
 
@@ -31,10 +31,10 @@ class Batch:
     def __init__(
         self, max: int = 8, wait: float | str = "20ms", by: str | Sequence[str] | None = None
     ) -> None:
-        self.batching = BatchOptions(_max(max), units.seconds(wait), _by(by))
+        self.batching = BatchOptions(_read_max(max), units.seconds(wait), _read_by(by))
 
 
-def read(value: object) -> BatchOptions | None:
+def read_batch(value: object) -> BatchOptions | None:
     """What the decorator was given.
 
     Raises:
@@ -45,7 +45,7 @@ def read(value: object) -> BatchOptions | None:
     return Batch(**_fields(value)).batching
 
 
-def laid_over(own: BatchOptions, table: object) -> BatchOptions:
+def override_batch(own: BatchOptions, table: object) -> BatchOptions:
     """A handler's own with an operator's fields over them.
 
     Raises:
@@ -62,13 +62,13 @@ def _fields(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def _max(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= TOGETHER_MAX:
-        raise ValueError(f"max must be a whole number from 1 to {TOGETHER_MAX}, not {value!r}")
+def _read_max(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= ATTEMPTS_MAX:
+        raise ValueError(f"max must be a whole number from 1 to {ATTEMPTS_MAX}, not {value!r}")
     return value
 
 
-def _by(value: object) -> tuple[str, ...]:
+def _read_by(value: object) -> tuple[str, ...]:
     named = [value] if isinstance(value, str) else [] if value is None else value
     if (
         not isinstance(named, list | tuple)

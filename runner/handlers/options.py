@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.formats import units
 from runner.handlers import batch as batches
-from runner.handlers.batch import TOGETHER_MAX
+from runner.handlers.batch import ATTEMPTS_MAX
 from runner.handlers.spec import BatchOptions, HandlerOptions
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import NAME_CHARS_MAX, PATH
@@ -114,13 +114,13 @@ class _Reader:
         return value
 
     def slots(self, option: str, value: Any) -> int:
-        if self.count(option, value, 1) > TOGETHER_MAX:
-            raise self.fail(option, f"must be at most {TOGETHER_MAX}, not {value}")
+        if self.count(option, value, 1) > ATTEMPTS_MAX:
+            raise self.fail(option, f"must be at most {ATTEMPTS_MAX}, not {value}")
         return int(value)
 
     def batch(self, option: str, value: Any) -> BatchOptions | None:
         try:
-            return batches.read(value)
+            return batches.read_batch(value)
         except ValueError as error:
             raise self.fail(option, error) from None
 

@@ -17,7 +17,7 @@ from runner.handlers.spec import BatchOptions, HandlerOptions, HandlerSpec
 #: What stands in a table for Python's None, which TOML lacks.
 NONE = "none"
 #: What belongs to the handler's code, and why.
-OWN = {
+CODE_ONLY = {
     "name": "clients and stored jobs know the handler by it",
     "version": "it says which code an executor runs",
 }
@@ -31,11 +31,11 @@ class Overrides:
         RefusedStart: an option that does not exist or can't be overridden, or a value that can't be read.
     """
 
-    def __init__(self, tables: Mapping[str, object], where: str = "the settings") -> None:
-        self._where = where
-        self._changes = {name: _changes(name, table, where) for name, table in tables.items()}
+    def __init__(self, tables: Mapping[str, object], origin: str = "the settings") -> None:
+        self._origin = origin
+        self._changes = {name: _changes(name, table, origin) for name, table in tables.items()}
 
-    def over(self, spec: HandlerSpec) -> HandlerSpec:
+    def apply_to(self, spec: HandlerSpec) -> HandlerSpec:
         """The handler with the operator's options; the argument is left as it is."""
         changes = self._changes.get(spec.name)
         if not changes or spec.state == "broken":
@@ -43,34 +43,34 @@ class Overrides:
         own = spec.options
         try:
             if "batch" in changes:
-                changes = changes | {"batch": _batch(own, changes["batch"])}
+                changes = changes | {"batch": _override_batch(own, changes["batch"])}
             options = msgspec.structs.replace(own, **changes)
             check_kind(spec.name, options, spec.kind)
         except (TypeError, ValueError) as error:
             # Its code is known only now, when the server runs: it costs this handler and nothing else.
-            why = f"{self._where}: [handlers.{spec.name}] {_plain(str(error), spec.name)}"
+            why = f"{self._origin}: [handlers.{spec.name}] {_without_title(str(error), spec.name)}"
             return msgspec.structs.replace(spec, state="broken", error=why)
         return msgspec.structs.replace(spec, options=options)
 
-    def unused(self, known: Iterable[str]) -> list[str]:
+    def unused_tables(self, known: Iterable[str]) -> list[str]:
         """Names of tables for which there is no handler among these."""
         return sorted(set(self._changes) - set(known))
 
 
-def _changes(name: str, table: object, where: str) -> dict[str, Any]:
+def _changes(name: str, table: object, origin: str) -> dict[str, Any]:
     """Field of Options -> value, for the options that the table names."""
-    title = f"{where}: [handlers.{name}]"
+    title = f"{origin}: [handlers.{name}]"
     if not isinstance(table, Mapping):
         raise RefusedStart(f"{title} must be a table of options, not {table!r}.")
-    for option, why in OWN.items():
+    for option, why in CODE_ONLY.items():
         if option in table:
             raise RefusedStart(f"{title} {option}: can't be overridden, {why}.")
-    given = {option: _none(option, value) for option, value in table.items()}
+    given = {option: _none_value(option, value) for option, value in table.items()}
     try:
         # Stands for the handler's code, which nobody needs in order to read options.
-        read = handler(name, **given)(_stand_in)
+        read = handler(name, **given)(_placeholder)
     except (TypeError, ValueError) as error:
-        raise RefusedStart(f"{title} {_plain(str(error), name)}.") from None
+        raise RefusedStart(f"{title} {_without_title(str(error), name)}.") from None
     definition = definition_of(read)
     assert definition is not None
     read_options = {_field(option): getattr(definition.options, _field(option)) for option in given}
@@ -78,18 +78,18 @@ def _changes(name: str, table: object, where: str) -> dict[str, Any]:
     return read_options | ({"batch": given["batch"]} if "batch" in given else {})
 
 
-async def _stand_in() -> None:
+async def _placeholder() -> None:
     """What takes every option."""
 
 
-def _batch(own: HandlerOptions, table: object) -> BatchOptions:
+def _override_batch(own: HandlerOptions, table: object) -> BatchOptions:
     if own.batch is None or table is None:
         has = "has no option batch" if own.batch is None else "is written for batches"
         raise ValueError(f"batch: the handler's code {has}, which an operator can't change")
-    return batches.laid_over(own.batch, table)
+    return batches.override_batch(own.batch, table)
 
 
-def _none(option: str, value: Any) -> Any:
+def _none_value(option: str, value: Any) -> Any:
     field = _field(option)
     may_be_none = option == "backoff" or NoneType in get_args(_TYPES.get(field))
     return None if value == NONE and may_be_none else value
@@ -100,6 +100,6 @@ def _field(option: str) -> str:
     return OPTIONS[option][0] if option in OPTIONS else option
 
 
-def _plain(text: str, name: str) -> str:
+def _without_title(text: str, name: str) -> str:
     """The decorator's words, less what the title has said."""
     return text.removeprefix(f"handler {name!r}: ").removeprefix("option ").rstrip(".")

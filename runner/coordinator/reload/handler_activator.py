@@ -40,7 +40,7 @@ class HandlerActivator:
 
     def specs(self) -> dict[str, HandlerSpec]:
         """All known handlers, with the operator's options in place of their own."""
-        return {name: self._overrides.over(spec) for name, spec in self._plugins.specs.items()}
+        return {name: self._overrides.apply_to(spec) for name, spec in self._plugins.specs.items()}
 
     def message(self) -> bytes:
         """All known handlers, encoded for fronts."""
@@ -86,5 +86,5 @@ class HandlerActivator:
 
     def _warn_of_unused(self) -> None:
         """The operator may have misspelled a name."""
-        for name in self._overrides.unused(self._plugins.specs):
+        for name in self._overrides.unused_tables(self._plugins.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)

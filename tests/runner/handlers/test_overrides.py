@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import RefusedStart
 from runner.handlers.decorator import handler
-from runner.handlers.overrides import OWN, Overrides
+from runner.handlers.overrides import CODE_ONLY, Overrides
 from runner.handlers.spec import BatchOptions, HandlerOptions, HandlerSpec, Source
 from runner.jobs.retry import Backoff
 
@@ -49,7 +49,7 @@ READ: dict[str, tuple[Any, str, Any]] = {
 
 
 def over(**table: Any) -> HandlerOptions:
-    return Overrides({"paint": table}).over(SPEC).options
+    return Overrides({"paint": table}).apply_to(SPEC).options
 
 
 @pytest.mark.parametrize("option", READ)
@@ -63,12 +63,12 @@ def test_an_option_is_read_as_the_decorator_reads_it_and_changes_nothing_else(op
 
 def test_every_option_of_the_decorator_can_be_overridden_but_what_names_the_code() -> None:
     parameters = inspect.signature(handler).parameters.values()
-    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} - set(OWN)
+    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} - set(CODE_ONLY)
     assert [option for option in options if option not in READ] == ["batch"]
 
 
 def test_the_fields_of_a_batch_are_laid_over_each_for_itself() -> None:
-    changed = Overrides({"paint": {"batch": {"max": 2, "wait": "1s"}}}).over(BATCHED)
+    changed = Overrides({"paint": {"batch": {"max": 2, "wait": "1s"}}}).apply_to(BATCHED)
     assert changed.options == HandlerOptions(batch=BatchOptions(2, 1.0, ("model",)))
 
 
@@ -84,7 +84,7 @@ def test_the_fields_of_a_batch_are_laid_over_each_for_itself() -> None:
 def test_what_the_code_can_not_do_breaks_that_handler_alone(
     spec: HandlerSpec, table: dict[str, Any], said: str
 ) -> None:
-    changed = Overrides({"paint": table}, "runner.toml").over(spec)
+    changed = Overrides({"paint": table}, "runner.toml").apply_to(spec)
     assert changed.state == "broken"
     assert changed.error.startswith(f"runner.toml: [handlers.paint] {said}")
 
@@ -92,16 +92,16 @@ def test_what_the_code_can_not_do_breaks_that_handler_alone(
 def test_the_description_itself_and_other_handlers_stay_as_they_are() -> None:
     before = SPEC.options
     overrides = Overrides({"paint": {"retries": 9}, "absent": {}})
-    assert overrides.over(SPEC).options.retries == 9
+    assert overrides.apply_to(SPEC).options.retries == 9
     assert SPEC.options is before and before.retries == 2
     other = HandlerSpec("other", "v1", "ok", SPEC.source)
-    assert overrides.over(other) is other
-    assert overrides.unused(["paint", "other"]) == ["absent"]
+    assert overrides.apply_to(other) is other
+    assert overrides.unused_tables(["paint", "other"]) == ["absent"]
 
 
 def test_what_the_decorator_would_work_out_is_left_alone() -> None:
     on_cpu = HandlerSpec("paint", "v1", "ok", SPEC.source, HandlerOptions(gpus=0))
-    assert Overrides({"paint": {"vram": "1GiB"}}).over(on_cpu).options.gpus == 0
+    assert Overrides({"paint": {"vram": "1GiB"}}).apply_to(on_cpu).options.gpus == 0
 
 
 @pytest.mark.parametrize(
