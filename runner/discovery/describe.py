@@ -24,8 +24,8 @@ from runner.executor import bootstrap, failures
 from runner.executor.loader import find, import_source
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
-from runner.handlers.decorator import Definition, definition_of, function_of, kind_of, positional
-from runner.handlers.options import check_together
+from runner.handlers.decorator import Definition, count_positional, definition_of, function_of, kind_of
+from runner.handlers.options import check_combinations
 from runner.handlers.spec import HandlerSpec, Source, SourceDescription
 
 DESCRIPTION_MAX = 4000
@@ -147,7 +147,7 @@ def _is_foreign(target: Any, module: ModuleType) -> bool:
 
 def _spec(definition: Definition, source: Source) -> HandlerSpec:
     try:
-        check_together(definition.options)
+        check_combinations(definition.options)
         function = function_of(definition.target)
         kind = kind_of(function)
         is_batched = definition.options.batch is not None
@@ -167,7 +167,7 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
 
 
 def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
-    if not positional(function):
+    if not count_positional(function):
         if is_batched:
             raise TypeError("a handler with the option batch needs a parameter for its list of inputs")
         return b"true"

@@ -15,7 +15,7 @@ from runner.executor.context import Context
 from runner.executor.failures import InvalidInput
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
-from runner.handlers.decorator import positional
+from runner.handlers.decorator import count_positional
 from runner.handlers.spec import Source
 
 
@@ -60,7 +60,7 @@ class Program:
     def __init__(self, target: Any, *, is_batched: bool = False) -> None:
         self._instance = target() if isinstance(target, type) else None
         self.call: Callable[..., Any] = target if self._instance is None else self._instance.run
-        self.takes = positional(self.call)
+        self.takes = count_positional(self.call)
         #: Reads an input; of a handler that takes batches, one of its list.
         self.read = _reader(self.call, is_batched) if self.takes else None
 

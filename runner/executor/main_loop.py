@@ -20,7 +20,7 @@ from runner.executor.loader import Program, find, import_source
 from runner.executor.sender import Outbox
 from runner.executor.shared_page import Page
 from runner.executor.worker_commands import WorkerCommands
-from runner.handlers.decorator import positional
+from runner.handlers.decorator import count_positional
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Executor:
             load = program.hook("load")
             if load is not None:
                 context = Context(owner or _unowned(site))
-                self._finish_hook(load(context) if positional(load) else load(), context)
+                self._finish_hook(load(context) if count_positional(load) else load(), context)
             if site.config.kind in ("coroutine", "async_generator"):
                 self._runner.driver.loop()
         except SystemExit as error:

@@ -14,9 +14,9 @@ from runner.handlers.options import NAME, read_options
 from runner.handlers.spec import HandlerKind, HandlerOptions
 
 #: Where a decorated object keeps its definition.
-MARK = "__runner_handler__"
+DEFINITION_ATTR = "__runner_handler__"
 #: Options that are described but that this version does not have.
-ABSENT = ("cache",)
+UNSUPPORTED_OPTIONS = ("cache",)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -70,10 +70,10 @@ def handler(
     options = read_options(name, given)
 
     def decorate(target: Decorated) -> Decorated:
-        check_shape(name, target, options)
+        check_target(name, target, options)
         resolved = gpus if gpus is not None else int(isinstance(target, type) or vram is not None)
         final = msgspec.structs.replace(options, gpus=resolved)
-        setattr(target, MARK, Definition(name, final, version, target))
+        setattr(target, DEFINITION_ATTR, Definition(name, final, version, target))
         return target
 
     return decorate
@@ -81,11 +81,11 @@ def handler(
 
 def definition_of(target: object) -> Definition | None:
     """The definition of a decorated function or class; None for anything else, subclasses included."""
-    found = getattr(target, MARK, None)
+    found = getattr(target, DEFINITION_ATTR, None)
     return found if isinstance(found, Definition) and found.target is target else None
 
 
-def positional(function: Callable[..., Any]) -> int:
+def count_positional(function: Callable[..., Any]) -> int:
     """How many of (input, context) a function takes; `self` of a bound method is not counted.
 
     Raises:
@@ -109,7 +109,7 @@ def positional(function: Callable[..., Any]) -> int:
     return taken
 
 
-def check_shape(name: str, target: object, options: HandlerOptions) -> None:
+def check_target(name: str, target: object, options: HandlerOptions) -> None:
     """Refuse what can't be run.
 
     Raises:
@@ -124,7 +124,7 @@ def check_shape(name: str, target: object, options: HandlerOptions) -> None:
         _check_method(name, target, "load", 1)
         _check_method(name, target, "unload", 0)
     elif callable(target):
-        positional(target)
+        count_positional(target)
     else:
         raise TypeError(f"handler {name!r}: {target!r} is neither a function nor a class")
     check_kind(name, options, kind_of(function_of(target)))
@@ -171,7 +171,7 @@ def kind_of(function: Callable[..., Any]) -> HandlerKind:
     return "coroutine" if inspect.iscoroutinefunction(bare) else "function"
 
 
-def _check_method(name: str, owner: type, method: str, most: int) -> None:
+def _check_method(name: str, owner: type, method: str, parameters_max: int) -> None:
     function = getattr(owner, method, None)
     if function is None:
         return
@@ -183,8 +183,8 @@ def _check_method(name: str, owner: type, method: str, most: int) -> None:
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if len(needed) > most + own or any(one.kind is one.KEYWORD_ONLY for one in needed):
-        words = {2: "the input and the context", 1: "the context", 0: "nothing"}[most]
+    if len(needed) > parameters_max + own or any(one.kind is one.KEYWORD_ONLY for one in needed):
+        words = {2: "the input and the context", 1: "the context", 0: "nothing"}[parameters_max]
         raise TypeError(f"handler {name!r}: {owner.__name__}.{method} gets {words}, but needs more")
 
 
@@ -194,7 +194,7 @@ def _check_names(name: object, others: dict[str, Any]) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a handler's name: 1 to 100 of A-Z a-z 0-9 _ . -")
     for option in others:
-        if option in ABSENT:
+        if option in UNSUPPORTED_OPTIONS:
             raise TypeError(f"handler {name!r}: this version does not have the option {option!r}")
         raise TypeError(f"handler {name!r}: there is no option {option!r}")
 

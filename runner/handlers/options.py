@@ -20,7 +20,7 @@ FIELDS_MAX = 8
 MODELS_MAX = 1000
 
 
-class _Reader:
+class _OptionReader:
     """Reads single values; every error names the handler and the option."""
 
     def __init__(self, name: str) -> None:
@@ -40,7 +40,7 @@ class _Reader:
         except ValueError as error:
             raise self.fail(option, error) from None
 
-    def limit(self, option: str, value: Any) -> float | None:
+    def time_limit(self, option: str, value: Any) -> float | None:
         if value is None:
             return None
         limit_s = self.duration(option, value)
@@ -79,10 +79,10 @@ class _Reader:
             raise self.fail(option, f"must be at least {least}, not {value}")
         return int(value)
 
-    def bound(self, option: str, value: Any) -> int | None:
+    def optional_count(self, option: str, value: Any) -> int | None:
         return None if value is None else self.count(option, value, 1)
 
-    def field(self, option: str, value: Any) -> str | None:
+    def optional_path(self, option: str, value: Any) -> str | None:
         return None if value is None else self.path(option, value)
 
     def path(self, option: str, value: Any) -> str:
@@ -90,7 +90,7 @@ class _Reader:
             raise self.fail(option, f'{value!r} is not the name of a field of the input, as "a" or "a.b"')
         return value
 
-    def fields(self, option: str, value: Any) -> tuple[str, ...]:
+    def paths(self, option: str, value: Any) -> tuple[str, ...]:
         named = [value] if isinstance(value, str) else value
         if not isinstance(named, list | tuple) or len(named) > FIELDS_MAX:
             raise self.fail(option, f"must be up to {FIELDS_MAX} names of fields of the input, not {value!r}")
@@ -108,7 +108,7 @@ class _Reader:
                 raise self.fail(option, f"{name!r} is not the name of a model")
         return tuple(dict.fromkeys(value))
 
-    def switch(self, option: str, value: Any) -> bool:
+    def boolean(self, option: str, value: Any) -> bool:
         if not isinstance(value, bool):
             raise self.fail(option, f"must be true or false, not {value!r}")
         return value
@@ -134,27 +134,27 @@ class _Reader:
 
 
 #: Option -> field of Options, and how its value is read.
-OPTIONS: dict[str, tuple[str, Callable[[_Reader, str, Any], Any]]] = {
-    "queue": ("queue", _Reader.queue),
-    "vram": ("vram_bytes", _Reader.size),
-    "ram": ("ram_bytes", _Reader.size),
-    "timeout": ("timeout_s", _Reader.limit),
-    "load_timeout": ("load_timeout_s", _Reader.limit),
-    "queue_timeout": ("queue_timeout_s", _Reader.limit),
-    "stall_timeout": ("stall_timeout_s", _Reader.limit),
-    "grace": ("grace_s", _Reader.duration),
-    "retries": ("retries", _Reader.count),
-    "backoff": ("backoff", _Reader.backoff),
-    "priority": ("priority", _Reader.priority),
-    "keep_alive": ("keep_alive_s", _Reader.keep_alive),
-    "concurrency": ("concurrency", _Reader.bound),
-    "max_jobs": ("max_jobs", _Reader.bound),
-    "model_by": ("model_by", _Reader.field),
-    "size_by": ("size_by", _Reader.fields),
-    "preload": ("preload", _Reader.models),
-    "strict": ("strict", _Reader.switch),
-    "slots": ("slots", _Reader.slots),
-    "batch": ("batch", _Reader.batch),
+OPTIONS: dict[str, tuple[str, Callable[[_OptionReader, str, Any], Any]]] = {
+    "queue": ("queue", _OptionReader.queue),
+    "vram": ("vram_bytes", _OptionReader.size),
+    "ram": ("ram_bytes", _OptionReader.size),
+    "timeout": ("timeout_s", _OptionReader.time_limit),
+    "load_timeout": ("load_timeout_s", _OptionReader.time_limit),
+    "queue_timeout": ("queue_timeout_s", _OptionReader.time_limit),
+    "stall_timeout": ("stall_timeout_s", _OptionReader.time_limit),
+    "grace": ("grace_s", _OptionReader.duration),
+    "retries": ("retries", _OptionReader.count),
+    "backoff": ("backoff", _OptionReader.backoff),
+    "priority": ("priority", _OptionReader.priority),
+    "keep_alive": ("keep_alive_s", _OptionReader.keep_alive),
+    "concurrency": ("concurrency", _OptionReader.optional_count),
+    "max_jobs": ("max_jobs", _OptionReader.optional_count),
+    "model_by": ("model_by", _OptionReader.optional_path),
+    "size_by": ("size_by", _OptionReader.paths),
+    "preload": ("preload", _OptionReader.models),
+    "strict": ("strict", _OptionReader.boolean),
+    "slots": ("slots", _OptionReader.slots),
+    "batch": ("batch", _OptionReader.batch),
 }
 
 
@@ -164,7 +164,7 @@ def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
     Raises:
         ValueError: a value that can't be read; the text names the handler and the option.
     """
-    reader = _Reader(name)
+    reader = _OptionReader(name)
     if given["gpus"] is not None:
         reader.count("gpus", given["gpus"])
     reader.version("version", given["version"])
@@ -173,7 +173,7 @@ def read_options(name: str, given: Mapping[str, Any]) -> HandlerOptions:
     )
 
 
-def check_together(options: HandlerOptions) -> None:
+def check_combinations(options: HandlerOptions) -> None:
     """What single options can't tell.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from runner import Batch, handler
-from runner.handlers.decorator import definition_of, positional
+from runner.handlers.decorator import count_positional, definition_of
 from runner.handlers.spec import BatchOptions, HandlerOptions
 
 
@@ -191,7 +191,7 @@ def test_parameters_that_nobody_passes_are_refused(function: Callable[..., Any])
     ],
 )
 def test_input_and_context_are_counted(function: Callable[..., Any], count: int) -> None:
-    assert positional(function) == count
+    assert count_positional(function) == count
 
 
 def test_a_subclass_is_no_handler_by_inheritance() -> None:
