@@ -171,12 +171,12 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
         if is_batched:
             raise TypeError("a handler with the option batch needs a parameter for its list of inputs")
         return b"true"
-    wanted = handler_annotations.of_input(function)
+    wanted = handler_annotations.input_annotation(function)
     if is_batched:
-        wanted = handler_annotations.of_item(wanted)
+        wanted = handler_annotations.item_annotation(wanted)
     if handler_annotations.is_anything(wanted):
         return b"true"
-    plain = handler_annotations.plain(wanted)
+    plain = handler_annotations.find_plain(wanted)
     if plain is not None:
         return plain.schema
     from pydantic import TypeAdapter
@@ -194,14 +194,14 @@ def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
 def _output_schema(function: Callable[..., Any], is_batched: bool) -> bytes:
     """`true` where the annotation says nothing of JSON: what is really returned is checked in any case."""
     try:
-        given = handler_annotations.of_output(function)
+        given = handler_annotations.output_annotation(function)
         if is_batched:
-            given = handler_annotations.of_outcome(given)
+            given = handler_annotations.output_item_annotation(given)
     except TypeError:
         return b"true"
     if handler_annotations.is_anything(given):
         return b"true"
-    plain = handler_annotations.plain(given)
+    plain = handler_annotations.find_plain(given)
     if plain is not None:
         return plain.schema
     from pydantic import TypeAdapter

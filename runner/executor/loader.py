@@ -97,21 +97,21 @@ def _import_file(path: str) -> ModuleType:
 
 
 def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
-    wanted = handler_annotations.of_input(function)
+    wanted = handler_annotations.input_annotation(function)
     if is_batched:
-        wanted = handler_annotations.of_item(wanted)
+        wanted = handler_annotations.item_annotation(wanted)
     if handler_annotations.is_anything(wanted):
         return strict_json.decode
-    plain = handler_annotations.plain(wanted)
+    plain = handler_annotations.find_plain(wanted)
     return _model_reader(wanted) if plain is None else _plain_reader(plain)
 
 
-def _plain_reader(kind: handler_annotations.Plain) -> Callable[[bytes], Any]:
+def _plain_reader(kind: handler_annotations.PlainType) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         value = strict_json.decode(data)
         if type(value) in kind.types:
             return value if kind.convert is None else kind.convert(value)
-        raise InvalidInput([{"pointer": "", "message": f"must be {kind.words}"}])
+        raise InvalidInput([{"pointer": "", "message": f"must be {kind.label}"}])
 
     return read
 

@@ -9,32 +9,32 @@ from types import SimpleNamespace, UnionType
 from typing import Any, NamedTuple
 
 
-class Plain(NamedTuple):
+class PlainType(NamedTuple):
     """An annotation that needs no pydantic."""
 
     types: tuple[type, ...]
     schema: bytes
-    words: str
+    label: str
     convert: Callable[[Any], Any] | None = None
 
 
 _ANYTHING: tuple[Any, ...] = (inspect.Parameter.empty, Any, object)
-_PLAIN: dict[Any, Plain] = {
-    dict: Plain((dict,), b'{"type":"object"}', "an object"),
-    dict[str, Any]: Plain((dict,), b'{"type":"object"}', "an object"),
-    dict[str, object]: Plain((dict,), b'{"type":"object"}', "an object"),
-    list: Plain((list,), b'{"type":"array"}', "an array"),
-    list[Any]: Plain((list,), b'{"type":"array"}', "an array"),
-    str: Plain((str,), b'{"type":"string"}', "a string"),
-    bool: Plain((bool,), b'{"type":"boolean"}', "true or false"),
-    int: Plain((int,), b'{"type":"integer"}', "an integer"),
-    float: Plain((float, int), b'{"type":"number"}', "a number", float),
-    None: Plain((type(None),), b'{"type":"null"}', "null"),
-    type(None): Plain((type(None),), b'{"type":"null"}', "null"),
+_PLAIN_TYPES: dict[Any, PlainType] = {
+    dict: PlainType((dict,), b'{"type":"object"}', "an object"),
+    dict[str, Any]: PlainType((dict,), b'{"type":"object"}', "an object"),
+    dict[str, object]: PlainType((dict,), b'{"type":"object"}', "an object"),
+    list: PlainType((list,), b'{"type":"array"}', "an array"),
+    list[Any]: PlainType((list,), b'{"type":"array"}', "an array"),
+    str: PlainType((str,), b'{"type":"string"}', "a string"),
+    bool: PlainType((bool,), b'{"type":"boolean"}', "true or false"),
+    int: PlainType((int,), b'{"type":"integer"}', "an integer"),
+    float: PlainType((float, int), b'{"type":"number"}', "a number", float),
+    None: PlainType((type(None),), b'{"type":"null"}', "null"),
+    type(None): PlainType((type(None),), b'{"type":"null"}', "null"),
 }
 
 
-class Unresolved(TypeError):
+class UnresolvedAnnotation(TypeError):
     """An annotation that names something which is not there."""
 
 
@@ -43,16 +43,16 @@ def is_anything(annotation: Any) -> bool:
     return any(annotation is one for one in _ANYTHING)
 
 
-def plain(annotation: Any) -> Plain | None:
+def find_plain(annotation: Any) -> PlainType | None:
     """How an annotation is checked without pydantic, where that is possible."""
     try:
-        return _PLAIN.get(annotation)
+        return _PLAIN_TYPES.get(annotation)
     except TypeError:
         # Not hashable, such as Annotated with a list in it.
         return None
 
 
-def of_input(function: Callable[..., Any]) -> Any:
+def input_annotation(function: Callable[..., Any]) -> Any:
     """The annotation of the first parameter; `inspect.Parameter.empty` where there is none.
 
     Raises:
@@ -65,7 +65,7 @@ def of_input(function: Callable[..., Any]) -> Any:
     return inspect.Parameter.empty
 
 
-def of_output(function: Callable[..., Any]) -> Any:
+def output_annotation(function: Callable[..., Any]) -> Any:
     """The annotation of what is returned.
 
     Raises:
@@ -74,7 +74,7 @@ def of_output(function: Callable[..., Any]) -> Any:
     return _resolve(function, "output", inspect.signature(function).return_annotation)
 
 
-def of_item(wanted: Any) -> Any:
+def item_annotation(wanted: Any) -> Any:
     """What one input of a batch is, from the annotation of the list.
 
     Raises:
@@ -87,13 +87,13 @@ def of_item(wanted: Any) -> Any:
     raise TypeError(f"a batch's input is a list, but it is annotated as {wanted!r}; write list[...]")
 
 
-def of_outcome(given: Any) -> Any:
+def output_item_annotation(given: Any) -> Any:
     """What one output of a batch is; exceptions stand for items that failed and are no output.
 
     Raises:
         TypeError: it is not annotated as a list.
     """
-    item = of_item(given)
+    item = item_annotation(given)
     if typing.get_origin(item) not in (typing.Union, UnionType):
         return item
     members = [
@@ -104,14 +104,14 @@ def of_outcome(given: Any) -> Any:
 
 def _resolve(function: Callable[..., Any], what: str, found: Any) -> Any:
     bare = inspect.unwrap(function)
-    space = getattr(bare, "__globals__", {})
+    namespace = getattr(bare, "__globals__", {})
     try:
         # Only the one annotation that is needed: others may name what exists for type checkers alone.
         hints = typing.get_type_hints(
-            SimpleNamespace(__annotations__={"it": found}), globalns=space, include_extras=True
+            SimpleNamespace(__annotations__={"it": found}), globalns=namespace, include_extras=True
         )
     except Exception as error:
-        raise Unresolved(
+        raise UnresolvedAnnotation(
             f"the annotation of the {what}, {found!r}, can't be resolved: {type(error).__name__}: {error}"
         ) from error
     return hints["it"]
