@@ -18,7 +18,7 @@ import pytest
 
 from api.http.query_params import WAIT_MAX_S
 from runner.errors import Fenced, RefusedStart
-from runner.formats.units import seconds
+from runner.formats.units import parse_seconds
 from runner.settings.sections import LimitSettings
 from runner.settings.settings import SHORT_NAMES, Settings
 from runner.testing import running, serving
@@ -52,7 +52,7 @@ def test_variables_name_settings_that_exist(text: str) -> None:
 def test_systemd_waits_longer_than_the_server_takes_to_stop() -> None:
     (stop,) = told("TimeoutStopSec")
     # After the grace there come the ladder (1.5 s), the spools and the store.
-    assert seconds(stop) >= Settings.model_fields["grace_s"].default + 10
+    assert parse_seconds(stop) >= Settings.model_fields["grace_s"].default + 10
 
 
 def test_systemd_kills_in_order_and_for_memory_only_the_culprit() -> None:

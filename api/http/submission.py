@@ -11,7 +11,7 @@ import msgspec
 
 from api.http.problems import FAULTS_MAX, Fault, fault
 from runner.formats.timestamps import parse_rfc3339
-from runner.formats.units import SECONDS_MAX, backoff, nbytes, seconds
+from runner.formats.units import SECONDS_MAX, parse_backoff, parse_bytes, parse_seconds
 from runner.jobs.job import Submission
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -80,7 +80,7 @@ def _priority(value: Any) -> int:
 
 
 def _positive(value: Any) -> float:
-    found = seconds(value)
+    found = parse_seconds(value)
     if found <= 0:
         raise ValueError("must be more than 0 seconds")
     return found
@@ -105,7 +105,7 @@ def _retries(value: Any) -> int:
 
 
 def _bytes(value: Any) -> int:
-    found = nbytes(value)
+    found = parse_bytes(value)
     if not 0 < found <= BYTES_MAX:
         raise ValueError("must be more than 0 bytes and fit a device")
     return found
@@ -134,9 +134,9 @@ _RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "timeout_s": ("timeout_s", _positive),
     "queue_timeout_s": ("queue_timeout_s", _positive),
     "run_at": ("run_at", _moment),
-    "delay_s": ("delay_s", seconds),
+    "delay_s": ("delay_s", parse_seconds),
     "retries": ("retries", _retries),
-    "backoff": ("backoff", backoff),
+    "backoff": ("backoff", parse_backoff),
     "vram": ("vram_bytes", _bytes),
     "tenant": ("tenant", name),
     "tags": ("tags", _tags),

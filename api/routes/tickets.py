@@ -14,7 +14,7 @@ from api.http.problems import Answer, fault, refuse, reply_answer
 from api.http.query_params import allow_query
 from api.http.tickets import TICKET_S, Tickets
 from api.routes.state import Front
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.protocol import front as front_protocol
 
 _JOB_ID = re.compile(r"[0-9a-f-]{36}")
@@ -47,5 +47,5 @@ class TicketRoutes:
         until = int(time.time()) + TICKET_S
         ticket = self._tickets.issue(until, job_id)
         url = None if job_id is None else f"/v1/jobs/{job_id}/events?ticket={ticket}"
-        document = {"ticket": ticket, "expires_at": rfc3339(until), "url": url}
+        document = {"ticket": ticket, "expires_at": format_rfc3339(until), "url": url}
         return Answer(msgspec.json.encode(document), 201, {"cache-control": "no-store"})

@@ -195,10 +195,10 @@ def limit(seconds: float | None, job_id: str) -> Iterator[None]:
 
 def duration_s(text: str | None, option: str) -> float | None:
     """Seconds of a duration that was typed; None where none was."""
-    from runner.formats.units import seconds
+    from runner.formats.units import parse_seconds
 
     try:
-        return None if text is None else seconds(text)
+        return None if text is None else parse_seconds(text)
     except ValueError as error:
         raise Usage(f"{option}: {error}") from None
 

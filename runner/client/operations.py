@@ -14,7 +14,7 @@ from runner.client.events import PATIENCE_S, Tail
 from runner.client.http_call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, post, problem
 from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
-from runner.formats.units import nbytes, seconds
+from runner.formats.units import parse_bytes, parse_seconds
 
 #: One wait; the server takes up to 300 s, but a shorter one notices a dead link sooner.
 WAIT_S = 60
@@ -77,11 +77,11 @@ def submission(handler: str, data: object, options: JobOptions) -> dict[str, Any
         body["input"] = data
     for name in ("timeout", "queue_timeout", "delay"):
         if name in given:
-            body[f"{name}_s"] = seconds(given.pop(name))
+            body[f"{name}_s"] = parse_seconds(given.pop(name))
     if "run_at" in given:
         body["run_at"] = moment(given.pop("run_at"))
     if "vram" in given:
-        body["vram"] = nbytes(given.pop("vram"))
+        body["vram"] = parse_bytes(given.pop("vram"))
     if isinstance(given.get("tags"), tuple):
         given["tags"] = list(given["tags"])
     return body | given

@@ -20,7 +20,7 @@ from runner.client.http_call import Answer, Call, Operation, Pause
 from runner.client.models import Job
 from runner.client.operations import JobOptions
 from runner.errors import NoServer, RunnerError
-from runner.formats.units import seconds
+from runner.formats.units import parse_seconds
 
 T = TypeVar("T")
 log = logging.getLogger("runner.client")
@@ -288,7 +288,7 @@ class Client:
         timeout: float | str | None = None,
     ) -> dict[str, Any]:
         """Have an executor of it ready without a job. Raises NotLoaded, TimeoutError."""
-        until = None if timeout is None else time.monotonic() + seconds(timeout)
+        until = None if timeout is None else time.monotonic() + parse_seconds(timeout)
         return self._perform(executors.load(handler, model, device, until=until, clock=time.monotonic))
 
     def unload(self, handler: str, model: str | None = None, device: str | None = None) -> dict[str, Any]:
@@ -331,7 +331,7 @@ class Client:
         return self._perform(operations.document(path))
 
     def _bound(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
-        limit_s = None if timeout is None else seconds(timeout)
+        limit_s = None if timeout is None else parse_seconds(timeout)
         bound: dict[str, Any] = {"timeout_s": limit_s, "clock": time.monotonic}
         return bound | {"known": self._known} if known else bound
 

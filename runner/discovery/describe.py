@@ -63,7 +63,7 @@ def describe(request: DescribeRequest) -> SourceDescription:
 
 def broken_spec(name: str, source: Source, error: str) -> HandlerSpec:
     """What stands for a source that can't be used."""
-    return HandlerSpec(name, "", "broken", source, error=strict_json.clean(error))
+    return HandlerSpec(name, "", "broken", source, error=strict_json.replace_surrogates(error))
 
 
 def main() -> None:
@@ -224,7 +224,11 @@ def _version(target: Any, source: Source) -> str:
 
 def _description(target: Any) -> str:
     text = getattr(target, "__doc__", None)
-    return strict_json.clean(inspect.cleandoc(text))[:DESCRIPTION_MAX] if isinstance(text, str) else ""
+    return (
+        strict_json.replace_surrogates(inspect.cleandoc(text))[:DESCRIPTION_MAX]
+        if isinstance(text, str)
+        else ""
+    )
 
 
 if __name__ == "__main__":

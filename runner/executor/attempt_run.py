@@ -106,7 +106,7 @@ class Running(Speaker):
         try:
             data = _json(fields)
         except UnicodeEncodeError:
-            data = _json({**fields, "text": strict_json.clean(text)})
+            data = _json({**fields, "text": strict_json.replace_surrogates(text)})
         self.site.outbox.event(self, "log", data)
         if stream == "stderr":
             # Unbuffered, as everywhere: these may be the last words before a crash.
@@ -124,7 +124,7 @@ class Running(Speaker):
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
-        data = _json({"name": strict_json.clean(name), "value": _number("value", value)})
+        data = _json({"name": strict_json.replace_surrogates(name), "value": _number("value", value)})
         self.site.outbox.event(self, "metric", data)
 
     def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
@@ -254,7 +254,7 @@ def _progress(done: float, total: float | None, message: str | None, details: An
         "done": done,
         "total": total,
         "fraction": fraction,
-        "message": None if message is None else strict_json.clean(str(message)),
+        "message": None if message is None else strict_json.replace_surrogates(str(message)),
         "details": details,
     }
     data = strict_json.encode(fields) if details else _json(fields)

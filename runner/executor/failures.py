@@ -167,6 +167,6 @@ def _detail(error: BaseException) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     try:
-        return strict_json.clean(str(error))[:MESSAGE_MAX]
+        return strict_json.replace_surrogates(str(error))[:MESSAGE_MAX]
     except Exception:
         return "(its text can't be made)"

@@ -205,7 +205,7 @@ class Capture:
 
     def early_tail(self) -> list[str]:
         """The last of it, for the report of a failed load."""
-        return [strict_json.clean(text) for _, _, text in list(self._early or ())[-50:]]
+        return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
     def flush_of(self, run: Running) -> None:
         """What one of several attempts printed is on its way when this returns."""

@@ -17,7 +17,7 @@ def allocate(nbytes: int | str) -> None:
     Raises:
         ValueError: not a size.
     """
-    size = units.nbytes(nbytes)
+    size = units.parse_bytes(nbytes)
     if _report is not None:
         _report(size)
 

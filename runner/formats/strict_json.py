@@ -41,15 +41,15 @@ def encode(value: Any) -> bytes:
         raise NotSerialisable("text with a lone surrogate") from None
 
 
-def text(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
     """JSON text of a string; lone surrogates become question marks."""
     try:
         return _dump(value)
     except UnicodeEncodeError:
-        return _dump(clean(value))
+        return _dump(replace_surrogates(value))
 
 
-def clean(value: str) -> str:
+def replace_surrogates(value: str) -> str:
     """The string without lone surrogates."""
     return value.encode("utf-8", "replace").decode("utf-8")
 

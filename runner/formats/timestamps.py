@@ -6,24 +6,24 @@ import datetime as dt
 from functools import lru_cache
 
 #: Epoch seconds of the last second that a calendar of four digits has.
-_LAST = 253_402_300_799
+_LAST_SECOND = 253_402_300_799
 
 
 @lru_cache(maxsize=256)
-def _second(whole: int) -> str:
+def _format_second(whole: int) -> str:
     return dt.datetime.fromtimestamp(whole, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def rfc3339(at: float) -> str:
+def format_rfc3339(at: float) -> str:
     """`2026-01-31T09:05:00.250Z` for UTC epoch seconds; milliseconds are cut, not rounded.
 
     It never fails: times come from files and other processes, and one that can't be written would fail the
     whole list in which it stands. What lies outside the years 1970 to 9999 gives their first or last second.
     """
     # In this order NaN becomes 0.
-    at = min(max(0.0, at), _LAST)
+    at = min(max(0.0, at), _LAST_SECOND)
     whole = int(at)
-    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+    return f"{_format_second(whole)}.{int((at - whole) * 1000):03d}Z"
 
 
 def parse_rfc3339(text: str) -> float:

@@ -28,7 +28,7 @@ _BACKOFF_KINDS = ("fixed", "linear", "exponential")
 SECONDS_MAX = 10 * 366 * 86400.0
 
 
-def seconds(value: float | str) -> float:
+def parse_seconds(value: float | str) -> float:
     """A duration: a number of seconds, or text such as "500ms", "30s", "5m", "2h".
 
     Raises:
@@ -50,7 +50,7 @@ def seconds(value: float | str) -> float:
     return float(value)
 
 
-def nbytes(value: int | str) -> int:
+def parse_bytes(value: int | str) -> int:
     """A size: a number of bytes, or text such as "512MiB", "6GiB", "1.5GB".
 
     Raises:
@@ -67,7 +67,7 @@ def nbytes(value: int | str) -> int:
     return value
 
 
-def backoff(value: object) -> Backoff:
+def parse_backoff(value: object) -> Backoff:
     """A retry curve: seconds (the same each time), a list of seconds (the last one repeats), or
     `{kind: fixed|linear|exponential, base_s, max_s, jitter}`.
 
@@ -76,22 +76,22 @@ def backoff(value: object) -> Backoff:
     """
     if isinstance(value, Backoff):
         for wait_s in (value.base_s, value.max_s, *value.steps_s):
-            seconds(wait_s)
+            parse_seconds(wait_s)
         return value
     if isinstance(value, (int, float, str)):
-        base_s = seconds(value)
+        base_s = parse_seconds(value)
         return Backoff(kind="fixed", base_s=base_s, max_s=max(base_s, 600.0), jitter=0.0)
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError("a backoff list needs at least one number of seconds")
-        steps = tuple(seconds(step) for step in value)
+        steps = tuple(parse_seconds(step) for step in value)
         return Backoff(kind="list", steps_s=steps, max_s=max(*steps, 600.0), jitter=0.0)
     if isinstance(value, dict):
-        return _backoff_of(value)
+        return _parse_backoff_table(value)
     raise ValueError(f"{value!r} is not a backoff; write seconds, a list of seconds or {{kind, base_s, ...}}")
 
 
-def _backoff_of(fields: dict[str, object]) -> Backoff:
+def _parse_backoff_table(fields: dict[str, object]) -> Backoff:
     unknown = sorted(set(fields) - _BACKOFF_FIELDS)
     if unknown:
         raise ValueError(
@@ -103,6 +103,6 @@ def _backoff_of(fields: dict[str, object]) -> Backoff:
     jitter = fields.get("jitter", 0.2)
     if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
         raise ValueError(f"a backoff's jitter is a number from 0 to 1, not {jitter!r}")
-    base_s = seconds(fields.get("base_s", 1.0))  # type: ignore[arg-type]
-    max_s = seconds(fields.get("max_s", max(base_s, 600.0)))  # type: ignore[arg-type]
+    base_s = parse_seconds(fields.get("base_s", 1.0))  # type: ignore[arg-type]
+    max_s = parse_seconds(fields.get("max_s", max(base_s, 600.0)))  # type: ignore[arg-type]
     return Backoff(kind=kind, base_s=base_s, max_s=max_s, jitter=float(jitter))  # type: ignore[arg-type]

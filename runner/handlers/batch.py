@@ -31,7 +31,7 @@ class Batch:
     def __init__(
         self, max: int = 8, wait: float | str = "20ms", by: str | Sequence[str] | None = None
     ) -> None:
-        self.batching = BatchOptions(_read_max(max), units.seconds(wait), _read_by(by))
+        self.batching = BatchOptions(_read_max(max), units.parse_seconds(wait), _read_by(by))
 
 
 def read_batch(value: object) -> BatchOptions | None:

@@ -30,9 +30,9 @@ class Retry(Exception):
         self.at = at
         self.after_s: float | None = None
         if after is not None:
-            from runner.formats.units import seconds
+            from runner.formats.units import parse_seconds
 
-            self.after_s = seconds(after)
+            self.after_s = parse_seconds(after)
 
     def earliest(self, now: float) -> float | None:
         """UTC epoch seconds before which the next attempt must not start; None: the backoff decides.

@@ -36,7 +36,7 @@ class _OptionReader:
 
     def duration(self, option: str, value: Any) -> float:
         try:
-            return units.seconds(value)
+            return units.parse_seconds(value)
         except ValueError as error:
             raise self.fail(option, error) from None
 
@@ -55,7 +55,7 @@ class _OptionReader:
         if value is None:
             return None
         try:
-            return units.nbytes(value)
+            return units.parse_bytes(value)
         except ValueError as error:
             raise self.fail(option, error) from None
 
@@ -128,7 +128,7 @@ class _OptionReader:
         if value is None:
             return Backoff()
         try:
-            return units.backoff(value)
+            return units.parse_backoff(value)
         except ValueError as error:
             raise self.fail(option, error) from None
 

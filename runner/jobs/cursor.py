@@ -8,9 +8,9 @@ import base64
 CHARS_MAX = 64
 
 
-def encode(n: int) -> str:
+def encode(number: int) -> str:
     """The text for "continue after the job of this order number"."""
-    return base64.urlsafe_b64encode(b"n%d" % n).decode().rstrip("=")
+    return base64.urlsafe_b64encode(b"n%d" % number).decode().rstrip("=")
 
 
 def decode(text: str) -> int:

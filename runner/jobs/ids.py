@@ -33,41 +33,41 @@ class IdSource:
         self._last_ms = 0
         self._random = 0
         self._pool = b""
-        self._at = 0
+        self._pool_offset = 0
 
     def new(self, now_ms: int) -> str:
         """The next id; `now_ms` is UTC epoch milliseconds."""
         with self._lock:
-            fresh = self._fresh()
+            bits = self._draw_bits()
             if now_ms > self._last_ms:
                 self._last_ms = now_ms
                 # The top bit stays free, so that steps within one millisecond do not run over.
-                self._random = fresh >> 1
+                self._random = bits >> 1
             else:
                 # A random step of up to 2**32 keeps neighbours unguessable and still in order.
-                self._random += 1 + (fresh & 0xFFFFFFFF)
+                self._random += 1 + (bits & 0xFFFFFFFF)
                 if self._random >> _RANDOM_BITS:
                     self._last_ms += 1
-                    self._random = fresh >> 1
+                    self._random = bits >> 1
             return _text(self._last_ms, self._random)
 
-    def _fresh(self) -> int:
-        if self._at >= len(self._pool):
+    def _draw_bits(self) -> int:
+        if self._pool_offset >= len(self._pool):
             self._pool = os.urandom(_IDS_PER_REFILL * _BYTES_PER_ID)
-            self._at = 0
-        at = self._at
-        self._at = at + _BYTES_PER_ID
+            self._pool_offset = 0
+        at = self._pool_offset
+        self._pool_offset = at + _BYTES_PER_ID
         return int.from_bytes(self._pool[at : at + _BYTES_PER_ID], "big") >> 6
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Drop randomness drawn ahead: a forked child must not hand out its parent's next ids."""
         self._lock = threading.Lock()
         self._pool = b""
-        self._at = 0
+        self._pool_offset = 0
 
 
 _source = IdSource()
-os.register_at_fork(after_in_child=_source.forget)
+os.register_at_fork(after_in_child=_source.reset_after_fork)
 
 
 def new_id() -> str:

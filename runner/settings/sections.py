@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
 
-from runner.formats.units import nbytes, seconds
+from runner.formats.units import parse_bytes, parse_seconds
 
 MIB = 1 << 20
 
@@ -39,8 +39,8 @@ def _supported_enforcement(value: object) -> object:
     return value
 
 
-Bytes = Annotated[int, BeforeValidator(nbytes), Field(gt=0)]
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split_list)]
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 Enforcement = Annotated[Literal["fraction", "watchdog", "none"], BeforeValidator(_supported_enforcement)]
@@ -87,7 +87,7 @@ class DeviceSettings(_Section):
     #: By what executors on GPUs are held to their grants: fraction, watchdog or none.
     enforcement: Enforcement = "fraction"
     #: Bytes of each GPU that are promised to nobody. None: 2 %, at least 256 MiB.
-    headroom: Annotated[int, BeforeValidator(nbytes), Field(ge=0)] | None = None
+    headroom: Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)] | None = None
 
 
 class TenantSettings(_Section):

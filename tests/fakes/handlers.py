@@ -25,7 +25,7 @@ def say(data: Document, ctx: Context) -> None:
 
 def fill(nbytes: int | str, ctx: Context) -> torch.Tensor:
     """A tensor of so many bytes."""
-    return torch.empty(units.nbytes(nbytes), dtype=torch.uint8, device=ctx.device)
+    return torch.empty(units.parse_bytes(nbytes), dtype=torch.uint8, device=ctx.device)
 
 
 def use(data: Document, ctx: Context) -> Document:

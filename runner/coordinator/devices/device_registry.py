@@ -16,7 +16,7 @@ from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime import value_names
 from runner.errors import NotFound, RefusedStart
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.protocol.worker import DeviceReadings, DevicesFound
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class Inventory:
 
     def tell(self, device_id: str, kind: str, message: str) -> None:
         """Something happened to a device: for who looks at it."""
-        self.events[device_id].append({"at": rfc3339(self._now()), "type": kind, "message": message})
+        self.events[device_id].append({"at": format_rfc3339(self._now()), "type": kind, "message": message})
 
     def _recall(self, device: Device) -> None:
         """What the operator wanted before the restart still holds."""

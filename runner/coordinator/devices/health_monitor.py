@@ -14,7 +14,7 @@ from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import CONTEXT_LOST
 from runner.protocol.worker import AttemptEnded, DeviceReadings
 
@@ -121,10 +121,10 @@ class Care:
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
             if fault is None:
-                return {"state": "ok", "since": rfc3339(self._started_at), "message": ""}
+                return {"state": "ok", "since": format_rfc3339(self._started_at), "message": ""}
             # Nobody knows how it is: its figures are old, or something else is wrong there.
-            return {"state": "unknown", "since": rfc3339(fault[1]), "message": fault[0]}
-        return {"state": health.state, "since": rfc3339(health.since), "message": health.words}
+            return {"state": "unknown", "since": format_rfc3339(fault[1]), "message": fault[0]}
+        return {"state": health.state, "since": format_rfc3339(health.since), "message": health.words}
 
     async def _try_out(self, device: Device, health: Health) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.coordinator.dispatch.prewarm_request import Failure, Name
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.handlers.spec import HandlerSpec
 
 #: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.
@@ -70,9 +70,9 @@ class LoadFailures:
             {
                 "model": model or None,
                 "error": failure.error,
-                "at": rfc3339(failure.at),
+                "at": format_rfc3339(failure.at),
                 "tries": failure.tries,
-                "next_try_at": None if failure.next_at is None else rfc3339(failure.next_at),
+                "next_try_at": None if failure.next_at is None else format_rfc3339(failure.next_at),
             }
             for (name, model), failure in self.last.items()
             if name == handler

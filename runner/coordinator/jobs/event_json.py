@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job
 
@@ -20,7 +20,7 @@ def event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
     """The job's next event; `fields` is a JSON object's text. The job's `last_seq` rises by one."""
     job.last_seq = seq = job.last_seq + 1
     tail = b"}" if fields == b"{}" else b"," + fields[1:]
-    head = f'{{"job_id":"{job.id}","seq":{seq},"at":"{rfc3339(at)}"'.encode()
+    head = f'{{"job_id":"{job.id}","seq":{seq},"at":"{format_rfc3339(at)}"'.encode()
     return Event(seq, kind, head + tail)
 
 

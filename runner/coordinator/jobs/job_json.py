@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, error_document
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, AttemptRecord, AttemptUsage, FileRecord, Job
 
 _encode = msgspec.json.Encoder().encode
@@ -71,7 +71,7 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
         "attempt": record.attempt,
         "worker": record.worker,
         "devices": record.devices,
-        "started_at": rfc3339(record.started_at),
+        "started_at": format_rfc3339(record.started_at),
         "ended_at": moment(record.ended_at),
         "load_s": record.load_s,
         "run_s": record.run_s,
@@ -113,7 +113,7 @@ def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
 
 def moment(at: float | None) -> str | None:
     """RFC 3339, or null."""
-    return None if at is None else rfc3339(at)
+    return None if at is None else format_rfc3339(at)
 
 
 def _document(
@@ -150,8 +150,8 @@ def _document(
         tenant=job.terms.tenant or None,
         tags=job.terms.tags,
         metadata=msgspec.Raw(job.terms.metadata),
-        created_at=rfc3339(job.created_at),
-        ready_at=rfc3339(job.ready_at),
+        created_at=format_rfc3339(job.created_at),
+        ready_at=format_rfc3339(job.ready_at),
         started_at=moment(job.started_at),
         finished_at=moment(job.finished_at),
         urls=urls,

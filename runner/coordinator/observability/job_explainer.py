@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import View
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, Job
 from runner.stores.queued_groups import lot_key
 
@@ -36,7 +36,7 @@ class JobExplainer:
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
         cls = waiting.handlers.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
         if where == "delayed":
-            document["message"] = f"it is to start at {rfc3339(job.ready_at)}"
+            document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
             document |= explain(self._view, cls, job.number)

@@ -10,7 +10,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
 from runner.coordinator.jobs.usage import Sum
 from runner.coordinator.lifecycle.job_lifecycle import Line
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 #: Throughput is told over so many seconds.
@@ -37,8 +37,8 @@ class Stats:
         recent = sum(1 for at in figures.ended_at if at > now - RECENT_S)
         span = max(1e-3, min(RECENT_S, now - self._started_at))
         return {
-            "at": rfc3339(now),
-            "since": rfc3339(self._started_at),
+            "at": format_rfc3339(now),
+            "since": format_rfc3339(self._started_at),
             "counts": {state: counts[state] for state in STATES},
             "submitted": figures.submitted,
             "ended": dict(figures.ended),
@@ -48,7 +48,7 @@ class Stats:
             "throughput_per_s": recent / span,
             "run_s": percentiles(figures.all_runs),
             "wait_s": percentiles(figures.all_waits),
-            "spent_since": rfc3339(accounts.since),
+            "spent_since": format_rfc3339(accounts.since),
             "handlers": self._handlers(),
             "tenants": self._tenants(),
             "devices": {name: _spent(total) for name, total in accounts.devices.items()},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.formats.timestamps import rfc3339
+from runner.formats.timestamps import format_rfc3339
 from tests.faults.server_fixture import Server
 from tests.runner.coordinator.server_client import at, code, post, runs, set_paused, waits
 
@@ -27,7 +27,7 @@ def test_jobs_start_by_priority_then_in_order_of_arrival(server: Server) -> None
 @pytest.mark.timed
 def test_a_delayed_job_is_scheduled_and_then_runs(server: Server) -> None:
     delayed = server.submit("echo", delay_s=0.4)
-    timed = server.submit("echo", run_at=rfc3339(time.time() + 0.4))
+    timed = server.submit("echo", run_at=format_rfc3339(time.time() + 0.4))
     for job_id in (delayed, timed):
         assert (server.job(job_id)["state"], server.job(job_id)["reason"]) == ("queued", "scheduled")
         explained = server.http.get(f"/v1/jobs/{job_id}/explain").json()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runner.formats.timestamps import parse_rfc3339, rfc3339
+from runner.formats.timestamps import format_rfc3339, parse_rfc3339
 
 FIRST = "1970-01-01T00:00:00.000Z"
 LAST = "9999-12-31T23:59:59.000Z"
@@ -31,4 +31,4 @@ LAST = "9999-12-31T23:59:59.000Z"
     ],
 )
 def test_every_number_is_some_time(at: float, text: str) -> None:
-    assert rfc3339(at) == text
+    assert format_rfc3339(at) == text

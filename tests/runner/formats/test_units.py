@@ -23,7 +23,7 @@ from runner.jobs.retry import Backoff
     ],
 )
 def test_durations_are_read(text: float | str, expected: float) -> None:
-    assert units.seconds(text) == pytest.approx(expected)
+    assert units.parse_seconds(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_durations_are_read(text: float | str, expected: float) -> None:
 )
 def test_what_is_no_duration_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="duration"):
-        units.seconds(bad)
+        units.parse_seconds(bad)
 
 
 @pytest.mark.parametrize("bad", ["3661d", "9" * 400 + "ms", units.SECONDS_MAX + 1, 1e308, 10**400])
 def test_no_duration_is_longer_than_ten_years(bad: float | str) -> None:
-    assert units.seconds("3660d") == units.SECONDS_MAX
+    assert units.parse_seconds("3660d") == units.SECONDS_MAX
     with pytest.raises(ValueError, match="at most ten years"):
-        units.seconds(bad)
+        units.parse_seconds(bad)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_no_duration_is_longer_than_ten_years(bad: float | str) -> None:
     ],
 )
 def test_sizes_are_read(text: int | str, expected: int) -> None:
-    assert units.nbytes(text) == expected
+    assert units.parse_bytes(text) == expected
 
 
 @pytest.mark.parametrize("bad", ["", "GiB", "5 parsecs", -1, 1.5, True, None, "-1MiB", "0x10"])
 def test_what_is_no_size_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="size"):
-        units.nbytes(bad)
+        units.parse_bytes(bad)
 
 
 def test_large_sizes_stay_exact() -> None:
-    assert units.nbytes("9007199254740993") == 2**53 + 1
+    assert units.parse_bytes("9007199254740993") == 2**53 + 1
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_large_sizes_stay_exact() -> None:
     ],
 )
 def test_backoffs_are_read(value: object, expected: Backoff) -> None:
-    assert units.backoff(value) == expected
+    assert units.parse_backoff(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_backoffs_are_read(value: object, expected: Backoff) -> None:
 )
 def test_what_is_no_backoff_is_refused(bad: object) -> None:
     with pytest.raises(ValueError):
-        units.backoff(bad)
+        units.parse_backoff(bad)
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_what_is_no_backoff_is_refused(bad: object) -> None:
 )
 def test_no_wait_of_a_backoff_is_longer_than_ten_years(bad: object) -> None:
     with pytest.raises(ValueError, match="at most ten years"):
-        units.backoff(bad)
+        units.parse_backoff(bad)
