@@ -191,11 +191,11 @@ class Link(asyncio.Protocol):
         size = 0
         for message in out:
             if batch and size + len(message) > FRAME_BYTES:
-                self._transport.write(framing.prefixed(framing.pack(batch)))
+                self._transport.write(framing.with_length(framing.pack(batch)))
                 batch, size = [], 0
             batch.append(message)
             size += len(message)
-        self._transport.write(framing.prefixed(framing.pack(batch)))
+        self._transport.write(framing.with_length(framing.pack(batch)))
 
     def _sweep(self) -> None:
         """Give up on answers that are overdue, so that no client waits for ever."""

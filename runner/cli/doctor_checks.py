@@ -66,7 +66,7 @@ def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
 
     ours, theirs = os.pipe()
     try:
-        child = child_processes.start(
+        child = child_processes.start_child(
             "survey", child_processes.SurveyConfig(gpus, theirs), pass_fds=(theirs,)
         )
     except OSError as error:

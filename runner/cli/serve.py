@@ -95,9 +95,9 @@ def serve(
 
     Every flag can also be set as RUNNER_NAME in the environment or in the config file.
     """
-    from runner.processes.pid1 import stand_aside
+    from runner.processes.pid1 import fork_from_pid1
 
-    stand_aside()
+    fork_from_pid1()
     from runner.settings.settings import load_settings
 
     flags: dict[str, Any] = {

@@ -297,7 +297,7 @@ class Outbox:
 
     def _put(self, messages: list[bytes]) -> None:
         if messages:
-            data = framing.prefixed(framing.pack(messages))
+            data = framing.with_length(framing.pack(messages))
             self._unsent.append(memoryview(data))
             self.unsent_bytes += len(data)
 

@@ -22,7 +22,7 @@ def allocate(nbytes: int | str) -> None:
         _report(size)
 
 
-def report_to(report: Callable[[int], None]) -> None:
+def set_reporter(report: Callable[[int], None]) -> None:
     """Called once by the executor: where figures go."""
     global _report
     _report = report

@@ -59,7 +59,7 @@ class WorkerCommands:
         return self._runner.tick(now) if self.slots is None else self.slots.tick(now)
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
-        simulated_memory.report_to(
+        simulated_memory.set_reporter(
             lambda size: self._outbox.message(
                 worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
             )

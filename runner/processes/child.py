@@ -122,7 +122,7 @@ class Child:
         """Exit status (negative: a signal) if it has ended, else None."""
         return self.process.poll()
 
-    def cut(self) -> None:
+    def cut_lifeline(self) -> None:
         """Tell it by its lifeline that it is on its own."""
         try:
             self.lifeline.shutdown(socket.SHUT_RDWR)
@@ -138,7 +138,7 @@ class Child:
             self.pidfd = -1
 
 
-def start(
+def start_child(
     role: Role, config: msgspec.Struct, *, pass_fds: tuple[int, ...] = (), env: dict[str, str] | None = None
 ) -> Child:
     """Start `python -P -m runner ROLE` in a session of its own with this config on its lifeline.
@@ -175,8 +175,8 @@ def read_config(fd: int, kind: type[Config]) -> tuple[Config, socket.socket]:
     """The child's side: its config, and the lifeline to watch for end of file."""
     lifeline = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
-    (length,) = LENGTH.unpack(_exactly(lifeline, LENGTH.size))
-    return msgspec.msgpack.decode(_exactly(lifeline, length), type=kind), lifeline
+    (length,) = LENGTH.unpack(_read_exactly(lifeline, LENGTH.size))
+    return msgspec.msgpack.decode(_read_exactly(lifeline, length), type=kind), lifeline
 
 
 def ignore_terminal_signals() -> None:
@@ -185,7 +185,7 @@ def ignore_terminal_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _exactly(stream: socket.socket, size: int) -> bytes:
+def _read_exactly(stream: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         chunk = stream.recv(size - len(data))

@@ -12,7 +12,7 @@ import msgspec
 from runner.formats.printable import printable
 
 #: Loggers of libraries that tell what users send and get.
-LOUD = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
+NOISY_LOGGERS = ("sse_starlette", "asyncio", "httpcore2", "httpx2")
 
 
 def configure(format: str, level: str, process: str, stream: TextIO | None = None) -> None:
@@ -25,16 +25,16 @@ def configure(format: str, level: str, process: str, stream: TextIO | None = Non
     if format == "auto":
         format = "human" if stream.isatty() else "json"
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Json(process) if format == "json" else _Human(process))
+    handler.setFormatter(_JsonFormatter(process) if format == "json" else _HumanFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # At "debug" these would write out the payload of every stream.
-    for name in LOUD:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Human(logging.Formatter):
+class _HumanFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
@@ -43,13 +43,13 @@ class _Human(logging.Formatter):
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
         # A handler's error and a client's reason stand here too: a terminal must show them, not obey them.
-        words = printable(_text(self, record))
-        text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {words}"
+        message = printable(_text(self, record))
+        text = f"{at}.{int(record.msecs):03d} {level:<7} {self._process}: {message}"
         job = getattr(record, "job", None)
         return f"{text} (job {job}, attempt {getattr(record, 'attempt', None)})" if job else text
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process

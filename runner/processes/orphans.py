@@ -20,30 +20,30 @@ def marker_of(pid: int) -> str | None:
     except OSError:
         # It has ended meanwhile, or belongs to somebody else.
         return None
-    head = f"{MARKER}=".encode()
+    prefix = f"{MARKER}=".encode()
     for entry in environment.split(b"\0"):
-        if entry.startswith(head):
-            return entry[len(head) :].decode("utf-8", "replace")
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode("utf-8", "replace")
     return None
 
 
-def marked(prefix: str) -> list[int]:
+def find_marked(prefix: str) -> list[int]:
     """Pids of all living processes whose marker begins with `prefix`."""
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-    return [pid for pid in pids if _carries(pid, prefix)]
+    return [pid for pid in pids if _has_marker(pid, prefix)]
 
 
 def kill_marked(prefix: str) -> int:
     """SIGKILL all of them; the number of signals sent."""
     sent = 0
-    for pid in marked(prefix):
+    for pid in find_marked(prefix):
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
             # Looked at again under the pidfd: the number may belong to another process by now.
-            if _carries(pid, prefix):
+            if _has_marker(pid, prefix):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 sent += 1
         except ProcessLookupError:
@@ -53,6 +53,6 @@ def kill_marked(prefix: str) -> int:
     return sent
 
 
-def _carries(pid: int, prefix: str) -> bool:
+def _has_marker(pid: int, prefix: str) -> bool:
     marker = marker_of(pid)
     return marker is not None and marker.startswith(prefix)

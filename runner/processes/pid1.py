@@ -11,36 +11,36 @@ import signal
 import sys
 
 #: What a service manager or a user may send.
-PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 
 
-def stand_aside() -> None:
+def fork_from_pid1() -> None:
     """As process 1, go on in a child: only that returns. Any other process returns at once.
 
     Must be called before there are threads.
     """
     if os.getpid() != 1:
         return
-    waited = PASSED_ON | {signal.SIGCHLD}
+    signals = FORWARDED | {signal.SIGCHLD}
     # Blocked before the fork, so that nothing is missed between it and the first wait.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
     if child:
-        sys.exit(_watch(child, waited))
+        sys.exit(_forward_and_reap(child, signals))
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _watch(child: int, waited: set[signal.Signals]) -> int:
+def _forward_and_reap(child: int, signals: set[signal.Signals]) -> int:
     while True:
-        told = signal.sigwaitinfo(waited)
-        if told.si_signo == signal.SIGCHLD:
+        received = signal.sigwaitinfo(signals)
+        if received.si_signo == signal.SIGCHLD:
             status = _reap(child)
             if status is not None:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
-        elif told.si_code <= 0:
+        elif received.si_code <= 0:
             # Sent by a process. What a terminal sends has reached the child too: twice would mean "at once".
-            os.kill(child, told.si_signo)
+            os.kill(child, received.si_signo)
 
 
 def _reap(child: int) -> int | None:

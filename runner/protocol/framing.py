@@ -45,7 +45,7 @@ def unpack(frame: bytes | memoryview) -> list[bytes]:
         raise WireError(f"a frame of {len(frame)} bytes does not decode: {error}") from error
 
 
-def prefixed(frame: bytes) -> bytes:
+def with_length(frame: bytes) -> bytes:
     """The frame as it goes over a byte stream."""
     return LENGTH.pack(len(frame)) + frame
 

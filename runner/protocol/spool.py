@@ -49,11 +49,13 @@ def write_spool(folder: Path, hello: Hello, messages: list[bytes]) -> Path:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(
-            framing.prefixed(framing.pack([worker_protocol.encode(msgspec.structs.replace(hello, token=""))]))
+            framing.with_length(
+                framing.pack([worker_protocol.encode(msgspec.structs.replace(hello, token=""))])
+            )
         )
         for frame in _frames(messages):
-            file.write(framing.prefixed(framing.pack(frame)))
-        file.write(framing.prefixed(framing.pack([])))
+            file.write(framing.with_length(framing.pack(frame)))
+        file.write(framing.with_length(framing.pack([])))
         file.flush()
         os.fsync(descriptor)
     draft.rename(path)
@@ -68,11 +70,11 @@ def read_spools(folder: Path) -> list[Spool]:
     spools: list[Spool] = []
     for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
         try:
-            spools.append(_read(path))
+            spools.append(_read_spool(path))
         except (OSError, *worker_protocol.UNDECODABLE) as error:
-            aside = path.with_name(path.name + BAD_SUFFIX)
-            log.error("%s is not a whole spool (%s); it is kept as %s", path, error, aside.name)
-            path.rename(aside)
+            bad_path = path.with_name(path.name + BAD_SUFFIX)
+            log.error("%s is not a whole spool (%s); it is kept as %s", path, error, bad_path.name)
+            path.rename(bad_path)
     return spools
 
 
@@ -81,10 +83,10 @@ def remove_spool(spool: Spool) -> None:
     spool.path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Spool:
+def _read_spool(path: Path) -> Spool:
     data = path.read_bytes()
     frames = [framing.unpack(frame) for frame in framing.FrameBuffer().feed(data)]
-    size = sum(len(framing.prefixed(framing.pack(frame))) for frame in frames)
+    size = sum(len(framing.with_length(framing.pack(frame))) for frame in frames)
     if len(frames) < 2 or frames[-1] or size != len(data):
         raise WireError("its end is missing")
     hello = worker_protocol.from_worker_decoder.decode(frames[0][0]) if frames[0] else None

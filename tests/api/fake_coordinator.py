@@ -19,7 +19,7 @@ import msgspec
 
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Submission
-from runner.processes.child import Child, FrontConfig, start
+from runner.processes.child import Child, FrontConfig, start_child
 from runner.protocol import framing
 from runner.protocol import front as front_protocol
 
@@ -179,7 +179,7 @@ class FakeCoordinator(asyncio.Protocol):
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None:
-            self._transport.write(framing.prefixed(framing.pack(out)))
+            self._transport.write(framing.with_length(framing.pack(out)))
 
     def _emit(self, job: FakeJob, burst: list[tuple[str, dict[str, Any]]]) -> None:
         fresh: list[tuple[int, str, bytes]] = []
@@ -355,7 +355,7 @@ def running(token: str = "", **settings: Any) -> Iterator[Running]:
     fake = FakeCoordinator()
     fake.attach(ours)
     env = {**os.environ, "TMPDIR": tempfile.gettempdir()}
-    child = start("front", config, pass_fds=(listening.fileno(), theirs.fileno()), env=env)
+    child = start_child("front", config, pass_fds=(listening.fileno(), theirs.fileno()), env=env)
     listening.close()
     theirs.close()
     try:

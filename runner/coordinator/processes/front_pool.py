@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
-from runner.processes.child import Child, FrontConfig, start
-from runner.protocol.framing import FrameBuffer, pack, prefixed, unpack
+from runner.processes.child import Child, FrontConfig, start_child
+from runner.protocol.framing import FrameBuffer, pack, unpack, with_length
 from runner.protocol.front import Exit, FrontHello, Ping, Pong, ToCoordinator, encode, to_coordinator_decoder
 from runner.protocol.worker import UNDECODABLE
 
@@ -130,7 +130,7 @@ class Front(asyncio.Protocol):
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(prefixed(pack(out)))
+            self._transport.write(with_length(pack(out)))
 
     def close(self) -> None:
         """Close the stream."""
@@ -239,7 +239,7 @@ class Fronts:
         ours.setblocking(False)
         try:
             config = self._config(self._listening.fileno(), theirs.fileno())
-            child = start("front", config, pass_fds=(self._listening.fileno(), theirs.fileno()))
+            child = start_child("front", config, pass_fds=(self._listening.fileno(), theirs.fileno()))
         finally:
             theirs.close()
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpu.devices.device import Device
-from runner.processes.child import Child, ProbeConfig, WorkerConfig, start
+from runner.processes.child import Child, ProbeConfig, WorkerConfig, start_child
 from runner.processes.orphans import kill_marked
 from runner.protocol.worker import Ack, Hello, Stop, encode
 from runner.protocol.zmq_router import Router
@@ -206,7 +206,7 @@ class Fleet:
         if not await self._are_gone(timeout_s):
             # They wait for word that their last news is stored. Without us they write it down themselves.
             for worker in self.workers.values():
-                worker.child.cut()
+                worker.child.cut_lifeline()
             if not await self._are_gone(SPOOL_S):
                 self.kill_all()
                 if not await self._are_gone(2.0):
@@ -228,7 +228,7 @@ class Fleet:
         self, name: str, role: str, device: Device | None, config: WorkerConfig | ProbeConfig
     ) -> Worker:
         loop = asyncio.get_running_loop()
-        child = start("worker" if role == "worker" else "probe", config)
+        child = start_child("worker" if role == "worker" else "probe", config)
         worker = Worker(name, role, device, child, loop.time())
         self.workers[name] = worker
         self._all_gone.clear()

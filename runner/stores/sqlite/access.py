@@ -160,7 +160,7 @@ class SqliteAccess:
         try:
             with theirs:
                 config = child_processes.WriterConfig(url=f"sqlite:///{self.path}", fd=theirs.fileno())
-                self._child = child_processes.start("writer", config, pass_fds=(theirs.fileno(),))
+                self._child = child_processes.start_child("writer", config, pass_fds=(theirs.fileno(),))
             ours.setblocking(False)
             # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)

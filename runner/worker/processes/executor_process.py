@@ -167,7 +167,7 @@ class ExecutorProcess:
 
     def send(self, messages: list[bytes]) -> None:
         """One frame to the executor; kept here as long as its socket is full."""
-        data = framing.prefixed(framing.pack(messages))
+        data = framing.with_length(framing.pack(messages))
         if self._unsent:
             self._unsent += data
             return

@@ -70,7 +70,7 @@ async def frame(peer: Peer) -> list[Any]:
 
 
 def say(peer: Peer, *messages: Any) -> None:
-    peer[1].write(framing.prefixed(framing.pack([front_protocol.encode(message) for message in messages])))
+    peer[1].write(framing.with_length(framing.pack([front_protocol.encode(message) for message in messages])))
 
 
 def test_questions_of_one_turn_travel_in_one_frame() -> None:

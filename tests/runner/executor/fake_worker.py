@@ -100,7 +100,7 @@ class FakeWorker:
     def send(self, *messages: msgspec.Struct) -> None:
         self.channel.setblocking(True)
         self.channel.sendall(
-            framing.prefixed(framing.pack([worker_protocol.encode(one) for one in messages]))
+            framing.with_length(framing.pack([worker_protocol.encode(one) for one in messages]))
         )
         self.channel.setblocking(False)
 

@@ -41,7 +41,7 @@ def test_devices_then_readings_then_stop(tmp_path: Path) -> None:
     async def scene() -> None:
         listener = Listener(tmp_path, "sim:2x1GiB")
         listener.router.open()
-        child = child_processes.start("probe", listener.config)
+        child = child_processes.start_child("probe", listener.config)
         while len([each for each in listener.seen if isinstance(each, DeviceReadings)]) < 2:
             await listener.next()
         found = listener.seen[0]
@@ -62,7 +62,7 @@ def test_wrong_request_is_told_and_probe_ends_with_its_parent(tmp_path: Path) ->
     async def scene() -> None:
         listener = Listener(tmp_path, "77")
         listener.router.open()
-        child = child_processes.start("probe", listener.config)
+        child = child_processes.start_child("probe", listener.config)
         while not listener.seen:
             await listener.next()
         found = listener.seen[0]

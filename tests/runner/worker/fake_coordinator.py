@@ -110,7 +110,7 @@ class Fake:
         shutil.rmtree(self.folder)
 
     def start_worker(self) -> None:
-        self.worker = child_processes.start("worker", self.config)
+        self.worker = child_processes.start_child("worker", self.config)
 
     def send(self, *orders: msgspec.Struct) -> None:
         assert self.router.send(self.name, [worker_protocol.encode(order) for order in orders])

@@ -148,7 +148,7 @@ def test_own_sessions_of_an_executor_end_with_it() -> None:
             fake.load(1, "brood", attempt("a", "brood", {"s": 60}))
             await fake.until(lambda: fake.events("a"))
             pids = next(data["chunk"] for kind, data in fake.events("a") if kind == "output")
-            await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
+            await fake.until(lambda: orphans.find_marked(f"{fake.name}/1"))
             fake.send(CancelAttempt("a", 1, "memory_exceeded", "too much", grace_s=-1))
             assert (await fake.ended("a")).code == "memory_exceeded"
             await fake.one(ExecutorGone, code="memory_exceeded", within_s=2)
@@ -196,7 +196,7 @@ def test_cancel_while_loading_kills() -> None:
     async def scene() -> None:
         async with Fake() as fake:
             fake.load(1, "slow_load", attempt("a"))
-            await fake.until(lambda: orphans.marked(f"{fake.name}/1"))
+            await fake.until(lambda: orphans.find_marked(f"{fake.name}/1"))
             fake.send(CancelAttempt("a", 1, "cancelled", "not wanted"))
             ended = await fake.ended("a", within_s=2)
             assert (ended.code, ended.message, ended.executor_died) == ("cancelled", "not wanted", False)
@@ -211,7 +211,7 @@ def test_a_kill_of_what_loads_spares_what_has_begun() -> None:
             fake.load(1, "brood", attempt("a", "brood", {"s": 1}))
             fake.load(2, "slow_load", attempt("b", "slow_load"))
             await fake.until(lambda: fake.events("a"))
-            await fake.until(lambda: orphans.marked(f"{fake.name}/2"))
+            await fake.until(lambda: orphans.find_marked(f"{fake.name}/2"))
             fake.send(*(KillExecutor(executor, "interrupted", "reloaded") for executor in (1, 2)))
             assert (await fake.ended("b", within_s=2)).code == "interrupted"
             assert (await fake.ended("a")).code is None

@@ -45,7 +45,7 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
             fake.worker.lifeline.close()
             await asyncio.to_thread(fake.worker.process.wait, 5)
             assert time.monotonic() - began < 1.0
-            assert not orphans.marked(f"{fake.name}/")
+            assert not orphans.find_marked(f"{fake.name}/")
             (spool,) = read_spools(fake.folder)
             ends = [
                 each

@@ -12,7 +12,7 @@ import pytest
 
 from gpu.devices.device import nvidia, sim
 from runner.coordinator.devices.check_runner import Checkup
-from runner.processes.orphans import marked
+from runner.processes.orphans import find_marked
 from tests.fakes.fake_gpus import GIB, ROOT, Card, FakeGpus
 
 CARD = nvidia(0, "GPU-a", "Fake GPU", 24 * GIB)
@@ -77,7 +77,7 @@ def test_one_that_hangs_is_given_up_and_its_process_killed(tmp_path: Path) -> No
     env = torch_of(tmp_path, "import time\ntime.sleep(50)")
     begin = time.monotonic()
     assert checked(env, within_s=0.3) == "no answer within 0.3 s"
-    assert time.monotonic() - begin < 3 and marked("r-test.") == []
+    assert time.monotonic() - begin < 3 and find_marked("r-test.") == []
 
 
 def test_a_simulated_device_is_always_well() -> None:

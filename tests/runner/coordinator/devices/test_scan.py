@@ -35,7 +35,7 @@ def test_what_can_not_be_taken_is_an_error_and_not_an_end(gpus: str) -> None:
 
 def test_a_process_of_its_own_answers_and_ends() -> None:
     ours, theirs = os.pipe()
-    child = child_processes.start(
+    child = child_processes.start_child(
         "survey", child_processes.SurveyConfig("sim:2x24GiB", theirs), pass_fds=(theirs,)
     )
     os.close(theirs)

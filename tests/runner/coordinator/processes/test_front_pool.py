@@ -14,7 +14,7 @@ import pytest
 
 from runner.coordinator.processes.front_pool import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
 from runner.processes.child import Child
-from runner.protocol.framing import pack, prefixed
+from runner.protocol.framing import pack, with_length
 from runner.protocol.front import Pong, ToCoordinator, encode
 
 #: A process that has used so much is at work, as far as can be told of 8 pulses.
@@ -115,7 +115,7 @@ def test_a_sign_of_life_makes_up_for_all_that_was_owed(child: Child) -> None:
     front = front_of(child)
     for _ in range(3):
         pulses(front, SILENT_PULSES)
-        front.data_received(prefixed(pack([encode(Pong())])))
+        front.data_received(with_length(pack([encode(Pong())])))
         assert front.answers
     pulses(front, LATE_PULSES)
     assert front.answers
