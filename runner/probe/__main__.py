@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: Readings go up at least this often, changed or not.
 SILENCE_MAX_S = 2.0
 #: GPUs are read so often: a peak that is shorter may be missed.
-SWEEP_S = 0.25
+GPU_INTERVAL_S = 0.25
 #: Errors of cards that are kept for a link that is cut.
 XIDS_MAX = 256
 
@@ -41,9 +41,9 @@ class Probe:
         self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
         self._devices: DevicesFound | None = None
         self._sampler: Sampler | None = None
-        self._told: DeviceReadings | None = None
-        self._told_mono = 0.0
-        self._every_s = config.interval_s
+        self._last_sent: DeviceReadings | None = None
+        self._last_sent_mono = 0.0
+        self._interval_s = config.interval_s
         self._xids: list[tuple[str, int]] = []
 
     async def run(self) -> int:
@@ -67,7 +67,7 @@ class Probe:
             os.getpid(),
             config.epoch,
         )
-        self._told = None
+        self._last_sent = None
         if self._devices is None:
             # The hello goes first: so a driver that hangs can be told from a probe that did not start.
             self._dealer.send([worker_protocol.encode(hello)])
@@ -95,7 +95,7 @@ class Probe:
         if found.devices:
             self._sampler = Sampler(found.devices)
             if any(device.kind == "nvidia" for device in found.devices):
-                self._every_s = min(SWEEP_S, self._every_s)
+                self._interval_s = min(GPU_INTERVAL_S, self._interval_s)
             self._read()
 
     def _read(self) -> None:
@@ -105,20 +105,20 @@ class Probe:
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
         readings = DeviceReadings(sample.devices, sample.processes, sample.faults, self._xids)
         now = self._loop.time()
-        is_news = readings != self._told or now - self._told_mono >= SILENCE_MAX_S
+        is_news = readings != self._last_sent or now - self._last_sent_mono >= SILENCE_MAX_S
         if is_news and self._dealer.send([worker_protocol.encode(readings)]):
-            self._told, self._told_mono = readings, now
+            self._last_sent, self._last_sent_mono = readings, now
             self._xids = []
-        self._loop.call_later(self._every_s, self._read)
+        self._loop.call_later(self._interval_s, self._read)
 
     def _on_frame(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                order = worker_protocol.to_worker_decoder.decode(message)
+                command = worker_protocol.to_worker_decoder.decode(message)
             except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
                 continue
-            if isinstance(order, Stop) and not self._done.done():
+            if isinstance(command, Stop) and not self._done.done():
                 self._done.set_result(None)
 
 
@@ -129,11 +129,11 @@ def main() -> int:
     )
     child_processes.ignore_terminal_signals()
     logs.configure(config.log_format, config.log_level, "probe")
-    threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_exit_with_lifeline, args=(lifeline,), name="lifeline", daemon=True).start()
     return asyncio.run(Probe(config, os.environ).run())
 
 
-def _end_with(lifeline: socket.socket) -> None:
+def _exit_with_lifeline(lifeline: socket.socket) -> None:
     """A thread of its own: the main one may be stuck in a driver."""
     try:
         while lifeline.recv(4096):
