@@ -28,7 +28,7 @@ __all__ = [
     "handler",
 ]
 
-_HOMES = {
+_MODULES = {
     "AsyncClient": "client",
     "Batch": "handlers.batch",
     "Client": "client",
@@ -46,12 +46,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module 'runner' has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(f"runner.{home}"), name)
+    value: object = getattr(import_module(f"runner.{module}"), name)
     globals()[name] = value
     return value
 

@@ -52,8 +52,8 @@ class Server:
         unknown = set(settings) - set(Settings.model_fields) - set(SHORT_NAMES)
         if unknown:
             raise TypeError(f"there is no setting {', '.join(sorted(unknown))}")
-        self._owned = None if data_dir else tempfile.mkdtemp(prefix="runner-test-")
-        self.data_dir = Path(data_dir or str(self._owned))
+        self._temporary_dir = None if data_dir else tempfile.mkdtemp(prefix="runner-test-")
+        self.data_dir = Path(data_dir or str(self._temporary_dir))
         self.log_path = self.data_dir / "server.log"
         self.settings: dict[str, object] = {"port": 0, "entry_points": False, "gpus": gpus, **settings}
         self.env = dict(env or {})
@@ -92,7 +92,7 @@ class Server:
                 self._process = self._spawn(theirs, output)
             os.close(theirs)
             theirs = -1
-            self.url = str(self._ready(ours)["url"])
+            self.url = str(self._wait_until_ready(ours)["url"])
         except BaseException:
             self.kill()
             raise
@@ -121,8 +121,8 @@ class Server:
     def close(self) -> None:
         """Kill what still runs and remove a data folder that this object made."""
         self.kill()
-        if self._owned is not None:
-            shutil.rmtree(self._owned, ignore_errors=True)
+        if self._temporary_dir is not None:
+            shutil.rmtree(self._temporary_dir, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -134,7 +134,7 @@ class Server:
             early = self.process.poll()
             status = self.stop()
             if error is None and (early is not None or status != 0):
-                raise RunnerError(f"the server ended with {status}\n{self._tail()}")
+                raise RunnerError(f"the server ended with {status}\n{self._log_tail()}")
         finally:
             self.close()
 
@@ -156,25 +156,27 @@ class Server:
     def _environment(self, ready_fd: int) -> dict[str, str]:
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("RUNNER_")}
         # The package itself and the tests' own modules, wherever they were imported from.
-        inherited["PYTHONPATH"] = os.pathsep.join(_own_path())
+        inherited["PYTHONPATH"] = os.pathsep.join(_extra_sys_path())
         return inherited | _as_environment(self.settings) | {READY_FD: str(ready_fd)} | self.env
 
-    def _ready(self, fd: int) -> dict[str, Any]:
+    def _wait_until_ready(self, fd: int) -> dict[str, Any]:
         deadline = time.monotonic() + self.start_timeout_s
         text = b""
         while not text.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([fd], [], [], left)[0]:
-                raise RefusedStart(f"the server was not ready in {self.start_timeout_s:g} s\n{self._tail()}")
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or not select.select([fd], [], [], remaining_s)[0]:
+                raise RefusedStart(
+                    f"the server was not ready in {self.start_timeout_s:g} s\n{self._log_tail()}"
+                )
             chunk = os.read(fd, 4096)
             if not chunk:
                 status = self.process.wait()
-                raise RefusedStart(f"the server ended with {status} before it was ready\n{self._tail()}")
+                raise RefusedStart(f"the server ended with {status} before it was ready\n{self._log_tail()}")
             text += chunk
         document: dict[str, Any] = json.loads(text)
         return document
 
-    def _tail(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self.log.splitlines()[-40:])
 
 
@@ -227,10 +229,10 @@ def source_of(handler: object) -> str:
         raise TypeError(f"{name} is made inside a function: another process cannot import it")
     file = Path(inspect.getfile(handler)).absolute()  # type: ignore[arg-type]
     module = str(getattr(handler, "__module__", "__main__"))
-    return f"{module}:{name}" if _is_home(module, file) else str(file)
+    return f"{module}:{name}" if _is_importable_as(module, file) else str(file)
 
 
-def _is_home(module: str, file: Path) -> bool:
+def _is_importable_as(module: str, file: Path) -> bool:
     """True where another process that imports `module` gets this file."""
     if module == "__main__":
         return False
@@ -241,7 +243,7 @@ def _is_home(module: str, file: Path) -> bool:
     return spec is not None and spec.origin is not None and Path(spec.origin).absolute() == file
 
 
-def _own_path() -> list[str]:
+def _extra_sys_path() -> list[str]:
     """Folders of `sys.path` that a fresh interpreter would not have by itself."""
     # What comes below these is the interpreter's own; a checkout or a tests folder is not.
     base = [Path(prefix) / "lib" for prefix in {sys.prefix, sys.base_prefix}]
