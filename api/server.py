@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         # What lives from here on lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._front.link.tell(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
+        self._front.link.send(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
@@ -97,7 +97,7 @@ def _on_lifeline(lifeline: socket.socket, front: Front) -> None:
         gone = True
     if gone:
         asyncio.get_running_loop().remove_reader(lifeline.fileno())
-        front.on_lost()
+        front.on_coordinator_lost()
 
 
 def _uvicorn(config: FrontConfig, app: App) -> uvicorn.Config:

@@ -20,10 +20,10 @@ MAX_UNSENT_BYTES = 256 * 1024 * 1024
 #: A frame is closed at this size, so that two large bodies of one turn do not pass its bound.
 FRAME_BYTES = 4 * 1024 * 1024
 #: How long the coordinator may take over what needs no waiting.
-ANSWER_S = 30.0
+REPLY_TIMEOUT_S = 30.0
 
-Answer = front_protocol.Reply | front_protocol.EventPage
-Question = (
+CoordinatorReply = front_protocol.Reply | front_protocol.EventPage
+CoordinatorRequest = (
     front_protocol.SubmitJobs
     | front_protocol.GetJob
     | front_protocol.ListJobs
@@ -39,66 +39,68 @@ Question = (
 )
 
 
-class Listener(Protocol):
+class CoordinatorListener(Protocol):
     """Whom the link tells what the coordinator says unasked."""
 
-    def on_feed(self, feed: front_protocol.JobEvents) -> None:
+    def on_job_events(self, message: front_protocol.JobEvents) -> None:
         """New durable events of a watched job."""
 
-    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
+    def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         """The handlers that are known now."""
 
-    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
+    def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
         """How much is known of the devices now."""
 
-    def on_drain(self, deadline_s: float) -> None:
+    def on_shutdown_begun(self, deadline_s: float) -> None:
         """Shutdown has begun."""
 
-    def on_exit(self) -> None:
+    def on_exit_requested(self) -> None:
         """End within a second."""
 
-    def on_lost(self) -> None:
+    def on_coordinator_lost(self) -> None:
         """The coordinator is gone."""
 
 
-class Link(asyncio.Protocol):
+class CoordinatorClient(asyncio.Protocol):
     """One stream to the coordinator; what one turn of the loop asks travels in one frame."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: CoordinatorListener) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._frames = framing.FrameBuffer()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         #: Question number -> who waits, and until when (loop time).
-        self._pending: dict[int, tuple[asyncio.Future[Answer], float]] = {}
-        self._rid = 0
-        self._ended: RunnerError | None = None
-        self._sweeper = self._loop.call_later(1.0, self._sweep)
-        self._dispatch: dict[type, Callable[..., None]] = {
-            front_protocol.Reply: self._on_answer,
-            front_protocol.EventPage: self._on_answer,
-            front_protocol.JobEvents: listener.on_feed,
-            front_protocol.HandlersUpdate: listener.on_handlers,
-            front_protocol.MemoryLevel: listener.on_sight,
-            front_protocol.ShutdownBegun: lambda drain: listener.on_drain(drain.deadline_s),
-            front_protocol.Exit: lambda _exit: listener.on_exit(),
-            front_protocol.Ping: lambda _ping: self.tell(front_protocol.Pong()),
+        self._pending: dict[int, tuple[asyncio.Future[CoordinatorReply], float]] = {}
+        self._last_request_id = 0
+        self._error: RunnerError | None = None
+        self._expiry_timer = self._loop.call_later(1.0, self._expire_overdue)
+        self._message_handlers: dict[type, Callable[..., None]] = {
+            front_protocol.Reply: self._on_reply,
+            front_protocol.EventPage: self._on_reply,
+            front_protocol.JobEvents: listener.on_job_events,
+            front_protocol.HandlersUpdate: listener.on_handlers_update,
+            front_protocol.MemoryLevel: listener.on_memory_level,
+            front_protocol.ShutdownBegun: lambda drain: listener.on_shutdown_begun(drain.deadline_s),
+            front_protocol.Exit: lambda _exit: listener.on_exit_requested(),
+            front_protocol.Ping: lambda _ping: self.send(front_protocol.Pong()),
         }
 
     @property
-    def pending(self) -> int:
+    def pending_count(self) -> int:
         """Questions that wait for an answer."""
         return len(self._pending)
 
-    def ask(self, question: Question, wait_s: float = 0.0) -> asyncio.Future[Answer]:
+    def send_request(
+        self, message: CoordinatorRequest, wait_s: float = 0.0
+    ) -> asyncio.Future[CoordinatorReply]:
         """The answer to come; `wait_s` is what the question itself asks the coordinator to wait.
 
         Raises:
             Unavailable: no coordinator, or too much is under way already.
         """
-        if self._ended is not None:
-            raise self._ended
+        if self._error is not None:
+            raise self._error
         transport = self._transport
         if (
             transport is None
@@ -106,47 +108,47 @@ class Link(asyncio.Protocol):
             or transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         ):
             raise Unavailable("too many requests are under way; try again", retry_after_s=1)
-        self._rid += 1
-        question.request_id = self._rid
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._pending[self._rid] = (future, self._loop.time() + wait_s + ANSWER_S)
-        self.tell(question)
+        self._last_request_id += 1
+        message.request_id = self._last_request_id
+        future: asyncio.Future[CoordinatorReply] = self._loop.create_future()
+        self._pending[self._last_request_id] = (future, self._loop.time() + wait_s + REPLY_TIMEOUT_S)
+        self.send(message)
         return future
 
-    async def reply(self, question: Question, wait_s: float = 0.0) -> front_protocol.Reply:
+    async def request_reply(self, message: CoordinatorRequest, wait_s: float = 0.0) -> front_protocol.Reply:
         """Ask what is answered by a `Reply`."""
-        answer = await self.ask(question, wait_s)
+        answer = await self.send_request(message, wait_s)
         if isinstance(answer, front_protocol.EventPage):
             raise Unavailable("the coordinator gave a page where a reply was due")
         return answer
 
-    def tell(
+    def send(
         self,
-        message: Question
+        message: CoordinatorRequest
         | front_protocol.SubscribeEvents
         | front_protocol.UnsubscribeEvents
         | front_protocol.FrontHello
         | front_protocol.Pong,
     ) -> None:
         """Send something; without a coordinator it goes nowhere."""
-        if self._ended is not None:
+        if self._error is not None:
             return
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(front_protocol.encode(message))
 
-    def end(self, error: RunnerError) -> None:
+    def fail_pending(self, error: RunnerError) -> None:
         """Answer all who wait, and all who ask from now on, with `error`."""
-        self._ended = error
+        self._error = error
         pending, self._pending = self._pending, {}
         for future, _ in pending.values():
             if not future.done():
                 future.set_exception(error)
-        self._sweeper.cancel()
+        self._expiry_timer.cancel()
 
     def close(self) -> None:
         """Let go of the stream."""
-        self._sweeper.cancel()
+        self._expiry_timer.cancel()
         if self._transport is not None:
             self._transport.close()
 
@@ -159,10 +161,10 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
-        if self._ended is None:
-            self.end(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
+        if self._error is None:
+            self.fail_pending(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
         self._transport = None
-        self._listener.on_lost()
+        self._listener.on_coordinator_lost()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -170,18 +172,18 @@ class Link(asyncio.Protocol):
             for frame in self._frames.feed(data):
                 for encoded in framing.unpack(frame):
                     message = front_protocol.to_front_decoder.decode(encoded)
-                    self._dispatch[type(message)](message)
+                    self._message_handlers[type(message)](message)
         except Exception:
             # A stream that can't be read further is as good as none.
             logger.exception("the coordinator's stream can't be read")
             if self._transport is not None:
                 self._transport.abort()
 
-    def _on_answer(self, answer: Answer) -> None:
-        entry = self._pending.pop(answer.request_id, None)
+    def _on_reply(self, reply: CoordinatorReply) -> None:
+        waiter = self._pending.pop(reply.request_id, None)
         # None: who asked has stopped waiting.
-        if entry is not None and not entry[0].done():
-            entry[0].set_result(answer)
+        if waiter is not None and not waiter[0].done():
+            waiter[0].set_result(reply)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -197,14 +199,20 @@ class Link(asyncio.Protocol):
             size += len(message)
         self._transport.write(framing.with_length(framing.pack(batch)))
 
-    def _sweep(self) -> None:
+    def _expire_overdue(self) -> None:
         """Give up on answers that are overdue, so that no client waits for ever."""
         now = self._loop.time()
-        self._sweeper = self._loop.call_later(1.0, self._sweep)
-        late = [rid for rid, (future, until) in self._pending.items() if until < now or future.done()]
-        for rid in late:
-            future, _ = self._pending.pop(rid)
+        self._expiry_timer = self._loop.call_later(1.0, self._expire_overdue)
+        overdue = [
+            request_id
+            for request_id, (future, until) in self._pending.items()
+            if until < now or future.done()
+        ]
+        for request_id in overdue:
+            future, _ = self._pending.pop(request_id)
             if not future.done():
                 future.set_exception(
-                    Unavailable(f"the coordinator did not answer within {ANSWER_S:g} s", retry_after_s=5)
+                    Unavailable(
+                        f"the coordinator did not answer within {REPLY_TIMEOUT_S:g} s", retry_after_s=5
+                    )
                 )

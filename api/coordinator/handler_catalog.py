@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from api.coordinator.client import Link
+from api.coordinator.client import CoordinatorClient
 from api.http.problems import FAULTS_MAX, Fault, escape, fault
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
@@ -93,7 +93,7 @@ class Catalog:
         entry = self._entries.get(name)
         return entry if entry is not None and entry.spec.state == "ok" else None
 
-    async def get(self, name: str, link: Link) -> Entry:
+    async def get(self, name: str, link: CoordinatorClient) -> Entry:
         """The handler, waiting for its description where that is under way.
 
         Raises:
@@ -102,7 +102,7 @@ class Catalog:
         entry = self._entries.get(name)
         undecided = entry.spec.state == "describing" if entry is not None else self._describing
         if undecided:
-            reply = await link.reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
+            reply = await link.request_reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
             entry = self._entries.get(name)
             if entry is None and reply.status >= 400 and reply.status != 404:
                 raise HandlerBroken(_detail(reply) or f"handler {name} can't be used now")

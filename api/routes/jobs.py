@@ -43,7 +43,9 @@ class JobRoutes:
 
     async def find(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
-        return reply_answer(await self._front.link.reply(front_protocol.ListJobs(0, job_query(request))))
+        return reply_answer(
+            await self._front.link.request_reply(front_protocol.ListJobs(0, job_query(request)))
+        )
 
     async def get(self, request: Request) -> Response:
         """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
@@ -89,7 +91,7 @@ class JobRoutes:
         """The output's JSON text, or the way to the file that it is."""
         allow_query(request)
         job_id = request.path_params["job_id"]
-        reply = await self._front.link.reply(front_protocol.GetDocument(0, "output", job_id))
+        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "output", job_id))
         url = _file_url(job_id, reply.body) if reply.status == 200 else None
         if url is None:
             return reply_answer(reply)
@@ -99,7 +101,7 @@ class JobRoutes:
         """The bytes of a file that the job saved, or a range of them."""
         allow_query(request)
         job_id, name = request.path_params["job_id"], request.path_params["file"]
-        reply = await self._front.link.reply(front_protocol.GetDocument(0, "file", job_id, name))
+        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "file", job_id, name))
         if reply.status != 200:
             return reply_answer(reply)
         found = msgspec.json.decode(reply.body)
@@ -120,13 +122,13 @@ class JobRoutes:
     async def _look(self, request: Request, what: Document) -> Response:
         allow_query(request)
         question = front_protocol.GetDocument(0, what, request.path_params["job_id"])
-        return reply_answer(await self._front.link.reply(question))
+        return reply_answer(await self._front.link.request_reply(question))
 
     async def _act(
         self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
     ) -> Response:
         question = front_protocol.JobAction(0, verb, request.path_params["job_id"], reason, force)
-        return reply_answer(await self._front.link.reply(question))
+        return reply_answer(await self._front.link.request_reply(question))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         allow_query(request)

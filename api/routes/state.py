@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
-from api.coordinator.client import Answer, Link, Question
+from api.coordinator.client import CoordinatorClient, CoordinatorReply, CoordinatorRequest
 from api.coordinator.handler_catalog import Catalog
 from api.http.connection import Connection
 from api.streaming.sse import Hub
@@ -25,7 +25,7 @@ class Front:
 
     def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
         self.config = config
-        self.link = Link(self)
+        self.link = CoordinatorClient(self)
         self.catalog = Catalog()
         self.hub = Hub(self.link, config.ping_s)
         #: As the coordinator told last; None before it has.
@@ -41,48 +41,48 @@ class Front:
             left_s = max(1.0, self._deadline_mono - time.monotonic())
             raise ShuttingDown("the server is shutting down; try again later", retry_after_s=left_s)
 
-    async def wait(self, request: Request, question: Question, wait_s: float) -> Answer:
+    async def wait(self, request: Request, question: CoordinatorRequest, wait_s: float) -> CoordinatorReply:
         """The answer to a question that may take long; given up when the client hangs up."""
-        awaited = self.link.ask(question, wait_s)
+        awaited = self.link.send_request(question, wait_s)
         connection = request.scope.get("state", {}).get("connection")
         if wait_s and isinstance(connection, Connection):
-            answer: Answer = await connection.while_connected(awaited)
+            answer: CoordinatorReply = await connection.while_connected(awaited)
             return answer
         return await awaited
 
-    def on_feed(self, feed: front_protocol.JobEvents) -> None:
+    def on_job_events(self, message: front_protocol.JobEvents) -> None:
         """Called by the link."""
-        self.hub.feed(feed)
+        self.hub.feed(message)
 
-    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
+    def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         """Called by the link."""
-        self.catalog.replace(handlers)
+        self.catalog.replace(update)
 
-    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
+    def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
         """Called by the link."""
-        self.level = sight.level
+        self.level = message.level
 
-    def on_drain(self, deadline_s: float) -> None:
+    def on_shutdown_begun(self, deadline_s: float) -> None:
         """Called by the link: reads and streams go on, new jobs are refused."""
         if self._deadline_mono is None:
             self._loop.call_later(deadline_s, self.hub.close)
         self._deadline_mono = time.monotonic() + deadline_s
 
-    def on_exit(self) -> None:
+    def on_exit_requested(self) -> None:
         """Called by the link: finish what is being answered."""
         if self._deadline_mono is None:
             self._deadline_mono = time.monotonic()
         self.hub.close()
         error = ShuttingDown("the server has shut down", retry_after_s=2)
-        self._loop.call_later(EXIT_GRACE_S, self.link.end, error)
+        self._loop.call_later(EXIT_GRACE_S, self.link.fail_pending, error)
         self._on_end()
 
-    def on_lost(self) -> None:
+    def on_coordinator_lost(self) -> None:
         """Called by the link, and where the lifeline ends."""
         self.fail(Unavailable("the coordinator is gone; this server is ending", retry_after_s=2))
 
     def fail(self, error: RunnerError) -> None:
         """Answer all that is under way with `error`, and end."""
-        self.link.end(error)
+        self.link.fail_pending(error)
         self.hub.close()
         self._on_end()

@@ -58,7 +58,7 @@ class SubmitRoutes:
         good = [item for item in items if isinstance(item, Submission)]
         fates: list[dict[str, Any] | None] = []
         if good:
-            reply = await self._front.link.reply(front_protocol.SubmitJobs(0, good, bulk=True))
+            reply = await self._front.link.request_reply(front_protocol.SubmitJobs(0, good, bulk=True))
             if reply.status >= 400:
                 return reply_answer(reply)
             fates = msgspec.json.decode(reply.body)

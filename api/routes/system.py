@@ -92,7 +92,7 @@ class SystemRoutes:
         if faults:
             refuse(faults)
         question = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
-        return reply_answer(await self._front.link.reply(question))
+        return reply_answer(await self._front.link.request_reply(question))
 
     async def workers(self, request: Request) -> Response:
         """The worker processes."""
@@ -105,7 +105,7 @@ class SystemRoutes:
     async def ready(self, request: Request) -> Response:
         """Whether the coordinator holds its store and takes work."""
         allow_query(request)
-        reply = await self._front.link.reply(front_protocol.GetDocument(0, "ready"))
+        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "ready"))
         if reply.status < 400:
             return reply_answer(reply)
         parts = msgspec.json.decode(reply.body).get("parts", {})
@@ -121,7 +121,7 @@ class SystemRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """The coordinator's figures for Prometheus."""
-        reply = await self._front.link.reply(front_protocol.GetDocument(0, "metrics"))
+        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "metrics"))
         if reply.status >= 400:
             return reply_answer(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
@@ -136,17 +136,19 @@ class SystemRoutes:
 
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)
-        return reply_answer(await self._front.link.reply(front_protocol.GetDocument(0, what, subject)))
+        return reply_answer(
+            await self._front.link.request_reply(front_protocol.GetDocument(0, what, subject))
+        )
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetQueue(0, request.path_params["name"], paused)
-        return reply_answer(await self._front.link.reply(question))
+        return reply_answer(await self._front.link.request_reply(question))
 
     async def _drain(self, request: Request, drained: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetDevice(0, request.path_params["name"], drained)
-        return reply_answer(await self._front.link.reply(question))
+        return reply_answer(await self._front.link.request_reply(question))
 
     async def _refuse_body(self, request: Request) -> None:
         """What is asked for needs no words; an empty object is none."""

@@ -41,7 +41,7 @@ class TicketRoutes:
         if faults:
             refuse(faults)
         if job_id is not None:
-            found = await self._front.link.ask(front_protocol.ReadEvents(0, job_id, 0, 1))
+            found = await self._front.link.send_request(front_protocol.ReadEvents(0, job_id, 0, 1))
             if isinstance(found, front_protocol.Reply):
                 return reply_answer(found)
         until = int(time.time()) + TICKET_S

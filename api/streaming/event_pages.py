@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from api.coordinator.client import Answer
+from api.coordinator.client import CoordinatorReply
 from api.streaming import event_ring
 from runner.protocol import front as front_protocol
 
@@ -15,10 +15,10 @@ PAGE_BYTES = 128 * 1024
 PAGES_KEPT = 32
 
 
-class Asks(Protocol):
+class RequestSender(Protocol):
     """The link, as far as pages need it."""
 
-    def ask(self, question: front_protocol.ReadEvents) -> asyncio.Future[Answer]:
+    def send_request(self, message: front_protocol.ReadEvents) -> asyncio.Future[CoordinatorReply]:
         """The coordinator's answer to come."""
 
 
@@ -42,7 +42,7 @@ class Leaf:
 class Pages:
     """Asks the coordinator for pages, and remembers those that others are about to ask for."""
 
-    def __init__(self, link: Asks) -> None:
+    def __init__(self, link: RequestSender) -> None:
         self._link = link
         #: (job id, after) -> the page behind it, perhaps still under way; the oldest first.
         self._kept: dict[tuple[str, int], asyncio.Task[Leaf | front_protocol.Reply]] = {}
@@ -56,7 +56,7 @@ class Pages:
         Raises:
             Unavailable
         """
-        answer = await self._link.ask(front_protocol.ReadEvents(0, job_id, after, max_bytes))
+        answer = await self._link.send_request(front_protocol.ReadEvents(0, job_id, after, max_bytes))
         return Leaf(answer) if isinstance(answer, front_protocol.EventPage) else answer
 
     async def next(self, job_id: str, after: int) -> Leaf | front_protocol.Reply:

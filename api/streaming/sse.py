@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from api.coordinator.client import Link
+from api.coordinator.client import CoordinatorClient
 from api.streaming import event_ring
 from api.streaming.event_pages import Leaf, Pages
 from runner.errors import RunnerError
@@ -91,7 +91,7 @@ class Channel:
 class Hub:
     """All channels of this front."""
 
-    def __init__(self, link: Link, ping_s: float) -> None:
+    def __init__(self, link: CoordinatorClient, ping_s: float) -> None:
         self.pages = Pages(link)
         self._link = link
         self._ping_s = ping_s
@@ -106,7 +106,7 @@ class Hub:
             channel = self._channels[job_id] = Channel(job_id)
             channel.closed = self._closed
             channel.check = self._loop.call_later(self._ping_s, self._check, channel)
-            self._link.tell(front_protocol.SubscribeEvents(job_id))
+            self._link.send(front_protocol.SubscribeEvents(job_id))
         channel.readers += 1
         return channel
 
@@ -118,7 +118,7 @@ class Hub:
             if channel.check is not None:
                 channel.check.cancel()
             self.pages.forget(channel.job_id)
-            self._link.tell(front_protocol.UnsubscribeEvents(channel.job_id))
+            self._link.send(front_protocol.UnsubscribeEvents(channel.job_id))
 
     def feed(self, feed: front_protocol.JobEvents) -> None:
         """New durable events from the coordinator."""
@@ -144,7 +144,7 @@ class Hub:
         if not silent:
             return
         try:
-            asked = self._link.ask(front_protocol.ReadEvents(0, channel.job_id, channel.last, 1))
+            asked = self._link.send_request(front_protocol.ReadEvents(0, channel.job_id, channel.last, 1))
         except RunnerError:
             return
         asked.add_done_callback(lambda answered: self._checked(channel, answered))

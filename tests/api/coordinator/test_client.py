@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.coordinator.client import FRAME_BYTES, Link
+from api.coordinator.client import FRAME_BYTES, CoordinatorClient
 from runner.errors import Unavailable
 from runner.jobs.job import Submission
 from runner.protocol import framing
@@ -23,33 +23,33 @@ class Listener:
         self.told: list[Any] = []
         self.lost = asyncio.Event()
 
-    def on_feed(self, feed: front_protocol.JobEvents) -> None:
-        self.told.append(feed)
+    def on_job_events(self, message: front_protocol.JobEvents) -> None:
+        self.told.append(message)
 
-    def on_handlers(self, handlers: front_protocol.HandlersUpdate) -> None:
-        self.told.append(handlers)
+    def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
+        self.told.append(update)
 
-    def on_sight(self, sight: front_protocol.MemoryLevel) -> None:
-        self.told.append(sight)
+    def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
+        self.told.append(message)
 
-    def on_drain(self, deadline_s: float) -> None:
+    def on_shutdown_begun(self, deadline_s: float) -> None:
         self.told.append(deadline_s)
 
-    def on_exit(self) -> None:
+    def on_exit_requested(self) -> None:
         self.told.append("exit")
 
-    def on_lost(self) -> None:
+    def on_coordinator_lost(self) -> None:
         self.lost.set()
 
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def linked(check: Callable[[Link, Listener, Peer], Awaitable[None]]) -> None:
+def linked(check: Callable[[CoordinatorClient, Listener, Peer], Awaitable[None]]) -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         listener = Listener()
-        link = Link(listener)
+        link = CoordinatorClient(listener)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         peer = await asyncio.open_unix_connection(sock=theirs)
         try:
@@ -74,8 +74,8 @@ def say(peer: Peer, *messages: Any) -> None:
 
 
 def test_questions_of_one_turn_travel_in_one_frame() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        answers = [link.ask(front_protocol.GetJob(0, name)) for name in "abc"]
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
+        answers = [link.send_request(front_protocol.GetJob(0, name)) for name in "abc"]
         asked = await frame(peer)
         assert [question.job_id for question in asked] == ["a", "b", "c"]
         say(
@@ -91,23 +91,26 @@ def test_questions_of_one_turn_travel_in_one_frame() -> None:
             b"b",
             b"c",
         ]
-        assert link.pending == 0
+        assert link.pending_count == 0
 
     linked(check)
 
 
 def test_large_questions_travel_in_frames_of_their_own() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
         for _ in range(2):
-            link.ask(front_protocol.SubmitJobs(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
+            link.send_request(front_protocol.SubmitJobs(0, [Submission("id", "echo", b"x" * FRAME_BYTES)]))
         assert [len(await frame(peer)) for _ in range(2)] == [1, 1]
 
     linked(check)
 
 
 def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        first, second = link.ask(front_protocol.GetJob(0, "a")), link.ask(front_protocol.GetJob(0, "b"))
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
+        first, second = (
+            link.send_request(front_protocol.GetJob(0, "a")),
+            link.send_request(front_protocol.GetJob(0, "b")),
+        )
         first.cancel()
         say(peer, front_protocol.Reply(1, 200), front_protocol.Reply(99, 200), front_protocol.Reply(2, 204))
         reply = await second
@@ -117,7 +120,7 @@ def test_an_answer_that_nobody_awaits_any_more_is_dropped() -> None:
 
 
 def test_what_is_told_reaches_the_listener_in_order() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
         feed = front_protocol.JobEvents("a", [(1, "done", b"{}")], True)
         sight = front_protocol.MemoryLevel("reports")
         say(
@@ -136,7 +139,7 @@ def test_what_is_told_reaches_the_listener_in_order() -> None:
 
 
 def test_a_ping_is_answered_at_once() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
         say(peer, front_protocol.Ping())
         assert await frame(peer) == [front_protocol.Pong()]
 
@@ -144,12 +147,12 @@ def test_a_ping_is_answered_at_once() -> None:
 
 
 def test_a_lost_coordinator_fails_all_who_wait_and_all_who_come() -> None:
-    async def check(link: Link, listener: Listener, peer: Peer) -> None:
-        waiting = link.ask(front_protocol.GetJob(0, "a"), wait_s=300)
+    async def check(link: CoordinatorClient, listener: Listener, peer: Peer) -> None:
+        waiting = link.send_request(front_protocol.GetJob(0, "a"), wait_s=300)
         peer[1].close()
         with pytest.raises(Unavailable):
             await waiting
         with pytest.raises(Unavailable):
-            link.ask(front_protocol.GetJob(0, "b"))
+            link.send_request(front_protocol.GetJob(0, "b"))
 
     linked(check)

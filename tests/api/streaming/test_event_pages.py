@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.coordinator.client import Answer
+from api.coordinator.client import CoordinatorReply
 from api.streaming.event_pages import PAGES_KEPT, Leaf, Pages
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
@@ -21,14 +21,14 @@ class Coordinator:
     """Remembers what it was asked; a test gives the answers."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[front_protocol.ReadEvents, asyncio.Future[Answer]]] = []
+        self.asked: list[tuple[front_protocol.ReadEvents, asyncio.Future[CoordinatorReply]]] = []
 
-    def ask(self, question: front_protocol.ReadEvents) -> asyncio.Future[Answer]:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.asked.append((question, future))
+    def send_request(self, message: front_protocol.ReadEvents) -> asyncio.Future[CoordinatorReply]:
+        future: asyncio.Future[CoordinatorReply] = asyncio.get_running_loop().create_future()
+        self.asked.append((message, future))
         return future
 
-    async def answer(self, answer: Answer | Exception) -> None:
+    async def answer(self, answer: CoordinatorReply | Exception) -> None:
         """Answer what was asked last, as soon as it is asked."""
         while not self.asked or self.asked[-1][1].done():
             await asyncio.sleep(0)
@@ -85,7 +85,7 @@ def test_a_reader_that_leaves_takes_no_page_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("answer", [EMPTY, front_protocol.Reply(0, 404), Unavailable("gone")])
-def test_what_may_change_is_not_remembered(answer: Answer | Exception) -> None:
+def test_what_may_change_is_not_remembered(answer: CoordinatorReply | Exception) -> None:
     async def body(pages: Pages, coordinator: Coordinator) -> None:
         for _ in range(2):
             asked = asyncio.ensure_future(pages.next("a", 0))
