@@ -21,7 +21,7 @@ from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
 from api.openapi.route import Route
 from api.routes.routes import routes
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.errors import RunnerError, Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _STRICT_POLICY = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 class App:
     """One ASGI callable for all requests of a front."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: FrontState) -> None:
         config = front.config
         tickets = Tickets(config.ticket_key)
         self._page = DocsPage()

@@ -16,7 +16,7 @@ import uvloop
 
 from api.app import App
 from api.http.connection import Connection, Limits
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.processes import logs
 from runner.processes.child import FrontConfig, ignore_terminal_signals, read_config
 from runner.protocol import front as front_protocol
@@ -36,7 +36,7 @@ KEEP_ALIVE_S = 75
 class Server(uvicorn.Server):
     """uvicorn that leaves signals alone and says when it answers."""
 
-    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+    def __init__(self, config: uvicorn.Config, front: FrontState) -> None:
         super().__init__(config)
         self._front = front
 
@@ -51,17 +51,17 @@ class Server(uvicorn.Server):
         # What lives from here on lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._front.link.send(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
+        self._front.coordinator.send(front_protocol.FrontHello(os.getpid()))  # guard: front-hello
 
 
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     """Answer until the coordinator says `Exit` or is gone."""
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
-    front = Front(config, ending.set)
+    front = FrontState(config, ending.set)
     stream = socket.socket(fileno=config.control_fd)
     os.set_inheritable(config.control_fd, False)
-    await loop.create_unix_connection(lambda: front.link, sock=stream)
+    await loop.create_unix_connection(lambda: front.coordinator, sock=stream)
     lifeline.setblocking(False)
     loop.add_reader(lifeline.fileno(), _on_lifeline, lifeline, front)
     listening = socket.socket(fileno=config.listen_fd)  # guard: inherited-socket
@@ -75,7 +75,7 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     finally:
         end.cancel()
         loop.remove_reader(lifeline.fileno())
-        front.link.close()
+        front.coordinator.close()
 
 
 async def _end(ending: asyncio.Event, server: Server) -> None:
@@ -88,7 +88,7 @@ async def _end(ending: asyncio.Event, server: Server) -> None:
             connection.abort()
 
 
-def _on_lifeline(lifeline: socket.socket, front: Front) -> None:
+def _on_lifeline(lifeline: socket.socket, front: FrontState) -> None:
     try:
         gone = not lifeline.recv(4096)
     except BlockingIOError:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from api.http.connection import Connection
 from api.http.problems import reply_answer
 from api.http.query_params import allow_query, cursor_of, types_of
-from api.routes.state import Front
+from api.routes.state import FrontState
 from api.streaming.event_pages import PAGE_BYTES, Leaf
 from api.streaming.sse import Channel, Reader, event_source
 
@@ -17,7 +17,7 @@ from api.streaming.sse import Channel, Reader, event_source
 class EventRoutes:
     """Streams of single jobs."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def of_job(self, request: Request) -> Response:
@@ -43,7 +43,7 @@ class EventRoutes:
 class _Stream(Response):
     """An event source that gives its channel back, whether it was ever read or not."""
 
-    def __init__(self, front: Front, channel: Channel, reader: Reader) -> None:
+    def __init__(self, front: FrontState, channel: Channel, reader: Reader) -> None:
         super().__init__()
         self._front = front
         self._channel = channel

@@ -11,7 +11,7 @@ from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, refuse, reply_answer
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import name
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.jobs.traits import NAME_CHARS_MAX
 from runner.protocol import front as front_protocol
 
@@ -31,7 +31,7 @@ _RULES = {"model": _model, "device": name}
 class LoadRoutes:
     """What an operator does ahead of the jobs."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def load(self, request: Request) -> Response:
@@ -41,7 +41,7 @@ class LoadRoutes:
         question = front_protocol.LoadHandler(
             0, request.path_params["name"], **given, wait_s=float(wait or 0)
         )
-        reply = await self._front.wait(request, question, question.wait_s + HANDLER_WAIT_S)
+        reply = await self._front.send_and_wait(request, question, question.wait_s + HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
 
@@ -49,7 +49,7 @@ class LoadRoutes:
         """Have executors go: idle ones now, busy ones when they have ended what they run."""
         given = await self._given(request)
         question = front_protocol.UnloadHandler(0, request.path_params["name"], **given)
-        reply = await self._front.wait(request, question, HANDLER_WAIT_S)
+        reply = await self._front.send_and_wait(request, question, HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply)
 

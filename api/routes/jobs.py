@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, refuse, reply_answer, status_answer
 from api.http.query_params import allow_query, job_query, wait_s
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
 
@@ -38,13 +38,13 @@ Document = Literal["explain", "attempts"]
 class JobRoutes:
     """Everything under /v1/jobs that does not create a job."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def find(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
         return reply_answer(
-            await self._front.link.request_reply(front_protocol.ListJobs(0, job_query(request)))
+            await self._front.coordinator.request_reply(front_protocol.ListJobs(0, job_query(request)))
         )
 
     async def get(self, request: Request) -> Response:
@@ -52,7 +52,7 @@ class JobRoutes:
         allow_query(request)
         wait = wait_s(request)
         question = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
-        answer = await self._front.wait(request, question, wait or 0)
+        answer = await self._front.send_and_wait(request, question, wait or 0)
         assert isinstance(answer, front_protocol.Reply)
         return reply_answer(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
@@ -91,7 +91,7 @@ class JobRoutes:
         """The output's JSON text, or the way to the file that it is."""
         allow_query(request)
         job_id = request.path_params["job_id"]
-        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "output", job_id))
+        reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "output", job_id))
         url = _file_url(job_id, reply.body) if reply.status == 200 else None
         if url is None:
             return reply_answer(reply)
@@ -101,7 +101,9 @@ class JobRoutes:
         """The bytes of a file that the job saved, or a range of them."""
         allow_query(request)
         job_id, name = request.path_params["job_id"], request.path_params["file"]
-        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "file", job_id, name))
+        reply = await self._front.coordinator.request_reply(
+            front_protocol.GetDocument(0, "file", job_id, name)
+        )
         if reply.status != 200:
             return reply_answer(reply)
         found = msgspec.json.decode(reply.body)
@@ -122,13 +124,13 @@ class JobRoutes:
     async def _look(self, request: Request, what: Document) -> Response:
         allow_query(request)
         question = front_protocol.GetDocument(0, what, request.path_params["job_id"])
-        return reply_answer(await self._front.link.request_reply(question))
+        return reply_answer(await self._front.coordinator.request_reply(question))
 
     async def _act(
         self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
     ) -> Response:
         question = front_protocol.JobAction(0, verb, request.path_params["job_id"], reason, force)
-        return reply_answer(await self._front.link.request_reply(question))
+        return reply_answer(await self._front.coordinator.request_reply(question))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         allow_query(request)

@@ -25,7 +25,7 @@ from api.openapi.route import (
 from api.routes.events import EventRoutes
 from api.routes.executors import LoadRoutes
 from api.routes.jobs import JobRoutes
-from api.routes.state import Front
+from api.routes.state import FrontState
 from api.routes.submit import SubmitRoutes
 from api.routes.system import SystemRoutes
 from api.routes.tickets import TicketRoutes
@@ -58,7 +58,7 @@ _FILTERS = (
 _JOB = "/v1/jobs/{job_id}"
 
 
-def routes(front: Front, tickets: Tickets, page: DocsPage) -> tuple[Route, ...]:
+def routes(front: FrontState, tickets: Tickets, page: DocsPage) -> tuple[Route, ...]:
     """The table for one front."""
     table: list[Route] = []
     document = OpenApi(lambda: table, front.config.version, token=bool(front.config.token_sha256))

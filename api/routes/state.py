@@ -20,30 +20,32 @@ from runner.protocol import front as front_protocol
 EXIT_GRACE_S = 0.5
 
 
-class Front:
+class FrontState:
     """One front process, without its server. `on_end` is called when the process is to end."""
 
     def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
         self.config = config
-        self.link = CoordinatorClient(self)
+        self.coordinator = CoordinatorClient(self)
         self.catalog = Catalog()
-        self.hub = Hub(self.link, config.ping_s)
+        self.hub = Hub(self.coordinator, config.ping_s)
         #: As the coordinator told last; None before it has.
-        self.level: str | None = None
+        self.memory_level: str | None = None
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         #: When the shutdown is over (monotonic); None while work is taken.
-        self._deadline_mono: float | None = None
+        self._shutdown_deadline_mono: float | None = None
 
     def require_open(self) -> None:
         """Raises ShuttingDown where no new job is taken any more."""
-        if self._deadline_mono is not None:
-            left_s = max(1.0, self._deadline_mono - time.monotonic())
-            raise ShuttingDown("the server is shutting down; try again later", retry_after_s=left_s)
+        if self._shutdown_deadline_mono is not None:
+            remaining_s = max(1.0, self._shutdown_deadline_mono - time.monotonic())
+            raise ShuttingDown("the server is shutting down; try again later", retry_after_s=remaining_s)
 
-    async def wait(self, request: Request, question: CoordinatorRequest, wait_s: float) -> CoordinatorReply:
+    async def send_and_wait(
+        self, request: Request, message: CoordinatorRequest, wait_s: float
+    ) -> CoordinatorReply:
         """The answer to a question that may take long; given up when the client hangs up."""
-        awaited = self.link.send_request(question, wait_s)
+        awaited = self.coordinator.send_request(message, wait_s)
         connection = request.scope.get("state", {}).get("connection")
         if wait_s and isinstance(connection, Connection):
             answer: CoordinatorReply = await connection.while_connected(awaited)
@@ -60,21 +62,21 @@ class Front:
 
     def on_memory_level(self, message: front_protocol.MemoryLevel) -> None:
         """Called by the link."""
-        self.level = message.level
+        self.memory_level = message.level
 
     def on_shutdown_begun(self, deadline_s: float) -> None:
         """Called by the link: reads and streams go on, new jobs are refused."""
-        if self._deadline_mono is None:
+        if self._shutdown_deadline_mono is None:
             self._loop.call_later(deadline_s, self.hub.close)
-        self._deadline_mono = time.monotonic() + deadline_s
+        self._shutdown_deadline_mono = time.monotonic() + deadline_s
 
     def on_exit_requested(self) -> None:
         """Called by the link: finish what is being answered."""
-        if self._deadline_mono is None:
-            self._deadline_mono = time.monotonic()
+        if self._shutdown_deadline_mono is None:
+            self._shutdown_deadline_mono = time.monotonic()
         self.hub.close()
         error = ShuttingDown("the server has shut down", retry_after_s=2)
-        self._loop.call_later(EXIT_GRACE_S, self.link.fail_pending, error)
+        self._loop.call_later(EXIT_GRACE_S, self.coordinator.fail_pending, error)
         self._on_end()
 
     def on_coordinator_lost(self) -> None:
@@ -83,6 +85,6 @@ class Front:
 
     def fail(self, error: RunnerError) -> None:
         """Answer all that is under way with `error`, and end."""
-        self.link.fail_pending(error)
+        self.coordinator.fail_pending(error)
         self.hub.close()
         self._on_end()

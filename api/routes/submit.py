@@ -15,7 +15,7 @@ from api.http.body import Parsed, check, parse, read_body, read_json, require_ty
 from api.http.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import submission
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
 from runner.jobs.job import Submission
@@ -32,7 +32,7 @@ Item = Submission | bytes
 class SubmitRoutes:
     """POST /v1/jobs, /v1/jobs/bulk and /v1/handlers/{name}/jobs."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: FrontState) -> None:
         self._front = front
 
     async def one(self, request: Request) -> Response:
@@ -58,7 +58,7 @@ class SubmitRoutes:
         good = [item for item in items if isinstance(item, Submission)]
         fates: list[dict[str, Any] | None] = []
         if good:
-            reply = await self._front.link.request_reply(front_protocol.SubmitJobs(0, good, bulk=True))
+            reply = await self._front.coordinator.request_reply(front_protocol.SubmitJobs(0, good, bulk=True))
             if reply.status >= 400:
                 return reply_answer(reply)
             fates = msgspec.json.decode(reply.body)
@@ -89,7 +89,7 @@ class SubmitRoutes:
             refuse(faults)
         self._front.require_open()
         wait = wait_s(request)
-        answer = await self._front.wait(
+        answer = await self._front.send_and_wait(
             request, front_protocol.SubmitJobs(0, [asked], wait or None), wait or 0
         )
         assert isinstance(answer, front_protocol.Reply)
@@ -100,7 +100,7 @@ class SubmitRoutes:
 
     async def _input_faults(self, asked: Submission, value: Any, at: str) -> list[Fault]:
         catalog = self._front.catalog
-        entry = catalog.known(asked.handler) or await catalog.get(asked.handler, self._front.link)
+        entry = catalog.known(asked.handler) or await catalog.get(asked.handler, self._front.coordinator)
         return entry.take(asked, value, at)
 
     async def _item(self, value: Parsed | list[Fault], at: str) -> Item:

@@ -13,7 +13,7 @@ from api.http.problems import Answer, fault, refuse, reply_answer
 from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
 from api.openapi.document import OpenApi
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
@@ -27,7 +27,7 @@ EXECUTORS_MAX = 1000
 class SystemRoutes:
     """What an operator looks at."""
 
-    def __init__(self, front: Front, document: OpenApi, page: DocsPage) -> None:
+    def __init__(self, front: FrontState, document: OpenApi, page: DocsPage) -> None:
         self._front = front
         self._document = document
         self._page = page
@@ -60,7 +60,7 @@ class SystemRoutes:
         """Find and describe the handlers anew, from the sources that the server was started with."""
         self._front.require_open()
         await self._refuse_body(request)
-        reply = await self._front.wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
+        reply = await self._front.send_and_wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_answer(reply)
 
@@ -92,7 +92,7 @@ class SystemRoutes:
         if faults:
             refuse(faults)
         question = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
-        return reply_answer(await self._front.link.request_reply(question))
+        return reply_answer(await self._front.coordinator.request_reply(question))
 
     async def workers(self, request: Request) -> Response:
         """The worker processes."""
@@ -105,7 +105,7 @@ class SystemRoutes:
     async def ready(self, request: Request) -> Response:
         """Whether the coordinator holds its store and takes work."""
         allow_query(request)
-        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "ready"))
+        reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "ready"))
         if reply.status < 400:
             return reply_answer(reply)
         parts = msgspec.json.decode(reply.body).get("parts", {})
@@ -114,14 +114,14 @@ class SystemRoutes:
 
     async def healthy(self, request: Request) -> Response:
         """This process answers, whoever else does."""
-        level = self._front.level
+        level = self._front.memory_level
         return Answer(
             b'{"status":"ok"}' if level is None else b'{"status":"ok","level":"%s"}' % level.encode()
         )
 
     async def metrics(self, request: Request) -> Response:
         """The coordinator's figures for Prometheus."""
-        reply = await self._front.link.request_reply(front_protocol.GetDocument(0, "metrics"))
+        reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "metrics"))
         if reply.status >= 400:
             return reply_answer(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
@@ -137,18 +137,18 @@ class SystemRoutes:
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)
         return reply_answer(
-            await self._front.link.request_reply(front_protocol.GetDocument(0, what, subject))
+            await self._front.coordinator.request_reply(front_protocol.GetDocument(0, what, subject))
         )
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetQueue(0, request.path_params["name"], paused)
-        return reply_answer(await self._front.link.request_reply(question))
+        return reply_answer(await self._front.coordinator.request_reply(question))
 
     async def _drain(self, request: Request, drained: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetDevice(0, request.path_params["name"], drained)
-        return reply_answer(await self._front.link.request_reply(question))
+        return reply_answer(await self._front.coordinator.request_reply(question))
 
     async def _refuse_body(self, request: Request) -> None:
         """What is asked for needs no words; an empty object is none."""

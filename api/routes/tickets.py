@@ -13,7 +13,7 @@ from api.http.body import read_optional_object
 from api.http.problems import Answer, fault, refuse, reply_answer
 from api.http.query_params import allow_query
 from api.http.tickets import TICKET_S, Tickets
-from api.routes.state import Front
+from api.routes.state import FrontState
 from runner.formats.timestamps import format_rfc3339
 from runner.protocol import front as front_protocol
 
@@ -23,7 +23,7 @@ _JOB_ID = re.compile(r"[0-9a-f-]{36}")
 class TicketRoutes:
     """Tickets are given to those who have the token."""
 
-    def __init__(self, front: Front, tickets: Tickets) -> None:
+    def __init__(self, front: FrontState, tickets: Tickets) -> None:
         self._front = front
         self._tickets = tickets
 
@@ -41,7 +41,7 @@ class TicketRoutes:
         if faults:
             refuse(faults)
         if job_id is not None:
-            found = await self._front.link.send_request(front_protocol.ReadEvents(0, job_id, 0, 1))
+            found = await self._front.coordinator.send_request(front_protocol.ReadEvents(0, job_id, 0, 1))
             if isinstance(found, front_protocol.Reply):
                 return reply_answer(found)
         until = int(time.time()) + TICKET_S
