@@ -10,7 +10,7 @@ from api.http.connection import Connection
 from api.http.problems import reply_answer
 from api.http.query_params import allow_query, cursor_of, types_of
 from api.routes.state import FrontState
-from api.streaming.event_pages import PAGE_BYTES, Leaf
+from api.streaming.event_pages import PAGE_BYTES, CachedPage
 from api.streaming.sse import Channel, Reader, event_source
 
 
@@ -30,14 +30,16 @@ class EventRoutes:
         try:
             # Where others read it too, they go on together over pages that are read once.
             max_bytes = PAGE_BYTES if channel.readers == 1 else 1
-            answer = await hub.pages.fresh(channel.job_id, after, max_bytes=max_bytes)
+            answer = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
             hub.leave(channel)
             raise
-        if isinstance(answer, Leaf) and not (answer.page.is_job_ended and after >= answer.page.last_seq):
+        if isinstance(answer, CachedPage) and not (
+            answer.page.is_job_ended and after >= answer.page.last_seq
+        ):
             return _Stream(self._front, channel, Reader(hub, channel, answer, after, types))
         hub.leave(channel)
-        return Response(status_code=204) if isinstance(answer, Leaf) else reply_answer(answer)
+        return Response(status_code=204) if isinstance(answer, CachedPage) else reply_answer(answer)
 
 
 class _Stream(Response):

@@ -12,7 +12,7 @@ from runner.protocol import front as front_protocol
 #: Asked of the coordinator in one page.
 PAGE_BYTES = 128 * 1024
 #: Remembered by one front: readers of one job that start together stay about so close to each other.
-PAGES_KEPT = 32
+PAGES_CACHED_MAX = 32
 
 
 class RequestSender(Protocol):
@@ -22,44 +22,44 @@ class RequestSender(Protocol):
         """The coordinator's answer to come."""
 
 
-class Leaf:
+class CachedPage:
     """A page of a job's events, and what it is as server-sent events."""
 
-    __slots__ = ("_encoded", "page")
+    __slots__ = ("_encoded_by_types", "page")
 
     def __init__(self, page: front_protocol.EventPage) -> None:
         self.page = page
-        self._encoded: dict[frozenset[str] | None, bytes] = {}
+        self._encoded_by_types: dict[frozenset[str] | None, bytes] = {}
 
-    def encoded(self, types: frozenset[str] | None) -> bytes:
+    def encode_sse(self, types: frozenset[str] | None) -> bytes:
         """Its events of these types (None: all)."""
-        found = self._encoded.get(types)
-        if found is None:
-            found = self._encoded[types] = event_ring.encode_all(self.page.events, types)
-        return found
+        encoded = self._encoded_by_types.get(types)
+        if encoded is None:
+            encoded = self._encoded_by_types[types] = event_ring.encode_all(self.page.events, types)
+        return encoded
 
 
-class Pages:
+class EventPages:
     """Asks the coordinator for pages, and remembers those that others are about to ask for."""
 
-    def __init__(self, link: RequestSender) -> None:
-        self._link = link
+    def __init__(self, coordinator: RequestSender) -> None:
+        self._coordinator = coordinator
         #: (job id, after) -> the page behind it, perhaps still under way; the oldest first.
-        self._kept: dict[tuple[str, int], asyncio.Task[Leaf | front_protocol.Reply]] = {}
+        self._tasks: dict[tuple[str, int], asyncio.Task[CachedPage | front_protocol.Reply]] = {}
 
-    async def fresh(
+    async def fetch(
         self, job_id: str, after: int, *, max_bytes: int = PAGE_BYTES
-    ) -> Leaf | front_protocol.Reply:
+    ) -> CachedPage | front_protocol.Reply:
         """A page that tells of the job as it is now, or the coordinator's problem. It holds one event at
         least, where there are any.
 
         Raises:
             Unavailable
         """
-        answer = await self._link.send_request(front_protocol.ReadEvents(0, job_id, after, max_bytes))
-        return Leaf(answer) if isinstance(answer, front_protocol.EventPage) else answer
+        answer = await self._coordinator.send_request(front_protocol.ReadEvents(0, job_id, after, max_bytes))
+        return CachedPage(answer) if isinstance(answer, front_protocol.EventPage) else answer
 
-    async def next(self, job_id: str, after: int) -> Leaf | front_protocol.Reply:
+    async def fetch_cached(self, job_id: str, after: int) -> CachedPage | front_protocol.Reply:
         """The events behind `after`. Events never change: a page that another reader was given will do,
         though what it tells of the job may be old.
 
@@ -67,25 +67,27 @@ class Pages:
             Unavailable
         """
         key = job_id, after
-        task = self._kept.get(key)
+        task = self._tasks.get(key)
         if task is None:
-            if len(self._kept) >= PAGES_KEPT:
-                del self._kept[next(iter(self._kept))]
-            task = self._kept[key] = asyncio.create_task(self.fresh(job_id, after))
-            task.add_done_callback(lambda done: self._arrived(key, done))
+            if len(self._tasks) >= PAGES_CACHED_MAX:
+                del self._tasks[next(iter(self._tasks))]
+            task = self._tasks[key] = asyncio.create_task(self.fetch(job_id, after))
+            task.add_done_callback(lambda done: self._on_fetched(key, done))
         # A reader that leaves takes no page from the others.
         return await asyncio.shield(task)
 
-    def forget(self, job_id: str) -> None:
+    def drop_job(self, job_id: str) -> None:
         """Its last reader has left."""
-        for key in [key for key in self._kept if key[0] == job_id]:
-            del self._kept[key]
+        for key in [key for key in self._tasks if key[0] == job_id]:
+            del self._tasks[key]
 
-    def _arrived(self, key: tuple[str, int], task: asyncio.Task[Leaf | front_protocol.Reply]) -> None:
+    def _on_fetched(
+        self, key: tuple[str, int], task: asyncio.Task[CachedPage | front_protocol.Reply]
+    ) -> None:
         """Keep only what stays true: events."""
         if not task.cancelled() and task.exception() is None:
-            leaf = task.result()
-            if isinstance(leaf, Leaf) and leaf.page.events:
+            cached = task.result()
+            if isinstance(cached, CachedPage) and cached.page.events:
                 return
-        if self._kept.get(key) is task:
-            del self._kept[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]

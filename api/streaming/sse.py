@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.coordinator.client import CoordinatorClient
 from api.streaming import event_ring
-from api.streaming.event_pages import Leaf, Pages
+from api.streaming.event_pages import CachedPage, EventPages
 from runner.errors import RunnerError
 from runner.protocol import front as front_protocol
 
@@ -92,7 +92,7 @@ class Hub:
     """All channels of this front."""
 
     def __init__(self, link: CoordinatorClient, ping_s: float) -> None:
-        self.pages = Pages(link)
+        self.pages = EventPages(link)
         self._link = link
         self._ping_s = ping_s
         self._loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ class Hub:
             del self._channels[channel.job_id]
             if channel.check is not None:
                 channel.check.cancel()
-            self.pages.forget(channel.job_id)
+            self.pages.drop_job(channel.job_id)
             self._link.send(front_protocol.UnsubscribeEvents(channel.job_id))
 
     def feed(self, feed: front_protocol.JobEvents) -> None:
@@ -166,11 +166,11 @@ class Reader:
     """One client's way through a job's events: a cursor, first over pages, then over the ring."""
 
     def __init__(
-        self, hub: Hub, channel: Channel, leaf: Leaf, after: int, types: frozenset[str] | None
+        self, hub: Hub, channel: Channel, leaf: CachedPage, after: int, types: frozenset[str] | None
     ) -> None:
         self._hub = hub
         self._channel = channel
-        self._leaf: Leaf | None = leaf
+        self._leaf: CachedPage | None = leaf
         self._cursor = after
         self._types = types
         #: Whether the client's own cursor stands behind `_cursor` because of `types`.
@@ -213,16 +213,16 @@ class Reader:
     async def _turn_page(self) -> bool:
         """Fetch the next page of what the ring does not hold; False where there is none any more."""
         try:
-            answer = await self._hub.pages.next(self._channel.job_id, self._cursor)
+            answer = await self._hub.pages.fetch_cached(self._channel.job_id, self._cursor)
         except RunnerError as error:
             logger.info("a stream of job %s ends: %s", self._channel.job_id, error.message)
             return False
-        if isinstance(answer, Leaf):
+        if isinstance(answer, CachedPage):
             self._leaf = answer
             return True
         return False
 
-    def _through(self, leaf: Leaf) -> bytes:
+    def _through(self, leaf: CachedPage) -> bytes:
         """Move the cursor over a page; its bytes, with a `gap` before them for what is gone."""
         page = leaf.page
         self._channel.learn(page.last_seq, page.is_job_ended)
@@ -238,7 +238,7 @@ class Reader:
             reached = page.last_seq
         self._cursor = max(self._cursor, reached)
         self._hidden = self._types is not None
-        return gap + leaf.encoded(self._types)
+        return gap + leaf.encode_sse(self._types)
 
     def _gap(self, to: int) -> bytes:
         lost = {"job_id": self._channel.job_id, "from": self._cursor + 1, "to": to}

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from api.coordinator.client import CoordinatorReply
-from api.streaming.event_pages import PAGES_KEPT, Leaf, Pages
+from api.streaming.event_pages import PAGES_CACHED_MAX, CachedPage, EventPages
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
@@ -39,33 +39,33 @@ class Coordinator:
             future.set_result(answer)
 
 
-def run(body: Callable[[Pages, Coordinator], Awaitable[None]]) -> Coordinator:
+def run(body: Callable[[EventPages, Coordinator], Awaitable[None]]) -> Coordinator:
     coordinator = Coordinator()
 
     async def main() -> None:
-        await asyncio.wait_for(body(Pages(coordinator), coordinator), 5)
+        await asyncio.wait_for(body(EventPages(coordinator), coordinator), 5)
 
     asyncio.run(main())
     return coordinator
 
 
 def test_a_page_is_asked_for_and_encoded_once() -> None:
-    async def body(pages: Pages, coordinator: Coordinator) -> None:
-        both = asyncio.gather(pages.next("a", 0), pages.next("a", 0))
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
+        both = asyncio.gather(pages.fetch_cached("a", 0), pages.fetch_cached("a", 0))
         await coordinator.answer(FULL)
         first, second = await both
-        third = await pages.next("a", 0)
-        assert isinstance(first, Leaf) and first is second is third
-        assert first.encoded(None) is first.encoded(None)
-        assert first.encoded(frozenset({"done"})) == b"id: 2\nevent: done\ndata: {}\n\n"
+        third = await pages.fetch_cached("a", 0)
+        assert isinstance(first, CachedPage) and first is second is third
+        assert first.encode_sse(None) is first.encode_sse(None)
+        assert first.encode_sse(frozenset({"done"})) == b"id: 2\nevent: done\ndata: {}\n\n"
 
     assert len(run(body).asked) == 1
 
 
 def test_a_fresh_page_is_asked_for_each_time() -> None:
-    async def body(pages: Pages, coordinator: Coordinator) -> None:
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
         for _ in range(2):
-            fresh = asyncio.ensure_future(pages.fresh("a", 0, max_bytes=1))
+            fresh = asyncio.ensure_future(pages.fetch("a", 0, max_bytes=1))
             await coordinator.answer(FULL)
             await fresh
 
@@ -73,45 +73,48 @@ def test_a_fresh_page_is_asked_for_each_time() -> None:
 
 
 def test_a_reader_that_leaves_takes_no_page_from_the_others() -> None:
-    async def body(pages: Pages, coordinator: Coordinator) -> None:
-        one, other = asyncio.ensure_future(pages.next("a", 0)), asyncio.ensure_future(pages.next("a", 0))
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
+        one, other = (
+            asyncio.ensure_future(pages.fetch_cached("a", 0)),
+            asyncio.ensure_future(pages.fetch_cached("a", 0)),
+        )
         while not coordinator.asked:
             await asyncio.sleep(0)
         one.cancel()
         await coordinator.answer(FULL)
-        assert isinstance(await other, Leaf) and one.cancelled()
+        assert isinstance(await other, CachedPage) and one.cancelled()
 
     assert len(run(body).asked) == 1
 
 
 @pytest.mark.parametrize("answer", [EMPTY, front_protocol.Reply(0, 404), Unavailable("gone")])
 def test_what_may_change_is_not_remembered(answer: CoordinatorReply | Exception) -> None:
-    async def body(pages: Pages, coordinator: Coordinator) -> None:
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
         for _ in range(2):
-            asked = asyncio.ensure_future(pages.next("a", 0))
+            asked = asyncio.ensure_future(pages.fetch_cached("a", 0))
             await coordinator.answer(answer)
             (told,) = await asyncio.gather(asked, return_exceptions=True)
-            assert told is answer or (isinstance(told, Leaf) and told.page is answer)
+            assert told is answer or (isinstance(told, CachedPage) and told.page is answer)
 
     assert len(run(body).asked) == 2
 
 
 def test_only_the_newest_pages_of_jobs_that_are_read_are_remembered() -> None:
-    async def ask(pages: Pages, coordinator: Coordinator, job_id: str, after: int) -> None:
-        asked = asyncio.ensure_future(pages.next(job_id, after))
+    async def ask(pages: EventPages, coordinator: Coordinator, job_id: str, after: int) -> None:
+        asked = asyncio.ensure_future(pages.fetch_cached(job_id, after))
         await coordinator.answer(FULL)
         await asked
 
-    async def body(pages: Pages, coordinator: Coordinator) -> None:
+    async def body(pages: EventPages, coordinator: Coordinator) -> None:
         await ask(pages, coordinator, "b", 0)
-        for after in range(PAGES_KEPT):
+        for after in range(PAGES_CACHED_MAX):
             await ask(pages, coordinator, "a", after)
         # The first made room for the last; the others are there until nobody reads that job.
-        await pages.next("a", 0)
-        assert len(coordinator.asked) == PAGES_KEPT + 1
+        await pages.fetch_cached("a", 0)
+        assert len(coordinator.asked) == PAGES_CACHED_MAX + 1
         await ask(pages, coordinator, "b", 0)
-        pages.forget("a")
-        await ask(pages, coordinator, "a", PAGES_KEPT - 1)
-        await pages.next("b", 0)
+        pages.drop_job("a")
+        await ask(pages, coordinator, "a", PAGES_CACHED_MAX - 1)
+        await pages.fetch_cached("b", 0)
 
-    assert len(run(body).asked) == PAGES_KEPT + 3
+    assert len(run(body).asked) == PAGES_CACHED_MAX + 3
