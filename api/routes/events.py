@@ -11,7 +11,7 @@ from api.http.problems import reply_answer
 from api.http.query_params import allow_query, cursor_of, types_of
 from api.routes.state import FrontState
 from api.streaming.event_pages import PAGE_BYTES, CachedPage
-from api.streaming.sse import Channel, Reader, event_source
+from api.streaming.sse import JobChannel, JobEventReader, event_source_response
 
 
 class EventRoutes:
@@ -26,30 +26,30 @@ class EventRoutes:
         after, types = cursor_of(request), types_of(request)
         hub = self._front.hub
         # Watched before it is read: what becomes durable in between comes by the feed.
-        channel = hub.join(request.path_params["job_id"])
+        channel = hub.subscribe(request.path_params["job_id"])
         try:
             # Where others read it too, they go on together over pages that are read once.
             max_bytes = PAGE_BYTES if channel.readers == 1 else 1
             answer = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
-            hub.leave(channel)
+            hub.unsubscribe(channel)
             raise
         if isinstance(answer, CachedPage) and not (
             answer.page.is_job_ended and after >= answer.page.last_seq
         ):
-            return _Stream(self._front, channel, Reader(hub, channel, answer, after, types))
-        hub.leave(channel)
+            return _Stream(self._front, channel, JobEventReader(hub, channel, answer, after, types))
+        hub.unsubscribe(channel)
         return Response(status_code=204) if isinstance(answer, CachedPage) else reply_answer(answer)
 
 
 class _Stream(Response):
     """An event source that gives its channel back, whether it was ever read or not."""
 
-    def __init__(self, front: FrontState, channel: Channel, reader: Reader) -> None:
+    def __init__(self, front: FrontState, channel: JobChannel, reader: JobEventReader) -> None:
         super().__init__()
         self._front = front
         self._channel = channel
-        self._source = event_source(reader, front.config.ping_s)
+        self._source = event_source_response(reader, front.config.ping_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -58,4 +58,4 @@ class _Stream(Response):
                 connection.narrow()
             await self._source(scope, receive, send)
         finally:
-            self._front.hub.leave(self._channel)
+            self._front.hub.unsubscribe(self._channel)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api.coordinator.client import CoordinatorClient, CoordinatorReply, CoordinatorRequest
 from api.coordinator.handler_catalog import Catalog
 from api.http.connection import Connection
-from api.streaming.sse import Hub
+from api.streaming.sse import StreamHub
 from runner.errors import RunnerError, ShuttingDown, Unavailable
 from runner.processes.child import FrontConfig
 from runner.protocol import front as front_protocol
@@ -27,7 +27,7 @@ class FrontState:
         self.config = config
         self.coordinator = CoordinatorClient(self)
         self.catalog = Catalog()
-        self.hub = Hub(self.coordinator, config.ping_s)
+        self.hub = StreamHub(self.coordinator, config.ping_s)
         #: As the coordinator told last; None before it has.
         self.memory_level: str | None = None
         self._on_end = on_end
@@ -54,7 +54,7 @@ class FrontState:
 
     def on_job_events(self, message: front_protocol.JobEvents) -> None:
         """Called by the link."""
-        self.hub.feed(message)
+        self.hub.publish(message)
 
     def on_handlers_update(self, update: front_protocol.HandlersUpdate) -> None:
         """Called by the link."""

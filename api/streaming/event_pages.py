@@ -35,7 +35,7 @@ class CachedPage:
         """Its events of these types (None: all)."""
         encoded = self._encoded_by_types.get(types)
         if encoded is None:
-            encoded = self._encoded_by_types[types] = event_ring.encode_all(self.page.events, types)
+            encoded = self._encoded_by_types[types] = event_ring.encode_events(self.page.events, types)
         return encoded
 
 

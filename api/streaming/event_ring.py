@@ -9,35 +9,35 @@ RING_BYTES = 1024 * 1024
 #: Given to a reader in one write: what a reader that stalls holds in memory.
 WRITE_BYTES = 64 * 1024
 
-RETRY = b"retry: 2000\n\n"
+RETRY_FIELD = b"retry: 2000\n\n"
 StoredEvent = tuple[int, str, bytes]
 
 
-def encode(event: StoredEvent) -> bytes:
+def encode_event(event: StoredEvent) -> bytes:
     """A stored event as SSE; its data is one line already."""
     seq, kind, data = event
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, kind.encode(), data)
 
 
-def encode_all(events: Iterable[StoredEvent], types: frozenset[str] | None) -> bytes:
+def encode_events(events: Iterable[StoredEvent], types: frozenset[str] | None) -> bytes:
     """Stored events as SSE, only of these types (None: all)."""
-    return b"".join([encode(event) for event in events if types is None or event[1] in types])
+    return b"".join([encode_event(event) for event in events if types is None or event[1] in types])
 
 
-def bare(name: str, data: bytes) -> bytes:
+def encode_without_id(name: str, data: bytes) -> bytes:
     """An event without an id: a reader's cursor stays where it was."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data.replace(b"\n", b" ").replace(b"\r", b" "))
 
 
-def cursor_only(seq: int) -> bytes:
+def encode_cursor(seq: int) -> bytes:
     """Moves a reader's Last-Event-ID and shows it nothing."""
     return b"id: %d\n\n" % seq
 
 
-class Ring:
+class EventRing:
     """Consecutive events, the oldest dropped beyond `max_bytes`."""
 
-    __slots__ = ("_bytes", "_items", "_max_bytes", "_taken", "_types", "first")
+    __slots__ = ("_bytes", "_items", "_max_bytes", "_recent_reads", "_types", "first_seq")
 
     def __init__(self, max_bytes: int = RING_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -45,47 +45,47 @@ class Ring:
         self._types: list[str] = []
         self._bytes = 0
         #: Sequence number of the first event held; 0 while nothing was ever held.
-        self.first = 0
+        self.first_seq = 0
         #: What was given last, and for what: readers side by side ask the same.
-        self._taken: dict[tuple[int, frozenset[str] | None], tuple[bytes, int]] = {}
+        self._recent_reads: dict[tuple[int, frozenset[str] | None], tuple[bytes, int]] = {}
 
     @property
-    def last(self) -> int:
+    def last_seq(self) -> int:
         """Sequence number of the last event held, or of the one before `first`."""
-        return self.first + len(self._items) - 1
+        return self.first_seq + len(self._items) - 1
 
     def add(self, events: list[StoredEvent]) -> None:
         """Append; what is known already is left out, and a hole empties the ring first."""
         for event in events:
             seq = event[0]
-            if self._items and seq <= self.last:
+            if self._items and seq <= self.last_seq:
                 continue
-            if not self._items or seq != self.last + 1:
+            if not self._items or seq != self.last_seq + 1:
                 self._clear(seq)
-            encoded = encode(event)
+            encoded = encode_event(event)
             self._items.append(encoded)
             self._types.append(event[1])
             self._bytes += len(encoded)
-        self._taken.clear()
+        self._recent_reads.clear()
         if self._bytes > self._max_bytes:
             self._trim()
 
-    def holds(self, seq: int) -> bool:
+    def contains(self, seq: int) -> bool:
         """Whether this event can be taken from here."""
-        return bool(self._items) and self.first <= seq <= self.last
+        return bool(self._items) and self.first_seq <= seq <= self.last_seq
 
-    def take(
+    def read_after(
         self, after: int, types: frozenset[str] | None = None, max_bytes: int = WRITE_BYTES
     ) -> tuple[bytes, int]:
         """Bytes of the events behind `after` (at least one event, then up to `max_bytes`) and the cursor
         behind them. Only for an `after` whose next event the ring holds."""
         key = (after, types)
-        found = self._taken.get(key)
+        found = self._recent_reads.get(key)
         if found is None:
-            found = self._taken[key] = self._cut(after + 1 - self.first, types, max_bytes)
+            found = self._recent_reads[key] = self._encode_from(after + 1 - self.first_seq, types, max_bytes)
         return found
 
-    def _cut(self, start: int, types: frozenset[str] | None, max_bytes: int) -> tuple[bytes, int]:
+    def _encode_from(self, start: int, types: frozenset[str] | None, max_bytes: int) -> tuple[bytes, int]:
         size = 0
         end = start
         for encoded in self._items[start:]:
@@ -97,21 +97,21 @@ class Ring:
         if types is not None:
             kinds = self._types[start:end]
             items = [item for item, kind in zip(items, kinds, strict=True) if kind in types]
-        return b"".join(items), self.first + end - 1
+        return b"".join(items), self.first_seq + end - 1
 
     def _clear(self, first: int) -> None:
         self._items.clear()
         self._types.clear()
         self._bytes = 0
-        self.first = first
+        self.first_seq = first
 
     def _trim(self) -> None:
         # A quarter at once, so that a full ring is not shifted for every event.
         target = self._max_bytes * 3 // 4
-        drop = 0
-        while self._bytes > target and drop < len(self._items) - 1:
-            self._bytes -= len(self._items[drop])
-            drop += 1
-        del self._items[:drop]
-        del self._types[:drop]
-        self.first += drop
+        dropped = 0
+        while self._bytes > target and dropped < len(self._items) - 1:
+            self._bytes -= len(self._items[dropped])
+            dropped += 1
+        del self._items[:dropped]
+        del self._types[:dropped]
+        self.first_seq += dropped
