@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 
-class Gathered(asyncio.Transport):
+class CoalescingTransport(asyncio.Transport):
     """uvicorn writes an answer's head and its body one after the other. Sent so they are two packets, for
     which the kernel and the client are woken twice. A head waits for the next write, or for the next turn
     of the loop where nothing follows at once (a stream's first event, say)."""

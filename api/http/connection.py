@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from api.http.coalescing_transport import Gathered
+from api.http.coalescing_transport import CoalescingTransport
 from api.http.problems import MEDIA_TYPE, problem_document
 
 #: Request line and headers together.
@@ -92,7 +92,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
         super().connection_made(transport)
-        self.transport = Gathered(transport, self.loop)
+        self.transport = CoalescingTransport(transport, self.loop)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:

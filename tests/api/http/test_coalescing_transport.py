@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.http.coalescing_transport import Gathered
+from api.http.coalescing_transport import CoalescingTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
 
-def over_sockets(check: Callable[[Gathered, socket.socket], Awaitable[None]]) -> None:
+def over_sockets(check: Callable[[CoalescingTransport, socket.socket], Awaitable[None]]) -> None:
     """Run `check` over a socket pair."""
 
     async def run() -> None:
@@ -22,7 +22,7 @@ def over_sockets(check: Callable[[Gathered, socket.socket], Awaitable[None]]) ->
         theirs.setblocking(False)
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
         with theirs:
-            await asyncio.wait_for(check(Gathered(transport, loop), theirs), 10)
+            await asyncio.wait_for(check(CoalescingTransport(transport, loop), theirs), 10)
             transport.abort()
 
     asyncio.run(run())
@@ -33,7 +33,7 @@ async def received(peer: socket.socket) -> bytes:
 
 
 def test_head_and_body_leave_together() -> None:
-    async def check(transport: Gathered, peer: socket.socket) -> None:
+    async def check(transport: CoalescingTransport, peer: socket.socket) -> None:
         transport.write(HEAD)
         with pytest.raises(BlockingIOError):
             peer.recv(1)
@@ -44,7 +44,7 @@ def test_head_and_body_leave_together() -> None:
 
 
 def test_a_head_that_nothing_follows_leaves_with_the_next_turn() -> None:
-    async def check(transport: Gathered, peer: socket.socket) -> None:
+    async def check(transport: CoalescingTransport, peer: socket.socket) -> None:
         transport.write(HEAD)
         assert await received(peer) == HEAD
         transport.write(b"later")
@@ -54,7 +54,7 @@ def test_a_head_that_nothing_follows_leaves_with_the_next_turn() -> None:
 
 
 def test_a_head_leaves_before_the_connection_closes() -> None:
-    async def check(transport: Gathered, peer: socket.socket) -> None:
+    async def check(transport: CoalescingTransport, peer: socket.socket) -> None:
         transport.write(HEAD)
         transport.close()
         assert transport.is_closing()
@@ -65,7 +65,7 @@ def test_a_head_leaves_before_the_connection_closes() -> None:
 
 
 def test_an_aborted_head_never_leaves() -> None:
-    async def check(transport: Gathered, peer: socket.socket) -> None:
+    async def check(transport: CoalescingTransport, peer: socket.socket) -> None:
         transport.write(HEAD)
         transport.abort()
         assert await received(peer) == b""
