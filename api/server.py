@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from api.app import App
-from api.http.connection import Connection, Limits
+from api.http.connection import Connection, ConnectionLimits
 from api.routes.state import FrontState
 from runner.processes import logs
 from runner.processes.child import FrontConfig, ignore_terminal_signals, read_config
@@ -101,7 +101,7 @@ def _on_lifeline(lifeline: socket.socket, front: FrontState) -> None:
 
 
 def _uvicorn(config: FrontConfig, app: App) -> uvicorn.Config:
-    limits = Limits()
+    limits = ConnectionLimits()
     limits.receipt_s = config.receipt_timeout_s
     limits.stall_s = config.stream_stall_s
     protocol = type("LimitedConnection", (Connection,), {"limits": limits})

@@ -21,7 +21,7 @@ BODY_BYTES_PER_S = 64 * 1024
 STREAM_BUFFER_BYTES = 64 * 1024
 
 
-class Limits:
+class ConnectionLimits:
     """What every connection is held to."""
 
     #: Time for the request's head, and for each stretch of its body.
@@ -40,12 +40,12 @@ class Connection(HttpToolsProtocol):
     Routes find it as `scope["state"]["connection"]`.
     """
 
-    limits = Limits()
+    limits = ConnectionLimits()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._receipt: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._receipt_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         #: Bytes that the client had not taken when the stall timer was set.
         self._unsent = 0
         self._head_bytes = 0
@@ -60,23 +60,23 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._refused = False
         #: Who waits for something on behalf of this client.
-        self._waiting: asyncio.Future[Any] | None = None
+        self._awaited: asyncio.Future[Any] | None = None
 
     async def while_connected(self, awaited: asyncio.Future[Any]) -> Any:
         """The result of `awaited`, or ClientGone as soon as the client hangs up."""
-        self._waiting = awaited
+        self._awaited = awaited
         if self.transport.is_closing() and not awaited.done():
             raise ClientGone
         try:
             return await awaited
         finally:
-            self._waiting = None
+            self._awaited = None
 
     def abort(self) -> None:
         """Cut the connection, dropping what the client has not taken."""
         self.transport.abort()
 
-    def narrow(self) -> None:
+    def shrink_send_buffer(self) -> None:
         """Keep little of a stream in the kernel: it would hold megabytes for a reader that stalls, and
         that reader would not be noticed before they are full.
 
@@ -93,16 +93,16 @@ class Connection(HttpToolsProtocol):
         """Called by the loop."""
         super().connection_made(transport)
         self.transport = CoalescingTransport(transport, self.loop)
-        self._arm()
+        self._start_receipt_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
         super().connection_lost(exc)
-        self._disarm()
-        if self._stall is not None:
-            self._stall.cancel()
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(ClientGone())
+        self._cancel_receipt_timer()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_exception(ClientGone())
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -125,8 +125,8 @@ class Connection(HttpToolsProtocol):
         self._head_complete = False
         self._head_bytes = 0
         self.scope["state"]["connection"] = self
-        if self._receipt is None:
-            self._arm()
+        if self._receipt_timer is None:
+            self._start_receipt_timer()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -159,13 +159,13 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._body_bytes += len(body)
-        self._forget_trailers()
+        self._reset_trailers()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._disarm()
-        self._forget_trailers()
+        self._cancel_receipt_timer()
+        self._reset_trailers()
         if not self._refused:
             super().on_message_complete()
         self._head_complete = False
@@ -174,56 +174,56 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Called by the loop: the client takes less than it is sent."""
         super().pause_writing()
-        self._watch_stall()
+        self._start_stall_timer()
 
     def resume_writing(self) -> None:
         """Called by the loop."""
         super().resume_writing()
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn where a request can't be parsed."""
         self._refuse(400, "bad_request", "Bad request", msg)
 
-    def _arm(self) -> None:
+    def _start_receipt_timer(self) -> None:
         self._body_bytes = 0
-        self._receipt = self.loop.call_later(self.limits.receipt_s, self._overdue)
+        self._receipt_timer = self.loop.call_later(self.limits.receipt_s, self._on_receipt_timeout)
 
-    def _disarm(self) -> None:
-        if self._receipt is not None:
-            self._receipt.cancel()
-            self._receipt = None
+    def _cancel_receipt_timer(self) -> None:
+        if self._receipt_timer is not None:
+            self._receipt_timer.cancel()
+            self._receipt_timer = None
 
-    def _overdue(self) -> None:
-        self._receipt = None
+    def _on_receipt_timeout(self) -> None:
+        self._receipt_timer = None
         if self.transport.is_closing():
             return
         fast_enough = self._body_bytes >= BODY_BYTES_PER_S * self.limits.receipt_s
         answered = self.cycle is not None and self.cycle.response_complete
         # Where we do not read (an earlier request is being answered) the client can't be blamed.
         if self.flow.read_paused or (fast_enough and not answered):
-            self._arm()
+            self._start_receipt_timer()
             return
         if self.cycle is None or (answered and not self._head_complete):
             self._refuse(408, "request_timeout", "Request timeout", "the request did not arrive in time")
         else:
             self.transport.abort()
 
-    def _watch_stall(self) -> None:
+    def _start_stall_timer(self) -> None:
         self._unsent = self.transport.get_write_buffer_size()
-        self._stall = self.loop.call_later(self.limits.stall_s, self._stalled)
+        self._stall_timer = self.loop.call_later(self.limits.stall_s, self._on_stall_timeout)
 
-    def _stalled(self) -> None:
-        self._stall = None
+    def _on_stall_timeout(self) -> None:
+        self._stall_timer = None
         # Slow is allowed, standing still is not.
         if self.transport.get_write_buffer_size() < self._unsent:
-            self._watch_stall()
+            self._start_stall_timer()
         else:
             self.transport.abort()
 
-    def _forget_trailers(self) -> None:
+    def _reset_trailers(self) -> None:
         self._behind_chunk_size = False
         self._trailer_bytes = self._trailer_field_bytes = 0
 
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_started or self.pipeline:
             # Part of an answer is under way: another one would be taken for its rest.
             self._refused = True
-            self._disarm()
+            self._cancel_receipt_timer()
             self.transport.abort()
             return
         detail = f"trailer fields are larger than {TRAILER_BYTES} bytes"
@@ -248,7 +248,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        self._disarm()
+        self._cancel_receipt_timer()
         body = problem_document(status, code, title, detail, {})
         head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head.encode() + body)

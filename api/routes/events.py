@@ -55,7 +55,7 @@ class _Stream(Response):
         try:
             connection = scope.get("state", {}).get("connection")
             if isinstance(connection, Connection):
-                connection.narrow()
+                connection.shrink_send_buffer()
             await self._source(scope, receive, send)
         finally:
             self._front.hub.unsubscribe(self._channel)
