@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 #: uvicorn cancels what is still being answered then; nothing should be left by that time.
 GRACEFUL_S = 1
 #: Clients that neither take nor send what is due are cut off then, so that the end comes within a second.
-CUT_S = 0.7
+ABORT_CONNECTIONS_S = 0.7
 #: A process that is still there so long after its end began is ended the hard way.
-HARD_END_S = 3.0
+FORCED_EXIT_S = 3.0
 #: A silent connection between two requests.
 KEEP_ALIVE_S = 75
 
 
-class Server(uvicorn.Server):
+class FrontServer(uvicorn.Server):
     """uvicorn that leaves signals alone and says when it answers."""
 
     def __init__(self, config: uvicorn.Config, front: FrontState) -> None:
@@ -57,8 +57,8 @@ class Server(uvicorn.Server):
 async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     """Answer until the coordinator says `Exit` or is gone."""
     loop = asyncio.get_running_loop()
-    ending = asyncio.Event()
-    front = FrontState(config, ending.set)
+    end_requested = asyncio.Event()
+    front = FrontState(config, end_requested.set)
     stream = socket.socket(fileno=config.control_fd)
     os.set_inheritable(config.control_fd, False)
     await loop.create_unix_connection(lambda: front.coordinator, sock=stream)
@@ -66,23 +66,23 @@ async def serve(config: FrontConfig, lifeline: socket.socket) -> None:
     loop.add_reader(lifeline.fileno(), _on_lifeline, lifeline, front)
     listening = socket.socket(fileno=config.listen_fd)  # guard: inherited-socket
     os.set_inheritable(config.listen_fd, False)
-    server = Server(_uvicorn(config, App(front)), front)
-    end = loop.create_task(_end(ending, server))
+    server = FrontServer(_uvicorn_config(config, App(front)), front)
+    shutdown = loop.create_task(_shut_down(end_requested, server))
     try:
         await server.serve(sockets=[listening])
-        if end.done():
-            end.result()
+        if shutdown.done():
+            shutdown.result()
     finally:
-        end.cancel()
+        shutdown.cancel()
         loop.remove_reader(lifeline.fileno())
         front.coordinator.close()
 
 
-async def _end(ending: asyncio.Event, server: Server) -> None:
-    await ending.wait()
+async def _shut_down(end_requested: asyncio.Event, server: FrontServer) -> None:
+    await end_requested.wait()
     server.should_exit = True
-    asyncio.get_running_loop().call_later(HARD_END_S, os._exit, 0)
-    await asyncio.sleep(CUT_S)
+    asyncio.get_running_loop().call_later(FORCED_EXIT_S, os._exit, 0)
+    await asyncio.sleep(ABORT_CONNECTIONS_S)
     for connection in list(server.server_state.connections):
         if isinstance(connection, Connection):
             connection.abort()
@@ -90,17 +90,17 @@ async def _end(ending: asyncio.Event, server: Server) -> None:
 
 def _on_lifeline(lifeline: socket.socket, front: FrontState) -> None:
     try:
-        gone = not lifeline.recv(4096)
+        is_closed = not lifeline.recv(4096)
     except BlockingIOError:
         return
     except OSError:
-        gone = True
-    if gone:
+        is_closed = True
+    if is_closed:
         asyncio.get_running_loop().remove_reader(lifeline.fileno())
         front.on_coordinator_lost()
 
 
-def _uvicorn(config: FrontConfig, app: App) -> uvicorn.Config:
+def _uvicorn_config(config: FrontConfig, app: App) -> uvicorn.Config:
     limits = ConnectionLimits()
     limits.receipt_s = config.receipt_timeout_s
     limits.stall_s = config.stream_stall_s
