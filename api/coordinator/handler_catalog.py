@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 AWAIT_S = 30.0
 
 
-class Entry:
+class KnownHandler:
     """A handler and its validator, compiled when the first input comes."""
 
     def __init__(self, spec: HandlerSpec) -> None:
@@ -30,27 +30,27 @@ class Entry:
         self._validator: jsonschema_rs.Validator | None = None
         options = spec.options
         #: None where the handler names no fields: its jobs pay nothing.
-        self._reading: TraitReader | None = None
+        self._trait_reader: TraitReader | None = None
         group_by = () if options.batch is None else options.batch.by
         if options.model_by is not None or options.size_by or group_by:
             schema = msgspec.json.decode(spec.input_schema)
-            self._reading = TraitReader(options.model_by, options.size_by, group_by, schema=schema)
-        self._open = spec.input_schema.strip() in (b"true", b"{}", b"")
+            self._trait_reader = TraitReader(options.model_by, options.size_by, group_by, schema=schema)
+        self._takes_anything = spec.input_schema.strip() in (b"true", b"{}", b"")
 
-    def take(self, asked: Submission, value: Any, at: str) -> list[Fault]:
+    def accept_input(self, submission: Submission, value: Any, at: str) -> list[Fault]:
         """Check the input and read from it what the handler names; `at` is the pointer to it."""
-        faults = self.faults(value, at)
-        if self._reading is None or faults:
+        faults = self.input_faults(value, at)
+        if self._trait_reader is None or faults:
             return faults
-        told = self._reading.read(value)
-        if isinstance(told, TraitError):
-            return [fault(at + told.pointer, told.message)]
-        asked.model, asked.size, asked.group = told
+        traits = self._trait_reader.read(value)
+        if isinstance(traits, TraitError):
+            return [fault(at + traits.pointer, traits.message)]
+        submission.model, submission.size, submission.group = traits
         return []
 
-    def faults(self, value: Any, at: str) -> list[Fault]:
+    def input_faults(self, value: Any, at: str) -> list[Fault]:
         """What the input schema has against `value`; `at` is the pointer to it."""
-        if self._open:
+        if self._takes_anything:
             return []
         if self._validator is None:
             self._validator = _compile(self.spec)
@@ -65,57 +65,59 @@ class Entry:
         return found
 
 
-class Catalog:
+class HandlerCatalog:
     """All handlers by name."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._handlers: dict[str, KnownHandler] = {}
         self._describing = True
         #: Rises with every change; what is derived from the handlers is kept for one generation.
         self.generation = 0
 
-    def replace(self, handlers: front_protocol.HandlersUpdate) -> None:
+    def replace(self, update: front_protocol.HandlersUpdate) -> None:
         """Take over what the coordinator says; validators of unchanged handlers are kept."""
-        old = self._entries
-        self._entries = {}
-        for spec in handlers.specs:
-            entry = old.get(spec.name)
-            self._entries[spec.name] = entry if entry is not None and entry.spec == spec else Entry(spec)
-        self._describing = handlers.describing
+        old = self._handlers
+        self._handlers = {}
+        for spec in update.specs:
+            handler = old.get(spec.name)
+            self._handlers[spec.name] = (
+                handler if handler is not None and handler.spec == spec else KnownHandler(spec)
+            )
+        self._describing = update.describing
         self.generation += 1
 
     def specs(self) -> list[HandlerSpec]:
         """All handlers that are known now."""
-        return [entry.spec for entry in self._entries.values()]
+        return [handler.spec for handler in self._handlers.values()]
 
-    def known(self, name: str) -> Entry | None:
+    def find_usable(self, name: str) -> KnownHandler | None:
         """The handler if its inputs can be checked now."""
-        entry = self._entries.get(name)
-        return entry if entry is not None and entry.spec.state == "ok" else None
+        handler = self._handlers.get(name)
+        return handler if handler is not None and handler.spec.state == "ok" else None
 
-    async def get(self, name: str, link: CoordinatorClient) -> Entry:
+    async def resolve(self, name: str, coordinator: CoordinatorClient) -> KnownHandler:
         """The handler, waiting for its description where that is under way.
 
         Raises:
             UnknownHandler, HandlerBroken
         """
-        entry = self._entries.get(name)
-        undecided = entry.spec.state == "describing" if entry is not None else self._describing
-        if undecided:
-            reply = await link.request_reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
-            entry = self._entries.get(name)
-            if entry is None and reply.status >= 400 and reply.status != 404:
+        handler = self._handlers.get(name)
+        is_undecided = handler.spec.state == "describing" if handler is not None else self._describing
+        if is_undecided:
+            reply = await coordinator.request_reply(front_protocol.AwaitHandler(0, name), AWAIT_S)
+            handler = self._handlers.get(name)
+            if handler is None and reply.status >= 400 and reply.status != 404:
                 raise HandlerBroken(_detail(reply) or f"handler {name} can't be used now")
-        if entry is None:
-            known = ", ".join(sorted(self._entries)[:20])
+        if handler is None:
+            known = ", ".join(sorted(self._handlers)[:20])
             raise UnknownHandler(f"there is no handler {name!r}; known: {known or 'none'}", handler=name)
-        if entry.spec.state == "broken":
+        if handler.spec.state == "broken":
             raise HandlerBroken(
-                f"handler {name} could not be imported: {_last_line(entry.spec.error)}",
+                f"handler {name} could not be imported: {_last_line(handler.spec.error)}",
                 handler=name,
-                error=entry.spec.error,
+                error=handler.spec.error,
             )
-        return entry
+        return handler
 
 
 def _compile(spec: HandlerSpec) -> jsonschema_rs.Validator:

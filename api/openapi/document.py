@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from pydantic.json_schema import models_json_schema
 
-from api.coordinator.handler_catalog import Catalog
+from api.coordinator.handler_catalog import HandlerCatalog
 from api.http.problems import MEDIA_TYPE
 from api.openapi import schema
 from api.openapi.route import BODY, COMMON, JSON, Parameter, Route
@@ -33,7 +33,7 @@ class OpenApi:
         self._text = b""
         self._generation = -1
 
-    def text(self, catalog: Catalog) -> bytes:
+    def text(self, catalog: HandlerCatalog) -> bytes:
         """The document as JSON text."""
         if self._generation != catalog.generation:
             self._generation = catalog.generation

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 
 from api.coordinator.client import CoordinatorClient, CoordinatorReply, CoordinatorRequest
-from api.coordinator.handler_catalog import Catalog
+from api.coordinator.handler_catalog import HandlerCatalog
 from api.http.connection import Connection
 from api.streaming.sse import StreamHub
 from runner.errors import RunnerError, ShuttingDown, Unavailable
@@ -26,7 +26,7 @@ class FrontState:
     def __init__(self, config: FrontConfig, on_end: Callable[[], None]) -> None:
         self.config = config
         self.coordinator = CoordinatorClient(self)
-        self.catalog = Catalog()
+        self.catalog = HandlerCatalog()
         self.hub = StreamHub(self.coordinator, config.ping_s)
         #: As the coordinator told last; None before it has.
         self.memory_level: str | None = None

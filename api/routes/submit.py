@@ -100,8 +100,10 @@ class SubmitRoutes:
 
     async def _input_faults(self, asked: Submission, value: Any, at: str) -> list[Fault]:
         catalog = self._front.catalog
-        entry = catalog.known(asked.handler) or await catalog.get(asked.handler, self._front.coordinator)
-        return entry.take(asked, value, at)
+        entry = catalog.find_usable(asked.handler) or await catalog.resolve(
+            asked.handler, self._front.coordinator
+        )
+        return entry.accept_input(asked, value, at)
 
     async def _item(self, value: Parsed | list[Fault], at: str) -> Item:
         """One job of many: what is asked for, or the problem's JSON text."""
@@ -159,7 +161,7 @@ class SubmitRoutes:
         return b'{"jobs":[%s]}' % b",".join(rows)
 
     def _row(self, item: Submission) -> bytes:
-        entry = self._front.catalog.known(item.handler)
+        entry = self._front.catalog.find_usable(item.handler)
         queue = item.queue or (entry.spec.options.queue if entry is not None else "default")
         base = f"/v1/jobs/{item.id}"
         # Ids and names hold nothing that JSON would escape.

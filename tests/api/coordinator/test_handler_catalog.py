@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.coordinator.handler_catalog import Catalog, Entry
+from api.coordinator.handler_catalog import HandlerCatalog, KnownHandler
 from api.http.problems import FAULTS_MAX
 from runner.errors import HandlerBroken
 from runner.handlers.spec import HandlerOptions
@@ -16,54 +16,54 @@ from runner.protocol import front as front_protocol
 from tests.api.fake_coordinator import spec
 
 
-def entry(schema: Any) -> Entry:
-    return Entry(spec("h", input_schema=msgspec.json.encode(schema)))
+def entry(schema: Any) -> KnownHandler:
+    return KnownHandler(spec("h", input_schema=msgspec.json.encode(schema)))
 
 
 @pytest.mark.parametrize("schema", [True, {}])
 def test_an_open_schema_takes_anything(schema: Any) -> None:
-    assert entry(schema).faults([None, {"a": 1}], "/input") == []
+    assert entry(schema).input_faults([None, {"a": 1}], "/input") == []
 
 
 def test_pointers_are_rooted_where_the_input_stands() -> None:
     schema = {"properties": {"a/b": {"items": {"type": "integer"}}}}
-    (fault,) = entry(schema).faults({"a/b": [1, "x"]}, "/jobs/2/input")
+    (fault,) = entry(schema).input_faults({"a/b": [1, "x"]}, "/jobs/2/input")
     assert fault["pointer"] == "/jobs/2/input/a~1b/1"
 
 
 def test_types_are_strict() -> None:
-    assert entry({"type": "integer"}).faults("1", "/input")
-    assert entry({"type": "number"}).faults(True, "/input")
-    assert not entry({"type": "integer"}).faults(1.0, "/input")
+    assert entry({"type": "integer"}).input_faults("1", "/input")
+    assert entry({"type": "number"}).input_faults(True, "/input")
+    assert not entry({"type": "integer"}).input_faults(1.0, "/input")
 
 
 def test_faults_are_bounded() -> None:
-    faults = entry({"items": {"type": "string"}}).faults(list(range(1000)), "/input")
+    faults = entry({"items": {"type": "string"}}).input_faults(list(range(1000)), "/input")
     assert len(faults) == FAULTS_MAX
 
 
 def test_a_pattern_can_not_run_for_ever() -> None:
-    assert entry({"type": "string", "pattern": "^(a+)+$"}).faults("a" * 5000 + "!", "/input")
+    assert entry({"type": "string", "pattern": "^(a+)+$"}).input_faults("a" * 5000 + "!", "/input")
 
 
 def test_what_the_handler_names_is_read_from_the_input() -> None:
     options = HandlerOptions(model_by="model", size_by=("width", "batch"))
     schema = {"properties": {"model": {"default": "small"}, "width": {"type": "integer"}}}
-    named = Entry(spec("h", input_schema=msgspec.json.encode(schema), options=options))
+    named = KnownHandler(spec("h", input_schema=msgspec.json.encode(schema), options=options))
     asked = Submission("id", "h", b"{}")
-    assert named.take(asked, {"model": "large", "width": 1000, "batch": 3}, "/input") == []
+    assert named.accept_input(asked, {"model": "large", "width": 1000, "batch": 3}, "/input") == []
     assert (asked.model, asked.size, asked.group) == ("large", "1024,4", "")
-    assert named.take(asked, {"width": 8}, "/input") == []
+    assert named.accept_input(asked, {"width": 8}, "/input") == []
     assert (asked.model, asked.size) == ("small", "8,")
-    assert named.take(asked, {"model": "x", "width": "8"}, "/input")[0]["pointer"] == "/input/width"
-    (fault,) = named.take(asked, {"model": {"name": "x"}}, "/jobs/3/input")
+    assert named.accept_input(asked, {"model": "x", "width": "8"}, "/input")[0]["pointer"] == "/input/width"
+    (fault,) = named.accept_input(asked, {"model": {"name": "x"}}, "/jobs/3/input")
     assert fault["pointer"] == "/jobs/3/input/model" and "text" in fault["message"]
-    assert entry(True).take(asked, {"model": {}}, "/input") == [] and asked.model == "small"
+    assert entry(True).accept_input(asked, {"model": {}}, "/input") == [] and asked.model == "small"
 
 
 def test_look_around_is_understood() -> None:
     lookahead = entry({"type": "string", "pattern": "^(?=.*[0-9]).+$"})
-    assert lookahead.faults("abc", "/input") and not lookahead.faults("a1", "/input")
+    assert lookahead.input_faults("abc", "/input") and not lookahead.input_faults("a1", "/input")
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_look_around_is_understood() -> None:
 )
 def test_a_schema_that_reaches_out_or_makes_no_sense_is_refused(schema: Any) -> None:
     with pytest.raises(HandlerBroken):
-        entry(schema).faults(1, "/input")
+        entry(schema).input_faults(1, "/input")
 
 
 def test_compiled_schemas_of_unchanged_handlers_are_kept() -> None:
-    catalog = Catalog()
+    catalog = HandlerCatalog()
     catalog.replace(front_protocol.HandlersUpdate([spec("a"), spec("b")], False))
-    kept = catalog.known("a")
+    kept = catalog.find_usable("a")
     catalog.replace(front_protocol.HandlersUpdate([spec("a"), spec("b", description="new")], False))
-    assert catalog.known("a") is kept
-    assert catalog.known("c") is None and catalog.generation == 2
+    assert catalog.find_usable("a") is kept
+    assert catalog.find_usable("c") is None and catalog.generation == 2
