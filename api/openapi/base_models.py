@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class Asked(BaseModel):
+class RequestModel(BaseModel):
     """A request: what it does not know it refuses."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Given(BaseModel):
+class ResponseModel(BaseModel):
     """An answer: later versions may add to it."""
 
     model_config = ConfigDict(extra="allow")

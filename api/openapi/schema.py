@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from api.openapi.base_models import Asked as _Asked
-from api.openapi.base_models import Given as _Given
+from api.openapi.base_models import RequestModel as _Asked
+from api.openapi.base_models import ResponseModel as _Given
 from api.openapi.stats_schema import Stats
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import ErrorCode, State
@@ -32,7 +32,7 @@ class BackoffCurve(_Asked):
     jitter: float = Field(0.2, ge=0, le=1)
 
 
-class JobOptions(_Asked):
+class SubmitOptions(_Asked):
     """What may be asked for a job, beside its input; what is left out is the handler's own."""
 
     queue: str | None = Field(None, pattern=NAME)
@@ -57,7 +57,7 @@ class JobOptions(_Asked):
     metadata: dict[str, Any] | None = None
 
 
-class HandlerJobRequest(JobOptions):
+class HandlerJobRequest(SubmitOptions):
     """A job for the handler that the path names."""
 
     input: Any = None

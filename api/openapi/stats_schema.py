@@ -6,18 +6,18 @@ from datetime import datetime
 
 from pydantic import Field
 
-from api.openapi.base_models import Given
+from api.openapi.base_models import ResponseModel
 from runner.jobs.job import State
 
 
-class Percentiles(Given):
+class Percentiles(ResponseModel):
     """Of the last samples, in seconds; null where there are none."""
 
     p50: float | None
     p95: float | None
 
 
-class Used(Given):
+class Used(ResponseModel):
     """What was used of devices."""
 
     device_s: float = Field(description="time of executors at work, on each of their devices")
@@ -41,7 +41,7 @@ class TenantStats(Used):
     running: int
 
 
-class Stats(Given):
+class Stats(ResponseModel):
     """Counts and times since the start (`since`), and what was used of devices since `spent_since`."""
 
     at: datetime
