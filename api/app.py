@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.http.auth import Access, Headers, is_preflight, preflight_headers
 from api.http.connection import ClientGone
-from api.http.problems import error_answer, internal_answer, status_answer
+from api.http.problems import error_response, internal_error_response, status_response
 from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
 from api.openapi.route import Route
@@ -47,8 +47,8 @@ class App:
     def __init__(self, front: FrontState) -> None:
         config = front.config
         tickets = Tickets(config.ticket_key)
-        self._page = DocsPage()
-        table = routes(front, tickets, self._page)
+        self._docs_page = DocsPage()
+        table = routes(front, tickets, self._docs_page)
         self._access = Access(
             host=config.host,
             port=config.port,
@@ -56,11 +56,11 @@ class App:
             allow_origins=config.allow_origins,
             token_sha256=config.token_sha256,
             tickets=tickets,
-            streams=[pattern(route.path) for route in table if route.is_stream],
+            streams=[path_pattern(route.path) for route in table if route.is_stream],
             now=time.time,
         )
-        self._hot = [(route.method, pattern(route.path), route.endpoint) for route in table if route.hot]
-        self._framework = framework(table)
+        self._hot = [(route.method, path_pattern(route.path), route.endpoint) for route in table if route.hot]
+        self._framework = build_framework_app(table)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -70,7 +70,7 @@ class App:
         started = False
         extra = _SECURITY
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -83,24 +83,24 @@ class App:
             cors = self._access.check(scope)
             if cors:
                 extra = [*_SECURITY, *cors]
-            await self._serve(scope, receive, guarded, preflight=bool(cors) and is_preflight(scope))
+            await self._serve(scope, receive, send_with_headers, preflight=bool(cors) and is_preflight(scope))
         except (ClientDisconnect, ClientGone):
             return
         except RunnerError as error:
             if not started:
-                await self._refusal(scope, error)(scope, receive, guarded)
+                await self._error_response(scope, error)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if not started:
-                await internal_answer()(scope, receive, guarded)
+                await internal_error_response()(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope, error: RunnerError) -> Response:
+    def _error_response(self, scope: Scope, error: RunnerError) -> Response:
         """The problem; to a browser, which opens /docs without the token, the page that asks for it."""
         if isinstance(error, Unauthorized) and (scope["method"], scope["path"]) == ("GET", "/docs"):
             accepted = [value for name, value in scope["headers"] if name == b"accept"]
             if any(b"text/html" in value for value in accepted):
-                return self._page.answer(error.status, error.detail["headers"])
-        return error_answer(error)
+                return self._docs_page.response(error.status, error.detail["headers"])
+        return error_response(error)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, preflight: bool) -> None:
         if preflight:
@@ -117,12 +117,12 @@ class App:
         await self._framework(scope, receive, send)
 
 
-def pattern(path: str) -> re.Pattern[str]:
+def path_pattern(path: str) -> re.Pattern[str]:
     """A path template as a pattern of the paths that it takes."""
     return re.compile(re.sub(r"{(\w+)}", lambda found: f"(?P<{found[1]}>{_PATTERNS[found[1]]})", path))
 
 
-def framework(table: tuple[Route, ...]) -> FastAPI:
+def build_framework_app(table: tuple[Route, ...]) -> FastAPI:
     """The framework's application over the same table, with our errors for its own."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     by_path: dict[str, list[Route]] = {}
@@ -131,14 +131,14 @@ def framework(table: tuple[Route, ...]) -> FastAPI:
     for path, on_path in by_path.items():
         endpoints = {route.method: route.endpoint for route in on_path}
         # All methods of a path together, so that a 405 can name them.
-        app.router.routes.append(_OnePath(path, endpoints))
-    app.add_exception_handler(RunnerError, _on_error)
-    app.add_exception_handler(HTTPException, _on_status)
-    app.add_exception_handler(Exception, _on_bug)
+        app.router.routes.append(_PathRoute(path, endpoints))
+    app.add_exception_handler(RunnerError, _on_runner_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected_error)
     return app
 
 
-class _OnePath(FrameworkRoute):
+class _PathRoute(FrameworkRoute):
     """All methods of one path."""
 
     def __init__(self, path: str, endpoints: dict[str, Any]) -> None:
@@ -150,24 +150,24 @@ class _OnePath(FrameworkRoute):
         # Starlette adds HEAD to GET; the server leaves the body of its answer out.
         if "GET" in endpoints:
             endpoints["HEAD"] = endpoints["GET"]
-        self.path_regex = re.compile(f"^{pattern(path).pattern}$")
+        self.path_regex = re.compile(f"^{path_pattern(path).pattern}$")
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def _on_runner_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RunnerError)
-    return error_answer(error)
+    return error_response(error)
 
 
-async def _on_status(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {
-        404: _nothing_at(request.url.path),
+        404: _not_found_detail(request.url.path),
         405: f"{request.method} is not for {request.url.path}",
     }.get(error.status_code, error.detail)
-    return status_answer(error.status_code, detail, dict(error.headers or {}))
+    return status_response(error.status_code, detail, dict(error.headers or {}))
 
 
-def _nothing_at(path: str) -> str:
+def _not_found_detail(path: str) -> str:
     """Mostly somebody who has the address alone, or an id that was cut short."""
     if path == "/":
         return "there is nothing at /; /docs shows all routes"
@@ -177,6 +177,6 @@ def _nothing_at(path: str) -> str:
     return f"there is nothing at {path}"
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
+async def _on_unexpected_error(request: Request, error: Exception) -> Response:
     # The framework raises it again afterwards, so that it is logged in one place.
-    return internal_answer()
+    return internal_error_response()

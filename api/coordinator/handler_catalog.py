@@ -9,7 +9,7 @@ import jsonschema_rs
 import msgspec
 
 from api.coordinator.client import CoordinatorClient
-from api.http.problems import FAULTS_MAX, Fault, escape, fault
+from api.http.problems import FAULTS_MAX, Fault, escape_pointer, fault
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Submission
@@ -58,7 +58,7 @@ class KnownHandler:
             return []
         found: list[Fault] = []
         for error in self._validator.iter_errors(value):
-            pointer = at + "".join(f"/{escape(step)}" for step in error.instance_path)
+            pointer = at + "".join(f"/{escape_pointer(step)}" for step in error.instance_path)
             found.append(fault(pointer, error.message[:500]))
             if len(found) == FAULTS_MAX:
                 break

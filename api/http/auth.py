@@ -64,7 +64,7 @@ class Access:
         Raises:
             WrongHost, WrongOrigin, Unauthorized
         """
-        host = origin = site = token = None
+        host = origin = fetch_site = token = None
         hosts = 0
         for name, value in scope["headers"]:
             if name == b"host":
@@ -73,25 +73,27 @@ class Access:
             elif name == b"origin":
                 origin = value
             elif name == b"sec-fetch-site":
-                site = value
+                fetch_site = value
             elif name == b"authorization":
                 token = value
         name_and_port = "" if host is None or hosts > 1 else host.decode("latin-1").lower()
-        if name_and_port not in self._hosts and not self._named(name_and_port):
+        if name_and_port not in self._hosts and not self._is_allowed_on_any_port(name_and_port):
             raise WrongHost(
                 f"Host {name_and_port!r} is not a name of this server; start it with --allow-host to add one"
             )
-        cors = self._check_origin(origin, site, name_and_port)
+        cors = self._check_origin(origin, fetch_site, name_and_port)
         if self._token_sha256 and not is_preflight(scope) and scope["path"] not in _OPEN_PATHS:
             try:
                 if token is not None or not self._has_ticket(scope):
                     self._check_token(token)
             except Unauthorized as error:
-                head = {"www-authenticate": "Bearer"} | {k.decode(): v.decode("latin-1") for k, v in cors}
-                raise Unauthorized(error.message, headers=head) from error
+                challenge = {"www-authenticate": "Bearer"} | {
+                    k.decode(): v.decode("latin-1") for k, v in cors
+                }
+                raise Unauthorized(error.message, headers=challenge) from error
         return cors
 
-    def _named(self, host: str) -> bool:
+    def _is_allowed_on_any_port(self, host: str) -> bool:
         if not self._any_port:
             return False
         bare, colon, port = host.rpartition(":")
@@ -99,9 +101,9 @@ class Access:
             return bare in self._any_port
         return host in self._any_port
 
-    def _check_origin(self, origin: bytes | None, site: bytes | None, host: str) -> Headers:
+    def _check_origin(self, origin: bytes | None, fetch_site: bytes | None, host: str) -> Headers:
         if origin is None:
-            if site is not None and site.strip().lower() == b"cross-site":
+            if fetch_site is not None and fetch_site.strip().lower() == b"cross-site":
                 raise WrongOrigin("pages of other sites are refused (Sec-Fetch-Site: cross-site)")
             return []
         text = origin.decode("latin-1").lower()
@@ -111,8 +113,8 @@ class Access:
                 (b"access-control-expose-headers", _EXPOSED),
                 (b"vary", b"Origin"),
             ]
-        own = text in self._own_origins or text in (f"http://{host}", f"https://{host}")
-        if not own or (site is not None and site.strip().lower() == b"cross-site"):
+        is_own = text in self._own_origins or text in (f"http://{host}", f"https://{host}")
+        if not is_own or (fetch_site is not None and fetch_site.strip().lower() == b"cross-site"):
             raise WrongOrigin(f"Origin {text!r} is not allowed; --allow-origin at the start adds one")
         return []
 
@@ -130,8 +132,8 @@ class Access:
     def _check_token(self, authorization: bytes | None) -> None:
         scheme, _, token = (authorization or b"").partition(b" ")
         digest = hashlib.sha256(token.strip()).digest()
-        same = hmac.compare_digest(digest, self._token_sha256)
-        if not same or scheme.lower() != b"bearer":
+        is_same = hmac.compare_digest(digest, self._token_sha256)
+        if not is_same or scheme.lower() != b"bearer":
             raise Unauthorized("send the server's token as `Authorization: Bearer TOKEN`")
 
 

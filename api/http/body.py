@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from api.http.problems import JSON, Fault, escape, fault, refuse
+from api.http.problems import JSON, Fault, escape_pointer, fault, raise_invalid
 from runner.errors import PayloadTooLarge, UnsupportedMediaType
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1
@@ -42,7 +42,7 @@ async def read_optional_object(request: Request, *, max_bytes: int, depth_max: i
     require_type(request, JSON)
     value = parse(body, depth_max)
     if not isinstance(value, dict):
-        refuse([fault("", "must be an object")])
+        raise_invalid([fault("", "must be an object")])
     return value
 
 
@@ -90,7 +90,7 @@ def parse(text: bytes, depth_max: int, at: str = "") -> Any:
     """
     faults = check(text, depth_max, at)
     if isinstance(faults, list):
-        refuse(faults)
+        raise_invalid(faults)
     return faults.value
 
 
@@ -140,7 +140,7 @@ def _integers_beyond(value: Any, at: str) -> list[Fault]:
     while stack and len(found) < 10:
         pointer, item = stack.pop()
         if isinstance(item, dict):
-            stack.extend((f"{pointer}/{escape(key)}", inner) for key, inner in item.items())
+            stack.extend((f"{pointer}/{escape_pointer(key)}", inner) for key, inner in item.items())
         elif isinstance(item, list):
             stack.extend((f"{pointer}/{index}", inner) for index, inner in enumerate(item))
         elif isinstance(item, int) and not INT_MIN <= item <= INT_MAX:

@@ -31,7 +31,7 @@ FAULTS_MAX = 50
 Fault = dict[str, str]
 
 
-class Answer(Response):
+class JsonTextResponse(Response):
     """A body that is JSON text already."""
 
     media_type = JSON
@@ -54,25 +54,25 @@ def error_document(error: RunnerError) -> bytes:
     return problem_document(error.status, error.code, error.title, error.message, error.detail)
 
 
-def error_answer(error: RunnerError) -> Response:
+def error_response(error: RunnerError) -> Response:
     """The answer that an error of ours is."""
     headers = dict(error.detail.get("headers", {}))
     retry_after_s = error.detail.get("retry_after_s")
     if retry_after_s is not None:
-        headers["retry-after"] = _whole(retry_after_s)
+        headers["retry-after"] = _whole_seconds(retry_after_s)
     figures = {key: value for key, value in error.detail.items() if key != "headers"}
     body = problem_document(error.status, error.code, error.title, error.message, figures)
     return Response(body, error.status, headers, MEDIA_TYPE)
 
 
-def status_answer(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+def status_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """The problem for an error that is known by its HTTP status alone."""
     phrase = http.HTTPStatus(status).phrase
     code, title = _BY_STATUS.get(status, (phrase.lower().replace(" ", "_"), phrase))
     return Response(problem_document(status, code, title, detail, {}), status, headers, MEDIA_TYPE)
 
 
-def internal_answer() -> Response:
+def internal_error_response() -> Response:
     """The answer to our own fault: it tells nothing of the inside; the log has the trace."""
     detail = "The server made an error; its log has the details."
     return Response(
@@ -82,21 +82,21 @@ def internal_answer() -> Response:
 
 def reply_document(reply: Reply) -> dict[str, Any]:
     """A coordinator's problem (status >= 400) with all members of a problem."""
-    given = msgspec.json.decode(reply.body) if reply.body else {}
+    document = msgspec.json.decode(reply.body) if reply.body else {}
     code, title = _BY_STATUS.get(reply.status, ("error", http.HTTPStatus(reply.status).phrase))
-    given.setdefault("code", code)
-    given.setdefault("title", title)
-    given.setdefault("detail", given["title"])
-    return {**given, "type": f"urn:runner:problem:{given['code']}", "status": reply.status}
+    document.setdefault("code", code)
+    document.setdefault("title", title)
+    document.setdefault("detail", document["title"])
+    return {**document, "type": f"urn:runner:problem:{document['code']}", "status": reply.status}
 
 
-def reply_answer(reply: Reply, headers: dict[str, str] | None = None) -> Response:
+def reply_response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
     """A coordinator's reply as it goes to the client: its JSON text unchanged, or its problem."""
     if reply.status == 204:
         return Response(status_code=204)
     if reply.status < 400:
-        return Answer(reply.body, reply.status, headers)
-    extra = {} if reply.retry_after_s is None else {"retry-after": _whole(reply.retry_after_s)}
+        return JsonTextResponse(reply.body, reply.status, headers)
+    extra = {} if reply.retry_after_s is None else {"retry-after": _whole_seconds(reply.retry_after_s)}
     return Response(msgspec.json.encode(reply_document(reply)), reply.status, extra, MEDIA_TYPE)
 
 
@@ -105,7 +105,7 @@ def fault(pointer: str, message: str) -> Fault:
     return {"pointer": pointer, "message": message}
 
 
-def refuse(faults: list[Fault]) -> NoReturn:
+def raise_invalid(faults: list[Fault]) -> NoReturn:
     """Raise what tells a client all that is wrong with its request."""
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -114,10 +114,10 @@ def refuse(faults: list[Fault]) -> NoReturn:
     )
 
 
-def escape(name: str | int) -> str:
+def escape_pointer(name: str | int) -> str:
     """A name as one step of a JSON pointer."""
     return str(name).replace("~", "~0").replace("/", "~1")
 
 
-def _whole(seconds: float) -> str:
+def _whole_seconds(seconds: float) -> str:
     return str(max(1, math.ceil(seconds)))

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 from starlette.requests import Request
 
-from api.http.problems import Fault, fault, refuse
+from api.http.problems import Fault, fault, raise_invalid
 from api.http.submission import NAME, NOT_YET
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
@@ -32,7 +32,7 @@ def allow_query(request: Request, *names: str) -> None:
         return
     faults = [_stranger(key) for key in request.query_params if key not in names]
     if faults:
-        refuse(faults)
+        raise_invalid(faults)
 
 
 def wait_s(request: Request) -> int | None:
@@ -61,7 +61,7 @@ def cursor_of(request: Request) -> int:
         else:
             faults.append(fault(pointer, "must be the number of an event"))
     if faults:
-        refuse(faults)
+        raise_invalid(faults)
     return values[0] if values else 0
 
 
@@ -73,7 +73,9 @@ def types_of(request: Request) -> frozenset[str] | None:
     types = {word.strip() for text in given for word in text.split(",")}
     unknown = sorted(types - set(EVENT_TYPES))
     if unknown:
-        refuse([fault("/types", f"there is no type {unknown[0]!r}; there are {', '.join(EVENT_TYPES)}")])
+        raise_invalid(
+            [fault("/types", f"there is no type {unknown[0]!r}; there are {', '.join(EVENT_TYPES)}")]
+        )
     return frozenset(types)
 
 
@@ -99,7 +101,7 @@ def job_query(request: Request) -> JobQuery:
         except ValueError as error:
             faults.append(fault(f"/{key[:100]}", str(error)))
     if faults:
-        refuse(faults)
+        raise_invalid(faults)
     return query
 
 

@@ -12,8 +12,8 @@ from runner.errors import Unauthorized
 #: as long as a page may want to come back, not only until it has connected.
 TICKET_S = 3600
 
-_UNTIL = struct.Struct(">Q")
-_SEAL_BYTES = 32
+_EXPIRY = struct.Struct(">Q")
+_SIGNATURE_BYTES = 32
 
 
 class Tickets:
@@ -22,10 +22,10 @@ class Tickets:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def issue(self, until: int, job_id: str | None) -> str:
+    def issue(self, expires_at: int, job_id: str | None) -> str:
         """A ticket for one job's stream, or for all streams, up to `until` (UTC epoch seconds)."""
-        body = _UNTIL.pack(until) + (job_id or "").encode()
-        return base64.urlsafe_b64encode(self._seal(body) + body).rstrip(b"=").decode()
+        body = _EXPIRY.pack(expires_at) + (job_id or "").encode()
+        return base64.urlsafe_b64encode(self._sign(body) + body).rstrip(b"=").decode()
 
     def check(self, ticket: str, job_id: str | None, now: float) -> None:
         """Whether it opens this job's stream (None: a stream that is of no single job) at this time.
@@ -33,21 +33,21 @@ class Tickets:
         Raises:
             Unauthorized: with the reason; of a forged one nothing is told.
         """
-        raw = _unpacked(ticket)
-        seal, body = raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
-        if len(body) < _UNTIL.size or not hmac.compare_digest(seal, self._seal(body)):
+        raw = _decode(ticket)
+        signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+        if len(body) < _EXPIRY.size or not hmac.compare_digest(signature, self._sign(body)):
             raise Unauthorized("the ticket is not one of this server's")
-        if _UNTIL.unpack_from(body)[0] < now:
+        if _EXPIRY.unpack_from(body)[0] < now:
             raise Unauthorized("the ticket has expired; POST /v1/tickets gives a new one")
-        scope = body[_UNTIL.size :].decode()
+        scope = body[_EXPIRY.size :].decode()
         if scope and scope != job_id:
             raise Unauthorized("the ticket is for the stream of another job")
 
-    def _seal(self, body: bytes) -> bytes:
+    def _sign(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")
 
 
-def _unpacked(ticket: str) -> bytes:
+def _decode(ticket: str) -> bytes:
     try:
         return base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
     except ValueError:

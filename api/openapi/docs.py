@@ -26,7 +26,7 @@ class DocsPage:
             "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
-    def answer(self, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
+    def response(self, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
         """The page as an answer."""
         return HTMLResponse(self.text, status, {"content-security-policy": self.policy, **(headers or {})})
 

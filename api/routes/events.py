@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.http.connection import Connection
-from api.http.problems import reply_answer
+from api.http.problems import reply_response
 from api.http.query_params import allow_query, cursor_of, types_of
 from api.routes.state import FrontState
 from api.streaming.event_pages import PAGE_BYTES, CachedPage
@@ -39,7 +39,7 @@ class EventRoutes:
         ):
             return _Stream(self._front, channel, JobEventReader(hub, channel, answer, after, types))
         hub.unsubscribe(channel)
-        return Response(status_code=204) if isinstance(answer, CachedPage) else reply_answer(answer)
+        return Response(status_code=204) if isinstance(answer, CachedPage) else reply_response(answer)
 
 
 class _Stream(Response):

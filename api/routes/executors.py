@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.body import read_optional_object
-from api.http.problems import Fault, fault, refuse, reply_answer
+from api.http.problems import Fault, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import name
 from api.routes.state import FrontState
@@ -43,7 +43,7 @@ class LoadRoutes:
         )
         reply = await self._front.send_and_wait(request, question, question.wait_s + HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
-        return reply_answer(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
+        return reply_response(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def unload(self, request: Request) -> Response:
         """Have executors go: idle ones now, busy ones when they have ended what they run."""
@@ -51,7 +51,7 @@ class LoadRoutes:
         question = front_protocol.UnloadHandler(0, request.path_params["name"], **given)
         reply = await self._front.send_and_wait(request, question, HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
-        return reply_answer(reply)
+        return reply_response(reply)
 
     async def _given(self, request: Request) -> dict[str, Any]:
         self._front.require_open()
@@ -72,5 +72,5 @@ class LoadRoutes:
                 except ValueError as error:
                     faults.append(fault(f"/{key}", str(error)))
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
         return given

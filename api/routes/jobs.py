@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from api.http.body import read_optional_object
-from api.http.problems import Fault, fault, refuse, reply_answer, status_answer
+from api.http.problems import Fault, fault, raise_invalid, reply_response, status_response
 from api.http.query_params import allow_query, job_query, wait_s
 from api.routes.state import FrontState
 from runner.errors import NotFound
@@ -43,7 +43,7 @@ class JobRoutes:
 
     async def find(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
-        return reply_answer(
+        return reply_response(
             await self._front.coordinator.request_reply(front_protocol.ListJobs(0, job_query(request)))
         )
 
@@ -54,7 +54,7 @@ class JobRoutes:
         question = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
         answer = await self._front.send_and_wait(request, question, wait or 0)
         assert isinstance(answer, front_protocol.Reply)
-        return reply_answer(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
+        return reply_response(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def delete(self, request: Request) -> Response:
         """Remove a job that does not run, with its events and files."""
@@ -76,7 +76,7 @@ class JobRoutes:
         if force is not None and not isinstance(force, bool):
             faults.append(fault("/force", "must be true or false"))
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
         return await self._act(request, "cancel", reason, bool(force))
 
     async def explain(self, request: Request) -> Response:
@@ -94,7 +94,7 @@ class JobRoutes:
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "output", job_id))
         url = _file_url(job_id, reply.body) if reply.status == 200 else None
         if url is None:
-            return reply_answer(reply)
+            return reply_response(reply)
         return Response(reply.body, 303, {"location": url}, "application/json")
 
     async def file(self, request: Request) -> Response:
@@ -105,7 +105,7 @@ class JobRoutes:
             front_protocol.GetDocument(0, "file", job_id, name)
         )
         if reply.status != 200:
-            return reply_answer(reply)
+            return reply_response(reply)
         found = msgspec.json.decode(reply.body)
         record, path = found["file"], Path(found["path"])
         stat = await asyncio.to_thread(_stat, path)
@@ -124,13 +124,13 @@ class JobRoutes:
     async def _look(self, request: Request, what: Document) -> Response:
         allow_query(request)
         question = front_protocol.GetDocument(0, what, request.path_params["job_id"])
-        return reply_answer(await self._front.coordinator.request_reply(question))
+        return reply_response(await self._front.coordinator.request_reply(question))
 
     async def _act(
         self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
     ) -> Response:
         question = front_protocol.JobAction(0, verb, request.path_params["job_id"], reason, force)
-        return reply_answer(await self._front.coordinator.request_reply(question))
+        return reply_response(await self._front.coordinator.request_reply(question))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         allow_query(request)
@@ -142,7 +142,7 @@ class JobRoutes:
     async def _no_body(self, request: Request) -> None:
         faults = _strangers(await self._body(request))
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
 
 
 class _File(FileResponse):
@@ -156,7 +156,7 @@ class _File(FileResponse):
             if message["type"] == "http.response.start" and message["status"] in (400, 416):
                 refused = True
                 kept = {"content-range": f"bytes */{self.stat_result.st_size}"} if self.stat_result else {}
-                answer = status_answer(message["status"], "the Range header does not fit the file", kept)
+                answer = status_response(message["status"], "the Range header does not fit the file", kept)
                 await answer(scope, receive, send)
             elif not refused:
                 await send(message)

@@ -12,7 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.body import Parsed, check, parse, read_body, read_json, require_type
-from api.http.problems import JSON, Answer, Fault, error_document, fault, refuse, reply_answer
+from api.http.problems import (
+    JSON,
+    Fault,
+    JsonTextResponse,
+    error_document,
+    fault,
+    raise_invalid,
+    reply_response,
+)
 from api.http.query_params import allow_query, wait_s
 from api.http.submission import submission
 from api.routes.state import FrontState
@@ -43,7 +51,7 @@ class SubmitRoutes:
         """Accept a job for the handler that the path names."""
         body = await self._read(request)
         if "handler" in body:
-            refuse([fault("/handler", "is named by the path already")])
+            raise_invalid([fault("/handler", "is named by the path already")])
         return await self._accept(request, {"handler": request.path_params["name"], **body})
 
     async def bulk(self, request: Request) -> Response:
@@ -60,33 +68,33 @@ class SubmitRoutes:
         if good:
             reply = await self._front.coordinator.request_reply(front_protocol.SubmitJobs(0, good, bulk=True))
             if reply.status >= 400:
-                return reply_answer(reply)
+                return reply_response(reply)
             fates = msgspec.json.decode(reply.body)
             if len(fates) != len(good):
                 raise Unavailable("the coordinator's answer does not fit the question")
-        return Answer(self._bulk_document(items, fates), 202)
+        return JsonTextResponse(self._bulk_document(items, fates), 202)
 
     def _admit(self, request: Request) -> None:
         self._front.require_open()
         allow_query(request)
         if "idempotency-key" in request.headers:
-            refuse([fault("/Idempotency-Key", "this version does not support Idempotency-Key")])
+            raise_invalid([fault("/Idempotency-Key", "this version does not support Idempotency-Key")])
 
     async def _read(self, request: Request) -> dict[str, Any]:
         self._admit(request)
         config = self._front.config
         body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
         if not isinstance(body, dict):
-            refuse([fault("", "must be an object")])
+            raise_invalid([fault("", "must be an object")])
         return body
 
     async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
         asked = submission(body, new_id(), now=time.time())
         if isinstance(asked, list):
-            refuse(asked)
+            raise_invalid(asked)
         faults = await self._input_faults(asked, body.get("input"), "/input")
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
         self._front.require_open()
         wait = wait_s(request)
         answer = await self._front.send_and_wait(
@@ -96,7 +104,7 @@ class SubmitRoutes:
         headers = {"location": f"/v1/jobs/{asked.id}"}
         if wait is not None:
             headers["preference-applied"] = f"wait={wait}"
-        return reply_answer(answer, headers)
+        return reply_response(answer, headers)
 
     async def _input_faults(self, asked: Submission, value: Any, at: str) -> list[Fault]:
         catalog = self._front.catalog
@@ -138,12 +146,12 @@ class SubmitRoutes:
         body = parse(text, config.depth_max + 2)
         del text
         if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
-            refuse([fault("/jobs", "a list of jobs is required")])
+            raise_invalid([fault("/jobs", "a list of jobs is required")])
         for key in body:
             if key == "run_id":
-                refuse([fault("/run_id", "not available in this version")])
+                raise_invalid([fault("/run_id", "not available in this version")])
             if key != "jobs":
-                refuse([fault(f"/{key[:100]}", "there is no such field")])
+                raise_invalid([fault(f"/{key[:100]}", "there is no such field")])
         _bound(len(body["jobs"]), "/jobs")
         for index, value in enumerate(body["jobs"]):
             yield Parsed(value), f"/jobs/{index}"
@@ -182,7 +190,7 @@ def _problem(fate: dict[str, Any]) -> bytes:
 
 def _bound(count: int, at: str) -> None:
     if count > BULK_MAX:
-        refuse([fault(at, f"{count} jobs are more than {BULK_MAX} at once")])
+        raise_invalid([fault(at, f"{count} jobs are more than {BULK_MAX} at once")])
 
 
 def _invalid(faults: list[Fault]) -> ValidationFailed:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.body import read_json, read_optional_object
-from api.http.problems import Answer, fault, refuse, reply_answer
+from api.http.problems import JsonTextResponse, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
 from api.openapi.document import OpenApi
@@ -62,7 +62,7 @@ class SystemRoutes:
         await self._refuse_body(request)
         reply = await self._front.send_and_wait(request, front_protocol.ReloadHandlers(0), RELOAD_S)
         assert isinstance(reply, front_protocol.Reply)
-        return reply_answer(reply)
+        return reply_response(reply)
 
     async def devices(self, request: Request) -> Response:
         """Every device with its bytes and executors."""
@@ -82,7 +82,7 @@ class SystemRoutes:
         config = self._front.config
         body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
         if not isinstance(body, dict) or "max_executors" not in body:
-            refuse([fault("/max_executors", "is required")])
+            raise_invalid([fault("/max_executors", "is required")])
         count = body.pop("max_executors")
         faults = [fault(f"/{key[:100]}", "there is no such field") for key in body]
         if count is None:
@@ -90,9 +90,9 @@ class SystemRoutes:
         elif type(count) is not int or not 1 <= count <= EXECUTORS_MAX:
             faults.append(fault("/max_executors", f"must be an integer from 1 to {EXECUTORS_MAX}, or null"))
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
         question = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
-        return reply_answer(await self._front.coordinator.request_reply(question))
+        return reply_response(await self._front.coordinator.request_reply(question))
 
     async def workers(self, request: Request) -> Response:
         """The worker processes."""
@@ -107,7 +107,7 @@ class SystemRoutes:
         allow_query(request)
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "ready"))
         if reply.status < 400:
-            return reply_answer(reply)
+            return reply_response(reply)
         parts = msgspec.json.decode(reply.body).get("parts", {})
         missing = [name for name, part in parts.items() if part.get("state") == "unavailable"]
         raise Unavailable(f"not ready: {', '.join(missing) or 'starting'}", parts=parts, retry_after_s=1)
@@ -115,7 +115,7 @@ class SystemRoutes:
     async def healthy(self, request: Request) -> Response:
         """This process answers, whoever else does."""
         level = self._front.memory_level
-        return Answer(
+        return JsonTextResponse(
             b'{"status":"ok"}' if level is None else b'{"status":"ok","level":"%s"}' % level.encode()
         )
 
@@ -123,32 +123,32 @@ class SystemRoutes:
         """The coordinator's figures for Prometheus."""
         reply = await self._front.coordinator.request_reply(front_protocol.GetDocument(0, "metrics"))
         if reply.status >= 400:
-            return reply_answer(reply)
+            return reply_response(reply)
         return Response(reply.body, headers={"content-type": _METRICS_TYPE})
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document, with a typed path for each handler."""
-        return Answer(self._document.text(self._front.catalog))
+        return JsonTextResponse(self._document.text(self._front.catalog))
 
     async def docs(self, request: Request) -> Response:
         """A page to read and try the interface."""
-        return self._page.answer()
+        return self._page.response()
 
     async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
         allow_query(request)
-        return reply_answer(
+        return reply_response(
             await self._front.coordinator.request_reply(front_protocol.GetDocument(0, what, subject))
         )
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetQueue(0, request.path_params["name"], paused)
-        return reply_answer(await self._front.coordinator.request_reply(question))
+        return reply_response(await self._front.coordinator.request_reply(question))
 
     async def _drain(self, request: Request, drained: bool) -> Response:
         await self._refuse_body(request)
         question = front_protocol.SetDevice(0, request.path_params["name"], drained)
-        return reply_answer(await self._front.coordinator.request_reply(question))
+        return reply_response(await self._front.coordinator.request_reply(question))
 
     async def _refuse_body(self, request: Request) -> None:
         """What is asked for needs no words; an empty object is none."""
@@ -158,4 +158,4 @@ class SystemRoutes:
             request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
         )
         if body:
-            refuse([fault(f"/{key[:100]}", "there is no such field") for key in body])
+            raise_invalid([fault(f"/{key[:100]}", "there is no such field") for key in body])

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.body import read_optional_object
-from api.http.problems import Answer, fault, refuse, reply_answer
+from api.http.problems import JsonTextResponse, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query
 from api.http.tickets import TICKET_S, Tickets
 from api.routes.state import FrontState
@@ -39,13 +39,13 @@ class TicketRoutes:
         if job_id is not None and not (isinstance(job_id, str) and _JOB_ID.fullmatch(job_id)):
             faults.append(fault("/job_id", "must be the id of a job"))
         if faults:
-            refuse(faults)
+            raise_invalid(faults)
         if job_id is not None:
             found = await self._front.coordinator.send_request(front_protocol.ReadEvents(0, job_id, 0, 1))
             if isinstance(found, front_protocol.Reply):
-                return reply_answer(found)
+                return reply_response(found)
         until = int(time.time()) + TICKET_S
         ticket = self._tickets.issue(until, job_id)
         url = None if job_id is None else f"/v1/jobs/{job_id}/events?ticket={ticket}"
         document = {"ticket": ticket, "expires_at": format_rfc3339(until), "url": url}
-        return Answer(msgspec.json.encode(document), 201, {"cache-control": "no-store"})
+        return JsonTextResponse(msgspec.json.encode(document), 201, {"cache-control": "no-store"})
