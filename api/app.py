@@ -19,8 +19,8 @@ from api.http.connection import ClientGone
 from api.http.problems import error_response, internal_error_response, status_response
 from api.http.tickets import Tickets
 from api.openapi.docs import DocsPage
-from api.openapi.route import Route
-from api.routes.routes import routes
+from api.openapi.route import RouteSpec
+from api.routes.routes import build_routes
 from api.routes.state import FrontState
 from runner.errors import RunnerError, Unauthorized
 
@@ -48,7 +48,7 @@ class App:
         config = front.config
         tickets = Tickets(config.ticket_key)
         self._docs_page = DocsPage()
-        table = routes(front, tickets, self._docs_page)
+        table = build_routes(front, tickets, self._docs_page)
         self._access = Access(
             host=config.host,
             port=config.port,
@@ -59,7 +59,11 @@ class App:
             streams=[path_pattern(route.path) for route in table if route.is_stream],
             now=time.time,
         )
-        self._hot = [(route.method, path_pattern(route.path), route.endpoint) for route in table if route.hot]
+        self._hot = [
+            (route.method, path_pattern(route.path), route.endpoint)
+            for route in table
+            if route.bypasses_framework
+        ]
         self._framework = build_framework_app(table)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,10 +126,10 @@ def path_pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"{(\w+)}", lambda found: f"(?P<{found[1]}>{_PATTERNS[found[1]]})", path))
 
 
-def build_framework_app(table: tuple[Route, ...]) -> FastAPI:
+def build_framework_app(table: tuple[RouteSpec, ...]) -> FastAPI:
     """The framework's application over the same table, with our errors for its own."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    by_path: dict[str, list[Route]] = {}
+    by_path: dict[str, list[RouteSpec]] = {}
     for route in table:
         by_path.setdefault(route.path, []).append(route)
     for path, on_path in by_path.items():

@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 from api.coordinator.handler_catalog import HandlerCatalog
 from api.http.problems import MEDIA_TYPE
 from api.openapi import schema
-from api.openapi.route import BODY, COMMON, JSON, Parameter, Route
+from api.openapi.route import BODY_PROBLEMS, COMMON_PROBLEMS, JSON, Parameter, RouteSpec
 from runner.handlers.spec import HandlerSpec
 
 _REF = "#/components/schemas/"
@@ -23,24 +23,24 @@ _PATTERNS = {"job_id": r"^[0-9a-f-]{36}$", "name": r"^[A-Za-z0-9_.-]{1,100}$"}
 Json = dict[str, Any]
 
 
-class OpenApi:
+class OpenApiDocument:
     """The document of a table of routes; kept as text until the handlers change."""
 
-    def __init__(self, routes: Callable[[], Sequence[Route]], version: str, *, token: bool) -> None:
+    def __init__(self, routes: Callable[[], Sequence[RouteSpec]], version: str, *, needs_token: bool) -> None:
         self._routes = routes
         self._version = version
-        self._token = token
+        self._needs_token = needs_token
         self._text = b""
         self._generation = -1
 
-    def text(self, catalog: HandlerCatalog) -> bytes:
+    def json_text(self, catalog: HandlerCatalog) -> bytes:
         """The document as JSON text."""
         if self._generation != catalog.generation:
             self._generation = catalog.generation
-            self._text = msgspec.json.encode(self.document(catalog.specs()))
+            self._text = msgspec.json.encode(self.build(catalog.specs()))
         return self._text
 
-    def document(self, specs: list[HandlerSpec]) -> Json:
+    def build(self, specs: list[HandlerSpec]) -> Json:
         """The document with a typed path for each of these handlers."""
         _, definitions = models_json_schema(
             [(model, "validation") for model in schema.MODELS], ref_template=_REF + "{model}"
@@ -49,35 +49,35 @@ class OpenApi:
         paths: Json = {}
         for route in self._routes():
             operation = _operation(route)
-            if self._token and route.is_stream:
+            if self._needs_token and route.is_stream:
                 operation["security"] = [{"token": []}, {"ticket": []}]
             paths.setdefault(route.path, {})[route.method.lower()] = operation
             if route.name == "submit_to_handler":
                 for spec in specs:
                     if spec.state == "ok":
                         _add_handler(paths, components, route, spec)
-        document: Json = {
+        built: Json = {
             "openapi": "3.1.0",
             "info": {"title": "runner", "version": self._version},
             "paths": paths,
             "components": {"schemas": components},
         }
-        if self._token:
-            document["components"]["securitySchemes"] = {
+        if self._needs_token:
+            built["components"]["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer"},
                 "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
             }
-            document["security"] = [{"token": []}]
-        return document
+            built["security"] = [{"token": []}]
+        return built
 
 
-def _operation(route: Route) -> Json:
+def _operation(route: RouteSpec) -> Json:
     operation: Json = {
         "operationId": route.name,
         "summary": (route.endpoint.__doc__ or "").split("\n")[0],
         "tags": [route.tag],
         "responses": {
-            **{str(status): _answer(*answer) for status, answer in route.answers.items()},
+            **{str(status): _response(*answer) for status, answer in route.responses.items()},
             **_problems(route),
         },
     }
@@ -93,21 +93,21 @@ def _operation(route: Route) -> Json:
     return operation
 
 
-def _problems(route: Route) -> Json:
-    statuses = sorted({*route.problems, *COMMON, *(BODY if route.method != "GET" else ())})
+def _problems(route: RouteSpec) -> Json:
+    statuses = sorted({*route.problems, *COMMON_PROBLEMS, *(BODY_PROBLEMS if route.method != "GET" else ())})
     content = {MEDIA_TYPE: {"schema": _schema("Problem")}}
     return {
         str(status): {"description": http.HTTPStatus(status).phrase, "content": content}
         for status in statuses
-        if status not in route.answers
+        if status not in route.responses
     }
 
 
-def _answer(media_type: str | None, model: str | None, description: str) -> Json:
-    answer: Json = {"description": description}
+def _response(media_type: str | None, model: str | None, description: str) -> Json:
+    response: Json = {"description": description}
     if media_type is not None:
-        answer["content"] = {media_type: {"schema": _schema(model)}}
-    return answer
+        response["content"] = {media_type: {"schema": _schema(model)}}
+    return response
 
 
 def _schema(model: str | None) -> Json:
@@ -121,26 +121,26 @@ def _path_parameter(name: str) -> Json:
 
 
 def _parameter(parameter: Parameter) -> Json:
-    shown: Json = {"name": parameter.name, "in": parameter.where, "schema": parameter.schema}
+    shown: Json = {"name": parameter.name, "in": parameter.location, "schema": parameter.schema}
     if parameter.description:
         shown["description"] = parameter.description
     return shown
 
 
-def _add_handler(paths: Json, components: Json, route: Route, spec: HandlerSpec) -> None:
+def _add_handler(paths: Json, components: Json, route: RouteSpec, spec: HandlerSpec) -> None:
     """The handler's own path, with its input and output types."""
-    given = _adopt(components, f"{spec.name}.input", msgspec.json.decode(spec.input_schema))
-    made = _adopt(components, f"{spec.name}.output", msgspec.json.decode(spec.output_schema))
+    input_schema = _add_schema(components, f"{spec.name}.input", msgspec.json.decode(spec.input_schema))
+    output_schema = _add_schema(components, f"{spec.name}.output", msgspec.json.decode(spec.output_schema))
     options = components["HandlerJobRequest"]
     components[f"{spec.name}.request"] = {
         **options,
         "title": f"{spec.name}.request",
-        "properties": {**options["properties"], "input": given},
+        "properties": {**options["properties"], "input": input_schema},
     }
     components[f"{spec.name}.job"] = {
         "allOf": [
             _schema("Job"),
-            {"type": "object", "properties": {"output": {"anyOf": [made, {"type": "null"}]}}},
+            {"type": "object", "properties": {"output": {"anyOf": [output_schema, {"type": "null"}]}}},
         ]
     }
     operation = _operation(route)
@@ -154,32 +154,32 @@ def _add_handler(paths: Json, components: Json, route: Route, spec: HandlerSpec)
     paths[route.path.replace("{name}", spec.name)] = {"post": operation}
 
 
-def _adopt(components: Json, name: str, found: Any) -> Any:
+def _add_schema(components: Json, name: str, found: Any) -> Any:
     """Move a schema under the components, its definitions beside it, and give the reference to it."""
     if not isinstance(found, dict):
         return {}
     definitions = found.get("$defs", {})
     for key, definition in definitions.items():
-        components[f"{name}.{_safe(key)}"] = _moved(definition, name)
-    components[name] = _moved({key: value for key, value in found.items() if key != "$defs"}, name)
+        components[f"{name}.{_component_name(key)}"] = _with_moved_refs(definition, name)
+    components[name] = _with_moved_refs({key: value for key, value in found.items() if key != "$defs"}, name)
     return _schema(name)
 
 
-def _moved(value: Any, name: str) -> Any:
+def _with_moved_refs(value: Any, name: str) -> Any:
     """The schema with its local references turned to where `_adopt` put their targets."""
     if isinstance(value, list):
-        return [_moved(item, name) for item in value]
+        return [_with_moved_refs(item, name) for item in value]
     if not isinstance(value, dict):
         return value
-    moved = {key: _moved(item, name) for key, item in value.items()}
+    moved = {key: _with_moved_refs(item, name) for key, item in value.items()}
     ref = moved.get("$ref")
     if isinstance(ref, str) and ref.startswith("#/$defs/"):
         first, _, rest = ref.removeprefix("#/$defs/").partition("/")
-        moved["$ref"] = f"{_REF}{name}.{_safe(first)}" + (f"/{rest}" if rest else "")
+        moved["$ref"] = f"{_REF}{name}.{_component_name(first)}" + (f"/{rest}" if rest else "")
     elif ref == "#":
         moved["$ref"] = _REF + name
     return moved
 
 
-def _safe(key: str) -> str:
+def _component_name(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", key)

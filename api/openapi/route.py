@@ -14,15 +14,15 @@ from runner.jobs.event import EVENT_TYPES
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 #: Status -> (media type, name of a model or None, what it means).
-Answers = Mapping[int, tuple[str | None, str | None, str]]
+Responses = Mapping[int, tuple[str | None, str | None, str]]
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
 #: Problems that any route may answer with: a wrong Host, Origin or token, a stranger in the request, a
 #: fault of ours, no coordinator.
-COMMON = (401, 403, 421, 422, 500, 503)
+COMMON_PROBLEMS = (401, 403, 421, 422, 500, 503)
 #: And those of routes that take a body.
-BODY = (413, 415)
+BODY_PROBLEMS = (413, 415)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class Parameter:
     """A query parameter or header."""
 
     name: str
-    where: str
+    location: str
     schema: dict[str, Any]
     description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RouteSpec:
     """One method on one path."""
 
     method: str
@@ -44,27 +44,27 @@ class Route:
     endpoint: Endpoint
     name: str
     tag: str
-    answers: Answers
+    responses: Responses
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     #: Model of the body by media type.
     body: dict[str, str | None] = field(default_factory=dict)
     body_required: bool = True
     #: Tried first, without the framework: the routes on which every job travels.
-    hot: bool = False
+    bypasses_framework: bool = False
 
     @property
     def is_stream(self) -> bool:
         """Whether it answers with events; those who read them may come with a ticket."""
-        return any(media_type == EVENTS for media_type, _, _ in self.answers.values())
+        return any(media_type == EVENTS for media_type, _, _ in self.responses.values())
 
 
-def query(name: str, schema: dict[str, Any], description: str = "") -> Parameter:
+def query_parameter(name: str, schema: dict[str, Any], description: str = "") -> Parameter:
     """A query parameter."""
     return Parameter(name, "query", schema, description)
 
 
-def words(values: tuple[str, ...]) -> dict[str, Any]:
+def enum_list(values: tuple[str, ...]) -> dict[str, Any]:
     """A parameter that may be repeated, of these words."""
     return {"type": "array", "items": {"type": "string", "enum": list(values)}}
 
@@ -76,13 +76,15 @@ PREFER = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=30"]},
     "`wait=N`: answer when the job has ended, or after N seconds (at most 300)",
 )  # fmt: skip
-WAIT_LOADED = Parameter(
+PREFER_LOADED = Parameter(
     "Prefer", "header", {"type": "string", "examples": ["wait=60"]},
     "`wait=N`: answer when it is loaded or has failed, or after N seconds (at most 300)",
 )  # fmt: skip
-STREAM = (
-    query("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
-    query("types", words(EVENT_TYPES), "only these types of events; commas part them too"),
-    query("ticket", {"type": "string"}, "from POST /v1/tickets, for those who can't send the token"),
+STREAM_PARAMETERS = (
+    query_parameter("after", {"type": "integer", "minimum": 0}, "stream what comes after this event"),
+    query_parameter("types", enum_list(EVENT_TYPES), "only these types of events; commas part them too"),
+    query_parameter(
+        "ticket", {"type": "string"}, "from POST /v1/tickets, for those who can't send the token"
+    ),
     Parameter("Last-Event-ID", "header", {"type": "integer", "minimum": 0}, "goes before `after`"),
 )

@@ -12,7 +12,7 @@ from api.http.body import read_json, read_optional_object
 from api.http.problems import JsonTextResponse, fault, raise_invalid, reply_response
 from api.http.query_params import allow_query
 from api.openapi.docs import DocsPage
-from api.openapi.document import OpenApi
+from api.openapi.document import OpenApiDocument
 from api.routes.state import FrontState
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
@@ -27,7 +27,7 @@ EXECUTORS_MAX = 1000
 class SystemRoutes:
     """What an operator looks at."""
 
-    def __init__(self, front: FrontState, document: OpenApi, page: DocsPage) -> None:
+    def __init__(self, front: FrontState, document: OpenApiDocument, page: DocsPage) -> None:
         self._front = front
         self._document = document
         self._page = page
@@ -128,7 +128,7 @@ class SystemRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document, with a typed path for each handler."""
-        return JsonTextResponse(self._document.text(self._front.catalog))
+        return JsonTextResponse(self._document.json_text(self._front.catalog))
 
     async def docs(self, request: Request) -> Response:
         """A page to read and try the interface."""
