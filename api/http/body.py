@@ -26,7 +26,7 @@ async def read_json(request: Request, *, max_bytes: int, depth_max: int) -> Any:
         UnsupportedMediaType, PayloadTooLarge, ValidationFailed
     """
     require_type(request, JSON)
-    return parse(await read_body(request, max_bytes), depth_max)
+    return parse_json(await read_body(request, max_bytes), depth_max)
 
 
 async def read_optional_object(request: Request, *, max_bytes: int, depth_max: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ async def read_optional_object(request: Request, *, max_bytes: int, depth_max: i
     if not body:
         return {}
     require_type(request, JSON)
-    value = parse(body, depth_max)
+    value = parse_json(body, depth_max)
     if not isinstance(value, dict):
         raise_invalid([fault("", "must be an object")])
     return value
@@ -82,25 +82,25 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def parse(text: bytes, depth_max: int, at: str = "") -> Any:
+def parse_json(text: bytes, depth_max: int, at: str = "") -> Any:
     """One strict JSON value; `at` is the pointer to it in the request.
 
     Raises:
         ValidationFailed: no JSON, nested too deep, an integer beyond 64 bits.
     """
-    faults = check(text, depth_max, at)
+    faults = check_json(text, depth_max, at)
     if isinstance(faults, list):
         raise_invalid(faults)
     return faults.value
 
 
-class Parsed(msgspec.Struct, frozen=True):
+class CheckedJson(msgspec.Struct, frozen=True):
     """A JSON value that passed."""
 
     value: Any
 
 
-def check(text: bytes, depth_max: int, at: str = "") -> Parsed | list[Fault]:
+def check_json(text: bytes, depth_max: int, at: str = "") -> CheckedJson | list[Fault]:
     """The value of a strict JSON text, or what is wrong with it."""
     try:
         value = _decode(text)
@@ -116,7 +116,7 @@ def check(text: bytes, depth_max: int, at: str = "") -> Parsed | list[Fault]:
         found = _integers_beyond(value, at)
         if found:
             return found
-    return Parsed(value)
+    return CheckedJson(value)
 
 
 def deeper_than(text: bytes, depth_max: int) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from api.http.problems import Fault, fault, raise_invalid
-from api.http.submission import NAME, NOT_YET
+from api.http.submission import NAME, NOT_SUPPORTED
 from runner.formats.timestamps import parse_rfc3339
 from runner.jobs import cursor
 from runner.jobs.event import EVENT_TYPES
@@ -22,7 +22,7 @@ SEQ_MAX = 2**63 - 1
 STATES: tuple[str, ...] = get_args(State)
 REASONS: tuple[str, ...] = (*get_args(QueuedReason), *get_args(RunningReason), *get_args(ErrorCode))
 #: Query parameters of the interface that this version does not have.
-_LATER = frozenset({"run_id"})
+_UNSUPPORTED = frozenset({"run_id"})
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 
 
@@ -30,19 +30,19 @@ def allow_query(request: Request, *names: str) -> None:
     """Refuse query parameters that the route does not know."""
     if not request.scope["query_string"]:
         return
-    faults = [_stranger(key) for key in request.query_params if key not in names]
+    faults = [_unknown_parameter(key) for key in request.query_params if key not in names]
     if faults:
         raise_invalid(faults)
 
 
-def wait_s(request: Request) -> int | None:
+def prefer_wait_s(request: Request) -> int | None:
     """Seconds from `Prefer: wait=N`, cut at 300; None where the client does not ask."""
     prefer = request.headers.get("prefer")
     found = _WAIT.search(prefer) if prefer else None
     return min(int(found[1]), WAIT_MAX_S) if found else None
 
 
-def cursor_of(request: Request) -> int:
+def resume_cursor(request: Request) -> int:
     """The sequence number after which a stream goes on; 0 for all.
 
     `Last-Event-ID` goes before `?after=`: it is what a browser that reconnects knows.
@@ -65,7 +65,7 @@ def cursor_of(request: Request) -> int:
     return values[0] if values else 0
 
 
-def types_of(request: Request) -> frozenset[str] | None:
+def event_types(request: Request) -> frozenset[str] | None:
     """The event types asked for: `types=a,b` or the key repeated; None for all."""
     given = request.query_params.getlist("types")
     if not given:
@@ -79,7 +79,7 @@ def types_of(request: Request) -> frozenset[str] | None:
     return frozenset(types)
 
 
-def job_query(request: Request) -> JobQuery:
+def parse_job_query(request: Request) -> JobQuery:
     """The filters of GET /v1/jobs."""
     query = JobQuery()
     faults: list[Fault] = []
@@ -89,7 +89,7 @@ def job_query(request: Request) -> JobQuery:
     for key, values in given.items():
         try:
             if key.startswith("input.") and len(key) > 6:
-                query.inputs = [*(query.inputs or []), *((key[6:], _json_of(value)) for value in values)]
+                query.inputs = [*(query.inputs or []), *((key[6:], _json_value(value)) for value in values)]
             elif key in _LISTS:
                 field, read = _LISTS[key]
                 setattr(query, field, [read(value) for value in values])
@@ -97,7 +97,7 @@ def job_query(request: Request) -> JobQuery:
                 field, read = _SINGLES[key]
                 setattr(query, field, read(values[-1]))
             else:
-                faults.append(_stranger(key))
+                faults.append(_unknown_parameter(key))
         except ValueError as error:
             faults.append(fault(f"/{key[:100]}", str(error)))
     if faults:
@@ -105,28 +105,30 @@ def job_query(request: Request) -> JobQuery:
     return query
 
 
-def _stranger(key: str) -> Fault:
-    return fault(f"/{key[:100]}", NOT_YET if key in _LATER else "there is no such query parameter")
+def _unknown_parameter(key: str) -> Fault:
+    return fault(
+        f"/{key[:100]}", NOT_SUPPORTED if key in _UNSUPPORTED else "there is no such query parameter"
+    )
 
 
-def _json_of(text: str) -> bytes:
+def _json_value(text: str) -> bytes:
     """The value as JSON text; what is no JSON is a string."""
     try:
         return msgspec.json.encode(msgspec.json.decode(text))
     except (msgspec.MsgspecError, RecursionError):
-        return msgspec.json.encode(_plain(text))
+        return msgspec.json.encode(_text(text))
 
 
-def _plain(text: str) -> str:
+def _text(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not hold a NUL character")
     return text
 
 
-def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
     def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
+        if text not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
         return text
 
     return read
@@ -138,7 +140,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _moment(text: str) -> float:
+def _timestamp(text: str) -> float:
     try:
         # A plus sign that was not percent-encoded arrives as a space.
         return parse_rfc3339(text[:64].replace(" ", "+") if "T" in text else text[:64])
@@ -158,13 +160,13 @@ _LISTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "handler": ("handlers", _name),
     "queue": ("queues", _name),
     "tenant": ("tenants", _name),
-    "tag": ("tags", _plain),
+    "tag": ("tags", _text),
 }
 _SINGLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "created_after": ("created_after", _moment),
-    "created_before": ("created_before", _moment),
-    "finished_after": ("finished_after", _moment),
-    "finished_before": ("finished_before", _moment),
+    "created_after": ("created_after", _timestamp),
+    "created_before": ("created_before", _timestamp),
+    "finished_after": ("finished_after", _timestamp),
+    "finished_before": ("finished_before", _timestamp),
     "order": ("order", _one_of(("asc", "desc"))),
     "limit": ("limit", _limit),
     "cursor": ("cursor", cursor.decode),

@@ -17,8 +17,10 @@ from runner.jobs.job import Submission
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 PRIORITIES = {"critical": 90, "high": 70, "normal": 50, "low": 30}
 #: Part of the interface, but not of this version.
-LATER = frozenset({"deadline_at", "gpus", "unique", "after", "run_id", "held", "retention_s", "webhook"})
-NOT_YET = "not available in this version"
+UNSUPPORTED_FIELDS = frozenset(
+    {"deadline_at", "gpus", "unique", "after", "run_id", "held", "retention_s", "webhook"}
+)
+NOT_SUPPORTED = "not available in this version"
 RETRIES_MAX = 1000
 TAGS_MAX = 100
 TAG_CHARS_MAX = 200
@@ -28,47 +30,49 @@ _encode = msgspec.json.Encoder().encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def name(value: Any) -> str:
+def parse_name(value: Any) -> str:
     """A queue's, handler's or tenant's name."""
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ValueError("must be a name: 1 to 100 of A-Z a-z 0-9 _ . -")
     return value
 
 
-def submission(body: dict[str, Any], job_id: str, at: str = "", *, now: float) -> Submission | list[Fault]:
+def parse_submission(
+    body: dict[str, Any], job_id: str, at: str = "", *, now: float
+) -> Submission | list[Fault]:
     """What a client asks for in one object, without a look at its handler's schema.
 
     `at` is the pointer to the object in the request; times are bounded from `now` (UTC epoch seconds) on.
     """
     faults: list[Fault] = []
-    asked = Submission(id=job_id, handler="", input=b"null")
+    parsed = Submission(id=job_id, handler="", input=b"null")
     for key, value in body.items():
         if len(faults) == FAULTS_MAX:
             break
         if key == "input":
-            asked.input = _encode(value)
+            parsed.input = _encode(value)
             continue
         rule = _RULES.get(key)
         if rule is None:
-            faults.append(_stranger(key, at))
+            faults.append(_unknown_field(key, at))
         elif value is not None:
             field, read = rule
             try:
-                setattr(asked, field, read(value))
+                setattr(parsed, field, read(value))
             except (ValueError, TypeError) as error:
                 faults.append(fault(f"{at}/{key}", str(error)))
-    if not asked.handler and not any(one["pointer"] == f"{at}/handler" for one in faults):
+    if not parsed.handler and not any(one["pointer"] == f"{at}/handler" for one in faults):
         faults.append(fault(f"{at}/handler", "is required"))
-    if asked.run_at is not None and asked.delay_s is not None:
+    if parsed.run_at is not None and parsed.delay_s is not None:
         faults.append(fault(f"{at}/delay_s", "give one of run_at and delay_s"))
-    if asked.run_at is not None and asked.run_at > now + SECONDS_MAX:
+    if parsed.run_at is not None and parsed.run_at > now + SECONDS_MAX:
         faults.append(fault(f"{at}/run_at", "must be at most ten years ahead"))
-    return faults or asked
+    return faults or parsed
 
 
-def _stranger(key: str, at: str) -> Fault:
+def _unknown_field(key: str, at: str) -> Fault:
     pointer = f"{at}/{key[:100].replace('~', '~0').replace('/', '~1')}"
-    return fault(pointer, NOT_YET if key in LATER else "there is no such field")
+    return fault(pointer, NOT_SUPPORTED if key in UNSUPPORTED_FIELDS else "there is no such field")
 
 
 def _priority(value: Any) -> int:
@@ -79,14 +83,14 @@ def _priority(value: Any) -> int:
     return value
 
 
-def _positive(value: Any) -> float:
+def _positive_seconds(value: Any) -> float:
     found = parse_seconds(value)
     if found <= 0:
         raise ValueError("must be more than 0 seconds")
     return found
 
 
-def _moment(value: Any) -> float:
+def _timestamp(value: Any) -> float:
     if not isinstance(value, str):
         raise ValueError("must be a time such as 2026-01-31T09:05:00Z")
     try:
@@ -128,17 +132,17 @@ def _metadata(value: Any) -> bytes:
 
 #: Field of the request -> field of Submission and how its value is read.
 _RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "handler": ("handler", name),
-    "queue": ("queue", name),
+    "handler": ("handler", parse_name),
+    "queue": ("queue", parse_name),
     "priority": ("priority", _priority),
-    "timeout_s": ("timeout_s", _positive),
-    "queue_timeout_s": ("queue_timeout_s", _positive),
-    "run_at": ("run_at", _moment),
+    "timeout_s": ("timeout_s", _positive_seconds),
+    "queue_timeout_s": ("queue_timeout_s", _positive_seconds),
+    "run_at": ("run_at", _timestamp),
     "delay_s": ("delay_s", parse_seconds),
     "retries": ("retries", _retries),
     "backoff": ("backoff", parse_backoff),
     "vram": ("vram_bytes", _bytes),
-    "tenant": ("tenant", name),
+    "tenant": ("tenant", parse_name),
     "tags": ("tags", _tags),
     "metadata": ("metadata", _metadata),
 }

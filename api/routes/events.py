@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.connection import Connection
 from api.http.problems import reply_response
-from api.http.query_params import allow_query, cursor_of, types_of
+from api.http.query_params import allow_query, event_types, resume_cursor
 from api.routes.state import FrontState
 from api.streaming.event_pages import PAGE_BYTES, CachedPage
 from api.streaming.sse import JobChannel, JobEventReader, event_source_response
@@ -23,7 +23,7 @@ class EventRoutes:
     async def of_job(self, request: Request) -> Response:
         """The stream; 204 where the job has ended and the client has seen it all."""
         allow_query(request, "after", "types", "ticket")
-        after, types = cursor_of(request), types_of(request)
+        after, types = resume_cursor(request), event_types(request)
         hub = self._front.hub
         # Watched before it is read: what becomes durable in between comes by the feed.
         channel = hub.subscribe(request.path_params["job_id"])

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, raise_invalid, reply_response
-from api.http.query_params import allow_query, wait_s
-from api.http.submission import name
+from api.http.query_params import allow_query, prefer_wait_s
+from api.http.submission import parse_name
 from api.routes.state import FrontState
 from runner.jobs.traits import NAME_CHARS_MAX
 from runner.protocol import front as front_protocol
@@ -25,7 +25,7 @@ def _model(value: Any) -> str:
     return value
 
 
-_RULES = {"model": _model, "device": name}
+_RULES = {"model": _model, "device": parse_name}
 
 
 class LoadRoutes:
@@ -36,7 +36,7 @@ class LoadRoutes:
 
     async def load(self, request: Request) -> Response:
         """Have an executor ready without a job."""
-        wait = wait_s(request)
+        wait = prefer_wait_s(request)
         given = await self._given(request)
         question = front_protocol.LoadHandler(
             0, request.path_params["name"], **given, wait_s=float(wait or 0)

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.http.body import read_optional_object
 from api.http.problems import Fault, fault, raise_invalid, reply_response, status_response
-from api.http.query_params import allow_query, job_query, wait_s
+from api.http.query_params import allow_query, parse_job_query, prefer_wait_s
 from api.routes.state import FrontState
 from runner.errors import NotFound
 from runner.protocol import front as front_protocol
@@ -44,13 +44,13 @@ class JobRoutes:
     async def find(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
         return reply_response(
-            await self._front.coordinator.request_reply(front_protocol.ListJobs(0, job_query(request)))
+            await self._front.coordinator.request_reply(front_protocol.ListJobs(0, parse_job_query(request)))
         )
 
     async def get(self, request: Request) -> Response:
         """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
         allow_query(request)
-        wait = wait_s(request)
+        wait = prefer_wait_s(request)
         question = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
         answer = await self._front.send_and_wait(request, question, wait or 0)
         assert isinstance(answer, front_protocol.Reply)

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.body import Parsed, check, parse, read_body, read_json, require_type
+from api.http.body import CheckedJson, check_json, parse_json, read_body, read_json, require_type
 from api.http.problems import (
     JSON,
     Fault,
@@ -21,8 +21,8 @@ from api.http.problems import (
     raise_invalid,
     reply_response,
 )
-from api.http.query_params import allow_query, wait_s
-from api.http.submission import submission
+from api.http.query_params import allow_query, prefer_wait_s
+from api.http.submission import parse_submission
 from api.routes.state import FrontState
 from runner.errors import RunnerError, Unavailable, ValidationFailed
 from runner.jobs.ids import new_id
@@ -89,14 +89,14 @@ class SubmitRoutes:
         return body
 
     async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
-        asked = submission(body, new_id(), now=time.time())
+        asked = parse_submission(body, new_id(), now=time.time())
         if isinstance(asked, list):
             raise_invalid(asked)
         faults = await self._input_faults(asked, body.get("input"), "/input")
         if faults:
             raise_invalid(faults)
         self._front.require_open()
-        wait = wait_s(request)
+        wait = prefer_wait_s(request)
         answer = await self._front.send_and_wait(
             request, front_protocol.SubmitJobs(0, [asked], wait or None), wait or 0
         )
@@ -113,14 +113,14 @@ class SubmitRoutes:
         )
         return entry.accept_input(asked, value, at)
 
-    async def _item(self, value: Parsed | list[Fault], at: str) -> Item:
+    async def _item(self, value: CheckedJson | list[Fault], at: str) -> Item:
         """One job of many: what is asked for, or the problem's JSON text."""
         try:
             if isinstance(value, list):
                 raise _invalid(value)
             if not isinstance(value.value, dict):
                 raise _invalid([fault(at, "must be an object")])
-            asked = submission(value.value, new_id(), at, now=time.time())
+            asked = parse_submission(value.value, new_id(), at, now=time.time())
             if isinstance(asked, list):
                 raise _invalid(asked)
             faults = await self._input_faults(asked, value.value.get("input"), f"{at}/input")
@@ -130,7 +130,7 @@ class SubmitRoutes:
             return error_document(error)
         return asked
 
-    async def _values(self, request: Request) -> AsyncIterator[tuple[Parsed | list[Fault], str]]:
+    async def _values(self, request: Request) -> AsyncIterator[tuple[CheckedJson | list[Fault], str]]:
         """Each job's JSON value (or its faults) and the pointer to it."""
         config = self._front.config
         media_type = require_type(request, JSON, NDJSON)
@@ -140,10 +140,10 @@ class SubmitRoutes:
             del text
             _bound(len(lines), "")
             for index, line in enumerate(lines):
-                yield check(line, config.depth_max, f"/{index}"), f"/{index}"
+                yield check_json(line, config.depth_max, f"/{index}"), f"/{index}"
             return
         # The list and its envelope are two levels more than a job by itself.
-        body = parse(text, config.depth_max + 2)
+        body = parse_json(text, config.depth_max + 2)
         del text
         if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
             raise_invalid([fault("/jobs", "a list of jobs is required")])
@@ -154,7 +154,7 @@ class SubmitRoutes:
                 raise_invalid([fault(f"/{key[:100]}", "there is no such field")])
         _bound(len(body["jobs"]), "/jobs")
         for index, value in enumerate(body["jobs"]):
-            yield Parsed(value), f"/jobs/{index}"
+            yield CheckedJson(value), f"/jobs/{index}"
 
     def _bulk_document(self, items: list[Item], fates: list[dict[str, Any] | None]) -> bytes:
         rows: list[bytes] = []

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from api.http.body import Parsed, check, deeper_than, parse
+from api.http.body import CheckedJson, check_json, deeper_than, parse_json
 from runner.errors import ValidationFailed
 
 
@@ -33,7 +33,7 @@ from runner.errors import ValidationFailed
 )
 def test_text_that_is_not_strict_json_is_refused_with_a_pointer(text: bytes, pointer: str, word: str) -> None:
     with pytest.raises(ValidationFailed) as refused:
-        parse(text, 64)
+        parse_json(text, 64)
     (fault,) = refused.value.detail["errors"]
     assert fault["pointer"] == pointer
     assert word in fault["message"]
@@ -51,8 +51,8 @@ def test_text_that_is_not_strict_json_is_refused_with_a_pointer(text: bytes, poi
     ],
 )
 def test_what_is_within_bounds_is_taken(text: bytes, value: object) -> None:
-    found = check(text, 64)
-    assert isinstance(found, Parsed)
+    found = check_json(text, 64)
+    assert isinstance(found, CheckedJson)
     if value is not None:
         assert found.value == value
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 from starlette.requests import Request
 
-from api.http.query_params import allow_query, cursor_of, job_query, types_of, wait_s
+from api.http.query_params import allow_query, event_types, parse_job_query, prefer_wait_s, resume_cursor
 from runner.errors import ValidationFailed
 
 
@@ -28,11 +28,11 @@ def pointers(refused: pytest.ExceptionInfo[ValidationFailed]) -> list[str]:
     ],
 )  # fmt: skip
 def test_the_wait_is_read_and_bounded(prefer: str, expected: int | None) -> None:
-    assert wait_s(request(prefer=prefer)) == expected
+    assert prefer_wait_s(request(prefer=prefer)) == expected
 
 
 def test_filters_become_a_query() -> None:
-    found = job_query(
+    found = parse_job_query(
         request(
             "state=queued&state=running&queue=a&tag=x&tenant=t&tenant=u&limit=500&order=asc&created_after=2026-01-31T09:05:00Z"
             "&input.a.b=1&input.c=text&input.d=%22q%22&finished_before=2026-01-31T10:05:00+01:00"
@@ -56,28 +56,28 @@ def test_filters_become_a_query() -> None:
 )  # fmt: skip
 def test_a_bad_filter_is_named(text: str, pointer: str) -> None:
     with pytest.raises(ValidationFailed) as refused:
-        job_query(request(text))
+        parse_job_query(request(text))
     assert pointers(refused) == [pointer]
 
 
 def test_a_stream_goes_on_after_what_the_browser_saw_last() -> None:
-    assert cursor_of(request()) == 0
-    assert cursor_of(request("after=3")) == 3
-    assert cursor_of(request("after=3", last_event_id="7")) == 7
+    assert resume_cursor(request()) == 0
+    assert resume_cursor(request("after=3")) == 3
+    assert resume_cursor(request("after=3", last_event_id="7")) == 7
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "1.5", "\u0661", "99999999999999999999", "1 2"])
 def test_a_malformed_cursor_is_refused_wherever_it_stands(text: str) -> None:
     with pytest.raises(ValidationFailed) as refused:
-        cursor_of(request(f"after={text}", last_event_id="x"))
+        resume_cursor(request(f"after={text}", last_event_id="x"))
     assert pointers(refused) == ["/Last-Event-ID", "/after"]
 
 
 def test_types_may_be_parted_by_commas_or_repeated() -> None:
-    assert types_of(request()) is None
-    assert types_of(request("types=log,done&types=output")) == frozenset({"log", "done", "output"})
+    assert event_types(request()) is None
+    assert event_types(request("types=log,done&types=output")) == frozenset({"log", "done", "output"})
     with pytest.raises(ValidationFailed):
-        types_of(request("types=error"))
+        event_types(request("types=error"))
 
 
 def test_strange_parameters_are_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.http.submission import LATER, NOT_YET, submission
+from api.http.submission import NOT_SUPPORTED, UNSUPPORTED_FIELDS, parse_submission
 from api.openapi.schema import JobRequest
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import Submission
@@ -18,13 +18,13 @@ NOW = 1767225600.0
 
 
 def read(**body: Any) -> Submission:
-    found = submission({"handler": "echo", **body}, "id", now=NOW)
+    found = parse_submission({"handler": "echo", **body}, "id", now=NOW)
     assert isinstance(found, Submission), found
     return found
 
 
 def faults(**body: Any) -> dict[str, str]:
-    found = submission({"handler": "echo", **body}, "id", "/jobs/3", now=NOW)
+    found = parse_submission({"handler": "echo", **body}, "id", "/jobs/3", now=NOW)
     assert isinstance(found, list)
     return {fault["pointer"]: fault["message"] for fault in found}
 
@@ -93,9 +93,9 @@ def test_all_faults_are_told_at_once() -> None:
     }
 
 
-@pytest.mark.parametrize("field", sorted(LATER))
+@pytest.mark.parametrize("field", sorted(UNSUPPORTED_FIELDS))
 def test_fields_of_later_versions_say_so(field: str) -> None:
-    assert faults(**{field: 1}) == {f"/jobs/3/{field}": NOT_YET}
+    assert faults(**{field: 1}) == {f"/jobs/3/{field}": NOT_SUPPORTED}
 
 
 def test_a_start_is_given_once() -> None:
@@ -123,4 +123,4 @@ def test_the_documented_model_agrees_with_what_is_taken(body: dict[str, Any]) ->
         documented = True
     except ValidationError:
         documented = False
-    assert isinstance(submission(body, "id", now=NOW), Submission) is documented
+    assert isinstance(parse_submission(body, "id", now=NOW), Submission) is documented
