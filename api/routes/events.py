@@ -20,7 +20,7 @@ class EventRoutes:
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
-    async def of_job(self, request: Request) -> Response:
+    async def stream_job(self, request: Request) -> Response:
         """The stream; 204 where the job has ended and the client has seen it all."""
         allow_query(request, "after", "types", "ticket")
         after, types = resume_cursor(request), event_types(request)
@@ -30,19 +30,19 @@ class EventRoutes:
         try:
             # Where others read it too, they go on together over pages that are read once.
             max_bytes = PAGE_BYTES if channel.readers == 1 else 1
-            answer = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
+            fetched = await hub.pages.fetch(channel.job_id, after, max_bytes=max_bytes)
         except BaseException:
             hub.unsubscribe(channel)
             raise
-        if isinstance(answer, CachedPage) and not (
-            answer.page.is_job_ended and after >= answer.page.last_seq
+        if isinstance(fetched, CachedPage) and not (
+            fetched.page.is_job_ended and after >= fetched.page.last_seq
         ):
-            return _Stream(self._front, channel, JobEventReader(hub, channel, answer, after, types))
+            return _EventStream(self._front, channel, JobEventReader(hub, channel, fetched, after, types))
         hub.unsubscribe(channel)
-        return Response(status_code=204) if isinstance(answer, CachedPage) else reply_response(answer)
+        return Response(status_code=204) if isinstance(fetched, CachedPage) else reply_response(fetched)
 
 
-class _Stream(Response):
+class _EventStream(Response):
     """An event source that gives its channel back, whether it was ever read or not."""
 
     def __init__(self, front: FrontState, channel: JobChannel, reader: JobEventReader) -> None:

@@ -28,7 +28,7 @@ def _model(value: Any) -> str:
 _RULES = {"model": _model, "device": parse_name}
 
 
-class LoadRoutes:
+class ExecutorRoutes:
     """What an operator does ahead of the jobs."""
 
     def __init__(self, front: FrontState) -> None:
@@ -37,30 +37,30 @@ class LoadRoutes:
     async def load(self, request: Request) -> Response:
         """Have an executor ready without a job."""
         wait = prefer_wait_s(request)
-        given = await self._given(request)
-        question = front_protocol.LoadHandler(
-            0, request.path_params["name"], **given, wait_s=float(wait or 0)
+        target = await self._read_target(request)
+        message = front_protocol.LoadHandler(
+            0, request.path_params["name"], **target, wait_s=float(wait or 0)
         )
-        reply = await self._front.send_and_wait(request, question, question.wait_s + HANDLER_WAIT_S)
+        reply = await self._front.send_and_wait(request, message, message.wait_s + HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_response(reply, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def unload(self, request: Request) -> Response:
         """Have executors go: idle ones now, busy ones when they have ended what they run."""
-        given = await self._given(request)
-        question = front_protocol.UnloadHandler(0, request.path_params["name"], **given)
-        reply = await self._front.send_and_wait(request, question, HANDLER_WAIT_S)
+        target = await self._read_target(request)
+        message = front_protocol.UnloadHandler(0, request.path_params["name"], **target)
+        reply = await self._front.send_and_wait(request, message, HANDLER_WAIT_S)
         assert isinstance(reply, front_protocol.Reply)
         return reply_response(reply)
 
-    async def _given(self, request: Request) -> dict[str, Any]:
+    async def _read_target(self, request: Request) -> dict[str, Any]:
         self._front.require_open()
         allow_query(request)
         config = self._front.config
         body = await read_optional_object(
             request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
         )
-        given: dict[str, Any] = {}
+        target: dict[str, Any] = {}
         faults: list[Fault] = []
         for key, value in body.items():
             rule = _RULES.get(key)
@@ -68,9 +68,9 @@ class LoadRoutes:
                 faults.append(fault(f"/{key[:100]}", "there is no such field"))
             elif value is not None:
                 try:
-                    given[key] = rule(value)
+                    target[key] = rule(value)
                 except ValueError as error:
                     faults.append(fault(f"/{key}", str(error)))
         if faults:
             raise_invalid(faults)
-        return given
+        return target

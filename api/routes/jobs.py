@@ -31,8 +31,8 @@ _SAFE_TYPE = re.compile(
 )
 _FILE_URL = re.compile(r"/v1/jobs/[0-9a-f-]{36}/files/[A-Za-z0-9._~%-]+")
 
-Verb = Literal["cancel", "retry", "delete"]
-Document = Literal["explain", "attempts"]
+Action = Literal["cancel", "retry", "delete"]
+JobDocumentName = Literal["explain", "attempts"]
 
 
 class JobRoutes:
@@ -41,7 +41,7 @@ class JobRoutes:
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
-    async def find(self, request: Request) -> Response:
+    async def list_jobs(self, request: Request) -> Response:
         """One page of the jobs that match all filters."""
         return reply_response(
             await self._front.coordinator.request_reply(front_protocol.ListJobs(0, parse_job_query(request)))
@@ -51,41 +51,41 @@ class JobRoutes:
         """The job; with `Prefer: wait=N` as soon as it has ended, or after N seconds."""
         allow_query(request)
         wait = prefer_wait_s(request)
-        question = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
-        answer = await self._front.send_and_wait(request, question, wait or 0)
+        message = front_protocol.GetJob(0, request.path_params["job_id"], wait or None)
+        answer = await self._front.send_and_wait(request, message, wait or 0)
         assert isinstance(answer, front_protocol.Reply)
         return reply_response(answer, None if wait is None else {"preference-applied": f"wait={wait}"})
 
     async def delete(self, request: Request) -> Response:
         """Remove a job that does not run, with its events and files."""
-        await self._no_body(request)
-        return await self._act(request, "delete")
+        await self._require_no_body(request)
+        return await self._apply_action(request, "delete")
 
     async def retry(self, request: Request) -> Response:
         """Try an ended job again, under its id."""
-        await self._no_body(request)
-        return await self._act(request, "retry")
+        await self._require_no_body(request)
+        return await self._apply_action(request, "retry")
 
     async def cancel(self, request: Request) -> Response:
         """End a job: 200 where it had not started, 202 where it is being stopped."""
-        body = await self._body(request)
+        body = await self._read_options(request)
         reason, force = body.pop("reason", None), body.pop("force", None)
-        faults = _strangers(body)
+        faults = _unknown_fields(body)
         if reason is not None and not (isinstance(reason, str) and len(reason) <= REASON_CHARS_MAX):
             faults.append(fault("/reason", f"must be a text of at most {REASON_CHARS_MAX} characters"))
         if force is not None and not isinstance(force, bool):
             faults.append(fault("/force", "must be true or false"))
         if faults:
             raise_invalid(faults)
-        return await self._act(request, "cancel", reason, bool(force))
+        return await self._apply_action(request, "cancel", reason, bool(force))
 
     async def explain(self, request: Request) -> Response:
         """Why the job waits, with the figures."""
-        return await self._look(request, "explain")
+        return await self._get_document(request, "explain")
 
     async def attempts(self, request: Request) -> Response:
         """Every execution of the job so far."""
-        return await self._look(request, "attempts")
+        return await self._get_document(request, "attempts")
 
     async def output(self, request: Request) -> Response:
         """The output's JSON text, or the way to the file that it is."""
@@ -108,12 +108,12 @@ class JobRoutes:
             return reply_response(reply)
         found = msgspec.json.decode(reply.body)
         record, path = found["file"], Path(found["path"])
-        stat = await asyncio.to_thread(_stat, path)
+        stat = await asyncio.to_thread(_stat_regular_file, path)
         if stat is None:
             raise NotFound(f"file {name!r} of job {job_id} is gone from the disk")
-        given = str(record.get("content_type", "")).partition(";")[0].strip().lower()
-        media_type = given if _SAFE_TYPE.fullmatch(given) else "application/octet-stream"
-        return _File(
+        declared_type = str(record.get("content_type", "")).partition(";")[0].strip().lower()
+        media_type = declared_type if _SAFE_TYPE.fullmatch(declared_type) else "application/octet-stream"
+        return _SavedFileResponse(
             path,
             media_type=media_type,
             filename=name,
@@ -121,31 +121,31 @@ class JobRoutes:
             headers={"content-security-policy": "default-src 'none'; sandbox"},
         )
 
-    async def _look(self, request: Request, what: Document) -> Response:
+    async def _get_document(self, request: Request, document: JobDocumentName) -> Response:
         allow_query(request)
-        question = front_protocol.GetDocument(0, what, request.path_params["job_id"])
-        return reply_response(await self._front.coordinator.request_reply(question))
+        message = front_protocol.GetDocument(0, document, request.path_params["job_id"])
+        return reply_response(await self._front.coordinator.request_reply(message))
 
-    async def _act(
-        self, request: Request, verb: Verb, reason: str | None = None, force: bool = False
+    async def _apply_action(
+        self, request: Request, action: Action, reason: str | None = None, force: bool = False
     ) -> Response:
-        question = front_protocol.JobAction(0, verb, request.path_params["job_id"], reason, force)
-        return reply_response(await self._front.coordinator.request_reply(question))
+        message = front_protocol.JobAction(0, action, request.path_params["job_id"], reason, force)
+        return reply_response(await self._front.coordinator.request_reply(message))
 
-    async def _body(self, request: Request) -> dict[str, Any]:
+    async def _read_options(self, request: Request) -> dict[str, Any]:
         allow_query(request)
         config = self._front.config
         return await read_optional_object(
             request, max_bytes=config.body_max_bytes, depth_max=config.depth_max
         )
 
-    async def _no_body(self, request: Request) -> None:
-        faults = _strangers(await self._body(request))
+    async def _require_no_body(self, request: Request) -> None:
+        faults = _unknown_fields(await self._read_options(request))
         if faults:
             raise_invalid(faults)
 
 
-class _File(FileResponse):
+class _SavedFileResponse(FileResponse):
     """A file whose refused ranges are problems like all others."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,11 +164,11 @@ class _File(FileResponse):
         await super().__call__(scope, receive, guarded)
 
 
-def _strangers(body: dict[str, Any]) -> list[Fault]:
+def _unknown_fields(body: dict[str, Any]) -> list[Fault]:
     return [fault(f"/{key[:100]}", "there is no such field") for key in body]
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat_regular_file(path: Path) -> os.stat_result | None:
     """The file's figures; None where it is gone or no plain file (a link is none)."""
     try:
         found = path.lstat()

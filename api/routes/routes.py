@@ -23,7 +23,7 @@ from api.openapi.route import (
     query_parameter,
 )
 from api.routes.events import EventRoutes
-from api.routes.executors import LoadRoutes
+from api.routes.executors import ExecutorRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.state import FrontState
 from api.routes.submit import SubmitRoutes
@@ -67,7 +67,7 @@ def build_routes(front: FrontState, tickets: Tickets, page: DocsPage) -> tuple[R
     table += _submit_routes(SubmitRoutes(front))
     table += _job_routes(JobRoutes(front), EventRoutes(front))
     table.append(_ticket_route(TicketRoutes(front, tickets)))
-    table += _executor_routes(LoadRoutes(front))
+    table += _executor_routes(ExecutorRoutes(front))
     table += _system_routes(SystemRoutes(front, document, page))
     return tuple(table)
 
@@ -75,16 +75,16 @@ def build_routes(front: FrontState, tickets: Tickets, page: DocsPage) -> tuple[R
 def _submit_routes(routes: SubmitRoutes) -> list[RouteSpec]:
     return [
         RouteSpec(
-            "POST", "/v1/jobs", routes.one, "submit_job", "jobs", _SUBMIT_RESPONSES, (404, 429),
+            "POST", "/v1/jobs", routes.submit, "submit_job", "jobs", _SUBMIT_RESPONSES, (404, 429),
             (PREFER,), {JSON: "JobRequest"}, bypasses_framework=True,
         ),
         RouteSpec(
-            "POST", "/v1/jobs/bulk", routes.bulk, "submit_jobs", "jobs",
+            "POST", "/v1/jobs/bulk", routes.submit_bulk, "submit_jobs", "jobs",
             {202: (JSON, "BulkAnswer", "What became of each")}, (429,),
             body={JSON: "BulkRequest", NDJSON: None}, bypasses_framework=True,
         ),
         RouteSpec(
-            "POST", "/v1/handlers/{name}/jobs", routes.by_handler, "submit_to_handler", "handlers", _SUBMIT_RESPONSES,
+            "POST", "/v1/handlers/{name}/jobs", routes.submit_to_handler, "submit_to_handler", "handlers", _SUBMIT_RESPONSES,
             (404, 429), (PREFER,), {JSON: "HandlerJobRequest"}, bypasses_framework=True,
         ),
     ]  # fmt: skip
@@ -107,9 +107,9 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
     }
     return [
         RouteSpec("GET", _JOB, routes.get, "get_job", "jobs", found, (404,), (PREFER,), bypasses_framework=True),
-        RouteSpec("GET", f"{_JOB}/events", events.of_job, "stream_job", "jobs", stream, (404,), STREAM_PARAMETERS, bypasses_framework=True),
+        RouteSpec("GET", f"{_JOB}/events", events.stream_job, "stream_job", "jobs", stream, (404,), STREAM_PARAMETERS, bypasses_framework=True),
         RouteSpec(
-            "GET", "/v1/jobs", routes.find, "list_jobs", "jobs", {200: (JSON, "JobPage", "A page")},
+            "GET", "/v1/jobs", routes.list_jobs, "list_jobs", "jobs", {200: (JSON, "JobPage", "A page")},
             parameters=_FILTERS,
         ),
         RouteSpec("DELETE", _JOB, routes.delete, "delete_job", "jobs", {204: (None, None, "Gone")}, (404, 409)),
@@ -134,7 +134,7 @@ def _job_routes(routes: JobRoutes, events: EventRoutes) -> list[RouteSpec]:
     ]  # fmt: skip
 
 
-def _executor_routes(routes: LoadRoutes) -> list[RouteSpec]:
+def _executor_routes(routes: ExecutorRoutes) -> list[RouteSpec]:
     return [
         RouteSpec(
             "POST", "/v1/handlers/{name}/load", routes.load, "load_handler", "handlers",
@@ -193,7 +193,7 @@ def _system_routes(routes: SystemRoutes) -> list[RouteSpec]:
         ),
         _get_route("/v1/workers", routes.workers, "list_workers", "devices", "WorkerList"),
         _get_route("/v1/stats", routes.stats, "get_stats", "server", "Stats"),
-        _get_route("/healthz", routes.healthy, "live", "server", "Health"),
+        _get_route("/healthz", routes.health, "live", "server", "Health"),
         _get_route("/readyz", routes.ready, "ready", "server", "Readiness"),
         RouteSpec("GET", "/metrics", routes.metrics, "metrics", "server", {200: ("text/plain", None, "Figures")}),
         _get_route("/openapi.json", routes.openapi, "openapi", "server", None),

@@ -32,9 +32,9 @@ from runner.protocol import front as front_protocol
 NDJSON = "application/x-ndjson"
 BULK_MAX = 10_000
 #: So many items are checked before other requests get their turn.
-_TURN = 200
+_ITEMS_PER_TURN = 200
 
-Item = Submission | bytes
+BulkItem = Submission | bytes
 
 
 class SubmitRoutes:
@@ -43,45 +43,47 @@ class SubmitRoutes:
     def __init__(self, front: FrontState) -> None:
         self._front = front
 
-    async def one(self, request: Request) -> Response:
+    async def submit(self, request: Request) -> Response:
         """Accept a job: 202, or 200 where it ended within the wait."""
-        return await self._accept(request, await self._read(request))
+        return await self._accept(request, await self._read_object(request))
 
-    async def by_handler(self, request: Request) -> Response:
+    async def submit_to_handler(self, request: Request) -> Response:
         """Accept a job for the handler that the path names."""
-        body = await self._read(request)
+        body = await self._read_object(request)
         if "handler" in body:
             raise_invalid([fault("/handler", "is named by the path already")])
         return await self._accept(request, {"handler": request.path_params["name"], **body})
 
-    async def bulk(self, request: Request) -> Response:
+    async def submit_bulk(self, request: Request) -> Response:
         """Accept up to 10,000 jobs; each gets its own fate, in order."""
-        self._admit(request)
-        items: list[Item] = []
-        async for value, at in self._values(request):
-            items.append(await self._item(value, at))
-            if len(items) % _TURN == 0:
+        self._check_request(request)
+        items: list[BulkItem] = []
+        async for value, at in self._read_items(request):
+            items.append(await self._check_item(value, at))
+            if len(items) % _ITEMS_PER_TURN == 0:
                 await asyncio.sleep(0)
         self._front.require_open()
-        good = [item for item in items if isinstance(item, Submission)]
-        fates: list[dict[str, Any] | None] = []
-        if good:
-            reply = await self._front.coordinator.request_reply(front_protocol.SubmitJobs(0, good, bulk=True))
+        accepted = [item for item in items if isinstance(item, Submission)]
+        results: list[dict[str, Any] | None] = []
+        if accepted:
+            reply = await self._front.coordinator.request_reply(
+                front_protocol.SubmitJobs(0, accepted, bulk=True)
+            )
             if reply.status >= 400:
                 return reply_response(reply)
-            fates = msgspec.json.decode(reply.body)
-            if len(fates) != len(good):
+            results = msgspec.json.decode(reply.body)
+            if len(results) != len(accepted):
                 raise Unavailable("the coordinator's answer does not fit the question")
-        return JsonTextResponse(self._bulk_document(items, fates), 202)
+        return JsonTextResponse(self._bulk_document(items, results), 202)
 
-    def _admit(self, request: Request) -> None:
+    def _check_request(self, request: Request) -> None:
         self._front.require_open()
         allow_query(request)
         if "idempotency-key" in request.headers:
             raise_invalid([fault("/Idempotency-Key", "this version does not support Idempotency-Key")])
 
-    async def _read(self, request: Request) -> dict[str, Any]:
-        self._admit(request)
+    async def _read_object(self, request: Request) -> dict[str, Any]:
+        self._check_request(request)
         config = self._front.config
         body = await read_json(request, max_bytes=config.body_max_bytes, depth_max=config.depth_max)
         if not isinstance(body, dict):
@@ -89,48 +91,48 @@ class SubmitRoutes:
         return body
 
     async def _accept(self, request: Request, body: dict[str, Any]) -> Response:
-        asked = parse_submission(body, new_id(), now=time.time())
-        if isinstance(asked, list):
-            raise_invalid(asked)
-        faults = await self._input_faults(asked, body.get("input"), "/input")
+        submission = parse_submission(body, new_id(), now=time.time())
+        if isinstance(submission, list):
+            raise_invalid(submission)
+        faults = await self._input_faults(submission, body.get("input"), "/input")
         if faults:
             raise_invalid(faults)
         self._front.require_open()
         wait = prefer_wait_s(request)
         answer = await self._front.send_and_wait(
-            request, front_protocol.SubmitJobs(0, [asked], wait or None), wait or 0
+            request, front_protocol.SubmitJobs(0, [submission], wait or None), wait or 0
         )
         assert isinstance(answer, front_protocol.Reply)
-        headers = {"location": f"/v1/jobs/{asked.id}"}
+        headers = {"location": f"/v1/jobs/{submission.id}"}
         if wait is not None:
             headers["preference-applied"] = f"wait={wait}"
         return reply_response(answer, headers)
 
-    async def _input_faults(self, asked: Submission, value: Any, at: str) -> list[Fault]:
+    async def _input_faults(self, submission: Submission, value: Any, at: str) -> list[Fault]:
         catalog = self._front.catalog
-        entry = catalog.find_usable(asked.handler) or await catalog.resolve(
-            asked.handler, self._front.coordinator
+        handler = catalog.find_usable(submission.handler) or await catalog.resolve(
+            submission.handler, self._front.coordinator
         )
-        return entry.accept_input(asked, value, at)
+        return handler.accept_input(submission, value, at)
 
-    async def _item(self, value: CheckedJson | list[Fault], at: str) -> Item:
+    async def _check_item(self, value: CheckedJson | list[Fault], at: str) -> BulkItem:
         """One job of many: what is asked for, or the problem's JSON text."""
         try:
             if isinstance(value, list):
-                raise _invalid(value)
+                raise _validation_error(value)
             if not isinstance(value.value, dict):
-                raise _invalid([fault(at, "must be an object")])
-            asked = parse_submission(value.value, new_id(), at, now=time.time())
-            if isinstance(asked, list):
-                raise _invalid(asked)
-            faults = await self._input_faults(asked, value.value.get("input"), f"{at}/input")
+                raise _validation_error([fault(at, "must be an object")])
+            submission = parse_submission(value.value, new_id(), at, now=time.time())
+            if isinstance(submission, list):
+                raise _validation_error(submission)
+            faults = await self._input_faults(submission, value.value.get("input"), f"{at}/input")
             if faults:
-                raise _invalid(faults)
+                raise _validation_error(faults)
         except RunnerError as error:
             return error_document(error)
-        return asked
+        return submission
 
-    async def _values(self, request: Request) -> AsyncIterator[tuple[CheckedJson | list[Fault], str]]:
+    async def _read_items(self, request: Request) -> AsyncIterator[tuple[CheckedJson | list[Fault], str]]:
         """Each job's JSON value (or its faults) and the pointer to it."""
         config = self._front.config
         media_type = require_type(request, JSON, NDJSON)
@@ -138,7 +140,7 @@ class SubmitRoutes:
         if media_type == NDJSON:
             lines = [line for line in text.split(b"\n") if line.strip()]
             del text
-            _bound(len(lines), "")
+            _check_count(len(lines), "")
             for index, line in enumerate(lines):
                 yield check_json(line, config.depth_max, f"/{index}"), f"/{index}"
             return
@@ -152,25 +154,25 @@ class SubmitRoutes:
                 raise_invalid([fault("/run_id", "not available in this version")])
             if key != "jobs":
                 raise_invalid([fault(f"/{key[:100]}", "there is no such field")])
-        _bound(len(body["jobs"]), "/jobs")
+        _check_count(len(body["jobs"]), "/jobs")
         for index, value in enumerate(body["jobs"]):
             yield CheckedJson(value), f"/jobs/{index}"
 
-    def _bulk_document(self, items: list[Item], fates: list[dict[str, Any] | None]) -> bytes:
+    def _bulk_document(self, items: list[BulkItem], results: list[dict[str, Any] | None]) -> bytes:
         rows: list[bytes] = []
-        at = 0
+        index = 0
         for item in items:
             if isinstance(item, bytes):
                 rows.append(item)
                 continue
-            fate = fates[at]
-            at += 1
-            rows.append(self._row(item) if fate is None else _problem(fate))
+            result = results[index]
+            index += 1
+            rows.append(self._accepted_json(item) if result is None else _problem_json(result))
         return b'{"jobs":[%s]}' % b",".join(rows)
 
-    def _row(self, item: Submission) -> bytes:
-        entry = self._front.catalog.find_usable(item.handler)
-        queue = item.queue or (entry.spec.options.queue if entry is not None else "default")
+    def _accepted_json(self, item: Submission) -> bytes:
+        handler = self._front.catalog.find_usable(item.handler)
+        queue = item.queue or (handler.spec.options.queue if handler is not None else "default")
         base = f"/v1/jobs/{item.id}"
         # Ids and names hold nothing that JSON would escape.
         return (
@@ -180,18 +182,18 @@ class SubmitRoutes:
         ).encode()
 
 
-def _problem(fate: dict[str, Any]) -> bytes:
-    status = fate.get("status", 422)
-    code = fate.get("code", "refused")
+def _problem_json(result: dict[str, Any]) -> bytes:
+    status = result.get("status", 422)
+    code = result.get("code", "refused")
     return msgspec.json.encode(
-        {"title": "Refused", "detail": "", **fate, "type": f"urn:runner:problem:{code}", "status": status}
+        {"title": "Refused", "detail": "", **result, "type": f"urn:runner:problem:{code}", "status": status}
     )
 
 
-def _bound(count: int, at: str) -> None:
+def _check_count(count: int, at: str) -> None:
     if count > BULK_MAX:
         raise_invalid([fault(at, f"{count} jobs are more than {BULK_MAX} at once")])
 
 
-def _invalid(faults: list[Fault]) -> ValidationFailed:
+def _validation_error(faults: list[Fault]) -> ValidationFailed:
     return ValidationFailed(f"{faults[0]['pointer']}: {faults[0]['message']}", errors=faults)

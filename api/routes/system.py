@@ -17,7 +17,7 @@ from api.routes.state import FrontState
 from runner.errors import Unavailable
 from runner.protocol import front as front_protocol
 
-What = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
+SystemDocumentName = Literal["queues", "queue", "handlers", "handler", "devices", "workers", "stats"]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The coordinator answers a reload after 60 s at the latest.
 RELOAD_S = 60.0
@@ -29,16 +29,16 @@ class SystemRoutes:
 
     def __init__(self, front: FrontState, document: OpenApiDocument, page: DocsPage) -> None:
         self._front = front
-        self._document = document
+        self._openapi = document
         self._page = page
 
     async def queues(self, request: Request) -> Response:
         """All queues with their counts."""
-        return await self._look(request, "queues")
+        return await self._get_document(request, "queues")
 
     async def queue(self, request: Request) -> Response:
         """One queue."""
-        return await self._look(request, "queue", request.path_params["name"])
+        return await self._get_document(request, "queue", request.path_params["name"])
 
     async def pause(self, request: Request) -> Response:
         """Start nothing from this queue until it is resumed."""
@@ -50,11 +50,11 @@ class SystemRoutes:
 
     async def handlers(self, request: Request) -> Response:
         """All handlers, the broken ones too."""
-        return await self._look(request, "handlers")
+        return await self._get_document(request, "handlers")
 
     async def handler(self, request: Request) -> Response:
         """One handler."""
-        return await self._look(request, "handler", request.path_params["name"])
+        return await self._get_document(request, "handler", request.path_params["name"])
 
     async def reload(self, request: Request) -> Response:
         """Find and describe the handlers anew, from the sources that the server was started with."""
@@ -66,15 +66,15 @@ class SystemRoutes:
 
     async def devices(self, request: Request) -> Response:
         """Every device with its bytes and executors."""
-        return await self._look(request, "devices")
+        return await self._get_document(request, "devices")
 
     async def drain(self, request: Request) -> Response:
         """Start nothing more on this device: what runs there ends by itself, what idles goes."""
-        return await self._drain(request, True)
+        return await self._set_drained(request, True)
 
     async def undrain(self, request: Request) -> Response:
         """Start jobs on this device again."""
-        return await self._drain(request, False)
+        return await self._set_drained(request, False)
 
     async def set_device(self, request: Request) -> Response:
         """How many executors load or run on this device at once; null: what the settings say."""
@@ -91,16 +91,16 @@ class SystemRoutes:
             faults.append(fault("/max_executors", f"must be an integer from 1 to {EXECUTORS_MAX}, or null"))
         if faults:
             raise_invalid(faults)
-        question = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
-        return reply_response(await self._front.coordinator.request_reply(question))
+        message = front_protocol.SetDevice(0, request.path_params["name"], max_executors=count)
+        return reply_response(await self._front.coordinator.request_reply(message))
 
     async def workers(self, request: Request) -> Response:
         """The worker processes."""
-        return await self._look(request, "workers")
+        return await self._get_document(request, "workers")
 
     async def stats(self, request: Request) -> Response:
         """Throughput, waits, runs and failures."""
-        return await self._look(request, "stats")
+        return await self._get_document(request, "stats")
 
     async def ready(self, request: Request) -> Response:
         """Whether the coordinator holds its store and takes work."""
@@ -112,7 +112,7 @@ class SystemRoutes:
         missing = [name for name, part in parts.items() if part.get("state") == "unavailable"]
         raise Unavailable(f"not ready: {', '.join(missing) or 'starting'}", parts=parts, retry_after_s=1)
 
-    async def healthy(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         """This process answers, whoever else does."""
         level = self._front.memory_level
         return JsonTextResponse(
@@ -128,27 +128,29 @@ class SystemRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document, with a typed path for each handler."""
-        return JsonTextResponse(self._document.json_text(self._front.catalog))
+        return JsonTextResponse(self._openapi.json_text(self._front.catalog))
 
     async def docs(self, request: Request) -> Response:
         """A page to read and try the interface."""
         return self._page.response()
 
-    async def _look(self, request: Request, what: What, subject: str | None = None) -> Response:
+    async def _get_document(
+        self, request: Request, document: SystemDocumentName, subject: str | None = None
+    ) -> Response:
         allow_query(request)
         return reply_response(
-            await self._front.coordinator.request_reply(front_protocol.GetDocument(0, what, subject))
+            await self._front.coordinator.request_reply(front_protocol.GetDocument(0, document, subject))
         )
 
     async def _set_queue(self, request: Request, paused: bool) -> Response:
         await self._refuse_body(request)
-        question = front_protocol.SetQueue(0, request.path_params["name"], paused)
-        return reply_response(await self._front.coordinator.request_reply(question))
+        message = front_protocol.SetQueue(0, request.path_params["name"], paused)
+        return reply_response(await self._front.coordinator.request_reply(message))
 
-    async def _drain(self, request: Request, drained: bool) -> Response:
+    async def _set_drained(self, request: Request, drained: bool) -> Response:
         await self._refuse_body(request)
-        question = front_protocol.SetDevice(0, request.path_params["name"], drained)
-        return reply_response(await self._front.coordinator.request_reply(question))
+        message = front_protocol.SetDevice(0, request.path_params["name"], drained)
+        return reply_response(await self._front.coordinator.request_reply(message))
 
     async def _refuse_body(self, request: Request) -> None:
         """What is asked for needs no words; an empty object is none."""
