@@ -21,10 +21,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.", show_default=False)]
 
 #: Columns of a table that goes into a file or a pipe: nothing is cut there.
-WIDE = 240
+PIPE_WIDTH = 240
 
 
-def client(url: str | None) -> Client:
+def open_client(url: str | None) -> Client:
     """A client of the server that the command is about."""
     from runner.cli.arguments import Usage
     from runner.client import Client
@@ -37,7 +37,7 @@ def client(url: str | None) -> Client:
         raise Usage(error.message) from None
 
 
-def emit(value: Any, *, compact: bool = False) -> None:
+def print_json(value: Any, *, compact: bool = False) -> None:
     """Write one JSON value to stdout: for people over many lines, `compact` on one."""
     from runner.cli.formatting import pretty
 
@@ -47,8 +47,10 @@ def emit(value: Any, *, compact: bool = False) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)
 
 
-def console() -> Console:
+def open_console() -> Console:
     """Where tables go."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, emoji=False, markup=False)
+    return Console(
+        width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, emoji=False, markup=False
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.common_options import AsJson, console, emit
+from runner.cli.common_options import AsJson, open_console, print_json
 from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
     told = read_layers(fields(flags))
     found = list_settings(merge_layers(told), told, os.environ)
     if as_json:
-        return emit(
+        return print_json(
             {one.name: {"value": one.value, "origin": one.origin} if origin else one.value for one in found}
         )
-    console().print(_table(found, told.file, with_origin=origin))
+    open_console().print(_table(found, told.file, with_origin=origin))
     return None
 
 

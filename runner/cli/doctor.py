@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from runner.cli.common_options import AsJson, Url, emit
+from runner.cli.common_options import AsJson, Url, print_json
 from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
             print(words(one, width, color=color), flush=True)
     state = worst(found)
     if as_json:
-        emit({"state": state, "findings": [one._asdict() for one in found]})
+        print_json({"state": state, "findings": [one._asdict() for one in found]})
     else:
         counts = {word: sum(one.state == word for one in found) for word in ("ok", "warn", "fail")}
         print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} in the way")

@@ -230,8 +230,8 @@ def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Fi
     token = settings.token.get_secret_value() if settings.token is not None else None
     where = named or f"http://127.0.0.1:{settings.port}"
     try:
-        with Client(where, token) as link:
-            answer = link.ready()
+        with Client(where, token) as client:
+            answer = client.ready()
     except RunnerError as error:
         return doctor_findings.server(where, None, error.message, is_expected=bool(named))
     parts = answer.get("parts") or {}

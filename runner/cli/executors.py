@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 import typer
 
-from runner.cli.common_options import AsJson, Url, client, emit
+from runner.cli.common_options import AsJson, Url, open_client, print_json
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
 Model = Annotated[
@@ -41,10 +41,10 @@ def load(
     from runner.cli.submit import duration_s
 
     longest_s = duration_s(wait, "--wait")
-    with client(url) as link, Watch(url, handler, model, device):
-        found = link.load(handler, model, device, timeout=longest_s)
+    with open_client(url) as client, Watch(url, handler, model, device):
+        found = client.load(handler, model, device, timeout=longest_s)
     if as_json:
-        return emit(found)
+        return print_json(found)
     print(f"{_title(handler, model)} is loaded on {_place(found['executor'])}")
 
 
@@ -56,10 +56,10 @@ def unload(
     Idle executors go now, busy ones when they have ended what they run. Jobs that wait, and those to come,
     load it again.
     """
-    with client(url) as link:
-        found = link.unload(handler, model, device)
+    with open_client(url) as client:
+        found = client.unload(handler, model, device)
     if as_json:
-        return emit(found)
+        return print_json(found)
     if not found["executors"]:
         print(f"{_title(handler, model)} is not loaded")
     for executor in found["executors"]:
@@ -97,10 +97,10 @@ class Watch:
         from runner.errors import RunnerError
 
         begin = time.monotonic()
-        with client(self._url) as link:
+        with open_client(self._url) as client:
             while not self._over.wait(LOOK_S):
                 try:
-                    document = link.handler(self._handler)
+                    document = client.handler(self._handler)
                 except (RunnerError, TimeoutError):
                     # The other call meets the same, and tells.
                     continue

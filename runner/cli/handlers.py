@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.common_options import AsJson, Url, client, console, emit
+from runner.cli.common_options import AsJson, Url, open_client, open_console, print_json
 from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ def listed(context: typer.Context, as_json: AsJson = False, url: Url = None) -> 
     """List the handlers, broken ones with their traceback; `check` needs no server."""
     if context.invoked_subcommand is not None:
         return None
-    with client(url) as link:
-        found = link.handlers()
+    with open_client(url) as client:
+        found = client.handlers()
     if as_json:
-        return emit(found)
+        return print_json(found)
     if not found:
         print("no handlers; name some by `runner serve --handlers FILE`")
         return None
     from runner.cli import tables
 
-    console().print(tables.handlers(found))
+    open_console().print(tables.handlers(found))
     _show_broken(found)
     return None
 
@@ -65,7 +65,7 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
     found = [_document(overrides.apply_to(spec)) for spec in specs]
     broken = sum(one["state"] != "ok" for one in found)
     if as_json:
-        emit(found)
+        print_json(found)
     else:
         # Where only some sources are looked at, the others' tables are no mistake.
         _show(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
@@ -79,13 +79,13 @@ def reload(as_json: AsJson = False, url: Url = None) -> None:
     Exit code 1 if any is broken. What runs goes on with the code that it started with; what waits runs
     with the new one.
     """
-    with client(url) as link:
-        changes = link.reload_handlers()
+    with open_client(url) as client:
+        changes = client.reload_handlers()
         if as_json:
-            emit(changes)
+            print_json(changes)
         else:
             _show_changes(changes)
-            _show_broken([one for one in link.handlers() if one["name"] in changes["broken"]])
+            _show_broken([one for one in client.handlers() if one["name"] in changes["broken"]])
     raise typer.Exit(1 if changes["broken"] else 0)
 
 
@@ -138,7 +138,7 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
     else:
         from runner.cli import tables
 
-        console().print(tables.checked(found))
+        open_console().print(tables.checked(found))
         _show_broken(found)
     for name in unused:
         print(f"\nwarning: [handlers.{name}] changes nothing: there is no handler of this name")
@@ -160,7 +160,7 @@ def _show_changes(changes: Mapping[str, Any]) -> None:
 
 
 def _show_broken(found: list[dict[str, Any]]) -> None:
-    out = console()
+    out = open_console()
     for one in found:
         if one.get("error"):
             out.print(_broken(one), style="red", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.common_options import AsJson, JobId, Url, client, console, emit
+from runner.cli.common_options import AsJson, JobId, Url, open_client, open_console, print_json
 from runner.cli.submit import duration_s, finish, limit
 from runner.cli.submit import follow as follow_job
 
@@ -43,28 +43,28 @@ def jobs(
         "tag": tag,
         "tenant": tenant,
     }
-    with client(url) as link:
-        found = link.jobs(limit=count, **{name: value or None for name, value in filters.items()})
+    with open_client(url) as client:
+        found = client.jobs(limit=count, **{name: value or None for name, value in filters.items()})
     if as_json:
-        emit(found)
+        print_json(found)
     elif found:
         from runner.cli import tables
 
-        console().print(tables.jobs(found, datetime.now(UTC)))
+        open_console().print(tables.jobs(found, datetime.now(UTC)))
     else:
         print("no such jobs")
 
 
 def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Say why a job waits: what it needs, and what each device has."""
-    with client(url) as link:
-        found = link.explain(job_id)
+    with open_client(url) as client:
+        found = client.explain(job_id)
     if as_json:
-        return emit(found)
+        return print_json(found)
     from runner.cli import tables
     from runner.cli.formatting import line
 
-    out = console()
+    out = open_console()
     out.print(line(found["message"]), markup=False, highlight=False)
     if found.get("devices"):
         out.print()
@@ -74,14 +74,14 @@ def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
 @job.command()
 def show(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Show everything of a job and its attempts."""
-    with client(url) as link:
-        document = link.get(job_id)
+    with open_client(url) as client:
+        document = client.get(job_id)
         if as_json:
-            return emit(document)
-        attempts = link.attempts(job_id)
+            return print_json(document)
+        attempts = client.attempts(job_id)
     from runner.cli import tables
 
-    out = console()
+    out = open_console()
     out.print(tables.job(document, datetime.now(UTC)))
     if attempts:
         out.print()
@@ -95,13 +95,13 @@ def follow(
     url: Url = None,
 ) -> None:
     """Show a job live to its end; the exit code is the job's. Ctrl-C leaves the job alone."""
-    with client(url) as link:
-        handle = link.job(job_id)
+    with open_client(url) as client:
+        handle = client.job(job_id)
         if not as_json:
-            follow_job(handle, link.get(job_id).handler)
+            follow_job(handle, client.get(job_id).handler)
             return finish(handle, as_json=False)
         for event in handle.events():
-            emit({"type": event.type, **event.data}, compact=True)
+            print_json({"type": event.type, **event.data}, compact=True)
         handle.result()
 
 
@@ -115,12 +115,12 @@ def logs(
     from runner.client.events import LogEvent
     from runner.formats.printable import printable
 
-    with client(url) as link:
-        for event in link.events(job_id, types=("log", "done")):
+    with open_client(url) as client:
+        for event in client.events(job_id, types=("log", "done")):
             if not isinstance(event, LogEvent):
                 continue
             if as_json:
-                emit(event.data, compact=True)
+                print_json(event.data, compact=True)
             else:
                 text = event.text if event.text.endswith("\n") else event.text + "\n"
                 sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
@@ -144,8 +144,8 @@ def wait(
     The exit code is the job's, 6 where time is over.
     """
     longest_s = duration_s(timeout, "--timeout")
-    with client(url) as link, limit(longest_s, job_id):
-        finish(link.job(job_id), as_json=as_json)
+    with open_client(url) as client, limit(longest_s, job_id):
+        finish(client.job(job_id), as_json=as_json)
 
 
 @job.command()
@@ -156,10 +156,10 @@ def cancel(
     url: Url = None,
 ) -> None:
     """Cancel a job; a running one ends a little later."""
-    with client(url) as link:
-        document = link.cancel(job_id, reason)
+    with open_client(url) as client:
+        document = client.cancel(job_id, reason)
     if as_json:
-        return emit(document)
+        return print_json(document)
     ended = document.ended
     print(f"job {document.id} {'is cancelled' if ended else 'is being cancelled'}")
 
@@ -167,10 +167,10 @@ def cancel(
 @job.command()
 def retry(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     """Run an ended job again, under the same id."""
-    with client(url) as link:
-        document = link.retry(job_id)
+    with open_client(url) as client:
+        document = client.retry(job_id)
     if as_json:
-        return emit(document)
+        return print_json(document)
     print(f"job {document.id} is queued again")
 
 
@@ -180,7 +180,7 @@ def rm(
     url: Url = None,
 ) -> None:
     """Remove jobs that do not run, with their events and files."""
-    with client(url) as link:
+    with open_client(url) as client:
         for job_id in job_ids:
-            link.delete(job_id)
+            client.delete(job_id)
             print(f"job {job_id} is removed")

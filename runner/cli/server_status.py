@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from runner.cli.arguments import Usage
-from runner.cli.common_options import AsJson, Url, client, console, emit
+from runner.cli.common_options import AsJson, Url, open_client, open_console, print_json
 
 
 class Verb(StrEnum):
@@ -28,15 +28,15 @@ class DeviceVerb(StrEnum):
 
 def ps(as_json: AsJson = False, url: Url = None) -> None:
     """Show what is loaded and running, per device."""
-    with client(url) as link:
-        found = link.devices()
+    with open_client(url) as client:
+        found = client.devices()
     if as_json:
-        return emit(found)
+        return print_json(found)
     from runner.cli import tables
 
-    console().print(tables.executors(found))
-    console().print()
-    console().print(tables.devices(found))
+    open_console().print(tables.executors(found))
+    open_console().print()
+    open_console().print(tables.devices(found))
 
 
 def devices(
@@ -58,32 +58,32 @@ def devices(
         raise Usage(f"devices {verb} needs the id of a device")
     if (verb is DeviceVerb.set) != (max_executors is not None):
         raise Usage("--max-executors goes with `devices set ID`, and that needs it")
-    with client(url) as link:
+    with open_client(url) as client:
         match verb, device:
             case (DeviceVerb.drain, str(name)):
-                found = [link.drain_device(name)]
+                found = [client.drain_device(name)]
             case (DeviceVerb.resume, str(name)):
-                found = [link.resume_device(name)]
+                found = [client.resume_device(name)]
             case (DeviceVerb.set, str(name)):
-                found = [link.set_device(name, max_executors=max_executors or None)]
+                found = [client.set_device(name, max_executors=max_executors or None)]
             case _:
-                found = link.devices()
+                found = client.devices()
     if as_json:
-        return emit(found if verb is None else found[0])
+        return print_json(found if verb is None else found[0])
     from runner.cli import tables
 
-    console().print(tables.devices(found))
+    open_console().print(tables.devices(found))
 
 
 def stats(as_json: AsJson = False, url: Url = None) -> None:
     """Show what is done, how long it takes, who used the devices."""
-    with client(url) as link:
-        found = link.stats()
+    with open_client(url) as client:
+        found = client.stats()
     if as_json:
-        return emit(found)
+        return print_json(found)
     from runner.cli import stats_tables
 
-    out = console()
+    out = open_console()
     for table in stats_tables.tables(found):
         out.print(table)
         out.print()
@@ -98,13 +98,13 @@ def queues(
     """List the queues, or pause or resume one."""
     if verb is not None and name is None:
         raise Usage(f"queues {verb} needs the name of a queue")
-    with client(url) as link:
+    with open_client(url) as client:
         if verb is None or name is None:
-            found = link.queues()
+            found = client.queues()
         else:
-            found = [link.pause(name) if verb is Verb.pause else link.resume(name)]
+            found = [client.pause(name) if verb is Verb.pause else client.resume(name)]
     if as_json:
-        return emit(found if verb is None else found[0])
+        return print_json(found if verb is None else found[0])
     from runner.cli import tables
 
-    console().print(tables.queues(found))
+    open_console().print(tables.queues(found))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli.arguments import Usage, job_input, metadata
-from runner.cli.common_options import Url, client, emit
+from runner.cli.common_options import Url, open_client, print_json
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -92,10 +92,10 @@ def submit(
         "tags": tags,
         "metadata": meta,
     }
-    with client(url) as link:
-        handle = _hand_in(link, handler, words, options)
+    with open_client(url) as client:
+        handle = _hand_in(client, handler, words, options)
         if as_json:
-            emit(handle.status())
+            print_json(handle.status())
         else:
             print(handle.id)
 
@@ -141,8 +141,8 @@ def run(
         "metadata": meta,
     }
     wait_s = duration_s(wait, "--wait")
-    with client(url) as link:
-        handle = _hand_in(link, handler, words, options)
+    with open_client(url) as client:
+        handle = _hand_in(client, handler, words, options)
         try:
             with limit(wait_s, handle.id):
                 follow(handle, handler)
@@ -164,11 +164,11 @@ def follow(handle: JobHandle[Any], name: str) -> None:
 def finish(handle: JobHandle[Any], *, as_json: bool) -> None:
     """Print what an ended job gave; its failure is raised."""
     if as_json:
-        emit(handle.wait())
+        print_json(handle.wait())
         with contextlib.redirect_stdout(None):
             handle.result()
     else:
-        emit(handle.result())
+        print_json(handle.result())
 
 
 @contextlib.contextmanager
@@ -203,7 +203,9 @@ def duration_s(text: str | None, option: str) -> float | None:
         raise Usage(f"{option}: {error}") from None
 
 
-def _hand_in(link: Client, handler: str, words: list[str] | None, options: dict[str, Any]) -> JobHandle[Any]:
+def _hand_in(
+    client: Client, handler: str, words: list[str] | None, options: dict[str, Any]
+) -> JobHandle[Any]:
     options["metadata"] = metadata(options["metadata"] or ())
     options["tags"] = options["tags"] or None
     options["backoff"] = _backoff(options["backoff"])
@@ -211,7 +213,7 @@ def _hand_in(link: Client, handler: str, words: list[str] | None, options: dict[
     given: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
     data = job_input(words or (), sys.stdin.read)
     try:
-        return link.submit(handler, data, **given)
+        return client.submit(handler, data, **given)
     except (ValueError, TypeError) as error:
         raise Usage(str(error)) from None
 
