@@ -15,11 +15,11 @@ from runner.cli.common_options import AsJson, Url, print_json
 from runner.cli.serve_flags import fields, taking_flags
 
 if TYPE_CHECKING:
-    from runner.cli.doctor_findings import Finding
+    from runner.cli.doctor_findings import CheckResult
 
 #: Columns of the state and of the subject, and of all where there is no terminal.
-STATE, SUBJECT, WIDE = 6, 10, 80
-WIDEST = 110
+STATE_WIDTH, SUBJECT_WIDTH, DEFAULT_WIDTH = 6, 10, 80
+MAX_WIDTH = 110
 COLORS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
@@ -29,56 +29,66 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
 
     The flags are those of `runner serve`. Exit code 1 if something is in the way.
     """
-    from runner.cli.doctor_findings import worst
+    from runner.cli.doctor_findings import worst_state
 
-    found: list[Finding] = []
+    results: list[CheckResult] = []
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    width = min(shutil.get_terminal_size((WIDE, 24)).columns, WIDEST) if sys.stdout.isatty() else WIDE
-    for one in _look(fields(flags), url):
-        found.append(one)
+    width = (
+        min(shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns, MAX_WIDTH)
+        if sys.stdout.isatty()
+        else DEFAULT_WIDTH
+    )
+    for one in _run_checks(fields(flags), url):
+        results.append(one)
         if not as_json:
             # Each as it comes: some take seconds.
-            print(words(one, width, color=color), flush=True)
-    state = worst(found)
+            print(format_result(one, width, color=color), flush=True)
+    state = worst_state(results)
     if as_json:
-        print_json({"state": state, "findings": [one._asdict() for one in found]})
+        print_json({"state": state, "findings": [one._asdict() for one in results]})
     else:
-        counts = {word: sum(one.state == word for one in found) for word in ("ok", "warn", "fail")}
+        counts = {word: sum(one.state == word for one in results) for word in ("ok", "warn", "fail")}
         print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} in the way")
     raise typer.Exit(1 if state == "fail" else 0)
 
 
-def _look(flags: dict[str, Any], url: str | None) -> Iterator[Finding]:
+def _run_checks(flags: dict[str, Any], url: str | None) -> Iterator[CheckResult]:
     from runner.cli import doctor_checks
-    from runner.cli.doctor_findings import Finding
+    from runner.cli.doctor_findings import CheckResult
     from runner.errors import RefusedStart
     from runner.settings.settings import merge_layers, read_layers
 
-    yield from doctor_checks.machine()
+    yield from doctor_checks.check_machine()
     try:
         settings = merge_layers(read_layers(flags))
     except RefusedStart as refused:
         fix = "mend it there; until then nothing that depends on it is looked at"
-        yield Finding("settings", "fail", refused.message, fix)
+        yield CheckResult("settings", "fail", refused.message, fix)
         return
-    yield Finding("settings", "ok", str(settings.config or "no config file"))
-    yield from doctor_checks.server(settings, url)
+    yield CheckResult("settings", "ok", str(settings.config or "no config file"))
+    yield from doctor_checks.check_server(settings, url)
 
 
-def words(finding: Finding, width: int, *, color: bool = False) -> str:
+def format_result(result: CheckResult, width: int, *, color: bool = False) -> str:
     """A finding in lines of at most `width` columns, where no word of it is longer."""
     from runner.cli.formatting import line
 
-    room = width - STATE - SUBJECT
-    lines = textwrap.wrap(line(finding.text), room, break_long_words=False, break_on_hyphens=False)
-    if finding.fix and finding.state != "ok":
+    text_width = width - STATE_WIDTH - SUBJECT_WIDTH
+    lines = textwrap.wrap(line(result.text), text_width, break_long_words=False, break_on_hyphens=False)
+    if result.fix and result.state != "ok":
         fix = textwrap.wrap(
-            f"-> {finding.fix}", room, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+            f"-> {result.fix}",
+            text_width,
+            subsequent_indent="   ",
+            break_long_words=False,
+            break_on_hyphens=False,
         )
         lines += fix
-    head = f"{finding.state:<{STATE}}"
+    state_text = f"{result.state:<{STATE_WIDTH}}"
     if color:
-        head = f"\x1b[{COLORS[finding.state]}m{head}\x1b[0m"
+        state_text = f"\x1b[{COLORS[result.state]}m{state_text}\x1b[0m"
     first, *others = lines or [""]
-    blank = " " * (STATE + SUBJECT)
-    return "\n".join([f"{head}{finding.subject:<{SUBJECT}}{first}", *(blank + each for each in others)])
+    blank = " " * (STATE_WIDTH + SUBJECT_WIDTH)
+    return "\n".join(
+        [f"{state_text}{result.subject:<{SUBJECT_WIDTH}}{first}", *(blank + each for each in others)]
+    )

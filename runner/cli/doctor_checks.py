@@ -17,48 +17,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli import doctor_findings
-from runner.cli.doctor_findings import Finding, Header, Holder, Survey
+from runner.cli.doctor_findings import CheckResult, GpuSurvey, RunningServer, StoreHeader
 from runner.stores.sqlite.migrations import APPLICATION_ID
 
 if TYPE_CHECKING:
     from runner.settings.settings import Settings
 
 #: A driver that has not answered by then hangs.
-SURVEY_S = 15.0
+SURVEY_TIMEOUT_S = 15.0
 SYNCS = 7
 SYNC_BYTES = 4096
 _MAGIC = b"SQLite format 3\0"
 
 
-def machine() -> Iterator[Finding]:
+def check_machine() -> Iterator[CheckResult]:
     """What holds whatever the settings are."""
-    yield doctor_findings.platform(platform.system(), platform.machine(), platform.release())
-    yield doctor_findings.python(sys.version_info[:3], sys.executable)
+    yield doctor_findings.judge_platform(platform.system(), platform.machine(), platform.release())
+    yield doctor_findings.judge_python(sys.version_info[:3], sys.executable)
 
 
-def server(settings: Settings, url: str | None) -> Iterator[Finding]:
+def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
     """What a server with these settings would meet, and the server that may run already."""
     from runner.coordinator.storage.data_lock import holder_of
 
     wall, mono = time.time(), time.monotonic()
-    found = survey(settings.gpus)
-    yield doctor_findings.driver(found, settings.gpus)
-    yield doctor_findings.mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
+    found = survey_gpus(settings.gpus)
+    yield doctor_findings.judge_driver(found, settings.gpus)
+    yield doctor_findings.judge_mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
     try:
         lock = holder_of(settings.data_dir)
     except OSError:
         # Nobody's, or out of our reach: what the data folder is found to be says it.
         lock = None
-    holder = None if lock is None else Holder(lock.pid, lock.url)
-    yield doctor_findings.port(settings.host, settings.port, bind(settings.host, settings.port), holder)
-    yield from _storage(settings, holder)
-    yield _handlers(settings)
-    yield _reachable(url, settings, holder)
-    written = _written(_store_path(settings))
-    yield doctor_findings.clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
+    holder = None if lock is None else RunningServer(lock.pid, lock.url)
+    yield doctor_findings.judge_port(
+        settings.host, settings.port, bind_problem(settings.host, settings.port), holder
+    )
+    yield from _check_storage(settings, holder)
+    yield _check_handlers(settings)
+    yield _check_running_server(url, settings, holder)
+    written = _last_written_at(_store_path(settings))
+    yield doctor_findings.judge_clock(time.time(), time.time() - wall, time.monotonic() - mono, written)
 
 
-def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
+def survey_gpus(gpus: str, within_s: float = SURVEY_TIMEOUT_S) -> GpuSurvey | str:
     """What a child has learned of the GPUs, or why there is no answer."""
     import msgspec
 
@@ -86,7 +88,7 @@ def survey(gpus: str, within_s: float = SURVEY_S) -> Survey | str:
     if answer is None:
         return f"the NVIDIA driver did not answer within {within_s:g} s"
     try:
-        return msgspec.json.decode(answer, type=Survey)
+        return msgspec.json.decode(answer, type=GpuSurvey)
     except msgspec.MsgspecError:
         return "the process that looks at the GPUs ended without an answer"
 
@@ -95,8 +97,8 @@ def _read_all(fd: int, deadline_mono: float) -> bytes | None:
     """All that comes to the end; None when the time is over before."""
     text = b""
     while True:
-        left_s = deadline_mono - time.monotonic()
-        if left_s <= 0 or not select.select([fd], [], [], left_s)[0]:
+        remaining_s = deadline_mono - time.monotonic()
+        if remaining_s <= 0 or not select.select([fd], [], [], remaining_s)[0]:
             return None
         chunk = os.read(fd, 65536)
         if not chunk:
@@ -104,7 +106,7 @@ def _read_all(fd: int, deadline_mono: float) -> bytes | None:
         text += chunk
 
 
-def bind(host: str, port: int) -> str | None:
+def bind_problem(host: str, port: int) -> str | None:
     """Why the server could not listen there, or None."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -119,39 +121,39 @@ def bind(host: str, port: int) -> str | None:
     return None
 
 
-def _storage(settings: Settings, holder: Holder | None) -> Iterator[Finding]:
+def _check_storage(settings: Settings, holder: RunningServer | None) -> Iterator[CheckResult]:
     data, problem = settings.data_dir, None
-    home = nearest(data)
-    if not home.is_dir():
-        problem = f"{home} is not a folder"
-    elif not os.access(home, os.W_OK | os.X_OK):
-        problem = f"{home} can't be written to"
+    existing = nearest_existing(data)
+    if not existing.is_dir():
+        problem = f"{existing} is not a folder"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"{existing} can't be written to"
     taken: list[float] = []
     if problem is None:
         try:
-            taken = syncs(home)
+            taken = measure_syncs(existing)
         except OSError as error:
-            problem = f"a file in {home} can't be written: {error.strerror}"
-    disk = os.statvfs(home)
-    yield doctor_findings.folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(home))
-    yield doctor_findings.sync(taken)
+            problem = f"a file in {existing} can't be written: {error.strerror}"
+    disk = os.statvfs(existing)
+    yield doctor_findings.judge_folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(existing))
+    yield doctor_findings.judge_sync(taken)
     from runner.stores.sqlite.sqlite_connection import version
 
-    yield doctor_findings.sqlite(version())
-    yield _store(_store_path(settings), holder)
+    yield doctor_findings.judge_sqlite(version())
+    yield _check_store(_store_path(settings), holder)
 
 
-def _store(path: Path | None, holder: Holder | None) -> Finding:
+def _check_store(path: Path | None, holder: RunningServer | None) -> CheckResult:
     try:
-        seen = header(path) if path is not None and holder is None else None
+        seen = read_header(path) if path is not None and holder is None else None
     except OSError as error:
-        return Finding(
+        return CheckResult(
             "store", "fail", f"{path} can't be read: {error.strerror}", "mend its rights, or give another"
         )
-    return doctor_findings.store(None if path is None else str(path), seen, holder)
+    return doctor_findings.judge_store(None if path is None else str(path), seen, holder)
 
 
-def nearest(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The path itself, or the first above it that is there."""
     return next(each for each in (path, *path.parents) if os.path.exists(each))
 
@@ -165,20 +167,20 @@ def filesystem(path: Path) -> str:
     return next((kinds[str(each)] for each in (real, *real.parents) if str(each) in kinds), "")
 
 
-def syncs(folder: Path) -> list[float]:
+def measure_syncs(folder: Path) -> list[float]:
     """Seconds of some small durable writes, as the store makes them; nothing stays there."""
     taken: list[float] = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(SYNCS):
             file.write(os.urandom(SYNC_BYTES))
             file.flush()
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             os.fsync(file.fileno())
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.perf_counter() - started_at)
     return taken
 
 
-def header(path: Path) -> Header | None:
+def read_header(path: Path) -> StoreHeader | None:
     """What the file's first bytes say; SQLite itself would leave files beside it, even to read it only."""
     try:
         with path.open("rb") as file:
@@ -190,7 +192,7 @@ def header(path: Path) -> Header | None:
     # A store that was killed in its first moments has its name in the log beside the file alone.
     is_young = owner == 0 and (not head or os.path.exists(f"{path}-wal"))
     is_foreign = is_sqlite and owner != APPLICATION_ID and not is_young
-    return Header(is_sqlite, head[18:20] == b"\2\2", is_foreign)
+    return StoreHeader(is_sqlite, head[18:20] == b"\2\2", is_foreign)
 
 
 def _store_path(settings: Settings) -> Path | None:
@@ -200,7 +202,7 @@ def _store_path(settings: Settings) -> Path | None:
     return None if path is None else Path(path).absolute()
 
 
-def _written(path: Path | None) -> float | None:
+def _last_written_at(path: Path | None) -> float | None:
     """When the store was last written to, in UTC epoch seconds."""
     try:
         return None if path is None else path.stat().st_mtime
@@ -208,7 +210,7 @@ def _written(path: Path | None) -> float | None:
         return None
 
 
-def _handlers(settings: Settings) -> Finding:
+def _check_handlers(settings: Settings) -> CheckResult:
     from runner.cli.handlers import described
     from runner.errors import RefusedStart
     from runner.handlers.overrides import Overrides
@@ -216,35 +218,35 @@ def _handlers(settings: Settings) -> Finding:
     try:
         specs = described(settings)
     except RefusedStart as refused:
-        return doctor_findings.handlers([], [], refused.message)
+        return doctor_findings.judge_handlers([], [], refused.message)
     unused = Overrides(settings.overrides).unused_tables(spec.name for spec in specs)
-    return doctor_findings.handlers([(spec.name, spec.state) for spec in specs], unused, None)
+    return doctor_findings.judge_handlers([(spec.name, spec.state) for spec in specs], unused, None)
 
 
-def _reachable(url: str | None, settings: Settings, holder: Holder | None) -> Finding:
+def _check_running_server(url: str | None, settings: Settings, holder: RunningServer | None) -> CheckResult:
     from runner.client import Client
     from runner.errors import RunnerError
 
-    held = holder.url if holder is not None else ""
-    named = url or os.environ.get("RUNNER_URL") or held
+    holder_url = holder.url if holder is not None else ""
+    named = url or os.environ.get("RUNNER_URL") or holder_url
     token = settings.token.get_secret_value() if settings.token is not None else None
-    where = named or f"http://127.0.0.1:{settings.port}"
+    address = named or f"http://127.0.0.1:{settings.port}"
     try:
-        with Client(where, token) as client:
+        with Client(address, token) as client:
             answer = client.ready()
     except RunnerError as error:
-        return doctor_findings.server(where, None, error.message, is_expected=bool(named))
+        return doctor_findings.judge_server(address, None, error.message, is_expected=bool(named))
     parts = answer.get("parts") or {}
     wrong = [
         f"{name}: {part.get('message', part['state'])}"
         for name, part in parts.items()
         if part["state"] != "ok"
     ]
-    seen = [
+    levels = [
         f"{name.removeprefix('device ')} {part['level']}"
         for name, part in parts.items()
         if part.get("level") not in (None, "exact")
     ]
-    return doctor_findings.server(
-        where, str(answer.get("status")), "; ".join(wrong), is_expected=True, seen=seen
+    return doctor_findings.judge_server(
+        address, str(answer.get("status")), "; ".join(wrong), is_expected=True, levels=levels
     )

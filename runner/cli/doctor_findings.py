@@ -12,7 +12,7 @@ import msgspec
 
 from runner.cli.formatting import duration, line, size
 
-State = Literal["ok", "warn", "fail"]
+CheckState = Literal["ok", "warn", "fail"]
 
 #: Below the first a server soon stops taking jobs in, below the second it is worth a look.
 FREE_FAIL_BYTES, FREE_WARN_BYTES = 200 << 20, 5 << 30
@@ -21,25 +21,25 @@ SYNC_SLOW_S = 0.05
 #: No disk is so fast: the file system keeps it in memory.
 SYNC_UNREAL_S = 20e-6
 #: Older ones can damage a write-ahead log; two branches got the mend as well.
-SQLITE_MENDED = (3, 51, 3)
-SQLITE_ALSO = {(3, 50): 7, (3, 44): 6}
+SQLITE_FIXED = (3, 51, 3)
+SQLITE_BACKPORTS = {(3, 50): 7, (3, 44): 6}
 #: 2025-01-01: earlier is a clock that nobody has set.
-CLOCK_LEAST = 1_735_689_600.0
+CLOCK_MIN = 1_735_689_600.0
 CLOCK_STEP_S = 0.5
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre", "afs", "beegfs")
 VOLATILE = ("tmpfs", "ramfs")
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """One thing that was looked at, and what to do about it."""
 
     subject: str
-    state: State
+    state: CheckState
     text: str
     fix: str = ""
 
 
-class Survey(msgspec.Struct):
+class GpuSurvey(msgspec.Struct):
     """What a child process has learned of the GPUs."""
 
     #: None: there is no driver.
@@ -55,7 +55,7 @@ class Survey(msgspec.Struct):
     error: str | None = None
 
 
-class Header(NamedTuple):
+class StoreHeader(NamedTuple):
     """What the first bytes of a store's file say."""
 
     is_sqlite: bool
@@ -64,7 +64,7 @@ class Header(NamedTuple):
     is_foreign: bool = False
 
 
-class Holder(NamedTuple):
+class RunningServer(NamedTuple):
     """Who holds the data folder."""
 
     pid: int
@@ -74,194 +74,208 @@ class Holder(NamedTuple):
         return f"the runner with pid {self.pid}" + (f" at {self.url}" if self.url else "")
 
 
-def platform(system: str, machine: str, release: str) -> Finding:
+def judge_platform(system: str, machine: str, release: str) -> CheckResult:
     """Whether processes can be pinned and killed here."""
     text = f"{system} {release} {machine}"
     if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
-        return Finding("platform", "ok", text + (" (WSL)" if "microsoft" in release.lower() else ""))
+        return CheckResult("platform", "ok", text + (" (WSL)" if "microsoft" in release.lower() else ""))
     fix = "use WSL2" if system == "Windows" else "serve on a Linux machine; clients run anywhere"
-    return Finding("platform", "fail", f"{text}: runner serves on Linux (x86-64, arm64)", fix)
+    return CheckResult("platform", "fail", f"{text}: runner serves on Linux (x86-64, arm64)", fix)
 
 
-def python(version: tuple[int, int, int], executable: str) -> Finding:
+def judge_python(version: tuple[int, int, int], executable: str) -> CheckResult:
     """Whether the interpreter is new enough."""
     text = f"{'.'.join(map(str, version))} at {executable}"
     if version >= (3, 11, 0):
-        return Finding("python", "ok", text)
-    return Finding("python", "fail", f"{text} is too old", "make a venv with Python 3.11 or later")
+        return CheckResult("python", "ok", text)
+    return CheckResult("python", "fail", f"{text} is too old", "make a venv with Python 3.11 or later")
 
 
-def driver(survey: Survey | str, asked: str) -> Finding:
+def judge_driver(survey: GpuSurvey | str, asked: str) -> CheckResult:
     """Whether the GPUs that are asked for are there; text says why nothing is known of them."""
     is_needed = asked != "none" and not asked.startswith("sim")
     if isinstance(survey, str):
         fix = "see whether nvidia-smi answers, and dmesg; --gpus none serves without"
-        return Finding("gpus", "fail" if is_needed else "warn", survey, fix)
+        return CheckResult("gpus", "fail" if is_needed else "warn", survey, fix)
     if survey.error is not None:
-        return Finding("gpus", "fail", survey.error, "give --gpus what there is, or all")
+        return CheckResult("gpus", "fail", survey.error, "give --gpus what there is, or all")
     known = f"driver {survey.driver}" if survey.driver else "no NVIDIA driver"
     if not is_needed:
-        return Finding(
+        return CheckResult(
             "gpus", "ok", f"--gpus {asked}: {', '.join(survey.chosen) or 'none is used'} ({known})"
         )
     if not survey.chosen:
         text = line("; ".join(survey.notes) or f"{known}, no GPU: jobs run on the CPU")
-        return Finding("gpus", "warn", text, "install NVIDIA's driver, or say --gpus none if that is meant")
-    return Finding("gpus", "ok", f"{known}; {', '.join(survey.chosen)}")
+        return CheckResult(
+            "gpus", "warn", text, "install NVIDIA's driver, or say --gpus none if that is meant"
+        )
+    return CheckResult("gpus", "ok", f"{known}; {', '.join(survey.chosen)}")
 
 
-def mask(value: str | None, survey: Survey | str) -> Finding:
+def judge_mask(value: str | None, survey: GpuSurvey | str) -> CheckResult:
     """What CUDA_VISIBLE_DEVICES leaves."""
     subject = "gpu mask"
     if value is None:
-        return Finding(subject, "ok", "CUDA_VISIBLE_DEVICES is not set: all GPUs are seen")
+        return CheckResult(subject, "ok", "CUDA_VISIBLE_DEVICES is not set: all GPUs are seen")
     text = f"CUDA_VISIBLE_DEVICES={value}"
     if isinstance(survey, str) or not survey.cards:
-        return Finding(subject, "ok", f"{text}; no GPU is known that it could hide")
+        return CheckResult(subject, "ok", f"{text}; no GPU is known that it could hide")
     named, total = len([part for part in value.split(",") if part.strip()]), len(survey.cards)
     seen = f"{text} leaves {survey.visible} of {total}"
     if survey.visible == 0:
-        return Finding(subject, "warn", seen, "unset CUDA_VISIBLE_DEVICES, or --gpus none if that is meant")
+        return CheckResult(
+            subject, "warn", seen, "unset CUDA_VISIBLE_DEVICES, or --gpus none if that is meant"
+        )
     if survey.visible < named:
         fix = "as in CUDA, the first entry that fits no GPU hides itself and all after it: mend that entry"
-        return Finding(subject, "warn", seen, fix)
-    return Finding(subject, "ok", seen)
+        return CheckResult(subject, "warn", seen, fix)
+    return CheckResult(subject, "ok", seen)
 
 
-def port(host: str, number: int, problem: str | None, holder: Holder | None) -> Finding:
+def judge_port(host: str, number: int, problem: str | None, holder: RunningServer | None) -> CheckResult:
     """Whether the server could listen; `problem` is the system's word on it."""
-    where = f"{host}:{number}"
+    address = f"{host}:{number}"
     if number == 0:
-        return Finding("port", "ok" if problem is None else "fail", problem or "0: a free one will be taken")
+        return CheckResult(
+            "port", "ok" if problem is None else "fail", problem or "0: a free one will be taken"
+        )
     if problem is None:
-        return Finding("port", "ok", f"{where} is free")
+        return CheckResult("port", "ok", f"{address} is free")
     if holder is not None and re.search(rf":{number}/?$", holder.url):
-        return Finding("port", "ok", f"{where} is held by {holder}")
+        return CheckResult("port", "ok", f"{address} is held by {holder}")
     fix = "stop what uses it, or give another --port" if number > 1023 else "give a --port above 1023"
     if "in use" not in problem and number > 1023:
         fix = "give an address of this machine by --host"
-    return Finding("port", "fail", f"{where} can't be bound: {problem}", fix)
+    return CheckResult("port", "fail", f"{address} can't be bound: {problem}", fix)
 
 
-def folder(path: Path, problem: str | None, free_bytes: int, filesystem: str) -> Finding:
+def judge_folder(path: Path, problem: str | None, free_bytes: int, filesystem: str) -> CheckResult:
     """Whether jobs can be kept there."""
     text = f"{path}: {size(free_bytes)} free on {filesystem or 'an unknown file system'}"
     if problem is not None:
-        return Finding(
+        return CheckResult(
             "data dir", "fail", f"{path}: {problem}", "give another --data-dir, or mend its rights"
         )
     if free_bytes < FREE_FAIL_BYTES:
-        return Finding("data dir", "fail", text, "make room, or give another --data-dir")
+        return CheckResult("data dir", "fail", text, "make room, or give another --data-dir")
     if filesystem.startswith(NETWORK):
-        return Finding(
+        return CheckResult(
             "data dir", "warn", text, "put it on a local disk: SQLite needs locks and fsync that hold"
         )
     if filesystem in VOLATILE:
-        return Finding("data dir", "warn", text, "put it on a disk: this one is empty after a restart")
+        return CheckResult("data dir", "warn", text, "put it on a disk: this one is empty after a restart")
     if free_bytes < FREE_WARN_BYTES:
-        return Finding("data dir", "warn", text, "make room: a server that can't write takes no jobs")
-    return Finding("data dir", "ok", text)
+        return CheckResult("data dir", "warn", text, "make room: a server that can't write takes no jobs")
+    return CheckResult("data dir", "ok", text)
 
 
-def sync(times_s: Sequence[float]) -> Finding:
+def judge_sync(times_s: Sequence[float]) -> CheckResult:
     """How long a durable write takes."""
     if not times_s:
-        return Finding("fsync", "warn", "not measured: nothing can be written there", "see data dir")
+        return CheckResult("fsync", "warn", "not measured: nothing can be written there", "see data dir")
     middle = median(times_s)
     shown = duration(middle) if middle >= 0.01 else f"{middle * 1000:.2g} ms"
     text = f"{shown} (median of {len(times_s)})"
     if middle > SYNC_SLOW_S:
-        return Finding(
+        return CheckResult(
             "fsync", "warn", f"{text}: every accept waits for one", "give a --data-dir on a faster disk"
         )
     if middle < SYNC_UNREAL_S:
         fix = "if jobs must outlive a power cut, give a --data-dir on a disk"
-        return Finding("fsync", "warn", f"{text}: no disk is so fast, this is memory", fix)
-    return Finding("fsync", "ok", text)
+        return CheckResult("fsync", "warn", f"{text}: no disk is so fast, this is memory", fix)
+    return CheckResult("fsync", "ok", text)
 
 
-def sqlite(version: str) -> Finding:
+def judge_sqlite(version: str) -> CheckResult:
     """Whether the library is one that damages nothing."""
     numbers = tuple(int(part) for part in version.split(".")[:3])
-    mended = numbers >= SQLITE_MENDED or numbers[2] >= SQLITE_ALSO.get((numbers[0], numbers[1]), 1 << 30)
-    if mended:
-        return Finding("sqlite", "ok", version)
+    is_fixed = numbers >= SQLITE_FIXED or numbers[2] >= SQLITE_BACKPORTS.get(
+        (numbers[0], numbers[1]), 1 << 30
+    )
+    if is_fixed:
+        return CheckResult("sqlite", "ok", version)
     text = f"{version}: versions before 3.51.3 can damage a write-ahead log"
-    return Finding("sqlite", "warn", text, "pip install --upgrade apsw")
+    return CheckResult("sqlite", "warn", text, "pip install --upgrade apsw")
 
 
-def store(path: str | None, header: Header | None, holder: Holder | None) -> Finding:
+def judge_store(path: str | None, header: StoreHeader | None, holder: RunningServer | None) -> CheckResult:
     """What the file of the jobs is; it is not looked into while a server has it."""
     if path is None:
-        return Finding("store", "ok", "memory: jobs are gone when the server ends")
+        return CheckResult("store", "ok", "memory: jobs are gone when the server ends")
     if holder is not None:
-        return Finding("store", "ok", f"{path} is in use by {holder}, so it was not opened")
+        return CheckResult("store", "ok", f"{path} is in use by {holder}, so it was not opened")
     if header is None:
-        return Finding("store", "ok", f"{path} is not there yet: the first start makes it")
+        return CheckResult("store", "ok", f"{path} is not there yet: the first start makes it")
     if not header.is_sqlite:
-        return Finding(
+        return CheckResult(
             "store", "fail", f"{path} is not a file of SQLite", "give another --store, or restore it"
         )
     if header.is_foreign:
         what = f"{path} is an SQLite file of another program"
-        return Finding("store", "fail", what, "give another --store")
+        return CheckResult("store", "fail", what, "give another --store")
     if not header.is_wal:
         fix = "the next start sets it; if this comes back, the file system can't hold a write-ahead log"
-        return Finding("store", "warn", f"{path} is not in journal mode WAL", fix)
-    return Finding("store", "ok", f"{path}, journal mode WAL")
+        return CheckResult("store", "warn", f"{path} is not in journal mode WAL", fix)
+    return CheckResult("store", "ok", f"{path}, journal mode WAL")
 
 
-def clock(wall: float, wall_elapsed_s: float, mono_elapsed_s: float, store_written: float | None) -> Finding:
+def judge_clock(
+    wall: float, wall_elapsed_s: float, mono_elapsed_s: float, store_written: float | None
+) -> CheckResult:
     """Whether the wall clock can be believed; `wall` and `store_written` are UTC epoch seconds."""
     fix = "set the clock, and keep it by NTP (timedatectl set-ntp true)"
-    if wall < CLOCK_LEAST:
-        return Finding("clock", "fail", "it is before 2025: nobody has set it", fix)
+    if wall < CLOCK_MIN:
+        return CheckResult("clock", "fail", "it is before 2025: nobody has set it", fix)
     if store_written is not None and store_written - wall > 60:
         behind = duration(store_written - wall)
-        return Finding("clock", "warn", f"it is {behind} behind the last write of the store", fix)
+        return CheckResult("clock", "warn", f"it is {behind} behind the last write of the store", fix)
     step_s = wall_elapsed_s - mono_elapsed_s
     if abs(step_s) > CLOCK_STEP_S:
-        return Finding("clock", "warn", f"it was set by {step_s:+.1f} s while this ran", fix)
-    return Finding("clock", "ok", "wall and monotonic clock agree")
+        return CheckResult("clock", "warn", f"it was set by {step_s:+.1f} s while this ran", fix)
+    return CheckResult("clock", "ok", "wall and monotonic clock agree")
 
 
-def handlers(states: Sequence[tuple[str, str]], unused: Sequence[str], refusal: str | None) -> Finding:
+def judge_handlers(
+    states: Sequence[tuple[str, str]], unused: Sequence[str], refusal: str | None
+) -> CheckResult:
     """Whether all of (name, state) import; `refusal`: why a server would not start with them."""
     if refusal is not None:
-        return Finding("handlers", "fail", refusal, "mend --handlers, or sources in the config")
+        return CheckResult("handlers", "fail", refusal, "mend --handlers, or sources in the config")
     broken = [name for name, state in states if state != "ok"]
     if broken:
         text = f"{len(broken)} of {len(states)} broken: {', '.join(broken)}"
-        return Finding("handlers", "fail", text, "`runner handlers check` shows why")
+        return CheckResult("handlers", "fail", text, "`runner handlers check` shows why")
     if unused:
         text = f"{len(states)} ok; no handler for {', '.join(f'[handlers.{name}]' for name in unused)}"
-        return Finding("handlers", "warn", text, "mend the name of the table, or remove it")
+        return CheckResult("handlers", "warn", text, "mend the name of the table, or remove it")
     if not states:
         fix = "name some: runner serve --handlers FILE; `runner init` writes a first one"
-        return Finding("handlers", "warn", "none", fix)
-    return Finding("handlers", "ok", f"{len(states)} ok")
+        return CheckResult("handlers", "warn", "none", fix)
+    return CheckResult("handlers", "ok", f"{len(states)} ok")
 
 
-def server(
-    url: str, said: str | None, problem: str | None, *, is_expected: bool, seen: Sequence[str] = ()
-) -> Finding:
+def judge_server(
+    url: str, status: str | None, problem: str | None, *, is_expected: bool, levels: Sequence[str] = ()
+) -> CheckResult:
     """What answers at `url`: `said` is /readyz's status, `problem` why there is none or what it lacks, `seen`
     by what it knows of each GPU who uses its bytes."""
-    if said == "ok":
-        known = f"; bytes are known by: {', '.join(seen)}" if seen else ""
-        return Finding("server", "ok", f"{url} is ready{known}")
-    if said is not None:
-        text = f"{url} is {said}" + (f": {problem}" if problem else "")
-        state: State = "warn" if said == "degraded" else "fail"
-        return Finding("server", state, text, "its log says more; `runner devices` and `runner handlers` too")
+    if status == "ok":
+        known = f"; bytes are known by: {', '.join(levels)}" if levels else ""
+        return CheckResult("server", "ok", f"{url} is ready{known}")
+    if status is not None:
+        text = f"{url} is {status}" + (f": {problem}" if problem else "")
+        state: CheckState = "warn" if status == "degraded" else "fail"
+        return CheckResult(
+            "server", state, text, "its log says more; `runner devices` and `runner handlers` too"
+        )
     if is_expected:
-        return Finding(
+        return CheckResult(
             "server", "fail", f"{url}: {problem}", "start it (runner serve), or mend --url and RUNNER_TOKEN"
         )
-    return Finding("server", "ok", f"none runs at {url}")
+    return CheckResult("server", "ok", f"none runs at {url}")
 
 
-def worst(findings: Sequence[Finding]) -> State:
+def worst_state(results: Sequence[CheckResult]) -> CheckState:
     """The state of all together."""
-    order: tuple[State, ...] = ("ok", "warn", "fail")
-    return max((one.state for one in findings), key=order.index, default="ok")
+    order: tuple[CheckState, ...] = ("ok", "warn", "fail")
+    return max((one.state for one in results), key=order.index, default="ok")

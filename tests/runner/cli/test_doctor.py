@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.cli import doctor_checks
-from runner.cli.doctor import words
-from runner.cli.doctor_findings import Finding, Header
+from runner.cli.doctor import format_result
+from runner.cli.doctor_findings import CheckResult, StoreHeader
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import running
 from tests.runner.cli.cli_process import runner
@@ -105,18 +105,18 @@ def test_findings_come_as_lines_that_fit_80_columns(tmp_path: Path) -> None:
 
 
 def test_long_texts_are_wrapped_and_never_cut() -> None:
-    finding = Finding("port", "fail", "word " * 40 + "\x1b[2J", "do " * 40)
-    shown = words(finding, 80)
+    finding = CheckResult("port", "fail", "word " * 40 + "\x1b[2J", "do " * 40)
+    shown = format_result(finding, 80)
     assert max(map(len, shown.splitlines())) <= 80
     assert (
         shown.count("word") == 40 and shown.count("do ") + shown.count("do\n") >= 39 and "\x1b" not in shown
     )
-    assert words(finding, 80, color=True).startswith("\x1b[31mfail  \x1b[0m")
+    assert format_result(finding, 80, color=True).startswith("\x1b[31mfail  \x1b[0m")
 
 
 def test_a_driver_that_hangs_is_given_up_and_its_process_ended() -> None:
     # No child can answer in no time.
-    assert doctor_checks.survey("none", within_s=0.0) == "the NVIDIA driver did not answer within 0 s"
+    assert doctor_checks.survey_gpus("none", within_s=0.0) == "the NVIDIA driver did not answer within 0 s"
     left = subprocess.run(
         ["ps", "--ppid", str(os.getpid()), "-o", "stat=,args="], capture_output=True, text=True
     ).stdout
@@ -126,16 +126,16 @@ def test_a_driver_that_hangs_is_given_up_and_its_process_ended() -> None:
 def test_a_file_is_known_by_its_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"PK")
     (tmp_path / "empty").write_bytes(b"")
-    assert doctor_checks.header(tmp_path / "none") is None
-    assert doctor_checks.header(tmp_path / "other") == Header(False, False)
-    assert doctor_checks.header(tmp_path / "empty") == Header(True, False)
+    assert doctor_checks.read_header(tmp_path / "none") is None
+    assert doctor_checks.read_header(tmp_path / "other") == StoreHeader(False, False)
+    assert doctor_checks.read_header(tmp_path / "empty") == StoreHeader(True, False)
     with closing(sqlite3.connect(tmp_path / "strange")) as db:
         db.execute("CREATE TABLE theirs (a)")
-    assert doctor_checks.header(tmp_path / "strange") == Header(True, False, True)
+    assert doctor_checks.read_header(tmp_path / "strange") == StoreHeader(True, False, True)
     store = SqliteStore(str(tmp_path / "ours"))
     store.take_epoch()
-    young = doctor_checks.header(tmp_path / "ours")
+    young = doctor_checks.read_header(tmp_path / "ours")
     store.close()
-    assert young == doctor_checks.header(tmp_path / "ours") == Header(True, True)
-    assert doctor_checks.nearest(tmp_path / "a" / "b") == tmp_path
-    assert len(doctor_checks.syncs(tmp_path)) == doctor_checks.SYNCS
+    assert young == doctor_checks.read_header(tmp_path / "ours") == StoreHeader(True, True)
+    assert doctor_checks.nearest_existing(tmp_path / "a" / "b") == tmp_path
+    assert len(doctor_checks.measure_syncs(tmp_path)) == doctor_checks.SYNCS
