@@ -39,9 +39,9 @@ def open_client(url: str | None) -> Client:
 
 def print_json(value: Any, *, compact: bool = False) -> None:
     """Write one JSON value to stdout: for people over many lines, `compact` on one."""
-    from runner.cli.formatting import pretty
+    from runner.cli.formatting import format_json
 
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else pretty(value)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if compact else format_json(value)
     # A lone surrogate cannot come from JSON in UTF-8, but a terminal of another encoding may lack letters.
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=compact)

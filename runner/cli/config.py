@@ -46,7 +46,7 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
 def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -> Table:
     from rich.table import Table
 
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("SETTING", "VALUE", "FROM") if with_origin else ("SETTING", "VALUE"):
@@ -54,7 +54,7 @@ def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -
     for one in found:
         # The setting `config` tells the file's folder: once is enough.
         where = one.origin.replace(str(file), file.name) if file is not None else one.origin
-        row = (one.name, line(words(one.name, one.value)), line(where))
+        row = (one.name, one_line(words(one.name, one.value)), one_line(where))
         table.add_row(*row[: 3 if with_origin else 2])
     return table
 

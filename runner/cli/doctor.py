@@ -71,10 +71,10 @@ def _run_checks(flags: dict[str, Any], url: str | None) -> Iterator[CheckResult]
 
 def format_result(result: CheckResult, width: int, *, color: bool = False) -> str:
     """A finding in lines of at most `width` columns, where no word of it is longer."""
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
 
     text_width = width - STATE_WIDTH - SUBJECT_WIDTH
-    lines = textwrap.wrap(line(result.text), text_width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(one_line(result.text), text_width, break_long_words=False, break_on_hyphens=False)
     if result.fix and result.state != "ok":
         fix = textwrap.wrap(
             f"-> {result.fix}",

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from runner.cli.formatting import duration, line, size
+from runner.cli.formatting import format_duration, format_size, one_line
 
 CheckState = Literal["ok", "warn", "fail"]
 
@@ -105,7 +105,7 @@ def judge_driver(survey: GpuSurvey | str, asked: str) -> CheckResult:
             "gpus", "ok", f"--gpus {asked}: {', '.join(survey.chosen) or 'none is used'} ({known})"
         )
     if not survey.chosen:
-        text = line("; ".join(survey.notes) or f"{known}, no GPU: jobs run on the CPU")
+        text = one_line("; ".join(survey.notes) or f"{known}, no GPU: jobs run on the CPU")
         return CheckResult(
             "gpus", "warn", text, "install NVIDIA's driver, or say --gpus none if that is meant"
         )
@@ -151,7 +151,7 @@ def judge_port(host: str, number: int, problem: str | None, holder: RunningServe
 
 def judge_folder(path: Path, problem: str | None, free_bytes: int, filesystem: str) -> CheckResult:
     """Whether jobs can be kept there."""
-    text = f"{path}: {size(free_bytes)} free on {filesystem or 'an unknown file system'}"
+    text = f"{path}: {format_size(free_bytes)} free on {filesystem or 'an unknown file system'}"
     if problem is not None:
         return CheckResult(
             "data dir", "fail", f"{path}: {problem}", "give another --data-dir, or mend its rights"
@@ -174,7 +174,7 @@ def judge_sync(times_s: Sequence[float]) -> CheckResult:
     if not times_s:
         return CheckResult("fsync", "warn", "not measured: nothing can be written there", "see data dir")
     middle = median(times_s)
-    shown = duration(middle) if middle >= 0.01 else f"{middle * 1000:.2g} ms"
+    shown = format_duration(middle) if middle >= 0.01 else f"{middle * 1000:.2g} ms"
     text = f"{shown} (median of {len(times_s)})"
     if middle > SYNC_SLOW_S:
         return CheckResult(
@@ -227,7 +227,7 @@ def judge_clock(
     if wall < CLOCK_MIN:
         return CheckResult("clock", "fail", "it is before 2025: nobody has set it", fix)
     if store_written is not None and store_written - wall > 60:
-        behind = duration(store_written - wall)
+        behind = format_duration(store_written - wall)
         return CheckResult("clock", "warn", f"it is {behind} behind the last write of the store", fix)
     step_s = wall_elapsed_s - mono_elapsed_s
     if abs(step_s) > CLOCK_STEP_S:

@@ -116,25 +116,27 @@ class Watch:
         return "waiting"
 
     def _say(self, words: str, seconds: float) -> None:
-        from runner.cli.formatting import duration, line
+        from runner.cli.formatting import format_duration, one_line
 
         if self._is_live:
-            sys.stderr.write(f"\r\x1b[K{line(self._handler)}: {line(words, 100)}  {duration(seconds)}")
+            sys.stderr.write(
+                f"\r\x1b[K{one_line(self._handler)}: {one_line(words, 100)}  {format_duration(seconds)}"
+            )
         elif words != self._said:
-            sys.stderr.write(f"{line(self._handler)}: {line(words)}\n")
+            sys.stderr.write(f"{one_line(self._handler)}: {one_line(words)}\n")
         self._said = words
         sys.stderr.flush()
 
 
 def _title(handler: str, model: str | None) -> str:
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
 
-    return line(f"{handler} ({model})" if model else handler)
+    return one_line(f"{handler} ({model})" if model else handler)
 
 
 def _place(executor: Mapping[str, Any]) -> str:
-    from runner.cli.formatting import size
+    from runner.cli.formatting import format_size
 
     granted = executor["granted_bytes"]
-    held = f", {size(granted)} granted" if granted else ""
+    held = f", {format_size(granted)} granted" if granted else ""
     return f"{', '.join(executor['devices'])} (executor {executor['id']}{held})"

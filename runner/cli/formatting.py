@@ -13,7 +13,7 @@ from runner.formats.printable import printable
 NUMBERS_WIDTH = 96
 
 
-def size(count: float | None) -> str:
+def format_size(count: float | None) -> str:
     """Bytes in the largest unit that leaves a number above 1: `512 B`, `1.5 GiB`; None is a dash."""
     if count is None:
         return "-"
@@ -25,7 +25,7 @@ def size(count: float | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """`340 ms`, `12.5 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`; None is a dash."""
     if seconds is None:
         return "-"
@@ -41,7 +41,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def age(at: str | None, now: datetime) -> str:
+def format_age(at: str | None, now: datetime) -> str:
     """How long ago an RFC 3339 time was, in one unit: `12 s`; `in 5 m` for a later one."""
     if not at:
         return "-"
@@ -54,7 +54,7 @@ def age(at: str | None, now: datetime) -> str:
     return f"{count:.0f} {unit}" if past >= -0.5 else f"in {count:.0f} {unit}"
 
 
-def between(start: str | None, end: str | None, now: datetime) -> float | None:
+def elapsed_s(start: str | None, end: str | None, now: datetime) -> float | None:
     """Seconds from `start` to `end`, or to now where it has not ended; None where it has not begun."""
     if not start:
         return None
@@ -62,39 +62,40 @@ def between(start: str | None, end: str | None, now: datetime) -> float | None:
     return max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
 
 
-def line(text: object, width: int = 0) -> str:
+def one_line(text: object, width: int = 0) -> str:
     """Printable text on one line, cut to `width` (0: not cut)."""
     flat = " ".join(printable(text).split())
     return flat[: width - 1] + "…" if width and len(flat) > width else flat
 
 
-def progress(document: Mapping[str, Any]) -> str:
+def format_progress(document: Mapping[str, Any]) -> str:
     """`62%  31/50  epoch 5  loss 0.12` on one line."""
-    done_, total, fraction = (document.get(name) for name in ("done", "total", "fraction"))
+    done, total, fraction = (document.get(name) for name in ("done", "total", "fraction"))
     parts = [] if fraction is None else [f"{fraction:.0%}"]
     # A total of 100 is the percentage once more.
-    if total not in (None, 100) and done_ is not None:
-        parts.append(f"{done_:g}/{total:g}")
+    if total not in (None, 100) and done is not None:
+        parts.append(f"{done:g}/{total:g}")
     if document.get("message"):
-        parts.append(line(document["message"], 60))
+        parts.append(one_line(document["message"], 60))
     for name, value in (document.get("details") or {}).items():
-        shown = f"{value:.4g}" if isinstance(value, float) else line(value, 30)
-        parts.append(f"{line(name)} {shown}")
+        shown = f"{value:.4g}" if isinstance(value, float) else one_line(value, 30)
+        parts.append(f"{one_line(name)} {shown}")
     return "  ".join(parts)
 
 
-def pretty(value: Any, margin: str = "") -> str:
+def format_json(value: Any, margin: str = "") -> str:
     """A JSON value over many lines. Numbers of a list share lines: a vector would fill ten screens."""
     inner = margin + "  "
     if isinstance(value, Mapping) and value:
         rows = [
-            f"{json.dumps(str(key), ensure_ascii=False)}: {pretty(one, inner)}" for key, one in value.items()
+            f"{json.dumps(str(key), ensure_ascii=False)}: {format_json(one, inner)}"
+            for key, one in value.items()
         ]
         opened, closed = "{", "}"
     elif isinstance(value, (list, tuple)) and value:
         if all(type(one) in (int, float) for one in value):
             return _numbers(value, margin)
-        rows = [pretty(one, inner) for one in value]
+        rows = [format_json(one, inner) for one in value]
         opened, closed = "[", "]"
     else:
         return json.dumps(value, ensure_ascii=False)

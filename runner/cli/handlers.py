@@ -138,7 +138,7 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
     else:
         from runner.cli import tables
 
-        open_console().print(tables.checked(found))
+        open_console().print(tables.checked_handlers(found))
         _show_broken(found)
     for name in unused:
         print(f"\nwarning: [handlers.{name}] changes nothing: there is no handler of this name")
@@ -148,14 +148,14 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
 
 
 def _show_changes(changes: Mapping[str, Any]) -> None:
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
 
     if changes["describing"]:
         print("the handlers are still being imported; `runner handlers` shows them when they are in force")
         return
     for kind in ("added", "changed", "removed", "broken"):
         if changes[kind]:
-            print(f"{kind:<10}{line(', '.join(changes[kind]))}")
+            print(f"{kind:<10}{one_line(', '.join(changes[kind]))}")
     print(f"{'unchanged':<10}{len(changes['unchanged'])}")
 
 
@@ -167,7 +167,7 @@ def _show_broken(found: list[dict[str, Any]]) -> None:
 
 
 def _broken(document: Mapping[str, Any]) -> str:
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
     from runner.formats.printable import printable
 
-    return f"\n{line(document['name'])} is broken:\n{printable(document['error']).rstrip()}"
+    return f"\n{one_line(document['name'])} is broken:\n{printable(document['error']).rstrip()}"

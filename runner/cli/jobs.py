@@ -62,13 +62,13 @@ def explain(job_id: JobId, as_json: AsJson = False, url: Url = None) -> None:
     if as_json:
         return print_json(found)
     from runner.cli import tables
-    from runner.cli.formatting import line
+    from runner.cli.formatting import one_line
 
     out = open_console()
-    out.print(line(found["message"]), markup=False, highlight=False)
+    out.print(one_line(found["message"]), markup=False, highlight=False)
     if found.get("devices"):
         out.print()
-        out.print(tables.places(found["devices"]))
+        out.print(tables.placements(found["devices"]))
 
 
 @job.command()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from runner.cli.formatting import line, progress
+from runner.cli.formatting import format_progress, one_line
 from runner.client.events import (
     DoneEvent,
     GapEvent,
@@ -126,14 +126,14 @@ class Bar:
                 # A full bar stops its clock, but only the end of the job ends it.
                 completed=min(event.fraction or 0.0, 0.999),
                 percent=f"{event.fraction or 0:4.0%}" if known else "    ",
-                words=line(_progress(event, percent=False), self._room),
+                words=one_line(_progress(event, percent=False), self._room),
             )
         elif isinstance(event, StatusEvent):
             if self._ended:
                 # It is retried: the bar begins anew.
                 self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
-            self._bar.update(self._task, words=line(_words(event), self._room))
+            self._bar.update(self._task, words=one_line(_words(event), self._room))
         elif isinstance(event, DoneEvent):
             self._ended = True
             ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}
@@ -162,7 +162,7 @@ def _words(event: JobEvent) -> str:
         case LogEvent():
             return printable(event.text).rstrip("\n")
         case OutputEvent():
-            return line(event.chunk if isinstance(event.chunk, str) else repr(event.chunk), 400)
+            return one_line(event.chunk if isinstance(event.chunk, str) else repr(event.chunk), 400)
         case GapEvent():
             return f"(events {event.first} to {event.last} are no longer kept)"
         case DoneEvent():
@@ -172,4 +172,4 @@ def _words(event: JobEvent) -> str:
 
 def _progress(event: ProgressEvent, *, percent: bool = True) -> str:
     fraction = event.fraction if percent else None
-    return progress({**event.data, "fraction": fraction})
+    return format_progress({**event.data, "fraction": fraction})

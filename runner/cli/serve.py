@@ -121,15 +121,15 @@ def serve(
     settings = load_settings(flags)
     from runner.coordinator.main import serve as run_server
 
-    raise typer.Exit(run_server(settings, show))
+    raise typer.Exit(run_server(settings, print_banner))
 
 
-def show(document: dict[str, Any]) -> None:
+def print_banner(document: dict[str, Any]) -> None:
     """Print the panel, framed where stdout is a terminal."""
-    from runner.cli.startup_banner import panel
+    from runner.cli.startup_banner import format_banner
 
     terminal = sys.stdout.isatty()
-    text = panel(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
+    text = format_banner(document, terminal=terminal, color=terminal and "NO_COLOR" not in os.environ)
     # A terminal of an old encoding has no frame to draw with.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

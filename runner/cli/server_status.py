@@ -84,7 +84,7 @@ def stats(as_json: AsJson = False, url: Url = None) -> None:
     from runner.cli import stats_tables
 
     out = open_console()
-    for table in stats_tables.tables(found):
+    for table in stats_tables.stats_tables(found):
         out.print(table)
         out.print()
 

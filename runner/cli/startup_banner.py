@@ -6,14 +6,14 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runner.cli.formatting import line, size
+from runner.cli.formatting import format_size, one_line
 
 #: Words beside the bar of a device; a terminal of 80 columns fits all.
 WIDTH = 76
 LABEL = 10
 
 
-def panel(document: Mapping[str, Any], *, terminal: bool = False, color: bool = False) -> str:
+def format_banner(document: Mapping[str, Any], *, terminal: bool = False, color: bool = False) -> str:
     """The panel as text: framed for a terminal, plain `label  text` lines otherwise.
 
     `document`: `{"url", "version", "devices": [{"id", "name", "total_bytes", "free_bytes", "note"?}],
@@ -21,23 +21,23 @@ def panel(document: Mapping[str, Any], *, terminal: bool = False, color: bool = 
     """
     rows = [*_rows(document)]
     if not terminal:
-        return "\n".join([f"runner {document['version']}", *_plain(rows)]) + "\n"
-    return _framed(f"runner {document['version']}", [*_plain(rows, WIDTH - 4)], color) + "\n"
+        return "\n".join([f"runner {document['version']}", *_plain_lines(rows)]) + "\n"
+    return _frame_lines(f"runner {document['version']}", [*_plain_lines(rows, WIDTH - 4)], color) + "\n"
 
 
 def _rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "address", str(document["url"])
     yield "open to", str(document.get("exposure") or "this machine only")
     devices = document.get("devices") or []
-    wide = max((len(str(device["id"])) for device in devices), default=0)
-    yield from zip(_labels("devices"), (_device(device, wide) for device in devices), strict=False)
+    id_width = max((len(str(device["id"])) for device in devices), default=0)
+    yield from zip(_labels("devices"), (_device(device, id_width) for device in devices), strict=False)
     if not devices:
         yield "devices", "none seen yet"
     yield "handlers", _handlers(document.get("handlers") or {})
     for name in (document.get("handlers") or {}).get("broken") or ():
-        yield "", f"broken: {line(name)} (see `runner handlers`)"
+        yield "", f"broken: {one_line(name)} (see `runner handlers`)"
     yield "store", str(document.get("store") or "")
-    yield from zip(_labels("note"), (line(note) for note in document.get("notes") or ()), strict=False)
+    yield from zip(_labels("note"), (one_line(note) for note in document.get("notes") or ()), strict=False)
 
 
 def _labels(first: str) -> Iterable[str]:
@@ -46,10 +46,10 @@ def _labels(first: str) -> Iterable[str]:
         yield ""
 
 
-def _device(device: Mapping[str, Any], wide: int) -> str:
+def _device(device: Mapping[str, Any], id_width: int) -> str:
     total, free = int(device.get("total_bytes") or 0), int(device.get("free_bytes") or 0)
-    text = f"{device['id']!s:<{wide}}  {size(free)} free of {size(total)}"
-    name, note = line(device.get("name") or ""), line(device.get("note") or "")
+    text = f"{device['id']!s:<{id_width}}  {format_size(free)} free of {format_size(total)}"
+    name, note = one_line(device.get("name") or ""), one_line(device.get("note") or "")
     return "  ".join(part for part in (text, name, note and f"({note})") if part)
 
 
@@ -65,19 +65,19 @@ def _handlers(handlers: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _plain(rows: Iterable[tuple[str, str]], width: int = 0) -> Iterable[str]:
+def _plain_lines(rows: Iterable[tuple[str, str]], width: int = 0) -> Iterable[str]:
     for label, text in rows:
         parts = textwrap.wrap(text, width - LABEL, subsequent_indent="  ") if width else [text]
         yield f"{label:<{LABEL}}{parts[0] if parts else ''}".rstrip()
         yield from (" " * LABEL + part for part in parts[1:])
 
 
-def _framed(title: str, lines: list[str], color: bool) -> str:
+def _frame_lines(title: str, lines: list[str], color: bool) -> str:
     inner = max(len(text) for text in [*lines, title])
     dim, bold, end = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if color else ("", "", "")
-    head = f"{dim}╭─{end} {bold}{title}{end} {dim}{'─' * (inner - len(title))}╮{end}"
+    top = f"{dim}╭─{end} {bold}{title}{end} {dim}{'─' * (inner - len(title))}╮{end}"
     body = []
     for text in lines:
         label, rest = text[:LABEL], text[LABEL:]
         body.append(f"{dim}│{end} {dim}{label}{end}{rest}{' ' * (inner - len(text))}  {dim}│{end}")
-    return "\n".join([head, *body, f"{dim}╰{'─' * (inner + 3)}╯{end}"])
+    return "\n".join([top, *body, f"{dim}╰{'─' * (inner + 3)}╯{end}"])

@@ -7,32 +7,32 @@ from typing import Any
 
 from rich.table import Table
 
-from runner.cli.formatting import duration, line, size
+from runner.cli.formatting import format_duration, format_size, one_line
 
 Document = Mapping[str, Any]
 
 
-def tables(found: Document) -> Iterator[Table]:
+def stats_tables(found: Document) -> Iterator[Table]:
     """The whole, then who had what: by handler, by tenant, by device."""
-    yield _whole(found)
+    yield _totals(found)
     handlers = _table("HANDLER", "RUNS", "P50", "P95", "WAIT P50", "P95", "ON DEVICES", "GRANTED")
     for name, own in found["handlers"].items():
         handlers.add_row(
-            line(name), str(own["runs"]), *_times(own["run_s"]), *_times(own["wait_s"]), *_spent(own)
+            one_line(name), str(own["runs"]), *_times(own["run_s"]), *_times(own["wait_s"]), *_usage(own)
         )
     yield handlers
     tenants = _table("TENANT", "WEIGHT", "QUEUED", "RUNNING", "ON DEVICES", "GRANTED")
     for name, own in found["tenants"].items():
         numbers = (f"{own['weight']:g}", str(own["queued"]), str(own["running"]))
-        tenants.add_row(line(name) or "(none)", *numbers, *_spent(own))
+        tenants.add_row(one_line(name) or "(none)", *numbers, *_usage(own))
     yield tenants
     devices = _table("DEVICE", "ON DEVICES", "GRANTED")
     for name, own in found["devices"].items():
-        devices.add_row(line(name), *_spent(own))
+        devices.add_row(one_line(name), *_usage(own))
     yield devices
 
 
-def _whole(found: Document) -> Table:
+def _totals(found: Document) -> Table:
     table = _table("", "")
     table.show_header = False
     failures = ", ".join(f"{code} {count}" for code, count in sorted(found["failures"].items()))
@@ -53,11 +53,11 @@ def _whole(found: Document) -> Table:
 
 
 def _times(percentiles: Document) -> tuple[str, str]:
-    return duration(percentiles["p50"]), duration(percentiles["p95"])
+    return format_duration(percentiles["p50"]), format_duration(percentiles["p95"])
 
 
-def _spent(own: Document) -> tuple[str, str]:
-    return duration(own["device_s"]), f"{size(int(own['byte_s']))} s" if own["byte_s"] else "-"
+def _usage(own: Document) -> tuple[str, str]:
+    return format_duration(own["device_s"]), f"{format_size(int(own['byte_s']))} s" if own["byte_s"] else "-"
 
 
 def _table(*names: str) -> Table:

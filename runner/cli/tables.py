@@ -10,7 +10,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from runner.cli.formatting import age, between, duration, line, progress, size
+from runner.cli.formatting import (
+    elapsed_s,
+    format_age,
+    format_duration,
+    format_progress,
+    format_size,
+    one_line,
+)
 from runner.formats.printable import printable
 
 Document = Mapping[str, Any]
@@ -34,16 +41,16 @@ def jobs(found: Iterable[Document], now: datetime) -> Table:
     """One line per job."""
     table = _table("ID", "STATE", "HANDLER", "AGE", "TOOK")
     for job in found:
-        took = between(job.get("started_at"), job.get("finished_at"), now)
+        took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
         table.add_row(
             str(job["id"]),
             state(job),
-            line(job["handler"], 40),
-            age(job.get("created_at"), now),
-            duration(took),
+            one_line(job["handler"], 40),
+            format_age(job.get("created_at"), now),
+            format_duration(took),
         )
-    for place in (0, 3, 4):
-        table.columns[place].no_wrap = True
+    for column in (0, 3, 4):
+        table.columns[column].no_wrap = True
     return table
 
 
@@ -71,18 +78,18 @@ def devices(found: Iterable[Document]) -> Table:
         health = str(device.get("health") or "ok")
         if device.get("drained"):
             health = "drained" if health == "ok" else f"drained, {health}"
-        free, *others = (size(device.get(f"{kind}_bytes")) for kind in kinds)
+        free, *others = (format_size(device.get(f"{kind}_bytes")) for kind in kinds)
         if device.get("short_bytes"):
             # Others took what was promised.
-            free = f"-{size(device['short_bytes'])}"
+            free = f"-{format_size(device['short_bytes'])}"
         table.add_row(
             str(device["id"]),
             free,
             *others,
             str(len(device.get("executors") or ())),
             str(device.get("level") or ""),
-            Text(line(health, 40), style=COLORS.get(health, "red")),
-            line(device.get("name") or "", 40),
+            Text(one_line(health, 40), style=COLORS.get(health, "red")),
+            one_line(device.get("name") or "", 40),
         )
     return table
 
@@ -93,14 +100,14 @@ def executors(found: Iterable[Document]) -> Table:
     for device in found:
         loaded = device.get("executors") or ()
         for number, executor in enumerate(loaded):
-            word, has = str(executor.get("state") or ""), [*map(str, executor.get("jobs") or ())]
-            now = has if has and word == "running" else [word, *has]
-            names = (line(executor.get(name) or "", 40) for name in ("handler", "model"))
+            word, job_ids = str(executor.get("state") or ""), [*map(str, executor.get("jobs") or ())]
+            now = job_ids if job_ids and word == "running" else [word, *job_ids]
+            names = (one_line(executor.get(name) or "", 40) for name in ("handler", "model"))
             table.add_row(
                 str(device["id"]) if number == 0 else "",
                 " ".join(filter(None, names)),
-                *(size(executor.get(f"{kind}_bytes")) for kind in ("resident", "granted", "charged")),
-                Text("\n".join(now), style="" if has else "dim"),
+                *(format_size(executor.get(f"{kind}_bytes")) for kind in ("resident", "granted", "charged")),
+                Text("\n".join(now), style="" if job_ids else "dim"),
             )
         if not loaded:
             table.add_row(str(device["id"]), "", "", "", "", Text("nothing is loaded", style="dim"))
@@ -115,11 +122,11 @@ def queues(found: Iterable[Document]) -> Table:
     for queue in found:
         counts = queue.get("counts") or {}
         table.add_row(
-            line(queue["name"]),
+            one_line(queue["name"]),
             Text("paused", style=COLORS["paused"]) if queue.get("paused") else "",
             *(str(counts.get(word, 0)) for word in words),
-            duration(queue.get("oldest_wait_s")),
-            duration(queue.get("avg_run_s")),
+            format_duration(queue.get("oldest_wait_s")),
+            format_duration(queue.get("avg_run_s")),
         )
     return table
 
@@ -130,27 +137,27 @@ def handlers(found: Iterable[Document]) -> Table:
     for handler in found:
         word, figures = str(handler["state"]), handler.get("figures") or {}
         table.add_row(
-            line(handler["name"]),
+            one_line(handler["name"]),
             Text(word, style=COLORS.get(word, "")),
             needs(handler.get("options") or {}, handler.get("learned") or []),
             str(figures.get("runs") or 0),
-            duration((figures.get("run_s") or {}).get("p50")),
-            line(handler.get("description") or "", 60),
+            format_duration((figures.get("run_s") or {}).get("p50")),
+            one_line(handler.get("description") or "", 60),
         )
     return table
 
 
-def checked(found: Iterable[Document]) -> Table:
+def checked_handlers(found: Iterable[Document]) -> Table:
     """One line per handler that was described without a server: what it needs and where it is."""
     table = _table("HANDLER", "STATE", "NEEDS", "FROM", "WHAT IT IS")
     for handler in found:
         word, options = str(handler["state"]), handler["options"]
         table.add_row(
-            line(handler["name"]),
+            one_line(handler["name"]),
             Text(word, style=COLORS.get(word, "")),
             "" if options is None else needs(options, []),
-            line(handler["source"]),
-            line(handler["description"], 60),
+            one_line(handler["source"]),
+            one_line(handler["description"], 60),
         )
     return table
 
@@ -159,15 +166,15 @@ def needs(options: Document, learned: Sequence[Document]) -> str:
     """What one executor of a handler takes: as declared, or from the least to the most that was learned."""
     gpus, vram, ram = options.get("gpus") or 0, options.get("vram_bytes"), options.get("ram_bytes")
     parts = [] if gpus == 0 else ["1 GPU" if gpus == 1 else f"{gpus} GPUs"]
-    told = [row["vram"]["grant_bytes"] for row in learned if row["vram"] and row["vram"]["peak_bytes"]]
-    grants = sorted({grant for grant in told if grant})
+    measured = [row["vram"]["grant_bytes"] for row in learned if row["vram"] and row["vram"]["peak_bytes"]]
+    grants = sorted({grant for grant in measured if grant})
     if gpus and grants and grants != [vram]:
-        span = dict.fromkeys((size(grants[0]), size(grants[-1])))
+        span = dict.fromkeys((format_size(grants[0]), format_size(grants[-1])))
         parts.append(f"{' to '.join(span)} (measured)")
     elif vram:
-        parts.append(size(vram))
+        parts.append(format_size(vram))
     if ram:
-        parts.append(f"{size(ram)} RAM")
+        parts.append(f"{format_size(ram)} RAM")
     return ", ".join(parts) or "cpu"
 
 
@@ -179,26 +186,26 @@ def attempts(found: Iterable[Document]) -> Table:
         table.add_row(
             str(attempt["attempt"]),
             ", ".join(attempt.get("devices") or ()) or "-",
-            size(attempt.get("granted_bytes") or None) + (" alone" if attempt.get("alone") else ""),
-            duration(attempt.get("load_s")),
-            duration(attempt.get("run_s")),
-            size(attempt.get("vram_peak_bytes")),
-            Text(f"{error['code']}: {line(error['message'], 70)}" if error else "", style="red"),
+            format_size(attempt.get("granted_bytes") or None) + (" alone" if attempt.get("alone") else ""),
+            format_duration(attempt.get("load_s")),
+            format_duration(attempt.get("run_s")),
+            format_size(attempt.get("vram_peak_bytes")),
+            Text(f"{error['code']}: {one_line(error['message'], 70)}" if error else "", style="red"),
         )
     return table
 
 
-def places(found: Iterable[Document]) -> Table:
+def placements(found: Iterable[Document]) -> Table:
     """One line per device that may run a waiting job: what it has, what the job needs, what is in the way."""
     table = _table("DEVICE", "FREE", "NEEDED", "THERE")
     for device in found:
         needed = device.get("needed_bytes")
-        there = str(device.get("reason") or "ready").replace("_", " ")
+        reason = str(device.get("reason") or "ready").replace("_", " ")
         table.add_row(
-            line(device["device"]),
-            size(device.get("free_bytes")),
-            size(needed) if needed else "-",
-            line(there),
+            one_line(device["device"]),
+            format_size(device.get("free_bytes")),
+            format_size(needed) if needed else "-",
+            one_line(reason),
         )
     return table
 
@@ -216,26 +223,26 @@ def job(document: Document, now: datetime) -> Table:
 def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
     yield "id", str(job["id"])
     yield "state", state(job)
-    yield "handler", line(job["handler"])
-    yield "queue", f"{line(job['queue'])}, priority {job.get('priority')}"
-    yield "created", f"{job.get('created_at')} ({age(job.get('created_at'), now)} ago)"
+    yield "handler", one_line(job["handler"])
+    yield "queue", f"{one_line(job['queue'])}, priority {job.get('priority')}"
+    yield "created", f"{job.get('created_at')} ({format_age(job.get('created_at'), now)} ago)"
     for label in ("started", "finished"):
         if job.get(f"{label}_at"):
-            yield label, f"{job[f'{label}_at']} ({age(job[f'{label}_at'], now)} ago)"
-    took = between(job.get("started_at"), job.get("finished_at"), now)
+            yield label, f"{job[f'{label}_at']} ({format_age(job[f'{label}_at'], now)} ago)"
+    took = elapsed_s(job.get("started_at"), job.get("finished_at"), now)
     if took is not None:
-        yield "took", duration(took)
+        yield "took", format_duration(took)
     yield "attempt", f"{job.get('attempt')}, {job.get('retries_left')} retries left"
     if job.get("devices"):
         yield "devices", ", ".join(job["devices"])
     if job.get("vram_bytes"):
-        yield "vram", size(job["vram_bytes"])
+        yield "vram", format_size(job["vram_bytes"])
     if job.get("progress"):
-        yield "progress", progress(job["progress"])
+        yield "progress", format_progress(job["progress"])
     if job.get("tenant"):
-        yield "tenant", line(job["tenant"])
+        yield "tenant", one_line(job["tenant"])
     if job.get("tags"):
-        yield "tags", line(", ".join(job["tags"]))
+        yield "tags", one_line(", ".join(job["tags"]))
     for label in ("metadata", "input", "output", "error"):
         yield from _json_field(job, label)
 
@@ -243,7 +250,7 @@ def _fields(job: Document, now: datetime) -> Iterable[tuple[str, str | Text]]:
 def _json_field(job: Document, label: str) -> Iterable[tuple[str, str]]:
     value, count = job.get(label), int(job.get(f"{label}_bytes") or 0)
     if value is None and count > 64 << 10:
-        yield label, f"{size(count)}, left out here"
+        yield label, f"{format_size(count)}, left out here"
     elif label == "error" and value:
         detail = value.get("detail")
         trace = detail.get("traceback") if isinstance(detail, Mapping) else None

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.cli.formatting import NUMBERS_WIDTH, age, between, duration, line, pretty, progress, size
+from runner.cli.formatting import (
+    NUMBERS_WIDTH,
+    elapsed_s,
+    format_age,
+    format_duration,
+    format_json,
+    format_progress,
+    format_size,
+    one_line,
+)
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -26,7 +35,7 @@ NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
     ],
 )
 def test_sizes(count: int | None, text: str) -> None:
-    assert size(count) == text
+    assert format_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -43,7 +52,7 @@ def test_sizes(count: int | None, text: str) -> None:
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -57,18 +66,18 @@ def test_durations(seconds: float | None, text: str) -> None:
     ],
 )
 def test_ages(at: str | None, text: str) -> None:
-    assert age(at, NOW) == text
+    assert format_age(at, NOW) == text
 
 
 def test_a_job_that_runs_is_measured_up_to_now() -> None:
-    assert between("2026-01-31T11:59:00.000Z", None, NOW) == 60
-    assert between("2026-01-31T11:59:00.000Z", "2026-01-31T11:59:01.500Z", NOW) == 1.5
-    assert between(None, None, NOW) is None
+    assert elapsed_s("2026-01-31T11:59:00.000Z", None, NOW) == 60
+    assert elapsed_s("2026-01-31T11:59:00.000Z", "2026-01-31T11:59:01.500Z", NOW) == 1.5
+    assert elapsed_s(None, None, NOW) is None
 
 
 def test_text_on_one_line_is_cut_to_its_width() -> None:
-    assert line("a\n  b\x1b", 0) == "a b\N{REPLACEMENT CHARACTER}"
-    assert line("abcdef", 4) == "abc…"
+    assert one_line("a\n  b\x1b", 0) == "a b\N{REPLACEMENT CHARACTER}"
+    assert one_line("abcdef", 4) == "abc…"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,7 @@ def test_text_on_one_line_is_cut_to_its_width() -> None:
     ],
 )
 def test_progress_is_one_line(document: dict[str, object], text: str) -> None:
-    assert progress(document) == text
+    assert format_progress(document) == text
 
 
 SCALARS = (
@@ -91,17 +100,17 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 
 @given(VALUES)
 def test_pretty_json_is_the_same_json(value: object) -> None:
-    assert json.loads(pretty(value)) == value
+    assert json.loads(format_json(value)) == value
 
 
 def test_numbers_of_a_list_share_lines() -> None:
     vector = [n / 7 for n in range(200)]
-    lines = pretty({"vectors": [vector], "names": ["a", "b"]}).splitlines()
+    lines = format_json({"vectors": [vector], "names": ["a", "b"]}).splitlines()
     assert len(lines) < 60
     assert max(map(len, lines)) <= NUMBERS_WIDTH + 1
-    assert pretty([1, 2.5, -3]) == "[1, 2.5, -3]"
+    assert format_json([1, 2.5, -3]) == "[1, 2.5, -3]"
 
 
 def test_what_is_no_list_of_numbers_stands_as_usual() -> None:
     for value in ({"a": {}, "b": [], "c": [True, None]}, [{"x": "ä"}, ["y"]], "text", None):
-        assert pretty(value) == json.dumps(value, ensure_ascii=False, indent=2)
+        assert format_json(value) == json.dumps(value, ensure_ascii=False, indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.cli.startup_banner import panel
+from runner.cli.startup_banner import format_banner
 
 DOCUMENT: dict[str, Any] = {
     "url": "http://127.0.0.1:8484",
@@ -21,22 +21,22 @@ DOCUMENT: dict[str, Any] = {
 
 
 def test_it_names_address_devices_handlers_and_store() -> None:
-    text = panel(DOCUMENT)
+    text = format_banner(DOCUMENT)
     for part in ("http://127.0.0.1:8484", "79.0 GiB free of 80.0 GiB", "3 ok, 1 broken", "train", "SQLite"):
         assert part in text
     assert "\x1b" not in text
 
 
 def test_in_a_frame_it_fits_80_columns_and_all_lines_are_of_one_width() -> None:
-    widths = {len(line) for line in panel(DOCUMENT, terminal=True).splitlines()}
+    widths = {len(line) for line in format_banner(DOCUMENT, terminal=True).splitlines()}
     assert len(widths) == 1
     assert widths.pop() <= 80
 
 
 def test_plain_text_keeps_a_long_path_whole() -> None:
-    assert DOCUMENT["store"] in panel(DOCUMENT)
+    assert DOCUMENT["store"] in format_banner(DOCUMENT)
 
 
 def test_a_server_without_anything_has_a_panel_too() -> None:
-    text = panel({"url": "http://[::1]:1", "version": "0"}, terminal=True)
+    text = format_banner({"url": "http://[::1]:1", "version": "0"}, terminal=True)
     assert "none seen yet" in text and "none; name some: runner serve --handlers FILE" in text

@@ -39,7 +39,7 @@ def _stats(**changes: Any) -> dict[str, Any]:
 def _drawn(found: dict[str, Any]) -> str:
     stream = io.StringIO()
     out = Console(file=stream, width=100, markup=False, highlight=False)
-    for table in stats_tables.tables(found):
+    for table in stats_tables.stats_tables(found):
         out.print(table)
     return stream.getvalue()
 

@@ -72,7 +72,7 @@ def test_places_say_what_a_waiting_job_finds_where() -> None:
         {"device": "gpu0", "free_bytes": 1 << 30, "needed_bytes": 6 << 30, "reason": "waiting_for_memory"},
         {"device": "cpu", "free_bytes": 0, "needed_bytes": 0, "reason": "ready"},
     ]
-    lines = [" ".join(row.split()) for row in _drawn(tables.places(found))]
+    lines = [" ".join(row.split()) for row in _drawn(tables.placements(found))]
     assert lines == ["DEVICE FREE NEEDED THERE", "gpu0 1.0 GiB 6.0 GiB waiting for memory", "cpu 0 B - ready"]
 
 
