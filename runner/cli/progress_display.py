@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 #: Plain lines of progress come at most so often, and the last one always.
-EVERY_S = 1.0
+PROGRESS_EVERY_S = 1.0
 
 
 class Display(Protocol):
@@ -42,41 +42,41 @@ class Display(Protocol):
     ) -> None: ...
 
 
-def display(name: str, stream: TextIO = sys.stderr) -> Display:
+def open_display(name: str, stream: TextIO = sys.stderr) -> Display:
     """What fits the stream."""
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return Bar(name, stream)
-    return Lines(stream, time.monotonic)
+        return BarDisplay(name, stream)
+    return LineDisplay(stream, time.monotonic)
 
 
-class Lines:
+class LineDisplay:
     """One line per event, for logs and pipes."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
         self._clock = clock
-        self._said_at: float | None = None
-        self._held: ProgressEvent | None = None
-        self._state = ""
+        self._printed_at: float | None = None
+        self._pending: ProgressEvent | None = None
+        self._last_status = ""
 
     def show(self, event: JobEvent) -> None:
         """Write it down; progress only now and then."""
         if isinstance(event, ProgressEvent):
             now = self._clock()
-            if self._said_at is not None and now - self._said_at < EVERY_S:
-                self._held = event
+            if self._printed_at is not None and now - self._printed_at < PROGRESS_EVERY_S:
+                self._pending = event
                 return
-            self._said_at, self._held = now, None
-            self._say(_progress(event))
+            self._printed_at, self._pending = now, None
+            self._print(_progress_text(event))
             return
         if not isinstance(event, SnapshotEvent):
-            self._release()
-        words = _words(event)
+            self._print_pending()
+        text = _event_text(event)
         # The same wait may be told twice, by two reasons that read alike.
-        if words and not (isinstance(event, StatusEvent) and words == self._state):
-            self._say(words)
+        if text and not (isinstance(event, StatusEvent) and text == self._last_status):
+            self._print(text)
         if isinstance(event, StatusEvent):
-            self._state = words
+            self._last_status = text
 
     def __enter__(self) -> Self:
         return self
@@ -84,18 +84,18 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        self._print_pending()
 
-    def _release(self) -> None:
-        if self._held is not None:
-            self._say(_progress(self._held))
-            self._held = None
+    def _print_pending(self) -> None:
+        if self._pending is not None:
+            self._print(_progress_text(self._pending))
+            self._pending = None
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
 
-class Bar:
+class BarDisplay:
     """A progress bar that stays at the bottom while what the handler writes scrolls above it."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
@@ -112,36 +112,36 @@ class Bar:
             console=console,
             refresh_per_second=12.5,
         )
-        self._room = max(10, console.width - len(name) - console.width // 4 - 20)
+        self._text_width = max(10, console.width - len(name) - console.width // 4 - 20)
         self._ended = False
         self._task: TaskID = self._bar.add_task(name, total=None, words="", percent="    ")
 
     def show(self, event: JobEvent) -> None:
         """Move the bar, or print above it."""
         if isinstance(event, ProgressEvent):
-            known = event.fraction is not None
+            has_fraction = event.fraction is not None
             self._bar.update(
                 self._task,
-                total=1.0 if known else None,
+                total=1.0 if has_fraction else None,
                 # A full bar stops its clock, but only the end of the job ends it.
                 completed=min(event.fraction or 0.0, 0.999),
-                percent=f"{event.fraction or 0:4.0%}" if known else "    ",
-                words=one_line(_progress(event, percent=False), self._room),
+                percent=f"{event.fraction or 0:4.0%}" if has_fraction else "    ",
+                words=one_line(_progress_text(event, percent=False), self._text_width),
             )
         elif isinstance(event, StatusEvent):
             if self._ended:
                 # It is retried: the bar begins anew.
                 self._bar.reset(self._task, percent="    ", words="")
                 self._ended = False
-            self._bar.update(self._task, words=one_line(_words(event), self._room))
+            self._bar.update(self._task, words=one_line(_event_text(event), self._text_width))
         elif isinstance(event, DoneEvent):
             self._ended = True
             ended = {"completed": 1.0, "total": 1.0, "percent": "100%"} if event.state == "succeeded" else {}
             self._bar.update(self._task, words=event.state, **ended)  # type: ignore[arg-type]
         else:
-            words = _words(event)
-            if words:
-                self._bar.console.print(words, soft_wrap=True)
+            text = _event_text(event)
+            if text:
+                self._bar.console.print(text, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -153,7 +153,7 @@ class Bar:
         self._bar.stop()
 
 
-def _words(event: JobEvent) -> str:
+def _event_text(event: JobEvent) -> str:
     match event:
         case StatusEvent(state="queued"):
             return (event.reason or "queued").replace("_", " ")
@@ -170,6 +170,6 @@ def _words(event: JobEvent) -> str:
     return ""
 
 
-def _progress(event: ProgressEvent, *, percent: bool = True) -> str:
+def _progress_text(event: ProgressEvent, *, percent: bool = True) -> str:
     fraction = event.fraction if percent else None
     return format_progress({**event.data, "fraction": fraction})

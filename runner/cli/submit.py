@@ -154,9 +154,9 @@ def run(
 
 def follow(handle: JobHandle[Any], name: str) -> None:
     """Show the job's events on stderr until it has ended."""
-    from runner.cli.progress_display import display
+    from runner.cli.progress_display import open_display
 
-    with display(name) as shown:
+    with open_display(name) as shown:
         for event in handle.events():
             shown.show(event)
 

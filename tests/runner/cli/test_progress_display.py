@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from runner.cli.progress_display import Bar, Lines
+from runner.cli.progress_display import BarDisplay, LineDisplay
 from runner.client.events import JobEvent, event
 from tests.runner.client.fake_server import ID
 
@@ -28,7 +28,7 @@ def _progress(done: int) -> JobEvent:
 
 def test_progress_comes_now_and_then_and_the_last_one_always() -> None:
     clock, stream = Clock(), io.StringIO()
-    with Lines(stream, clock) as lines:
+    with LineDisplay(stream, clock) as lines:
         for done in range(1, 11):
             lines.show(_progress(done))
             clock.now += 0.4
@@ -44,7 +44,7 @@ def test_progress_comes_now_and_then_and_the_last_one_always() -> None:
 
 def test_logs_and_chunks_come_as_they_are_without_control_characters() -> None:
     stream = io.StringIO()
-    with Lines(stream, Clock()) as lines:
+    with LineDisplay(stream, Clock()) as lines:
         lines.show(_event("status", state="queued", reason="waiting_for_memory", attempt=0))
         lines.show(_event("log", stream="stdout", level=None, text="a\x1b[2Jb\n"))
         lines.show(_event("output", chunk={"word": "c"}))
@@ -57,7 +57,7 @@ def test_logs_and_chunks_come_as_they_are_without_control_characters() -> None:
 
 def test_a_bar_begins_anew_when_the_job_is_retried() -> None:
     stream = io.StringIO()
-    with Bar("paint", stream) as bar:
+    with BarDisplay("paint", stream) as bar:
         bar.show(_progress(10))
         bar.show(_event("done", state="failed"))
         bar.show(_event("status", state="queued", reason="ready", attempt=1))
