@@ -16,7 +16,7 @@ from runner.errors import JobEnded, RunnerError, Unauthorized
 TIMEOUT, INTERRUPTED, USAGE = 6, 130, 2
 
 
-def build() -> typer.Typer:
+def build_app() -> typer.Typer:
     """All commands; what a command needs is imported when it runs."""
     app = typer.Typer(
         name="runner",
@@ -75,24 +75,26 @@ def root(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     try:
-        code = get_command(build()).main(args=arguments, prog_name="runner", standalone_mode=False)
+        code = get_command(build_app()).main(args=arguments, prog_name="runner", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.TyperException as error:
-        _explain(error)
+        _print_usage_error(error)
         return USAGE
     except TimeoutError as error:
-        _say(str(error))
+        _print_error(str(error))
         return TIMEOUT
     except JobEnded as error:
-        _say(f"{error.message}; see `runner job show {error.job_id}`")
+        _print_error(f"{error.message}; see `runner job show {error.job_id}`")
         return error.exit_code
     except Unauthorized as error:
         has_token = bool(os.environ.get("RUNNER_TOKEN"))
-        _say("RUNNER_TOKEN is not the server's token" if has_token else f"{error.message}; set RUNNER_TOKEN")
+        _print_error(
+            "RUNNER_TOKEN is not the server's token" if has_token else f"{error.message}; set RUNNER_TOKEN"
+        )
         return error.exit_code
     except RunnerError as error:
-        _say(error.message)
+        _print_error(error.message)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has left; nothing more may be flushed to it.
@@ -101,13 +103,13 @@ def main(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     from runner.formats.printable import printable
 
     print(f"runner: {printable(text)}", file=sys.stderr)
 
 
-def _explain(error: typer.TyperException) -> None:
+def _print_usage_error(error: typer.TyperException) -> None:
     if error.message.startswith("Usage:"):
         # Nothing was asked for: the help itself is the answer.
         print(error.message, file=sys.stderr)
@@ -115,7 +117,7 @@ def _explain(error: typer.TyperException) -> None:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "runner"
     text = error.format_message().rstrip(".").replace("Value error, ", "")
-    _say(f"{text[:1].lower()}{text[1:]}; see `{path} --help`")
+    _print_error(f"{text[:1].lower()}{text[1:]}; see `{path} --help`")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PIPE_WIDTH = 240
 
 def open_client(url: str | None) -> Client:
     """A client of the server that the command is about."""
-    from runner.cli.arguments import Usage
+    from runner.cli.arguments import CommandUsageError
     from runner.client import Client
     from runner.errors import BadRequest
 
@@ -34,7 +34,7 @@ def open_client(url: str | None) -> Client:
         return Client(url)
     except BadRequest as error:
         # No server has refused anything: the address is none.
-        raise Usage(error.message) from None
+        raise CommandUsageError(error.message) from None
 
 
 def print_json(value: Any, *, compact: bool = False) -> None:

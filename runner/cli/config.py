@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli.common_options import AsJson, open_console, print_json
-from runner.cli.serve_flags import fields, taking_flags
+from runner.cli.serve_flags import settings_fields, with_serve_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ Origin = Annotated[bool, typer.Option("--origin", help="Also say where each come
 
 
 @config.command()
-@taking_flags()
+@with_serve_flags()
 def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
     """Show every setting that would be in force.
 
@@ -33,13 +33,13 @@ def show(origin: Origin = False, as_json: AsJson = False, **flags: Any) -> None:
     from runner.settings.origins import list_settings
     from runner.settings.settings import merge_layers, read_layers
 
-    told = read_layers(fields(flags))
-    found = list_settings(merge_layers(told), told, os.environ)
+    layers = read_layers(settings_fields(flags))
+    found = list_settings(merge_layers(layers), layers, os.environ)
     if as_json:
         return print_json(
             {one.name: {"value": one.value, "origin": one.origin} if origin else one.value for one in found}
         )
-    open_console().print(_table(found, told.file, with_origin=origin))
+    open_console().print(_table(found, layers.file, with_origin=origin))
     return None
 
 
@@ -53,13 +53,13 @@ def _table(found: list[SettingValue], file: Path | None, *, with_origin: bool) -
         table.add_column(name, overflow="fold", no_wrap=name == "SETTING")
     for one in found:
         # The setting `config` tells the file's folder: once is enough.
-        where = one.origin.replace(str(file), file.name) if file is not None else one.origin
-        row = (one.name, one_line(words(one.name, one.value)), one_line(where))
+        origin = one.origin.replace(str(file), file.name) if file is not None else one.origin
+        row = (one.name, one_line(format_value(one.name, one.value)), one_line(origin))
         table.add_row(*row[: 3 if with_origin else 2])
     return table
 
 
-def words(name: str, value: Any) -> str:
+def format_value(name: str, value: Any) -> str:
     """A value as it could stand in the config: units where a number of them is meant."""
     match value:
         case None:
@@ -69,7 +69,7 @@ def words(name: str, value: Any) -> str:
         case bool():
             return str(value).lower()
         case int() if name.endswith("_bytes"):
-            return _bytes(value)
+            return _format_bytes(value)
         case float() if name == "grace":
             return f"{value:g}s"
         case list() if all(isinstance(one, str) for one in value):
@@ -79,7 +79,7 @@ def words(name: str, value: Any) -> str:
     return str(value)
 
 
-def _bytes(count: int) -> str:
+def _format_bytes(count: int) -> str:
     for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count and count % scale == 0:
             return f"{count // scale}{unit}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from runner.cli.common_options import AsJson, Url, print_json
-from runner.cli.serve_flags import fields, taking_flags
+from runner.cli.serve_flags import settings_fields, with_serve_flags
 
 if TYPE_CHECKING:
     from runner.cli.doctor_findings import CheckResult
@@ -23,7 +23,7 @@ MAX_WIDTH = 110
 COLORS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
-@taking_flags()
+@with_serve_flags()
 def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
     """Look at what a server needs here and say what to mend.
 
@@ -38,7 +38,7 @@ def doctor(as_json: AsJson = False, url: Url = None, **flags: Any) -> None:
         if sys.stdout.isatty()
         else DEFAULT_WIDTH
     )
-    for one in _run_checks(fields(flags), url):
+    for one in _run_checks(settings_fields(flags), url):
         results.append(one)
         if not as_json:
             # Each as it comes: some take seconds.

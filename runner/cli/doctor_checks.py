@@ -211,12 +211,12 @@ def _last_written_at(path: Path | None) -> float | None:
 
 
 def _check_handlers(settings: Settings) -> CheckResult:
-    from runner.cli.handlers import described
+    from runner.cli.handlers import describe_handlers
     from runner.errors import RefusedStart
     from runner.handlers.overrides import Overrides
 
     try:
-        specs = described(settings)
+        specs = describe_handlers(settings)
     except RefusedStart as refused:
         return doctor_findings.judge_handlers([], [], refused.message)
     unused = Overrides(settings.overrides).unused_tables(spec.name for spec in specs)

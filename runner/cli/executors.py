@@ -20,7 +20,7 @@ Model = Annotated[
 Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only there, such as gpu0.")]
 
 #: The line is looked at so often; a load that is quicker shows none.
-LOOK_S = 0.5
+POLL_S = 0.5
 
 
 def load(
@@ -38,14 +38,14 @@ def load(
     Waits until it is ready, and says where. Idle executors go for it as they would for a job. Ctrl-C
     leaves the load alone. Exit code: 0 loaded, 1 it could not be loaded, 6 --wait is over.
     """
-    from runner.cli.submit import duration_s
+    from runner.cli.submit import parse_duration
 
-    longest_s = duration_s(wait, "--wait")
-    with open_client(url) as client, Watch(url, handler, model, device):
-        found = client.load(handler, model, device, timeout=longest_s)
+    timeout_s = parse_duration(wait, "--wait")
+    with open_client(url) as client, LoadProgress(url, handler, model, device):
+        found = client.load(handler, model, device, timeout=timeout_s)
     if as_json:
         return print_json(found)
-    print(f"{_title(handler, model)} is loaded on {_place(found['executor'])}")
+    print(f"{_title(handler, model)} is loaded on {_location(found['executor'])}")
 
 
 def unload(
@@ -64,21 +64,21 @@ def unload(
         print(f"{_title(handler, model)} is not loaded")
     for executor in found["executors"]:
         jobs = len(executor["jobs"])
-        first = f" when {jobs} job{'s have' if jobs > 1 else ' has'} ended" if jobs else ""
-        print(f"{_title(handler, executor['model'])} goes from {_place(executor)}{first}")
+        condition = f" when {jobs} job{'s have' if jobs > 1 else ' has'} ended" if jobs else ""
+        print(f"{_title(handler, executor['model'])} goes from {_location(executor)}{condition}")
     return None
 
 
-class Watch:
+class LoadProgress:
     """Says on standard error what a load waits for, while another call waits for its end."""
 
     def __init__(self, url: str | None, handler: str, model: str | None, device: str | None) -> None:
         self._url = url
         self._handler, self._model, self._device = handler, model, device
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._is_live = sys.stderr.isatty()
-        self._said = ""
+        self._printed = ""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -87,9 +87,9 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join(5.0)
-        if self._is_live and self._said:
+        if self._is_live and self._printed:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
@@ -98,15 +98,15 @@ class Watch:
 
         begin = time.monotonic()
         with open_client(self._url) as client:
-            while not self._over.wait(LOOK_S):
+            while not self._stopped.wait(POLL_S):
                 try:
                     document = client.handler(self._handler)
                 except (RunnerError, TimeoutError):
                     # The other call meets the same, and tells.
                     continue
-                self._say(self._words(document), time.monotonic() - begin)
+                self._print(self._progress_text(document), time.monotonic() - begin)
 
-    def _words(self, document: Mapping[str, Any]) -> str:
+    def _progress_text(self, document: Mapping[str, Any]) -> str:
         for one in document["waiting"]:
             if not one["preload"] and (one["model"], one["device"]) == (self._model, self._device):
                 return str(one["message"])
@@ -115,16 +115,16 @@ class Watch:
                 return f"loading on {', '.join(one['devices'])}"
         return "waiting"
 
-    def _say(self, words: str, seconds: float) -> None:
+    def _print(self, text: str, seconds: float) -> None:
         from runner.cli.formatting import format_duration, one_line
 
         if self._is_live:
             sys.stderr.write(
-                f"\r\x1b[K{one_line(self._handler)}: {one_line(words, 100)}  {format_duration(seconds)}"
+                f"\r\x1b[K{one_line(self._handler)}: {one_line(text, 100)}  {format_duration(seconds)}"
             )
-        elif words != self._said:
-            sys.stderr.write(f"{one_line(self._handler)}: {one_line(words)}\n")
-        self._said = words
+        elif text != self._printed:
+            sys.stderr.write(f"{one_line(self._handler)}: {one_line(text)}\n")
+        self._printed = text
         sys.stderr.flush()
 
 
@@ -134,9 +134,9 @@ def _title(handler: str, model: str | None) -> str:
     return one_line(f"{handler} ({model})" if model else handler)
 
 
-def _place(executor: Mapping[str, Any]) -> str:
+def _location(executor: Mapping[str, Any]) -> str:
     from runner.cli.formatting import format_size
 
     granted = executor["granted_bytes"]
-    held = f", {format_size(granted)} granted" if granted else ""
-    return f"{', '.join(executor['devices'])} (executor {executor['id']}{held})"
+    granted_text = f", {format_size(granted)} granted" if granted else ""
+    return f"{', '.join(executor['devices'])} (executor {executor['id']}{granted_text})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli.common_options import AsJson, Url, open_client, open_console, print_json
-from runner.cli.serve_flags import fields, taking_flags
+from runner.cli.serve_flags import settings_fields, with_serve_flags
 
 if TYPE_CHECKING:
     from runner.handlers.spec import HandlerSpec
@@ -18,7 +18,7 @@ handlers = typer.Typer(help="List the handlers, reload them, or check some.", ri
 
 
 @handlers.callback(invoke_without_command=True)
-def listed(context: typer.Context, as_json: AsJson = False, url: Url = None) -> None:
+def list_handlers(context: typer.Context, as_json: AsJson = False, url: Url = None) -> None:
     """List the handlers, broken ones with their traceback; `check` needs no server."""
     if context.invoked_subcommand is not None:
         return None
@@ -32,7 +32,7 @@ def listed(context: typer.Context, as_json: AsJson = False, url: Url = None) -> 
     from runner.cli import tables
 
     open_console().print(tables.handlers(found))
-    _show_broken(found)
+    _print_broken(found)
     return None
 
 
@@ -47,7 +47,7 @@ Sources = Annotated[
 
 
 @handlers.command()
-@taking_flags("config", "entry_points")
+@with_serve_flags("config", "entry_points")
 def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> None:
     """Import and describe handlers without a server.
 
@@ -58,17 +58,17 @@ def check(sources: Sources = None, as_json: AsJson = False, **flags: Any) -> Non
 
     named = {"handlers": sources, "entry_points": False if sources else None}
     settings = load_settings(
-        fields(named | {name: value for name, value in flags.items() if value is not None})
+        settings_fields(named | {name: value for name, value in flags.items() if value is not None})
     )
     overrides = Overrides(settings.overrides)
-    specs = described(settings)
+    specs = describe_handlers(settings)
     found = [_document(overrides.apply_to(spec)) for spec in specs]
     broken = sum(one["state"] != "ok" for one in found)
     if as_json:
         print_json(found)
     else:
         # Where only some sources are looked at, the others' tables are no mistake.
-        _show(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
+        _print_checked(found, [] if sources else overrides.unused_tables(spec.name for spec in specs))
     raise typer.Exit(1 if broken else 0)
 
 
@@ -84,12 +84,12 @@ def reload(as_json: AsJson = False, url: Url = None) -> None:
         if as_json:
             print_json(changes)
         else:
-            _show_changes(changes)
-            _show_broken([one for one in client.handlers() if one["name"] in changes["broken"]])
+            _print_changes(changes)
+            _print_broken([one for one in client.handlers() if one["name"] in changes["broken"]])
     raise typer.Exit(1 if changes["broken"] else 0)
 
 
-def described(settings: Settings) -> list[HandlerSpec]:
+def describe_handlers(settings: Settings) -> list[HandlerSpec]:
     """All handlers that a server with these settings would have, by name. Raises RefusedStart."""
     import asyncio
     from pathlib import Path
@@ -132,14 +132,14 @@ def _document(spec: HandlerSpec) -> dict[str, Any]:
     }
 
 
-def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
+def _print_checked(found: list[dict[str, Any]], unused: list[str]) -> None:
     if not found:
         print("no handlers; name some: runner handlers check FILE, or sources = [...] in runner.toml")
     else:
         from runner.cli import tables
 
         open_console().print(tables.checked_handlers(found))
-        _show_broken(found)
+        _print_broken(found)
     for name in unused:
         print(f"\nwarning: [handlers.{name}] changes nothing: there is no handler of this name")
     broken = sum(one["state"] != "ok" for one in found)
@@ -147,7 +147,7 @@ def _show(found: list[dict[str, Any]], unused: list[str]) -> None:
         print(f"\n{len(found) - broken} ok, {broken} broken")
 
 
-def _show_changes(changes: Mapping[str, Any]) -> None:
+def _print_changes(changes: Mapping[str, Any]) -> None:
     from runner.cli.formatting import one_line
 
     if changes["describing"]:
@@ -159,14 +159,14 @@ def _show_changes(changes: Mapping[str, Any]) -> None:
     print(f"{'unchanged':<10}{len(changes['unchanged'])}")
 
 
-def _show_broken(found: list[dict[str, Any]]) -> None:
+def _print_broken(found: list[dict[str, Any]]) -> None:
     out = open_console()
     for one in found:
         if one.get("error"):
-            out.print(_broken(one), style="red", soft_wrap=True)
+            out.print(_broken_text(one), style="red", soft_wrap=True)
 
 
-def _broken(document: Mapping[str, Any]) -> str:
+def _broken_text(document: Mapping[str, Any]) -> str:
     from runner.cli.formatting import one_line
     from runner.formats.printable import printable
 

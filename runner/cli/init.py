@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.arguments import Usage
+from runner.cli.arguments import CommandUsageError
 
 Folder = Annotated[
     Path,
@@ -21,10 +21,10 @@ def init(folder: Folder = Path(".")) -> None:
     """Write a handler, a runner.toml and a test to begin with."""
     from runner.cli.project_template import FILES
 
-    there = [name for name in FILES if os.path.lexists(folder / name)]
-    if there:
-        raise Usage(
-            f"{', '.join(there)} in {folder.absolute()}: there already; runner init overwrites nothing"
+    existing = [name for name in FILES if os.path.lexists(folder / name)]
+    if existing:
+        raise CommandUsageError(
+            f"{', '.join(existing)} in {folder.absolute()}: there already; runner init overwrites nothing"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def init(folder: Folder = Path(".")) -> None:
             with (folder / name).open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
-        raise Usage(f"cannot write to {folder.absolute()}: {error.strerror}") from None
+        raise CommandUsageError(f"cannot write to {folder.absolute()}: {error.strerror}") from None
     for name in FILES:
         print(f"wrote {folder / name}")
     print("\nNow:")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from runner.cli.common_options import AsJson, JobId, Url, open_client, open_console, print_json
-from runner.cli.submit import duration_s, finish, limit
-from runner.cli.submit import follow as follow_job
+from runner.cli.submit import parse_duration, print_result, time_limit
+from runner.cli.submit import show_events as follow_job
 
 job = typer.Typer(
     help="Look at one job, follow it, or act on it.", no_args_is_help=True, rich_markup_mode=None
@@ -99,7 +99,7 @@ def follow(
         handle = client.job(job_id)
         if not as_json:
             follow_job(handle, client.get(job_id).handler)
-            return finish(handle, as_json=False)
+            return print_result(handle, as_json=False)
         for event in handle.events():
             print_json({"type": event.type, **event.data}, compact=True)
         handle.result()
@@ -143,9 +143,9 @@ def wait(
 
     The exit code is the job's, 6 where time is over.
     """
-    longest_s = duration_s(timeout, "--timeout")
-    with open_client(url) as client, limit(longest_s, job_id):
-        finish(client.job(job_id), as_json=as_json)
+    timeout_s = parse_duration(timeout, "--timeout")
+    with open_client(url) as client, time_limit(timeout_s, job_id):
+        print_result(client.job(job_id), as_json=as_json)
 
 
 @job.command()

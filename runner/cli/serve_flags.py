@@ -11,10 +11,10 @@ from runner.cli.serve import serve
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Flags that are spelled otherwise than their field of the settings.
-FIELDS = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins"}
+FLAG_FIELDS = {"grace": "grace_s", "allow_host": "allow_hosts", "allow_origin": "allow_origins"}
 
 
-def taking_flags(*only: str) -> Callable[[Command], Command]:
+def with_serve_flags(*only: str) -> Callable[[Command], Command]:
     """Let a command take the flags of `runner serve` (or `only` these) in its `**flags`."""
 
     def change(command: Command) -> Command:
@@ -28,6 +28,6 @@ def taking_flags(*only: str) -> Callable[[Command], Command]:
     return change
 
 
-def fields(flags: Mapping[str, Any]) -> dict[str, Any]:
+def settings_fields(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were given, by the fields of the settings."""
-    return {FIELDS.get(name, name): value for name, value in flags.items() if value not in (None, [])}
+    return {FLAG_FIELDS.get(name, name): value for name, value in flags.items() if value not in (None, [])}

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.arguments import Usage
+from runner.cli.arguments import CommandUsageError
 from runner.cli.common_options import AsJson, Url, open_client, open_console, print_json
 
 
-class Verb(StrEnum):
+class QueueAction(StrEnum):
     """What can be done to a queue."""
 
     pause = "pause"
     resume = "resume"
 
 
-class DeviceVerb(StrEnum):
+class DeviceAction(StrEnum):
     """What can be done to a device."""
 
     drain = "drain"
@@ -41,7 +41,7 @@ def ps(as_json: AsJson = False, url: Url = None) -> None:
 
 def devices(
     verb: Annotated[
-        DeviceVerb | None, typer.Argument(help="What to do with a device.", show_default=False)
+        DeviceAction | None, typer.Argument(help="What to do with a device.", show_default=False)
     ] = None,
     device: Annotated[
         str | None, typer.Argument(metavar="ID", help="The device's id or uuid.", show_default=False)
@@ -55,16 +55,16 @@ def devices(
 ) -> None:
     """List the devices with their memory, or drain, resume or set one."""
     if verb is not None and device is None:
-        raise Usage(f"devices {verb} needs the id of a device")
-    if (verb is DeviceVerb.set) != (max_executors is not None):
-        raise Usage("--max-executors goes with `devices set ID`, and that needs it")
+        raise CommandUsageError(f"devices {verb} needs the id of a device")
+    if (verb is DeviceAction.set) != (max_executors is not None):
+        raise CommandUsageError("--max-executors goes with `devices set ID`, and that needs it")
     with open_client(url) as client:
         match verb, device:
-            case (DeviceVerb.drain, str(name)):
+            case (DeviceAction.drain, str(name)):
                 found = [client.drain_device(name)]
-            case (DeviceVerb.resume, str(name)):
+            case (DeviceAction.resume, str(name)):
                 found = [client.resume_device(name)]
-            case (DeviceVerb.set, str(name)):
+            case (DeviceAction.set, str(name)):
                 found = [client.set_device(name, max_executors=max_executors or None)]
             case _:
                 found = client.devices()
@@ -90,19 +90,21 @@ def stats(as_json: AsJson = False, url: Url = None) -> None:
 
 
 def queues(
-    verb: Annotated[Verb | None, typer.Argument(help="What to do with a queue.", show_default=False)] = None,
+    verb: Annotated[
+        QueueAction | None, typer.Argument(help="What to do with a queue.", show_default=False)
+    ] = None,
     name: Annotated[str | None, typer.Argument(help="The queue.", show_default=False)] = None,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """List the queues, or pause or resume one."""
     if verb is not None and name is None:
-        raise Usage(f"queues {verb} needs the name of a queue")
+        raise CommandUsageError(f"queues {verb} needs the name of a queue")
     with open_client(url) as client:
         if verb is None or name is None:
             found = client.queues()
         else:
-            found = [client.pause(name) if verb is Verb.pause else client.resume(name)]
+            found = [client.pause(name) if verb is QueueAction.pause else client.resume(name)]
     if as_json:
         return print_json(found if verb is None else found[0])
     from runner.cli import tables

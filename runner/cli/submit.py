@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.arguments import Usage, job_input, metadata
+from runner.cli.arguments import CommandUsageError, job_input, metadata
 from runner.cli.common_options import Url, open_client, print_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.client.operations import JobOptions
 
 Handler = Annotated[str, typer.Argument(metavar="HANDLER", help="The handler's name.", show_default=False)]
-Words = Annotated[
+InputArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
@@ -55,13 +55,13 @@ Wait = Annotated[
 CANCEL_S = 5.0
 
 
-class _Late(BaseException):
+class _TimeLimitReached(BaseException):
     """No TimeoutError yet: on its way out through the connection that would be taken for a cut."""
 
 
 def submit(
     handler: Handler,
-    words: Words = None,
+    arguments: InputArguments = None,
     queue: Queue = None,
     priority: Priority = None,
     timeout: Timeout = None,
@@ -93,7 +93,7 @@ def submit(
         "metadata": meta,
     }
     with open_client(url) as client:
-        handle = _hand_in(client, handler, words, options)
+        handle = _submit(client, handler, arguments, options)
         if as_json:
             print_json(handle.status())
         else:
@@ -102,7 +102,7 @@ def submit(
 
 def run(
     handler: Handler,
-    words: Words = None,
+    arguments: InputArguments = None,
     queue: Queue = None,
     priority: Priority = None,
     timeout: Timeout = None,
@@ -140,28 +140,28 @@ def run(
         "tags": tags,
         "metadata": meta,
     }
-    wait_s = duration_s(wait, "--wait")
+    wait_s = parse_duration(wait, "--wait")
     with open_client(url) as client:
-        handle = _hand_in(client, handler, words, options)
+        handle = _submit(client, handler, arguments, options)
         try:
-            with limit(wait_s, handle.id):
-                follow(handle, handler)
-                finish(handle, as_json=as_json)
+            with time_limit(wait_s, handle.id):
+                show_events(handle, handler)
+                print_result(handle, as_json=as_json)
         except KeyboardInterrupt:
-            _give_up(handle)
+            _cancel_on_interrupt(handle)
             raise
 
 
-def follow(handle: JobHandle[Any], name: str) -> None:
+def show_events(handle: JobHandle[Any], name: str) -> None:
     """Show the job's events on stderr until it has ended."""
     from runner.cli.progress_display import open_display
 
-    with open_display(name) as shown:
+    with open_display(name) as screen:
         for event in handle.events():
-            shown.show(event)
+            screen.show(event)
 
 
-def finish(handle: JobHandle[Any], *, as_json: bool) -> None:
+def print_result(handle: JobHandle[Any], *, as_json: bool) -> None:
     """Print what an ended job gave; its failure is raised."""
     if as_json:
         print_json(handle.wait())
@@ -172,50 +172,50 @@ def finish(handle: JobHandle[Any], *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def limit(seconds: float | None, job_id: str) -> Iterator[None]:
+def time_limit(seconds: float | None, job_id: str) -> Iterator[None]:
     """Raise TimeoutError in the block once the time is over; None: never."""
     if seconds is None:
         yield
         return
 
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise _Late
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        raise _TimeLimitReached
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     # A timer of 0 would be no timer at all.
     signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds))
     try:
         yield
-    except _Late:
+    except _TimeLimitReached:
         raise TimeoutError(f"job {job_id} has not ended in {seconds:g} s; it goes on") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def duration_s(text: str | None, option: str) -> float | None:
+def parse_duration(text: str | None, option: str) -> float | None:
     """Seconds of a duration that was typed; None where none was."""
     from runner.formats.units import parse_seconds
 
     try:
         return None if text is None else parse_seconds(text)
     except ValueError as error:
-        raise Usage(f"{option}: {error}") from None
+        raise CommandUsageError(f"{option}: {error}") from None
 
 
-def _hand_in(
-    client: Client, handler: str, words: list[str] | None, options: dict[str, Any]
+def _submit(
+    client: Client, handler: str, arguments: list[str] | None, options: dict[str, Any]
 ) -> JobHandle[Any]:
     options["metadata"] = metadata(options["metadata"] or ())
     options["tags"] = options["tags"] or None
     options["backoff"] = _backoff(options["backoff"])
     options["priority"] = _priority(options["priority"])
     given: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
-    data = job_input(words or (), sys.stdin.read)
+    data = job_input(arguments or (), sys.stdin.read)
     try:
         return client.submit(handler, data, **given)
     except (ValueError, TypeError) as error:
-        raise Usage(str(error)) from None
+        raise CommandUsageError(str(error)) from None
 
 
 def _priority(text: str | None) -> int | str | None:
@@ -228,11 +228,11 @@ def _backoff(text: str | None) -> Any:
         return None
     if text.startswith(("{", "[")):
         return job_input([f"backoff:={text}"], lambda: "")["backoff"]
-    steps = [duration_s(part.strip(), "--backoff") for part in text.split(",")]
+    steps = [parse_duration(part.strip(), "--backoff") for part in text.split(",")]
     return steps if len(steps) > 1 else steps[0]
 
 
-def _give_up(handle: JobHandle[Any]) -> None:
+def _cancel_on_interrupt(handle: JobHandle[Any]) -> None:
     from runner.errors import Conflict, RunnerError
 
     print(f"cancelling {handle.id} (Ctrl-C again leaves it as it is)", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runner.cli.arguments import Usage, job_input, metadata
+from runner.cli.arguments import CommandUsageError, job_input, metadata
 
 
 def _given(*words: str, stdin: str = "") -> Any:
@@ -56,7 +56,7 @@ def test_a_file_is_the_whole_input(tmp_path: Path) -> None:
     ],
 )
 def test_a_word_that_cannot_be_meant_is_refused(words: tuple[str, ...], said: str) -> None:
-    with pytest.raises(Usage, match=said) as caught:
+    with pytest.raises(CommandUsageError, match=said) as caught:
         _given(*words, stdin="[1]")
     assert caught.value.exit_code == 2
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from runner.cli.config import words
+from runner.cli.config import format_value
 from runner.cli.serve import serve
-from runner.cli.serve_flags import FIELDS
+from runner.cli.serve_flags import FLAG_FIELDS
 from runner.settings.settings import Settings
 from tests.runner.cli.cli_process import runner
 
@@ -44,7 +44,7 @@ def test_a_mistake_in_the_config_is_said_as_serve_says_it(tmp_path: Path) -> Non
 
 
 def test_every_flag_of_serve_is_a_setting() -> None:
-    names = {FIELDS.get(name, name) for name in inspect.signature(serve).parameters}
+    names = {FLAG_FIELDS.get(name, name) for name in inspect.signature(serve).parameters}
     assert names - set(Settings.model_fields) == set()
 
 
@@ -63,4 +63,4 @@ def test_every_flag_of_serve_is_a_setting() -> None:
     ],
 )
 def test_values_are_written_as_in_the_config(name: str, value: Any, said: str) -> None:
-    assert words(name, value) == said
+    assert format_value(name, value) == said
