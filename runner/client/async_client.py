@@ -16,7 +16,7 @@ from runner.client import executors, operations
 from runner.client import http as client_http
 from runner.client.events import JobEvent, ProgressEvent, Tail
 from runner.client.handler_types import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
-from runner.client.http_call import Answer, Call, Operation, Pause
+from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
 from runner.client.operations import JobOptions
 from runner.errors import NoServer, RunnerError
@@ -347,7 +347,7 @@ class AsyncClient:
         return bound | {"known": self._known} if known else bound
 
     async def _perform(self, operation: Operation[T]) -> T:
-        answer: Answer | None = None
+        answer: HttpResponse | None = None
         failure: NoServer | None = None
         while True:
             try:
@@ -364,7 +364,7 @@ class AsyncClient:
             except NoServer as error:
                 failure = error
 
-    async def _ask(self, call: Call) -> Answer:
+    async def _ask(self, call: HttpCall) -> HttpResponse:
         try:
             answer = client_http.answered(await self._http.request(**client_http.request_options(call)))
         except httpx2.TransportError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from runner.client.http_call import Answer, Call, raise_problem
+from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
 
 #: The server says something (a ping at least) every 15 s.
@@ -178,7 +178,7 @@ class Tail:
         self._frames = Frames()
         self.over = False
 
-    def call(self) -> Call:
+    def call(self) -> HttpCall:
         """The request that opens the stream from where it was left."""
         self._frames = Frames()
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
@@ -186,7 +186,7 @@ class Tail:
             headers["Last-Event-ID"] = str(self._after)
         params = (("types", ",".join(self._asked)),) if self._asked else ()
         path = f"/v1/jobs/{self._job_id}/events"
-        return Call("GET", path, params=params, headers=headers, timeout_s=SILENCE_S)
+        return HttpCall("GET", path, params=params, headers=headers, timeout_s=SILENCE_S)
 
     def opened(self, status: int) -> bool:
         """True where events follow; False where the answer is `refused` or there is nothing more."""
@@ -194,7 +194,7 @@ class Tail:
             self.over = True
         return status == 200
 
-    def refused(self, answer: Answer, now: float) -> float:
+    def refused(self, answer: HttpResponse, now: float) -> float:
         """Seconds to wait before the next try; raises what the answer means if that is final."""
         if answer.status != 503 or not self._known:
             raise_problem(answer)

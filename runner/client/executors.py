@@ -6,7 +6,7 @@ import math
 from typing import Any
 from urllib.parse import quote
 
-from runner.client.http_call import Operation, ask, post
+from runner.client.http_call import Operation, post_call, send_call
 from runner.client.operations import WAIT_S, Clock
 
 #: Beyond the wait: the server may first have to describe the handler.
@@ -26,8 +26,10 @@ def load(
         left = math.inf if until is None else until - clock()
         wait = max(0, min(WAIT_S, math.ceil(min(left, WAIT_S))))
         prefer = {"Prefer": f"wait={wait}"}
-        call = post(_path(handler, "load"), _meant(model, device), headers=prefer, timeout_s=wait + SLACK_S)
-        answer = yield from ask(call)
+        call = post_call(
+            _path(handler, "load"), _meant(model, device), headers=prefer, timeout_s=wait + SLACK_S
+        )
+        answer = yield from send_call(call)
         document: dict[str, Any] = answer.json()
         if answer.status == 200:
             return document
@@ -37,7 +39,9 @@ def load(
 
 def unload(handler: str, model: str | None, device: str | None) -> Operation[dict[str, Any]]:
     """Have executors go; those that are told to."""
-    answer = yield from ask(post(_path(handler, "unload"), _meant(model, device), timeout_s=SLACK_S))
+    answer = yield from send_call(
+        post_call(_path(handler, "unload"), _meant(model, device), timeout_s=SLACK_S)
+    )
     document: dict[str, Any] = answer.json()
     return document
 

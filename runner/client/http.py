@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import httpx2
 
 from runner.client.events import ProgressEvent
-from runner.client.http_call import Answer, Call
+from runner.client.http_call import HttpCall, HttpResponse
 from runner.errors import BadRequest, NoServer
 
 DEFAULT_URL = "http://127.0.0.1:8484"
@@ -51,7 +51,7 @@ def http_options(url: str, token: str | None) -> HttpOptions:
     }
 
 
-def request_options(call: Call) -> dict[str, Any]:
+def request_options(call: HttpCall) -> dict[str, Any]:
     """Arguments of `request` and `stream` for a call."""
     return {
         "method": call.method,
@@ -63,12 +63,12 @@ def request_options(call: Call) -> dict[str, Any]:
     }
 
 
-def answered(response: httpx2.Response) -> Answer:
+def answered(response: httpx2.Response) -> HttpResponse:
     """A response that was read to its end."""
-    return Answer(response.status_code, response.headers, response.content)
+    return HttpResponse(response.status_code, response.headers, response.content)
 
 
-def no_server(error: httpx2.TransportError, url: str, call: Call | None = None) -> NoServer:
+def no_server(error: httpx2.TransportError, url: str, call: HttpCall | None = None) -> NoServer:
     """What a broken connection means, in words that help."""
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return NoServer(

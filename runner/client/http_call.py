@@ -34,7 +34,7 @@ _BY_STATUS: dict[int, type[RunnerError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HttpCall:
     """One HTTP request below the server's address."""
 
     method: str
@@ -54,7 +54,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What the server said; header names are lower case."""
 
     status: int
@@ -66,14 +66,14 @@ class Answer:
         try:
             return json.loads(self.body) if self.body else None
         except ValueError:
-            raise not_ours(self) from None
+            raise foreign_answer_error(self) from None
 
 
 #: What an operation yields, is sent and returns.
 Operation = Generator["Call | Pause", "Answer | None", T]
 
 
-def ask(call: Call) -> Operation[Answer]:
+def send_call(call: HttpCall) -> Operation[HttpResponse]:
     """The answer to one call; raises what it means where it is a problem."""
     answer = yield call
     if answer is None:
@@ -90,29 +90,33 @@ def encode(value: object) -> bytes:
         ValueError: NaN, infinity or a lone surrogate, for which JSON has no text.
         TypeError: an object that is none of JSON's.
     """
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dumped)
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_dump_model)
     return text.encode("utf-8")
 
 
-def raise_problem(answer: Answer) -> NoReturn:
+def raise_problem(answer: HttpResponse) -> NoReturn:
     """Raise the error that an answer with a status of 400 and above stands for."""
     document = None
     if "json" in answer.headers.get("content-type", ""):
         document = answer.json()
     if not isinstance(document, dict):
-        raise not_ours(answer)
-    raise problem(document, answer.status, answer.headers.get("retry-after"))
+        raise foreign_answer_error(answer)
+    raise problem_error(document, answer.status, answer.headers.get("retry-after"))
 
 
-def post(path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0) -> Call:
+def post_call(
+    path: str, body: object, *, headers: dict[str, str] | None = None, timeout_s: float = 60.0
+) -> HttpCall:
     """A POST of a JSON body, or of none."""
     if body is None:
-        return Call("POST", path, headers=headers or {}, timeout_s=timeout_s)
+        return HttpCall("POST", path, headers=headers or {}, timeout_s=timeout_s)
     sent = {"Content-Type": JSON_TYPE, **(headers or {})}
-    return Call("POST", path, body=encode(body), headers=sent, timeout_s=timeout_s)
+    return HttpCall("POST", path, body=encode(body), headers=sent, timeout_s=timeout_s)
 
 
-def problem(document: Mapping[str, Any], status: int = 0, retry_after: str | None = None) -> RunnerError:
+def problem_error(
+    document: Mapping[str, Any], status: int = 0, retry_after: str | None = None
+) -> RunnerError:
     """The error of our tree that a problem document stands for."""
     status = int(document.get("status") or status)
     code = str(document.get("code") or "")
@@ -124,13 +128,13 @@ def problem(document: Mapping[str, Any], status: int = 0, retry_after: str | Non
     return error
 
 
-def not_ours(answer: Answer) -> RunnerError:
+def foreign_answer_error(answer: HttpResponse) -> RunnerError:
     """The error for an answer that no runner gives: something else listens there."""
     start = answer.body[:80].decode("utf-8", "replace")
     return RunnerError(f"the answer ({answer.status}) is not from a runner server: {start!r}")
 
 
-def _dumped(value: object) -> object:
+def _dump_model(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if dump is None:
         raise TypeError(f"{type(value).__name__} has no JSON form: {value!r}")
@@ -147,11 +151,11 @@ def _message(document: Mapping[str, Any], kind: type[RunnerError]) -> str:
 
 
 def _by_code() -> dict[str, type[RunnerError]]:
-    ended = set(_family(errors.JobEnded))
-    return {kind.code: kind for kind in _family(RunnerError) if kind not in ended}
+    ended = set(_error_classes(errors.JobEnded))
+    return {kind.code: kind for kind in _error_classes(RunnerError) if kind not in ended}
 
 
-def _family(kind: type[RunnerError]) -> Iterator[type[RunnerError]]:
+def _error_classes(kind: type[RunnerError]) -> Iterator[type[RunnerError]]:
     yield kind
     for child in kind.__subclasses__():
-        yield from _family(child)
+        yield from _error_classes(child)

@@ -11,7 +11,17 @@ from urllib.parse import quote
 
 from runner.client.cancelled import CancelledJob
 from runner.client.events import PATIENCE_S, Tail
-from runner.client.http_call import JSON_TYPE, Answer, Call, Operation, Pause, ask, encode, post, problem
+from runner.client.http_call import (
+    JSON_TYPE,
+    HttpCall,
+    HttpResponse,
+    Operation,
+    Pause,
+    encode,
+    post_call,
+    problem_error,
+    send_call,
+)
 from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, RunnerError, Unavailable
 from runner.formats.units import parse_bytes, parse_seconds
@@ -89,7 +99,7 @@ def submission(handler: str, data: object, options: JobOptions) -> dict[str, Any
 
 def submit(body: dict[str, Any]) -> Operation[Job]:
     """Hand in one job; it is durable when this returns."""
-    answer = yield from ask(post("/v1/jobs", body))
+    answer = yield from send_call(post_call("/v1/jobs", body))
     return Job(answer.json())
 
 
@@ -101,7 +111,9 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
     index = 0
     for part in _parts([encode(body) for body in bodies]):
         text = b'{"jobs":[' + b",".join(part) + b"]}"
-        answer = yield from ask(Call("POST", "/v1/jobs/bulk", body=text, headers={"Content-Type": JSON_TYPE}))
+        answer = yield from send_call(
+            HttpCall("POST", "/v1/jobs/bulk", body=text, headers={"Content-Type": JSON_TYPE})
+        )
         for entry in answer.json()["jobs"]:
             if "id" in entry:
                 ids.append(entry["id"])
@@ -110,7 +122,7 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
             index += 1
     if refused:
         where, document = refused[0]
-        error = problem(document)
+        error = problem_error(document)
         error.detail |= {"index": where, "accepted_ids": ids, "refused": len(refused)}
         raise error
     return ids
@@ -122,7 +134,7 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
     # Whole seconds only, and no cut from this side: without an answer the job's id would be lost.
     hold = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
     prefer = {"Prefer": f"wait={hold}"} if hold > 0 else {}
-    answer = yield from ask(post("/v1/jobs", body, headers=prefer, timeout_s=hold + 15.0))
+    answer = yield from send_call(post_call("/v1/jobs", body, headers=prefer, timeout_s=hold + 15.0))
     job = Job(answer.json())
     if not job.ended:
         job = yield from wait(job.id, until=until, clock=clock, known=True)
@@ -131,7 +143,7 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
 
 def get(job_id: str) -> Operation[Job]:
     """The job as it is now."""
-    answer = yield from ask(Call("GET", _job(job_id)))
+    answer = yield from send_call(HttpCall("GET", _job(job_id)))
     return Job(answer.json())
 
 
@@ -148,7 +160,7 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
         left = None if until is None else until - clock()
         prefer, silence = _patience(left)
         try:
-            answer = yield from ask(Call("GET", _job(job_id), headers=prefer, timeout_s=silence))
+            answer = yield from send_call(HttpCall("GET", _job(job_id), headers=prefer, timeout_s=silence))
         except (NoServer, Unavailable) as error:
             now = clock()
             silent_since = now if silent_since is None else silent_since
@@ -186,7 +198,7 @@ def outcome(job: Job) -> Operation[Any]:
         error = job.error or {"code": job.reason, "message": "no error was recorded"}
         raise (CancelledJob if job.state == "cancelled" else JobFailed)(job.id, error)
     if job.output is None and int(job.get("output_bytes") or 0) > INLINE_BYTES:
-        answer = yield from ask(Call("GET", _job(job.id, "/output"), timeout_s=120.0))
+        answer = yield from send_call(HttpCall("GET", _job(job.id, "/output"), timeout_s=120.0))
         return answer.json()
     return job.output
 
@@ -213,7 +225,9 @@ def _gather(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[No
     params = (("handler", first.handler), ("created_after", str(first["created_at"])), ("order", "asc"))
     cursor: tuple[tuple[str, str], ...] = ()
     while True:
-        answer = yield from ask(Call("GET", "/v1/jobs", params=(*params, ("limit", "500"), *cursor)))
+        answer = yield from send_call(
+            HttpCall("GET", "/v1/jobs", params=(*params, ("limit", "500"), *cursor))
+        )
         page = answer.json()
         ours = [Job(entry) for entry in page["data"] if entry["id"] in wanted]
         ended = {job.id: job for job in ours if job.ended}
@@ -230,7 +244,9 @@ def jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
     cursor: tuple[tuple[str, str], ...] = ()
     while limit is None or len(found) < limit:
         size = 500 if limit is None else min(500, limit - len(found))
-        answer = yield from ask(Call("GET", "/v1/jobs", params=(*params, ("limit", str(size)), *cursor)))
+        answer = yield from send_call(
+            HttpCall("GET", "/v1/jobs", params=(*params, ("limit", str(size)), *cursor))
+        )
         page = answer.json()
         found += [Job(entry) for entry in page["data"]]
         if not page.get("next_cursor"):
@@ -241,24 +257,24 @@ def jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
 
 def cancel(job_id: str, reason: str | None) -> Operation[Job]:
     """Ask for a cancel; a running job ends a little later."""
-    answer = yield from ask(post(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
+    answer = yield from send_call(post_call(_job(job_id, "/cancel"), {"reason": reason} if reason else {}))
     return Job(answer.json())
 
 
 def retry(job_id: str) -> Operation[Job]:
     """Queue an ended job again, under the same id."""
-    answer = yield from ask(post(_job(job_id, "/retry"), {}))
+    answer = yield from send_call(post_call(_job(job_id, "/retry"), {}))
     return Job(answer.json())
 
 
 def delete(job_id: str) -> Operation[None]:
     """Remove a job that does not run, with its events and files."""
-    yield from ask(Call("DELETE", _job(job_id)))
+    yield from send_call(HttpCall("DELETE", _job(job_id)))
 
 
 def document(path: str) -> Operation[Any]:
     """The JSON document at a path below `/v1`, without the envelope of a list."""
-    answer = yield from ask(Call("GET", f"/v1/{path}"))
+    answer = yield from send_call(HttpCall("GET", f"/v1/{path}"))
     value = answer.json()
     return value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else value
 
@@ -270,14 +286,14 @@ def about_job(job_id: str, what: str) -> Operation[Any]:
 
 def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Pause or resume a queue."""
-    answer = yield from ask(post(f"/v1/queues/{quote(name, safe='')}/{verb}", None))
+    answer = yield from send_call(post_call(f"/v1/queues/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
 
 def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
     """Drain or resume a device."""
-    answer = yield from ask(post(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
+    answer = yield from send_call(post_call(f"/v1/devices/{quote(name, safe='')}/{verb}", None))
     value: dict[str, Any] = answer.json()
     return value
 
@@ -285,17 +301,17 @@ def drain_device(name: str, verb: str) -> Operation[dict[str, Any]]:
 def set_device(name: str, max_executors: int | None) -> Operation[dict[str, Any]]:
     """Say how many executors a device runs at once; None: what the settings say."""
     body = encode({"max_executors": max_executors})
-    call = Call(
+    call = HttpCall(
         "PATCH", f"/v1/devices/{quote(name, safe='')}", body=body, headers={"Content-Type": JSON_TYPE}
     )
-    answer = yield from ask(call)
+    answer = yield from send_call(call)
     value: dict[str, Any] = answer.json()
     return value
 
 
 def reload_handlers() -> Operation[dict[str, Any]]:
     """Have the server find and describe its handlers anew; it answers after 60 s at the latest."""
-    answer = yield from ask(post("/v1/handlers/reload", None, timeout_s=90.0))
+    answer = yield from send_call(post_call("/v1/handlers/reload", None, timeout_s=90.0))
     value: dict[str, Any] = answer.json()
     return value
 
@@ -303,13 +319,13 @@ def reload_handlers() -> Operation[dict[str, Any]]:
 def file(job_id: str, name: str) -> Operation[bytes]:
     """The bytes of a file that the job saved."""
     path = _job(job_id, f"/files/{quote(name, safe='')}")
-    answer = yield from ask(Call("GET", path, timeout_s=120.0))
+    answer = yield from send_call(HttpCall("GET", path, timeout_s=120.0))
     return answer.body
 
 
 def ready() -> Operation[dict[str, Any]]:
     """What /readyz says, whether the server is ready or not."""
-    answer: Answer | None = yield Call("GET", "/readyz")
+    answer: HttpResponse | None = yield HttpCall("GET", "/readyz")
     value = answer.json() if answer is not None else None
     if not isinstance(value, dict):
         raise RunnerError("the server's /readyz did not answer with a document")

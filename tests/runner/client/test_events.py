@@ -17,7 +17,7 @@ from runner.client.events import (
     Tail,
     event,
 )
-from runner.client.http_call import Answer
+from runner.client.http_call import HttpResponse
 from runner.errors import NoServer, NotFound
 from tests.runner.client.fake_server import ID, frame, job
 
@@ -109,7 +109,7 @@ def test_unavailable_is_waited_out_and_other_refusals_are_final() -> None:
     headers = {"content-type": "application/problem+json"}
     tail = _tail()
     busy = json.dumps({"code": "shutting_down", "status": 503}).encode()
-    assert tail.refused(Answer(503, headers, busy), now=0.0) > 0
+    assert tail.refused(HttpResponse(503, headers, busy), now=0.0) > 0
     missing = json.dumps({"code": "not_found", "status": 404}).encode()
     with pytest.raises(NotFound):
-        tail.refused(Answer(404, headers, missing), now=0.0)
+        tail.refused(HttpResponse(404, headers, missing), now=0.0)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from runner.client import executors
-from runner.client.http_call import Answer, Call
+from runner.client.http_call import HttpCall, HttpResponse
 from runner.errors import NotLoaded
 from tests.runner.client.test_operations import Clock, answered, perform
 
@@ -27,7 +27,7 @@ def test_a_load_is_asked_for_until_it_is_there() -> None:
 def test_when_the_time_is_over_it_is_told_how_far_it_is() -> None:
     clock = Clock()
 
-    def answer(call: Call) -> Answer:
+    def answer(call: HttpCall) -> HttpResponse:
         assert call.headers["Prefer"] == "wait=3"
         clock.now += 2.5
         return answered(LOADING, 202)

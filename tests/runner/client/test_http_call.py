@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from runner import errors
-from runner.client.http_call import Answer, encode, problem, raise_problem
+from runner.client.http_call import HttpResponse, encode, problem_error, raise_problem
 
 
 class Prompt(BaseModel):
@@ -30,7 +30,7 @@ class Prompt(BaseModel):
 def test_a_problem_becomes_the_error_of_its_code_or_else_of_its_status(
     code: str, status: int, kind: type[errors.RunnerError]
 ) -> None:
-    error = problem({"code": code, "status": status, "detail": "no"})
+    error = problem_error({"code": code, "status": status, "detail": "no"})
     assert type(error) is kind
     assert error.message == "no"
     assert error.detail["code"] == code
@@ -38,7 +38,9 @@ def test_a_problem_becomes_the_error_of_its_code_or_else_of_its_status(
 
 def test_a_validation_problem_names_every_pointer() -> None:
     faults = [{"pointer": "/input/steps", "message": "500 is too large"}]
-    error = problem({"code": "validation_error", "status": 422, "detail": "not valid.", "errors": faults})
+    error = problem_error(
+        {"code": "validation_error", "status": 422, "detail": "not valid.", "errors": faults}
+    )
     assert error.message == "not valid; /input/steps: 500 is too large"
     assert error.detail["errors"] == faults
 
@@ -47,14 +49,14 @@ def test_retry_after_is_kept() -> None:
     document = json.dumps({"code": "rate_limited"}).encode()
     headers = {"content-type": "application/problem+json", "retry-after": "7"}
     with pytest.raises(errors.TooManyRequests) as caught:
-        raise_problem(Answer(429, headers, document))
+        raise_problem(HttpResponse(429, headers, document))
     assert caught.value.detail["retry_after_s"] == 7.0
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])
 def test_an_answer_of_some_other_server_is_told_as_such(body: bytes) -> None:
     with pytest.raises(errors.RunnerError, match="not from a runner server"):
-        raise_problem(Answer(404, {"content-type": "application/json"}, body))
+        raise_problem(HttpResponse(404, {"content-type": "application/json"}, body))
 
 
 def test_models_may_stand_anywhere_in_an_input() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import runner
 from runner.client import operations
-from runner.client.http_call import Answer, Call, Operation, Pause
+from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
 from runner.errors import JobFailed, NoServer, QueueFull, ShuttingDown
 from tests.runner.client.fake_server import ID, job
@@ -30,15 +30,15 @@ class Clock:
         return self.now
 
 
-def answered(document: Any, status: int = 200) -> Answer:
-    return Answer(status, JSON, json.dumps(document).encode())
+def answered(document: Any, status: int = 200) -> HttpResponse:
+    return HttpResponse(status, JSON, json.dumps(document).encode())
 
 
 def perform(
-    operation: Operation[T], answer: Callable[[Call], Answer | NoServer], clock: Clock | None = None
-) -> tuple[T, list[Call]]:
-    calls: list[Call] = []
-    given: Answer | NoServer | None = None
+    operation: Operation[T], answer: Callable[[HttpCall], HttpResponse | NoServer], clock: Clock | None = None
+) -> tuple[T, list[HttpCall]]:
+    calls: list[HttpCall] = []
+    given: HttpResponse | NoServer | None = None
     while True:
         try:
             step = operation.throw(given) if isinstance(given, NoServer) else operation.send(given)
@@ -86,7 +86,7 @@ def test_result_asks_again_until_the_job_has_ended() -> None:
 def test_a_wait_ends_with_its_time() -> None:
     clock = Clock()
 
-    def slow(call: Call) -> Answer:
+    def slow(call: HttpCall) -> HttpResponse:
         clock.now += 1.0
         return answered(job("running"))
 
@@ -97,7 +97,7 @@ def test_a_wait_ends_with_its_time() -> None:
 
 def test_a_wait_outlives_a_restart_of_the_server() -> None:
     clock = Clock()
-    answers: list[Answer | NoServer] = [
+    answers: list[HttpResponse | NoServer] = [
         NoServer("gone"),
         answered({"code": "shutting_down"}, 503),
         answered(job(output="back")),
@@ -109,7 +109,7 @@ def test_a_wait_outlives_a_restart_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("failure", [NoServer("gone"), answered({"code": "shutting_down"}, 503)])
-def test_a_wait_gives_up_on_a_server_that_stays_away(failure: Answer | NoServer) -> None:
+def test_a_wait_gives_up_on_a_server_that_stays_away(failure: HttpResponse | NoServer) -> None:
     clock = Clock()
     with pytest.raises((NoServer, ShuttingDown)):
         perform(operations.wait(ID, until=None, clock=clock, known=True), lambda _: failure, clock)
@@ -140,7 +140,7 @@ def test_a_large_output_is_fetched_by_itself() -> None:
 def test_many_go_in_parts_and_keep_their_order() -> None:
     bodies = [{"handler": "echo", "input": number} for number in range(25_000)]
 
-    def accept(call: Call) -> Answer:
+    def accept(call: HttpCall) -> HttpResponse:
         sent = json.loads(call.body or b"")["jobs"]
         return answered({"jobs": [{"id": str(entry["input"])} for entry in sent]}, 202)
 
@@ -164,7 +164,7 @@ def test_results_of_many_that_have_ended_come_by_the_page() -> None:
     ids = [f"{number:036}" for number in range(1200)]
     documents = [job(id=job_id, output=job_id) for job_id in ids]
 
-    def answer(call: Call) -> Answer:
+    def answer(call: HttpCall) -> HttpResponse:
         if call.path != "/v1/jobs":
             return answered(documents[0])
         start = int(dict(call.params).get("cursor", "0"))
@@ -180,7 +180,7 @@ def test_results_of_many_that_have_ended_come_by_the_page() -> None:
 def test_results_wait_for_each_that_has_not_ended() -> None:
     clock = Clock()
 
-    def slow(call: Call) -> Answer:
+    def slow(call: HttpCall) -> HttpResponse:
         clock.now += 1.0
         return answered(job(output=call.path[-1]))
 
