@@ -12,9 +12,9 @@ from runner.client.http_call import HttpCall, HttpResponse, raise_problem
 from runner.errors import NoServer
 
 #: The server says something (a ping at least) every 15 s.
-SILENCE_S = 45.0
+READ_TIMEOUT_S = 45.0
 #: How long a server that was there before may be away, over all tries.
-PATIENCE_S = 30.0
+RECONNECT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ _FIELDS: dict[str, tuple[type[JobEvent], tuple[str, ...]]] = {
 }
 
 
-def event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobEvent:
+def parse_event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobEvent:
     """The value of one event; a kind that is not known is a plain `JobEvent`."""
     at = data.get("at")
     moment = datetime.fromisoformat(at) if isinstance(at, str) else None
@@ -115,12 +115,14 @@ def event(kind: str, data: dict[str, Any], seq: int | None, job_id: str) -> JobE
         return SnapshotEvent(kind, job_id, seq, moment, data, job=data.get("job") or data)
     if kind == "gap":
         return GapEvent(kind, job_id, seq, moment, data, first=data.get("from"), last=data.get("to"))
-    shape, names = _FIELDS.get(kind, (JobEvent, ()))
-    return shape(kind, job_id, seq, moment, data, **{name: data[name] for name in names if name in data})
+    event_class, fields = _FIELDS.get(kind, (JobEvent, ()))
+    return event_class(
+        kind, job_id, seq, moment, data, **{name: data[name] for name in fields if name in data}
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class SseFrame:
     """One event as it stands in the stream."""
 
     name: str
@@ -128,16 +130,16 @@ class Frame:
     id: str | None
 
 
-class Frames:
+class SseParser:
     """Cuts a byte stream of server-sent events into frames; lines end with LF or CR LF."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._buffer = b""
         self._lines: list[tuple[str, str]] = []
 
-    def feed(self, chunk: bytes) -> Iterator[Frame]:
+    def feed(self, chunk: bytes) -> Iterator[SseFrame]:
         """Frames that this chunk completes."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for raw in lines:
             line = raw.removesuffix(b"\r").decode("utf-8", "replace")
             if line:
@@ -148,10 +150,10 @@ class Frames:
                 data = "\n".join(value for name, value in lines_ if name == "data")
                 found = dict(lines_)
                 if "data" in found:
-                    yield Frame(found.get("event", "message"), data, found.get("id"))
+                    yield SseFrame(found.get("event", "message"), data, found.get("id"))
 
 
-class Tail:
+class EventFollower:
     """Follows one job: what to ask for next, which events are new, when it is over.
 
     Every event comes once and in order, however often the stream is cut: the next one is asked for from
@@ -159,7 +161,7 @@ class Tail:
     """
 
     #: Seconds before each new try; the last one repeats.
-    pauses_s: ClassVar[tuple[float, ...]] = (0.1, 0.25, 0.5, 1.0, 2.0)
+    retry_pauses_s: ClassVar[tuple[float, ...]] = (0.1, 0.25, 0.5, 1.0, 2.0)
 
     def __init__(
         self, job_id: str, *, after: int | None, types: tuple[str, ...] = (), known: bool = False
@@ -168,66 +170,66 @@ class Tail:
         self._after = after
         self._types = types
         #: Without `done` nobody would tell that the stream is over.
-        self._asked = (*types, "done") if types and "done" not in types else types
+        self._requested_types = (*types, "done") if types and "done" not in types else types
         #: The server has answered before: its silence may pass.
         self._known = known
         self._silent_since: float | None = None
         self._failures = 0
-        self._shown = False
+        self._has_snapshot = False
         self._ended = False
-        self._frames = Frames()
-        self.over = False
+        self._parser = SseParser()
+        self.is_over = False
 
-    def call(self) -> HttpCall:
+    def open_call(self) -> HttpCall:
         """The request that opens the stream from where it was left."""
-        self._frames = Frames()
+        self._parser = SseParser()
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._after is not None:
             headers["Last-Event-ID"] = str(self._after)
-        params = (("types", ",".join(self._asked)),) if self._asked else ()
+        params = (("types", ",".join(self._requested_types)),) if self._requested_types else ()
         path = f"/v1/jobs/{self._job_id}/events"
-        return HttpCall("GET", path, params=params, headers=headers, timeout_s=SILENCE_S)
+        return HttpCall("GET", path, params=params, headers=headers, timeout_s=READ_TIMEOUT_S)
 
-    def opened(self, status: int) -> bool:
+    def on_opened(self, status: int) -> bool:
         """True where events follow; False where the answer is `refused` or there is nothing more."""
         if status == 204:
-            self.over = True
+            self.is_over = True
         return status == 200
 
-    def refused(self, answer: HttpResponse, now: float) -> float:
+    def on_refused(self, answer: HttpResponse, now: float) -> float:
         """Seconds to wait before the next try; raises what the answer means if that is final."""
         if answer.status != 503 or not self._known:
             raise_problem(answer)
-        return self.failed(NoServer("the server is not available"), now)
+        return self.on_failed(NoServer("the server is not available"), now)
 
     def feed(self, chunk: bytes) -> Iterator[JobEvent]:
         """The new events that these bytes complete."""
         self._known, self._failures, self._silent_since = True, 0, None
-        for frame in self._frames.feed(chunk):
+        for frame in self._parser.feed(chunk):
             seq = int(frame.id) if frame.id and frame.id.isdigit() else None
             if seq is not None:
                 if self._after is not None and seq <= self._after:
                     continue
                 self._after = seq
             elif frame.name == "snapshot":
-                if self._shown:
+                if self._has_snapshot:
                     continue
-                self._shown = True
+                self._has_snapshot = True
             self._ended = frame.name == "done" if seq is not None else self._ended
             if frame.name != "done" or not self._types or "done" in self._types:
-                yield event(frame.name, json.loads(frame.data), seq, self._job_id)
+                yield parse_event(frame.name, json.loads(frame.data), seq, self._job_id)
 
-    def closed(self) -> float:
+    def on_closed(self) -> float:
         """The server closed the stream in order: over after `done`, else seconds before the next try."""
-        self.over = self._ended
-        return self.pauses_s[0]
+        self.is_over = self._ended
+        return self.retry_pauses_s[0]
 
-    def failed(self, error: NoServer, now: float) -> float:
+    def on_failed(self, error: NoServer, now: float) -> float:
         """Seconds to wait before the next try; raises the error once patience is at its end."""
         if self._silent_since is None:
             self._silent_since = now
-        if not self._known or now - self._silent_since > PATIENCE_S:
+        if not self._known or now - self._silent_since > RECONNECT_S:
             raise error
-        pause = self.pauses_s[min(self._failures, len(self.pauses_s) - 1)]
+        pause = self.retry_pauses_s[min(self._failures, len(self.retry_pauses_s) - 1)]
         self._failures += 1
         return pause

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from urllib.parse import quote
 
 from runner.client.cancelled import CancelledJob
-from runner.client.events import PATIENCE_S, Tail
+from runner.client.events import RECONNECT_S, EventFollower
 from runner.client.http_call import (
     JSON_TYPE,
     HttpCall,
@@ -164,11 +164,11 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
         except (NoServer, Unavailable) as error:
             now = clock()
             silent_since = now if silent_since is None else silent_since
-            if not known or now - silent_since > PATIENCE_S:
+            if not known or now - silent_since > RECONNECT_S:
                 raise error
             if until is not None and now >= until:
                 raise _too_late(job_id) from None
-            pause = Tail.pauses_s[min(failures, len(Tail.pauses_s) - 1)]
+            pause = EventFollower.retry_pauses_s[min(failures, len(EventFollower.retry_pauses_s) - 1)]
             failures += 1
             yield Pause(pause if until is None else min(pause, max(0.0, until - now)))
             continue

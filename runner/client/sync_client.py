@@ -14,7 +14,7 @@ import httpx2
 
 from runner.client import executors, operations
 from runner.client import http as client_http
-from runner.client.events import JobEvent, ProgressEvent, Tail
+from runner.client.events import EventFollower, JobEvent, ProgressEvent
 from runner.client.handler_types import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
 from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
@@ -215,21 +215,21 @@ class Client:
 
     def events(self, job_id: str, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
         """The job's events as they come, each once, also over cuts and restarts of the server."""
-        tail = Tail(job_id, after=after, types=tuple(types), known=self._known)
-        while not tail.over:
+        follower = EventFollower(job_id, after=after, types=tuple(types), known=self._known)
+        while not follower.is_over:
             try:
-                with self._http.stream(**client_http.request_options(tail.call())) as response:
+                with self._http.stream(**client_http.request_options(follower.open_call())) as response:
                     self._known = True
-                    if tail.opened(response.status_code):
+                    if follower.on_opened(response.status_code):
                         for chunk in response.iter_bytes():
-                            yield from tail.feed(chunk)
-                        pause_s = tail.closed()
-                    elif not tail.over:
+                            yield from follower.feed(chunk)
+                        pause_s = follower.on_closed()
+                    elif not follower.is_over:
                         response.read()
-                        pause_s = tail.refused(client_http.answered(response), time.monotonic())
+                        pause_s = follower.on_refused(client_http.answered(response), time.monotonic())
             except httpx2.TransportError as error:
-                pause_s = tail.failed(client_http.no_server(error, self.url), time.monotonic())
-            if not tail.over:
+                pause_s = follower.on_failed(client_http.no_server(error, self.url), time.monotonic())
+            if not follower.is_over:
                 time.sleep(pause_s)
 
     def cancel(self, job_id: str, reason: str | None = None) -> Job:

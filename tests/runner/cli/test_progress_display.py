@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from runner.cli.progress_display import BarDisplay, LineDisplay
-from runner.client.events import JobEvent, event
+from runner.client.events import JobEvent, parse_event
 from tests.runner.client.fake_server import ID
 
 
@@ -19,7 +19,7 @@ class Clock:
 
 
 def _event(kind: str, **data: Any) -> JobEvent:
-    return event(kind, data, 1, ID)
+    return parse_event(kind, data, 1, ID)
 
 
 def _progress(done: int) -> JobEvent:

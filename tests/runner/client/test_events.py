@@ -8,14 +8,14 @@ import pytest
 
 from runner.client.events import (
     DoneEvent,
-    Frames,
+    EventFollower,
     GapEvent,
     JobEvent,
     LogEvent,
     ProgressEvent,
     SnapshotEvent,
-    Tail,
-    event,
+    SseParser,
+    parse_event,
 )
 from runner.client.http_call import HttpResponse
 from runner.errors import NoServer, NotFound
@@ -27,18 +27,18 @@ TWO = frame("log", 2, stream="stdout", level=None, text="hi\n")
 DONE = frame("done", 3, state="succeeded", output=7, error=None)
 
 
-def _tail(after: int | None = None, *, known: bool = True) -> Tail:
-    return Tail(ID, after=after, known=known)
+def _tail(after: int | None = None, *, known: bool = True) -> EventFollower:
+    return EventFollower(ID, after=after, known=known)
 
 
-def _fed(tail: Tail, *chunks: bytes) -> list[JobEvent]:
+def _fed(tail: EventFollower, *chunks: bytes) -> list[JobEvent]:
     return [found for chunk in chunks for found in tail.feed(chunk)]
 
 
 def test_a_stream_reads_the_same_wherever_it_is_cut_into_chunks() -> None:
     text = ONE + b": ping\r\n\r\n" + TWO
     for cut_at in range(len(text)):
-        frames = Frames()
+        frames = SseParser()
         found = [*frames.feed(text[:cut_at]), *frames.feed(text[cut_at:])]
         assert [(each.name, each.id) for each in found] == [("progress", "1"), ("log", "2")]
 
@@ -52,16 +52,16 @@ def test_events_carry_their_own_fields() -> None:
 
 
 def test_a_gap_and_an_unknown_event_are_shown() -> None:
-    gap = event("gap", {"from": 3, "to": 9}, None, ID)
+    gap = parse_event("gap", {"from": 3, "to": 9}, None, ID)
     assert isinstance(gap, GapEvent) and (gap.first, gap.last) == (3, 9)
-    assert type(event("invented_later", {"job_id": ID}, 4, ID)) is JobEvent
+    assert type(parse_event("invented_later", {"job_id": ID}, 4, ID)) is JobEvent
 
 
 def test_after_a_cut_every_event_comes_once_and_the_snapshot_is_not_told_again() -> None:
     tail = _tail()
     first = _fed(tail, SNAPSHOT, ONE, TWO[:10])
-    tail.failed(NoServer("gone"), now=1.0)
-    assert tail.call().headers["Last-Event-ID"] == "1"
+    tail.on_failed(NoServer("gone"), now=1.0)
+    assert tail.open_call().headers["Last-Event-ID"] == "1"
     second = _fed(tail, SNAPSHOT, ONE, TWO, DONE)
     assert [type(each) for each in first] == [SnapshotEvent, ProgressEvent]
     assert [each.seq for each in second] == [2, 3]
@@ -70,37 +70,37 @@ def test_after_a_cut_every_event_comes_once_and_the_snapshot_is_not_told_again()
 def test_a_stream_is_over_only_when_it_ends_after_done() -> None:
     tail = _tail()
     _fed(tail, ONE)
-    assert tail.closed() > 0 and not tail.over
+    assert tail.on_closed() > 0 and not tail.is_over
     _fed(tail, DONE)
-    assert not tail.over, "a retried job goes on after an earlier done"
-    tail.closed()
-    assert tail.over
+    assert not tail.is_over, "a retried job goes on after an earlier done"
+    tail.on_closed()
+    assert tail.is_over
 
 
 def test_the_end_is_heard_of_by_readers_that_did_not_ask_for_done() -> None:
-    tail = Tail(ID, after=None, types=("log",))
-    assert tail.call().params == (("types", "log,done"),)
+    tail = EventFollower(ID, after=None, types=("log",))
+    assert tail.open_call().params == (("types", "log,done"),)
     assert [found.type for found in _fed(tail, TWO, DONE)] == ["log"]
-    tail.closed()
-    assert tail.over
+    tail.on_closed()
+    assert tail.is_over
 
 
 def test_204_means_there_is_nothing_more() -> None:
     tail = _tail(after=3)
-    assert not tail.opened(204)
-    assert tail.over
+    assert not tail.on_opened(204)
+    assert tail.is_over
 
 
 def test_a_server_that_was_never_seen_is_not_waited_for() -> None:
     with pytest.raises(NoServer):
-        _tail(known=False).failed(NoServer("nobody"), now=0.0)
+        _tail(known=False).on_failed(NoServer("nobody"), now=0.0)
 
 
 def test_a_server_that_is_gone_is_waited_for_with_growing_pauses_and_a_bound() -> None:
     tail, pauses, now = _tail(), [], 0.0
     with pytest.raises(NoServer):
         while now < 1000:
-            pauses.append(tail.failed(NoServer("gone"), now))
+            pauses.append(tail.on_failed(NoServer("gone"), now))
             now += pauses[-1]
     assert pauses == sorted(pauses) and 30 <= now < 40
 
@@ -109,7 +109,7 @@ def test_unavailable_is_waited_out_and_other_refusals_are_final() -> None:
     headers = {"content-type": "application/problem+json"}
     tail = _tail()
     busy = json.dumps({"code": "shutting_down", "status": 503}).encode()
-    assert tail.refused(HttpResponse(503, headers, busy), now=0.0) > 0
+    assert tail.on_refused(HttpResponse(503, headers, busy), now=0.0) > 0
     missing = json.dumps({"code": "not_found", "status": 404}).encode()
     with pytest.raises(NotFound):
-        tail.refused(HttpResponse(404, headers, missing), now=0.0)
+        tail.on_refused(HttpResponse(404, headers, missing), now=0.0)
