@@ -15,7 +15,13 @@ import httpx2
 from runner.client import executors, operations
 from runner.client import http as client_http
 from runner.client.events import EventFollower, JobEvent, ProgressEvent
-from runner.client.handler_types import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
+from runner.client.handler_types import (
+    AsyncHandlerClass,
+    AsyncHandlerFunction,
+    HandlerClass,
+    handler_name,
+    output_reader,
+)
 from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
 from runner.client.operations import JobOptions
@@ -32,9 +38,9 @@ class AsyncJobHandle(Generic[T]):
     def __init__(self, client: AsyncClient, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
         self.id = job_id
         self._client = client
-        self._read = read
+        self._read_output = read
         self._listeners: list[Callable[[ProgressEvent], object]] = []
-        self._listening: asyncio.Task[None] | None = None
+        self._progress_task: asyncio.Task[None] | None = None
 
     async def result(self, timeout: float | str | None = None) -> T:
         """The output, once the job has ended.
@@ -44,11 +50,11 @@ class AsyncJobHandle(Generic[T]):
             JobCancelled: with its reason in `error`.
             TimeoutError: `timeout` (seconds or "5m") is over; the job goes on.
         """
-        output = await self._client._perform(operations.result(self.id, **self._client._bound(timeout)))
-        if self._listening is not None:
+        output = await self._client._perform(operations.result(self.id, **self._client._time_bounds(timeout)))
+        if self._progress_task is not None:
             # The last progress came before the end; let it be told before the caller goes on.
-            await asyncio.wait({self._listening}, timeout=2.0)
-        value: T = self._read(output) if self._read is not None else output
+            await asyncio.wait({self._progress_task}, timeout=2.0)
+        value: T = self._read_output(output) if self._read_output is not None else output
         return value
 
     async def wait(self, timeout: float | str | None = None) -> Job:
@@ -66,15 +72,15 @@ class AsyncJobHandle(Generic[T]):
     def on_progress(self, fn: Callable[[ProgressEvent], object]) -> Callable[[], None]:
         """Call `fn` with every progress from a task of its own; returns what ends that."""
         self._listeners.append(fn)
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen(), name=f"progress-{self.id}")
+        if self._progress_task is None:
+            self._progress_task = asyncio.create_task(self._follow_progress(), name=f"progress-{self.id}")
 
         def remove() -> None:
             if fn in self._listeners:
                 self._listeners.remove(fn)
-            if not self._listeners and self._listening is not None:
-                self._listening.cancel()
-                self._listening = None
+            if not self._listeners and self._progress_task is not None:
+                self._progress_task.cancel()
+                self._progress_task = None
 
         return remove
 
@@ -98,18 +104,18 @@ class AsyncJobHandle(Generic[T]):
         """The id is what tells handles apart."""
         return f"<AsyncJobHandle {self.id}>"
 
-    async def _listen(self) -> None:
+    async def _follow_progress(self) -> None:
         try:
             async for event in self.events(types=("progress", "done")):
                 if isinstance(event, ProgressEvent):
                     for fn in list(self._listeners):
-                        client_http.tell(fn, event, log)
+                        client_http.call_listener(fn, event, log)
         except RunnerError as error:
             log.warning("progress of job %s is not followed any more: %s", self.id, error)
         except RuntimeError:
             # The client was closed, which also ends this.
             log.debug("progress of job %s: the client was closed", self.id)
-        self._listening = None
+        self._progress_task = None
 
 
 class AsyncClient:
@@ -119,7 +125,7 @@ class AsyncClient:
         self.url = client_http.server_url(url)
         self._http = httpx2.AsyncClient(**client_http.http_options(self.url, token))
         #: The server has answered: from then on a short absence of it is waited out.
-        self._known = False
+        self._has_answered = False
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -141,15 +147,15 @@ class AsyncClient:
     ) -> AsyncJobHandle[Any]: ...
     @overload
     async def submit(
-        self, handler: AwaitedClass[T], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: AsyncHandlerClass[T], input: object = ..., **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[T]: ...
     @overload
     async def submit(
-        self, handler: type[Runs[T]], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: type[HandlerClass[T]], input: object = ..., **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[T]: ...
     @overload
     async def submit(
-        self, handler: AwaitedFunction[T], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: AsyncHandlerFunction[T], input: object = ..., **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[T]: ...
     @overload
     async def submit(
@@ -159,7 +165,7 @@ class AsyncClient:
         self, handler: Any, input: object = None, **options: Unpack[JobOptions]
     ) -> AsyncJobHandle[Any]:
         """Hand in one job: a handler's name, class or function and its input. Durable on return."""
-        body = operations.submission(name_of(handler), input, options)
+        body = operations.submit_body(handler_name(handler), input, options)
         job = await self._perform(operations.submit(body))
         return AsyncJobHandle(self, job.id, output_reader(handler))
 
@@ -171,8 +177,8 @@ class AsyncClient:
         Raises:
             RunnerError: the first one that was refused; `detail` has its `index` and `accepted_ids`.
         """
-        name, read = name_of(handler), output_reader(handler)
-        bodies = [operations.submission(name, entry, options) for entry in inputs]
+        name, read = handler_name(handler), output_reader(handler)
+        bodies = [operations.submit_body(name, entry, options) for entry in inputs]
         ids = await self._perform(operations.submit_many(bodies))
         return [AsyncJobHandle(self, job_id, read) for job_id in ids]
 
@@ -187,7 +193,9 @@ class AsyncClient:
         """The outputs for all inputs, in their order; the first job that did not succeed raises."""
         ids = [handle.id for handle in await self.submit_many(handler, inputs, **options)]
         read = output_reader(handler)
-        outputs = await self._perform(operations.results(ids, **self._bound(result_timeout, known=False)))
+        outputs = await self._perform(
+            operations.results(ids, **self._time_bounds(result_timeout, known=False))
+        )
         return [read(output) for output in outputs] if read is not None else outputs
 
     async def run(
@@ -199,8 +207,8 @@ class AsyncClient:
         **options: Unpack[JobOptions],
     ) -> Any:
         """Hand in one job and return its output; one round trip where the job is short."""
-        body = operations.submission(name_of(handler), input, options)
-        output = await self._perform(operations.run(body, **self._bound(result_timeout, known=False)))
+        body = operations.submit_body(handler_name(handler), input, options)
+        output = await self._perform(operations.run(body, **self._time_bounds(result_timeout, known=False)))
         read = output_reader(handler)
         return read(output) if read is not None else output
 
@@ -214,7 +222,7 @@ class AsyncClient:
 
     async def wait(self, job_id: str, timeout: float | str | None = None) -> Job:
         """The job once it has ended, however it did. Raises TimeoutError."""
-        bound = self._bound(timeout)
+        bound = self._time_bounds(timeout)
         limit_s = bound.pop("timeout_s")
         until = None if limit_s is None else time.monotonic() + limit_s
         return await self._perform(operations.wait(job_id, until=until, **bound))
@@ -223,11 +231,11 @@ class AsyncClient:
         self, job_id: str, after: int | None = None, types: Sequence[str] = ()
     ) -> AsyncIterator[JobEvent]:
         """The job's events as they come, each once, also over cuts and restarts of the server."""
-        follower = EventFollower(job_id, after=after, types=tuple(types), known=self._known)
+        follower = EventFollower(job_id, after=after, types=tuple(types), known=self._has_answered)
         while not follower.is_over:
             try:
                 async with self._http.stream(**client_http.request_options(follower.open_call())) as response:
-                    self._known = True
+                    self._has_answered = True
                     if follower.on_opened(response.status_code):
                         async for chunk in response.aiter_bytes():
                             for event in follower.feed(chunk):
@@ -235,9 +243,9 @@ class AsyncClient:
                         pause_s = follower.on_closed()
                     elif not follower.is_over:
                         await response.aread()
-                        pause_s = follower.on_refused(client_http.answered(response), time.monotonic())
+                        pause_s = follower.on_refused(client_http.read_response(response), time.monotonic())
             except httpx2.TransportError as error:
-                pause_s = follower.on_failed(client_http.no_server(error, self.url), time.monotonic())
+                pause_s = follower.on_failed(client_http.connection_error(error, self.url), time.monotonic())
             if not follower.is_over:
                 await asyncio.sleep(pause_s)
 
@@ -255,19 +263,19 @@ class AsyncClient:
 
     async def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
         """Jobs that match (state, reason, handler, queue, tenant, tag, created_after, ...), newest first."""
-        return await self._perform(operations.jobs(filters, limit=limit))
+        return await self._perform(operations.list_jobs(filters, limit=limit))
 
     async def explain(self, job_id: str) -> dict[str, Any]:
         """Why a job waits, with the figures."""
-        return await self._perform(operations.about_job(job_id, "explain"))
+        return await self._perform(operations.get_job_document(job_id, "explain"))
 
     async def attempts(self, job_id: str) -> list[dict[str, Any]]:
         """Each start of the job: worker, devices, times, peak memory, error."""
-        return await self._perform(operations.about_job(job_id, "attempts"))
+        return await self._perform(operations.get_job_document(job_id, "attempts"))
 
     async def file(self, job_id: str, name: str) -> bytes:
         """The bytes of a file that the job saved."""
-        return await self._perform(operations.file(job_id, name))
+        return await self._perform(operations.get_file(job_id, name))
 
     async def queues(self) -> list[dict[str, Any]]:
         """Every queue with its counts."""
@@ -287,7 +295,7 @@ class AsyncClient:
 
     async def handler(self, name: str) -> dict[str, Any]:
         """One handler: options, where it is loaded, what was measured."""
-        return await self._perform(operations.document(f"handlers/{quote(name, safe='')}"))
+        return await self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))
 
     async def load(
         self,
@@ -312,11 +320,11 @@ class AsyncClient:
 
     async def stats(self) -> dict[str, Any]:
         """Throughput, waits, runs and failures."""
-        return await self._perform(operations.document("stats"))
+        return await self._perform(operations.get_document("stats"))
 
     async def ready(self) -> dict[str, Any]:
         """What the server says of its own health."""
-        return await self._perform(operations.ready())
+        return await self._perform(operations.get_readiness())
 
     async def pause(self, queue: str) -> dict[str, Any]:
         """Start nothing more from this queue."""
@@ -339,12 +347,12 @@ class AsyncClient:
         return await self._perform(operations.set_device(device, max_executors))
 
     async def _list(self, path: str) -> list[dict[str, Any]]:
-        return await self._perform(operations.document(path))
+        return await self._perform(operations.get_document(path))
 
-    def _bound(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
+    def _time_bounds(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
         limit_s = None if timeout is None else parse_seconds(timeout)
         bound: dict[str, Any] = {"timeout_s": limit_s, "clock": time.monotonic}
-        return bound | {"known": self._known} if known else bound
+        return bound | {"known": self._has_answered} if known else bound
 
     async def _perform(self, operation: Operation[T]) -> T:
         answer: HttpResponse | None = None
@@ -360,14 +368,14 @@ class AsyncClient:
                 await asyncio.sleep(step.seconds)
                 continue
             try:
-                answer = await self._ask(step)
+                answer = await self._send(step)
             except NoServer as error:
                 failure = error
 
-    async def _ask(self, call: HttpCall) -> HttpResponse:
+    async def _send(self, call: HttpCall) -> HttpResponse:
         try:
-            answer = client_http.answered(await self._http.request(**client_http.request_options(call)))
+            answer = client_http.read_response(await self._http.request(**client_http.request_options(call)))
         except httpx2.TransportError as error:
-            raise client_http.no_server(error, self.url, call) from error
-        self._known = True
+            raise client_http.connection_error(error, self.url, call) from error
+        self._has_answered = True
         return answer

@@ -23,11 +23,11 @@ def load(
         TimeoutError: the time is over, and the load goes on.
     """
     while True:
-        left = math.inf if until is None else until - clock()
-        wait = max(0, min(WAIT_S, math.ceil(min(left, WAIT_S))))
+        remaining_s = math.inf if until is None else until - clock()
+        wait = max(0, min(WAIT_S, math.ceil(min(remaining_s, WAIT_S))))
         prefer = {"Prefer": f"wait={wait}"}
         call = post_call(
-            _path(handler, "load"), _meant(model, device), headers=prefer, timeout_s=wait + SLACK_S
+            _path(handler, "load"), _target_body(model, device), headers=prefer, timeout_s=wait + SLACK_S
         )
         answer = yield from send_call(call)
         document: dict[str, Any] = answer.json()
@@ -40,13 +40,13 @@ def load(
 def unload(handler: str, model: str | None, device: str | None) -> Operation[dict[str, Any]]:
     """Have executors go; those that are told to."""
     answer = yield from send_call(
-        post_call(_path(handler, "unload"), _meant(model, device), timeout_s=SLACK_S)
+        post_call(_path(handler, "unload"), _target_body(model, device), timeout_s=SLACK_S)
     )
     document: dict[str, Any] = answer.json()
     return document
 
 
-def _meant(model: str | None, device: str | None) -> dict[str, str]:
+def _target_body(model: str | None, device: str | None) -> dict[str, str]:
     named = {"model": model, "device": device}
     return {name: value for name, value in named.items() if value is not None}
 

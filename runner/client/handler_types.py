@@ -14,7 +14,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Runs(Protocol[T_co]):
+class HandlerClass(Protocol[T_co]):
     """A handler class whose `run` gives a T."""
 
     def run(self, *args: Any, **kwargs: Any) -> T_co:
@@ -23,11 +23,11 @@ class Runs(Protocol[T_co]):
 
 
 #: Decorated functions and classes, from the narrow to the wide: coroutines first.
-AwaitedFunction = Callable[..., Coroutine[Any, Any, T]]
-AwaitedClass = type[Runs[Coroutine[Any, Any, T]]]
+AsyncHandlerFunction = Callable[..., Coroutine[Any, Any, T]]
+AsyncHandlerClass = type[HandlerClass[Coroutine[Any, Any, T]]]
 
 
-def name_of(target: object) -> str:
+def handler_name(target: object) -> str:
     """The handler's name.
 
     Raises:

@@ -63,12 +63,12 @@ def request_options(call: HttpCall) -> dict[str, Any]:
     }
 
 
-def answered(response: httpx2.Response) -> HttpResponse:
+def read_response(response: httpx2.Response) -> HttpResponse:
     """A response that was read to its end."""
     return HttpResponse(response.status_code, response.headers, response.content)
 
 
-def no_server(error: httpx2.TransportError, url: str, call: HttpCall | None = None) -> NoServer:
+def connection_error(error: httpx2.TransportError, url: str, call: HttpCall | None = None) -> NoServer:
     """What a broken connection means, in words that help."""
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return NoServer(
@@ -81,7 +81,7 @@ def no_server(error: httpx2.TransportError, url: str, call: HttpCall | None = No
     return NoServer(text)
 
 
-def tell(fn: Callable[[ProgressEvent], object], event: ProgressEvent, log: logging.Logger) -> None:
+def call_listener(fn: Callable[[ProgressEvent], object], event: ProgressEvent, log: logging.Logger) -> None:
     """Call a listener; what it raises is logged and stops nothing else."""
     try:
         fn(event)

@@ -65,7 +65,7 @@ class JobOptions(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
-def moment(value: datetime | str | float) -> str:
+def rfc3339_text(value: datetime | str | float) -> str:
     """RFC 3339 text of a point in time; a naive one is UTC."""
     if isinstance(value, str):
         return value
@@ -76,7 +76,7 @@ def moment(value: datetime | str | float) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def submission(handler: str, data: object, options: JobOptions) -> dict[str, Any]:
+def submit_body(handler: str, data: object, options: JobOptions) -> dict[str, Any]:
     """The body of a submit."""
     unknown = set(options) - set(JobOptions.__annotations__)
     if unknown:
@@ -89,7 +89,7 @@ def submission(handler: str, data: object, options: JobOptions) -> dict[str, Any
         if name in given:
             body[f"{name}_s"] = parse_seconds(given.pop(name))
     if "run_at" in given:
-        body["run_at"] = moment(given.pop("run_at"))
+        body["run_at"] = rfc3339_text(given.pop("run_at"))
     if "vram" in given:
         body["vram"] = parse_bytes(given.pop("vram"))
     if isinstance(given.get("tags"), tuple):
@@ -109,7 +109,7 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
     ids: list[str] = []
     refused: list[tuple[int, dict[str, Any]]] = []
     index = 0
-    for part in _parts([encode(body) for body in bodies]):
+    for part in _bulk_parts([encode(body) for body in bodies]):
         text = b'{"jobs":[' + b",".join(part) + b"]}"
         answer = yield from send_call(
             HttpCall("POST", "/v1/jobs/bulk", body=text, headers={"Content-Type": JSON_TYPE})
@@ -121,9 +121,9 @@ def submit_many(bodies: Sequence[dict[str, Any]]) -> Operation[list[str]]:
                 refused.append((index, entry))
             index += 1
     if refused:
-        where, document = refused[0]
+        failed_index, document = refused[0]
         error = problem_error(document)
-        error.detail |= {"index": where, "accepted_ids": ids, "refused": len(refused)}
+        error.detail |= {"index": failed_index, "accepted_ids": ids, "refused": len(refused)}
         raise error
     return ids
 
@@ -132,13 +132,13 @@ def run(body: dict[str, Any], *, timeout_s: float | None, clock: Clock) -> Opera
     """Hand in one job and return its output, in one round trip where the job is short."""
     until = None if timeout_s is None else clock() + timeout_s
     # Whole seconds only, and no cut from this side: without an answer the job's id would be lost.
-    hold = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
-    prefer = {"Prefer": f"wait={hold}"} if hold > 0 else {}
-    answer = yield from send_call(post_call("/v1/jobs", body, headers=prefer, timeout_s=hold + 15.0))
+    wait_s = WAIT_S if timeout_s is None else min(WAIT_S, int(timeout_s))
+    prefer = {"Prefer": f"wait={wait_s}"} if wait_s > 0 else {}
+    answer = yield from send_call(post_call("/v1/jobs", body, headers=prefer, timeout_s=wait_s + 15.0))
     job = Job(answer.json())
     if not job.ended:
         job = yield from wait(job.id, until=until, clock=clock, known=True)
-    return (yield from outcome(job))
+    return (yield from read_outcome(job))
 
 
 def get(job_id: str) -> Operation[Job]:
@@ -157,17 +157,17 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
     silent_since: float | None = None
     failures = 0
     while True:
-        left = None if until is None else until - clock()
-        prefer, silence = _patience(left)
+        remaining_s = None if until is None else until - clock()
+        prefer, silence_s = _wait_bounds(remaining_s)
         try:
-            answer = yield from send_call(HttpCall("GET", _job(job_id), headers=prefer, timeout_s=silence))
+            answer = yield from send_call(HttpCall("GET", _job(job_id), headers=prefer, timeout_s=silence_s))
         except (NoServer, Unavailable) as error:
             now = clock()
             silent_since = now if silent_since is None else silent_since
             if not known or now - silent_since > RECONNECT_S:
                 raise error
             if until is not None and now >= until:
-                raise _too_late(job_id) from None
+                raise _timeout_error(job_id) from None
             pause = EventFollower.retry_pauses_s[min(failures, len(EventFollower.retry_pauses_s) - 1)]
             failures += 1
             yield Pause(pause if until is None else min(pause, max(0.0, until - now)))
@@ -177,17 +177,17 @@ def wait(job_id: str, *, until: float | None, clock: Clock, known: bool) -> Oper
         if job.ended:
             return job
         if until is not None and clock() >= until:
-            raise _too_late(job_id)
+            raise _timeout_error(job_id)
 
 
 def result(job_id: str, *, timeout_s: float | None, clock: Clock, known: bool) -> Operation[Any]:
     """The job's output once it has ended; raises as `outcome` does."""
     until = None if timeout_s is None else clock() + timeout_s
     job = yield from wait(job_id, until=until, clock=clock, known=known)
-    return (yield from outcome(job))
+    return (yield from read_outcome(job))
 
 
-def outcome(job: Job) -> Operation[Any]:
+def read_outcome(job: Job) -> Operation[Any]:
     """What an ended job gives.
 
     Raises:
@@ -215,12 +215,12 @@ def results(ids: Sequence[str], *, timeout_s: float | None, clock: Clock) -> Ope
             found[job_id] = yield from wait(job_id, until=until, clock=clock, known=True)
             # It had ended already, so its neighbours probably have: a page tells 500 of them at once.
             if clock() - asked_at < NO_WAIT_S and len(outputs) < len(ids) - 1:
-                yield from _gather(found[job_id], wanted, found)
-        outputs.append((yield from outcome(found.pop(job_id))))
+                yield from _collect_ended(found[job_id], wanted, found)
+        outputs.append((yield from read_outcome(found.pop(job_id))))
     return outputs
 
 
-def _gather(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[None]:
+def _collect_ended(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[None]:
     """Add the ended ones of `wanted` that came in with `first`, page by page while there are some."""
     params = (("handler", first.handler), ("created_after", str(first["created_at"])), ("order", "asc"))
     cursor: tuple[tuple[str, str], ...] = ()
@@ -229,15 +229,15 @@ def _gather(first: Job, wanted: set[str], found: dict[str, Job]) -> Operation[No
             HttpCall("GET", "/v1/jobs", params=(*params, ("limit", "500"), *cursor))
         )
         page = answer.json()
-        ours = [Job(entry) for entry in page["data"] if entry["id"] in wanted]
-        ended = {job.id: job for job in ours if job.ended}
+        wanted_jobs = [Job(entry) for entry in page["data"] if entry["id"] in wanted]
+        ended = {job.id: job for job in wanted_jobs if job.ended}
         found |= ended
-        if not ended or len(ended) < len(ours) or not page.get("next_cursor"):
+        if not ended or len(ended) < len(wanted_jobs) or not page.get("next_cursor"):
             return
         cursor = (("cursor", page["next_cursor"]),)
 
 
-def jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
+def list_jobs(filters: dict[str, Any], *, limit: int | None) -> Operation[list[Job]]:
     """Jobs that match, newest first unless `order` says else; `limit` None fetches all pages."""
     found: list[Job] = []
     params = tuple(_params(filters))
@@ -272,16 +272,16 @@ def delete(job_id: str) -> Operation[None]:
     yield from send_call(HttpCall("DELETE", _job(job_id)))
 
 
-def document(path: str) -> Operation[Any]:
+def get_document(path: str) -> Operation[Any]:
     """The JSON document at a path below `/v1`, without the envelope of a list."""
     answer = yield from send_call(HttpCall("GET", f"/v1/{path}"))
     value = answer.json()
     return value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else value
 
 
-def about_job(job_id: str, what: str) -> Operation[Any]:
+def get_job_document(job_id: str, what: str) -> Operation[Any]:
     """One of the documents below a job: `explain` or `attempts`."""
-    return (yield from document(f"jobs/{quote(job_id, safe='')}/{what}"))
+    return (yield from get_document(f"jobs/{quote(job_id, safe='')}/{what}"))
 
 
 def set_queue(name: str, verb: str) -> Operation[dict[str, Any]]:
@@ -316,14 +316,14 @@ def reload_handlers() -> Operation[dict[str, Any]]:
     return value
 
 
-def file(job_id: str, name: str) -> Operation[bytes]:
+def get_file(job_id: str, name: str) -> Operation[bytes]:
     """The bytes of a file that the job saved."""
     path = _job(job_id, f"/files/{quote(name, safe='')}")
     answer = yield from send_call(HttpCall("GET", path, timeout_s=120.0))
     return answer.body
 
 
-def ready() -> Operation[dict[str, Any]]:
+def get_readiness() -> Operation[dict[str, Any]]:
     """What /readyz says, whether the server is ready or not."""
     answer: HttpResponse | None = yield HttpCall("GET", "/readyz")
     value = answer.json() if answer is not None else None
@@ -336,7 +336,7 @@ def _job(job_id: str, below: str = "") -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}{below}"
 
 
-def _patience(left_s: float | None) -> tuple[dict[str, str], float]:
+def _wait_bounds(left_s: float | None) -> tuple[dict[str, str], float]:
     """The header that asks the server to hold its answer, and the longest silence to bear.
 
     The header knows whole seconds only; where it is rounded up, the silence is what ends the wait."""
@@ -347,11 +347,11 @@ def _patience(left_s: float | None) -> tuple[dict[str, str], float]:
     return {"Prefer": f"wait={math.ceil(left_s)}"}, left_s + 0.2
 
 
-def _too_late(job_id: str) -> TimeoutError:
+def _timeout_error(job_id: str) -> TimeoutError:
     return TimeoutError(f"job {job_id} has not ended in the time given; it goes on")
 
 
-def _parts(texts: Iterable[bytes]) -> Iterable[list[bytes]]:
+def _bulk_parts(texts: Iterable[bytes]) -> Iterable[list[bytes]]:
     part: list[bytes] = []
     size = 0
     for text in texts:
@@ -374,4 +374,4 @@ def _params(filters: dict[str, Any]) -> Iterable[tuple[str, str]]:
         elif isinstance(value, (list, tuple, set, frozenset)):
             yield from ((name, str(entry)) for entry in value)
         else:
-            yield name, moment(value) if isinstance(value, (datetime, float)) else str(value)
+            yield name, rfc3339_text(value) if isinstance(value, (datetime, float)) else str(value)

@@ -15,7 +15,13 @@ import httpx2
 from runner.client import executors, operations
 from runner.client import http as client_http
 from runner.client.events import EventFollower, JobEvent, ProgressEvent
-from runner.client.handler_types import AwaitedClass, AwaitedFunction, Runs, name_of, output_reader
+from runner.client.handler_types import (
+    AsyncHandlerClass,
+    AsyncHandlerFunction,
+    HandlerClass,
+    handler_name,
+    output_reader,
+)
 from runner.client.http_call import HttpCall, HttpResponse, Operation, Pause
 from runner.client.models import Job
 from runner.client.operations import JobOptions
@@ -32,9 +38,9 @@ class JobHandle(Generic[T]):
     def __init__(self, client: Client, job_id: str, read: Callable[[Any], Any] | None = None) -> None:
         self.id = job_id
         self._client = client
-        self._read = read
+        self._read_output = read
         self._listeners: list[Callable[[ProgressEvent], object]] = []
-        self._listening: threading.Thread | None = None
+        self._progress_thread: threading.Thread | None = None
 
     def result(self, timeout: float | str | None = None) -> T:
         """The output, once the job has ended.
@@ -44,11 +50,11 @@ class JobHandle(Generic[T]):
             JobCancelled: with its reason in `error`.
             TimeoutError: `timeout` (seconds or "5m") is over; the job goes on.
         """
-        output = self._client._perform(operations.result(self.id, **self._client._bound(timeout)))
-        if self._listening is not None:
+        output = self._client._perform(operations.result(self.id, **self._client._time_bounds(timeout)))
+        if self._progress_thread is not None:
             # The last progress came before the end; let it be told before the caller goes on.
-            self._listening.join(2.0)
-        value: T = self._read(output) if self._read is not None else output
+            self._progress_thread.join(2.0)
+        value: T = self._read_output(output) if self._read_output is not None else output
         return value
 
     def wait(self, timeout: float | str | None = None) -> Job:
@@ -66,9 +72,11 @@ class JobHandle(Generic[T]):
     def on_progress(self, fn: Callable[[ProgressEvent], object]) -> Callable[[], None]:
         """Call `fn` with every progress from a thread of its own; returns what ends that."""
         self._listeners.append(fn)
-        if self._listening is None:
-            self._listening = threading.Thread(target=self._listen, name=f"progress-{self.id}", daemon=True)
-            self._listening.start()
+        if self._progress_thread is None:
+            self._progress_thread = threading.Thread(
+                target=self._follow_progress, name=f"progress-{self.id}", daemon=True
+            )
+            self._progress_thread.start()
 
         def remove() -> None:
             if fn in self._listeners:
@@ -96,12 +104,12 @@ class JobHandle(Generic[T]):
         """The id is what tells handles apart."""
         return f"<JobHandle {self.id}>"
 
-    def _listen(self) -> None:
+    def _follow_progress(self) -> None:
         try:
             for event in self.events(types=("progress", "done")):
                 if isinstance(event, ProgressEvent):
                     for fn in list(self._listeners):
-                        client_http.tell(fn, event, log)
+                        client_http.call_listener(fn, event, log)
                 if not self._listeners:
                     break
         except RunnerError as error:
@@ -109,7 +117,7 @@ class JobHandle(Generic[T]):
         except RuntimeError:
             # The client was closed, which also ends this.
             log.debug("progress of job %s: the client was closed", self.id)
-        self._listening = None
+        self._progress_thread = None
 
 
 class Client:
@@ -119,7 +127,7 @@ class Client:
         self.url = client_http.server_url(url)
         self._http = httpx2.Client(**client_http.http_options(self.url, token))
         #: The server has answered: from then on a short absence of it is waited out.
-        self._known = False
+        self._has_answered = False
 
     def close(self) -> None:
         """Close the connections."""
@@ -139,15 +147,15 @@ class Client:
     def submit(self, handler: str, input: object = ..., **options: Unpack[JobOptions]) -> JobHandle[Any]: ...
     @overload
     def submit(
-        self, handler: AwaitedClass[T], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: AsyncHandlerClass[T], input: object = ..., **options: Unpack[JobOptions]
     ) -> JobHandle[T]: ...
     @overload
     def submit(
-        self, handler: type[Runs[T]], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: type[HandlerClass[T]], input: object = ..., **options: Unpack[JobOptions]
     ) -> JobHandle[T]: ...
     @overload
     def submit(
-        self, handler: AwaitedFunction[T], input: object = ..., **options: Unpack[JobOptions]
+        self, handler: AsyncHandlerFunction[T], input: object = ..., **options: Unpack[JobOptions]
     ) -> JobHandle[T]: ...
     @overload
     def submit(
@@ -155,7 +163,7 @@ class Client:
     ) -> JobHandle[T]: ...
     def submit(self, handler: Any, input: object = None, **options: Unpack[JobOptions]) -> JobHandle[Any]:
         """Hand in one job: a handler's name, class or function and its input. Durable on return."""
-        body = operations.submission(name_of(handler), input, options)
+        body = operations.submit_body(handler_name(handler), input, options)
         return JobHandle(self, self._perform(operations.submit(body)).id, output_reader(handler))
 
     def submit_many(
@@ -166,8 +174,8 @@ class Client:
         Raises:
             RunnerError: the first one that was refused; `detail` has its `index` and `accepted_ids`.
         """
-        name, read = name_of(handler), output_reader(handler)
-        bodies = [operations.submission(name, entry, options) for entry in inputs]
+        name, read = handler_name(handler), output_reader(handler)
+        bodies = [operations.submit_body(name, entry, options) for entry in inputs]
         return [JobHandle(self, job_id, read) for job_id in self._perform(operations.submit_many(bodies))]
 
     def map(
@@ -181,7 +189,7 @@ class Client:
         """The outputs for all inputs, in their order; the first job that did not succeed raises."""
         ids = [handle.id for handle in self.submit_many(handler, inputs, **options)]
         read = output_reader(handler)
-        outputs = self._perform(operations.results(ids, **self._bound(result_timeout, known=False)))
+        outputs = self._perform(operations.results(ids, **self._time_bounds(result_timeout, known=False)))
         return [read(output) for output in outputs] if read is not None else outputs
 
     def run(
@@ -193,8 +201,8 @@ class Client:
         **options: Unpack[JobOptions],
     ) -> Any:
         """Hand in one job and return its output; one round trip where the job is short."""
-        body = operations.submission(name_of(handler), input, options)
-        output = self._perform(operations.run(body, **self._bound(result_timeout, known=False)))
+        body = operations.submit_body(handler_name(handler), input, options)
+        output = self._perform(operations.run(body, **self._time_bounds(result_timeout, known=False)))
         read = output_reader(handler)
         return read(output) if read is not None else output
 
@@ -208,27 +216,27 @@ class Client:
 
     def wait(self, job_id: str, timeout: float | str | None = None) -> Job:
         """The job once it has ended, however it did. Raises TimeoutError."""
-        bound = self._bound(timeout)
+        bound = self._time_bounds(timeout)
         limit_s = bound.pop("timeout_s")
         until = None if limit_s is None else time.monotonic() + limit_s
         return self._perform(operations.wait(job_id, until=until, **bound))
 
     def events(self, job_id: str, after: int | None = None, types: Sequence[str] = ()) -> Iterator[JobEvent]:
         """The job's events as they come, each once, also over cuts and restarts of the server."""
-        follower = EventFollower(job_id, after=after, types=tuple(types), known=self._known)
+        follower = EventFollower(job_id, after=after, types=tuple(types), known=self._has_answered)
         while not follower.is_over:
             try:
                 with self._http.stream(**client_http.request_options(follower.open_call())) as response:
-                    self._known = True
+                    self._has_answered = True
                     if follower.on_opened(response.status_code):
                         for chunk in response.iter_bytes():
                             yield from follower.feed(chunk)
                         pause_s = follower.on_closed()
                     elif not follower.is_over:
                         response.read()
-                        pause_s = follower.on_refused(client_http.answered(response), time.monotonic())
+                        pause_s = follower.on_refused(client_http.read_response(response), time.monotonic())
             except httpx2.TransportError as error:
-                pause_s = follower.on_failed(client_http.no_server(error, self.url), time.monotonic())
+                pause_s = follower.on_failed(client_http.connection_error(error, self.url), time.monotonic())
             if not follower.is_over:
                 time.sleep(pause_s)
 
@@ -246,19 +254,19 @@ class Client:
 
     def jobs(self, *, limit: int | None = 100, **filters: Any) -> list[Job]:
         """Jobs that match (state, reason, handler, queue, tenant, tag, created_after, ...), newest first."""
-        return self._perform(operations.jobs(filters, limit=limit))
+        return self._perform(operations.list_jobs(filters, limit=limit))
 
     def explain(self, job_id: str) -> dict[str, Any]:
         """Why a job waits, with the figures."""
-        return self._perform(operations.about_job(job_id, "explain"))
+        return self._perform(operations.get_job_document(job_id, "explain"))
 
     def attempts(self, job_id: str) -> list[dict[str, Any]]:
         """Each start of the job: worker, devices, times, peak memory, error."""
-        return self._perform(operations.about_job(job_id, "attempts"))
+        return self._perform(operations.get_job_document(job_id, "attempts"))
 
     def file(self, job_id: str, name: str) -> bytes:
         """The bytes of a file that the job saved."""
-        return self._perform(operations.file(job_id, name))
+        return self._perform(operations.get_file(job_id, name))
 
     def queues(self) -> list[dict[str, Any]]:
         """Every queue with its counts."""
@@ -278,7 +286,7 @@ class Client:
 
     def handler(self, name: str) -> dict[str, Any]:
         """One handler: options, where it is loaded, what was measured."""
-        return self._perform(operations.document(f"handlers/{quote(name, safe='')}"))
+        return self._perform(operations.get_document(f"handlers/{quote(name, safe='')}"))
 
     def load(
         self,
@@ -301,11 +309,11 @@ class Client:
 
     def stats(self) -> dict[str, Any]:
         """Throughput, waits, runs and failures."""
-        return self._perform(operations.document("stats"))
+        return self._perform(operations.get_document("stats"))
 
     def ready(self) -> dict[str, Any]:
         """What the server says of its own health."""
-        return self._perform(operations.ready())
+        return self._perform(operations.get_readiness())
 
     def pause(self, queue: str) -> dict[str, Any]:
         """Start nothing more from this queue."""
@@ -328,12 +336,12 @@ class Client:
         return self._perform(operations.set_device(device, max_executors))
 
     def _list(self, path: str) -> list[dict[str, Any]]:
-        return self._perform(operations.document(path))
+        return self._perform(operations.get_document(path))
 
-    def _bound(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
+    def _time_bounds(self, timeout: float | str | None, *, known: bool = True) -> dict[str, Any]:
         limit_s = None if timeout is None else parse_seconds(timeout)
         bound: dict[str, Any] = {"timeout_s": limit_s, "clock": time.monotonic}
-        return bound | {"known": self._known} if known else bound
+        return bound | {"known": self._has_answered} if known else bound
 
     def _perform(self, operation: Operation[T]) -> T:
         answer: HttpResponse | None = None
@@ -349,14 +357,14 @@ class Client:
                 time.sleep(step.seconds)
                 continue
             try:
-                answer = self._ask(step)
+                answer = self._send(step)
             except NoServer as error:
                 failure = error
 
-    def _ask(self, call: HttpCall) -> HttpResponse:
+    def _send(self, call: HttpCall) -> HttpResponse:
         try:
-            answer = client_http.answered(self._http.request(**client_http.request_options(call)))
+            answer = client_http.read_response(self._http.request(**client_http.request_options(call)))
         except httpx2.TransportError as error:
-            raise client_http.no_server(error, self.url, call) from error
-        self._known = True
+            raise client_http.connection_error(error, self.url, call) from error
+        self._has_answered = True
         return answer

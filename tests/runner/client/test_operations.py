@@ -54,7 +54,7 @@ def perform(
 
 
 def test_options_are_sent_with_their_units_resolved() -> None:
-    body = operations.submission(
+    body = operations.submit_body(
         "paint",
         {"a": 1},
         {"timeout": "5m", "delay": 2, "vram": "6GiB", "run_at": datetime(2026, 1, 31, 9, 5, tzinfo=UTC)},
@@ -72,7 +72,7 @@ def test_options_are_sent_with_their_units_resolved() -> None:
 def test_an_option_that_does_not_exist_is_named() -> None:
     options: Any = {"prioritty": 1}
     with pytest.raises(TypeError, match="prioritty"):
-        operations.submission("paint", None, options)
+        operations.submit_body("paint", None, options)
 
 
 def test_result_asks_again_until_the_job_has_ended() -> None:
@@ -119,7 +119,7 @@ def test_a_wait_gives_up_on_a_server_that_stays_away(failure: HttpResponse | NoS
 def test_a_failed_job_raises_with_its_error() -> None:
     error = {"code": "handler_error", "message": "no luck", "retryable": True}
     with pytest.raises(JobFailed, match="no luck") as caught:
-        perform(operations.outcome(runner_job("failed", error)), lambda _: answered(None))
+        perform(operations.read_outcome(runner_job("failed", error)), lambda _: answered(None))
     assert caught.value.error == error
 
 
@@ -127,12 +127,12 @@ def test_a_cancelled_job_is_caught_as_job_cancelled_and_as_an_error_of_runner() 
     error = {"code": "cancelled", "message": "enough"}
     for kind in (runner.JobCancelled, runner.JobWasCancelled, runner.RunnerError, Exception):
         with pytest.raises(kind, match="enough"):
-            perform(operations.outcome(runner_job("cancelled", error)), lambda _: answered(None))
+            perform(operations.read_outcome(runner_job("cancelled", error)), lambda _: answered(None))
 
 
 def test_a_large_output_is_fetched_by_itself() -> None:
     document = Job(job(output=None, output_bytes=100_000))
-    value, calls = perform(operations.outcome(document), lambda _: answered(["much"]))
+    value, calls = perform(operations.read_outcome(document), lambda _: answered(["much"]))
     assert value == ["much"]
     assert calls[0].path == f"/v1/jobs/{ID}/output"
 
@@ -195,7 +195,7 @@ def test_lists_follow_their_cursor_up_to_the_limit() -> None:
         {"data": [job()] * 100, "next_cursor": "yet more"},
     ]
     filters = {"state": ["failed", "cancelled"], "tag": None, "input": {"model.name": "tiny"}}
-    found, calls = perform(operations.jobs(filters, limit=600), lambda _: answered(pages.pop(0)))
+    found, calls = perform(operations.list_jobs(filters, limit=600), lambda _: answered(pages.pop(0)))
     assert len(found) == 600
     assert calls[1].params == (
         ("state", "failed"),
