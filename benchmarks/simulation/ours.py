@@ -9,7 +9,7 @@ from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
 from gpu.planning.planner import Evict, Load, Start, plan
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 
 
 class Ours:
@@ -19,7 +19,7 @@ class Ours:
     nobody needs their room. What they were seen to use is their grant."""
 
     def __init__(self, devices: Iterable[Device], keep_alive_s: float = math.inf) -> None:
-        self.view = View(devices)
+        self.view = SchedulerState(devices)
         self._keep_alive_s = keep_alive_s
         self._waiting: dict[int, Job] = {}
         self._executors = 0
@@ -29,7 +29,7 @@ class Ours:
 
     def advance(self, now: float) -> None:
         """Unload what idled for too long."""
-        for executor in self.view.expiry.due(now):
+        for executor in self.view.idle_expiry.due(now):
             self._dismiss(executor, now)
             self._is_settled = False
 
@@ -44,10 +44,10 @@ class Ours:
         """An executor's job ended."""
         if self.view.executors[executor].state == "loading":
             # Said late: a plan that hands out one job at a time makes no difference between the two.
-            self.view.loaded(executor, None, now)
-            self.view.estimates.loaded(job.cls.key, None, job.load_s)
-        self.view.ran(job.cls, None, job.run_s)
-        self.view.ended(executor, job.cls, job.n, now)
+            self.view.on_loaded(executor, None, now)
+            self.view.estimator.loaded(job.cls.key, None, job.load_s)
+        self.view.record_run(job.cls, None, job.run_s)
+        self.view.on_attempt_ended(executor, job.cls, job.n, now)
         self._is_settled = False
 
     def turn(self, now: float) -> list[Begun]:
@@ -90,4 +90,4 @@ class Ours:
 
     def _dismiss(self, executor: int, now: float) -> None:
         self.view.evict(executor)
-        self.view.gone(executor, now)
+        self.view.on_executor_gone(executor, now)

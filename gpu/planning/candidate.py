@@ -7,7 +7,7 @@ import math
 from gpu.job_class import JobClass
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.resident_executor import Slot
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
 
 #: So many seconds of waiting count as much as one more point of priority.
@@ -52,7 +52,7 @@ class Head:
         "waiting",
     )
 
-    def __init__(self, view: View, cls: JobClass, now: float, top: int, standing: Standing) -> None:
+    def __init__(self, view: SchedulerState, cls: JobClass, now: float, top: int, standing: Standing) -> None:
         """`top` is the highest priority that waits: nobody ages beyond it."""
         self.view = view
         self.cls = cls
@@ -60,12 +60,12 @@ class Head:
         self._top = top
         self._standing = standing
         self._line = view.backlog.lines[cls]
-        self.is_gpu = view.floor.is_on_gpu(cls)
-        self.span = view.floor.span(cls)
+        self.is_gpu = view.residency.is_on_gpu(cls)
+        self.span = view.residency.span(cls)
         #: What a new executor must be granted; None where that is unknown.
-        self.need = view.needs.need_bytes(cls)
+        self.need = view.memory_needs.need_bytes(cls)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
-        self.run_s = 0.0 if cls.is_wish else view.times.run_s(cls)
+        self.run_s = 0.0 if cls.is_wish else view.time_estimates.run_s(cls)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
         self._needs: dict[int, int] | None = None
         self._can_wait_for: dict[str, bool] | None = None
@@ -73,12 +73,12 @@ class Head:
         self.is_picky = bool(cls.avoid or cls.only)
         self._reach: set[str] | None = None
         #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
-        self.most = view.batching.most(cls)
-        self.per_run = view.batching.per_run(cls)
+        self.most = view.batch_sizing.most(cls)
+        self.per_run = view.batch_sizing.per_run(cls)
         self.taken = 0
         self.waiting = len(self._line)
         self.n = self._line.head
-        self.remaining = view.bypass.left(self.n)
+        self.remaining = view.overtakes.left(self.n)
         self.rank = self.rank_of(self.n)
         #: It was tried and found no room.
         self.is_blocked = False
@@ -89,9 +89,9 @@ class Head:
     def gathers_until(self) -> float:
         """When its next batch goes at the latest; what is past where it need not wait: it is full, or
         has gathered long enough, or an executor has to load for it first."""
-        if not self.most or self.cls.key not in self.view.floor.by_key:
+        if not self.most or self.cls.key not in self.view.residency.by_key:
             return -math.inf
-        return self.view.batching.full_at(self.cls, self.waiting, self._line.since(self.n))
+        return self.view.batch_sizing.full_at(self.cls, self.waiting, self._line.since(self.n))
 
     @property
     def run_or_guess_s(self) -> float:
@@ -106,7 +106,7 @@ class Head:
         if not self.cls.is_wish:
             level = min(self._top, level + int(waited_s / AGEING_S))
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
-        return -level, self.view.bypass.left(n) > 0, self._standing.of(self.cls), -urgency, n
+        return -level, self.view.overtakes.left(n) > 0, self._standing.of(self.cls), -urgency, n
 
     def has_moved(self) -> bool:
         """Whether it stands elsewhere by now, as its tenant was given something."""
@@ -123,13 +123,13 @@ class Head:
             self._needs = {}
         need = self._needs.get(cap_bytes)
         if need is None:
-            need = self._needs[cap_bytes] = self.view.needs.need_for_capacity(self.cls, cap_bytes)
+            need = self._needs[cap_bytes] = self.view.memory_needs.need_for_capacity(self.cls, cap_bytes)
         return need
 
     def avoids(self, device_id: str) -> bool:
         """Whether it is not to run there: others are named, or it failed there and can go elsewhere."""
         if self._reach is None:
-            self._reach = {slot.device.id for slot in self.view.floor.reach(self.cls)}
+            self._reach = {slot.device.id for slot in self.view.residency.reach(self.cls)}
         return device_id not in self._reach
 
     def suits(self, room: Room) -> bool:
@@ -142,14 +142,14 @@ class Head:
         """When they have ended in any case: by then they are stopped."""
         if math.isinf(self.cls.limit_s):
             return math.inf
-        load_s = (self.view.times.load_s(self.cls.key) or 0.0) if loads else 0.0
+        load_s = (self.view.time_estimates.load_s(self.cls.key) or 0.0) if loads else 0.0
         return self._now + load_s + self.cls.limit_s * -(-count // self.per_run)
 
     def until(self, count: int, *, loads: bool) -> float:
         """When so many of its runs, begun now, are expected to have ended; inf where that is unknown."""
         if self.run_s is None:
             return math.inf
-        load_s = (self.view.times.load_s(self.cls.key) or 0.0) if loads else 0.0
+        load_s = (self.view.time_estimates.load_s(self.cls.key) or 0.0) if loads else 0.0
         return self._now + load_s + self.run_s * -(-count // self.per_run)
 
     def peek(self, count: int) -> list[int]:
@@ -162,7 +162,7 @@ class Head:
         self.waiting -= count
         if self.waiting:
             self.n = self.peek(1)[0]
-            self.remaining = self.view.bypass.left(self.n)
+            self.remaining = self.view.overtakes.left(self.n)
             self.rank = self.rank_of(self.n)
 
     def can_wait_for(self, slot: Slot) -> bool:
@@ -171,5 +171,5 @@ class Head:
             self._can_wait_for = {}
         known = self._can_wait_for.get(slot.device.id)
         if known is None:
-            known = self._can_wait_for[slot.device.id] = self.view.needs.can_wait_for(self.cls, slot)
+            known = self._can_wait_for[slot.device.id] = self.view.memory_needs.can_wait_for(self.cls, slot)
         return known

@@ -184,12 +184,12 @@ class Cold:
         return [each.executor for each in spare]
 
     def _loss_s(self, resident: Resident) -> float:
-        return self._turn.view.times.loss_s(resident, self._turn.now)
+        return self._turn.view.time_estimates.loss_s(resident, self._turn.now)
 
     def is_walled(self, head: Head) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
         need = head.need
-        if need is None or head.is_picky or head.cls.key in self._turn.view.floor.idle_by_key:
+        if need is None or head.is_picky or head.cls.key in self._turn.view.residency.idle_by_key:
             return False
         wall = self._walls.get((head.is_gpu, head.span))
         return wall is not None and need >= wall

@@ -9,32 +9,33 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.planning.planner import reserved
 from gpu.scheduling.resident_executor import Slot
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 
 
-def explain(view: View, cls: JobClass, n: int) -> dict[str, Any]:
+def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
-    devices = [_device(view, cls, slot) for slot in view.floor.lane(cls)]
+    devices = [_device(view, cls, slot) for slot in view.residency.lane(cls)]
     return {
         "reason": _reason(view, cls, devices),
         "devices": devices,
         "jobs_ahead": sum(
             len(line) if other.priority > cls.priority else line.ahead_of(n)
             for other, line in view.backlog.lines.items()
-            if other.priority >= cls.priority and view.floor.is_on_gpu(other) is view.floor.is_on_gpu(cls)
+            if other.priority >= cls.priority
+            and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(cls)
         ),
-        "tenant_lead_s": view.tenancy.of(cls).lead(cls.tenant),
-        "overtaken": view.bypass.counts.get(n, 0),
+        "tenant_lead_s": view.tenant_shares.of(cls).lead(cls.tenant),
+        "overtaken": view.overtakes.counts.get(n, 0),
     }
 
 
-def reservation(view: View, n: int, now: float) -> dict[str, Any] | None:
+def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
     hold = reserved(view, now, n)
     if hold is None or not hold.lefts:
         return None
-    slots = view.floor.slots
+    slots = view.residency.slots
     return {
         "devices": [
             {"device": each, "needed_bytes": hold.head.need_on(slots[each].device.cap_bytes)}
@@ -44,13 +45,13 @@ def reservation(view: View, n: int, now: float) -> dict[str, Any] | None:
     }
 
 
-def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
+def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
     if cls.queue in view.backlog.paused:
         return "paused"
     limit = view.limits.handlers.get(cls.handler)
     if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
         return "concurrency_limit"
-    reasons, span = [device["reason"] for device in devices], view.floor.span(cls)
+    reasons, span = [device["reason"] for device in devices], view.residency.span(cls)
     ready = reasons.count("ready")
     if ready >= span:
         return "ready"
@@ -59,15 +60,15 @@ def _reason(view: View, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str
     )
 
 
-def _device(view: View, cls: JobClass, slot: Slot) -> dict[str, Any]:
+def _device(view: SchedulerState, cls: JobClass, slot: Slot) -> dict[str, Any]:
     device_id = slot.device.id
-    free, need = view.ledger.free_bytes(device_id), view.needs.need_for_device(cls, slot)
+    free, need = view.ledger.free_bytes(device_id), view.memory_needs.need_for_device(cls, slot)
     reason = "ready"
     if need > slot.device.cap_bytes:
         reason = "too_small"
     elif slot.closed_for:
         reason = slot.closed_for
-    elif slot not in view.floor.reach(cls):
+    elif slot not in view.residency.reach(cls):
         reason = "avoided"
     elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
         reason = "waiting_for_device"

@@ -21,7 +21,7 @@ from typing import Any
 
 from gpu.job_class import JobClass
 from gpu.scheduling.resident_executor import Resident
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 
 #: Other programs' use moves a little all the time: where there is any, a whole device is this much less, or
 #: one byte more of it would keep the job waiting for ever.
@@ -64,7 +64,7 @@ def next_rung(rung: int, squeeze: Squeeze) -> Rung | None:
     return None
 
 
-def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
+def placed(view: SchedulerState, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
     if rung == Rung.NONE:
         return cls
@@ -72,20 +72,20 @@ def placed(view: View, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     if rung == Rung.ALONE:
         again = replace(cls, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
-        return replace(cls, alone=alone) if view.needs.misfit(again) is not None else again
+        return replace(cls, alone=alone) if view.memory_needs.misfit(again) is not None else again
     largest = _ceiled(largest_bytes(view, cls), cls.need_bytes if cls.strict else None)
     need = largest
     if rung == Rung.LARGER:
-        learned = view.needs.need_bytes(replace(cls, need_bytes=None))
+        learned = view.memory_needs.need_bytes(replace(cls, need_bytes=None))
         need = min(_larger(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
     return replace(cls, need_bytes=max(need, grant_bytes), alone=alone)
 
 
-def largest_bytes(view: View, cls: JobClass) -> int:
+def largest_bytes(view: SchedulerState, cls: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    lane, span = view.floor.lane(cls), view.floor.span(cls)
+    lane, span = view.residency.lane(cls), view.residency.span(cls)
     # Where none is open, their workers are still to come: a server that starts places its jobs first.
     slots = [slot for slot in lane if slot.is_open]
     free = sorted((_grantable(view, slot.device.id) for slot in slots or lane), reverse=True)
@@ -93,7 +93,7 @@ def largest_bytes(view: View, cls: JobClass) -> int:
 
 
 def survey(
-    view: View, cls: JobClass, executor: int, started_at: float, ceiling_bytes: int | None = None
+    view: SchedulerState, cls: JobClass, executor: int, started_at: float, ceiling_bytes: int | None = None
 ) -> Squeeze:
     """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
     the ceiling it is never granted."""
@@ -101,7 +101,7 @@ def survey(
     others = {
         each: other
         for device_id in resident.devices
-        for each, other in view.floor.slots[device_id].residents.items()
+        for each, other in view.residency.slots[device_id].residents.items()
         if each != executor
     }
     return Squeeze(
@@ -152,16 +152,16 @@ def _larger(grant_bytes: int, learned_bytes: int) -> int:
     return max(grant_bytes * 3 // 2, learned_bytes)
 
 
-def _grantable(view: View, device_id: str) -> int:
-    slot = view.floor.slots[device_id]
+def _grantable(view: SchedulerState, device_id: str) -> int:
+    slot = view.residency.slots[device_id]
     foreign = view.ledger.usage.foreign_bytes(device_id)
     pinned = sum(view.ledger.charge_bytes(executor) for executor in slot.pinned)
     return slot.device.cap_bytes - foreign - pinned - (SLACK_BYTES if foreign > 0 else 0)
 
 
-def _is_ram(view: View, cls: JobClass) -> bool:
+def _is_ram(view: SchedulerState, cls: JobClass) -> bool:
     """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
-    return all(slot.device.kind == "cpu" for slot in view.floor.lane(cls))
+    return all(slot.device.kind == "cpu" for slot in view.residency.lane(cls))
 
 
 def _was_at_work(other: Resident, since: float) -> bool:

@@ -14,7 +14,7 @@ from gpu.scheduling.capacity_snapshot import Shelves, Sketch
 from gpu.scheduling.limits import PlannedConcurrency
 from gpu.scheduling.outlook import Outlook, Passed
 from gpu.scheduling.resident_executor import Resident
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
 
 
@@ -78,10 +78,10 @@ class Move:
 class Turn:
     """What a plan has chosen so far."""
 
-    def __init__(self, view: View, now: float) -> None:
+    def __init__(self, view: SchedulerState, now: float) -> None:
         self.view = view
         self.now = now
-        self.sketch = Sketch(view.index)
+        self.sketch = Sketch(view.capacity_table)
         self.actions: list[Action] = []
         self.reasons: dict[JobClass, Reason] = {}
         #: Whom to ask before a move, by lane.
@@ -92,8 +92,8 @@ class Turn:
         self.look_at = math.inf
         self.concurrency = PlannedConcurrency(view.limits)
         #: What tenants have had, with what this plan gives them.
-        self.standing = Standing(view.tenancy, view.floor)
-        self._kept = set(view.bypass.kept)
+        self.standing = Standing(view.tenant_shares, view.residency)
+        self._kept = set(view.overtakes.kept)
 
     def lane(self, head: Head) -> Shelves:
         """The shelves of the devices that may run the class."""
@@ -101,7 +101,7 @@ class Turn:
 
     def rooms(self, resident: Resident) -> list[Room]:
         """What is left where an executor lives."""
-        slots = self.view.floor.slots
+        slots = self.view.residency.slots
         return [self.sketch.room(slots[each]) for each in resident.devices]
 
     def gathers(self, head: Head) -> bool:
@@ -214,7 +214,7 @@ class Turn:
         self.touched[executor] = 0
         self.actions.append(Evict(executor))
         for each in self.view.executors[executor].devices:
-            mine = self.sketch.mine(self.view.floor.slots[each])
+            mine = self.sketch.mine(self.view.residency.slots[each])
             mine.pending += nbytes
             mine.leaving += 1
             mine.spares -= 1

@@ -33,10 +33,10 @@ from gpu.planning.cold_start import Cold
 from gpu.planning.plan_builder import Turn
 from gpu.planning.reservation import Front, Hold, Reservation
 from gpu.planning.warm_start import Warm
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 
-__all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "Start", "View", "plan"]
+__all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "SchedulerState", "Start", "plan"]
 
 #: Overtaking is counted for so many of the first ones that wait in a lane.
 FRONT = 8
@@ -49,16 +49,16 @@ PATIENCE_WITH_ROOM = 0.5
 LEAD_LOADS = 10.0
 
 
-def plan(view: View, now: float) -> Plan:
+def plan(view: SchedulerState, now: float) -> Plan:
     """What to do at the time `now`, in seconds of the clock by which the view was told of things."""
-    view.index.refresh()
-    view.tenancy.advance(now)
+    view.capacity_table.refresh()
+    view.tenant_shares.advance(now)
     return _Planner(view, now).plan()
 
 
-def reserved(view: View, now: float, n: int) -> Hold | None:
+def reserved(view: SchedulerState, now: float, n: int) -> Hold | None:
     """What is kept for a waiting job while others go on, as things are; None where nothing is."""
-    view.index.refresh()
+    view.capacity_table.refresh()
     planner = _Planner(view, now)
     planner.plan()
     guards = [guard for guards in planner.turn.guards.values() for guard in guards]
@@ -67,7 +67,7 @@ def reserved(view: View, now: float, n: int) -> Hold | None:
 
 
 class _Planner:
-    def __init__(self, view: View, now: float) -> None:
+    def __init__(self, view: SchedulerState, now: float) -> None:
         self.view = view
         self.now = now
         self.turn = Turn(view, now)
@@ -140,7 +140,7 @@ class _Planner:
         last = behind.get((head.is_gpu, head.rank[0]))
         if last is None:
             return False
-        load_s = self.view.times.load_s(last.cls.key)
+        load_s = self.view.time_estimates.load_s(last.cls.key)
         return head.rank[2] - last.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
     def _in_turn(self, heads: list[Head]) -> list[Head]:
@@ -215,7 +215,7 @@ class _Planner:
         return True
 
     def _reason(self, head: Head) -> Reason:
-        if head.cls.alone and all(slot.busy for slot in self.view.floor.reach(head.cls)):
+        if head.cls.alone and all(slot.busy for slot in self.view.residency.reach(head.cls)):
             return "waiting_for_device"
         lacking_bytes = sum(
             shelf.admitting

@@ -137,8 +137,8 @@ def reserve(turn: Turn, head: Head) -> Hold:
     if head.claims:
         left = {room.slot.device.id: Left(room.reach, room.left - 1) for room, _ in head.claims}
         return Hold(head, turn.now, left)
-    slots = turn.view.floor.slots
-    kept = turn.view.bypass.kept.get(head.n)
+    slots = turn.view.residency.slots
+    kept = turn.view.overtakes.kept.get(head.n)
     rooms = [turn.sketch.room(slots[each]) for each in kept] if kept else _rooms(turn, head)
     options = (option for room in rooms if (option := _option(turn, head, room)) is not None)
     first = nsmallest(head.span, options, key=lambda option: option[:3])

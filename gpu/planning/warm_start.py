@@ -30,15 +30,15 @@ class Warm:
         """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
         So it does as far as nobody knows better."""
         view = self._turn.view
-        load_s = view.times.load_s(head.cls.key)
+        load_s = view.time_estimates.load_s(head.cls.key)
         if load_s is None or self._depth(head) > 1:
             return True
-        run_s = view.times.run_mean_s(head.cls)
+        run_s = view.time_estimates.run_mean_s(head.cls)
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
 
     def is_able(self, head: Head) -> bool:
         """Whether an executor lives that may take a job of the head now."""
-        floor, key = self._turn.view.floor, head.cls.key
+        floor, key = self._turn.view.residency, head.cls.key
         if key in floor.idle_by_key or key in floor.early:
             return True
         return self._depth(head) > 1 and key in floor.by_key
@@ -47,14 +47,14 @@ class Warm:
         """Whether the last one waiting of the class may expect a warm executor before so many times what a
         new one would cost: its load, and what loading others again takes that go for it."""
         turn, view, cls = self._turn, self._turn.view, head.cls
-        of_key = view.floor.by_key.get(cls.key)
-        load_s, run_s = view.times.load_s(cls.key), view.times.run_mean_s(cls)
+        of_key = view.residency.by_key.get(cls.key)
+        load_s, run_s = view.time_estimates.load_s(cls.key), view.time_estimates.run_mean_s(cls)
         if of_key is None or not load_s or run_s is None:
             return False
         lefts = [
             self._left_s(each, run_s)
             for each in of_key.values()
-            if each.executor not in turn.touched and view.needs.is_granted_enough(each, cls)
+            if each.executor not in turn.touched and view.memory_needs.is_granted_enough(each, cls)
         ]
         if not lefts:
             return False
@@ -68,16 +68,16 @@ class Warm:
 
     def _left_s(self, resident: Resident, run_s: float) -> float:
         """When a warm executor is expected to be free. One that idles has found its device at work."""
-        slots, executors = self._turn.view.floor.slots, [resident]
+        slots, executors = self._turn.view.residency.slots, [resident]
         if not resident.busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
             executors = [each for each in others if each.busy]
         view, now = self._turn.view, self._turn.now
-        return min((view.times.left_s(each, now, run_s) for each in executors), default=math.inf)
+        return min((view.time_estimates.left_s(each, now, run_s) for each in executors), default=math.inf)
 
     def start(self, head: Head, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
-        turn, cls, floor = self._turn, head.cls, self._turn.view.floor
+        turn, cls, floor = self._turn, head.cls, self._turn.view.residency
         if cls.key not in floor.by_key or turn.gathers(head):
             return False
         depth = self._depth(head)
@@ -96,9 +96,11 @@ class Warm:
         turn, known = self._turn, self._idle.get(cls)
         if known is None:
             view = turn.view
-            of_key = view.floor.idle_by_key.get(cls.key, {})
+            of_key = view.residency.idle_by_key.get(cls.key, {})
             known = [
-                each for each in of_key.values() if not each.worn and view.needs.is_granted_enough(each, cls)
+                each
+                for each in of_key.values()
+                if not each.worn and view.memory_needs.is_granted_enough(each, cls)
             ]
             self._idle[cls] = known
         while known and known[-1].executor in turn.touched:
@@ -110,7 +112,7 @@ class Warm:
         cls = head.cls
         if head.need is None or cls.alone or cls.single:
             return 1
-        slots = self._turn.view.batching.slots(cls)
+        slots = self._turn.view.batch_sizing.slots(cls)
         return slots if slots > 1 else self._turn.view.limits.stage_depths.get((cls.handler, cls.version), 1)
 
     def _space(self, head: Head, resident: Resident, depth: int) -> int:
@@ -150,10 +152,10 @@ class Warm:
     def _board(self, head: Head) -> bool:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
         turn, view = self._turn, self._turn.view
-        for resident in view.floor.early[head.cls.key].values():
+        for resident in view.residency.early[head.cls.key].values():
             if (
                 resident.executor in turn.touched
-                or not view.needs.is_granted_enough(resident, head.cls)
+                or not view.memory_needs.is_granted_enough(resident, head.cls)
                 or head.cls.alone
             ):
                 continue
@@ -170,7 +172,7 @@ class Warm:
 
     def _limited(self, head: Head) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
-        is_spread = head.most or self._turn.view.batching.slots(head.cls) > 1
+        is_spread = head.most or self._turn.view.batch_sizing.slots(head.cls) > 1
         return self._turn.concurrency.remaining(head.cls) if is_spread else math.inf
 
     def _stage(self, head: Head, depth: int) -> bool:
@@ -180,9 +182,9 @@ class Warm:
         if roomy is None:
             roomy = self._roomy[cls] = [
                 self._entry(head, each, depth)
-                for each in view.floor.by_key[cls.key].values()
+                for each in view.residency.by_key[cls.key].values()
                 if (each.state == "running" or turn.touched.get(each.executor))
-                and view.needs.is_granted_enough(each, cls)
+                and view.memory_needs.is_granted_enough(each, cls)
             ]
             heapify(roomy)
         refused: list[tuple[int, int]] = []

@@ -26,7 +26,7 @@ from gpu.scheduling.tenant_shares import Tenancy
 from gpu.scheduling.time_estimates import Times
 
 
-class View:
+class SchedulerState:
     """The index. `plan(view, now)` reads it; the coordinator carries its actions out, in their order, by
     calling `start`, `load` and `evict` before anything else happens."""
 
@@ -34,26 +34,28 @@ class View:
         self,
         devices: Iterable[Device] = (),
         *,
-        estimates: Estimates | None = None,
+        estimator: Estimates | None = None,
         bypass_limit: int = 8,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.ledger = Ledger()
-        self.estimates = Estimates() if estimates is None else estimates
-        self.bypass = Bypass(bypass_limit)
-        self.floor = Floor(self.ledger.changed)
-        self.index = Index(self.ledger, self.floor, self.ledger.changed)
+        self.estimator = Estimates() if estimator is None else estimator
+        self.overtakes = Bypass(bypass_limit)
+        self.residency = Floor(self.ledger.changed)
+        self.capacity_table = Index(self.ledger, self.residency, self.ledger.changed)
         #: The floor's own table.
-        self.executors = self.floor.executors
-        self.backlog = Backlog(self.bypass)
-        self.needs = MemoryNeeds(self.estimates, self.floor, self.ledger, self.backlog.lines)
-        self.batching = Batching()
-        self.limits = ConcurrencyLimits(self.floor, self.batching)
-        wanted, lines = self.backlog.wanted, self.backlog.lines
-        self.expiry = Expiry(self.executors, wanted, self.floor.is_kept)
-        self.times = times = Times(self.estimates, self.floor, self.batching, wanted)
-        expected = (times.run_mean_s, times.load_s, self.batching.per_run)
-        self.tenancy = Tenancy(self.floor, lines, expected, weights)
+        self.executors = self.residency.executors
+        self.backlog = Backlog(self.overtakes)
+        self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.lines)
+        self.batch_sizing = Batching()
+        self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
+        wanted, backlogs = self.backlog.wanted, self.backlog.lines
+        self.idle_expiry = Expiry(self.executors, wanted, self.residency.is_kept)
+        self.time_estimates = time_estimates = Times(
+            self.estimator, self.residency, self.batch_sizing, wanted
+        )
+        expected = (time_estimates.run_mean_s, time_estimates.load_s, self.batch_sizing.per_run)
+        self.tenant_shares = Tenancy(self.residency, backlogs, expected, weights)
         for device in devices:
             self.add_device(device)
 
@@ -62,13 +64,13 @@ class View:
     def add_device(self, device: Device, *, is_open: bool = True) -> None:
         """A device was found. Raises ValueError where its id is known."""
         self.ledger.add_device(device)
-        self.floor.add_device(device, is_open=is_open)
+        self.residency.add_device(device, is_open=is_open)
 
     def set_device_open(self, device_id: str, is_open: bool, closed_for: str = "") -> None:
         """Whether the device takes new work (its worker is up, and nobody drains it), and if not, why."""
-        self.floor.set_open(device_id, is_open, closed_for)
+        self.residency.set_open(device_id, is_open, closed_for)
         if not is_open:
-            self.bypass.release(device_id)
+            self.overtakes.release(device_id)
 
     # Jobs that wait.
 
@@ -76,13 +78,13 @@ class View:
         """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
         others of its class."""
         if self.backlog.add(cls, n, first=first, since=since):
-            self.tenancy.waits(cls)
+            self.tenant_shares.waits(cls)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
         if not self.backlog.has(cls, n):
             return False
-        self._take(cls, (n,))
+        self._remove_waiting(cls, (n,))
         return True
 
     # What a plan's actions do.
@@ -104,16 +106,16 @@ class View:
         if resident.state == "idle":
             if not self.ledger.running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
-            self.floor.wake(resident)
+            self.residency.wake(resident)
             if cls.alone:
-                self.floor.own(resident)
-        elif resident.state != "running" and not self.floor.claim(resident):
+                self.residency.own(resident)
+        elif resident.state != "running" and not self.residency.claim(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
-        self._take(cls, ns)
+        self._remove_waiting(cls, ns)
         self.backlog.record_start(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
-        self.tenancy.started(cls, ns, now, loads=False)
+        self.tenant_shares.started(cls, ns, now, loads=False)
         self._set_to_work(resident, len(ns), now, outlook)
 
     def load(
@@ -129,7 +131,7 @@ class View:
         max_jobs: int | None = None,
         now: float = 0.0,
         outlook: Outlook = BLANK,
-        mates: Sequence[int] = (),
+        extra_job_numbers: Sequence[int] = (),
     ) -> None:
         """A new executor starts, with one waiting job and its mates, or, for a wish, without any.
 
@@ -141,26 +143,26 @@ class View:
         resident = Resident(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.floor.enter(resident, early=cls.is_wish)
+        self.residency.enter(resident, early=cls.is_wish)
         if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
             resident.loads_alone = not (cls.alone or exclusive)
         if cls.alone or resident.loads_alone:
-            self.floor.own(resident)
-        ns = (n, *mates)
-        self._take(cls, ns)
+            self.residency.own(resident)
+        ns = (n, *extra_job_numbers)
+        self._remove_waiting(cls, ns)
         if not cls.is_wish:
             self.backlog.record_start(cls, ns)
             resident.assigned.update(dict.fromkeys(ns, cls))
-        self.tenancy.started(cls, ns, now, loads=True)
+        self.tenant_shares.started(cls, ns, now, loads=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
-    def evict(self, executor: int, *, lingers: bool = False) -> None:
+    def evict(self, executor: int, *, finishes_first: bool = False) -> None:
         """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
-        self.floor.leave(self.executors[executor], lingers=lingers)
+        self.residency.leave(self.executors[executor], lingers=finishes_first)
 
     # What executors do.
 
-    def loaded(self, executor: int, resident_bytes: int | None, now: float) -> None:
+    def on_loaded(self, executor: int, resident_bytes: int | None, now: float) -> None:
         """It is ready; `resident_bytes` is what it was seen to use then, if anybody looked."""
         resident = self.executors[executor]
         if resident_bytes is not None:
@@ -170,15 +172,17 @@ class View:
         resident.state = "running"
         self.ledger.running(executor)
         if resident.loads_alone:
-            self.floor.share(resident)
+            self.residency.share(resident)
         if not resident.assigned:
-            self._rest(resident, now)
+            self._set_idle(resident, now)
 
-    def takes_long(self, executor: int, n: int) -> None:
+    def mark_long_running(self, executor: int, n: int) -> None:
         """The attempt that it runs is not a short one: until its end nothing is staged behind it."""
         self.executors[executor].long_n = n
 
-    def ended(self, executor: int, cls: JobClass, n: int, now: float, *, done: bool = True) -> bool:
+    def on_attempt_ended(
+        self, executor: int, cls: JobClass, n: int, now: float, *, has_run: bool = True
+    ) -> bool:
         """One attempt of it ended; without any other it idles. False where it was not handed that one.
         `done=False` where it gave the attempt back unstarted: that does not wear it."""
         resident = self.executors.get(executor)
@@ -186,57 +190,57 @@ class View:
             return False
         if resident.long_n == n:
             resident.long_n = None
-        resident.jobs_done += done
-        self.tenancy.ended(cls, n, executor, now, ran=done)
+        resident.jobs_done += has_run
+        self.tenant_shares.ended(cls, n, executor, now, ran=has_run)
         if not resident.assigned and resident.busy and resident.state != "loading":
-            self._rest(resident, now)
+            self._set_idle(resident, now)
         return True
 
-    def gone(self, executor: int, now: float | None) -> list[tuple[int, JobClass]]:
+    def on_executor_gone(self, executor: int, now: float | None) -> list[tuple[int, JobClass]]:
         """Its process tree was reaped; gives what it was handed and nobody ended. Its bytes drain, but
         where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""
         resident = self.executors[executor]
-        self.floor.remove(resident)
-        self.tenancy.gone(executor, resident.assigned)
+        self.residency.remove(resident)
+        self.tenant_shares.gone(executor, resident.assigned)
         if now is not None:
             self.ledger.draining.start(executor, now)
         return list(resident.assigned.items())
 
-    def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
+    def record_run(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
         """A job ended well. Who was granted all there was keeps what is needed; others may start."""
-        if not self.estimates.ran(cls, peak_bytes, run_s):
+        if not self.estimator.ran(cls, peak_bytes, run_s):
             return
-        need = self.estimates.need_bytes(cls)
-        for key, residents in self.floor.by_key.items():
+        need_bytes = self.estimator.need_bytes(cls)
+        for key, residents in self.residency.by_key.items():
             if (key[0], key[2]) == (cls.handler, cls.model):
                 for resident in residents.values():
-                    if resident.exclusive and need is not None:
-                        self.floor.share(resident)
-                        self.ledger.regrant(resident.executor, need)
+                    if resident.exclusive and need_bytes is not None:
+                        self.residency.share(resident)
+                        self.ledger.regrant(resident.executor, need_bytes)
 
     # Keeping the index.
 
-    def _take(self, cls: JobClass, ns: Sequence[int]) -> None:
+    def _remove_waiting(self, cls: JobClass, ns: Sequence[int]) -> None:
         if not self.backlog.take(cls, ns):
             return
-        self.tenancy.rests(cls)
+        self.tenant_shares.rests(cls)
         if cls.key in self.backlog.wanted:
             return
-        for resident in self.floor.idle_by_key.get(cls.key, {}).values():
+        for resident in self.residency.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.
-            self.expiry.expect(resident)
+            self.idle_expiry.expect(resident)
 
-    def _rest(self, resident: Resident, now: float) -> None:
+    def _set_idle(self, resident: Resident, now: float) -> None:
         """Nothing is left to do for it."""
-        self.floor.rest(resident, now)
+        self.residency.rest(resident, now)
         if resident.state == "idle":
             self.ledger.idle(resident.executor)
-            self.expiry.expect(resident)
+            self.idle_expiry.expect(resident)
 
     def _set_to_work(self, resident: Resident, count: int, now: float, outlook: Outlook) -> None:
         if len(resident.assigned) == count:
             resident.began = now
         resident.until = outlook.until
-        self.times.demand.count(resident.key, count, now)
-        for passed in outlook.passes:
-            self.bypass.count(passed.n, passed.times, passed.device_ids)
+        self.time_estimates.demand.count(resident.key, count, now)
+        for overtaken in outlook.passes:
+            self.overtakes.count(overtaken.n, overtaken.times, overtaken.device_ids)

@@ -12,7 +12,7 @@ import msgspec
 
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import Checkup
 from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import Inventory
@@ -104,7 +104,7 @@ class Kept:
 class JobComponents:
     """What accepts, keeps and ends jobs."""
 
-    view: View
+    view: SchedulerState
     watch: Watch
     figures: Figures
     timers: Timers
@@ -178,7 +178,7 @@ def build_jobs(
 ) -> JobComponents:
     """Create what accepts, keeps and ends jobs."""
     limits, now = ground.settings.limits, ground.clock.now
-    view = View(weights=_weights(ground.settings))
+    view = SchedulerState(weights=_weights(ground.settings))
     for queue in value_names.paused_queues(kept.values):
         view.backlog.pause_queue(queue, True)
     watch, figures, timers = Watch(), Figures(), Timers(now)

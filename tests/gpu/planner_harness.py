@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gpu.devices.device import Device, sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import Evict, Load, Plan, Start, plan
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 
 G = 1 << 30
 
@@ -28,7 +28,7 @@ class Rig:
     def __init__(
         self, *devices: Device, bypass_limit: int = 8, weights: Mapping[str, float] | None = None
     ) -> None:
-        self.view = View(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit, weights=weights)
+        self.view = SchedulerState(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit, weights=weights)
         self.now = 0.0
         self.classes: dict[int, JobClass] = {}
         self.keep_alive_s: dict[str, float] = {}
@@ -80,20 +80,20 @@ class Rig:
     def learn(self, handler: str, peak: int, times: int = 1) -> None:
         """So many of its jobs, whose need nobody declared, took so much."""
         for _ in range(times):
-            self.view.ran(job_class(handler, None), peak, None)
+            self.view.record_run(job_class(handler, None), peak, None)
 
     def finish(self, executor: int) -> None:
         """End what the executor was handed, after loading where it loads."""
         resident = self.view.executors[executor]
         if resident.state == "loading":
-            self.view.loaded(executor, None, self.now)
+            self.view.on_loaded(executor, None, self.now)
         for n, cls in list(resident.assigned.items()):
-            assert self.view.ended(executor, cls, n, self.now)
+            assert self.view.on_attempt_ended(executor, cls, n, self.now)
 
     def give_back(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
         """What the executor was handed and has not started waits again, before the others."""
         for n in reversed(ns):
-            if self.view.ended(executor, cls, n, self.now, done=False):
+            if self.view.on_attempt_ended(executor, cls, n, self.now, has_run=False):
                 self.view.add_waiting(cls, n, first=True)
 
     def idle(self, cls: JobClass, used: int | None = None) -> int:
@@ -111,7 +111,7 @@ class Rig:
         """An executor of the class with a job that runs."""
         self.submit(cls)
         self.turn()
-        self.view.loaded(self.executors, None, self.now)
+        self.view.on_loaded(self.executors, None, self.now)
         self.now += 1
         return self.executors
 
@@ -119,7 +119,7 @@ class Rig:
         """Those who were told to go are gone."""
         for executor, resident in list(self.view.executors.items()):
             if resident.state == "leaving":
-                self.view.gone(executor, self.now)
+                self.view.on_executor_gone(executor, self.now)
 
 
 def told(made: Plan) -> list[str]:

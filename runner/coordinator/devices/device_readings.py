@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.memory.attribution import Level, least
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
@@ -20,7 +20,7 @@ class DeviceReadings:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         inventory: Inventory,
         memory: Memory,
         care: Care,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpu.devices.device import Device
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.worker_pool import Fleet, Worker
@@ -35,7 +35,7 @@ class Inventory:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         figures: Figures,
         memory: Memory,
         now: Callable[[], float],
@@ -260,7 +260,7 @@ class Inventory:
         count = self._kept.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
         if count is not None:
             self._limits[device.id] = int(count)
-            self._view.floor.set_max_executors(device.id, int(count))
+            self._view.residency.set_max_executors(device.id, int(count))
 
     def _settle(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
@@ -272,5 +272,5 @@ class Inventory:
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""
         )
         lost = len(self._stuck_at(device)) if device.kind == "cpu" else 0
-        self._view.floor.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
+        self._view.residency.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
         self._wake()

@@ -9,7 +9,7 @@ from gpu.memory.enforcement import Backend
 from gpu.planning import overuse
 from gpu.planning.overuse import Overuse
 from gpu.scheduling.capacity import Room
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs import explanations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Overruns:
     """Looks after each reading, and when a worker asks."""
 
-    def __init__(self, *, view: View, dispatch: Dispatch, backend: Backend) -> None:
+    def __init__(self, *, view: SchedulerState, dispatch: Dispatch, backend: Backend) -> None:
         self._view = view
         self._ledger = view.ledger
         self._dispatch = dispatch
@@ -48,7 +48,7 @@ class Overruns:
         for post in list(self._dispatch.posts.values()):
             if self._is_over(post):
                 self._settle(post)
-        for slot in self._view.floor.slots.values():
+        for slot in self._view.residency.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
                 self._make_room(Room(self._ledger, slot))
 

@@ -9,7 +9,7 @@ from typing import Any
 from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import Health, State
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs import explanations
@@ -39,7 +39,7 @@ class Care:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         inventory: Inventory,
         dispatch: Dispatch,
         check: Check,
@@ -138,7 +138,7 @@ class Care:
         self.look()
 
     def _act(self, device: Device, health: Health) -> None:
-        slot = self._view.floor.slots[device.id]
+        slot = self._view.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
             self._dispatch.wake()

@@ -11,7 +11,7 @@ import msgspec
 from gpu.memory.attribution import Owners
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import Backend, cap_bytes
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
@@ -39,7 +39,7 @@ class Memory:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         backend: Backend,
         contexts: Contexts,
         keep: Callable[[bytes], None],
@@ -68,7 +68,7 @@ class Memory:
             listed[device_id][pid] = nbytes
         has_more = False
         for device_id, total, used, _free in message.devices:
-            if device_id in self._view.floor.slots:
+            if device_id in self._view.residency.slots:
                 before = ledger.free_bytes(device_id)
                 self._processes[device_id] = listed[device_id]
                 seen = self._owners.share(listed[device_id])
@@ -176,7 +176,7 @@ class Memory:
         if self._ledger.draining.pending_bytes(device_id):
             return None
         holds = self._ledger.figures(device_id).used_bytes - known.others_bytes
-        for other, resident in self._view.floor.slots[device_id].residents.items():
+        for other, resident in self._view.residency.slots[device_id].residents.items():
             if other != executor:
                 seen = self._ledger.usage.observed_bytes(other)
                 if seen is None or resident.state != "idle":

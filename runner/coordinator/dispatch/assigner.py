@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.commands import attempt_order
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import Post
@@ -27,7 +27,7 @@ class Assigner:
         self,
         *,
         line: Line,
-        view: View,
+        view: SchedulerState,
         fleet: Fleet,
         executors: ExecutorTable,
         control: ExecutorControl,
@@ -141,4 +141,6 @@ class Assigner:
         """The executor does not hold the attempt any more; its worker was never told of it."""
         post.line.pop(live.job.number, None)
         if live.cls is not None:
-            self._view.ended(post.executor, live.cls, live.job.number, self._line.now(), done=done)
+            self._view.on_attempt_ended(
+                post.executor, live.cls, live.job.number, self._line.now(), has_run=done
+            )

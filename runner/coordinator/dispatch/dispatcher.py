@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gpu.devices.device import Device
 from gpu.planning import planner
 from gpu.planning.oom_escalation import Rung
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
 from runner.coordinator.dispatch.commands import load_order
 from runner.coordinator.dispatch.executor_control import ExecutorControl
@@ -38,7 +38,7 @@ class Dispatch:
         self,
         *,
         line: Line,
-        view: View,
+        view: SchedulerState,
         fleet: Fleet,
         devices: Mapping[str, Device],
         read_inputs: ReadInputs,
@@ -107,7 +107,7 @@ class Dispatch:
                 self._again_later()
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
-        for executor in self._view.expiry.due(now):
+        for executor in self._view.idle_expiry.due(now):
             self.control.unload(executor)
         self.control.unload_retired()
         if self._view.ledger.regranted:
@@ -131,7 +131,7 @@ class Dispatch:
 
     def _arm(self, look_at: float) -> None:
         """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
-        expiry = self._view.expiry.next()
+        expiry = self._view.idle_expiry.next()
         when = look_at if expiry is None else min(look_at, expiry)
         if when < self._armed_at:
             self._armed_at = when
@@ -187,7 +187,7 @@ class Dispatch:
         lives = [self._line.book.by_n[n] for n in (action.n, *action.mates)]
         if lives[0].job.rung >= Rung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
-            for other in self._view.floor.idle_on(action.device_ids):
+            for other in self._view.residency.idle_on(action.device_ids):
                 self.control.unload(other)
         self._line.waiting.windows.on_dispatched(action.cls)
         self._assigner.assign(post, lives)

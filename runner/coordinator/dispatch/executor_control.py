@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Fleet
@@ -19,7 +19,7 @@ class ExecutorControl:
     """
 
     def __init__(
-        self, *, executors: ExecutorTable, view: View, fleet: Fleet, wake: Callable[[], None]
+        self, *, executors: ExecutorTable, view: SchedulerState, fleet: Fleet, wake: Callable[[], None]
     ) -> None:
         self._executors = executors
         self._view = view
@@ -49,7 +49,7 @@ class ExecutorControl:
         what it runs first."""
         if not post.leaving:
             post.leaving = True
-            self._view.evict(post.executor, lingers=lingers)
+            self._view.evict(post.executor, finishes_first=lingers)
 
     def retire_handler(self, handler: str, *, replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import SetGrant, encode
@@ -17,7 +17,7 @@ CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 class Grants:
     """Each change goes out with the frame of its turn."""
 
-    def __init__(self, *, view: View, fleet: Fleet, cap_bytes: CapBytes) -> None:
+    def __init__(self, *, view: SchedulerState, fleet: Fleet, cap_bytes: CapBytes) -> None:
         self._view = view
         self._fleet = fleet
         self.cap_bytes = cap_bytes
@@ -40,7 +40,7 @@ class Grants:
     def suit(self, post: Post, cls: JobClass) -> None:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
-        slots = self._view.floor.slots
-        need = max(self._view.needs.need_for_device(cls, slots[each]) for each in post.devices)
+        slots = self._view.residency.slots
+        need = max(self._view.memory_needs.need_for_device(cls, slots[each]) for each in post.devices)
         if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
             self.tell(post, need)

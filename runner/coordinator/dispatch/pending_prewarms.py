@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.prewarm_request import Wish
 from runner.coordinator.jobs import explanations
 
@@ -16,7 +16,7 @@ from runner.coordinator.jobs import explanations
 class PendingPrewarms:
     """Requests by number; each stands in the plan's view as long as it is here."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: SchedulerState) -> None:
         self._view = view
         self._numbers = itertools.count(-1, -1)
         self._requests: dict[int, Wish] = {}
@@ -63,7 +63,7 @@ class PendingPrewarms:
 
     def leaving_executors(self, request: Wish) -> list[int]:
         """Executors that are about to go on the devices where it may load."""
-        lane = self._view.floor.lane(request.cls)
+        lane = self._view.residency.lane(request.cls)
         return sorted({each for slot in lane for each in slot.leaving})
 
     def document(self, handler: str) -> list[dict[str, Any]]:

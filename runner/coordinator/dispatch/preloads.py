@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.prewarm_request import Name, preloads
 from runner.handlers.spec import HandlerSpec
 
@@ -12,7 +12,7 @@ from runner.handlers.spec import HandlerSpec
 class Preloads:
     """Preloads of the handlers in force. The plan's view is told which executors to keep."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: SchedulerState) -> None:
         self._view = view
         self._specs: dict[Name, HandlerSpec] = {}
         #: Unloaded by request: not loaded again by themselves.
@@ -47,7 +47,7 @@ class Preloads:
     def missing(self) -> Iterator[tuple[Name, HandlerSpec]]:
         """Preloads of which there is no executor, suspended ones left out."""
         for name, spec in self._specs.items():
-            is_there = (name[0], spec.version, name[1]) in self._view.floor.by_key
+            is_there = (name[0], spec.version, name[1]) in self._view.residency.by_key
             if not is_there and name not in self._suspended:
                 yield name, spec
 
@@ -56,7 +56,7 @@ class Preloads:
         return [model or None for name, model in self._suspended if name == handler]
 
     def _keep_loaded(self) -> None:
-        self._view.floor.kept = {
+        self._view.residency.kept = {
             (name[0], spec.version, name[1])
             for name, spec in self._specs.items()
             if name not in self._suspended

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.job_class import JobClass
 from gpu.scheduling.prewarm_class import wish
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.load_failures import FAULTS, LoadFailures
@@ -32,7 +32,7 @@ class Wishes:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         handlers: ActiveHandlers,
         timers: Timers,
         executors: ExecutorTable,
@@ -212,7 +212,7 @@ class Wishes:
             device_id=device_id,
             is_preload=is_preload,
         )
-        misfit = self._view.needs.misfit(cls)
+        misfit = self._view.memory_needs.misfit(cls)
         if misfit is not None and not is_preload:
             raise Unsatisfiable(explanations.misfit(spec.name, misfit, device_id), **misfit)
         return cls
@@ -226,7 +226,7 @@ class Wishes:
         """An executor of it that is there: one that has loaded before one that loads."""
         found = [
             self._executors[resident.executor]
-            for resident in self._view.floor.by_key.get(cls.key, {}).values()
+            for resident in self._view.residency.by_key.get(cls.key, {}).values()
             if not cls.only or set(cls.only).issuperset(resident.devices)
         ]
         return max(found, key=lambda post: post.loaded, default=None)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from gpu.estimates import batch_sizing
 from gpu.job_class import JobClass
 from gpu.planning import oom_escalation
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
@@ -67,7 +67,7 @@ def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     )
 
 
-def placed(job: Job, cls: JobClass, view: View) -> JobClass:
+def placed(job: Job, cls: JobClass, view: SchedulerState) -> JobClass:
     """The line for a job that was tried before: one that ran out of device memory is given more, and
     devices that failed under it are avoided."""
     if not job.attempts:
@@ -89,12 +89,12 @@ def placed(job: Job, cls: JobClass, view: View) -> JobClass:
     return replace(cls, avoid=tuple(avoid)) if avoid else cls
 
 
-def tell(spec: HandlerSpec, view: View) -> None:
+def tell(spec: HandlerSpec, view: SchedulerState) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
     terms = None if batch is None else batch_sizing.Terms(batch.max, batch.wait_s)
     view.limits.set_handler_limit(spec.name, options.concurrency)
-    view.batching.set(spec.name, spec.version, terms, options.slots)
+    view.batch_sizing.set(spec.name, spec.version, terms, options.slots)
 
 
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:

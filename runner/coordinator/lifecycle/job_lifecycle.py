@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 from gpu.planning.oom_escalation import Rung, Squeeze
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import Book, Live
@@ -49,7 +49,7 @@ class Line:
         self,
         *,
         book: Book,
-        view: View,
+        view: SchedulerState,
         journal: Journal,
         timers: Timers,
         figures: Figures,
@@ -90,7 +90,7 @@ class Line:
         now = self.now()
         job = admission.make_job(asked, spec, 0, now)
         cls = admission.job_class(job, spec, has_gpu=self._handlers.has_gpu)
-        misfit = self.view.needs.misfit(cls)
+        misfit = self.view.memory_needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)
         job.number = self.book.next_n()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpu.planning.explain import explain, reservation
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.lifecycle.job_lifecycle import Line
@@ -17,7 +17,7 @@ from runner.stores.queued_groups import lot_key
 class JobExplainer:
     """Reads the queue, the plan and the devices."""
 
-    def __init__(self, *, line: Line, view: View) -> None:
+    def __init__(self, *, line: Line, view: SchedulerState) -> None:
         self._line = line
         self._view = view
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.admission import needed_bytes
 from runner.handlers.spec import HandlerSpec
 
@@ -14,14 +14,14 @@ from runner.handlers.spec import HandlerSpec
 SHOWN_MAX = 100
 
 
-def learned(view: View, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, Any]]:
+def learned(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, Any]]:
     """By model, and by size where the handler names any; the last heard of first."""
     rows: list[dict[str, Any]] = []
     options = spec.options
     need = needed_bytes(options, options.vram_bytes, has_gpu=has_gpu)
-    for name, model in view.estimates.models(spec.name):
+    for name, model in view.estimator.models(spec.name):
         key = (spec.name, spec.version, name)
-        load_s = view.estimates.load_s(key)
+        load_s = view.estimator.load_s(key)
         parts = [(size, part) for size, part in reversed(model.sizes.items())]
         for size, part in [*parts, ("", model.whole)]:
             cls = JobClass("", *key, 0, need, options.gpus, size=size, strict=options.strict)
@@ -41,12 +41,12 @@ def learned(view: View, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, A
     return rows
 
 
-def _vram(view: View, cls: JobClass, part: Experience) -> dict[str, int | None]:
+def _vram(view: SchedulerState, cls: JobClass, part: Experience) -> dict[str, int | None]:
     """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
     return {
-        "resident_bytes": view.estimates.resident_bytes(cls.key),
+        "resident_bytes": view.estimator.resident_bytes(cls.key),
         "peak_bytes": part.top_bytes or None,
-        "grant_bytes": view.needs.need_bytes(cls),
+        "grant_bytes": view.memory_needs.need_bytes(cls),
     }
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from typing import Any
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.observability.stats import STATES
@@ -16,7 +16,7 @@ from runner.errors import NotFound
 class QueueDocuments:
     """Documents as JSON values, built on request."""
 
-    def __init__(self, *, line: Line, view: View, dispatch: Dispatch) -> None:
+    def __init__(self, *, line: Line, view: SchedulerState, dispatch: Dispatch) -> None:
         self._line = line
         self._view = view
         self._dispatch = dispatch

@@ -6,7 +6,7 @@ import os
 from typing import Any, Literal
 
 from gpu.devices.device import Device
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.processes.front_pool import Fronts
@@ -29,7 +29,7 @@ class Status:
         version: str,
         journal: Journal,
         access: StoreAccess,
-        view: View,
+        view: SchedulerState,
         fleet: Fleet,
         fronts: Fronts,
         figures: Figures,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import percentiles
@@ -31,7 +31,7 @@ class Views:
         self,
         *,
         line: Line,
-        view: View,
+        view: SchedulerState,
         dispatch: Dispatch,
         fleet: Fleet,
         devices: Mapping[str, Device],

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.queue.queued_index import Lots
@@ -24,7 +24,7 @@ class PlanWindows:
         self,
         *,
         book: Book,
-        view: View,
+        view: SchedulerState,
         lots: Lots,
         sleep: Sleep,
         bounds: Bounds,

@@ -10,7 +10,7 @@ from heapq import merge
 from typing import Literal
 
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import Book, Live
 from runner.coordinator.queue.active_handlers import ActiveHandlers
@@ -37,7 +37,7 @@ class Waiting:
         self,
         *,
         book: Book,
-        view: View,
+        view: SchedulerState,
         journal: Journal,
         timers: Timers,
         now: Callable[[], float],
@@ -169,11 +169,11 @@ class Waiting:
 
     def ahead(self, cls: JobClass, n: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""
-        lane = self._view.floor.lane(cls)
+        lane = self._view.residency.lane(cls)
         count = 0
         for lot in self._lots:
             other = lot.cls
-            if other is None or other.priority < cls.priority or self._view.floor.lane(other) is not lane:
+            if other is None or other.priority < cls.priority or self._view.residency.lane(other) is not lane:
                 continue
             count += len(lot.ready) if other.priority > cls.priority else lot.ready.rank(0, n)
         return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.jobs.job import Job
@@ -15,7 +15,7 @@ from runner.stores.queued_groups import lot_key
 class WaitReasons:
     """Why each job is where it is: by its handler, its time, its queue, and the last plan."""
 
-    def __init__(self, *, view: View, handlers: ActiveHandlers, now: Callable[[], float]) -> None:
+    def __init__(self, *, view: SchedulerState, handlers: ActiveHandlers, now: Callable[[], float]) -> None:
         self._view = view
         self._handlers = handlers
         self._now = now

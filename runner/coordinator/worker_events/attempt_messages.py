@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import Squeeze
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
@@ -28,7 +28,7 @@ class AttemptMessageHandler:
         self,
         *,
         line: Line,
-        view: View,
+        view: SchedulerState,
         dispatch: Dispatch,
         memory: Memory,
         learning: Learning,
@@ -67,7 +67,7 @@ class AttemptMessageHandler:
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.
-        self._view.takes_long(post.executor, live.job.number)
+        self._view.mark_long_running(post.executor, live.job.number)
         self._dispatch.control.recall(post)
 
     def on_events(self, _: Worker, message: AttemptEvents) -> None:
@@ -152,7 +152,7 @@ class AttemptMessageHandler:
             post.sent -= 1
             post.jobs_done += 1
         if live.cls is not None:
-            self._view.ended(post.executor, live.cls, n, self._line.now())
+            self._view.on_attempt_ended(post.executor, live.cls, n, self._line.now())
 
     def _assume_peak(self, post: Post, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,

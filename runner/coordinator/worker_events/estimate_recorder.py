@@ -9,7 +9,7 @@ import msgspec
 
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import TOO_MANY
@@ -38,7 +38,7 @@ class Learning:
     def __init__(
         self,
         *,
-        view: View,
+        view: SchedulerState,
         figures: Figures,
         later: Callable[[float, Callable[[], None]], None],
         kept: Mapping[str, bytes],
@@ -58,7 +58,7 @@ class Learning:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
         resident_bytes = self._view.ledger.usage.observed_bytes(post.executor) or None
-        self._view.estimates.loaded((spec.name, spec.version, post.model), resident_bytes, message.load_s)
+        self._view.estimator.loaded((spec.name, spec.version, post.model), resident_bytes, message.load_s)
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
 
@@ -75,22 +75,22 @@ class Learning:
             # Beside others it may have been they who took what it was granted.
             if squeeze.alone or message.code != OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
-                self._view.estimates.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
+                self._view.estimator.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
                 self._arm()
 
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.is_blame_unknown and message.code in TOO_MANY:
-            self._view.batching.ran_out(cls, message.batch_size)
+            self._view.batch_sizing.ran_out(cls, message.batch_size)
         elif message.code is None:
-            self._view.batching.ran(cls, message.batch_size)
+            self._view.batch_sizing.ran(cls, message.batch_size)
 
     def keep(self) -> None:
         """Write what is new."""
         for name in self._stale:
             self._keep(name, None)
         self._stale.clear()
-        estimates = self._view.estimates
+        estimates = self._view.estimator
         for handler, model in estimates.changed:
             dumped = estimates.dump(handler, model)
             self._keep(
@@ -110,7 +110,7 @@ class Learning:
             post.peak_bytes = peak_bytes
             is_due = True
         if live.cls is not None and (is_due or run_s is None or run_s >= SHORT_S):
-            self._view.ran(live.cls, peak_bytes, run_s)
+            self._view.record_run(live.cls, peak_bytes, run_s)
             self._arm()
 
     def _peak(self, post: Post, message: AttemptEnded) -> int | None:
@@ -135,7 +135,7 @@ class Learning:
 
     def _recall(self, kept: Mapping[str, bytes]) -> None:
         """Take in what the store remembers. What can't be read is learned anew."""
-        estimates = self._view.estimates
+        estimates = self._view.estimator
         for name, value in kept.items():
             if name == value_names.LEARNED_PEAKS:
                 self._recall_peaks(value)
@@ -150,5 +150,5 @@ class Learning:
         """An older version kept one peak of each handler."""
         for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
             for model, peak_bytes in models.items():
-                self._view.ran(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
+                self._view.record_run(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
         self._stale.append(value_names.LEARNED_PEAKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import Live
@@ -22,7 +22,7 @@ class ExecutorMessageHandler:
         self,
         *,
         line: Line,
-        view: View,
+        view: SchedulerState,
         dispatch: Dispatch,
         memory: Memory,
         learning: Learning,
@@ -48,7 +48,7 @@ class ExecutorMessageHandler:
             return
         post.loaded = True
         self._memory.loaded(post, message)
-        self._view.loaded(message.executor, message.resident_bytes, self._line.now())
+        self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
         self._learning.loaded(post, message)
         self._dispatch.wishes.loaded(post)
 
@@ -62,7 +62,9 @@ class ExecutorMessageHandler:
             post.line.pop(live.job.number, None)
             post.sent -= 1
             if live.cls is not None:
-                self._view.ended(post.executor, live.cls, live.job.number, self._line.now(), done=False)
+                self._view.on_attempt_ended(
+                    post.executor, live.cls, live.job.number, self._line.now(), has_run=False
+                )
             self._return_unstarted(live)
 
     def on_gone(self, _: Worker, message: ExecutorGone) -> None:
@@ -88,7 +90,7 @@ class ExecutorMessageHandler:
         post = self._dispatch.posts.pop(executor, None)
         if post is None:
             return
-        self._view.gone(executor, self._line.now() if is_dead else None)
+        self._view.on_executor_gone(executor, self._line.now() if is_dead else None)
         for live in reversed(post.line.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.where != "assigned":

@@ -23,7 +23,7 @@ def batching(most: int = 8) -> Batching:
 
 def rig(most: int = 4, *, slots: int = 1, executors: int = 8) -> Rig:
     made = Rig(sim(0, 24 * G, max_executors=executors))
-    made.view.batching.set("b", "1", None if slots > 1 else Terms(most, WAIT_S), slots)
+    made.view.batch_sizing.set("b", "1", None if slots > 1 else Terms(most, WAIT_S), slots)
     return made
 
 
@@ -148,7 +148,7 @@ def test_only_full_batches_are_staged_and_as_many_as_are_short() -> None:
     made.submit(PLAIN, 13)
     assert told(made.turn()) == [f"start {executor}: 2,3,4,5", f"start {executor}: 6,7,8,9"]
     made.submit(PLAIN, 4)
-    made.view.takes_long(executor, 1)
+    made.view.mark_long_running(executor, 1)
     assert told(made.turn()) == []
 
 
@@ -193,10 +193,10 @@ def test_slots_are_filled_while_others_run() -> None:
     made = rig(slots=3, executors=1)
     made.submit(PLAIN, 2)
     assert told(made.turn()) == ["load b 1,2 on sim0 6G"]
-    made.view.loaded(1, None, made.now)
+    made.view.on_loaded(1, None, made.now)
     made.submit(PLAIN, 3)
     assert told(made.turn()) == ["start 1: 3"]
-    assert made.view.ended(1, PLAIN, 2, made.now)
+    assert made.view.on_attempt_ended(1, PLAIN, 2, made.now)
     assert told(made.turn()) == ["start 1: 4"]
 
 
@@ -214,7 +214,7 @@ def test_slots_count_for_a_limit() -> None:
     made.view.limits.set_handler_limit("b", 2)
     made.submit(PLAIN, 4)
     assert told(made.turn()) == ["load b 1,2 on sim0 6G"]
-    made.view.loaded(1, None, made.now)
+    made.view.on_loaded(1, None, made.now)
     assert told(made.turn()) == []
 
 
@@ -224,7 +224,7 @@ def test_what_it_takes_is_reckoned_by_runs() -> None:
     (load,) = plan(made.view, made.now).actions
     made.turn()
     assert Batching().runs({}) == 0
-    assert made.view.times.left_s(made.view.executors[1], made.now, 7.0) == 7.0
+    assert made.view.time_estimates.left_s(made.view.executors[1], made.now, 7.0) == 7.0
     assert load.outlook.until in (10.0, float("inf"))  # type: ignore[union-attr]
 
 

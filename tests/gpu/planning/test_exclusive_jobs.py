@@ -98,13 +98,13 @@ def test_a_warm_executor_on_it_is_not_taken_either() -> None:
 
 def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
     rig = Rig()
-    rig.view.floor.slots["sim0"].is_proven = False
+    rig.view.residency.slots["sim0"].is_proven = False
     avoiding = replace(A, avoid=("sim0",))
     rig.submit(avoiding)
     assert [each["reason"] for each in explain(rig.view, avoiding, 1)["devices"]] == ["avoided"]
     rig.submit(B)
     assert told(rig.turn()) == ["load b 2 on sim0 4G"], "others go on"
-    rig.view.floor.slots["sim0"].is_proven = True
+    rig.view.residency.slots["sim0"].is_proven = True
     assert told(rig.turn()) == ["load a 1 on sim0 6G"]
 
 
@@ -114,7 +114,7 @@ def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
     rig.idle(job_class("p", 20 * G))
     gang = rig.idle(job_class("g", 2 * G, gpus=2))
     rig.running(job_class("r", 2 * G))
-    assert rig.view.floor.idle_on(["sim0", "sim1"]) == [gang]
+    assert rig.view.residency.idle_on(["sim0", "sim1"]) == [gang]
 
 
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:

@@ -16,7 +16,7 @@ from gpu.planning.oom_escalation import (
     survey,
     unseen,
 )
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from tests.gpu.planner_harness import G, Rig, job_class
 
 A = job_class("a", 4 * G)
@@ -59,8 +59,8 @@ def test_the_next_rung_is_the_first_that_can_bring_something(
     assert next_rung(rung, around) == expected
 
 
-def view(*devices: Device) -> View:
-    return View(devices or (sim(0, 16 * G), sim(1, 24 * G)))
+def view(*devices: Device) -> SchedulerState:
+    return SchedulerState(devices or (sim(0, 16 * G), sim(1, 24 * G)))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_each_rung_has_its_line(rung: Rung, need: float, alone: bool) -> None:
 
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
     there, unknown = view(), job_class("a", None)
-    there.ran(job_class("a", None), 10 * G, None)
-    learned = there.needs.need_bytes(unknown)
+    there.record_run(job_class("a", None), 10 * G, None)
+    learned = there.memory_needs.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
     assert placed(there, unknown, Rung.LARGER, 5 * G).need_bytes == learned
     assert placed(there, unknown, Rung.LARGER, 12 * G).need_bytes == 18 * G

@@ -62,7 +62,7 @@ class Line(RuleBasedStateMachine):
 
     @rule(cls=CLASSES, count=st.integers(1, 4))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.needs.misfit(cls) is None:
+        if self.rig.view.memory_needs.misfit(cls) is None:
             self.waiting.update(self.rig.submit(cls, count))
 
     @rule(
@@ -75,7 +75,7 @@ class Line(RuleBasedStateMachine):
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
         view = self.rig.view
         cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
-        if view.needs.misfit(cls) is None and cls not in view.backlog.lines:
+        if view.memory_needs.misfit(cls) is None and cls not in view.backlog.lines:
             n = -1 - len(self.rig.classes)
             self.rig.classes[n] = cls
             view.add_waiting(cls, n, since=self.rig.now)
@@ -105,7 +105,7 @@ class Line(RuleBasedStateMachine):
         for action in made.actions:
             if isinstance(action, Load):
                 # All of its devices at once, or none.
-                span = self.rig.view.floor.span(action.cls)
+                span = self.rig.view.residency.span(action.cls)
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.rig.carry_out(made)
         self.waiting -= set(self.rig.started[before:])
@@ -122,9 +122,9 @@ class Line(RuleBasedStateMachine):
         peak = int(used * view.ledger.grant_bytes(executor))
         view.ledger.usage.record_total(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
-            view.ran(job_class(resident.key[0], None), peak, None)
+            view.record_run(job_class(resident.key[0], None), peak, None)
         if dies:
-            assert view.gone(executor, rig.now) == []
+            assert view.on_executor_gone(executor, rig.now) == []
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data())
@@ -142,9 +142,9 @@ class Line(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.rig.now += 10
-        for executor in self.rig.view.expiry.due(self.rig.now):
+        for executor in self.rig.view.idle_expiry.due(self.rig.now):
             self.rig.view.evict(executor)
-        when = self.rig.view.expiry.next()
+        when = self.rig.view.idle_expiry.next()
         assert when is None or when > self.rig.now
 
     @precondition(lambda self: self.waiting)
@@ -161,7 +161,7 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def promises_fit(self) -> None:
-        for slot in self.rig.view.floor.slots.values():
+        for slot in self.rig.view.residency.slots.values():
             ledger, device_id = self.rig.view.ledger, slot.device.id
             charges = sum(ledger.charge_bytes(executor) for executor in slot.residents)
             assert ledger.reserved_bytes(device_id) == charges <= slot.device.cap_bytes
@@ -177,20 +177,20 @@ class Line(RuleBasedStateMachine):
         assert {cls: view.backlog.count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
         assert sum(map(len, lines.values())) == len(self.waiting)
         idle = {each.executor for each in view.executors.values() if each.state == "idle"}
-        assert {executor for of_key in view.floor.idle_by_key.values() for executor in of_key} == idle
+        assert {executor for of_key in view.residency.idle_by_key.values() for executor in of_key} == idle
         assert all(bool(each.assigned) <= each.busy for each in view.executors.values())
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
         view = self.rig.view
-        view.index.refresh()
-        anew = Index(view.ledger, view.floor, set(view.floor.slots))
+        view.capacity_table.refresh()
+        anew = Index(view.ledger, view.residency, set(view.residency.slots))
         anew.refresh()
-        assert _told(view.index) == _told(anew)
+        assert _told(view.capacity_table) == _told(anew)
 
     @invariant()
     def nobody_is_overtaken_beyond_the_bound(self) -> None:
-        bypass = self.rig.view.bypass
+        bypass = self.rig.view.overtakes
         assert all(count <= bypass.limit for count in bypass.counts.values())
         assert set(bypass.kept) <= set(bypass.counts) <= self.waiting
 
@@ -229,7 +229,7 @@ class Overtaking(RuleBasedStateMachine):
 
     @rule(cls=CLASSES, count=st.integers(1, 6))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.needs.misfit(cls) is None:
+        if self.rig.view.memory_needs.misfit(cls) is None:
             self.rig.submit(cls, count)
 
     @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))

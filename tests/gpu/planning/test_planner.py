@@ -295,8 +295,8 @@ def staged_to_the_roomiest() -> Rig:
     rig = Rig(sim(0, 12 * G))
     rig.submit(A, 2)
     rig.turn()
-    rig.view.loaded(1, None, 0)
-    rig.view.loaded(2, None, 0)
+    rig.view.on_loaded(1, None, 0)
+    rig.view.on_loaded(2, None, 0)
     rig.view.limits.set_stage_depth("a", "1", 2)
     rig.submit(A)
     rig.turn()
@@ -461,7 +461,7 @@ def test_who_lingers_is_not_waited_for_where_others_can_make_room() -> None:
     rig = Rig()
     lingering = rig.running(job_class("x", 10 * G))
     rig.idle(job_class("y", 10 * G))
-    rig.view.evict(lingering, lingers=True)
+    rig.view.evict(lingering, finishes_first=True)
     rig.submit(job_class("big", 10 * G))
     assert told(rig.turn()) == ["evict 2"]
     rig.submit(job_class("other", 10 * G))
@@ -474,7 +474,7 @@ def test_who_lingers_is_not_waited_for_where_others_can_make_room() -> None:
 def test_who_lingers_keeps_its_place_until_it_has_ended_what_it_runs() -> None:
     rig = Rig(sim(0, 24 * G, max_executors=1))
     lingering = rig.running(job_class("x", 1 * G))
-    rig.view.evict(lingering, lingers=True)
+    rig.view.evict(lingering, finishes_first=True)
     rig.submit(C)
     assert told(rig.turn()) == []
     rig.finish(lingering)
@@ -502,12 +502,12 @@ def test_overtaken_eight_times_a_job_gets_the_device_kept() -> None:
         for executor in [each for each in rig.view.executors if each != 1]:
             rig.finish(executor)
     assert [n > big for n in rig.started] == [False] + [True] * 8
-    assert rig.view.bypass.counts == {big: 8}
+    assert rig.view.overtakes.counts == {big: 8}
     rig.finish(1)
     rig.turn()
     rig.bury_leaving()
     assert told(rig.turn())[0] == f"load big {big} on sim0 20G"
-    assert rig.view.bypass.kept == {}
+    assert rig.view.overtakes.kept == {}
 
 
 def test_a_kept_device_is_kept_from_equals_but_not_from_higher_ones() -> None:
@@ -531,7 +531,7 @@ def test_lower_ones_pass_a_higher_one_only_so_often() -> None:
 
 def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
     rig = Rig(CPU, bypass_limit=0)
-    rig.view.floor.set_max_executors("cpu", 4)
+    rig.view.residency.set_max_executors("cpu", 4)
     rig.running(job_class("x", 10 * G))
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
@@ -540,10 +540,10 @@ def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
 
 def test_one_that_takes_the_place_that_another_waits_for_does_not_pass() -> None:
     rig = Rig(CPU, bypass_limit=0)
-    rig.view.floor.set_max_executors("cpu", 3)
+    rig.view.residency.set_max_executors("cpu", 3)
     rig.running(job_class("x", 10 * G))
     rig.running(job_class("y", 2 * G))
-    rig.view.floor.set_max_executors("cpu", 2)
+    rig.view.residency.set_max_executors("cpu", 2)
     rig.submit(job_class("big", 14 * G))
     rig.submit(job_class("f", 0, gpus=0))
     rig.finish(2)
@@ -560,7 +560,7 @@ def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
     (n,) = rig.submit(job_class("f", 0, gpus=0))
     rig.submit(job_class("x", 0, gpus=0), 2)
     assert told(rig.turn()) == ["start 1: 4"]
-    assert rig.view.bypass.counts == {n: 1}
+    assert rig.view.overtakes.counts == {n: 1}
     rig.finish(1)
     assert told(rig.turn()) == [f"load f {n} on cpu 0G"]
 
@@ -571,7 +571,7 @@ def test_nobody_overtakes_a_paused_job() -> None:
     rig.submit(job_class("a", 20 * G, queue="other"))
     rig.submit(B, 3)
     assert len(told(rig.turn())) == 3
-    assert rig.view.bypass.counts == {}
+    assert rig.view.overtakes.counts == {}
 
 
 def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
@@ -597,11 +597,11 @@ def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:
     rig = Rig(sim(0, 12 * G, 1))
     rig.view.limits.set_stage_depth("b", "1", 16)
     executor = rig.running(B)
-    rig.view.takes_long(executor, 1)
+    rig.view.mark_long_running(executor, 1)
     assert rig.submit(B, 2) == [2, 3]
     assert told(rig.turn()) == []
     # The end of another one, cancelled before it started, tells nothing of the long one.
-    assert not rig.view.ended(executor, B, 2, rig.now)
+    assert not rig.view.on_attempt_ended(executor, B, 2, rig.now)
     assert told(rig.turn()) == []
     rig.finish(executor)
     assert told(rig.turn()) == ["start 1: 2,3"]
@@ -638,7 +638,7 @@ def test_when_the_kept_device_closes_another_is_kept() -> None:
     (big,) = rig.submit(job_class("big", 20 * G))
     rig.submit(B)
     rig.turn()
-    assert rig.view.bypass.kept == {big: ("sim0",)}
+    assert rig.view.overtakes.kept == {big: ("sim0",)}
     rig.view.set_device_open("sim0", False)
     rig.submit(job_class("c", 5 * G))
     assert told(rig.turn()) == []
@@ -664,7 +664,7 @@ def test_after_running_out_of_memory_a_job_is_alone_again() -> None:
     rig = Rig()
     rig.learn("a", 4 * G)
     executor = rig.idle(job_class("a", None))
-    rig.view.estimates.out_of_memory(job_class("a", None), 4 * G)
+    rig.view.estimator.out_of_memory(job_class("a", None), 4 * G)
     rig.submit(job_class("a", None))
     rig.view.evict(executor)
     rig.bury_leaving()
@@ -684,7 +684,7 @@ def test_an_unmeasured_executor_runs_alone_again() -> None:
 
 def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
     rig = two()
-    rig.view.bypass.limit = 1
+    rig.view.overtakes.limit = 1
     rig.running(job_class("x", 6 * G))
     rig.running(job_class("y", 20 * G))
     (big,) = rig.submit(job_class("big", 20 * G))
@@ -701,8 +701,8 @@ def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
 
 def test_who_waits_for_a_warm_executor_does_not_wait_for_one_that_never_ends() -> None:
     rig = Rig()
-    rig.view.ran(A, None, 2.0)
-    rig.view.estimates.loaded(A.key, None, 10.0)
+    rig.view.record_run(A, None, 2.0)
+    rig.view.estimator.loaded(A.key, None, 10.0)
     rig.running(A)
     rig.submit(A)
     made = rig.turn()

@@ -13,9 +13,9 @@ A, B = job_class("a", 6 * G), job_class("b", 6 * G)
 
 def knows(rig: Rig, cls: JobClass, load_s: float, run_s: float) -> None:
     """Some have loaded and run."""
-    rig.view.estimates.loaded(cls.key, None, load_s)
+    rig.view.estimator.loaded(cls.key, None, load_s)
     for _ in range(10):
-        rig.view.ran(cls, None, run_s)
+        rig.view.record_run(cls, None, run_s)
 
 
 def test_a_job_waits_for_a_warm_executor_that_is_free_long_before_another_has_loaded() -> None:
@@ -104,7 +104,7 @@ def test_who_surely_ends_before_a_reserved_start_goes_first_and_uncounted() -> N
     rig.submit(limited("long", 6 * G, 200.0))
     rig.submit(limited("short", 6 * G, 50.0))
     assert told(rig.turn()) == ["load short 4 on sim0 6G"]
-    assert rig.view.bypass.counts == {}
+    assert rig.view.overtakes.counts == {}
     assert big not in rig.started
 
 
@@ -124,7 +124,7 @@ def test_a_gang_gets_the_devices_that_are_free_first() -> None:
     rig.submit(limited("gang", 20 * G, 1000.0, gpus=2))
     rig.submit(limited("y", 4 * G, 300.0), 2)
     assert told(rig.turn()) == ["load y 5 on sim0 4G", "load y 6 on sim1 4G"], "beside the gang there is room"
-    assert rig.view.bypass.counts == {}
+    assert rig.view.overtakes.counts == {}
 
 
 def test_older_ones_of_a_lower_priority_catch_up_by_waiting() -> None:

@@ -31,7 +31,7 @@ def test_a_wish_is_loaded_where_a_job_would_be_and_then_idles() -> None:
     wished(rig)
     assert told(rig.turn()) == ["load a -1 on sim0 6G"]
     assert rig.view.executors[1].assigned == {}
-    rig.view.loaded(1, None, rig.now)
+    rig.view.on_loaded(1, None, rig.now)
     assert rig.view.executors[1].state == "idle"
     assert told(rig.turn()) == []
 
@@ -89,7 +89,7 @@ def test_a_job_gets_the_executor_that_loads_for_nobody() -> None:
     (n,) = rig.submit(job_class("a"))
     (start,) = rig.turn().actions
     assert isinstance(start, Start) and (start.executor, start.ns) == (1, (n,))
-    rig.view.loaded(1, None, rig.now)
+    rig.view.on_loaded(1, None, rig.now)
     assert list(rig.view.executors[1].assigned) == [n]
     rig.finish(1)
     assert rig.view.executors[1].state == "idle"
@@ -110,7 +110,7 @@ def test_one_that_went_while_it_loaded_is_nobodys_any_more() -> None:
     wished(rig)
     rig.turn()
     rig.view.evict(1)
-    assert rig.view.floor.early == {}
+    assert rig.view.residency.early == {}
     with pytest.raises(ValueError, match="takes no work"):
         rig.view.start(1, job_class("a"), ())
     rig.submit(job_class("a"))
@@ -124,10 +124,10 @@ def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
     first, _ = rig.running(cls), rig.running(cls)
     for executor in list(rig.view.executors):
         rig.finish(executor)
-    rig.view.floor.kept = {cls.key}
-    assert rig.view.expiry.due(rig.now + 11) == [first]
+    rig.view.residency.kept = {cls.key}
+    assert rig.view.idle_expiry.due(rig.now + 11) == [first]
     rig.view.evict(first)
-    assert rig.view.expiry.due(rig.now + 10_000) == []
+    assert rig.view.idle_expiry.due(rig.now + 10_000) == []
     # A job that needs its room has it go all the same.
     rig.bury_leaving()
     rig.submit(job_class("b", 20 * G))

@@ -7,14 +7,14 @@ from gpu.estimates.estimator import Estimates
 from gpu.estimates.observations import MIB
 from gpu.planning.explain import explain
 from gpu.planning.planner import plan
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from tests.gpu.planner_harness import G, Rig, job_class, told
 
 A, B = job_class("a"), job_class("b")
 
 
 def test_jobs_wait_by_class_until_they_are_taken_out() -> None:
-    view = View([sim(0, G)])
+    view = SchedulerState([sim(0, G)])
     view.add_waiting(A, 1)
     view.add_waiting(A, 2)
     assert (view.backlog.count(A), view.backlog.count(B), view.backlog.classes()) == (2, 0, [A])
@@ -27,10 +27,10 @@ def test_an_executor_that_nobody_needs_is_let_go_after_its_time() -> None:
     rig = Rig()
     rig.keep_alive_s["a"] = 60
     executor = rig.idle(A)
-    assert rig.view.expiry.next() == 60
-    assert rig.view.expiry.due(59.9) == []
-    assert rig.view.expiry.due(60) == [executor]
-    assert rig.view.expiry.due(61) == []
+    assert rig.view.idle_expiry.next() == 60
+    assert rig.view.idle_expiry.due(59.9) == []
+    assert rig.view.idle_expiry.due(60) == [executor]
+    assert rig.view.idle_expiry.due(61) == []
 
 
 def test_its_time_begins_anew_with_every_job() -> None:
@@ -39,9 +39,9 @@ def test_its_time_begins_anew_with_every_job() -> None:
     executor = rig.idle(A)
     rig.now = 50
     rig.idle(A)
-    assert rig.view.expiry.due(60) == []
-    assert rig.view.expiry.next() == 110
-    assert rig.view.expiry.due(110) == [executor]
+    assert rig.view.idle_expiry.due(60) == []
+    assert rig.view.idle_expiry.next() == 110
+    assert rig.view.idle_expiry.due(110) == [executor]
 
 
 def test_one_that_works_has_no_time_to_expire() -> None:
@@ -49,8 +49,8 @@ def test_one_that_works_has_no_time_to_expire() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.expiry.next() is None
-    assert rig.view.expiry.due(1000) == []
+    assert rig.view.idle_expiry.next() is None
+    assert rig.view.idle_expiry.due(1000) == []
 
 
 def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
@@ -58,11 +58,11 @@ def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.expiry.due(1000) == []
+    assert rig.view.idle_expiry.due(1000) == []
     rig.finish(1)
     rig.view.evict(1)
     rig.bury_leaving()
-    assert rig.view.expiry.due(10_000) == []
+    assert rig.view.idle_expiry.due(10_000) == []
 
 
 @pytest.mark.parametrize(("keep_alive_s", "expired"), [(0, [1]), (-1, [])])
@@ -70,8 +70,8 @@ def test_kept_not_at_all_or_for_ever(keep_alive_s: float, expired: list[int]) ->
     rig = Rig()
     rig.keep_alive_s["a"] = keep_alive_s
     rig.idle(A)
-    assert rig.view.expiry.due(1e9) == expired
-    assert rig.view.expiry.next() is None
+    assert rig.view.idle_expiry.due(1e9) == expired
+    assert rig.view.idle_expiry.next() is None
 
 
 def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
@@ -82,11 +82,11 @@ def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
     (n,) = rig.submit(A)
     (m,) = rig.submit(job_class("a", queue="other", need=8 * G))
     rig.finish(1)
-    assert rig.view.expiry.due(10) == []
+    assert rig.view.idle_expiry.due(10) == []
     rig.view.remove_waiting(A, n)
-    assert rig.view.expiry.due(10) == []
+    assert rig.view.idle_expiry.due(10) == []
     rig.view.remove_waiting(job_class("a", queue="other", need=8 * G), m)
-    assert rig.view.expiry.due(10) == [1]
+    assert rig.view.idle_expiry.due(10) == [1]
 
 
 def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
@@ -96,7 +96,7 @@ def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
     rig.idle(A)
     rig.view.backlog.pause_queue("default", True)
     rig.submit(A)
-    assert rig.view.expiry.due(rig.now) == [1]
+    assert rig.view.idle_expiry.due(rig.now) == [1]
 
 
 def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
@@ -127,16 +127,16 @@ def test_one_that_went_under_its_job_says_what_it_held() -> None:
     rig.running(A)
     rig.submit(A, 2)
     rig.turn()
-    assert rig.view.gone(1, rig.now) == [(1, A), (2, A), (3, A)]
-    assert rig.view.executors == {} and rig.view.floor.busy == {"a": 0}
+    assert rig.view.on_executor_gone(1, rig.now) == [(1, A), (2, A), (3, A)]
+    assert rig.view.executors == {} and rig.view.residency.busy == {"a": 0}
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
 
 
 def test_one_that_was_written_off_keeps_its_bytes_until_it_has_died() -> None:
     rig = Rig()
     rig.running(A)
-    rig.view.gone(1, None)
-    assert rig.view.executors == {} and rig.view.floor.slots["sim0"].busy == 0
+    rig.view.on_executor_gone(1, None)
+    assert rig.view.executors == {} and rig.view.residency.slots["sim0"].busy == 0
     assert rig.view.ledger.reserved_bytes("sim0") == 6 * G
     rig.view.ledger.draining.start(1, rig.now)
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
@@ -147,8 +147,8 @@ def test_one_that_is_told_to_go_takes_nothing_and_holds_its_bytes() -> None:
     rig.running(A)
     rig.view.evict(1)
     rig.view.evict(1)
-    assert rig.view.ended(1, A, 1, rig.now)
-    rig.view.loaded(1, None, rig.now)
+    assert rig.view.on_attempt_ended(1, A, 1, rig.now)
+    rig.view.on_loaded(1, None, rig.now)
     rig.submit(A)
     assert told(rig.turn()) == ["load a 2 on sim0 6G"]
     assert rig.view.ledger.reserved_bytes("sim0") == 12 * G
@@ -157,8 +157,8 @@ def test_one_that_is_told_to_go_takes_nothing_and_holds_its_bytes() -> None:
 def test_news_of_what_it_was_not_handed_changes_nothing() -> None:
     rig = Rig()
     rig.running(A)
-    assert not rig.view.ended(1, A, 99, rig.now)
-    assert not rig.view.ended(99, A, 1, rig.now)
+    assert not rig.view.on_attempt_ended(1, A, 99, rig.now)
+    assert not rig.view.on_attempt_ended(99, A, 1, rig.now)
     assert rig.view.executors[1].state == "running"
 
 
@@ -166,10 +166,10 @@ def test_one_whose_job_ended_while_it_loads_idles_when_loaded() -> None:
     rig = Rig()
     rig.submit(A)
     rig.turn()
-    assert rig.view.ended(1, A, 1, rig.now)
-    assert list(rig.view.floor.slots["sim0"].idle) == []
-    rig.view.loaded(1, 3 * G, rig.now)
-    assert list(rig.view.floor.slots["sim0"].idle) == [1]
+    assert rig.view.on_attempt_ended(1, A, 1, rig.now)
+    assert list(rig.view.residency.slots["sim0"].idle) == []
+    rig.view.on_loaded(1, 3 * G, rig.now)
+    assert list(rig.view.residency.slots["sim0"].idle) == [1]
     assert rig.view.ledger.reserved_bytes("sim0") == 3 * G
 
 
@@ -188,11 +188,11 @@ def test_actions_that_no_plan_gave_are_refused() -> None:
 
 
 def test_bytes_that_drain_come_free_by_readings() -> None:
-    view = View([nvidia(0, "GPU-0", "card", 24 * G)])
+    view = SchedulerState([nvidia(0, "GPU-0", "card", 24 * G)])
     rig = Rig()
     rig.view = view
     rig.running(job_class("a", 20 * G))
-    view.gone(1, 0.0)
+    view.on_executor_gone(1, 0.0)
     rig.submit(job_class("b", 20 * G))
     assert told(rig.turn()) == []
     for _ in range(2):
@@ -208,7 +208,7 @@ def test_what_a_small_peak_says_again_changes_nothing() -> None:
     rig.running(job_class("b", None))
     rig.learn("a", 4 * G)
     rig.learn("c", 4 * G)
-    assert rig.view.floor.slots["sim0"].exclusive == 2
+    assert rig.view.residency.slots["sim0"].exclusive == 2
 
 
 def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
@@ -217,7 +217,7 @@ def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
     rig.idle(job_class("gang", None, gpus=2), used=0)
     rig.running(job_class("a", None))
     rig.learn("gang", 4 * G)
-    assert [slot.exclusive for slot in rig.view.floor.slots.values()] == [None, 3]
+    assert [slot.exclusive for slot in rig.view.residency.slots.values()] == [None, 3]
     assert [rig.view.ledger.grant_bytes(each) for each in (1, 2)] == [2 * G, 6 * G + 64 * MIB]
 
 
@@ -225,9 +225,9 @@ def test_what_was_learned_before_is_used_after_a_restart() -> None:
     rig = Rig()
     rig.learn("a", 4 * G)
     estimates = Estimates()
-    estimates.load(rig.view.estimates.dump("a", "") or {})
-    view = View([sim(0, 24 * G)], estimates=estimates)
-    assert view.needs.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
+    estimates.load(rig.view.estimator.dump("a", "") or {})
+    view = SchedulerState([sim(0, 24 * G)], estimator=estimates)
+    assert view.memory_needs.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
 
 
 def test_a_declared_need_gives_way_to_what_was_seen() -> None:
@@ -235,26 +235,26 @@ def test_a_declared_need_gives_way_to_what_was_seen() -> None:
     declared = job_class("a", 8 * G)
     rig.idle(declared, used=0)
     for _ in range(30):
-        rig.view.ran(declared, 4 * G, 1.0)
-    need = rig.view.needs.need_bytes(declared)
+        rig.view.record_run(declared, 4 * G, 1.0)
+    need = rig.view.memory_needs.need_bytes(declared)
     assert need is not None and 4 * G < need < 5 * G
     rig.submit(declared)
     assert told(rig.turn()) == ["start 1: 2"]
-    rig.view.estimates.out_of_memory(declared, 8 * G)
-    assert rig.view.needs.need_bytes(declared) == 10 * G
+    rig.view.estimator.out_of_memory(declared, 8 * G)
+    assert rig.view.memory_needs.need_bytes(declared) == 10 * G
     rig.submit(declared)
     rig.finish(1)
     assert told(rig.turn()) == ["load a 3 on sim0 10G"]
 
 
 def test_on_the_cpu_a_declared_need_is_what_a_process_is_held_to() -> None:
-    view = View([cpu("m", "c", 64 * G, 2)])
+    view = SchedulerState([cpu("m", "c", 64 * G, 2)])
     declared = job_class("a", 8 * G)
     for _ in range(30):
-        view.ran(declared, 1 * G, 1.0)
-    assert view.needs.need_bytes(declared) == 8 * G
-    view.estimates.out_of_memory(declared, 8 * G)
-    assert view.needs.need_bytes(declared) == 8 * G
+        view.record_run(declared, 1 * G, 1.0)
+    assert view.memory_needs.need_bytes(declared) == 8 * G
+    view.estimator.out_of_memory(declared, 8 * G)
+    assert view.memory_needs.need_bytes(declared) == 8 * G
 
 
 def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
@@ -262,20 +262,20 @@ def test_what_was_learned_on_a_larger_device_counts_as_unknown() -> None:
     rig.learn("a", 20 * G)
     rig.submit(job_class("a", None))
     assert told(rig.turn()) == ["load a 1 on sim0 8G alone"]
-    assert View().needs.need_bytes(job_class("a", None)) is None
+    assert SchedulerState().memory_needs.need_bytes(job_class("a", None)) is None
 
 
 def test_what_no_device_could_ever_fit_is_told_with_the_figures() -> None:
-    view = View([sim(0, 24 * G), sim(1, 8 * G), cpu("m", "c", 64 * G, 2)])
-    assert view.needs.misfit(job_class("a", 24 * G)) is None
-    assert view.needs.misfit(job_class("a", None)) is None
-    assert view.needs.misfit(job_class("a", 60 * G, gpus=0)) is None
-    misfit = view.needs.misfit(job_class("a", 25 * G))
+    view = SchedulerState([sim(0, 24 * G), sim(1, 8 * G), cpu("m", "c", 64 * G, 2)])
+    assert view.memory_needs.misfit(job_class("a", 24 * G)) is None
+    assert view.memory_needs.misfit(job_class("a", None)) is None
+    assert view.memory_needs.misfit(job_class("a", 60 * G, gpus=0)) is None
+    misfit = view.memory_needs.misfit(job_class("a", 25 * G))
     assert misfit is not None and misfit["needed_bytes"] == 25 * G
     assert [each["grantable_bytes"] for each in misfit["devices"]] == [24 * G, 8 * G]
-    gang = view.needs.misfit(job_class("a", 9 * G, gpus=2))
+    gang = view.memory_needs.misfit(job_class("a", 9 * G, gpus=2))
     assert gang is not None and gang["gpus"] == 2
-    assert view.needs.misfit(job_class("a", None, gpus=3)) is not None
+    assert view.memory_needs.misfit(job_class("a", None, gpus=3)) is not None
 
 
 def test_explain_names_the_reason_and_the_figures() -> None:
@@ -317,7 +317,7 @@ def test_explain_tells_what_a_plan_would() -> None:
     rig.view.set_device_open("sim0", True)
     rig.turn()
     assert explained(rig) == "waiting_for_device"
-    rig.view.floor.set_max_executors("sim0", 9)
+    rig.view.residency.set_max_executors("sim0", 9)
     assert explained(rig, 20 * G) == "waiting_for_memory"
 
 
@@ -355,7 +355,7 @@ def test_explain_tells_of_one_that_runs_alone() -> None:
 
 
 def test_stage_depth_is_kept_within_its_bounds() -> None:
-    view = View()
+    view = SchedulerState()
     for asked, kept in ((0, 1), (5, 5), (99, 16)):
         view.limits.set_stage_depth("a", "1", asked)
         assert view.limits.stage_depths["a", "1"] == kept

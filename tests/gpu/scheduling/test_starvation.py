@@ -119,4 +119,4 @@ def test_a_long_job_among_short_ones_starts_though_they_keep_coming() -> None:
         rig.bury_leaving()
         if long in rig.started:
             break
-    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.view.bypass.limit + 12
+    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.view.overtakes.limit + 12

@@ -15,7 +15,7 @@ from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.planning.planner import LEAD_LOADS, Load, Start, plan
 from gpu.scheduling.fair_share import UNKNOWN_S
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 from tests.gpu.planner_harness import G, Rig, job_class
 
@@ -79,7 +79,7 @@ def test_one_tenant_goes_by_age() -> None:
     house.turn()
     while len(house.began) < 3:
         house.step()
-    assert sorted(house.began) == ns and not house.rig.view.tenancy.of(of("a")).is_shared
+    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.of(of("a")).is_shared
 
 
 def test_tenants_take_turns_however_many_jobs_one_has() -> None:
@@ -157,45 +157,45 @@ def test_a_gang_of_one_tenant_is_not_kept_out_by_small_jobs_of_others() -> None:
 
 
 def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
-    view = View([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
+    view = SchedulerState([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
     on_cpu, on_gpu = replace(job_class("c", 0, gpus=0), tenant="a"), of("a")
-    assert view.tenancy.of(on_cpu) is not view.tenancy.of(on_gpu)
+    assert view.tenant_shares.of(on_cpu) is not view.tenant_shares.of(on_gpu)
     for n, cls in enumerate((on_cpu, replace(on_cpu, tenant="b"), on_gpu, of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
-    assert view.tenancy.of(on_cpu).rank("a") > view.tenancy.of(on_cpu).rank("b")
-    assert view.tenancy.of(on_gpu).rank("a") == view.tenancy.of(on_gpu).rank("b") == 0
-    view.loaded(1, None, 6.0)
-    view.ended(1, on_cpu, 0, 9.0)
-    assert view.tenancy.of(on_cpu).rank("a") == 4
+    assert view.tenant_shares.of(on_cpu).rank("a") > view.tenant_shares.of(on_cpu).rank("b")
+    assert view.tenant_shares.of(on_gpu).rank("a") == view.tenant_shares.of(on_gpu).rank("b") == 0
+    view.on_loaded(1, None, 6.0)
+    view.on_attempt_ended(1, on_cpu, 0, 9.0)
+    assert view.tenant_shares.of(on_cpu).rank("a") == 4
 
 
 def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> None:
-    view = View([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
+    view = SchedulerState([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
     on_cpu = replace(job_class("c", 0, gpus=0), tenant="a")
     for n, cls in enumerate((on_cpu, of("a"), of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
-    assert not view.tenancy.of(on_cpu).is_counting
+    assert not view.tenant_shares.of(on_cpu).is_counting
 
 
 def test_jobs_that_share_an_executor_share_its_time() -> None:
-    view = View([cpu("m", "c", 16 * G, 2)])
+    view = SchedulerState([cpu("m", "c", 16 * G, 2)])
     a = replace(job_class("c", 0, gpus=0), tenant="a")
     for n in (1, 2, 3):
         view.add_waiting(a, n)
     view.add_waiting(replace(a, tenant="b"), 4)
     view.load(1, a, 1, ("cpu",), 0, now=10.0)
-    view.loaded(1, None, 10.0)
+    view.on_loaded(1, None, 10.0)
     view.start(1, a, (2, 3), now=10.0)
-    shares = view.tenancy.of(a)
-    view.ended(1, a, 1, 14.0)
-    view.ended(1, a, 2, 15.0)
-    view.ended(1, a, 3, 15.0, done=False)
+    shares = view.tenant_shares.of(a)
+    view.on_attempt_ended(1, a, 1, 14.0)
+    view.on_attempt_ended(1, a, 2, 15.0)
+    view.on_attempt_ended(1, a, 3, 15.0, has_run=False)
     assert shares.rank("a") == 5
     view.add_waiting(a, 3)
     view.start(1, a, (3,), now=20.0)
-    assert view.gone(1, 30.0) == [(3, a)]
+    assert view.on_executor_gone(1, 30.0) == [(3, a)]
     assert shares.rank("a") == 5 and not shares.is_counting
 
 
@@ -212,26 +212,26 @@ def test_explain_tells_of_a_tenant_that_had_more_than_another() -> None:
 
 
 def test_a_wish_is_nobodys() -> None:
-    view = View([sim(0, 24 * G)])
+    view = SchedulerState([sim(0, 24 * G)])
     wish = job_class("a", 20 * G, priority=-1)
     view.add_waiting(of("a"), 1)
     view.add_waiting(wish, -1)
-    assert not view.tenancy.of(wish).is_shared
+    assert not view.tenant_shares.of(wish).is_shared
     view.add_waiting(of("b"), 2)
     view.remove_waiting(of("a"), 1)
     view.add_waiting(replace(wish, version="2"), -2)
     view.load(1, wish, -1, ("sim0",), 20 * G)
-    assert not view.tenancy.of(wish).is_counting
+    assert not view.tenant_shares.of(wish).is_counting
     plan(view, 1.0)
 
 
 def test_those_who_run_together_are_charged_for_one_run() -> None:
-    view = View([sim(0, 24 * G)])
-    view.batching.set("a", "1", Terms(4, 0.0))
+    view = SchedulerState([sim(0, 24 * G)])
+    view.batch_sizing.set("a", "1", Terms(4, 0.0))
     for n, tenant in enumerate("aaaab"):
         view.add_waiting(of(tenant), n)
     view.load(1, of("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
-    assert view.tenancy.of(of("a")).rank("a") == UNKNOWN_S
+    assert view.tenant_shares.of(of("a")).rank("a") == UNKNOWN_S
 
 
 RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)

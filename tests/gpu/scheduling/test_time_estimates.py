@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.estimates.estimator import ENOUGH_RUNS
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from tests.gpu.planner_harness import job_class
 
 HOUR = replace(job_class("a"), limit_s=3600.0)
 
 
 def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
-    view = View()
-    assert view.times.run_s(HOUR) == 3600
+    view = SchedulerState()
+    assert view.time_estimates.run_s(HOUR) == 3600
     for _ in range(ENOUGH_RUNS - 1):
-        view.ran(HOUR, None, 60.0)
-    assert view.times.run_s(HOUR) == 3600
-    view.ran(HOUR, None, 60.0)
-    assert view.times.run_s(HOUR) == 60
-    assert view.times.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
+        view.record_run(HOUR, None, 60.0)
+    assert view.time_estimates.run_s(HOUR) == 3600
+    view.record_run(HOUR, None, 60.0)
+    assert view.time_estimates.run_s(HOUR) == 60
+    assert view.time_estimates.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
 
 
 def test_without_a_limit_the_median_counts() -> None:
-    view, cls = View(), job_class("a")
-    assert view.times.run_s(cls) is None
+    view, cls = SchedulerState(), job_class("a")
+    assert view.time_estimates.run_s(cls) is None
     for run_s in (1.0, 2.0, 50.0):
-        view.ran(cls, None, run_s)
-    assert view.times.run_s(cls) == 2.0
+        view.record_run(cls, None, run_s)
+    assert view.time_estimates.run_s(cls) == 2.0

@@ -10,7 +10,7 @@ from typing import Any
 from gpu.devices.device import Device
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import Kept
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
@@ -67,7 +67,7 @@ class Bench:
         self.clock = clock or Clock()
         kept = kept or Kept({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
-        self.view = View([CPU])
+        self.view = SchedulerState([CPU])
         self.journal = Journal(
             access,
             epoch,

@@ -143,21 +143,21 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     async def body(bench: Bench) -> None:
         fleet = Told(worker)
         made = dispatch(bench, fleet)
-        bench.view.floor.set_max_executors("cpu", 1)
+        bench.view.residency.set_max_executors("cpu", 1)
         bench.view.limits.set_stage_depth("h", "v1", 4)
         first = bench.line.submit(asked())
         made.wake()
         await until_runs(bench, first)
         assert first.executor is not None
         made.posts[first.executor].loaded = True
-        bench.view.loaded(first.executor, None, 1000.0)
+        bench.view.on_loaded(first.executor, None, 1000.0)
         second = bench.line.submit(asked(2))
         second.input = None
         made.wake()
         while second.where != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.
-        bench.view.takes_long(first.executor, first.job.number)
+        bench.view.mark_long_running(first.executor, first.job.number)
         while second.where == "assigned":
             await asyncio.sleep(0)
         assert fleet.told == ["Load", "Run", "Run", "Recall"]

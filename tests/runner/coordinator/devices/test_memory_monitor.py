@@ -9,7 +9,7 @@ from gpu.devices.device import nvidia
 from gpu.job_class import JobClass
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
@@ -25,7 +25,7 @@ class Scene:
     def __init__(self, enforcement: Name = "fraction") -> None:
         self.at = 0.0
         self.kept: list[bytes] = []
-        self.view = View([CARD])
+        self.view = SchedulerState([CARD])
         self.memory = Memory(
             view=self.view,
             backend=BACKENDS[enforcement],
@@ -48,14 +48,14 @@ class Scene:
         return post
 
     def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
-        self.view.loaded(executor, None, self.at)
+        self.view.on_loaded(executor, None, self.at)
         self.memory.loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
         message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
         self.memory.ended(self.posts[executor], message)
         cls = self.view.executors[executor].assigned[executor]
-        self.view.ended(executor, cls, executor, self.at)
+        self.view.on_attempt_ended(executor, cls, executor, self.at)
         return message.peak_bytes
 
     def read(self, used: int, *processes: tuple[int, int | None], times: int = 1) -> bool:
@@ -131,13 +131,13 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
         2 * G,
     )
     scene.start(2)
-    assert scene.view.floor.slots["gpu0"].exclusive == 2, "loads go one by one"
+    assert scene.view.residency.slots["gpu0"].exclusive == 2, "loads go one by one"
     if neighbour == "loads":
         scene.read(6 * G, times=3)
         assert usage.observed_bytes(2) is None
         return
     scene.loaded(2, None, None)
-    assert scene.view.floor.slots["gpu0"].exclusive is None
+    assert scene.view.residency.slots["gpu0"].exclusive is None
     if neighbour == "is known":
         scene.read(6 * G)
         scene.ended(2, None, None)
@@ -167,7 +167,7 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     scene.start(1, pid=10)
     scene.loaded(1, None, None)
     scene.read(4 * G, (10, 4 * G))
-    scene.view.gone(1, scene.at)
+    scene.view.on_executor_gone(1, scene.at)
     scene.read(4 * G, (10, 4 * G), times=3)
     ledger = scene.view.ledger
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)

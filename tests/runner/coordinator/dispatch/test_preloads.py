@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.preloads import Preloads
 from tests.runner.coordinator.lifecycle_harness import CPU, spec
 
@@ -13,8 +13,8 @@ MODELS = spec(model_by="model", preload=("small", "large"))
 OTHER = replace(spec(preload=("",)), name="other")
 
 
-def preloads() -> tuple[Preloads, View]:
-    view = View([CPU])
+def preloads() -> tuple[Preloads, SchedulerState]:
+    view = SchedulerState([CPU])
     made = Preloads(view)
     made.set_handlers({"h": MODELS, "other": OTHER})
     return made, view
@@ -29,7 +29,7 @@ def test_each_model_is_kept_until_it_is_suspended_by_name() -> None:
     assert missing(made) == [SMALL, LARGE, ("other", "")]
     made.suspend("h", "small", loaded=())
     assert missing(made) == [LARGE, ("other", "")]
-    assert view.floor.kept == {("h", "v1", "large"), ("other", "v1", "")}
+    assert view.residency.kept == {("h", "v1", "large"), ("other", "v1", "")}
     assert (made.suspended_models("h"), made.suspended_models("other")) == (["small"], [])
     made.resume(SMALL)
     assert missing(made) == [SMALL, LARGE, ("other", "")] and made.suspended_models("h") == []
@@ -46,6 +46,6 @@ def test_a_handler_that_is_gone_or_broken_has_no_preloads() -> None:
     made.suspend("h", None, loaded=())
     made.set_handlers({"h": replace(MODELS, state="broken")})
     assert SMALL not in made and made.suspended_models("h") == []
-    assert missing(made) == [] and view.floor.kept == set()
+    assert missing(made) == [] and view.residency.kept == set()
     made.set_handlers({"h": MODELS})
     assert SMALL in made and missing(made) == [SMALL, LARGE]

@@ -126,7 +126,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
 
 def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Worker) -> None:
     async def body(house: House) -> None:
-        house.bench.view.floor.set_max_executors("cpu", 2)
+        house.bench.view.residency.set_max_executors("cpu", 2)
         house.ask()
         house.submit(1)
         orders = await house.orders()

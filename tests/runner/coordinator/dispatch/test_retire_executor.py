@@ -61,7 +61,7 @@ class Scene:
         self.bench, self.worker = bench, worker
         self.fleet = Told(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        bench.view.floor.set_max_executors("cpu", 1)
+        bench.view.residency.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
             bench.view.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatch(

@@ -9,7 +9,7 @@ import pytest
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.admission import class_of, job_class, make_job, needed_bytes, placed
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
@@ -95,30 +95,30 @@ def tried(*errors: JobError | None, **changes: object) -> tuple[Job, JobClass]:
 
 def test_who_was_not_tried_yet_waits_with_its_kind() -> None:
     job, cls = tried()
-    assert placed(job, cls, View([sim(0, 24 * G)])) is cls
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
     job, cls = tried(JobError("handler_error", "why"))
-    assert placed(job, cls, View([sim(0, 24 * G)])) is cls
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
 
 
 def test_who_ran_out_of_memory_waits_for_more_also_after_other_failures() -> None:
     short = JobError("device_out_of_memory", "why")
     job, cls = tried(short, JobError("timeout", "why"), rung=2, ran_out=(4 * G, 6 * G))
-    made = placed(job, cls, View([sim(0, 24 * G)]))
+    made = placed(job, cls, SchedulerState([sim(0, 24 * G)]))
     assert (made.need_bytes, made.alone, made.avoid) == (9 * G, True, ())
 
 
 def test_who_may_have_spoiled_others_goes_alone_from_then_on() -> None:
     together = JobError("interrupted", "why", True, {"alone": True})
     job, cls = tried(together, JobError("handler_error", "why"))
-    assert placed(job, cls, View([sim(0, 24 * G)])).single
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).single
     job, cls = tried(JobError("interrupted", "why", True, {"alone": False}))
-    assert not placed(job, cls, View([sim(0, 24 * G)])).single
+    assert not placed(job, cls, SchedulerState([sim(0, 24 * G)])).single
 
 
 def test_devices_that_failed_under_a_job_are_avoided() -> None:
     lost = JobError("handler_error", "why", detail={"context_lost": True})
     job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)
-    assert placed(job, cls, View([sim(0, 24 * G)])).avoid == ("gpu0", "gpu2")
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).avoid == ("gpu0", "gpu2")
 
 
 def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.observability.learned import SHOWN_MAX, learned
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 
@@ -21,10 +21,10 @@ def cls(model: str = "m", size: str = "") -> JobClass:
 
 
 def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
-    view = View([sim(0, 24 * GIB)])
-    view.estimates.loaded(cls().key, 2 * GIB, 3.0)
-    view.ran(cls(size="1"), 4 * GIB, 10.0)
-    view.ran(cls(size="2"), 6 * GIB, 20.0)
+    view = SchedulerState([sim(0, 24 * GIB)])
+    view.estimator.loaded(cls().key, 2 * GIB, 3.0)
+    view.record_run(cls(size="1"), 4 * GIB, 10.0)
+    view.record_run(cls(size="2"), 6 * GIB, 20.0)
     rows = learned(view, spec(), has_gpu=True)
     assert [(row["model"], row["size"], row["samples"]) for row in rows] == [
         ("m", "2", 1),
@@ -38,7 +38,7 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
         "vram": {
             "resident_bytes": 2 * GIB,
             "peak_bytes": 4 * GIB,
-            "grant_bytes": view.needs.need_bytes(cls(size="1")),
+            "grant_bytes": view.memory_needs.need_bytes(cls(size="1")),
         },
         "load_s": 3.0,
         "run_s": {"p50": 10.0, "p90": 10.0},
@@ -47,8 +47,8 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
 
 
 def test_what_is_unknown_is_null_and_memory_is_that_of_gpus() -> None:
-    view = View([sim(0, 24 * GIB)])
-    view.estimates.out_of_memory(cls(), 4 * GIB)
+    view = SchedulerState([sim(0, 24 * GIB)])
+    view.estimator.out_of_memory(cls(), 4 * GIB)
     (row,) = learned(view, spec(), has_gpu=True)
     assert row["vram"] == {"resident_bytes": None, "peak_bytes": None, "grant_bytes": None}
     assert (row["load_s"], row["run_s"], row["out_of_memory"]) == (None, {"p50": None, "p90": None}, 1)
@@ -59,8 +59,8 @@ def test_what_is_unknown_is_null_and_memory_is_that_of_gpus() -> None:
 
 
 def test_no_more_are_shown_than_anybody_reads() -> None:
-    view = View([sim(0, 24 * GIB)])
+    view = SchedulerState([sim(0, 24 * GIB)])
     for n in range(SHOWN_MAX + 1):
-        view.ran(cls(model=str(n)), None, 1.0)
+        view.record_run(cls(model=str(n)), None, 1.0)
     rows = learned(view, spec(), has_gpu=True)
     assert (len(rows), rows[0]["model"], rows[-1]["model"]) == (SHOWN_MAX, str(SHOWN_MAX), "1")

@@ -14,7 +14,7 @@ from gpu.estimates.estimator import MODELS_MAX
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import Squeeze
-from gpu.scheduling.scheduler_state import View
+from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.statistics import Figures
@@ -38,7 +38,7 @@ class Taught:
     ) -> None:
         self.written: list[tuple[str, bytes | None]] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
-        self.view = View([make(0, 24 * GIB), make(1, 24 * GIB)])
+        self.view = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
         self.ids = [device.id for device in self.view.ledger.devices][: max(1, gpus)]
         self.view.ledger.reserve(self.ids, 1, 8 * GIB)
         self.figures = Figures()
@@ -70,7 +70,7 @@ class Taught:
 
     @property
     def known(self) -> Experience:
-        ((_, model),) = self.view.estimates.models("h")
+        ((_, model),) = self.view.estimator.models("h")
         return model.whole
 
 
@@ -79,8 +79,8 @@ def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught.view.ledger.usage.record_total(1, 3 * GIB)
     taught.learning.loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
-    assert taught.view.estimates.resident_bytes(CLS.key) == 3 * GIB // 2
-    assert taught.view.estimates.load_s(CLS.key) == 2.0
+    assert taught.view.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
+    assert taught.view.estimator.load_s(CLS.key) == 2.0
     assert taught.known.top_bytes == 5 * GIB // 2
 
 
@@ -125,7 +125,7 @@ def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
     taught.end("memory_exceeded", cls=None, squeeze=squeeze)
     # It was beside others: they may have taken what it was granted.
     taught.end("device_out_of_memory", squeeze=squeeze)
-    assert list(taught.view.estimates.models("h")) == [] and taught.later == []
+    assert list(taught.view.estimator.models("h")) == [] and taught.later == []
     taught.end("memory_exceeded", squeeze=squeeze)
     assert (taught.known.floor_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
     taught.end("device_out_of_memory", squeeze=replace(squeeze, alone=True, grant_bytes=10 * GIB))
@@ -170,7 +170,7 @@ def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
 )
 def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     taught = Taught({"learned/models/h/m": value, "queue/q/paused": b"true"})
-    assert list(taught.view.estimates.models("h")) == []
+    assert list(taught.view.estimator.models("h")) == []
     assert "learned/models/h/m can't be read" in caplog.text
     taught.learning.keep()
     assert taught.written == [("learned/models/h/m", None)]
