@@ -14,7 +14,7 @@ from benchmarks.simulation.job import GIB, Classes, Job
 from benchmarks.simulation.ours import Ours
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.planning.planner import Load, plan
+from gpu.planning.planner import LoadAction, plan
 
 DEVICES = 1_000
 WAITING = 10_000
@@ -106,7 +106,7 @@ class Fleet:
         self.n += 1
         device_id = f"sim{executor % DEVICES}"
         self.policy.submit(Job(self.n, 0.0, 1.0, 0.0, cls))
-        begun = self.policy.load(Load(cls, self.n, (device_id,), DEVICE_BYTES // 2, exclusive=False))
+        begun = self.policy.load(LoadAction(cls, self.n, (device_id,), DEVICE_BYTES // 2, exclusive=False))
         self.running[begun.executor] = begun.job
 
     def submit(self, cls: JobClass) -> None:

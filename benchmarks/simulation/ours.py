@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from benchmarks.simulation.engine import Begun
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
-from gpu.planning.planner import Evict, Load, Start, plan
+from gpu.planning.planner import EvictAction, LoadAction, StartAction, plan
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
@@ -59,26 +59,26 @@ class Ours:
             has_room = False
             for action in actions:
                 match action:
-                    case Start(executor, _, ns):
+                    case StartAction(executor, _, ns):
                         devices = self.view.executors[executor].devices
-                        self.view.start(executor, action.cls, ns, now, action.outlook)
+                        self.view.start(executor, action.job_class, ns, now, action.outlook)
                         begun += [Begun(self._waiting.pop(n), executor, devices, False) for n in ns]
-                    case Load():
+                    case LoadAction():
                         begun.append(self.load(action, now))
-                    case Evict(executor):
+                    case EvictAction(executor):
                         self._dismiss(executor, now)
                         has_room = True
             if not has_room:
                 break
         return begun
 
-    def load(self, action: Load, now: float = 0.0) -> Begun:
+    def load(self, action: LoadAction, now: float = 0.0) -> Begun:
         """Carry out that a new executor starts with a waiting job."""
         self._executors += 1
         self.view.load(
             self._executors,
-            action.cls,
-            action.n,
+            action.job_class,
+            action.job_number,
             action.device_ids,
             action.grant_bytes,
             action.exclusive,
@@ -86,7 +86,7 @@ class Ours:
             now=now,
             outlook=action.outlook,
         )
-        return Begun(self._waiting.pop(action.n), self._executors, action.device_ids, True)
+        return Begun(self._waiting.pop(action.job_number), self._executors, action.device_ids, True)
 
     def _dismiss(self, executor: int, now: float) -> None:
         self.view.evict(executor)

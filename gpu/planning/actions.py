@@ -9,51 +9,51 @@ from typing import Literal
 from gpu.job_class import JobClass
 from gpu.scheduling.outlook import BLANK, Outlook
 
-Reason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
+WaitReason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartAction:
     """Hand waiting jobs to a warm executor, in this order."""
 
     executor: int
-    cls: JobClass
-    ns: tuple[int, ...]
+    job_class: JobClass
+    job_numbers: tuple[int, ...]
     outlook: Outlook = BLANK
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadAction:
     """Start a new executor with this job, and those that run together with it."""
 
-    cls: JobClass
-    n: int
+    job_class: JobClass
+    job_number: int
     device_ids: tuple[str, ...]
     #: On each of the devices. 0: none promised.
     grant_bytes: int
     #: Nothing else starts there during its first attempt.
     exclusive: bool
     outlook: Outlook = BLANK
-    mates: tuple[int, ...] = ()
+    extra_job_numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Evict:
+class EvictAction:
     """Tell an idle executor to go."""
 
     executor: int
 
 
-Action = Start | Load | Evict
+PlanAction = StartAction | LoadAction | EvictAction
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Actions in the order in which they are to be carried out, and why the rest waits."""
 
-    actions: list[Action]
+    actions: list[PlanAction]
     #: Of each class of which somebody still waits, but for those whose next batch gathers.
-    reasons: dict[JobClass, Reason]
+    reasons: dict[JobClass, WaitReason]
     #: When to ask again, if nothing happens before: a batch has gathered long enough then, or what somebody
     #: waits for should have come.
-    look_at: float = math.inf
+    replan_at: float = math.inf

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gpu.job_class import JobClass
-from gpu.planning.actions import Action, Evict, Load, Reason, Start
+from gpu.planning.actions import EvictAction, LoadAction, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Head, Rank
 from gpu.scheduling.capacity import TAKEN, Room
 from gpu.scheduling.capacity_snapshot import Shelves, Sketch
@@ -82,8 +82,8 @@ class Turn:
         self.view = view
         self.now = now
         self.sketch = Sketch(view.capacity_table)
-        self.actions: list[Action] = []
-        self.reasons: dict[JobClass, Reason] = {}
+        self.actions: list[PlanAction] = []
+        self.reasons: dict[JobClass, WaitReason] = {}
         #: Whom to ask before a move, by lane.
         self.guards: dict[bool, list[Guard]] = {True: [], False: []}
         #: Executors that this plan handed something (how much) or told to go (0).
@@ -156,7 +156,7 @@ class Turn:
         until = head.until(len(ns), loads=False)
         if not move.opens:
             until += max(0.0, resident.until - self.now)
-        self.actions.append(Start(executor, head.cls, tuple(ns), Outlook(until, passes)))
+        self.actions.append(StartAction(executor, head.cls, tuple(ns), Outlook(until, passes)))
         if move.opens:
             self._open(move, resident, until)
         self.touched[executor] = self.touched.get(executor, 0) + len(ns)
@@ -200,7 +200,7 @@ class Turn:
         ids = tuple(room.slot.device.id for room in move.rooms)
         n, *mates = move.ns
         outlook = Outlook(until, passes)
-        self.actions.append(Load(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
+        self.actions.append(LoadAction(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
         self.concurrency.add_executor(cls.handler)
         self.standing.give(cls, len(move.ns), loads=True)
         self._advance(head, len(move.ns))
@@ -212,7 +212,7 @@ class Turn:
     def evict(self, executor: int, nbytes: int) -> None:
         """Tell an idle executor to go."""
         self.touched[executor] = 0
-        self.actions.append(Evict(executor))
+        self.actions.append(EvictAction(executor))
         for each in self.view.executors[executor].devices:
             mine = self.sketch.mine(self.view.residency.slots[each])
             mine.pending += nbytes

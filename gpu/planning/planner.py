@@ -27,7 +27,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 
 from gpu.job_class import JobClass
-from gpu.planning.actions import Action, Evict, Load, Plan, Reason, Start
+from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Head, Rank
 from gpu.planning.cold_start import Cold
 from gpu.planning.plan_builder import Turn
@@ -36,7 +36,17 @@ from gpu.planning.warm_start import Warm
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 
-__all__ = ["Action", "Evict", "JobClass", "Load", "Plan", "Reason", "SchedulerState", "Start", "plan"]
+__all__ = [
+    "EvictAction",
+    "JobClass",
+    "LoadAction",
+    "Plan",
+    "PlanAction",
+    "SchedulerState",
+    "StartAction",
+    "WaitReason",
+    "plan",
+]
 
 #: Overtaking is counted for so many of the first ones that wait in a lane.
 FRONT = 8
@@ -214,7 +224,7 @@ class _Planner:
         self.cold.load(head, *fit)
         return True
 
-    def _reason(self, head: Head) -> Reason:
+    def _reason(self, head: Head) -> WaitReason:
         if head.cls.alone and all(slot.busy for slot in self.view.residency.reach(head.cls)):
             return "waiting_for_device"
         lacking_bytes = sum(

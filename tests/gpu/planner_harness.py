@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gpu.devices.device import Device, sim
 from gpu.job_class import JobClass
-from gpu.planning.planner import Evict, Load, Plan, Start, plan
+from gpu.planning.planner import EvictAction, LoadAction, Plan, StartAction, plan
 from gpu.scheduling.scheduler_state import SchedulerState
 
 G = 1 << 30
@@ -51,30 +51,30 @@ class Rig:
     def carry_out(self, made: Plan) -> None:
         for action in made.actions:
             match action:
-                case Start(executor, cls, ns) if cls.is_wish:
+                case StartAction(executor, cls, ns) if cls.is_wish:
                     # It is there already.
                     self.view.remove_waiting(cls, ns[0])
                     self.started += ns
-                case Start(executor, cls, ns):
+                case StartAction(executor, cls, ns):
                     self.view.start(executor, cls, ns, self.now, action.outlook)
                     self.started += ns
-                case Load():
+                case LoadAction():
                     self.executors += 1
                     self.view.load(
                         self.executors,
-                        action.cls,
-                        action.n,
+                        action.job_class,
+                        action.job_number,
                         action.device_ids,
                         action.grant_bytes,
                         action.exclusive,
-                        keep_alive_s=self.keep_alive_s.get(action.cls.handler, 300.0),
+                        keep_alive_s=self.keep_alive_s.get(action.job_class.handler, 300.0),
                         max_jobs=self.max_jobs,
                         now=self.now,
                         outlook=action.outlook,
-                        mates=action.mates,
+                        mates=action.extra_job_numbers,
                     )
-                    self.started += (action.n, *action.mates)
-                case Evict(executor):
+                    self.started += (action.job_number, *action.extra_job_numbers)
+                case EvictAction(executor):
                     self.view.evict(executor)
 
     def learn(self, handler: str, peak: int, times: int = 1) -> None:
@@ -127,12 +127,12 @@ def told(made: Plan) -> list[str]:
     words: list[str] = []
     for action in made.actions:
         match action:
-            case Start(executor, _, ns):
+            case StartAction(executor, _, ns):
                 words.append(f"start {executor}: {','.join(map(str, ns))}")
-            case Load(cls, n, ids, grant, exclusive, _, mates):
+            case LoadAction(cls, n, ids, grant, exclusive, _, mates):
                 size = f"{grant / G:g}G{' alone' if exclusive else ''}"
                 jobs = ",".join(map(str, (n, *mates)))
                 words.append(f"load {cls.handler} {jobs} on {'+'.join(ids)} {size}")
-            case Evict(executor):
+            case EvictAction(executor):
                 words.append(f"evict {executor}")
     return words

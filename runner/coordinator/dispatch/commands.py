@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpu.devices import visibility
 from gpu.devices.device import Device
-from gpu.planning.actions import Load as Action
+from gpu.planning.actions import LoadAction as Action
 from runner.coordinator.jobs.job_registry import Live
 from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.protocol.worker import AttemptSpec, LoadExecutor
@@ -26,7 +26,7 @@ def load_order(
         ram_cap_bytes=spec.options.ram_bytes,
         cap_bytes=cap_bytes,
         load_timeout_s=spec.options.load_timeout_s,
-        model=action.cls.model,
+        model=action.job_class.model,
     )
 
 

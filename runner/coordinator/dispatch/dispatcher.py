@@ -112,17 +112,17 @@ class Dispatch:
         self.control.unload_retired()
         if self._view.ledger.regranted:
             self.grants.tell_lowered(self.posts)
-        self._arm(plan.look_at)
+        self._arm(plan.replan_at)
 
-    def _carry_out(self, action: planner.Action) -> None:
+    def _carry_out(self, action: planner.PlanAction) -> None:
         match action:
-            case planner.Start(executor, cls, ns) if cls.is_wish:
+            case planner.StartAction(executor, cls, ns) if cls.is_wish:
                 self.wishes.met(ns[0], self.posts[executor])
-            case planner.Start():
+            case planner.StartAction():
                 self._start(action)
-            case planner.Load():
+            case planner.LoadAction():
                 self._load(action)
-            case planner.Evict():
+            case planner.EvictAction():
                 self.control.unload(action.executor)
 
     def _again_later(self) -> None:
@@ -142,31 +142,31 @@ class Dispatch:
 
             self._line.timers.at(when, due)
 
-    def _start(self, action: planner.Start) -> None:
-        post, lives = self.posts[action.executor], [self._line.book.by_n[n] for n in action.ns]
+    def _start(self, action: planner.StartAction) -> None:
+        post, lives = self.posts[action.executor], [self._line.book.by_n[n] for n in action.job_numbers]
         now = self._line.now()
-        self._view.start(action.executor, action.cls, action.ns, now, action.outlook)
+        self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
         if post.is_lowered:
-            self.grants.suit(post, action.cls)
-        self._line.waiting.windows.on_dispatched(action.cls)
+            self.grants.suit(post, action.job_class)
+        self._line.waiting.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
-    def _load(self, action: planner.Load) -> None:
-        if action.cls.is_wish and (post := self.wishes.resident(action.n)) is not None:
+    def _load(self, action: planner.LoadAction) -> None:
+        if action.job_class.is_wish and (post := self.wishes.resident(action.job_number)) is not None:
             # A job of the same plan loads it.
-            self.wishes.met(action.n, post)
+            self.wishes.met(action.job_number, post)
             return
         worker = self._fleet.of_device(action.device_ids[0])
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.waiting.handlers.require(action.cls.handler)
+        spec = self._line.waiting.handlers.require(action.job_class.handler)
         executor = next(self._numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
             executor,
-            action.cls,
-            action.n,
+            action.job_class,
+            action.job_number,
             action.device_ids,
             action.grant_bytes,
             action.exclusive,
@@ -174,22 +174,22 @@ class Dispatch:
             max_jobs=spec.options.max_jobs,
             now=self._line.now(),
             outlook=action.outlook,
-            mates=action.mates,
+            mates=action.extra_job_numbers,
         )
         ids = list(action.device_ids)
-        post = Post(executor, worker, spec, action.cls.model, ids, action.grant_bytes)
+        post = Post(executor, worker, spec, action.job_class.model, ids, action.grant_bytes)
         self.posts[executor] = post
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
         self._fleet.post(worker, encode(load_order(executor, action, spec, devices, cap)))
-        if action.cls.is_wish:
-            self.wishes.loads(action.n, executor)
+        if action.job_class.is_wish:
+            self.wishes.loads(action.job_number, executor)
             return
-        lives = [self._line.book.by_n[n] for n in (action.n, *action.mates)]
+        lives = [self._line.book.by_n[n] for n in (action.job_number, *action.extra_job_numbers)]
         if lives[0].job.rung >= Rung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.idle_on(action.device_ids):
                 self.control.unload(other)
-        self._line.waiting.windows.on_dispatched(action.cls)
+        self._line.waiting.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
     def cancel(self, live: Live, reason: str, *, force: bool) -> bool:

@@ -116,7 +116,7 @@ def test_an_idle_executor_gets_a_full_batch_at_once_and_the_rest_gathers() -> No
     made.submit(PLAIN, 6)
     turn = made.turn()
     assert told(turn) == ["start 1: 2,3,4,5"]
-    assert (turn.look_at, turn.reasons) == (made.now + WAIT_S, {})
+    assert (turn.replan_at, turn.reasons) == (made.now + WAIT_S, {})
 
 
 def test_a_batch_that_is_not_full_goes_when_its_oldest_has_waited_enough() -> None:
@@ -124,11 +124,11 @@ def test_a_batch_that_is_not_full_goes_when_its_oldest_has_waited_enough() -> No
     made.idle(PLAIN)
     made.submit(PLAIN, 2)
     turn = made.turn()
-    assert (told(turn), turn.look_at) == ([], made.now + WAIT_S)
+    assert (told(turn), turn.replan_at) == ([], made.now + WAIT_S)
     made.now += WAIT_S / 2
     made.submit(PLAIN)
     assert told(made.turn()) == []
-    made.now = turn.look_at
+    made.now = turn.replan_at
     assert told(made.turn()) == ["start 1: 2,3,4"]
 
 

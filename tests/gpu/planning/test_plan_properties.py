@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 
 from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
-from gpu.planning.planner import Load, Start, plan
+from gpu.planning.planner import LoadAction, StartAction, plan
 from gpu.scheduling.capacity_snapshot import Index
 from gpu.scheduling.prewarm_class import wish
 from tests.gpu.planner_harness import G, Rig, job_class
@@ -103,9 +103,9 @@ class Line(RuleBasedStateMachine):
         made = plan(self.rig.view, self.rig.now)
         assert made == plan(self.rig.view, self.rig.now)
         for action in made.actions:
-            if isinstance(action, Load):
+            if isinstance(action, LoadAction):
                 # All of its devices at once, or none.
-                span = self.rig.view.residency.span(action.cls)
+                span = self.rig.view.residency.span(action.job_class)
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.rig.carry_out(made)
         self.waiting -= set(self.rig.started[before:])
@@ -243,7 +243,7 @@ class Overtaking(RuleBasedStateMachine):
         rig.now += 1
         made = plan(rig.view, rig.now)
         for action in made.actions:
-            if isinstance(action, Start | Load):
+            if isinstance(action, StartAction | LoadAction):
                 for passed in action.outlook.passes:
                     self.passed[passed.n] = self.passed.get(passed.n, 0) + passed.times
         rig.carry_out(made)

@@ -707,10 +707,10 @@ def test_who_waits_for_a_warm_executor_does_not_wait_for_one_that_never_ends() -
     rig.submit(A)
     made = rig.turn()
     # It should be free in a second, and a new one would take ten.
-    assert (told(made), made.look_at) == ([], rig.now + 1.0)
+    assert (told(made), made.replan_at) == ([], rig.now + 1.0)
     rig.now += 4.0
     made = rig.turn()
-    assert (told(made), made.look_at) == ([], rig.now + 5.0)
+    assert (told(made), made.replan_at) == ([], rig.now + 5.0)
     rig.now += 12.0
     made = rig.turn()
-    assert told(made) == ["load a 2 on sim0 6G"] and math.isinf(made.look_at)
+    assert told(made) == ["load a 2 on sim0 6G"] and math.isinf(made.replan_at)

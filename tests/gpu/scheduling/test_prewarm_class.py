@@ -6,7 +6,7 @@ import pytest
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from gpu.planning.planner import Load, Start
+from gpu.planning.planner import LoadAction, StartAction
 from gpu.scheduling.prewarm_class import wish
 from tests.gpu.planner_harness import G, Rig, job_class, told
 
@@ -88,7 +88,7 @@ def test_a_job_gets_the_executor_that_loads_for_nobody() -> None:
     rig.turn()
     (n,) = rig.submit(job_class("a"))
     (start,) = rig.turn().actions
-    assert isinstance(start, Start) and (start.executor, start.ns) == (1, (n,))
+    assert isinstance(start, StartAction) and (start.executor, start.job_numbers) == (1, (n,))
     rig.view.on_loaded(1, None, rig.now)
     assert list(rig.view.executors[1].assigned) == [n]
     rig.finish(1)
@@ -102,7 +102,7 @@ def test_a_second_job_does_not_get_what_loads_for_the_first() -> None:
     rig.submit(job_class("a"))
     rig.turn()
     rig.submit(job_class("a"))
-    assert [type(action) for action in rig.turn().actions] == [Load]
+    assert [type(action) for action in rig.turn().actions] == [LoadAction]
 
 
 def test_one_that_went_while_it_loaded_is_nobodys_any_more() -> None:
@@ -114,7 +114,7 @@ def test_one_that_went_while_it_loaded_is_nobodys_any_more() -> None:
     with pytest.raises(ValueError, match="takes no work"):
         rig.view.start(1, job_class("a"), ())
     rig.submit(job_class("a"))
-    assert [type(action) for action in rig.turn().actions] == [Load]
+    assert [type(action) for action in rig.turn().actions] == [LoadAction]
 
 
 def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
@@ -140,7 +140,7 @@ def test_a_job_that_needs_more_than_that_executor_was_granted_does_not_get_it(ne
     wished(rig)
     rig.turn()
     rig.submit(job_class("a", need))
-    assert not [action for action in rig.turn().actions if isinstance(action, Start)]
+    assert not [action for action in rig.turn().actions if isinstance(action, StartAction)]
 
 
 def test_a_job_does_not_take_it_from_under_one_that_was_overtaken_too_often() -> None:

@@ -13,7 +13,7 @@ from gpu.devices.device import cpu, sim
 from gpu.estimates.batch_sizing import Terms
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
-from gpu.planning.planner import LEAD_LOADS, Load, Start, plan
+from gpu.planning.planner import LEAD_LOADS, LoadAction, StartAction, plan
 from gpu.scheduling.fair_share import UNKNOWN_S
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
@@ -51,12 +51,12 @@ class House:
             self.rig.bury_leaving()
             for action in made.actions:
                 match action:
-                    case Start():
-                        (n,) = action.ns
+                    case StartAction():
+                        (n,) = action.job_numbers
                         self._begin(n, action.executor)
-                    case Load():
+                    case LoadAction():
                         executor += 1
-                        self._begin(action.n, executor)
+                        self._begin(action.job_number, executor)
             if not made.actions:
                 return
 
