@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu.job_class import JobClass
-from gpu.scheduling.outlook import BLANK, Outlook
+from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 
 WaitReason = Literal["paused", "concurrency_limit", "waiting_for_memory", "waiting_for_device"]
 
@@ -19,7 +19,7 @@ class StartAction:
     executor: int
     job_class: JobClass
     job_numbers: tuple[int, ...]
-    outlook: Outlook = BLANK
+    outlook: Outlook = UNKNOWN_OUTLOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class LoadAction:
     grant_bytes: int
     #: Nothing else starts there during its first attempt.
     exclusive: bool
-    outlook: Outlook = BLANK
+    outlook: Outlook = UNKNOWN_OUTLOOK
     extra_job_numbers: tuple[int, ...] = ()
 
 

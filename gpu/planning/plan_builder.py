@@ -12,7 +12,7 @@ from gpu.planning.candidate import Head, Rank
 from gpu.scheduling.capacity import TAKEN, Room
 from gpu.scheduling.capacity_snapshot import Shelves, Sketch
 from gpu.scheduling.limits import PlannedConcurrency
-from gpu.scheduling.outlook import Outlook, Passed
+from gpu.scheduling.outlook import Outlook, OvertakenJob
 from gpu.scheduling.resident_executor import Resident
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
@@ -131,17 +131,17 @@ class Turn:
                 if times:
                     yield guard, times
 
-    def _pass(self, move: Move) -> tuple[Passed, ...]:
-        passed: list[Passed] = []
+    def _pass(self, move: Move) -> tuple[OvertakenJob, ...]:
+        passed: list[OvertakenJob] = []
         for guard, times in self._passed(move):
             guard.head.remaining -= times
-            passed.append(Passed(guard.head.n, times, guard.device_ids()))
+            passed.append(OvertakenJob(guard.head.n, times, guard.device_ids()))
         for guard in self.guards[move.head.is_gpu]:
             guard.take(move)
             if guard.head.remaining <= 0 and guard.head.n not in self._kept and (ids := guard.device_ids()):
                 # Whatever starts now, these stay its devices.
                 self._kept.add(guard.head.n)
-                passed.append(Passed(guard.head.n, 0, ids))
+                passed.append(OvertakenJob(guard.head.n, 0, ids))
         return tuple(passed)
 
     # Moves.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class OvertakenJob:
     """A waiting job that others overtake by an action."""
 
-    n: int
-    times: int
+    job_number: int
+    count: int
     #: Kept for it once it was overtaken too often.
     device_ids: tuple[str, ...]
 
@@ -21,9 +21,9 @@ class Outlook:
     """What follows from setting an executor to work."""
 
     #: When it is expected to have done all that it was handed; inf where that is unknown.
-    until: float = math.inf
-    passes: tuple[Passed, ...] = ()
+    expected_end: float = math.inf
+    overtaken: tuple[OvertakenJob, ...] = ()
 
 
 #: Nothing is known.
-BLANK = Outlook()
+UNKNOWN_OUTLOOK = Outlook()

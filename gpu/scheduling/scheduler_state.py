@@ -18,7 +18,7 @@ from gpu.scheduling.capacity_snapshot import Index
 from gpu.scheduling.idle_expiry import Expiry
 from gpu.scheduling.limits import ConcurrencyLimits
 from gpu.scheduling.memory_needs import MemoryNeeds
-from gpu.scheduling.outlook import BLANK, Outlook
+from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 from gpu.scheduling.overtaking import Bypass
 from gpu.scheduling.residency import Floor
 from gpu.scheduling.resident_executor import Resident
@@ -95,7 +95,7 @@ class SchedulerState:
         cls: JobClass,
         ns: Sequence[int],
         now: float = 0.0,
-        outlook: Outlook = BLANK,
+        outlook: Outlook = UNKNOWN_OUTLOOK,
     ) -> None:
         """Waiting jobs are handed to a warm executor.
 
@@ -130,7 +130,7 @@ class SchedulerState:
         keep_alive_s: float = 300.0,
         max_jobs: int | None = None,
         now: float = 0.0,
-        outlook: Outlook = BLANK,
+        outlook: Outlook = UNKNOWN_OUTLOOK,
         extra_job_numbers: Sequence[int] = (),
     ) -> None:
         """A new executor starts, with one waiting job and its mates, or, for a wish, without any.
@@ -240,7 +240,7 @@ class SchedulerState:
     def _set_to_work(self, resident: Resident, count: int, now: float, outlook: Outlook) -> None:
         if len(resident.assigned) == count:
             resident.began = now
-        resident.until = outlook.until
+        resident.until = outlook.expected_end
         self.time_estimates.demand.count(resident.key, count, now)
-        for overtaken in outlook.passes:
-            self.overtakes.count(overtaken.n, overtaken.times, overtaken.device_ids)
+        for overtaken in outlook.overtaken:
+            self.overtakes.count(overtaken.job_number, overtaken.count, overtaken.device_ids)

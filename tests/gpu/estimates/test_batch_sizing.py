@@ -225,7 +225,7 @@ def test_what_it_takes_is_reckoned_by_runs() -> None:
     made.turn()
     assert Batching().runs({}) == 0
     assert made.view.time_estimates.left_s(made.view.executors[1], made.now, 7.0) == 7.0
-    assert load.outlook.until in (10.0, float("inf"))  # type: ignore[union-attr]
+    assert load.outlook.expected_end in (10.0, float("inf"))  # type: ignore[union-attr]
 
 
 def test_a_wish_gathers_nobody() -> None:

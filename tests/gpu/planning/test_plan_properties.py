@@ -244,8 +244,8 @@ class Overtaking(RuleBasedStateMachine):
         made = plan(rig.view, rig.now)
         for action in made.actions:
             if isinstance(action, StartAction | LoadAction):
-                for passed in action.outlook.passes:
-                    self.passed[passed.n] = self.passed.get(passed.n, 0) + passed.times
+                for passed in action.outlook.overtaken:
+                    self.passed[passed.job_number] = self.passed.get(passed.job_number, 0) + passed.count
         rig.carry_out(made)
         busy = [each for each in rig.view.executors.values() if each.assigned]
         for resident in sorted(busy, key=lambda each: (each.began, each.executor))[: 1 + int(2 * share)]:
