@@ -77,7 +77,7 @@ class Head:
         self.per_run = view.batch_sizing.per_run(cls)
         self.taken = 0
         self.waiting = len(self._line)
-        self.n = self._line.head
+        self.n = self._line.first
         self.remaining = view.overtakes.left(self.n)
         self.rank = self.rank_of(self.n)
         #: It was tried and found no room.
@@ -91,7 +91,7 @@ class Head:
         has gathered long enough, or an executor has to load for it first."""
         if not self.most or self.cls.key not in self.view.residency.by_key:
             return -math.inf
-        return self.view.batch_sizing.full_at(self.cls, self.waiting, self._line.since(self.n))
+        return self.view.batch_sizing.full_at(self.cls, self.waiting, self._line.waiting_since(self.n))
 
     @property
     def run_or_guess_s(self) -> float:
@@ -100,7 +100,7 @@ class Head:
 
     def rank_of(self, n: int) -> Rank:
         """Where a job of the class stands."""
-        waited_s = max(0.0, self._now - self._line.since(n))
+        waited_s = max(0.0, self._now - self._line.waiting_since(n))
         run_s = self.run_or_guess_s
         level = self.cls.priority
         if not self.cls.is_wish:

@@ -20,7 +20,7 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
         "reason": _reason(view, cls, devices),
         "devices": devices,
         "jobs_ahead": sum(
-            len(line) if other.priority > cls.priority else line.ahead_of(n)
+            len(line) if other.priority > cls.priority else line.count_ahead(n)
             for other, line in view.backlog.lines.items()
             if other.priority >= cls.priority
             and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu.job_class import JobClass, Key
-from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import Bypass
 from gpu.scheduling.starvation import Seniority
 
@@ -15,7 +15,7 @@ class Backlog:
 
     def __init__(self, bypass: Bypass) -> None:
         #: Only lines in which a job waits.
-        self.lines: dict[JobClass, Line] = {}
+        self.lines: dict[JobClass, ClassBacklog] = {}
         #: How many classes of a key have a job waiting.
         self.wanted: dict[Key, int] = {}
         self.paused: set[str] = set()
@@ -32,7 +32,7 @@ class Backlog:
         line = self.lines.get(cls)
         is_new = line is None
         if line is None:
-            line = self.lines[cls] = Line()
+            line = self.lines[cls] = ClassBacklog()
             self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
         line.add(n, first=first, since=since)
         if first:
@@ -47,7 +47,7 @@ class Backlog:
     def take(self, cls: JobClass, ns: Sequence[int]) -> bool:
         """Take jobs out that are known to wait; True where no other of their class is left."""
         line = self.lines[cls]
-        line.take(ns)
+        line.remove_all(ns)
         if self._bypass.counts:
             self._bypass.forget(ns)
         if line:

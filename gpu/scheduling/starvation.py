@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 
 from gpu.job_class import JobClass
-from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import Bypass
 
 #: So many younger ones of its tenant may start before the oldest.
@@ -22,7 +22,7 @@ _Place = tuple[str, bool]
 class Seniority:
     """Counts starts, and no more: the longest line costs as much as the shortest."""
 
-    def __init__(self, lines: Mapping[JobClass, Line], paused: Set[str], bypass: Bypass) -> None:
+    def __init__(self, lines: Mapping[JobClass, ClassBacklog], paused: Set[str], bypass: Bypass) -> None:
         self._lines = lines
         self._paused = paused
         self._bypass = bypass
@@ -50,7 +50,7 @@ class Seniority:
     def _choose(self, place: _Place) -> None:
         self._younger[place] = 0
         heads = (
-            (line.head, cls)
+            (line.first, cls)
             for cls, line in self._lines.items()
             if not cls.is_wish and cls.queue not in self._paused and _place(cls) == place
         )

@@ -152,7 +152,7 @@ class Waiting:
         for cls, line in self._view.backlog.lines.items():
             if cls.is_wish:
                 continue
-            since = self._book.by_n[line.head].job.ready_at
+            since = self._book.by_n[line.first].job.ready_at
             yield cls.queue, self.reasons.of_class(cls, cls.queue), len(line), since
         for lot in self._lots:
             queue, cls_, ready = lot.key.queue, lot.cls, len(lot.ready)

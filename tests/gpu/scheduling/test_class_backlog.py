@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu.job_class import JobClass
-from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.class_backlog import ClassBacklog
 
 
-def line_of(*ns: int) -> Line:
-    line = Line()
+def line_of(*ns: int) -> ClassBacklog:
+    line = ClassBacklog()
     for n in ns:
         line.add(n)
     return line
@@ -23,7 +23,7 @@ def test_classes_are_equal_by_value_and_hash_alike() -> None:
 def test_what_comes_first_again_comes_before_the_others() -> None:
     line = line_of(3, 4)
     line.add(2, first=True)
-    assert (line.head, line.peek(5), len(line)) == (2, [2, 3, 4], 3)
+    assert (line.first, line.peek(5), len(line)) == (2, [2, 3, 4], 3)
 
 
 def test_who_waits_already_keeps_its_place() -> None:
@@ -37,8 +37,8 @@ def test_who_left_the_middle_is_passed_over() -> None:
     assert line.remove(2) and not line.remove(2)
     assert 2 not in line
     assert line.peek(2) == [1, 3] and line.peek(2, skip=1) == [3, 4]
-    line.take((1,))
-    assert line.head == 3
+    line.remove_all((1,))
+    assert line.first == 3
 
 
 def test_who_left_and_came_back_stands_at_the_end() -> None:
@@ -58,12 +58,12 @@ def test_a_line_that_most_have_left_holds_no_dead_places() -> None:
 
 def test_how_many_are_ahead_is_found_without_counting() -> None:
     line = line_of(*range(10, 20))
-    assert [line.ahead_of(n) for n in (5, 10, 15, 99)] == [0, 0, 5, 10]
+    assert [line.count_ahead(n) for n in (5, 10, 15, 99)] == [0, 0, 5, 10]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "first", "remove", "take"]), st.integers(0, 8))))
 def test_line_is_as_a_plain_list(steps: list[tuple[str, int]]) -> None:
-    line, model = Line(), list[int]()
+    line, model = ClassBacklog(), list[int]()
     for step, n in steps:
         match step:
             case "add" | "first":
@@ -74,7 +74,7 @@ def test_line_is_as_a_plain_list(steps: list[tuple[str, int]]) -> None:
                 assert line.remove(n) == (n in model)
                 model = [each for each in model if each != n]
             case _:
-                line.take(model[:n])
+                line.remove_all(model[:n])
                 model = model[n:]
         assert line.peek(20) == model and len(line) == len(model)
-        assert not model or line.head == model[0]
+        assert not model or line.first == model[0]

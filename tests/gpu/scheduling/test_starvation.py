@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpu.job_class import JobClass
-from gpu.scheduling.class_backlog import Line
+from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import Bypass
 from gpu.scheduling.starvation import YOUNGER_MAX, Seniority
 from tests.gpu.planner_harness import G, Rig, job_class
@@ -19,19 +19,19 @@ class House:
     """Lines in which jobs wait, without devices."""
 
     def __init__(self, **waiting: JobClass) -> None:
-        self.lines: dict[JobClass, Line] = {}
+        self.lines: dict[JobClass, ClassBacklog] = {}
         self.paused: set[str] = set()
         self.bypass = Bypass(8)
         self.seniority = Seniority(self.lines, self.paused, self.bypass)
 
     def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
         for n in ns:
-            self.lines.setdefault(cls, Line()).add(n, first=first)
+            self.lines.setdefault(cls, ClassBacklog()).add(n, first=first)
             if first:
                 self.seniority.joined(cls, n)
 
     def start(self, cls: JobClass, *ns: int) -> None:
-        self.lines[cls].take(ns)
+        self.lines[cls].remove_all(ns)
         if not self.lines[cls]:
             del self.lines[cls]
         self.seniority.started(cls, ns)

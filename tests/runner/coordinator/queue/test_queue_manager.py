@@ -54,7 +54,7 @@ async def settle(bench: Bench) -> None:
 
 def heads(bench: Bench) -> list[tuple[JobClass, int]]:
     """The first job of each class in view, the most urgent class first."""
-    lines = [(cls, line.head) for cls, line in bench.view.backlog.lines.items()]
+    lines = [(cls, line.first) for cls, line in bench.view.backlog.lines.items()]
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
