@@ -35,7 +35,7 @@ class Ours:
 
     def submit(self, job: Job) -> None:
         """A job waits."""
-        if job.cls not in self.view.backlog.lines:
+        if job.cls not in self.view.backlog.by_class:
             self._is_settled = False
         self._waiting[job.n] = job
         self.view.add_waiting(job.cls, job.n, since=job.submit_s)
@@ -53,7 +53,7 @@ class Ours:
     def turn(self, now: float) -> list[Begun]:
         """Plan, and once more each time that room was made: who was told to go is gone."""
         begun: list[Begun] = []
-        while self.view.backlog.lines and not self._is_settled:
+        while self.view.backlog.by_class and not self._is_settled:
             actions = plan(self.view, now).actions
             self._is_settled = not actions
             has_room = False

@@ -59,7 +59,7 @@ class Head:
         self._now = now
         self._top = top
         self._standing = standing
-        self._line = view.backlog.lines[cls]
+        self._line = view.backlog.by_class[cls]
         self.is_gpu = view.residency.is_on_gpu(cls)
         self.span = view.residency.span(cls)
         #: What a new executor must be granted; None where that is unknown.

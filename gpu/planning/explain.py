@@ -21,7 +21,7 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
         "devices": devices,
         "jobs_ahead": sum(
             len(line) if other.priority > cls.priority else line.count_ahead(n)
-            for other, line in view.backlog.lines.items()
+            for other, line in view.backlog.by_class.items()
             if other.priority >= cls.priority
             and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(cls)
         ),

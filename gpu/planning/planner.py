@@ -95,9 +95,9 @@ class _Planner:
 
     def _heads(self) -> list[Head]:
         view = self.view
-        top = max((cls.priority for cls in view.backlog.lines), default=0)
+        top = max((cls.priority for cls in view.backlog.by_class), default=0)
         heads: list[Head] = []
-        for cls in view.backlog.lines:
+        for cls in view.backlog.by_class:
             if cls.queue in view.backlog.paused:
                 self.reasons[cls] = "paused"
                 continue

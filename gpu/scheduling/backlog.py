@@ -15,12 +15,12 @@ class Backlog:
 
     def __init__(self, bypass: Bypass) -> None:
         #: Only lines in which a job waits.
-        self.lines: dict[JobClass, ClassBacklog] = {}
+        self.by_class: dict[JobClass, ClassBacklog] = {}
         #: How many classes of a key have a job waiting.
-        self.wanted: dict[Key, int] = {}
+        self.waiting_classes_by_key: dict[Key, int] = {}
         self.paused: set[str] = set()
         self._bypass = bypass
-        self._seniority = Seniority(self.lines, self.paused, bypass)
+        self._starvation_guard = Seniority(self.by_class, self.paused, bypass)
 
     def pause_queue(self, name: str, paused: bool) -> None:
         """Jobs of a paused queue wait; those that started go on."""
@@ -29,44 +29,44 @@ class Backlog:
     def add(self, cls: JobClass, n: int, *, first: bool, since: float) -> bool:
         """Put a job in the line of its class, or before the others there; True where no other waits in it.
         `since` when it waits is in seconds, by the plan's clock."""
-        line = self.lines.get(cls)
+        line = self.by_class.get(cls)
         is_new = line is None
         if line is None:
-            line = self.lines[cls] = ClassBacklog()
-            self.wanted[cls.key] = self.wanted.get(cls.key, 0) + 1
+            line = self.by_class[cls] = ClassBacklog()
+            self.waiting_classes_by_key[cls.key] = self.waiting_classes_by_key.get(cls.key, 0) + 1
         line.add(n, first=first, since=since)
         if first:
-            self._seniority.joined(cls, n)
+            self._starvation_guard.joined(cls, n)
         return is_new
 
-    def has(self, cls: JobClass, n: int) -> bool:
+    def contains(self, cls: JobClass, n: int) -> bool:
         """Whether the job waits."""
-        line = self.lines.get(cls)
+        line = self.by_class.get(cls)
         return line is not None and n in line
 
-    def take(self, cls: JobClass, ns: Sequence[int]) -> bool:
+    def remove(self, cls: JobClass, ns: Sequence[int]) -> bool:
         """Take jobs out that are known to wait; True where no other of their class is left."""
-        line = self.lines[cls]
+        line = self.by_class[cls]
         line.remove_all(ns)
         if self._bypass.counts:
             self._bypass.forget(ns)
         if line:
             return False
-        del self.lines[cls]
-        left = self.wanted.pop(cls.key) - 1
-        if left:
-            self.wanted[cls.key] = left
+        del self.by_class[cls]
+        remaining = self.waiting_classes_by_key.pop(cls.key) - 1
+        if remaining:
+            self.waiting_classes_by_key[cls.key] = remaining
         return True
 
     def record_start(self, cls: JobClass, ns: Sequence[int]) -> None:
         """Count that jobs just taken out start before older ones."""
-        self._seniority.started(cls, ns)
+        self._starvation_guard.started(cls, ns)
 
     def count(self, cls: JobClass) -> int:
         """How many of a class wait."""
-        line = self.lines.get(cls)
+        line = self.by_class.get(cls)
         return 0 if line is None else len(line)
 
     def classes(self) -> list[JobClass]:
         """Those of which a job waits."""
-        return list(self.lines)
+        return list(self.by_class)

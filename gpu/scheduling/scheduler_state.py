@@ -46,10 +46,10 @@ class SchedulerState:
         #: The floor's own table.
         self.executors = self.residency.executors
         self.backlog = Backlog(self.overtakes)
-        self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.lines)
+        self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.by_class)
         self.batch_sizing = Batching()
         self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
-        wanted, backlogs = self.backlog.wanted, self.backlog.lines
+        wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
         self.idle_expiry = Expiry(self.executors, wanted, self.residency.is_kept)
         self.time_estimates = time_estimates = Times(
             self.estimator, self.residency, self.batch_sizing, wanted
@@ -82,7 +82,7 @@ class SchedulerState:
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
-        if not self.backlog.has(cls, n):
+        if not self.backlog.contains(cls, n):
             return False
         self._remove_waiting(cls, (n,))
         return True
@@ -221,10 +221,10 @@ class SchedulerState:
     # Keeping the index.
 
     def _remove_waiting(self, cls: JobClass, ns: Sequence[int]) -> None:
-        if not self.backlog.take(cls, ns):
+        if not self.backlog.remove(cls, ns):
             return
         self.tenant_shares.rests(cls)
-        if cls.key in self.backlog.wanted:
+        if cls.key in self.backlog.waiting_classes_by_key:
             return
         for resident in self.residency.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.

@@ -90,7 +90,7 @@ class Waiting:
         lines: list[list[int]] = []
         for cls in self._view.backlog.classes():
             if not cls.is_wish and self.handlers.specs.get(cls.handler) != before.get(cls.handler):
-                lines.append(self._view.backlog.lines[cls].peek(self._view.backlog.count(cls)))
+                lines.append(self._view.backlog.by_class[cls].peek(self._view.backlog.count(cls)))
                 for n in lines[-1]:
                     self._view.remove_waiting(cls, n)
         # Two lines may become one: the older job goes first then.
@@ -149,7 +149,7 @@ class Waiting:
 
     def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
-        for cls, line in self._view.backlog.lines.items():
+        for cls, line in self._view.backlog.by_class.items():
             if cls.is_wish:
                 continue
             since = self._book.by_n[line.first].job.ready_at
@@ -158,7 +158,7 @@ class Waiting:
             queue, cls_, ready = lot.key.queue, lot.cls, len(lot.ready)
             if ready:
                 why = "waiting_for_handler" if cls_ is None else self.reasons.of_class(cls_, queue)
-                yield queue, why, ready, None if cls_ in self._view.backlog.lines else lot.since
+                yield queue, why, ready, None if cls_ in self._view.backlog.by_class else lot.since
             for why, column in lot.delayed.items():
                 if column:
                     yield queue, why, len(column), None

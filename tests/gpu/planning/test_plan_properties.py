@@ -75,7 +75,7 @@ class Line(RuleBasedStateMachine):
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
         view = self.rig.view
         cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
-        if view.memory_needs.misfit(cls) is None and cls not in view.backlog.lines:
+        if view.memory_needs.misfit(cls) is None and cls not in view.backlog.by_class:
             n = -1 - len(self.rig.classes)
             self.rig.classes[n] = cls
             view.add_waiting(cls, n, since=self.rig.now)
@@ -262,7 +262,7 @@ class Overtaking(RuleBasedStateMachine):
         if not hasattr(self, "rig"):
             return
         waiting = {
-            n for cls in self.rig.view.backlog.classes() for n in self.rig.view.backlog.lines[cls].peek(99)
+            n for cls in self.rig.view.backlog.classes() for n in self.rig.view.backlog.by_class[cls].peek(99)
         }
         kinds = sorted({self.rig.classes[n] for n in self.rig.classes}, key=repr)
         for number in range(self.ROUNDS):

@@ -106,10 +106,10 @@ def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
     ns = rig.submit(A, 5)
     rig.turn()
     rig.give_back(1, A, ns[:3])
-    assert rig.view.backlog.lines[A].peek(9) == ns
+    assert rig.view.backlog.by_class[A].peek(9) == ns
     assert list(rig.view.executors[1].assigned) == [1]
     rig.give_back(1, A, [99])
-    assert rig.view.backlog.lines[A].peek(9) == ns
+    assert rig.view.backlog.by_class[A].peek(9) == ns
 
 
 def test_one_that_gave_everything_back_idles() -> None:

@@ -257,10 +257,10 @@ def test_those_who_always_wait_have_had_alike_for_their_weights(
             house.submit(of(name, name if own_handlers else "a"), run_s=run_s)
     house.turn()
     bound_s = 2 * (devices + 1) * 20.0 / min(weights) + (LEAD_LOADS * UNKNOWN_LOAD_S if own_handlers else 0.0)
-    while all(any(cls.tenant == name for cls in house.rig.view.backlog.lines) for name in names):
+    while all(any(cls.tenant == name for cls in house.rig.view.backlog.by_class) for name in names):
         house.step()
         had = [house.had[name] / weight[name] for name in names]
         assert max(had) - min(had) <= bound_s
-    while house.rig.view.backlog.lines:
+    while house.rig.view.backlog.by_class:
         house.step()
     assert sorted(house.began) == sorted(house.run_s)

@@ -236,7 +236,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None
         assert house.wishes.unload("h", None, None) == []
         (failure,) = house.heard
         assert isinstance(failure, Failure) and failure.code == "unloaded"
-        assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.lines == {}
+        assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.by_class == {}
 
     play(worker, body)
 
@@ -248,11 +248,11 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
         await house.turn()
         house.describe(replace(spec(), version="v2"))
         (one,) = house.wishes.pending.of_handler("h")
-        assert one.cls.version == "v2" and list(house.bench.view.backlog.lines) == [one.cls]
+        assert one.cls.version == "v2" and list(house.bench.view.backlog.by_class) == [one.cls]
         house.describe()
         (failure,) = house.heard
         assert isinstance(failure, Failure) and failure.code == "unknown_handler"
-        assert house.bench.view.backlog.lines == {}
+        assert house.bench.view.backlog.by_class == {}
 
     play(worker, body)
 
@@ -293,7 +293,7 @@ def test_what_no_device_could_hold_is_refused(worker: Worker) -> None:
         house.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
             house.ask()
-        assert house.bench.view.backlog.lines == {}
+        assert house.bench.view.backlog.by_class == {}
 
     play(worker, body)
 

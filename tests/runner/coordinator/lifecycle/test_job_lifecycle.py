@@ -76,7 +76,7 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
         bench.hold(first)
         bench.line.put_back(first)
         assert (first.where, first.flight, first.executor, first.job.attempt) == ("waiting", 0, None, 0)
-        assert bench.view.backlog.lines[first.cls].peek(2) == [first.job.number, second.job.number]
+        assert bench.view.backlog.by_class[first.cls].peek(2) == [first.job.number, second.job.number]
         assert second.where == "waiting"
 
     run(body)
@@ -158,18 +158,21 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         assert lives[0].cls is not None
         view.remove_waiting(lives[0].cls, 1)
         view.add_waiting(lives[0].cls, 1)
-        assert view.backlog.lines[lives[0].cls].peek(9) == [2, 3, 1]
+        assert view.backlog.by_class[lives[0].cls].peek(9) == [2, 3, 1]
         newer = replace(spec(), version="v2")
         waiting.described({"h": newer})
         assert {cls.version for cls in view.backlog.classes()} == {"v2"}
-        assert [view.backlog.lines[cls].peek(9) for cls in view.backlog.classes()] == [[2, 3, 1], [4, 5, 6]]
-        assert all(live.cls in view.backlog.lines for live in lives)
+        assert [view.backlog.by_class[cls].peek(9) for cls in view.backlog.classes()] == [
+            [2, 3, 1],
+            [4, 5, 6],
+        ]
+        assert all(live.cls in view.backlog.by_class for live in lives)
         waiting.described({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
         assert {waiting.reasons.of_live(live) for live in lives} == {"waiting_for_handler"}
         bench.line.cancel_waiting(lives[4], "by hand")
         waiting.described({"h": spec()})
-        assert sorted(line.peek(9) for line in view.backlog.lines.values()) == [
+        assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [
             [1, 2, 3],
             [4, 6],
         ]
@@ -186,7 +189,7 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
         assert len(bench.view.backlog.classes()) == 2
         bench.line.waiting.described({"h": spec()})
         (cls,) = bench.view.backlog.classes()
-        assert bench.view.backlog.lines[cls].peek(9) == [1, 2, 3, 4, 5, 6]
+        assert bench.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
     run(body)
 

@@ -54,7 +54,7 @@ async def settle(bench: Bench) -> None:
 
 def heads(bench: Bench) -> list[tuple[JobClass, int]]:
     """The first job of each class in view, the most urgent class first."""
-    lines = [(cls, line.first) for cls, line in bench.view.backlog.lines.items()]
+    lines = [(cls, line.first) for cls, line in bench.view.backlog.by_class.items()]
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
@@ -73,7 +73,7 @@ async def drain(bench: Bench) -> list[Live]:
     ran: list[Live] = []
     for _ in range(10_000):
         await settle(bench)
-        if not bench.view.backlog.lines:
+        if not bench.view.backlog.by_class:
             return ran
         live = take(bench, *heads(bench)[0])
         bench.end(live, output=b"1")
@@ -182,7 +182,7 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         for number in range(20):
             bench.line.submit(asked(number, delay_s=10.0 + number % 2))
         await settle(bench)
-        assert len(bench.line.book) <= TINY.kept + 1 and not bench.view.backlog.lines
+        assert len(bench.line.book) <= TINY.kept + 1 and not bench.view.backlog.by_class
         assert bench.line.waiting.reasons.of_stored(await bench.stored("job-19")) == "scheduled"
         assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
@@ -277,7 +277,7 @@ def test_many_classes_share_what_memory_holds() -> None:
         for number in range(200):
             bench.line.submit(asked(number, queue=f"q{number % 20}"))
         await settle(bench)
-        assert len(bench.view.backlog.lines) == 20
+        assert len(bench.view.backlog.by_class) == 20
         assert len(bench.line.book) <= TINY.live + 20 * TINY.small_window
         ran = [live.job for live in await drain(bench)]
         for queue in range(20):
@@ -294,7 +294,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         await settle(bench)
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await bench.stored(f"job-{number}")
-            cls = next(cls for cls in bench.view.backlog.lines if cls.priority == job.priority)
+            cls = next(cls for cls in bench.view.backlog.by_class if cls.priority == job.priority)
             told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.waiting.ahead(
                 cls, job.number
             )
@@ -417,9 +417,9 @@ class Play:
             case "submit":
                 for _ in range(chance.randint(1, 8)):
                     self.submit(chance)
-            case "start" if bench.view.backlog.lines:
+            case "start" if bench.view.backlog.by_class:
                 bench.end(self.take(*heads(bench)[0]), output=b"1")
-            case "fail" if bench.view.backlog.lines:
+            case "fail" if bench.view.backlog.by_class:
                 bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
                 live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
