@@ -6,7 +6,7 @@ import math
 
 from gpu.job_class import JobClass
 from gpu.scheduling.capacity import Room
-from gpu.scheduling.resident_executor import Slot
+from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
 
@@ -165,7 +165,7 @@ class Head:
             self.remaining = self.view.overtakes.left(self.n)
             self.rank = self.rank_of(self.n)
 
-    def can_wait_for(self, slot: Slot) -> bool:
+    def can_wait_for(self, slot: DeviceSlot) -> bool:
         """Whether it could start there if all that runs there ended."""
         if self._can_wait_for is None:
             self._can_wait_for = {}

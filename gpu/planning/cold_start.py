@@ -10,7 +10,7 @@ from gpu.planning.candidate import Head
 from gpu.planning.plan_builder import Move, Turn
 from gpu.planning.warm_start import Warm
 from gpu.scheduling.capacity import Room
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Of so many devices the one is chosen where the cheapest executors go.
 WAYS_MAX = 8
@@ -27,7 +27,7 @@ class Way:
 
     def cost(self) -> tuple[float, int, int, int]:
         """The less is lost, then the less is sent away, the better."""
-        return self.loss_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.place
+        return self.loss_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.order
 
 
 class Cold:
@@ -55,7 +55,7 @@ class Cold:
             for room in islice(found, head.span):
                 grant = room.avail if head.need is None else need
                 left = -room.avail if head.need is None else -room.left if need == 0 else room.avail - need
-                options.append((left, room.slot.place, room, grant))
+                options.append((left, room.slot.order, room, grant))
         if len(options) < head.span:
             return None
         best = sorted(options, key=lambda option: option[:2])[: head.span]
@@ -113,7 +113,7 @@ class Cold:
         for room, nbytes in way.claims:
             self._turn.claim(head, room, nbytes)
 
-    def _way_to_wake(self, head: Head, resident: Resident) -> Way | None:
+    def _way_to_wake(self, head: Head, resident: ResidentExecutor) -> Way | None:
         """Who must go so that an idle executor gets its whole grant back."""
         way = Way({}, [])
         extra = self._turn.view.ledger.extra_bytes(resident.executor)
@@ -178,12 +178,12 @@ class Cold:
     def _spare(self, room: Room) -> list[int]:
         """Idle executors that may be told to go, the cheapest to load again first; of two the one that
         idles longest."""
-        spare = [each for each in room.slot.idle.values() if not each.pinned]
+        spare = [each for each in room.slot.idle.values() if not each.is_pinned]
         spare = [each for each in spare if each.executor not in self._turn.touched]
         spare.sort(key=self._loss_s)
         return [each.executor for each in spare]
 
-    def _loss_s(self, resident: Resident) -> float:
+    def _loss_s(self, resident: ResidentExecutor) -> float:
         return self._turn.view.time_estimates.loss_s(resident, self._turn.now)
 
     def is_walled(self, head: Head) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.job_class import JobClass
 from gpu.planning.planner import reserved
-from gpu.scheduling.resident_executor import Slot
+from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
@@ -60,19 +60,23 @@ def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any
     )
 
 
-def _device(view: SchedulerState, cls: JobClass, slot: Slot) -> dict[str, Any]:
+def _device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, Any]:
     device_id = slot.device.id
     free, need = view.ledger.free_bytes(device_id), view.memory_needs.need_for_device(cls, slot)
     reason = "ready"
     if need > slot.device.cap_bytes:
         reason = "too_small"
-    elif slot.closed_for:
-        reason = slot.closed_for
+    elif slot.closed_reason:
+        reason = slot.closed_reason
     elif slot not in view.residency.reach(cls):
         reason = "avoided"
-    elif not slot.is_open or slot.busy >= slot.max_executors or (need and slot.exclusive is not None):
+    elif (
+        not slot.is_open
+        or slot.busy_count >= slot.max_executors
+        or (need and slot.exclusive_executor is not None)
+    ):
         reason = "waiting_for_device"
-    elif cls.alone and slot.busy:
+    elif cls.alone and slot.busy_count:
         reason = "not_alone"
     elif need > max(0, free):
         reason = "waiting_for_memory"

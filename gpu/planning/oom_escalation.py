@@ -20,7 +20,7 @@ from enum import IntEnum
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.scheduler_state import SchedulerState
 
 #: Other programs' use moves a little all the time: where there is any, a whole device is this much less, or
@@ -164,5 +164,5 @@ def _is_ram(view: SchedulerState, cls: JobClass) -> bool:
     return all(slot.device.kind == "cpu" for slot in view.residency.lane(cls))
 
 
-def _was_at_work(other: Resident, since: float) -> bool:
-    return other.busy or other.idle_since > since
+def _was_at_work(other: ResidentExecutor, since: float) -> bool:
+    return other.is_busy or other.idle_since > since

@@ -12,7 +12,7 @@ from typing import Literal
 
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 MIB = 1024 * 1024
 #: Contexts grow as kernels are loaded, and readings are of different moments.
@@ -60,7 +60,7 @@ def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:
     return "kill"
 
 
-def make_room(short_bytes: int, idle: Iterable[tuple[Resident, int]]) -> list[int]:
+def make_room(short_bytes: int, idle: Iterable[tuple[ResidentExecutor, int]]) -> list[int]:
     """Idle executors (with their charges, the one that idles longest first) that go where other programs
     took what was promised: as many as it takes, or all where that is not enough. Pinned ones stay, and
     those that hold nothing would bring nothing."""
@@ -68,7 +68,7 @@ def make_room(short_bytes: int, idle: Iterable[tuple[Resident, int]]) -> list[in
     for resident, charge in idle:
         if short_bytes <= 0:
             break
-        if charge > 0 and resident.grant_bytes > 0 and not resident.pinned:
+        if charge > 0 and resident.grant_bytes > 0 and not resident.is_pinned:
             going.append(resident.executor)
             short_bytes -= charge
     return going

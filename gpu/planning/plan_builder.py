@@ -13,7 +13,7 @@ from gpu.scheduling.capacity import TAKEN, Room
 from gpu.scheduling.capacity_snapshot import Shelves, Sketch
 from gpu.scheduling.limits import PlannedConcurrency
 from gpu.scheduling.outlook import Outlook, OvertakenJob
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
 
@@ -99,7 +99,7 @@ class Turn:
         """The shelves of the devices that may run the class."""
         return self.sketch.shelves(head.is_gpu)
 
-    def rooms(self, resident: Resident) -> list[Room]:
+    def rooms(self, resident: ResidentExecutor) -> list[Room]:
         """What is left where an executor lives."""
         slots = self.view.residency.slots
         return [self.sketch.room(slots[each]) for each in resident.devices]
@@ -146,7 +146,7 @@ class Turn:
 
     # Moves.
 
-    def hand(self, move: Move, resident: Resident) -> bool:
+    def hand(self, move: Move, resident: ResidentExecutor) -> bool:
         """Hand as many of the jobs as may go to a warm executor; False for none."""
         move.ns = ns = self.allowed(move)
         if not ns:
@@ -155,7 +155,7 @@ class Turn:
         passes = self._pass(move)
         until = head.until(len(ns), loads=False)
         if not move.opens:
-            until += max(0.0, resident.until - self.now)
+            until += max(0.0, resident.expected_end - self.now)
         self.actions.append(StartAction(executor, head.cls, tuple(ns), Outlook(until, passes)))
         if move.opens:
             self._open(move, resident, until)
@@ -164,19 +164,19 @@ class Turn:
         self._advance(head, len(ns))
         return True
 
-    def _open(self, move: Move, resident: Resident, until: float) -> None:
+    def _open(self, move: Move, resident: ResidentExecutor, until: float) -> None:
         charge = self.view.ledger.charge_bytes(resident.executor)
         extra = self.view.ledger.extra_bytes(resident.executor)
         for room in move.rooms:
             mine = self.sketch.mine(room.slot)
             mine.left -= 1
             mine.free -= extra
-            if not resident.pinned:
+            if not resident.is_pinned:
                 mine.spares -= 1
                 mine.spare_bytes -= charge
             if resident.exclusive or move.head.cls.alone:
                 mine.exclusive = resident.executor
-            mine.begun += ((until, 0 if resident.pinned else charge + extra),)
+            mine.begun += ((until, 0 if resident.is_pinned else charge + extra),)
             self.sketch.put(mine)
         self.concurrency.add_executor(move.head.cls.handler)
 

@@ -10,7 +10,7 @@ from heapq import nsmallest
 from gpu.planning.candidate import Head
 from gpu.planning.plan_builder import Move, Turn
 from gpu.scheduling.capacity import Room
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: An expected end, and what is free on a device from then on: bytes and places.
 _End = tuple[float, int, int]
@@ -167,7 +167,7 @@ def _option(turn: Turn, head: Head, room: Room) -> tuple[float, int, int, Room] 
         at = max(at, end)
         nbytes, places, count = nbytes + freed, places + opened, count + 1
         is_quiet = places >= room.slot.max_executors
-    return at, count, room.slot.place, room
+    return at, count, room.slot.order, room
 
 
 def _fits(head: Head, room: Room, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
@@ -193,17 +193,17 @@ def _ends(turn: Turn, room: Room) -> list[_End]:
     """What ends in a room, the first one first."""
     ends = [(end, nbytes, 1) for end, nbytes in room.begun]
     for resident in room.slot.residents.values():
-        if resident.busy:
+        if resident.is_busy:
             ends.append((_end(turn, resident), _freed(turn, resident), 1))
     ends.sort()
     return ends
 
 
-def _end(turn: Turn, resident: Resident) -> float:
-    return max(turn.now, resident.until)
+def _end(turn: Turn, resident: ResidentExecutor) -> float:
+    return max(turn.now, resident.expected_end)
 
 
-def _freed(turn: Turn, resident: Resident) -> int:
-    if resident.pinned:
+def _freed(turn: Turn, resident: ResidentExecutor) -> int:
+    if resident.is_pinned:
         return 0
     return turn.view.ledger.charge_bytes(resident.executor)

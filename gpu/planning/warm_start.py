@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from gpu.job_class import JobClass
 from gpu.planning.candidate import Head
 from gpu.planning.plan_builder import Move, Turn
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Going out of turn must spare a load of at least this share of the run.
 GAIN_SHARE = 0.1
@@ -22,7 +22,7 @@ class Warm:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         #: Idle ones that suit the class, the one used last at the end.
-        self._idle: dict[JobClass, list[Resident]] = {}
+        self._idle: dict[JobClass, list[ResidentExecutor]] = {}
         #: Those at work that may be handed more, the one with most room first.
         self._roomy: dict[JobClass, list[tuple[int, int]]] = {}
 
@@ -66,12 +66,12 @@ class Warm:
         turn.look_at = min(turn.look_at, turn.now + max(LOOK_S, min(lefts)))
         return True
 
-    def _left_s(self, resident: Resident, run_s: float) -> float:
+    def _left_s(self, resident: ResidentExecutor, run_s: float) -> float:
         """When a warm executor is expected to be free. One that idles has found its device at work."""
         slots, executors = self._turn.view.residency.slots, [resident]
-        if not resident.busy:
+        if not resident.is_busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
-            executors = [each for each in others if each.busy]
+            executors = [each for each in others if each.is_busy]
         view, now = self._turn.view, self._turn.now
         return min((view.time_estimates.left_s(each, now, run_s) for each in executors), default=math.inf)
 
@@ -91,7 +91,7 @@ class Warm:
             return True
         return cls.key in floor.early and self._board(head)
 
-    def idle(self, cls: JobClass) -> list[Resident]:
+    def idle(self, cls: JobClass) -> list[ResidentExecutor]:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
         turn, known = self._turn, self._idle.get(cls)
         if known is None:
@@ -100,7 +100,7 @@ class Warm:
             known = [
                 each
                 for each in of_key.values()
-                if not each.worn and view.memory_needs.is_granted_enough(each, cls)
+                if not each.is_worn_out and view.memory_needs.is_granted_enough(each, cls)
             ]
             self._idle[cls] = known
         while known and known[-1].executor in turn.touched:
@@ -115,13 +115,13 @@ class Warm:
         slots = self._turn.view.batch_sizing.slots(cls)
         return slots if slots > 1 else self._turn.view.limits.stage_depths.get((cls.handler, cls.version), 1)
 
-    def _space(self, head: Head, resident: Resident, depth: int) -> int:
+    def _space(self, head: Head, resident: ResidentExecutor, depth: int) -> int:
         """How many jobs of the head it may be handed now."""
         handed = self._turn.touched.get(resident.executor, 0)
         if not head.most:
-            return resident.room(depth) - handed
+            return resident.free_places(depth) - handed
         held = len(resident.assigned) + handed
-        if held and (resident.long_n is not None or -(-held // head.most) >= depth):
+        if held and (resident.long_job_number is not None or -(-held // head.most) >= depth):
             return 0
         left = head.most if resident.max_jobs is None else resident.max_jobs - resident.jobs_done - held
         return min(head.most, left)
@@ -165,7 +165,7 @@ class Warm:
                 return True
         return False
 
-    def _used(self, head: Head, resident: Resident, depth: int) -> None:
+    def _used(self, head: Head, resident: ResidentExecutor, depth: int) -> None:
         roomy = self._roomy.get(head.cls)
         if roomy is not None:
             heappush(roomy, self._entry(head, resident, depth))
@@ -205,7 +205,7 @@ class Warm:
             heappush(roomy, entry)
         return is_handed
 
-    def _hand_more(self, head: Head, resident: Resident, count: int) -> bool:
+    def _hand_more(self, head: Head, resident: ResidentExecutor, count: int) -> bool:
         count = int(min(count, self._limited(head)))
         if count < 1 or head.waiting < head.most:
             # Only full batches are staged: by then there may be more.
@@ -216,9 +216,9 @@ class Warm:
         move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
         return self._turn.hand(move, resident)
 
-    def _entry(self, head: Head, resident: Resident, depth: int) -> tuple[int, int]:
+    def _entry(self, head: Head, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
         return -self._space(head, resident, depth), resident.executor
 
 
-def _runs_alone(resident: Resident) -> bool:
+def _runs_alone(resident: ResidentExecutor) -> bool:
     return any(cls.alone or cls.single for cls in resident.assigned.values())

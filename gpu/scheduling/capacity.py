@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.memory.ledger import Ledger
-from gpu.scheduling.resident_executor import Resident, Slot
+from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 #: Bytes for a new executor now, after those who leave have left, after idle ones have left too (-1: it may
 #: not start, or nobody leaves), places for new ones, whether one more may be at work at all, and whether
@@ -34,7 +34,7 @@ class Room:
         "spares",
     )
 
-    def __init__(self, ledger: Ledger, slot: Slot) -> None:
+    def __init__(self, ledger: Ledger, slot: DeviceSlot) -> None:
         device_id = slot.device.id
         self.slot = slot
         self.is_open = slot.is_open
@@ -45,20 +45,20 @@ class Room:
         self.pending = ledger.draining.pending_bytes(device_id)
         self.leaving = 0
         for executor, resident in slot.leaving.items():
-            if not (resident.lingers and resident.busy):
+            if not (resident.finishes_first and resident.is_busy):
                 self.pending += ledger.charge_bytes(executor)
                 self.leaving += 1
         #: Promised to waiting jobs for which others were told to go.
         self.claimed = 0
         #: How many more executors may load or run.
-        self.left = slot.max_executors - slot.busy
+        self.left = slot.max_executors - slot.busy_count
         self.residents = len(slot.residents)
         #: The executor beside which nothing starts.
-        self.exclusive = slot.exclusive
+        self.exclusive = slot.exclusive_executor
         #: Idle ones that may be told to go, and their bytes.
         self.spares = self.spare_bytes = 0
         for executor, resident in slot.idle.items():
-            if not resident.pinned:
+            if not resident.is_pinned:
                 self.spares += 1
                 self.spare_bytes += ledger.charge_bytes(executor)
         #: Of each that a plan set to work: its expected end, and its bytes here.
@@ -102,7 +102,7 @@ class Room:
         """Whether one more executor may load or run here, were its bytes free."""
         return self.is_open and self.left > 0 and (nbytes <= 0 or self.exclusive is None)
 
-    def admits_more(self, resident: Resident) -> bool:
+    def admits_more(self, resident: ResidentExecutor) -> bool:
         """Whether an executor that runs here may be handed more."""
         return self.is_open and (
             resident.grant_bytes <= 0 or self.exclusive is None or self.exclusive == resident.executor

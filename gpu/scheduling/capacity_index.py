@@ -38,7 +38,7 @@ class Shelf:
 
     def put(self, room: Room) -> None:
         """Take up a device's figures in place of those known before."""
-        place = room.slot.place
+        place = room.slot.order
         known = self.rooms.get(place)
         was = NOWHERE if known is None else known.keys
         self.rooms[place] = room

@@ -6,7 +6,7 @@ from gpu.memory.ledger import Ledger
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.capacity_index import Shelf
 from gpu.scheduling.residency import Floor
-from gpu.scheduling.resident_executor import Slot
+from gpu.scheduling.resident_executor import DeviceSlot
 
 Shelves = dict[int, Shelf]
 
@@ -46,16 +46,16 @@ class Sketch:
         """The shelves of a lane, by the size of their devices."""
         return self._lanes[is_gpu]
 
-    def room(self, slot: Slot) -> Room:
+    def room(self, slot: DeviceSlot) -> Room:
         """What is left of a device, to be read."""
-        return self._lanes[slot.is_gpu][slot.device.cap_bytes].rooms[slot.place]
+        return self._lanes[slot.is_gpu][slot.device.cap_bytes].rooms[slot.order]
 
-    def mine(self, slot: Slot) -> Room:
+    def mine(self, slot: DeviceSlot) -> Room:
         """The same, to be changed; then `put` it back."""
         room = self.room(slot)
-        if slot.place in self._mine:
+        if slot.order in self._mine:
             return room
-        self._mine.add(slot.place)
+        self._mine.add(slot.order)
         return room.copy()
 
     def put(self, room: Room) -> None:

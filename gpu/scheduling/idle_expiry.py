@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from heapq import heappop, heappush
 
 from gpu.job_class import Key
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 
 class Expiry:
@@ -15,9 +15,9 @@ class Expiry:
 
     def __init__(
         self,
-        executors: Mapping[int, Resident],
+        executors: Mapping[int, ResidentExecutor],
         wanted: Container[Key],
-        is_kept: Callable[[Resident, Container[int]], bool],
+        is_kept: Callable[[ResidentExecutor, Container[int]], bool],
     ) -> None:
         self._executors = executors
         self._wanted = wanted
@@ -25,9 +25,9 @@ class Expiry:
         self._heap: list[tuple[float, int]] = []
         self._listed: set[int] = set()
 
-    def expect(self, resident: Resident) -> None:
+    def expect(self, resident: ResidentExecutor) -> None:
         """It idles now."""
-        if not resident.worn and (resident.pinned or resident.executor in self._listed):
+        if not resident.is_worn_out and (resident.is_pinned or resident.executor in self._listed):
             return
         self._listed.add(resident.executor)
         heappush(self._heap, (_due(resident), resident.executor))
@@ -42,7 +42,7 @@ class Expiry:
                 continue
             if _due(resident) > now:
                 self.expect(resident)
-            elif resident.worn or not (resident.key in self._wanted or self._is_kept(resident, due)):
+            elif resident.is_worn_out or not (resident.key in self._wanted or self._is_kept(resident, due)):
                 due.append(resident.executor)
         return due
 
@@ -56,11 +56,11 @@ class Expiry:
             self._pop()
         return None
 
-    def _pop(self) -> Resident | None:
+    def _pop(self) -> ResidentExecutor | None:
         _, executor = heappop(self._heap)
         self._listed.discard(executor)
         return self._executors.get(executor)
 
 
-def _due(resident: Resident) -> float:
-    return resident.idle_since if resident.worn else resident.idle_since + resident.keep_alive_s
+def _due(resident: ResidentExecutor) -> float:
+    return resident.idle_since if resident.is_worn_out else resident.idle_since + resident.keep_alive_s

@@ -9,7 +9,7 @@ from gpu.estimates.estimator import Estimates
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.residency import Floor
-from gpu.scheduling.resident_executor import Resident, Slot
+from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.
 UNKNOWN_PARTS = 4
@@ -47,11 +47,11 @@ class MemoryNeeds:
             return max(1, cap_bytes // UNKNOWN_PARTS)
         return need if need == cls.need_bytes else self._estimates.need_bytes(cls, cap_bytes) or need
 
-    def need_for_device(self, cls: JobClass, slot: Slot) -> int:
+    def need_for_device(self, cls: JobClass, slot: DeviceSlot) -> int:
         """The same for a device."""
         return self.need_for_capacity(cls, slot.device.cap_bytes)
 
-    def is_granted_enough(self, resident: Resident, cls: JobClass) -> bool:
+    def is_granted_enough(self, resident: ResidentExecutor, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
         if (cls.avoid or cls.only) and not self._floor.is_reached(cls, resident):
             return False
@@ -63,7 +63,7 @@ class MemoryNeeds:
         needs = [self.need_for_device(cls, self._floor.slots[each]) for each in resident.devices]
         return resident.grant_bytes >= min(max(needs), self._estimates.least_bytes(cls))
 
-    def can_wait_for(self, cls: JobClass, slot: Slot) -> bool:
+    def can_wait_for(self, cls: JobClass, slot: DeviceSlot) -> bool:
         """Whether the class could start there if all that runs there ended: neither too large for the
         device nor for what pinned executors and other programs leave of it."""
         if not slot.is_open or len(slot.pinned) >= slot.max_residents:

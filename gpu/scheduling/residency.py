@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.job_class import JobClass, Key
-from gpu.scheduling.resident_executor import Resident, Slot
+from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 
 class Floor:
@@ -16,23 +16,23 @@ class Floor:
     def __init__(self, changed: set[str] | None = None) -> None:
         """`changed` is told each device on which something has changed."""
         self._changed: set[str] = set() if changed is None else changed
-        self.slots: dict[str, Slot] = {}
-        self.executors: dict[int, Resident] = {}
+        self.slots: dict[str, DeviceSlot] = {}
+        self.executors: dict[int, ResidentExecutor] = {}
         #: Executors that take work, and the idle ones of them, the one that idles longest first.
-        self.by_key: dict[Key, dict[int, Resident]] = {}
-        self.idle_by_key: dict[Key, dict[int, Resident]] = {}
+        self.by_key: dict[Key, dict[int, ResidentExecutor]] = {}
+        self.idle_by_key: dict[Key, dict[int, ResidentExecutor]] = {}
         #: Executors that load for no job: the first one that comes may have them.
-        self.early: dict[Key, dict[int, Resident]] = {}
+        self.early: dict[Key, dict[int, ResidentExecutor]] = {}
         #: Of each of these one executor is kept.
         self.kept: set[Key] = set()
         #: Handler to how many of its executors load or run.
         self.busy: dict[str, int] = {}
-        self._gpu_lane: list[Slot] = []
-        self._cpu_lane: list[Slot] = []
+        self._gpu_lane: list[DeviceSlot] = []
+        self._cpu_lane: list[DeviceSlot] = []
 
     def add_device(self, device: Device, *, is_open: bool) -> None:
         """A device on which nobody lives yet."""
-        slot = self.slots[device.id] = Slot(device, len(self.slots))
+        slot = self.slots[device.id] = DeviceSlot(device, len(self.slots))
         slot.is_open = is_open
         self._changed.add(device.id)
         (self._cpu_lane if device.kind == "cpu" else self._gpu_lane).append(slot)
@@ -40,7 +40,7 @@ class Floor:
     def set_open(self, device_id: str, is_open: bool, closed_for: str) -> None:
         """Whether a device takes new work, and if not, why."""
         slot = self.slots[device_id]
-        slot.is_open, slot.closed_for = is_open, "" if is_open else closed_for
+        slot.is_open, slot.closed_reason = is_open, "" if is_open else closed_for
         self._changed.add(device_id)
 
     def set_max_executors(self, device_id: str, count: int) -> None:
@@ -52,12 +52,12 @@ class Floor:
         """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
         return cls.gpus > 0 and bool(self._gpu_lane)
 
-    def lane(self, cls: JobClass) -> list[Slot]:
+    def lane(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
         lane = self._gpu_lane if self.is_on_gpu(cls) else self._cpu_lane
         return [slot for slot in lane if slot.device.id in cls.only] if cls.only else lane
 
-    def reach(self, cls: JobClass) -> list[Slot]:
+    def reach(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
         enough others take work, and without those of them that nobody has tried out since in any case."""
         lane = self.lane(cls)
@@ -68,7 +68,7 @@ class Floor:
             return others
         return [slot for slot in lane if slot.is_proven or slot.device.id not in cls.avoid]
 
-    def is_reached(self, cls: JobClass, resident: Resident) -> bool:
+    def is_reached(self, cls: JobClass, resident: ResidentExecutor) -> bool:
         """Whether an executor lives where the class is to start."""
         reach = self.reach(cls)
         return all(slot in reach for slot in self._slots(resident))
@@ -95,7 +95,7 @@ class Floor:
             ],
         }
 
-    def enter(self, resident: Resident, *, early: bool = False) -> None:
+    def enter(self, resident: ResidentExecutor, *, early: bool = False) -> None:
         """An executor loads; `early`: for no job."""
         executor = resident.executor
         self.executors[executor] = resident
@@ -105,30 +105,30 @@ class Floor:
         self._set_busy(resident, True)
         for slot in self._slots(resident):
             slot.residents[executor] = resident
-            if resident.pinned:
+            if resident.is_pinned:
                 slot.pinned[executor] = resident
 
-    def claim(self, resident: Resident) -> bool:
+    def claim(self, resident: ResidentExecutor) -> bool:
         """One that loads for no job has one now, or does not load any more; False where it was none."""
         if resident.executor not in self.early.get(resident.key, ()):
             return False
         _drop(self.early, resident)
         return True
 
-    def is_kept(self, resident: Resident, going: Container[int]) -> bool:
+    def is_kept(self, resident: ResidentExecutor, going: Container[int]) -> bool:
         """Whether it stays however long it idles, as long as nobody needs its room: it is the last one but
         for those that are `going`."""
         if resident.key not in self.kept:
             return False
         return all(each == resident.executor or each in going for each in self.by_key[resident.key])
 
-    def wake(self, resident: Resident) -> None:
+    def wake(self, resident: ResidentExecutor) -> None:
         """An idle executor takes up work."""
         self._drop_idle(resident)
         resident.state = "running"
         self._set_busy(resident, True)
 
-    def rest(self, resident: Resident, now: float) -> None:
+    def rest(self, resident: ResidentExecutor, now: float) -> None:
         """An executor has nothing left to do; one that was told to go does not become idle by that."""
         self._set_busy(resident, False)
         self.claim(resident)
@@ -140,12 +140,12 @@ class Floor:
         for slot in self._slots(resident):
             slot.idle[resident.executor] = resident
 
-    def leave(self, resident: Resident, *, lingers: bool = False) -> None:
+    def leave(self, resident: ResidentExecutor, *, lingers: bool = False) -> None:
         """An executor was told to go, or is known to: it takes no more work. One that `lingers` goes when it
         has ended what it runs."""
         if resident.state == "leaving":
             return
-        resident.lingers = lingers
+        resident.finishes_first = lingers
         self.claim(resident)
         if resident.state == "idle":
             self._drop_idle(resident)
@@ -154,10 +154,10 @@ class Floor:
         for slot in self._slots(resident):
             slot.leaving[resident.executor] = resident
 
-    def remove(self, resident: Resident) -> None:
+    def remove(self, resident: ResidentExecutor) -> None:
         """An executor's processes are gone."""
         self.leave(resident)
-        if resident.busy:
+        if resident.is_busy:
             self._set_busy(resident, False)
         del self.executors[resident.executor]
         for slot in self._slots(resident):
@@ -165,17 +165,17 @@ class Floor:
             del slot.leaving[resident.executor]
             slot.pinned.pop(resident.executor, None)
 
-    def own(self, resident: Resident) -> None:
+    def own(self, resident: ResidentExecutor) -> None:
         """Nobody else may start beside it until it has nothing left to do."""
         for slot in self._slots(resident):
-            slot.exclusive = resident.executor
+            slot.exclusive_executor = resident.executor
 
-    def share(self, resident: Resident) -> None:
+    def share(self, resident: ResidentExecutor) -> None:
         """Others may start beside it from now on."""
         resident.exclusive = False
         for slot in self._slots(resident):
-            if slot.exclusive == resident.executor:
-                slot.exclusive = None
+            if slot.exclusive_executor == resident.executor:
+                slot.exclusive_executor = None
 
     def idle_on(self, device_ids: Iterable[str]) -> list[int]:
         """Executors that idle on any of these and may be told to go."""
@@ -183,34 +183,34 @@ class Floor:
             executor: None
             for device_id in device_ids
             for executor, resident in self.slots[device_id].idle.items()
-            if not resident.pinned
+            if not resident.is_pinned
         }
         return list(found)
 
-    def _set_busy(self, resident: Resident, busy: bool) -> None:
+    def _set_busy(self, resident: ResidentExecutor, busy: bool) -> None:
         delta = 1 if busy else -1
-        resident.busy = busy
+        resident.is_busy = busy
         handler = resident.key[0]
         self.busy[handler] = self.busy.get(handler, 0) + delta
         for slot in self._slots(resident):
-            slot.busy += delta
+            slot.busy_count += delta
             if busy and resident.exclusive:
-                slot.exclusive = resident.executor
-            elif slot.exclusive == resident.executor:
-                slot.exclusive = None
+                slot.exclusive_executor = resident.executor
+            elif slot.exclusive_executor == resident.executor:
+                slot.exclusive_executor = None
 
-    def _drop_idle(self, resident: Resident) -> None:
+    def _drop_idle(self, resident: ResidentExecutor) -> None:
         _drop(self.idle_by_key, resident)
         for slot in self._slots(resident):
             del slot.idle[resident.executor]
 
-    def _slots(self, resident: Resident) -> list[Slot]:
+    def _slots(self, resident: ResidentExecutor) -> list[DeviceSlot]:
         """The devices of an executor of which something changes."""
         self._changed.update(resident.devices)
         return [self.slots[device_id] for device_id in resident.devices]
 
 
-def _drop(index: dict[Key, dict[int, Resident]], resident: Resident) -> None:
+def _drop(index: dict[Key, dict[int, ResidentExecutor]], resident: ResidentExecutor) -> None:
     of_key = index[resident.key]
     del of_key[resident.executor]
     if not of_key:

@@ -13,7 +13,7 @@ ExecutorState = Literal["loading", "idle", "running", "leaving"]
 
 
 @dataclass(slots=True)
-class Resident:
+class ResidentExecutor:
     """An executor that lives."""
 
     executor: int
@@ -32,80 +32,80 @@ class Resident:
     #: Nobody starts beside it until it has loaded.
     loads_alone: bool = False
     #: It leaves, but ends what it runs first: nobody knows when its bytes come.
-    lingers: bool = False
+    finishes_first: bool = False
     #: It loads or has something to do.
-    busy: bool = True
+    is_busy: bool = True
     #: What it was handed and has not ended, in order of handing over.
     assigned: dict[int, JobClass] = field(default_factory=dict)
     idle_since: float = 0.0
     #: When it took up what it does.
-    began: float = 0.0
+    busy_since: float = 0.0
     #: When all that it was handed is expected to have ended; inf where that is unknown.
-    until: float = math.inf
+    expected_end: float = math.inf
     jobs_done: int = 0
     #: The attempt that has run for longer than short ones do: nothing is staged behind it.
-    long_n: int | None = None
+    long_job_number: int | None = None
 
     @property
-    def pinned(self) -> bool:
+    def is_pinned(self) -> bool:
         """It stays loaded whatever else waits."""
         return self.keep_alive_s < 0
 
     @property
-    def worn(self) -> bool:
+    def is_worn_out(self) -> bool:
         """It was given as many jobs as it may do."""
         return self.max_jobs is not None and self.jobs_done + len(self.assigned) >= self.max_jobs
 
-    def room(self, depth: int) -> int:
+    def free_places(self, depth: int) -> int:
         """How many more attempts it may be handed at a stage depth."""
-        if self.long_n is not None:
+        if self.long_job_number is not None:
             return 0
-        left = depth - len(self.assigned)
+        places = depth - len(self.assigned)
         if self.max_jobs is None:
-            return left
-        return min(left, self.max_jobs - self.jobs_done - len(self.assigned))
+            return places
+        return min(places, self.max_jobs - self.jobs_done - len(self.assigned))
 
 
-class Slot:
+class DeviceSlot:
     """A device with those who live on it."""
 
     __slots__ = (
-        "busy",
-        "closed_for",
+        "busy_count",
+        "closed_reason",
         "device",
-        "exclusive",
+        "exclusive_executor",
         "idle",
         "is_gpu",
         "is_open",
         "is_proven",
         "leaving",
         "max_executors",
+        "order",
         "pinned",
-        "place",
         "residents",
     )
 
-    def __init__(self, device: Device, place: int = 0) -> None:
+    def __init__(self, device: Device, order: int = 0) -> None:
         self.device = device
         #: Which one it is, in order of adding; of two that are as good the earlier one is taken.
-        self.place = place
+        self.order = order
         self.is_gpu = device.kind != "cpu"
         #: Its worker takes executors.
         self.is_open = True
         #: It was tried out, or nothing has gone wrong there yet.
         self.is_proven = True
         #: Why it does not, in one word: "drained"; "" where nothing is to be said of it.
-        self.closed_for = ""
+        self.closed_reason = ""
         self.max_executors = device.max_executors
-        self.residents: dict[int, Resident] = {}
+        self.residents: dict[int, ResidentExecutor] = {}
         #: How many of them load or run.
-        self.busy = 0
+        self.busy_count = 0
         #: Those who idle, the one that idles longest first; who was told to go; who stays for ever.
-        self.idle: dict[int, Resident] = {}
-        self.leaving: dict[int, Resident] = {}
-        self.pinned: dict[int, Resident] = {}
+        self.idle: dict[int, ResidentExecutor] = {}
+        self.leaving: dict[int, ResidentExecutor] = {}
+        self.pinned: dict[int, ResidentExecutor] = {}
         #: The executor beside which nothing starts now.
-        self.exclusive: int | None = None
+        self.exclusive_executor: int | None = None
 
     @property
     def max_residents(self) -> int:

@@ -21,7 +21,7 @@ from gpu.scheduling.memory_needs import MemoryNeeds
 from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 from gpu.scheduling.overtaking import Bypass
 from gpu.scheduling.residency import Floor
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.tenant_shares import Tenancy
 from gpu.scheduling.time_estimates import Times
 
@@ -140,7 +140,7 @@ class SchedulerState:
         """
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
             raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
-        resident = Resident(
+        resident = ResidentExecutor(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
         self.residency.enter(resident, early=cls.is_wish)
@@ -178,7 +178,7 @@ class SchedulerState:
 
     def mark_long_running(self, executor: int, n: int) -> None:
         """The attempt that it runs is not a short one: until its end nothing is staged behind it."""
-        self.executors[executor].long_n = n
+        self.executors[executor].long_job_number = n
 
     def on_attempt_ended(
         self, executor: int, cls: JobClass, n: int, now: float, *, has_run: bool = True
@@ -188,11 +188,11 @@ class SchedulerState:
         resident = self.executors.get(executor)
         if resident is None or resident.assigned.pop(n, None) is None:
             return False
-        if resident.long_n == n:
-            resident.long_n = None
+        if resident.long_job_number == n:
+            resident.long_job_number = None
         resident.jobs_done += has_run
         self.tenant_shares.ended(cls, n, executor, now, ran=has_run)
-        if not resident.assigned and resident.busy and resident.state != "loading":
+        if not resident.assigned and resident.is_busy and resident.state != "loading":
             self._set_idle(resident, now)
         return True
 
@@ -230,17 +230,17 @@ class SchedulerState:
             # Its time may have come while somebody waited for it.
             self.idle_expiry.expect(resident)
 
-    def _set_idle(self, resident: Resident, now: float) -> None:
+    def _set_idle(self, resident: ResidentExecutor, now: float) -> None:
         """Nothing is left to do for it."""
         self.residency.rest(resident, now)
         if resident.state == "idle":
             self.ledger.idle(resident.executor)
             self.idle_expiry.expect(resident)
 
-    def _set_to_work(self, resident: Resident, count: int, now: float, outlook: Outlook) -> None:
+    def _set_to_work(self, resident: ResidentExecutor, count: int, now: float, outlook: Outlook) -> None:
         if len(resident.assigned) == count:
-            resident.began = now
-        resident.until = outlook.expected_end
+            resident.busy_since = now
+        resident.expected_end = outlook.expected_end
         self.time_estimates.demand.count(resident.key, count, now)
         for overtaken in outlook.overtaken:
             self.overtakes.count(overtaken.job_number, overtaken.count, overtaken.device_ids)

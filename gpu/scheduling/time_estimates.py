@@ -10,7 +10,7 @@ from gpu.estimates.estimator import Estimates
 from gpu.estimates.request_rate import Demand
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.residency import Floor
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Loading it again within so many seconds is what an eviction is charged for.
 SOON_S = 100.0
@@ -46,16 +46,16 @@ class Times:
         """What loading takes; None where that is unknown."""
         return self._estimates.load_s(key)
 
-    def left_s(self, resident: Resident, now: float, run_s: float) -> float:
+    def left_s(self, resident: ResidentExecutor, now: float, run_s: float) -> float:
         """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
         has run longer than all of its like is taken to need as long again."""
-        ran_s, runs = now - resident.began, self._batching.runs(resident.assigned)
+        ran_s, runs = now - resident.busy_since, self._batching.runs(resident.assigned)
         if resident.state == "loading":
             return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
         longest_s = max(map(self._estimates.longest_s, resident.assigned.values()), default=math.inf)
         return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
 
-    def loss_s(self, resident: Resident, now: float) -> float:
+    def loss_s(self, resident: ResidentExecutor, now: float) -> float:
         """What it is expected to cost that an idle executor goes: loading it again, times how likely it is
         soon wanted."""
         load_s = self.load_s(resident.key)

@@ -108,7 +108,7 @@ class Assigner:
             self._line.put_back(live)
         if attempts:
             self._fleet.post(post.worker, encode(RunAttempts(post.executor, attempts)))
-            if self._view.executors[post.executor].long_n is not None:
+            if self._view.executors[post.executor].long_job_number is not None:
                 # What runs there was found to take long while these were read or written.
                 self._control.recall(post)
 

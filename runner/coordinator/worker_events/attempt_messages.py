@@ -63,7 +63,7 @@ class AttemptMessageHandler:
             self._begin(post, live, message.at)
         else:
             self._line.runs(live, message.at)
-        if post.spec.options.slots > 1 or self._view.executors[post.executor].long_n is not None:
+        if post.spec.options.slots > 1 or self._view.executors[post.executor].long_job_number is not None:
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.

@@ -73,7 +73,7 @@ def test_a_stream_of_others_does_not_keep_it_waiting_for_ever() -> None:
         rig.submit(B)
         rig.turn()
         rig.bury_leaving()
-        busy = [executor for executor, each in rig.view.executors.items() if each.busy]
+        busy = [executor for executor, each in rig.view.executors.items() if each.is_busy]
         # Never all at once: without a device kept for it, it would always find somebody at work.
         rig.finish(busy[0])
     assert 3 in rig.started

@@ -6,7 +6,7 @@ from gpu.devices.device import sim
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
 from gpu.planning.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
-from gpu.scheduling.resident_executor import Resident
+from gpu.scheduling.resident_executor import ResidentExecutor
 
 G = 1 << 30
 
@@ -66,8 +66,10 @@ def test_the_one_that_is_over_is_given_more_or_ends(
     assert ledger.charge_bytes(2) == 2 * G
 
 
-def idle(number: int, charge: int, *, grant: int = 4, keep_alive_s: float = 60.0) -> tuple[Resident, int]:
-    resident = Resident(number, ("h", "1", ""), ("gpu0",), grant, keep_alive_s, None, False)
+def idle(
+    number: int, charge: int, *, grant: int = 4, keep_alive_s: float = 60.0
+) -> tuple[ResidentExecutor, int]:
+    resident = ResidentExecutor(number, ("h", "1", ""), ("gpu0",), grant, keep_alive_s, None, False)
     return resident, charge
 
 

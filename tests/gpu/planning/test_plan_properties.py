@@ -44,7 +44,7 @@ def _told(index: Index) -> list[object]:
     return [
         (
             {place: room.keys for place, room in sorted(shelf.rooms.items())},
-            [room.slot.place for room in (*shelf.fitting(0), *shelf.reachable(0), *shelf.emptiest())],
+            [room.slot.order for room in (*shelf.fitting(0), *shelf.reachable(0), *shelf.emptiest())],
             (shelf.admitting, shelf.moving),
         )
         for shelves in index.lanes.values()
@@ -165,7 +165,9 @@ class Line(RuleBasedStateMachine):
             ledger, device_id = self.rig.view.ledger, slot.device.id
             charges = sum(ledger.charge_bytes(executor) for executor in slot.residents)
             assert ledger.reserved_bytes(device_id) == charges <= slot.device.cap_bytes
-            assert slot.busy == sum(each.busy for each in slot.residents.values()) <= slot.max_executors
+            assert (
+                slot.busy_count == sum(each.is_busy for each in slot.residents.values()) <= slot.max_executors
+            )
             assert len(slot.residents) <= slot.max_residents
 
     @invariant()
@@ -178,7 +180,7 @@ class Line(RuleBasedStateMachine):
         assert sum(map(len, lines.values())) == len(self.waiting)
         idle = {each.executor for each in view.executors.values() if each.state == "idle"}
         assert {executor for of_key in view.residency.idle_by_key.values() for executor in of_key} == idle
-        assert all(bool(each.assigned) <= each.busy for each in view.executors.values())
+        assert all(bool(each.assigned) <= each.is_busy for each in view.executors.values())
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
@@ -248,7 +250,7 @@ class Overtaking(RuleBasedStateMachine):
                     self.passed[passed.job_number] = self.passed.get(passed.job_number, 0) + passed.count
         rig.carry_out(made)
         busy = [each for each in rig.view.executors.values() if each.assigned]
-        for resident in sorted(busy, key=lambda each: (each.began, each.executor))[: 1 + int(2 * share)]:
+        for resident in sorted(busy, key=lambda each: (each.busy_since, each.executor))[: 1 + int(2 * share)]:
             rig.finish(resident.executor)
         if share > 0.5:
             rig.bury_leaving()

@@ -136,7 +136,7 @@ def test_one_that_was_written_off_keeps_its_bytes_until_it_has_died() -> None:
     rig = Rig()
     rig.running(A)
     rig.view.on_executor_gone(1, None)
-    assert rig.view.executors == {} and rig.view.residency.slots["sim0"].busy == 0
+    assert rig.view.executors == {} and rig.view.residency.slots["sim0"].busy_count == 0
     assert rig.view.ledger.reserved_bytes("sim0") == 6 * G
     rig.view.ledger.draining.start(1, rig.now)
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
@@ -208,7 +208,7 @@ def test_what_a_small_peak_says_again_changes_nothing() -> None:
     rig.running(job_class("b", None))
     rig.learn("a", 4 * G)
     rig.learn("c", 4 * G)
-    assert rig.view.residency.slots["sim0"].exclusive == 2
+    assert rig.view.residency.slots["sim0"].exclusive_executor == 2
 
 
 def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
@@ -217,7 +217,7 @@ def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
     rig.idle(job_class("gang", None, gpus=2), used=0)
     rig.running(job_class("a", None))
     rig.learn("gang", 4 * G)
-    assert [slot.exclusive for slot in rig.view.residency.slots.values()] == [None, 3]
+    assert [slot.exclusive_executor for slot in rig.view.residency.slots.values()] == [None, 3]
     assert [rig.view.ledger.grant_bytes(each) for each in (1, 2)] == [2 * G, 6 * G + 64 * MIB]
 
 

@@ -131,13 +131,13 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
         2 * G,
     )
     scene.start(2)
-    assert scene.view.residency.slots["gpu0"].exclusive == 2, "loads go one by one"
+    assert scene.view.residency.slots["gpu0"].exclusive_executor == 2, "loads go one by one"
     if neighbour == "loads":
         scene.read(6 * G, times=3)
         assert usage.observed_bytes(2) is None
         return
     scene.loaded(2, None, None)
-    assert scene.view.residency.slots["gpu0"].exclusive is None
+    assert scene.view.residency.slots["gpu0"].exclusive_executor is None
     if neighbour == "is known":
         scene.read(6 * G)
         scene.ended(2, None, None)
