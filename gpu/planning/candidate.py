@@ -61,7 +61,7 @@ class Head:
         self._standing = standing
         self._line = view.backlog.by_class[cls]
         self.is_gpu = view.residency.is_on_gpu(cls)
-        self.span = view.residency.span(cls)
+        self.span = view.residency.device_count(cls)
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.memory_needs.need_bytes(cls)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
@@ -129,7 +129,7 @@ class Head:
     def avoids(self, device_id: str) -> bool:
         """Whether it is not to run there: others are named, or it failed there and can go elsewhere."""
         if self._reach is None:
-            self._reach = {slot.device.id for slot in self.view.residency.reach(self.cls)}
+            self._reach = {slot.device.id for slot in self.view.residency.candidate_devices(self.cls)}
         return device_id not in self._reach
 
     def suits(self, room: Room) -> bool:

@@ -15,7 +15,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
-    devices = [_device(view, cls, slot) for slot in view.residency.lane(cls)]
+    devices = [_device(view, cls, slot) for slot in view.residency.device_pool(cls)]
     return {
         "reason": _reason(view, cls, devices),
         "devices": devices,
@@ -51,7 +51,7 @@ def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any
     limit = view.limits.handlers.get(cls.handler)
     if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
         return "concurrency_limit"
-    reasons, span = [device["reason"] for device in devices], view.residency.span(cls)
+    reasons, span = [device["reason"] for device in devices], view.residency.device_count(cls)
     ready = reasons.count("ready")
     if ready >= span:
         return "ready"
@@ -68,7 +68,7 @@ def _device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, 
         reason = "too_small"
     elif slot.closed_reason:
         reason = slot.closed_reason
-    elif slot not in view.residency.reach(cls):
+    elif slot not in view.residency.candidate_devices(cls):
         reason = "avoided"
     elif (
         not slot.is_open

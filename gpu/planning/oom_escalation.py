@@ -85,7 +85,7 @@ def placed(view: SchedulerState, cls: JobClass, rung: int, grant_bytes: int) -> 
 def largest_bytes(view: SchedulerState, cls: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    lane, span = view.residency.lane(cls), view.residency.span(cls)
+    lane, span = view.residency.device_pool(cls), view.residency.device_count(cls)
     # Where none is open, their workers are still to come: a server that starts places its jobs first.
     slots = [slot for slot in lane if slot.is_open]
     free = sorted((_grantable(view, slot.device.id) for slot in slots or lane), reverse=True)
@@ -161,7 +161,7 @@ def _grantable(view: SchedulerState, device_id: str) -> int:
 
 def _is_ram(view: SchedulerState, cls: JobClass) -> bool:
     """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
-    return all(slot.device.kind == "cpu" for slot in view.residency.lane(cls))
+    return all(slot.device.kind == "cpu" for slot in view.residency.device_pool(cls))
 
 
 def _was_at_work(other: ResidentExecutor, since: float) -> bool:

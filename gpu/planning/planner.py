@@ -225,7 +225,9 @@ class _Planner:
         return True
 
     def _reason(self, head: Head) -> WaitReason:
-        if head.cls.alone and all(slot.busy_count for slot in self.view.residency.reach(head.cls)):
+        if head.cls.alone and all(
+            slot.busy_count for slot in self.view.residency.candidate_devices(head.cls)
+        ):
             return "waiting_for_device"
         lacking_bytes = sum(
             shelf.admitting

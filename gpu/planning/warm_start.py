@@ -39,7 +39,7 @@ class Warm:
     def is_able(self, head: Head) -> bool:
         """Whether an executor lives that may take a job of the head now."""
         floor, key = self._turn.view.residency, head.cls.key
-        if key in floor.idle_by_key or key in floor.early:
+        if key in floor.idle_by_key or key in floor.prewarmed:
             return True
         return self._depth(head) > 1 and key in floor.by_key
 
@@ -89,7 +89,7 @@ class Warm:
             return True
         if depth > 1 and self._stage(head, depth):
             return True
-        return cls.key in floor.early and self._board(head)
+        return cls.key in floor.prewarmed and self._board(head)
 
     def idle(self, cls: JobClass) -> list[ResidentExecutor]:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
@@ -152,7 +152,7 @@ class Warm:
     def _board(self, head: Head) -> bool:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
         turn, view = self._turn, self._turn.view
-        for resident in view.residency.early[head.cls.key].values():
+        for resident in view.residency.prewarmed[head.cls.key].values():
             if (
                 resident.executor in turn.touched
                 or not view.memory_needs.is_granted_enough(resident, head.cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.capacity import Room
 from gpu.scheduling.capacity_index import Shelf
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot
 
 Shelves = dict[int, Shelf]
@@ -14,7 +14,7 @@ Shelves = dict[int, Shelf]
 class Index:
     """Of each lane the shelves by the size of their devices. All of it follows from ledger and floor."""
 
-    def __init__(self, ledger: Ledger, floor: Floor, changed: set[str]) -> None:
+    def __init__(self, ledger: Ledger, floor: Residency, changed: set[str]) -> None:
         self._ledger = ledger
         self._floor = floor
         #: Devices of which ledger or floor said that something has changed.

@@ -6,7 +6,7 @@ import math
 
 from gpu.estimates.batch_sizing import Batching
 from gpu.job_class import JobClass
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 
 #: The most attempts that one executor may hold.
 STAGE_MAX = 16
@@ -15,7 +15,7 @@ STAGE_MAX = 16
 class ConcurrencyLimits:
     """The limits, and what runs of each handler. Attempts that are staged do not run."""
 
-    def __init__(self, floor: Floor, batching: Batching) -> None:
+    def __init__(self, floor: Residency, batching: Batching) -> None:
         self._floor = floor
         self._batching = batching
         #: How many attempts of a handler run at once; one that has no limit is not listed.
@@ -36,7 +36,7 @@ class ConcurrencyLimits:
 
     def busy_executors(self, handler: str) -> int:
         """How many executors of a handler load or run."""
-        return self._floor.busy.get(handler, 0)
+        return self._floor.busy_by_handler.get(handler, 0)
 
     def remaining(self, cls: JobClass, executors: int = 0, jobs: int = 0) -> float:
         """How many more of the handler may run, beside what a plan adds to what runs: executors that it sets

@@ -8,7 +8,7 @@ from typing import Any
 from gpu.estimates.estimator import Estimates
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 #: Of a device's bytes one part in so many must be free for a job whose need is unknown.
@@ -19,7 +19,7 @@ class MemoryNeeds:
     """What was declared or learned of the needs of classes, held against the devices that may run them."""
 
     def __init__(
-        self, estimates: Estimates, floor: Floor, ledger: Ledger, waiting: Container[JobClass]
+        self, estimates: Estimates, floor: Residency, ledger: Ledger, waiting: Container[JobClass]
     ) -> None:
         self._estimates = estimates
         self._floor = floor
@@ -36,7 +36,7 @@ class MemoryNeeds:
             return known
         if cls.need_bytes is not None and not self._floor.is_on_gpu(cls):
             return cls.need_bytes
-        largest = max((slot.device.cap_bytes for slot in self._floor.lane(cls)), default=0)
+        largest = max((slot.device.cap_bytes for slot in self._floor.device_pool(cls)), default=0)
         known = self._estimates.need_bytes(cls, largest)
         return known if known is not None and known <= largest else None
 
@@ -53,7 +53,7 @@ class MemoryNeeds:
 
     def is_granted_enough(self, resident: ResidentExecutor, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
-        if (cls.avoid or cls.only) and not self._floor.is_reached(cls, resident):
+        if (cls.avoid or cls.only) and not self._floor.is_on_candidate_devices(cls, resident):
             return False
         need = self.need_bytes(cls)
         if need is None:

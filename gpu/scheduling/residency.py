@@ -10,7 +10,7 @@ from gpu.job_class import JobClass, Key
 from gpu.scheduling.resident_executor import DeviceSlot, ResidentExecutor
 
 
-class Floor:
+class Residency:
     """Who lives where and does what. It knows no bytes: those are the ledger's."""
 
     def __init__(self, changed: set[str] | None = None) -> None:
@@ -22,25 +22,25 @@ class Floor:
         self.by_key: dict[Key, dict[int, ResidentExecutor]] = {}
         self.idle_by_key: dict[Key, dict[int, ResidentExecutor]] = {}
         #: Executors that load for no job: the first one that comes may have them.
-        self.early: dict[Key, dict[int, ResidentExecutor]] = {}
+        self.prewarmed: dict[Key, dict[int, ResidentExecutor]] = {}
         #: Of each of these one executor is kept.
-        self.kept: set[Key] = set()
+        self.keep_loaded: set[Key] = set()
         #: Handler to how many of its executors load or run.
-        self.busy: dict[str, int] = {}
-        self._gpu_lane: list[DeviceSlot] = []
-        self._cpu_lane: list[DeviceSlot] = []
+        self.busy_by_handler: dict[str, int] = {}
+        self._gpu_pool: list[DeviceSlot] = []
+        self._cpu_pool: list[DeviceSlot] = []
 
     def add_device(self, device: Device, *, is_open: bool) -> None:
         """A device on which nobody lives yet."""
         slot = self.slots[device.id] = DeviceSlot(device, len(self.slots))
         slot.is_open = is_open
         self._changed.add(device.id)
-        (self._cpu_lane if device.kind == "cpu" else self._gpu_lane).append(slot)
+        (self._cpu_pool if device.kind == "cpu" else self._gpu_pool).append(slot)
 
-    def set_open(self, device_id: str, is_open: bool, closed_for: str) -> None:
+    def set_open(self, device_id: str, is_open: bool, closed_reason: str) -> None:
         """Whether a device takes new work, and if not, why."""
         slot = self.slots[device_id]
-        slot.is_open, slot.closed_reason = is_open, "" if is_open else closed_for
+        slot.is_open, slot.closed_reason = is_open, "" if is_open else closed_reason
         self._changed.add(device_id)
 
     def set_max_executors(self, device_id: str, count: int) -> None:
@@ -50,40 +50,42 @@ class Floor:
 
     def is_on_gpu(self, cls: JobClass) -> bool:
         """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
-        return cls.gpus > 0 and bool(self._gpu_lane)
+        return cls.gpus > 0 and bool(self._gpu_pool)
 
-    def lane(self, cls: JobClass) -> list[DeviceSlot]:
+    def device_pool(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
-        lane = self._gpu_lane if self.is_on_gpu(cls) else self._cpu_lane
-        return [slot for slot in lane if slot.device.id in cls.only] if cls.only else lane
+        pool = self._gpu_pool if self.is_on_gpu(cls) else self._cpu_pool
+        return [slot for slot in pool if slot.device.id in cls.only] if cls.only else pool
 
-    def reach(self, cls: JobClass) -> list[DeviceSlot]:
+    def candidate_devices(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
         enough others take work, and without those of them that nobody has tried out since in any case."""
-        lane = self.lane(cls)
+        pool = self.device_pool(cls)
         if not cls.avoid:
-            return lane
-        others = [slot for slot in lane if slot.device.id not in cls.avoid]
-        if sum(slot.is_open for slot in others) >= self.span(cls):
+            return pool
+        others = [slot for slot in pool if slot.device.id not in cls.avoid]
+        if sum(slot.is_open for slot in others) >= self.device_count(cls):
             return others
-        return [slot for slot in lane if slot.is_proven or slot.device.id not in cls.avoid]
+        return [slot for slot in pool if slot.is_proven or slot.device.id not in cls.avoid]
 
-    def is_reached(self, cls: JobClass, resident: ResidentExecutor) -> bool:
+    def is_on_candidate_devices(self, cls: JobClass, resident: ResidentExecutor) -> bool:
         """Whether an executor lives where the class is to start."""
-        reach = self.reach(cls)
-        return all(slot in reach for slot in self._slots(resident))
+        candidates = self.candidate_devices(cls)
+        return all(slot in candidates for slot in self._changed_slots(resident))
 
-    def span(self, cls: JobClass) -> int:
+    def device_count(self, cls: JobClass) -> int:
         """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
-        return cls.gpus if cls.gpus > 1 and self._gpu_lane else 1
+        return cls.gpus if cls.gpus > 1 and self._gpu_pool else 1
 
     def misfit(self, cls: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
-        lane, need, span = self.lane(cls), cls.need_bytes or 0, self.span(cls)
-        if (sum(need <= slot.device.cap_bytes for slot in lane) if need else len(lane)) >= span:
+        pool, need_bytes, device_count = self.device_pool(cls), cls.need_bytes or 0, self.device_count(cls)
+        if (
+            sum(need_bytes <= slot.device.cap_bytes for slot in pool) if need_bytes else len(pool)
+        ) >= device_count:
             return None
         return {
-            "needed_bytes": need,
+            "needed_bytes": need_bytes,
             "gpus": cls.gpus,
             "devices": [
                 {
@@ -91,93 +93,93 @@ class Floor:
                     "total_bytes": slot.device.total_bytes,
                     "grantable_bytes": slot.device.cap_bytes,
                 }
-                for slot in lane
+                for slot in pool
             ],
         }
 
-    def enter(self, resident: ResidentExecutor, *, early: bool = False) -> None:
+    def add(self, resident: ResidentExecutor, *, prewarmed: bool = False) -> None:
         """An executor loads; `early`: for no job."""
         executor = resident.executor
         self.executors[executor] = resident
-        if early:
-            self.early.setdefault(resident.key, {})[executor] = resident
+        if prewarmed:
+            self.prewarmed.setdefault(resident.key, {})[executor] = resident
         self.by_key.setdefault(resident.key, {})[executor] = resident
         self._set_busy(resident, True)
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             slot.residents[executor] = resident
             if resident.is_pinned:
                 slot.pinned[executor] = resident
 
-    def claim(self, resident: ResidentExecutor) -> bool:
+    def claim_early(self, resident: ResidentExecutor) -> bool:
         """One that loads for no job has one now, or does not load any more; False where it was none."""
-        if resident.executor not in self.early.get(resident.key, ()):
+        if resident.executor not in self.prewarmed.get(resident.key, ()):
             return False
-        _drop(self.early, resident)
+        _remove_from_index(self.prewarmed, resident)
         return True
 
-    def is_kept(self, resident: ResidentExecutor, going: Container[int]) -> bool:
+    def is_kept_loaded(self, resident: ResidentExecutor, leaving: Container[int]) -> bool:
         """Whether it stays however long it idles, as long as nobody needs its room: it is the last one but
         for those that are `going`."""
-        if resident.key not in self.kept:
+        if resident.key not in self.keep_loaded:
             return False
-        return all(each == resident.executor or each in going for each in self.by_key[resident.key])
+        return all(each == resident.executor or each in leaving for each in self.by_key[resident.key])
 
-    def wake(self, resident: ResidentExecutor) -> None:
+    def set_running(self, resident: ResidentExecutor) -> None:
         """An idle executor takes up work."""
-        self._drop_idle(resident)
+        self._remove_idle(resident)
         resident.state = "running"
         self._set_busy(resident, True)
 
-    def rest(self, resident: ResidentExecutor, now: float) -> None:
+    def set_idle(self, resident: ResidentExecutor, now: float) -> None:
         """An executor has nothing left to do; one that was told to go does not become idle by that."""
         self._set_busy(resident, False)
-        self.claim(resident)
+        self.claim_early(resident)
         if resident.state == "leaving":
             return
         resident.state = "idle"
         resident.idle_since = now
         self.idle_by_key.setdefault(resident.key, {})[resident.executor] = resident
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             slot.idle[resident.executor] = resident
 
-    def leave(self, resident: ResidentExecutor, *, lingers: bool = False) -> None:
+    def set_leaving(self, resident: ResidentExecutor, *, finishes_first: bool = False) -> None:
         """An executor was told to go, or is known to: it takes no more work. One that `lingers` goes when it
         has ended what it runs."""
         if resident.state == "leaving":
             return
-        resident.finishes_first = lingers
-        self.claim(resident)
+        resident.finishes_first = finishes_first
+        self.claim_early(resident)
         if resident.state == "idle":
-            self._drop_idle(resident)
-        _drop(self.by_key, resident)
+            self._remove_idle(resident)
+        _remove_from_index(self.by_key, resident)
         resident.state = "leaving"
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             slot.leaving[resident.executor] = resident
 
     def remove(self, resident: ResidentExecutor) -> None:
         """An executor's processes are gone."""
-        self.leave(resident)
+        self.set_leaving(resident)
         if resident.is_busy:
             self._set_busy(resident, False)
         del self.executors[resident.executor]
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             del slot.residents[resident.executor]
             del slot.leaving[resident.executor]
             slot.pinned.pop(resident.executor, None)
 
-    def own(self, resident: ResidentExecutor) -> None:
+    def make_exclusive(self, resident: ResidentExecutor) -> None:
         """Nobody else may start beside it until it has nothing left to do."""
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             slot.exclusive_executor = resident.executor
 
-    def share(self, resident: ResidentExecutor) -> None:
+    def end_exclusive(self, resident: ResidentExecutor) -> None:
         """Others may start beside it from now on."""
         resident.exclusive = False
-        for slot in self._slots(resident):
+        for slot in self._changed_slots(resident):
             if slot.exclusive_executor == resident.executor:
                 slot.exclusive_executor = None
 
-    def idle_on(self, device_ids: Iterable[str]) -> list[int]:
+    def evictable_on(self, device_ids: Iterable[str]) -> list[int]:
         """Executors that idle on any of these and may be told to go."""
         found = {
             executor: None
@@ -191,26 +193,26 @@ class Floor:
         delta = 1 if busy else -1
         resident.is_busy = busy
         handler = resident.key[0]
-        self.busy[handler] = self.busy.get(handler, 0) + delta
-        for slot in self._slots(resident):
+        self.busy_by_handler[handler] = self.busy_by_handler.get(handler, 0) + delta
+        for slot in self._changed_slots(resident):
             slot.busy_count += delta
             if busy and resident.exclusive:
                 slot.exclusive_executor = resident.executor
             elif slot.exclusive_executor == resident.executor:
                 slot.exclusive_executor = None
 
-    def _drop_idle(self, resident: ResidentExecutor) -> None:
-        _drop(self.idle_by_key, resident)
-        for slot in self._slots(resident):
+    def _remove_idle(self, resident: ResidentExecutor) -> None:
+        _remove_from_index(self.idle_by_key, resident)
+        for slot in self._changed_slots(resident):
             del slot.idle[resident.executor]
 
-    def _slots(self, resident: ResidentExecutor) -> list[DeviceSlot]:
+    def _changed_slots(self, resident: ResidentExecutor) -> list[DeviceSlot]:
         """The devices of an executor of which something changes."""
         self._changed.update(resident.devices)
         return [self.slots[device_id] for device_id in resident.devices]
 
 
-def _drop(index: dict[Key, dict[int, ResidentExecutor]], resident: ResidentExecutor) -> None:
+def _remove_from_index(index: dict[Key, dict[int, ResidentExecutor]], resident: ResidentExecutor) -> None:
     of_key = index[resident.key]
     del of_key[resident.executor]
     if not of_key:

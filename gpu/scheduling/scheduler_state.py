@@ -20,7 +20,7 @@ from gpu.scheduling.limits import ConcurrencyLimits
 from gpu.scheduling.memory_needs import MemoryNeeds
 from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 from gpu.scheduling.overtaking import Bypass
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.tenant_shares import Tenancy
 from gpu.scheduling.time_estimates import Times
@@ -41,7 +41,7 @@ class SchedulerState:
         self.ledger = Ledger()
         self.estimator = Estimates() if estimator is None else estimator
         self.overtakes = Bypass(bypass_limit)
-        self.residency = Floor(self.ledger.changed)
+        self.residency = Residency(self.ledger.changed)
         self.capacity_table = Index(self.ledger, self.residency, self.ledger.changed)
         #: The floor's own table.
         self.executors = self.residency.executors
@@ -50,7 +50,7 @@ class SchedulerState:
         self.batch_sizing = Batching()
         self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
         wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
-        self.idle_expiry = Expiry(self.executors, wanted, self.residency.is_kept)
+        self.idle_expiry = Expiry(self.executors, wanted, self.residency.is_kept_loaded)
         self.time_estimates = time_estimates = Times(
             self.estimator, self.residency, self.batch_sizing, wanted
         )
@@ -106,10 +106,10 @@ class SchedulerState:
         if resident.state == "idle":
             if not self.ledger.running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
-            self.residency.wake(resident)
+            self.residency.set_running(resident)
             if cls.alone:
-                self.residency.own(resident)
-        elif resident.state != "running" and not self.residency.claim(resident):
+                self.residency.make_exclusive(resident)
+        elif resident.state != "running" and not self.residency.claim_early(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
         self._remove_waiting(cls, ns)
         self.backlog.record_start(cls, ns)
@@ -143,11 +143,11 @@ class SchedulerState:
         resident = ResidentExecutor(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.residency.enter(resident, early=cls.is_wish)
+        self.residency.add(resident, prewarmed=cls.is_wish)
         if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
             resident.loads_alone = not (cls.alone or exclusive)
         if cls.alone or resident.loads_alone:
-            self.residency.own(resident)
+            self.residency.make_exclusive(resident)
         ns = (n, *extra_job_numbers)
         self._remove_waiting(cls, ns)
         if not cls.is_wish:
@@ -158,7 +158,7 @@ class SchedulerState:
 
     def evict(self, executor: int, *, finishes_first: bool = False) -> None:
         """An executor is told to go and gets no more work; one that `lingers` ends what it runs first."""
-        self.residency.leave(self.executors[executor], lingers=finishes_first)
+        self.residency.set_leaving(self.executors[executor], finishes_first=finishes_first)
 
     # What executors do.
 
@@ -172,7 +172,7 @@ class SchedulerState:
         resident.state = "running"
         self.ledger.running(executor)
         if resident.loads_alone:
-            self.residency.share(resident)
+            self.residency.end_exclusive(resident)
         if not resident.assigned:
             self._set_idle(resident, now)
 
@@ -215,7 +215,7 @@ class SchedulerState:
             if (key[0], key[2]) == (cls.handler, cls.model):
                 for resident in residents.values():
                     if resident.exclusive and need_bytes is not None:
-                        self.residency.share(resident)
+                        self.residency.end_exclusive(resident)
                         self.ledger.regrant(resident.executor, need_bytes)
 
     # Keeping the index.
@@ -232,7 +232,7 @@ class SchedulerState:
 
     def _set_idle(self, resident: ResidentExecutor, now: float) -> None:
         """Nothing is left to do for it."""
-        self.residency.rest(resident, now)
+        self.residency.set_idle(resident, now)
         if resident.state == "idle":
             self.ledger.idle(resident.executor)
             self.idle_expiry.expect(resident)

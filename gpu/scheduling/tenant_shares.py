@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.fair_share import Shares
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 
 #: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
 #: executor.
@@ -20,7 +20,7 @@ class Tenancy:
 
     def __init__(
         self,
-        floor: Floor,
+        floor: Residency,
         lines: Mapping[JobClass, Sized],
         expected: Expected,
         weights: Mapping[str, float] | None = None,
@@ -75,7 +75,7 @@ class Tenancy:
             return
         shares.advance(now)
         expected_s = self.expected_s(cls, len(ns), loads=loads) / len(ns)
-        devices = self._floor.span(cls)
+        devices = self._floor.device_count(cls)
         for n in ns:
             shares.started(n, cls.tenant, devices, expected_s)
 
@@ -115,7 +115,7 @@ class Tenancy:
 class Standing:
     """Where tenants stand in the course of one plan: what it has given them counts at once."""
 
-    def __init__(self, tenancy: Tenancy, floor: Floor) -> None:
+    def __init__(self, tenancy: Tenancy, floor: Residency) -> None:
         self._tenancy = tenancy
         self._floor = floor
         self._given: dict[tuple[Shares, str], float] = {}
@@ -135,6 +135,6 @@ class Standing:
         if not self.is_shared or cls.is_wish:
             return
         shares = self._tenancy.of(cls)
-        device_s = self._tenancy.expected_s(cls, count, loads=loads) * self._floor.span(cls)
+        device_s = self._tenancy.expected_s(cls, count, loads=loads) * self._floor.device_count(cls)
         given = self._given.get((shares, cls.tenant), 0.0)
         self._given[shares, cls.tenant] = given + device_s / shares.weight(cls.tenant)

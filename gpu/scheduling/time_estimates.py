@@ -9,7 +9,7 @@ from gpu.estimates.batch_sizing import Batching
 from gpu.estimates.estimator import Estimates
 from gpu.estimates.request_rate import Demand
 from gpu.job_class import JobClass, Key
-from gpu.scheduling.residency import Floor
+from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Loading it again within so many seconds is what an eviction is charged for.
@@ -24,7 +24,7 @@ class Times:
     """What is expected, in seconds, by all that was seen."""
 
     def __init__(
-        self, estimates: Estimates, floor: Floor, batching: Batching, wanted: Container[Key]
+        self, estimates: Estimates, floor: Residency, batching: Batching, wanted: Container[Key]
     ) -> None:
         self._estimates = estimates
         self._floor = floor

@@ -187,7 +187,7 @@ class Dispatch:
         lives = [self._line.book.by_n[n] for n in (action.job_number, *action.extra_job_numbers)]
         if lives[0].job.rung >= Rung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
-            for other in self._view.residency.idle_on(action.device_ids):
+            for other in self._view.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
         self._line.waiting.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)

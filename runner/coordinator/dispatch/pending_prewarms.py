@@ -63,7 +63,7 @@ class PendingPrewarms:
 
     def leaving_executors(self, request: Wish) -> list[int]:
         """Executors that are about to go on the devices where it may load."""
-        lane = self._view.residency.lane(request.cls)
+        lane = self._view.residency.device_pool(request.cls)
         return sorted({each for slot in lane for each in slot.leaving})
 
     def document(self, handler: str) -> list[dict[str, Any]]:

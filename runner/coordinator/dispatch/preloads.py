@@ -56,7 +56,7 @@ class Preloads:
         return [model or None for name, model in self._suspended if name == handler]
 
     def _keep_loaded(self) -> None:
-        self._view.residency.kept = {
+        self._view.residency.keep_loaded = {
             (name[0], spec.version, name[1])
             for name, spec in self._specs.items()
             if name not in self._suspended

@@ -169,11 +169,15 @@ class Waiting:
 
     def ahead(self, cls: JobClass, n: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""
-        lane = self._view.residency.lane(cls)
+        lane = self._view.residency.device_pool(cls)
         count = 0
         for lot in self._lots:
             other = lot.cls
-            if other is None or other.priority < cls.priority or self._view.residency.lane(other) is not lane:
+            if (
+                other is None
+                or other.priority < cls.priority
+                or self._view.residency.device_pool(other) is not lane
+            ):
                 continue
             count += len(lot.ready) if other.priority > cls.priority else lot.ready.rank(0, n)
         return count

@@ -114,7 +114,7 @@ def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
     rig.idle(job_class("p", 20 * G))
     gang = rig.idle(job_class("g", 2 * G, gpus=2))
     rig.running(job_class("r", 2 * G))
-    assert rig.view.residency.idle_on(["sim0", "sim1"]) == [gang]
+    assert rig.view.residency.evictable_on(["sim0", "sim1"]) == [gang]
 
 
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:

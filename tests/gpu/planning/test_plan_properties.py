@@ -105,7 +105,7 @@ class Line(RuleBasedStateMachine):
         for action in made.actions:
             if isinstance(action, LoadAction):
                 # All of its devices at once, or none.
-                span = self.rig.view.residency.span(action.job_class)
+                span = self.rig.view.residency.device_count(action.job_class)
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
         self.rig.carry_out(made)
         self.waiting -= set(self.rig.started[before:])

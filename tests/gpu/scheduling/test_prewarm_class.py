@@ -110,7 +110,7 @@ def test_one_that_went_while_it_loaded_is_nobodys_any_more() -> None:
     wished(rig)
     rig.turn()
     rig.view.evict(1)
-    assert rig.view.residency.early == {}
+    assert rig.view.residency.prewarmed == {}
     with pytest.raises(ValueError, match="takes no work"):
         rig.view.start(1, job_class("a"), ())
     rig.submit(job_class("a"))
@@ -124,7 +124,7 @@ def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
     first, _ = rig.running(cls), rig.running(cls)
     for executor in list(rig.view.executors):
         rig.finish(executor)
-    rig.view.residency.kept = {cls.key}
+    rig.view.residency.keep_loaded = {cls.key}
     assert rig.view.idle_expiry.due(rig.now + 11) == [first]
     rig.view.evict(first)
     assert rig.view.idle_expiry.due(rig.now + 10_000) == []

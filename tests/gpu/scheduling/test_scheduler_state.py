@@ -128,7 +128,7 @@ def test_one_that_went_under_its_job_says_what_it_held() -> None:
     rig.submit(A, 2)
     rig.turn()
     assert rig.view.on_executor_gone(1, rig.now) == [(1, A), (2, A), (3, A)]
-    assert rig.view.executors == {} and rig.view.residency.busy == {"a": 0}
+    assert rig.view.executors == {} and rig.view.residency.busy_by_handler == {"a": 0}
     assert rig.view.ledger.free_bytes("sim0") == 24 * G
 
 

@@ -29,7 +29,7 @@ def test_each_model_is_kept_until_it_is_suspended_by_name() -> None:
     assert missing(made) == [SMALL, LARGE, ("other", "")]
     made.suspend("h", "small", loaded=())
     assert missing(made) == [LARGE, ("other", "")]
-    assert view.residency.kept == {("h", "v1", "large"), ("other", "v1", "")}
+    assert view.residency.keep_loaded == {("h", "v1", "large"), ("other", "v1", "")}
     assert (made.suspended_models("h"), made.suspended_models("other")) == (["small"], [])
     made.resume(SMALL)
     assert missing(made) == [SMALL, LARGE, ("other", "")] and made.suspended_models("h") == []
@@ -46,6 +46,6 @@ def test_a_handler_that_is_gone_or_broken_has_no_preloads() -> None:
     made.suspend("h", None, loaded=())
     made.set_handlers({"h": replace(MODELS, state="broken")})
     assert SMALL not in made and made.suspended_models("h") == []
-    assert missing(made) == [] and view.residency.kept == set()
+    assert missing(made) == [] and view.residency.keep_loaded == set()
     made.set_handlers({"h": MODELS})
     assert SMALL in made and missing(made) == [SMALL, LARGE]
