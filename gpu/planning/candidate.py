@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gpu.job_class import JobClass
-from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import Standing
@@ -83,7 +83,7 @@ class Head:
         #: It was tried and found no room.
         self.is_blocked = False
         #: Bytes that are kept for it while others leave.
-        self.claims: tuple[tuple[Room, int], ...] = ()
+        self.claims: tuple[tuple[DeviceCapacity, int], ...] = ()
 
     @property
     def gathers_until(self) -> float:
@@ -132,11 +132,11 @@ class Head:
             self._reach = {slot.device.id for slot in self.view.residency.candidate_devices(self.cls)}
         return device_id not in self._reach
 
-    def suits(self, room: Room) -> bool:
+    def suits(self, room: DeviceCapacity) -> bool:
         """Whether it may be at work there as things are, were its bytes free."""
         if self.is_picky and self.avoids(room.slot.device.id):
             return False
-        return room.is_quiet or not self.cls.alone
+        return room.is_idle or not self.cls.alone
 
     def surely_until(self, count: int, *, loads: bool) -> float:
         """When they have ended in any case: by then they are stopped."""

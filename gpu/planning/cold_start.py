@@ -9,7 +9,7 @@ from itertools import islice
 from gpu.planning.candidate import Head
 from gpu.planning.plan_builder import Move, Turn
 from gpu.planning.warm_start import Warm
-from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Of so many devices the one is chosen where the cheapest executors go.
@@ -21,7 +21,7 @@ class Way:
     """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
 
     victims: dict[int, int]
-    claims: list[tuple[Room, int]]
+    claims: list[tuple[DeviceCapacity, int]]
     #: What loading them again is expected to cost, in seconds.
     loss_s: float = 0.0
 
@@ -40,34 +40,40 @@ class Cold:
         #: plan goes on there is only less, so that who needs as much need not be tried.
         self._walls: dict[tuple[bool, int], int] = {}
 
-    def load(self, head: Head, rooms: list[Room], grant_bytes: int) -> None:
+    def load(self, head: Head, rooms: list[DeviceCapacity], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
         count = int(min(head.per_run, self._turn.concurrency.remaining(head.cls)))
         self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, loads=True))
 
-    def fit(self, head: Head) -> tuple[list[Room], int] | None:
+    def fit(self, head: Head) -> tuple[list[DeviceCapacity], int] | None:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is
         free), and its grant on each device."""
-        options: list[tuple[int, int, Room, int]] = []
+        options: list[tuple[int, int, DeviceCapacity, int]] = []
         for cap_bytes in self._turn.lane(head):
             need = head.need_on(cap_bytes)
             found = (room for room in self._options(head, cap_bytes, need) if self._may(head, room, need))
             for room in islice(found, head.span):
-                grant = room.avail if head.need is None else need
-                left = -room.avail if head.need is None else -room.left if need == 0 else room.avail - need
+                grant = room.free_now if head.need is None else need
+                left = (
+                    -room.free_now
+                    if head.need is None
+                    else -room.places
+                    if need == 0
+                    else room.free_now - need
+                )
                 options.append((left, room.slot.order, room, grant))
         if len(options) < head.span:
             return None
         best = sorted(options, key=lambda option: option[:2])[: head.span]
         return [room for _, _, room, _ in best], min(grant for *_, grant in best)
 
-    def _options(self, head: Head, cap_bytes: int, need: int) -> Iterator[Room]:
+    def _options(self, head: Head, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
         shelf = self._turn.lane(head)[cap_bytes]
         if head.need is None:
             return shelf.roomiest(need)
         return shelf.emptiest() if need == 0 else shelf.fitting(need)
 
-    def _may(self, head: Head, room: Room, nbytes: int) -> bool:
+    def _may(self, head: Head, room: DeviceCapacity, nbytes: int) -> bool:
         return head.suits(room) and bool(self._turn.allowed(Move(head, [head.n], [room], nbytes, loads=True)))
 
     # Making room.
@@ -86,7 +92,7 @@ class Cold:
             for room in fit[0]:
                 self._turn.claim(head, room, head.need_on(room.slot.device.cap_bytes))
             return
-        found: list[tuple[Room, int]] = []
+        found: list[tuple[DeviceCapacity, int]] = []
         for cap_bytes, shelf in self._turn.lane(head).items():
             need = head.need_on(cap_bytes)
             rooms = (room for room in shelf.leaving(need) if self._may(head, room, need))
@@ -118,7 +124,9 @@ class Cold:
         way = Way({}, [])
         extra = self._turn.view.ledger.extra_bytes(resident.executor)
         for room in self._turn.rooms(resident):
-            if not room.admits(resident.grant_bytes) or not self._may(head, room, resident.grant_bytes):
+            if not room.has_place_for(resident.grant_bytes) or not self._may(
+                head, room, resident.grant_bytes
+            ):
                 return None
             if not self._clear(way, room, extra, {resident.executor}):
                 return None
@@ -149,13 +157,15 @@ class Cold:
             whole.loss_s += way.loss_s
         return whole
 
-    def _clear(self, way: Way, room: Room, nbytes: int, keep: set[int], *, is_new: bool = False) -> bool:
+    def _clear(
+        self, way: Way, room: DeviceCapacity, nbytes: int, keep: set[int], *, is_new: bool = False
+    ) -> bool:
         """Add to a way the idle executors that must go from a device so that so many bytes, and a place for
         a new executor, are coming; False where that can't be had."""
         view = self._turn.view
         charge = view.ledger.charge_bytes
-        lacking = nbytes - room.coming if nbytes > 0 else 0
-        at_least = 1 if is_new and room.is_crowded else 0
+        lacking = nbytes - room.free_soon if nbytes > 0 else 0
+        at_least = 1 if is_new and room.is_at_resident_limit else 0
         victims: dict[int, int] = {}
         if lacking > 0 or at_least:
             for executor in self._spare(room):
@@ -175,7 +185,7 @@ class Cold:
         way.loss_s += sum(self._loss_s(view.executors[executor]) for executor in victims)
         return True
 
-    def _spare(self, room: Room) -> list[int]:
+    def _spare(self, room: DeviceCapacity) -> list[int]:
         """Idle executors that may be told to go, the cheapest to load again first; of two the one that
         idles longest."""
         spare = [each for each in room.slot.idle.values() if not each.is_pinned]

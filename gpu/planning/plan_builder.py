@@ -9,7 +9,7 @@ from typing import Protocol
 from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Head, Rank
-from gpu.scheduling.capacity import TAKEN, Room
+from gpu.scheduling.capacity import EXCLUSIVE, DeviceCapacity
 from gpu.scheduling.capacity_snapshot import Shelves, Sketch
 from gpu.scheduling.limits import PlannedConcurrency
 from gpu.scheduling.outlook import Outlook, OvertakenJob
@@ -49,7 +49,7 @@ class Move:
         self,
         head: Head,
         ns: list[int],
-        rooms: Sequence[Room],
+        rooms: Sequence[DeviceCapacity],
         nbytes: int,
         *,
         opens: int = 1,
@@ -99,7 +99,7 @@ class Turn:
         """The shelves of the devices that may run the class."""
         return self.sketch.shelves(head.is_gpu)
 
-    def rooms(self, resident: ResidentExecutor) -> list[Room]:
+    def rooms(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
         """What is left where an executor lives."""
         slots = self.view.residency.slots
         return [self.sketch.room(slots[each]) for each in resident.devices]
@@ -169,14 +169,14 @@ class Turn:
         extra = self.view.ledger.extra_bytes(resident.executor)
         for room in move.rooms:
             mine = self.sketch.mine(room.slot)
-            mine.left -= 1
-            mine.free -= extra
+            mine.places -= 1
+            mine.free_bytes -= extra
             if not resident.is_pinned:
-                mine.spares -= 1
-                mine.spare_bytes -= charge
+                mine.evictable -= 1
+                mine.evictable_bytes -= charge
             if resident.exclusive or move.head.cls.alone:
-                mine.exclusive = resident.executor
-            mine.begun += ((until, 0 if resident.is_pinned else charge + extra),)
+                mine.exclusive_executor = resident.executor
+            mine.planned_ends += ((until, 0 if resident.is_pinned else charge + extra),)
             self.sketch.put(mine)
         self.concurrency.add_executor(move.head.cls.handler)
 
@@ -190,12 +190,12 @@ class Turn:
         until = head.until(len(move.ns), loads=True)
         for room in move.rooms:
             mine = self.sketch.mine(room.slot)
-            mine.left -= 1
-            mine.free -= move.nbytes
-            mine.residents += 1
-            if is_alone or cls.alone or (mine.is_blind and move.nbytes > 0):
-                mine.exclusive = TAKEN
-            mine.begun += ((until, move.nbytes),)
+            mine.places -= 1
+            mine.free_bytes -= move.nbytes
+            mine.resident_count += 1
+            if is_alone or cls.alone or (mine.has_totals_only and move.nbytes > 0):
+                mine.exclusive_executor = EXCLUSIVE
+            mine.planned_ends += ((until, move.nbytes),)
             self.sketch.put(mine)
         ids = tuple(room.slot.device.id for room in move.rooms)
         n, *mates = move.ns
@@ -215,22 +215,22 @@ class Turn:
         self.actions.append(EvictAction(executor))
         for each in self.view.executors[executor].devices:
             mine = self.sketch.mine(self.view.residency.slots[each])
-            mine.pending += nbytes
-            mine.leaving += 1
-            mine.spares -= 1
-            mine.spare_bytes -= nbytes
+            mine.pending_bytes += nbytes
+            mine.leaving_count += 1
+            mine.evictable -= 1
+            mine.evictable_bytes -= nbytes
             self.sketch.put(mine)
 
-    def claim(self, head: Head, room: Room, nbytes: int) -> None:
+    def claim(self, head: Head, room: DeviceCapacity, nbytes: int) -> None:
         """Keep bytes that are coming for a head."""
         mine = self.sketch.mine(room.slot)
-        mine.claimed += nbytes
+        mine.claimed_bytes += nbytes
         self.sketch.put(mine)
         head.claims += ((mine, nbytes),)
 
     def unclaim(self, head: Head) -> None:
         """Give up what is kept for a head."""
         for mine, nbytes in head.claims:
-            mine.claimed -= nbytes
+            mine.claimed_bytes -= nbytes
             self.sketch.put(mine)
         head.claims = ()

@@ -218,7 +218,7 @@ class _Planner:
                 self.cold.take(head, way)
             return False
         places = sum(shelf.admitting for shelf in self.turn.lane(head).values())
-        has_more = places > head.span or all(room.left > 1 for room in fit[0])
+        has_more = places > head.span or all(room.places > 1 for room in fit[0])
         if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
         self.cold.load(head, *fit)

@@ -9,7 +9,7 @@ from heapq import nsmallest
 
 from gpu.planning.candidate import Head
 from gpu.planning.plan_builder import Move, Turn
-from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: An expected end, and what is free on a device from then on: bytes and places.
@@ -40,8 +40,8 @@ class Front:
             return 0
         return sum(rank > head.rank for rank in move.ranks())
 
-    def _is_harmed(self, move: Move, room: Room) -> bool:
-        is_full = room.left - move.opens <= 0
+    def _is_harmed(self, move: Move, room: DeviceCapacity) -> bool:
+        is_full = room.places - move.opens <= 0
         takes_bytes = move.nbytes > 0 and self.head.need != 0
         return (is_full or takes_bytes) and self.head.can_wait_for(room.slot)
 
@@ -135,7 +135,9 @@ class Reservation:
 def reserve(turn: Turn, head: Head) -> Hold:
     """The devices that are expected to be free for the head first: those kept for it, where there are any."""
     if head.claims:
-        left = {room.slot.device.id: Left(room.reach, room.left - 1) for room, _ in head.claims}
+        left = {
+            room.slot.device.id: Left(room.free_after_eviction, room.places - 1) for room, _ in head.claims
+        }
         return Hold(head, turn.now, left)
     slots = turn.view.residency.slots
     kept = turn.view.overtakes.kept.get(head.n)
@@ -149,18 +151,18 @@ def reserve(turn: Turn, head: Head) -> Hold:
     return Hold(head, at, lefts)
 
 
-def _rooms(turn: Turn, head: Head) -> Iterator[Room]:
+def _rooms(turn: Turn, head: Head) -> Iterator[DeviceCapacity]:
     for shelf in turn.lane(head).values():
         yield from shelf.rooms.values()
 
 
-def _option(turn: Turn, head: Head, room: Room) -> tuple[float, int, int, Room] | None:
+def _option(turn: Turn, head: Head, room: DeviceCapacity) -> tuple[float, int, int, DeviceCapacity] | None:
     """When the head could start in a room, how much must end there before, and its place."""
     if not head.can_wait_for(room.slot) or (head.is_picky and head.avoids(room.slot.device.id)):
         return None
     need = head.need_on(room.slot.device.cap_bytes)
-    nbytes, places, at, count = room.reach, room.left, turn.now, 0
-    is_quiet = room.is_quiet
+    nbytes, places, at, count = room.free_after_eviction, room.places, turn.now, 0
+    is_quiet = room.is_idle
     for end, freed, opened in _ends(turn, room):
         if _fits(head, room, need, nbytes, places, is_quiet):
             break
@@ -170,16 +172,16 @@ def _option(turn: Turn, head: Head, room: Room) -> tuple[float, int, int, Room] 
     return at, count, room.slot.order, room
 
 
-def _fits(head: Head, room: Room, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
-    if head.cls.alone or (need > 0 and room.exclusive is not None):
+def _fits(head: Head, room: DeviceCapacity, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
+    if head.cls.alone or (need > 0 and room.exclusive_executor is not None):
         return is_quiet and nbytes >= need
     return places > 0 and (need <= 0 or nbytes >= need)
 
 
-def _left(turn: Turn, head: Head, room: Room, at: float) -> Left:
+def _left(turn: Turn, head: Head, room: DeviceCapacity, at: float) -> Left:
     """What is left beside the head at that time; nothing where it runs alone."""
     need = head.need_on(room.slot.device.cap_bytes)
-    nbytes, places = room.reach, room.left
+    nbytes, places = room.free_after_eviction, room.places
     for end, freed, opened in _ends(turn, room):
         if end > at or (math.isinf(at) and _fits(head, room, need, nbytes, places, is_quiet=False)):
             break
@@ -189,9 +191,9 @@ def _left(turn: Turn, head: Head, room: Room, at: float) -> Left:
     return Left(nbytes - max(0, need), places - 1)
 
 
-def _ends(turn: Turn, room: Room) -> list[_End]:
+def _ends(turn: Turn, room: DeviceCapacity) -> list[_End]:
     """What ends in a room, the first one first."""
-    ends = [(end, nbytes, 1) for end, nbytes in room.begun]
+    ends = [(end, nbytes, 1) for end, nbytes in room.planned_ends]
     for resident in room.slot.residents.values():
         if resident.is_busy:
             ends.append((_end(turn, resident), _freed(turn, resident), 1))

@@ -137,7 +137,8 @@ class Warm:
             rooms = turn.rooms(resident)
             extra = turn.view.ledger.extra_bytes(executor)
             if not all(
-                room.admits(resident.grant_bytes) and room.has(extra) and head.suits(room) for room in rooms
+                room.has_place_for(resident.grant_bytes) and room.has_free_bytes(extra) and head.suits(room)
+                for room in rooms
             ):
                 continue
             # A batch is not shared out: it would be smaller for nothing.
@@ -211,7 +212,7 @@ class Warm:
             # Only full batches are staged: by then there may be more.
             return False
         rooms = self._turn.rooms(resident)
-        if not all(room.admits_more(resident) for room in rooms) or _runs_alone(resident):
+        if not all(room.may_assign_more(resident) for room in rooms) or _runs_alone(resident):
             return False
         move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
         return self._turn.hand(move, resident)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from gpu.scheduling.capacity import NOWHERE, Room
+from gpu.scheduling.capacity import NO_CAPACITY, DeviceCapacity
 
 _Sorted = list[tuple[int, int]]
 
@@ -17,7 +17,7 @@ class Shelf:
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
-        self.rooms: dict[int, Room] = {}
+        self.rooms: dict[int, DeviceCapacity] = {}
         #: On how many devices one more may be at work, were its bytes free.
         self.admitting = 0
         #: On how many somebody leaves or idles.
@@ -36,13 +36,13 @@ class Shelf:
         other._reach, other._places = self._reach[:], self._places[:]
         return other
 
-    def put(self, room: Room) -> None:
+    def put(self, room: DeviceCapacity) -> None:
         """Take up a device's figures in place of those known before."""
         place = room.slot.order
         known = self.rooms.get(place)
-        was = NOWHERE if known is None else known.keys
+        was = NO_CAPACITY if known is None else known.sort_keys
         self.rooms[place] = room
-        room.keys = now = room.sort()
+        room.sort_keys = now = room.compute_sort_keys()
         if now == was:
             return
         _move(self._free, was[0], now[0], place)
@@ -53,11 +53,11 @@ class Shelf:
         self.admitting += now[4] - was[4]
         self.moving += now[5] - was[5]
 
-    def fitting(self, nbytes: int) -> Iterator[Room]:
+    def fitting(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Where a new executor of so many bytes may start now, the least left over first."""
         return self._from(self._free, nbytes)
 
-    def roomiest(self, nbytes: int) -> Iterator[Room]:
+    def roomiest(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """The same, the most left over first."""
         order, end = self._free, len(self._free)
         while end and order[end - 1][0] >= nbytes:
@@ -66,22 +66,22 @@ class Shelf:
                 yield self.rooms[order[at][1]]
             end = begin
 
-    def emptiest(self) -> Iterator[Room]:
+    def emptiest(self) -> Iterator[DeviceCapacity]:
         """Where a new executor without bytes may start now, the most places first."""
         for _, place in self._places:
             yield self.rooms[place]
 
-    def reachable(self, nbytes: int) -> Iterator[Room]:
+    def reachable(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Where a new executor of so many bytes could start if all went that leaves, then (some of them
         again) if all that idles went too, the least left over first."""
         yield from self._from(self._coming, nbytes)
         yield from self._from(self._reach, nbytes)
 
-    def leaving(self, nbytes: int) -> Iterator[Room]:
+    def leaving(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Those of them where somebody leaves, and where that is enough."""
         return self._from(self._coming, nbytes)
 
-    def _from(self, order: _Sorted, nbytes: int) -> Iterator[Room]:
+    def _from(self, order: _Sorted, nbytes: int) -> Iterator[DeviceCapacity]:
         for at in range(bisect_left(order, (nbytes, -1)), len(order)):
             yield self.rooms[order[at][1]]
 

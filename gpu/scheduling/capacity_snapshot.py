@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu.memory.ledger import Ledger
-from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.capacity_index import Shelf
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot
@@ -30,7 +30,7 @@ class Index:
             shelf = shelves.get(slot.device.cap_bytes)
             if shelf is None:
                 shelf = shelves[slot.device.cap_bytes] = Shelf(slot.device.cap_bytes)
-            shelf.put(Room(self._ledger, slot))
+            shelf.put(DeviceCapacity(self._ledger, slot))
         self._changed.clear()
 
 
@@ -46,11 +46,11 @@ class Sketch:
         """The shelves of a lane, by the size of their devices."""
         return self._lanes[is_gpu]
 
-    def room(self, slot: DeviceSlot) -> Room:
+    def room(self, slot: DeviceSlot) -> DeviceCapacity:
         """What is left of a device, to be read."""
         return self._lanes[slot.is_gpu][slot.device.cap_bytes].rooms[slot.order]
 
-    def mine(self, slot: DeviceSlot) -> Room:
+    def mine(self, slot: DeviceSlot) -> DeviceCapacity:
         """The same, to be changed; then `put` it back."""
         room = self.room(slot)
         if slot.order in self._mine:
@@ -58,7 +58,7 @@ class Sketch:
         self._mine.add(slot.order)
         return room.copy()
 
-    def put(self, room: Room) -> None:
+    def put(self, room: DeviceCapacity) -> None:
         """A room was changed."""
         cap = room.slot.device.cap_bytes
         shelves = self._lanes[room.slot.is_gpu]

@@ -8,7 +8,7 @@ from typing import Any
 from gpu.memory.enforcement import Backend
 from gpu.planning import overuse
 from gpu.planning.overuse import Overuse
-from gpu.scheduling.capacity import Room
+from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
@@ -50,7 +50,7 @@ class Overruns:
                 self._settle(post)
         for slot in self._view.residency.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
-                self._make_room(Room(self._ledger, slot))
+                self._make_room(DeviceCapacity(self._ledger, slot))
 
     def _is_over(self, post: Post) -> bool:
         level = self._ledger.usage.level(post.devices[0])
@@ -100,8 +100,8 @@ class Overruns:
             ],
         }
 
-    def _make_room(self, room: Room) -> None:
+    def _make_room(self, room: DeviceCapacity) -> None:
         idle = [(one, self._ledger.charge_bytes(one.executor)) for one in room.slot.idle.values()]
-        for executor in overuse.make_room(-room.coming, idle):
+        for executor in overuse.make_room(-room.free_soon, idle):
             log.info("executor %d goes: other programs took memory of %s", executor, room.slot.device.id)
             self._dispatch.control.unload(executor)

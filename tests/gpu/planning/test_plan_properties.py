@@ -43,7 +43,7 @@ DEVICES = st.sampled_from(
 def _told(index: Index) -> list[object]:
     return [
         (
-            {place: room.keys for place, room in sorted(shelf.rooms.items())},
+            {place: room.sort_keys for place, room in sorted(shelf.rooms.items())},
             [room.slot.order for room in (*shelf.fitting(0), *shelf.reachable(0), *shelf.emptiest())],
             (shelf.admitting, shelf.moving),
         )
