@@ -70,8 +70,8 @@ class Cold:
     def _options(self, head: Head, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
         shelf = self._turn.lane(head)[cap_bytes]
         if head.need is None:
-            return shelf.roomiest(need)
-        return shelf.emptiest() if need == 0 else shelf.fitting(need)
+            return shelf.largest_first(need)
+        return shelf.most_places() if need == 0 else shelf.best_fit(need)
 
     def _may(self, head: Head, room: DeviceCapacity, nbytes: int) -> bool:
         return head.suits(room) and bool(self._turn.allowed(Move(head, [head.n], [room], nbytes, loads=True)))
@@ -85,7 +85,7 @@ class Cold:
     def claim(self, head: Head) -> None:
         """Keep for the head what it could have now, or what others are leaving for it."""
         shelves = self._turn.lane(head).values()
-        if head.need == 0 or not any(shelf.moving for shelf in shelves):
+        if head.need == 0 or not any(shelf.freeing_count for shelf in shelves):
             return
         fit = self.fit(head)
         if fit is not None:
@@ -95,7 +95,7 @@ class Cold:
         found: list[tuple[DeviceCapacity, int]] = []
         for cap_bytes, shelf in self._turn.lane(head).items():
             need = head.need_on(cap_bytes)
-            rooms = (room for room in shelf.leaving(need) if self._may(head, room, need))
+            rooms = (room for room in shelf.after_leaving(need) if self._may(head, room, need))
             found += [(room, need) for room in islice(rooms, head.span)]
         if len(found) >= head.span:
             for room, need in found[: head.span]:
@@ -138,7 +138,7 @@ class Cold:
         count = 0
         for cap_bytes, shelf in self._turn.lane(head).items():
             need = head.need_on(cap_bytes)
-            found = (room for room in shelf.reachable(need) if head.suits(room))
+            found = (room for room in shelf.after_eviction(need) if head.suits(room))
             # Some come twice.
             for room in dict.fromkeys(islice(found, max(WAYS_MAX, 2 * head.span))):
                 way = Way({}, [])

@@ -217,7 +217,7 @@ class _Planner:
                 head.is_blocked = True
                 self.cold.take(head, way)
             return False
-        places = sum(shelf.admitting for shelf in self.turn.lane(head).values())
+        places = sum(shelf.open_count for shelf in self.turn.lane(head).values())
         has_more = places > head.span or all(room.places > 1 for room in fit[0])
         if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
@@ -230,7 +230,7 @@ class _Planner:
         ):
             return "waiting_for_device"
         lacking_bytes = sum(
-            shelf.admitting
+            shelf.open_count
             for cap_bytes, shelf in self.turn.lane(head).items()
             if 0 < head.need_on(cap_bytes) <= cap_bytes
         )

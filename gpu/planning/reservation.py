@@ -153,7 +153,7 @@ def reserve(turn: Turn, head: Head) -> Hold:
 
 def _rooms(turn: Turn, head: Head) -> Iterator[DeviceCapacity]:
     for shelf in turn.lane(head).values():
-        yield from shelf.rooms.values()
+        yield from shelf.capacities.values()
 
 
 def _option(turn: Turn, head: Head, room: DeviceCapacity) -> tuple[float, int, int, DeviceCapacity] | None:

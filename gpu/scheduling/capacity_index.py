@@ -10,87 +10,98 @@ from gpu.scheduling.capacity import NO_CAPACITY, DeviceCapacity
 _Sorted = list[tuple[int, int]]
 
 
-class Shelf:
+class CapacityIndex:
     """Rooms by their places, in four orders. A room that has changed must be put in again."""
 
-    __slots__ = ("_coming", "_free", "_places", "_reach", "admitting", "cap_bytes", "moving", "rooms")
+    __slots__ = (
+        "_free_after_eviction",
+        "_free_now",
+        "_free_soon",
+        "_places",
+        "cap_bytes",
+        "capacities",
+        "freeing_count",
+        "open_count",
+    )
 
     def __init__(self, cap_bytes: int) -> None:
         self.cap_bytes = cap_bytes
-        self.rooms: dict[int, DeviceCapacity] = {}
+        self.capacities: dict[int, DeviceCapacity] = {}
         #: On how many devices one more may be at work, were its bytes free.
-        self.admitting = 0
+        self.open_count = 0
         #: On how many somebody leaves or idles.
-        self.moving = 0
-        self._free: _Sorted = []
-        self._coming: _Sorted = []
-        self._reach: _Sorted = []
+        self.freeing_count = 0
+        self._free_now: _Sorted = []
+        self._free_soon: _Sorted = []
+        self._free_after_eviction: _Sorted = []
         self._places: _Sorted = []
 
-    def copy(self) -> Shelf:
+    def copy(self) -> CapacityIndex:
         """The same rooms, of which others may be put in."""
-        other = Shelf(self.cap_bytes)
-        other.rooms = self.rooms.copy()
-        other.admitting, other.moving = self.admitting, self.moving
-        other._free, other._coming = self._free[:], self._coming[:]
-        other._reach, other._places = self._reach[:], self._places[:]
+        other = CapacityIndex(self.cap_bytes)
+        other.capacities = self.capacities.copy()
+        other.open_count, other.freeing_count = self.open_count, self.freeing_count
+        other._free_now, other._free_soon = self._free_now[:], self._free_soon[:]
+        other._free_after_eviction, other._places = self._free_after_eviction[:], self._places[:]
         return other
 
-    def put(self, room: DeviceCapacity) -> None:
+    def update(self, room: DeviceCapacity) -> None:
         """Take up a device's figures in place of those known before."""
-        place = room.slot.order
-        known = self.rooms.get(place)
-        was = NO_CAPACITY if known is None else known.sort_keys
-        self.rooms[place] = room
-        room.sort_keys = now = room.compute_sort_keys()
-        if now == was:
+        device_order = room.slot.order
+        known = self.capacities.get(device_order)
+        old_keys = NO_CAPACITY if known is None else known.sort_keys
+        self.capacities[device_order] = room
+        room.sort_keys = new_keys = room.compute_sort_keys()
+        if new_keys == old_keys:
             return
-        _move(self._free, was[0], now[0], place)
-        _move(self._coming, was[1], now[1], place)
-        _move(self._reach, was[2], now[2], place)
+        _reposition(self._free_now, old_keys[0], new_keys[0], device_order)
+        _reposition(self._free_soon, old_keys[1], new_keys[1], device_order)
+        _reposition(self._free_after_eviction, old_keys[2], new_keys[2], device_order)
         # The most places first; none is not listed.
-        _move(self._places, -was[3] or 1, -now[3] or 1, place, most=0)
-        self.admitting += now[4] - was[4]
-        self.moving += now[5] - was[5]
+        _reposition(self._places, -old_keys[3] or 1, -new_keys[3] or 1, device_order, max_value=0)
+        self.open_count += new_keys[4] - old_keys[4]
+        self.freeing_count += new_keys[5] - old_keys[5]
 
-    def fitting(self, nbytes: int) -> Iterator[DeviceCapacity]:
+    def best_fit(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Where a new executor of so many bytes may start now, the least left over first."""
-        return self._from(self._free, nbytes)
+        return self._at_least(self._free_now, nbytes)
 
-    def roomiest(self, nbytes: int) -> Iterator[DeviceCapacity]:
+    def largest_first(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """The same, the most left over first."""
-        order, end = self._free, len(self._free)
+        order, end = self._free_now, len(self._free_now)
         while end and order[end - 1][0] >= nbytes:
             begin = bisect_left(order, (order[end - 1][0], -1))
             for at in range(begin, end):
-                yield self.rooms[order[at][1]]
+                yield self.capacities[order[at][1]]
             end = begin
 
-    def emptiest(self) -> Iterator[DeviceCapacity]:
+    def most_places(self) -> Iterator[DeviceCapacity]:
         """Where a new executor without bytes may start now, the most places first."""
-        for _, place in self._places:
-            yield self.rooms[place]
+        for _, device_order in self._places:
+            yield self.capacities[device_order]
 
-    def reachable(self, nbytes: int) -> Iterator[DeviceCapacity]:
+    def after_eviction(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Where a new executor of so many bytes could start if all went that leaves, then (some of them
         again) if all that idles went too, the least left over first."""
-        yield from self._from(self._coming, nbytes)
-        yield from self._from(self._reach, nbytes)
+        yield from self._at_least(self._free_soon, nbytes)
+        yield from self._at_least(self._free_after_eviction, nbytes)
 
-    def leaving(self, nbytes: int) -> Iterator[DeviceCapacity]:
+    def after_leaving(self, nbytes: int) -> Iterator[DeviceCapacity]:
         """Those of them where somebody leaves, and where that is enough."""
-        return self._from(self._coming, nbytes)
+        return self._at_least(self._free_soon, nbytes)
 
-    def _from(self, order: _Sorted, nbytes: int) -> Iterator[DeviceCapacity]:
+    def _at_least(self, order: _Sorted, nbytes: int) -> Iterator[DeviceCapacity]:
         for at in range(bisect_left(order, (nbytes, -1)), len(order)):
-            yield self.rooms[order[at][1]]
+            yield self.capacities[order[at][1]]
 
 
-def _move(order: _Sorted, was: int, now: int, place: int, most: int | None = None) -> None:
+def _reposition(
+    order: _Sorted, old_value: int, new_value: int, device_order: int, max_value: int | None = None
+) -> None:
     """Sort an entry in anew. Not listed are values below 0, or above `most` where there is one."""
-    if was == now:
+    if old_value == new_value:
         return
-    if (was >= 0) if most is None else (was <= most):
-        del order[bisect_left(order, (was, place))]
-    if (now >= 0) if most is None else (now <= most):
-        insort(order, (now, place))
+    if (old_value >= 0) if max_value is None else (old_value <= max_value):
+        del order[bisect_left(order, (old_value, device_order))]
+    if (new_value >= 0) if max_value is None else (new_value <= max_value):
+        insort(order, (new_value, device_order))

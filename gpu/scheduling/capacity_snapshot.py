@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.capacity import DeviceCapacity
-from gpu.scheduling.capacity_index import Shelf
+from gpu.scheduling.capacity_index import CapacityIndex
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import DeviceSlot
 
-Shelves = dict[int, Shelf]
+Shelves = dict[int, CapacityIndex]
 
 
 class Index:
@@ -29,8 +29,8 @@ class Index:
             shelves = self.lanes[slot.is_gpu]
             shelf = shelves.get(slot.device.cap_bytes)
             if shelf is None:
-                shelf = shelves[slot.device.cap_bytes] = Shelf(slot.device.cap_bytes)
-            shelf.put(DeviceCapacity(self._ledger, slot))
+                shelf = shelves[slot.device.cap_bytes] = CapacityIndex(slot.device.cap_bytes)
+            shelf.update(DeviceCapacity(self._ledger, slot))
         self._changed.clear()
 
 
@@ -48,7 +48,7 @@ class Sketch:
 
     def room(self, slot: DeviceSlot) -> DeviceCapacity:
         """What is left of a device, to be read."""
-        return self._lanes[slot.is_gpu][slot.device.cap_bytes].rooms[slot.order]
+        return self._lanes[slot.is_gpu][slot.device.cap_bytes].capacities[slot.order]
 
     def mine(self, slot: DeviceSlot) -> DeviceCapacity:
         """The same, to be changed; then `put` it back."""
@@ -65,4 +65,4 @@ class Sketch:
         if id(shelves[cap]) not in self._own:
             shelves[cap] = shelves[cap].copy()
             self._own.add(id(shelves[cap]))
-        shelves[cap].put(room)
+        shelves[cap].update(room)

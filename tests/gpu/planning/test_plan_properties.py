@@ -43,9 +43,12 @@ DEVICES = st.sampled_from(
 def _told(index: Index) -> list[object]:
     return [
         (
-            {place: room.sort_keys for place, room in sorted(shelf.rooms.items())},
-            [room.slot.order for room in (*shelf.fitting(0), *shelf.reachable(0), *shelf.emptiest())],
-            (shelf.admitting, shelf.moving),
+            {place: room.sort_keys for place, room in sorted(shelf.capacities.items())},
+            [
+                room.slot.order
+                for room in (*shelf.best_fit(0), *shelf.after_eviction(0), *shelf.most_places())
+            ],
+            (shelf.open_count, shelf.freeing_count),
         )
         for shelves in index.lanes.values()
         for _, shelf in sorted(shelves.items())
