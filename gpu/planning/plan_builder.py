@@ -10,7 +10,7 @@ from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Head, Rank
 from gpu.scheduling.capacity import EXCLUSIVE, DeviceCapacity
-from gpu.scheduling.capacity_snapshot import Shelves, Sketch
+from gpu.scheduling.capacity_snapshot import CapacityOverlay, PoolIndexes
 from gpu.scheduling.limits import PlannedConcurrency
 from gpu.scheduling.outlook import Outlook, OvertakenJob
 from gpu.scheduling.resident_executor import ResidentExecutor
@@ -81,7 +81,7 @@ class Turn:
     def __init__(self, view: SchedulerState, now: float) -> None:
         self.view = view
         self.now = now
-        self.sketch = Sketch(view.capacity_table)
+        self.sketch = CapacityOverlay(view.capacity_table)
         self.actions: list[PlanAction] = []
         self.reasons: dict[JobClass, WaitReason] = {}
         #: Whom to ask before a move, by lane.
@@ -95,14 +95,14 @@ class Turn:
         self.standing = Standing(view.tenant_shares, view.residency)
         self._kept = set(view.overtakes.kept)
 
-    def lane(self, head: Head) -> Shelves:
+    def lane(self, head: Head) -> PoolIndexes:
         """The shelves of the devices that may run the class."""
-        return self.sketch.shelves(head.is_gpu)
+        return self.sketch.pool(head.is_gpu)
 
     def rooms(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
         """What is left where an executor lives."""
         slots = self.view.residency.slots
-        return [self.sketch.room(slots[each]) for each in resident.devices]
+        return [self.sketch.capacity(slots[each]) for each in resident.devices]
 
     def gathers(self, head: Head) -> bool:
         """Whether the head's next batch waits for more jobs."""
@@ -168,7 +168,7 @@ class Turn:
         charge = self.view.ledger.charge_bytes(resident.executor)
         extra = self.view.ledger.extra_bytes(resident.executor)
         for room in move.rooms:
-            mine = self.sketch.mine(room.slot)
+            mine = self.sketch.editable(room.slot)
             mine.places -= 1
             mine.free_bytes -= extra
             if not resident.is_pinned:
@@ -177,7 +177,7 @@ class Turn:
             if resident.exclusive or move.head.cls.alone:
                 mine.exclusive_executor = resident.executor
             mine.planned_ends += ((until, 0 if resident.is_pinned else charge + extra),)
-            self.sketch.put(mine)
+            self.sketch.update(mine)
         self.concurrency.add_executor(move.head.cls.handler)
 
     def load(self, move: Move) -> None:
@@ -189,14 +189,14 @@ class Turn:
         is_alone = head.need is None
         until = head.until(len(move.ns), loads=True)
         for room in move.rooms:
-            mine = self.sketch.mine(room.slot)
+            mine = self.sketch.editable(room.slot)
             mine.places -= 1
             mine.free_bytes -= move.nbytes
             mine.resident_count += 1
             if is_alone or cls.alone or (mine.has_totals_only and move.nbytes > 0):
                 mine.exclusive_executor = EXCLUSIVE
             mine.planned_ends += ((until, move.nbytes),)
-            self.sketch.put(mine)
+            self.sketch.update(mine)
         ids = tuple(room.slot.device.id for room in move.rooms)
         n, *mates = move.ns
         outlook = Outlook(until, passes)
@@ -214,23 +214,23 @@ class Turn:
         self.touched[executor] = 0
         self.actions.append(EvictAction(executor))
         for each in self.view.executors[executor].devices:
-            mine = self.sketch.mine(self.view.residency.slots[each])
+            mine = self.sketch.editable(self.view.residency.slots[each])
             mine.pending_bytes += nbytes
             mine.leaving_count += 1
             mine.evictable -= 1
             mine.evictable_bytes -= nbytes
-            self.sketch.put(mine)
+            self.sketch.update(mine)
 
     def claim(self, head: Head, room: DeviceCapacity, nbytes: int) -> None:
         """Keep bytes that are coming for a head."""
-        mine = self.sketch.mine(room.slot)
+        mine = self.sketch.editable(room.slot)
         mine.claimed_bytes += nbytes
-        self.sketch.put(mine)
+        self.sketch.update(mine)
         head.claims += ((mine, nbytes),)
 
     def unclaim(self, head: Head) -> None:
         """Give up what is kept for a head."""
         for mine, nbytes in head.claims:
             mine.claimed_bytes -= nbytes
-            self.sketch.put(mine)
+            self.sketch.update(mine)
         head.claims = ()

@@ -14,7 +14,7 @@ from gpu.estimates.estimator import Estimates
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.backlog import Backlog
-from gpu.scheduling.capacity_snapshot import Index
+from gpu.scheduling.capacity_snapshot import CapacityTable
 from gpu.scheduling.idle_expiry import Expiry
 from gpu.scheduling.limits import ConcurrencyLimits
 from gpu.scheduling.memory_needs import MemoryNeeds
@@ -42,7 +42,7 @@ class SchedulerState:
         self.estimator = Estimates() if estimator is None else estimator
         self.overtakes = Bypass(bypass_limit)
         self.residency = Residency(self.ledger.changed)
-        self.capacity_table = Index(self.ledger, self.residency, self.ledger.changed)
+        self.capacity_table = CapacityTable(self.ledger, self.residency, self.ledger.changed)
         #: The floor's own table.
         self.executors = self.residency.executors
         self.backlog = Backlog(self.overtakes)

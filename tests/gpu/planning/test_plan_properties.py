@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import LoadAction, StartAction, plan
-from gpu.scheduling.capacity_snapshot import Index
+from gpu.scheduling.capacity_snapshot import CapacityTable
 from gpu.scheduling.prewarm_class import wish
 from tests.gpu.planner_harness import G, Rig, job_class
 
@@ -40,7 +40,7 @@ DEVICES = st.sampled_from(
 )
 
 
-def _told(index: Index) -> list[object]:
+def _told(index: CapacityTable) -> list[object]:
     return [
         (
             {place: room.sort_keys for place, room in sorted(shelf.capacities.items())},
@@ -50,7 +50,7 @@ def _told(index: Index) -> list[object]:
             ],
             (shelf.open_count, shelf.freeing_count),
         )
-        for shelves in index.lanes.values()
+        for shelves in index.pools.values()
         for _, shelf in sorted(shelves.items())
     ]
 
@@ -189,7 +189,7 @@ class Line(RuleBasedStateMachine):
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
         view = self.rig.view
         view.capacity_table.refresh()
-        anew = Index(view.ledger, view.residency, set(view.residency.slots))
+        anew = CapacityTable(view.ledger, view.residency, set(view.residency.slots))
         anew.refresh()
         assert _told(view.capacity_table) == _told(anew)
 
