@@ -78,7 +78,7 @@ class Head:
         self.taken = 0
         self.waiting = len(self._line)
         self.n = self._line.first
-        self.remaining = view.overtakes.left(self.n)
+        self.remaining = view.overtakes.remaining(self.n)
         self.rank = self.rank_of(self.n)
         #: It was tried and found no room.
         self.is_blocked = False
@@ -106,7 +106,7 @@ class Head:
         if not self.cls.is_wish:
             level = min(self._top, level + int(waited_s / AGEING_S))
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
-        return -level, self.view.overtakes.left(n) > 0, self._standing.of(self.cls), -urgency, n
+        return -level, self.view.overtakes.remaining(n) > 0, self._standing.of(self.cls), -urgency, n
 
     def has_moved(self) -> bool:
         """Whether it stands elsewhere by now, as its tenant was given something."""
@@ -162,7 +162,7 @@ class Head:
         self.waiting -= count
         if self.waiting:
             self.n = self.peek(1)[0]
-            self.remaining = self.view.overtakes.left(self.n)
+            self.remaining = self.view.overtakes.remaining(self.n)
             self.rank = self.rank_of(self.n)
 
     def can_wait_for(self, slot: DeviceSlot) -> bool:

@@ -93,7 +93,7 @@ class Turn:
         self.concurrency = PlannedConcurrency(view.limits)
         #: What tenants have had, with what this plan gives them.
         self.standing = Standing(view.tenant_shares, view.residency)
-        self._kept = set(view.overtakes.kept)
+        self._kept = set(view.overtakes.kept_devices)
 
     def lane(self, head: Head) -> PoolIndexes:
         """The shelves of the devices that may run the class."""

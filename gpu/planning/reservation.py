@@ -140,7 +140,7 @@ def reserve(turn: Turn, head: Head) -> Hold:
         }
         return Hold(head, turn.now, left)
     slots = turn.view.residency.slots
-    kept = turn.view.overtakes.kept.get(head.n)
+    kept = turn.view.overtakes.kept_devices.get(head.n)
     rooms = [turn.sketch.capacity(slots[each]) for each in kept] if kept else _rooms(turn, head)
     options = (option for room in rooms if (option := _option(turn, head, room)) is not None)
     first = nsmallest(head.span, options, key=lambda option: option[:3])

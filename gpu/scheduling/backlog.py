@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.class_backlog import ClassBacklog
-from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.starvation import Seniority
 
 
 class Backlog:
     """A line for each class of which a job waits. No method costs more for a longer line."""
 
-    def __init__(self, bypass: Bypass) -> None:
+    def __init__(self, bypass: OvertakeCounter) -> None:
         #: Only lines in which a job waits.
         self.by_class: dict[JobClass, ClassBacklog] = {}
         #: How many classes of a key have a job waiting.

@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Bypass:
+class OvertakeCounter:
     """Counts of waiting jobs, and the devices kept for those whose patience is at its end."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.counts: dict[int, int] = {}
-        self.kept: dict[int, tuple[str, ...]] = {}
+        self.kept_devices: dict[int, tuple[str, ...]] = {}
 
-    def left(self, n: int) -> int:
+    def remaining(self, n: int) -> int:
         """How many may still overtake the job."""
         return self.limit - self.counts.get(n, 0)
 
-    def count(self, n: int, times: int, device_ids: tuple[str, ...]) -> None:
+    def record(self, n: int, count: int, device_ids: tuple[str, ...]) -> None:
         """The job was overtaken. Once that was too often, these devices (where any are named) are kept for
         it until it starts."""
-        self.counts[n] = self.counts.get(n, 0) + times
+        self.counts[n] = self.counts.get(n, 0) + count
         if device_ids and self.counts[n] >= self.limit:
-            self.kept.setdefault(n, device_ids)
+            self.kept_devices.setdefault(n, device_ids)
 
     def exhaust(self, n: int) -> None:
         """The job was overtaken as often as it may be."""
@@ -36,9 +36,9 @@ class Bypass:
         """The jobs no longer wait."""
         for n in ns:
             self.counts.pop(n, None)
-            self.kept.pop(n, None)
+            self.kept_devices.pop(n, None)
 
-    def release(self, device_id: str) -> None:
+    def release_device(self, device_id: str) -> None:
         """The device takes no work: jobs for which it was kept need another one."""
-        for n in [n for n, kept in self.kept.items() if device_id in kept]:
-            del self.kept[n]
+        for n in [n for n, device_ids in self.kept_devices.items() if device_id in device_ids]:
+            del self.kept_devices[n]

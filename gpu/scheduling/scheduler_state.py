@@ -19,7 +19,7 @@ from gpu.scheduling.idle_expiry import Expiry
 from gpu.scheduling.limits import ConcurrencyLimits
 from gpu.scheduling.memory_needs import MemoryNeeds
 from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
-from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.tenant_shares import Tenancy
@@ -40,7 +40,7 @@ class SchedulerState:
     ) -> None:
         self.ledger = Ledger()
         self.estimator = Estimates() if estimator is None else estimator
-        self.overtakes = Bypass(bypass_limit)
+        self.overtakes = OvertakeCounter(bypass_limit)
         self.residency = Residency(self.ledger.changed)
         self.capacity_table = CapacityTable(self.ledger, self.residency, self.ledger.changed)
         #: The floor's own table.
@@ -70,7 +70,7 @@ class SchedulerState:
         """Whether the device takes new work (its worker is up, and nobody drains it), and if not, why."""
         self.residency.set_open(device_id, is_open, closed_for)
         if not is_open:
-            self.overtakes.release(device_id)
+            self.overtakes.release_device(device_id)
 
     # Jobs that wait.
 
@@ -243,4 +243,4 @@ class SchedulerState:
         resident.expected_end = outlook.expected_end
         self.time_estimates.demand.count(resident.key, count, now)
         for overtaken in outlook.overtaken:
-            self.overtakes.count(overtaken.job_number, overtaken.count, overtaken.device_ids)
+            self.overtakes.record(overtaken.job_number, overtaken.count, overtaken.device_ids)

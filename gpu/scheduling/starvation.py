@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
-from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.overtaking import OvertakeCounter
 
 #: So many younger ones of its tenant may start before the oldest.
 YOUNGER_MAX = 64
@@ -22,7 +22,9 @@ _Place = tuple[str, bool]
 class Seniority:
     """Counts starts, and no more: the longest line costs as much as the shortest."""
 
-    def __init__(self, lines: Mapping[JobClass, ClassBacklog], paused: Set[str], bypass: Bypass) -> None:
+    def __init__(
+        self, lines: Mapping[JobClass, ClassBacklog], paused: Set[str], bypass: OvertakeCounter
+    ) -> None:
         self._lines = lines
         self._paused = paused
         self._bypass = bypass

@@ -197,7 +197,7 @@ class Line(RuleBasedStateMachine):
     def nobody_is_overtaken_beyond_the_bound(self) -> None:
         bypass = self.rig.view.overtakes
         assert all(count <= bypass.limit for count in bypass.counts.values())
-        assert set(bypass.kept) <= set(bypass.counts) <= self.waiting
+        assert set(bypass.kept_devices) <= set(bypass.counts) <= self.waiting
 
     def teardown(self) -> None:
         """When nothing new comes and everything that runs ends, everybody starts."""

@@ -507,7 +507,7 @@ def test_overtaken_eight_times_a_job_gets_the_device_kept() -> None:
     rig.turn()
     rig.bury_leaving()
     assert told(rig.turn())[0] == f"load big {big} on sim0 20G"
-    assert rig.view.overtakes.kept == {}
+    assert rig.view.overtakes.kept_devices == {}
 
 
 def test_a_kept_device_is_kept_from_equals_but_not_from_higher_ones() -> None:
@@ -638,7 +638,7 @@ def test_when_the_kept_device_closes_another_is_kept() -> None:
     (big,) = rig.submit(job_class("big", 20 * G))
     rig.submit(B)
     rig.turn()
-    assert rig.view.overtakes.kept == {big: ("sim0",)}
+    assert rig.view.overtakes.kept_devices == {big: ("sim0",)}
     rig.view.set_device_open("sim0", False)
     rig.submit(job_class("c", 5 * G))
     assert told(rig.turn()) == []

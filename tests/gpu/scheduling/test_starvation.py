@@ -8,7 +8,7 @@ import pytest
 
 from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
-from gpu.scheduling.overtaking import Bypass
+from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.starvation import YOUNGER_MAX, Seniority
 from tests.gpu.planner_harness import G, Rig, job_class
 
@@ -21,7 +21,7 @@ class House:
     def __init__(self, **waiting: JobClass) -> None:
         self.lines: dict[JobClass, ClassBacklog] = {}
         self.paused: set[str] = set()
-        self.bypass = Bypass(8)
+        self.bypass = OvertakeCounter(8)
         self.seniority = Seniority(self.lines, self.paused, self.bypass)
 
     def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
@@ -43,7 +43,7 @@ class House:
             self.start(cls, n)
 
     def is_next(self, n: int) -> bool:
-        return self.bypass.left(n) <= 0
+        return self.bypass.remaining(n) <= 0
 
 
 def test_the_oldest_is_next_after_so_many_younger_ones() -> None:
