@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import OvertakeCounter
-from gpu.scheduling.starvation import Seniority
+from gpu.scheduling.starvation import StarvationGuard
 
 
 class Backlog:
@@ -20,7 +20,7 @@ class Backlog:
         self.waiting_classes_by_key: dict[Key, int] = {}
         self.paused: set[str] = set()
         self._bypass = bypass
-        self._starvation_guard = Seniority(self.by_class, self.paused, bypass)
+        self._starvation_guard = StarvationGuard(self.by_class, self.paused, bypass)
 
     def pause_queue(self, name: str, paused: bool) -> None:
         """Jobs of a paused queue wait; those that started go on."""
@@ -36,7 +36,7 @@ class Backlog:
             self.waiting_classes_by_key[cls.key] = self.waiting_classes_by_key.get(cls.key, 0) + 1
         line.add(n, first=first, since=since)
         if first:
-            self._starvation_guard.joined(cls, n)
+            self._starvation_guard.on_requeued(cls, n)
         return is_new
 
     def contains(self, cls: JobClass, n: int) -> bool:
@@ -60,7 +60,7 @@ class Backlog:
 
     def record_start(self, cls: JobClass, ns: Sequence[int]) -> None:
         """Count that jobs just taken out start before older ones."""
-        self._starvation_guard.started(cls, ns)
+        self._starvation_guard.on_started(cls, ns)
 
     def count(self, cls: JobClass) -> int:
         """How many of a class wait."""

@@ -16,52 +16,52 @@ from gpu.scheduling.overtaking import OvertakeCounter
 YOUNGER_MAX = 64
 
 #: A tenant on GPUs, or on the cpu.
-_Place = tuple[str, bool]
+_TenantPool = tuple[str, bool]
 
 
-class Seniority:
+class StarvationGuard:
     """Counts starts, and no more: the longest line costs as much as the shortest."""
 
     def __init__(
-        self, lines: Mapping[JobClass, ClassBacklog], paused: Set[str], bypass: OvertakeCounter
+        self, backlogs: Mapping[JobClass, ClassBacklog], paused: Set[str], overtakes: OvertakeCounter
     ) -> None:
-        self._lines = lines
+        self._backlogs = backlogs
         self._paused = paused
-        self._bypass = bypass
-        self._oldest: dict[_Place, tuple[JobClass, int]] = {}
-        self._younger: dict[_Place, int] = {}
+        self._overtakes = overtakes
+        self._oldest: dict[_TenantPool, tuple[JobClass, int]] = {}
+        self._younger_counts: dict[_TenantPool, int] = {}
 
-    def joined(self, cls: JobClass, n: int) -> None:
+    def on_requeued(self, cls: JobClass, n: int) -> None:
         """A job waits that may be older than the others: it was put back."""
-        place = _place(cls)
-        oldest = self._oldest.get(place)
+        tenant_pool = _tenant_pool(cls)
+        oldest = self._oldest.get(tenant_pool)
         if oldest is not None and n < oldest[1]:
-            del self._oldest[place]
+            del self._oldest[tenant_pool]
 
-    def started(self, cls: JobClass, ns: Sequence[int]) -> None:
+    def on_started(self, cls: JobClass, ns: Sequence[int]) -> None:
         """These jobs have left their line for an executor."""
-        place = _place(cls)
-        first, n = self._oldest.get(place, (cls, 0))
-        if n not in self._lines.get(first, ()) or first.queue in self._paused:
-            self._choose(place)
+        tenant_pool = _tenant_pool(cls)
+        first, n = self._oldest.get(tenant_pool, (cls, 0))
+        if n not in self._backlogs.get(first, ()) or first.queue in self._paused:
+            self._choose_oldest(tenant_pool)
         elif cls.priority <= first.priority:
-            self._younger[place] += sum(each > n for each in ns)
-            if self._younger[place] >= YOUNGER_MAX:
-                self._bypass.exhaust(n)
+            self._younger_counts[tenant_pool] += sum(each > n for each in ns)
+            if self._younger_counts[tenant_pool] >= YOUNGER_MAX:
+                self._overtakes.exhaust(n)
 
-    def _choose(self, place: _Place) -> None:
-        self._younger[place] = 0
-        heads = (
+    def _choose_oldest(self, tenant_pool: _TenantPool) -> None:
+        self._younger_counts[tenant_pool] = 0
+        first_jobs = (
             (line.first, cls)
-            for cls, line in self._lines.items()
-            if not cls.is_wish and cls.queue not in self._paused and _place(cls) == place
+            for cls, line in self._backlogs.items()
+            if not cls.is_wish and cls.queue not in self._paused and _tenant_pool(cls) == tenant_pool
         )
-        found = min(heads, key=lambda head: head[0], default=None)
-        if found is None:
-            self._oldest.pop(place, None)
+        oldest = min(first_jobs, key=lambda head: head[0], default=None)
+        if oldest is None:
+            self._oldest.pop(tenant_pool, None)
         else:
-            self._oldest[place] = found[1], found[0]
+            self._oldest[tenant_pool] = oldest[1], oldest[0]
 
 
-def _place(cls: JobClass) -> _Place:
+def _tenant_pool(cls: JobClass) -> _TenantPool:
     return cls.tenant, cls.gpus > 0

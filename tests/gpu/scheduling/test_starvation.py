@@ -9,7 +9,7 @@ import pytest
 from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import OvertakeCounter
-from gpu.scheduling.starvation import YOUNGER_MAX, Seniority
+from gpu.scheduling.starvation import YOUNGER_MAX, StarvationGuard
 from tests.gpu.planner_harness import G, Rig, job_class
 
 LONG, SHORT = replace(job_class("long"), limit_s=4096.0), replace(job_class("short"), limit_s=1.0)
@@ -22,19 +22,19 @@ class House:
         self.lines: dict[JobClass, ClassBacklog] = {}
         self.paused: set[str] = set()
         self.bypass = OvertakeCounter(8)
-        self.seniority = Seniority(self.lines, self.paused, self.bypass)
+        self.seniority = StarvationGuard(self.lines, self.paused, self.bypass)
 
     def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
         for n in ns:
             self.lines.setdefault(cls, ClassBacklog()).add(n, first=first)
             if first:
-                self.seniority.joined(cls, n)
+                self.seniority.on_requeued(cls, n)
 
     def start(self, cls: JobClass, *ns: int) -> None:
         self.lines[cls].remove_all(ns)
         if not self.lines[cls]:
             del self.lines[cls]
-        self.seniority.started(cls, ns)
+        self.seniority.on_started(cls, ns)
 
     def start_younger(self, cls: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
         """The first of them lets the oldest be looked for."""
