@@ -29,7 +29,7 @@ class Ours:
 
     def advance(self, now: float) -> None:
         """Unload what idled for too long."""
-        for executor in self.view.idle_expiry.due(now):
+        for executor in self.view.idle_expiry.pop_due(now):
             self._dismiss(executor, now)
             self._is_settled = False
 

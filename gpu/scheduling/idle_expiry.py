@@ -9,7 +9,7 @@ from gpu.job_class import Key
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 
-class Expiry:
+class IdleExpiry:
     """A heap of (due, executor) with at most one entry an executor, however often it idles and wakes:
     an entry that comes up too early is put right then."""
 
@@ -17,22 +17,22 @@ class Expiry:
         self,
         executors: Mapping[int, ResidentExecutor],
         wanted: Container[Key],
-        is_kept: Callable[[ResidentExecutor, Container[int]], bool],
+        is_kept_loaded: Callable[[ResidentExecutor, Container[int]], bool],
     ) -> None:
         self._executors = executors
         self._wanted = wanted
-        self._is_kept = is_kept
+        self._is_kept_loaded = is_kept_loaded
         self._heap: list[tuple[float, int]] = []
-        self._listed: set[int] = set()
+        self._scheduled: set[int] = set()
 
-    def expect(self, resident: ResidentExecutor) -> None:
+    def schedule(self, resident: ResidentExecutor) -> None:
         """It idles now."""
-        if not resident.is_worn_out and (resident.is_pinned or resident.executor in self._listed):
+        if not resident.is_worn_out and (resident.is_pinned or resident.executor in self._scheduled):
             return
-        self._listed.add(resident.executor)
-        heappush(self._heap, (_due(resident), resident.executor))
+        self._scheduled.add(resident.executor)
+        heappush(self._heap, (_due_at(resident), resident.executor))
 
-    def due(self, now: float) -> list[int]:
+    def pop_due(self, now: float) -> list[int]:
         """Executors to unload now: idle for longer than they are kept while nobody waits for them, or worn
         out. Each is named once: the caller evicts it."""
         due: list[int] = []
@@ -40,27 +40,29 @@ class Expiry:
             resident = self._pop()
             if resident is None or resident.state != "idle":
                 continue
-            if _due(resident) > now:
-                self.expect(resident)
-            elif resident.is_worn_out or not (resident.key in self._wanted or self._is_kept(resident, due)):
+            if _due_at(resident) > now:
+                self.schedule(resident)
+            elif resident.is_worn_out or not (
+                resident.key in self._wanted or self._is_kept_loaded(resident, due)
+            ):
                 due.append(resident.executor)
         return due
 
-    def next(self) -> float | None:
+    def next_at(self) -> float | None:
         """The earliest time at which `due` may have something; it may prove to be too early."""
         while self._heap:
-            when, executor = self._heap[0]
+            due_at, executor = self._heap[0]
             resident = self._executors.get(executor)
             if resident is not None and resident.state == "idle":
-                return when
+                return due_at
             self._pop()
         return None
 
     def _pop(self) -> ResidentExecutor | None:
         _, executor = heappop(self._heap)
-        self._listed.discard(executor)
+        self._scheduled.discard(executor)
         return self._executors.get(executor)
 
 
-def _due(resident: ResidentExecutor) -> float:
+def _due_at(resident: ResidentExecutor) -> float:
     return resident.idle_since if resident.is_worn_out else resident.idle_since + resident.keep_alive_s

@@ -15,7 +15,7 @@ from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.backlog import Backlog
 from gpu.scheduling.capacity_snapshot import CapacityTable
-from gpu.scheduling.idle_expiry import Expiry
+from gpu.scheduling.idle_expiry import IdleExpiry
 from gpu.scheduling.limits import ConcurrencyLimits
 from gpu.scheduling.memory_needs import MemoryNeeds
 from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
@@ -50,7 +50,7 @@ class SchedulerState:
         self.batch_sizing = Batching()
         self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
         wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
-        self.idle_expiry = Expiry(self.executors, wanted, self.residency.is_kept_loaded)
+        self.idle_expiry = IdleExpiry(self.executors, wanted, self.residency.is_kept_loaded)
         self.time_estimates = time_estimates = Times(
             self.estimator, self.residency, self.batch_sizing, wanted
         )
@@ -228,14 +228,14 @@ class SchedulerState:
             return
         for resident in self.residency.idle_by_key.get(cls.key, {}).values():
             # Its time may have come while somebody waited for it.
-            self.idle_expiry.expect(resident)
+            self.idle_expiry.schedule(resident)
 
     def _set_idle(self, resident: ResidentExecutor, now: float) -> None:
         """Nothing is left to do for it."""
         self.residency.set_idle(resident, now)
         if resident.state == "idle":
             self.ledger.idle(resident.executor)
-            self.idle_expiry.expect(resident)
+            self.idle_expiry.schedule(resident)
 
     def _set_to_work(self, resident: ResidentExecutor, count: int, now: float, outlook: Outlook) -> None:
         if len(resident.assigned) == count:

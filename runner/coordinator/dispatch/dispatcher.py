@@ -107,7 +107,7 @@ class Dispatch:
                 self._again_later()
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
-        for executor in self._view.idle_expiry.due(now):
+        for executor in self._view.idle_expiry.pop_due(now):
             self.control.unload(executor)
         self.control.unload_retired()
         if self._view.ledger.regranted:
@@ -131,7 +131,7 @@ class Dispatch:
 
     def _arm(self, look_at: float) -> None:
         """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
-        expiry = self._view.idle_expiry.next()
+        expiry = self._view.idle_expiry.next_at()
         when = look_at if expiry is None else min(look_at, expiry)
         if when < self._armed_at:
             self._armed_at = when

@@ -145,9 +145,9 @@ class Line(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.rig.now += 10
-        for executor in self.rig.view.idle_expiry.due(self.rig.now):
+        for executor in self.rig.view.idle_expiry.pop_due(self.rig.now):
             self.rig.view.evict(executor)
-        when = self.rig.view.idle_expiry.next()
+        when = self.rig.view.idle_expiry.next_at()
         assert when is None or when > self.rig.now
 
     @precondition(lambda self: self.waiting)

@@ -125,9 +125,9 @@ def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
     for executor in list(rig.view.executors):
         rig.finish(executor)
     rig.view.residency.keep_loaded = {cls.key}
-    assert rig.view.idle_expiry.due(rig.now + 11) == [first]
+    assert rig.view.idle_expiry.pop_due(rig.now + 11) == [first]
     rig.view.evict(first)
-    assert rig.view.idle_expiry.due(rig.now + 10_000) == []
+    assert rig.view.idle_expiry.pop_due(rig.now + 10_000) == []
     # A job that needs its room has it go all the same.
     rig.bury_leaving()
     rig.submit(job_class("b", 20 * G))

@@ -27,10 +27,10 @@ def test_an_executor_that_nobody_needs_is_let_go_after_its_time() -> None:
     rig = Rig()
     rig.keep_alive_s["a"] = 60
     executor = rig.idle(A)
-    assert rig.view.idle_expiry.next() == 60
-    assert rig.view.idle_expiry.due(59.9) == []
-    assert rig.view.idle_expiry.due(60) == [executor]
-    assert rig.view.idle_expiry.due(61) == []
+    assert rig.view.idle_expiry.next_at() == 60
+    assert rig.view.idle_expiry.pop_due(59.9) == []
+    assert rig.view.idle_expiry.pop_due(60) == [executor]
+    assert rig.view.idle_expiry.pop_due(61) == []
 
 
 def test_its_time_begins_anew_with_every_job() -> None:
@@ -39,9 +39,9 @@ def test_its_time_begins_anew_with_every_job() -> None:
     executor = rig.idle(A)
     rig.now = 50
     rig.idle(A)
-    assert rig.view.idle_expiry.due(60) == []
-    assert rig.view.idle_expiry.next() == 110
-    assert rig.view.idle_expiry.due(110) == [executor]
+    assert rig.view.idle_expiry.pop_due(60) == []
+    assert rig.view.idle_expiry.next_at() == 110
+    assert rig.view.idle_expiry.pop_due(110) == [executor]
 
 
 def test_one_that_works_has_no_time_to_expire() -> None:
@@ -49,8 +49,8 @@ def test_one_that_works_has_no_time_to_expire() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.idle_expiry.next() is None
-    assert rig.view.idle_expiry.due(1000) == []
+    assert rig.view.idle_expiry.next_at() is None
+    assert rig.view.idle_expiry.pop_due(1000) == []
 
 
 def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
@@ -58,11 +58,11 @@ def test_one_that_woke_is_passed_over_when_its_time_comes() -> None:
     rig.idle(A)
     rig.submit(A)
     rig.turn()
-    assert rig.view.idle_expiry.due(1000) == []
+    assert rig.view.idle_expiry.pop_due(1000) == []
     rig.finish(1)
     rig.view.evict(1)
     rig.bury_leaving()
-    assert rig.view.idle_expiry.due(10_000) == []
+    assert rig.view.idle_expiry.pop_due(10_000) == []
 
 
 @pytest.mark.parametrize(("keep_alive_s", "expired"), [(0, [1]), (-1, [])])
@@ -70,8 +70,8 @@ def test_kept_not_at_all_or_for_ever(keep_alive_s: float, expired: list[int]) ->
     rig = Rig()
     rig.keep_alive_s["a"] = keep_alive_s
     rig.idle(A)
-    assert rig.view.idle_expiry.due(1e9) == expired
-    assert rig.view.idle_expiry.next() is None
+    assert rig.view.idle_expiry.pop_due(1e9) == expired
+    assert rig.view.idle_expiry.next_at() is None
 
 
 def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
@@ -82,11 +82,11 @@ def test_one_for_which_jobs_wait_stays_until_they_are_gone() -> None:
     (n,) = rig.submit(A)
     (m,) = rig.submit(job_class("a", queue="other", need=8 * G))
     rig.finish(1)
-    assert rig.view.idle_expiry.due(10) == []
+    assert rig.view.idle_expiry.pop_due(10) == []
     rig.view.remove_waiting(A, n)
-    assert rig.view.idle_expiry.due(10) == []
+    assert rig.view.idle_expiry.pop_due(10) == []
     rig.view.remove_waiting(job_class("a", queue="other", need=8 * G), m)
-    assert rig.view.idle_expiry.due(10) == [1]
+    assert rig.view.idle_expiry.pop_due(10) == [1]
 
 
 def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
@@ -96,7 +96,7 @@ def test_one_that_did_its_jobs_goes_whoever_waits() -> None:
     rig.idle(A)
     rig.view.backlog.pause_queue("default", True)
     rig.submit(A)
-    assert rig.view.idle_expiry.due(rig.now) == [1]
+    assert rig.view.idle_expiry.pop_due(rig.now) == [1]
 
 
 def test_what_was_given_back_waits_before_the_others_in_its_old_order() -> None:
