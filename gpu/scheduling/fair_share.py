@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 #: A job of which nothing is known is taken for so long, in seconds, until some have ended.
-UNKNOWN_S = 10.0
+UNKNOWN_JOB_S = 10.0
 #: How much one end tells of the next one of which nothing is known.
 SMOOTHING = 0.1
 #: So many accounts are kept before those that say nothing any more are looked for.
-ACCOUNTS_KEPT = 64
+ACCOUNTS_MIN_SWEEP = 64
 
 
 @dataclass(slots=True)
-class _Account:
+class _TenantClock:
     """One tenant's clock, in seconds of one device and unit of weight."""
 
     weight: float
@@ -34,66 +34,66 @@ class _Account:
     #: For what runs longer than expected: its devices, and the sum of its starts times its devices.
     late_devices: int = 0
     late_starts: float = 0.0
-    running: int = 0
+    running_count: int = 0
     #: In how many lines somebody waits.
-    lines: int = 0
+    backlog_count: int = 0
 
 
 @dataclass(slots=True)
-class _Run:
-    account: _Account
+class _RunningJob:
+    account: _TenantClock
     started_at: float
     expected_s: float
     devices: int
     is_late: bool = False
 
 
-class Shares:
+class FairShareClock:
     """The tenants of one kind of devices. Jobs are named by their numbers; times are seconds of any clock."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._weights = {} if weights is None else weights
-        self._accounts: dict[str, _Account] = {}
-        self._waiting: dict[str, _Account] = {}
-        self._runs: dict[int, _Run] = {}
+        self._accounts: dict[str, _TenantClock] = {}
+        self._waiting: dict[str, _TenantClock] = {}
+        self._runs: dict[int, _RunningJob] = {}
         #: (when it is late, job) of what runs; some have ended since.
         self._due: list[tuple[float, int]] = []
         self._now = 0.0
         #: No clock of those who wait is behind this.
-        self._floor = 0.0
+        self._minimum = 0.0
         #: What a job takes of which nothing is known.
         self._typical_s: float | None = None
-        self._sweep_at = ACCOUNTS_KEPT
+        self._sweep_at = ACCOUNTS_MIN_SWEEP
         #: There is more than one tenant: only then is anything counted.
-        self.is_shared = False
+        self.has_many_tenants = False
 
     def weight(self, tenant: str) -> float:
         """The tenant's part in what there is, beside the others' parts."""
         return self._weights.get(tenant, 1.0)
 
     @property
-    def is_counting(self) -> bool:
+    def has_running(self) -> bool:
         """Whether something runs that was counted at its start."""
         return bool(self._runs)
 
     def rank(self, tenant: str) -> float:
         """The tenant's clock; smaller goes first."""
         account = self._accounts.get(tenant)
-        return self._floor if account is None else self._clock(account)
+        return self._minimum if account is None else self._clock(account)
 
-    def lead(self, tenant: str) -> float:
+    def lead_s(self, tenant: str) -> float:
         """By how much the tenant's clock is ahead of the last one's of those who wait."""
-        last = min(map(self._clock, self._waiting.values()), default=math.inf)
-        return max(0.0, self.rank(tenant) - last)
+        lowest = min(map(self._clock, self._waiting.values()), default=math.inf)
+        return max(0.0, self.rank(tenant) - lowest)
 
     def advance(self, now: float) -> None:
         """Time has come to `now`: what runs longer than expected is charged for it."""
         self._now = max(self._now, now)
         while self._due and self._due[0][0] <= self._now:
-            at, n = heappop(self._due)
+            late_at, n = heappop(self._due)
             run = self._runs.get(n)
             # The number may run again by now, in another attempt.
-            if run is None or run.is_late or run.started_at + run.expected_s != at:
+            if run is None or run.is_late or run.started_at + run.expected_s != late_at:
                 continue
             run.is_late = True
             run.account.promised -= run.expected_s * run.devices
@@ -102,23 +102,23 @@ class Shares:
 
     # Who waits.
 
-    def waits(self, tenant: str) -> None:
+    def on_waiting(self, tenant: str) -> None:
         """Somebody of the tenant waits in one more line."""
-        account = self._accounts.get(tenant) or self._enter(tenant)
-        account.lines += 1
-        if account.lines == 1:
-            if self.is_shared:
-                self._raise_floor()
-                account.settled = max(account.settled, self._floor)
+        account = self._accounts.get(tenant) or self._add_account(tenant)
+        account.backlog_count += 1
+        if account.backlog_count == 1:
+            if self.has_many_tenants:
+                self._raise_minimum()
+                account.settled = max(account.settled, self._minimum)
             self._waiting[tenant] = account
 
-    def rests(self, tenant: str) -> None:
+    def on_not_waiting(self, tenant: str) -> None:
         """Nobody of the tenant waits any more in one of the lines."""
         account = self._accounts[tenant]
-        account.lines -= 1
-        if account.lines == 0:
-            if self.is_shared:
-                self._raise_floor()
+        account.backlog_count -= 1
+        if account.backlog_count == 0:
+            if self.has_many_tenants:
+                self._raise_minimum()
             del self._waiting[tenant]
 
     # What runs.
@@ -127,13 +127,13 @@ class Shares:
         """What a run is taken to last; None: nobody knows."""
         if run_s is not None:
             return run_s
-        return UNKNOWN_S if self._typical_s is None else self._typical_s
+        return UNKNOWN_JOB_S if self._typical_s is None else self._typical_s
 
-    def started(self, n: int, tenant: str, devices: int, run_s: float | None) -> None:
+    def record_start(self, n: int, tenant: str, devices: int, run_s: float | None) -> None:
         """A job starts on so many devices, and is expected to take so long; None: nobody knows."""
-        account = self._accounts.get(tenant) or self._enter(tenant)
-        run = self._runs[n] = _Run(account, self._now, self.expected_s(run_s), devices)
-        account.running += 1
+        account = self._accounts.get(tenant) or self._add_account(tenant)
+        run = self._runs[n] = _RunningJob(account, self._now, self.expected_s(run_s), devices)
+        account.running_count += 1
         account.promised += run.expected_s * devices
         heappush(self._due, (run.started_at + run.expected_s, n))
 
@@ -142,14 +142,14 @@ class Shares:
         run = self._runs.get(n)
         return default if run is None else run.started_at
 
-    def ended(self, n: int, run_s: float) -> None:
+    def record_end(self, n: int, run_s: float) -> None:
         """The job took so long, 0 where it did not run after all. One that was not counted is passed over."""
         run = self._runs.pop(n, None)
         if run is None:
             return
         account = run.account
-        account.running -= 1
-        if account.running == 0:
+        account.running_count -= 1
+        if account.running_count == 0:
             # Also what rounding has left.
             account.promised, account.late_devices, account.late_starts = 0.0, 0, 0.0
         elif run.is_late:
@@ -164,26 +164,26 @@ class Shares:
         if not self._runs:
             self._due.clear()
 
-    def _clock(self, account: _Account) -> float:
+    def _clock(self, account: _TenantClock) -> float:
         late = account.late_devices * self._now - account.late_starts
         return account.settled + (account.promised + late) / account.weight
 
-    def _raise_floor(self) -> None:
+    def _raise_minimum(self) -> None:
         """The smallest clock of those who wait, by what has ended: what others were promised before somebody
         came is no reason to serve him later."""
-        lowest = min((account.settled for account in self._waiting.values()), default=self._floor)
-        self._floor = max(self._floor, lowest)
+        lowest = min((account.settled for account in self._waiting.values()), default=self._minimum)
+        self._minimum = max(self._minimum, lowest)
 
-    def _enter(self, tenant: str) -> _Account:
+    def _add_account(self, tenant: str) -> _TenantClock:
         if len(self._accounts) >= self._sweep_at:
             self._sweep()
-        account = self._accounts[tenant] = _Account(self.weight(tenant), self._floor)
-        self.is_shared = len(self._accounts) > 1
+        account = self._accounts[tenant] = _TenantClock(self.weight(tenant), self._minimum)
+        self.has_many_tenants = len(self._accounts) > 1
         return account
 
     def _sweep(self) -> None:
         """Forget those who are away and whose clocks would be set to the floor when they come back."""
         for tenant, account in list(self._accounts.items()):
-            if not account.lines and not account.running and account.settled <= self._floor:
+            if not account.backlog_count and not account.running_count and account.settled <= self._minimum:
                 del self._accounts[tenant]
-        self._sweep_at = max(ACCOUNTS_KEPT, 2 * len(self._accounts))
+        self._sweep_at = max(ACCOUNTS_MIN_SWEEP, 2 * len(self._accounts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Sized
 
 from gpu.job_class import JobClass, Key
-from gpu.scheduling.fair_share import Shares
+from gpu.scheduling.fair_share import FairShareClock
 from gpu.scheduling.residency import Residency
 
 #: What a run of a class, and loading, are expected to take (None: unknown), and how many run at once in one
@@ -28,8 +28,8 @@ class Tenancy:
         self._floor = floor
         #: The classes of which somebody waits.
         self._lines = lines
-        self._gpu = Shares(weights)
-        self._cpu = Shares(weights)
+        self._gpu = FairShareClock(weights)
+        self._cpu = FairShareClock(weights)
         self._run_s, self._load_s, self._at_once = expected
         #: Until when an executor's time is put down to somebody.
         self._told: dict[int, float] = {}
@@ -38,7 +38,7 @@ class Tenancy:
         #: There was more than one.
         self.is_shared = False
 
-    def of(self, cls: JobClass) -> Shares:
+    def of(self, cls: JobClass) -> FairShareClock:
         """The shares in the lane of the class."""
         return self._gpu if self._floor.is_on_gpu(cls) else self._cpu
 
@@ -51,7 +51,7 @@ class Tenancy:
     def advance(self, now: float) -> None:
         """Time has come to `now`; comes before each plan."""
         for shares in (self._gpu, self._cpu):
-            if shares.is_counting:
+            if shares.has_running:
                 shares.advance(now)
 
     def waits(self, cls: JobClass) -> None:
@@ -59,25 +59,25 @@ class Tenancy:
         if not self.is_shared and not self._is_second(cls):
             return
         if not cls.is_wish:
-            self.of(cls).waits(cls.tenant)
+            self.of(cls).on_waiting(cls.tenant)
 
     def rests(self, cls: JobClass) -> None:
         """No job of the class waits any more."""
         if self.is_shared and not cls.is_wish:
-            self.of(cls).rests(cls.tenant)
+            self.of(cls).on_not_waiting(cls.tenant)
 
     def started(self, cls: JobClass, ns: Sequence[int], now: float, *, loads: bool) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
         if not self.is_shared or cls.is_wish:
             return
         shares = self.of(cls)
-        if not shares.is_shared:
+        if not shares.has_many_tenants:
             return
         shares.advance(now)
         expected_s = self.expected_s(cls, len(ns), loads=loads) / len(ns)
         devices = self._floor.device_count(cls)
         for n in ns:
-            shares.started(n, cls.tenant, devices, expected_s)
+            shares.record_start(n, cls.tenant, devices, expected_s)
 
     def ended(self, cls: JobClass, n: int, executor: int, now: float, *, ran: bool) -> None:
         """A job is off its executor, which it may have shared with others: what passed since the last of them
@@ -88,7 +88,7 @@ class Tenancy:
         since = max(shares.started_at(n, now), self._told.get(executor, 0.0))
         if ran:
             self._told[executor] = now
-        shares.ended(n, max(0.0, now - since) if ran else 0.0)
+        shares.record_end(n, max(0.0, now - since) if ran else 0.0)
 
     def gone(self, executor: int, left: Mapping[int, JobClass]) -> None:
         """The executor is no more; what it had left did not run."""
@@ -96,7 +96,7 @@ class Tenancy:
             return
         self._told.pop(executor, None)
         for n, cls in left.items():
-            self.of(cls).ended(n, 0.0)
+            self.of(cls).record_end(n, 0.0)
 
     def _is_second(self, cls: JobClass) -> bool:
         """Whether with this class a second tenant has come; then those who wait already are taken in."""
@@ -108,7 +108,7 @@ class Tenancy:
         self.is_shared = True
         for other in self._lines:
             if other is not cls and not other.is_wish:
-                self.of(other).waits(other.tenant)
+                self.of(other).on_waiting(other.tenant)
         return True
 
 
@@ -118,7 +118,7 @@ class Standing:
     def __init__(self, tenancy: Tenancy, floor: Residency) -> None:
         self._tenancy = tenancy
         self._floor = floor
-        self._given: dict[tuple[Shares, str], float] = {}
+        self._given: dict[tuple[FairShareClock, str], float] = {}
         #: Else nothing is to be asked here: all stand alike.
         self.is_shared = tenancy.is_shared
 

@@ -8,75 +8,75 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.scheduling.fair_share import ACCOUNTS_KEPT, UNKNOWN_S, Shares
+from gpu.scheduling.fair_share import ACCOUNTS_MIN_SWEEP, UNKNOWN_JOB_S, FairShareClock
 
 
-def waiting(*tenants: str, **weights: float) -> Shares:
-    shares = Shares(weights)
+def waiting(*tenants: str, **weights: float) -> FairShareClock:
+    shares = FairShareClock(weights)
     for tenant in tenants:
-        shares.waits(tenant)
+        shares.on_waiting(tenant)
     return shares
 
 
 def test_a_single_tenant_is_not_counted() -> None:
     shares = waiting("a")
-    assert not shares.is_shared and shares.rank("a") == 0
-    shares.ended(1, 5.0)
-    assert shares.rank("a") == 0 and not shares.is_counting
-    shares.rests("a")
-    shares.waits("a")
-    assert not shares.is_shared
+    assert not shares.has_many_tenants and shares.rank("a") == 0
+    shares.record_end(1, 5.0)
+    assert shares.rank("a") == 0 and not shares.has_running
+    shares.on_not_waiting("a")
+    shares.on_waiting("a")
+    assert not shares.has_many_tenants
 
 
 def test_a_start_is_charged_at_once_and_put_right_at_its_end() -> None:
     shares = waiting("a", "b", a=2.0)
-    assert shares.is_shared
-    shares.started(1, "a", 1, 60.0)
+    assert shares.has_many_tenants
+    shares.record_start(1, "a", 1, 60.0)
     assert (shares.rank("a"), shares.rank("b")) == (30, 0)
-    shares.ended(1, 10.0)
+    shares.record_end(1, 10.0)
     assert shares.rank("a") == 5
 
 
 def test_a_lead_is_told_by_those_who_wait() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "a", 1, 60.0)
-    assert (shares.lead("a"), shares.lead("b"), shares.lead("new")) == (60, 0, 0)
-    shares.rests("b")
-    assert shares.lead("a") == 0
+    shares.record_start(1, "a", 1, 60.0)
+    assert (shares.lead_s("a"), shares.lead_s("b"), shares.lead_s("new")) == (60, 0, 0)
+    shares.on_not_waiting("b")
+    assert shares.lead_s("a") == 0
 
 
 def test_every_device_of_a_gang_counts() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "a", 4, 10.0)
+    shares.record_start(1, "a", 4, 10.0)
     assert shares.rank("a") == 40
-    shares.ended(1, 20.0)
+    shares.record_end(1, 20.0)
     assert shares.rank("a") == 80
 
 
 def test_one_that_takes_longer_is_charged_as_it_goes_on() -> None:
     shares = waiting("a", "b", a=2.0)
     shares.advance(100)
-    shares.started(1, "a", 2, 10.0)
+    shares.record_start(1, "a", 2, 10.0)
     shares.advance(110)
     assert shares.rank("a") == 10
     shares.advance(150)
     assert shares.rank("a") == 50
     shares.advance(140)
     assert shares.rank("a") == 50, "time never goes back"
-    shares.started(2, "a", 1, 4.0)
-    shares.ended(1, 50.0)
+    shares.record_start(2, "a", 1, 4.0)
+    shares.record_end(1, 50.0)
     assert shares.rank("a") == 52
-    shares.ended(2, 0.0)
+    shares.record_end(2, 0.0)
     assert shares.rank("a") == 50
 
 
 def test_an_attempt_that_came_back_is_not_charged_for_the_one_before() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "a", 1, 10.0)
-    shares.started(2, "a", 1, 100.0)
-    shares.ended(1, 0.0)
+    shares.record_start(1, "a", 1, 10.0)
+    shares.record_start(2, "a", 1, 100.0)
+    shares.record_end(1, 0.0)
     shares.advance(5)
-    shares.started(1, "a", 1, 30.0)
+    shares.record_start(1, "a", 1, 30.0)
     shares.advance(20)
     assert shares.rank("a") == 130, "the first one's time to be late is nothing to the second"
     shares.advance(40)
@@ -85,75 +85,75 @@ def test_an_attempt_that_came_back_is_not_charged_for_the_one_before() -> None:
 
 def test_what_nobody_knows_is_guessed_by_what_has_ended() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "a", 1, None)
-    assert shares.rank("a") == UNKNOWN_S
-    shares.ended(1, 2.0)
-    shares.started(2, "b", 1, None)
+    shares.record_start(1, "a", 1, None)
+    assert shares.rank("a") == UNKNOWN_JOB_S
+    shares.record_end(1, 2.0)
+    shares.record_start(2, "b", 1, None)
     assert shares.rank("b") == 2
-    shares.ended(2, 12.0)
-    shares.started(3, "b", 1, None)
+    shares.record_end(2, 12.0)
+    shares.record_start(3, "b", 1, None)
     assert shares.rank("b") == pytest.approx(15)
 
 
 def test_who_was_away_starts_where_the_last_of_those_who_wait_is() -> None:
     shares = waiting("a", "b")
     for n in range(1, 4):
-        shares.started(n, "a", 1, 10.0)
-        shares.ended(n, 10.0)
-    shares.started(4, "b", 1, 25.0)
-    shares.ended(4, 25.0)
-    shares.started(5, "b", 1, 25.0)
+        shares.record_start(n, "a", 1, 10.0)
+        shares.record_end(n, 10.0)
+    shares.record_start(4, "b", 1, 25.0)
+    shares.record_end(4, 25.0)
+    shares.record_start(5, "b", 1, 25.0)
     assert shares.rank("new") == 0, "nobody has asked yet"
-    shares.waits("new")
+    shares.on_waiting("new")
     assert shares.rank("new") == 25, "promises to others are no reason to be served later"
-    shares.rests("a")
-    shares.rests("b")
-    shares.started(6, "new", 1, 100.0)
-    shares.ended(6, 100.0)
-    shares.waits("a")
+    shares.on_not_waiting("a")
+    shares.on_not_waiting("b")
+    shares.record_start(6, "new", 1, 100.0)
+    shares.record_end(6, 100.0)
+    shares.on_waiting("a")
     assert shares.rank("a") == 125, "being away saves nothing"
-    shares.rests("new")
-    shares.rests("a")
-    shares.waits("a")
+    shares.on_not_waiting("new")
+    shares.on_not_waiting("a")
+    shares.on_waiting("a")
     assert shares.rank("a") == 125
 
 
 def test_who_had_more_is_not_forgiven_for_having_been_away() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "a", 1, 60.0)
-    shares.ended(1, 60.0)
-    shares.rests("a")
-    shares.waits("a")
+    shares.record_start(1, "a", 1, 60.0)
+    shares.record_end(1, 60.0)
+    shares.on_not_waiting("a")
+    shares.on_waiting("a")
     assert shares.rank("a") == 60 and shares.rank("b") == 0
 
 
 def test_a_tenant_waits_until_its_last_line_is_empty() -> None:
     shares = waiting("a", "a", "b")
-    shares.rests("a")
-    shares.started(1, "b", 1, 10.0)
-    shares.ended(1, 10.0)
-    shares.waits("c")
+    shares.on_not_waiting("a")
+    shares.record_start(1, "b", 1, 10.0)
+    shares.record_end(1, 10.0)
+    shares.on_waiting("c")
     assert shares.rank("c") == 0, "a still waits, and has had nothing"
-    shares.rests("a")
-    shares.waits("d")
+    shares.on_not_waiting("a")
+    shares.on_waiting("d")
     assert shares.rank("d") == 0, "so does c"
 
 
 def test_tenants_that_came_once_are_forgotten() -> None:
     shares = waiting("a")
-    for each in range(10 * ACCOUNTS_KEPT):
-        shares.waits(f"once{each}")
-        shares.started(each, f"once{each}", 1, 1.0)
-        shares.rests(f"once{each}")
-        shares.ended(each, 1.0)
-        shares.started(-1 - each, "a", 1, 2.0)
-        shares.ended(-1 - each, 2.0)
-    assert len(shares._accounts) <= 2 * ACCOUNTS_KEPT
+    for each in range(10 * ACCOUNTS_MIN_SWEEP):
+        shares.on_waiting(f"once{each}")
+        shares.record_start(each, f"once{each}", 1, 1.0)
+        shares.on_not_waiting(f"once{each}")
+        shares.record_end(each, 1.0)
+        shares.record_start(-1 - each, "a", 1, 2.0)
+        shares.record_end(-1 - each, 2.0)
+    assert len(shares._accounts) <= 2 * ACCOUNTS_MIN_SWEEP
 
 
 def test_a_job_may_start_for_a_tenant_of_whom_nobody_waits() -> None:
     shares = waiting("a", "b")
-    shares.started(1, "c", 1, 5.0)
+    shares.record_start(1, "c", 1, 5.0)
     assert shares.rank("c") == 5
 
 
@@ -161,7 +161,7 @@ def test_a_job_may_start_for_a_tenant_of_whom_nobody_waits() -> None:
 class Floor:
     """Devices that take one job each, tenants of whom somebody always waits."""
 
-    shares: Shares
+    shares: FairShareClock
     devices: int
     now: float = 0.0
     had: dict[str, float] = field(default_factory=dict)
@@ -173,12 +173,12 @@ class Floor:
         or shorter by a factor."""
         if len(self.ends) == self.devices:
             self.now, n, tenant, took = heappop(self.ends)
-            self.shares.ended(n, took)
+            self.shares.record_end(n, took)
             self.had[tenant] += took
         self.shares.advance(self.now)
         tenant = min(self.had, key=lambda each: (self.shares.rank(each), each))
         n = next(self.numbers)
-        self.shares.started(n, tenant, 1, run_s * error)
+        self.shares.record_start(n, tenant, 1, run_s * error)
         heappush(self.ends, (self.now + run_s, n, tenant, run_s))
         return tenant
 
@@ -232,7 +232,7 @@ def test_a_newcomer_is_next_after_a_flood(given_s: list[float], devices: int) ->
     floor = Floor(shares, devices, had={"flood": 0.0, "other": 0.0})
     for run_s in given_s:
         floor.step(run_s, 1.0)
-    shares.waits("new")
+    shares.on_waiting("new")
     floor.had["new"] = 0.0
     turns = [floor.step(1.0, 1.0) for _ in range(3)]
     assert "new" in turns

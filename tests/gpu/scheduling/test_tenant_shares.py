@@ -14,7 +14,7 @@ from gpu.estimates.batch_sizing import Terms
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.planning.planner import LEAD_LOADS, LoadAction, StartAction, plan
-from gpu.scheduling.fair_share import UNKNOWN_S
+from gpu.scheduling.fair_share import UNKNOWN_JOB_S
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 from tests.gpu.planner_harness import G, Rig, job_class
@@ -79,7 +79,7 @@ def test_one_tenant_goes_by_age() -> None:
     house.turn()
     while len(house.began) < 3:
         house.step()
-    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.of(of("a")).is_shared
+    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.of(of("a")).has_many_tenants
 
 
 def test_tenants_take_turns_however_many_jobs_one_has() -> None:
@@ -176,7 +176,7 @@ def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> N
     for n, cls in enumerate((on_cpu, of("a"), of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
-    assert not view.tenant_shares.of(on_cpu).is_counting
+    assert not view.tenant_shares.of(on_cpu).has_running
 
 
 def test_jobs_that_share_an_executor_share_its_time() -> None:
@@ -196,7 +196,7 @@ def test_jobs_that_share_an_executor_share_its_time() -> None:
     view.add_waiting(a, 3)
     view.start(1, a, (3,), now=20.0)
     assert view.on_executor_gone(1, 30.0) == [(3, a)]
-    assert shares.rank("a") == 5 and not shares.is_counting
+    assert shares.rank("a") == 5 and not shares.has_running
 
 
 def test_explain_tells_of_a_tenant_that_had_more_than_another() -> None:
@@ -206,7 +206,7 @@ def test_explain_tells_of_a_tenant_that_had_more_than_another() -> None:
     house.submit(of("b"), 2)
     house.turn()
     told = explain(house.rig.view, of("a"), late)
-    assert told["tenant_lead_s"] == UNKNOWN_S
+    assert told["tenant_lead_s"] == UNKNOWN_JOB_S
     house.step()
     assert explain(house.rig.view, of("b"), 4)["tenant_lead_s"] == 0
 
@@ -216,12 +216,12 @@ def test_a_wish_is_nobodys() -> None:
     wish = job_class("a", 20 * G, priority=-1)
     view.add_waiting(of("a"), 1)
     view.add_waiting(wish, -1)
-    assert not view.tenant_shares.of(wish).is_shared
+    assert not view.tenant_shares.of(wish).has_many_tenants
     view.add_waiting(of("b"), 2)
     view.remove_waiting(of("a"), 1)
     view.add_waiting(replace(wish, version="2"), -2)
     view.load(1, wish, -1, ("sim0",), 20 * G)
-    assert not view.tenant_shares.of(wish).is_counting
+    assert not view.tenant_shares.of(wish).has_running
     plan(view, 1.0)
 
 
@@ -231,7 +231,7 @@ def test_those_who_run_together_are_charged_for_one_run() -> None:
     for n, tenant in enumerate("aaaab"):
         view.add_waiting(of(tenant), n)
     view.load(1, of("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
-    assert view.tenant_shares.of(of("a")).rank("a") == UNKNOWN_S
+    assert view.tenant_shares.of(of("a")).rank("a") == UNKNOWN_JOB_S
 
 
 RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)
