@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
-from gpu.scheduling.tenant_shares import Standing
+from gpu.scheduling.tenant_shares import PlanShares
 
 #: So many seconds of waiting count as much as one more point of priority.
 AGEING_S = 60.0
@@ -52,7 +52,9 @@ class Head:
         "waiting",
     )
 
-    def __init__(self, view: SchedulerState, cls: JobClass, now: float, top: int, standing: Standing) -> None:
+    def __init__(
+        self, view: SchedulerState, cls: JobClass, now: float, top: int, standing: PlanShares
+    ) -> None:
         """`top` is the highest priority that waits: nobody ages beyond it."""
         self.view = view
         self.cls = cls
@@ -106,11 +108,11 @@ class Head:
         if not self.cls.is_wish:
             level = min(self._top, level + int(waited_s / AGEING_S))
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
-        return -level, self.view.overtakes.remaining(n) > 0, self._standing.of(self.cls), -urgency, n
+        return -level, self.view.overtakes.remaining(n) > 0, self._standing.rank(self.cls), -urgency, n
 
     def has_moved(self) -> bool:
         """Whether it stands elsewhere by now, as its tenant was given something."""
-        if not self._standing.is_shared or self._standing.of(self.cls) == self.rank[2]:
+        if not self._standing.has_many_tenants or self._standing.rank(self.cls) == self.rank[2]:
             return False
         self.rank = self.rank_of(self.n)
         return True

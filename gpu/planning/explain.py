@@ -25,7 +25,7 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
             if other.priority >= cls.priority
             and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(cls)
         ),
-        "tenant_lead_s": view.tenant_shares.of(cls).lead_s(cls.tenant),
+        "tenant_lead_s": view.tenant_shares.clock_of(cls).lead_s(cls.tenant),
         "overtaken": view.overtakes.counts.get(n, 0),
     }
 

@@ -15,7 +15,7 @@ from gpu.scheduling.limits import PlannedConcurrency
 from gpu.scheduling.outlook import Outlook, OvertakenJob
 from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.scheduler_state import SchedulerState
-from gpu.scheduling.tenant_shares import Standing
+from gpu.scheduling.tenant_shares import PlanShares
 
 
 class Guard(Protocol):
@@ -92,7 +92,7 @@ class Turn:
         self.look_at = math.inf
         self.concurrency = PlannedConcurrency(view.limits)
         #: What tenants have had, with what this plan gives them.
-        self.standing = Standing(view.tenant_shares, view.residency)
+        self.standing = PlanShares(view.tenant_shares, view.residency)
         self._kept = set(view.overtakes.kept_devices)
 
     def lane(self, head: Head) -> PoolIndexes:
@@ -160,7 +160,7 @@ class Turn:
         if move.opens:
             self._open(move, resident, until)
         self.touched[executor] = self.touched.get(executor, 0) + len(ns)
-        self.standing.give(head.cls, len(ns), loads=False)
+        self.standing.charge(head.cls, len(ns), is_cold=False)
         self._advance(head, len(ns))
         return True
 
@@ -202,7 +202,7 @@ class Turn:
         outlook = Outlook(until, passes)
         self.actions.append(LoadAction(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
         self.concurrency.add_executor(cls.handler)
-        self.standing.give(cls, len(move.ns), loads=True)
+        self.standing.charge(cls, len(move.ns), is_cold=True)
         self._advance(head, len(move.ns))
 
     def _advance(self, head: Head, count: int) -> None:

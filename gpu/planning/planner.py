@@ -139,7 +139,7 @@ class _Planner:
     def _behind(self, heads: list[Head]) -> dict[tuple[bool, float], Head]:
         """In each lane and level the head whose tenant has had least."""
         found: dict[tuple[bool, float], Head] = {}
-        for head in heads if self.turn.standing.is_shared else ():
+        for head in heads if self.turn.standing.has_many_tenants else ():
             place = head.is_gpu, head.rank[0]
             if place not in found or head.rank[2] < found[place].rank[2]:
                 found[place] = head

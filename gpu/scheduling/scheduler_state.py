@@ -22,7 +22,7 @@ from gpu.scheduling.outlook import UNKNOWN_OUTLOOK, Outlook
 from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
-from gpu.scheduling.tenant_shares import Tenancy
+from gpu.scheduling.tenant_shares import TenantShares
 from gpu.scheduling.time_estimates import Times
 
 
@@ -55,7 +55,7 @@ class SchedulerState:
             self.estimator, self.residency, self.batch_sizing, wanted
         )
         expected = (time_estimates.run_mean_s, time_estimates.load_s, self.batch_sizing.per_run)
-        self.tenant_shares = Tenancy(self.residency, backlogs, expected, weights)
+        self.tenant_shares = TenantShares(self.residency, backlogs, expected, weights)
         for device in devices:
             self.add_device(device)
 
@@ -78,7 +78,7 @@ class SchedulerState:
         """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
         others of its class."""
         if self.backlog.add(cls, n, first=first, since=since):
-            self.tenant_shares.waits(cls)
+            self.tenant_shares.on_waiting(cls)
 
     def remove_waiting(self, cls: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
@@ -115,7 +115,7 @@ class SchedulerState:
         self.backlog.record_start(cls, ns)
         for n in ns:
             resident.assigned[n] = cls
-        self.tenant_shares.started(cls, ns, now, loads=False)
+        self.tenant_shares.record_start(cls, ns, now, is_cold=False)
         self._set_to_work(resident, len(ns), now, outlook)
 
     def load(
@@ -153,7 +153,7 @@ class SchedulerState:
         if not cls.is_wish:
             self.backlog.record_start(cls, ns)
             resident.assigned.update(dict.fromkeys(ns, cls))
-        self.tenant_shares.started(cls, ns, now, loads=True)
+        self.tenant_shares.record_start(cls, ns, now, is_cold=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
     def evict(self, executor: int, *, finishes_first: bool = False) -> None:
@@ -191,7 +191,7 @@ class SchedulerState:
         if resident.long_job_number == n:
             resident.long_job_number = None
         resident.jobs_done += has_run
-        self.tenant_shares.ended(cls, n, executor, now, ran=has_run)
+        self.tenant_shares.record_end(cls, n, executor, now, has_run=has_run)
         if not resident.assigned and resident.is_busy and resident.state != "loading":
             self._set_idle(resident, now)
         return True
@@ -201,7 +201,7 @@ class SchedulerState:
         where `now` is None: it was written off, not reaped, and keeps them until the ledger drains it."""
         resident = self.executors[executor]
         self.residency.remove(resident)
-        self.tenant_shares.gone(executor, resident.assigned)
+        self.tenant_shares.on_executor_gone(executor, resident.assigned)
         if now is not None:
             self.ledger.draining.start(executor, now)
         return list(resident.assigned.items())
@@ -223,7 +223,7 @@ class SchedulerState:
     def _remove_waiting(self, cls: JobClass, ns: Sequence[int]) -> None:
         if not self.backlog.remove(cls, ns):
             return
-        self.tenant_shares.rests(cls)
+        self.tenant_shares.on_not_waiting(cls)
         if cls.key in self.backlog.waiting_classes_by_key:
             return
         for resident in self.residency.idle_by_key.get(cls.key, {}).values():

@@ -13,7 +13,7 @@ from gpu.scheduling.residency import Residency
 Expected = tuple[Callable[[JobClass], float | None], Callable[[Key], float | None], Callable[[JobClass], int]]
 
 
-class Tenancy:
+class TenantShares:
     """The two lanes have nothing to do with each other: who fills the cpu may still have the GPUs. On GPUs
     seconds of devices are counted, on the cpu seconds of executors. Wishes are nobody's. Before a second
     tenant comes nothing is done."""
@@ -21,120 +21,122 @@ class Tenancy:
     def __init__(
         self,
         floor: Residency,
-        lines: Mapping[JobClass, Sized],
+        backlogs: Mapping[JobClass, Sized],
         expected: Expected,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        self._floor = floor
+        self._residency = floor
         #: The classes of which somebody waits.
-        self._lines = lines
+        self._backlogs = backlogs
         self._gpu = FairShareClock(weights)
         self._cpu = FairShareClock(weights)
-        self._run_s, self._load_s, self._at_once = expected
+        self._run_s, self._load_s, self._jobs_per_run = expected
         #: Until when an executor's time is put down to somebody.
-        self._told: dict[int, float] = {}
+        self._charged_until: dict[int, float] = {}
         #: The only tenant that was ever seen.
-        self._only: str | None = None
+        self._first_tenant: str | None = None
         #: There was more than one.
-        self.is_shared = False
+        self.has_many_tenants = False
 
-    def of(self, cls: JobClass) -> FairShareClock:
+    def clock_of(self, cls: JobClass) -> FairShareClock:
         """The shares in the lane of the class."""
-        return self._gpu if self._floor.is_on_gpu(cls) else self._cpu
+        return self._gpu if self._residency.is_on_gpu(cls) else self._cpu
 
-    def expected_s(self, cls: JobClass, count: int, *, loads: bool) -> float:
+    def expected_s(self, cls: JobClass, count: int, *, is_cold: bool) -> float:
         """What so many jobs of the class are expected to take together of each of their devices."""
-        load_s = self._load_s(cls.key) if loads else None
-        run_s = self.of(cls).expected_s(self._run_s(cls))
-        return run_s * count / self._at_once(cls) + (load_s or 0.0)
+        load_s = self._load_s(cls.key) if is_cold else None
+        run_s = self.clock_of(cls).expected_s(self._run_s(cls))
+        return run_s * count / self._jobs_per_run(cls) + (load_s or 0.0)
 
     def advance(self, now: float) -> None:
         """Time has come to `now`; comes before each plan."""
-        for shares in (self._gpu, self._cpu):
-            if shares.has_running:
-                shares.advance(now)
+        for clock in (self._gpu, self._cpu):
+            if clock.has_running:
+                clock.advance(now)
 
-    def waits(self, cls: JobClass) -> None:
+    def on_waiting(self, cls: JobClass) -> None:
         """The first job of a class waits; the class is among the lines already."""
-        if not self.is_shared and not self._is_second(cls):
+        if not self.has_many_tenants and not self._detect_second_tenant(cls):
             return
         if not cls.is_wish:
-            self.of(cls).on_waiting(cls.tenant)
+            self.clock_of(cls).on_waiting(cls.tenant)
 
-    def rests(self, cls: JobClass) -> None:
+    def on_not_waiting(self, cls: JobClass) -> None:
         """No job of the class waits any more."""
-        if self.is_shared and not cls.is_wish:
-            self.of(cls).on_not_waiting(cls.tenant)
+        if self.has_many_tenants and not cls.is_wish:
+            self.clock_of(cls).on_not_waiting(cls.tenant)
 
-    def started(self, cls: JobClass, ns: Sequence[int], now: float, *, loads: bool) -> None:
+    def record_start(self, cls: JobClass, ns: Sequence[int], now: float, *, is_cold: bool) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
-        if not self.is_shared or cls.is_wish:
+        if not self.has_many_tenants or cls.is_wish:
             return
-        shares = self.of(cls)
-        if not shares.has_many_tenants:
+        clock = self.clock_of(cls)
+        if not clock.has_many_tenants:
             return
-        shares.advance(now)
-        expected_s = self.expected_s(cls, len(ns), loads=loads) / len(ns)
-        devices = self._floor.device_count(cls)
+        clock.advance(now)
+        expected_s = self.expected_s(cls, len(ns), is_cold=is_cold) / len(ns)
+        devices = self._residency.device_count(cls)
         for n in ns:
-            shares.record_start(n, cls.tenant, devices, expected_s)
+            clock.record_start(n, cls.tenant, devices, expected_s)
 
-    def ended(self, cls: JobClass, n: int, executor: int, now: float, *, ran: bool) -> None:
+    def record_end(self, cls: JobClass, n: int, executor: int, now: float, *, has_run: bool) -> None:
         """A job is off its executor, which it may have shared with others: what passed since the last of them
         left is put down to this one."""
-        if not self.is_shared:
+        if not self.has_many_tenants:
             return
-        shares = self.of(cls)
-        since = max(shares.started_at(n, now), self._told.get(executor, 0.0))
-        if ran:
-            self._told[executor] = now
-        shares.record_end(n, max(0.0, now - since) if ran else 0.0)
+        clock = self.clock_of(cls)
+        since = max(clock.started_at(n, now), self._charged_until.get(executor, 0.0))
+        if has_run:
+            self._charged_until[executor] = now
+        clock.record_end(n, max(0.0, now - since) if has_run else 0.0)
 
-    def gone(self, executor: int, left: Mapping[int, JobClass]) -> None:
+    def on_executor_gone(self, executor: int, assigned: Mapping[int, JobClass]) -> None:
         """The executor is no more; what it had left did not run."""
-        if not self.is_shared:
+        if not self.has_many_tenants:
             return
-        self._told.pop(executor, None)
-        for n, cls in left.items():
-            self.of(cls).record_end(n, 0.0)
+        self._charged_until.pop(executor, None)
+        for n, cls in assigned.items():
+            self.clock_of(cls).record_end(n, 0.0)
 
-    def _is_second(self, cls: JobClass) -> bool:
+    def _detect_second_tenant(self, cls: JobClass) -> bool:
         """Whether with this class a second tenant has come; then those who wait already are taken in."""
-        if cls.tenant == self._only or cls.is_wish:
+        if cls.tenant == self._first_tenant or cls.is_wish:
             return False
-        if self._only is None:
-            self._only = cls.tenant
+        if self._first_tenant is None:
+            self._first_tenant = cls.tenant
             return False
-        self.is_shared = True
-        for other in self._lines:
+        self.has_many_tenants = True
+        for other in self._backlogs:
             if other is not cls and not other.is_wish:
-                self.of(other).on_waiting(other.tenant)
+                self.clock_of(other).on_waiting(other.tenant)
         return True
 
 
-class Standing:
+class PlanShares:
     """Where tenants stand in the course of one plan: what it has given them counts at once."""
 
-    def __init__(self, tenancy: Tenancy, floor: Residency) -> None:
-        self._tenancy = tenancy
-        self._floor = floor
-        self._given: dict[tuple[FairShareClock, str], float] = {}
+    def __init__(self, tenant_shares: TenantShares, floor: Residency) -> None:
+        self._tenant_shares = tenant_shares
+        self._residency = floor
+        self._charged: dict[tuple[FairShareClock, str], float] = {}
         #: Else nothing is to be asked here: all stand alike.
-        self.is_shared = tenancy.is_shared
+        self.has_many_tenants = tenant_shares.has_many_tenants
 
-    def of(self, cls: JobClass) -> float:
+    def rank(self, cls: JobClass) -> float:
         """The smaller, the earlier go a tenant's jobs among others of their priority; while there is but one
         tenant all are alike, and wishes always."""
-        if not self.is_shared or cls.is_wish:
+        if not self.has_many_tenants or cls.is_wish:
             return 0.0
-        shares = self._tenancy.of(cls)
-        return shares.rank(cls.tenant) + self._given.get((shares, cls.tenant), 0.0)
+        clock = self._tenant_shares.clock_of(cls)
+        return clock.rank(cls.tenant) + self._charged.get((clock, cls.tenant), 0.0)
 
-    def give(self, cls: JobClass, count: int, *, loads: bool) -> None:
+    def charge(self, cls: JobClass, count: int, *, is_cold: bool) -> None:
         """So many jobs of a class are to start."""
-        if not self.is_shared or cls.is_wish:
+        if not self.has_many_tenants or cls.is_wish:
             return
-        shares = self._tenancy.of(cls)
-        device_s = self._tenancy.expected_s(cls, count, loads=loads) * self._floor.device_count(cls)
-        given = self._given.get((shares, cls.tenant), 0.0)
-        self._given[shares, cls.tenant] = given + device_s / shares.weight(cls.tenant)
+        clock = self._tenant_shares.clock_of(cls)
+        device_s = self._tenant_shares.expected_s(cls, count, is_cold=is_cold) * self._residency.device_count(
+            cls
+        )
+        charged = self._charged.get((clock, cls.tenant), 0.0)
+        self._charged[clock, cls.tenant] = charged + device_s / clock.weight(cls.tenant)

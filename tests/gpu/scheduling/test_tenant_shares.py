@@ -79,7 +79,7 @@ def test_one_tenant_goes_by_age() -> None:
     house.turn()
     while len(house.began) < 3:
         house.step()
-    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.of(of("a")).has_many_tenants
+    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.clock_of(of("a")).has_many_tenants
 
 
 def test_tenants_take_turns_however_many_jobs_one_has() -> None:
@@ -159,15 +159,15 @@ def test_a_gang_of_one_tenant_is_not_kept_out_by_small_jobs_of_others() -> None:
 def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
     view = SchedulerState([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
     on_cpu, on_gpu = replace(job_class("c", 0, gpus=0), tenant="a"), of("a")
-    assert view.tenant_shares.of(on_cpu) is not view.tenant_shares.of(on_gpu)
+    assert view.tenant_shares.clock_of(on_cpu) is not view.tenant_shares.clock_of(on_gpu)
     for n, cls in enumerate((on_cpu, replace(on_cpu, tenant="b"), on_gpu, of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
-    assert view.tenant_shares.of(on_cpu).rank("a") > view.tenant_shares.of(on_cpu).rank("b")
-    assert view.tenant_shares.of(on_gpu).rank("a") == view.tenant_shares.of(on_gpu).rank("b") == 0
+    assert view.tenant_shares.clock_of(on_cpu).rank("a") > view.tenant_shares.clock_of(on_cpu).rank("b")
+    assert view.tenant_shares.clock_of(on_gpu).rank("a") == view.tenant_shares.clock_of(on_gpu).rank("b") == 0
     view.on_loaded(1, None, 6.0)
     view.on_attempt_ended(1, on_cpu, 0, 9.0)
-    assert view.tenant_shares.of(on_cpu).rank("a") == 4
+    assert view.tenant_shares.clock_of(on_cpu).rank("a") == 4
 
 
 def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> None:
@@ -176,7 +176,7 @@ def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> N
     for n, cls in enumerate((on_cpu, of("a"), of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
-    assert not view.tenant_shares.of(on_cpu).has_running
+    assert not view.tenant_shares.clock_of(on_cpu).has_running
 
 
 def test_jobs_that_share_an_executor_share_its_time() -> None:
@@ -188,7 +188,7 @@ def test_jobs_that_share_an_executor_share_its_time() -> None:
     view.load(1, a, 1, ("cpu",), 0, now=10.0)
     view.on_loaded(1, None, 10.0)
     view.start(1, a, (2, 3), now=10.0)
-    shares = view.tenant_shares.of(a)
+    shares = view.tenant_shares.clock_of(a)
     view.on_attempt_ended(1, a, 1, 14.0)
     view.on_attempt_ended(1, a, 2, 15.0)
     view.on_attempt_ended(1, a, 3, 15.0, has_run=False)
@@ -216,12 +216,12 @@ def test_a_wish_is_nobodys() -> None:
     wish = job_class("a", 20 * G, priority=-1)
     view.add_waiting(of("a"), 1)
     view.add_waiting(wish, -1)
-    assert not view.tenant_shares.of(wish).has_many_tenants
+    assert not view.tenant_shares.clock_of(wish).has_many_tenants
     view.add_waiting(of("b"), 2)
     view.remove_waiting(of("a"), 1)
     view.add_waiting(replace(wish, version="2"), -2)
     view.load(1, wish, -1, ("sim0",), 20 * G)
-    assert not view.tenant_shares.of(wish).has_running
+    assert not view.tenant_shares.clock_of(wish).has_running
     plan(view, 1.0)
 
 
@@ -231,7 +231,7 @@ def test_those_who_run_together_are_charged_for_one_run() -> None:
     for n, tenant in enumerate("aaaab"):
         view.add_waiting(of(tenant), n)
     view.load(1, of("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
-    assert view.tenant_shares.of(of("a")).rank("a") == UNKNOWN_JOB_S
+    assert view.tenant_shares.clock_of(of("a")).rank("a") == UNKNOWN_JOB_S
 
 
 RUNS_S = st.lists(st.floats(0.5, 20.0), min_size=1, max_size=8)
