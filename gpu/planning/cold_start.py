@@ -194,7 +194,7 @@ class Cold:
         return [each.executor for each in spare]
 
     def _loss_s(self, resident: ResidentExecutor) -> float:
-        return self._turn.view.time_estimates.loss_s(resident, self._turn.now)
+        return self._turn.view.time_estimates.reload_cost_s(resident, self._turn.now)
 
     def is_walled(self, head: Head) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""

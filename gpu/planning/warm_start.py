@@ -73,7 +73,9 @@ class Warm:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
             executors = [each for each in others if each.is_busy]
         view, now = self._turn.view, self._turn.now
-        return min((view.time_estimates.left_s(each, now, run_s) for each in executors), default=math.inf)
+        return min(
+            (view.time_estimates.remaining_s(each, now, run_s) for each in executors), default=math.inf
+        )
 
     def start(self, head: Head, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""

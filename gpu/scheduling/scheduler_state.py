@@ -23,7 +23,7 @@ from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
 from gpu.scheduling.tenant_shares import TenantShares
-from gpu.scheduling.time_estimates import Times
+from gpu.scheduling.time_estimates import TimeEstimates
 
 
 class SchedulerState:
@@ -51,7 +51,7 @@ class SchedulerState:
         self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
         wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
         self.idle_expiry = IdleExpiry(self.executors, wanted, self.residency.is_kept_loaded)
-        self.time_estimates = time_estimates = Times(
+        self.time_estimates = time_estimates = TimeEstimates(
             self.estimator, self.residency, self.batch_sizing, wanted
         )
         expected = (time_estimates.run_mean_s, time_estimates.load_s, self.batch_sizing.per_run)
@@ -241,6 +241,6 @@ class SchedulerState:
         if len(resident.assigned) == count:
             resident.busy_since = now
         resident.expected_end = outlook.expected_end
-        self.time_estimates.demand.count(resident.key, count, now)
+        self.time_estimates.request_rates.count(resident.key, count, now)
         for overtaken in outlook.overtaken:
             self.overtakes.record(overtaken.job_number, overtaken.count, overtaken.device_ids)

@@ -13,56 +13,58 @@ from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Loading it again within so many seconds is what an eviction is charged for.
-SOON_S = 100.0
+RELOAD_HORIZON_S = 100.0
 #: A load is taken to last so long where none was seen.
 UNKNOWN_LOAD_S = 10.0
 #: Who should have ended is taken to need this share of a run more.
 LATE_SHARE = 0.3
 
 
-class Times:
+class TimeEstimates:
     """What is expected, in seconds, by all that was seen."""
 
     def __init__(
-        self, estimates: Estimates, floor: Residency, batching: Batching, wanted: Container[Key]
+        self, estimator: Estimates, floor: Residency, batch_sizing: Batching, waiting_keys: Container[Key]
     ) -> None:
-        self._estimates = estimates
-        self._floor = floor
-        self._batching = batching
-        self._wanted = wanted
+        self._estimator = estimator
+        self._residency = floor
+        self._batch_sizing = batch_sizing
+        self._waiting_keys = waiting_keys
         #: How often each key is asked for.
-        self.demand = Demand()
+        self.request_rates = Demand()
 
     def run_s(self, cls: JobClass) -> float | None:
         """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
         the median: what 9 of 10 take says little where they differ much."""
-        return self._estimates.run_s(cls, 0.5 if math.isinf(cls.limit_s) else 0.9)
+        return self._estimator.run_s(cls, 0.5 if math.isinf(cls.limit_s) else 0.9)
 
     def run_mean_s(self, cls: JobClass) -> float | None:
         """What a run of the class takes on average; None where that is unknown."""
-        return self._estimates.run_mean_s(cls)
+        return self._estimator.run_mean_s(cls)
 
     def load_s(self, key: Key) -> float | None:
         """What loading takes; None where that is unknown."""
-        return self._estimates.load_s(key)
+        return self._estimator.load_s(key)
 
-    def left_s(self, resident: ResidentExecutor, now: float, run_s: float) -> float:
+    def remaining_s(self, resident: ResidentExecutor, now: float, run_s: float) -> float:
         """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
         has run longer than all of its like is taken to need as long again."""
-        ran_s, runs = now - resident.busy_since, self._batching.runs(resident.assigned)
+        ran_s, runs = now - resident.busy_since, self._batch_sizing.runs(resident.assigned)
         if resident.state == "loading":
             return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
-        longest_s = max(map(self._estimates.longest_s, resident.assigned.values()), default=math.inf)
+        longest_s = max(map(self._estimator.longest_s, resident.assigned.values()), default=math.inf)
         return ran_s if ran_s > longest_s * runs else max(run_s * runs - ran_s, LATE_SHARE * run_s)
 
-    def loss_s(self, resident: ResidentExecutor, now: float) -> float:
+    def reload_cost_s(self, resident: ResidentExecutor, now: float) -> float:
         """What it is expected to cost that an idle executor goes: loading it again, times how likely it is
         soon wanted."""
         load_s = self.load_s(resident.key)
         if load_s is None:
             load_s = UNKNOWN_LOAD_S
-        if resident.key in self._wanted:
+        if resident.key in self._waiting_keys:
             return load_s
-        share = self.demand.rate(resident.key, now) / max(1, len(self._floor.by_key[resident.key]))
+        rate_per_executor = self.request_rates.rate(resident.key, now) / max(
+            1, len(self._residency.by_key[resident.key])
+        )
         # Rounded: what makes no difference of a tenth must not decide.
-        return round(load_s * (1 - math.exp(-share * SOON_S)), 1)
+        return round(load_s * (1 - math.exp(-rate_per_executor * RELOAD_HORIZON_S)), 1)

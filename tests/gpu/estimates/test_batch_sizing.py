@@ -224,7 +224,7 @@ def test_what_it_takes_is_reckoned_by_runs() -> None:
     (load,) = plan(made.view, made.now).actions
     made.turn()
     assert Batching().runs({}) == 0
-    assert made.view.time_estimates.left_s(made.view.executors[1], made.now, 7.0) == 7.0
+    assert made.view.time_estimates.remaining_s(made.view.executors[1], made.now, 7.0) == 7.0
     assert load.outlook.expected_end in (10.0, float("inf"))  # type: ignore[union-attr]
 
 
