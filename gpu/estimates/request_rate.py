@@ -12,17 +12,17 @@ FADE_S = 3600.0
 KEYS_MAX = 4096
 
 
-class Demand:
+class RequestRates:
     """Of each key a rate that fades, in starts a second."""
 
     def __init__(self) -> None:
         self._rates: dict[Key, tuple[float, float]] = {}
 
-    def count(self, key: Key, times: int, now: float) -> None:
+    def record_starts(self, key: Key, count: int, now: float) -> None:
         """So many jobs of it started."""
-        rate = self.rate(key, now) + times / FADE_S
+        rate = self.rate(key, now) + count / FADE_S
         if key not in self._rates and len(self._rates) >= KEYS_MAX:
-            self._forget(now)
+            self._forget_rarest(now)
         self._rates[key] = rate, now
 
     def rate(self, key: Key, now: float) -> float:
@@ -30,7 +30,7 @@ class Demand:
         rate, at = self._rates.get(key, (0.0, now))
         return rate * math.exp((at - now) / FADE_S) if now > at else rate
 
-    def _forget(self, now: float) -> None:
+    def _forget_rarest(self, now: float) -> None:
         """Keep the half that is asked for most."""
         kept = sorted(self._rates, key=lambda key: self.rate(key, now), reverse=True)[: KEYS_MAX // 2]
         self._rates = {key: self._rates[key] for key in kept}

@@ -241,6 +241,6 @@ class SchedulerState:
         if len(resident.assigned) == count:
             resident.busy_since = now
         resident.expected_end = outlook.expected_end
-        self.time_estimates.request_rates.count(resident.key, count, now)
+        self.time_estimates.request_rates.record_starts(resident.key, count, now)
         for overtaken in outlook.overtaken:
             self.overtakes.record(overtaken.job_number, overtaken.count, overtaken.device_ids)

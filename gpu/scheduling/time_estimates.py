@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from gpu.estimates.batch_sizing import Batching
 from gpu.estimates.estimator import Estimates
-from gpu.estimates.request_rate import Demand
+from gpu.estimates.request_rate import RequestRates
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.residency import Residency
 from gpu.scheduling.resident_executor import ResidentExecutor
@@ -31,7 +31,7 @@ class TimeEstimates:
         self._batch_sizing = batch_sizing
         self._waiting_keys = waiting_keys
         #: How often each key is asked for.
-        self.request_rates = Demand()
+        self.request_rates = RequestRates()
 
     def run_s(self, cls: JobClass) -> float | None:
         """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
