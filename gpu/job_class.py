@@ -55,7 +55,7 @@ class JobClass:
         return self._hash
 
     @property
-    def is_wish(self) -> bool:
+    def is_prewarm(self) -> bool:
         """Whether no job stands in its line, but the wish for an executor that is ready."""
         return self.priority < 0
 

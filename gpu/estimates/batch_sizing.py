@@ -54,7 +54,7 @@ class Batching:
         """How many of the class an executor runs side by side."""
         return (
             1
-            if not self._slots or cls.single or cls.is_wish
+            if not self._slots or cls.single or cls.is_prewarm
             else self._slots.get((cls.handler, cls.version), 1)
         )
 
@@ -65,7 +65,7 @@ class Batching:
     def most(self, cls: JobClass) -> int:
         """How many jobs of the class go in one batch at most; 0: it has none."""
         terms = self._terms.get((cls.handler, cls.version)) if self._terms else None
-        if terms is None or cls.is_wish:
+        if terms is None or cls.is_prewarm:
             return 0
         size = self._sizes.get(_kind(cls))
         return 1 if cls.single else terms.max if size is None else min(size.cap, terms.max)

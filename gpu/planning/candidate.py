@@ -67,7 +67,7 @@ class Head:
         #: What a new executor must be granted; None where that is unknown.
         self.need = view.memory_needs.need_bytes(cls)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
-        self.run_s = 0.0 if cls.is_wish else view.time_estimates.run_s(cls)
+        self.run_s = 0.0 if cls.is_prewarm else view.time_estimates.run_s(cls)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
         self._needs: dict[int, int] | None = None
         self._can_wait_for: dict[str, bool] | None = None
@@ -105,7 +105,7 @@ class Head:
         waited_s = max(0.0, self._now - self._line.waiting_since(n))
         run_s = self.run_or_guess_s
         level = self.cls.priority
-        if not self.cls.is_wish:
+        if not self.cls.is_prewarm:
             level = min(self._top, level + int(waited_s / AGEING_S))
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.span)
         return -level, self.view.overtakes.remaining(n) > 0, self._standing.rank(self.cls), -urgency, n

@@ -168,7 +168,7 @@ class _Planner:
             elif self._start(head):
                 if head.waiting:
                     heappush(heap, (head.rank, head))
-            elif head.is_blocked and not head.cls.is_wish:
+            elif head.is_blocked and not head.cls.is_prewarm:
                 guards = self.turn.guards[head.is_gpu]
                 guards.append(Reservation(self.turn, head))
                 if not head.claims or len(guards) >= FRONT:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from gpu.job_class import JobClass
 
 #: Below all jobs; what an operator asks for goes before what is to be there when there is room.
-ASKED, PRELOAD = -1, -2
+REQUESTED_PRIORITY, PRELOAD_PRIORITY = -1, -2
 
 
-def wish(
+def prewarm_class(
     handler: str,
     version: str,
     model: str,
@@ -25,7 +25,7 @@ def wish(
         handler=handler,
         version=version,
         model=model,
-        priority=PRELOAD if is_preload else ASKED,
+        priority=PRELOAD_PRIORITY if is_preload else REQUESTED_PRIORITY,
         need_bytes=need_bytes,
         gpus=gpus,
         only=() if device_id is None else (device_id,),

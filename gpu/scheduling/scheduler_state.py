@@ -143,14 +143,14 @@ class SchedulerState:
         resident = ResidentExecutor(
             executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.residency.add(resident, prewarmed=cls.is_wish)
+        self.residency.add(resident, prewarmed=cls.is_prewarm)
         if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
             resident.loads_alone = not (cls.alone or exclusive)
         if cls.alone or resident.loads_alone:
             self.residency.make_exclusive(resident)
         ns = (n, *extra_job_numbers)
         self._remove_waiting(cls, ns)
-        if not cls.is_wish:
+        if not cls.is_prewarm:
             self.backlog.record_start(cls, ns)
             resident.assigned.update(dict.fromkeys(ns, cls))
         self.tenant_shares.record_start(cls, ns, now, is_cold=True)

@@ -54,7 +54,7 @@ class StarvationGuard:
         first_jobs = (
             (line.first, cls)
             for cls, line in self._backlogs.items()
-            if not cls.is_wish and cls.queue not in self._paused and _tenant_pool(cls) == tenant_pool
+            if not cls.is_prewarm and cls.queue not in self._paused and _tenant_pool(cls) == tenant_pool
         )
         oldest = min(first_jobs, key=lambda head: head[0], default=None)
         if oldest is None:

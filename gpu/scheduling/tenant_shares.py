@@ -58,17 +58,17 @@ class TenantShares:
         """The first job of a class waits; the class is among the lines already."""
         if not self.has_many_tenants and not self._detect_second_tenant(cls):
             return
-        if not cls.is_wish:
+        if not cls.is_prewarm:
             self.clock_of(cls).on_waiting(cls.tenant)
 
     def on_not_waiting(self, cls: JobClass) -> None:
         """No job of the class waits any more."""
-        if self.has_many_tenants and not cls.is_wish:
+        if self.has_many_tenants and not cls.is_prewarm:
             self.clock_of(cls).on_not_waiting(cls.tenant)
 
     def record_start(self, cls: JobClass, ns: Sequence[int], now: float, *, is_cold: bool) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
-        if not self.has_many_tenants or cls.is_wish:
+        if not self.has_many_tenants or cls.is_prewarm:
             return
         clock = self.clock_of(cls)
         if not clock.has_many_tenants:
@@ -100,14 +100,14 @@ class TenantShares:
 
     def _detect_second_tenant(self, cls: JobClass) -> bool:
         """Whether with this class a second tenant has come; then those who wait already are taken in."""
-        if cls.tenant == self._first_tenant or cls.is_wish:
+        if cls.tenant == self._first_tenant or cls.is_prewarm:
             return False
         if self._first_tenant is None:
             self._first_tenant = cls.tenant
             return False
         self.has_many_tenants = True
         for other in self._backlogs:
-            if other is not cls and not other.is_wish:
+            if other is not cls and not other.is_prewarm:
                 self.clock_of(other).on_waiting(other.tenant)
         return True
 
@@ -125,14 +125,14 @@ class PlanShares:
     def rank(self, cls: JobClass) -> float:
         """The smaller, the earlier go a tenant's jobs among others of their priority; while there is but one
         tenant all are alike, and wishes always."""
-        if not self.has_many_tenants or cls.is_wish:
+        if not self.has_many_tenants or cls.is_prewarm:
             return 0.0
         clock = self._tenant_shares.clock_of(cls)
         return clock.rank(cls.tenant) + self._charged.get((clock, cls.tenant), 0.0)
 
     def charge(self, cls: JobClass, count: int, *, is_cold: bool) -> None:
         """So many jobs of a class are to start."""
-        if not self.has_many_tenants or cls.is_wish:
+        if not self.has_many_tenants or cls.is_prewarm:
             return
         clock = self._tenant_shares.clock_of(cls)
         device_s = self._tenant_shares.expected_s(cls, count, is_cold=is_cold) * self._residency.device_count(

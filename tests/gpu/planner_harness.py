@@ -51,7 +51,7 @@ class Rig:
     def carry_out(self, made: Plan) -> None:
         for action in made.actions:
             match action:
-                case StartAction(executor, cls, ns) if cls.is_wish:
+                case StartAction(executor, cls, ns) if cls.is_prewarm:
                     # It is there already.
                     self.view.remove_waiting(cls, ns[0])
                     self.started += ns

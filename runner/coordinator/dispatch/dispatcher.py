@@ -116,7 +116,7 @@ class Dispatch:
 
     def _carry_out(self, action: planner.PlanAction) -> None:
         match action:
-            case planner.StartAction(executor, cls, ns) if cls.is_wish:
+            case planner.StartAction(executor, cls, ns) if cls.is_prewarm:
                 self.wishes.met(ns[0], self.posts[executor])
             case planner.StartAction():
                 self._start(action)
@@ -152,7 +152,7 @@ class Dispatch:
         self._assigner.assign(post, lives)
 
     def _load(self, action: planner.LoadAction) -> None:
-        if action.job_class.is_wish and (post := self.wishes.resident(action.job_number)) is not None:
+        if action.job_class.is_prewarm and (post := self.wishes.resident(action.job_number)) is not None:
             # A job of the same plan loads it.
             self.wishes.met(action.job_number, post)
             return
@@ -181,7 +181,7 @@ class Dispatch:
         self.posts[executor] = post
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
         self._fleet.post(worker, encode(load_order(executor, action, spec, devices, cap)))
-        if action.job_class.is_wish:
+        if action.job_class.is_prewarm:
             self.wishes.loads(action.job_number, executor)
             return
         lives = [self._line.book.by_n[n] for n in (action.job_number, *action.extra_job_numbers)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.scheduling.prewarm_class import wish
+from gpu.scheduling.prewarm_class import prewarm_class
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
@@ -203,7 +203,7 @@ class Wishes:
         """Raises NotFound for an unknown device, Unsatisfiable where it could never be loaded."""
         self._check_device(device_id)
         options = spec.options
-        cls = wish(
+        cls = prewarm_class(
             spec.name,
             spec.version,
             model,

@@ -62,7 +62,7 @@ class Stats:
     def _tenants(self) -> dict[str, Any]:
         spent, queued = self._line.accounts.tenants, self._line.waiting.outside_by_tenant()
         for cls, waiting in self._line.view.backlog.by_class.items():
-            queued[cls.tenant] += 0 if cls.is_wish else len(waiting)
+            queued[cls.tenant] += 0 if cls.is_prewarm else len(waiting)
         running: Counter[str] = Counter()
         for post in self._dispatch.posts.values():
             for live in post.line.values():

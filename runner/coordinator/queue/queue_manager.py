@@ -89,7 +89,7 @@ class Waiting:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
         lines: list[list[int]] = []
         for cls in self._view.backlog.classes():
-            if not cls.is_wish and self.handlers.specs.get(cls.handler) != before.get(cls.handler):
+            if not cls.is_prewarm and self.handlers.specs.get(cls.handler) != before.get(cls.handler):
                 lines.append(self._view.backlog.by_class[cls].peek(self._view.backlog.count(cls)))
                 for n in lines[-1]:
                     self._view.remove_waiting(cls, n)
@@ -150,7 +150,7 @@ class Waiting:
     def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
         for cls, line in self._view.backlog.by_class.items():
-            if cls.is_wish:
+            if cls.is_prewarm:
                 continue
             since = self._book.by_n[line.first].job.ready_at
             yield cls.queue, self.reasons.of_class(cls, cls.queue), len(line), since

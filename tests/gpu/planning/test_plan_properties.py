@@ -16,7 +16,7 @@ from gpu.devices.device import cpu, sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import LoadAction, StartAction, plan
 from gpu.scheduling.capacity_snapshot import CapacityTable
-from gpu.scheduling.prewarm_class import wish
+from gpu.scheduling.prewarm_class import prewarm_class
 from tests.gpu.planner_harness import G, Rig, job_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
@@ -77,7 +77,9 @@ class Line(RuleBasedStateMachine):
     )
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
         view = self.rig.view
-        cls = wish(handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload)
+        cls = prewarm_class(
+            handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload
+        )
         if view.memory_needs.misfit(cls) is None and cls not in view.backlog.by_class:
             n = -1 - len(self.rig.classes)
             self.rig.classes[n] = cls

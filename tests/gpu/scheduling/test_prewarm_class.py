@@ -7,7 +7,7 @@ import pytest
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import LoadAction, StartAction
-from gpu.scheduling.prewarm_class import wish
+from gpu.scheduling.prewarm_class import prewarm_class
 from tests.gpu.planner_harness import G, Rig, job_class, told
 
 
@@ -21,7 +21,7 @@ def wished(
     n: int = -1,
 ) -> JobClass:
     """A wish waits in the rig's view."""
-    cls = wish(handler, "1", "", need_bytes=need, gpus=1, device_id=device_id, is_preload=is_preload)
+    cls = prewarm_class(handler, "1", "", need_bytes=need, gpus=1, device_id=device_id, is_preload=is_preload)
     rig.view.add_waiting(cls, n, since=rig.now)
     return cls
 
