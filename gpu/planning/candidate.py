@@ -173,5 +173,7 @@ class Head:
             self._can_wait_for = {}
         known = self._can_wait_for.get(slot.device.id)
         if known is None:
-            known = self._can_wait_for[slot.device.id] = self.view.memory_needs.can_wait_for(self.cls, slot)
+            known = self._can_wait_for[slot.device.id] = self.view.memory_needs.fits_when_empty(
+                self.cls, slot
+            )
         return known

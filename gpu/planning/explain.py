@@ -48,7 +48,7 @@ def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | No
 def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
     if cls.queue in view.backlog.paused:
         return "paused"
-    limit = view.limits.handlers.get(cls.handler)
+    limit = view.limits.limit_by_handler.get(cls.handler)
     if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
         return "concurrency_limit"
     reasons, span = [device["reason"] for device in devices], view.residency.device_count(cls)

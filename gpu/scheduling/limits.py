@@ -15,20 +15,20 @@ STAGE_MAX = 16
 class ConcurrencyLimits:
     """The limits, and what runs of each handler. Attempts that are staged do not run."""
 
-    def __init__(self, floor: Residency, batching: Batching) -> None:
-        self._floor = floor
-        self._batching = batching
+    def __init__(self, floor: Residency, batch_sizing: Batching) -> None:
+        self._residency = floor
+        self._batch_sizing = batch_sizing
         #: How many attempts of a handler run at once; one that has no limit is not listed.
-        self.handlers: dict[str, int] = {}
+        self.limit_by_handler: dict[str, int] = {}
         #: By handler and version how many attempts an executor may hold at once; 1 where it is not listed.
         self.stage_depths: dict[tuple[str, str], int] = {}
 
     def set_handler_limit(self, handler: str, limit: int | None) -> None:
         """How many attempts of a handler run at once, everywhere; None: any number."""
         if limit is None:
-            self.handlers.pop(handler, None)
+            self.limit_by_handler.pop(handler, None)
         else:
-            self.handlers[handler] = limit
+            self.limit_by_handler[handler] = limit
 
     def set_stage_depth(self, handler: str, version: str, depth: int) -> None:
         """How many attempts an executor of it may hold at once: 1 to 16."""
@@ -36,20 +36,22 @@ class ConcurrencyLimits:
 
     def busy_executors(self, handler: str) -> int:
         """How many executors of a handler load or run."""
-        return self._floor.busy_by_handler.get(handler, 0)
+        return self._residency.busy_by_handler.get(handler, 0)
 
     def remaining(self, cls: JobClass, executors: int = 0, jobs: int = 0) -> float:
         """How many more of the handler may run, beside what a plan adds to what runs: executors that it sets
         to work, and jobs that it hands to any. Where several run at once in an executor, jobs count."""
-        limit = self.handlers.get(cls.handler)
+        limit = self.limit_by_handler.get(cls.handler)
         if limit is None:
             return math.inf
-        if self._batching.is_spread(cls.handler, cls.version):
+        if self._batch_sizing.is_spread(cls.handler, cls.version):
             return limit - self._assigned_jobs(cls.handler) - jobs
         return limit - self.busy_executors(cls.handler) - executors
 
     def _assigned_jobs(self, handler: str) -> int:
-        return sum(len(each.assigned) for each in self._floor.executors.values() if each.key[0] == handler)
+        return sum(
+            len(each.assigned) for each in self._residency.executors.values() if each.key[0] == handler
+        )
 
 
 class PlannedConcurrency:
@@ -75,4 +77,4 @@ class PlannedConcurrency:
 
     def is_at_limit(self, cls: JobClass) -> bool:
         """Whether as many of the handler run as may."""
-        return cls.handler in self._limits.handlers and self.remaining(cls) <= 0
+        return cls.handler in self._limits.limit_by_handler and self.remaining(cls) <= 0
