@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from gpu.planning.candidate import Head
+from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, Turn
 from gpu.planning.warm_start import Warm
 from gpu.scheduling.capacity import DeviceCapacity
@@ -40,41 +40,43 @@ class Cold:
         #: plan goes on there is only less, so that who needs as much need not be tried.
         self._walls: dict[tuple[bool, int], int] = {}
 
-    def load(self, head: Head, rooms: list[DeviceCapacity], grant_bytes: int) -> None:
+    def load(self, head: Candidate, rooms: list[DeviceCapacity], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
-        count = int(min(head.per_run, self._turn.concurrency.remaining(head.cls)))
+        count = int(min(head.jobs_per_run, self._turn.concurrency.remaining(head.job_class)))
         self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, loads=True))
 
-    def fit(self, head: Head) -> tuple[list[DeviceCapacity], int] | None:
+    def fit(self, head: Candidate) -> tuple[list[DeviceCapacity], int] | None:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is
         free), and its grant on each device."""
         options: list[tuple[int, int, DeviceCapacity, int]] = []
         for cap_bytes in self._turn.lane(head):
-            need = head.need_on(cap_bytes)
+            need = head.need_for_capacity(cap_bytes)
             found = (room for room in self._options(head, cap_bytes, need) if self._may(head, room, need))
-            for room in islice(found, head.span):
-                grant = room.free_now if head.need is None else need
+            for room in islice(found, head.device_count):
+                grant = room.free_now if head.need_bytes is None else need
                 left = (
                     -room.free_now
-                    if head.need is None
+                    if head.need_bytes is None
                     else -room.places
                     if need == 0
                     else room.free_now - need
                 )
                 options.append((left, room.slot.order, room, grant))
-        if len(options) < head.span:
+        if len(options) < head.device_count:
             return None
-        best = sorted(options, key=lambda option: option[:2])[: head.span]
+        best = sorted(options, key=lambda option: option[:2])[: head.device_count]
         return [room for _, _, room, _ in best], min(grant for *_, grant in best)
 
-    def _options(self, head: Head, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
+    def _options(self, head: Candidate, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
         shelf = self._turn.lane(head)[cap_bytes]
-        if head.need is None:
+        if head.need_bytes is None:
             return shelf.largest_first(need)
         return shelf.most_places() if need == 0 else shelf.best_fit(need)
 
-    def _may(self, head: Head, room: DeviceCapacity, nbytes: int) -> bool:
-        return head.suits(room) and bool(self._turn.allowed(Move(head, [head.n], [room], nbytes, loads=True)))
+    def _may(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> bool:
+        return head.may_run_on(room) and bool(
+            self._turn.allowed(Move(head, [head.job_number], [room], nbytes, loads=True))
+        )
 
     # Making room.
 
@@ -82,44 +84,44 @@ class Cold:
         """Claims were given up: who was tried in vain may find room now."""
         self._walls.clear()
 
-    def claim(self, head: Head) -> None:
+    def claim(self, head: Candidate) -> None:
         """Keep for the head what it could have now, or what others are leaving for it."""
         shelves = self._turn.lane(head).values()
-        if head.need == 0 or not any(shelf.freeing_count for shelf in shelves):
+        if head.need_bytes == 0 or not any(shelf.freeing_count for shelf in shelves):
             return
         fit = self.fit(head)
         if fit is not None:
             for room in fit[0]:
-                self._turn.claim(head, room, head.need_on(room.slot.device.cap_bytes))
+                self._turn.claim(head, room, head.need_for_capacity(room.slot.device.cap_bytes))
             return
         found: list[tuple[DeviceCapacity, int]] = []
         for cap_bytes, shelf in self._turn.lane(head).items():
-            need = head.need_on(cap_bytes)
+            need = head.need_for_capacity(cap_bytes)
             rooms = (room for room in shelf.after_leaving(need) if self._may(head, room, need))
-            found += [(room, need) for room in islice(rooms, head.span)]
-        if len(found) >= head.span:
-            for room, need in found[: head.span]:
+            found += [(room, need) for room in islice(rooms, head.device_count)]
+        if len(found) >= head.device_count:
+            for room, need in found[: head.device_count]:
                 self._turn.claim(head, room, need)
 
-    def way(self, head: Head) -> Way | None:
+    def way(self, head: Candidate) -> Way | None:
         """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
         or where it would not be enough."""
-        idle = self._warm.idle(head.cls)
+        idle = self._warm.idle(head.job_class)
         found = [way for each in idle[-WAYS_MAX:] if (way := self._way_to_wake(head, each))]
         way = min(found, key=Way.cost, default=None)
         # An executor of the head's own kind goes only where nothing else helps.
         way = way or self._way_to_load(head, {each.executor for each in idle})
         way = way or (self._way_to_load(head, set()) if idle else None)
-        return way if way is None or head.cls.evicts or not way.victims else None
+        return way if way is None or head.job_class.evicts or not way.victims else None
 
-    def take(self, head: Head, way: Way) -> None:
+    def take(self, head: Candidate, way: Way) -> None:
         """Tell the executors of a way to go, and claim for the head what they leave."""
         for executor, nbytes in way.victims.items():
             self._turn.evict(executor, nbytes)
         for room, nbytes in way.claims:
             self._turn.claim(head, room, nbytes)
 
-    def _way_to_wake(self, head: Head, resident: ResidentExecutor) -> Way | None:
+    def _way_to_wake(self, head: Candidate, resident: ResidentExecutor) -> Way | None:
         """Who must go so that an idle executor gets its whole grant back."""
         way = Way({}, [])
         extra = self._turn.view.ledger.extra_bytes(resident.executor)
@@ -132,26 +134,26 @@ class Cold:
                 return None
         return way
 
-    def _way_to_load(self, head: Head, keep: set[int]) -> Way | None:
+    def _way_to_load(self, head: Candidate, keep: set[int]) -> Way | None:
         """Who must go so that a new executor fits, on the devices where that costs least."""
         ways: list[Way] = []
         count = 0
         for cap_bytes, shelf in self._turn.lane(head).items():
-            need = head.need_on(cap_bytes)
-            found = (room for room in shelf.after_eviction(need) if head.suits(room))
+            need = head.need_for_capacity(cap_bytes)
+            found = (room for room in shelf.after_eviction(need) if head.may_run_on(room))
             # Some come twice.
-            for room in dict.fromkeys(islice(found, max(WAYS_MAX, 2 * head.span))):
+            for room in dict.fromkeys(islice(found, max(WAYS_MAX, 2 * head.device_count))):
                 way = Way({}, [])
                 if self._clear(way, room, need, keep, is_new=True):
                     count += 1
                     if self._may(head, room, need):
                         ways.append(way)
-        if len(ways) < head.span:
-            if count < head.span and not keep:
+        if len(ways) < head.device_count:
+            if count < head.device_count and not keep:
                 self._wall(head)
             return None
         whole = Way({}, [])
-        for way in sorted(ways, key=Way.cost)[: head.span]:
+        for way in sorted(ways, key=Way.cost)[: head.device_count]:
             whole.victims.update(way.victims)
             whole.claims.extend(way.claims)
             whole.loss_s += way.loss_s
@@ -196,16 +198,20 @@ class Cold:
     def _loss_s(self, resident: ResidentExecutor) -> float:
         return self._turn.view.time_estimates.reload_cost_s(resident, self._turn.now)
 
-    def is_walled(self, head: Head) -> bool:
+    def is_walled(self, head: Candidate) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
-        need = head.need
-        if need is None or head.is_picky or head.cls.key in self._turn.view.residency.idle_by_key:
+        need = head.need_bytes
+        if (
+            need is None
+            or head.is_device_restricted
+            or head.job_class.key in self._turn.view.residency.idle_by_key
+        ):
             return False
-        wall = self._walls.get((head.is_gpu, head.span))
+        wall = self._walls.get((head.is_gpu, head.device_count))
         return wall is not None and need >= wall
 
-    def _wall(self, head: Head) -> None:
-        need = head.need
-        if need is not None and not head.is_picky and not head.cls.alone:
-            place = head.is_gpu, head.span
+    def _wall(self, head: Candidate) -> None:
+        need = head.need_bytes
+        if need is not None and not head.is_device_restricted and not head.job_class.alone:
+            place = head.is_gpu, head.device_count
             self._walls[place] = min(need, self._walls.get(place, need))

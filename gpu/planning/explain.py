@@ -38,7 +38,7 @@ def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | No
     slots = view.residency.slots
     return {
         "devices": [
-            {"device": each, "needed_bytes": hold.head.need_on(slots[each].device.cap_bytes)}
+            {"device": each, "needed_bytes": hold.head.need_for_capacity(slots[each].device.cap_bytes)}
             for each in hold.lefts
         ],
         "starts_in_s": None if math.isinf(hold.at) else max(0.0, hold.at - now),

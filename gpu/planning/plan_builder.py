@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, PlanAction, StartAction, WaitReason
-from gpu.planning.candidate import Head, Rank
+from gpu.planning.candidate import Candidate, Rank
 from gpu.scheduling.capacity import EXCLUSIVE, DeviceCapacity
 from gpu.scheduling.capacity_snapshot import CapacityOverlay, PoolIndexes
 from gpu.scheduling.limits import PlannedConcurrency
@@ -21,7 +21,7 @@ from gpu.scheduling.tenant_shares import PlanShares
 class Guard(Protocol):
     """Something that a waiting job is to get, from which others may keep it only so often."""
 
-    head: Head
+    head: Candidate
 
     def times(self, move: Move) -> int:
         """How many of the move's jobs would keep it from that."""
@@ -47,7 +47,7 @@ class Move:
 
     def __init__(
         self,
-        head: Head,
+        head: Candidate,
         ns: list[int],
         rooms: Sequence[DeviceCapacity],
         nbytes: int,
@@ -95,7 +95,7 @@ class Turn:
         self.standing = PlanShares(view.tenant_shares, view.residency)
         self._kept = set(view.overtakes.kept_devices)
 
-    def lane(self, head: Head) -> PoolIndexes:
+    def lane(self, head: Candidate) -> PoolIndexes:
         """The shelves of the devices that may run the class."""
         return self.sketch.pool(head.is_gpu)
 
@@ -104,9 +104,9 @@ class Turn:
         slots = self.view.residency.slots
         return [self.sketch.capacity(slots[each]) for each in resident.devices]
 
-    def gathers(self, head: Head) -> bool:
+    def gathers(self, head: Candidate) -> bool:
         """Whether the head's next batch waits for more jobs."""
-        until = head.gathers_until
+        until = head.batch_deadline
         if until <= self.now:
             return False
         self.look_at = min(self.look_at, until)
@@ -126,7 +126,7 @@ class Turn:
 
     def _passed(self, move: Move) -> Iterator[tuple[Guard, int]]:
         for guard in self.guards[move.head.is_gpu]:
-            if guard.head.waiting and guard.head is not move.head:
+            if guard.head.waiting_count and guard.head is not move.head:
                 times = guard.times(move)
                 if times:
                     yield guard, times
@@ -134,14 +134,18 @@ class Turn:
     def _pass(self, move: Move) -> tuple[OvertakenJob, ...]:
         passed: list[OvertakenJob] = []
         for guard, times in self._passed(move):
-            guard.head.remaining -= times
-            passed.append(OvertakenJob(guard.head.n, times, guard.device_ids()))
+            guard.head.overtakes_left -= times
+            passed.append(OvertakenJob(guard.head.job_number, times, guard.device_ids()))
         for guard in self.guards[move.head.is_gpu]:
             guard.take(move)
-            if guard.head.remaining <= 0 and guard.head.n not in self._kept and (ids := guard.device_ids()):
+            if (
+                guard.head.overtakes_left <= 0
+                and guard.head.job_number not in self._kept
+                and (ids := guard.device_ids())
+            ):
                 # Whatever starts now, these stay its devices.
-                self._kept.add(guard.head.n)
-                passed.append(OvertakenJob(guard.head.n, 0, ids))
+                self._kept.add(guard.head.job_number)
+                passed.append(OvertakenJob(guard.head.job_number, 0, ids))
         return tuple(passed)
 
     # Moves.
@@ -153,14 +157,14 @@ class Turn:
             return False
         head, executor = move.head, resident.executor
         passes = self._pass(move)
-        until = head.until(len(ns), loads=False)
+        until = head.expected_end(len(ns), is_cold=False)
         if not move.opens:
             until += max(0.0, resident.expected_end - self.now)
-        self.actions.append(StartAction(executor, head.cls, tuple(ns), Outlook(until, passes)))
+        self.actions.append(StartAction(executor, head.job_class, tuple(ns), Outlook(until, passes)))
         if move.opens:
             self._open(move, resident, until)
         self.touched[executor] = self.touched.get(executor, 0) + len(ns)
-        self.standing.charge(head.cls, len(ns), is_cold=False)
+        self.standing.charge(head.job_class, len(ns), is_cold=False)
         self._advance(head, len(ns))
         return True
 
@@ -174,20 +178,20 @@ class Turn:
             if not resident.is_pinned:
                 mine.evictable -= 1
                 mine.evictable_bytes -= charge
-            if resident.exclusive or move.head.cls.alone:
+            if resident.exclusive or move.head.job_class.alone:
                 mine.exclusive_executor = resident.executor
             mine.planned_ends += ((until, 0 if resident.is_pinned else charge + extra),)
             self.sketch.update(mine)
-        self.concurrency.add_executor(move.head.cls.handler)
+        self.concurrency.add_executor(move.head.job_class.handler)
 
     def load(self, move: Move) -> None:
         """Start a new executor with the first of the jobs, and with what runs together with it."""
-        head, cls = move.head, move.head.cls
+        head, cls = move.head, move.head.job_class
         if len(move.ns) > 1:
             move.ns = self.allowed(move) or move.ns[:1]
         passes = self._pass(move)
-        is_alone = head.need is None
-        until = head.until(len(move.ns), loads=True)
+        is_alone = head.need_bytes is None
+        until = head.expected_end(len(move.ns), is_cold=True)
         for room in move.rooms:
             mine = self.sketch.editable(room.slot)
             mine.places -= 1
@@ -205,8 +209,8 @@ class Turn:
         self.standing.charge(cls, len(move.ns), is_cold=True)
         self._advance(head, len(move.ns))
 
-    def _advance(self, head: Head, count: int) -> None:
-        self.concurrency.add_jobs(head.cls.handler, count)
+    def _advance(self, head: Candidate, count: int) -> None:
+        self.concurrency.add_jobs(head.job_class.handler, count)
         head.advance(count)
 
     def evict(self, executor: int, nbytes: int) -> None:
@@ -221,14 +225,14 @@ class Turn:
             mine.evictable_bytes -= nbytes
             self.sketch.update(mine)
 
-    def claim(self, head: Head, room: DeviceCapacity, nbytes: int) -> None:
+    def claim(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> None:
         """Keep bytes that are coming for a head."""
         mine = self.sketch.editable(room.slot)
         mine.claimed_bytes += nbytes
         self.sketch.update(mine)
         head.claims += ((mine, nbytes),)
 
-    def unclaim(self, head: Head) -> None:
+    def unclaim(self, head: Candidate) -> None:
         """Give up what is kept for a head."""
         for mine, nbytes in head.claims:
             mine.claimed_bytes -= nbytes

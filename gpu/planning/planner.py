@@ -28,7 +28,7 @@ from heapq import heapify, heappop, heappush
 
 from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, StartAction, WaitReason
-from gpu.planning.candidate import Head, Rank
+from gpu.planning.candidate import Candidate, Rank
 from gpu.planning.cold_start import Cold
 from gpu.planning.plan_builder import Turn
 from gpu.planning.reservation import Front, Hold, Reservation
@@ -72,7 +72,7 @@ def reserved(view: SchedulerState, now: float, n: int) -> Hold | None:
     planner = _Planner(view, now)
     planner.plan()
     guards = [guard for guards in planner.turn.guards.values() for guard in guards]
-    holds = (guard.hold for guard in guards if isinstance(guard, Reservation) and guard.head.n == n)
+    holds = (guard.hold for guard in guards if isinstance(guard, Reservation) and guard.head.job_number == n)
     return next(holds, None)
 
 
@@ -93,25 +93,25 @@ class _Planner:
         self._backfill(self._in_turn(heads))
         return Plan(self.turn.actions, self.reasons, self.turn.look_at)
 
-    def _heads(self) -> list[Head]:
+    def _heads(self) -> list[Candidate]:
         view = self.view
         top = max((cls.priority for cls in view.backlog.by_class), default=0)
-        heads: list[Head] = []
+        heads: list[Candidate] = []
         for cls in view.backlog.by_class:
             if cls.queue in view.backlog.paused:
                 self.reasons[cls] = "paused"
                 continue
-            head = Head(view, cls, self.now, top, self.turn.standing)
+            head = Candidate(view, cls, self.now, top, self.turn.standing)
             if not self.turn.gathers(head):
                 heads.append(head)
         return heads
 
-    def _out_of_turn(self, heads: list[Head]) -> None:
+    def _out_of_turn(self, heads: list[Candidate]) -> None:
         """Warm starts, by whoever has an executor for them. Those in front keep what they could have now."""
         turn = self.turn
         for head in heads:
             guards = turn.guards[head.is_gpu]
-            if head.remaining <= 0 or len(guards) < FRONT:
+            if head.overtakes_left <= 0 or len(guards) < FRONT:
                 guards.append(Front(turn, head))
         front = {guard.head for guards in turn.guards.values() for guard in guards}
         able = {head for head in heads if self.warm.is_able(head) and self.warm.is_gain(head)}
@@ -120,15 +120,15 @@ class _Planner:
         heapify(heap)
         while able:
             _, head = heappop(heap)
-            if head.has_moved():
+            if head.update_rank():
                 heappush(heap, (head.rank, head))
                 continue
             turn.unclaim(head)
             if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
-                if head.waiting:
+                if head.waiting_count:
                     heappush(heap, (head.rank, head))
                     continue
-            elif head in front and not turn.concurrency.is_at_limit(head.cls):
+            elif head in front and not turn.concurrency.is_at_limit(head.job_class):
                 self.cold.claim(head)
             able.discard(head)
         for head in front:
@@ -136,57 +136,57 @@ class _Planner:
         self.cold.forget()
         turn.guards = {True: [], False: []}
 
-    def _behind(self, heads: list[Head]) -> dict[tuple[bool, float], Head]:
+    def _behind(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
         """In each lane and level the head whose tenant has had least."""
-        found: dict[tuple[bool, float], Head] = {}
+        found: dict[tuple[bool, float], Candidate] = {}
         for head in heads if self.turn.standing.has_many_tenants else ():
             place = head.is_gpu, head.rank[0]
             if place not in found or head.rank[2] < found[place].rank[2]:
                 found[place] = head
         return found
 
-    def _is_ahead(self, head: Head, behind: dict[tuple[bool, float], Head]) -> bool:
+    def _is_ahead(self, head: Candidate, behind: dict[tuple[bool, float], Candidate]) -> bool:
         """Whether its tenant has had so much more than another who waits that no load is spared for it."""
         last = behind.get((head.is_gpu, head.rank[0]))
         if last is None:
             return False
-        load_s = self.view.time_estimates.load_s(last.cls.key)
+        load_s = self.view.time_estimates.load_s(last.job_class.key)
         return head.rank[2] - last.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
-    def _in_turn(self, heads: list[Head]) -> list[Head]:
+    def _in_turn(self, heads: list[Candidate]) -> list[Candidate]:
         """Start heads in turn until, in each lane, one finds no room; gives the others."""
-        heap = [(head.rank, head) for head in heads if head.waiting]
+        heap = [(head.rank, head) for head in heads if head.waiting_count]
         heapify(heap)
         blocked: set[bool] = set()
-        others: list[Head] = []
+        others: list[Candidate] = []
         while heap:
             _, head = heappop(heap)
             if head.is_gpu in blocked:
                 others.append(head)
-            elif head.has_moved():
+            elif head.update_rank():
                 heappush(heap, (head.rank, head))
             elif self._start(head):
-                if head.waiting:
+                if head.waiting_count:
                     heappush(heap, (head.rank, head))
-            elif head.is_blocked and not head.cls.is_prewarm:
+            elif head.is_blocked and not head.job_class.is_prewarm:
                 guards = self.turn.guards[head.is_gpu]
                 guards.append(Reservation(self.turn, head))
                 if not head.claims or len(guards) >= FRONT:
                     blocked.add(head.is_gpu)
         return others
 
-    def _backfill(self, heads: list[Head]) -> None:
+    def _backfill(self, heads: list[Candidate]) -> None:
         """Start others where they keep nobody waiting, of each level and tenant the shortest first."""
         heap = [(_shortness(head), head) for head in heads]
         heapify(heap)
         while heap:
             _, head = heappop(heap)
-            if head.has_moved() or (self._start(head) and head.waiting):
+            if head.update_rank() or (self._start(head) and head.waiting_count):
                 heappush(heap, (_shortness(head), head))
 
-    def _start(self, head: Head) -> bool:
+    def _start(self, head: Candidate) -> bool:
         """Start the head in any way, or make room for it, or say why it waits."""
-        turn, cls = self.turn, head.cls
+        turn, cls = self.turn, head.job_class
         head.is_blocked = False
         if turn.gathers(head):
             return False
@@ -202,7 +202,7 @@ class _Planner:
         self.reasons[cls] = self._reason(head)
         return False
 
-    def _load(self, head: Head) -> bool:
+    def _load(self, head: Candidate) -> bool:
         """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
         if self.cold.is_walled(head):
             head.is_blocked = True
@@ -218,25 +218,25 @@ class _Planner:
                 self.cold.take(head, way)
             return False
         places = sum(shelf.open_count for shelf in self.turn.lane(head).values())
-        has_more = places > head.span or all(room.places > 1 for room in fit[0])
+        has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
         if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
         self.cold.load(head, *fit)
         return True
 
-    def _reason(self, head: Head) -> WaitReason:
-        if head.cls.alone and all(
-            slot.busy_count for slot in self.view.residency.candidate_devices(head.cls)
+    def _reason(self, head: Candidate) -> WaitReason:
+        if head.job_class.alone and all(
+            slot.busy_count for slot in self.view.residency.candidate_devices(head.job_class)
         ):
             return "waiting_for_device"
         lacking_bytes = sum(
             shelf.open_count
             for cap_bytes, shelf in self.turn.lane(head).items()
-            if 0 < head.need_on(cap_bytes) <= cap_bytes
+            if 0 < head.need_for_capacity(cap_bytes) <= cap_bytes
         )
-        return "waiting_for_memory" if lacking_bytes >= head.span else "waiting_for_device"
+        return "waiting_for_memory" if lacking_bytes >= head.device_count else "waiting_for_device"
 
 
-def _shortness(head: Head) -> tuple[float, float, float, Rank]:
+def _shortness(head: Candidate) -> tuple[float, float, float, Rank]:
     level, _, standing, *_ = head.rank
-    return level, standing, head.run_or_guess_s, head.rank
+    return level, standing, head.run_s_or_default, head.rank

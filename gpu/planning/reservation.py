@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 
-from gpu.planning.candidate import Head
+from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, Turn
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
@@ -27,14 +27,14 @@ class Left:
 class Front:
     """One of the first who wait: whoever stands behind it and takes what it could have overtakes it."""
 
-    def __init__(self, turn: Turn, head: Head) -> None:
+    def __init__(self, turn: Turn, head: Candidate) -> None:
         self.head = head
         self._turn = turn
 
     def times(self, move: Move) -> int:
         """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
         head = self.head
-        if self._turn.concurrency.is_at_limit(head.cls) or not any(
+        if self._turn.concurrency.is_at_limit(head.job_class) or not any(
             self._is_harmed(move, room) for room in move.rooms
         ):
             return 0
@@ -42,12 +42,12 @@ class Front:
 
     def _is_harmed(self, move: Move, room: DeviceCapacity) -> bool:
         is_full = room.places - move.opens <= 0
-        takes_bytes = move.nbytes > 0 and self.head.need != 0
-        return (is_full or takes_bytes) and self.head.can_wait_for(room.slot)
+        takes_bytes = move.nbytes > 0 and self.head.need_bytes != 0
+        return (is_full or takes_bytes) and self.head.fits_when_empty(room.slot)
 
     def left(self, move: Move) -> int:
         """How many may still overtake it."""
-        return self.head.remaining
+        return self.head.overtakes_left
 
     def take(self, move: Move) -> None:
         """Nothing is kept for it yet."""
@@ -61,7 +61,7 @@ class Hold:
     """The devices that a blocked head gets, and when. Others start there who surely end before or fit in
     beside it; those who are only likely to, or of whom nobody knows, so often as it may be overtaken."""
 
-    def __init__(self, head: Head, at: float, lefts: dict[str, Left]) -> None:
+    def __init__(self, head: Candidate, at: float, lefts: dict[str, Left]) -> None:
         self.head = head
         #: When the head is expected to start; inf where that is unknown.
         self.at = at
@@ -77,9 +77,9 @@ class Hold:
 
     def left(self, move: Move) -> int:
         """None, where they are known to take longer."""
-        head, ends = move.head, move.head.until(len(move.ns), loads=move.loads)
+        head, ends = move.head, move.head.expected_end(len(move.ns), is_cold=move.loads)
         if move.is_gain or head.run_s is None or math.isinf(self.at) or ends <= self.at:
-            return self.head.remaining
+            return self.head.overtakes_left
         return 0
 
     def take(self, move: Move) -> None:
@@ -97,13 +97,13 @@ class Hold:
         return tuple(self.lefts)
 
     def _is_sure(self, move: Move) -> bool:
-        return move.head.surely_until(len(move.ns), loads=move.loads) <= self.at < math.inf
+        return move.head.latest_end(len(move.ns), is_cold=move.loads) <= self.at < math.inf
 
 
 class Reservation:
     """A guard that is worked out when somebody first asks: most often nobody could start anyhow."""
 
-    def __init__(self, turn: Turn, head: Head) -> None:
+    def __init__(self, turn: Turn, head: Candidate) -> None:
         self.head = head
         self._turn = turn
         self._hold: Hold | None = None
@@ -132,7 +132,7 @@ class Reservation:
         return self.hold.device_ids()
 
 
-def reserve(turn: Turn, head: Head) -> Hold:
+def reserve(turn: Turn, head: Candidate) -> Hold:
     """The devices that are expected to be free for the head first: those kept for it, where there are any."""
     if head.claims:
         left = {
@@ -140,27 +140,31 @@ def reserve(turn: Turn, head: Head) -> Hold:
         }
         return Hold(head, turn.now, left)
     slots = turn.view.residency.slots
-    kept = turn.view.overtakes.kept_devices.get(head.n)
+    kept = turn.view.overtakes.kept_devices.get(head.job_number)
     rooms = [turn.sketch.capacity(slots[each]) for each in kept] if kept else _rooms(turn, head)
     options = (option for room in rooms if (option := _option(turn, head, room)) is not None)
-    first = nsmallest(head.span, options, key=lambda option: option[:3])
-    if len(first) < head.span:
+    first = nsmallest(head.device_count, options, key=lambda option: option[:3])
+    if len(first) < head.device_count:
         return Hold(head, math.inf, {})
     at = first[-1][0]
     lefts = {room.slot.device.id: _left(turn, head, room, at) for *_, room in first}
     return Hold(head, at, lefts)
 
 
-def _rooms(turn: Turn, head: Head) -> Iterator[DeviceCapacity]:
+def _rooms(turn: Turn, head: Candidate) -> Iterator[DeviceCapacity]:
     for shelf in turn.lane(head).values():
         yield from shelf.capacities.values()
 
 
-def _option(turn: Turn, head: Head, room: DeviceCapacity) -> tuple[float, int, int, DeviceCapacity] | None:
+def _option(
+    turn: Turn, head: Candidate, room: DeviceCapacity
+) -> tuple[float, int, int, DeviceCapacity] | None:
     """When the head could start in a room, how much must end there before, and its place."""
-    if not head.can_wait_for(room.slot) or (head.is_picky and head.avoids(room.slot.device.id)):
+    if not head.fits_when_empty(room.slot) or (
+        head.is_device_restricted and head.avoids(room.slot.device.id)
+    ):
         return None
-    need = head.need_on(room.slot.device.cap_bytes)
+    need = head.need_for_capacity(room.slot.device.cap_bytes)
     nbytes, places, at, count = room.free_after_eviction, room.places, turn.now, 0
     is_quiet = room.is_idle
     for end, freed, opened in _ends(turn, room):
@@ -172,21 +176,21 @@ def _option(turn: Turn, head: Head, room: DeviceCapacity) -> tuple[float, int, i
     return at, count, room.slot.order, room
 
 
-def _fits(head: Head, room: DeviceCapacity, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
-    if head.cls.alone or (need > 0 and room.exclusive_executor is not None):
+def _fits(head: Candidate, room: DeviceCapacity, need: int, nbytes: int, places: int, is_quiet: bool) -> bool:
+    if head.job_class.alone or (need > 0 and room.exclusive_executor is not None):
         return is_quiet and nbytes >= need
     return places > 0 and (need <= 0 or nbytes >= need)
 
 
-def _left(turn: Turn, head: Head, room: DeviceCapacity, at: float) -> Left:
+def _left(turn: Turn, head: Candidate, room: DeviceCapacity, at: float) -> Left:
     """What is left beside the head at that time; nothing where it runs alone."""
-    need = head.need_on(room.slot.device.cap_bytes)
+    need = head.need_for_capacity(room.slot.device.cap_bytes)
     nbytes, places = room.free_after_eviction, room.places
     for end, freed, opened in _ends(turn, room):
         if end > at or (math.isinf(at) and _fits(head, room, need, nbytes, places, is_quiet=False)):
             break
         nbytes, places = nbytes + freed, places + opened
-    if head.cls.alone or head.need is None:
+    if head.job_class.alone or head.need_bytes is None:
         return Left(0, 0)
     return Left(nbytes - max(0, need), places - 1)
 

@@ -6,7 +6,7 @@ import math
 from heapq import heapify, heappop, heappush
 
 from gpu.job_class import JobClass
-from gpu.planning.candidate import Head
+from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, Turn
 from gpu.scheduling.resident_executor import ResidentExecutor
 
@@ -26,27 +26,27 @@ class Warm:
         #: Those at work that may be handed more, the one with most room first.
         self._roomy: dict[JobClass, list[tuple[int, int]]] = {}
 
-    def is_gain(self, head: Head) -> bool:
+    def is_gain(self, head: Candidate) -> bool:
         """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
         So it does as far as nobody knows better."""
         view = self._turn.view
-        load_s = view.time_estimates.load_s(head.cls.key)
+        load_s = view.time_estimates.load_s(head.job_class.key)
         if load_s is None or self._depth(head) > 1:
             return True
-        run_s = view.time_estimates.run_mean_s(head.cls)
+        run_s = view.time_estimates.run_mean_s(head.job_class)
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
 
-    def is_able(self, head: Head) -> bool:
+    def is_able(self, head: Candidate) -> bool:
         """Whether an executor lives that may take a job of the head now."""
-        floor, key = self._turn.view.residency, head.cls.key
+        floor, key = self._turn.view.residency, head.job_class.key
         if key in floor.idle_by_key or key in floor.prewarmed:
             return True
         return self._depth(head) > 1 and key in floor.by_key
 
-    def is_earlier(self, head: Head, patience: float, loss_s: float) -> bool:
+    def is_earlier(self, head: Candidate, patience: float, loss_s: float) -> bool:
         """Whether the last one waiting of the class may expect a warm executor before so many times what a
         new one would cost: its load, and what loading others again takes that go for it."""
-        turn, view, cls = self._turn, self._turn.view, head.cls
+        turn, view, cls = self._turn, self._turn.view, head.job_class
         of_key = view.residency.by_key.get(cls.key)
         load_s, run_s = view.time_estimates.load_s(cls.key), view.time_estimates.run_mean_s(cls)
         if of_key is None or not load_s or run_s is None:
@@ -58,7 +58,7 @@ class Warm:
         ]
         if not lefts:
             return False
-        runs = -(-head.waiting // head.per_run)
+        runs = -(-head.waiting_count // head.jobs_per_run)
         wait_s = min(lefts) + (runs - 1) * run_s / len(lefts)
         if wait_s > patience * (load_s + loss_s):
             return False
@@ -77,9 +77,9 @@ class Warm:
             (view.time_estimates.remaining_s(each, now, run_s) for each in executors), default=math.inf
         )
 
-    def start(self, head: Head, *, is_gain: bool = False) -> bool:
+    def start(self, head: Candidate, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
-        turn, cls, floor = self._turn, head.cls, self._turn.view.residency
+        turn, cls, floor = self._turn, head.job_class, self._turn.view.residency
         if cls.key not in floor.by_key or turn.gathers(head):
             return False
         depth = self._depth(head)
@@ -109,29 +109,29 @@ class Warm:
             known.pop()
         return known
 
-    def _depth(self, head: Head) -> int:
+    def _depth(self, head: Candidate) -> int:
         """How many attempts, or batches, an executor may hold."""
-        cls = head.cls
-        if head.need is None or cls.alone or cls.single:
+        cls = head.job_class
+        if head.need_bytes is None or cls.alone or cls.single:
             return 1
         slots = self._turn.view.batch_sizing.slots(cls)
         return slots if slots > 1 else self._turn.view.limits.stage_depths.get((cls.handler, cls.version), 1)
 
-    def _space(self, head: Head, resident: ResidentExecutor, depth: int) -> int:
+    def _space(self, head: Candidate, resident: ResidentExecutor, depth: int) -> int:
         """How many jobs of the head it may be handed now."""
         handed = self._turn.touched.get(resident.executor, 0)
-        if not head.most:
+        if not head.batch_max:
             return resident.free_places(depth) - handed
         held = len(resident.assigned) + handed
-        if held and (resident.long_job_number is not None or -(-held // head.most) >= depth):
+        if held and (resident.long_job_number is not None or -(-held // head.batch_max) >= depth):
             return 0
-        left = head.most if resident.max_jobs is None else resident.max_jobs - resident.jobs_done - held
-        return min(head.most, left)
+        left = head.batch_max if resident.max_jobs is None else resident.max_jobs - resident.jobs_done - held
+        return min(head.batch_max, left)
 
-    def _wake(self, head: Head, depth: int, is_gain: bool) -> bool:
+    def _wake(self, head: Candidate, depth: int, is_gain: bool) -> bool:
         """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
         turn = self._turn
-        idle = self.idle(head.cls)
+        idle = self.idle(head.job_class)
         for resident in reversed(idle):
             executor = resident.executor
             if executor in turn.touched:
@@ -139,12 +139,14 @@ class Warm:
             rooms = turn.rooms(resident)
             extra = turn.view.ledger.extra_bytes(executor)
             if not all(
-                room.has_place_for(resident.grant_bytes) and room.has_free_bytes(extra) and head.suits(room)
+                room.has_place_for(resident.grant_bytes)
+                and room.has_free_bytes(extra)
+                and head.may_run_on(room)
                 for room in rooms
             ):
                 continue
             # A batch is not shared out: it would be smaller for nothing.
-            share = head.waiting if head.most else -(-head.waiting // len(idle))
+            share = head.waiting_count if head.batch_max else -(-head.waiting_count // len(idle))
             count = int(min(self._space(head, resident, depth), share, self._limited(head)))
             move = Move(head, head.peek(count), rooms, resident.grant_bytes, is_gain=is_gain)
             if turn.hand(move, resident):
@@ -152,35 +154,35 @@ class Warm:
                 return True
         return False
 
-    def _board(self, head: Head) -> bool:
+    def _board(self, head: Candidate) -> bool:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
         turn, view = self._turn, self._turn.view
-        for resident in view.residency.prewarmed[head.cls.key].values():
+        for resident in view.residency.prewarmed[head.job_class.key].values():
             if (
                 resident.executor in turn.touched
-                or not view.memory_needs.is_granted_enough(resident, head.cls)
-                or head.cls.alone
+                or not view.memory_needs.is_granted_enough(resident, head.job_class)
+                or head.job_class.alone
             ):
                 continue
-            ns = head.peek(int(min(head.per_run, self._limited(head))))
+            ns = head.peek(int(min(head.jobs_per_run, self._limited(head))))
             move = Move(head, ns, turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
             if turn.hand(move, resident):
                 return True
         return False
 
-    def _used(self, head: Head, resident: ResidentExecutor, depth: int) -> None:
-        roomy = self._roomy.get(head.cls)
+    def _used(self, head: Candidate, resident: ResidentExecutor, depth: int) -> None:
+        roomy = self._roomy.get(head.job_class)
         if roomy is not None:
             heappush(roomy, self._entry(head, resident, depth))
 
-    def _limited(self, head: Head) -> float:
+    def _limited(self, head: Candidate) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
-        is_spread = head.most or self._turn.view.batch_sizing.slots(head.cls) > 1
-        return self._turn.concurrency.remaining(head.cls) if is_spread else math.inf
+        is_spread = head.batch_max or self._turn.view.batch_sizing.slots(head.job_class) > 1
+        return self._turn.concurrency.remaining(head.job_class) if is_spread else math.inf
 
-    def _stage(self, head: Head, depth: int) -> bool:
+    def _stage(self, head: Candidate, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""
-        turn, view, cls = self._turn, self._turn.view, head.cls
+        turn, view, cls = self._turn, self._turn.view, head.job_class
         roomy = self._roomy.get(cls)
         if roomy is None:
             roomy = self._roomy[cls] = [
@@ -208,9 +210,9 @@ class Warm:
             heappush(roomy, entry)
         return is_handed
 
-    def _hand_more(self, head: Head, resident: ResidentExecutor, count: int) -> bool:
+    def _hand_more(self, head: Candidate, resident: ResidentExecutor, count: int) -> bool:
         count = int(min(count, self._limited(head)))
-        if count < 1 or head.waiting < head.most:
+        if count < 1 or head.waiting_count < head.batch_max:
             # Only full batches are staged: by then there may be more.
             return False
         rooms = self._turn.rooms(resident)
@@ -219,7 +221,7 @@ class Warm:
         move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
         return self._turn.hand(move, resident)
 
-    def _entry(self, head: Head, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
+    def _entry(self, head: Candidate, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
         return -self._space(head, resident, depth), resident.executor
 
 
