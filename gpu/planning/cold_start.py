@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gpu.planning.candidate import Candidate
-from gpu.planning.plan_builder import Move, Turn
+from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.planning.warm_start import Warm
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
@@ -33,7 +33,7 @@ class Way:
 class Cold:
     """New executors as a plan goes on."""
 
-    def __init__(self, turn: Turn, warm: Warm) -> None:
+    def __init__(self, turn: PlanBuilder, warm: Warm) -> None:
         self._turn = turn
         self._warm = warm
         #: (is it the GPUs' lane, devices at once) to the smallest need for which no room is to be made: as a
@@ -43,13 +43,13 @@ class Cold:
     def load(self, head: Candidate, rooms: list[DeviceCapacity], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
         count = int(min(head.jobs_per_run, self._turn.concurrency.remaining(head.job_class)))
-        self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, loads=True))
+        self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, is_cold=True))
 
     def fit(self, head: Candidate) -> tuple[list[DeviceCapacity], int] | None:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is
         free), and its grant on each device."""
         options: list[tuple[int, int, DeviceCapacity, int]] = []
-        for cap_bytes in self._turn.lane(head):
+        for cap_bytes in self._turn.pool(head):
             need = head.need_for_capacity(cap_bytes)
             found = (room for room in self._options(head, cap_bytes, need) if self._may(head, room, need))
             for room in islice(found, head.device_count):
@@ -68,14 +68,14 @@ class Cold:
         return [room for _, _, room, _ in best], min(grant for *_, grant in best)
 
     def _options(self, head: Candidate, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
-        shelf = self._turn.lane(head)[cap_bytes]
+        shelf = self._turn.pool(head)[cap_bytes]
         if head.need_bytes is None:
             return shelf.largest_first(need)
         return shelf.most_places() if need == 0 else shelf.best_fit(need)
 
     def _may(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> bool:
         return head.may_run_on(room) and bool(
-            self._turn.allowed(Move(head, [head.job_number], [room], nbytes, loads=True))
+            self._turn.allowed_jobs(Move(head, [head.job_number], [room], nbytes, is_cold=True))
         )
 
     # Making room.
@@ -86,7 +86,7 @@ class Cold:
 
     def claim(self, head: Candidate) -> None:
         """Keep for the head what it could have now, or what others are leaving for it."""
-        shelves = self._turn.lane(head).values()
+        shelves = self._turn.pool(head).values()
         if head.need_bytes == 0 or not any(shelf.freeing_count for shelf in shelves):
             return
         fit = self.fit(head)
@@ -95,7 +95,7 @@ class Cold:
                 self._turn.claim(head, room, head.need_for_capacity(room.slot.device.cap_bytes))
             return
         found: list[tuple[DeviceCapacity, int]] = []
-        for cap_bytes, shelf in self._turn.lane(head).items():
+        for cap_bytes, shelf in self._turn.pool(head).items():
             need = head.need_for_capacity(cap_bytes)
             rooms = (room for room in shelf.after_leaving(need) if self._may(head, room, need))
             found += [(room, need) for room in islice(rooms, head.device_count)]
@@ -124,8 +124,8 @@ class Cold:
     def _way_to_wake(self, head: Candidate, resident: ResidentExecutor) -> Way | None:
         """Who must go so that an idle executor gets its whole grant back."""
         way = Way({}, [])
-        extra = self._turn.view.ledger.extra_bytes(resident.executor)
-        for room in self._turn.rooms(resident):
+        extra = self._turn.state.ledger.extra_bytes(resident.executor)
+        for room in self._turn.capacities_of(resident):
             if not room.has_place_for(resident.grant_bytes) or not self._may(
                 head, room, resident.grant_bytes
             ):
@@ -138,7 +138,7 @@ class Cold:
         """Who must go so that a new executor fits, on the devices where that costs least."""
         ways: list[Way] = []
         count = 0
-        for cap_bytes, shelf in self._turn.lane(head).items():
+        for cap_bytes, shelf in self._turn.pool(head).items():
             need = head.need_for_capacity(cap_bytes)
             found = (room for room in shelf.after_eviction(need) if head.may_run_on(room))
             # Some come twice.
@@ -164,7 +164,7 @@ class Cold:
     ) -> bool:
         """Add to a way the idle executors that must go from a device so that so many bytes, and a place for
         a new executor, are coming; False where that can't be had."""
-        view = self._turn.view
+        view = self._turn.state
         charge = view.ledger.charge_bytes
         lacking = nbytes - room.free_soon if nbytes > 0 else 0
         at_least = 1 if is_new and room.is_at_resident_limit else 0
@@ -191,12 +191,12 @@ class Cold:
         """Idle executors that may be told to go, the cheapest to load again first; of two the one that
         idles longest."""
         spare = [each for each in room.slot.idle.values() if not each.is_pinned]
-        spare = [each for each in spare if each.executor not in self._turn.touched]
+        spare = [each for each in spare if each.executor not in self._turn.used_executors]
         spare.sort(key=self._loss_s)
         return [each.executor for each in spare]
 
     def _loss_s(self, resident: ResidentExecutor) -> float:
-        return self._turn.view.time_estimates.reload_cost_s(resident, self._turn.now)
+        return self._turn.state.time_estimates.reload_cost_s(resident, self._turn.now)
 
     def is_walled(self, head: Candidate) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
@@ -204,7 +204,7 @@ class Cold:
         if (
             need is None
             or head.is_device_restricted
-            or head.job_class.key in self._turn.view.residency.idle_by_key
+            or head.job_class.key in self._turn.state.residency.idle_by_key
         ):
             return False
         wall = self._walls.get((head.is_gpu, head.device_count))

@@ -18,20 +18,20 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.tenant_shares import PlanShares
 
 
-class Guard(Protocol):
+class OvertakeGuard(Protocol):
     """Something that a waiting job is to get, from which others may keep it only so often."""
 
-    head: Candidate
+    candidate: Candidate
 
-    def times(self, move: Move) -> int:
+    def count_overtaking(self, move: Move) -> int:
         """How many of the move's jobs would keep it from that."""
         ...
 
-    def left(self, move: Move) -> int:
+    def overtakes_left(self, move: Move) -> int:
         """How many jobs of such a move may."""
         ...
 
-    def take(self, move: Move) -> None:
+    def apply(self, move: Move) -> None:
         """The move is made."""
         ...
 
@@ -43,7 +43,16 @@ class Guard(Protocol):
 class Move:
     """Jobs of a class, to be set to work in some rooms by one executor."""
 
-    __slots__ = ("_ranks", "head", "is_gain", "loads", "nbytes", "ns", "opens", "rooms")
+    __slots__ = (
+        "_ranks",
+        "candidate",
+        "capacities",
+        "is_cold",
+        "job_numbers",
+        "nbytes",
+        "saves_load",
+        "starts_executor",
+    )
 
     def __init__(
         self,
@@ -52,162 +61,164 @@ class Move:
         rooms: Sequence[DeviceCapacity],
         nbytes: int,
         *,
-        opens: int = 1,
-        loads: bool = False,
-        is_gain: bool = False,
+        starts_executor: int = 1,
+        is_cold: bool = False,
+        saves_load: bool = False,
     ) -> None:
-        self.head = head
-        self.ns = ns
-        self.rooms = rooms
+        self.candidate = head
+        self.job_numbers = ns
+        self.capacities = rooms
         #: What the executor holds on each device while at work.
         self.nbytes = nbytes
         #: 1 where it was not at work before.
-        self.opens = opens
-        self.loads = loads
+        self.starts_executor = starts_executor
+        self.is_cold = is_cold
         #: It is made out of turn since it spares a load.
-        self.is_gain = is_gain
+        self.saves_load = saves_load
         self._ranks: list[Rank] = []
 
     def ranks(self) -> list[Rank]:
         """Where its jobs stand."""
-        if len(self._ranks) < len(self.ns):
-            self._ranks = [self.head.rank_of(n) for n in self.ns]
-        return self._ranks[: len(self.ns)]
+        if len(self._ranks) < len(self.job_numbers):
+            self._ranks = [self.candidate.rank_of(n) for n in self.job_numbers]
+        return self._ranks[: len(self.job_numbers)]
 
 
-class Turn:
+class PlanBuilder:
     """What a plan has chosen so far."""
 
     def __init__(self, view: SchedulerState, now: float) -> None:
-        self.view = view
+        self.state = view
         self.now = now
-        self.sketch = CapacityOverlay(view.capacity_table)
+        self.overlay = CapacityOverlay(view.capacity_table)
         self.actions: list[PlanAction] = []
         self.reasons: dict[JobClass, WaitReason] = {}
         #: Whom to ask before a move, by lane.
-        self.guards: dict[bool, list[Guard]] = {True: [], False: []}
+        self.guards: dict[bool, list[OvertakeGuard]] = {True: [], False: []}
         #: Executors that this plan handed something (how much) or told to go (0).
-        self.touched: dict[int, int] = {}
+        self.used_executors: dict[int, int] = {}
         #: When to look again.
-        self.look_at = math.inf
+        self.replan_at = math.inf
         self.concurrency = PlannedConcurrency(view.limits)
         #: What tenants have had, with what this plan gives them.
-        self.standing = PlanShares(view.tenant_shares, view.residency)
-        self._kept = set(view.overtakes.kept_devices)
+        self.plan_shares = PlanShares(view.tenant_shares, view.residency)
+        self._with_kept_devices = set(view.overtakes.kept_devices)
 
-    def lane(self, head: Candidate) -> PoolIndexes:
+    def pool(self, head: Candidate) -> PoolIndexes:
         """The shelves of the devices that may run the class."""
-        return self.sketch.pool(head.is_gpu)
+        return self.overlay.pool(head.is_gpu)
 
-    def rooms(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
+    def capacities_of(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
         """What is left where an executor lives."""
-        slots = self.view.residency.slots
-        return [self.sketch.capacity(slots[each]) for each in resident.devices]
+        slots = self.state.residency.slots
+        return [self.overlay.capacity(slots[each]) for each in resident.devices]
 
-    def gathers(self, head: Candidate) -> bool:
+    def is_gathering_batch(self, head: Candidate) -> bool:
         """Whether the head's next batch waits for more jobs."""
-        until = head.batch_deadline
-        if until <= self.now:
+        deadline = head.batch_deadline
+        if deadline <= self.now:
             return False
-        self.look_at = min(self.look_at, until)
+        self.replan_at = min(self.replan_at, deadline)
         return True
 
     # Who may go before whom.
 
-    def allowed(self, move: Move) -> list[int]:
+    def allowed_jobs(self, move: Move) -> list[int]:
         """The first of its jobs, as many as nobody need mind."""
-        ns = move.ns
-        for guard, times in self._passed(move):
-            left = max(0, guard.left(move))
-            if times > left:
+        ns = move.job_numbers
+        for guard, count in self._overtaken(move):
+            allowed = max(0, guard.overtakes_left(move))
+            if count > allowed:
                 # The first ones may stand before it.
-                ns = ns[: max(0, len(ns) - (times - left))]
+                ns = ns[: max(0, len(ns) - (count - allowed))]
         return ns
 
-    def _passed(self, move: Move) -> Iterator[tuple[Guard, int]]:
-        for guard in self.guards[move.head.is_gpu]:
-            if guard.head.waiting_count and guard.head is not move.head:
-                times = guard.times(move)
-                if times:
-                    yield guard, times
+    def _overtaken(self, move: Move) -> Iterator[tuple[OvertakeGuard, int]]:
+        for guard in self.guards[move.candidate.is_gpu]:
+            if guard.candidate.waiting_count and guard.candidate is not move.candidate:
+                count = guard.count_overtaking(move)
+                if count:
+                    yield guard, count
 
-    def _pass(self, move: Move) -> tuple[OvertakenJob, ...]:
-        passed: list[OvertakenJob] = []
-        for guard, times in self._passed(move):
-            guard.head.overtakes_left -= times
-            passed.append(OvertakenJob(guard.head.job_number, times, guard.device_ids()))
-        for guard in self.guards[move.head.is_gpu]:
-            guard.take(move)
+    def _record_overtaking(self, move: Move) -> tuple[OvertakenJob, ...]:
+        overtaken: list[OvertakenJob] = []
+        for guard, count in self._overtaken(move):
+            guard.candidate.overtakes_left -= count
+            overtaken.append(OvertakenJob(guard.candidate.job_number, count, guard.device_ids()))
+        for guard in self.guards[move.candidate.is_gpu]:
+            guard.apply(move)
             if (
-                guard.head.overtakes_left <= 0
-                and guard.head.job_number not in self._kept
+                guard.candidate.overtakes_left <= 0
+                and guard.candidate.job_number not in self._with_kept_devices
                 and (ids := guard.device_ids())
             ):
                 # Whatever starts now, these stay its devices.
-                self._kept.add(guard.head.job_number)
-                passed.append(OvertakenJob(guard.head.job_number, 0, ids))
-        return tuple(passed)
+                self._with_kept_devices.add(guard.candidate.job_number)
+                overtaken.append(OvertakenJob(guard.candidate.job_number, 0, ids))
+        return tuple(overtaken)
 
     # Moves.
 
-    def hand(self, move: Move, resident: ResidentExecutor) -> bool:
+    def start(self, move: Move, resident: ResidentExecutor) -> bool:
         """Hand as many of the jobs as may go to a warm executor; False for none."""
-        move.ns = ns = self.allowed(move)
+        move.job_numbers = ns = self.allowed_jobs(move)
         if not ns:
             return False
-        head, executor = move.head, resident.executor
-        passes = self._pass(move)
-        until = head.expected_end(len(ns), is_cold=False)
-        if not move.opens:
-            until += max(0.0, resident.expected_end - self.now)
-        self.actions.append(StartAction(executor, head.job_class, tuple(ns), Outlook(until, passes)))
-        if move.opens:
-            self._open(move, resident, until)
-        self.touched[executor] = self.touched.get(executor, 0) + len(ns)
-        self.standing.charge(head.job_class, len(ns), is_cold=False)
+        head, executor = move.candidate, resident.executor
+        overtaken = self._record_overtaking(move)
+        expected_end = head.expected_end(len(ns), is_cold=False)
+        if not move.starts_executor:
+            expected_end += max(0.0, resident.expected_end - self.now)
+        self.actions.append(
+            StartAction(executor, head.job_class, tuple(ns), Outlook(expected_end, overtaken))
+        )
+        if move.starts_executor:
+            self._use_capacity(move, resident, expected_end)
+        self.used_executors[executor] = self.used_executors.get(executor, 0) + len(ns)
+        self.plan_shares.charge(head.job_class, len(ns), is_cold=False)
         self._advance(head, len(ns))
         return True
 
-    def _open(self, move: Move, resident: ResidentExecutor, until: float) -> None:
-        charge = self.view.ledger.charge_bytes(resident.executor)
-        extra = self.view.ledger.extra_bytes(resident.executor)
-        for room in move.rooms:
-            mine = self.sketch.editable(room.slot)
-            mine.places -= 1
-            mine.free_bytes -= extra
+    def _use_capacity(self, move: Move, resident: ResidentExecutor, expected_end: float) -> None:
+        charge = self.state.ledger.charge_bytes(resident.executor)
+        extra = self.state.ledger.extra_bytes(resident.executor)
+        for room in move.capacities:
+            editable = self.overlay.editable(room.slot)
+            editable.places -= 1
+            editable.free_bytes -= extra
             if not resident.is_pinned:
-                mine.evictable -= 1
-                mine.evictable_bytes -= charge
-            if resident.exclusive or move.head.job_class.alone:
-                mine.exclusive_executor = resident.executor
-            mine.planned_ends += ((until, 0 if resident.is_pinned else charge + extra),)
-            self.sketch.update(mine)
-        self.concurrency.add_executor(move.head.job_class.handler)
+                editable.evictable -= 1
+                editable.evictable_bytes -= charge
+            if resident.exclusive or move.candidate.job_class.alone:
+                editable.exclusive_executor = resident.executor
+            editable.planned_ends += ((expected_end, 0 if resident.is_pinned else charge + extra),)
+            self.overlay.update(editable)
+        self.concurrency.add_executor(move.candidate.job_class.handler)
 
     def load(self, move: Move) -> None:
         """Start a new executor with the first of the jobs, and with what runs together with it."""
-        head, cls = move.head, move.head.job_class
-        if len(move.ns) > 1:
-            move.ns = self.allowed(move) or move.ns[:1]
-        passes = self._pass(move)
+        head, cls = move.candidate, move.candidate.job_class
+        if len(move.job_numbers) > 1:
+            move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]
+        overtaken = self._record_overtaking(move)
         is_alone = head.need_bytes is None
-        until = head.expected_end(len(move.ns), is_cold=True)
-        for room in move.rooms:
-            mine = self.sketch.editable(room.slot)
-            mine.places -= 1
-            mine.free_bytes -= move.nbytes
-            mine.resident_count += 1
-            if is_alone or cls.alone or (mine.has_totals_only and move.nbytes > 0):
-                mine.exclusive_executor = EXCLUSIVE
-            mine.planned_ends += ((until, move.nbytes),)
-            self.sketch.update(mine)
-        ids = tuple(room.slot.device.id for room in move.rooms)
-        n, *mates = move.ns
-        outlook = Outlook(until, passes)
-        self.actions.append(LoadAction(cls, n, ids, move.nbytes, is_alone, outlook, tuple(mates)))
+        expected_end = head.expected_end(len(move.job_numbers), is_cold=True)
+        for room in move.capacities:
+            editable = self.overlay.editable(room.slot)
+            editable.places -= 1
+            editable.free_bytes -= move.nbytes
+            editable.resident_count += 1
+            if is_alone or cls.alone or (editable.has_totals_only and move.nbytes > 0):
+                editable.exclusive_executor = EXCLUSIVE
+            editable.planned_ends += ((expected_end, move.nbytes),)
+            self.overlay.update(editable)
+        ids = tuple(room.slot.device.id for room in move.capacities)
+        n, *extra_numbers = move.job_numbers
+        outlook = Outlook(expected_end, overtaken)
+        self.actions.append(LoadAction(cls, n, ids, move.nbytes, is_alone, outlook, tuple(extra_numbers)))
         self.concurrency.add_executor(cls.handler)
-        self.standing.charge(cls, len(move.ns), is_cold=True)
-        self._advance(head, len(move.ns))
+        self.plan_shares.charge(cls, len(move.job_numbers), is_cold=True)
+        self._advance(head, len(move.job_numbers))
 
     def _advance(self, head: Candidate, count: int) -> None:
         self.concurrency.add_jobs(head.job_class.handler, count)
@@ -215,26 +226,26 @@ class Turn:
 
     def evict(self, executor: int, nbytes: int) -> None:
         """Tell an idle executor to go."""
-        self.touched[executor] = 0
+        self.used_executors[executor] = 0
         self.actions.append(EvictAction(executor))
-        for each in self.view.executors[executor].devices:
-            mine = self.sketch.editable(self.view.residency.slots[each])
-            mine.pending_bytes += nbytes
-            mine.leaving_count += 1
-            mine.evictable -= 1
-            mine.evictable_bytes -= nbytes
-            self.sketch.update(mine)
+        for each in self.state.executors[executor].devices:
+            capacity = self.overlay.editable(self.state.residency.slots[each])
+            capacity.pending_bytes += nbytes
+            capacity.leaving_count += 1
+            capacity.evictable -= 1
+            capacity.evictable_bytes -= nbytes
+            self.overlay.update(capacity)
 
     def claim(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> None:
         """Keep bytes that are coming for a head."""
-        mine = self.sketch.editable(room.slot)
-        mine.claimed_bytes += nbytes
-        self.sketch.update(mine)
-        head.claims += ((mine, nbytes),)
+        editable = self.overlay.editable(room.slot)
+        editable.claimed_bytes += nbytes
+        self.overlay.update(editable)
+        head.claims += ((editable, nbytes),)
 
-    def unclaim(self, head: Candidate) -> None:
+    def release_claims(self, head: Candidate) -> None:
         """Give up what is kept for a head."""
-        for mine, nbytes in head.claims:
-            mine.claimed_bytes -= nbytes
-            self.sketch.update(mine)
+        for capacity, nbytes in head.claims:
+            capacity.claimed_bytes -= nbytes
+            self.overlay.update(capacity)
         head.claims = ()

@@ -30,7 +30,7 @@ from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Candidate, Rank
 from gpu.planning.cold_start import Cold
-from gpu.planning.plan_builder import Turn
+from gpu.planning.plan_builder import PlanBuilder
 from gpu.planning.reservation import Front, Hold, Reservation
 from gpu.planning.warm_start import Warm
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -80,7 +80,7 @@ class _Planner:
     def __init__(self, view: SchedulerState, now: float) -> None:
         self.view = view
         self.now = now
-        self.turn = Turn(view, now)
+        self.turn = PlanBuilder(view, now)
         self.warm = Warm(self.turn)
         self.cold = Cold(self.turn, self.warm)
         self.reasons = self.turn.reasons
@@ -91,7 +91,7 @@ class _Planner:
             heads.sort(key=lambda head: head.rank)
             self._out_of_turn(heads)
         self._backfill(self._in_turn(heads))
-        return Plan(self.turn.actions, self.reasons, self.turn.look_at)
+        return Plan(self.turn.actions, self.reasons, self.turn.replan_at)
 
     def _heads(self) -> list[Candidate]:
         view = self.view
@@ -101,8 +101,8 @@ class _Planner:
             if cls.queue in view.backlog.paused:
                 self.reasons[cls] = "paused"
                 continue
-            head = Candidate(view, cls, self.now, top, self.turn.standing)
-            if not self.turn.gathers(head):
+            head = Candidate(view, cls, self.now, top, self.turn.plan_shares)
+            if not self.turn.is_gathering_batch(head):
                 heads.append(head)
         return heads
 
@@ -113,7 +113,7 @@ class _Planner:
             guards = turn.guards[head.is_gpu]
             if head.overtakes_left <= 0 or len(guards) < FRONT:
                 guards.append(Front(turn, head))
-        front = {guard.head for guards in turn.guards.values() for guard in guards}
+        front = {guard.candidate for guards in turn.guards.values() for guard in guards}
         able = {head for head in heads if self.warm.is_able(head) and self.warm.is_gain(head)}
         behind = self._behind(heads)
         heap = [(head.rank, head) for head in heads if head in able or head in front]
@@ -123,7 +123,7 @@ class _Planner:
             if head.update_rank():
                 heappush(heap, (head.rank, head))
                 continue
-            turn.unclaim(head)
+            turn.release_claims(head)
             if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
                 if head.waiting_count:
                     heappush(heap, (head.rank, head))
@@ -132,14 +132,14 @@ class _Planner:
                 self.cold.claim(head)
             able.discard(head)
         for head in front:
-            turn.unclaim(head)
+            turn.release_claims(head)
         self.cold.forget()
         turn.guards = {True: [], False: []}
 
     def _behind(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
         """In each lane and level the head whose tenant has had least."""
         found: dict[tuple[bool, float], Candidate] = {}
-        for head in heads if self.turn.standing.has_many_tenants else ():
+        for head in heads if self.turn.plan_shares.has_many_tenants else ():
             place = head.is_gpu, head.rank[0]
             if place not in found or head.rank[2] < found[place].rank[2]:
                 found[place] = head
@@ -188,7 +188,7 @@ class _Planner:
         """Start the head in any way, or make room for it, or say why it waits."""
         turn, cls = self.turn, head.job_class
         head.is_blocked = False
-        if turn.gathers(head):
+        if turn.is_gathering_batch(head):
             return False
         if self.warm.start(head):
             self.reasons.pop(cls, None)
@@ -217,7 +217,7 @@ class _Planner:
                 head.is_blocked = True
                 self.cold.take(head, way)
             return False
-        places = sum(shelf.open_count for shelf in self.turn.lane(head).values())
+        places = sum(shelf.open_count for shelf in self.turn.pool(head).values())
         has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
         if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
@@ -231,7 +231,7 @@ class _Planner:
             return "waiting_for_device"
         lacking_bytes = sum(
             shelf.open_count
-            for cap_bytes, shelf in self.turn.lane(head).items()
+            for cap_bytes, shelf in self.turn.pool(head).items()
             if 0 < head.need_for_capacity(cap_bytes) <= cap_bytes
         )
         return "waiting_for_memory" if lacking_bytes >= head.device_count else "waiting_for_device"

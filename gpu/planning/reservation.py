@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 
 from gpu.planning.candidate import Candidate
-from gpu.planning.plan_builder import Move, Turn
+from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
@@ -27,7 +27,7 @@ class Left:
 class Front:
     """One of the first who wait: whoever stands behind it and takes what it could have overtakes it."""
 
-    def __init__(self, turn: Turn, head: Candidate) -> None:
+    def __init__(self, turn: PlanBuilder, head: Candidate) -> None:
         self.head = head
         self._turn = turn
 
@@ -35,13 +35,13 @@ class Front:
         """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
         head = self.head
         if self._turn.concurrency.is_at_limit(head.job_class) or not any(
-            self._is_harmed(move, room) for room in move.rooms
+            self._is_harmed(move, room) for room in move.capacities
         ):
             return 0
         return sum(rank > head.rank for rank in move.ranks())
 
     def _is_harmed(self, move: Move, room: DeviceCapacity) -> bool:
-        is_full = room.places - move.opens <= 0
+        is_full = room.places - move.starts_executor <= 0
         takes_bytes = move.nbytes > 0 and self.head.need_bytes != 0
         return (is_full or takes_bytes) and self.head.fits_when_empty(room.slot)
 
@@ -69,16 +69,16 @@ class Hold:
 
     def times(self, move: Move) -> int:
         """How many of the move's jobs may keep the head waiting beyond its time."""
-        for room in move.rooms:
+        for room in move.capacities:
             left = self.lefts.get(room.slot.device.id)
             if left is not None and (left.places < 1 or 0 < move.nbytes > left.nbytes):
-                return 0 if self._is_sure(move) else len(move.ns)
+                return 0 if self._is_sure(move) else len(move.job_numbers)
         return 0
 
     def left(self, move: Move) -> int:
         """None, where they are known to take longer."""
-        head, ends = move.head, move.head.expected_end(len(move.ns), is_cold=move.loads)
-        if move.is_gain or head.run_s is None or math.isinf(self.at) or ends <= self.at:
+        head, ends = move.candidate, move.candidate.expected_end(len(move.job_numbers), is_cold=move.is_cold)
+        if move.saves_load or head.run_s is None or math.isinf(self.at) or ends <= self.at:
             return self.head.overtakes_left
         return 0
 
@@ -86,7 +86,7 @@ class Hold:
         """The move is made: what is left beside the head is less."""
         if self._is_sure(move):
             return
-        for room in move.rooms:
+        for room in move.capacities:
             left = self.lefts.get(room.slot.device.id)
             if left is not None:
                 left.nbytes -= max(0, move.nbytes)
@@ -97,13 +97,13 @@ class Hold:
         return tuple(self.lefts)
 
     def _is_sure(self, move: Move) -> bool:
-        return move.head.latest_end(len(move.ns), is_cold=move.loads) <= self.at < math.inf
+        return move.candidate.latest_end(len(move.job_numbers), is_cold=move.is_cold) <= self.at < math.inf
 
 
 class Reservation:
     """A guard that is worked out when somebody first asks: most often nobody could start anyhow."""
 
-    def __init__(self, turn: Turn, head: Candidate) -> None:
+    def __init__(self, turn: PlanBuilder, head: Candidate) -> None:
         self.head = head
         self._turn = turn
         self._hold: Hold | None = None
@@ -132,16 +132,16 @@ class Reservation:
         return self.hold.device_ids()
 
 
-def reserve(turn: Turn, head: Candidate) -> Hold:
+def reserve(turn: PlanBuilder, head: Candidate) -> Hold:
     """The devices that are expected to be free for the head first: those kept for it, where there are any."""
     if head.claims:
         left = {
             room.slot.device.id: Left(room.free_after_eviction, room.places - 1) for room, _ in head.claims
         }
         return Hold(head, turn.now, left)
-    slots = turn.view.residency.slots
-    kept = turn.view.overtakes.kept_devices.get(head.job_number)
-    rooms = [turn.sketch.capacity(slots[each]) for each in kept] if kept else _rooms(turn, head)
+    slots = turn.state.residency.slots
+    kept = turn.state.overtakes.kept_devices.get(head.job_number)
+    rooms = [turn.overlay.capacity(slots[each]) for each in kept] if kept else _rooms(turn, head)
     options = (option for room in rooms if (option := _option(turn, head, room)) is not None)
     first = nsmallest(head.device_count, options, key=lambda option: option[:3])
     if len(first) < head.device_count:
@@ -151,13 +151,13 @@ def reserve(turn: Turn, head: Candidate) -> Hold:
     return Hold(head, at, lefts)
 
 
-def _rooms(turn: Turn, head: Candidate) -> Iterator[DeviceCapacity]:
-    for shelf in turn.lane(head).values():
+def _rooms(turn: PlanBuilder, head: Candidate) -> Iterator[DeviceCapacity]:
+    for shelf in turn.pool(head).values():
         yield from shelf.capacities.values()
 
 
 def _option(
-    turn: Turn, head: Candidate, room: DeviceCapacity
+    turn: PlanBuilder, head: Candidate, room: DeviceCapacity
 ) -> tuple[float, int, int, DeviceCapacity] | None:
     """When the head could start in a room, how much must end there before, and its place."""
     if not head.fits_when_empty(room.slot) or (
@@ -182,7 +182,7 @@ def _fits(head: Candidate, room: DeviceCapacity, need: int, nbytes: int, places:
     return places > 0 and (need <= 0 or nbytes >= need)
 
 
-def _left(turn: Turn, head: Candidate, room: DeviceCapacity, at: float) -> Left:
+def _left(turn: PlanBuilder, head: Candidate, room: DeviceCapacity, at: float) -> Left:
     """What is left beside the head at that time; nothing where it runs alone."""
     need = head.need_for_capacity(room.slot.device.cap_bytes)
     nbytes, places = room.free_after_eviction, room.places
@@ -195,7 +195,7 @@ def _left(turn: Turn, head: Candidate, room: DeviceCapacity, at: float) -> Left:
     return Left(nbytes - max(0, need), places - 1)
 
 
-def _ends(turn: Turn, room: DeviceCapacity) -> list[_End]:
+def _ends(turn: PlanBuilder, room: DeviceCapacity) -> list[_End]:
     """What ends in a room, the first one first."""
     ends = [(end, nbytes, 1) for end, nbytes in room.planned_ends]
     for resident in room.slot.residents.values():
@@ -205,11 +205,11 @@ def _ends(turn: Turn, room: DeviceCapacity) -> list[_End]:
     return ends
 
 
-def _end(turn: Turn, resident: ResidentExecutor) -> float:
+def _end(turn: PlanBuilder, resident: ResidentExecutor) -> float:
     return max(turn.now, resident.expected_end)
 
 
-def _freed(turn: Turn, resident: ResidentExecutor) -> int:
+def _freed(turn: PlanBuilder, resident: ResidentExecutor) -> int:
     if resident.is_pinned:
         return 0
-    return turn.view.ledger.charge_bytes(resident.executor)
+    return turn.state.ledger.charge_bytes(resident.executor)

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 
 from gpu.job_class import JobClass
 from gpu.planning.candidate import Candidate
-from gpu.planning.plan_builder import Move, Turn
+from gpu.planning.plan_builder import Move, PlanBuilder
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Going out of turn must spare a load of at least this share of the run.
@@ -19,7 +19,7 @@ LOOK_S = 0.02
 class Warm:
     """The warm executors of each class as a plan goes on."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: PlanBuilder) -> None:
         self._turn = turn
         #: Idle ones that suit the class, the one used last at the end.
         self._idle: dict[JobClass, list[ResidentExecutor]] = {}
@@ -29,7 +29,7 @@ class Warm:
     def is_gain(self, head: Candidate) -> bool:
         """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
         So it does as far as nobody knows better."""
-        view = self._turn.view
+        view = self._turn.state
         load_s = view.time_estimates.load_s(head.job_class.key)
         if load_s is None or self._depth(head) > 1:
             return True
@@ -38,7 +38,7 @@ class Warm:
 
     def is_able(self, head: Candidate) -> bool:
         """Whether an executor lives that may take a job of the head now."""
-        floor, key = self._turn.view.residency, head.job_class.key
+        floor, key = self._turn.state.residency, head.job_class.key
         if key in floor.idle_by_key or key in floor.prewarmed:
             return True
         return self._depth(head) > 1 and key in floor.by_key
@@ -46,7 +46,7 @@ class Warm:
     def is_earlier(self, head: Candidate, patience: float, loss_s: float) -> bool:
         """Whether the last one waiting of the class may expect a warm executor before so many times what a
         new one would cost: its load, and what loading others again takes that go for it."""
-        turn, view, cls = self._turn, self._turn.view, head.job_class
+        turn, view, cls = self._turn, self._turn.state, head.job_class
         of_key = view.residency.by_key.get(cls.key)
         load_s, run_s = view.time_estimates.load_s(cls.key), view.time_estimates.run_mean_s(cls)
         if of_key is None or not load_s or run_s is None:
@@ -54,7 +54,7 @@ class Warm:
         lefts = [
             self._left_s(each, run_s)
             for each in of_key.values()
-            if each.executor not in turn.touched and view.memory_needs.is_granted_enough(each, cls)
+            if each.executor not in turn.used_executors and view.memory_needs.is_granted_enough(each, cls)
         ]
         if not lefts:
             return False
@@ -63,24 +63,24 @@ class Warm:
         if wait_s > patience * (load_s + loss_s):
             return False
         # It may not come as expected, and then nobody would ask.
-        turn.look_at = min(turn.look_at, turn.now + max(LOOK_S, min(lefts)))
+        turn.replan_at = min(turn.replan_at, turn.now + max(LOOK_S, min(lefts)))
         return True
 
     def _left_s(self, resident: ResidentExecutor, run_s: float) -> float:
         """When a warm executor is expected to be free. One that idles has found its device at work."""
-        slots, executors = self._turn.view.residency.slots, [resident]
+        slots, executors = self._turn.state.residency.slots, [resident]
         if not resident.is_busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
             executors = [each for each in others if each.is_busy]
-        view, now = self._turn.view, self._turn.now
+        view, now = self._turn.state, self._turn.now
         return min(
             (view.time_estimates.remaining_s(each, now, run_s) for each in executors), default=math.inf
         )
 
     def start(self, head: Candidate, *, is_gain: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
-        turn, cls, floor = self._turn, head.job_class, self._turn.view.residency
-        if cls.key not in floor.by_key or turn.gathers(head):
+        turn, cls, floor = self._turn, head.job_class, self._turn.state.residency
+        if cls.key not in floor.by_key or turn.is_gathering_batch(head):
             return False
         depth = self._depth(head)
         if (
@@ -97,7 +97,7 @@ class Warm:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
         turn, known = self._turn, self._idle.get(cls)
         if known is None:
-            view = turn.view
+            view = turn.state
             of_key = view.residency.idle_by_key.get(cls.key, {})
             known = [
                 each
@@ -105,7 +105,7 @@ class Warm:
                 if not each.is_worn_out and view.memory_needs.is_granted_enough(each, cls)
             ]
             self._idle[cls] = known
-        while known and known[-1].executor in turn.touched:
+        while known and known[-1].executor in turn.used_executors:
             known.pop()
         return known
 
@@ -114,12 +114,12 @@ class Warm:
         cls = head.job_class
         if head.need_bytes is None or cls.alone or cls.single:
             return 1
-        slots = self._turn.view.batch_sizing.slots(cls)
-        return slots if slots > 1 else self._turn.view.limits.stage_depths.get((cls.handler, cls.version), 1)
+        slots = self._turn.state.batch_sizing.slots(cls)
+        return slots if slots > 1 else self._turn.state.limits.stage_depths.get((cls.handler, cls.version), 1)
 
     def _space(self, head: Candidate, resident: ResidentExecutor, depth: int) -> int:
         """How many jobs of the head it may be handed now."""
-        handed = self._turn.touched.get(resident.executor, 0)
+        handed = self._turn.used_executors.get(resident.executor, 0)
         if not head.batch_max:
             return resident.free_places(depth) - handed
         held = len(resident.assigned) + handed
@@ -134,10 +134,10 @@ class Warm:
         idle = self.idle(head.job_class)
         for resident in reversed(idle):
             executor = resident.executor
-            if executor in turn.touched:
+            if executor in turn.used_executors:
                 continue
-            rooms = turn.rooms(resident)
-            extra = turn.view.ledger.extra_bytes(executor)
+            rooms = turn.capacities_of(resident)
+            extra = turn.state.ledger.extra_bytes(executor)
             if not all(
                 room.has_place_for(resident.grant_bytes)
                 and room.has_free_bytes(extra)
@@ -148,25 +148,32 @@ class Warm:
             # A batch is not shared out: it would be smaller for nothing.
             share = head.waiting_count if head.batch_max else -(-head.waiting_count // len(idle))
             count = int(min(self._space(head, resident, depth), share, self._limited(head)))
-            move = Move(head, head.peek(count), rooms, resident.grant_bytes, is_gain=is_gain)
-            if turn.hand(move, resident):
+            move = Move(head, head.peek(count), rooms, resident.grant_bytes, saves_load=is_gain)
+            if turn.start(move, resident):
                 self._used(head, resident, depth)
                 return True
         return False
 
     def _board(self, head: Candidate) -> bool:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
-        turn, view = self._turn, self._turn.view
+        turn, view = self._turn, self._turn.state
         for resident in view.residency.prewarmed[head.job_class.key].values():
             if (
-                resident.executor in turn.touched
+                resident.executor in turn.used_executors
                 or not view.memory_needs.is_granted_enough(resident, head.job_class)
                 or head.job_class.alone
             ):
                 continue
             ns = head.peek(int(min(head.jobs_per_run, self._limited(head))))
-            move = Move(head, ns, turn.rooms(resident), resident.grant_bytes, opens=0, is_gain=True)
-            if turn.hand(move, resident):
+            move = Move(
+                head,
+                ns,
+                turn.capacities_of(resident),
+                resident.grant_bytes,
+                starts_executor=0,
+                saves_load=True,
+            )
+            if turn.start(move, resident):
                 return True
         return False
 
@@ -177,18 +184,18 @@ class Warm:
 
     def _limited(self, head: Candidate) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
-        is_spread = head.batch_max or self._turn.view.batch_sizing.slots(head.job_class) > 1
+        is_spread = head.batch_max or self._turn.state.batch_sizing.slots(head.job_class) > 1
         return self._turn.concurrency.remaining(head.job_class) if is_spread else math.inf
 
     def _stage(self, head: Candidate, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""
-        turn, view, cls = self._turn, self._turn.view, head.job_class
+        turn, view, cls = self._turn, self._turn.state, head.job_class
         roomy = self._roomy.get(cls)
         if roomy is None:
             roomy = self._roomy[cls] = [
                 self._entry(head, each, depth)
                 for each in view.residency.by_key[cls.key].values()
-                if (each.state == "running" or turn.touched.get(each.executor))
+                if (each.state == "running" or turn.used_executors.get(each.executor))
                 and view.memory_needs.is_granted_enough(each, cls)
             ]
             heapify(roomy)
@@ -215,11 +222,11 @@ class Warm:
         if count < 1 or head.waiting_count < head.batch_max:
             # Only full batches are staged: by then there may be more.
             return False
-        rooms = self._turn.rooms(resident)
+        rooms = self._turn.capacities_of(resident)
         if not all(room.may_assign_more(resident) for room in rooms) or _runs_alone(resident):
             return False
-        move = Move(head, head.peek(count), rooms, resident.grant_bytes, opens=0, is_gain=True)
-        return self._turn.hand(move, resident)
+        move = Move(head, head.peek(count), rooms, resident.grant_bytes, starts_executor=0, saves_load=True)
+        return self._turn.start(move, resident)
 
     def _entry(self, head: Candidate, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
         return -self._space(head, resident, depth), resident.executor
