@@ -33,15 +33,15 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
 def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
     hold = reserved(view, now, n)
-    if hold is None or not hold.lefts:
+    if hold is None or not hold.remaining:
         return None
     slots = view.residency.slots
     return {
         "devices": [
-            {"device": each, "needed_bytes": hold.head.need_for_capacity(slots[each].device.cap_bytes)}
-            for each in hold.lefts
+            {"device": each, "needed_bytes": hold.candidate.need_for_capacity(slots[each].device.cap_bytes)}
+            for each in hold.remaining
         ],
-        "starts_in_s": None if math.isinf(hold.at) else max(0.0, hold.at - now),
+        "starts_in_s": None if math.isinf(hold.starts_at) else max(0.0, hold.starts_at - now),
     }
 
 

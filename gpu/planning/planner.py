@@ -31,7 +31,7 @@ from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, Star
 from gpu.planning.candidate import Candidate, Rank
 from gpu.planning.cold_start import Cold
 from gpu.planning.plan_builder import PlanBuilder
-from gpu.planning.reservation import Front, Hold, Reservation
+from gpu.planning.reservation import CandidateGuard, LazyReservation, Reservation
 from gpu.planning.warm_start import Warm
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
@@ -66,13 +66,17 @@ def plan(view: SchedulerState, now: float) -> Plan:
     return _Planner(view, now).plan()
 
 
-def reserved(view: SchedulerState, now: float, n: int) -> Hold | None:
+def reserved(view: SchedulerState, now: float, n: int) -> Reservation | None:
     """What is kept for a waiting job while others go on, as things are; None where nothing is."""
     view.capacity_table.refresh()
     planner = _Planner(view, now)
     planner.plan()
     guards = [guard for guards in planner.turn.guards.values() for guard in guards]
-    holds = (guard.hold for guard in guards if isinstance(guard, Reservation) and guard.head.job_number == n)
+    holds = (
+        guard.reservation
+        for guard in guards
+        if isinstance(guard, LazyReservation) and guard.candidate.job_number == n
+    )
     return next(holds, None)
 
 
@@ -112,7 +116,7 @@ class _Planner:
         for head in heads:
             guards = turn.guards[head.is_gpu]
             if head.overtakes_left <= 0 or len(guards) < FRONT:
-                guards.append(Front(turn, head))
+                guards.append(CandidateGuard(turn, head))
         front = {guard.candidate for guards in turn.guards.values() for guard in guards}
         able = {head for head in heads if self.warm.is_able(head) and self.warm.is_gain(head)}
         behind = self._behind(heads)
@@ -170,7 +174,7 @@ class _Planner:
                     heappush(heap, (head.rank, head))
             elif head.is_blocked and not head.job_class.is_prewarm:
                 guards = self.turn.guards[head.is_gpu]
-                guards.append(Reservation(self.turn, head))
+                guards.append(LazyReservation(self.turn, head))
                 if not head.claims or len(guards) >= FRONT:
                     blocked.add(head.is_gpu)
         return others
