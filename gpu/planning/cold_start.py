@@ -8,7 +8,7 @@ from itertools import islice
 
 from gpu.planning.candidate import Candidate
 from gpu.planning.plan_builder import Move, PlanBuilder
-from gpu.planning.warm_start import Warm
+from gpu.planning.warm_start import WarmStarts
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
@@ -33,7 +33,7 @@ class Way:
 class Cold:
     """New executors as a plan goes on."""
 
-    def __init__(self, turn: PlanBuilder, warm: Warm) -> None:
+    def __init__(self, turn: PlanBuilder, warm: WarmStarts) -> None:
         self._turn = turn
         self._warm = warm
         #: (is it the GPUs' lane, devices at once) to the smallest need for which no room is to be made: as a
@@ -106,7 +106,7 @@ class Cold:
     def way(self, head: Candidate) -> Way | None:
         """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
         or where it would not be enough."""
-        idle = self._warm.idle(head.job_class)
+        idle = self._warm.idle_executors(head.job_class)
         found = [way for each in idle[-WAYS_MAX:] if (way := self._way_to_wake(head, each))]
         way = min(found, key=Way.cost, default=None)
         # An executor of the head's own kind goes only where nothing else helps.

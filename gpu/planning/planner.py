@@ -32,7 +32,7 @@ from gpu.planning.candidate import Candidate, Rank
 from gpu.planning.cold_start import Cold
 from gpu.planning.plan_builder import PlanBuilder
 from gpu.planning.reservation import CandidateGuard, LazyReservation, Reservation
-from gpu.planning.warm_start import Warm
+from gpu.planning.warm_start import WarmStarts
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
 
@@ -85,7 +85,7 @@ class _Planner:
         self.view = view
         self.now = now
         self.turn = PlanBuilder(view, now)
-        self.warm = Warm(self.turn)
+        self.warm = WarmStarts(self.turn)
         self.cold = Cold(self.turn, self.warm)
         self.reasons = self.turn.reasons
 
@@ -118,7 +118,7 @@ class _Planner:
             if head.overtakes_left <= 0 or len(guards) < FRONT:
                 guards.append(CandidateGuard(turn, head))
         front = {guard.candidate for guards in turn.guards.values() for guard in guards}
-        able = {head for head in heads if self.warm.is_able(head) and self.warm.is_gain(head)}
+        able = {head for head in heads if self.warm.has_executor(head) and self.warm.saves_load(head)}
         behind = self._behind(heads)
         heap = [(head.rank, head) for head in heads if head in able or head in front]
         heapify(heap)
@@ -128,7 +128,7 @@ class _Planner:
                 heappush(heap, (head.rank, head))
                 continue
             turn.release_claims(head)
-            if head in able and not self._is_ahead(head, behind) and self.warm.start(head, is_gain=True):
+            if head in able and not self._is_ahead(head, behind) and self.warm.start(head, saves_load=True):
                 if head.waiting_count:
                     heappush(heap, (head.rank, head))
                     continue
@@ -217,13 +217,13 @@ class _Planner:
             if way is None:
                 head.is_blocked = True
                 return False
-            if not way.victims or not self.warm.is_earlier(head, PATIENCE, way.loss_s):
+            if not way.victims or not self.warm.is_sooner(head, PATIENCE, way.loss_s):
                 head.is_blocked = True
                 self.cold.take(head, way)
             return False
         places = sum(shelf.open_count for shelf in self.turn.pool(head).values())
         has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
-        if self.warm.is_earlier(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
+        if self.warm.is_sooner(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
             return False
         self.cold.load(head, *fit)
         return True

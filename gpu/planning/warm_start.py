@@ -13,89 +13,89 @@ from gpu.scheduling.resident_executor import ResidentExecutor
 #: Going out of turn must spare a load of at least this share of the run.
 GAIN_SHARE = 0.1
 #: Who waits for an executor to be free looks again after so many seconds at the earliest.
-LOOK_S = 0.02
+REPLAN_MIN_S = 0.02
 
 
-class Warm:
+class WarmStarts:
     """The warm executors of each class as a plan goes on."""
 
     def __init__(self, turn: PlanBuilder) -> None:
-        self._turn = turn
+        self._builder = turn
         #: Idle ones that suit the class, the one used last at the end.
         self._idle: dict[JobClass, list[ResidentExecutor]] = {}
         #: Those at work that may be handed more, the one with most room first.
-        self._roomy: dict[JobClass, list[tuple[int, int]]] = {}
+        self._by_free_places: dict[JobClass, list[tuple[int, int]]] = {}
 
-    def is_gain(self, head: Candidate) -> bool:
+    def saves_load(self, head: Candidate) -> bool:
         """Whether a warm start is worth going out of turn for: it spares a load that is long for the run.
         So it does as far as nobody knows better."""
-        view = self._turn.state
+        view = self._builder.state
         load_s = view.time_estimates.load_s(head.job_class.key)
-        if load_s is None or self._depth(head) > 1:
+        if load_s is None or self._stage_depth(head) > 1:
             return True
         run_s = view.time_estimates.run_mean_s(head.job_class)
         return load_s > 0 and (run_s is None or load_s >= GAIN_SHARE * run_s)
 
-    def is_able(self, head: Candidate) -> bool:
+    def has_executor(self, head: Candidate) -> bool:
         """Whether an executor lives that may take a job of the head now."""
-        floor, key = self._turn.state.residency, head.job_class.key
+        floor, key = self._builder.state.residency, head.job_class.key
         if key in floor.idle_by_key or key in floor.prewarmed:
             return True
-        return self._depth(head) > 1 and key in floor.by_key
+        return self._stage_depth(head) > 1 and key in floor.by_key
 
-    def is_earlier(self, head: Candidate, patience: float, loss_s: float) -> bool:
+    def is_sooner(self, head: Candidate, wait_factor: float, reload_cost_s: float) -> bool:
         """Whether the last one waiting of the class may expect a warm executor before so many times what a
         new one would cost: its load, and what loading others again takes that go for it."""
-        turn, view, cls = self._turn, self._turn.state, head.job_class
+        turn, view, cls = self._builder, self._builder.state, head.job_class
         of_key = view.residency.by_key.get(cls.key)
         load_s, run_s = view.time_estimates.load_s(cls.key), view.time_estimates.run_mean_s(cls)
         if of_key is None or not load_s or run_s is None:
             return False
-        lefts = [
-            self._left_s(each, run_s)
+        remaining_s = [
+            self._remaining_s(each, run_s)
             for each in of_key.values()
             if each.executor not in turn.used_executors and view.memory_needs.is_granted_enough(each, cls)
         ]
-        if not lefts:
+        if not remaining_s:
             return False
         runs = -(-head.waiting_count // head.jobs_per_run)
-        wait_s = min(lefts) + (runs - 1) * run_s / len(lefts)
-        if wait_s > patience * (load_s + loss_s):
+        wait_s = min(remaining_s) + (runs - 1) * run_s / len(remaining_s)
+        if wait_s > wait_factor * (load_s + reload_cost_s):
             return False
         # It may not come as expected, and then nobody would ask.
-        turn.replan_at = min(turn.replan_at, turn.now + max(LOOK_S, min(lefts)))
+        turn.replan_at = min(turn.replan_at, turn.now + max(REPLAN_MIN_S, min(remaining_s)))
         return True
 
-    def _left_s(self, resident: ResidentExecutor, run_s: float) -> float:
+    def _remaining_s(self, resident: ResidentExecutor, run_s: float) -> float:
         """When a warm executor is expected to be free. One that idles has found its device at work."""
-        slots, executors = self._turn.state.residency.slots, [resident]
+        slots, executors = self._builder.state.residency.slots, [resident]
         if not resident.is_busy:
             others = [each for device_id in resident.devices for each in slots[device_id].residents.values()]
             executors = [each for each in others if each.is_busy]
-        view, now = self._turn.state, self._turn.now
+        view, now = self._builder.state, self._builder.now
         return min(
             (view.time_estimates.remaining_s(each, now, run_s) for each in executors), default=math.inf
         )
 
-    def start(self, head: Candidate, *, is_gain: bool = False) -> bool:
+    def start(self, head: Candidate, *, saves_load: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
-        turn, cls, floor = self._turn, head.job_class, self._turn.state.residency
+        turn, cls, floor = self._builder, head.job_class, self._builder.state.residency
         if cls.key not in floor.by_key or turn.is_gathering_batch(head):
             return False
-        depth = self._depth(head)
+        depth = self._stage_depth(head)
         if (
             cls.key in floor.idle_by_key
             and not turn.concurrency.is_at_limit(cls)
-            and self._wake(head, depth, is_gain)
+            and self._use_idle(head, depth, saves_load)
         ):
             return True
         if depth > 1 and self._stage(head, depth):
             return True
-        return cls.key in floor.prewarmed and self._board(head)
+        return cls.key in floor.prewarmed and self._join_loading(head)
 
-    def idle(self, cls: JobClass) -> list[ResidentExecutor]:
+    def idle_executors(self, cls: JobClass) -> list[ResidentExecutor]:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
-        turn, known = self._turn, self._idle.get(cls)
+        turn, known = self._builder, self._idle.get(cls)
         if known is None:
             view = turn.state
             of_key = view.residency.idle_by_key.get(cls.key, {})
@@ -109,29 +109,37 @@ class Warm:
             known.pop()
         return known
 
-    def _depth(self, head: Candidate) -> int:
+    def _stage_depth(self, head: Candidate) -> int:
         """How many attempts, or batches, an executor may hold."""
         cls = head.job_class
         if head.need_bytes is None or cls.alone or cls.single:
             return 1
-        slots = self._turn.state.batch_sizing.slots(cls)
-        return slots if slots > 1 else self._turn.state.limits.stage_depths.get((cls.handler, cls.version), 1)
+        slots = self._builder.state.batch_sizing.slots(cls)
+        return (
+            slots if slots > 1 else self._builder.state.limits.stage_depths.get((cls.handler, cls.version), 1)
+        )
 
-    def _space(self, head: Candidate, resident: ResidentExecutor, depth: int) -> int:
+    def _free_places(self, head: Candidate, resident: ResidentExecutor, depth: int) -> int:
         """How many jobs of the head it may be handed now."""
-        handed = self._turn.used_executors.get(resident.executor, 0)
+        planned_count = self._builder.used_executors.get(resident.executor, 0)
         if not head.batch_max:
-            return resident.free_places(depth) - handed
-        held = len(resident.assigned) + handed
-        if held and (resident.long_job_number is not None or -(-held // head.batch_max) >= depth):
+            return resident.free_places(depth) - planned_count
+        assigned_count = len(resident.assigned) + planned_count
+        if assigned_count and (
+            resident.long_job_number is not None or -(-assigned_count // head.batch_max) >= depth
+        ):
             return 0
-        left = head.batch_max if resident.max_jobs is None else resident.max_jobs - resident.jobs_done - held
-        return min(head.batch_max, left)
+        places = (
+            head.batch_max
+            if resident.max_jobs is None
+            else resident.max_jobs - resident.jobs_done - assigned_count
+        )
+        return min(head.batch_max, places)
 
-    def _wake(self, head: Candidate, depth: int, is_gain: bool) -> bool:
+    def _use_idle(self, head: Candidate, depth: int, saves_load: bool) -> bool:
         """Hand jobs to an idle executor, the last used one first; short ones are shared out evenly."""
-        turn = self._turn
-        idle = self.idle(head.job_class)
+        turn = self._builder
+        idle = self.idle_executors(head.job_class)
         for resident in reversed(idle):
             executor = resident.executor
             if executor in turn.used_executors:
@@ -147,16 +155,16 @@ class Warm:
                 continue
             # A batch is not shared out: it would be smaller for nothing.
             share = head.waiting_count if head.batch_max else -(-head.waiting_count // len(idle))
-            count = int(min(self._space(head, resident, depth), share, self._limited(head)))
-            move = Move(head, head.peek(count), rooms, resident.grant_bytes, saves_load=is_gain)
+            count = int(min(self._free_places(head, resident, depth), share, self._limit_left(head)))
+            move = Move(head, head.peek(count), rooms, resident.grant_bytes, saves_load=saves_load)
             if turn.start(move, resident):
-                self._used(head, resident, depth)
+                self._relist(head, resident, depth)
                 return True
         return False
 
-    def _board(self, head: Candidate) -> bool:
+    def _join_loading(self, head: Candidate) -> bool:
         """Hand a job to an executor that loads for none. A wish has what it wishes by that."""
-        turn, view = self._turn, self._turn.state
+        turn, view = self._builder, self._builder.state
         for resident in view.residency.prewarmed[head.job_class.key].values():
             if (
                 resident.executor in turn.used_executors
@@ -164,7 +172,7 @@ class Warm:
                 or head.job_class.alone
             ):
                 continue
-            ns = head.peek(int(min(head.jobs_per_run, self._limited(head))))
+            ns = head.peek(int(min(head.jobs_per_run, self._limit_left(head))))
             move = Move(
                 head,
                 ns,
@@ -177,59 +185,59 @@ class Warm:
                 return True
         return False
 
-    def _used(self, head: Candidate, resident: ResidentExecutor, depth: int) -> None:
-        roomy = self._roomy.get(head.job_class)
-        if roomy is not None:
-            heappush(roomy, self._entry(head, resident, depth))
+    def _relist(self, head: Candidate, resident: ResidentExecutor, depth: int) -> None:
+        heap = self._by_free_places.get(head.job_class)
+        if heap is not None:
+            heappush(heap, self._heap_entry(head, resident, depth))
 
-    def _limited(self, head: Candidate) -> float:
+    def _limit_left(self, head: Candidate) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
-        is_spread = head.batch_max or self._turn.state.batch_sizing.slots(head.job_class) > 1
-        return self._turn.concurrency.remaining(head.job_class) if is_spread else math.inf
+        is_spread = head.batch_max or self._builder.state.batch_sizing.slots(head.job_class) > 1
+        return self._builder.concurrency.remaining(head.job_class) if is_spread else math.inf
 
     def _stage(self, head: Candidate, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""
-        turn, view, cls = self._turn, self._turn.state, head.job_class
-        roomy = self._roomy.get(cls)
-        if roomy is None:
-            roomy = self._roomy[cls] = [
-                self._entry(head, each, depth)
+        turn, view, cls = self._builder, self._builder.state, head.job_class
+        heap = self._by_free_places.get(cls)
+        if heap is None:
+            heap = self._by_free_places[cls] = [
+                self._heap_entry(head, each, depth)
                 for each in view.residency.by_key[cls.key].values()
                 if (each.state == "running" or turn.used_executors.get(each.executor))
                 and view.memory_needs.is_granted_enough(each, cls)
             ]
-            heapify(roomy)
+            heapify(heap)
         refused: list[tuple[int, int]] = []
         is_handed = False
-        while roomy and not is_handed:
-            entry = heappop(roomy)
+        while heap and not is_handed:
+            entry = heappop(heap)
             resident = view.executors[entry[1]]
-            now = self._entry(head, resident, depth)
+            now = self._heap_entry(head, resident, depth)
             if now[0] >= 0:
                 continue
             if now != entry:
-                heappush(roomy, now)
+                heappush(heap, now)
                 continue
-            is_handed = self._hand_more(head, resident, -entry[0])
+            is_handed = self._assign_more(head, resident, -entry[0])
             # One that was refused is asked again for the next job, which may stand elsewhere.
-            refused.append(self._entry(head, resident, depth))
+            refused.append(self._heap_entry(head, resident, depth))
         for entry in refused:
-            heappush(roomy, entry)
+            heappush(heap, entry)
         return is_handed
 
-    def _hand_more(self, head: Candidate, resident: ResidentExecutor, count: int) -> bool:
-        count = int(min(count, self._limited(head)))
+    def _assign_more(self, head: Candidate, resident: ResidentExecutor, count: int) -> bool:
+        count = int(min(count, self._limit_left(head)))
         if count < 1 or head.waiting_count < head.batch_max:
             # Only full batches are staged: by then there may be more.
             return False
-        rooms = self._turn.capacities_of(resident)
+        rooms = self._builder.capacities_of(resident)
         if not all(room.may_assign_more(resident) for room in rooms) or _runs_alone(resident):
             return False
         move = Move(head, head.peek(count), rooms, resident.grant_bytes, starts_executor=0, saves_load=True)
-        return self._turn.start(move, resident)
+        return self._builder.start(move, resident)
 
-    def _entry(self, head: Candidate, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
-        return -self._space(head, resident, depth), resident.executor
+    def _heap_entry(self, head: Candidate, resident: ResidentExecutor, depth: int) -> tuple[int, int]:
+        return -self._free_places(head, resident, depth), resident.executor
 
 
 def _runs_alone(resident: ResidentExecutor) -> bool:
