@@ -13,205 +13,215 @@ from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 #: Of so many devices the one is chosen where the cheapest executors go.
-WAYS_MAX = 8
+EVICTION_PLANS_MAX = 8
 
 
 @dataclass(slots=True)
-class Way:
+class EvictionPlan:
     """A way to let a job start: executors that must go with their bytes, and what is then kept for it."""
 
     victims: dict[int, int]
     claims: list[tuple[DeviceCapacity, int]]
     #: What loading them again is expected to cost, in seconds.
-    loss_s: float = 0.0
+    reload_cost_s: float = 0.0
 
     def cost(self) -> tuple[float, int, int, int]:
         """The less is lost, then the less is sent away, the better."""
-        return self.loss_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.order
+        return self.reload_cost_s, sum(self.victims.values()), len(self.victims), self.claims[0][0].slot.order
 
 
-class Cold:
+class ColdStarts:
     """New executors as a plan goes on."""
 
     def __init__(self, turn: PlanBuilder, warm: WarmStarts) -> None:
-        self._turn = turn
-        self._warm = warm
+        self._builder = turn
+        self._warm_starts = warm
         #: (is it the GPUs' lane, devices at once) to the smallest need for which no room is to be made: as a
         #: plan goes on there is only less, so that who needs as much need not be tried.
-        self._walls: dict[tuple[bool, int], int] = {}
+        self._failed_needs: dict[tuple[bool, int], int] = {}
 
     def load(self, head: Candidate, rooms: list[DeviceCapacity], grant_bytes: int) -> None:
         """Load a new executor where one fits."""
-        count = int(min(head.jobs_per_run, self._turn.concurrency.remaining(head.job_class)))
-        self._turn.load(Move(head, head.peek(count), rooms, grant_bytes, is_cold=True))
+        count = int(min(head.jobs_per_run, self._builder.concurrency.remaining(head.job_class)))
+        self._builder.load(Move(head, head.peek(count), rooms, grant_bytes, is_cold=True))
 
-    def fit(self, head: Candidate) -> tuple[list[DeviceCapacity], int] | None:
+    def find_fit(self, head: Candidate) -> tuple[list[DeviceCapacity], int] | None:
         """Where a new executor fits now, so that the least is left over (an unknown need: where most is
         free), and its grant on each device."""
         options: list[tuple[int, int, DeviceCapacity, int]] = []
-        for cap_bytes in self._turn.pool(head):
+        for cap_bytes in self._builder.pool(head):
             need = head.need_for_capacity(cap_bytes)
-            found = (room for room in self._options(head, cap_bytes, need) if self._may(head, room, need))
-            for room in islice(found, head.device_count):
+            allowed = (
+                room for room in self._fitting(head, cap_bytes, need) if self._is_allowed(head, room, need)
+            )
+            for room in islice(allowed, head.device_count):
                 grant = room.free_now if head.need_bytes is None else need
-                left = (
+                surplus = (
                     -room.free_now
                     if head.need_bytes is None
                     else -room.places
                     if need == 0
                     else room.free_now - need
                 )
-                options.append((left, room.slot.order, room, grant))
+                options.append((surplus, room.slot.order, room, grant))
         if len(options) < head.device_count:
             return None
         best = sorted(options, key=lambda option: option[:2])[: head.device_count]
         return [room for _, _, room, _ in best], min(grant for *_, grant in best)
 
-    def _options(self, head: Candidate, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
-        shelf = self._turn.pool(head)[cap_bytes]
+    def _fitting(self, head: Candidate, cap_bytes: int, need: int) -> Iterator[DeviceCapacity]:
+        shelf = self._builder.pool(head)[cap_bytes]
         if head.need_bytes is None:
             return shelf.largest_first(need)
         return shelf.most_places() if need == 0 else shelf.best_fit(need)
 
-    def _may(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> bool:
+    def _is_allowed(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> bool:
         return head.may_run_on(room) and bool(
-            self._turn.allowed_jobs(Move(head, [head.job_number], [room], nbytes, is_cold=True))
+            self._builder.allowed_jobs(Move(head, [head.job_number], [room], nbytes, is_cold=True))
         )
 
     # Making room.
 
-    def forget(self) -> None:
+    def clear_failures(self) -> None:
         """Claims were given up: who was tried in vain may find room now."""
-        self._walls.clear()
+        self._failed_needs.clear()
 
     def claim(self, head: Candidate) -> None:
         """Keep for the head what it could have now, or what others are leaving for it."""
-        shelves = self._turn.pool(head).values()
+        shelves = self._builder.pool(head).values()
         if head.need_bytes == 0 or not any(shelf.freeing_count for shelf in shelves):
             return
-        fit = self.fit(head)
+        fit = self.find_fit(head)
         if fit is not None:
             for room in fit[0]:
-                self._turn.claim(head, room, head.need_for_capacity(room.slot.device.cap_bytes))
+                self._builder.claim(head, room, head.need_for_capacity(room.slot.device.cap_bytes))
             return
         found: list[tuple[DeviceCapacity, int]] = []
-        for cap_bytes, shelf in self._turn.pool(head).items():
+        for cap_bytes, shelf in self._builder.pool(head).items():
             need = head.need_for_capacity(cap_bytes)
-            rooms = (room for room in shelf.after_leaving(need) if self._may(head, room, need))
+            rooms = (room for room in shelf.after_leaving(need) if self._is_allowed(head, room, need))
             found += [(room, need) for room in islice(rooms, head.device_count)]
         if len(found) >= head.device_count:
             for room, need in found[: head.device_count]:
-                self._turn.claim(head, room, need)
+                self._builder.claim(head, room, need)
 
-    def way(self, head: Candidate) -> Way | None:
+    def find_eviction(self, head: Candidate) -> EvictionPlan | None:
         """How idle executors that go let the head start. Nobody is sent away where enough is coming already,
         or where it would not be enough."""
-        idle = self._warm.idle_executors(head.job_class)
-        found = [way for each in idle[-WAYS_MAX:] if (way := self._way_to_wake(head, each))]
-        way = min(found, key=Way.cost, default=None)
+        idle = self._warm_starts.idle_executors(head.job_class)
+        eviction_plans = [
+            way for each in idle[-EVICTION_PLANS_MAX:] if (way := self._plan_for_idle(head, each))
+        ]
+        way = min(eviction_plans, key=EvictionPlan.cost, default=None)
         # An executor of the head's own kind goes only where nothing else helps.
-        way = way or self._way_to_load(head, {each.executor for each in idle})
-        way = way or (self._way_to_load(head, set()) if idle else None)
+        way = way or self._plan_for_new(head, {each.executor for each in idle})
+        way = way or (self._plan_for_new(head, set()) if idle else None)
         return way if way is None or head.job_class.evicts or not way.victims else None
 
-    def take(self, head: Candidate, way: Way) -> None:
+    def apply_eviction(self, head: Candidate, way: EvictionPlan) -> None:
         """Tell the executors of a way to go, and claim for the head what they leave."""
         for executor, nbytes in way.victims.items():
-            self._turn.evict(executor, nbytes)
+            self._builder.evict(executor, nbytes)
         for room, nbytes in way.claims:
-            self._turn.claim(head, room, nbytes)
+            self._builder.claim(head, room, nbytes)
 
-    def _way_to_wake(self, head: Candidate, resident: ResidentExecutor) -> Way | None:
+    def _plan_for_idle(self, head: Candidate, resident: ResidentExecutor) -> EvictionPlan | None:
         """Who must go so that an idle executor gets its whole grant back."""
-        way = Way({}, [])
-        extra = self._turn.state.ledger.extra_bytes(resident.executor)
-        for room in self._turn.capacities_of(resident):
-            if not room.has_place_for(resident.grant_bytes) or not self._may(
+        way = EvictionPlan({}, [])
+        extra = self._builder.state.ledger.extra_bytes(resident.executor)
+        for room in self._builder.capacities_of(resident):
+            if not room.has_place_for(resident.grant_bytes) or not self._is_allowed(
                 head, room, resident.grant_bytes
             ):
                 return None
-            if not self._clear(way, room, extra, {resident.executor}):
+            if not self._add_victims(way, room, extra, {resident.executor}):
                 return None
         return way
 
-    def _way_to_load(self, head: Candidate, keep: set[int]) -> Way | None:
+    def _plan_for_new(self, head: Candidate, kept_executors: set[int]) -> EvictionPlan | None:
         """Who must go so that a new executor fits, on the devices where that costs least."""
-        ways: list[Way] = []
+        eviction_plans: list[EvictionPlan] = []
         count = 0
-        for cap_bytes, shelf in self._turn.pool(head).items():
+        for cap_bytes, shelf in self._builder.pool(head).items():
             need = head.need_for_capacity(cap_bytes)
             found = (room for room in shelf.after_eviction(need) if head.may_run_on(room))
             # Some come twice.
-            for room in dict.fromkeys(islice(found, max(WAYS_MAX, 2 * head.device_count))):
-                way = Way({}, [])
-                if self._clear(way, room, need, keep, is_new=True):
+            for room in dict.fromkeys(islice(found, max(EVICTION_PLANS_MAX, 2 * head.device_count))):
+                way = EvictionPlan({}, [])
+                if self._add_victims(way, room, need, kept_executors, is_new=True):
                     count += 1
-                    if self._may(head, room, need):
-                        ways.append(way)
-        if len(ways) < head.device_count:
-            if count < head.device_count and not keep:
-                self._wall(head)
+                    if self._is_allowed(head, room, need):
+                        eviction_plans.append(way)
+        if len(eviction_plans) < head.device_count:
+            if count < head.device_count and not kept_executors:
+                self._record_failure(head)
             return None
-        whole = Way({}, [])
-        for way in sorted(ways, key=Way.cost)[: head.device_count]:
-            whole.victims.update(way.victims)
-            whole.claims.extend(way.claims)
-            whole.loss_s += way.loss_s
-        return whole
+        combined = EvictionPlan({}, [])
+        for way in sorted(eviction_plans, key=EvictionPlan.cost)[: head.device_count]:
+            combined.victims.update(way.victims)
+            combined.claims.extend(way.claims)
+            combined.reload_cost_s += way.reload_cost_s
+        return combined
 
-    def _clear(
-        self, way: Way, room: DeviceCapacity, nbytes: int, keep: set[int], *, is_new: bool = False
+    def _add_victims(
+        self,
+        way: EvictionPlan,
+        room: DeviceCapacity,
+        nbytes: int,
+        kept_executors: set[int],
+        *,
+        is_new: bool = False,
     ) -> bool:
         """Add to a way the idle executors that must go from a device so that so many bytes, and a place for
         a new executor, are coming; False where that can't be had."""
-        view = self._turn.state
+        view = self._builder.state
         charge = view.ledger.charge_bytes
-        lacking = nbytes - room.free_soon if nbytes > 0 else 0
+        lacking_bytes = nbytes - room.free_soon if nbytes > 0 else 0
         at_least = 1 if is_new and room.is_at_resident_limit else 0
         victims: dict[int, int] = {}
-        if lacking > 0 or at_least:
-            for executor in self._spare(room):
-                if lacking <= 0 and len(victims) >= at_least:
+        if lacking_bytes > 0 or at_least:
+            for executor in self._evictable(room):
+                if lacking_bytes <= 0 and len(victims) >= at_least:
                     break
-                if executor not in keep:
+                if executor not in kept_executors:
                     victims[executor] = charge(executor)
-                    lacking -= victims[executor]
-            if lacking > 0 or len(victims) < at_least:
+                    lacking_bytes -= victims[executor]
+            if lacking_bytes > 0 or len(victims) < at_least:
                 return False
             # A later, larger one may have made the first ones needless.
             for executor, freed in list(victims.items()):
-                if len(victims) > at_least and lacking + freed <= 0:
-                    lacking += victims.pop(executor)
+                if len(victims) > at_least and lacking_bytes + freed <= 0:
+                    lacking_bytes += victims.pop(executor)
         way.victims.update(victims)
         way.claims.append((room, nbytes))
-        way.loss_s += sum(self._loss_s(view.executors[executor]) for executor in victims)
+        way.reload_cost_s += sum(self._reload_cost_s(view.executors[executor]) for executor in victims)
         return True
 
-    def _spare(self, room: DeviceCapacity) -> list[int]:
+    def _evictable(self, room: DeviceCapacity) -> list[int]:
         """Idle executors that may be told to go, the cheapest to load again first; of two the one that
         idles longest."""
-        spare = [each for each in room.slot.idle.values() if not each.is_pinned]
-        spare = [each for each in spare if each.executor not in self._turn.used_executors]
-        spare.sort(key=self._loss_s)
-        return [each.executor for each in spare]
+        evictable = [each for each in room.slot.idle.values() if not each.is_pinned]
+        evictable = [each for each in evictable if each.executor not in self._builder.used_executors]
+        evictable.sort(key=self._reload_cost_s)
+        return [each.executor for each in evictable]
 
-    def _loss_s(self, resident: ResidentExecutor) -> float:
-        return self._turn.state.time_estimates.reload_cost_s(resident, self._turn.now)
+    def _reload_cost_s(self, resident: ResidentExecutor) -> float:
+        return self._builder.state.time_estimates.reload_cost_s(resident, self._builder.now)
 
-    def is_walled(self, head: Candidate) -> bool:
+    def is_known_full(self, head: Candidate) -> bool:
         """Whether one that needs no more was tried in vain. An idle executor of its own is another matter."""
-        need = head.need_bytes
+        need_bytes = head.need_bytes
         if (
-            need is None
+            need_bytes is None
             or head.is_device_restricted
-            or head.job_class.key in self._turn.state.residency.idle_by_key
+            or head.job_class.key in self._builder.state.residency.idle_by_key
         ):
             return False
-        wall = self._walls.get((head.is_gpu, head.device_count))
-        return wall is not None and need >= wall
+        failed_need = self._failed_needs.get((head.is_gpu, head.device_count))
+        return failed_need is not None and need_bytes >= failed_need
 
-    def _wall(self, head: Candidate) -> None:
-        need = head.need_bytes
-        if need is not None and not head.is_device_restricted and not head.job_class.alone:
-            place = head.is_gpu, head.device_count
-            self._walls[place] = min(need, self._walls.get(place, need))
+    def _record_failure(self, head: Candidate) -> None:
+        need_bytes = head.need_bytes
+        if need_bytes is not None and not head.is_device_restricted and not head.job_class.alone:
+            key = head.is_gpu, head.device_count
+            self._failed_needs[key] = min(need_bytes, self._failed_needs.get(key, need_bytes))

@@ -29,7 +29,7 @@ from heapq import heapify, heappop, heappush
 from gpu.job_class import JobClass
 from gpu.planning.actions import EvictAction, LoadAction, Plan, PlanAction, StartAction, WaitReason
 from gpu.planning.candidate import Candidate, Rank
-from gpu.planning.cold_start import Cold
+from gpu.planning.cold_start import ColdStarts
 from gpu.planning.plan_builder import PlanBuilder
 from gpu.planning.reservation import CandidateGuard, LazyReservation, Reservation
 from gpu.planning.warm_start import WarmStarts
@@ -86,7 +86,7 @@ class _Planner:
         self.now = now
         self.turn = PlanBuilder(view, now)
         self.warm = WarmStarts(self.turn)
-        self.cold = Cold(self.turn, self.warm)
+        self.cold = ColdStarts(self.turn, self.warm)
         self.reasons = self.turn.reasons
 
     def plan(self) -> Plan:
@@ -137,7 +137,7 @@ class _Planner:
             able.discard(head)
         for head in front:
             turn.release_claims(head)
-        self.cold.forget()
+        self.cold.clear_failures()
         turn.guards = {True: [], False: []}
 
     def _behind(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
@@ -208,18 +208,18 @@ class _Planner:
 
     def _load(self, head: Candidate) -> bool:
         """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
-        if self.cold.is_walled(head):
+        if self.cold.is_known_full(head):
             head.is_blocked = True
             return False
-        fit = self.cold.fit(head)
+        fit = self.cold.find_fit(head)
         if fit is None:
-            way = self.cold.way(head)
+            way = self.cold.find_eviction(head)
             if way is None:
                 head.is_blocked = True
                 return False
-            if not way.victims or not self.warm.is_sooner(head, PATIENCE, way.loss_s):
+            if not way.victims or not self.warm.is_sooner(head, PATIENCE, way.reload_cost_s):
                 head.is_blocked = True
-                self.cold.take(head, way)
+                self.cold.apply_eviction(head, way)
             return False
         places = sum(shelf.open_count for shelf in self.turn.pool(head).values())
         has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
