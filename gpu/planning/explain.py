@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu.job_class import JobClass
-from gpu.planning.planner import reserved
+from gpu.planning.planner import find_reservation
 from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 
@@ -32,7 +32,7 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
 
 def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
-    hold = reserved(view, now, n)
+    hold = find_reservation(view, now, n)
     if hold is None or not hold.remaining:
         return None
     slots = view.residency.slots

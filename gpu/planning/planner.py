@@ -49,11 +49,11 @@ __all__ = [
 ]
 
 #: Overtaking is counted for so many of the first ones that wait in a lane.
-FRONT = 8
+GUARDED_CANDIDATES = 8
 #: A new executor loads where a warm one would take so many times as long to be free.
-PATIENCE = 1.0
+WARM_WAIT_FACTOR = 1.0
 #: The same where it takes no last place and nobody goes for it: then it is of use to those who come later.
-PATIENCE_WITH_ROOM = 0.5
+WARM_WAIT_FACTOR_WITH_SPACE = 0.5
 #: By so many loads a tenant may have had more than another for the sake of what it has loaded: then, at the
 #: latest, the other's is loaded, so that a tenth of the time goes into that.
 LEAD_LOADS = 10.0
@@ -66,98 +66,106 @@ def plan(view: SchedulerState, now: float) -> Plan:
     return _Planner(view, now).plan()
 
 
-def reserved(view: SchedulerState, now: float, n: int) -> Reservation | None:
+def find_reservation(view: SchedulerState, now: float, n: int) -> Reservation | None:
     """What is kept for a waiting job while others go on, as things are; None where nothing is."""
     view.capacity_table.refresh()
     planner = _Planner(view, now)
     planner.plan()
-    guards = [guard for guards in planner.turn.guards.values() for guard in guards]
-    holds = (
+    guards = [guard for guards in planner.builder.guards.values() for guard in guards]
+    reservations = (
         guard.reservation
         for guard in guards
         if isinstance(guard, LazyReservation) and guard.candidate.job_number == n
     )
-    return next(holds, None)
+    return next(reservations, None)
 
 
 class _Planner:
     def __init__(self, view: SchedulerState, now: float) -> None:
-        self.view = view
+        self.state = view
         self.now = now
-        self.turn = PlanBuilder(view, now)
-        self.warm = WarmStarts(self.turn)
-        self.cold = ColdStarts(self.turn, self.warm)
-        self.reasons = self.turn.reasons
+        self.builder = PlanBuilder(view, now)
+        self.warm_starts = WarmStarts(self.builder)
+        self.cold_starts = ColdStarts(self.builder, self.warm_starts)
+        self.reasons = self.builder.reasons
 
     def plan(self) -> Plan:
-        heads = self._heads()
+        heads = self._candidates()
         if len(heads) > 1:
             heads.sort(key=lambda head: head.rank)
-            self._out_of_turn(heads)
-        self._backfill(self._in_turn(heads))
-        return Plan(self.turn.actions, self.reasons, self.turn.replan_at)
+            self._start_out_of_order(heads)
+        self._backfill(self._start_in_order(heads))
+        return Plan(self.builder.actions, self.reasons, self.builder.replan_at)
 
-    def _heads(self) -> list[Candidate]:
-        view = self.view
-        top = max((cls.priority for cls in view.backlog.by_class), default=0)
+    def _candidates(self) -> list[Candidate]:
+        view = self.state
+        top_priority = max((cls.priority for cls in view.backlog.by_class), default=0)
         heads: list[Candidate] = []
         for cls in view.backlog.by_class:
             if cls.queue in view.backlog.paused:
                 self.reasons[cls] = "paused"
                 continue
-            head = Candidate(view, cls, self.now, top, self.turn.plan_shares)
-            if not self.turn.is_gathering_batch(head):
+            head = Candidate(view, cls, self.now, top_priority, self.builder.plan_shares)
+            if not self.builder.is_gathering_batch(head):
                 heads.append(head)
         return heads
 
-    def _out_of_turn(self, heads: list[Candidate]) -> None:
+    def _start_out_of_order(self, heads: list[Candidate]) -> None:
         """Warm starts, by whoever has an executor for them. Those in front keep what they could have now."""
-        turn = self.turn
+        turn = self.builder
         for head in heads:
             guards = turn.guards[head.is_gpu]
-            if head.overtakes_left <= 0 or len(guards) < FRONT:
+            if head.overtakes_left <= 0 or len(guards) < GUARDED_CANDIDATES:
                 guards.append(CandidateGuard(turn, head))
-        front = {guard.candidate for guards in turn.guards.values() for guard in guards}
-        able = {head for head in heads if self.warm.has_executor(head) and self.warm.saves_load(head)}
-        behind = self._behind(heads)
-        heap = [(head.rank, head) for head in heads if head in able or head in front]
+        guarded = {guard.candidate for guards in turn.guards.values() for guard in guards}
+        startable = {
+            head
+            for head in heads
+            if self.warm_starts.has_executor(head) and self.warm_starts.saves_load(head)
+        }
+        least_served = self._least_served(heads)
+        heap = [(head.rank, head) for head in heads if head in startable or head in guarded]
         heapify(heap)
-        while able:
+        while startable:
             _, head = heappop(heap)
             if head.update_rank():
                 heappush(heap, (head.rank, head))
                 continue
             turn.release_claims(head)
-            if head in able and not self._is_ahead(head, behind) and self.warm.start(head, saves_load=True):
+            if (
+                head in startable
+                and not self._is_over_served(head, least_served)
+                and self.warm_starts.start(head, saves_load=True)
+            ):
                 if head.waiting_count:
                     heappush(heap, (head.rank, head))
                     continue
-            elif head in front and not turn.concurrency.is_at_limit(head.job_class):
-                self.cold.claim(head)
-            able.discard(head)
-        for head in front:
+            elif head in guarded and not turn.concurrency.is_at_limit(head.job_class):
+                self.cold_starts.claim(head)
+            startable.discard(head)
+        for head in guarded:
             turn.release_claims(head)
-        self.cold.clear_failures()
+        self.cold_starts.clear_failures()
         turn.guards = {True: [], False: []}
 
-    def _behind(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
+    def _least_served(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
         """In each lane and level the head whose tenant has had least."""
         found: dict[tuple[bool, float], Candidate] = {}
-        for head in heads if self.turn.plan_shares.has_many_tenants else ():
-            place = head.is_gpu, head.rank[0]
-            if place not in found or head.rank[2] < found[place].rank[2]:
-                found[place] = head
+        for head in heads if self.builder.plan_shares.has_many_tenants else ():
+            key = head.is_gpu, head.rank[0]
+            if key not in found or head.rank[2] < found[key].rank[2]:
+                found[key] = head
         return found
 
-    def _is_ahead(self, head: Candidate, behind: dict[tuple[bool, float], Candidate]) -> bool:
+    def _is_over_served(self, head: Candidate, least_served: dict[tuple[bool, float], Candidate]) -> bool:
         """Whether its tenant has had so much more than another who waits that no load is spared for it."""
-        last = behind.get((head.is_gpu, head.rank[0]))
-        if last is None:
+        other = least_served.get((head.is_gpu, head.rank[0]))
+        if other is None:
             return False
-        load_s = self.view.time_estimates.load_s(last.job_class.key)
-        return head.rank[2] - last.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
+        load_s = self.state.time_estimates.load_s(other.job_class.key)
+        return head.rank[2] - other.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
-    def _in_turn(self, heads: list[Candidate]) -> list[Candidate]:
+    def _start_in_order(self, heads: list[Candidate]) -> list[Candidate]:
         """Start heads in turn until, in each lane, one finds no room; gives the others."""
         heap = [(head.rank, head) for head in heads if head.waiting_count]
         heapify(heap)
@@ -173,28 +181,28 @@ class _Planner:
                 if head.waiting_count:
                     heappush(heap, (head.rank, head))
             elif head.is_blocked and not head.job_class.is_prewarm:
-                guards = self.turn.guards[head.is_gpu]
-                guards.append(LazyReservation(self.turn, head))
-                if not head.claims or len(guards) >= FRONT:
+                guards = self.builder.guards[head.is_gpu]
+                guards.append(LazyReservation(self.builder, head))
+                if not head.claims or len(guards) >= GUARDED_CANDIDATES:
                     blocked.add(head.is_gpu)
         return others
 
     def _backfill(self, heads: list[Candidate]) -> None:
         """Start others where they keep nobody waiting, of each level and tenant the shortest first."""
-        heap = [(_shortness(head), head) for head in heads]
+        heap = [(_backfill_rank(head), head) for head in heads]
         heapify(heap)
         while heap:
             _, head = heappop(heap)
             if head.update_rank() or (self._start(head) and head.waiting_count):
-                heappush(heap, (_shortness(head), head))
+                heappush(heap, (_backfill_rank(head), head))
 
     def _start(self, head: Candidate) -> bool:
         """Start the head in any way, or make room for it, or say why it waits."""
-        turn, cls = self.turn, head.job_class
+        turn, cls = self.builder, head.job_class
         head.is_blocked = False
         if turn.is_gathering_batch(head):
             return False
-        if self.warm.start(head):
+        if self.warm_starts.start(head):
             self.reasons.pop(cls, None)
             return True
         if turn.concurrency.is_at_limit(cls):
@@ -208,39 +216,41 @@ class _Planner:
 
     def _load(self, head: Candidate) -> bool:
         """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
-        if self.cold.is_known_full(head):
+        if self.cold_starts.is_known_full(head):
             head.is_blocked = True
             return False
-        fit = self.cold.find_fit(head)
+        fit = self.cold_starts.find_fit(head)
         if fit is None:
-            way = self.cold.find_eviction(head)
+            way = self.cold_starts.find_eviction(head)
             if way is None:
                 head.is_blocked = True
                 return False
-            if not way.victims or not self.warm.is_sooner(head, PATIENCE, way.reload_cost_s):
+            if not way.victims or not self.warm_starts.is_sooner(head, WARM_WAIT_FACTOR, way.reload_cost_s):
                 head.is_blocked = True
-                self.cold.apply_eviction(head, way)
+                self.cold_starts.apply_eviction(head, way)
             return False
-        places = sum(shelf.open_count for shelf in self.turn.pool(head).values())
+        places = sum(shelf.open_count for shelf in self.builder.pool(head).values())
         has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
-        if self.warm.is_sooner(head, PATIENCE_WITH_ROOM if has_more else PATIENCE, 0.0):
+        if self.warm_starts.is_sooner(
+            head, WARM_WAIT_FACTOR_WITH_SPACE if has_more else WARM_WAIT_FACTOR, 0.0
+        ):
             return False
-        self.cold.load(head, *fit)
+        self.cold_starts.load(head, *fit)
         return True
 
     def _reason(self, head: Candidate) -> WaitReason:
         if head.job_class.alone and all(
-            slot.busy_count for slot in self.view.residency.candidate_devices(head.job_class)
+            slot.busy_count for slot in self.state.residency.candidate_devices(head.job_class)
         ):
             return "waiting_for_device"
         lacking_bytes = sum(
             shelf.open_count
-            for cap_bytes, shelf in self.turn.pool(head).items()
+            for cap_bytes, shelf in self.builder.pool(head).items()
             if 0 < head.need_for_capacity(cap_bytes) <= cap_bytes
         )
         return "waiting_for_memory" if lacking_bytes >= head.device_count else "waiting_for_device"
 
 
-def _shortness(head: Candidate) -> tuple[float, float, float, Rank]:
-    level, _, standing, *_ = head.rank
-    return level, standing, head.run_s_or_default, head.rank
+def _backfill_rank(head: Candidate) -> tuple[float, float, float, Rank]:
+    priority, _, share_rank, *_ = head.rank
+    return priority, share_rank, head.run_s_or_default, head.rank
