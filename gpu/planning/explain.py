@@ -15,7 +15,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
-    devices = [_device(view, cls, slot) for slot in view.residency.device_pool(cls)]
+    devices = [_explain_device(view, cls, slot) for slot in view.residency.device_pool(cls)]
     return {
         "reason": _reason(view, cls, devices),
         "devices": devices,
@@ -30,7 +30,7 @@ def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
     }
 
 
-def reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
+def explain_reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
     hold = find_reservation(view, now, n)
     if hold is None or not hold.remaining:
@@ -51,20 +51,22 @@ def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any
     limit = view.limits.limit_by_handler.get(cls.handler)
     if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
         return "concurrency_limit"
-    reasons, span = [device["reason"] for device in devices], view.residency.device_count(cls)
+    reasons, device_count = [device["reason"] for device in devices], view.residency.device_count(cls)
     ready = reasons.count("ready")
-    if ready >= span:
+    if ready >= device_count:
         return "ready"
     return (
-        "waiting_for_memory" if ready + reasons.count("waiting_for_memory") >= span else "waiting_for_device"
+        "waiting_for_memory"
+        if ready + reasons.count("waiting_for_memory") >= device_count
+        else "waiting_for_device"
     )
 
 
-def _device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, Any]:
+def _explain_device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, Any]:
     device_id = slot.device.id
-    free, need = view.ledger.free_bytes(device_id), view.memory_needs.need_for_device(cls, slot)
+    free_bytes, need_bytes = view.ledger.free_bytes(device_id), view.memory_needs.need_for_device(cls, slot)
     reason = "ready"
-    if need > slot.device.cap_bytes:
+    if need_bytes > slot.device.cap_bytes:
         reason = "too_small"
     elif slot.closed_reason:
         reason = slot.closed_reason
@@ -73,11 +75,16 @@ def _device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, 
     elif (
         not slot.is_open
         or slot.busy_count >= slot.max_executors
-        or (need and slot.exclusive_executor is not None)
+        or (need_bytes and slot.exclusive_executor is not None)
     ):
         reason = "waiting_for_device"
     elif cls.alone and slot.busy_count:
         reason = "not_alone"
-    elif need > max(0, free):
+    elif need_bytes > max(0, free_bytes):
         reason = "waiting_for_memory"
-    return {"device": device_id, "free_bytes": max(0, free), "needed_bytes": need, "reason": reason}
+    return {
+        "device": device_id,
+        "free_bytes": max(0, free_bytes),
+        "needed_bytes": need_bytes,
+        "reason": reason,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.planning.explain import explain, reservation
+from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import Live
@@ -40,7 +40,7 @@ class JobExplainer:
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
         elif where in ("waiting", "behind") and cls is not None:
             document |= explain(self._view, cls, job.number)
-            document["reserved"] = reservation(self._view, job.number, self._line.now())
+            document["reserved"] = explain_reservation(self._view, job.number, self._line.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
                     device["message"] = self._line.figures.fault(device["device"])

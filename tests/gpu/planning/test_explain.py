@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpu.devices.device import sim
-from gpu.planning.explain import reservation
+from gpu.planning.explain import explain_reservation
 from tests.gpu.planner_harness import G, Rig, job_class
 
 
@@ -13,18 +13,18 @@ def test_it_tells_what_is_kept_for_the_first_that_finds_no_room() -> None:
     rig.running(replace(job_class("y", 20 * G), limit_s=40.0))
     (first,) = rig.submit(job_class("a", 10 * G))
     (second,) = rig.submit(job_class("b", 12 * G))
-    assert reservation(rig.view, first, 10.0) == {
+    assert explain_reservation(rig.view, first, 10.0) == {
         "devices": [{"device": "sim1", "needed_bytes": 10 * G}],
         "starts_in_s": 31.0,
     }
-    assert reservation(rig.view, second, 10.0) is None
+    assert explain_reservation(rig.view, second, 10.0) is None
 
 
 def test_when_that_will_be_is_not_known_where_nobody_has_a_limit() -> None:
     rig = Rig()
     rig.running(job_class("x", 20 * G))
     (n,) = rig.submit(job_class("a", 10 * G))
-    told = reservation(rig.view, n, 10.0)
+    told = explain_reservation(rig.view, n, 10.0)
     assert told is not None and told["starts_in_s"] is None
 
 
@@ -32,4 +32,4 @@ def test_nothing_is_kept_where_no_device_will_do() -> None:
     rig = Rig()
     (n,) = rig.submit(job_class("a", 10 * G))
     rig.view.set_device_open("sim0", False)
-    assert reservation(rig.view, n, 10.0) is None
+    assert explain_reservation(rig.view, n, 10.0) is None
