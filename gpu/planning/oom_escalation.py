@@ -28,7 +28,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 SLACK_BYTES = 256 * 1024 * 1024
 
 
-class Rung(IntEnum):
+class OomRung(IntEnum):
     """How far up a job has come; stored with it."""
 
     NONE = 0
@@ -38,13 +38,13 @@ class Rung(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Squeeze:
+class OomCircumstances:
     """What stood around an attempt when it ran out of device memory. Bytes are those on each device."""
 
     devices: tuple[str, ...]
     grant_bytes: int
     #: Nobody else was at work on its devices while it ran.
-    alone: bool
+    was_alone: bool
     #: The most that an executor of its kind could be granted were it alone; None where nobody could look.
     largest_bytes: int | None
     foreign_bytes: int
@@ -52,49 +52,49 @@ class Squeeze:
     neighbours: list[dict[str, Any]]
 
 
-def next_rung(rung: int, squeeze: Squeeze) -> Rung | None:
+def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
     """The next rung that can bring something; None where there is none."""
-    largest = math.inf if squeeze.largest_bytes is None else squeeze.largest_bytes
-    if rung < Rung.ALONE and not squeeze.alone:
-        return Rung.ALONE
-    if rung < Rung.LARGER and _larger(squeeze.grant_bytes, 0) < largest:
-        return Rung.LARGER
-    if rung < Rung.WHOLE and squeeze.grant_bytes < largest:
-        return Rung.WHOLE
+    largest = math.inf if circumstances.largest_bytes is None else circumstances.largest_bytes
+    if rung < OomRung.ALONE and not circumstances.was_alone:
+        return OomRung.ALONE
+    if rung < OomRung.LARGER and _raised_grant(circumstances.grant_bytes, 0) < largest:
+        return OomRung.LARGER
+    if rung < OomRung.WHOLE and circumstances.grant_bytes < largest:
+        return OomRung.WHOLE
     return None
 
 
-def placed(view: SchedulerState, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
+def class_on_rung(view: SchedulerState, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
     """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
-    if rung == Rung.NONE:
+    if rung == OomRung.NONE:
         return cls
     alone = not _is_ram(view, cls)  # guard: retried-alone
-    if rung == Rung.ALONE:
-        again = replace(cls, need_bytes=grant_bytes, alone=alone)
+    if rung == OomRung.ALONE:
+        retry_class = replace(cls, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
-        return replace(cls, alone=alone) if view.memory_needs.misfit(again) is not None else again
-    largest = _ceiled(largest_bytes(view, cls), cls.need_bytes if cls.strict else None)
-    need = largest
-    if rung == Rung.LARGER:
+        return replace(cls, alone=alone) if view.memory_needs.misfit(retry_class) is not None else retry_class
+    largest = _capped(largest_grant_bytes(view, cls), cls.need_bytes if cls.strict else None)
+    need_bytes = largest
+    if rung == OomRung.LARGER:
         learned = view.memory_needs.need_bytes(replace(cls, need_bytes=None))
-        need = min(_larger(grant_bytes, learned or 0), largest)
+        need_bytes = min(_raised_grant(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
-    return replace(cls, need_bytes=max(need, grant_bytes), alone=alone)
+    return replace(cls, need_bytes=max(need_bytes, grant_bytes), alone=alone)
 
 
-def largest_bytes(view: SchedulerState, cls: JobClass) -> int:
+def largest_grant_bytes(view: SchedulerState, cls: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    lane, span = view.residency.device_pool(cls), view.residency.device_count(cls)
+    pool, device_count = view.residency.device_pool(cls), view.residency.device_count(cls)
     # Where none is open, their workers are still to come: a server that starts places its jobs first.
-    slots = [slot for slot in lane if slot.is_open]
-    free = sorted((_grantable(view, slot.device.id) for slot in slots or lane), reverse=True)
-    return max(0, free[span - 1]) if len(free) >= span else 0
+    slots = [slot for slot in pool if slot.is_open]
+    free = sorted((_grantable(view, slot.device.id) for slot in slots or pool), reverse=True)
+    return max(0, free[device_count - 1]) if len(free) >= device_count else 0
 
 
-def survey(
+def oom_circumstances(
     view: SchedulerState, cls: JobClass, executor: int, started_at: float, ceiling_bytes: int | None = None
-) -> Squeeze:
+) -> OomCircumstances:
     """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
     the ceiling it is never granted."""
     resident = view.executors[executor]
@@ -104,11 +104,12 @@ def survey(
         for each, other in view.residency.slots[device_id].residents.items()
         if each != executor
     }
-    return Squeeze(
+    return OomCircumstances(
         devices=resident.devices,
         grant_bytes=resident.grant_bytes,
-        alone=_is_ram(view, cls) or not any(_was_at_work(other, started_at) for other in others.values()),
-        largest_bytes=_ceiled(largest_bytes(view, cls), ceiling_bytes),
+        was_alone=_is_ram(view, cls)
+        or not any(_was_busy_since(other, started_at) for other in others.values()),
+        largest_bytes=_capped(largest_grant_bytes(view, cls), ceiling_bytes),
         foreign_bytes=max(view.ledger.usage.foreign_bytes(device_id) for device_id in resident.devices),
         neighbours=[
             {
@@ -123,13 +124,17 @@ def survey(
     )
 
 
-def unseen(devices: Sequence[str], grant_bytes: int) -> Squeeze:
+def unknown_circumstances(devices: Sequence[str], grant_bytes: int) -> OomCircumstances:
     """What stood around an attempt of which is only known that it ran out: its server died meanwhile."""
-    return Squeeze(tuple(devices), grant_bytes, False, None, 0, [])
+    return OomCircumstances(tuple(devices), grant_bytes, False, None, 0, [])
 
 
-def report(
-    squeeze: Squeeze, *, declared_bytes: int | None, granted: Sequence[int], peak_bytes: int | None
+def oom_report(
+    circumstances: OomCircumstances,
+    *,
+    declared_bytes: int | None,
+    granted: Sequence[int],
+    peak_bytes: int | None,
 ) -> dict[str, Any]:
     """What people are told when nothing is left to give. `granted` are the grants of all attempts that
     ran out, the last one's too."""
@@ -137,18 +142,18 @@ def report(
         "declared_bytes": declared_bytes,
         "granted_bytes": list(granted),
         "peak_bytes": peak_bytes,
-        "largest_bytes": squeeze.largest_bytes,
-        "foreign_bytes": squeeze.foreign_bytes,
-        "devices": list(squeeze.devices),
-        "neighbours": squeeze.neighbours,
+        "largest_bytes": circumstances.largest_bytes,
+        "foreign_bytes": circumstances.foreign_bytes,
+        "devices": list(circumstances.devices),
+        "neighbours": circumstances.neighbours,
     }
 
 
-def _ceiled(nbytes: int, ceiling_bytes: int | None) -> int:
+def _capped(nbytes: int, ceiling_bytes: int | None) -> int:
     return nbytes if ceiling_bytes is None else min(nbytes, ceiling_bytes)
 
 
-def _larger(grant_bytes: int, learned_bytes: int) -> int:
+def _raised_grant(grant_bytes: int, learned_bytes: int) -> int:
     return max(grant_bytes * 3 // 2, learned_bytes)
 
 
@@ -164,5 +169,5 @@ def _is_ram(view: SchedulerState, cls: JobClass) -> bool:
     return all(slot.device.kind == "cpu" for slot in view.residency.device_pool(cls))
 
 
-def _was_at_work(other: ResidentExecutor, since: float) -> bool:
+def _was_busy_since(other: ResidentExecutor, since: float) -> bool:
     return other.is_busy or other.idle_since > since

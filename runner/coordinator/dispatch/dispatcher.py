@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from gpu.devices.device import Device
 from gpu.planning import planner
-from gpu.planning.oom_escalation import Rung
+from gpu.planning.oom_escalation import OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
 from runner.coordinator.dispatch.commands import load_order
@@ -185,7 +185,7 @@ class Dispatch:
             self.wishes.loads(action.job_number, executor)
             return
         lives = [self._line.book.by_n[n] for n in (action.job_number, *action.extra_job_numbers)]
-        if lives[0].job.rung >= Rung.LARGER:
+        if lives[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.evictable_on(action.device_ids):
                 self.control.unload(other)

@@ -73,7 +73,7 @@ def placed(job: Job, cls: JobClass, view: SchedulerState) -> JobClass:
     if not job.attempts:
         return cls
     if job.ran_out:
-        cls = oom_escalation.placed(view, cls, job.rung, job.ran_out[-1])
+        cls = oom_escalation.class_on_rung(view, cls, job.rung, job.ran_out[-1])
     avoid = sorted(
         {
             device

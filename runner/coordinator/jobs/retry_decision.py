@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from gpu.planning.oom_escalation import Rung, Squeeze, next_rung, report
+from gpu.planning.oom_escalation import OomCircumstances, OomRung, next_rung, oom_report
 from runner.coordinator.jobs import explanations
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import EXCEEDED_LIMIT, MUST_RUN_ALONE, Job, JobError
@@ -43,7 +43,7 @@ class Again:
     #: Whether the attempt used up a retry.
     counts: bool
     #: What it is given next, where it ran out of device memory.
-    rung: Rung | None = None
+    rung: OomRung | None = None
 
 
 def ran_out(ended: AttemptEnded, *, grant_bytes: int) -> bool:
@@ -68,7 +68,7 @@ def follow(
     now: float,
     spread: float,
     *,
-    squeeze: Squeeze | None = None,
+    squeeze: OomCircumstances | None = None,
 ) -> Finish | Again:
     """Decide what becomes of `job` after `ended`.
 
@@ -109,7 +109,7 @@ def follow(
 
 
 def _after_squeeze(
-    job: Job, ended: AttemptEnded, error: JobError, squeeze: Squeeze, now: float
+    job: Job, ended: AttemptEnded, error: JobError, squeeze: OomCircumstances, now: float
 ) -> Finish | Again:
     """It is given more, for nothing, until there is no more to give."""
     rung = next_rung(job.rung, squeeze)
@@ -117,7 +117,7 @@ def _after_squeeze(
         return Again(now, "ready", error, counts=False, rung=rung)
     granted = (*job.ran_out, squeeze.grant_bytes)
     peaks = [record.vram_peak_bytes or 0 for record in job.attempts]
-    detail = report(
+    detail = oom_report(
         squeeze,
         declared_bytes=job.terms.vram_bytes,
         granted=granted,

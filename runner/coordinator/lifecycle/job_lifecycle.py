@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from gpu.planning.oom_escalation import Rung, Squeeze
+from gpu.planning.oom_escalation import OomCircumstances, OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
@@ -30,10 +30,10 @@ from runner.protocol.worker import AttemptEnded, AttemptEvents
 log = logging.getLogger(__name__)
 
 #: How a job goes again that ran out of device memory.
-_HOW: dict[Rung | None, str] = {
-    Rung.ALONE: " alone",
-    Rung.LARGER: " with more memory",
-    Rung.WHOLE: " with a whole device",
+_HOW: dict[OomRung | None, str] = {
+    OomRung.ALONE: " alone",
+    OomRung.LARGER: " with more memory",
+    OomRung.WHOLE: " with a whole device",
 }
 #: A job shows so many of its last attempts.
 ATTEMPTS_KEPT = 100
@@ -157,7 +157,7 @@ class Line:
         for kind, at, fields in note.events:
             self._events.append_from_worker(job, kind, at, fields)
 
-    def end(self, live: Live, ended: AttemptEnded, *, squeeze: Squeeze | None = None) -> None:
+    def end(self, live: Live, ended: AttemptEnded, *, squeeze: OomCircumstances | None = None) -> None:
         """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
         now = self.now()
         job = live.job

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu.planning.oom_escalation import Squeeze, unseen
+from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
 from runner.coordinator.jobs.job_registry import Live
 from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.lifecycle.job_lifecycle import Line
@@ -172,13 +172,13 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
     return 1
 
 
-def _squeeze(job: Job, message: AttemptEnded) -> Squeeze | None:
+def _squeeze(job: Job, message: AttemptEnded) -> OomCircumstances | None:
     """Where the attempt ran out of device memory, as much as is left to know of it."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
     if devices == ["cpu"] or not ran_out(message, grant_bytes=grant_bytes):
         return None
-    return unseen(devices, grant_bytes)
+    return unknown_circumstances(devices, grant_bytes)
 
 
 def _decoded(raw: bytes) -> AttemptEvents | AttemptEnded | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gpu.planning import oom_escalation
-from gpu.planning.oom_escalation import Squeeze
+from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
@@ -134,7 +134,7 @@ class AttemptMessageHandler:
             meter=post.meter,
         )
 
-    def _oom_circumstances(self, post: Post, live: Live, message: AttemptEnded) -> Squeeze | None:
+    def _oom_circumstances(self, post: Post, live: Live, message: AttemptEnded) -> OomCircumstances | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
         if message.is_blame_unknown or live.cls is None:
             return None
@@ -143,7 +143,9 @@ class AttemptMessageHandler:
             return None
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
-        return oom_escalation.survey(self._view, live.cls, post.executor, started_at, ceiling_bytes)
+        return oom_escalation.oom_circumstances(
+            self._view, live.cls, post.executor, started_at, ceiling_bytes
+        )
 
     def _release_attempt(self, post: Post, live: Live) -> None:
         """The attempt does not occupy its executor any more."""

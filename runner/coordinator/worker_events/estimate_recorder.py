@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gpu.job_class import JobClass
-from gpu.planning.oom_escalation import Squeeze
+from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
@@ -62,7 +62,7 @@ class Learning:
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
 
-    def ended(self, post: Post, live: Live, message: AttemptEnded, squeeze: Squeeze | None) -> None:
+    def ended(self, post: Post, live: Live, message: AttemptEnded, squeeze: OomCircumstances | None) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
         if live.cls is not None and message.batch_size > 1:
@@ -73,7 +73,7 @@ class Learning:
             largest = squeeze.largest_bytes
             had_all = largest is not None and squeeze.grant_bytes >= largest
             # Beside others it may have been they who took what it was granted.
-            if squeeze.alone or message.code != OUT_OF_MEMORY:
+            if squeeze.was_alone or message.code != OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
                 self._view.estimator.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
                 self._arm()

@@ -7,14 +7,14 @@ import pytest
 from gpu.devices.device import Device, cpu, sim
 from gpu.planning.oom_escalation import (
     SLACK_BYTES,
-    Rung,
-    Squeeze,
-    largest_bytes,
+    OomCircumstances,
+    OomRung,
+    class_on_rung,
+    largest_grant_bytes,
     next_rung,
-    placed,
-    report,
-    survey,
-    unseen,
+    oom_circumstances,
+    oom_report,
+    unknown_circumstances,
 )
 from gpu.scheduling.scheduler_state import SchedulerState
 from tests.gpu.planner_harness import G, Rig, job_class
@@ -22,39 +22,39 @@ from tests.gpu.planner_harness import G, Rig, job_class
 A = job_class("a", 4 * G)
 
 
-def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> Squeeze:
-    return Squeeze(("sim0",), grant, alone, largest, 0, [])
+def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> OomCircumstances:
+    return OomCircumstances(("sim0",), grant, alone, largest, 0, [])
 
 
 @pytest.mark.parametrize(
     ("rung", "around", "expected"),
     [
-        (Rung.NONE, squeeze(), Rung.ALONE),
-        (Rung.ALONE, squeeze(), Rung.LARGER),
-        (Rung.LARGER, squeeze(6 * G), Rung.WHOLE),
-        (Rung.WHOLE, squeeze(24 * G), None),
+        (OomRung.NONE, squeeze(), OomRung.ALONE),
+        (OomRung.ALONE, squeeze(), OomRung.LARGER),
+        (OomRung.LARGER, squeeze(6 * G), OomRung.WHOLE),
+        (OomRung.WHOLE, squeeze(24 * G), None),
         # Who was alone has nothing from being alone again.
-        (Rung.NONE, squeeze(alone=True), Rung.LARGER),
+        (OomRung.NONE, squeeze(alone=True), OomRung.LARGER),
         # Half as much again is all there is, or more.
-        (Rung.NONE, squeeze(16 * G, alone=True), Rung.WHOLE),
-        (Rung.ALONE, squeeze(20 * G), Rung.WHOLE),
+        (OomRung.NONE, squeeze(16 * G, alone=True), OomRung.WHOLE),
+        (OomRung.ALONE, squeeze(20 * G), OomRung.WHOLE),
         # It had all there is.
-        (Rung.NONE, squeeze(24 * G, alone=True), None),
-        (Rung.NONE, squeeze(24 * G), Rung.ALONE),
-        (Rung.ALONE, squeeze(24 * G), None),
-        (Rung.LARGER, squeeze(24 * G), None),
+        (OomRung.NONE, squeeze(24 * G, alone=True), None),
+        (OomRung.NONE, squeeze(24 * G), OomRung.ALONE),
+        (OomRung.ALONE, squeeze(24 * G), None),
+        (OomRung.LARGER, squeeze(24 * G), None),
         # Others have taken some of it meanwhile.
-        (Rung.LARGER, squeeze(6 * G, largest=5 * G), None),
-        (Rung.NONE, squeeze(alone=True, largest=0), None),
+        (OomRung.LARGER, squeeze(6 * G, largest=5 * G), None),
+        (OomRung.NONE, squeeze(alone=True, largest=0), None),
         # Nobody could look.
-        (Rung.NONE, unseen(["sim0"], 4 * G), Rung.ALONE),
-        (Rung.ALONE, unseen(["sim0"], 4 * G), Rung.LARGER),
-        (Rung.LARGER, unseen([], 24 * G), Rung.WHOLE),
-        (Rung.WHOLE, unseen(["sim0"], 24 * G), None),
+        (OomRung.NONE, unknown_circumstances(["sim0"], 4 * G), OomRung.ALONE),
+        (OomRung.ALONE, unknown_circumstances(["sim0"], 4 * G), OomRung.LARGER),
+        (OomRung.LARGER, unknown_circumstances([], 24 * G), OomRung.WHOLE),
+        (OomRung.WHOLE, unknown_circumstances(["sim0"], 24 * G), None),
     ],
 )
 def test_the_next_rung_is_the_first_that_can_bring_something(
-    rung: Rung, around: Squeeze, expected: Rung | None
+    rung: OomRung, around: OomCircumstances, expected: OomRung | None
 ) -> None:
     assert next_rung(rung, around) == expected
 
@@ -66,14 +66,14 @@ def view(*devices: Device) -> SchedulerState:
 @pytest.mark.parametrize(
     ("rung", "need", "alone"),
     [
-        (Rung.NONE, 4 * G, False),
-        (Rung.ALONE, 5 * G, True),
-        (Rung.LARGER, 7.5 * G, True),
-        (Rung.WHOLE, 24 * G, True),
+        (OomRung.NONE, 4 * G, False),
+        (OomRung.ALONE, 5 * G, True),
+        (OomRung.LARGER, 7.5 * G, True),
+        (OomRung.WHOLE, 24 * G, True),
     ],
 )
-def test_each_rung_has_its_line(rung: Rung, need: float, alone: bool) -> None:
-    made = placed(view(), A, rung, 5 * G)
+def test_each_rung_has_its_line(rung: OomRung, need: float, alone: bool) -> None:
+    made = class_on_rung(view(), A, rung, 5 * G)
     assert (made.need_bytes, made.alone) == (need, alone)
 
 
@@ -82,58 +82,58 @@ def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
     there.record_run(job_class("a", None), 10 * G, None)
     learned = there.memory_needs.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
-    assert placed(there, unknown, Rung.LARGER, 5 * G).need_bytes == learned
-    assert placed(there, unknown, Rung.LARGER, 12 * G).need_bytes == 18 * G
+    assert class_on_rung(there, unknown, OomRung.LARGER, 5 * G).need_bytes == learned
+    assert class_on_rung(there, unknown, OomRung.LARGER, 12 * G).need_bytes == 18 * G
 
 
 def test_after_a_restart_with_smaller_devices_nobody_waits_for_what_is_not_there() -> None:
     small = view(sim(0, 8 * G))
-    assert placed(small, A, Rung.ALONE, 12 * G) == replace(A, alone=True)
-    assert placed(small, A, Rung.LARGER, 6 * G).need_bytes == 8 * G
+    assert class_on_rung(small, A, OomRung.ALONE, 12 * G) == replace(A, alone=True)
+    assert class_on_rung(small, A, OomRung.LARGER, 6 * G).need_bytes == 8 * G
 
 
 def test_devices_that_take_no_work_do_not_count_while_others_do() -> None:
     there = view()
     there.set_device_open("sim1", False)
-    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 16 * G
+    assert class_on_rung(there, A, OomRung.WHOLE, 6 * G).need_bytes == 16 * G
     there.set_device_open("sim0", False)
     # A server that starts: their workers are still to come.
-    assert placed(there, A, Rung.WHOLE, 6 * G).need_bytes == 24 * G
+    assert class_on_rung(there, A, OomRung.WHOLE, 6 * G).need_bytes == 24 * G
 
 
 def test_nobody_is_given_less_than_before() -> None:
     rig = Rig()
     rig.keep_alive_s["p"] = -1
     rig.idle(job_class("p", 20 * G))
-    assert placed(rig.view, A, Rung.LARGER, 6 * G).need_bytes == 6 * G
+    assert class_on_rung(rig.view, A, OomRung.LARGER, 6 * G).need_bytes == 6 * G
 
 
 def test_a_whole_device_is_what_others_leave_of_it() -> None:
     card = replace(sim(0, 24 * G), kind="nvidia")
     there = view(card)
     there.ledger.usage.record_reading("sim0", 24 * G, 3 * G)
-    assert largest_bytes(there, A) == 21 * G - SLACK_BYTES
+    assert largest_grant_bytes(there, A) == 21 * G - SLACK_BYTES
 
 
 def test_what_a_pinned_model_holds_is_not_to_be_had() -> None:
     rig = Rig()
     rig.keep_alive_s["p"] = -1
     rig.idle(job_class("p", 6 * G))
-    assert largest_bytes(rig.view, A) == 18 * G
+    assert largest_grant_bytes(rig.view, A) == 18 * G
 
 
 def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
     there = view(sim(0, 16 * G), sim(1, 24 * G), sim(2, 20 * G))
-    assert largest_bytes(there, job_class("g", 4 * G, gpus=2)) == 20 * G
-    assert largest_bytes(there, job_class("g", 4 * G, gpus=4)) == 0
+    assert largest_grant_bytes(there, job_class("g", 4 * G, gpus=2)) == 20 * G
+    assert largest_grant_bytes(there, job_class("g", 4 * G, gpus=4)) == 0
 
 
 def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
     rig = Rig()
     first, other, idler = rig.running(A), rig.running(job_class("b", 2 * G)), rig.idle(job_class("c", 1 * G))
     rig.view.ledger.usage.record_total(idler, G // 2)
-    around = survey(rig.view, A, first, started_at=0.0)
-    assert not around.alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
+    around = oom_circumstances(rig.view, A, first, started_at=0.0)
+    assert not around.was_alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
     assert around.neighbours == [
         {
             "executor": other,
@@ -157,33 +157,33 @@ def test_who_only_idled_beside_it_does_not_count_as_company() -> None:
     idler = rig.idle(job_class("c", 1 * G))
     since = rig.view.executors[idler].idle_since
     first = rig.running(A)
-    assert survey(rig.view, A, first, started_at=since + 0.5).alone
-    assert not survey(rig.view, A, first, started_at=since - 0.5).alone
+    assert oom_circumstances(rig.view, A, first, started_at=since + 0.5).was_alone
+    assert not oom_circumstances(rig.view, A, first, started_at=since - 0.5).was_alone
 
 
 def test_in_ram_being_alone_changes_nothing() -> None:
     rig = Rig(cpu("here", "chip", 16 * G, 8))
     first = rig.running(A)
     rig.running(job_class("b", 2 * G))
-    assert survey(rig.view, A, first, started_at=0.0).alone
-    assert not placed(rig.view, A, Rung.LARGER, 4 * G).alone
-    assert placed(rig.view, A, Rung.LARGER, 4 * G).need_bytes == 6 * G
+    assert oom_circumstances(rig.view, A, first, started_at=0.0).was_alone
+    assert not class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).alone
+    assert class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
 
 
 def test_a_strict_handler_is_given_no_more_than_it_declared() -> None:
     rig = Rig()
     strict = replace(A, strict=True)
     first = rig.running(A)
-    around = survey(rig.view, strict, first, started_at=0.0, ceiling_bytes=4 * G)
-    assert around.largest_bytes == 4 * G and next_rung(Rung.NONE, around) is None
+    around = oom_circumstances(rig.view, strict, first, started_at=0.0, ceiling_bytes=4 * G)
+    assert around.largest_bytes == 4 * G and next_rung(OomRung.NONE, around) is None
     # What was learned had been less than that.
-    assert placed(rig.view, strict, Rung.LARGER, 2 * G).need_bytes == 3 * G
-    assert placed(rig.view, strict, Rung.LARGER, 3 * G).need_bytes == 4 * G
-    assert placed(rig.view, strict, Rung.WHOLE, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(rig.view, strict, OomRung.LARGER, 2 * G).need_bytes == 3 * G
+    assert class_on_rung(rig.view, strict, OomRung.LARGER, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(rig.view, strict, OomRung.WHOLE, 3 * G).need_bytes == 4 * G
 
 
 def test_the_report_has_all_that_people_ask_for() -> None:
-    made = report(squeeze(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G)
+    made = oom_report(squeeze(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G)
     assert made == {
         "declared_bytes": 4 * G,
         "granted_bytes": [4 * G, 6 * G, 24 * G],

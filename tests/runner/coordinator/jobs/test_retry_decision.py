@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu.planning.oom_escalation import Squeeze
+from gpu.planning.oom_escalation import OomCircumstances
 from runner.coordinator.jobs.retry_decision import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, JobTerms
@@ -123,8 +123,8 @@ def test_an_interrupted_attempt_starts_again_at_once_and_uses_up_no_retry() -> N
     assert (verdict.ready_at, verdict.reason, verdict.counts) == (NOW, "ready", False)
 
 
-def squeeze(grant: int, *, alone: bool = True) -> Squeeze:
-    return Squeeze(("gpu0",), grant, alone, 24 * G, G, [])
+def squeeze(grant: int, *, alone: bool = True) -> OomCircumstances:
+    return OomCircumstances(("gpu0",), grant, alone, 24 * G, G, [])
 
 
 def test_who_ran_out_of_device_memory_is_given_more_and_uses_up_no_retry() -> None:

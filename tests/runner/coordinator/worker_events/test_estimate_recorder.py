@@ -13,7 +13,7 @@ from gpu.devices.device import Device, nvidia, sim
 from gpu.estimates.estimator import MODELS_MAX
 from gpu.estimates.observations import Experience
 from gpu.job_class import JobClass
-from gpu.planning.oom_escalation import Squeeze
+from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import Live
@@ -61,7 +61,7 @@ class Taught:
         code: str | None = None,
         *,
         cls: JobClass | None = CLS,
-        squeeze: Squeeze | None = None,
+        squeeze: OomCircumstances | None = None,
         **fields: Any,
     ) -> None:
         live = Live(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
@@ -121,7 +121,7 @@ def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
     taught = Taught()
     taught.end("handler_error", peak_bytes=GIB, run_s=1.0)
     taught.end(cls=None, peak_bytes=GIB, run_s=1.0)
-    squeeze = Squeeze(("sim0",), 8 * GIB, False, 24 * GIB, 0, [])
+    squeeze = OomCircumstances(("sim0",), 8 * GIB, False, 24 * GIB, 0, [])
     taught.end("memory_exceeded", cls=None, squeeze=squeeze)
     # It was beside others: they may have taken what it was granted.
     taught.end("device_out_of_memory", squeeze=squeeze)
