@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 TOLERANCE_BYTES, TOLERANCE_SHARE = 128 * MIB, 0.05
 SWEEPS = 2
 
-Verdict = Literal["raise", "kill"]
+OveruseAction = Literal["raise", "kill"]
 
 
 def tolerance_bytes(grant_bytes: int, level: Level) -> int:
@@ -27,13 +27,13 @@ def tolerance_bytes(grant_bytes: int, level: Level) -> int:
     return 0 if level == "exact" else max(TOLERANCE_BYTES, int(grant_bytes * TOLERANCE_SHARE))
 
 
-class Overuse:
+class OveruseTracker:
     """Counts for how many sweeps in a row each executor has been over its grant."""
 
     def __init__(self) -> None:
         self._sweeps: dict[int, int] = {}
 
-    def is_over(self, executor: int, used_bytes: int | None, grant_bytes: int, level: Level) -> bool:
+    def record_sweep(self, executor: int, used_bytes: int | None, grant_bytes: int, level: Level) -> bool:
         """After a sweep: whether something is to be done."""
         limit = grant_bytes + tolerance_bytes(grant_bytes, level)
         if used_bytes is None or grant_bytes <= 0 or used_bytes <= limit:
@@ -42,17 +42,17 @@ class Overuse:
         self._sweeps[executor] = self._sweeps.get(executor, 0) + 1
         return level == "exact" or self._sweeps[executor] >= SWEEPS
 
-    def forget(self, executor: int) -> None:
+    def reset(self, executor: int) -> None:
         """It was dealt with."""
         self._sweeps.pop(executor, None)
 
-    def keep(self, executors: Container[int]) -> None:
+    def retain(self, executors: Container[int]) -> None:
         """Those that are not among these are gone."""
         for executor in [each for each in self._sweeps if each not in executors]:
             del self._sweeps[executor]
 
 
-def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:
+def resolve_overuse(ledger: Ledger, executor: int, *, is_ceiling: bool) -> OveruseAction:
     """What becomes of one that is over its grant. With "raise" the ledger has promised it what it uses."""
     used = ledger.usage.observed_bytes(executor) or 0
     if not is_ceiling and ledger.raise_grant(executor, used):
@@ -60,15 +60,15 @@ def judge(ledger: Ledger, executor: int, *, is_ceiling: bool) -> Verdict:
     return "kill"
 
 
-def make_room(short_bytes: int, idle: Iterable[tuple[ResidentExecutor, int]]) -> list[int]:
+def choose_evictions(short_bytes: int, idle: Iterable[tuple[ResidentExecutor, int]]) -> list[int]:
     """Idle executors (with their charges, the one that idles longest first) that go where other programs
     took what was promised: as many as it takes, or all where that is not enough. Pinned ones stay, and
     those that hold nothing would bring nothing."""
-    going: list[int] = []
+    evicted: list[int] = []
     for resident, charge in idle:
         if short_bytes <= 0:
             break
         if charge > 0 and resident.grant_bytes > 0 and not resident.is_pinned:
-            going.append(resident.executor)
+            evicted.append(resident.executor)
             short_bytes -= charge
-    return going
+    return evicted

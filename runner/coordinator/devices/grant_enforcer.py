@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu.memory.enforcement import Backend
 from gpu.planning import overuse
-from gpu.planning.overuse import Overuse
+from gpu.planning.overuse import OveruseTracker
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
@@ -27,7 +27,7 @@ class Overruns:
         self._ledger = view.ledger
         self._dispatch = dispatch
         self._backend = backend
-        self._overuse = Overuse()
+        self._overuse = OveruseTracker()
 
     def asked(self, message: OverGrant) -> None:
         """A worker, whose figures are exact, found one of its executors over its grant."""
@@ -44,7 +44,7 @@ class Overruns:
 
     def look(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
-        self._overuse.keep(self._dispatch.posts)
+        self._overuse.retain(self._dispatch.posts)
         for post in list(self._dispatch.posts.values()):
             if self._is_over(post):
                 self._settle(post)
@@ -58,14 +58,14 @@ class Overruns:
             # Their workers ask, and see them more often than we do.
             return False
         used = self._ledger.usage.observed_bytes(post.executor)
-        return self._overuse.is_over(post.executor, used, post.grant_bytes, level)
+        return self._overuse.record_sweep(post.executor, used, post.grant_bytes, level)
 
     def _settle(self, post: Post) -> None:
         if not self._backend.kills:
             return
-        self._overuse.forget(post.executor)
+        self._overuse.reset(post.executor)
         used, granted = self._ledger.usage.observed_bytes(post.executor) or 0, post.grant_bytes
-        if overuse.judge(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
+        if overuse.resolve_overuse(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
                 *(post.executor, post.spec.name, explanations.nbytes(used), explanations.nbytes(granted)),
@@ -102,6 +102,6 @@ class Overruns:
 
     def _make_room(self, room: DeviceCapacity) -> None:
         idle = [(one, self._ledger.charge_bytes(one.executor)) for one in room.slot.idle.values()]
-        for executor in overuse.make_room(-room.free_soon, idle):
+        for executor in overuse.choose_evictions(-room.free_soon, idle):
             log.info("executor %d goes: other programs took memory of %s", executor, room.slot.device.id)
             self._dispatch.control.unload(executor)

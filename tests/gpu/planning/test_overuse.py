@@ -5,7 +5,7 @@ import pytest
 from gpu.devices.device import sim
 from gpu.memory.attribution import Level
 from gpu.memory.ledger import Ledger
-from gpu.planning.overuse import MIB, Overuse, judge, make_room, tolerance_bytes
+from gpu.planning.overuse import MIB, OveruseTracker, choose_evictions, resolve_overuse, tolerance_bytes
 from gpu.scheduling.resident_executor import ResidentExecutor
 
 G = 1 << 30
@@ -20,8 +20,8 @@ def test_where_figures_are_exact_there_is_no_tolerance(grant: int, level: Level,
 
 
 def sweeps(*used: int | None, level: Level = "processes", grant: int = 4 * G) -> list[bool]:
-    overuse = Overuse()
-    return [overuse.is_over(1, nbytes, grant, level) for nbytes in used]
+    overuse = OveruseTracker()
+    return [overuse.record_sweep(1, nbytes, grant, level) for nbytes in used]
 
 
 def test_who_is_over_in_two_sweeps_is_over() -> None:
@@ -34,18 +34,18 @@ def test_who_is_over_in_two_sweeps_is_over() -> None:
 
 
 def test_who_was_dealt_with_is_counted_anew() -> None:
-    overuse = Overuse()
-    overuse.is_over(1, 5 * G, 4 * G, "processes")
-    overuse.forget(1)
-    assert not overuse.is_over(1, 5 * G, 4 * G, "processes")
+    overuse = OveruseTracker()
+    overuse.record_sweep(1, 5 * G, 4 * G, "processes")
+    overuse.reset(1)
+    assert not overuse.record_sweep(1, 5 * G, 4 * G, "processes")
 
 
 def test_who_is_gone_is_not_counted_on() -> None:
-    overuse = Overuse()
+    overuse = OveruseTracker()
     for executor in (1, 2):
-        overuse.is_over(executor, 5 * G, 4 * G, "processes")
-    overuse.keep({2})
-    assert [overuse.is_over(each, 5 * G, 4 * G, "processes") for each in (1, 2)] == [False, True]
+        overuse.record_sweep(executor, 5 * G, 4 * G, "processes")
+    overuse.retain({2})
+    assert [overuse.record_sweep(each, 5 * G, 4 * G, "processes") for each in (1, 2)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_one_that_is_over_is_given_more_or_ends(
     ledger.reserve("sim0", 2, 2 * G)
     if used is not None:
         ledger.usage.record_total(1, used * G)
-    assert judge(ledger, 1, is_ceiling=is_ceiling) == verdict
+    assert resolve_overuse(ledger, 1, is_ceiling=is_ceiling) == verdict
     assert ledger.grant_bytes(1) == grant * G
     assert ledger.charge_bytes(2) == 2 * G
 
@@ -84,4 +84,4 @@ def test_the_longest_idle_make_room_as_far_as_it_takes(short: int, expected: lis
         idle(4, 3, grant=0),
         idle(5, 3),
     ]
-    assert make_room(short, line) == expected
+    assert choose_evictions(short, line) == expected
