@@ -10,11 +10,11 @@ from gpu.devices.device import Device
 from gpu.memory.attribution import Level
 from gpu.memory.external_usage import WINDOW_S, Foreign
 
-EntryState = Literal["loading", "running", "idle", "draining"]
+LedgerEntryState = Literal["loading", "running", "idle", "draining"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class MemoryFigures:
     """A device's memory, as the API shows it."""
 
     device: str
@@ -40,156 +40,165 @@ class Figures:
     level: Level
 
 
-class Entry:
+class LedgerEntry:
     """A promise to one executor, and what is known of what it uses."""
 
     __slots__ = (
+        "absent_readings",
         "accounts",
-        "at_end",
-        "charge",
+        "charge_bytes",
         "devices",
         "ended_at",
-        "grant",
-        "observed",
-        "peak",
-        "seen",
-        "silent",
+        "grant_bytes",
+        "is_suspect",
+        "observed_bytes",
+        "peak_bytes",
+        "seen_bytes",
         "state",
-        "suspect",
         "unnamed_at_end",
+        "usage_at_end",
     )
 
-    def __init__(self, accounts: tuple[Account, ...], grant: int) -> None:
+    def __init__(self, accounts: tuple[DeviceAccount, ...], grant_bytes: int) -> None:
         #: Of the devices on which it has the promise, and their ids.
         self.accounts = accounts
         self.devices = tuple(account.device.id for account in accounts)
         #: Bytes on each of the devices.
-        self.grant = grant
+        self.grant_bytes = grant_bytes
         #: What it was last seen to use: on each device, and on the one where it uses most.
-        self.seen: dict[str, int] = {}
-        self.observed: int | None = None
+        self.seen_bytes: dict[str, int] = {}
+        self.observed_bytes: int | None = None
         #: The most that was seen since somebody asked.
-        self.peak: int | None = None
-        self.state: EntryState = "loading"
-        self.charge = grant
+        self.peak_bytes: int | None = None
+        self.state: LedgerEntryState = "loading"
+        self.charge_bytes = grant_bytes
         self.ended_at = 0.0
         #: Readings since the end that did not show it.
-        self.silent = 0
-        self.suspect = False
+        self.absent_readings = 0
+        self.is_suspect = False
         #: Of each device when it ended: what others had, and what was used in all.
-        self.at_end: dict[str, tuple[int, int]] = {}
+        self.usage_at_end: dict[str, tuple[int, int]] = {}
         #: Of devices whose driver told then what each process uses, see `Account.unnamed`.
         self.unnamed_at_end: dict[str, int] = {}
 
-    def see(self, seen: Mapping[str, int]) -> bool:
+    def record_usage(self, seen: Mapping[str, int]) -> bool:
         """Take what it was seen to use on some of its devices; True where that changes its charge."""
-        self.seen.update(seen)
-        self.observed = max(self.seen.values())
-        self.peak = max(self.peak or 0, self.observed)
-        self.silent = 0
+        self.seen_bytes.update(seen)
+        self.observed_bytes = max(self.seen_bytes.values())
+        self.peak_bytes = max(self.peak_bytes or 0, self.observed_bytes)
+        self.absent_readings = 0
         return self.recharge()
 
     def recharge(self) -> bool:
         """Charge what its state, its grant and its use call for; False where that is charged already."""
         if self.state == "idle":
-            charge = self.grant if self.observed is None else self.observed
+            charge = self.grant_bytes if self.observed_bytes is None else self.observed_bytes
         elif self.state == "draining":
-            charge = max(self.charge, self.observed or 0)
+            charge = max(self.charge_bytes, self.observed_bytes or 0)
         else:
-            charge = max(self.grant, self.observed or 0)
-        delta = charge - self.charge
+            charge = max(self.grant_bytes, self.observed_bytes or 0)
+        delta = charge - self.charge_bytes
         if delta == 0:
             return False
-        self.charge = charge
+        self.charge_bytes = charge
         for account in self.accounts:
-            account.charged += delta
+            account.charged_bytes += delta
             if self.state == "draining":
-                account.draining += delta
+                account.draining_bytes += delta
         return True
 
 
-class Account:
+class DeviceAccount:
     """One device, and who has a promise there."""
 
-    __slots__ = ("charged", "device", "draining", "entries", "foreign", "level", "unnamed", "used")
+    __slots__ = (
+        "charged_bytes",
+        "device",
+        "draining_bytes",
+        "entries",
+        "external_usage",
+        "level",
+        "unnamed_bytes",
+        "used_bytes",
+    )
 
     def __init__(self, device: Device) -> None:
         self.device = device
         #: By the last reading; what the driver has taken from the total since the start counts as used.
-        self.used: int | None = None
+        self.used_bytes: int | None = None
         #: By the last two readings, what is used beyond all processes that the driver lists; None where it
         #: does not tell what each of them uses.
-        self.unnamed: tuple[int | None, int | None] = None, None
+        self.unnamed_bytes: tuple[int | None, int | None] = None, None
         # RAM is given back at once, and what other programs have of it goes up and down all the time.
-        self.foreign = Foreign(WINDOW_S if device.kind == "nvidia" else 0.0)
+        self.external_usage = Foreign(WINDOW_S if device.kind == "nvidia" else 0.0)
         #: Sum of all charges, and the part of it that is draining.
-        self.charged = 0
-        self.draining = 0
-        self.entries: dict[int, Entry] = {}
+        self.charged_bytes = 0
+        self.draining_bytes = 0
+        self.entries: dict[int, LedgerEntry] = {}
         self.level: Level = "totals" if device.kind == "nvidia" else "exact"
 
-    def unexplained(self, without: Entry | None = None) -> tuple[int, int]:
+    def unexplained_bytes(self, without: LedgerEntry | None = None) -> tuple[int, int]:
         """What is used beyond our executors: at least and at most."""
-        if self.used is None or self.device.kind == "sim":
+        if self.used_bytes is None or self.device.kind == "sim":
             return 0, 0
-        least = most = self.used
+        least = most = self.used_bytes
         for entry in self.entries.values():
             if entry is not without:
-                own = self._own(entry)
+                own = self._own_bytes(entry)
                 least -= own[1]
                 most -= own[0]
         return max(0, least), max(0, most)
 
-    def is_back(self, entry: Entry, slack: int) -> bool:
+    def is_freed(self, entry: LedgerEntry, slack_bytes: int) -> bool:
         """Whether the last reading shows what an ended executor had to be free: nothing is left that might be
         its, or, where neighbours at work may have grown, the total fell by what it was known to have."""
-        foreign, used = entry.at_end[self.device.id]
-        if self.unexplained(without=entry)[1] <= foreign + slack:
+        foreign, used = entry.usage_at_end[self.device.id]
+        if self.unexplained_bytes(without=entry)[1] <= foreign + slack_bytes:
             return True
-        seen = entry.seen.get(self.device.id)
-        if self.level == "processes" or seen is None or self.used is None:
+        seen = entry.seen_bytes.get(self.device.id)
+        if self.level == "processes" or seen is None or self.used_bytes is None:
             return False
-        return self.used <= used - seen + slack
+        return self.used_bytes <= used - seen + slack_bytes
 
     @property
     def free_bytes(self) -> int:
         """What may still be promised; below 0 where others took what was promised."""
         return (
             self.device.cap_bytes
-            - self.foreign.nbytes  # guard: foreign-bytes
-            - self.charged
+            - self.external_usage.nbytes  # guard: foreign-bytes
+            - self.charged_bytes
         )
 
     @property
     def suspect_bytes(self) -> int:
         """Charged to executors that ended too long ago."""
-        return sum(entry.charge for entry in self.entries.values() if entry.suspect)
+        return sum(entry.charge_bytes for entry in self.entries.values() if entry.is_suspect)
 
-    def figures(self) -> Figures:
+    def figures(self) -> MemoryFigures:
         """All figures of the device."""
-        seen = sum(entry.seen.get(self.device.id, 0) for entry in self.entries.values())
-        free = self.free_bytes
-        return Figures(
+        seen = sum(entry.seen_bytes.get(self.device.id, 0) for entry in self.entries.values())
+        free_bytes = self.free_bytes
+        return MemoryFigures(
             device=self.device.id,
             total_bytes=self.device.total_bytes,
-            used_bytes=seen if self.used is None else self.used,
-            reserved_bytes=self.charged - self.draining,
-            draining_bytes=self.draining,
+            used_bytes=seen if self.used_bytes is None else self.used_bytes,
+            reserved_bytes=self.charged_bytes - self.draining_bytes,
+            draining_bytes=self.draining_bytes,
             suspect_bytes=self.suspect_bytes,
-            foreign_bytes=self.foreign.nbytes,
-            free_bytes=max(0, free),
-            short_bytes=max(0, -free),
+            foreign_bytes=self.external_usage.nbytes,
+            free_bytes=max(0, free_bytes),
+            short_bytes=max(0, -free_bytes),
             headroom_bytes=self.device.headroom_bytes,
             level=self.level,
         )
 
-    def _own(self, entry: Entry) -> tuple[int, int]:
+    def _own_bytes(self, entry: LedgerEntry) -> tuple[int, int]:
         """What an executor uses of the device, at least and at most. Where the driver names processes, one
         that it does not name counts as using nothing, so that an error is on the safe side; elsewhere one at
         work may use all of its grant, and so may one of which nothing is known."""
-        seen = entry.seen.get(self.device.id)
+        seen = entry.seen_bytes.get(self.device.id)
         if self.level in ("exact", "processes"):
             return seen or 0, seen or 0
         if seen is None or entry.state in ("loading", "running"):
-            return seen or 0, entry.charge
+            return seen or 0, entry.charge_bytes
         return seen, seen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu.memory.account import Account, Entry
+from gpu.memory.account import DeviceAccount, LedgerEntry
 
 #: A device gives memory back 0.5 to 1.5 s after the process ended; after this it is suspect.
 DRAIN_BOUND_S = 10.0  # guard: drain-bound
@@ -17,7 +17,9 @@ SLACK_BYTES = 64 * 1024 * 1024
 class DrainTracker:
     """Settles the entries of executors whose processes have ended; it shares the ledger's accounts."""
 
-    def __init__(self, accounts: Mapping[str, Account], entries: dict[int, Entry], changed: set[str]) -> None:
+    def __init__(
+        self, accounts: Mapping[str, DeviceAccount], entries: dict[int, LedgerEntry], changed: set[str]
+    ) -> None:
         self._accounts = accounts
         self._entries = entries
         #: Gets each device of which a figure may be another than before.
@@ -31,15 +33,15 @@ class DrainTracker:
             self.settle(executor)
             return True
         entry.ended_at = now
-        entry.silent = 0
+        entry.absent_readings = 0
         entry.state = "draining"
         self._changed.update(entry.devices)
         for account in entry.accounts:
-            account.draining += entry.charge
+            account.draining_bytes += entry.charge_bytes
             device_id = account.device.id
-            entry.at_end[device_id] = account.foreign.last_bytes or 0, account.used or 0
+            entry.usage_at_end[device_id] = account.external_usage.last_bytes or 0, account.used_bytes or 0
             # The last reading may have been made between its death and this word of it.
-            known = [nbytes for nbytes in account.unnamed if nbytes is not None]
+            known = [nbytes for nbytes in account.unnamed_bytes if nbytes is not None]
             if known:
                 entry.unnamed_at_end[device_id] = min(known)
         return False
@@ -51,19 +53,19 @@ class DrainTracker:
         did not grow. After 10 s the rest is suspect and stays charged. Where the device names its processes
         it can be told who else has taken the bytes: then one that is no longer named is settled all the
         same, and they show as foreign. What no process is named for it may still hold."""
-        done: list[int] = []
+        settled: list[int] = []
         for executor, entry in self._entries.items():
             if entry.state != "draining":
                 continue
-            entry.suspect = now - entry.ended_at >= DRAIN_BOUND_S
+            entry.is_suspect = now - entry.ended_at >= DRAIN_BOUND_S
             self._changed.update(entry.devices)
-            if entry.silent >= READINGS_TO_SETTLE * len(entry.devices) and (
-                _is_back(entry) or (entry.suspect and _is_taken(entry))
+            if entry.absent_readings >= READINGS_TO_SETTLE * len(entry.devices) and (
+                _is_freed(entry) or (entry.is_suspect and _is_taken_by_others(entry))
             ):
-                done.append(executor)
-        for executor in done:
+                settled.append(executor)
+        for executor in settled:
             self.settle(executor)
-        return done
+        return settled
 
     def settle(self, executor: int) -> None:
         """Free the executor's bytes."""
@@ -71,26 +73,26 @@ class DrainTracker:
         self._changed.update(entry.devices)
         for account in entry.accounts:
             del account.entries[executor]
-            account.charged -= entry.charge
+            account.charged_bytes -= entry.charge_bytes
             if entry.state == "draining":
-                account.draining -= entry.charge
+                account.draining_bytes -= entry.charge_bytes
                 # What the dead one still holds must show as foreign from this moment on.
-                account.foreign.correct(*account.unexplained())
+                account.external_usage.correct(*account.unexplained_bytes())
 
     def pending_bytes(self, device_id: str) -> int:
         """What ended executors are still charged and will soon give back (suspect ones are left out)."""
         account = self._accounts[device_id]
-        return account.draining - account.suspect_bytes if account.draining else 0
+        return account.draining_bytes - account.suspect_bytes if account.draining_bytes else 0
 
 
-def _is_back(entry: Entry) -> bool:
-    return all(account.is_back(entry, SLACK_BYTES) for account in entry.accounts)
+def _is_freed(entry: LedgerEntry) -> bool:
+    return all(account.is_freed(entry, SLACK_BYTES) for account in entry.accounts)
 
 
-def _is_taken(entry: Entry) -> bool:
+def _is_taken_by_others(entry: LedgerEntry) -> bool:
     """Whether others have what it had, as far as the devices tell."""
     for account in entry.accounts:
-        unnamed, before = account.unnamed[1], entry.unnamed_at_end.get(account.device.id)
+        unnamed, before = account.unnamed_bytes[1], entry.unnamed_at_end.get(account.device.id)
         if account.level != "processes":
             return False  # guard: taken-if-named
         if unnamed is not None and before is not None and unnamed > before + SLACK_BYTES:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu.devices.device import Device
-from gpu.memory.account import Account, Entry, Figures
+from gpu.memory.account import DeviceAccount, LedgerEntry, MemoryFigures
 from gpu.memory.draining import DrainTracker
 from gpu.memory.memory_usage import MemoryUsage
 
@@ -23,12 +23,12 @@ class Ledger:
     """Who was promised how much of which device. Executors are named by their numbers."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, Account] = {}
-        self._entries: dict[int, Entry] = {}
+        self._accounts: dict[str, DeviceAccount] = {}
+        self._entries: dict[int, LedgerEntry] = {}
         #: Devices of which a figure may be another than when somebody last emptied this.
         self.changed: set[str] = set()
         #: Executors whose promise was lowered, until they are told: the caller empties it.
-        self.regranted: set[int] = set()
+        self.lowered_grants: set[int] = set()
         #: What is in use, by what was measured.
         self.usage = MemoryUsage(self._accounts, self._entries, self.changed)
         #: What executors that ended have not given back.
@@ -47,7 +47,7 @@ class Ledger:
         """
         if device.id in self._accounts:
             raise ValueError(f"device {device.id} is in the ledger already")
-        self._accounts[device.id] = Account(device)
+        self._accounts[device.id] = DeviceAccount(device)
         self.changed.add(device.id)
 
     def device(self, device_id: str) -> Device:
@@ -66,15 +66,15 @@ class Ledger:
             raise ValueError(f"executor {executor} holds a grant already")
         if nbytes > 0 and any(nbytes > self.free_bytes(each) for each in ids):
             return False
-        entry = Entry(tuple(self._accounts[each] for each in ids), nbytes)
+        entry = LedgerEntry(tuple(self._accounts[each] for each in ids), nbytes)
         self._entries[executor] = entry
         self.changed.update(ids)
         for account in entry.accounts:
             account.entries[executor] = entry
-            account.charged += nbytes
+            account.charged_bytes += nbytes
         return True
 
-    def running(self, executor: int) -> bool:
+    def mark_running(self, executor: int) -> bool:
         """The executor takes up (or goes on with) work: its whole grant is charged again. False,
         and nothing changed, where what idling had set free is taken."""
         entry = self._entries[executor]
@@ -86,28 +86,28 @@ class Ledger:
         self._recharge(entry)
         return True
 
-    def idle(self, executor: int) -> None:
+    def mark_idle(self, executor: int) -> None:
         """The executor has nothing to do: only what it was seen to use is charged."""
         entry = self._entries[executor]
         entry.state = "idle"
         self._recharge(entry)
 
-    def regrant(self, executor: int, nbytes: int) -> None:
+    def lower_grant(self, executor: int, nbytes: int) -> None:
         """Lower a promise after the true need was measured; see `raise_grant` for the other way."""
         entry = self._entries[executor]
-        if nbytes < entry.grant:
-            entry.grant = nbytes
-            self.regranted.add(executor)
+        if nbytes < entry.grant_bytes:
+            entry.grant_bytes = nbytes
+            self.lowered_grants.add(executor)
             self._recharge(entry)
 
     def raise_grant(self, executor: int, nbytes: int) -> bool:
         """Promise more to an executor that loads or runs, on each of its devices or on none; False, and
         nothing changed, where it is not free beside all that is in use."""
         entry = self._entries[executor]
-        extra = max(nbytes, entry.observed or 0) - entry.charge
+        extra = max(nbytes, entry.observed_bytes or 0) - entry.charge_bytes
         if any(account.free_bytes < extra for account in entry.accounts):
             return False
-        entry.grant = max(entry.grant, nbytes)
+        entry.grant_bytes = max(entry.grant_bytes, nbytes)
         self._recharge(entry)
         return True
 
@@ -118,16 +118,16 @@ class Ledger:
 
     def charge_bytes(self, executor: int) -> int:
         """What the executor is charged now, on each of its devices."""
-        return self._entries[executor].charge
+        return self._entries[executor].charge_bytes
 
     def grant_bytes(self, executor: int) -> int:
         """What the executor is promised on each device, whether it is charged that now or not."""
-        return self._entries[executor].grant
+        return self._entries[executor].grant_bytes
 
     def extra_bytes(self, executor: int) -> int:
         """What more an idle executor must be given on each device to take up work."""
         entry = self._entries[executor]
-        return max(0, entry.grant - entry.charge)
+        return max(0, entry.grant_bytes - entry.charge_bytes)
 
     def free_bytes(self, device_id: str) -> int:
         """What may still be promised; below 0 where others took what was promised."""
@@ -136,21 +136,21 @@ class Ledger:
     def reserved_bytes(self, device_id: str) -> int:
         """What executors that live are charged."""
         account = self._accounts[device_id]
-        return account.charged - account.draining
+        return account.charged_bytes - account.draining_bytes
 
-    def neighbours(self, executor: int) -> dict[int, int]:
+    def neighbour_charges(self, executor: int) -> dict[int, int]:
         """Who else is charged bytes on its devices, and how many."""
-        found: dict[int, int] = {}
+        charges: dict[int, int] = {}
         for account in self._entries[executor].accounts:
             for other, entry in account.entries.items():
-                if other != executor and entry.charge:
-                    found[other] = entry.charge
-        return found
+                if other != executor and entry.charge_bytes:
+                    charges[other] = entry.charge_bytes
+        return charges
 
-    def figures(self, device_id: str) -> Figures:
+    def figures(self, device_id: str) -> MemoryFigures:
         """All figures of a device."""
         return self._accounts[device_id].figures()
 
-    def _recharge(self, entry: Entry) -> None:
+    def _recharge(self, entry: LedgerEntry) -> None:
         if entry.recharge():
             self.changed.update(entry.devices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpu.memory.account import Account, Entry
+from gpu.memory.account import DeviceAccount, LedgerEntry
 from gpu.memory.attribution import Level
 
 
@@ -12,7 +12,7 @@ class MemoryUsage:
     """The observed half of the ledger; the promised half is `Ledger`, which shares its accounts with it."""
 
     def __init__(
-        self, accounts: Mapping[str, Account], entries: Mapping[int, Entry], changed: set[str]
+        self, accounts: Mapping[str, DeviceAccount], entries: Mapping[int, LedgerEntry], changed: set[str]
     ) -> None:
         self._accounts = accounts
         self._entries = entries
@@ -22,30 +22,33 @@ class MemoryUsage:
     def record_reading(
         self,
         device_id: str,
-        total: int,
-        used: int,
+        total_bytes: int,
+        used_bytes: int,
         now: float = 0.0,
         seen: Mapping[int, int] | None = None,
-        named: int | None = None,
+        named_bytes: int | None = None,
     ) -> None:
         """Take a reading of the whole device, with what executors were `seen` to use of it, and what all
         processes that the driver lists use together."""
         account = self._accounts[device_id]
         self._changed.add(device_id)
-        account.unnamed = account.unnamed[1], None if named is None else max(0, used - named)
-        account.used = used + max(0, account.device.total_bytes - total)
+        account.unnamed_bytes = (
+            account.unnamed_bytes[1],
+            None if named_bytes is None else max(0, used_bytes - named_bytes),
+        )
+        account.used_bytes = used_bytes + max(0, account.device.total_bytes - total_bytes)
         for entry in account.entries.values():
             if entry.state == "draining":
-                entry.silent += 1
+                entry.absent_readings += 1
         self._attribute(account, seen or {})
-        account.foreign.see(*account.unexplained(), now)
+        account.external_usage.see(*account.unexplained_bytes(), now)
 
     def correct_reading(self, device_id: str, seen: Mapping[int, int]) -> None:
         """Attribute the last reading again: it was learned late which of its processes are ours."""
         account = self._accounts[device_id]
         self._changed.add(device_id)
         self._attribute(account, seen)
-        account.foreign.correct(*account.unexplained())
+        account.external_usage.correct(*account.unexplained_bytes())
 
     def record_total(self, executor: int, nbytes: int) -> None:
         """Take what the executor was measured to use now, over all its devices together."""
@@ -66,41 +69,41 @@ class MemoryUsage:
                 self._changed.add(account.device.id)
         self._record(entry, dict.fromkeys(entry.devices, nbytes))
 
-    def assume(self, executor: int, nbytes: int) -> None:
+    def assume_usage(self, executor: int, nbytes: int) -> None:
         """Take it that the executor holds as much of each of its devices, until it is looked at again."""
         entry = self._entries[executor]
-        if entry.observed is not None and nbytes > entry.observed:
+        if entry.observed_bytes is not None and nbytes > entry.observed_bytes:
             self._record(entry, dict.fromkeys(entry.devices, nbytes))
 
     def observed_bytes(self, executor: int) -> int | None:
         """What the executor was last seen to use on each device; None where it never was."""
-        return self._entries[executor].observed
+        return self._entries[executor].observed_bytes
 
-    def take_peak(self, executor: int) -> int | None:
+    def pop_peak(self, executor: int) -> int | None:
         """The most that it was seen to use on a device since this was asked last."""
         entry = self._entries[executor]
-        peak, entry.peak = entry.peak, entry.observed
+        peak, entry.peak_bytes = entry.peak_bytes, entry.observed_bytes
         return peak
 
     def foreign_bytes(self, device_id: str) -> int:
         """What readings of the last half minute could not explain by our executors, at most."""
-        return self._accounts[device_id].foreign.nbytes
+        return self._accounts[device_id].external_usage.nbytes
 
     def last_foreign_bytes(self, device_id: str) -> int:
         """What the last reading alone could not explain by our executors."""
-        return self._accounts[device_id].foreign.last_bytes or 0
+        return self._accounts[device_id].external_usage.last_bytes or 0
 
     def level(self, device_id: str) -> Level:
         """How much is known of which process uses what there."""
         return self._accounts[device_id].level
 
-    def _attribute(self, account: Account, seen: Mapping[int, int]) -> None:
+    def _attribute(self, account: DeviceAccount, seen: Mapping[int, int]) -> None:
         for executor, nbytes in seen.items():
             entry = account.entries.get(executor)
             if entry is not None:
                 account.level = "processes"
                 self._record(entry, {account.device.id: nbytes})
 
-    def _record(self, entry: Entry, seen: Mapping[str, int]) -> None:
-        if entry.see(seen):
+    def _record(self, entry: LedgerEntry, seen: Mapping[str, int]) -> None:
+        if entry.record_usage(seen):
             self._changed.update(entry.devices)

@@ -104,7 +104,7 @@ class SchedulerState:
         """
         resident = self.executors[executor]
         if resident.state == "idle":
-            if not self.ledger.running(executor):
+            if not self.ledger.mark_running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
             self.residency.set_running(resident)
             if cls.alone:
@@ -170,7 +170,7 @@ class SchedulerState:
         if resident.state != "loading":
             return
         resident.state = "running"
-        self.ledger.running(executor)
+        self.ledger.mark_running(executor)
         if resident.loads_alone:
             self.residency.end_exclusive(resident)
         if not resident.assigned:
@@ -216,7 +216,7 @@ class SchedulerState:
                 for resident in residents.values():
                     if resident.exclusive and need_bytes is not None:
                         self.residency.end_exclusive(resident)
-                        self.ledger.regrant(resident.executor, need_bytes)
+                        self.ledger.lower_grant(resident.executor, need_bytes)
 
     # Keeping the index.
 
@@ -234,7 +234,7 @@ class SchedulerState:
         """Nothing is left to do for it."""
         self.residency.set_idle(resident, now)
         if resident.state == "idle":
-            self.ledger.idle(resident.executor)
+            self.ledger.mark_idle(resident.executor)
             self.idle_expiry.schedule(resident)
 
     def _set_to_work(self, resident: ResidentExecutor, count: int, now: float, outlook: Outlook) -> None:

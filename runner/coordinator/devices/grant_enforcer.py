@@ -96,7 +96,7 @@ class Overruns:
             ],
             "neighbours": [
                 {"executor": other, "charged_bytes": charge}
-                for other, charge in self._ledger.neighbours(post.executor).items()
+                for other, charge in self._ledger.neighbour_charges(post.executor).items()
             ],
         }
 

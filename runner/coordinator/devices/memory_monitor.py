@@ -113,7 +113,7 @@ class Memory:
             # A context is measured once; what one without torch takes, after each attempt.
             known.calm = 0 if message.reserved_bytes is None else min(0, known.calm)
         told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
-        seen = self._ledger.usage.take_peak(post.executor)
+        seen = self._ledger.usage.pop_peak(post.executor)
         message.peak_bytes = max(told or 0, seen or 0) or None
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)

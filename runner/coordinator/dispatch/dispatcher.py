@@ -110,7 +110,7 @@ class Dispatch:
         for executor in self._view.idle_expiry.pop_due(now):
             self.control.unload(executor)
         self.control.unload_retired()
-        if self._view.ledger.regranted:
+        if self._view.ledger.lowered_grants:
             self.grants.tell_lowered(self.posts)
         self._arm(plan.replan_at)
 

@@ -32,7 +32,7 @@ class Grants:
 
     def tell_lowered(self, posts: Mapping[int, Post]) -> None:
         """Those of whom the ledger has learned that they need less."""
-        lowered, self._view.ledger.regranted = self._view.ledger.regranted, set()
+        lowered, self._view.ledger.lowered_grants = self._view.ledger.lowered_grants, set()
         for executor in lowered & posts.keys():
             posts[executor].is_lowered = True
             self.tell(posts[executor], self._view.ledger.grant_bytes(executor))

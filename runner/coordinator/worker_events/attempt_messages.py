@@ -162,4 +162,4 @@ class AttemptMessageHandler:
         is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
         # The peak of those is over all devices together.
         share = peak_bytes // len(post.devices) if is_exact else peak_bytes
-        self._view.ledger.usage.assume(post.executor, share)
+        self._view.ledger.usage.assume_usage(post.executor, share)

@@ -56,22 +56,22 @@ def test_several_devices_promise_all_or_none() -> None:
 def test_an_idle_executor_is_charged_what_it_uses() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)
-    ledger.running(1)
-    ledger.idle(1)
+    ledger.mark_running(1)
+    ledger.mark_idle(1)
     assert ledger.charge_bytes(1) == 10 * G and ledger.usage.observed_bytes(1) is None
     ledger.usage.record_total(1, 3 * G)
     assert (ledger.charge_bytes(1), ledger.extra_bytes(1), ledger.grant_bytes(1)) == (3 * G, 7 * G, 10 * G)
-    assert ledger.running(1)
+    assert ledger.mark_running(1)
     assert ledger.charge_bytes(1) == 10 * G
 
 
 def test_an_idle_executor_may_not_wake_into_what_others_were_promised() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)
-    ledger.idle(1)
+    ledger.mark_idle(1)
     ledger.usage.record_total(1, 3 * G)
     ledger.reserve("sim0", 2, 15 * G)
-    assert not ledger.running(1)
+    assert not ledger.mark_running(1)
     assert ledger.charge_bytes(1) == 3 * G
 
 
@@ -87,8 +87,8 @@ def test_who_uses_more_than_promised_is_charged_that() -> None:
 def test_a_promise_is_lowered_after_a_measure_and_never_raised_by_one() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 24 * G)
-    ledger.regrant(1, 5 * G)
-    ledger.regrant(1, 9 * G)
+    ledger.lower_grant(1, 5 * G)
+    ledger.lower_grant(1, 9 * G)
     assert ledger.free_bytes("sim0") == 19 * G
 
 
@@ -116,7 +116,7 @@ def test_without_per_process_figures_one_at_work_may_use_all_of_its_grant() -> N
     for used in (4, 11):
         ledger.usage.record_reading("gpu0", 24 * G, used * G)
         assert ledger.usage.foreign_bytes("gpu0") == 1 * G
-    ledger.running(1)
+    ledger.mark_running(1)
     ledger.usage.record_reading("gpu0", 24 * G, 13 * G)
     assert ledger.usage.foreign_bytes("gpu0") == 3 * G
 
@@ -132,7 +132,7 @@ def drained(*, seen: int | None = 8 * G, foreign: int = 1 * G) -> Ledger:
     ledger = ledger_of(CARD)
     ledger.usage.record_reading("gpu0", 24 * G, foreign)
     ledger.reserve("gpu0", 1, 10 * G)
-    ledger.running(1)
+    ledger.mark_running(1)
     ledger.usage.record_reading("gpu0", 24 * G, (seen or 8 * G) + foreign, 99.0, {1: seen} if seen else None)
     assert not ledger.draining.start(1, 100.0)
     return ledger
@@ -162,7 +162,7 @@ def test_a_dead_one_that_is_still_listed_stays_charged() -> None:
 def test_what_others_took_meanwhile_shows_as_foreign_after_the_bound() -> None:
     ledger = drained()
     for _ in range(2):
-        ledger.usage.record_reading("gpu0", 24 * G, 9 * G, named=8 * G)
+        ledger.usage.record_reading("gpu0", 24 * G, 9 * G, named_bytes=8 * G)
     assert ledger.draining.sweep(109.9) == []
     assert ledger.draining.sweep(110.0) == [1]
     assert ledger.usage.foreign_bytes("gpu0") == 9 * G
@@ -172,16 +172,16 @@ def test_what_others_took_meanwhile_shows_as_foreign_after_the_bound() -> None:
 def test_what_nobody_is_named_for_after_an_end_stays_charged_until_it_is_free() -> None:
     ledger = ledger_of(CARD)
     ledger.reserve("gpu0", 1, 10 * G)
-    ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 98.0, {1: 8 * G}, named=8 * G)
+    ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 98.0, {1: 8 * G}, named_bytes=8 * G)
     # Made between its death and the word of it.
-    ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 99.0, {}, named=0)
+    ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 99.0, {}, named_bytes=0)
     ledger.draining.start(1, 100.0)
     for _ in range(2):
-        ledger.usage.record_reading("gpu0", 24 * G, 11 * G, 101.0, {}, named=2 * G)
+        ledger.usage.record_reading("gpu0", 24 * G, 11 * G, 101.0, {}, named_bytes=2 * G)
     assert ledger.draining.sweep(120.0) == []
     figures = ledger.figures("gpu0")
     assert (figures.suspect_bytes, figures.foreign_bytes) == (10 * G, 3 * G)
-    ledger.usage.record_reading("gpu0", 24 * G, 3 * G, 121.0, {}, named=2 * G)
+    ledger.usage.record_reading("gpu0", 24 * G, 3 * G, 121.0, {}, named_bytes=2 * G)
     assert ledger.draining.sweep(121.0) == [1]
 
 
@@ -200,7 +200,7 @@ def test_beside_a_neighbour_that_may_have_grown_the_total_must_fall(used: int, s
     ledger.usage.record_reading("gpu0", 24 * G, 1 * G)
     for executor, nbytes in ((1, 4 * G), (2, 2 * G)):
         ledger.reserve("gpu0", executor, 8 * G)
-        ledger.running(executor)
+        ledger.mark_running(executor)
         ledger.usage.record_report(executor, nbytes)
     # The second has grown by 4 GiB since it told, of which nobody can know.
     ledger.usage.record_reading("gpu0", 24 * G, 11 * G)
@@ -213,8 +213,8 @@ def test_beside_a_neighbour_that_may_have_grown_the_total_must_fall(used: int, s
 def test_one_that_idled_is_charged_no_more_when_it_ended() -> None:
     ledger = ledger_of(CARD)
     ledger.reserve("gpu0", 1, 10 * G)
-    ledger.running(1)
-    ledger.idle(1)
+    ledger.mark_running(1)
+    ledger.mark_idle(1)
     ledger.usage.record_total(1, 2 * G)
     ledger.draining.start(1, 0.0)
     ledger.usage.record_total(1, 1 * G)
@@ -252,11 +252,11 @@ def test_with_reports_what_an_idle_one_told_is_its_own_and_the_rest_is_foreign()
     ledger = ledger_of(CARD)
     ledger.usage.record_reading("gpu0", 24 * G, 1 * G)
     ledger.reserve("gpu0", 1, 10 * G)
-    ledger.running(1)
+    ledger.mark_running(1)
     ledger.usage.record_report(1, 3 * G)
     ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 1.0)
     assert ledger.usage.foreign_bytes("gpu0") == 1 * G, "it may have grown within its grant"
-    ledger.idle(1)
+    ledger.mark_idle(1)
     ledger.usage.record_reading("gpu0", 24 * G, 9 * G, 2.0)
     assert ledger.usage.foreign_bytes("gpu0") == 6 * G
 
@@ -299,7 +299,7 @@ def test_on_several_devices_an_executor_is_charged_where_it_uses_most() -> None:
 def test_a_grant_is_raised_where_there_is_room_on_every_device() -> None:
     ledger = ledger_of(sim(0, 24 * G), sim(1, 8 * G))
     ledger.reserve(("sim0", "sim1"), 1, 4 * G)
-    ledger.running(1)
+    ledger.mark_running(1)
     assert not ledger.raise_grant(1, 9 * G)
     assert ledger.grant_bytes(1) == 4 * G
     assert ledger.raise_grant(1, 8 * G)
@@ -314,28 +314,28 @@ def test_who_took_more_than_there_is_gets_no_larger_grant() -> None:
     ledger.reserve("sim0", 2, 4 * G)
     ledger.usage.record_total(1, 5 * G)
     assert not ledger.raise_grant(1, 5 * G)
-    assert ledger.neighbours(1) == {2: 4 * G}
+    assert ledger.neighbour_charges(1) == {2: 4 * G}
     assert ledger.figures("sim0").short_bytes == 1 * G
 
 
 def test_a_lowered_promise_is_to_be_told() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)
-    ledger.regrant(1, 10 * G)
-    assert ledger.regranted == set()
-    ledger.regrant(1, 9 * G)
-    assert ledger.regranted == {1}
+    ledger.lower_grant(1, 10 * G)
+    assert ledger.lowered_grants == set()
+    ledger.lower_grant(1, 9 * G)
+    assert ledger.lowered_grants == {1}
 
 
 def test_until_the_next_look_it_may_hold_what_a_job_held() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)
-    ledger.idle(1)
-    ledger.usage.assume(1, 4 * G)
+    ledger.mark_idle(1)
+    ledger.usage.assume_usage(1, 4 * G)
     assert ledger.charge_bytes(1) == 10 * G, "it was never looked at"
     ledger.usage.record_total(1, 2 * G)
     for supposed, charge in ((1, 2), (4, 4)):
-        ledger.usage.assume(1, supposed * G)
+        ledger.usage.assume_usage(1, supposed * G)
         assert ledger.charge_bytes(1) == charge * G
     ledger.usage.record_total(1, 1 * G)
     assert ledger.charge_bytes(1) == 1 * G
@@ -352,11 +352,11 @@ def test_what_others_have_by_the_last_reading_alone() -> None:
 def test_a_peak_is_told_once() -> None:
     ledger = ledger_of()
     ledger.reserve("sim0", 1, 10 * G)
-    assert ledger.usage.take_peak(1) is None
+    assert ledger.usage.pop_peak(1) is None
     for nbytes in (3, 7, 2):
         ledger.usage.record_total(1, nbytes * G)
-    assert ledger.usage.take_peak(1) == 7 * G
-    assert ledger.usage.take_peak(1) == 2 * G
+    assert ledger.usage.pop_peak(1) == 7 * G
+    assert ledger.usage.pop_peak(1) == 2 * G
 
 
 def adds_up(ledger: Ledger, device: Device) -> bool:
@@ -389,7 +389,7 @@ class Releases(RuleBasedStateMachine):
         if self.ledger.reserve("gpu0", self.last, gib * G):
             self.grants[self.last], self.held[self.last] = gib * G, 0
             self.listed.add(self.last)
-            self.ledger.running(self.last)
+            self.ledger.mark_running(self.last)
 
     @precondition(lambda self: self.grants)
     @rule(data=st.data(), share=st.floats(0, 1))
@@ -464,10 +464,10 @@ class Promises(RuleBasedStateMachine):
         executor = data.draw(st.sampled_from(sorted(self.grants)))
         match act:
             case "idle":
-                self.ledger.idle(executor)
+                self.ledger.mark_idle(executor)
             case "running":
                 fits = self.ledger.extra_bytes(executor) <= self.ledger.free_bytes("gpu0")
-                assert self.ledger.running(executor) or not fits
+                assert self.ledger.mark_running(executor) or not fits
             case "use":
                 self.ledger.usage.record_total(executor, int(share * self.grants[executor]))
             case _:
