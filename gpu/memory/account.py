@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu.devices.device import Device
-from gpu.memory.attribution import Level
+from gpu.memory.attribution import AttributionLevel
 from gpu.memory.external_usage import WINDOW_S, Foreign
 
 LedgerEntryState = Literal["loading", "running", "idle", "draining"]
@@ -37,7 +37,7 @@ class MemoryFigures:
     #: Never promised.
     headroom_bytes: int
     #: How much is known of who uses what.
-    level: Level
+    level: AttributionLevel
 
 
 class LedgerEntry:
@@ -135,7 +135,7 @@ class DeviceAccount:
         self.charged_bytes = 0
         self.draining_bytes = 0
         self.entries: dict[int, LedgerEntry] = {}
-        self.level: Level = "totals" if device.kind == "nvidia" else "exact"
+        self.level: AttributionLevel = "totals" if device.kind == "nvidia" else "exact"
 
     def unexplained_bytes(self, without: LedgerEntry | None = None) -> tuple[int, int]:
         """What is used beyond our executors: at least and at most."""

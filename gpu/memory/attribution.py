@@ -16,18 +16,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-Level = Literal["exact", "processes", "reports", "totals"]
+AttributionLevel = Literal["exact", "processes", "reports", "totals"]
 
 #: From the most to the least that is known.
-LEVELS: tuple[Level, ...] = ("exact", "processes", "reports", "totals")
+ATTRIBUTION_LEVELS: tuple[AttributionLevel, ...] = ("exact", "processes", "reports", "totals")
 
 
-def least(levels: Iterable[Level]) -> Level:
+def lowest_level(levels: Iterable[AttributionLevel]) -> AttributionLevel:
     """The level of the device of which least is known."""
-    return max(levels, key=LEVELS.index, default="exact")
+    return max(levels, key=ATTRIBUTION_LEVELS.index, default="exact")
 
 
-class Owners:
+class ProcessOwners:
     """Which processes belong to which executor."""
 
     def __init__(self) -> None:
@@ -36,35 +36,35 @@ class Owners:
 
     def claim(self, executor: int, pids: Iterable[int]) -> None:
         """These are all its processes now; a number that another one had is no longer its."""
-        self._drop(executor)
+        self._release_pids(executor)
         self._pids[executor] = frozenset(pids)
         for pid in self._pids[executor]:
             self._executors[pid] = executor
 
-    def forget(self, executor: int) -> None:
+    def remove(self, executor: int) -> None:
         """The executor and its bytes are gone."""
-        self._drop(executor)
+        self._release_pids(executor)
         self._pids.pop(executor, None)
 
-    def share(self, processes: Mapping[int, int | None]) -> dict[int, int]:
+    def bytes_by_executor(self, processes: Mapping[int, int | None]) -> dict[int, int]:
         """Executor to its bytes, of one device's processes (None: the driver does not tell its bytes).
 
         An executor of which one process can't be told has no figure: a part of the sum would look like
         the whole.
         """
         found: dict[int, int] = {}
-        untold: set[int] = set()
+        unknown: set[int] = set()
         for pid, nbytes in processes.items():
             executor = self._executors.get(pid)
             if executor is None:
                 continue
             if nbytes is None:
-                untold.add(executor)
+                unknown.add(executor)
             else:
                 found[executor] = found.get(executor, 0) + nbytes
-        return {executor: nbytes for executor, nbytes in found.items() if executor not in untold}
+        return {executor: nbytes for executor, nbytes in found.items() if executor not in unknown}
 
-    def _drop(self, executor: int) -> None:
+    def _release_pids(self, executor: int) -> None:
         for pid in self._pids.get(executor, ()):
             if self._executors.get(pid) == executor:
                 del self._executors[pid]

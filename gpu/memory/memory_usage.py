@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gpu.memory.account import DeviceAccount, LedgerEntry
-from gpu.memory.attribution import Level
+from gpu.memory.attribution import AttributionLevel
 
 
 class MemoryUsage:
@@ -93,7 +93,7 @@ class MemoryUsage:
         """What the last reading alone could not explain by our executors."""
         return self._accounts[device_id].external_usage.last_bytes or 0
 
-    def level(self, device_id: str) -> Level:
+    def level(self, device_id: str) -> AttributionLevel:
         """How much is known of which process uses what there."""
         return self._accounts[device_id].level
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Literal
 
-from gpu.memory.attribution import Level
+from gpu.memory.attribution import AttributionLevel
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.resident_executor import ResidentExecutor
 
@@ -22,7 +22,7 @@ SWEEPS = 2
 OveruseAction = Literal["raise", "kill"]
 
 
-def tolerance_bytes(grant_bytes: int, level: Level) -> int:
+def tolerance_bytes(grant_bytes: int, level: AttributionLevel) -> int:
     """How far over its grant an executor may be."""
     return 0 if level == "exact" else max(TOLERANCE_BYTES, int(grant_bytes * TOLERANCE_SHARE))
 
@@ -33,7 +33,9 @@ class OveruseTracker:
     def __init__(self) -> None:
         self._sweeps: dict[int, int] = {}
 
-    def record_sweep(self, executor: int, used_bytes: int | None, grant_bytes: int, level: Level) -> bool:
+    def record_sweep(
+        self, executor: int, used_bytes: int | None, grant_bytes: int, level: AttributionLevel
+    ) -> bool:
         """After a sweep: whether something is to be done."""
         limit = grant_bytes + tolerance_bytes(grant_bytes, level)
         if used_bytes is None or grant_bytes <= 0 or used_bytes <= limit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu.memory.attribution import Level, least
+from gpu.memory.attribution import AttributionLevel, lowest_level
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.grant_enforcer import Overruns
@@ -36,7 +36,7 @@ class DeviceReadings:
         self._dispatch = dispatch
         self._fronts = fronts
         #: The attribution level that fronts were sent last.
-        self._sent_level: Level | None = None
+        self._sent_level: AttributionLevel | None = None
 
     def on_readings(self, readings: DeviceReadings) -> None:
         """Apply a reading of all devices."""
@@ -52,5 +52,7 @@ class DeviceReadings:
 
     def level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
-        self._sent_level = least(self._view.ledger.usage.level(each) for each in self._inventory.devices)
+        self._sent_level = lowest_level(
+            self._view.ledger.usage.level(each) for each in self._inventory.devices
+        )
         return front_protocol.encode(front_protocol.MemoryLevel(self._sent_level))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gpu.memory.attribution import Owners
+from gpu.memory.attribution import ProcessOwners
 from gpu.memory.context_overhead import Contexts
 from gpu.memory.enforcement import Backend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -52,7 +52,7 @@ class Memory:
         #: Stores what was learned of contexts.
         self._keep = keep
         self._now = now
-        self._owners = Owners()
+        self._owners = ProcessOwners()
         #: Device id -> its processes by the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
         self._torch: dict[int, _Torch] = {}
@@ -71,13 +71,13 @@ class Memory:
             if device_id in self._view.residency.slots:
                 before = ledger.free_bytes(device_id)
                 self._processes[device_id] = listed[device_id]
-                seen = self._owners.share(listed[device_id])
+                seen = self._owners.bytes_by_executor(listed[device_id])
                 told = [nbytes for nbytes in listed[device_id].values() if nbytes is not None]
                 named = sum(told) if len(told) == len(listed[device_id]) else None
                 ledger.usage.record_reading(device_id, total, used, now, seen, named)
                 has_more |= ledger.free_bytes(device_id) > before
         for executor in ledger.draining.sweep(now):
-            self._owners.forget(executor)
+            self._owners.remove(executor)
             has_more = True
         for executor in list(self._torch):
             self._measure(executor)
@@ -91,7 +91,7 @@ class Memory:
         self._owners.claim(message.executor, message.pids)
         for device_id in devices:
             self._ledger.usage.correct_reading(
-                device_id, self._owners.share(self._processes.get(device_id, {}))
+                device_id, self._owners.bytes_by_executor(self._processes.get(device_id, {}))
             )
 
     def loaded(self, post: Post, message: ExecutorLoaded) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.devices.device import sim
-from gpu.memory.attribution import Level
+from gpu.memory.attribution import AttributionLevel
 from gpu.memory.ledger import Ledger
 from gpu.planning.overuse import MIB, OveruseTracker, choose_evictions, resolve_overuse, tolerance_bytes
 from gpu.scheduling.resident_executor import ResidentExecutor
@@ -15,11 +15,13 @@ G = 1 << 30
     ("grant", "level", "expected"),
     [(G, "exact", 0), (G, "processes", 128 * MIB), (10 * G, "reports", G // 2), (10 * G, "totals", G // 2)],
 )
-def test_where_figures_are_exact_there_is_no_tolerance(grant: int, level: Level, expected: int) -> None:
+def test_where_figures_are_exact_there_is_no_tolerance(
+    grant: int, level: AttributionLevel, expected: int
+) -> None:
     assert tolerance_bytes(grant, level) == expected
 
 
-def sweeps(*used: int | None, level: Level = "processes", grant: int = 4 * G) -> list[bool]:
+def sweeps(*used: int | None, level: AttributionLevel = "processes", grant: int = 4 * G) -> list[bool]:
     overuse = OveruseTracker()
     return [overuse.record_sweep(1, nbytes, grant, level) for nbytes in used]
 
