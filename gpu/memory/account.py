@@ -8,7 +8,7 @@ from typing import Literal
 
 from gpu.devices.device import Device
 from gpu.memory.attribution import AttributionLevel
-from gpu.memory.external_usage import WINDOW_S, Foreign
+from gpu.memory.external_usage import WINDOW_S, ExternalUsage
 
 LedgerEntryState = Literal["loading", "running", "idle", "draining"]
 
@@ -130,7 +130,7 @@ class DeviceAccount:
         #: does not tell what each of them uses.
         self.unnamed_bytes: tuple[int | None, int | None] = None, None
         # RAM is given back at once, and what other programs have of it goes up and down all the time.
-        self.external_usage = Foreign(WINDOW_S if device.kind == "nvidia" else 0.0)
+        self.external_usage = ExternalUsage(WINDOW_S if device.kind == "nvidia" else 0.0)
         #: Sum of all charges, and the part of it that is draining.
         self.charged_bytes = 0
         self.draining_bytes = 0

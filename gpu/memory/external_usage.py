@@ -8,15 +8,15 @@ from collections import deque
 WINDOW_S = 30.0  # guard: foreign-window
 
 
-class Foreign:
+class ExternalUsage:
     """The largest figure of the last `window_s` seconds (0: the last figure alone)."""
 
-    __slots__ = ("_last_at", "_older", "_window_s", "last_bytes")
+    __slots__ = ("_last_at", "_maxima", "_window_s", "last_bytes")
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
         #: (when, bytes) of those that may still be the largest: falling from left to right.
-        self._older: deque[tuple[float, int]] = deque()
+        self._maxima: deque[tuple[float, int]] = deque()
         self._last_at = 0.0
         #: By the last reading alone; None where there was none.
         self.last_bytes: int | None = None
@@ -24,10 +24,10 @@ class Foreign:
     @property
     def nbytes(self) -> int:
         """What is to be kept free for others."""
-        largest = self._older[0][1] if self._older else 0
+        largest = self._maxima[0][1] if self._maxima else 0
         return max(largest, self.last_bytes or 0)
 
-    def see(self, least: int, most: int, now: float) -> None:
+    def observe(self, least: int, most: int, now: float) -> None:
         """A reading: it is somewhere between these, since what some of ours use is not known exactly. The
         value nearest to the one before is taken, and at first the largest.
 
@@ -35,11 +35,11 @@ class Foreign:
         """
         before = self.last_bytes
         if before is not None and self._window_s > 0:
-            while self._older and self._older[-1][1] <= before:
-                self._older.pop()
-            self._older.append((self._last_at, before))
-        while self._older and self._older[0][0] < now - self._window_s:
-            self._older.popleft()
+            while self._maxima and self._maxima[-1][1] <= before:
+                self._maxima.pop()
+            self._maxima.append((self._last_at, before))
+        while self._maxima and self._maxima[0][0] < now - self._window_s:
+            self._maxima.popleft()
         self._last_at = now
         self.last_bytes = max(least, most if before is None else min(most, before))
 

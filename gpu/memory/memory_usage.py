@@ -41,7 +41,7 @@ class MemoryUsage:
             if entry.state == "draining":
                 entry.absent_readings += 1
         self._attribute(account, seen or {})
-        account.external_usage.see(*account.unexplained_bytes(), now)
+        account.external_usage.observe(*account.unexplained_bytes(), now)
 
     def correct_reading(self, device_id: str, seen: Mapping[int, int]) -> None:
         """Attribute the last reading again: it was learned late which of its processes are ours."""

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from gpu.memory.external_usage import WINDOW_S, Foreign
+from gpu.memory.external_usage import WINDOW_S, ExternalUsage
 
 
 def after(*readings: tuple[float, int], window_s: float = WINDOW_S) -> int:
-    foreign = Foreign(window_s)
+    foreign = ExternalUsage(window_s)
     for now, nbytes in readings:
-        foreign.see(nbytes, nbytes, now)
+        foreign.observe(nbytes, nbytes, now)
     return foreign.nbytes
 
 
@@ -29,22 +29,22 @@ def test_without_a_window_the_last_reading_counts() -> None:
 
 
 def test_of_what_is_not_known_exactly_the_value_nearest_to_the_last_is_taken() -> None:
-    foreign = Foreign()
-    foreign.see(2, 8, 0)
+    foreign = ExternalUsage()
+    foreign.observe(2, 8, 0)
     assert foreign.nbytes == 8, "at first the largest"
-    foreign = Foreign()
-    foreign.see(3, 3, 0)
+    foreign = ExternalUsage()
+    foreign.observe(3, 3, 0)
     for least, most, expected in [(0, 9, 3), (5, 9, 5), (0, 2, 2), (0, 4, 2)]:
-        foreign.see(least, most, 0)
+        foreign.observe(least, most, 0)
         assert foreign.last_bytes == expected
 
 
 def test_a_reading_is_read_anew_when_more_of_it_is_known() -> None:
-    foreign = Foreign()
+    foreign = ExternalUsage()
     foreign.correct(7, 7)
     assert foreign.last_bytes is None and foreign.nbytes == 0
-    foreign.see(1, 1, 0)
-    foreign.see(9, 9, 1)
+    foreign.observe(1, 1, 0)
+    foreign.observe(9, 9, 1)
     foreign.correct(2, 2)
     assert foreign.nbytes == 2
     foreign.correct(4, 6)
