@@ -10,36 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 #: A smaller one is news only by more than this.
-NEWS_BYTES = 1024 * 1024
+MIN_CHANGE_BYTES = 1024 * 1024
 
 
-class Contexts:
+class ContextOverhead:
     """By the kind of device (its name and driver) and the version of torch."""
 
     def __init__(self) -> None:
-        self._floors: dict[str, dict[str, int]] = {}
+        self._minimums: dict[str, dict[str, int]] = {}
 
-    def learn(self, kind: str, torch: str, nbytes: int) -> bool:
+    def record(self, kind: str, torch: str, nbytes: int) -> bool:
         """One was measured; False where that says nothing new."""
-        known = self._floors.get(kind, {}).get(torch)
-        if nbytes < 0 or (known is not None and nbytes > known - NEWS_BYTES):
+        known = self._minimums.get(kind, {}).get(torch)
+        if nbytes < 0 or (known is not None and nbytes > known - MIN_CHANGE_BYTES):
             return False
-        self._floors.setdefault(kind, {})[torch] = nbytes
+        self._minimums.setdefault(kind, {})[torch] = nbytes
         return True
 
-    def floor_bytes(self, kind: str, torch: str | None = None) -> int | None:
+    def minimum_bytes(self, kind: str, torch: str | None = None) -> int | None:
         """What a context takes at least; None where none was measured. Without a version of torch the
         largest of those that are known."""
-        floors = self._floors.get(kind, {})
-        return max(floors.values(), default=None) if torch is None else floors.get(torch)
+        minimums = self._minimums.get(kind, {})
+        return max(minimums.values(), default=None) if torch is None else minimums.get(torch)
 
     def dumps(self) -> dict[str, dict[str, int]]:
         """Kind to version of torch to bytes, to be stored."""
-        return {kind: dict(floors) for kind, floors in self._floors.items()}
+        return {kind: dict(floors) for kind, floors in self._minimums.items()}
 
     @classmethod
-    def loads(cls, data: Mapping[str, Mapping[str, int]]) -> Contexts:
+    def loads(cls, data: Mapping[str, Mapping[str, int]]) -> ContextOverhead:
         """Those that `dumps` gave."""
         contexts = cls()
-        contexts._floors = {kind: dict(floors) for kind, floors in data.items()}
+        contexts._minimums = {kind: dict(floors) for kind, floors in data.items()}
         return contexts

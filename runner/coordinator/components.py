@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gpu.memory.context_overhead import Contexts
+from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import Checkup
@@ -283,7 +283,7 @@ def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> Memory:
     return Memory(
         view=jobs.view,
         backend=BACKENDS[ground.settings.devices.enforcement],
-        contexts=Contexts.loads(msgspec.json.decode(contexts)) if contexts else Contexts(),
+        contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
         keep=lambda text: jobs.journal.value(value_names.CONTEXT_OVERHEAD, text),
         now=ground.clock.now,
     )

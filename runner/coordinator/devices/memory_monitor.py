@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gpu.memory.attribution import ProcessOwners
-from gpu.memory.context_overhead import Contexts
+from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import Backend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
@@ -41,7 +41,7 @@ class Memory:
         *,
         view: SchedulerState,
         backend: Backend,
-        contexts: Contexts,
+        contexts: ContextOverhead,
         keep: Callable[[bytes], None],
         now: Callable[[], float],
     ) -> None:
@@ -124,12 +124,12 @@ class Memory:
             return None
         known = self._torch.get(executor) if executor is not None else None
         version = known.version if known is not None and known.version else None
-        context = max(self._contexts.floor_bytes(self._kind(each), version) or 0 for each in devices)
+        context = max(self._contexts.minimum_bytes(self._kind(each), version) or 0 for each in devices)
         return cap_bytes(self._backend, grant_bytes, context)
 
     def context_bytes(self, device_id: str) -> int | None:
         """What every process takes of the device before its first tensor; None where that is not known."""
-        return self._contexts.floor_bytes(self._kind(device_id))
+        return self._contexts.minimum_bytes(self._kind(device_id))
 
     def _report(self, post: Post, reserved_bytes: int) -> None:
         self._ledger.usage.record_report(post.executor, reserved_bytes + self._floor(post))
@@ -137,7 +137,7 @@ class Memory:
     def _floor(self, post: Post) -> int:
         known = self._torch.get(post.executor)
         version = known.version if known is not None and known.version else None
-        return self._contexts.floor_bytes(self._kind(post.devices[0]), version) or 0
+        return self._contexts.minimum_bytes(self._kind(post.devices[0]), version) or 0
 
     def _kind(self, device_id: str) -> str:
         return f"{self._ledger.device(device_id).name}/{self.driver}"
@@ -162,7 +162,7 @@ class Memory:
         if known.reserved_bytes is None:
             if self._ledger.usage.level(resident.devices[0]) != "processes":
                 self._ledger.usage.record_total(executor, max(0, holds) * len(resident.devices))
-        elif self._contexts.learn(
+        elif self._contexts.record(
             self._kind(resident.devices[0]), known.version, holds - known.reserved_bytes
         ):
             self._keep(msgspec.json.encode(self._contexts.dumps()))

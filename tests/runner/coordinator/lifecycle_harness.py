@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.devices.device import Device
-from gpu.memory.context_overhead import Contexts
+from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import Kept
@@ -120,7 +120,7 @@ class Bench:
         return Memory(
             view=self.view,
             backend=BACKENDS["none"],
-            contexts=Contexts(),
+            contexts=ContextOverhead(),
             keep=lambda text: None,
             now=self.clock.now,
         )

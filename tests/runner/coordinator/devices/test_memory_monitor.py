@@ -7,7 +7,7 @@ import pytest
 
 from gpu.devices.device import nvidia
 from gpu.job_class import JobClass
-from gpu.memory.context_overhead import Contexts
+from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
@@ -29,7 +29,7 @@ class Scene:
         self.memory = Memory(
             view=self.view,
             backend=BACKENDS[enforcement],
-            contexts=Contexts(),
+            contexts=ContextOverhead(),
             keep=self.kept.append,
             now=lambda: self.at,
         )
@@ -97,7 +97,7 @@ def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:
     scene.read(1 * G, (10, 1 * G))
     assert scene.ended(1, None, None) == 3 * G
     contexts = scene.memory._contexts
-    contexts.learn("card/570", "2.13", CONTEXT)
+    contexts.record("card/570", "2.13", CONTEXT)
     scene.start(2, pid=20)
     scene.loaded(2, 1 * G)
     assert scene.ended(2, 4 * G, 1 * G) == 4 * G + CONTEXT
@@ -148,7 +148,7 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
 def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
     scene = Scene()
     assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - MARGIN_BYTES
-    scene.memory._contexts.learn("card/570", "2.13", CONTEXT)
+    scene.memory._contexts.record("card/570", "2.13", CONTEXT)
     assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - CONTEXT - MARGIN_BYTES
     assert Scene("watchdog").memory.cap_bytes(["gpu0"], 8 * G, None) is None
 
