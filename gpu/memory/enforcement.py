@@ -17,50 +17,50 @@ MIB = 1024 * 1024
 #: peak, or a job would be refused what it was seen to need.
 MARGIN_BYTES = 32 * MIB
 
-Name = Literal["fraction", "watchdog", "none"]
+BackendName = Literal["fraction", "watchdog", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class EnforcementBackend:
     """One of the means."""
 
-    name: Name
+    name: BackendName
     #: It holds torch's allocator below a cap, so that an allocation fails instead of taking what others have.
-    caps: bool
+    caps_allocator: bool
     #: An executor over its grant ends where its device has no more.
-    kills: bool
+    kills_over_grant: bool
     #: For people.
     promise: str
 
 
-BACKENDS: Mapping[Name, Backend] = {
+BACKENDS: Mapping[BackendName, EnforcementBackend] = {
     each.name: each
     for each in (
-        Backend(
+        EnforcementBackend(
             "fraction",
-            caps=True,
-            kills=True,
+            caps_allocator=True,
+            kills_over_grant=True,
             promise="torch refuses to go over the grant; what other libraries take is seen and ended",
         ),
-        Backend(
+        EnforcementBackend(
             "watchdog",
-            caps=False,
-            kills=True,
+            caps_allocator=False,
+            kills_over_grant=True,
             promise="who is over its grant is ended after two looks; until then its neighbours may run out",
         ),
-        Backend(
+        EnforcementBackend(
             "none",
-            caps=False,
-            kills=False,
+            caps_allocator=False,
+            kills_over_grant=False,
             promise="over-use is shown and counted, and nobody is ended for it",
         ),
     )
 }
 
 
-def cap_bytes(backend: Backend, grant_bytes: int, context_bytes: int | None) -> int | None:
+def cap_bytes(backend: EnforcementBackend, grant_bytes: int, context_bytes: int | None) -> int | None:
     """What torch may reserve on each device of an executor; None: anything. The context is outside of what
     torch counts; until it was measured it is left out of account."""
-    if not backend.caps or grant_bytes <= 0:
+    if not backend.caps_allocator or grant_bytes <= 0:
         return None
     return max(0, grant_bytes - (context_bytes or 0) - MARGIN_BYTES)

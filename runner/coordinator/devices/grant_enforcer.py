@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from gpu.memory.enforcement import Backend
+from gpu.memory.enforcement import EnforcementBackend
 from gpu.planning import overuse
 from gpu.planning.overuse import OveruseTracker
 from gpu.scheduling.capacity import DeviceCapacity
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Overruns:
     """Looks after each reading, and when a worker asks."""
 
-    def __init__(self, *, view: SchedulerState, dispatch: Dispatch, backend: Backend) -> None:
+    def __init__(self, *, view: SchedulerState, dispatch: Dispatch, backend: EnforcementBackend) -> None:
         self._view = view
         self._ledger = view.ledger
         self._dispatch = dispatch
@@ -61,7 +61,7 @@ class Overruns:
         return self._overuse.record_sweep(post.executor, used, post.grant_bytes, level)
 
     def _settle(self, post: Post) -> None:
-        if not self._backend.kills:
+        if not self._backend.kills_over_grant:
             return
         self._overuse.reset(post.executor)
         used, granted = self._ledger.usage.observed_bytes(post.executor) or 0, post.grant_bytes

@@ -10,7 +10,7 @@ import msgspec
 
 from gpu.memory.attribution import ProcessOwners
 from gpu.memory.context_overhead import ContextOverhead
-from gpu.memory.enforcement import Backend, cap_bytes
+from gpu.memory.enforcement import EnforcementBackend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
@@ -40,7 +40,7 @@ class Memory:
         self,
         *,
         view: SchedulerState,
-        backend: Backend,
+        backend: EnforcementBackend,
         contexts: ContextOverhead,
         keep: Callable[[bytes], None],
         now: Callable[[], float],

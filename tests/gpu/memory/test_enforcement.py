@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, MIB, Name, cap_bytes
+from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, MIB, BackendName, cap_bytes
 
 G = 1 << 30
 
@@ -19,13 +19,13 @@ G = 1 << 30
     ],
 )
 def test_torch_may_reserve_the_grant_without_the_context(
-    name: Name, grant: int, context: int | None, expected: int | None
+    name: BackendName, grant: int, context: int | None, expected: int | None
 ) -> None:
     assert cap_bytes(BACKENDS[name], grant, context) == expected
 
 
 def test_each_says_what_it_does() -> None:
-    assert {name: (each.caps, each.kills) for name, each in BACKENDS.items()} == {
+    assert {name: (each.caps_allocator, each.kills_over_grant) for name, each in BACKENDS.items()} == {
         "fraction": (True, True),
         "watchdog": (False, True),
         "none": (False, False),

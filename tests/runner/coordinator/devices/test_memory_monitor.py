@@ -8,7 +8,7 @@ import pytest
 from gpu.devices.device import nvidia
 from gpu.job_class import JobClass
 from gpu.memory.context_overhead import ContextOverhead
-from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, Name
+from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, BackendName
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.executor_handle import Post
@@ -22,7 +22,7 @@ CONTEXT = 300 * M
 class Scene:
     """One card, executors that are granted 8 GiB each, and a clock."""
 
-    def __init__(self, enforcement: Name = "fraction") -> None:
+    def __init__(self, enforcement: BackendName = "fraction") -> None:
         self.at = 0.0
         self.kept: list[bytes] = []
         self.view = SchedulerState([CARD])
