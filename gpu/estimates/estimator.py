@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu.estimates.observations import Experience
-from gpu.estimates.weighted_window import Window
+from gpu.estimates.weighted_window import WeightedWindow
 from gpu.job_class import JobClass, Key
 
 #: The form of what `dump` gives.
@@ -28,8 +28,8 @@ class Model:
     def __init__(self) -> None:
         self.whole = Experience()
         self.sizes: dict[str, Experience] = {}
-        self.resident = Window()
-        self.load_s = Window()
+        self.resident = WeightedWindow()
+        self.load_s = WeightedWindow()
 
     def of_size(self, size: str) -> Experience:
         """What is known of jobs of a size; where that is nothing, of all."""
@@ -188,8 +188,8 @@ class Estimates:
         model, handler = self._heard(dumped["handler"], dumped["model"])
         model.whole = Experience.load(dumped["whole"])
         model.sizes = {size: Experience.load(part) for size, part in dumped["sizes"].items()}
-        model.resident = Window(dumped["resident"])
-        model.load_s = Window(dumped["load_s"])
+        model.resident = WeightedWindow(dumped["resident"])
+        model.load_s = WeightedWindow(dumped["load_s"])
         for load_s in model.load_s.samples:
             handler.load_s.add(load_s)
         for limit_s, runs in model.whole.runs_by_limit.items():
@@ -214,7 +214,7 @@ class Estimates:
             whole = self._handlers[handler] = Model()
         return known, whole
 
-    def _runs(self, cls: JobClass, least: int) -> Window | None:
+    def _runs(self, cls: JobClass, least: int) -> WeightedWindow | None:
         """Of the jobs that are most like the class's, where so many have run."""
         for part in self._parts(cls):
             of_limit = part.runs_by_limit.get(cls.limit_s)

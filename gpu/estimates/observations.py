@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.estimates.weighted_window import Window, spread
+from gpu.estimates.weighted_window import WeightedWindow, quantile_uncertainty
 
 MIB = 1024 * 1024
 #: Added to a measured peak: allocators round up (torch takes segments of 20 MiB) and differ a little
@@ -40,10 +40,10 @@ class Experience:
     )
 
     def __init__(self) -> None:
-        self.peaks = Window()
-        self.run_s = Window()
+        self.peaks = WeightedWindow()
+        self.run_s = WeightedWindow()
         #: The same by the jobs' limits: who asks for more time mostly takes more.
-        self.runs_by_limit: dict[float, Window] = {}
+        self.runs_by_limit: dict[float, WeightedWindow] = {}
         #: Jobs that ran out of memory.
         self.out_of_memory = 0
         #: At least so much is needed by the word of those; it fades.
@@ -84,7 +84,7 @@ class Experience:
         self.run_s.add(run_s)
         runs = self.runs_by_limit.pop(limit_s, None)
         if runs is None:
-            runs = Window()
+            runs = WeightedWindow()
             if len(self.runs_by_limit) >= LIMITS_MAX:
                 del self.runs_by_limit[next(iter(self.runs_by_limit))]
         runs.add(run_s)
@@ -123,9 +123,9 @@ class Experience:
     def load(cls, dumped: dict[str, Any]) -> Experience:
         """What `dump` gave."""
         found = cls()
-        found.peaks = Window(dumped["peaks"])
-        found.run_s = Window(dumped["run_s"])
-        found.runs_by_limit = {limit_s: Window(runs) for limit_s, runs in dumped["runs_by_limit"]}
+        found.peaks = WeightedWindow(dumped["peaks"])
+        found.run_s = WeightedWindow(dumped["run_s"])
+        found.runs_by_limit = {limit_s: WeightedWindow(runs) for limit_s, runs in dumped["runs_by_limit"]}
         for name in ("out_of_memory", "floor_bytes", "shaken", "is_less", "need_bytes"):
             setattr(found, name, dumped[name])
         return found
@@ -140,5 +140,5 @@ class Experience:
         return True
 
     def _with_margin(self, part: float) -> int:
-        margin = self.top_bytes * spread(len(self.peaks)) + MARGIN_BYTES
+        margin = self.top_bytes * quantile_uncertainty(len(self.peaks)) + MARGIN_BYTES
         return self.top_bytes + int(part * margin)
