@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from gpu.estimates.observations import Experience
+from gpu.estimates.observations import Observations
 from gpu.estimates.weighted_window import WeightedWindow
 from gpu.job_class import JobClass, Key
 
@@ -26,23 +26,23 @@ class Model:
     __slots__ = ("load_s", "resident", "sizes", "whole")
 
     def __init__(self) -> None:
-        self.whole = Experience()
-        self.sizes: dict[str, Experience] = {}
+        self.whole = Observations()
+        self.sizes: dict[str, Observations] = {}
         self.resident = WeightedWindow()
         self.load_s = WeightedWindow()
 
-    def of_size(self, size: str) -> Experience:
+    def of_size(self, size: str) -> Observations:
         """What is known of jobs of a size; where that is nothing, of all."""
         return self.sizes.get(size, self.whole)
 
-    def parts(self, size: str) -> list[Experience]:
+    def parts(self, size: str) -> list[Observations]:
         """What a job of a size adds to."""
         if not size:
             return [self.whole]
         known = self.sizes.pop(size, None)
         if known is None and len(self.sizes) >= SIZES_MAX:
             del self.sizes[next(iter(self.sizes))]
-        self.sizes[size] = known or Experience()
+        self.sizes[size] = known or Observations()
         return [self.sizes[size], self.whole]
 
 
@@ -75,12 +75,12 @@ class Estimates:
         parts = model.parts(cls.size)
         if run_s is not None:
             for part in (*parts, handler.whole):
-                part.saw_run(run_s, cls.limit_s)
+                part.add_run(run_s, cls.limit_s)
         if peak_bytes is None:
             return False
         # What one on the ladder was given is nobody's declaration.
         declared = None if cls.alone else cls.need_bytes
-        return any([part.saw_peak(peak_bytes, declared) for part in parts])
+        return any([part.add_peak(peak_bytes, declared) for part in parts])
 
     def out_of_memory(self, cls: JobClass, grant_bytes: int | None) -> None:
         """A job of the class ran out of memory though it had so much; None: all there is."""
@@ -88,7 +88,7 @@ class Estimates:
         for part in model.parts(cls.size):
             # One that is given more and more for itself must not take its like along: if that lets it end,
             # its peak will tell.
-            part.saw_squeeze(None if cls.alone else grant_bytes)
+            part.add_oom(None if cls.alone else grant_bytes)
 
     # What is expected.
 
@@ -104,12 +104,12 @@ class Estimates:
         if model is None:
             return declared
         known = model.of_size(cls.size)
-        need = known.need(declared, is_own=not cls.size or known is not model.whole)
+        need = known.need_for(declared, is_own=not cls.size or known is not model.whole)
         if need is None or need == declared:
             return need
         if cls.strict and declared is not None:
             need = min(need, declared)
-        return cap_bytes if cap_bytes is not None and known.top_bytes <= cap_bytes < need else need
+        return cap_bytes if cap_bytes is not None and known.peak_bytes <= cap_bytes < need else need
 
     def least_bytes(self, cls: JobClass) -> int:
         """With how much an executor that is loaded suits the class where its need was learned: the margin is
@@ -118,7 +118,7 @@ class Estimates:
         if model is None:
             return 0
         known = model.of_size(cls.size)
-        return max(known.top_bytes, int(known.floor_bytes))
+        return max(known.peak_bytes, int(known.oom_minimum_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
         """What an executor holds on each device when it has loaded."""
@@ -186,15 +186,15 @@ class Estimates:
         if dumped.get("form") != FORM:
             raise ValueError(f"form {dumped.get('form')!r} of what was learned is not known here")
         model, handler = self._heard(dumped["handler"], dumped["model"])
-        model.whole = Experience.load(dumped["whole"])
-        model.sizes = {size: Experience.load(part) for size, part in dumped["sizes"].items()}
+        model.whole = Observations.load(dumped["whole"])
+        model.sizes = {size: Observations.load(part) for size, part in dumped["sizes"].items()}
         model.resident = WeightedWindow(dumped["resident"])
         model.load_s = WeightedWindow(dumped["load_s"])
         for load_s in model.load_s.samples:
             handler.load_s.add(load_s)
         for limit_s, runs in model.whole.runs_by_limit.items():
             for run_s in runs.samples:
-                handler.whole.saw_run(run_s, limit_s)
+                handler.whole.add_run(run_s, limit_s)
         self.changed.discard((dumped["handler"], dumped["model"]))
 
     def _heard(self, handler: str, model: str) -> tuple[Model, Model]:
@@ -224,7 +224,7 @@ class Estimates:
                 return part.run_s
         return None
 
-    def _parts(self, cls: JobClass) -> Iterator[Experience]:
+    def _parts(self, cls: JobClass) -> Iterator[Observations]:
         """What was seen of the class's jobs: of its size, of its model, of its handler."""
         model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
         if model is not None:

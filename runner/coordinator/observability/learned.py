@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu.estimates.observations import Experience
+from gpu.estimates.observations import Observations
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.admission import needed_bytes
@@ -41,16 +41,16 @@ def learned(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[d
     return rows
 
 
-def _vram(view: SchedulerState, cls: JobClass, part: Experience) -> dict[str, int | None]:
+def _vram(view: SchedulerState, cls: JobClass, part: Observations) -> dict[str, int | None]:
     """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
     return {
         "resident_bytes": view.estimator.resident_bytes(cls.key),
-        "peak_bytes": part.top_bytes or None,
+        "peak_bytes": part.peak_bytes or None,
         "grant_bytes": view.memory_needs.need_bytes(cls),
     }
 
 
-def _seconds(part: Experience) -> dict[str, float | None]:
+def _seconds(part: Observations) -> dict[str, float | None]:
     if not part.run_s:
         return {"p50": None, "p90": None}
     return {"p50": part.run_s.quantile(0.5), "p90": part.run_s.quantile(0.9)}

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu.estimates.estimator import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimates
-from gpu.estimates.observations import ENOUGH, LIMITS_MAX, MARGIN_BYTES, MIB, SQUEEZED_HALF_LIFE, Experience
+from gpu.estimates.observations import (
+    LIMITS_MAX,
+    MARGIN_BYTES,
+    MIB,
+    OOM_HALF_LIFE,
+    OVERDECLARED_MIN_PEAKS,
+    Observations,
+)
 from gpu.job_class import JobClass
 
 GIB = 1024 * MIB
@@ -51,9 +58,9 @@ def test_of_what_never_ran_nothing_is_known() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(1, 1.5), (4, 1.25), (16, 1.125), (64, 1.0625)])
 def test_the_margin_shrinks_with_evidence(count: int, share: float) -> None:
-    part = Experience()
+    part = Observations()
     for _ in range(count):
-        part.saw_peak(4 * GIB, None)
+        part.add_peak(4 * GIB, None)
     assert part.estimate() == 4 * GIB * share + MARGIN_BYTES
     # What is told follows in steps.
     assert part.estimate() <= part.need_bytes <= part.estimate() / 0.95
@@ -61,12 +68,12 @@ def test_the_margin_shrinks_with_evidence(count: int, share: float) -> None:
 
 @given(st.lists(st.integers(1, 1 << 40), min_size=1, max_size=100))
 def test_more_is_told_than_all_but_the_rarest_took(peaks: list[int]) -> None:
-    part = Experience()
+    part = Observations()
     for peak in peaks:
-        part.saw_peak(peak, None)
+        part.add_peak(peak, None)
         assert part.need_bytes >= peak
-    assert part.need_bytes > part.top_bytes
-    assert part.need(None, is_own=True) == part.need_bytes
+    assert part.need_bytes > part.peak_bytes
+    assert part.need_for(None, is_own=True) == part.need_bytes
 
 
 def test_a_peak_within_half_of_the_margin_changes_nothing() -> None:
@@ -113,12 +120,12 @@ def test_running_out_says_that_more_is_needed_and_fades() -> None:
     assert estimates.need_bytes(declared) == 5 * GIB
     estimates.out_of_memory(declared, 5 * GIB)
     assert estimates.need_bytes(declared) == 5 * GIB * 5 // 4
-    for _ in range(SQUEEZED_HALF_LIFE):
+    for _ in range(OOM_HALF_LIFE):
         estimates.ran(declared, 2 * GIB, None)
     ((_, model),) = estimates.models("a")
-    assert model.whole.floor_bytes == pytest.approx(5 * GIB * 1.25 / 2)
+    assert model.whole.oom_minimum_bytes == pytest.approx(5 * GIB * 1.25 / 2)
     assert model.whole.out_of_memory == 2
-    for _ in range(10 * SQUEEZED_HALF_LIFE):
+    for _ in range(10 * OOM_HALF_LIFE):
         estimates.ran(declared, 2 * GIB, None)
     need = estimates.need_bytes(declared)
     assert need is not None and need < 2.3 * GIB
@@ -131,7 +138,7 @@ def test_who_had_all_there_is_or_more_than_others_takes_nobody_along() -> None:
     assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
     assert estimates.need_bytes(cls()) is None
     ((_, model),) = estimates.models("a")
-    assert (model.whole.out_of_memory, model.whole.floor_bytes) == (2, 0)
+    assert (model.whole.out_of_memory, model.whole.oom_minimum_bytes) == (2, 0)
 
 
 def test_an_unknown_need_that_was_too_little_is_unknown_until_it_is_measured_again() -> None:
@@ -147,7 +154,7 @@ def test_a_declared_need_stands_until_there_is_evidence() -> None:
     declared = cls(6 * GIB)
     estimates = taught(6 * GIB, of=declared)
     assert estimates.need_bytes(declared) == 6 * GIB
-    estimates = taught(*[1 * GIB] * (ENOUGH - 1), of=declared)
+    estimates = taught(*[1 * GIB] * (OVERDECLARED_MIN_PEAKS - 1), of=declared)
     assert estimates.need_bytes(declared) == 6 * GIB
     assert estimates.ran(declared, 1 * GIB, None)
     need = estimates.need_bytes(declared)
@@ -155,7 +162,7 @@ def test_a_declared_need_stands_until_there_is_evidence() -> None:
 
 
 def test_what_was_declared_is_not_lowered_by_other_sizes_but_raised() -> None:
-    estimates = taught(*[1 * GIB] * ENOUGH, of=cls(6 * GIB, size="512"))
+    estimates = taught(*[1 * GIB] * OVERDECLARED_MIN_PEAKS, of=cls(6 * GIB, size="512"))
     assert estimates.need_bytes(cls(6 * GIB, size="2048")) == 6 * GIB
     lowered = estimates.need_bytes(cls(6 * GIB, size="512"))
     assert lowered is not None and lowered < 2 * GIB
@@ -176,7 +183,7 @@ def test_a_strict_need_is_never_passed_but_may_fall() -> None:
     assert estimates.need_bytes(declared) == 6 * GIB
     estimates.out_of_memory(declared, 6 * GIB)
     assert estimates.need_bytes(declared) == 6 * GIB
-    need = taught(*[1 * GIB] * ENOUGH, of=declared).need_bytes(declared)
+    need = taught(*[1 * GIB] * OVERDECLARED_MIN_PEAKS, of=declared).need_bytes(declared)
     assert need is not None and need < 2 * GIB
 
 

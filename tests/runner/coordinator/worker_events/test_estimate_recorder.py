@@ -11,7 +11,7 @@ import pytest
 
 from gpu.devices.device import Device, nvidia, sim
 from gpu.estimates.estimator import MODELS_MAX
-from gpu.estimates.observations import Experience
+from gpu.estimates.observations import Observations
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -69,7 +69,7 @@ class Taught:
         self.learning.ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 
     @property
-    def known(self) -> Experience:
+    def known(self) -> Observations:
         ((_, model),) = self.view.estimator.models("h")
         return model.whole
 
@@ -81,22 +81,22 @@ def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
     assert taught.view.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
     assert taught.view.estimator.load_s(CLS.key) == 2.0
-    assert taught.known.top_bytes == 5 * GIB // 2
+    assert taught.known.peak_bytes == 5 * GIB // 2
 
 
 def test_of_a_gpu_each_device_is_told_by_itself() -> None:
     taught = Taught(gpus=2, make=lambda index, size: nvidia(index, f"GPU-{index}", "card", size))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
-    assert taught.known.top_bytes == 5 * GIB
+    assert taught.known.peak_bytes == 5 * GIB
 
 
 def test_who_was_too_short_to_be_looked_at_took_what_its_executor_holds() -> None:
     taught = Taught()
     taught.end(run_s=1.0)
-    assert taught.known.top_bytes == 0
+    assert taught.known.peak_bytes == 0
     taught.view.ledger.usage.record_total(1, 3 * GIB)
     taught.end(run_s=1.0)
-    assert taught.known.top_bytes == 3 * GIB
+    assert taught.known.peak_bytes == 3 * GIB
 
 
 def test_of_short_jobs_only_some_are_learned_from_and_each_that_took_more() -> None:
@@ -105,7 +105,7 @@ def test_of_short_jobs_only_some_are_learned_from_and_each_that_took_more() -> N
         taught.end(peak_bytes=GIB, run_s=0.001)
     assert len(taught.known.run_s) == 4 and len(taught.known.peaks) == 4
     taught.end(peak_bytes=2 * GIB, run_s=0.001)
-    assert taught.known.top_bytes == 2 * GIB
+    assert taught.known.peak_bytes == 2 * GIB
     for _ in range(3):
         taught.end(peak_bytes=GIB, run_s=1.0)
     assert len(taught.known.run_s) == 8
@@ -127,14 +127,14 @@ def test_failures_teach_nothing_but_that_memory_ran_out() -> None:
     taught.end("device_out_of_memory", squeeze=squeeze)
     assert list(taught.view.estimator.models("h")) == [] and taught.later == []
     taught.end("memory_exceeded", squeeze=squeeze)
-    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
+    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (10 * GIB, 1)
     taught.end("device_out_of_memory", squeeze=replace(squeeze, alone=True, grant_bytes=10 * GIB))
-    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (12.5 * GIB, 2)
+    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (12.5 * GIB, 2)
     # That it had all there is says nothing of others.
     taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=24 * GIB))
-    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (12.5 * GIB, 3)
+    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (12.5 * GIB, 3)
     taught.end("memory_exceeded", squeeze=replace(squeeze, grant_bytes=16 * GIB, largest_bytes=None))
-    assert (taught.known.floor_bytes, taught.known.out_of_memory) == (20 * GIB, 4)
+    assert (taught.known.oom_minimum_bytes, taught.known.out_of_memory) == (20 * GIB, 4)
 
 
 def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
@@ -151,7 +151,7 @@ def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
     taught.end(peak_bytes=GIB, run_s=1.0)
     assert len(taught.later) == 2
     again = Taught({name: value})
-    assert again.known.top_bytes == GIB and len(again.known.run_s) == 5
+    assert again.known.peak_bytes == GIB and len(again.known.run_s) == 5
     again.learning.keep()
     assert again.written == []
 
@@ -178,7 +178,7 @@ def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCa
 
 def test_peaks_of_an_older_version_are_taken_over() -> None:
     taught = Taught({"learned/peaks": msgspec.json.encode({"h": {"": 4 * GIB}})})
-    assert taught.known.top_bytes == 4 * GIB
+    assert taught.known.peak_bytes == 4 * GIB
     taught.learning.keep()
     assert [name for name, _ in taught.written] == ["learned/peaks", "learned/models/h/"]
     assert dict(taught.written)["learned/peaks"] is None
