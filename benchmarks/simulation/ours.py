@@ -45,7 +45,7 @@ class Ours:
         if self.view.executors[executor].state == "loading":
             # Said late: a plan that hands out one job at a time makes no difference between the two.
             self.view.on_loaded(executor, None, now)
-            self.view.estimator.loaded(job.cls.key, None, job.load_s)
+            self.view.estimator.record_load(job.cls.key, None, job.load_s)
         self.view.record_run(job.cls, None, job.run_s)
         self.view.on_attempt_ended(executor, job.cls, job.n, now)
         self._is_settled = False

@@ -11,7 +11,7 @@ from gpu.estimates.weighted_window import WeightedWindow
 from gpu.job_class import JobClass, Key
 
 #: The form of what `dump` gives.
-FORM = 1
+FORMAT_VERSION = 1
 #: More models, and sizes of one model, are not remembered: names come from inputs. The one that was
 #: not heard of for longest is forgotten.
 MODELS_MAX = 4096
@@ -20,22 +20,22 @@ SIZES_MAX = 64
 ENOUGH_RUNS = 10
 
 
-class Model:
+class ModelObservations:
     """What was seen of one model of a handler: `whole` of all its jobs, `sizes` of those of a size."""
 
-    __slots__ = ("load_s", "resident", "sizes", "whole")
+    __slots__ = ("load_s", "resident_bytes", "sizes", "whole")
 
     def __init__(self) -> None:
         self.whole = Observations()
         self.sizes: dict[str, Observations] = {}
-        self.resident = WeightedWindow()
+        self.resident_bytes = WeightedWindow()
         self.load_s = WeightedWindow()
 
-    def of_size(self, size: str) -> Observations:
+    def for_size(self, size: str) -> Observations:
         """What is known of jobs of a size; where that is nothing, of all."""
         return self.sizes.get(size, self.whole)
 
-    def parts(self, size: str) -> list[Observations]:
+    def observations_for(self, size: str) -> list[Observations]:
         """What a job of a size adds to."""
         if not size:
             return [self.whole]
@@ -46,33 +46,33 @@ class Model:
         return [self.sizes[size], self.whole]
 
 
-class Estimates:
+class Estimator:
     """What is known of each (handler, model) and size; of a handler as a whole only how long it takes.
 
     A job's version makes no difference: what the last one took is the best guess for the next.
     """
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], Model] = {}
-        self._handlers: dict[str, Model] = {}
+        self._models: dict[tuple[str, str], ModelObservations] = {}
+        self._handlers: dict[str, ModelObservations] = {}
         #: Of what more (or other) is known than when somebody last emptied this.
         self.changed: set[tuple[str, str]] = set()
 
     # What happened.
 
-    def loaded(self, key: Key, resident_bytes: int | None, load_s: float | None) -> None:
+    def record_load(self, key: Key, resident_bytes: int | None, load_s: float | None) -> None:
         """An executor has loaded in so many seconds and holds so much on each of its devices."""
-        for model in self._heard(key[0], key[2]):
+        for model in self._touch_model(key[0], key[2]):
             if load_s is not None:
                 model.load_s.add(load_s)
             if resident_bytes is not None:
-                model.resident.add(resident_bytes)
+                model.resident_bytes.add(resident_bytes)
 
-    def ran(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
+    def record_run(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
         """A job of the class ended well: it took at most so much on each of its devices, and so many seconds.
         True where its like need another grant now."""
-        model, handler = self._heard(cls.handler, cls.model)
-        parts = model.parts(cls.size)
+        model, handler = self._touch_model(cls.handler, cls.model)
+        parts = model.observations_for(cls.size)
         if run_s is not None:
             for part in (*parts, handler.whole):
                 part.add_run(run_s, cls.limit_s)
@@ -82,10 +82,10 @@ class Estimates:
         declared = None if cls.alone else cls.need_bytes
         return any([part.add_peak(peak_bytes, declared) for part in parts])
 
-    def out_of_memory(self, cls: JobClass, grant_bytes: int | None) -> None:
+    def record_oom(self, cls: JobClass, grant_bytes: int | None) -> None:
         """A job of the class ran out of memory though it had so much; None: all there is."""
-        model, _ = self._heard(cls.handler, cls.model)
-        for part in model.parts(cls.size):
+        model, _ = self._touch_model(cls.handler, cls.model)
+        for part in model.observations_for(cls.size):
             # One that is given more and more for itself must not take its like along: if that lets it end,
             # its peak will tell.
             part.add_oom(None if cls.alone else grant_bytes)
@@ -103,27 +103,31 @@ class Estimates:
         model = self._models.get((cls.handler, cls.model))
         if model is None:
             return declared
-        known = model.of_size(cls.size)
-        need = known.need_for(declared, is_own=not cls.size or known is not model.whole)
-        if need is None or need == declared:
-            return need
+        known = model.for_size(cls.size)
+        grant_bytes = known.need_for(declared, is_own=not cls.size or known is not model.whole)
+        if grant_bytes is None or grant_bytes == declared:
+            return grant_bytes
         if cls.strict and declared is not None:
-            need = min(need, declared)
-        return cap_bytes if cap_bytes is not None and known.peak_bytes <= cap_bytes < need else need
+            grant_bytes = min(grant_bytes, declared)
+        return (
+            cap_bytes
+            if cap_bytes is not None and known.peak_bytes <= cap_bytes < grant_bytes
+            else grant_bytes
+        )
 
-    def least_bytes(self, cls: JobClass) -> int:
+    def minimum_bytes(self, cls: JobClass) -> int:
         """With how much an executor that is loaded suits the class where its need was learned: the margin is
         no reason to load another."""
         model = self._models.get((cls.handler, cls.model))
         if model is None:
             return 0
-        known = model.of_size(cls.size)
+        known = model.for_size(cls.size)
         return max(known.peak_bytes, int(known.oom_minimum_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
         """What an executor holds on each device when it has loaded."""
         model = self._models.get((key[0], key[2]))
-        return int(model.resident.quantile(0.9)) if model is not None and model.resident else None
+        return int(model.resident_bytes.quantile(0.9)) if model is not None and model.resident_bytes else None
 
     def load_s(self, key: Key) -> float | None:
         """How long an executor takes to load."""
@@ -137,9 +141,9 @@ class Estimates:
         count that had the same: while few of them have ended, it is their limit. None where nothing is known.
         """
         if math.isinf(cls.limit_s):
-            runs = self._runs(cls, 1)
+            runs = self._run_window(cls, 1)
             return None if runs is None else runs.quantile(q)
-        for part in self._parts(cls):
+        for part in self._observations(cls):
             of_limit = part.runs_by_limit.get(cls.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
                 return min(of_limit.quantile(q), cls.limit_s)
@@ -147,20 +151,20 @@ class Estimates:
 
     def run_mean_s(self, cls: JobClass) -> float | None:
         """How long a job of the class takes in the mean; None where none has run."""
-        runs = self._runs(cls, 1)
+        runs = self._run_window(cls, 1)
         return None if runs is None else min(runs.mean(), cls.limit_s)
 
     def longest_s(self, cls: JobClass) -> float:
         """No job of the class was seen to take longer; inf where none has run."""
-        runs = self._runs(cls, 1)
+        runs = self._run_window(cls, 1)
         return math.inf if runs is None else runs.quantile(1.0)
 
     # To be stored and shown.
 
-    def models(self, handler: str) -> Iterator[tuple[str, Model]]:
+    def models(self, handler: str) -> Iterator[tuple[str, ModelObservations]]:
         """All that is known of a handler's models, the last heard of first."""
         known = reversed(self._models.items())
-        return ((model, what) for (each, model), what in known if each == handler)
+        return ((model, observations) for (each, model), observations in known if each == handler)
 
     def dump(self, handler: str, model: str) -> dict[str, Any] | None:
         """What is known of one, in plain values; None where it was forgotten."""
@@ -168,12 +172,12 @@ class Estimates:
         if known is None:
             return None
         return {
-            "form": FORM,
+            "form": FORMAT_VERSION,
             "handler": handler,
             "model": model,
             "whole": known.whole.dump(),
             "sizes": {size: part.dump() for size, part in known.sizes.items()},
-            "resident": [int(nbytes) for nbytes in known.resident.samples],
+            "resident": [int(nbytes) for nbytes in known.resident_bytes.samples],
             "load_s": known.load_s.samples,
         }
 
@@ -183,12 +187,12 @@ class Estimates:
         Raises:
             ValueError: another version's form.
         """
-        if dumped.get("form") != FORM:
+        if dumped.get("form") != FORMAT_VERSION:
             raise ValueError(f"form {dumped.get('form')!r} of what was learned is not known here")
-        model, handler = self._heard(dumped["handler"], dumped["model"])
+        model, handler = self._touch_model(dumped["handler"], dumped["model"])
         model.whole = Observations.load(dumped["whole"])
         model.sizes = {size: Observations.load(part) for size, part in dumped["sizes"].items()}
-        model.resident = WeightedWindow(dumped["resident"])
+        model.resident_bytes = WeightedWindow(dumped["resident"])
         model.load_s = WeightedWindow(dumped["load_s"])
         for load_s in model.load_s.samples:
             handler.load_s.add(load_s)
@@ -197,12 +201,12 @@ class Estimates:
                 handler.whole.add_run(run_s, limit_s)
         self.changed.discard((dumped["handler"], dumped["model"]))
 
-    def _heard(self, handler: str, model: str) -> tuple[Model, Model]:
+    def _touch_model(self, handler: str, model: str) -> tuple[ModelObservations, ModelObservations]:
         """The model, now the one that was heard of last, and the whole of its handler's models."""
         name = (handler, model)
         known = self._models.pop(name, None)
         if known is None:
-            known = Model()
+            known = ModelObservations()
             if len(self._models) >= MODELS_MAX:
                 oldest = next(iter(self._models))
                 del self._models[oldest]
@@ -211,24 +215,24 @@ class Estimates:
         self.changed.add(name)
         whole = self._handlers.get(handler)
         if whole is None:
-            whole = self._handlers[handler] = Model()
+            whole = self._handlers[handler] = ModelObservations()
         return known, whole
 
-    def _runs(self, cls: JobClass, least: int) -> WeightedWindow | None:
+    def _run_window(self, cls: JobClass, min_count: int) -> WeightedWindow | None:
         """Of the jobs that are most like the class's, where so many have run."""
-        for part in self._parts(cls):
+        for part in self._observations(cls):
             of_limit = part.runs_by_limit.get(cls.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
                 return of_limit
-            if len(part.run_s) >= least:
+            if len(part.run_s) >= min_count:
                 return part.run_s
         return None
 
-    def _parts(self, cls: JobClass) -> Iterator[Observations]:
+    def _observations(self, cls: JobClass) -> Iterator[Observations]:
         """What was seen of the class's jobs: of its size, of its model, of its handler."""
         model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
         if model is not None:
-            yield model.of_size(cls.size)
+            yield model.for_size(cls.size)
             yield model.whole
         if handler is not None:
             yield handler.whole

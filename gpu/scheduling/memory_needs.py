@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from gpu.estimates.estimator import Estimates
+from gpu.estimates.estimator import Estimator
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.residency import Residency
@@ -19,7 +19,7 @@ class MemoryNeeds:
     """What was declared or learned of the needs of classes, held against the devices that may run them."""
 
     def __init__(
-        self, estimator: Estimates, floor: Residency, ledger: Ledger, waiting_classes: Container[JobClass]
+        self, estimator: Estimator, floor: Residency, ledger: Ledger, waiting_classes: Container[JobClass]
     ) -> None:
         self._estimator = estimator
         self._residency = floor
@@ -61,7 +61,7 @@ class MemoryNeeds:
         if need == cls.need_bytes:
             return resident.grant_bytes >= need
         needs = [self.need_for_device(cls, self._residency.slots[each]) for each in resident.devices]
-        return resident.grant_bytes >= min(max(needs), self._estimator.least_bytes(cls))
+        return resident.grant_bytes >= min(max(needs), self._estimator.minimum_bytes(cls))
 
     def fits_when_empty(self, cls: JobClass, slot: DeviceSlot) -> bool:
         """Whether the class could start there if all that runs there ended: neither too large for the

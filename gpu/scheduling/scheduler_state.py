@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gpu.devices.device import Device
 from gpu.estimates.batch_sizing import Batching
-from gpu.estimates.estimator import Estimates
+from gpu.estimates.estimator import Estimator
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
 from gpu.scheduling.backlog import Backlog
@@ -34,12 +34,12 @@ class SchedulerState:
         self,
         devices: Iterable[Device] = (),
         *,
-        estimator: Estimates | None = None,
+        estimator: Estimator | None = None,
         bypass_limit: int = 8,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         self.ledger = Ledger()
-        self.estimator = Estimates() if estimator is None else estimator
+        self.estimator = Estimator() if estimator is None else estimator
         self.overtakes = OvertakeCounter(bypass_limit)
         self.residency = Residency(self.ledger.changed)
         self.capacity_table = CapacityTable(self.ledger, self.residency, self.ledger.changed)
@@ -208,7 +208,7 @@ class SchedulerState:
 
     def record_run(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
         """A job ended well. Who was granted all there was keeps what is needed; others may start."""
-        if not self.estimator.ran(cls, peak_bytes, run_s):
+        if not self.estimator.record_run(cls, peak_bytes, run_s):
             return
         need_bytes = self.estimator.need_bytes(cls)
         for key, residents in self.residency.by_key.items():

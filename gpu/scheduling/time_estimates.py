@@ -6,7 +6,7 @@ import math
 from collections.abc import Container
 
 from gpu.estimates.batch_sizing import Batching
-from gpu.estimates.estimator import Estimates
+from gpu.estimates.estimator import Estimator
 from gpu.estimates.request_rate import RequestRates
 from gpu.job_class import JobClass, Key
 from gpu.scheduling.residency import Residency
@@ -24,7 +24,7 @@ class TimeEstimates:
     """What is expected, in seconds, by all that was seen."""
 
     def __init__(
-        self, estimator: Estimates, floor: Residency, batch_sizing: Batching, waiting_keys: Container[Key]
+        self, estimator: Estimator, floor: Residency, batch_sizing: Batching, waiting_keys: Container[Key]
     ) -> None:
         self._estimator = estimator
         self._residency = floor

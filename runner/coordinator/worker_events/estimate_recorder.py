@@ -58,7 +58,9 @@ class Learning:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
         resident_bytes = self._view.ledger.usage.observed_bytes(post.executor) or None
-        self._view.estimator.loaded((spec.name, spec.version, post.model), resident_bytes, message.load_s)
+        self._view.estimator.record_load(
+            (spec.name, spec.version, post.model), resident_bytes, message.load_s
+        )
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
 
@@ -75,7 +77,7 @@ class Learning:
             # Beside others it may have been they who took what it was granted.
             if squeeze.was_alone or message.code != OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
-                self._view.estimator.out_of_memory(live.cls, None if had_all else squeeze.grant_bytes)
+                self._view.estimator.record_oom(live.cls, None if had_all else squeeze.grant_bytes)
                 self._arm()
 
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:

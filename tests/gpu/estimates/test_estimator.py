@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu.estimates.estimator import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimates
+from gpu.estimates.estimator import ENOUGH_RUNS, MODELS_MAX, SIZES_MAX, Estimator
 from gpu.estimates.observations import (
     LIMITS_MAX,
     MARGIN_BYTES,
@@ -38,10 +38,10 @@ def cls(
     )
 
 
-def taught(*peaks: int, of: JobClass | None = None) -> Estimates:
-    estimates = Estimates()
+def taught(*peaks: int, of: JobClass | None = None) -> Estimator:
+    estimates = Estimator()
     for peak in peaks:
-        estimates.ran(of or cls(), peak, None)
+        estimates.record_run(of or cls(), peak, None)
     return estimates
 
 
@@ -49,11 +49,11 @@ def taught(*peaks: int, of: JobClass | None = None) -> Estimates:
 
 
 def test_of_what_never_ran_nothing_is_known() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     assert estimates.need_bytes(cls()) is None
     assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
     assert estimates.need_bytes(cls(0)) == 0
-    assert estimates.resident_bytes(cls().key) is None and estimates.least_bytes(cls()) == 0
+    assert estimates.resident_bytes(cls().key) is None and estimates.minimum_bytes(cls()) == 0
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 1.5), (4, 1.25), (16, 1.125), (64, 1.0625)])
@@ -79,9 +79,9 @@ def test_more_is_told_than_all_but_the_rarest_took(peaks: list[int]) -> None:
 def test_a_peak_within_half_of_the_margin_changes_nothing() -> None:
     estimates = taught(*[4 * GIB] * 63)
     before = estimates.need_bytes(cls())
-    assert not estimates.ran(cls(), 4 * GIB + 100 * MIB, None)
+    assert not estimates.record_run(cls(), 4 * GIB + 100 * MIB, None)
     assert estimates.need_bytes(cls()) == before
-    assert estimates.ran(cls(), 6 * GIB, None)
+    assert estimates.record_run(cls(), 6 * GIB, None)
     after = estimates.need_bytes(cls())
     assert after is not None and before is not None and after > before
 
@@ -104,7 +104,7 @@ def test_sizes_are_learned_apart_and_others_go_by_all() -> None:
     small, large = cls(size="512"), cls(size="1024")
     estimates = taught(*[2 * GIB] * 64, of=small)
     for _ in range(64):
-        estimates.ran(large, 8 * GIB, None)
+        estimates.record_run(large, 8 * GIB, None)
     small_need, large_need = estimates.need_bytes(small), estimates.need_bytes(large)
     assert small_need is not None and small_need < 3 * GIB
     assert large_need is not None and large_need > 8 * GIB
@@ -115,26 +115,26 @@ def test_sizes_are_learned_apart_and_others_go_by_all() -> None:
 
 def test_running_out_says_that_more_is_needed_and_fades() -> None:
     declared = cls(4 * GIB)
-    estimates = Estimates()
-    estimates.out_of_memory(declared, 4 * GIB)
+    estimates = Estimator()
+    estimates.record_oom(declared, 4 * GIB)
     assert estimates.need_bytes(declared) == 5 * GIB
-    estimates.out_of_memory(declared, 5 * GIB)
+    estimates.record_oom(declared, 5 * GIB)
     assert estimates.need_bytes(declared) == 5 * GIB * 5 // 4
     for _ in range(OOM_HALF_LIFE):
-        estimates.ran(declared, 2 * GIB, None)
+        estimates.record_run(declared, 2 * GIB, None)
     ((_, model),) = estimates.models("a")
     assert model.whole.oom_minimum_bytes == pytest.approx(5 * GIB * 1.25 / 2)
     assert model.whole.out_of_memory == 2
     for _ in range(10 * OOM_HALF_LIFE):
-        estimates.ran(declared, 2 * GIB, None)
+        estimates.record_run(declared, 2 * GIB, None)
     need = estimates.need_bytes(declared)
     assert need is not None and need < 2.3 * GIB
 
 
 def test_who_had_all_there_is_or_more_than_others_takes_nobody_along() -> None:
     estimates = taught(2 * GIB)
-    estimates.out_of_memory(cls(6 * GIB), None)
-    estimates.out_of_memory(cls(20 * GIB, alone=True), 20 * GIB)
+    estimates.record_oom(cls(6 * GIB), None)
+    estimates.record_oom(cls(20 * GIB, alone=True), 20 * GIB)
     assert estimates.need_bytes(cls(6 * GIB)) == 6 * GIB
     assert estimates.need_bytes(cls()) is None
     ((_, model),) = estimates.models("a")
@@ -143,9 +143,9 @@ def test_who_had_all_there_is_or_more_than_others_takes_nobody_along() -> None:
 
 def test_an_unknown_need_that_was_too_little_is_unknown_until_it_is_measured_again() -> None:
     estimates = taught(2 * GIB)
-    estimates.out_of_memory(cls(), 3 * GIB)
+    estimates.record_oom(cls(), 3 * GIB)
     assert estimates.need_bytes(cls()) is None
-    assert estimates.ran(cls(), 4 * GIB, None)
+    assert estimates.record_run(cls(), 4 * GIB, None)
     need = estimates.need_bytes(cls())
     assert need is not None and need > 4 * GIB
 
@@ -156,7 +156,7 @@ def test_a_declared_need_stands_until_there_is_evidence() -> None:
     assert estimates.need_bytes(declared) == 6 * GIB
     estimates = taught(*[1 * GIB] * (OVERDECLARED_MIN_PEAKS - 1), of=declared)
     assert estimates.need_bytes(declared) == 6 * GIB
-    assert estimates.ran(declared, 1 * GIB, None)
+    assert estimates.record_run(declared, 1 * GIB, None)
     need = estimates.need_bytes(declared)
     assert need is not None and GIB < need < 1.3 * GIB
 
@@ -166,7 +166,7 @@ def test_what_was_declared_is_not_lowered_by_other_sizes_but_raised() -> None:
     assert estimates.need_bytes(cls(6 * GIB, size="2048")) == 6 * GIB
     lowered = estimates.need_bytes(cls(6 * GIB, size="512"))
     assert lowered is not None and lowered < 2 * GIB
-    estimates.ran(cls(6 * GIB, size="1024"), 8 * GIB, None)
+    estimates.record_run(cls(6 * GIB, size="1024"), 8 * GIB, None)
     raised = estimates.need_bytes(cls(6 * GIB, size="2048"))
     assert raised is not None and raised > 8 * GIB
 
@@ -181,7 +181,7 @@ def test_a_strict_need_is_never_passed_but_may_fall() -> None:
     declared = cls(6 * GIB, strict=True)
     estimates = taught(7 * GIB, of=declared)
     assert estimates.need_bytes(declared) == 6 * GIB
-    estimates.out_of_memory(declared, 6 * GIB)
+    estimates.record_oom(declared, 6 * GIB)
     assert estimates.need_bytes(declared) == 6 * GIB
     need = taught(*[1 * GIB] * OVERDECLARED_MIN_PEAKS, of=declared).need_bytes(declared)
     assert need is not None and need < 2 * GIB
@@ -193,7 +193,7 @@ def test_noise_near_the_bound_makes_no_warm_executor_unfit() -> None:
     before = estimates.need_bytes(declared)
     assert before is not None and before < 0.8 * 10 * GIB
     for n in range(200):
-        estimates.ran(declared, 7 * GIB + (n % 5) * 20 * MIB, None)
+        estimates.record_run(declared, 7 * GIB + (n % 5) * 20 * MIB, None)
         now = estimates.need_bytes(declared)
         assert now is not None and now <= before
 
@@ -201,7 +201,7 @@ def test_noise_near_the_bound_makes_no_warm_executor_unfit() -> None:
 def test_less_than_declared_is_given_up_where_jobs_come_near_to_it() -> None:
     declared = cls(10 * GIB)
     estimates = taught(*[7 * GIB] * 32, of=declared)
-    estimates.ran(declared, 9 * GIB + GIB // 2, None)
+    estimates.record_run(declared, 9 * GIB + GIB // 2, None)
     assert estimates.need_bytes(declared) == 10 * GIB
 
 
@@ -210,15 +210,15 @@ def test_what_was_reckoned_for_one_job_is_granted_as_it_is() -> None:
     assert estimates.need_bytes(cls(9 * GIB, alone=True)) == 9 * GIB
     known = estimates.need_bytes(cls())
     assert known is not None and estimates.need_bytes(cls(alone=True)) == known
-    estimates.ran(cls(9 * GIB, alone=True), 2 * GIB, None)
+    estimates.record_run(cls(9 * GIB, alone=True), 2 * GIB, None)
     assert estimates.need_bytes(cls(2 * GIB)) == 2 * GIB
 
 
 def test_what_is_held_after_loading_is_known_by_model() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     for nbytes in (3 * GIB, 4 * GIB):
-        estimates.loaded(cls(model="m").key, nbytes, None)
-    estimates.loaded(cls(model="m").key, None, 2.0)
+        estimates.record_load(cls(model="m").key, nbytes, None)
+    estimates.record_load(cls(model="m").key, None, 2.0)
     assert estimates.resident_bytes(cls(model="m").key) == 4 * GIB
     assert estimates.resident_bytes(cls().key) is None
 
@@ -227,44 +227,44 @@ def test_what_is_held_after_loading_is_known_by_model() -> None:
 
 
 def test_times_go_from_size_to_model_to_handler() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     known = cls(model="m", size="1")
     for _ in range(4):
-        estimates.ran(known, None, 10.0)
-    estimates.loaded(known.key, None, 3.0)
+        estimates.record_run(known, None, 10.0)
+    estimates.record_load(known.key, None, 3.0)
     for other in (known, cls(model="m", size="2"), cls(model="m"), cls(model="n", size="1"), cls()):
         assert (estimates.run_s(other), estimates.run_mean_s(other)) == (10.0, 10.0)
         assert estimates.load_s(other.key) == 3.0
-    estimates.ran(cls(model="n"), None, 20.0)
+    estimates.record_run(cls(model="n"), None, 20.0)
     assert estimates.run_s(cls(model="n", size="1")) == 20.0
     assert estimates.load_s(cls(handler="b").key) is None
     assert estimates.run_mean_s(cls(handler="b")) is None
 
 
 def test_until_some_of_its_limit_have_run_a_job_is_taken_for_that() -> None:
-    estimates, limited = Estimates(), cls(limit_s=64.0)
+    estimates, limited = Estimator(), cls(limit_s=64.0)
     assert estimates.run_s(cls()) is None
     assert estimates.run_s(limited) == 64.0 and estimates.run_mean_s(limited) is None
     for _ in range(ENOUGH_RUNS):
-        estimates.ran(cls(), None, 5.0)
+        estimates.record_run(cls(), None, 5.0)
     assert estimates.run_s(limited) == 64.0 and estimates.run_mean_s(limited) == 5.0
     for _ in range(ENOUGH_RUNS - 1):
-        estimates.ran(limited, None, 9.0)
+        estimates.record_run(limited, None, 9.0)
     assert estimates.run_s(limited) == 64.0
-    estimates.ran(limited, None, 9.0)
+    estimates.record_run(limited, None, 9.0)
     assert estimates.run_s(limited) == 9.0
 
 
 def test_jobs_of_the_same_limit_are_told_by_each_other() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     for limit_s in (64.0, 256.0):
         for _ in range(ENOUGH_RUNS):
-            estimates.ran(cls(limit_s=limit_s), None, limit_s / 4)
+            estimates.record_run(cls(limit_s=limit_s), None, limit_s / 4)
     assert [estimates.run_s(cls(limit_s=limit_s)) for limit_s in (64.0, 256.0)] == [16.0, 64.0]
     assert estimates.run_s(cls(limit_s=1024.0)) == 1024.0
     assert estimates.run_s(cls(model="new", limit_s=64.0)) == 16.0
     for n in range(LIMITS_MAX + 1):
-        estimates.ran(cls(limit_s=2.0**n), None, 1.0)
+        estimates.record_run(cls(limit_s=2.0**n), None, 1.0)
     ((_, model),) = estimates.models("a")
     assert len(model.whole.runs_by_limit) == LIMITS_MAX and 1.0 not in model.whole.runs_by_limit
 
@@ -273,14 +273,14 @@ def test_jobs_of_the_same_limit_are_told_by_each_other() -> None:
 
 
 def test_what_is_known_survives_in_plain_values() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     jobs = (cls(), cls(model="m", size="1", need=8 * GIB), cls(handler="b", model="m"))
     for n in range(20):
         for each in jobs:
-            estimates.ran(each, (n % 3 + 1) * GIB, n + 1.0)
-            estimates.loaded(each.key, 1 * GIB + n, 2.0 + n)
-    estimates.out_of_memory(jobs[2], 9 * GIB)
-    again = Estimates()
+            estimates.record_run(each, (n % 3 + 1) * GIB, n + 1.0)
+            estimates.record_load(each.key, 1 * GIB + n, 2.0 + n)
+    estimates.record_oom(jobs[2], 9 * GIB)
+    again = Estimator()
     for handler, model in sorted(estimates.changed):
         dumped = estimates.dump(handler, model)
         assert dumped is not None
@@ -299,19 +299,19 @@ def test_what_is_known_survives_in_plain_values() -> None:
 
 def test_another_form_is_not_taken_for_ours() -> None:
     with pytest.raises(ValueError, match="form 99"):
-        Estimates().load({"form": 99})
+        Estimator().load({"form": 99})
 
 
 def test_models_and_sizes_without_end_are_not_remembered() -> None:
-    estimates = Estimates()
+    estimates = Estimator()
     for n in range(MODELS_MAX + 1):
-        estimates.ran(cls(model=str(n)), GIB, 1.0)
+        estimates.record_run(cls(model=str(n)), GIB, 1.0)
     assert estimates.dump("a", "0") is None and ("a", "0") in estimates.changed
     assert estimates.dump("a", "1") is not None
     names = [model for model, _ in estimates.models("a")]
     assert (names[0], len(names)) == (str(MODELS_MAX), MODELS_MAX)
     for n in range(SIZES_MAX + 1):
-        estimates.ran(cls(model="m", size=str(n)), GIB, 1.0)
-        estimates.ran(cls(model="m", size="0"), GIB, 1.0)
+        estimates.record_run(cls(model="m", size=str(n)), GIB, 1.0)
+        estimates.record_run(cls(model="m", size="0"), GIB, 1.0)
     ((_, model), *_) = estimates.models("a")
     assert len(model.sizes) == SIZES_MAX and "0" in model.sizes and "1" not in model.sizes

@@ -664,7 +664,7 @@ def test_after_running_out_of_memory_a_job_is_alone_again() -> None:
     rig = Rig()
     rig.learn("a", 4 * G)
     executor = rig.idle(job_class("a", None))
-    rig.view.estimator.out_of_memory(job_class("a", None), 4 * G)
+    rig.view.estimator.record_oom(job_class("a", None), 4 * G)
     rig.submit(job_class("a", None))
     rig.view.evict(executor)
     rig.bury_leaving()
@@ -702,7 +702,7 @@ def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
 def test_who_waits_for_a_warm_executor_does_not_wait_for_one_that_never_ends() -> None:
     rig = Rig()
     rig.view.record_run(A, None, 2.0)
-    rig.view.estimator.loaded(A.key, None, 10.0)
+    rig.view.estimator.record_load(A.key, None, 10.0)
     rig.running(A)
     rig.submit(A)
     made = rig.turn()

@@ -13,7 +13,7 @@ A, B = job_class("a", 6 * G), job_class("b", 6 * G)
 
 def knows(rig: Rig, cls: JobClass, load_s: float, run_s: float) -> None:
     """Some have loaded and run."""
-    rig.view.estimator.loaded(cls.key, None, load_s)
+    rig.view.estimator.record_load(cls.key, None, load_s)
     for _ in range(10):
         rig.view.record_run(cls, None, run_s)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gpu.devices.device import cpu, nvidia, sim
-from gpu.estimates.estimator import Estimates
+from gpu.estimates.estimator import Estimator
 from gpu.estimates.observations import MIB
 from gpu.planning.explain import explain
 from gpu.planning.planner import plan
@@ -224,7 +224,7 @@ def test_a_gang_that_was_measured_shares_all_its_devices() -> None:
 def test_what_was_learned_before_is_used_after_a_restart() -> None:
     rig = Rig()
     rig.learn("a", 4 * G)
-    estimates = Estimates()
+    estimates = Estimator()
     estimates.load(rig.view.estimator.dump("a", "") or {})
     view = SchedulerState([sim(0, 24 * G)], estimator=estimates)
     assert view.memory_needs.need_bytes(job_class("a", None)) == 6 * G + 64 * MIB
@@ -240,7 +240,7 @@ def test_a_declared_need_gives_way_to_what_was_seen() -> None:
     assert need is not None and 4 * G < need < 5 * G
     rig.submit(declared)
     assert told(rig.turn()) == ["start 1: 2"]
-    rig.view.estimator.out_of_memory(declared, 8 * G)
+    rig.view.estimator.record_oom(declared, 8 * G)
     assert rig.view.memory_needs.need_bytes(declared) == 10 * G
     rig.submit(declared)
     rig.finish(1)
@@ -253,7 +253,7 @@ def test_on_the_cpu_a_declared_need_is_what_a_process_is_held_to() -> None:
     for _ in range(30):
         view.record_run(declared, 1 * G, 1.0)
     assert view.memory_needs.need_bytes(declared) == 8 * G
-    view.estimator.out_of_memory(declared, 8 * G)
+    view.estimator.record_oom(declared, 8 * G)
     assert view.memory_needs.need_bytes(declared) == 8 * G
 
 

@@ -22,7 +22,7 @@ def cls(model: str = "m", size: str = "") -> JobClass:
 
 def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
     view = SchedulerState([sim(0, 24 * GIB)])
-    view.estimator.loaded(cls().key, 2 * GIB, 3.0)
+    view.estimator.record_load(cls().key, 2 * GIB, 3.0)
     view.record_run(cls(size="1"), 4 * GIB, 10.0)
     view.record_run(cls(size="2"), 6 * GIB, 20.0)
     rows = learned(view, spec(), has_gpu=True)
@@ -48,7 +48,7 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
 
 def test_what_is_unknown_is_null_and_memory_is_that_of_gpus() -> None:
     view = SchedulerState([sim(0, 24 * GIB)])
-    view.estimator.out_of_memory(cls(), 4 * GIB)
+    view.estimator.record_oom(cls(), 4 * GIB)
     (row,) = learned(view, spec(), has_gpu=True)
     assert row["vram"] == {"resident_bytes": None, "peak_bytes": None, "grant_bytes": None}
     assert (row["load_s"], row["run_s"], row["out_of_memory"]) == (None, {"p50": None, "p90": None}, 1)
