@@ -10,104 +10,104 @@ from gpu.job_class import JobClass
 
 #: A size that was cut is raised by one after so many full batches that ended well; each further cut doubles
 #: that, up to the second: what was too much once is tried again, but ever more seldom.
-PATIENCE = 32
-PATIENCE_MAX = 1024
+RAISE_AFTER_BATCHES = 32
+RAISE_AFTER_BATCHES_MAX = 1024
 
 
-class Terms(NamedTuple):
+class BatchTerms(NamedTuple):
     """What a handler that takes batches asks for."""
 
-    max: int
+    max_size: int
     #: A batch that is not full goes once its oldest job has waited so long.
     wait_s: float
 
 
 @dataclass(slots=True)
-class _Size:
+class _LearnedSize:
     """What was learned of one kind of job."""
 
-    cap: int
-    patience: int
+    max_size: int
+    raise_after_batches: int
     #: Jobs that ended well in full batches since the size was changed.
-    good: int = 0
+    success_count: int = 0
 
 
-class Batching:
+class BatchSizing:
     """The handlers that take batches or have slots, and the sizes that their batches may have now."""
 
     def __init__(self) -> None:
-        self._terms: dict[tuple[str, str], Terms] = {}
+        self._terms: dict[tuple[str, str], BatchTerms] = {}
         #: (handler, version) to how many attempts an executor runs side by side, where that is more than one.
-        self._slots: dict[tuple[str, str], int] = {}
-        self._sizes: dict[tuple[str, str, str], _Size] = {}
+        self._slot_counts: dict[tuple[str, str], int] = {}
+        self._sizes: dict[tuple[str, str, str], _LearnedSize] = {}
 
-    def set(self, handler: str, version: str, terms: Terms | None, slots: int = 1) -> None:
+    def set_handler(self, handler: str, version: str, terms: BatchTerms | None, slots: int = 1) -> None:
         """A handler is known (anew)."""
         self._terms.pop((handler, version), None)
-        self._slots.pop((handler, version), None)
+        self._slot_counts.pop((handler, version), None)
         if terms is not None:
             self._terms[handler, version] = terms
         if slots > 1:
-            self._slots[handler, version] = slots
+            self._slot_counts[handler, version] = slots
 
-    def slots(self, cls: JobClass) -> int:
+    def slot_count(self, cls: JobClass) -> int:
         """How many of the class an executor runs side by side."""
         return (
             1
-            if not self._slots or cls.single or cls.is_prewarm
-            else self._slots.get((cls.handler, cls.version), 1)
+            if not self._slot_counts or cls.single or cls.is_prewarm
+            else self._slot_counts.get((cls.handler, cls.version), 1)
         )
 
-    def is_spread(self, handler: str, version: str) -> bool:
+    def runs_several_jobs(self, handler: str, version: str) -> bool:
         """Whether an executor of it may run several at once."""
-        return (handler, version) in self._terms or (handler, version) in self._slots
+        return (handler, version) in self._terms or (handler, version) in self._slot_counts
 
-    def most(self, cls: JobClass) -> int:
+    def batch_max(self, cls: JobClass) -> int:
         """How many jobs of the class go in one batch at most; 0: it has none."""
         terms = self._terms.get((cls.handler, cls.version)) if self._terms else None
         if terms is None or cls.is_prewarm:
             return 0
-        size = self._sizes.get(_kind(cls))
-        return 1 if cls.single else terms.max if size is None else min(size.cap, terms.max)
+        size = self._sizes.get(_size_key(cls))
+        return 1 if cls.single else terms.max_size if size is None else min(size.max_size, terms.max_size)
 
-    def per_run(self, cls: JobClass) -> int:
+    def jobs_per_run(self, cls: JobClass) -> int:
         """How many of the class run at once in one executor."""
-        return self.most(cls) or self.slots(cls)
+        return self.batch_max(cls) or self.slot_count(cls)
 
-    def runs(self, assigned: Mapping[int, JobClass]) -> int:
+    def run_count(self, assigned: Mapping[int, JobClass]) -> int:
         """How many runs what an executor holds takes, one after the other."""
         cls = next(iter(assigned.values()), None)
-        return 0 if cls is None else -(-len(assigned) // self.per_run(cls))
+        return 0 if cls is None else -(-len(assigned) // self.jobs_per_run(cls))
 
-    def full_at(self, cls: JobClass, waiting: int, since: float) -> float:
+    def batch_deadline(self, cls: JobClass, waiting: int, since: float) -> float:
         """From when on so many of them, the oldest of which waits `since` then, need wait for no more."""
-        if waiting >= self.most(cls):
+        if waiting >= self.batch_max(cls):
             return since
         return since + self._terms[cls.handler, cls.version].wait_s
 
-    def ran_out(self, cls: JobClass, count: int) -> None:
+    def record_oom(self, cls: JobClass, count: int) -> None:
         """A batch of so many ran out of memory; told for each of its jobs."""
-        cap = max(1, count // 2)
-        size = self._sizes.get(_kind(cls))
+        max_size = max(1, count // 2)
+        size = self._sizes.get(_size_key(cls))
         if size is None:
-            self._sizes[_kind(cls)] = _Size(cap, PATIENCE)
-        elif cap < size.cap:
-            size.cap, size.good = cap, 0
-            size.patience = min(2 * size.patience, PATIENCE_MAX)
+            self._sizes[_size_key(cls)] = _LearnedSize(max_size, RAISE_AFTER_BATCHES)
+        elif max_size < size.max_size:
+            size.max_size, size.success_count = max_size, 0
+            size.raise_after_batches = min(2 * size.raise_after_batches, RAISE_AFTER_BATCHES_MAX)
 
-    def ran(self, cls: JobClass, count: int) -> None:
+    def record_run(self, cls: JobClass, count: int) -> None:
         """A job ended well in a batch of so many."""
-        size = self._sizes.get(_kind(cls)) if self._sizes else None
-        if size is None or count < size.cap:
+        size = self._sizes.get(_size_key(cls)) if self._sizes else None
+        if size is None or count < size.max_size:
             return
-        size.good += 1
-        if size.good >= size.patience * size.cap:
-            size.cap, size.good = size.cap + 1, 0
+        size.success_count += 1
+        if size.success_count >= size.raise_after_batches * size.max_size:
+            size.max_size, size.success_count = size.max_size + 1, 0
 
-    def sizes(self, handler: str) -> dict[tuple[str, str], int]:
+    def learned_sizes(self, handler: str) -> dict[tuple[str, str], int]:
         """(model, size) to how many go in one batch, where memory has taught that."""
-        return {kind[1:]: size.cap for kind, size in self._sizes.items() if kind[0] == handler}
+        return {kind[1:]: size.max_size for kind, size in self._sizes.items() if kind[0] == handler}
 
 
-def _kind(cls: JobClass) -> tuple[str, str, str]:
+def _size_key(cls: JobClass) -> tuple[str, str, str]:
     return cls.handler, cls.model, cls.size

@@ -75,8 +75,8 @@ class Candidate:
         self.is_device_restricted = bool(cls.avoid or cls.only)
         self._candidate_ids: set[str] | None = None
         #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
-        self.batch_max = view.batch_sizing.most(cls)
-        self.jobs_per_run = view.batch_sizing.per_run(cls)
+        self.batch_max = view.batch_sizing.batch_max(cls)
+        self.jobs_per_run = view.batch_sizing.jobs_per_run(cls)
         self.started_count = 0
         self.waiting_count = len(self._backlog)
         self.job_number = self._backlog.first
@@ -93,7 +93,7 @@ class Candidate:
         has gathered long enough, or an executor has to load for it first."""
         if not self.batch_max or self.job_class.key not in self.state.residency.by_key:
             return -math.inf
-        return self.state.batch_sizing.full_at(
+        return self.state.batch_sizing.batch_deadline(
             self.job_class, self.waiting_count, self._backlog.waiting_since(self.job_number)
         )
 

@@ -114,7 +114,7 @@ class WarmStarts:
         cls = head.job_class
         if head.need_bytes is None or cls.alone or cls.single:
             return 1
-        slots = self._builder.state.batch_sizing.slots(cls)
+        slots = self._builder.state.batch_sizing.slot_count(cls)
         return (
             slots if slots > 1 else self._builder.state.limits.stage_depths.get((cls.handler, cls.version), 1)
         )
@@ -192,7 +192,7 @@ class WarmStarts:
 
     def _limit_left(self, head: Candidate) -> float:
         """How many of them may go at once by their handler's limit; what is staged for later is not bound."""
-        is_spread = head.batch_max or self._builder.state.batch_sizing.slots(head.job_class) > 1
+        is_spread = head.batch_max or self._builder.state.batch_sizing.slot_count(head.job_class) > 1
         return self._builder.concurrency.remaining(head.job_class) if is_spread else math.inf
 
     def _stage(self, head: Candidate, depth: int) -> bool:

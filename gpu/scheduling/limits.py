@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gpu.estimates.batch_sizing import Batching
+from gpu.estimates.batch_sizing import BatchSizing
 from gpu.job_class import JobClass
 from gpu.scheduling.residency import Residency
 
@@ -15,7 +15,7 @@ STAGE_MAX = 16
 class ConcurrencyLimits:
     """The limits, and what runs of each handler. Attempts that are staged do not run."""
 
-    def __init__(self, floor: Residency, batch_sizing: Batching) -> None:
+    def __init__(self, floor: Residency, batch_sizing: BatchSizing) -> None:
         self._residency = floor
         self._batch_sizing = batch_sizing
         #: How many attempts of a handler run at once; one that has no limit is not listed.
@@ -44,7 +44,7 @@ class ConcurrencyLimits:
         limit = self.limit_by_handler.get(cls.handler)
         if limit is None:
             return math.inf
-        if self._batch_sizing.is_spread(cls.handler, cls.version):
+        if self._batch_sizing.runs_several_jobs(cls.handler, cls.version):
             return limit - self._assigned_jobs(cls.handler) - jobs
         return limit - self.busy_executors(cls.handler) - executors
 

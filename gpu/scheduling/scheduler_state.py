@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpu.devices.device import Device
-from gpu.estimates.batch_sizing import Batching
+from gpu.estimates.batch_sizing import BatchSizing
 from gpu.estimates.estimator import Estimator
 from gpu.job_class import JobClass
 from gpu.memory.ledger import Ledger
@@ -47,14 +47,14 @@ class SchedulerState:
         self.executors = self.residency.executors
         self.backlog = Backlog(self.overtakes)
         self.memory_needs = MemoryNeeds(self.estimator, self.residency, self.ledger, self.backlog.by_class)
-        self.batch_sizing = Batching()
+        self.batch_sizing = BatchSizing()
         self.limits = ConcurrencyLimits(self.residency, self.batch_sizing)
         wanted, backlogs = self.backlog.waiting_classes_by_key, self.backlog.by_class
         self.idle_expiry = IdleExpiry(self.executors, wanted, self.residency.is_kept_loaded)
         self.time_estimates = time_estimates = TimeEstimates(
             self.estimator, self.residency, self.batch_sizing, wanted
         )
-        expected = (time_estimates.run_mean_s, time_estimates.load_s, self.batch_sizing.per_run)
+        expected = (time_estimates.run_mean_s, time_estimates.load_s, self.batch_sizing.jobs_per_run)
         self.tenant_shares = TenantShares(self.residency, backlogs, expected, weights)
         for device in devices:
             self.add_device(device)

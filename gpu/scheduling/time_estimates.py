@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
-from gpu.estimates.batch_sizing import Batching
+from gpu.estimates.batch_sizing import BatchSizing
 from gpu.estimates.estimator import Estimator
 from gpu.estimates.request_rate import RequestRates
 from gpu.job_class import JobClass, Key
@@ -24,7 +24,7 @@ class TimeEstimates:
     """What is expected, in seconds, by all that was seen."""
 
     def __init__(
-        self, estimator: Estimator, floor: Residency, batch_sizing: Batching, waiting_keys: Container[Key]
+        self, estimator: Estimator, floor: Residency, batch_sizing: BatchSizing, waiting_keys: Container[Key]
     ) -> None:
         self._estimator = estimator
         self._residency = floor
@@ -49,7 +49,7 @@ class TimeEstimates:
     def remaining_s(self, resident: ResidentExecutor, now: float, run_s: float) -> float:
         """How much longer an executor at work is expected to be. Who is late stays so for a while; one that
         has run longer than all of its like is taken to need as long again."""
-        ran_s, runs = now - resident.busy_since, self._batch_sizing.runs(resident.assigned)
+        ran_s, runs = now - resident.busy_since, self._batch_sizing.run_count(resident.assigned)
         if resident.state == "loading":
             return run_s * runs + max(0.0, (self.load_s(resident.key) or 0.0) - ran_s)
         longest_s = max(map(self._estimator.longest_s, resident.assigned.values()), default=math.inf)

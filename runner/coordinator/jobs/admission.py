@@ -92,9 +92,9 @@ def placed(job: Job, cls: JobClass, view: SchedulerState) -> JobClass:
 def tell(spec: HandlerSpec, view: SchedulerState) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
-    terms = None if batch is None else batch_sizing.Terms(batch.max, batch.wait_s)
+    terms = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
     view.limits.set_handler_limit(spec.name, options.concurrency)
-    view.batch_sizing.set(spec.name, spec.version, terms, options.slots)
+    view.batch_sizing.set_handler(spec.name, spec.version, terms, options.slots)
 
 
 def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:

@@ -83,9 +83,9 @@ class Learning:
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.is_blame_unknown and message.code in TOO_MANY:
-            self._view.batch_sizing.ran_out(cls, message.batch_size)
+            self._view.batch_sizing.record_oom(cls, message.batch_size)
         elif message.code is None:
-            self._view.batch_sizing.ran(cls, message.batch_size)
+            self._view.batch_sizing.record_run(cls, message.batch_size)
 
     def keep(self) -> None:
         """Write what is new."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpu.devices.device import sim
-from gpu.estimates.batch_sizing import PATIENCE, PATIENCE_MAX, Batching, Terms
+from gpu.estimates.batch_sizing import RAISE_AFTER_BATCHES, RAISE_AFTER_BATCHES_MAX, BatchSizing, BatchTerms
 from gpu.planning.planner import plan
 from tests.gpu.planner_harness import G, Rig, job_class, told
 
@@ -15,15 +15,15 @@ WAIT_S = 0.5
 PLAIN = job_class("b", 6 * G)
 
 
-def batching(most: int = 8) -> Batching:
-    made = Batching()
-    made.set("b", "1", Terms(most, WAIT_S))
+def batching(most: int = 8) -> BatchSizing:
+    made = BatchSizing()
+    made.set_handler("b", "1", BatchTerms(most, WAIT_S))
     return made
 
 
 def rig(most: int = 4, *, slots: int = 1, executors: int = 8) -> Rig:
     made = Rig(sim(0, 24 * G, max_executors=executors))
-    made.view.batch_sizing.set("b", "1", None if slots > 1 else Terms(most, WAIT_S), slots)
+    made.view.batch_sizing.set_handler("b", "1", None if slots > 1 else BatchTerms(most, WAIT_S), slots)
     return made
 
 
@@ -31,73 +31,73 @@ def rig(most: int = 4, *, slots: int = 1, executors: int = 8) -> Rig:
 
 
 def test_what_has_no_batch_goes_one_by_one() -> None:
-    assert (batching().most(job_class("other")), Batching().most(PLAIN)) == (0, 0)
-    assert (batching().per_run(job_class("other")), batching().per_run(PLAIN)) == (1, 8)
-    assert batching().most(replace(PLAIN, single=True)) == 1
+    assert (batching().batch_max(job_class("other")), BatchSizing().batch_max(PLAIN)) == (0, 0)
+    assert (batching().jobs_per_run(job_class("other")), batching().jobs_per_run(PLAIN)) == (1, 8)
+    assert batching().batch_max(replace(PLAIN, single=True)) == 1
 
 
 def test_what_is_known_anew_is_forgotten_before() -> None:
     made = batching()
-    made.set("b", "1", None, slots=3)
-    assert (made.most(PLAIN), made.slots(PLAIN), made.per_run(PLAIN)) == (0, 3, 3)
-    assert made.slots(replace(PLAIN, single=True)) == 1
-    assert made.slots(job_class("other")) == 1
-    assert made.is_spread("b", "1") and batching().is_spread("b", "1")
-    assert not made.is_spread("b", "2")
+    made.set_handler("b", "1", None, slots=3)
+    assert (made.batch_max(PLAIN), made.slot_count(PLAIN), made.jobs_per_run(PLAIN)) == (0, 3, 3)
+    assert made.slot_count(replace(PLAIN, single=True)) == 1
+    assert made.slot_count(job_class("other")) == 1
+    assert made.runs_several_jobs("b", "1") and batching().runs_several_jobs("b", "1")
+    assert not made.runs_several_jobs("b", "2")
 
 
 @pytest.mark.parametrize(("waiting", "at"), [(1, 10.0 + WAIT_S), (7, 10.0 + WAIT_S), (8, 10.0), (99, 10.0)])
 def test_a_full_batch_waits_for_nothing(waiting: int, at: float) -> None:
-    assert batching().full_at(PLAIN, waiting, 10.0) == at
+    assert batching().batch_deadline(PLAIN, waiting, 10.0) == at
 
 
 def test_a_batch_that_ran_out_of_memory_is_halved_once_for_all_its_jobs() -> None:
     made = batching(9)
     for _ in range(9):
-        made.ran_out(PLAIN, 9)
-    assert made.most(PLAIN) == 4
-    made.ran_out(PLAIN, 4)
-    assert made.most(PLAIN) == 2
+        made.record_oom(PLAIN, 9)
+    assert made.batch_max(PLAIN) == 4
+    made.record_oom(PLAIN, 4)
+    assert made.batch_max(PLAIN) == 2
     for count in (2, 1, 1):
-        made.ran_out(PLAIN, count)
-    assert made.most(PLAIN) == 1
-    assert made.most(replace(PLAIN, model="m")) == made.most(replace(PLAIN, size="64")) == 9
-    assert made.sizes("b") == {("", ""): 1} and made.sizes("other") == {}
+        made.record_oom(PLAIN, count)
+    assert made.batch_max(PLAIN) == 1
+    assert made.batch_max(replace(PLAIN, model="m")) == made.batch_max(replace(PLAIN, size="64")) == 9
+    assert made.learned_sizes("b") == {("", ""): 1} and made.learned_sizes("other") == {}
 
 
 def test_it_grows_again_slowly_and_never_beyond_what_is_asked_for() -> None:
     made = batching()
-    made.ran_out(PLAIN, 8)
+    made.record_oom(PLAIN, 8)
     for size in (4, 5, 6, 7):
-        assert made.most(PLAIN) == size
-        made.ran(PLAIN, size - 1)
-        for _ in range(PATIENCE * size - 1):
-            made.ran(PLAIN, size)
-        assert made.most(PLAIN) == size
-        made.ran(PLAIN, size)
-    for _ in range(PATIENCE * 8):
-        made.ran(PLAIN, 8)
-    assert made.most(PLAIN) == 8
-    made.ran(job_class("other"), 8)
+        assert made.batch_max(PLAIN) == size
+        made.record_run(PLAIN, size - 1)
+        for _ in range(RAISE_AFTER_BATCHES * size - 1):
+            made.record_run(PLAIN, size)
+        assert made.batch_max(PLAIN) == size
+        made.record_run(PLAIN, size)
+    for _ in range(RAISE_AFTER_BATCHES * 8):
+        made.record_run(PLAIN, 8)
+    assert made.batch_max(PLAIN) == 8
+    made.record_run(job_class("other"), 8)
 
 
 def test_each_further_cut_makes_it_more_patient() -> None:
     made = batching()
-    made.ran_out(PLAIN, 2)
-    for patience in (PATIENCE, 2 * PATIENCE, 4 * PATIENCE):
+    made.record_oom(PLAIN, 2)
+    for patience in (RAISE_AFTER_BATCHES, 2 * RAISE_AFTER_BATCHES, 4 * RAISE_AFTER_BATCHES):
         for _ in range(patience - 1):
-            made.ran(PLAIN, 1)
-        assert made.most(PLAIN) == 1
-        made.ran(PLAIN, 1)
-        assert made.most(PLAIN) == 2
-        made.ran_out(PLAIN, 2)
+            made.record_run(PLAIN, 1)
+        assert made.batch_max(PLAIN) == 1
+        made.record_run(PLAIN, 1)
+        assert made.batch_max(PLAIN) == 2
+        made.record_oom(PLAIN, 2)
     for _ in range(10):
-        for _ in range(PATIENCE_MAX):
-            made.ran(PLAIN, 1)
-        made.ran_out(PLAIN, 2)
-    for _ in range(PATIENCE_MAX):
-        made.ran(PLAIN, 1)
-    assert made.most(PLAIN) == 2
+        for _ in range(RAISE_AFTER_BATCHES_MAX):
+            made.record_run(PLAIN, 1)
+        made.record_oom(PLAIN, 2)
+    for _ in range(RAISE_AFTER_BATCHES_MAX):
+        made.record_run(PLAIN, 1)
+    assert made.batch_max(PLAIN) == 2
 
 
 # The plan.
@@ -223,7 +223,7 @@ def test_what_it_takes_is_reckoned_by_runs() -> None:
     made.submit(replace(PLAIN, limit_s=10.0), 4)
     (load,) = plan(made.view, made.now).actions
     made.turn()
-    assert Batching().runs({}) == 0
+    assert BatchSizing().run_count({}) == 0
     assert made.view.time_estimates.remaining_s(made.view.executors[1], made.now, 7.0) == 7.0
     assert load.outlook.expected_end in (10.0, float("inf"))  # type: ignore[union-attr]
 
@@ -231,6 +231,6 @@ def test_what_it_takes_is_reckoned_by_runs() -> None:
 def test_a_wish_gathers_nobody() -> None:
     wish = replace(PLAIN, priority=-1)
     made = batching()
-    assert (made.most(wish), made.per_run(wish)) == (0, 1)
-    made.set("b", "1", None, slots=4)
-    assert made.slots(wish) == 1
+    assert (made.batch_max(wish), made.jobs_per_run(wish)) == (0, 1)
+    made.set_handler("b", "1", None, slots=4)
+    assert made.slot_count(wish) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu.devices.device import cpu, sim
-from gpu.estimates.batch_sizing import Terms
+from gpu.estimates.batch_sizing import BatchTerms
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.planning.planner import LEAD_LOADS, LoadAction, StartAction, plan
@@ -227,7 +227,7 @@ def test_a_wish_is_nobodys() -> None:
 
 def test_those_who_run_together_are_charged_for_one_run() -> None:
     view = SchedulerState([sim(0, 24 * G)])
-    view.batch_sizing.set("a", "1", Terms(4, 0.0))
+    view.batch_sizing.set_handler("a", "1", BatchTerms(4, 0.0))
     for n, tenant in enumerate("aaaab"):
         view.add_waiting(of(tenant), n)
     view.load(1, of("a"), 0, ("sim0",), 20 * G, mates=(1, 2, 3))
