@@ -13,25 +13,25 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-State = Literal["ok", "suspect", "quarantined", "lost"]
+HealthStatus = Literal["ok", "suspect", "quarantined", "lost"]
 
 #: Faults count for so long.
 WINDOW_S = 600.0
 #: So many of different origin within the window, and the device is quarantined.
 FAULTS_MAX = 3
 #: A device that can't be read for so long is quarantined; one bad reading happens.
-UNREAD_S = 5.0
+UNREADABLE_S = 5.0
 #: The pause before the first check, and the longest; each is twice the one before.
 PAUSE_S = (1.0, 300.0)
 
 
-class Health:
+class HealthState:
     """One device's."""
 
     def __init__(self, now: float) -> None:
-        self.state: State = "ok"
+        self.state: HealthStatus = "ok"
         #: Why, in plain words; nothing of one that is ok.
-        self.words = ""
+        self.reason = ""
         self.since = now
         #: The driver, or the card itself, asks for a reset: no check brings it back.
         self.needs_reset = False
@@ -43,7 +43,7 @@ class Health:
         self._faults: dict[tuple[str, str], tuple[float, str]] = {}
         #: Programs whose errors were found to be their own -> until when they are taken for that.
         self._excused: dict[str, float] = {}
-        self._unread_since = math.inf
+        self._unreadable_since = math.inf
         self._is_held = False
         self._pause_s = PAUSE_S[0]
         self._check_at = -math.inf
@@ -53,7 +53,7 @@ class Health:
         """Whether new work may start there."""
         return self.state in ("ok", "suspect")
 
-    def fault(self, now: float, kind: str, origin: str, words: str, *, program: str = "") -> None:
+    def record_fault(self, now: float, kind: str, origin: str, reason: str, *, program: str = "") -> None:
         """Something went wrong that may be the device's doing. Each origin (a job, an executor) counts once;
         errors of a program whose earlier ones a good device had too do not count at all."""
         if now < self._excused.get(program, -math.inf):
@@ -66,49 +66,49 @@ class Health:
             return
         if len(self._faults) >= FAULTS_MAX:
             self.quarantine(
-                now, f"{len(self._faults)} faults within {WINDOW_S / 60:g} minutes; the last: {words}"
+                now, f"{len(self._faults)} faults within {WINDOW_S / 60:g} minutes; the last: {reason}"
             )
         else:
-            self._become("suspect", words, now)
+            self._set_state("suspect", reason, now)
 
-    def quarantine(self, now: float, words: str, *, needs_reset: bool = False) -> None:
+    def quarantine(self, now: float, reason: str, *, needs_reset: bool = False) -> None:
         """It takes no new work until a check passes, or (`needs_reset`) until it was reset."""
         self.needs_reset = self.needs_reset or needs_reset
         if self.state != "lost":
             if self.takes_work:
                 self._check_at = now + self._next_pause()
-            self._become("quarantined", words, now)
+            self._set_state("quarantined", reason, now)
 
-    def hold(self, now: float, words: str | None) -> None:
+    def hold(self, now: float, reason: str | None) -> None:
         """As long as there are words it is quarantined, and no check helps."""
-        if words is not None:
-            self.quarantine(now, words)
+        if reason is not None:
+            self.quarantine(now, reason)
         elif self._is_held:
             self._check_at = now
-        self._is_held = words is not None
+        self._is_held = reason is not None
 
-    def lose(self, now: float, words: str) -> None:
+    def mark_lost(self, now: float, reason: str) -> None:
         """It does not answer any more."""
-        self._become("lost", words, now)
+        self._set_state("lost", reason, now)
 
-    def read(self, now: float, fault: str | None) -> None:
+    def record_reading(self, now: float, fault: str | None) -> None:
         """A reading: "lost", or what else is wrong with it; None where it gave figures."""
         if fault is None:
-            self._unread_since = math.inf
+            self._unreadable_since = math.inf
             if self.state == "lost":
                 # Whatever brought it back has reset it.
                 self.needs_reset = False
                 self._check_at = now + self._next_pause()
-                self._become("quarantined", f"it answers again, but {self.words}", now)
+                self._set_state("quarantined", f"it answers again, but {self.reason}", now)
         elif fault == "lost":
-            self.lose(now, "the driver has lost it")
-        elif self._unread_since == math.inf:
-            self._unread_since = now
-            self.fault(now, "reading", f"{now}", f"it can't be read: {fault}")
-        elif self.takes_work and now - self._unread_since >= UNREAD_S:
-            self.quarantine(now, f"it could not be read for {UNREAD_S:g} s: {fault}")
+            self.mark_lost(now, "the driver has lost it")
+        elif self._unreadable_since == math.inf:
+            self._unreadable_since = now
+            self.record_fault(now, "reading", f"{now}", f"it can't be read: {fault}")
+        elif self.takes_work and now - self._unreadable_since >= UNREADABLE_S:
+            self.quarantine(now, f"it could not be read for {UNREADABLE_S:g} s: {fault}")
 
-    def wants_check(self, now: float) -> bool:
+    def needs_check(self, now: float) -> bool:
         """Whether a check should start now. One that can't be read, or waits for a reset, is not checked."""
         if (
             self.is_checking
@@ -117,11 +117,11 @@ class Health:
             or self.state == "lost"
         ):
             return False
-        if self._unread_since < math.inf:
+        if self._unreadable_since < math.inf:
             return False
         return not (self.takes_work and self.is_proven) and now >= self._check_at
 
-    def checked(self, now: float, failure: str | None) -> None:
+    def record_check(self, now: float, failure: str | None) -> None:
         """A check has ended; None: the device did what was asked of it."""
         self.is_checking = False
         if self.state == "lost":
@@ -141,13 +141,13 @@ class Health:
             and not self._is_held
         ):
             self._faults.clear()
-            self._become("ok", "", now)
+            self._set_state("ok", "", now)
 
-    def tick(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Let time pass: faults that are long ago are forgiven."""
         self._expire(now)
         if self.state == "suspect" and not self._faults:
-            self._become("ok", "", now)
+            self._set_state("ok", "", now)
         if self.state == "ok" and now - self.since >= WINDOW_S:
             self._pause_s = PAUSE_S[0]
 
@@ -163,7 +163,7 @@ class Health:
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, PAUSE_S[1])
         return pause_s
 
-    def _become(self, state: State, words: str, now: float) -> None:
+    def _set_state(self, state: HealthStatus, reason: str, now: float) -> None:
         if state != self.state:
             self.since = now
-        self.state, self.words = state, words
+        self.state, self.reason = state, reason

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.devices import xid_codes
 from gpu.devices.device import Device
-from gpu.devices.health import Health, State
+from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
@@ -51,9 +51,9 @@ class Care:
         self._check = check
         self._now = now
         self._started_at = now()
-        self._health: dict[str, Health] = {}
+        self._health: dict[str, HealthState] = {}
         #: Device -> what was last acted upon: its state, whether it needs a reset.
-        self._known: dict[str, tuple[State, bool]] = {}
+        self._known: dict[str, tuple[HealthStatus, bool]] = {}
         self._checks = BackgroundTasks()
 
     # What happens.
@@ -63,7 +63,7 @@ class Care:
         for device in self._gpus():
             health, now = self._of(device.id), self._now()
             if device.kind == "nvidia":
-                health.read(now, message.faults.get(device.id))
+                health.record_reading(now, message.faults.get(device.id))
                 self._look_for_leftovers(device.id, health, now)
         for device_id, code in message.xids:
             if device_id in self._inventory.devices:
@@ -84,7 +84,7 @@ class Care:
             return
         for device in gpus:
             told = f"a job of {handler} lost its context: {ended.message[:200]}"
-            self._of(device.id).fault(self._now(), "context", ended.job_id, told, program=handler)
+            self._of(device.id).record_fault(self._now(), "context", ended.job_id, told, program=handler)
         self.look()
 
     def stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
@@ -93,7 +93,7 @@ class Care:
         closed = self._inventory.write_off(executor, device_ids)
         for device in self._gpus(device_ids):
             told = f"executor {executor} does not die of SIGKILL"
-            self._of(device.id).fault(self._now(), "driver", str(executor), told)
+            self._of(device.id).record_fault(self._now(), "driver", str(executor), told)
         self.look()
         return closed
 
@@ -109,9 +109,9 @@ class Care:
         """Act upon what has changed, and try out who is to be tried out."""
         for device in self._gpus():
             health = self._of(device.id)
-            health.tick(self._now())
+            health.expire(self._now())
             self._act(device, health)
-            if health.wants_check(self._now()):
+            if health.needs_check(self._now()):
                 health.is_checking = True
                 self._checks.start(self._try_out(device, health))
 
@@ -124,32 +124,32 @@ class Care:
                 return {"state": "ok", "since": format_rfc3339(self._started_at), "message": ""}
             # Nobody knows how it is: its figures are old, or something else is wrong there.
             return {"state": "unknown", "since": format_rfc3339(fault[1]), "message": fault[0]}
-        return {"state": health.state, "since": format_rfc3339(health.since), "message": health.words}
+        return {"state": health.state, "since": format_rfc3339(health.since), "message": health.reason}
 
-    async def _try_out(self, device: Device, health: Health) -> None:
+    async def _try_out(self, device: Device, health: HealthState) -> None:
         try:
             failure = await self._check(device)
         except Exception as error:
             # The task's boundary: a device that nobody tried out must not seem to be tried out for ever.
             log.exception("device %s could not be tried out", device.id)
             failure = f"{type(error).__name__}: {error}"
-        health.checked(self._now(), failure)
+        health.record_check(self._now(), failure)
         log.info("device %s was tried out: %s", device.id, failure or "it works")
         self.look()
 
-    def _act(self, device: Device, health: Health) -> None:
+    def _act(self, device: Device, health: HealthState) -> None:
         slot = self._view.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
             self._dispatch.wake()
-        told = f"{health.state}: {health.words}" + ("; it needs a reset" if health.needs_reset else "")
+        told = f"{health.state}: {health.reason}" + ("; it needs a reset" if health.needs_reset else "")
         self._inventory.mark(device.id, CAUSE, None if health.takes_work else told)
         was, now = self._known.get(device.id, ("ok", False)), (health.state, health.needs_reset)
         if was == now:
             return
         self._known[device.id] = now
         if health.takes_work:
-            self._inventory.tell(device.id, health.state, health.words or "it is well")
+            self._inventory.tell(device.id, health.state, health.reason or "it is well")
         level = logging.INFO if health.state == "ok" else logging.WARNING
         log.log(level, "device %s is %s", device.id, told.removesuffix(": "))
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
@@ -170,17 +170,17 @@ class Care:
         self._inventory.tell(device_id, "xid", told)
         match action:
             case "lost":
-                health.lose(now, told)
+                health.mark_lost(now, told)
             case "reset":
                 health.quarantine(now, told, needs_reset=True)
             case "drain":
                 health.quarantine(now, told)
             case "restart":
-                health.fault(now, "xid", f"{code} at {now}", told)
+                health.record_fault(now, "xid", f"{code} at {now}", told)
                 why = f"{device_id} reports {told}: the result is not trusted"
                 self._end_all(device_id, "interrupted", why)  # guard: untrusted-results
 
-    def _look_for_leftovers(self, device_id: str, health: Health, now: float) -> None:
+    def _look_for_leftovers(self, device_id: str, health: HealthState, now: float) -> None:
         """Memory that ended executors hold too long; known to be theirs only where processes are named."""
         figures = self._view.ledger.figures(device_id)
         if figures.level == "processes":
@@ -199,8 +199,8 @@ class Care:
         chosen = devices if device_ids is None else device_ids
         return [devices[each] for each in chosen if devices[each].kind != "cpu"]
 
-    def _of(self, device_id: str) -> Health:
+    def _of(self, device_id: str) -> HealthState:
         health = self._health.get(device_id)
         if health is None:
-            health = self._health[device_id] = Health(self._started_at)
+            health = self._health[device_id] = HealthState(self._started_at)
         return health
