@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.http_client import Failed
 from gpu.devices.device import parse_gpus
-from gpu.devices.discovery import DeviceError, driver_version, find
+from gpu.devices.discovery import DeviceError, driver_version, find_devices
 from runner.testing import ServedClient, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ class Ground:
     def __init__(self, name: str, nvml: Any, env: dict[str, str]) -> None:
         self._nvml, self._env = nvml, env
         try:
-            found = find(parse_gpus(name), os.environ, nvml=nvml)
+            found = find_devices(parse_gpus(name), os.environ, nvml=nvml)
         except (DeviceError, ValueError) as error:
             raise NoGpu(str(error)) from error
         self.device = found.devices[0]

@@ -29,7 +29,7 @@ def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
     return groups
 
 
-def within(total_bytes: int, available_bytes: int, groups: list[MemoryGroup]) -> tuple[int, int]:
+def limit_memory(total_bytes: int, available_bytes: int, groups: list[MemoryGroup]) -> tuple[int, int]:
     """Pure: (total, used) of the memory that a process of these groups can have on such a machine."""
     total, available = total_bytes, available_bytes
     for group in groups:

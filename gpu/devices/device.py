@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
-Kind = Literal["nvidia", "cpu", "sim"]
+DeviceKind = Literal["nvidia", "cpu", "sim"]
 
 MIB = 1024 * 1024
 #: Executors that run at once on a GPU or simulated device where nobody said otherwise.
@@ -40,7 +40,7 @@ class Device:
     id: str
     #: Stable name: what CUDA_VISIBLE_DEVICES takes, and what locks are named by.
     uuid: str
-    kind: Kind
+    kind: DeviceKind
     name: str
     total_bytes: int
     #: Never promised to anybody: contexts, other programs and rounding live there.
@@ -75,7 +75,7 @@ class GpuRequest:
 
 
 def nvidia(
-    place: int,
+    index: int,
     uuid: str,
     name: str,
     total_bytes: int,
@@ -85,7 +85,7 @@ def nvidia(
     """A GPU (or MIG instance) at its place among the visible ones; the total is without the driver's part."""
     headroom = _headroom(total_bytes) if headroom_bytes is None else headroom_bytes
     return Device(
-        id=f"gpu{place}",
+        id=f"gpu{index}",
         uuid=uuid,
         kind="nvidia",
         name=name,
@@ -95,11 +95,11 @@ def nvidia(
     )
 
 
-def sim(place: int, total_bytes: int, max_executors: int | None = None) -> Device:
+def sim(index: int, total_bytes: int, max_executors: int | None = None) -> Device:
     """A simulated GPU: it has no headroom, so that figures in tests are round."""
     return Device(
-        id=f"sim{place}",
-        uuid=f"SIM-{place}",
+        id=f"sim{index}",
+        uuid=f"SIM-{index}",
         kind="sim",
         name="Simulated GPU",
         total_bytes=total_bytes,

@@ -22,7 +22,7 @@ from gpu.devices.device import Device, GpuRequest, cpu, nvidia, sim
 from gpu.devices.xid_events import XidEvents
 
 #: The fault of a card that was taken as a whole and is not one any more.
-SPLIT_UP = "lost: the card was split up into instances since the start; a restart finds them"
+MIG_SPLIT_FAULT = "lost: the card was split up into instances since the start; a restart finds them"
 
 
 class DeviceError(ValueError):
@@ -30,7 +30,7 @@ class DeviceError(ValueError):
 
 
 @dataclass
-class Found:
+class FoundDevices:
     """What there is to run on: GPUs first, the cpu last."""
 
     devices: list[Device]
@@ -41,7 +41,7 @@ class Found:
 
 
 @dataclass
-class Sample:
+class DeviceSample:
     """One reading of all devices."""
 
     #: (device id, total, used, free) in bytes.
@@ -63,14 +63,14 @@ class _Card:
     total_bytes: int
 
 
-def find(
+def find_devices(
     request: GpuRequest,
     environ: Mapping[str, str],
     *,
     nvml: Any = pynvml,
     max_executors: int | None = None,
     headroom_bytes: int | None = None,
-) -> Found:
+) -> FoundDevices:
     """The devices that are asked for. The cpu is always one of them.
 
     GPUs are counted in the order of the PCI bus, inside an inherited CUDA_VISIBLE_DEVICES.
@@ -79,10 +79,10 @@ def find(
         DeviceError: a GPU that was named is not there or hidden.
     """
     if request.kind == "none":
-        found = Found([], ["GPUs are switched off: jobs run on the CPU"])
+        found = FoundDevices([], ["GPUs are switched off: jobs run on the CPU"])
     elif request.kind == "sim":
         sims = [sim(place, nbytes, max_executors) for place, nbytes in enumerate(request.sims)]
-        found = Found(sims, ["GPUs are simulated: memory is counted, nothing is computed on them"])
+        found = FoundDevices(sims, ["GPUs are simulated: memory is counted, nothing is computed on them"])
     else:
         found = _find_cards(request, environ, nvml, (max_executors, headroom_bytes))
     found.devices.append(_cpu(max_executors))
@@ -103,7 +103,7 @@ def driver_version(nvml: Any = pynvml) -> str | None:
         nvml.nvmlShutdown()
 
 
-class Sampler:
+class DeviceSampler:
     """Reads the devices again and again."""
 
     def __init__(self, devices: Sequence[Device], nvml: Any = pynvml, root: Path = Path("/")) -> None:
@@ -114,11 +114,11 @@ class Sampler:
         self._events = XidEvents(nvml)
         self._is_started = False
 
-    def read(self) -> Sample:
+    def read_sample(self) -> DeviceSample:
         """A reading now. An error of one device is that device's fault and leaves the others alone.
         Simulated devices have no reading."""
         # First: a card that is lost is forgotten below, with what it has to tell.
-        sample = Sample(xids=self._events.poll())
+        sample = DeviceSample(xids=self._events.poll())
         for device in self._devices:
             if device.kind == "cpu":
                 sample.devices.append((device.id, *self._ram()))
@@ -130,7 +130,7 @@ class Sampler:
                     sample.faults[device.id] = self._fault(error)
         return sample
 
-    def _read_card(self, device: Device, sample: Sample) -> None:
+    def _read_card(self, device: Device, sample: DeviceSample) -> None:
         nvml = self._nvml
         if not self._is_started:
             nvml.nvmlInit()
@@ -141,7 +141,7 @@ class Sampler:
             handle = self._handles[device.id] = nvml.nvmlDeviceGetHandleByUUID(device.uuid)
         self._events.watch(device.id, handle)
         if not device.uuid.startswith("MIG-") and _instances(nvml, handle):
-            sample.faults[device.id] = SPLIT_UP
+            sample.faults[device.id] = MIG_SPLIT_FAULT
             return
         memory = _memory(nvml, handle) or self._ram()
         processes = _processes(nvml, handle)
@@ -151,7 +151,7 @@ class Sampler:
 
     def _ram(self) -> tuple[int, int, int]:
         """Of a part that has no memory of its own, the machine's."""
-        total, used = ram(self._root)
+        total, used = ram_usage(self._root)
         return total, used, total - used
 
     def _fault(self, error: Any) -> str:
@@ -165,16 +165,16 @@ class Sampler:
         return str(error)
 
 
-def ram(root: Path = Path("/")) -> tuple[int, int]:
+def ram_usage(root: Path = Path("/")) -> tuple[int, int]:
     """(total, used) bytes of RAM: the smaller of the machine's and the control groups'."""
     memory = psutil.virtual_memory()
-    return cgroups.within(memory.total, memory.available, cgroups.memory_groups(root))
+    return cgroups.limit_memory(memory.total, memory.available, cgroups.memory_groups(root))
 
 
 def _cpu(max_executors: int | None) -> Device:
-    total, _ = ram()
+    total, _ = ram_usage()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cpu(_machine(), processor_name(), total, cores, max_executors)
+    return cpu(_machine_id(), processor_name(), total, cores, max_executors)
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -187,7 +187,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.machine()
 
 
-def _machine() -> str:
+def _machine_id() -> str:
     """A short stable name of this machine that tells nothing about it."""
     path = Path("/etc/machine-id")
     text = path.read_text().strip() if path.exists() else ""
@@ -195,8 +195,8 @@ def _machine() -> str:
 
 
 def _find_cards(
-    request: GpuRequest, environ: Mapping[str, str], nvml: Any, told: tuple[int | None, int | None]
-) -> Found:
+    request: GpuRequest, environ: Mapping[str, str], nvml: Any, options: tuple[int | None, int | None]
+) -> FoundDevices:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
@@ -205,21 +205,23 @@ def _find_cards(
         if error.value not in missing:
             what = f"the NVIDIA driver does not answer ({error})"
         if request.kind == "named":
-            raise DeviceError(f"--gpus {_written(request)}: {what}, so there is no GPU to use") from error
-        return Found([], [f"{what}: jobs run on the CPU"])
+            raise DeviceError(
+                f"--gpus {_request_text(request)}: {what}, so there is no GPU to use"
+            ) from error
+        return FoundDevices([], [f"{what}: jobs run on the CPU"])
     try:
         notes: list[str] = []
         cards = list(_cards(nvml, notes))
         visible = _visible(cards, environ, notes)
-        places = range(len(visible)) if request.kind == "all" else _named(request, visible, cards)
-        if not places:
+        indexes = range(len(visible)) if request.kind == "all" else _select_named(request, visible, cards)
+        if not indexes:
             why = "no NVIDIA GPU was found" if not cards else "CUDA_VISIBLE_DEVICES hides all GPUs"
             notes.append(f"{why}: jobs run on the CPU")
         found = [
-            nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, *told)
-            for place in places
+            nvidia(place, visible[place].uuid, visible[place].name, visible[place].total_bytes, *options)
+            for place in indexes
         ]
-        return Found(found, notes, str(nvml.nvmlSystemGetDriverVersion()) if found else "")
+        return FoundDevices(found, notes, str(nvml.nvmlSystemGetDriverVersion()) if found else "")
     finally:
         nvml.nvmlShutdown()
 
@@ -233,7 +235,7 @@ def _cards(nvml: Any, notes: list[str]) -> Iterator[_Card]:
                 memory = _memory(nvml, each)
                 if memory is None:
                     notes.append(f"GPU {index} does not tell its memory: the machine's RAM is taken for it")
-                total = ram()[0] if memory is None else memory[0]
+                total = ram_usage()[0] if memory is None else memory[0]
                 yield _Card(nvml.nvmlDeviceGetUUID(each), nvml.nvmlDeviceGetName(each), total)
         except nvml.NVMLError as error:
             notes.append(f"GPU {index} is left out: {error}")
@@ -286,7 +288,7 @@ def _visible(cards: list[_Card], environ: Mapping[str, str], notes: list[str]) -
     return visible
 
 
-def _named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> list[int]:
+def _select_named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> list[int]:
     """Places among the visible cards, in the order of the request."""
     places: list[int] = []
     for name in request.names:
@@ -295,22 +297,25 @@ def _named(request: GpuRequest, visible: list[_Card], cards: list[_Card]) -> lis
         else:
             fitting = [place for place, card in enumerate(visible) if card.uuid.startswith(name)]
         if len(fitting) > 1:
-            raise DeviceError(f"--gpus {_written(request)}: {name} fits more than one of {_listed(visible)}")
+            raise DeviceError(
+                f"--gpus {_request_text(request)}: {name} fits more than one of {_gpu_list_text(visible)}"
+            )
         if not fitting or fitting[0] in places:
             hidden = len(cards) - len(visible)
             raise DeviceError(
-                f"--gpus {_written(request)}: there is no {'other ' if fitting else ''}GPU {name}; "
-                f"there is {_listed(visible)}" + (f"; CUDA_VISIBLE_DEVICES hides {hidden}" if hidden else "")
+                f"--gpus {_request_text(request)}: there is no {'other ' if fitting else ''}GPU {name}; "
+                f"there is {_gpu_list_text(visible)}"
+                + (f"; CUDA_VISIBLE_DEVICES hides {hidden}" if hidden else "")
             )
         places += fitting
     return places
 
 
-def _written(request: GpuRequest) -> str:
+def _request_text(request: GpuRequest) -> str:
     return ",".join(str(name) for name in request.names)
 
 
-def _listed(cards: list[_Card]) -> str:
+def _gpu_list_text(cards: list[_Card]) -> str:
     return ", ".join(f"{place} ({card.uuid}, {card.name})" for place, card in enumerate(cards)) or "none"
 
 
@@ -342,8 +347,8 @@ def _processes(nvml: Any, handle: Any) -> dict[int, int | None]:
         (nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, nvml.nvmlDeviceGetGraphicsRunningProcesses_v2),
     ):
         for process in _list_processes(nvml, handle, (newer, older)):
-            known, told = found.get(process.pid), process.usedGpuMemory
-            found[process.pid] = told if known is None else max(known, told or 0)
+            known, nbytes = found.get(process.pid), process.usedGpuMemory
+            found[process.pid] = nbytes if known is None else max(known, nbytes or 0)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu.devices.device import Device
 
 
-def mask(devices: Sequence[Device]) -> dict[str, str]:
+def visibility_environment(devices: Sequence[Device]) -> dict[str, str]:
     """Environment that makes these the only GPUs a process can see, in this order, as cuda:0 and up.
 
     By uuid, since places differ between the driver's order and CUDA's on mixed cards. Where no

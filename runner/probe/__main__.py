@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 
 from gpu.devices.device import parse_gpus
-from gpu.devices.discovery import DeviceError, Found, Sampler, find
+from gpu.devices.discovery import DeviceError, DeviceSampler, FoundDevices, find_devices
 from runner.processes import child as child_processes
 from runner.processes import logs
 from runner.processes.child import ProbeConfig
@@ -40,7 +40,7 @@ class Probe:
         self._config, self._environ = config, environ
         self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
         self._devices: DevicesFound | None = None
-        self._sampler: Sampler | None = None
+        self._sampler: DeviceSampler | None = None
         self._last_sent: DeviceReadings | None = None
         self._last_sent_mono = 0.0
         self._interval_s = config.interval_s
@@ -79,7 +79,7 @@ class Probe:
         if self._devices is not None:
             return
         try:
-            found = find(
+            found = find_devices(
                 parse_gpus(self._config.gpus),
                 self._environ,
                 max_executors=self._config.max_executors,
@@ -89,18 +89,18 @@ class Probe:
                 [device.to_dict() for device in found.devices], found.notes, driver=found.driver
             )
         except (DeviceError, ValueError) as error:
-            found = Found([])
+            found = FoundDevices([])
             self._devices = DevicesFound([], error=str(error))
         self._dealer.send([worker_protocol.encode(self._devices)])
         if found.devices:
-            self._sampler = Sampler(found.devices)
+            self._sampler = DeviceSampler(found.devices)
             if any(device.kind == "nvidia" for device in found.devices):
                 self._interval_s = min(GPU_INTERVAL_S, self._interval_s)
             self._read()
 
     def _read(self) -> None:
         assert self._sampler is not None
-        sample = self._sampler.read()
+        sample = self._sampler.read_sample()
         # The driver tells of an error once: what can't be sent now goes with the next reading.
         self._xids = (self._xids + sample.xids)[-XIDS_MAX:]
         readings = DeviceReadings(sample.devices, sample.processes, sample.faults, self._xids)

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from gpu.devices.device import parse_gpus
-from gpu.devices.discovery import Sampler, driver_version, find
+from gpu.devices.discovery import DeviceSampler, driver_version, find_devices
 from tests.fakes.fake_gpus import EVENT_XID, GIB, HOST, MIB, NOT_SUPPORTED, Card, FakeGpus
 from tests.fakes.fake_nvml import load
 
@@ -52,12 +52,12 @@ def holder(gpus: FakeGpus) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def sampler(nvml: ModuleType) -> Sampler:
-    return Sampler(find(parse_gpus("all"), {}, nvml=nvml).devices[:-1], nvml)
+def sampler(nvml: ModuleType) -> DeviceSampler:
+    return DeviceSampler(find_devices(parse_gpus("all"), {}, nvml=nvml).devices[:-1], nvml)
 
 
 def test_the_cards_are_found_with_their_names_and_sizes(nvml: ModuleType) -> None:
-    found = find(parse_gpus("all"), {}, nvml=nvml).devices
+    found = find_devices(parse_gpus("all"), {}, nvml=nvml).devices
     assert [(each.id, each.uuid, each.name, each.total_bytes) for each in found[:-1]] == [
         ("gpu0", A, "Fake GPU", 24 * GIB),
         ("gpu1", B, "Fake 80", 79 * GIB),
@@ -69,12 +69,12 @@ def test_a_process_is_named_with_what_it_holds_until_it_dies(
     gpus: FakeGpus, nvml: ModuleType, holder: subprocess.Popen[str]
 ) -> None:
     bytes_held = GIB + 256 * MIB
-    sample = sampler(nvml).read()
+    sample = sampler(nvml).read_sample()
     assert sample.processes == [("gpu0", holder.pid, bytes_held)]
     assert sample.devices[0] == ("gpu0", 24 * GIB, bytes_held, 24 * GIB - bytes_held)
     holder.kill()
     holder.wait()
-    sample = sampler(nvml).read()
+    sample = sampler(nvml).read_sample()
     assert (sample.processes, sample.devices[0][2]) == ([], 0)
 
 
@@ -84,11 +84,11 @@ def test_what_the_dead_held_is_let_go_when_the_card_is_told_to(
     gpus.change(A, holds=True)
     holder.kill()
     holder.wait()
-    sample = sampler(nvml).read()
+    sample = sampler(nvml).read_sample()
     assert (sample.processes, sample.devices[0][2]) == ([], GIB + 256 * MIB)
     gpus.change(A, holds=False)
     gpus.change(A, holds=True)
-    assert sampler(nvml).read().devices[0][2] == 0
+    assert sampler(nvml).read_sample().devices[0][2] == 0
 
 
 @pytest.mark.parametrize(
@@ -107,23 +107,23 @@ def test_containers_see_other_pids_no_figures_or_no_processes(
     handle = nvml.nvmlDeviceGetHandleByUUID(A)
     seen = nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
     assert [(each.pid - holder.pid, each.usedGpuMemory) for each in seen] == listed
-    assert sampler(nvml).read().devices[0][2] == GIB + 256 * MIB
+    assert sampler(nvml).read_sample().devices[0][2] == GIB + 256 * MIB
 
 
 def test_others_take_memory_with_and_without_a_name(gpus: FakeGpus, nvml: ModuleType) -> None:
     gpus.change(A, foreign=2 * GIB, strangers={1: 3 * GIB})
-    sample = sampler(nvml).read()
+    sample = sampler(nvml).read_sample()
     assert (sample.processes, sample.devices[0][2]) == ([("gpu0", 1, 3 * GIB)], 5 * GIB)
 
 
 def test_a_lost_card_leaves_the_others_alone(gpus: FakeGpus, nvml: ModuleType) -> None:
     reads = sampler(nvml)
     gpus.lose(A)
-    sample = reads.read()
+    sample = reads.read_sample()
     assert sample.faults == {"gpu0": "lost"}
     assert [figures[0] for figures in sample.devices] == ["gpu1"]
     gpus.restore(A)
-    assert reads.read().faults == {}
+    assert reads.read_sample().faults == {}
 
 
 def test_single_calls_fail_and_an_old_driver_lacks_them(gpus: FakeGpus, nvml: ModuleType) -> None:
@@ -169,7 +169,7 @@ def test_instances_of_a_card_that_is_split_up_are_devices(gpus: FakeGpus, nvml: 
     parts: list[Card | None] = [Card("MIG-1", total=11 * GIB), None, Card("MIG-2", total=11 * GIB)]
     gpus.change(A, instances=parts)
     reads = sampler(nvml)
-    assert [figures[1] for figures in reads.read().devices] == [10 * GIB, 10 * GIB, 79 * GIB]
+    assert [figures[1] for figures in reads.read_sample().devices] == [10 * GIB, 10 * GIB, 79 * GIB]
     nvml.nvmlInit()
     part = nvml.nvmlDeviceGetHandleByUUID("MIG-2")
     assert nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)) == A
@@ -178,7 +178,7 @@ def test_instances_of_a_card_that_is_split_up_are_devices(gpus: FakeGpus, nvml: 
         with pytest.raises(nvml.NVMLError):
             nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(each))
     gpus.change(A, instances=[None, Card("MIG-3", total=11 * GIB)])
-    assert reads.read().faults == {"gpu0": "lost", "gpu1": "lost"}
+    assert reads.read_sample().faults == {"gpu0": "lost", "gpu1": "lost"}
 
 
 def test_a_call_that_hangs_comes_back_when_it_is_let(gpus: FakeGpus) -> None:

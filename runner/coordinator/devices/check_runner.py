@@ -40,7 +40,11 @@ class Checkup:
         if hung is not None and hung.poll() is None:
             return f"the process of the last check (pid {hung.pid}) still hangs"
         self._hung.pop(device.id, None)
-        env = {**self._env, **visibility.mask([device]), MARKER: f"{self._marker}.checkup.{device.id}/0"}
+        env = {
+            **self._env,
+            **visibility.visibility_environment([device]),
+            MARKER: f"{self._marker}.checkup.{device.id}/0",
+        }
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "runner.executor.device_check"],

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device, GpuRequest, parse_gpus
-from gpu.devices.discovery import DeviceError, driver_version, find
+from gpu.devices.discovery import DeviceError, driver_version, find_devices
 from runner.processes import child as child_processes
 from runner.processes.child import SurveyConfig
 
@@ -20,14 +20,16 @@ from runner.processes.child import SurveyConfig
 def survey(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
     """The driver, all GPUs, how many the mask leaves, and those that `--gpus` takes."""
     everything = GpuRequest("all")
-    cards = find(everything, {}, **nvml)
+    cards = find_devices(everything, {}, **nvml)
     answer: dict[str, Any] = {
         "driver": driver_version(**nvml),
         "cards": [_words(device) for device in cards.devices if device.kind == "nvidia"],
-        "visible": sum(device.kind == "nvidia" for device in find(everything, environ, **nvml).devices),
+        "visible": sum(
+            device.kind == "nvidia" for device in find_devices(everything, environ, **nvml).devices
+        ),
     }
     try:
-        found = find(parse_gpus(gpus), environ, **nvml)
+        found = find_devices(parse_gpus(gpus), environ, **nvml)
     except (DeviceError, ValueError) as error:
         return answer | {"error": str(error)}
     chosen = [f"{device.id}: {_words(device)}" for device in found.devices if device.kind != "cpu"]

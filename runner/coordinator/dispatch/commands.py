@@ -20,7 +20,7 @@ def load_order(
         executor=executor,
         handler=spec,
         devices=list(action.device_ids),
-        env=visibility.mask(devices),
+        env=visibility.visibility_environment(devices),
         device=visibility.torch_device(devices),
         grant_bytes=action.grant_bytes,
         ram_cap_bytes=spec.options.ram_bytes,

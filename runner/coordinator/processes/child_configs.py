@@ -62,7 +62,7 @@ class Briefing:
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
             template=self._settings.executors.template,
-            template_env=visibility.mask([device]),
+            template_env=visibility.visibility_environment([device]),
         )
 
     def probe(self, name: str, endpoint: str, token: str) -> ProbeConfig:

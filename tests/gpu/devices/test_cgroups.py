@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.devices.cgroups import MemoryGroup, memory_groups, within
+from gpu.devices.cgroups import MemoryGroup, limit_memory, memory_groups
 
 MIB = 1 << 20
 
@@ -84,4 +84,4 @@ def test_a_group_that_does_not_tell_its_cache_is_taken_as_it_is(tmp_path: Path) 
 def test_what_can_be_had_is_the_least_of_machine_and_groups(
     groups: list[MemoryGroup], expected: tuple[int, int]
 ) -> None:
-    assert within(1000, 600, groups) == expected
+    assert limit_memory(1000, 600, groups) == expected

@@ -84,7 +84,7 @@ def test_device_travels_as_plain_fields() -> None:
 
 def test_executor_sees_its_gpus_by_uuid_and_nothing_else() -> None:
     cards = [nvidia(1, "GPU-b", "card", GIB), nvidia(0, "GPU-a", "card", GIB)]
-    assert visibility.mask(cards) == {
+    assert visibility.visibility_environment(cards) == {
         "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
@@ -93,5 +93,5 @@ def test_executor_sees_its_gpus_by_uuid_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("device", [sim(0, GIB), cpu("m", "c", GIB, 1)])
 def test_executor_without_a_gpu_sees_none(device: Device) -> None:
-    assert visibility.mask([device])["CUDA_VISIBLE_DEVICES"] == ""
+    assert visibility.visibility_environment([device])["CUDA_VISIBLE_DEVICES"] == ""
     assert visibility.torch_device([device]) == "cpu"

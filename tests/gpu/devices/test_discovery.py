@@ -5,14 +5,22 @@ from pathlib import Path
 import pytest
 
 from gpu.devices.device import Device, parse_gpus
-from gpu.devices.discovery import DeviceError, Found, Sampler, driver_version, find, processor_name, ram
+from gpu.devices.discovery import (
+    DeviceError,
+    DeviceSampler,
+    FoundDevices,
+    driver_version,
+    find_devices,
+    processor_name,
+    ram_usage,
+)
 from tests.gpu.devices.scripted_nvml import GIB, Card, FakeNvml, Process
 
 A, B, C = (Card(f"GPU-{letter}1111") for letter in "abc")
 
 
-def found(gpus: str, *cards: Card, **environ: str) -> Found:
-    return find(parse_gpus(gpus), environ, nvml=FakeNvml(*cards))
+def found(gpus: str, *cards: Card, **environ: str) -> FoundDevices:
+    return find_devices(parse_gpus(gpus), environ, nvml=FakeNvml(*cards))
 
 
 def ids(devices: list[Device]) -> list[str]:
@@ -50,7 +58,7 @@ def test_places_count_inside_the_inherited_mask(mask: str, gpus: str, expected: 
 
 
 def test_the_headroom_is_the_operators_where_one_is_given() -> None:
-    devices = find(parse_gpus("all"), {}, nvml=FakeNvml(A), headroom_bytes=GIB).devices
+    devices = find_devices(parse_gpus("all"), {}, nvml=FakeNvml(A), headroom_bytes=GIB).devices
     assert (devices[0].headroom_bytes, devices[0].cap_bytes) == (GIB, 22 * GIB)
 
 
@@ -97,16 +105,16 @@ def test_a_uuid_that_fits_two_is_refused() -> None:
 
 def test_without_a_driver_jobs_run_on_the_cpu_unless_a_gpu_was_named() -> None:
     nvml = FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    there = find(parse_gpus("all"), {}, nvml=nvml)
+    there = find_devices(parse_gpus("all"), {}, nvml=nvml)
     assert ids(there.devices) == []
     assert there.notes == ["no NVIDIA driver was found: jobs run on the CPU"]
     with pytest.raises(DeviceError, match="no NVIDIA driver was found"):
-        find(parse_gpus("0"), {}, nvml=nvml)
+        find_devices(parse_gpus("0"), {}, nvml=nvml)
 
 
 def test_a_driver_that_does_not_answer_is_told_apart_from_none() -> None:
     nvml = FakeNvml(init_error=99)
-    assert "does not answer (error 99)" in find(parse_gpus("all"), {}, nvml=nvml).notes[0]
+    assert "does not answer (error 99)" in find_devices(parse_gpus("all"), {}, nvml=nvml).notes[0]
 
 
 def test_a_broken_card_is_left_out_and_told() -> None:
@@ -131,13 +139,13 @@ def test_an_instance_that_fails_is_told() -> None:
 def test_a_part_without_memory_of_its_own_is_taken_with_the_machines() -> None:
     unified = Card("GPU-u", errors={"memory2": 13, "memory": 3})
     there = found("all", unified)
-    assert there.devices[0].total_bytes == ram()[0]
+    assert there.devices[0].total_bytes == ram_usage()[0]
     assert "does not tell its memory" in there.notes[0]
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [("none", []), ("sim:2x1GiB", ["sim0=SIM-0", "sim1=SIM-1"])])
 def test_the_driver_is_not_asked_where_it_is_not_wanted(gpus: str, expected: list[str]) -> None:
-    there = find(parse_gpus(gpus), {}, nvml=None, max_executors=3)
+    there = find_devices(parse_gpus(gpus), {}, nvml=None, max_executors=3)
     assert ids(there.devices) == expected
     assert {device.max_executors for device in there.devices} == {3}
     assert len(there.notes) == 1
@@ -145,19 +153,19 @@ def test_the_driver_is_not_asked_where_it_is_not_wanted(gpus: str, expected: lis
 
 def test_what_was_opened_is_closed() -> None:
     nvml = FakeNvml(A)
-    find(parse_gpus("all"), {}, nvml=nvml)
+    find_devices(parse_gpus("all"), {}, nvml=nvml)
     assert nvml.inits == 0
 
 
-def sampler(*cards: Card) -> tuple[Sampler, FakeNvml]:
+def sampler(*cards: Card) -> tuple[DeviceSampler, FakeNvml]:
     nvml = FakeNvml(*cards)
-    return Sampler(find(parse_gpus("all"), {}, nvml=nvml).devices, nvml), nvml
+    return DeviceSampler(find_devices(parse_gpus("all"), {}, nvml=nvml).devices, nvml), nvml
 
 
 def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
     one = Card("GPU-1", used=4 * GIB, compute=[Process(7, 3 * GIB)], graphics=[Process(7, 3 * GIB)])
     two = Card("GPU-2", compute=[Process(7, 1 * GIB), Process(8, None)])
-    sample = sampler(one, two)[0].read()
+    sample = sampler(one, two)[0].read_sample()
     assert sample.devices[:2] == [
         ("gpu0", 23 * GIB, 4 * GIB, 19 * GIB),
         ("gpu1", 23 * GIB, 0, 23 * GIB),
@@ -170,14 +178,14 @@ def test_a_reading_has_every_device_and_the_processes_on_them() -> None:
 
 def test_an_old_driver_is_read_by_its_older_calls() -> None:
     old = Card("GPU-1", used=4 * GIB, compute=[Process(7, GIB)], errors={"memory2": 13, "processes3": 13})
-    sample = sampler(old)[0].read()
+    sample = sampler(old)[0].read_sample()
     assert sample.devices[0] == ("gpu0", 24 * GIB, 5 * GIB, 19 * GIB)
     assert sample.processes == [("gpu0", 7, GIB)]
 
 
 def test_a_card_without_memory_of_its_own_is_as_full_as_the_machine() -> None:
     mute = Card("GPU-1", errors={"memory2": 3, "memory": 3, "processes3": 3, "processes2": 4})
-    sample = sampler(mute)[0].read()
+    sample = sampler(mute)[0].read_sample()
     (_, total, used, free), (_, *machine) = sample.devices
     assert machine[0] == total == used + free
     assert sample.faults == {} and sample.processes == []
@@ -187,7 +195,7 @@ def test_a_process_that_computes_and_draws_is_told_by_the_list_that_knows() -> N
     both = Card("GPU-1", compute=[Process(7, None)], graphics=[Process(7, GIB), Process(8, None)])
     both.compute.append(Process(9, 2 * GIB))
     both.graphics.append(Process(9, None))
-    assert sampler(both)[0].read().processes == [
+    assert sampler(both)[0].read_sample().processes == [
         ("gpu0", 7, GIB),
         ("gpu0", 9, 2 * GIB),
         ("gpu0", 8, None),
@@ -199,24 +207,24 @@ def test_of_an_instance_its_own_memory_and_processes_are_read() -> None:
     other = Card("MIG-2", "slice", 10 * GIB, 0, compute=[Process(8, GIB)])
     split = Card("GPU-x", used=3 * GIB, compute=[Process(9, 3 * GIB)], instances=[small, None, other])
     reader, _ = sampler(split)
-    sample = reader.read()
+    sample = reader.read_sample()
     assert sample.devices[0] == ("gpu0", 5 * GIB, 2 * GIB, 3 * GIB)
     assert sample.processes == [("gpu0", 7, 2 * GIB), ("gpu1", 8, GIB)] and sample.faults == {}
     # One that vanishes is lost; what takes its place is another device, which nobody asked for.
     split.instances = [Card("MIG-3", "slice", 5 * GIB, 0), None, other]
-    sample = reader.read()
+    sample = reader.read_sample()
     assert sample.faults == {"gpu0": "lost"} and [one for one, *_ in sample.devices] == ["gpu1", "cpu"]
 
 
 def test_a_card_that_is_split_up_meanwhile_is_lost_as_a_whole() -> None:
     whole = Card("GPU-1", instances=[])
     reader, _ = sampler(whole)
-    assert reader.read().faults == {}
+    assert reader.read_sample().faults == {}
     whole.instances = [Card("MIG-1")]
-    sample = reader.read()
+    sample = reader.read_sample()
     assert sample.faults["gpu0"].startswith("lost") and [one for one, *_ in sample.devices] == ["cpu"]
     whole.instances = []
-    assert reader.read().faults == {}
+    assert reader.read_sample().faults == {}
 
 
 @pytest.mark.parametrize("call", ["memory2", "processes3", "handle"])
@@ -224,36 +232,38 @@ def test_a_lost_card_is_its_own_fault_and_comes_back(call: str) -> None:
     lost, fine = Card("GPU-1"), Card("GPU-2")
     reader, _ = sampler(lost, fine)
     lost.errors[call] = FakeNvml.NVML_ERROR_GPU_IS_LOST
-    sample = reader.read()
+    sample = reader.read_sample()
     assert sample.faults == {"gpu0": "lost"}
     assert "gpu1" in [device_id for device_id, *_ in sample.devices]
     lost.errors.clear()
-    assert reader.read().faults == {}
+    assert reader.read_sample().faults == {}
 
 
 def test_an_error_of_the_older_memory_call_is_a_fault() -> None:
     reader, nvml = sampler(Card("GPU-1"))
     nvml.cards[0].errors |= {"memory2": 13, "memory": 99}
-    assert reader.read().faults == {"gpu0": "error 99"}
+    assert reader.read_sample().faults == {"gpu0": "error 99"}
 
 
 def test_an_instance_that_vanished_is_lost() -> None:
     reader, nvml = sampler(Card("GPU-1"))
     nvml.cards.clear()
-    assert reader.read().faults == {"gpu0": "lost"}
+    assert reader.read_sample().faults == {"gpu0": "lost"}
 
 
 def test_a_driver_that_was_restarted_is_opened_again() -> None:
     reader, nvml = sampler(Card("GPU-1"))
-    reader.read()
+    reader.read_sample()
     nvml.inits = 0
-    assert reader.read().faults == {"gpu0": "error 1"}
-    assert reader.read().faults == {}
+    assert reader.read_sample().faults == {"gpu0": "error 1"}
+    assert reader.read_sample().faults == {}
 
 
 def test_simulated_devices_have_no_reading() -> None:
-    there = find(parse_gpus("sim:1GiB"), {}, nvml=None)
-    assert [device_id for device_id, *_ in Sampler(there.devices, None).read().devices] == ["cpu"]
+    there = find_devices(parse_gpus("sim:1GiB"), {}, nvml=None)
+    assert [device_id for device_id, *_ in DeviceSampler(there.devices, None).read_sample().devices] == [
+        "cpu"
+    ]
 
 
 def test_the_processor_is_named_as_people_know_it(tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ import ctypes
 import pytest
 
 from gpu.devices.device import parse_gpus
-from gpu.devices.discovery import Sampler, find
+from gpu.devices.discovery import DeviceSampler, find_devices
 from gpu.devices.xid_events import AT_ONCE_MAX, _address
 from tests.gpu.devices.scripted_nvml import GIB, Card, Event, FakeNvml
 
 
-def reader(*cards: Card) -> tuple[Sampler, FakeNvml]:
+def reader(*cards: Card) -> tuple[DeviceSampler, FakeNvml]:
     """A sampler that has had its first reading, with which it registers."""
     nvml = FakeNvml(*cards)
-    sampler = Sampler(find(parse_gpus("all"), {}, nvml=nvml).devices, nvml)
-    assert sampler.read().xids == []
+    sampler = DeviceSampler(find_devices(parse_gpus("all"), {}, nvml=nvml).devices, nvml)
+    assert sampler.read_sample().xids == []
     return sampler, nvml
 
 
@@ -22,8 +22,8 @@ def test_an_error_is_told_once_with_the_device_and_the_code() -> None:
     one, two = Card("GPU-1"), Card("GPU-2")
     sampler, nvml = reader(one, two)
     nvml.events += [Event(two, 79), Event(one, 31)]
-    assert sampler.read().xids == [("gpu1", 79), ("gpu0", 31)]
-    assert sampler.read().xids == []
+    assert sampler.read_sample().xids == [("gpu1", 79), ("gpu0", 31)]
+    assert sampler.read_sample().xids == []
     assert nvml.registered == ["GPU-1", "GPU-2"]
 
 
@@ -31,7 +31,7 @@ def test_a_flood_of_errors_does_not_hold_up_the_readings() -> None:
     card = Card("GPU-1")
     sampler, nvml = reader(card)
     nvml.events += [Event(card, 13)] * (AT_ONCE_MAX + 1)
-    assert [len(sampler.read().xids), len(sampler.read().xids)] == [AT_ONCE_MAX, 1]
+    assert [len(sampler.read_sample().xids), len(sampler.read_sample().xids)] == [AT_ONCE_MAX, 1]
 
 
 def test_an_error_of_an_instance_is_its_own_and_one_of_the_card_is_of_all() -> None:
@@ -40,7 +40,7 @@ def test_an_error_of_an_instance_is_its_own_and_one_of_the_card_is_of_all() -> N
     sampler, nvml = reader(whole)
     assert nvml.registered == ["GPU-x"]
     nvml.events += [Event(whole, 94, gpuInstanceId=2), Event(whole, 48)]
-    assert sampler.read().xids == [("gpu1", 94), ("gpu0", 48), ("gpu1", 48)]
+    assert sampler.read_sample().xids == [("gpu1", 94), ("gpu0", 48), ("gpu1", 48)]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_where_the_driver_has_no_events_there_are_none(refusal: int) -> None:
     sampler, nvml = reader(mute, fine)
     mute.errors.clear()
     nvml.events.append(Event(fine, 13))
-    assert sampler.read().xids == [("gpu1", 13)]
+    assert sampler.read_sample().xids == [("gpu1", 13)]
     assert nvml.registered == ["GPU-2"], "it is not asked again and again"
 
 
@@ -64,9 +64,9 @@ def test_a_refusal_for_the_moment_is_tried_again() -> None:
     card = Card("GPU-1", errors={"register": 99})
     sampler, nvml = reader(card)
     card.errors.clear()
-    sampler.read()
+    sampler.read_sample()
     nvml.events.append(Event(card, 13))
-    assert sampler.read().xids == [("gpu0", 13)]
+    assert sampler.read_sample().xids == [("gpu0", 13)]
 
 
 def test_a_card_that_has_fallen_off_the_bus_is_known_although_it_tells_no_name() -> None:
@@ -74,7 +74,7 @@ def test_a_card_that_has_fallen_off_the_bus_is_known_although_it_tells_no_name()
     sampler, nvml = reader(lost, fine)
     lost.errors |= {"uuid": FakeNvml.NVML_ERROR_GPU_IS_LOST, "memory2": FakeNvml.NVML_ERROR_GPU_IS_LOST}
     nvml.events.append(Event(lost, 79))
-    sample = sampler.read()
+    sample = sampler.read_sample()
     assert (sample.xids, sample.faults) == ([("gpu0", 79)], {"gpu0": "lost"})
 
 
@@ -82,32 +82,32 @@ def test_after_a_card_was_lost_all_register_anew() -> None:
     lost, fine = Card("GPU-1"), Card("GPU-2")
     sampler, nvml = reader(lost, fine)
     lost.errors["memory2"] = FakeNvml.NVML_ERROR_GPU_IS_LOST
-    sampler.read()
+    sampler.read_sample()
     lost.errors.clear()
-    sampler.read()
+    sampler.read_sample()
     assert sorted(nvml.registered) == ["GPU-1", "GPU-2"]
     nvml.events.append(Event(lost, 13))
-    assert sampler.read().xids == [("gpu0", 13)]
+    assert sampler.read_sample().xids == [("gpu0", 13)]
 
 
 def test_a_queue_that_fails_is_opened_anew() -> None:
     card = Card("GPU-1")
     sampler, nvml = reader(card)
     nvml.event_error = 99
-    assert sampler.read().xids == []
+    assert sampler.read_sample().xids == []
     nvml.event_error = None
     nvml.events.append(Event(card, 13))
-    assert sampler.read().xids == [("gpu0", 13)]
+    assert sampler.read_sample().xids == [("gpu0", 13)]
 
 
 def test_a_restarted_driver_is_asked_anew() -> None:
     card = Card("GPU-1")
     sampler, nvml = reader(card)
     nvml.inits = 0
-    sampler.read()
-    sampler.read()
+    sampler.read_sample()
+    sampler.read_sample()
     nvml.events.append(Event(card, 13))
-    assert sampler.read().xids == [("gpu0", 13)]
+    assert sampler.read_sample().xids == [("gpu0", 13)]
 
 
 def test_handles_of_the_library_are_compared_by_where_they_point() -> None:
