@@ -158,9 +158,9 @@ class DeviceSampler:
         nvml = self._nvml
         if error.value == nvml.NVML_ERROR_UNINITIALIZED:
             self._is_started = False
-            self._events.forget()
+            self._events.unregister_all()
         if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_NOT_FOUND):
-            self._events.forget()
+            self._events.unregister_all()
             return "lost"
         return str(error)
 

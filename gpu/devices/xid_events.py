@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 #: A card in trouble may report without end; the rest comes with the next look.
-AT_ONCE_MAX = 64
+EVENTS_PER_POLL_MAX = 64
 #: NVML's "this event is of no instance".
 _NO_INSTANCE = 0xFFFFFFFF
 
@@ -32,7 +32,7 @@ class XidEvents:
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
-        self._set: Any = None
+        self._event_set: Any = None
         #: None for a device whose driver has no events.
         self._watched: dict[str, _Watched | None] = {}
 
@@ -55,21 +55,21 @@ class XidEvents:
     def poll(self) -> list[tuple[str, int]]:
         """(device id, Xid) of what was reported since the last look."""
         found: list[tuple[str, int]] = []
-        for _ in range(AT_ONCE_MAX if self._set is not None else 0):
+        for _ in range(EVENTS_PER_POLL_MAX if self._event_set is not None else 0):
             try:
-                event = self._nvml.nvmlEventSetWait_v2(self._set, 0)
+                event = self._nvml.nvmlEventSetWait_v2(self._event_set, 0)
             except self._nvml.NVMLError as error:
                 if error.value != self._nvml.NVML_ERROR_TIMEOUT:
                     # The driver was restarted under us, or a card is gone: all register anew.
-                    self.forget()
+                    self.unregister_all()
                 break
-            found += [(each.device_id, int(event.eventData)) for each in self._meant(event)]
+            found += [(each.device_id, int(event.eventData)) for each in self._affected_devices(event)]
         return found
 
-    def forget(self) -> None:
+    def unregister_all(self) -> None:
         """The driver forgot us: devices have to be watched anew."""
         self._watched.clear()
-        events, self._set = self._set, None
+        events, self._event_set = self._event_set, None
         if events is None:
             return
         try:
@@ -80,15 +80,15 @@ class XidEvents:
 
     def _register(self, device_id: str, handle: Any) -> _Watched:
         nvml = self._nvml
-        if self._set is None:
-            self._set = nvml.nvmlEventSetCreate()
-        card, instance = self._whole(handle)
+        if self._event_set is None:
+            self._event_set = nvml.nvmlEventSetCreate()
+        card, instance = self._card_and_instance(handle)
         uuid = nvml.nvmlDeviceGetUUID(card)
         if all(each is None or each.card_uuid != uuid for each in self._watched.values()):
-            nvml.nvmlDeviceRegisterEvents(card, nvml.nvmlEventTypeXidCriticalError, self._set)
+            nvml.nvmlDeviceRegisterEvents(card, nvml.nvmlEventTypeXidCriticalError, self._event_set)
         return _Watched(device_id, card, uuid, instance)
 
-    def _whole(self, handle: Any) -> tuple[Any, int | None]:
+    def _card_and_instance(self, handle: Any) -> tuple[Any, int | None]:
         """The card of a device, and its number there; events are registered with cards only."""
         nvml = self._nvml
         try:
@@ -97,14 +97,16 @@ class XidEvents:
             return handle, None
         return card, int(nvml.nvmlDeviceGetGpuInstanceId(handle))
 
-    def _meant(self, event: Any) -> list[_Watched]:
+    def _affected_devices(self, event: Any) -> list[_Watched]:
         """The devices an event is about: an instance alone where it names one, else all of the card."""
-        ours = [each for each in self._watched.values() if each is not None and self._is_of(event, each)]
+        watched = [
+            each for each in self._watched.values() if each is not None and self._is_about(event, each)
+        ]
         if event.gpuInstanceId == _NO_INSTANCE:
-            return ours
-        return [each for each in ours if each.instance in (None, event.gpuInstanceId)]
+            return watched
+        return [each for each in watched if each.instance in (None, event.gpuInstanceId)]
 
-    def _is_of(self, event: Any, watched: _Watched) -> bool:
+    def _is_about(self, event: Any, watched: _Watched) -> bool:
         try:
             return bool(self._nvml.nvmlDeviceGetUUID(event.device) == watched.card_uuid)
         except self._nvml.NVMLError:

@@ -161,7 +161,7 @@ class Care:
 
     def _reported(self, device_id: str, code: int) -> None:
         """The card itself reports an error."""
-        action, told, now = xid_codes.of(code).action, xid_codes.told(code), self._now()
+        action, told, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
         health = self._of(device_id)
         if action == "ignore":
             log.info("device %s reports %s", device_id, told)

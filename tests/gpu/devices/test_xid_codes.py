@@ -26,14 +26,14 @@ from gpu.devices import xid_codes
     ],
 )
 def test_a_code_asks_for_what_the_catalogue_says(code: int, action: str) -> None:
-    assert xid_codes.of(code).action == action
+    assert xid_codes.lookup(code).action == action
 
 
 def test_every_code_has_an_action_and_words_of_its_own() -> None:
-    assert {each.action for each in xid_codes._TABLE.values()} == set(get_args(xid_codes.Action))
-    assert all(each.words for each in xid_codes._TABLE.values())
+    assert {each.action for each in xid_codes._TABLE.values()} == set(get_args(xid_codes.XidAction))
+    assert all(each.description for each in xid_codes._TABLE.values())
 
 
 def test_a_code_is_told_in_words() -> None:
-    assert xid_codes.told(79) == "Xid 79: the GPU has fallen off the bus"
-    assert xid_codes.told(12345) == "Xid 12345: an error of no known kind"
+    assert xid_codes.describe(79) == "Xid 79: the GPU has fallen off the bus"
+    assert xid_codes.describe(12345) == "Xid 12345: an error of no known kind"

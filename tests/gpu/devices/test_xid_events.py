@@ -6,7 +6,7 @@ import pytest
 
 from gpu.devices.device import parse_gpus
 from gpu.devices.discovery import DeviceSampler, find_devices
-from gpu.devices.xid_events import AT_ONCE_MAX, _address
+from gpu.devices.xid_events import EVENTS_PER_POLL_MAX, _address
 from tests.gpu.devices.scripted_nvml import GIB, Card, Event, FakeNvml
 
 
@@ -30,8 +30,8 @@ def test_an_error_is_told_once_with_the_device_and_the_code() -> None:
 def test_a_flood_of_errors_does_not_hold_up_the_readings() -> None:
     card = Card("GPU-1")
     sampler, nvml = reader(card)
-    nvml.events += [Event(card, 13)] * (AT_ONCE_MAX + 1)
-    assert [len(sampler.read_sample().xids), len(sampler.read_sample().xids)] == [AT_ONCE_MAX, 1]
+    nvml.events += [Event(card, 13)] * (EVENTS_PER_POLL_MAX + 1)
+    assert [len(sampler.read_sample().xids), len(sampler.read_sample().xids)] == [EVENTS_PER_POLL_MAX, 1]
 
 
 def test_an_error_of_an_instance_is_its_own_and_one_of_the_card_is_of_all() -> None:
