@@ -35,15 +35,15 @@ class JobClass:
     #: `need_bytes` is not to be passed, whatever was learned.
     strict: bool = False
     #: Nobody else may be at work on its devices while it runs.
-    alone: bool = False
+    alone_on_device: bool = False
     #: Nothing runs together with it, in a batch or in another slot: it may have spoiled what did.
-    single: bool = False
+    alone_in_executor: bool = False
     #: Devices on which it failed in a way that may be theirs; others are taken where there are any.
-    avoid: tuple[str, ...] = ()
+    avoided_devices: tuple[str, ...] = ()
     #: It runs on these devices and on no others. Empty: wherever it fits.
-    only: tuple[str, ...] = ()
+    allowed_devices: tuple[str, ...] = ()
     #: Idle executors may be told to go for it.
-    evicts: bool = True
+    may_evict: bool = True
     key: Key = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
 

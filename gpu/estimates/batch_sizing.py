@@ -54,7 +54,7 @@ class BatchSizing:
         """How many of the class an executor runs side by side."""
         return (
             1
-            if not self._slot_counts or cls.single or cls.is_prewarm
+            if not self._slot_counts or cls.alone_in_executor or cls.is_prewarm
             else self._slot_counts.get((cls.handler, cls.version), 1)
         )
 
@@ -68,7 +68,13 @@ class BatchSizing:
         if terms is None or cls.is_prewarm:
             return 0
         size = self._sizes.get(_size_key(cls))
-        return 1 if cls.single else terms.max_size if size is None else min(size.max_size, terms.max_size)
+        return (
+            1
+            if cls.alone_in_executor
+            else terms.max_size
+            if size is None
+            else min(size.max_size, terms.max_size)
+        )
 
     def jobs_per_run(self, cls: JobClass) -> int:
         """How many of the class run at once in one executor."""

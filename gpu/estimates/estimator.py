@@ -79,7 +79,7 @@ class Estimator:
         if peak_bytes is None:
             return False
         # What one on the ladder was given is nobody's declaration.
-        declared = None if cls.alone else cls.need_bytes
+        declared = None if cls.alone_on_device else cls.need_bytes
         return any([part.add_peak(peak_bytes, declared) for part in parts])
 
     def record_oom(self, cls: JobClass, grant_bytes: int | None) -> None:
@@ -88,7 +88,7 @@ class Estimator:
         for part in model.observations_for(cls.size):
             # One that is given more and more for itself must not take its like along: if that lets it end,
             # its peak will tell.
-            part.add_oom(None if cls.alone else grant_bytes)
+            part.add_oom(None if cls.alone_on_device else grant_bytes)
 
     # What is expected.
 
@@ -97,7 +97,7 @@ class Estimator:
         None where nothing is known. On a device of `cap_bytes` that the measured peak itself fits, the margin
         is what there is."""
         declared = cls.need_bytes
-        if declared == 0 or (cls.alone and declared is not None):
+        if declared == 0 or (cls.alone_on_device and declared is not None):
             # Nothing is to be granted, or somebody has reckoned it for this very job.
             return declared
         model = self._models.get((cls.handler, cls.model))

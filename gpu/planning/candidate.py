@@ -72,7 +72,7 @@ class Candidate:
         self._need_by_capacity: dict[int, int] | None = None
         self._fits_when_empty: dict[str, bool] | None = None
         #: Not every device of its lane will do.
-        self.is_device_restricted = bool(cls.avoid or cls.only)
+        self.is_device_restricted = bool(cls.avoided_devices or cls.allowed_devices)
         self._candidate_ids: set[str] | None = None
         #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
         self.batch_max = view.batch_sizing.batch_max(cls)
@@ -150,7 +150,7 @@ class Candidate:
         """Whether it may be at work there as things are, were its bytes free."""
         if self.is_device_restricted and self.avoids(room.slot.device.id):
             return False
-        return room.is_idle or not self.job_class.alone
+        return room.is_idle or not self.job_class.alone_on_device
 
     def latest_end(self, count: int, *, is_cold: bool) -> float:
         """When they have ended in any case: by then they are stopped."""

@@ -116,7 +116,7 @@ class ColdStarts:
         # An executor of the head's own kind goes only where nothing else helps.
         way = way or self._plan_for_new(head, {each.executor for each in idle})
         way = way or (self._plan_for_new(head, set()) if idle else None)
-        return way if way is None or head.job_class.evicts or not way.victims else None
+        return way if way is None or head.job_class.may_evict or not way.victims else None
 
     def apply_eviction(self, head: Candidate, way: EvictionPlan) -> None:
         """Tell the executors of a way to go, and claim for the head what they leave."""
@@ -222,6 +222,6 @@ class ColdStarts:
 
     def _record_failure(self, head: Candidate) -> None:
         need_bytes = head.need_bytes
-        if need_bytes is not None and not head.is_device_restricted and not head.job_class.alone:
+        if need_bytes is not None and not head.is_device_restricted and not head.job_class.alone_on_device:
             key = head.is_gpu, head.device_count
             self._failed_needs[key] = min(need_bytes, self._failed_needs.get(key, need_bytes))

@@ -78,7 +78,7 @@ def _explain_device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> di
         or (need_bytes and slot.exclusive_executor is not None)
     ):
         reason = "waiting_for_device"
-    elif cls.alone and slot.busy_count:
+    elif cls.alone_on_device and slot.busy_count:
         reason = "not_alone"
     elif need_bytes > max(0, free_bytes):
         reason = "waiting_for_memory"

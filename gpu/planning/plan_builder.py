@@ -189,7 +189,7 @@ class PlanBuilder:
             if not resident.is_pinned:
                 editable.evictable -= 1
                 editable.evictable_bytes -= charge
-            if resident.exclusive or move.candidate.job_class.alone:
+            if resident.exclusive or move.candidate.job_class.alone_on_device:
                 editable.exclusive_executor = resident.executor
             editable.planned_ends += ((expected_end, 0 if resident.is_pinned else charge + extra),)
             self.overlay.update(editable)
@@ -208,7 +208,7 @@ class PlanBuilder:
             editable.places -= 1
             editable.free_bytes -= move.nbytes
             editable.resident_count += 1
-            if is_alone or cls.alone or (editable.has_totals_only and move.nbytes > 0):
+            if is_alone or cls.alone_on_device or (editable.has_totals_only and move.nbytes > 0):
                 editable.exclusive_executor = EXCLUSIVE
             editable.planned_ends += ((expected_end, move.nbytes),)
             self.overlay.update(editable)

@@ -239,7 +239,7 @@ class _Planner:
         return True
 
     def _reason(self, head: Candidate) -> WaitReason:
-        if head.job_class.alone and all(
+        if head.job_class.alone_on_device and all(
             slot.busy_count for slot in self.state.residency.candidate_devices(head.job_class)
         ):
             return "waiting_for_device"

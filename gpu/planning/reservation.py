@@ -194,7 +194,7 @@ def _earliest_start(
 def _fits(
     head: Candidate, room: DeviceCapacity, need_bytes: int, nbytes: int, places: int, is_quiet: bool
 ) -> bool:
-    if head.job_class.alone or (need_bytes > 0 and room.exclusive_executor is not None):
+    if head.job_class.alone_on_device or (need_bytes > 0 and room.exclusive_executor is not None):
         return is_quiet and nbytes >= need_bytes
     return places > 0 and (need_bytes <= 0 or nbytes >= need_bytes)
 
@@ -209,7 +209,7 @@ def _remaining(turn: PlanBuilder, head: Candidate, room: DeviceCapacity, starts_
         ):
             break
         nbytes, places = nbytes + freed, places + opened
-    if head.job_class.alone or head.need_bytes is None:
+    if head.job_class.alone_on_device or head.need_bytes is None:
         return Remaining(0, 0)
     return Remaining(nbytes - max(0, need_bytes), places - 1)
 

@@ -112,7 +112,7 @@ class WarmStarts:
     def _stage_depth(self, head: Candidate) -> int:
         """How many attempts, or batches, an executor may hold."""
         cls = head.job_class
-        if head.need_bytes is None or cls.alone or cls.single:
+        if head.need_bytes is None or cls.alone_on_device or cls.alone_in_executor:
             return 1
         slots = self._builder.state.batch_sizing.slot_count(cls)
         return (
@@ -169,7 +169,7 @@ class WarmStarts:
             if (
                 resident.executor in turn.used_executors
                 or not view.memory_needs.is_granted_enough(resident, head.job_class)
-                or head.job_class.alone
+                or head.job_class.alone_on_device
             ):
                 continue
             ns = head.peek(int(min(head.jobs_per_run, self._limit_left(head))))
@@ -241,4 +241,4 @@ class WarmStarts:
 
 
 def _runs_alone(resident: ResidentExecutor) -> bool:
-    return any(cls.alone or cls.single for cls in resident.assigned.values())
+    return any(cls.alone_on_device or cls.alone_in_executor for cls in resident.assigned.values())

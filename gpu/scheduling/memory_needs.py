@@ -53,7 +53,9 @@ class MemoryNeeds:
 
     def is_granted_enough(self, resident: ResidentExecutor, cls: JobClass) -> bool:
         """Whether an executor of the class's key was granted enough for it, where it may run."""
-        if (cls.avoid or cls.only) and not self._residency.is_on_candidate_devices(cls, resident):
+        if (cls.avoided_devices or cls.allowed_devices) and not self._residency.is_on_candidate_devices(
+            cls, resident
+        ):
             return False
         need = self.need_bytes(cls)
         if need is None:

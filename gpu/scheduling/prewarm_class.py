@@ -28,6 +28,6 @@ def prewarm_class(
         priority=PRELOAD_PRIORITY if is_preload else REQUESTED_PRIORITY,
         need_bytes=need_bytes,
         gpus=gpus,
-        only=() if device_id is None else (device_id,),
-        evicts=not is_preload,
+        allowed_devices=() if device_id is None else (device_id,),
+        may_evict=not is_preload,
     )

@@ -55,18 +55,20 @@ class Residency:
     def device_pool(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
         pool = self._gpu_pool if self.is_on_gpu(cls) else self._cpu_pool
-        return [slot for slot in pool if slot.device.id in cls.only] if cls.only else pool
+        return (
+            [slot for slot in pool if slot.device.id in cls.allowed_devices] if cls.allowed_devices else pool
+        )
 
     def candidate_devices(self, cls: JobClass) -> list[DeviceSlot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
         enough others take work, and without those of them that nobody has tried out since in any case."""
         pool = self.device_pool(cls)
-        if not cls.avoid:
+        if not cls.avoided_devices:
             return pool
-        others = [slot for slot in pool if slot.device.id not in cls.avoid]
+        others = [slot for slot in pool if slot.device.id not in cls.avoided_devices]
         if sum(slot.is_open for slot in others) >= self.device_count(cls):
             return others
-        return [slot for slot in pool if slot.is_proven or slot.device.id not in cls.avoid]
+        return [slot for slot in pool if slot.is_proven or slot.device.id not in cls.avoided_devices]
 
     def is_on_candidate_devices(self, cls: JobClass, resident: ResidentExecutor) -> bool:
         """Whether an executor lives where the class is to start."""

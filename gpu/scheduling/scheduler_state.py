@@ -107,7 +107,7 @@ class SchedulerState:
             if not self.ledger.mark_running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
             self.residency.set_running(resident)
-            if cls.alone:
+            if cls.alone_on_device:
                 self.residency.make_exclusive(resident)
         elif resident.state != "running" and not self.residency.claim_early(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
@@ -145,8 +145,8 @@ class SchedulerState:
         )
         self.residency.add(resident, prewarmed=cls.is_prewarm)
         if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
-            resident.loads_alone = not (cls.alone or exclusive)
-        if cls.alone or resident.loads_alone:
+            resident.loads_alone = not (cls.alone_on_device or exclusive)
+        if cls.alone_on_device or resident.loads_alone:
             self.residency.make_exclusive(resident)
         ns = (n, *extra_job_numbers)
         self._remove_waiting(cls, ns)

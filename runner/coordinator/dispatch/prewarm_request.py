@@ -49,12 +49,12 @@ class Wish:
     @property
     def device_id(self) -> str | None:
         """The only device that will do, if one was named."""
-        return self.cls.only[0] if self.cls.only else None
+        return self.cls.allowed_devices[0] if self.cls.allowed_devices else None
 
     @property
     def is_preload(self) -> bool:
         """Nobody asked: the handler says so."""
-        return not self.cls.evicts
+        return not self.cls.may_evict
 
 
 def model_of(spec: HandlerSpec, model: str | None) -> str:

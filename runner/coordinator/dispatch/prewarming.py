@@ -227,7 +227,7 @@ class Wishes:
         found = [
             self._executors[resident.executor]
             for resident in self._view.residency.by_key.get(cls.key, {}).values()
-            if not cls.only or set(cls.only).issuperset(resident.devices)
+            if not cls.allowed_devices or set(cls.allowed_devices).issuperset(resident.devices)
         ]
         return max(found, key=lambda post: post.loaded, default=None)
 

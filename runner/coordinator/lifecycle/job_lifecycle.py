@@ -135,7 +135,7 @@ class Line:
         job.started_at = at
         job.applied_seq = 0
         job.progress = None
-        alone = live.cls is not None and live.cls.alone
+        alone = live.cls is not None and live.cls.alone_on_device
         record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes, alone=alone)
         job.attempts.append(record)
         self._usage.start(live, record, meter, at)

@@ -34,7 +34,17 @@ def cls(
     gpus: int = 1,
 ) -> JobClass:
     return JobClass(
-        "q", handler, "1", model, 50, need, gpus, size=size, limit_s=limit_s, strict=strict, alone=alone
+        "q",
+        handler,
+        "1",
+        model,
+        50,
+        need,
+        gpus,
+        size=size,
+        limit_s=limit_s,
+        strict=strict,
+        alone_on_device=alone,
     )
 
 

@@ -74,7 +74,7 @@ def view(*devices: Device) -> SchedulerState:
 )
 def test_each_rung_has_its_line(rung: OomRung, need: float, alone: bool) -> None:
     made = class_on_rung(view(), A, rung, 5 * G)
-    assert (made.need_bytes, made.alone) == (need, alone)
+    assert (made.need_bytes, made.alone_on_device) == (need, alone)
 
 
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
@@ -166,7 +166,7 @@ def test_in_ram_being_alone_changes_nothing() -> None:
     first = rig.running(A)
     rig.running(job_class("b", 2 * G))
     assert oom_circumstances(rig.view, A, first, started_at=0.0).was_alone
-    assert not class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).alone
+    assert not class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).alone_on_device
     assert class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
 
 

@@ -214,7 +214,7 @@ class Line(RuleBasedStateMachine):
             for executor in list(rig.view.executors):
                 rig.finish(executor)
         # A preload has nobody go for it: it may wait for ever.
-        assert [cls for cls in rig.view.backlog.classes() if cls.evicts] == []
+        assert [cls for cls in rig.view.backlog.classes() if cls.may_evict] == []
 
 
 TestLine = Line.TestCase

@@ -104,21 +104,21 @@ def test_who_ran_out_of_memory_waits_for_more_also_after_other_failures() -> Non
     short = JobError("device_out_of_memory", "why")
     job, cls = tried(short, JobError("timeout", "why"), rung=2, ran_out=(4 * G, 6 * G))
     made = placed(job, cls, SchedulerState([sim(0, 24 * G)]))
-    assert (made.need_bytes, made.alone, made.avoid) == (9 * G, True, ())
+    assert (made.need_bytes, made.alone_on_device, made.avoided_devices) == (9 * G, True, ())
 
 
 def test_who_may_have_spoiled_others_goes_alone_from_then_on() -> None:
     together = JobError("interrupted", "why", True, {"alone": True})
     job, cls = tried(together, JobError("handler_error", "why"))
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).single
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
     job, cls = tried(JobError("interrupted", "why", True, {"alone": False}))
-    assert not placed(job, cls, SchedulerState([sim(0, 24 * G)])).single
+    assert not placed(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
 
 
 def test_devices_that_failed_under_a_job_are_avoided() -> None:
     lost = JobError("handler_error", "why", detail={"context_lost": True})
     job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).avoid == ("gpu0", "gpu2")
+    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).avoided_devices == ("gpu0", "gpu2")
 
 
 def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:
