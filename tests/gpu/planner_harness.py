@@ -12,7 +12,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 G = 1 << 30
 
 
-def job_class(
+def make_class(
     handler: str = "a",
     need: int | None = 6 * G,
     *,
@@ -24,11 +24,11 @@ def job_class(
     return JobClass(queue, handler, version, "", priority, need, gpus)
 
 
-class Rig:
+class PlannerHarness:
     def __init__(
         self, *devices: Device, bypass_limit: int = 8, weights: Mapping[str, float] | None = None
     ) -> None:
-        self.view = SchedulerState(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit, weights=weights)
+        self.state = SchedulerState(devices or (sim(0, 24 * G),), bypass_limit=bypass_limit, weights=weights)
         self.now = 0.0
         self.classes: dict[int, JobClass] = {}
         self.keep_alive_s: dict[str, float] = {}
@@ -40,27 +40,27 @@ class Rig:
         ns = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
         for n in ns:
             self.classes[n] = cls
-            self.view.add_waiting(cls, n, since=self.now)
+            self.state.add_waiting(cls, n, since=self.now)
         return ns
 
-    def turn(self) -> Plan:
-        made = plan(self.view, self.now)
-        self.carry_out(made)
+    def plan_and_apply(self) -> Plan:
+        made = plan(self.state, self.now)
+        self.apply(made)
         return made
 
-    def carry_out(self, made: Plan) -> None:
+    def apply(self, made: Plan) -> None:
         for action in made.actions:
             match action:
                 case StartAction(executor, cls, ns) if cls.is_prewarm:
                     # It is there already.
-                    self.view.remove_waiting(cls, ns[0])
+                    self.state.remove_waiting(cls, ns[0])
                     self.started += ns
                 case StartAction(executor, cls, ns):
-                    self.view.start(executor, cls, ns, self.now, action.outlook)
+                    self.state.start(executor, cls, ns, self.now, action.outlook)
                     self.started += ns
                 case LoadAction():
                     self.executors += 1
-                    self.view.load(
+                    self.state.load(
                         self.executors,
                         action.job_class,
                         action.job_number,
@@ -75,64 +75,64 @@ class Rig:
                     )
                     self.started += (action.job_number, *action.extra_job_numbers)
                 case EvictAction(executor):
-                    self.view.evict(executor)
+                    self.state.evict(executor)
 
-    def learn(self, handler: str, peak: int, times: int = 1) -> None:
+    def record_peaks(self, handler: str, peak: int, count: int = 1) -> None:
         """So many of its jobs, whose need nobody declared, took so much."""
-        for _ in range(times):
-            self.view.record_run(job_class(handler, None), peak, None)
+        for _ in range(count):
+            self.state.record_run(make_class(handler, None), peak, None)
 
     def finish(self, executor: int) -> None:
         """End what the executor was handed, after loading where it loads."""
-        resident = self.view.executors[executor]
+        resident = self.state.executors[executor]
         if resident.state == "loading":
-            self.view.on_loaded(executor, None, self.now)
+            self.state.on_loaded(executor, None, self.now)
         for n, cls in list(resident.assigned.items()):
-            assert self.view.on_attempt_ended(executor, cls, n, self.now)
+            assert self.state.on_attempt_ended(executor, cls, n, self.now)
 
     def give_back(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
         """What the executor was handed and has not started waits again, before the others."""
         for n in reversed(ns):
-            if self.view.on_attempt_ended(executor, cls, n, self.now, has_run=False):
-                self.view.add_waiting(cls, n, first=True)
+            if self.state.on_attempt_ended(executor, cls, n, self.now, has_run=False):
+                self.state.add_waiting(cls, n, first=True)
 
-    def idle(self, cls: JobClass, used: int | None = None) -> int:
+    def add_idle(self, cls: JobClass, used: int | None = None) -> int:
         """An idle executor of the class, loaded now; it was seen to use so much."""
         self.submit(cls)
-        self.turn()
+        self.plan_and_apply()
         executor = self.executors
         self.finish(executor)
         if used is not None:
-            self.view.ledger.usage.record_total(executor, used)
+            self.state.ledger.usage.record_total(executor, used)
         self.now += 1
         return executor
 
-    def running(self, cls: JobClass) -> int:
+    def add_running(self, cls: JobClass) -> int:
         """An executor of the class with a job that runs."""
         self.submit(cls)
-        self.turn()
-        self.view.on_loaded(self.executors, None, self.now)
+        self.plan_and_apply()
+        self.state.on_loaded(self.executors, None, self.now)
         self.now += 1
         return self.executors
 
-    def bury_leaving(self) -> None:
+    def remove_leaving(self) -> None:
         """Those who were told to go are gone."""
-        for executor, resident in list(self.view.executors.items()):
+        for executor, resident in list(self.state.executors.items()):
             if resident.state == "leaving":
-                self.view.on_executor_gone(executor, self.now)
+                self.state.on_executor_gone(executor, self.now)
 
 
-def told(made: Plan) -> list[str]:
+def describe_actions(made: Plan) -> list[str]:
     """The actions in short words."""
-    words: list[str] = []
+    texts: list[str] = []
     for action in made.actions:
         match action:
             case StartAction(executor, _, ns):
-                words.append(f"start {executor}: {','.join(map(str, ns))}")
+                texts.append(f"start {executor}: {','.join(map(str, ns))}")
             case LoadAction(cls, n, ids, grant, exclusive, _, mates):
                 size = f"{grant / G:g}G{' alone' if exclusive else ''}"
                 jobs = ",".join(map(str, (n, *mates)))
-                words.append(f"load {cls.handler} {jobs} on {'+'.join(ids)} {size}")
+                texts.append(f"load {cls.handler} {jobs} on {'+'.join(ids)} {size}")
             case EvictAction(executor):
-                words.append(f"evict {executor}")
-    return words
+                texts.append(f"evict {executor}")
+    return texts

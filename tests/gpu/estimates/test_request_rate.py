@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from gpu.estimates import request_rate
 from gpu.estimates.request_rate import FADE_S, RequestRates
-from tests.gpu.planner_harness import job_class
+from tests.gpu.planner_harness import make_class
 
 
 def test_demand_fades() -> None:
     asked = RequestRates()
-    key = job_class("a").key
+    key = make_class("a").key
     assert asked.rate(key, 5.0) == 0.0
     asked.record_starts(key, 36, 0.0)
     assert asked.rate(key, 0.0) == 36 / FADE_S

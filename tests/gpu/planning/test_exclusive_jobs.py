@@ -6,122 +6,122 @@ from dataclasses import replace
 
 from gpu.devices.device import sim
 from gpu.planning.explain import explain
-from tests.gpu.planner_harness import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
-A, B = job_class("a", 6 * G), job_class("b", 4 * G)
+A, B = make_class("a", 6 * G), make_class("b", 4 * G)
 ALONE = replace(A, alone=True)
 
 
 def test_who_must_be_alone_waits_until_nobody_is_at_work() -> None:
-    rig = Rig()
-    other = rig.running(B)
+    rig = PlannerHarness()
+    other = rig.add_running(B)
     rig.submit(ALONE)
-    made = rig.turn()
-    assert told(made) == [] and made.reasons[ALONE] == "waiting_for_device"
-    (device,) = explain(rig.view, ALONE, 2)["devices"]
+    made = rig.plan_and_apply()
+    assert describe_actions(made) == [] and made.reasons[ALONE] == "waiting_for_device"
+    (device,) = explain(rig.state, ALONE, 2)["devices"]
     assert device["reason"] == "not_alone"
     rig.finish(other)
-    assert told(rig.turn()) == ["load a 2 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 6G"]
 
 
 def test_nothing_starts_beside_it_and_all_goes_on_after_it() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     rig.submit(ALONE)
-    rig.turn()
+    rig.plan_and_apply()
     rig.submit(B)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(1)
-    assert told(rig.turn()) == ["load b 2 on sim0 4G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load b 2 on sim0 4G"]
 
 
 def test_an_idle_executor_of_its_kind_is_used_alone() -> None:
-    rig = Rig()
-    warm, other = rig.idle(A), rig.running(B)
+    rig = PlannerHarness()
+    warm, other = rig.add_idle(A), rig.add_running(B)
     rig.submit(ALONE)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(other)
     rig.submit(ALONE)
     rig.submit(B)
-    assert told(rig.turn()) == [f"start {warm}: 3"], "one of them, and nobody beside it"
+    assert describe_actions(rig.plan_and_apply()) == [f"start {warm}: 3"], "one of them, and nobody beside it"
     rig.finish(warm)
-    assert told(rig.turn()) == [f"start {warm}: 4"]
+    assert describe_actions(rig.plan_and_apply()) == [f"start {warm}: 4"]
 
 
 def test_it_is_never_staged_behind_another() -> None:
-    rig = Rig()
-    rig.view.limits.set_stage_depth("a", "1", 16)
-    rig.running(A)
+    rig = PlannerHarness()
+    rig.state.limits.set_stage_depth("a", "1", 16)
+    rig.add_running(A)
     rig.submit(ALONE)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
 
 
 def test_who_needs_more_than_is_free_has_room_made_and_waits_for_the_rest() -> None:
-    rig = Rig()
-    rig.idle(B)
+    rig = PlannerHarness()
+    rig.add_idle(B)
     rig.submit(replace(ALONE, need_bytes=22 * G))
-    assert told(rig.turn()) == ["evict 1"]
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load a 2 on sim0 22G"]
+    assert describe_actions(rig.plan_and_apply()) == ["evict 1"]
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 22G"]
 
 
 def test_a_stream_of_others_does_not_keep_it_waiting_for_ever() -> None:
-    rig = Rig(bypass_limit=3)
-    rig.running(B)
-    rig.running(B)
+    rig = PlannerHarness(bypass_limit=3)
+    rig.add_running(B)
+    rig.add_running(B)
     rig.submit(ALONE)
     for _ in range(20):
         rig.submit(B)
-        rig.turn()
-        rig.bury_leaving()
-        busy = [executor for executor, each in rig.view.executors.items() if each.is_busy]
+        rig.plan_and_apply()
+        rig.remove_leaving()
+        busy = [executor for executor, each in rig.state.executors.items() if each.is_busy]
         # Never all at once: without a device kept for it, it would always find somebody at work.
         rig.finish(busy[0])
     assert 3 in rig.started
 
 
 def test_a_device_that_is_avoided_is_left_while_another_takes_work() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     avoiding = replace(A, avoid=("sim0",))
     rig.submit(avoiding)
-    assert told(rig.turn()) == ["load a 1 on sim1 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim1 6G"]
     rig.submit(avoiding)
-    assert told(rig.turn()) == ["load a 2 on sim1 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim1 6G"]
 
 
 def test_a_warm_executor_on_it_is_not_taken_either() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
-    warm = rig.idle(A)
-    assert rig.view.executors[warm].devices == ("sim0",)
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    warm = rig.add_idle(A)
+    assert rig.state.executors[warm].devices == ("sim0",)
     rig.submit(replace(A, avoid=("sim0",)))
-    assert told(rig.turn()) == ["load a 2 on sim1 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim1 6G"]
 
 
 def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
-    rig = Rig()
-    rig.view.residency.slots["sim0"].is_proven = False
+    rig = PlannerHarness()
+    rig.state.residency.slots["sim0"].is_proven = False
     avoiding = replace(A, avoid=("sim0",))
     rig.submit(avoiding)
-    assert [each["reason"] for each in explain(rig.view, avoiding, 1)["devices"]] == ["avoided"]
+    assert [each["reason"] for each in explain(rig.state, avoiding, 1)["devices"]] == ["avoided"]
     rig.submit(B)
-    assert told(rig.turn()) == ["load b 2 on sim0 4G"], "others go on"
-    rig.view.residency.slots["sim0"].is_proven = True
-    assert told(rig.turn()) == ["load a 1 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load b 2 on sim0 4G"], "others go on"
+    rig.state.residency.slots["sim0"].is_proven = True
+    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim0 6G"]
 
 
 def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     rig.keep_alive_s["p"] = -1
-    rig.idle(job_class("p", 20 * G))
-    gang = rig.idle(job_class("g", 2 * G, gpus=2))
-    rig.running(job_class("r", 2 * G))
-    assert rig.view.residency.evictable_on(["sim0", "sim1"]) == [gang]
+    rig.add_idle(make_class("p", 20 * G))
+    gang = rig.add_idle(make_class("g", 2 * G, gpus=2))
+    rig.add_running(make_class("r", 2 * G))
+    assert rig.state.residency.evictable_on(["sim0", "sim1"]) == [gang]
 
 
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G))
-    rig.view.set_device_open("sim1", False)
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    rig.state.set_device_open("sim1", False)
     rig.submit(replace(A, avoid=("sim0",)))
-    assert told(rig.turn()) == ["load a 1 on sim0 6G"]
-    gang = Rig(sim(0, 24 * G), sim(1, 24 * G))
-    gang.submit(replace(job_class("g", 6 * G, gpus=2), avoid=("sim0",)))
-    assert told(gang.turn()) == ["load g 1 on sim0+sim1 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim0 6G"]
+    gang = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    gang.submit(replace(make_class("g", 6 * G, gpus=2), avoid=("sim0",)))
+    assert describe_actions(gang.plan_and_apply()) == ["load g 1 on sim0+sim1 6G"]

@@ -17,9 +17,9 @@ from gpu.planning.oom_escalation import (
     unknown_circumstances,
 )
 from gpu.scheduling.scheduler_state import SchedulerState
-from tests.gpu.planner_harness import G, Rig, job_class
+from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
-A = job_class("a", 4 * G)
+A = make_class("a", 4 * G)
 
 
 def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> OomCircumstances:
@@ -78,8 +78,8 @@ def test_each_rung_has_its_line(rung: OomRung, need: float, alone: bool) -> None
 
 
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
-    there, unknown = view(), job_class("a", None)
-    there.record_run(job_class("a", None), 10 * G, None)
+    there, unknown = view(), make_class("a", None)
+    there.record_run(make_class("a", None), 10 * G, None)
     learned = there.memory_needs.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
     assert class_on_rung(there, unknown, OomRung.LARGER, 5 * G).need_bytes == learned
@@ -102,10 +102,10 @@ def test_devices_that_take_no_work_do_not_count_while_others_do() -> None:
 
 
 def test_nobody_is_given_less_than_before() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     rig.keep_alive_s["p"] = -1
-    rig.idle(job_class("p", 20 * G))
-    assert class_on_rung(rig.view, A, OomRung.LARGER, 6 * G).need_bytes == 6 * G
+    rig.add_idle(make_class("p", 20 * G))
+    assert class_on_rung(rig.state, A, OomRung.LARGER, 6 * G).need_bytes == 6 * G
 
 
 def test_a_whole_device_is_what_others_leave_of_it() -> None:
@@ -116,23 +116,27 @@ def test_a_whole_device_is_what_others_leave_of_it() -> None:
 
 
 def test_what_a_pinned_model_holds_is_not_to_be_had() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     rig.keep_alive_s["p"] = -1
-    rig.idle(job_class("p", 6 * G))
-    assert largest_grant_bytes(rig.view, A) == 18 * G
+    rig.add_idle(make_class("p", 6 * G))
+    assert largest_grant_bytes(rig.state, A) == 18 * G
 
 
 def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
     there = view(sim(0, 16 * G), sim(1, 24 * G), sim(2, 20 * G))
-    assert largest_grant_bytes(there, job_class("g", 4 * G, gpus=2)) == 20 * G
-    assert largest_grant_bytes(there, job_class("g", 4 * G, gpus=4)) == 0
+    assert largest_grant_bytes(there, make_class("g", 4 * G, gpus=2)) == 20 * G
+    assert largest_grant_bytes(there, make_class("g", 4 * G, gpus=4)) == 0
 
 
 def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
-    rig = Rig()
-    first, other, idler = rig.running(A), rig.running(job_class("b", 2 * G)), rig.idle(job_class("c", 1 * G))
-    rig.view.ledger.usage.record_total(idler, G // 2)
-    around = oom_circumstances(rig.view, A, first, started_at=0.0)
+    rig = PlannerHarness()
+    first, other, idler = (
+        rig.add_running(A),
+        rig.add_running(make_class("b", 2 * G)),
+        rig.add_idle(make_class("c", 1 * G)),
+    )
+    rig.state.ledger.usage.record_total(idler, G // 2)
+    around = oom_circumstances(rig.state, A, first, started_at=0.0)
     assert not around.was_alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
     assert around.neighbours == [
         {
@@ -153,33 +157,33 @@ def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
 
 
 def test_who_only_idled_beside_it_does_not_count_as_company() -> None:
-    rig = Rig()
-    idler = rig.idle(job_class("c", 1 * G))
-    since = rig.view.executors[idler].idle_since
-    first = rig.running(A)
-    assert oom_circumstances(rig.view, A, first, started_at=since + 0.5).was_alone
-    assert not oom_circumstances(rig.view, A, first, started_at=since - 0.5).was_alone
+    rig = PlannerHarness()
+    idler = rig.add_idle(make_class("c", 1 * G))
+    since = rig.state.executors[idler].idle_since
+    first = rig.add_running(A)
+    assert oom_circumstances(rig.state, A, first, started_at=since + 0.5).was_alone
+    assert not oom_circumstances(rig.state, A, first, started_at=since - 0.5).was_alone
 
 
 def test_in_ram_being_alone_changes_nothing() -> None:
-    rig = Rig(cpu("here", "chip", 16 * G, 8))
-    first = rig.running(A)
-    rig.running(job_class("b", 2 * G))
-    assert oom_circumstances(rig.view, A, first, started_at=0.0).was_alone
-    assert not class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).alone_on_device
-    assert class_on_rung(rig.view, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
+    rig = PlannerHarness(cpu("here", "chip", 16 * G, 8))
+    first = rig.add_running(A)
+    rig.add_running(make_class("b", 2 * G))
+    assert oom_circumstances(rig.state, A, first, started_at=0.0).was_alone
+    assert not class_on_rung(rig.state, A, OomRung.LARGER, 4 * G).alone_on_device
+    assert class_on_rung(rig.state, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
 
 
 def test_a_strict_handler_is_given_no_more_than_it_declared() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     strict = replace(A, strict=True)
-    first = rig.running(A)
-    around = oom_circumstances(rig.view, strict, first, started_at=0.0, ceiling_bytes=4 * G)
+    first = rig.add_running(A)
+    around = oom_circumstances(rig.state, strict, first, started_at=0.0, ceiling_bytes=4 * G)
     assert around.largest_bytes == 4 * G and next_rung(OomRung.NONE, around) is None
     # What was learned had been less than that.
-    assert class_on_rung(rig.view, strict, OomRung.LARGER, 2 * G).need_bytes == 3 * G
-    assert class_on_rung(rig.view, strict, OomRung.LARGER, 3 * G).need_bytes == 4 * G
-    assert class_on_rung(rig.view, strict, OomRung.WHOLE, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(rig.state, strict, OomRung.LARGER, 2 * G).need_bytes == 3 * G
+    assert class_on_rung(rig.state, strict, OomRung.LARGER, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(rig.state, strict, OomRung.WHOLE, 3 * G).need_bytes == 4 * G
 
 
 def test_the_report_has_all_that_people_ask_for() -> None:

@@ -17,7 +17,7 @@ from gpu.job_class import JobClass
 from gpu.planning.planner import LoadAction, StartAction, plan
 from gpu.scheduling.capacity_snapshot import CapacityTable
 from gpu.scheduling.prewarm_class import prewarm_class
-from tests.gpu.planner_harness import G, Rig, job_class
+from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
 NEEDS = st.sampled_from([0, 1 * G, 3 * G, 6 * G, 11 * G, 20 * G, None])
 CLASSES = st.builds(
@@ -60,12 +60,12 @@ class Line(RuleBasedStateMachine):
 
     @initialize(devices=DEVICES, limit=st.sampled_from([1, 3, 8]))
     def begin(self, devices: tuple[object, ...], limit: int) -> None:
-        self.rig = Rig(*devices, bypass_limit=limit)  # type: ignore[arg-type]
+        self.rig = PlannerHarness(*devices, bypass_limit=limit)  # type: ignore[arg-type]
         self.waiting: set[int] = set()
 
     @rule(cls=CLASSES, count=st.integers(1, 4))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.memory_needs.misfit(cls) is None:
+        if self.rig.state.memory_needs.misfit(cls) is None:
             self.waiting.update(self.rig.submit(cls, count))
 
     @rule(
@@ -76,7 +76,7 @@ class Line(RuleBasedStateMachine):
         is_preload=st.booleans(),
     )
     def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
-        view = self.rig.view
+        view = self.rig.state
         cls = prewarm_class(
             handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload
         )
@@ -88,15 +88,15 @@ class Line(RuleBasedStateMachine):
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.view.limits.set_stage_depth(handler, "1", depth)
+        self.rig.state.limits.set_stage_depth(handler, "1", depth)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), limit=st.sampled_from([None, 1, 2]))
     def limit(self, handler: str, limit: int | None) -> None:
-        self.rig.view.limits.set_handler_limit(handler, limit)
+        self.rig.state.limits.set_handler_limit(handler, limit)
 
     @rule(queue=st.sampled_from(["q1", "q2"]), paused=st.booleans())
     def pause(self, queue: str, paused: bool) -> None:
-        self.rig.view.backlog.pause_queue(queue, paused)
+        self.rig.state.backlog.pause_queue(queue, paused)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0]))
     def keep_alive(self, handler: str, keep: float) -> None:
@@ -105,21 +105,21 @@ class Line(RuleBasedStateMachine):
     @rule(data=st.data())
     def turn(self, data: st.DataObject) -> None:
         before = len(self.rig.started)
-        made = plan(self.rig.view, self.rig.now)
-        assert made == plan(self.rig.view, self.rig.now)
+        made = plan(self.rig.state, self.rig.now)
+        assert made == plan(self.rig.state, self.rig.now)
         for action in made.actions:
             if isinstance(action, LoadAction):
                 # All of its devices at once, or none.
-                span = self.rig.view.residency.device_count(action.job_class)
+                span = self.rig.state.residency.device_count(action.job_class)
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
-        self.rig.carry_out(made)
+        self.rig.apply(made)
         self.waiting -= set(self.rig.started[before:])
-        assert set(made.reasons) == set(self.rig.view.backlog.classes())
+        assert set(made.reasons) == set(self.rig.state.backlog.classes())
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
     def an_executor_finishes(self, data: st.DataObject, used: float, dies: bool) -> None:
-        rig, view = self.rig, self.rig.view
+        rig, view = self.rig, self.rig.state
         executor = data.draw(st.sampled_from(sorted(view.executors)))
         resident = view.executors[executor]
         rig.now += 1
@@ -127,14 +127,14 @@ class Line(RuleBasedStateMachine):
         peak = int(used * view.ledger.grant_bytes(executor))
         view.ledger.usage.record_total(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
-            view.record_run(job_class(resident.key[0], None), peak, None)
+            view.record_run(make_class(resident.key[0], None), peak, None)
         if dies:
             assert view.on_executor_gone(executor, rig.now) == []
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data())
     def an_executor_gives_back(self, data: st.DataObject) -> None:
-        view = self.rig.view
+        view = self.rig.state
         executor = data.draw(st.sampled_from(sorted(view.executors)))
         resident = view.executors[executor]
         staged = list(resident.assigned.items())[1:]
@@ -147,27 +147,27 @@ class Line(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.rig.now += 10
-        for executor in self.rig.view.idle_expiry.pop_due(self.rig.now):
-            self.rig.view.evict(executor)
-        when = self.rig.view.idle_expiry.next_at()
+        for executor in self.rig.state.idle_expiry.pop_due(self.rig.now):
+            self.rig.state.evict(executor)
+        when = self.rig.state.idle_expiry.next_at()
         assert when is None or when > self.rig.now
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         n = data.draw(st.sampled_from(sorted(self.waiting)))
-        assert self.rig.view.remove_waiting(self.rig.classes[n], n)
-        assert not self.rig.view.remove_waiting(self.rig.classes[n], n)
+        assert self.rig.state.remove_waiting(self.rig.classes[n], n)
+        assert not self.rig.state.remove_waiting(self.rig.classes[n], n)
         self.waiting.discard(n)
 
     @rule()
     def those_told_to_go_are_gone(self) -> None:
-        self.rig.bury_leaving()
+        self.rig.remove_leaving()
 
     @invariant()
     def promises_fit(self) -> None:
-        for slot in self.rig.view.residency.slots.values():
-            ledger, device_id = self.rig.view.ledger, slot.device.id
+        for slot in self.rig.state.residency.slots.values():
+            ledger, device_id = self.rig.state.ledger, slot.device.id
             charges = sum(ledger.charge_bytes(executor) for executor in slot.residents)
             assert ledger.reserved_bytes(device_id) == charges <= slot.device.cap_bytes
             assert (
@@ -177,7 +177,7 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def the_index_is_true(self) -> None:
-        view = self.rig.view
+        view = self.rig.state
         lines = {
             cls: [n for n in self.waiting if self.rig.classes[n] == cls] for cls in view.backlog.classes()
         }
@@ -189,7 +189,7 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
-        view = self.rig.view
+        view = self.rig.state
         view.capacity_table.refresh()
         anew = CapacityTable(view.ledger, view.residency, set(view.residency.slots))
         anew.refresh()
@@ -197,7 +197,7 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_overtaken_beyond_the_bound(self) -> None:
-        bypass = self.rig.view.overtakes
+        bypass = self.rig.state.overtakes
         assert all(count <= bypass.limit for count in bypass.counts.values())
         assert set(bypass.kept_devices) <= set(bypass.counts) <= self.waiting
 
@@ -207,14 +207,14 @@ class Line(RuleBasedStateMachine):
             return
         rig = self.rig
         for queue in ("q1", "q2"):
-            rig.view.backlog.pause_queue(queue, False)
+            rig.state.backlog.pause_queue(queue, False)
         for _ in range(10 * len(self.waiting) + 10):
-            rig.turn()
-            rig.bury_leaving()
-            for executor in list(rig.view.executors):
+            rig.plan_and_apply()
+            rig.remove_leaving()
+            for executor in list(rig.state.executors):
                 rig.finish(executor)
         # A preload has nobody go for it: it may wait for ever.
-        assert [cls for cls in rig.view.backlog.classes() if cls.may_evict] == []
+        assert [cls for cls in rig.state.backlog.classes() if cls.may_evict] == []
 
 
 TestLine = Line.TestCase
@@ -231,34 +231,34 @@ class Overtaking(RuleBasedStateMachine):
 
     @initialize(devices=DEVICES)
     def begin(self, devices: tuple[object, ...]) -> None:
-        self.rig = Rig(*devices, bypass_limit=self.LIMIT)  # type: ignore[arg-type]
+        self.rig = PlannerHarness(*devices, bypass_limit=self.LIMIT)  # type: ignore[arg-type]
         self.passed: dict[int, int] = {}
 
     @rule(cls=CLASSES, count=st.integers(1, 6))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.view.memory_needs.misfit(cls) is None:
+        if self.rig.state.memory_needs.misfit(cls) is None:
             self.rig.submit(cls, count)
 
     @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.view.limits.set_stage_depth(handler, "1", depth)
+        self.rig.state.limits.set_stage_depth(handler, "1", depth)
 
     @rule(share=st.floats(0, 1))
     def turn(self, share: float) -> None:
         """Who was at work for longest ends; a share of those told to go are gone."""
         rig = self.rig
         rig.now += 1
-        made = plan(rig.view, rig.now)
+        made = plan(rig.state, rig.now)
         for action in made.actions:
             if isinstance(action, StartAction | LoadAction):
                 for passed in action.outlook.overtaken:
                     self.passed[passed.job_number] = self.passed.get(passed.job_number, 0) + passed.count
-        rig.carry_out(made)
-        busy = [each for each in rig.view.executors.values() if each.assigned]
+        rig.apply(made)
+        busy = [each for each in rig.state.executors.values() if each.assigned]
         for resident in sorted(busy, key=lambda each: (each.busy_since, each.executor))[: 1 + int(2 * share)]:
             rig.finish(resident.executor)
         if share > 0.5:
-            rig.bury_leaving()
+            rig.remove_leaving()
 
     @invariant()
     def nobody_is_overtaken_more_than_the_bound(self) -> None:
@@ -269,7 +269,9 @@ class Overtaking(RuleBasedStateMachine):
         if not hasattr(self, "rig"):
             return
         waiting = {
-            n for cls in self.rig.view.backlog.classes() for n in self.rig.view.backlog.by_class[cls].peek(99)
+            n
+            for cls in self.rig.state.backlog.classes()
+            for n in self.rig.state.backlog.by_class[cls].peek(99)
         }
         kinds = sorted({self.rig.classes[n] for n in self.rig.classes}, key=repr)
         for number in range(self.ROUNDS):

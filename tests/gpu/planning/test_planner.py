@@ -8,371 +8,371 @@ import pytest
 from gpu.devices.device import cpu, nvidia, sim
 from gpu.estimates.observations import MIB
 from gpu.planning.planner import plan
-from tests.gpu.planner_harness import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
-A, B, C = (job_class(name) for name in "abc")
+A, B, C = (make_class(name) for name in "abc")
 CPU = cpu("m", "cpu", 16 * G, 2)
 
 
-def two(first: int = 24 * G, second: int = 24 * G) -> Rig:
-    return Rig(sim(0, first), sim(1, second))
+def two(first: int = 24 * G, second: int = 24 * G) -> PlannerHarness:
+    return PlannerHarness(sim(0, first), sim(1, second))
 
 
-def cold_start() -> Rig:
-    rig = Rig()
+def cold_start() -> PlannerHarness:
+    rig = PlannerHarness()
     rig.submit(A)
     return rig
 
 
-def best_fit() -> Rig:
+def best_fit() -> PlannerHarness:
     rig = two(24 * G, 8 * G)
     rig.submit(A)
     return rig
 
 
-def fills_a_device() -> Rig:
-    rig = Rig()
+def fills_a_device() -> PlannerHarness:
+    rig = PlannerHarness()
     rig.submit(A, 5)
     return rig
 
 
-def warm_before_cold() -> Rig:
-    rig = Rig()
-    rig.idle(A)
+def warm_before_cold() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
     rig.submit(A)
     return rig
 
 
-def warm_passes_older_cold() -> Rig:
-    rig = Rig()
-    rig.idle(A)
-    rig.submit(job_class("b", 20 * G))
+def warm_passes_older_cold() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
+    rig.submit(make_class("b", 20 * G))
     rig.submit(A)
     return rig
 
 
-def evicts_the_least_recently_used() -> Rig:
-    rig = Rig()
-    rig.idle(A)
-    rig.idle(B)
-    rig.idle(C)
-    rig.submit(job_class("d", 10 * G))
+def evicts_the_least_recently_used() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
+    rig.add_idle(B)
+    rig.add_idle(C)
+    rig.submit(make_class("d", 10 * G))
     return rig
 
 
-def spares_those_who_do_not_help() -> Rig:
-    rig = Rig()
-    rig.idle(job_class("small", 1 * G))
-    rig.idle(job_class("large", 16 * G))
-    rig.submit(job_class("d", 20 * G))
+def spares_those_who_do_not_help() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(make_class("small", 1 * G))
+    rig.add_idle(make_class("large", 16 * G))
+    rig.submit(make_class("d", 20 * G))
     return rig
 
 
-def evicts_where_least_must_go() -> Rig:
+def evicts_where_least_must_go() -> PlannerHarness:
     rig = two()
-    rig.idle(job_class("a", 20 * G))
-    rig.idle(job_class("b", 10 * G))
-    rig.submit(job_class("d", 16 * G))
+    rig.add_idle(make_class("a", 20 * G))
+    rig.add_idle(make_class("b", 10 * G))
+    rig.submit(make_class("d", 16 * G))
     return rig
 
 
-def evicts_nobody_in_vain() -> Rig:
-    rig = Rig()
-    rig.idle(A)
-    rig.running(job_class("b", 12 * G))
-    rig.submit(job_class("d", 20 * G))
+def evicts_nobody_in_vain() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
+    rig.add_running(make_class("b", 12 * G))
+    rig.submit(make_class("d", 20 * G))
     return rig
 
 
-def never_evicts_the_pinned() -> Rig:
-    rig = Rig()
+def never_evicts_the_pinned() -> PlannerHarness:
+    rig = PlannerHarness()
     rig.keep_alive_s["a"] = -1
-    rig.idle(A)
-    rig.submit(job_class("d", 20 * G))
+    rig.add_idle(A)
+    rig.submit(make_class("d", 20 * G))
     return rig
 
 
-def wakes_only_with_its_whole_grant() -> Rig:
-    rig = Rig()
-    rig.idle(job_class("a", 20 * G), used=4 * G)
-    rig.running(job_class("b", 10 * G))
-    rig.submit(job_class("a", 20 * G))
+def wakes_only_with_its_whole_grant() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(make_class("a", 20 * G), used=4 * G)
+    rig.add_running(make_class("b", 10 * G))
+    rig.submit(make_class("a", 20 * G))
     return rig
 
 
-def makes_room_to_wake() -> Rig:
-    rig = Rig()
-    rig.idle(job_class("a", 16 * G), used=4 * G)
-    rig.idle(job_class("b", 10 * G))
-    rig.submit(job_class("a", 16 * G))
+def makes_room_to_wake() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(make_class("a", 16 * G), used=4 * G)
+    rig.add_idle(make_class("b", 10 * G))
+    rig.submit(make_class("a", 16 * G))
     return rig
 
 
-def replaces_one_with_too_small_a_grant() -> Rig:
-    rig = Rig()
-    rig.idle(job_class("a", 6 * G))
-    rig.submit(job_class("a", 20 * G))
+def replaces_one_with_too_small_a_grant() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(make_class("a", 6 * G))
+    rig.submit(make_class("a", 20 * G))
     return rig
 
 
-def replaces_its_own_kind_as_a_last_resort() -> Rig:
-    rig = Rig()
-    rig.idle(job_class("a", 16 * G), used=2 * G)
-    rig.running(job_class("b", 14 * G))
-    rig.submit(job_class("a", 9 * G))
+def replaces_its_own_kind_as_a_last_resort() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(make_class("a", 16 * G), used=2 * G)
+    rig.add_running(make_class("b", 14 * G))
+    rig.submit(make_class("a", 9 * G))
     return rig
 
 
-def takes_the_higher_priority_first() -> Rig:
-    rig = Rig()
-    rig.submit(job_class("a", 20 * G))
-    rig.submit(job_class("b", 20 * G, priority=60))
+def takes_the_higher_priority_first() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.submit(make_class("a", 20 * G))
+    rig.submit(make_class("b", 20 * G, priority=60))
     return rig
 
 
-def lets_the_small_pass_the_blocked() -> Rig:
-    rig = Rig()
-    rig.running(job_class("x", 10 * G))
-    rig.submit(job_class("a", 20 * G))
+def lets_the_small_pass_the_blocked() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_running(make_class("x", 10 * G))
+    rig.submit(make_class("a", 20 * G))
     rig.submit(B)
     return rig
 
 
-def unknown_takes_all_of_the_emptiest() -> Rig:
+def unknown_takes_all_of_the_emptiest() -> PlannerHarness:
     rig = two()
-    rig.running(job_class("x", 10 * G))
-    rig.submit(job_class("a", None))
+    rig.add_running(make_class("x", 10 * G))
+    rig.submit(make_class("a", None))
     return rig
 
 
-def unknown_waits_for_a_quarter() -> Rig:
-    rig = Rig()
-    rig.running(job_class("x", 19 * G))
-    rig.submit(job_class("a", None))
+def unknown_waits_for_a_quarter() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_running(make_class("x", 19 * G))
+    rig.submit(make_class("a", None))
     return rig
 
 
-def unknown_evicts_for_a_quarter() -> Rig:
-    rig = Rig()
-    rig.running(job_class("x", 15 * G))
-    rig.idle(job_class("y", 5 * G))
-    rig.submit(job_class("a", None))
+def unknown_evicts_for_a_quarter() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_running(make_class("x", 15 * G))
+    rig.add_idle(make_class("y", 5 * G))
+    rig.submit(make_class("a", None))
     return rig
 
 
-def nothing_starts_beside_the_unknown() -> Rig:
-    rig = Rig(sim(0, 24 * G), CPU)
-    rig.idle(job_class("x", 2 * G))
-    rig.running(job_class("a", None))
-    rig.submit(job_class("x", 2 * G))
+def nothing_starts_beside_the_unknown() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 24 * G), CPU)
+    rig.add_idle(make_class("x", 2 * G))
+    rig.add_running(make_class("a", None))
+    rig.submit(make_class("x", 2 * G))
     return rig
 
 
-def without_a_grant_only_places_count() -> Rig:
-    rig = Rig(CPU)
-    rig.submit(job_class("f", 0, gpus=0), 3)
+def without_a_grant_only_places_count() -> PlannerHarness:
+    rig = PlannerHarness(CPU)
+    rig.submit(make_class("f", 0, gpus=0), 3)
     return rig
 
 
-def gpu_jobs_run_on_cpu_without_gpus() -> Rig:
-    rig = Rig(CPU)
+def gpu_jobs_run_on_cpu_without_gpus() -> PlannerHarness:
+    rig = PlannerHarness(CPU)
     rig.submit(A)
     return rig
 
 
-def gpu_jobs_stay_off_the_cpu() -> Rig:
-    rig = Rig(sim(0, 4 * G), CPU)
+def gpu_jobs_stay_off_the_cpu() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 4 * G), CPU)
     rig.submit(A)
     return rig
 
 
-def a_gang_takes_both() -> Rig:
+def a_gang_takes_both() -> PlannerHarness:
     rig = two()
-    rig.submit(job_class("a", 20 * G, gpus=2))
+    rig.submit(make_class("a", 20 * G, gpus=2))
     return rig
 
 
-def a_gang_takes_none_of_too_few() -> Rig:
+def a_gang_takes_none_of_too_few() -> PlannerHarness:
     rig = two()
-    rig.running(job_class("x", 10 * G))
-    rig.submit(job_class("a", 20 * G, gpus=2))
+    rig.add_running(make_class("x", 10 * G))
+    rig.submit(make_class("a", 20 * G, gpus=2))
     return rig
 
 
-def a_gang_makes_room_on_both() -> Rig:
+def a_gang_makes_room_on_both() -> PlannerHarness:
     rig = two()
-    rig.idle(job_class("x", 10 * G))
-    rig.idle(job_class("y", 16 * G))
-    rig.submit(job_class("a", 20 * G, gpus=2))
+    rig.add_idle(make_class("x", 10 * G))
+    rig.add_idle(make_class("y", 16 * G))
+    rig.submit(make_class("a", 20 * G, gpus=2))
     return rig
 
 
-def a_gang_of_one_on_the_cpu() -> Rig:
-    rig = Rig(CPU)
-    rig.submit(job_class("a", 2 * G, gpus=4))
+def a_gang_of_one_on_the_cpu() -> PlannerHarness:
+    rig = PlannerHarness(CPU)
+    rig.submit(make_class("a", 2 * G, gpus=4))
     return rig
 
 
-def paused() -> Rig:
-    rig = Rig()
-    rig.view.backlog.pause_queue("default", True)
+def paused() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.state.backlog.pause_queue("default", True)
     rig.submit(A)
     return rig
 
 
-def one_of_two_paused() -> Rig:
+def one_of_two_paused() -> PlannerHarness:
     rig = paused()
-    rig.submit(job_class("b", queue="other"))
+    rig.submit(make_class("b", queue="other"))
     return rig
 
 
-def resumed() -> Rig:
+def resumed() -> PlannerHarness:
     rig = paused()
-    rig.view.backlog.pause_queue("default", False)
+    rig.state.backlog.pause_queue("default", False)
     return rig
 
 
-def limited() -> Rig:
-    rig = Rig()
-    rig.view.limits.set_handler_limit("a", 1)
+def limited() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.state.limits.set_handler_limit("a", 1)
     rig.submit(A, 3)
     return rig
 
 
-def unlimited_again() -> Rig:
+def unlimited_again() -> PlannerHarness:
     rig = limited()
-    rig.view.limits.set_handler_limit("a", None)
+    rig.state.limits.set_handler_limit("a", None)
     return rig
 
 
-def limited_and_idle() -> Rig:
-    rig = Rig()
-    rig.idle(A)
-    rig.idle(job_class("a", 7 * G))
-    rig.view.limits.set_handler_limit("a", 1)
+def limited_and_idle() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
+    rig.add_idle(make_class("a", 7 * G))
+    rig.state.limits.set_handler_limit("a", 1)
     rig.submit(A, 2)
     return rig
 
 
-def closed() -> Rig:
-    rig = Rig()
-    rig.idle(A)
-    rig.view.set_device_open("sim0", False)
+def closed() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
+    rig.state.set_device_open("sim0", False)
     rig.submit(A)
     return rig
 
 
-def closed_under_a_running_one() -> Rig:
-    rig = Rig()
-    rig.view.limits.set_stage_depth("a", "1", 4)
-    rig.running(A)
-    rig.view.set_device_open("sim0", False)
+def closed_under_a_running_one() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.state.limits.set_stage_depth("a", "1", 4)
+    rig.add_running(A)
+    rig.state.set_device_open("sim0", False)
     rig.submit(A)
     return rig
 
 
-def staged() -> Rig:
-    rig = Rig()
-    rig.view.limits.set_stage_depth("a", "1", 4)
-    rig.running(A)
+def staged() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.state.limits.set_stage_depth("a", "1", 4)
+    rig.add_running(A)
     rig.submit(A, 5)
     return rig
 
 
-def staged_evenly() -> Rig:
-    rig = Rig()
-    rig.idle(A)
+def staged_evenly() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.add_idle(A)
     rig.submit(A, 2)
-    rig.turn()
+    rig.plan_and_apply()
     rig.finish(1)
     rig.finish(2)
-    rig.view.limits.set_stage_depth("a", "1", 16)
+    rig.state.limits.set_stage_depth("a", "1", 16)
     rig.submit(A, 6)
     return rig
 
 
-def staged_to_the_roomiest() -> Rig:
-    rig = Rig(sim(0, 12 * G))
+def staged_to_the_roomiest() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 12 * G))
     rig.submit(A, 2)
-    rig.turn()
-    rig.view.on_loaded(1, None, 0)
-    rig.view.on_loaded(2, None, 0)
-    rig.view.limits.set_stage_depth("a", "1", 2)
+    rig.plan_and_apply()
+    rig.state.on_loaded(1, None, 0)
+    rig.state.on_loaded(2, None, 0)
+    rig.state.limits.set_stage_depth("a", "1", 2)
     rig.submit(A)
-    rig.turn()
+    rig.plan_and_apply()
     rig.submit(A, 2)
     return rig
 
 
-def worn_out() -> Rig:
-    rig = Rig(sim(0, 6 * G))
+def worn_out() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 6 * G))
     rig.max_jobs = 1
-    rig.idle(A)
+    rig.add_idle(A)
     rig.submit(A)
     return rig
 
 
-def few_jobs_left() -> Rig:
-    rig = Rig(sim(0, 6 * G))
+def few_jobs_left() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 6 * G))
     rig.max_jobs = 3
-    rig.idle(A)
-    rig.view.limits.set_stage_depth("a", "1", 16)
+    rig.add_idle(A)
+    rig.state.limits.set_stage_depth("a", "1", 16)
     rig.submit(A, 5)
     return rig
 
 
-def all_places_taken() -> Rig:
-    rig = Rig(sim(0, 24 * G, max_executors=1))
-    rig.running(A)
+def all_places_taken() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 24 * G, max_executors=1))
+    rig.add_running(A)
     rig.submit(B)
     return rig
 
 
-def too_many_idle() -> Rig:
-    rig = Rig(sim(0, 24 * G, max_executors=1))
-    rig.idle(A, used=0)
-    rig.idle(B, used=0)
+def too_many_idle() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 24 * G, max_executors=1))
+    rig.add_idle(A, used=0)
+    rig.add_idle(B, used=0)
     rig.submit(C)
     return rig
 
 
-def newer_version() -> Rig:
-    rig = Rig(sim(0, 6 * G))
-    rig.idle(A)
-    rig.submit(job_class("a", version="2"))
+def newer_version() -> PlannerHarness:
+    rig = PlannerHarness(sim(0, 6 * G))
+    rig.add_idle(A)
+    rig.submit(make_class("a", version="2"))
     return rig
 
 
-def learned_peak() -> Rig:
-    rig = Rig()
-    rig.learn("a", 4 * G)
-    rig.submit(job_class("a", None))
+def learned_peak() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.record_peaks("a", 4 * G)
+    rig.submit(make_class("a", None))
     return rig
 
 
-def learned_peak_of_the_whole_device() -> Rig:
-    rig = Rig()
-    rig.learn("a", 24 * G)
-    rig.idle(job_class("a", None))
-    rig.submit(job_class("a", None))
+def learned_peak_of_the_whole_device() -> PlannerHarness:
+    rig = PlannerHarness()
+    rig.record_peaks("a", 24 * G)
+    rig.add_idle(make_class("a", None))
+    rig.submit(make_class("a", None))
     return rig
 
 
-def foreign_use() -> Rig:
-    rig = Rig(nvidia(0, "GPU-1", "card", 24 * G))
-    rig.view.ledger.usage.record_reading("gpu0", 24 * G, 20 * G)
+def foreign_use() -> PlannerHarness:
+    rig = PlannerHarness(nvidia(0, "GPU-1", "card", 24 * G))
+    rig.state.ledger.usage.record_reading("gpu0", 24 * G, 20 * G)
     rig.submit(A)
     return rig
 
 
-def learned_peak_beside_a_small_device() -> Rig:
+def learned_peak_beside_a_small_device() -> PlannerHarness:
     rig = two(8 * G, 24 * G)
-    rig.learn("a", 20 * G)
-    rig.submit(job_class("a", None))
+    rig.record_peaks("a", 20 * G)
+    rig.submit(make_class("a", None))
     return rig
 
 
-TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
+TABLE: list[tuple[Callable[[], PlannerHarness], list[str], list[str]]] = [
     (cold_start, ["load a 1 on sim0 6G"], []),
     (best_fit, ["load a 1 on sim1 6G"], []),
     (fills_a_device, [f"load a {n} on sim0 6G" for n in (1, 2, 3, 4)], ["waiting_for_memory"]),
@@ -426,291 +426,295 @@ TABLE: list[tuple[Callable[[], Rig], list[str], list[str]]] = [
 @pytest.mark.parametrize(
     ("build", "actions", "reasons"), TABLE, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_plan_of_a_situation(build: Callable[[], Rig], actions: list[str], reasons: list[str]) -> None:
-    made = plan(build().view, 100.0)
-    assert told(made) == actions
+def test_plan_of_a_situation(
+    build: Callable[[], PlannerHarness], actions: list[str], reasons: list[str]
+) -> None:
+    made = plan(build().state, 100.0)
+    assert describe_actions(made) == actions
     assert list(made.reasons.values()) == reasons
 
 
 def test_who_made_room_gets_it_though_a_small_one_would_fit_first() -> None:
-    rig = Rig()
-    rig.running(job_class("x", 4 * G))
-    rig.idle(job_class("y", 16 * G))
-    rig.submit(job_class("big", 18 * G))
-    assert told(rig.turn()) == ["evict 2"]
-    rig.submit(job_class("small", 4 * G), 2)
-    assert told(rig.turn()) == []
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load big 3 on sim0 18G"]
+    rig = PlannerHarness()
+    rig.add_running(make_class("x", 4 * G))
+    rig.add_idle(make_class("y", 16 * G))
+    rig.submit(make_class("big", 18 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
+    rig.submit(make_class("small", 4 * G), 2)
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load big 3 on sim0 18G"]
 
 
 def test_who_made_room_gets_it_though_a_warm_one_would_take_it() -> None:
-    rig = Rig()
-    rig.idle(job_class("warm", 12 * G), used=1 * G)
+    rig = PlannerHarness()
+    rig.add_idle(make_class("warm", 12 * G), used=1 * G)
     rig.keep_alive_s["y"] = 5
-    rig.idle(job_class("y", 12 * G))
-    rig.submit(job_class("big", 20 * G))
-    assert told(rig.turn()) == ["evict 2"]
-    rig.submit(job_class("warm", 12 * G))
-    assert told(rig.turn()) == []
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load big 3 on sim0 20G"]
+    rig.add_idle(make_class("y", 12 * G))
+    rig.submit(make_class("big", 20 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
+    rig.submit(make_class("warm", 12 * G))
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load big 3 on sim0 20G"]
 
 
 def test_who_lingers_is_not_waited_for_where_others_can_make_room() -> None:
-    rig = Rig()
-    lingering = rig.running(job_class("x", 10 * G))
-    rig.idle(job_class("y", 10 * G))
-    rig.view.evict(lingering, finishes_first=True)
-    rig.submit(job_class("big", 10 * G))
-    assert told(rig.turn()) == ["evict 2"]
-    rig.submit(job_class("other", 10 * G))
+    rig = PlannerHarness()
+    lingering = rig.add_running(make_class("x", 10 * G))
+    rig.add_idle(make_class("y", 10 * G))
+    rig.state.evict(lingering, finishes_first=True)
+    rig.submit(make_class("big", 10 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
+    rig.submit(make_class("other", 10 * G))
     rig.finish(lingering)
-    assert told(rig.turn()) == [], "it has ended what it ran: its bytes are coming"
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load big 3 on sim0 10G", "load other 4 on sim0 10G"]
+    assert describe_actions(rig.plan_and_apply()) == [], "it has ended what it ran: its bytes are coming"
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load big 3 on sim0 10G", "load other 4 on sim0 10G"]
 
 
 def test_who_lingers_keeps_its_place_until_it_has_ended_what_it_runs() -> None:
-    rig = Rig(sim(0, 24 * G, max_executors=1))
-    lingering = rig.running(job_class("x", 1 * G))
-    rig.view.evict(lingering, finishes_first=True)
+    rig = PlannerHarness(sim(0, 24 * G, max_executors=1))
+    lingering = rig.add_running(make_class("x", 1 * G))
+    rig.state.evict(lingering, finishes_first=True)
     rig.submit(C)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(lingering)
-    assert told(rig.turn()) == ["load c 2 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load c 2 on sim0 6G"]
 
 
 def test_nobody_is_sent_away_for_a_place_that_is_coming_free() -> None:
-    rig = Rig(sim(0, 24 * G, max_executors=1))
+    rig = PlannerHarness(sim(0, 24 * G, max_executors=1))
     for name in "ab":
-        rig.idle(job_class(name, 6 * G), used=0)
+        rig.add_idle(make_class(name, 6 * G), used=0)
     rig.submit(C)
-    assert told(rig.turn()) == ["evict 1"]
-    assert told(rig.turn()) == []
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load c 3 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["evict 1"]
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load c 3 on sim0 6G"]
 
 
 def test_overtaken_eight_times_a_job_gets_the_device_kept() -> None:
-    rig = Rig()
-    rig.running(job_class("x", 6 * G))
-    (big,) = rig.submit(job_class("big", 20 * G))
+    rig = PlannerHarness()
+    rig.add_running(make_class("x", 6 * G))
+    (big,) = rig.submit(make_class("big", 20 * G))
     rig.submit(B, 20)
     for _ in range(30):
-        rig.turn()
-        for executor in [each for each in rig.view.executors if each != 1]:
+        rig.plan_and_apply()
+        for executor in [each for each in rig.state.executors if each != 1]:
             rig.finish(executor)
     assert [n > big for n in rig.started] == [False] + [True] * 8
-    assert rig.view.overtakes.counts == {big: 8}
+    assert rig.state.overtakes.counts == {big: 8}
     rig.finish(1)
-    rig.turn()
-    rig.bury_leaving()
-    assert told(rig.turn())[0] == f"load big {big} on sim0 20G"
-    assert rig.view.overtakes.kept_devices == {}
+    rig.plan_and_apply()
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply())[0] == f"load big {big} on sim0 20G"
+    assert rig.state.overtakes.kept_devices == {}
 
 
 def test_a_kept_device_is_kept_from_equals_but_not_from_higher_ones() -> None:
-    rig = Rig(bypass_limit=0)
-    rig.running(job_class("x", 6 * G))
-    rig.submit(job_class("big", 20 * G))
+    rig = PlannerHarness(bypass_limit=0)
+    rig.add_running(make_class("x", 6 * G))
+    rig.submit(make_class("big", 20 * G))
     rig.submit(B)
-    assert told(rig.turn()) == []
-    rig.submit(job_class("high", 6 * G, priority=90))
-    assert told(rig.turn()) == ["load high 4 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.submit(make_class("high", 6 * G, priority=90))
+    assert describe_actions(rig.plan_and_apply()) == ["load high 4 on sim0 6G"]
 
 
 def test_lower_ones_pass_a_higher_one_only_so_often() -> None:
-    rig = Rig(bypass_limit=2)
-    rig.running(job_class("x", 6 * G))
-    rig.submit(job_class("big", 20 * G, priority=90))
-    rig.submit(job_class("b", 5 * G), 5)
-    assert len(told(rig.turn())) == 2
-    assert told(rig.turn()) == []
+    rig = PlannerHarness(bypass_limit=2)
+    rig.add_running(make_class("x", 6 * G))
+    rig.submit(make_class("big", 20 * G, priority=90))
+    rig.submit(make_class("b", 5 * G), 5)
+    assert len(describe_actions(rig.plan_and_apply())) == 2
+    assert describe_actions(rig.plan_and_apply()) == []
 
 
 def test_one_that_needs_no_bytes_passes_a_job_that_waits_for_memory() -> None:
-    rig = Rig(CPU, bypass_limit=0)
-    rig.view.residency.set_max_executors("cpu", 4)
-    rig.running(job_class("x", 10 * G))
-    rig.submit(job_class("big", 14 * G))
-    rig.submit(job_class("f", 0, gpus=0))
-    assert told(rig.turn()) == ["load f 3 on cpu 0G"]
+    rig = PlannerHarness(CPU, bypass_limit=0)
+    rig.state.residency.set_max_executors("cpu", 4)
+    rig.add_running(make_class("x", 10 * G))
+    rig.submit(make_class("big", 14 * G))
+    rig.submit(make_class("f", 0, gpus=0))
+    assert describe_actions(rig.plan_and_apply()) == ["load f 3 on cpu 0G"]
 
 
 def test_one_that_takes_the_place_that_another_waits_for_does_not_pass() -> None:
-    rig = Rig(CPU, bypass_limit=0)
-    rig.view.residency.set_max_executors("cpu", 3)
-    rig.running(job_class("x", 10 * G))
-    rig.running(job_class("y", 2 * G))
-    rig.view.residency.set_max_executors("cpu", 2)
-    rig.submit(job_class("big", 14 * G))
-    rig.submit(job_class("f", 0, gpus=0))
+    rig = PlannerHarness(CPU, bypass_limit=0)
+    rig.state.residency.set_max_executors("cpu", 3)
+    rig.add_running(make_class("x", 10 * G))
+    rig.add_running(make_class("y", 2 * G))
+    rig.state.residency.set_max_executors("cpu", 2)
+    rig.submit(make_class("big", 14 * G))
+    rig.submit(make_class("f", 0, gpus=0))
     rig.finish(2)
-    rig.view.limits.set_stage_depth("x", "1", 2)
-    rig.submit(job_class("x", 10 * G))
-    assert told(rig.turn()) == ["load f 4 on cpu 0G"], "it leaves a place, but x would go on"
+    rig.state.limits.set_stage_depth("x", "1", 2)
+    rig.submit(make_class("x", 10 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["load f 4 on cpu 0G"], (
+        "it leaves a place, but x would go on"
+    )
 
 
 def test_who_waits_for_a_place_is_overtaken_only_so_often() -> None:
-    rig = Rig(CPU, bypass_limit=1)
-    rig.view.limits.set_stage_depth("x", "1", 2)
-    rig.running(job_class("x", 0, gpus=0))
-    rig.running(job_class("y", 0, gpus=0))
-    (n,) = rig.submit(job_class("f", 0, gpus=0))
-    rig.submit(job_class("x", 0, gpus=0), 2)
-    assert told(rig.turn()) == ["start 1: 4"]
-    assert rig.view.overtakes.counts == {n: 1}
+    rig = PlannerHarness(CPU, bypass_limit=1)
+    rig.state.limits.set_stage_depth("x", "1", 2)
+    rig.add_running(make_class("x", 0, gpus=0))
+    rig.add_running(make_class("y", 0, gpus=0))
+    (n,) = rig.submit(make_class("f", 0, gpus=0))
+    rig.submit(make_class("x", 0, gpus=0), 2)
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 4"]
+    assert rig.state.overtakes.counts == {n: 1}
     rig.finish(1)
-    assert told(rig.turn()) == [f"load f {n} on cpu 0G"]
+    assert describe_actions(rig.plan_and_apply()) == [f"load f {n} on cpu 0G"]
 
 
 def test_nobody_overtakes_a_paused_job() -> None:
-    rig = Rig(bypass_limit=1)
-    rig.view.backlog.pause_queue("other", True)
-    rig.submit(job_class("a", 20 * G, queue="other"))
+    rig = PlannerHarness(bypass_limit=1)
+    rig.state.backlog.pause_queue("other", True)
+    rig.submit(make_class("a", 20 * G, queue="other"))
     rig.submit(B, 3)
-    assert len(told(rig.turn())) == 3
-    assert rig.view.overtakes.counts == {}
+    assert len(describe_actions(rig.plan_and_apply())) == 3
+    assert rig.state.overtakes.counts == {}
 
 
 def test_a_job_kept_from_by_a_pinned_executor_keeps_no_device() -> None:
-    rig = Rig(bypass_limit=1)
+    rig = PlannerHarness(bypass_limit=1)
     rig.keep_alive_s["x"] = -1
-    rig.idle(job_class("x", 6 * G))
-    rig.submit(job_class("big", 20 * G))
+    rig.add_idle(make_class("x", 6 * G))
+    rig.submit(make_class("big", 20 * G))
     rig.submit(B, 2)
-    assert len(told(rig.turn())) == 2
+    assert len(describe_actions(rig.plan_and_apply())) == 2
 
 
 def test_where_pinned_executors_take_all_places_nobody_waits_for_one() -> None:
-    rig = Rig(sim(0, 24 * G, 1), bypass_limit=0)
+    rig = PlannerHarness(sim(0, 24 * G, 1), bypass_limit=0)
     rig.keep_alive_s |= {"x": -1, "y": -1}
-    rig.idle(job_class("x", 2 * G))
-    rig.idle(job_class("y", 2 * G))
-    rig.submit(job_class("big", 20 * G))
-    rig.submit(job_class("x", 2 * G))
-    assert told(rig.turn()) == ["start 1: 4"]
+    rig.add_idle(make_class("x", 2 * G))
+    rig.add_idle(make_class("y", 2 * G))
+    rig.submit(make_class("big", 20 * G))
+    rig.submit(make_class("x", 2 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 4"]
 
 
 def test_nothing_is_staged_behind_an_attempt_that_takes_long() -> None:
-    rig = Rig(sim(0, 12 * G, 1))
-    rig.view.limits.set_stage_depth("b", "1", 16)
-    executor = rig.running(B)
-    rig.view.mark_long_running(executor, 1)
+    rig = PlannerHarness(sim(0, 12 * G, 1))
+    rig.state.limits.set_stage_depth("b", "1", 16)
+    executor = rig.add_running(B)
+    rig.state.mark_long_running(executor, 1)
     assert rig.submit(B, 2) == [2, 3]
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
     # The end of another one, cancelled before it started, tells nothing of the long one.
-    assert not rig.view.on_attempt_ended(executor, B, 2, rig.now)
-    assert told(rig.turn()) == []
+    assert not rig.state.on_attempt_ended(executor, B, 2, rig.now)
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(executor)
-    assert told(rig.turn()) == ["start 1: 2,3"]
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 2,3"]
 
 
 def test_a_staged_batch_stops_where_another_was_overtaken_enough() -> None:
-    rig = Rig(sim(0, 12 * G), bypass_limit=3)
-    rig.view.limits.set_stage_depth("b", "1", 16)
-    rig.running(B)
+    rig = PlannerHarness(sim(0, 12 * G), bypass_limit=3)
+    rig.state.limits.set_stage_depth("b", "1", 16)
+    rig.add_running(B)
     rig.submit(B, 2)
-    rig.submit(job_class("big", 12 * G))
+    rig.submit(make_class("big", 12 * G))
     rig.submit(B, 10)
-    assert told(rig.turn()) == ["start 1: 2,3,5,6,7"]
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 2,3,5,6,7"]
 
 
 def test_the_overtaken_goes_first_even_when_others_are_warm() -> None:
-    rig = Rig(sim(0, 12 * G), bypass_limit=2)
-    rig.idle(job_class("b", 12 * G))
-    (big,) = rig.submit(job_class("big", 12 * G))
+    rig = PlannerHarness(sim(0, 12 * G), bypass_limit=2)
+    rig.add_idle(make_class("b", 12 * G))
+    (big,) = rig.submit(make_class("big", 12 * G))
     for _ in range(2):
-        rig.submit(job_class("b", 12 * G))
-        assert told(rig.turn())[0].startswith("start 1")
+        rig.submit(make_class("b", 12 * G))
+        assert describe_actions(rig.plan_and_apply())[0].startswith("start 1")
         rig.finish(1)
-    rig.submit(job_class("b", 12 * G))
-    assert told(rig.turn()) == ["evict 1"]
-    rig.bury_leaving()
-    assert told(rig.turn()) == [f"load big {big} on sim0 12G"]
+    rig.submit(make_class("b", 12 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 1"]
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == [f"load big {big} on sim0 12G"]
 
 
 def test_when_the_kept_device_closes_another_is_kept() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G), bypass_limit=1)
-    rig.running(job_class("x", 6 * G))
-    rig.running(job_class("y", 19 * G))
-    (big,) = rig.submit(job_class("big", 20 * G))
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G), bypass_limit=1)
+    rig.add_running(make_class("x", 6 * G))
+    rig.add_running(make_class("y", 19 * G))
+    (big,) = rig.submit(make_class("big", 20 * G))
     rig.submit(B)
-    rig.turn()
-    assert rig.view.overtakes.kept_devices == {big: ("sim0",)}
-    rig.view.set_device_open("sim0", False)
-    rig.submit(job_class("c", 5 * G))
-    assert told(rig.turn()) == []
-    rig.submit(job_class("d", 2 * G))
-    assert told(rig.turn()) == ["load d 6 on sim1 2G"], "it fits in beside the other"
+    rig.plan_and_apply()
+    assert rig.state.overtakes.kept_devices == {big: ("sim0",)}
+    rig.state.set_device_open("sim0", False)
+    rig.submit(make_class("c", 5 * G))
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.submit(make_class("d", 2 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["load d 6 on sim1 2G"], "it fits in beside the other"
     rig.finish(2)
-    rig.turn()
-    rig.bury_leaving()
-    assert told(rig.turn())[0] == f"load big {big} on sim1 20G"
+    rig.plan_and_apply()
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply())[0] == f"load big {big} on sim1 20G"
 
 
 def test_after_its_first_attempt_an_unknown_need_is_the_measured_one() -> None:
-    rig = Rig()
-    rig.running(job_class("a", None))
+    rig = PlannerHarness()
+    rig.add_running(make_class("a", None))
     rig.submit(B)
-    assert told(rig.turn()) == []
-    rig.learn("a", 5 * G)
-    assert told(rig.turn()) == ["load b 2 on sim0 6G"]
-    assert rig.view.ledger.reserved_bytes("sim0") == 6 * G + 5 * G * 3 // 2 + 64 * MIB
+    assert describe_actions(rig.plan_and_apply()) == []
+    rig.record_peaks("a", 5 * G)
+    assert describe_actions(rig.plan_and_apply()) == ["load b 2 on sim0 6G"]
+    assert rig.state.ledger.reserved_bytes("sim0") == 6 * G + 5 * G * 3 // 2 + 64 * MIB
 
 
 def test_after_running_out_of_memory_a_job_is_alone_again() -> None:
-    rig = Rig()
-    rig.learn("a", 4 * G)
-    executor = rig.idle(job_class("a", None))
-    rig.view.estimator.record_oom(job_class("a", None), 4 * G)
-    rig.submit(job_class("a", None))
-    rig.view.evict(executor)
-    rig.bury_leaving()
-    assert told(rig.turn()) == ["load a 2 on sim0 24G alone"]
+    rig = PlannerHarness()
+    rig.record_peaks("a", 4 * G)
+    executor = rig.add_idle(make_class("a", None))
+    rig.state.estimator.record_oom(make_class("a", None), 4 * G)
+    rig.submit(make_class("a", None))
+    rig.state.evict(executor)
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 24G alone"]
 
 
 def test_an_unmeasured_executor_runs_alone_again() -> None:
-    rig = Rig()
-    rig.idle(job_class("a", None), used=2 * G)
-    rig.submit(job_class("a", None))
+    rig = PlannerHarness()
+    rig.add_idle(make_class("a", None), used=2 * G)
+    rig.submit(make_class("a", None))
     rig.submit(B)
-    assert told(rig.turn()) == ["start 1: 2"]
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 2"]
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(1)
-    assert told(rig.turn()) == ["load b 3 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load b 3 on sim0 6G"]
 
 
 def test_a_job_may_go_elsewhere_than_to_the_device_kept_for_it() -> None:
     rig = two()
-    rig.view.overtakes.limit = 1
-    rig.running(job_class("x", 6 * G))
-    rig.running(job_class("y", 20 * G))
-    (big,) = rig.submit(job_class("big", 20 * G))
+    rig.state.overtakes.limit = 1
+    rig.add_running(make_class("x", 6 * G))
+    rig.add_running(make_class("y", 20 * G))
+    (big,) = rig.submit(make_class("big", 20 * G))
     rig.submit(B)
-    rig.turn()
-    rig.submit(job_class("c", 2 * G))
-    assert told(rig.turn()) == ["load c 5 on sim1 2G"]
+    rig.plan_and_apply()
+    rig.submit(make_class("c", 2 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["load c 5 on sim1 2G"]
     rig.finish(2)
     rig.finish(4)
-    rig.turn()
-    rig.bury_leaving()
-    assert told(rig.turn()) == [f"load big {big} on sim1 20G"]
+    rig.plan_and_apply()
+    rig.remove_leaving()
+    assert describe_actions(rig.plan_and_apply()) == [f"load big {big} on sim1 20G"]
 
 
 def test_who_waits_for_a_warm_executor_does_not_wait_for_one_that_never_ends() -> None:
-    rig = Rig()
-    rig.view.record_run(A, None, 2.0)
-    rig.view.estimator.record_load(A.key, None, 10.0)
-    rig.running(A)
+    rig = PlannerHarness()
+    rig.state.record_run(A, None, 2.0)
+    rig.state.estimator.record_load(A.key, None, 10.0)
+    rig.add_running(A)
     rig.submit(A)
-    made = rig.turn()
+    made = rig.plan_and_apply()
     # It should be free in a second, and a new one would take ten.
-    assert (told(made), made.replan_at) == ([], rig.now + 1.0)
+    assert (describe_actions(made), made.replan_at) == ([], rig.now + 1.0)
     rig.now += 4.0
-    made = rig.turn()
-    assert (told(made), made.replan_at) == ([], rig.now + 5.0)
+    made = rig.plan_and_apply()
+    assert (describe_actions(made), made.replan_at) == ([], rig.now + 5.0)
     rig.now += 12.0
-    made = rig.turn()
-    assert told(made) == ["load a 2 on sim0 6G"] and math.isinf(made.replan_at)
+    made = rig.plan_and_apply()
+    assert describe_actions(made) == ["load a 2 on sim0 6G"] and math.isinf(made.replan_at)

@@ -6,181 +6,185 @@ from dataclasses import replace
 
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
-from tests.gpu.planner_harness import G, Rig, job_class, told
+from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
-A, B = job_class("a", 6 * G), job_class("b", 6 * G)
+A, B = make_class("a", 6 * G), make_class("b", 6 * G)
 
 
-def knows(rig: Rig, cls: JobClass, load_s: float, run_s: float) -> None:
+def knows(rig: PlannerHarness, cls: JobClass, load_s: float, run_s: float) -> None:
     """Some have loaded and run."""
-    rig.view.estimator.record_load(cls.key, None, load_s)
+    rig.state.estimator.record_load(cls.key, None, load_s)
     for _ in range(10):
-        rig.view.record_run(cls, None, run_s)
+        rig.state.record_run(cls, None, run_s)
 
 
 def test_a_job_waits_for_a_warm_executor_that_is_free_long_before_another_has_loaded() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     knows(rig, A, load_s=60, run_s=2)
-    executor = rig.running(A)
+    executor = rig.add_running(A)
     (n,) = rig.submit(A)
-    made = rig.turn()
-    assert told(made) == [] and made.reasons[A] == "waiting_for_memory"
+    made = rig.plan_and_apply()
+    assert describe_actions(made) == [] and made.reasons[A] == "waiting_for_memory"
     rig.finish(executor)
-    assert told(rig.turn()) == [f"start {executor}: {n}"]
+    assert describe_actions(rig.plan_and_apply()) == [f"start {executor}: {n}"]
 
 
 def test_it_loads_another_where_that_is_ready_earlier() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     knows(rig, A, load_s=2, run_s=60)
-    rig.running(A)
+    rig.add_running(A)
     rig.submit(A)
-    assert told(rig.turn()) == ["load a 2 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 6G"]
 
 
 def test_many_that_wait_load_others_until_the_last_need_not_wait_long() -> None:
-    rig = Rig(sim(0, 24 * G))
+    rig = PlannerHarness(sim(0, 24 * G))
     knows(rig, A, load_s=20, run_s=5)
-    rig.running(A)
+    rig.add_running(A)
     rig.submit(A, 9)
-    assert len(told(rig.turn())) == 3
+    assert len(describe_actions(rig.plan_and_apply())) == 3
 
 
 def test_with_room_for_all_a_second_one_loads_sooner_than_without() -> None:
-    roomy, full = Rig(sim(0, 24 * G)), Rig(sim(0, 24 * G, 2))
+    roomy, full = PlannerHarness(sim(0, 24 * G)), PlannerHarness(sim(0, 24 * G, 2))
     for rig in (roomy, full):
         knows(rig, A, load_s=10, run_s=7)
-        rig.running(A)
+        rig.add_running(A)
         rig.submit(A)
-    assert told(roomy.turn()) == ["load a 2 on sim0 6G"]
-    assert told(full.turn()) == []
+    assert describe_actions(roomy.plan_and_apply()) == ["load a 2 on sim0 6G"]
+    assert describe_actions(full.plan_and_apply()) == []
 
 
 def test_one_that_loads_is_free_only_when_it_has_loaded_and_run() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     knows(rig, A, load_s=20, run_s=5)
     rig.submit(A)
-    rig.turn()
+    rig.plan_and_apply()
     rig.submit(A)
-    assert told(rig.turn()) == ["load a 2 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 6G"]
 
 
 def test_who_is_asked_for_least_goes_and_not_who_was_used_last() -> None:
-    rig = Rig(sim(0, 12 * G))
+    rig = PlannerHarness(sim(0, 12 * G))
     for _ in range(50):
-        rig.idle(A)
-    rig.idle(B)
-    rig.submit(job_class("c", 6 * G))
-    assert told(rig.turn()) == ["evict 2"]
+        rig.add_idle(A)
+    rig.add_idle(B)
+    rig.submit(make_class("c", 6 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
 
 
 def test_nobody_goes_for_a_job_whose_warm_executor_is_free_soon() -> None:
-    rig = Rig(sim(0, 12 * G))
+    rig = PlannerHarness(sim(0, 12 * G))
     knows(rig, A, load_s=30, run_s=5)
-    rig.idle(B)
-    rig.running(A)
+    rig.add_idle(B)
+    rig.add_running(A)
     rig.submit(A)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
 
 
 def test_a_warm_start_out_of_turn_must_spare_a_load() -> None:
     for load_s, first in ((0.0, "load b"), (30.0, "start 1")):
-        rig = Rig(sim(0, 24 * G, 1))
-        executor = rig.idle(A)
+        rig = PlannerHarness(sim(0, 24 * G, 1))
+        executor = rig.add_idle(A)
         knows(rig, A, load_s=load_s, run_s=5)
         rig.submit(B)
         rig.submit(A)
-        assert told(rig.turn())[0].startswith(first)
+        assert describe_actions(rig.plan_and_apply())[0].startswith(first)
         assert executor == 1
 
 
 def limited(name: str, need: int, limit_s: float, gpus: int = 1) -> JobClass:
-    return replace(job_class(name, need, gpus=gpus), limit_s=limit_s)
+    return replace(make_class(name, need, gpus=gpus), limit_s=limit_s)
 
 
 def test_who_surely_ends_before_a_reserved_start_goes_first_and_uncounted() -> None:
-    rig = Rig()
-    rig.running(limited("x", 12 * G, 100.0))
+    rig = PlannerHarness()
+    rig.add_running(limited("x", 12 * G, 100.0))
     (big,) = rig.submit(limited("big", 24 * G, 1000.0))
     rig.submit(limited("long", 6 * G, 200.0))
     rig.submit(limited("short", 6 * G, 50.0))
-    assert told(rig.turn()) == ["load short 4 on sim0 6G"]
-    assert rig.view.overtakes.counts == {}
+    assert describe_actions(rig.plan_and_apply()) == ["load short 4 on sim0 6G"]
+    assert rig.state.overtakes.counts == {}
     assert big not in rig.started
 
 
 def test_of_two_that_fit_in_the_shorter_one_goes_first() -> None:
-    rig = Rig()
-    rig.running(limited("x", 12 * G, 100.0))
+    rig = PlannerHarness()
+    rig.add_running(limited("x", 12 * G, 100.0))
     rig.submit(limited("big", 24 * G, 1000.0))
     rig.submit(limited("a", 12 * G, 90.0))
     rig.submit(limited("b", 12 * G, 20.0))
-    assert told(rig.turn()) == ["load b 4 on sim0 12G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load b 4 on sim0 12G"]
 
 
 def test_a_gang_gets_the_devices_that_are_free_first() -> None:
-    rig = Rig(sim(0, 24 * G), sim(1, 24 * G), sim(2, 24 * G))
+    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G), sim(2, 24 * G))
     for limit_s in (500.0, 50.0, 60.0):
-        rig.running(limited("x", 20 * G, limit_s))
+        rig.add_running(limited("x", 20 * G, limit_s))
     rig.submit(limited("gang", 20 * G, 1000.0, gpus=2))
     rig.submit(limited("y", 4 * G, 300.0), 2)
-    assert told(rig.turn()) == ["load y 5 on sim0 4G", "load y 6 on sim1 4G"], "beside the gang there is room"
-    assert rig.view.overtakes.counts == {}
+    assert describe_actions(rig.plan_and_apply()) == ["load y 5 on sim0 4G", "load y 6 on sim1 4G"], (
+        "beside the gang there is room"
+    )
+    assert rig.state.overtakes.counts == {}
 
 
 def test_older_ones_of_a_lower_priority_catch_up_by_waiting() -> None:
     for waited_s, first in ((300.0, "b"), (900.0, "a")):
-        rig = Rig(sim(0, 24 * G, 1))
-        rig.submit(job_class("a", priority=50))
+        rig = PlannerHarness(sim(0, 24 * G, 1))
+        rig.submit(make_class("a", priority=50))
         rig.now = waited_s
-        rig.submit(job_class("b", priority=60))
-        assert told(rig.turn())[0].startswith(f"load {first}")
+        rig.submit(make_class("b", priority=60))
+        assert describe_actions(rig.plan_and_apply())[0].startswith(f"load {first}")
 
 
 def test_what_a_pinned_executor_holds_is_not_counted_on_for_a_reservation() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     rig.keep_alive_s["x"] = -1
-    rig.running(limited("x", 6 * G, 100.0))
-    rig.running(limited("y", 12 * G, 50.0))
+    rig.add_running(limited("x", 6 * G, 100.0))
+    rig.add_running(limited("y", 12 * G, 50.0))
     rig.submit(limited("big", 18 * G, 1000.0))
     rig.submit(limited("long", 6 * G, 80.0))
     rig.submit(limited("short", 6 * G, 20.0))
-    assert told(rig.turn()) == ["load short 5 on sim0 6G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load short 5 on sim0 6G"]
 
 
 def test_between_tenants_the_order_follows_what_each_is_given() -> None:
-    rig = Rig()
+    rig = PlannerHarness()
     for name, tenant in (("a", "one"), ("b", "one"), ("c", "two")):
-        rig.submit(replace(job_class(name), tenant=tenant))
-    assert told(rig.turn()) == [f"load {name} on sim0 6G" for name in ("a 1", "c 3", "b 2")]
+        rig.submit(replace(make_class(name), tenant=tenant))
+    assert describe_actions(rig.plan_and_apply()) == [
+        f"load {name} on sim0 6G" for name in ("a 1", "c 3", "b 2")
+    ]
 
 
 def test_who_is_loaded_again_soonest_goes_first() -> None:
-    rig = Rig(sim(0, 12 * G))
-    rig.idle(A)
-    rig.idle(B)
+    rig = PlannerHarness(sim(0, 12 * G))
+    rig.add_idle(A)
+    rig.add_idle(B)
     knows(rig, A, load_s=60, run_s=1)
     knows(rig, B, load_s=1, run_s=1)
-    rig.submit(job_class("c", 6 * G))
-    assert told(rig.turn()) == ["evict 2"]
+    rig.submit(make_class("c", 6 * G))
+    assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
 
 
 def test_nobody_waits_for_an_executor_that_was_granted_too_little() -> None:
-    rig = Rig()
-    large = job_class("a", 10 * G)
+    rig = PlannerHarness()
+    large = make_class("a", 10 * G)
     knows(rig, A, load_s=60, run_s=2)
-    rig.running(A)
+    rig.add_running(A)
     rig.submit(large)
-    assert told(rig.turn()) == ["load a 2 on sim0 10G"]
+    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 10G"]
 
 
 def test_an_idle_one_is_waited_for_until_its_device_has_a_place() -> None:
-    rig = Rig(sim(0, 24 * G, 1), sim(1, 24 * G, 1))
-    rig.idle(A)
-    rig.view.set_device_open("sim1", False)
-    rig.running(B)
-    rig.view.set_device_open("sim1", True)
+    rig = PlannerHarness(sim(0, 24 * G, 1), sim(1, 24 * G, 1))
+    rig.add_idle(A)
+    rig.state.set_device_open("sim1", False)
+    rig.add_running(B)
+    rig.state.set_device_open("sim1", True)
     knows(rig, A, load_s=60, run_s=2)
     rig.submit(A)
-    assert told(rig.turn()) == []
+    assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(2)
-    assert told(rig.turn()) == ["start 1: 3"]
+    assert describe_actions(rig.plan_and_apply()) == ["start 1: 3"]

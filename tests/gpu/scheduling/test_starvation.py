@@ -10,9 +10,9 @@ from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
 from gpu.scheduling.overtaking import OvertakeCounter
 from gpu.scheduling.starvation import YOUNGER_MAX, StarvationGuard
-from tests.gpu.planner_harness import G, Rig, job_class
+from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
-LONG, SHORT = replace(job_class("long"), limit_s=4096.0), replace(job_class("short"), limit_s=1.0)
+LONG, SHORT = replace(make_class("long"), limit_s=4096.0), replace(make_class("short"), limit_s=1.0)
 
 
 class House:
@@ -104,19 +104,19 @@ def test_where_only_wishes_wait_there_is_no_oldest() -> None:
 
 
 def test_a_long_job_among_short_ones_starts_though_they_keep_coming() -> None:
-    rig = Rig()
-    short = replace(job_class("short", 4 * G), limit_s=1.0)
+    rig = PlannerHarness()
+    short = replace(make_class("short", 4 * G), limit_s=1.0)
     rig.submit(short, 12)
-    rig.turn()
-    (long,) = rig.submit(replace(job_class("long", 20 * G), limit_s=4096.0))
+    rig.plan_and_apply()
+    (long,) = rig.submit(replace(make_class("long", 20 * G), limit_s=4096.0))
     before = len(rig.started)
     for _ in range(2 * YOUNGER_MAX):
         rig.now += 1.0
-        for executor in [each.executor for each in rig.view.executors.values() if each.assigned]:
+        for executor in [each.executor for each in rig.state.executors.values() if each.assigned]:
             rig.finish(executor)
             rig.submit(short)
-        rig.turn()
-        rig.bury_leaving()
+        rig.plan_and_apply()
+        rig.remove_leaving()
         if long in rig.started:
             break
-    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.view.overtakes.limit + 12
+    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.state.overtakes.limit + 12

@@ -17,18 +17,18 @@ from gpu.planning.planner import LEAD_LOADS, LoadAction, StartAction, plan
 from gpu.scheduling.fair_share import UNKNOWN_JOB_S
 from gpu.scheduling.scheduler_state import SchedulerState
 from gpu.scheduling.time_estimates import UNKNOWN_LOAD_S
-from tests.gpu.planner_harness import G, Rig, job_class
+from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
 
 def of(tenant: str, handler: str = "a", **fields: object) -> JobClass:
-    return replace(job_class(handler, 20 * G), tenant=tenant, **fields)  # type: ignore[arg-type]
+    return replace(make_class(handler, 20 * G), tenant=tenant, **fields)  # type: ignore[arg-type]
 
 
 class House:
     """Devices that run one job each; jobs take as long as they are told to."""
 
     def __init__(self, devices: int = 1, **weights: float) -> None:
-        self.rig = Rig(*(sim(each, 24 * G, 1) for each in range(devices)), weights=weights)
+        self.rig = PlannerHarness(*(sim(each, 24 * G, 1) for each in range(devices)), weights=weights)
         self.run_s: dict[int, float] = {}
         self.had: defaultdict[str, float] = defaultdict(float)
         #: In order of their starts.
@@ -47,8 +47,8 @@ class House:
         """Start all that can be; who is told to go is gone at once."""
         while True:
             executor = self.rig.executors
-            made = self.rig.turn()
-            self.rig.bury_leaving()
+            made = self.rig.plan_and_apply()
+            self.rig.remove_leaving()
             for action in made.actions:
                 match action:
                     case StartAction():
@@ -67,7 +67,7 @@ class House:
     def step(self) -> str:
         """Until the next job has ended, and others start; gives whose that was."""
         self.rig.now, n, executor = heappop(self._ends)
-        self.had[self.tenant(n)] += self.run_s[n] * len(self.rig.view.executors[executor].devices)
+        self.had[self.tenant(n)] += self.run_s[n] * len(self.rig.state.executors[executor].devices)
         self.rig.finish(executor)
         self.turn()
         return self.tenant(n)
@@ -79,7 +79,7 @@ def test_one_tenant_goes_by_age() -> None:
     house.turn()
     while len(house.began) < 3:
         house.step()
-    assert sorted(house.began) == ns and not house.rig.view.tenant_shares.clock_of(of("a")).has_many_tenants
+    assert sorted(house.began) == ns and not house.rig.state.tenant_shares.clock_of(of("a")).has_many_tenants
 
 
 def test_tenants_take_turns_however_many_jobs_one_has() -> None:
@@ -158,7 +158,7 @@ def test_a_gang_of_one_tenant_is_not_kept_out_by_small_jobs_of_others() -> None:
 
 def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
     view = SchedulerState([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
-    on_cpu, on_gpu = replace(job_class("c", 0, gpus=0), tenant="a"), of("a")
+    on_cpu, on_gpu = replace(make_class("c", 0, gpus=0), tenant="a"), of("a")
     assert view.tenant_shares.clock_of(on_cpu) is not view.tenant_shares.clock_of(on_gpu)
     for n, cls in enumerate((on_cpu, replace(on_cpu, tenant="b"), on_gpu, of("b"))):
         view.add_waiting(cls, n)
@@ -172,7 +172,7 @@ def test_the_cpu_is_shared_apart_from_the_gpus() -> None:
 
 def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> None:
     view = SchedulerState([sim(0, 24 * G), cpu("m", "c", 16 * G, 2)])
-    on_cpu = replace(job_class("c", 0, gpus=0), tenant="a")
+    on_cpu = replace(make_class("c", 0, gpus=0), tenant="a")
     for n, cls in enumerate((on_cpu, of("a"), of("b"))):
         view.add_waiting(cls, n)
     view.load(1, on_cpu, 0, ("cpu",), 0, now=5.0)
@@ -181,7 +181,7 @@ def test_a_lane_with_one_tenant_counts_nothing_however_many_the_other_has() -> N
 
 def test_jobs_that_share_an_executor_share_its_time() -> None:
     view = SchedulerState([cpu("m", "c", 16 * G, 2)])
-    a = replace(job_class("c", 0, gpus=0), tenant="a")
+    a = replace(make_class("c", 0, gpus=0), tenant="a")
     for n in (1, 2, 3):
         view.add_waiting(a, n)
     view.add_waiting(replace(a, tenant="b"), 4)
@@ -205,15 +205,15 @@ def test_explain_tells_of_a_tenant_that_had_more_than_another() -> None:
     late = house.submit(of("a"), 1)[0]
     house.submit(of("b"), 2)
     house.turn()
-    told = explain(house.rig.view, of("a"), late)
+    told = explain(house.rig.state, of("a"), late)
     assert told["tenant_lead_s"] == UNKNOWN_JOB_S
     house.step()
-    assert explain(house.rig.view, of("b"), 4)["tenant_lead_s"] == 0
+    assert explain(house.rig.state, of("b"), 4)["tenant_lead_s"] == 0
 
 
 def test_a_wish_is_nobodys() -> None:
     view = SchedulerState([sim(0, 24 * G)])
-    wish = job_class("a", 20 * G, priority=-1)
+    wish = make_class("a", 20 * G, priority=-1)
     view.add_waiting(of("a"), 1)
     view.add_waiting(wish, -1)
     assert not view.tenant_shares.clock_of(wish).has_many_tenants
@@ -257,10 +257,10 @@ def test_those_who_always_wait_have_had_alike_for_their_weights(
             house.submit(of(name, name if own_handlers else "a"), run_s=run_s)
     house.turn()
     bound_s = 2 * (devices + 1) * 20.0 / min(weights) + (LEAD_LOADS * UNKNOWN_LOAD_S if own_handlers else 0.0)
-    while all(any(cls.tenant == name for cls in house.rig.view.backlog.by_class) for name in names):
+    while all(any(cls.tenant == name for cls in house.rig.state.backlog.by_class) for name in names):
         house.step()
         had = [house.had[name] / weight[name] for name in names]
         assert max(had) - min(had) <= bound_s
-    while house.rig.view.backlog.by_class:
+    while house.rig.state.backlog.by_class:
         house.step()
     assert sorted(house.began) == sorted(house.run_s)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from gpu.estimates.estimator import ENOUGH_RUNS
 from gpu.scheduling.scheduler_state import SchedulerState
-from tests.gpu.planner_harness import job_class
+from tests.gpu.planner_harness import make_class
 
-HOUR = replace(job_class("a"), limit_s=3600.0)
+HOUR = replace(make_class("a"), limit_s=3600.0)
 
 
 def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
@@ -23,7 +23,7 @@ def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
 
 
 def test_without_a_limit_the_median_counts() -> None:
-    view, cls = SchedulerState(), job_class("a")
+    view, cls = SchedulerState(), make_class("a")
     assert view.time_estimates.run_s(cls) is None
     for run_s in (1.0, 2.0, 50.0):
         view.record_run(cls, None, run_s)
