@@ -3,7 +3,7 @@ from __future__ import annotations
 from gpu.devices.health import FAULTS_MAX, PAUSE_S, UNREADABLE_S, WINDOW_S, HealthState
 
 
-def sick(now: float = 100.0, *, program: str = "") -> HealthState:
+def make_quarantined(now: float = 100.0, *, program: str = "") -> HealthState:
     """A device with as many faults as it takes."""
     health = HealthState(0.0)
     for at in range(FAULTS_MAX):
@@ -68,7 +68,7 @@ def test_a_suspect_is_checked_at_once_and_goes_on_working() -> None:
 
 
 def test_a_quarantined_device_comes_back_when_a_check_passes() -> None:
-    health = sick(100.0)
+    health = make_quarantined(100.0)
     assert not health.needs_check(100.0) and health.needs_check(100.0 + PAUSE_S[0])
     passed(health, 102.0)
     assert (health.state, health.since, health.reason, health.is_proven) == ("ok", 102.0, "", True)
@@ -78,7 +78,7 @@ def test_a_quarantined_device_comes_back_when_a_check_passes() -> None:
 
 
 def test_the_pause_grows_from_check_to_check_up_to_a_bound() -> None:
-    health, now, pauses = sick(100.0), 100.0, []
+    health, now, pauses = make_quarantined(100.0), 100.0, []
     for _ in range(12):
         begin = now
         while not health.needs_check(now):
@@ -90,7 +90,7 @@ def test_the_pause_grows_from_check_to_check_up_to_a_bound() -> None:
 
 
 def test_a_device_that_falls_ill_again_waits_longer_and_a_steady_one_begins_anew() -> None:
-    health = sick(100.0)
+    health = make_quarantined(100.0)
     passed(health, 101.0)
     for at in range(FAULTS_MAX):
         health.record_fault(110.0, "driver", f"executor-{at}", "it hangs")
@@ -103,7 +103,7 @@ def test_a_device_that_falls_ill_again_waits_longer_and_a_steady_one_begins_anew
 
 
 def test_a_program_whose_errors_a_good_device_had_is_excused_for_a_while() -> None:
-    health = sick(100.0, program="buggy")
+    health = make_quarantined(100.0, program="buggy")
     passed(health, 101.0)
     for at in range(9):
         health.record_fault(102.0, "sticky", f"job-{at}", "why", program="buggy")
@@ -175,7 +175,7 @@ def test_who_needs_a_reset_is_not_checked_before_somebody_says_so() -> None:
 
 
 def test_a_reset_that_is_asked_for_during_a_check_is_not_forgotten() -> None:
-    health = sick(100.0)
+    health = make_quarantined(100.0)
     health.is_checking = True
     health.quarantine(101.0, "Xid 48", needs_reset=True)
     health.record_check(102.0, None)

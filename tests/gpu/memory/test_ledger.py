@@ -366,7 +366,7 @@ def adds_up(ledger: Ledger, device: Device) -> bool:
     return parts - f.short_bytes == f.total_bytes == device.total_bytes
 
 
-class Releases(RuleBasedStateMachine):
+class LateReleaseMachine(RuleBasedStateMachine):
     """A card whose processes give their bytes back late, some never, and whose readings come late, too: what
     a dead one still holds is never promised to anybody."""
 
@@ -431,11 +431,11 @@ class Releases(RuleBasedStateMachine):
         assert adds_up(self.ledger, CARD)
 
 
-TestReleases = Releases.TestCase
-TestReleases.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLateRelease = LateReleaseMachine.TestCase
+TestLateRelease.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-class Promises(RuleBasedStateMachine):
+class LedgerMachine(RuleBasedStateMachine):
     """Whatever is asked of it, the ledger promises no more than there is."""
 
     def __init__(self) -> None:
@@ -460,7 +460,7 @@ class Promises(RuleBasedStateMachine):
 
     @precondition(lambda self: self.grants)
     @rule(data=st.data(), share=st.floats(0, 1), act=st.sampled_from(["idle", "running", "use", "drain"]))
-    def live(self, data: st.DataObject, share: float, act: str) -> None:
+    def change_executor(self, data: st.DataObject, share: float, act: str) -> None:
         executor = data.draw(st.sampled_from(sorted(self.grants)))
         match act:
             case "idle":
@@ -497,5 +497,5 @@ class Promises(RuleBasedStateMachine):
         self.ledger.changed.clear()
 
 
-TestPromises = Promises.TestCase
-TestPromises.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -22,30 +22,30 @@ from tests.gpu.planner_harness import G, PlannerHarness, make_class
 A = make_class("a", 4 * G)
 
 
-def squeeze(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> OomCircumstances:
+def circumstances(grant: int = 4 * G, *, alone: bool = False, largest: int = 24 * G) -> OomCircumstances:
     return OomCircumstances(("sim0",), grant, alone, largest, 0, [])
 
 
 @pytest.mark.parametrize(
     ("rung", "around", "expected"),
     [
-        (OomRung.NONE, squeeze(), OomRung.ALONE),
-        (OomRung.ALONE, squeeze(), OomRung.LARGER),
-        (OomRung.LARGER, squeeze(6 * G), OomRung.WHOLE),
-        (OomRung.WHOLE, squeeze(24 * G), None),
+        (OomRung.NONE, circumstances(), OomRung.ALONE),
+        (OomRung.ALONE, circumstances(), OomRung.LARGER),
+        (OomRung.LARGER, circumstances(6 * G), OomRung.WHOLE),
+        (OomRung.WHOLE, circumstances(24 * G), None),
         # Who was alone has nothing from being alone again.
-        (OomRung.NONE, squeeze(alone=True), OomRung.LARGER),
+        (OomRung.NONE, circumstances(alone=True), OomRung.LARGER),
         # Half as much again is all there is, or more.
-        (OomRung.NONE, squeeze(16 * G, alone=True), OomRung.WHOLE),
-        (OomRung.ALONE, squeeze(20 * G), OomRung.WHOLE),
+        (OomRung.NONE, circumstances(16 * G, alone=True), OomRung.WHOLE),
+        (OomRung.ALONE, circumstances(20 * G), OomRung.WHOLE),
         # It had all there is.
-        (OomRung.NONE, squeeze(24 * G, alone=True), None),
-        (OomRung.NONE, squeeze(24 * G), OomRung.ALONE),
-        (OomRung.ALONE, squeeze(24 * G), None),
-        (OomRung.LARGER, squeeze(24 * G), None),
+        (OomRung.NONE, circumstances(24 * G, alone=True), None),
+        (OomRung.NONE, circumstances(24 * G), OomRung.ALONE),
+        (OomRung.ALONE, circumstances(24 * G), None),
+        (OomRung.LARGER, circumstances(24 * G), None),
         # Others have taken some of it meanwhile.
-        (OomRung.LARGER, squeeze(6 * G, largest=5 * G), None),
-        (OomRung.NONE, squeeze(alone=True, largest=0), None),
+        (OomRung.LARGER, circumstances(6 * G, largest=5 * G), None),
+        (OomRung.NONE, circumstances(alone=True, largest=0), None),
         # Nobody could look.
         (OomRung.NONE, unknown_circumstances(["sim0"], 4 * G), OomRung.ALONE),
         (OomRung.ALONE, unknown_circumstances(["sim0"], 4 * G), OomRung.LARGER),
@@ -59,7 +59,7 @@ def test_the_next_rung_is_the_first_that_can_bring_something(
     assert next_rung(rung, around) == expected
 
 
-def view(*devices: Device) -> SchedulerState:
+def make_state(*devices: Device) -> SchedulerState:
     return SchedulerState(devices or (sim(0, 16 * G), sim(1, 24 * G)))
 
 
@@ -73,12 +73,12 @@ def view(*devices: Device) -> SchedulerState:
     ],
 )
 def test_each_rung_has_its_line(rung: OomRung, need: float, alone: bool) -> None:
-    made = class_on_rung(view(), A, rung, 5 * G)
+    made = class_on_rung(make_state(), A, rung, 5 * G)
     assert (made.need_bytes, made.alone_on_device) == (need, alone)
 
 
 def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
-    there, unknown = view(), make_class("a", None)
+    there, unknown = make_state(), make_class("a", None)
     there.record_run(make_class("a", None), 10 * G, None)
     learned = there.memory_needs.need_bytes(unknown)
     assert learned is not None and learned > 10 * G
@@ -87,13 +87,13 @@ def test_what_was_learned_meanwhile_counts_where_it_is_more() -> None:
 
 
 def test_after_a_restart_with_smaller_devices_nobody_waits_for_what_is_not_there() -> None:
-    small = view(sim(0, 8 * G))
+    small = make_state(sim(0, 8 * G))
     assert class_on_rung(small, A, OomRung.ALONE, 12 * G) == replace(A, alone=True)
     assert class_on_rung(small, A, OomRung.LARGER, 6 * G).need_bytes == 8 * G
 
 
 def test_devices_that_take_no_work_do_not_count_while_others_do() -> None:
-    there = view()
+    there = make_state()
     there.set_device_open("sim1", False)
     assert class_on_rung(there, A, OomRung.WHOLE, 6 * G).need_bytes == 16 * G
     there.set_device_open("sim0", False)
@@ -110,7 +110,7 @@ def test_nobody_is_given_less_than_before() -> None:
 
 def test_a_whole_device_is_what_others_leave_of_it() -> None:
     card = replace(sim(0, 24 * G), kind="nvidia")
-    there = view(card)
+    there = make_state(card)
     there.ledger.usage.record_reading("sim0", 24 * G, 3 * G)
     assert largest_grant_bytes(there, A) == 21 * G - SLACK_BYTES
 
@@ -123,7 +123,7 @@ def test_what_a_pinned_model_holds_is_not_to_be_had() -> None:
 
 
 def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
-    there = view(sim(0, 16 * G), sim(1, 24 * G), sim(2, 20 * G))
+    there = make_state(sim(0, 16 * G), sim(1, 24 * G), sim(2, 20 * G))
     assert largest_grant_bytes(there, make_class("g", 4 * G, gpus=2)) == 20 * G
     assert largest_grant_bytes(there, make_class("g", 4 * G, gpus=4)) == 0
 
@@ -187,7 +187,9 @@ def test_a_strict_handler_is_given_no_more_than_it_declared() -> None:
 
 
 def test_the_report_has_all_that_people_ask_for() -> None:
-    made = oom_report(squeeze(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G)
+    made = oom_report(
+        circumstances(24 * G), declared_bytes=4 * G, granted=(4 * G, 6 * G, 24 * G), peak_bytes=5 * G
+    )
     assert made == {
         "declared_bytes": 4 * G,
         "granted_bytes": [4 * G, 6 * G, 24 * G],

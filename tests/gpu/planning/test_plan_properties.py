@@ -40,7 +40,7 @@ DEVICES = st.sampled_from(
 )
 
 
-def _told(index: CapacityTable) -> list[object]:
+def _capacity_figures(index: CapacityTable) -> list[object]:
     return [
         (
             {place: room.sort_keys for place, room in sorted(shelf.capacities.items())},
@@ -55,18 +55,18 @@ def _told(index: CapacityTable) -> list[object]:
     ]
 
 
-class Line(RuleBasedStateMachine):
+class PlannerMachine(RuleBasedStateMachine):
     """Random life of a coordinator; executors use any share of what they were granted."""
 
     @initialize(devices=DEVICES, limit=st.sampled_from([1, 3, 8]))
     def begin(self, devices: tuple[object, ...], limit: int) -> None:
-        self.rig = PlannerHarness(*devices, bypass_limit=limit)  # type: ignore[arg-type]
+        self.harness = PlannerHarness(*devices, bypass_limit=limit)  # type: ignore[arg-type]
         self.waiting: set[int] = set()
 
     @rule(cls=CLASSES, count=st.integers(1, 4))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.state.memory_needs.misfit(cls) is None:
-            self.waiting.update(self.rig.submit(cls, count))
+        if self.harness.state.memory_needs.misfit(cls) is None:
+            self.waiting.update(self.harness.submit(cls, count))
 
     @rule(
         handler=st.sampled_from(["a", "b", "c"]),
@@ -75,51 +75,53 @@ class Line(RuleBasedStateMachine):
         device=st.sampled_from([None, "sim0"]),
         is_preload=st.booleans(),
     )
-    def wish(self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool) -> None:
-        view = self.rig.state
+    def prewarm(
+        self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool
+    ) -> None:
+        view = self.harness.state
         cls = prewarm_class(
             handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload
         )
         if view.memory_needs.misfit(cls) is None and cls not in view.backlog.by_class:
-            n = -1 - len(self.rig.classes)
-            self.rig.classes[n] = cls
-            view.add_waiting(cls, n, since=self.rig.now)
+            n = -1 - len(self.harness.classes)
+            self.harness.classes[n] = cls
+            view.add_waiting(cls, n, since=self.harness.now)
             self.waiting.add(n)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.state.limits.set_stage_depth(handler, "1", depth)
+        self.harness.state.limits.set_stage_depth(handler, "1", depth)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), limit=st.sampled_from([None, 1, 2]))
     def limit(self, handler: str, limit: int | None) -> None:
-        self.rig.state.limits.set_handler_limit(handler, limit)
+        self.harness.state.limits.set_handler_limit(handler, limit)
 
     @rule(queue=st.sampled_from(["q1", "q2"]), paused=st.booleans())
     def pause(self, queue: str, paused: bool) -> None:
-        self.rig.state.backlog.pause_queue(queue, paused)
+        self.harness.state.backlog.pause_queue(queue, paused)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), keep=st.sampled_from([0.0, 5.0, 300.0]))
     def keep_alive(self, handler: str, keep: float) -> None:
-        self.rig.keep_alive_s[handler] = keep
+        self.harness.keep_alive_s[handler] = keep
 
     @rule(data=st.data())
-    def turn(self, data: st.DataObject) -> None:
-        before = len(self.rig.started)
-        made = plan(self.rig.state, self.rig.now)
-        assert made == plan(self.rig.state, self.rig.now)
+    def plan_and_apply(self, data: st.DataObject) -> None:
+        before = len(self.harness.started)
+        made = plan(self.harness.state, self.harness.now)
+        assert made == plan(self.harness.state, self.harness.now)
         for action in made.actions:
             if isinstance(action, LoadAction):
                 # All of its devices at once, or none.
-                span = self.rig.state.residency.device_count(action.job_class)
+                span = self.harness.state.residency.device_count(action.job_class)
                 assert len(set(action.device_ids)) == len(action.device_ids) == span
-        self.rig.apply(made)
-        self.waiting -= set(self.rig.started[before:])
-        assert set(made.reasons) == set(self.rig.state.backlog.classes())
+        self.harness.apply(made)
+        self.waiting -= set(self.harness.started[before:])
+        assert set(made.reasons) == set(self.harness.state.backlog.classes())
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
     def an_executor_finishes(self, data: st.DataObject, used: float, dies: bool) -> None:
-        rig, view = self.rig, self.rig.state
+        rig, view = self.harness, self.harness.state
         executor = data.draw(st.sampled_from(sorted(view.executors)))
         resident = view.executors[executor]
         rig.now += 1
@@ -134,40 +136,40 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data())
     def an_executor_gives_back(self, data: st.DataObject) -> None:
-        view = self.rig.state
+        view = self.harness.state
         executor = data.draw(st.sampled_from(sorted(view.executors)))
         resident = view.executors[executor]
         staged = list(resident.assigned.items())[1:]
         if resident.state == "running" and staged:
             cls = staged[-1][1]
             ns = [n for n, of in staged if of is cls]
-            self.rig.give_back(executor, cls, ns)
+            self.harness.give_back(executor, cls, ns)
             self.waiting.update(ns)
 
     @rule()
     def time_passes(self) -> None:
-        self.rig.now += 10
-        for executor in self.rig.state.idle_expiry.pop_due(self.rig.now):
-            self.rig.state.evict(executor)
-        when = self.rig.state.idle_expiry.next_at()
-        assert when is None or when > self.rig.now
+        self.harness.now += 10
+        for executor in self.harness.state.idle_expiry.pop_due(self.harness.now):
+            self.harness.state.evict(executor)
+        when = self.harness.state.idle_expiry.next_at()
+        assert when is None or when > self.harness.now
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         n = data.draw(st.sampled_from(sorted(self.waiting)))
-        assert self.rig.state.remove_waiting(self.rig.classes[n], n)
-        assert not self.rig.state.remove_waiting(self.rig.classes[n], n)
+        assert self.harness.state.remove_waiting(self.harness.classes[n], n)
+        assert not self.harness.state.remove_waiting(self.harness.classes[n], n)
         self.waiting.discard(n)
 
     @rule()
     def those_told_to_go_are_gone(self) -> None:
-        self.rig.remove_leaving()
+        self.harness.remove_leaving()
 
     @invariant()
     def promises_fit(self) -> None:
-        for slot in self.rig.state.residency.slots.values():
-            ledger, device_id = self.rig.state.ledger, slot.device.id
+        for slot in self.harness.state.residency.slots.values():
+            ledger, device_id = self.harness.state.ledger, slot.device.id
             charges = sum(ledger.charge_bytes(executor) for executor in slot.residents)
             assert ledger.reserved_bytes(device_id) == charges <= slot.device.cap_bytes
             assert (
@@ -177,9 +179,9 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def the_index_is_true(self) -> None:
-        view = self.rig.state
+        view = self.harness.state
         lines = {
-            cls: [n for n in self.waiting if self.rig.classes[n] == cls] for cls in view.backlog.classes()
+            cls: [n for n in self.waiting if self.harness.classes[n] == cls] for cls in view.backlog.classes()
         }
         assert {cls: view.backlog.count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
         assert sum(map(len, lines.values())) == len(self.waiting)
@@ -189,15 +191,15 @@ class Line(RuleBasedStateMachine):
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
-        view = self.rig.state
+        view = self.harness.state
         view.capacity_table.refresh()
         anew = CapacityTable(view.ledger, view.residency, set(view.residency.slots))
         anew.refresh()
-        assert _told(view.capacity_table) == _told(anew)
+        assert _capacity_figures(view.capacity_table) == _capacity_figures(anew)
 
     @invariant()
     def nobody_is_overtaken_beyond_the_bound(self) -> None:
-        bypass = self.rig.state.overtakes
+        bypass = self.harness.state.overtakes
         assert all(count <= bypass.limit for count in bypass.counts.values())
         assert set(bypass.kept_devices) <= set(bypass.counts) <= self.waiting
 
@@ -205,7 +207,7 @@ class Line(RuleBasedStateMachine):
         """When nothing new comes and everything that runs ends, everybody starts."""
         if not hasattr(self, "rig"):
             return
-        rig = self.rig
+        rig = self.harness
         for queue in ("q1", "q2"):
             rig.state.backlog.pause_queue(queue, False)
         for _ in range(10 * len(self.waiting) + 10):
@@ -217,13 +219,13 @@ class Line(RuleBasedStateMachine):
         assert [cls for cls in rig.state.backlog.classes() if cls.may_evict] == []
 
 
-TestLine = Line.TestCase
-TestLine.settings = settings(
+TestPlanner = PlannerMachine.TestCase
+TestPlanner.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
-class Overtaking(RuleBasedStateMachine):
+class OvertakingMachine(RuleBasedStateMachine):
     """Jobs that nobody knows much of and that never stop coming: counts overtaking by its own book."""
 
     LIMIT = 3
@@ -231,28 +233,30 @@ class Overtaking(RuleBasedStateMachine):
 
     @initialize(devices=DEVICES)
     def begin(self, devices: tuple[object, ...]) -> None:
-        self.rig = PlannerHarness(*devices, bypass_limit=self.LIMIT)  # type: ignore[arg-type]
-        self.passed: dict[int, int] = {}
+        self.harness = PlannerHarness(*devices, bypass_limit=self.LIMIT)  # type: ignore[arg-type]
+        self.overtaken: dict[int, int] = {}
 
     @rule(cls=CLASSES, count=st.integers(1, 6))
     def submit(self, cls: JobClass, count: int) -> None:
-        if self.rig.state.memory_needs.misfit(cls) is None:
-            self.rig.submit(cls, count)
+        if self.harness.state.memory_needs.misfit(cls) is None:
+            self.harness.submit(cls, count)
 
     @rule(handler=st.sampled_from("abc"), depth=st.integers(1, 16))
     def stage(self, handler: str, depth: int) -> None:
-        self.rig.state.limits.set_stage_depth(handler, "1", depth)
+        self.harness.state.limits.set_stage_depth(handler, "1", depth)
 
     @rule(share=st.floats(0, 1))
-    def turn(self, share: float) -> None:
+    def plan_and_apply(self, share: float) -> None:
         """Who was at work for longest ends; a share of those told to go are gone."""
-        rig = self.rig
+        rig = self.harness
         rig.now += 1
         made = plan(rig.state, rig.now)
         for action in made.actions:
             if isinstance(action, StartAction | LoadAction):
                 for passed in action.outlook.overtaken:
-                    self.passed[passed.job_number] = self.passed.get(passed.job_number, 0) + passed.count
+                    self.overtaken[passed.job_number] = (
+                        self.overtaken.get(passed.job_number, 0) + passed.count
+                    )
         rig.apply(made)
         busy = [each for each in rig.state.executors.values() if each.assigned]
         for resident in sorted(busy, key=lambda each: (each.busy_since, each.executor))[: 1 + int(2 * share)]:
@@ -262,7 +266,7 @@ class Overtaking(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_overtaken_more_than_the_bound(self) -> None:
-        assert all(count <= self.LIMIT for count in self.passed.values())
+        assert all(count <= self.LIMIT for count in self.overtaken.values())
 
     def teardown(self) -> None:
         """Whoever waits now starts, though others keep coming."""
@@ -270,19 +274,19 @@ class Overtaking(RuleBasedStateMachine):
             return
         waiting = {
             n
-            for cls in self.rig.state.backlog.classes()
-            for n in self.rig.state.backlog.by_class[cls].peek(99)
+            for cls in self.harness.state.backlog.classes()
+            for n in self.harness.state.backlog.by_class[cls].peek(99)
         }
-        kinds = sorted({self.rig.classes[n] for n in self.rig.classes}, key=repr)
+        kinds = sorted({self.harness.classes[n] for n in self.harness.classes}, key=repr)
         for number in range(self.ROUNDS):
-            if waiting <= set(self.rig.started):
+            if waiting <= set(self.harness.started):
                 return
-            self.rig.submit(kinds[number % len(kinds)])
-            self.turn(0.9)
-        assert waiting <= set(self.rig.started)
+            self.harness.submit(kinds[number % len(kinds)])
+            self.plan_and_apply(0.9)
+        assert waiting <= set(self.harness.started)
 
 
-TestOvertaking = Overtaking.TestCase
+TestOvertaking = OvertakingMachine.TestCase
 TestOvertaking.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -11,7 +11,7 @@ from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_
 A, B = make_class("a", 6 * G), make_class("b", 6 * G)
 
 
-def knows(rig: PlannerHarness, cls: JobClass, load_s: float, run_s: float) -> None:
+def record_times(rig: PlannerHarness, cls: JobClass, load_s: float, run_s: float) -> None:
     """Some have loaded and run."""
     rig.state.estimator.record_load(cls.key, None, load_s)
     for _ in range(10):
@@ -20,7 +20,7 @@ def knows(rig: PlannerHarness, cls: JobClass, load_s: float, run_s: float) -> No
 
 def test_a_job_waits_for_a_warm_executor_that_is_free_long_before_another_has_loaded() -> None:
     rig = PlannerHarness()
-    knows(rig, A, load_s=60, run_s=2)
+    record_times(rig, A, load_s=60, run_s=2)
     executor = rig.add_running(A)
     (n,) = rig.submit(A)
     made = rig.plan_and_apply()
@@ -31,7 +31,7 @@ def test_a_job_waits_for_a_warm_executor_that_is_free_long_before_another_has_lo
 
 def test_it_loads_another_where_that_is_ready_earlier() -> None:
     rig = PlannerHarness()
-    knows(rig, A, load_s=2, run_s=60)
+    record_times(rig, A, load_s=2, run_s=60)
     rig.add_running(A)
     rig.submit(A)
     assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 6G"]
@@ -39,7 +39,7 @@ def test_it_loads_another_where_that_is_ready_earlier() -> None:
 
 def test_many_that_wait_load_others_until_the_last_need_not_wait_long() -> None:
     rig = PlannerHarness(sim(0, 24 * G))
-    knows(rig, A, load_s=20, run_s=5)
+    record_times(rig, A, load_s=20, run_s=5)
     rig.add_running(A)
     rig.submit(A, 9)
     assert len(describe_actions(rig.plan_and_apply())) == 3
@@ -48,7 +48,7 @@ def test_many_that_wait_load_others_until_the_last_need_not_wait_long() -> None:
 def test_with_room_for_all_a_second_one_loads_sooner_than_without() -> None:
     roomy, full = PlannerHarness(sim(0, 24 * G)), PlannerHarness(sim(0, 24 * G, 2))
     for rig in (roomy, full):
-        knows(rig, A, load_s=10, run_s=7)
+        record_times(rig, A, load_s=10, run_s=7)
         rig.add_running(A)
         rig.submit(A)
     assert describe_actions(roomy.plan_and_apply()) == ["load a 2 on sim0 6G"]
@@ -57,7 +57,7 @@ def test_with_room_for_all_a_second_one_loads_sooner_than_without() -> None:
 
 def test_one_that_loads_is_free_only_when_it_has_loaded_and_run() -> None:
     rig = PlannerHarness()
-    knows(rig, A, load_s=20, run_s=5)
+    record_times(rig, A, load_s=20, run_s=5)
     rig.submit(A)
     rig.plan_and_apply()
     rig.submit(A)
@@ -75,7 +75,7 @@ def test_who_is_asked_for_least_goes_and_not_who_was_used_last() -> None:
 
 def test_nobody_goes_for_a_job_whose_warm_executor_is_free_soon() -> None:
     rig = PlannerHarness(sim(0, 12 * G))
-    knows(rig, A, load_s=30, run_s=5)
+    record_times(rig, A, load_s=30, run_s=5)
     rig.add_idle(B)
     rig.add_running(A)
     rig.submit(A)
@@ -86,7 +86,7 @@ def test_a_warm_start_out_of_turn_must_spare_a_load() -> None:
     for load_s, first in ((0.0, "load b"), (30.0, "start 1")):
         rig = PlannerHarness(sim(0, 24 * G, 1))
         executor = rig.add_idle(A)
-        knows(rig, A, load_s=load_s, run_s=5)
+        record_times(rig, A, load_s=load_s, run_s=5)
         rig.submit(B)
         rig.submit(A)
         assert describe_actions(rig.plan_and_apply())[0].startswith(first)
@@ -162,8 +162,8 @@ def test_who_is_loaded_again_soonest_goes_first() -> None:
     rig = PlannerHarness(sim(0, 12 * G))
     rig.add_idle(A)
     rig.add_idle(B)
-    knows(rig, A, load_s=60, run_s=1)
-    knows(rig, B, load_s=1, run_s=1)
+    record_times(rig, A, load_s=60, run_s=1)
+    record_times(rig, B, load_s=1, run_s=1)
     rig.submit(make_class("c", 6 * G))
     assert describe_actions(rig.plan_and_apply()) == ["evict 2"]
 
@@ -171,7 +171,7 @@ def test_who_is_loaded_again_soonest_goes_first() -> None:
 def test_nobody_waits_for_an_executor_that_was_granted_too_little() -> None:
     rig = PlannerHarness()
     large = make_class("a", 10 * G)
-    knows(rig, A, load_s=60, run_s=2)
+    record_times(rig, A, load_s=60, run_s=2)
     rig.add_running(A)
     rig.submit(large)
     assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 10G"]
@@ -183,7 +183,7 @@ def test_an_idle_one_is_waited_for_until_its_device_has_a_place() -> None:
     rig.state.set_device_open("sim1", False)
     rig.add_running(B)
     rig.state.set_device_open("sim1", True)
-    knows(rig, A, load_s=60, run_s=2)
+    record_times(rig, A, load_s=60, run_s=2)
     rig.submit(A)
     assert describe_actions(rig.plan_and_apply()) == []
     rig.finish(2)

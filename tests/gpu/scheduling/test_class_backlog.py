@@ -7,7 +7,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.class_backlog import ClassBacklog
 
 
-def line_of(*ns: int) -> ClassBacklog:
+def make_backlog(*ns: int) -> ClassBacklog:
     line = ClassBacklog()
     for n in ns:
         line.add(n)
@@ -21,19 +21,19 @@ def test_classes_are_equal_by_value_and_hash_alike() -> None:
 
 
 def test_what_comes_first_again_comes_before_the_others() -> None:
-    line = line_of(3, 4)
+    line = make_backlog(3, 4)
     line.add(2, first=True)
     assert (line.first, line.peek(5), len(line)) == (2, [2, 3, 4], 3)
 
 
 def test_who_waits_already_keeps_its_place() -> None:
-    line = line_of(1, 2)
+    line = make_backlog(1, 2)
     assert not line.add(1)
     assert line.peek(5) == [1, 2]
 
 
 def test_who_left_the_middle_is_passed_over() -> None:
-    line = line_of(1, 2, 3, 4)
+    line = make_backlog(1, 2, 3, 4)
     assert line.remove(2) and not line.remove(2)
     assert 2 not in line
     assert line.peek(2) == [1, 3] and line.peek(2, skip=1) == [3, 4]
@@ -42,14 +42,14 @@ def test_who_left_the_middle_is_passed_over() -> None:
 
 
 def test_who_left_and_came_back_stands_at_the_end() -> None:
-    line = line_of(1, 2, 3)
+    line = make_backlog(1, 2, 3)
     line.remove(2)
     line.add(2)
     assert line.peek(5) == [1, 3, 2]
 
 
 def test_a_line_that_most_have_left_holds_no_dead_places() -> None:
-    line = line_of(*range(1000))
+    line = make_backlog(*range(1000))
     for n in range(1, 999):
         line.remove(n)
     assert line.peek(5) == [0, 999]
@@ -57,7 +57,7 @@ def test_a_line_that_most_have_left_holds_no_dead_places() -> None:
 
 
 def test_how_many_are_ahead_is_found_without_counting() -> None:
-    line = line_of(*range(10, 20))
+    line = make_backlog(*range(10, 20))
     assert [line.count_ahead(n) for n in (5, 10, 15, 99)] == [0, 0, 5, 10]
 
 

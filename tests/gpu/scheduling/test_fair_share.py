@@ -158,25 +158,25 @@ def test_a_job_may_start_for_a_tenant_of_whom_nobody_waits() -> None:
 
 
 @dataclass
-class Floor:
+class FairShareSimulation:
     """Devices that take one job each, tenants of whom somebody always waits."""
 
     shares: FairShareClock
     devices: int
     now: float = 0.0
-    had: dict[str, float] = field(default_factory=dict)
+    device_s: dict[str, float] = field(default_factory=dict)
     ends: list[tuple[float, int, str, float]] = field(default_factory=list)
     numbers: count[int] = field(default_factory=lambda: count(1))
 
-    def step(self, run_s: float, error: float) -> str:
+    def start_next(self, run_s: float, error: float) -> str:
         """The tenant whose turn it is gets a device, when one is free; the run was expected to be longer
         or shorter by a factor."""
         if len(self.ends) == self.devices:
             self.now, n, tenant, took = heappop(self.ends)
             self.shares.record_end(n, took)
-            self.had[tenant] += took
+            self.device_s[tenant] += took
         self.shares.advance(self.now)
-        tenant = min(self.had, key=lambda each: (self.shares.rank(each), each))
+        tenant = min(self.device_s, key=lambda each: (self.shares.rank(each), each))
         n = next(self.numbers)
         self.shares.record_start(n, tenant, 1, run_s * error)
         heappush(self.ends, (self.now + run_s, n, tenant, run_s))
@@ -201,13 +201,13 @@ def test_those_who_always_wait_have_had_alike_for_their_weights(
 ) -> None:
     names = [f"t{each}" for each in range(len(weights))]
     weight = dict(zip(names, weights, strict=True))
-    floor = Floor(waiting(*names, **weight), devices, had=dict.fromkeys(names, 0.0))
+    floor = FairShareSimulation(waiting(*names, **weight), devices, device_s=dict.fromkeys(names, 0.0))
     for run_s, error in runs:
-        floor.step(run_s, error)
+        floor.start_next(run_s, error)
         # What a place can hold that was judged wrongly, for each place and for the one that is given away.
         bound_s = 2 * (devices + 1) * LONGEST_S / min(weights)
         for one, other in combinations(names, 2):
-            assert abs(floor.had[one] / weight[one] - floor.had[other] / weight[other]) <= bound_s
+            assert abs(floor.device_s[one] / weight[one] - floor.device_s[other] / weight[other]) <= bound_s
 
 
 @given(
@@ -219,9 +219,9 @@ def test_nobody_who_waits_is_passed_over_for_ever(tenants: int, devices: int, se
     """With runs as expected a tenant's clock is never further ahead than by one run: so who waits is served
     before the others have had one run more than that each."""
     names = [f"t{each}" for each in range(tenants)]
-    floor = Floor(waiting(*names), devices, had=dict.fromkeys(names, 0.0))
+    floor = FairShareSimulation(waiting(*names), devices, device_s=dict.fromkeys(names, 0.0))
     for run_s in seconds:
-        floor.step(run_s, 1.0)
+        floor.start_next(run_s, 1.0)
         ranks = [floor.shares.rank(name) for name in names]
         assert max(ranks) - min(ranks) <= LONGEST_S + 1e-6
 
@@ -229,10 +229,10 @@ def test_nobody_who_waits_is_passed_over_for_ever(tenants: int, devices: int, se
 @given(given_s=st.lists(st.floats(0.1, LONGEST_S), min_size=1, max_size=40), devices=st.integers(1, 4))
 def test_a_newcomer_is_next_after_a_flood(given_s: list[float], devices: int) -> None:
     shares = waiting("flood", "other")
-    floor = Floor(shares, devices, had={"flood": 0.0, "other": 0.0})
+    floor = FairShareSimulation(shares, devices, device_s={"flood": 0.0, "other": 0.0})
     for run_s in given_s:
-        floor.step(run_s, 1.0)
+        floor.start_next(run_s, 1.0)
     shares.on_waiting("new")
-    floor.had["new"] = 0.0
-    turns = [floor.step(1.0, 1.0) for _ in range(3)]
+    floor.device_s["new"] = 0.0
+    turns = [floor.start_next(1.0, 1.0) for _ in range(3)]
     assert "new" in turns

@@ -11,7 +11,7 @@ from gpu.scheduling.prewarm_class import prewarm_class
 from tests.gpu.planner_harness import G, PlannerHarness, describe_actions, make_class
 
 
-def wished(
+def add_prewarm(
     rig: PlannerHarness,
     handler: str = "a",
     need: int | None = 6 * G,
@@ -28,7 +28,7 @@ def wished(
 
 def test_a_wish_is_loaded_where_a_job_would_be_and_then_idles() -> None:
     rig = PlannerHarness()
-    wished(rig)
+    add_prewarm(rig)
     assert describe_actions(rig.plan_and_apply()) == ["load a -1 on sim0 6G"]
     assert rig.state.executors[1].assigned == {}
     rig.state.on_loaded(1, None, rig.now)
@@ -39,11 +39,11 @@ def test_a_wish_is_loaded_where_a_job_would_be_and_then_idles() -> None:
 def test_a_wish_has_idle_executors_go_but_a_preload_waits_for_room_that_is_free() -> None:
     rig = PlannerHarness()
     rig.add_idle(make_class("b", 20 * G))
-    cls = wished(rig, is_preload=True)
+    cls = add_prewarm(rig, is_preload=True)
     made = rig.plan_and_apply()
     assert made.actions == [] and made.reasons[cls] == "waiting_for_memory"
     rig.state.remove_waiting(cls, -1)
-    wished(rig)
+    add_prewarm(rig)
     assert describe_actions(rig.plan_and_apply()) == ["evict 1"]
     rig.remove_leaving()
     assert describe_actions(rig.plan_and_apply()) == ["load a -1 on sim0 6G"]
@@ -51,7 +51,7 @@ def test_a_wish_has_idle_executors_go_but_a_preload_waits_for_room_that_is_free(
 
 def test_jobs_go_before_a_wish_that_is_older() -> None:
     rig = PlannerHarness()
-    wished(rig, "a", 20 * G)
+    add_prewarm(rig, "a", 20 * G)
     rig.now += 10_000
     rig.submit(make_class("b", 20 * G))
     assert describe_actions(rig.plan_and_apply()) == ["load b 1 on sim0 20G"]
@@ -60,7 +60,7 @@ def test_jobs_go_before_a_wish_that_is_older() -> None:
 def test_nothing_is_reserved_for_a_wish() -> None:
     rig = PlannerHarness()
     rig.add_running(make_class("b", 20 * G))
-    wished(rig, "a", 20 * G)
+    add_prewarm(rig, "a", 20 * G)
     assert rig.plan_and_apply().actions == []
     rig.submit(make_class("c", 4 * G))
     assert describe_actions(rig.plan_and_apply()) == ["load c 2 on sim0 4G"]
@@ -69,22 +69,22 @@ def test_nothing_is_reserved_for_a_wish() -> None:
 def test_a_wish_for_a_device_goes_there_or_nowhere() -> None:
     rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     rig.add_running(make_class("b", 20 * G))
-    wished(rig, "a", 20 * G, device_id="sim0")
+    add_prewarm(rig, "a", 20 * G, device_id="sim0")
     assert rig.plan_and_apply().actions == []
-    wished(rig, "c", 20 * G, device_id="sim1", n=-2)
+    add_prewarm(rig, "c", 20 * G, device_id="sim1", n=-2)
     assert describe_actions(rig.plan_and_apply()) == ["load c -2 on sim1 20G"]
 
 
 def test_an_executor_elsewhere_does_not_serve_a_wish_for_a_device() -> None:
     rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     rig.add_idle(make_class("a"))
-    wished(rig, "a", device_id="sim1")
+    add_prewarm(rig, "a", device_id="sim1")
     assert describe_actions(rig.plan_and_apply()) == ["load a -1 on sim1 6G"]
 
 
 def test_a_job_gets_the_executor_that_loads_for_nobody() -> None:
     rig = PlannerHarness()
-    wished(rig)
+    add_prewarm(rig)
     rig.plan_and_apply()
     (n,) = rig.submit(make_class("a"))
     (start,) = rig.plan_and_apply().actions
@@ -97,7 +97,7 @@ def test_a_job_gets_the_executor_that_loads_for_nobody() -> None:
 
 def test_a_second_job_does_not_get_what_loads_for_the_first() -> None:
     rig = PlannerHarness()
-    wished(rig)
+    add_prewarm(rig)
     rig.plan_and_apply()
     rig.submit(make_class("a"))
     rig.plan_and_apply()
@@ -107,7 +107,7 @@ def test_a_second_job_does_not_get_what_loads_for_the_first() -> None:
 
 def test_one_that_went_while_it_loaded_is_nobodys_any_more() -> None:
     rig = PlannerHarness()
-    wished(rig)
+    add_prewarm(rig)
     rig.plan_and_apply()
     rig.state.evict(1)
     assert rig.state.residency.prewarmed == {}
@@ -137,7 +137,7 @@ def test_of_what_is_kept_one_stays_however_long_it_idles() -> None:
 @pytest.mark.parametrize("need", [8 * G, None])
 def test_a_job_that_needs_more_than_that_executor_was_granted_does_not_get_it(need: int | None) -> None:
     rig = PlannerHarness()
-    wished(rig)
+    add_prewarm(rig)
     rig.plan_and_apply()
     rig.submit(make_class("a", need))
     assert not [action for action in rig.plan_and_apply().actions if isinstance(action, StartAction)]
@@ -145,7 +145,7 @@ def test_a_job_that_needs_more_than_that_executor_was_granted_does_not_get_it(ne
 
 def test_a_job_does_not_take_it_from_under_one_that_was_overtaken_too_often() -> None:
     rig = PlannerHarness(bypass_limit=0)
-    wished(rig)
+    add_prewarm(rig)
     rig.plan_and_apply()
     rig.submit(make_class("b", 24 * G))
     cls = make_class("a")

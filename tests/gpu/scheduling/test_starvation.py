@@ -15,26 +15,26 @@ from tests.gpu.planner_harness import G, PlannerHarness, make_class
 LONG, SHORT = replace(make_class("long"), limit_s=4096.0), replace(make_class("short"), limit_s=1.0)
 
 
-class House:
+class StarvationHarness:
     """Lines in which jobs wait, without devices."""
 
     def __init__(self, **waiting: JobClass) -> None:
-        self.lines: dict[JobClass, ClassBacklog] = {}
+        self.backlogs: dict[JobClass, ClassBacklog] = {}
         self.paused: set[str] = set()
-        self.bypass = OvertakeCounter(8)
-        self.seniority = StarvationGuard(self.lines, self.paused, self.bypass)
+        self.overtakes = OvertakeCounter(8)
+        self.guard = StarvationGuard(self.backlogs, self.paused, self.overtakes)
 
     def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
         for n in ns:
-            self.lines.setdefault(cls, ClassBacklog()).add(n, first=first)
+            self.backlogs.setdefault(cls, ClassBacklog()).add(n, first=first)
             if first:
-                self.seniority.on_requeued(cls, n)
+                self.guard.on_requeued(cls, n)
 
     def start(self, cls: JobClass, *ns: int) -> None:
-        self.lines[cls].remove_all(ns)
-        if not self.lines[cls]:
-            del self.lines[cls]
-        self.seniority.on_started(cls, ns)
+        self.backlogs[cls].remove_all(ns)
+        if not self.backlogs[cls]:
+            del self.backlogs[cls]
+        self.guard.on_started(cls, ns)
 
     def start_younger(self, cls: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
         """The first of them lets the oldest be looked for."""
@@ -43,17 +43,17 @@ class House:
             self.start(cls, n)
 
     def is_next(self, n: int) -> bool:
-        return self.bypass.remaining(n) <= 0
+        return self.overtakes.remaining(n) <= 0
 
 
 def test_the_oldest_is_next_after_so_many_younger_ones() -> None:
-    house = House()
+    house = StarvationHarness()
     house.wait(LONG, 1, 2)
     house.start_younger(count=YOUNGER_MAX - 1)
     assert not house.is_next(1)
     house.start_younger(count=0)
     assert house.is_next(1) and not house.is_next(2)
-    house.bypass.forget([1])
+    house.overtakes.forget([1])
     house.start(LONG, 1)
     house.start_younger(count=YOUNGER_MAX - 2)
     assert not house.is_next(2)
@@ -65,7 +65,7 @@ def test_the_oldest_is_next_after_so_many_younger_ones() -> None:
     "others", [replace(SHORT, tenant="other"), replace(SHORT, priority=90), replace(SHORT, gpus=0)]
 )
 def test_other_tenants_lanes_and_higher_priorities_do_not_count(others: JobClass) -> None:
-    house = House()
+    house = StarvationHarness()
     house.wait(LONG, 1)
     house.start_younger(others, count=3 * YOUNGER_MAX)
     house.start_younger(count=YOUNGER_MAX - 2)
@@ -73,7 +73,7 @@ def test_other_tenants_lanes_and_higher_priorities_do_not_count(others: JobClass
 
 
 def test_older_ones_that_were_put_back_go_first_and_do_not_count() -> None:
-    house = House()
+    house = StarvationHarness()
     house.wait(LONG, 5)
     house.start_younger(count=YOUNGER_MAX - 1)
     house.wait(SHORT, 3, first=True)
@@ -87,7 +87,7 @@ def test_older_ones_that_were_put_back_go_first_and_do_not_count() -> None:
 
 
 def test_one_of_a_paused_queue_is_waited_for_by_nobody() -> None:
-    house = House()
+    house = StarvationHarness()
     house.wait(replace(LONG, queue="paused"), 1)
     house.wait(LONG, 2)
     house.start_younger(count=3)
@@ -97,7 +97,7 @@ def test_one_of_a_paused_queue_is_waited_for_by_nobody() -> None:
 
 
 def test_where_only_wishes_wait_there_is_no_oldest() -> None:
-    house = House()
+    house = StarvationHarness()
     house.wait(replace(LONG, priority=-1), 1)
     house.start_younger()
     assert not house.is_next(1)
