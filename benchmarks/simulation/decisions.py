@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.simulation.job import GIB, Classes, Job
-from benchmarks.simulation.ours import Ours
+from benchmarks.simulation.ours import RunnerPolicy
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.planning.planner import LoadAction, plan
@@ -85,7 +85,7 @@ class Fleet:
 
     def __init__(self, classes: int) -> None:
         self.rng = random.Random(classes)
-        self.policy = Ours([sim(place, DEVICE_BYTES) for place in range(DEVICES)])
+        self.policy = RunnerPolicy([sim(place, DEVICE_BYTES) for place in range(DEVICES)])
         self.classes = Classes()
         self.wanted = [self._class(f"h{place}", place) for place in range(classes)]
         self.running: dict[int, Job] = {}
@@ -115,14 +115,14 @@ class Fleet:
 
     def turn(self) -> None:
         """Carry the plan out. For each that starts another one comes, so that the line stays long."""
-        for begun in self.policy.turn(0.0):
+        for begun in self.policy.start_jobs(0.0):
             self.running[begun.executor] = begun.job
             self.submit(begun.job.cls)
 
     def change(self, case: Case) -> None:
         """Let happen what the case says, and nothing else."""
         for executor in self.rng.sample(sorted(self.running), case.ended):
-            self.policy.ended(executor, self.running.pop(executor), 0.0)
+            self.policy.on_job_ended(executor, self.running.pop(executor), 0.0)
         for _ in range(case.came):
             self.submit(self._class(f"new{self.n}", self.n))
 
@@ -136,7 +136,7 @@ def _times(case: Case, rounds: int) -> tuple[list[float], float]:
     while len(times) < rounds and (len(times) < ROUNDS_MIN or time.thread_time() < until):
         fleet.change(case)
         began = time.thread_time()
-        made = plan(fleet.policy.view, 0.0)
+        made = plan(fleet.policy.state, 0.0)
         times.append((time.thread_time() - began) * 1e3)
         actions += len(made.actions)
         fleet.turn()

@@ -10,7 +10,7 @@ from benchmarks.simulation.job import Job
 from benchmarks.simulation.outcome import Outcome
 
 
-class Begun(NamedTuple):
+class StartedJob(NamedTuple):
     """A job that a policy gave to an executor now."""
 
     job: Job
@@ -31,21 +31,21 @@ class Policy(Protocol):
         """A job waits."""
         ...
 
-    def ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
         """An executor's job ended."""
         ...
 
-    def turn(self, now: float) -> Sequence[Begun]:
+    def start_jobs(self, now: float) -> Sequence[StartedJob]:
         """All that starts now."""
         ...
 
 
-class Stuck(RuntimeError):
+class JobsNeverStarted(RuntimeError):
     """Jobs wait, and nothing is left that could let them start."""
 
 
 def simulate(
-    jobs: Sequence[Job], policy: Policy, watch: Callable[[float, Begun], None] | None = None
+    jobs: Sequence[Job], policy: Policy, watch: Callable[[float, StartedJob], None] | None = None
 ) -> Outcome:
     """Run jobs, which stand in order of submission, to the end of the last one. At one moment ends
     come first, then submissions, then one turn. `watch` sees every start.
@@ -55,25 +55,25 @@ def simulate(
     """
     outcome = Outcome()
     ends: list[tuple[float, int, int, Job]] = []
-    place, count, started = 0, len(jobs), 0
-    while ends or place < count:
-        now = ends[0][0] if ends else jobs[place].submit_s
-        if place < count:
-            now = min(now, jobs[place].submit_s)
+    index, count, started = 0, len(jobs), 0
+    while ends or index < count:
+        now = ends[0][0] if ends else jobs[index].submit_s
+        if index < count:
+            now = min(now, jobs[index].submit_s)
         policy.advance(now)
         while ends and ends[0][0] <= now:
             _, _, executor, job = heappop(ends)
-            policy.ended(executor, job, now)
-        while place < count and jobs[place].submit_s <= now:
-            policy.submit(jobs[place])
-            outcome.submitted(jobs[place])
-            place += 1
-        for begun in policy.turn(now):
+            policy.on_job_ended(executor, job, now)
+        while index < count and jobs[index].submit_s <= now:
+            policy.submit(jobs[index])
+            outcome.submitted(jobs[index])
+            index += 1
+        for started_job in policy.start_jobs(now):
             if watch is not None:
-                watch(now, begun)
-            end = outcome.begun(begun.job, now, is_cold=begun.is_cold)
+                watch(now, started_job)
+            end = outcome.begun(started_job.job, now, is_cold=started_job.is_cold)
             started += 1
-            heappush(ends, (end, started, begun.executor, begun.job))
+            heappush(ends, (end, started, started_job.executor, started_job.job))
     if started < count:
-        raise Stuck(f"{count - started} of {count} jobs never started")
+        raise JobsNeverStarted(f"{count - started} of {count} jobs never started")
     return outcome

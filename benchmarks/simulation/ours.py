@@ -5,78 +5,78 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from benchmarks.simulation.engine import Begun
+from benchmarks.simulation.engine import StartedJob
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
 from gpu.planning.planner import EvictAction, LoadAction, StartAction, plan
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
-class Ours:
+class RunnerPolicy:
     """A coordinator in miniature: it tells the view what happens and carries out what the plan says.
 
     Executors that are told to go are gone at once, as with the other policies, and like theirs stay while
     nobody needs their room. What they were seen to use is their grant."""
 
     def __init__(self, devices: Iterable[Device], keep_alive_s: float = math.inf) -> None:
-        self.view = SchedulerState(devices)
+        self.state = SchedulerState(devices)
         self._keep_alive_s = keep_alive_s
         self._waiting: dict[int, Job] = {}
-        self._executors = 0
+        self._last_executor = 0
         # True while another plan would say again that nothing is to be done. Most of a long line's
         # arrivals join a class of which somebody waits in vain: they change nothing for the plan.
         self._is_settled = True
 
     def advance(self, now: float) -> None:
         """Unload what idled for too long."""
-        for executor in self.view.idle_expiry.pop_due(now):
-            self._dismiss(executor, now)
+        for executor in self.state.idle_expiry.pop_due(now):
+            self._evict(executor, now)
             self._is_settled = False
 
     def submit(self, job: Job) -> None:
         """A job waits."""
-        if job.cls not in self.view.backlog.by_class:
+        if job.cls not in self.state.backlog.by_class:
             self._is_settled = False
         self._waiting[job.n] = job
-        self.view.add_waiting(job.cls, job.n, since=job.submit_s)
+        self.state.add_waiting(job.cls, job.n, since=job.submit_s)
 
-    def ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
         """An executor's job ended."""
-        if self.view.executors[executor].state == "loading":
+        if self.state.executors[executor].state == "loading":
             # Said late: a plan that hands out one job at a time makes no difference between the two.
-            self.view.on_loaded(executor, None, now)
-            self.view.estimator.record_load(job.cls.key, None, job.load_s)
-        self.view.record_run(job.cls, None, job.run_s)
-        self.view.on_attempt_ended(executor, job.cls, job.n, now)
+            self.state.on_loaded(executor, None, now)
+            self.state.estimator.record_load(job.cls.key, None, job.load_s)
+        self.state.record_run(job.cls, None, job.run_s)
+        self.state.on_attempt_ended(executor, job.cls, job.n, now)
         self._is_settled = False
 
-    def turn(self, now: float) -> list[Begun]:
+    def start_jobs(self, now: float) -> list[StartedJob]:
         """Plan, and once more each time that room was made: who was told to go is gone."""
-        begun: list[Begun] = []
-        while self.view.backlog.by_class and not self._is_settled:
-            actions = plan(self.view, now).actions
+        started: list[StartedJob] = []
+        while self.state.backlog.by_class and not self._is_settled:
+            actions = plan(self.state, now).actions
             self._is_settled = not actions
-            has_room = False
+            has_evicted = False
             for action in actions:
                 match action:
                     case StartAction(executor, _, ns):
-                        devices = self.view.executors[executor].devices
-                        self.view.start(executor, action.job_class, ns, now, action.outlook)
-                        begun += [Begun(self._waiting.pop(n), executor, devices, False) for n in ns]
+                        devices = self.state.executors[executor].devices
+                        self.state.start(executor, action.job_class, ns, now, action.outlook)
+                        started += [StartedJob(self._waiting.pop(n), executor, devices, False) for n in ns]
                     case LoadAction():
-                        begun.append(self.load(action, now))
+                        started.append(self.load(action, now))
                     case EvictAction(executor):
-                        self._dismiss(executor, now)
-                        has_room = True
-            if not has_room:
+                        self._evict(executor, now)
+                        has_evicted = True
+            if not has_evicted:
                 break
-        return begun
+        return started
 
-    def load(self, action: LoadAction, now: float = 0.0) -> Begun:
+    def load(self, action: LoadAction, now: float = 0.0) -> StartedJob:
         """Carry out that a new executor starts with a waiting job."""
-        self._executors += 1
-        self.view.load(
-            self._executors,
+        self._last_executor += 1
+        self.state.load(
+            self._last_executor,
             action.job_class,
             action.job_number,
             action.device_ids,
@@ -86,8 +86,8 @@ class Ours:
             now=now,
             outlook=action.outlook,
         )
-        return Begun(self._waiting.pop(action.job_number), self._executors, action.device_ids, True)
+        return StartedJob(self._waiting.pop(action.job_number), self._last_executor, action.device_ids, True)
 
-    def _dismiss(self, executor: int, now: float) -> None:
-        self.view.evict(executor)
-        self.view.on_executor_gone(executor, now)
+    def _evict(self, executor: int, now: float) -> None:
+        self.state.evict(executor)
+        self.state.on_executor_gone(executor, now)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
-from benchmarks.simulation.engine import Begun
+from benchmarks.simulation.engine import StartedJob
 from benchmarks.simulation.job import Job
 from gpu.devices.device import Device
 from gpu.job_class import JobClass
@@ -24,7 +24,7 @@ class _Executor:
     nbytes: dict[str, int]
 
 
-class Packer:
+class PackingPolicy:
     """Reuses idle executors of the same handler, else loads one where the least is left over, for which
     the least recently used idle ones go."""
 
@@ -36,12 +36,12 @@ class Packer:
         self.busy = dict.fromkeys(self.devices, 0)
         self._is_strict = is_strict
         self._slot_bytes = slot_bytes
-        self._lines: dict[JobClass, deque[Job]] = {}
+        self._backlogs: dict[JobClass, deque[Job]] = {}
         self._executors: dict[int, _Executor] = {}
         # The one that idles longest first.
         self._idle: dict[_Kind, dict[int, _Executor]] = {}
         self._idle_on: dict[str, dict[int, _Executor]] = {each: {} for each in self.devices}
-        self._loaded = 0
+        self._last_executor = 0
         self._is_settled = True
 
     def advance(self, now: float) -> None:
@@ -49,13 +49,13 @@ class Packer:
 
     def submit(self, job: Job) -> None:
         """A job waits. Behind another of its class that waits in vain it changes nothing."""
-        line = self._lines.get(job.cls)
+        line = self._backlogs.get(job.cls)
         if line is None:
-            line = self._lines[job.cls] = deque()
+            line = self._backlogs[job.cls] = deque()
             self._is_settled = False
         line.append(job)
 
-    def ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
         """An executor's job ended."""
         idle = self._executors[executor]
         self._idle.setdefault(idle.kind, {})[executor] = idle
@@ -64,33 +64,33 @@ class Packer:
             self._idle_on[each][executor] = idle
         self._is_settled = False
 
-    def turn(self, now: float) -> list[Begun]:
+    def start_jobs(self, now: float) -> list[StartedJob]:
         """Start by priority, then in order of arrival; of a class whose first one finds no room no other
         would, since as a turn goes on there is only less."""
-        begun: list[Begun] = []
+        started_jobs: list[StartedJob] = []
         if self._is_settled:
-            return begun
+            return started_jobs
         self._is_settled = True
-        heads = [(-cls.priority, line[0].n, line) for cls, line in self._lines.items()]
-        heapify(heads)
-        while heads:
-            priority, _, line = heads[0]
+        heap = [(-cls.priority, line[0].n, line) for cls, line in self._backlogs.items()]
+        heapify(heap)
+        while heap:
+            priority, _, line = heap[0]
             started = self._start(line[0])
             if started is None:
                 if self._is_strict:
                     break
-                heappop(heads)
+                heappop(heap)
                 continue
-            begun.append(started)
+            started_jobs.append(started)
             job = line.popleft()
             if line:
-                heapreplace(heads, (priority, line[0].n, line))
+                heapreplace(heap, (priority, line[0].n, line))
             else:
-                heappop(heads)
-                del self._lines[job.cls]
-        return begun
+                heappop(heap)
+                del self._backlogs[job.cls]
+        return started_jobs
 
-    def _start(self, job: Job) -> Begun | None:
+    def _start(self, job: Job) -> StartedJob | None:
         executor = self._find_warm(job)
         is_cold = executor is None
         if executor is None:
@@ -98,15 +98,15 @@ class Packer:
             if executor is None:
                 return None
         else:
-            self._unlist(executor)
+            self._remove_idle(executor)
         for each in executor.nbytes:
             self.busy[each] += 1
-        return Begun(job, executor.number, tuple(executor.nbytes), is_cold)
+        return StartedJob(job, executor.number, tuple(executor.nbytes), is_cold)
 
     def _find_warm(self, job: Job) -> _Executor | None:
         for executor in reversed(self._idle.get((job.cls.handler, job.cls.gpus), {}).values()):
             if all(
-                nbytes >= job.need_bytes and self._has_turn(each) for each, nbytes in executor.nbytes.items()
+                nbytes >= job.need_bytes and self._has_place(each) for each, nbytes in executor.nbytes.items()
             ):
                 return executor
         return None
@@ -116,7 +116,7 @@ class Packer:
         for place, (each, free) in enumerate(self.free.items()):
             need = self._need_on(job, each)
             idle = sum(executor.nbytes[each] for executor in self._idle_on[each].values())
-            if self._has_turn(each) and need <= free + idle:
+            if self._has_place(each) and need <= free + idle:
                 options.append((max(0, need - free), free - need, place, each, need))
         if len(options) < job.cls.gpus:
             return None
@@ -125,24 +125,24 @@ class Packer:
             while self.free[each] < need:
                 self._evict(next(iter(self._idle_on[each].values())))
             self.free[each] -= need
-        self._loaded += 1
-        executor = _Executor(self._loaded, (job.cls.handler, job.cls.gpus), chosen)
+        self._last_executor += 1
+        executor = _Executor(self._last_executor, (job.cls.handler, job.cls.gpus), chosen)
         self._executors[executor.number] = executor
         return executor
 
     def _need_on(self, job: Job, device_id: str) -> int:
         return max(job.need_bytes, min(self._slot_bytes, self.devices[device_id].cap_bytes))
 
-    def _has_turn(self, device_id: str) -> bool:
+    def _has_place(self, device_id: str) -> bool:
         return self.busy[device_id] < self.devices[device_id].max_executors
 
     def _evict(self, executor: _Executor) -> None:
-        self._unlist(executor)
+        self._remove_idle(executor)
         del self._executors[executor.number]
         for each, nbytes in executor.nbytes.items():
             self.free[each] += nbytes
 
-    def _unlist(self, executor: _Executor) -> None:
+    def _remove_idle(self, executor: _Executor) -> None:
         del self._idle[executor.kind][executor.number]
         for each in executor.nbytes:
             del self._idle_on[each][executor.number]

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from benchmarks.simulation.engine import Policy
 from benchmarks.simulation.job import Job
-from benchmarks.simulation.ours import Ours
-from benchmarks.simulation.packer import Packer
+from benchmarks.simulation.ours import RunnerPolicy
+from benchmarks.simulation.packer import PackingPolicy
 from gpu.devices.device import Device
 
 
-class Maker(Protocol):
+class PolicyFactory(Protocol):
     """Makes a policy for some jobs on some devices."""
 
     def __call__(
@@ -25,25 +25,25 @@ class Maker(Protocol):
 
 def ours(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """The product's plan."""
-    return Ours(devices, keep_alive_s)
+    return RunnerPolicy(devices, keep_alive_s)
 
 
 def fifo(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Nobody starts before an older one."""
-    return Packer(devices, is_strict=True)
+    return PackingPolicy(devices, is_strict=True)
 
 
 def skip(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Whatever fits starts, in order of arrival."""
-    return Packer(devices, is_strict=False)
+    return PackingPolicy(devices, is_strict=False)
 
 
 def slots(jobs: Sequence[Job], devices: Sequence[Device], keep_alive_s: float = math.inf) -> Policy:
     """Each device runs as many as it would of the largest, in order of arrival."""
-    return Packer(devices, is_strict=True, slot_bytes=max(job.need_bytes for job in jobs))
+    return PackingPolicy(devices, is_strict=True, slot_bytes=max(job.need_bytes for job in jobs))
 
 
-POLICIES: Mapping[str, Maker] = {
+POLICIES: Mapping[str, PolicyFactory] = {
     "ours": ours,
     "fifo": fifo,
     "skip": skip,

@@ -176,7 +176,7 @@ def test_runs_are_averaged_but_for_maxima() -> None:
 def test_a_fleet_for_decisions_is_full_and_its_line_long() -> None:
     fleet = decisions.Fleet(10)
     assert len(fleet.running) == decisions.EXECUTORS
-    view = fleet.policy.view
+    view = fleet.policy.state
     assert sum(view.backlog.count(cls) for cls in view.backlog.classes()) >= decisions.WAITING
     before = fleet.n
     fleet.change(decisions.Case(10, 3, 2))

@@ -11,12 +11,12 @@ import pytest
 
 from benchmarks.simulation import mix
 from benchmarks.simulation.devices import parse_devices
-from benchmarks.simulation.engine import Begun, Stuck, simulate
+from benchmarks.simulation.engine import JobsNeverStarted, StartedJob, simulate
 from benchmarks.simulation.job import GIB, BadJob, Classes, Job, check_fit
 from benchmarks.simulation.jobfile import parse
 from benchmarks.simulation.limits import limited
-from benchmarks.simulation.ours import Ours
-from benchmarks.simulation.packer import Packer
+from benchmarks.simulation.ours import RunnerPolicy
+from benchmarks.simulation.packer import PackingPolicy
 from benchmarks.simulation.policies import POLICIES
 from gpu.devices.device import Device, sim
 
@@ -118,7 +118,7 @@ def waits_of(policy: str, jobs: Sequence[Job], devices: Sequence[Device]) -> lis
     """In order of submission."""
     waits: dict[int, float] = {}
 
-    def watch(now: float, begun: Begun) -> None:
+    def watch(now: float, begun: StartedJob) -> None:
         waits[begun.job.n] = now + begun.is_cold * begun.job.load_s - begun.job.submit_s
 
     outcome = simulate(jobs, POLICIES[policy](jobs, devices), watch)
@@ -211,10 +211,10 @@ def random_jobs(seed: int, count: int = 300) -> list[Job]:
 def test_no_device_is_given_twice_and_every_job_runs_once(policy: str, seed: int) -> None:
     jobs, devices = random_jobs(seed), parse_devices("2x10GiB,2x16GiB", 3)
     caps = {device.id: device.cap_bytes for device in devices}
-    held: list[tuple[float, Begun]] = []
+    held: list[tuple[float, StartedJob]] = []
     starts: Counter[int] = Counter()
 
-    def watch(now: float, begun: Begun) -> None:
+    def watch(now: float, begun: StartedJob) -> None:
         job = begun.job
         starts[job.n] += 1
         assert now >= job.submit_s
@@ -263,7 +263,7 @@ def test_two_runs_are_equal(policy: str) -> None:
 def test_a_plan_that_is_left_out_would_have_done_nothing() -> None:
     """What saves plans must not change what the product would do."""
 
-    class Always(Ours):
+    class Always(RunnerPolicy):
         def submit(self, job: Job) -> None:
             super().submit(job)
             self._is_settled = False
@@ -271,7 +271,7 @@ def test_a_plan_that_is_left_out_would_have_done_nothing() -> None:
     devices = parse_devices("2x10GiB,2x16GiB", 3)
     for seed in range(2):
         jobs = random_jobs(seed, 150)
-        sparing, thorough = simulate(jobs, Ours(devices)), simulate(jobs, Always(devices))
+        sparing, thorough = simulate(jobs, RunnerPolicy(devices)), simulate(jobs, Always(devices))
         assert sparing.figures() == thorough.figures()
 
 
@@ -279,7 +279,7 @@ def test_an_idle_executor_of_ours_is_unloaded_in_time() -> None:
     text = "submit_s,handler,run_s,load_s,vram_gib\n0,a,1,5,1\n300,a,1,5,1\n700,a,1,5,1\n"
     jobs = parse(text.splitlines())
     # Idle from 6 on, it is warm at 300; idle from 301 on, it was unloaded at 601.
-    assert simulate(jobs, Ours(parse_devices("1x10GiB"), 300.0)).waits_of() == [0, 5, 5]
+    assert simulate(jobs, RunnerPolicy(parse_devices("1x10GiB"), 300.0)).waits_of() == [0, 5, 5]
 
 
 def test_a_smaller_device_is_one_slot_for_what_fits_it() -> None:
@@ -289,8 +289,8 @@ def test_a_smaller_device_is_one_slot_for_what_fits_it() -> None:
 
 def test_a_policy_that_forgets_jobs_is_told() -> None:
     jobs = parse(["submit_s,handler,run_s,gpus", "0,a,1,2"])
-    with pytest.raises(Stuck, match="1 of 1 jobs never started"):
-        simulate(jobs, Packer(parse_devices("1x10GiB"), is_strict=True))
+    with pytest.raises(JobsNeverStarted, match="1 of 1 jobs never started"):
+        simulate(jobs, PackingPolicy(parse_devices("1x10GiB"), is_strict=True))
 
 
 def test_a_job_that_fits_nowhere_is_told_before() -> None:
