@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.simulation.job import Job
+from benchmarks.simulation.job import SimulatedJob
 from gpu.job_class import JobClass
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class JobShape:
     """A job without its place in the line."""
 
-    cls: JobClass
+    job_class: JobClass
     run_s: float
     load_s: float
 
 
-def poisson(
-    shapes: Iterator[Shape], count: int, mean_gap_s: float, draw_gap: Callable[[float], float]
-) -> list[Job]:
+def poisson_arrivals(
+    shapes: Iterator[JobShape], count: int, mean_gap_s: float, draw_gap: Callable[[float], float]
+) -> list[SimulatedJob]:
     """So many jobs at random gaps: `draw_gap` gives one of an exponential distribution with that rate."""
-    jobs: list[Job] = []
+    jobs: list[SimulatedJob] = []
     now = 0.0
     for n in range(1, count + 1):
         now += draw_gap(1 / mean_gap_s)
         shape = next(shapes)
-        jobs.append(Job(n, now, shape.run_s, shape.load_s, shape.cls))
+        jobs.append(SimulatedJob(n, now, shape.run_s, shape.load_s, shape.job_class))
     return jobs

@@ -17,8 +17,8 @@ from rich.console import Console
 from benchmarks.simulation import decisions, jobfile, mix, plot, table, trace
 from benchmarks.simulation.devices import parse_devices
 from benchmarks.simulation.engine import simulate
-from benchmarks.simulation.job import BadJob, Job, check_fit
-from benchmarks.simulation.limits import FACTOR, limited
+from benchmarks.simulation.job import InvalidJob, SimulatedJob, check_fit
+from benchmarks.simulation.limits import LIMIT_FACTOR, add_limits
 from benchmarks.simulation.outcome import Outcome, average
 from benchmarks.simulation.policies import POLICIES
 from gpu.devices.device import Device, sim
@@ -35,7 +35,7 @@ class Workload:
     devices: Sequence[Device]
     loads: Sequence[float | None]
     seeds: Sequence[int]
-    draw: Callable[[float | None, int], list[Job]]
+    draw: Callable[[float | None, int], list[SimulatedJob]]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
             document = _simulate(_workload(options), options, console)
         if options.json:
             options.json.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
-    except (BadJob, plot.NoMatplotlib, OSError) as error:
+    except (InvalidJob, plot.NoMatplotlib, OSError) as error:
         print(f"simulate: {error}", file=sys.stderr)
         return 2
     return 0
@@ -91,7 +91,7 @@ def _simulate(workload: Workload, options: argparse.Namespace, console: Console)
     for load in workload.loads:
         runs: list[dict[str, Any]] = []
         for seed in workload.seeds:
-            jobs = limited(workload.draw(load, seed), options.limits)
+            jobs = add_limits(workload.draw(load, seed), options.limits)
             check_fit(jobs, workload.devices)
             figures = {}
             for name in options.policies:
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limits",
         type=_limits,
-        default=FACTOR,
+        default=LIMIT_FACTOR,
         metavar="TIMES",
         help="the time limit of a job without one, in times its run; none: nobody has a limit",
     )

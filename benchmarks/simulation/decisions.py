@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.simulation.job import GIB, Classes, Job
+from benchmarks.simulation.job import GIB, JobClassCache, SimulatedJob
 from benchmarks.simulation.ours import RunnerPolicy
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
@@ -36,7 +36,7 @@ class Case:
     classes: int
     #: Jobs that ended, and jobs that came of classes of which nobody waited.
     ended: int
-    came: int
+    submitted: int
 
 
 CASES = (
@@ -53,13 +53,13 @@ def measure(console: Console, rounds: int = ROUNDS) -> dict[str, Any]:
         table.add_column(heading, justify="right")
     rows: list[dict[str, Any]] = []
     for case in CASES:
-        times, actions = _times(case, rounds)
+        times, actions = _time_plans(case, rounds)
         p50, p99 = times[len(times) // 2], times[-(-len(times) * 99 // 100) - 1]
         rows.append(
             {
                 "classes": case.classes,
                 "ended": case.ended,
-                "came": case.came,
+                "came": case.submitted,
                 "plans": len(times),
                 "p50_ms": p50,
                 "p99_ms": p99,
@@ -70,7 +70,7 @@ def measure(console: Console, rounds: int = ROUNDS) -> dict[str, Any]:
         table.add_row(
             str(case.classes),
             str(case.ended),
-            str(case.came),
+            str(case.submitted),
             str(len(times)),
             f"{p50:.2f}",
             f"{p99:.2f}",
@@ -80,21 +80,21 @@ def measure(console: Console, rounds: int = ROUNDS) -> dict[str, Any]:
     return {"decisions": rows}
 
 
-class Fleet:
+class BusyCluster:
     """Two executors a device, all at work, and a line that finds no room."""
 
     def __init__(self, classes: int) -> None:
         self.rng = random.Random(classes)
         self.policy = RunnerPolicy([sim(place, DEVICE_BYTES) for place in range(DEVICES)])
-        self.classes = Classes()
-        self.wanted = [self._class(f"h{place}", place) for place in range(classes)]
-        self.running: dict[int, Job] = {}
-        self.n = 0
+        self.classes = JobClassCache()
+        self.waiting_classes = [self._class(f"h{place}", place) for place in range(classes)]
+        self.running: dict[int, SimulatedJob] = {}
+        self.last_number = 0
         for executor in range(1, EXECUTORS + 1):
             self._run(executor)
         for place in range(WAITING):
-            self.submit(self.wanted[place % classes])
-        self.turn()
+            self.submit(self.waiting_classes[place % classes])
+        self.apply_plan()
 
     def _class(self, handler: str, place: int) -> JobClass:
         return self.classes.get(handler, NEEDS_GIB[place % len(NEEDS_GIB)] * GIB)
@@ -103,41 +103,43 @@ class Fleet:
         """One more executor is at work; what runs leaves nothing free. A plan for so many starts is no part
         of the measurement."""
         cls = self.classes.get(f"r{executor % 100}", DEVICE_BYTES // 2)
-        self.n += 1
+        self.last_number += 1
         device_id = f"sim{executor % DEVICES}"
-        self.policy.submit(Job(self.n, 0.0, 1.0, 0.0, cls))
-        begun = self.policy.load(LoadAction(cls, self.n, (device_id,), DEVICE_BYTES // 2, exclusive=False))
+        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, cls))
+        begun = self.policy.load(
+            LoadAction(cls, self.last_number, (device_id,), DEVICE_BYTES // 2, exclusive=False)
+        )
         self.running[begun.executor] = begun.job
 
     def submit(self, cls: JobClass) -> None:
-        self.n += 1
-        self.policy.submit(Job(self.n, 0.0, 1.0, 0.0, cls))
+        self.last_number += 1
+        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, cls))
 
-    def turn(self) -> None:
+    def apply_plan(self) -> None:
         """Carry the plan out. For each that starts another one comes, so that the line stays long."""
         for begun in self.policy.start_jobs(0.0):
             self.running[begun.executor] = begun.job
-            self.submit(begun.job.cls)
+            self.submit(begun.job.job_class)
 
-    def change(self, case: Case) -> None:
+    def apply_case(self, case: Case) -> None:
         """Let happen what the case says, and nothing else."""
         for executor in self.rng.sample(sorted(self.running), case.ended):
             self.policy.on_job_ended(executor, self.running.pop(executor), 0.0)
-        for _ in range(case.came):
-            self.submit(self._class(f"new{self.n}", self.n))
+        for _ in range(case.submitted):
+            self.submit(self._class(f"new{self.last_number}", self.last_number))
 
 
-def _times(case: Case, rounds: int) -> tuple[list[float], float]:
+def _time_plans(case: Case, rounds: int) -> tuple[list[float], float]:
     """Sorted milliseconds of a plan each round, and how much it had to do on average."""
-    fleet = Fleet(case.classes)
+    fleet = BusyCluster(case.classes)
     times: list[float] = []
     actions = 0
     until = time.thread_time() + CASE_S
     while len(times) < rounds and (len(times) < ROUNDS_MIN or time.thread_time() < until):
-        fleet.change(case)
+        fleet.apply_case(case)
         began = time.thread_time()
         made = plan(fleet.policy.state, 0.0)
         times.append((time.thread_time() - began) * 1e3)
         actions += len(made.actions)
-        fleet.turn()
+        fleet.apply_plan()
     return sorted(times), actions / len(times)

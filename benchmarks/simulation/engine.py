@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
-from benchmarks.simulation.job import Job
+from benchmarks.simulation.job import SimulatedJob
 from benchmarks.simulation.outcome import Outcome
 
 
 class StartedJob(NamedTuple):
     """A job that a policy gave to an executor now."""
 
-    job: Job
+    job: SimulatedJob
     executor: int
     devices: tuple[str, ...]
     #: Its executor must load first.
@@ -27,11 +27,11 @@ class Policy(Protocol):
         """Time has come to `now`; nothing of that moment has happened yet."""
         ...
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SimulatedJob) -> None:
         """A job waits."""
         ...
 
-    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: SimulatedJob, now: float) -> None:
         """An executor's job ended."""
         ...
 
@@ -45,7 +45,7 @@ class JobsNeverStarted(RuntimeError):
 
 
 def simulate(
-    jobs: Sequence[Job], policy: Policy, watch: Callable[[float, StartedJob], None] | None = None
+    jobs: Sequence[SimulatedJob], policy: Policy, watch: Callable[[float, StartedJob], None] | None = None
 ) -> Outcome:
     """Run jobs, which stand in order of submission, to the end of the last one. At one moment ends
     come first, then submissions, then one turn. `watch` sees every start.
@@ -54,7 +54,7 @@ def simulate(
         Stuck: the policy never started some.
     """
     outcome = Outcome()
-    ends: list[tuple[float, int, int, Job]] = []
+    ends: list[tuple[float, int, int, SimulatedJob]] = []
     index, count, started = 0, len(jobs), 0
     while ends or index < count:
         now = ends[0][0] if ends else jobs[index].submit_s
@@ -66,12 +66,12 @@ def simulate(
             policy.on_job_ended(executor, job, now)
         while index < count and jobs[index].submit_s <= now:
             policy.submit(jobs[index])
-            outcome.submitted(jobs[index])
+            outcome.record_submission(jobs[index])
             index += 1
         for started_job in policy.start_jobs(now):
             if watch is not None:
                 watch(now, started_job)
-            end = outcome.begun(started_job.job, now, is_cold=started_job.is_cold)
+            end = outcome.record_start(started_job.job, now, is_cold=started_job.is_cold)
             started += 1
             heappush(ends, (end, started, started_job.executor, started_job.job))
     if started < count:

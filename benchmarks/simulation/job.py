@@ -14,28 +14,28 @@ GIB = 1 << 30
 PRIORITY = 50
 
 
-class BadJob(ValueError):
+class InvalidJob(ValueError):
     """A job that can't be simulated: which one, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SimulatedJob:
     """Something to run. Numbers follow the order of submission, from 1."""
 
-    n: int
+    number: int
     submit_s: float
     run_s: float
     #: What its executor takes to load before, where none is warm.
     load_s: float
-    cls: JobClass
+    job_class: JobClass
 
     @property
     def need_bytes(self) -> int:
         """On each of its devices."""
-        return self.cls.need_bytes or 0
+        return self.job_class.need_bytes or 0
 
 
-class Classes:
+class JobClassCache:
     """Equal classes are one object, so that a million jobs share a few."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Classes:
         return cls
 
 
-def check_fit(jobs: Iterable[Job], devices: Sequence[Device]) -> None:
+def check_fit(jobs: Iterable[SimulatedJob], devices: Sequence[Device]) -> None:
     """See that the devices, all empty, could run each of the jobs.
 
     Raises:
@@ -72,11 +72,11 @@ def check_fit(jobs: Iterable[Job], devices: Sequence[Device]) -> None:
     """
     fits: dict[JobClass, int] = {}
     for job in jobs:
-        if job.cls not in fits:
-            fits[job.cls] = sum(device.cap_bytes >= job.need_bytes for device in devices)
-        if fits[job.cls] < job.cls.gpus:
-            raise BadJob(
-                f"job {job.n} (handler {job.cls.handler!r}) asks for {job.need_bytes / GIB:g} GiB on each of "
-                f"{job.cls.gpus} devices at once; {fits[job.cls]} of {len(devices)} devices have so much: "
+        if job.job_class not in fits:
+            fits[job.job_class] = sum(device.cap_bytes >= job.need_bytes for device in devices)
+        if fits[job.job_class] < job.job_class.gpus:
+            raise InvalidJob(
+                f"job {job.number} (handler {job.job_class.handler!r}) asks for {job.need_bytes / GIB:g} GiB on each of "
+                f"{job.job_class.gpus} devices at once; {fits[job.job_class]} of {len(devices)} devices have so much: "
                 "give it less or --devices more"
             )

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.simulation.job import GIB, PRIORITY, BadJob, Classes, Job
-from benchmarks.simulation.limits import rounded
+from benchmarks.simulation.job import GIB, PRIORITY, InvalidJob, JobClassCache, SimulatedJob
+from benchmarks.simulation.limits import round_limit
 from gpu.job_class import JobClass
 
 REQUIRED = ("submit_s", "handler", "run_s")
@@ -26,7 +26,7 @@ DEFAULTS = {
 _Row = tuple[float, float, float, JobClass]
 
 
-def read(path: Path) -> list[Job]:
+def read(path: Path) -> list[SimulatedJob]:
     """The jobs of a file, in order of submission; equal times keep the order of the file.
 
     Raises:
@@ -37,13 +37,13 @@ def read(path: Path) -> list[Job]:
         try:
             return parse(file, str(path))
         except UnicodeDecodeError as error:
-            raise BadJob(f"{path} is not UTF-8 text: {error}") from None
+            raise InvalidJob(f"{path} is not UTF-8 text: {error}") from None
 
 
-def parse(lines: Iterable[str], name: str = "the file") -> list[Job]:
+def parse(lines: Iterable[str], name: str = "the file") -> list[SimulatedJob]:
     """The jobs of CSV text whose first line names the columns. Raises BadJob as `read` does."""
     reader = csv.reader(lines, strict=True)
-    classes = Classes()
+    classes = JobClassCache()
     rows: list[_Row] = []
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -53,15 +53,15 @@ def parse(lines: Iterable[str], name: str = "the file") -> list[Job]:
                 continue
             where = f"{name}, line {reader.line_num}"
             if len(cells) != len(header):
-                raise BadJob(f"{where}: {len(cells)} cells where the header has {len(header)}")
+                raise InvalidJob(f"{where}: {len(cells)} cells where the header has {len(header)}")
             given = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
             rows.append(_row({**DEFAULTS, **{k: cell for k, cell in given.items() if cell}}, classes, where))
     except csv.Error as error:
-        raise BadJob(f"{name}, line {reader.line_num}: {error}") from None
+        raise InvalidJob(f"{name}, line {reader.line_num}: {error}") from None
     if not rows:
-        raise BadJob(f"{name} has no jobs: put one on each line below the header")
+        raise InvalidJob(f"{name} has no jobs: put one on each line below the header")
     rows.sort(key=lambda row: row[0])
-    return [Job(n, *row) for n, row in enumerate(rows, 1)]
+    return [SimulatedJob(n, *row) for n, row in enumerate(rows, 1)]
 
 
 def _check_header(header: list[str], name: str) -> None:
@@ -70,24 +70,24 @@ def _check_header(header: list[str], name: str) -> None:
     twice = sorted({column for column in header if header.count(column) > 1})
     for what, columns in (("lacks", missing), ("has the unknown", unknown), ("names twice", twice)):
         if columns:
-            raise BadJob(
+            raise InvalidJob(
                 f"{name}, line 1: the header {what} {', '.join(map(repr, columns))}; required are "
                 f"{', '.join(REQUIRED)}, optional {', '.join(DEFAULTS)}"
             )
 
 
-def _row(cells: Mapping[str, str], classes: Classes, where: str) -> _Row:
+def _row(cells: Mapping[str, str], classes: JobClassCache, where: str) -> _Row:
     if "handler" not in cells:
-        raise BadJob(f"{where}: handler is empty")
+        raise InvalidJob(f"{where}: handler is empty")
     need_bytes = int(_number(cells, "vram_gib", where) * GIB)
     gpus = _whole(cells, "gpus", where)
     if gpus < 1:
-        raise BadJob(f"{where}: gpus is {gpus}; a job takes at least 1 device")
+        raise InvalidJob(f"{where}: gpus is {gpus}; a job takes at least 1 device")
     run_s, limit_s = _number(cells, "run_s", where), math.inf
     if cells["timeout_s"]:
-        limit_s = rounded(_number(cells, "timeout_s", where))
+        limit_s = round_limit(_number(cells, "timeout_s", where))
         if limit_s < run_s:
-            raise BadJob(f"{where}: timeout_s is less than run_s, and no job runs longer than it may")
+            raise InvalidJob(f"{where}: timeout_s is less than run_s, and no job runs longer than it may")
     priority, tenant = _whole(cells, "priority", where), cells["tenant"]
     cls = classes.get(cells["handler"], need_bytes, gpus, priority, tenant, limit_s)
     return (
@@ -105,7 +105,7 @@ def _number(cells: Mapping[str, str], column: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise BadJob(f"{where}: {column} is {text!r}; it takes a number from 0 on")
+        raise InvalidJob(f"{where}: {column} is {text!r}; it takes a number from 0 on")
     return value
 
 
@@ -113,4 +113,4 @@ def _whole(cells: Mapping[str, str], column: str, where: str) -> int:
     try:
         return int(cells[column])
     except ValueError:
-        raise BadJob(f"{where}: {column} is {cells[column]!r}; it takes a whole number") from None
+        raise InvalidJob(f"{where}: {column} is {cells[column]!r}; it takes a whole number") from None

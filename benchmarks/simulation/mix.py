@@ -6,8 +6,8 @@ import math
 import random
 from collections.abc import Iterator
 
-from benchmarks.simulation.arrivals import Shape, poisson
-from benchmarks.simulation.job import GIB, Classes, Job
+from benchmarks.simulation.arrivals import JobShape, poisson_arrivals
+from benchmarks.simulation.job import GIB, JobClassCache, SimulatedJob
 
 MODELS = 87
 #: The first so many models have that share of the requests; within a step all have the same.
@@ -34,17 +34,17 @@ def weights() -> list[float]:
     return shares
 
 
-def jobs(load: float, seed: int, count: int = JOBS) -> list[Job]:
+def jobs(load: float, seed: int, count: int = JOBS) -> list[SimulatedJob]:
     """Jobs that come at random and whose runs, without loads, ask for the share `load` of the GPUs."""
     rng = random.Random(seed)
-    classes = Classes()
+    classes = JobClassCache()
     models = [classes.get(f"model-{place:02}", MODEL_BYTES) for place in range(1, MODELS + 1)]
     shares = weights()
 
-    def draw() -> Iterator[Shape]:
+    def draw() -> Iterator[JobShape]:
         while True:
             for cls in rng.choices(models, shares, k=1_000):
-                yield Shape(cls, rng.lognormvariate(math.log(RUN_P50_S), RUN_SIGMA), LOAD_S)
+                yield JobShape(cls, rng.lognormvariate(math.log(RUN_P50_S), RUN_SIGMA), LOAD_S)
 
     mean_run_s = RUN_P50_S * math.exp(RUN_SIGMA**2 / 2)
-    return poisson(draw(), count, mean_run_s / (DEVICES * load), rng.expovariate)
+    return poisson_arrivals(draw(), count, mean_run_s / (DEVICES * load), rng.expovariate)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from benchmarks.simulation.engine import StartedJob
-from benchmarks.simulation.job import Job
+from benchmarks.simulation.job import SimulatedJob
 from gpu.devices.device import Device
 from gpu.planning.planner import EvictAction, LoadAction, StartAction, plan
 from gpu.scheduling.scheduler_state import SchedulerState
@@ -21,7 +21,7 @@ class RunnerPolicy:
     def __init__(self, devices: Iterable[Device], keep_alive_s: float = math.inf) -> None:
         self.state = SchedulerState(devices)
         self._keep_alive_s = keep_alive_s
-        self._waiting: dict[int, Job] = {}
+        self._waiting: dict[int, SimulatedJob] = {}
         self._last_executor = 0
         # True while another plan would say again that nothing is to be done. Most of a long line's
         # arrivals join a class of which somebody waits in vain: they change nothing for the plan.
@@ -33,21 +33,21 @@ class RunnerPolicy:
             self._evict(executor, now)
             self._is_settled = False
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SimulatedJob) -> None:
         """A job waits."""
-        if job.cls not in self.state.backlog.by_class:
+        if job.job_class not in self.state.backlog.by_class:
             self._is_settled = False
-        self._waiting[job.n] = job
-        self.state.add_waiting(job.cls, job.n, since=job.submit_s)
+        self._waiting[job.number] = job
+        self.state.add_waiting(job.job_class, job.number, since=job.submit_s)
 
-    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: SimulatedJob, now: float) -> None:
         """An executor's job ended."""
         if self.state.executors[executor].state == "loading":
             # Said late: a plan that hands out one job at a time makes no difference between the two.
             self.state.on_loaded(executor, None, now)
-            self.state.estimator.record_load(job.cls.key, None, job.load_s)
-        self.state.record_run(job.cls, None, job.run_s)
-        self.state.on_attempt_ended(executor, job.cls, job.n, now)
+            self.state.estimator.record_load(job.job_class.key, None, job.load_s)
+        self.state.record_run(job.job_class, None, job.run_s)
+        self.state.on_attempt_ended(executor, job.job_class, job.number, now)
         self._is_settled = False
 
     def start_jobs(self, now: float) -> list[StartedJob]:

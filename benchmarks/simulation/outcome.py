@@ -7,10 +7,10 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.simulation.job import Job
+from benchmarks.simulation.job import SimulatedJob
 
 
-class _Level:
+class _PriorityJobs:
     """The jobs of one priority, by number in order of submission."""
 
     __slots__ = ("all", "started", "waiting")
@@ -20,7 +20,7 @@ class _Level:
         self.waiting: list[int] = []
         self.started = 0
 
-    def overtook(self, n: int) -> int:
+    def count_overtaken(self, n: int) -> int:
         """How many younger ones than `n` have started: all that have, less the older ones of them."""
         return self.started - bisect_left(self.all, n) + bisect_left(self.waiting, n)
 
@@ -39,31 +39,35 @@ class Outcome:
         self.device_s = 0.0
         self._first_s: float | None = None
         self._last_s = 0.0
-        self._levels: dict[int, _Level] = {}
+        self._priorities: dict[int, _PriorityJobs] = {}
 
-    def submitted(self, job: Job) -> None:
+    def record_submission(self, job: SimulatedJob) -> None:
         """A job waits."""
         if self._first_s is None:
             self._first_s = job.submit_s
-        level = self._levels.setdefault(job.cls.priority, _Level())
-        level.all.append(job.n)
-        level.waiting.append(job.n)
+        level = self._priorities.setdefault(job.job_class.priority, _PriorityJobs())
+        level.all.append(job.number)
+        level.waiting.append(job.number)
 
-    def begun(self, job: Job, now: float, *, is_cold: bool) -> float:
+    def record_start(self, job: SimulatedJob, now: float, *, is_cold: bool) -> float:
         """A job got its executor; gives when it ends."""
-        levels = self._levels.items()
-        overtook = sum(level.overtook(job.n) for priority, level in levels if priority <= job.cls.priority)
+        levels = self._priorities.items()
+        overtook = sum(
+            jobs.count_overtaken(job.number)
+            for priority, jobs in levels
+            if priority <= job.job_class.priority
+        )
         self.max_overtaken = max(self.max_overtaken, overtook)
-        own = self._levels[job.cls.priority]
-        del own.waiting[bisect_left(own.waiting, job.n)]
-        own.started += 1
+        own_priority = self._priorities[job.job_class.priority]
+        del own_priority.waiting[bisect_left(own_priority.waiting, job.number)]
+        own_priority.started += 1
         begins = now + job.load_s if is_cold else now
         end = begins + job.run_s
-        self.waits.setdefault(job.cls.gpus, array("d")).append(begins - job.submit_s)
+        self.waits.setdefault(job.job_class.gpus, array("d")).append(begins - job.submit_s)
         self.cold_starts += is_cold
-        device_s = job.cls.gpus * (end - now)
+        device_s = job.job_class.gpus * (end - now)
         self.device_s += device_s
-        waits, used = self._tenants.setdefault(job.cls.tenant, (array("d"), [0.0]))
+        waits, used = self._tenants.setdefault(job.job_class.tenant, (array("d"), [0.0]))
         waits.append(begins - job.submit_s)
         used[0] += device_s
         self._last_s = max(self._last_s, end)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from benchmarks.simulation.engine import StartedJob
-from benchmarks.simulation.job import Job
+from benchmarks.simulation.job import SimulatedJob
 from gpu.devices.device import Device
 from gpu.job_class import JobClass
 
@@ -36,7 +36,7 @@ class PackingPolicy:
         self.busy = dict.fromkeys(self.devices, 0)
         self._is_strict = is_strict
         self._slot_bytes = slot_bytes
-        self._backlogs: dict[JobClass, deque[Job]] = {}
+        self._backlogs: dict[JobClass, deque[SimulatedJob]] = {}
         self._executors: dict[int, _Executor] = {}
         # The one that idles longest first.
         self._idle: dict[_Kind, dict[int, _Executor]] = {}
@@ -47,15 +47,15 @@ class PackingPolicy:
     def advance(self, now: float) -> None:
         """Idle executors stay until others need their bytes."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SimulatedJob) -> None:
         """A job waits. Behind another of its class that waits in vain it changes nothing."""
-        line = self._backlogs.get(job.cls)
+        line = self._backlogs.get(job.job_class)
         if line is None:
-            line = self._backlogs[job.cls] = deque()
+            line = self._backlogs[job.job_class] = deque()
             self._is_settled = False
         line.append(job)
 
-    def on_job_ended(self, executor: int, job: Job, now: float) -> None:
+    def on_job_ended(self, executor: int, job: SimulatedJob, now: float) -> None:
         """An executor's job ended."""
         idle = self._executors[executor]
         self._idle.setdefault(idle.kind, {})[executor] = idle
@@ -71,7 +71,7 @@ class PackingPolicy:
         if self._is_settled:
             return started_jobs
         self._is_settled = True
-        heap = [(-cls.priority, line[0].n, line) for cls, line in self._backlogs.items()]
+        heap = [(-cls.priority, line[0].number, line) for cls, line in self._backlogs.items()]
         heapify(heap)
         while heap:
             priority, _, line = heap[0]
@@ -84,13 +84,13 @@ class PackingPolicy:
             started_jobs.append(started)
             job = line.popleft()
             if line:
-                heapreplace(heap, (priority, line[0].n, line))
+                heapreplace(heap, (priority, line[0].number, line))
             else:
                 heappop(heap)
-                del self._backlogs[job.cls]
+                del self._backlogs[job.job_class]
         return started_jobs
 
-    def _start(self, job: Job) -> StartedJob | None:
+    def _start(self, job: SimulatedJob) -> StartedJob | None:
         executor = self._find_warm(job)
         is_cold = executor is None
         if executor is None:
@@ -103,34 +103,34 @@ class PackingPolicy:
             self.busy[each] += 1
         return StartedJob(job, executor.number, tuple(executor.nbytes), is_cold)
 
-    def _find_warm(self, job: Job) -> _Executor | None:
-        for executor in reversed(self._idle.get((job.cls.handler, job.cls.gpus), {}).values()):
+    def _find_warm(self, job: SimulatedJob) -> _Executor | None:
+        for executor in reversed(self._idle.get((job.job_class.handler, job.job_class.gpus), {}).values()):
             if all(
                 nbytes >= job.need_bytes and self._has_place(each) for each, nbytes in executor.nbytes.items()
             ):
                 return executor
         return None
 
-    def _load(self, job: Job) -> _Executor | None:
+    def _load(self, job: SimulatedJob) -> _Executor | None:
         options: list[tuple[int, int, int, str, int]] = []
         for place, (each, free) in enumerate(self.free.items()):
             need = self._need_on(job, each)
             idle = sum(executor.nbytes[each] for executor in self._idle_on[each].values())
             if self._has_place(each) and need <= free + idle:
                 options.append((max(0, need - free), free - need, place, each, need))
-        if len(options) < job.cls.gpus:
+        if len(options) < job.job_class.gpus:
             return None
-        chosen = {each: need for *_, each, need in sorted(options)[: job.cls.gpus]}
+        chosen = {each: need for *_, each, need in sorted(options)[: job.job_class.gpus]}
         for each, need in chosen.items():
             while self.free[each] < need:
                 self._evict(next(iter(self._idle_on[each].values())))
             self.free[each] -= need
         self._last_executor += 1
-        executor = _Executor(self._last_executor, (job.cls.handler, job.cls.gpus), chosen)
+        executor = _Executor(self._last_executor, (job.job_class.handler, job.job_class.gpus), chosen)
         self._executors[executor.number] = executor
         return executor
 
-    def _need_on(self, job: Job, device_id: str) -> int:
+    def _need_on(self, job: SimulatedJob, device_id: str) -> int:
         return max(job.need_bytes, min(self._slot_bytes, self.devices[device_id].cap_bytes))
 
     def _has_place(self, device_id: str) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.simulation.arrivals import Shape, poisson
-from benchmarks.simulation.job import GIB, BadJob, Classes, Job
+from benchmarks.simulation.arrivals import JobShape, poisson_arrivals
+from benchmarks.simulation.job import GIB, InvalidJob, JobClassCache, SimulatedJob
 
 FILE = "openb_pod_list_default.csv"
 #: One node; a fraction of a GPU is the same fraction of its bytes.
@@ -28,22 +28,24 @@ JOBS = 6_000
 class Trace:
     """All GPU jobs of the cluster."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[JobShape, ...]
 
-    def jobs(self, load: float, seed: int, count: int = JOBS) -> list[Job]:
+    def jobs(self, load: float, seed: int, count: int = JOBS) -> list[SimulatedJob]:
         """Jobs drawn with replacement that come at random and ask for the share `load` of the node's GPUs."""
         rng = random.Random(seed)
 
-        def draw() -> Iterator[Shape]:
+        def draw() -> Iterator[JobShape]:
             while True:
                 yield rng.choice(self.shapes)
 
-        return poisson(draw(), count, self.mean_gpu_s / (DEVICES * load), rng.expovariate)
+        return poisson_arrivals(draw(), count, self.mean_gpu_s / (DEVICES * load), rng.expovariate)
 
     @property
     def mean_gpu_s(self) -> float:
         """GPU-seconds of a job, where a share of one counts as that."""
-        asked = sum(each.run_s * each.cls.gpus * (each.cls.need_bytes or 0) for each in self.shapes)
+        asked = sum(
+            each.run_s * each.job_class.gpus * (each.job_class.need_bytes or 0) for each in self.shapes
+        )
         return asked / DEVICE_BYTES / len(self.shapes)
 
 
@@ -54,8 +56,8 @@ def read(folder: Path) -> Trace:
         BadJob: a row is not as the trace's are.
         OSError: the file can't be read.
     """
-    classes = Classes()
-    shapes: list[Shape] = []
+    classes = JobClassCache()
+    shapes: list[JobShape] = []
     with (folder / FILE).open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         for row in reader:
@@ -63,14 +65,14 @@ def read(folder: Path) -> Trace:
                 gpus, milli = int(row["num_gpu"]), int(row["gpu_milli"])
                 run_s = float(row["deletion_time"]) - float(row["creation_time"])
             except (KeyError, ValueError) as error:
-                raise BadJob(
+                raise InvalidJob(
                     f"{folder / FILE}, line {reader.line_num}: not a row of the trace: {error}"
                 ) from None
             if gpus < 1:
                 continue
             share = milli if gpus == 1 else 1000
             cls = classes.get(f"{gpus}x{share}", DEVICE_BYTES * share // 1000, gpus)
-            shapes.append(Shape(cls, min(max(run_s, 1.0), RUN_MAX_S), 0.0))
+            shapes.append(JobShape(cls, min(max(run_s, 1.0), RUN_MAX_S), 0.0))
     if not shapes:
-        raise BadJob(f"{folder / FILE} has no job that asks for a GPU")
+        raise InvalidJob(f"{folder / FILE} has no job that asks for a GPU")
     return Trace(tuple(shapes))

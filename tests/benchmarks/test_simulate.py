@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.simulation import decisions, mix, trace
 from benchmarks.simulation.devices import parse_devices
-from benchmarks.simulation.job import GIB, BadJob
+from benchmarks.simulation.job import GIB, InvalidJob
 from benchmarks.simulation.jobfile import parse, read
 from benchmarks.simulation.outcome import average
 
@@ -98,26 +98,31 @@ def test_what_makes_no_sense_is_told_in_a_line(arguments: tuple[str, ...], told:
     ],
 )
 def test_a_bad_row_is_named_with_its_line(text: str, told: str) -> None:
-    with pytest.raises(BadJob) as caught:
+    with pytest.raises(InvalidJob) as caught:
         parse(text.splitlines(keepends=True))
     assert told in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_bytes(b"submit_s,handler,run_s\n0,\xff\xfe,1\n")
-    with pytest.raises(BadJob, match=r"jobs\.csv is not UTF-8"):
+    with pytest.raises(InvalidJob, match=r"jobs\.csv is not UTF-8"):
         read(tmp_path / "jobs.csv")
 
 
 def test_columns_stand_in_any_order_and_missing_ones_have_defaults() -> None:
     late, early = parse(["handler, run_s ,submit_s", "a,2,10", "b,3,5"])[::-1]
-    assert (early.n, early.submit_s, early.run_s, early.load_s, early.need_bytes) == (1, 5, 3, 0, 0)
-    assert (late.cls.handler, late.cls.gpus, late.cls.priority, late.cls.queue) == ("a", 1, 50, "default")
+    assert (early.number, early.submit_s, early.run_s, early.load_s, early.need_bytes) == (1, 5, 3, 0, 0)
+    assert (late.job_class.handler, late.job_class.gpus, late.job_class.priority, late.job_class.queue) == (
+        "a",
+        1,
+        50,
+        "default",
+    )
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_bytes("\ufeffsubmit_s,handler,run_s,tenant\n0,a,1,x\n".encode())
-    assert read(tmp_path / "jobs.csv")[0].cls.tenant == "x"
+    assert read(tmp_path / "jobs.csv")[0].job_class.tenant == "x"
 
 
 def test_devices_are_counted_and_may_be_mixed() -> None:
@@ -137,8 +142,16 @@ def test_the_trace_gives_fractions_as_bytes_and_cuts_long_runs(tmp_path: Path) -
     (tmp_path / trace.FILE).write_text(PODS)
     pods = trace.read(tmp_path)
     share, whole = pods.shapes
-    assert (share.cls.need_bytes, share.cls.gpus, share.run_s) == (trace.DEVICE_BYTES * 46 // 100, 1, 100)
-    assert (whole.cls.need_bytes, whole.cls.gpus, whole.run_s) == (trace.DEVICE_BYTES, 4, 6 * 3600)
+    assert (share.job_class.need_bytes, share.job_class.gpus, share.run_s) == (
+        trace.DEVICE_BYTES * 46 // 100,
+        1,
+        100,
+    )
+    assert (whole.job_class.need_bytes, whole.job_class.gpus, whole.run_s) == (
+        trace.DEVICE_BYTES,
+        4,
+        6 * 3600,
+    )
     assert pods.mean_gpu_s == pytest.approx((46 + 4 * 21600) / 2)
 
 
@@ -147,7 +160,7 @@ def test_the_trace_gives_fractions_as_bytes_and_cuts_long_runs(tmp_path: Path) -
 )
 def test_a_trace_that_is_none_is_told(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / trace.FILE).write_text(text)
-    with pytest.raises(BadJob, match=told):
+    with pytest.raises(InvalidJob, match=told):
         trace.read(tmp_path)
 
 
@@ -174,11 +187,11 @@ def test_runs_are_averaged_but_for_maxima() -> None:
 
 
 def test_a_fleet_for_decisions_is_full_and_its_line_long() -> None:
-    fleet = decisions.Fleet(10)
+    fleet = decisions.BusyCluster(10)
     assert len(fleet.running) == decisions.EXECUTORS
     view = fleet.policy.state
     assert sum(view.backlog.count(cls) for cls in view.backlog.classes()) >= decisions.WAITING
-    before = fleet.n
-    fleet.change(decisions.Case(10, 3, 2))
+    before = fleet.last_number
+    fleet.apply_case(decisions.Case(10, 3, 2))
     assert len(fleet.running) == decisions.EXECUTORS - 3
-    assert fleet.n == before + 2
+    assert fleet.last_number == before + 2

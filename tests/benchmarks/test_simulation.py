@@ -12,9 +12,9 @@ import pytest
 from benchmarks.simulation import mix
 from benchmarks.simulation.devices import parse_devices
 from benchmarks.simulation.engine import JobsNeverStarted, StartedJob, simulate
-from benchmarks.simulation.job import GIB, BadJob, Classes, Job, check_fit
+from benchmarks.simulation.job import GIB, InvalidJob, JobClassCache, SimulatedJob, check_fit
 from benchmarks.simulation.jobfile import parse
-from benchmarks.simulation.limits import limited
+from benchmarks.simulation.limits import add_limits
 from benchmarks.simulation.ours import RunnerPolicy
 from benchmarks.simulation.packer import PackingPolicy
 from benchmarks.simulation.policies import POLICIES
@@ -114,16 +114,16 @@ CASES = {
 }
 
 
-def waits_of(policy: str, jobs: Sequence[Job], devices: Sequence[Device]) -> list[float]:
+def waits_of(policy: str, jobs: Sequence[SimulatedJob], devices: Sequence[Device]) -> list[float]:
     """In order of submission."""
     waits: dict[int, float] = {}
 
     def watch(now: float, begun: StartedJob) -> None:
-        waits[begun.job.n] = now + begun.is_cold * begun.job.load_s - begun.job.submit_s
+        waits[begun.job.number] = now + begun.is_cold * begun.job.load_s - begun.job.submit_s
 
     outcome = simulate(jobs, POLICIES[policy](jobs, devices), watch)
     assert outcome.waits_of() == sorted(waits.values())
-    return [waits[job.n] for job in jobs]
+    return [waits[job.number] for job in jobs]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -180,29 +180,29 @@ def test_jobs_of_more_devices_have_figures_of_their_own() -> None:
 def test_a_job_without_a_limit_gets_one_in_steps() -> None:
     text = "submit_s,handler,run_s,timeout_s\n0,a,10,\n0,a,10.5,\n0,a,100,\n0,a,10,40\n"
     jobs = parse(text.splitlines())
-    made = limited(jobs, 3.0)
-    assert [round(job.cls.limit_s, 1) for job in made] == [32.0, 32.0, 362.0, 45.3]
-    assert made[0].cls is made[1].cls, "equal classes are one object"
-    assert all(job.cls.limit_s == math.inf for job in limited(jobs, None)[:3])
-    assert all(job.run_s <= job.cls.limit_s for job in limited(jobs, 1.0))
+    made = add_limits(jobs, 3.0)
+    assert [round(job.job_class.limit_s, 1) for job in made] == [32.0, 32.0, 362.0, 45.3]
+    assert made[0].job_class is made[1].job_class, "equal classes are one object"
+    assert all(job.job_class.limit_s == math.inf for job in add_limits(jobs, None)[:3])
+    assert all(job.run_s <= job.job_class.limit_s for job in add_limits(jobs, 1.0))
 
 
 def test_a_short_job_goes_before_a_reserved_start_and_a_long_one_does_not() -> None:
     rows = ["0,a,100,10,1", "1,big,10,10,2", "2,long,100,10,1", "3,short,20,10,1"]
-    jobs = limited(parse(["submit_s,handler,run_s,vram_gib,gpus", *rows]), 1.0)
+    jobs = add_limits(parse(["submit_s,handler,run_s,vram_gib,gpus", *rows]), 1.0)
     assert waits_of("ours", jobs, parse_devices("2x10GiB")) == [0, 99, 108, 0]
     assert waits_of("skip", jobs, parse_devices("2x10GiB"))[1] == 119
 
 
-def random_jobs(seed: int, count: int = 300) -> list[Job]:
-    rng, classes = random.Random(seed), Classes()
+def random_jobs(seed: int, count: int = 300) -> list[SimulatedJob]:
+    rng, classes = random.Random(seed), JobClassCache()
     jobs, now = [], 0.0
     for n in range(1, count + 1):
         now += rng.choice([0.0, 0.5, 5.0])
         gpus = rng.choice([1, 1, 1, 1, 2, 3])
         handler = rng.choice("abcd")
         cls = classes.get(handler, rng.choice([0, 2, 5, 9]) * GIB, gpus, rng.choice([50, 50, 40]))
-        jobs.append(Job(n, now, rng.choice([0.0, 1.0, 7.0, 30.0]), rng.choice([0.0, 2.0]), cls))
+        jobs.append(SimulatedJob(n, now, rng.choice([0.0, 1.0, 7.0, 30.0]), rng.choice([0.0, 2.0]), cls))
     return jobs
 
 
@@ -216,9 +216,9 @@ def test_no_device_is_given_twice_and_every_job_runs_once(policy: str, seed: int
 
     def watch(now: float, begun: StartedJob) -> None:
         job = begun.job
-        starts[job.n] += 1
+        starts[job.number] += 1
         assert now >= job.submit_s
-        assert len(set(begun.devices)) == len(begun.devices) == job.cls.gpus
+        assert len(set(begun.devices)) == len(begun.devices) == job.job_class.gpus
         held[:] = [(end, each) for end, each in held if end > now]
         assert begun.executor not in {each.executor for _, each in held}
         end = now + begun.is_cold * job.load_s + job.run_s
@@ -229,7 +229,7 @@ def test_no_device_is_given_twice_and_every_job_runs_once(policy: str, seed: int
             assert len(there) <= 3
 
     simulate(jobs, POLICIES[policy](jobs, devices), watch)
-    assert starts == Counter(job.n for job in jobs)
+    assert starts == Counter(job.number for job in jobs)
 
 
 def test_in_strict_order_nobody_is_overtaken() -> None:
@@ -242,10 +242,13 @@ def test_in_strict_order_nobody_is_overtaken() -> None:
 
 def test_overtaking_is_counted_as_a_plain_count_would() -> None:
     jobs, devices = random_jobs(7, 150), parse_devices("3x16GiB", 2)
-    order: list[Job] = []
+    order: list[SimulatedJob] = []
     outcome = simulate(jobs, POLICIES["ours"](jobs, devices), lambda now, begun: order.append(begun.job))
     assert outcome.max_overtaken == max(
-        sum(other.n > job.n and other.cls.priority <= job.cls.priority for other in order[:place])
+        sum(
+            other.number > job.number and other.job_class.priority <= job.job_class.priority
+            for other in order[:place]
+        )
         for place, job in enumerate(order)
     )
 
@@ -264,7 +267,7 @@ def test_a_plan_that_is_left_out_would_have_done_nothing() -> None:
     """What saves plans must not change what the product would do."""
 
     class Always(RunnerPolicy):
-        def submit(self, job: Job) -> None:
+        def submit(self, job: SimulatedJob) -> None:
             super().submit(job)
             self._is_settled = False
 
@@ -295,5 +298,5 @@ def test_a_policy_that_forgets_jobs_is_told() -> None:
 
 def test_a_job_that_fits_nowhere_is_told_before() -> None:
     jobs = parse(["submit_s,handler,run_s,vram_gib,gpus", "0,a,1,30,2"])
-    with pytest.raises(BadJob, match=r"job 1 .*30 GiB on each of 2 devices at once; 1 of 3"):
+    with pytest.raises(InvalidJob, match=r"job 1 .*30 GiB on each of 2 devices at once; 1 of 3"):
         check_fit(jobs, parse_devices("1x80GiB,2x24GiB"))
