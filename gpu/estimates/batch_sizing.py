@@ -50,60 +50,60 @@ class BatchSizing:
         if slots > 1:
             self._slot_counts[handler, version] = slots
 
-    def slot_count(self, cls: JobClass) -> int:
+    def slot_count(self, job_class: JobClass) -> int:
         """How many of the class an executor runs side by side."""
         return (
             1
-            if not self._slot_counts or cls.alone_in_executor or cls.is_prewarm
-            else self._slot_counts.get((cls.handler, cls.version), 1)
+            if not self._slot_counts or job_class.alone_in_executor or job_class.is_prewarm
+            else self._slot_counts.get((job_class.handler, job_class.version), 1)
         )
 
     def runs_several_jobs(self, handler: str, version: str) -> bool:
         """Whether an executor of it may run several at once."""
         return (handler, version) in self._terms or (handler, version) in self._slot_counts
 
-    def batch_max(self, cls: JobClass) -> int:
+    def batch_max(self, job_class: JobClass) -> int:
         """How many jobs of the class go in one batch at most; 0: it has none."""
-        terms = self._terms.get((cls.handler, cls.version)) if self._terms else None
-        if terms is None or cls.is_prewarm:
+        terms = self._terms.get((job_class.handler, job_class.version)) if self._terms else None
+        if terms is None or job_class.is_prewarm:
             return 0
-        size = self._sizes.get(_size_key(cls))
+        size = self._sizes.get(_size_key(job_class))
         return (
             1
-            if cls.alone_in_executor
+            if job_class.alone_in_executor
             else terms.max_size
             if size is None
             else min(size.max_size, terms.max_size)
         )
 
-    def jobs_per_run(self, cls: JobClass) -> int:
+    def jobs_per_run(self, job_class: JobClass) -> int:
         """How many of the class run at once in one executor."""
-        return self.batch_max(cls) or self.slot_count(cls)
+        return self.batch_max(job_class) or self.slot_count(job_class)
 
     def run_count(self, assigned: Mapping[int, JobClass]) -> int:
         """How many runs what an executor holds takes, one after the other."""
-        cls = next(iter(assigned.values()), None)
-        return 0 if cls is None else -(-len(assigned) // self.jobs_per_run(cls))
+        job_class = next(iter(assigned.values()), None)
+        return 0 if job_class is None else -(-len(assigned) // self.jobs_per_run(job_class))
 
-    def batch_deadline(self, cls: JobClass, waiting: int, since: float) -> float:
+    def batch_deadline(self, job_class: JobClass, waiting: int, since: float) -> float:
         """From when on so many of them, the oldest of which waits `since` then, need wait for no more."""
-        if waiting >= self.batch_max(cls):
+        if waiting >= self.batch_max(job_class):
             return since
-        return since + self._terms[cls.handler, cls.version].wait_s
+        return since + self._terms[job_class.handler, job_class.version].wait_s
 
-    def record_oom(self, cls: JobClass, count: int) -> None:
+    def record_oom(self, job_class: JobClass, count: int) -> None:
         """A batch of so many ran out of memory; told for each of its jobs."""
         max_size = max(1, count // 2)
-        size = self._sizes.get(_size_key(cls))
+        size = self._sizes.get(_size_key(job_class))
         if size is None:
-            self._sizes[_size_key(cls)] = _LearnedSize(max_size, RAISE_AFTER_BATCHES)
+            self._sizes[_size_key(job_class)] = _LearnedSize(max_size, RAISE_AFTER_BATCHES)
         elif max_size < size.max_size:
             size.max_size, size.success_count = max_size, 0
             size.raise_after_batches = min(2 * size.raise_after_batches, RAISE_AFTER_BATCHES_MAX)
 
-    def record_run(self, cls: JobClass, count: int) -> None:
+    def record_run(self, job_class: JobClass, count: int) -> None:
         """A job ended well in a batch of so many."""
-        size = self._sizes.get(_size_key(cls)) if self._sizes else None
+        size = self._sizes.get(_size_key(job_class)) if self._sizes else None
         if size is None or count < size.max_size:
             return
         size.success_count += 1
@@ -115,5 +115,5 @@ class BatchSizing:
         return {kind[1:]: size.max_size for kind, size in self._sizes.items() if kind[0] == handler}
 
 
-def _size_key(cls: JobClass) -> tuple[str, str, str]:
-    return cls.handler, cls.model, cls.size
+def _size_key(job_class: JobClass) -> tuple[str, str, str]:
+    return job_class.handler, job_class.model, job_class.size

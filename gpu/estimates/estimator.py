@@ -68,46 +68,46 @@ class Estimator:
             if resident_bytes is not None:
                 model.resident_bytes.add(resident_bytes)
 
-    def record_run(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
+    def record_run(self, job_class: JobClass, peak_bytes: int | None, run_s: float | None) -> bool:
         """A job of the class ended well: it took at most so much on each of its devices, and so many seconds.
         True where its like need another grant now."""
-        model, handler = self._touch_model(cls.handler, cls.model)
-        parts = model.observations_for(cls.size)
+        model, handler = self._touch_model(job_class.handler, job_class.model)
+        parts = model.observations_for(job_class.size)
         if run_s is not None:
             for part in (*parts, handler.whole):
-                part.add_run(run_s, cls.limit_s)
+                part.add_run(run_s, job_class.limit_s)
         if peak_bytes is None:
             return False
         # What one on the ladder was given is nobody's declaration.
-        declared = None if cls.alone_on_device else cls.need_bytes
+        declared = None if job_class.alone_on_device else job_class.need_bytes
         return any([part.add_peak(peak_bytes, declared) for part in parts])
 
-    def record_oom(self, cls: JobClass, grant_bytes: int | None) -> None:
+    def record_oom(self, job_class: JobClass, grant_bytes: int | None) -> None:
         """A job of the class ran out of memory though it had so much; None: all there is."""
-        model, _ = self._touch_model(cls.handler, cls.model)
-        for part in model.observations_for(cls.size):
+        model, _ = self._touch_model(job_class.handler, job_class.model)
+        for part in model.observations_for(job_class.size):
             # One that is given more and more for itself must not take its like along: if that lets it end,
             # its peak will tell.
-            part.add_oom(None if cls.alone_on_device else grant_bytes)
+            part.add_oom(None if job_class.alone_on_device else grant_bytes)
 
     # What is expected.
 
-    def need_bytes(self, cls: JobClass, cap_bytes: int | None = None) -> int | None:
+    def need_bytes(self, job_class: JobClass, cap_bytes: int | None = None) -> int | None:
         """What to grant an executor for the class on each device: what was declared until it is known better;
         None where nothing is known. On a device of `cap_bytes` that the measured peak itself fits, the margin
         is what there is."""
-        declared = cls.need_bytes
-        if declared == 0 or (cls.alone_on_device and declared is not None):
+        declared = job_class.need_bytes
+        if declared == 0 or (job_class.alone_on_device and declared is not None):
             # Nothing is to be granted, or somebody has reckoned it for this very job.
             return declared
-        model = self._models.get((cls.handler, cls.model))
+        model = self._models.get((job_class.handler, job_class.model))
         if model is None:
             return declared
-        known = model.for_size(cls.size)
-        grant_bytes = known.need_for(declared, is_own=not cls.size or known is not model.whole)
+        known = model.for_size(job_class.size)
+        grant_bytes = known.need_for(declared, is_own=not job_class.size or known is not model.whole)
         if grant_bytes is None or grant_bytes == declared:
             return grant_bytes
-        if cls.strict and declared is not None:
+        if job_class.strict and declared is not None:
             grant_bytes = min(grant_bytes, declared)
         return (
             cap_bytes
@@ -115,13 +115,13 @@ class Estimator:
             else grant_bytes
         )
 
-    def minimum_bytes(self, cls: JobClass) -> int:
+    def minimum_bytes(self, job_class: JobClass) -> int:
         """With how much an executor that is loaded suits the class where its need was learned: the margin is
         no reason to load another."""
-        model = self._models.get((cls.handler, cls.model))
+        model = self._models.get((job_class.handler, job_class.model))
         if model is None:
             return 0
-        known = model.for_size(cls.size)
+        known = model.for_size(job_class.size)
         return max(known.peak_bytes, int(known.oom_minimum_bytes))
 
     def resident_bytes(self, key: Key) -> int | None:
@@ -136,27 +136,27 @@ class Estimator:
                 return model.load_s.quantile(0.5)
         return None
 
-    def run_s(self, cls: JobClass, q: float = 0.9) -> float | None:
+    def run_s(self, job_class: JobClass, q: float = 0.9) -> float | None:
         """In how many seconds the share `q` of the class's jobs has ended. Of jobs with a limit only those
         count that had the same: while few of them have ended, it is their limit. None where nothing is known.
         """
-        if math.isinf(cls.limit_s):
-            runs = self._run_window(cls, 1)
+        if math.isinf(job_class.limit_s):
+            runs = self._run_window(job_class, 1)
             return None if runs is None else runs.quantile(q)
-        for part in self._observations(cls):
-            of_limit = part.runs_by_limit.get(cls.limit_s)
+        for part in self._observations(job_class):
+            of_limit = part.runs_by_limit.get(job_class.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
-                return min(of_limit.quantile(q), cls.limit_s)
-        return cls.limit_s
+                return min(of_limit.quantile(q), job_class.limit_s)
+        return job_class.limit_s
 
-    def run_mean_s(self, cls: JobClass) -> float | None:
+    def run_mean_s(self, job_class: JobClass) -> float | None:
         """How long a job of the class takes in the mean; None where none has run."""
-        runs = self._run_window(cls, 1)
-        return None if runs is None else min(runs.mean(), cls.limit_s)
+        runs = self._run_window(job_class, 1)
+        return None if runs is None else min(runs.mean(), job_class.limit_s)
 
-    def longest_s(self, cls: JobClass) -> float:
+    def longest_s(self, job_class: JobClass) -> float:
         """No job of the class was seen to take longer; inf where none has run."""
-        runs = self._run_window(cls, 1)
+        runs = self._run_window(job_class, 1)
         return math.inf if runs is None else runs.quantile(1.0)
 
     # To be stored and shown.
@@ -218,21 +218,24 @@ class Estimator:
             whole = self._handlers[handler] = ModelObservations()
         return known, whole
 
-    def _run_window(self, cls: JobClass, min_count: int) -> WeightedWindow | None:
+    def _run_window(self, job_class: JobClass, min_count: int) -> WeightedWindow | None:
         """Of the jobs that are most like the class's, where so many have run."""
-        for part in self._observations(cls):
-            of_limit = part.runs_by_limit.get(cls.limit_s)
+        for part in self._observations(job_class):
+            of_limit = part.runs_by_limit.get(job_class.limit_s)
             if of_limit is not None and len(of_limit) >= ENOUGH_RUNS:
                 return of_limit
             if len(part.run_s) >= min_count:
                 return part.run_s
         return None
 
-    def _observations(self, cls: JobClass) -> Iterator[Observations]:
+    def _observations(self, job_class: JobClass) -> Iterator[Observations]:
         """What was seen of the class's jobs: of its size, of its model, of its handler."""
-        model, handler = self._models.get((cls.handler, cls.model)), self._handlers.get(cls.handler)
+        model, handler = (
+            self._models.get((job_class.handler, job_class.model)),
+            self._handlers.get(job_class.handler),
+        )
         if model is not None:
-            yield model.for_size(cls.size)
+            yield model.for_size(job_class.size)
             yield model.whole
         if handler is not None:
             yield handler.whole

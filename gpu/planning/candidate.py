@@ -53,30 +53,30 @@ class Candidate:
     )
 
     def __init__(
-        self, view: SchedulerState, cls: JobClass, now: float, top_priority: int, standing: PlanShares
+        self, view: SchedulerState, job_class: JobClass, now: float, top_priority: int, standing: PlanShares
     ) -> None:
         """`top` is the highest priority that waits: nobody ages beyond it."""
         self.state = view
-        self.job_class = cls
+        self.job_class = job_class
         self._now = now
         self._top_priority = top_priority
         self._plan_shares = standing
-        self._backlog = view.backlog.by_class[cls]
-        self.is_gpu = view.residency.is_on_gpu(cls)
-        self.device_count = view.residency.device_count(cls)
+        self._backlog = view.backlog.by_class[job_class]
+        self.is_gpu = view.residency.is_on_gpu(job_class)
+        self.device_count = view.residency.device_count(job_class)
         #: What a new executor must be granted; None where that is unknown.
-        self.need_bytes = view.memory_needs.need_bytes(cls)
+        self.need_bytes = view.memory_needs.need_bytes(job_class)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
-        self.run_s = 0.0 if cls.is_prewarm else view.time_estimates.run_s(cls)
+        self.run_s = 0.0 if job_class.is_prewarm else view.time_estimates.run_s(job_class)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
         self._need_by_capacity: dict[int, int] | None = None
         self._fits_when_empty: dict[str, bool] | None = None
         #: Not every device of its lane will do.
-        self.is_device_restricted = bool(cls.avoided_devices or cls.allowed_devices)
+        self.is_device_restricted = bool(job_class.avoided_devices or job_class.allowed_devices)
         self._candidate_ids: set[str] | None = None
         #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
-        self.batch_max = view.batch_sizing.batch_max(cls)
-        self.jobs_per_run = view.batch_sizing.jobs_per_run(cls)
+        self.batch_max = view.batch_sizing.batch_max(job_class)
+        self.jobs_per_run = view.batch_sizing.jobs_per_run(job_class)
         self.started_count = 0
         self.waiting_count = len(self._backlog)
         self.job_number = self._backlog.first

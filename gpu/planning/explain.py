@@ -12,20 +12,20 @@ from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
-def explain(view: SchedulerState, cls: JobClass, n: int) -> dict[str, Any]:
+def explain(view: SchedulerState, job_class: JobClass, n: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
-    devices = [_explain_device(view, cls, slot) for slot in view.residency.device_pool(cls)]
+    devices = [_explain_device(view, job_class, slot) for slot in view.residency.device_pool(job_class)]
     return {
-        "reason": _reason(view, cls, devices),
+        "reason": _reason(view, job_class, devices),
         "devices": devices,
         "jobs_ahead": sum(
-            len(line) if other.priority > cls.priority else line.count_ahead(n)
+            len(line) if other.priority > job_class.priority else line.count_ahead(n)
             for other, line in view.backlog.by_class.items()
-            if other.priority >= cls.priority
-            and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(cls)
+            if other.priority >= job_class.priority
+            and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(job_class)
         ),
-        "tenant_lead_s": view.tenant_shares.clock_of(cls).lead_s(cls.tenant),
+        "tenant_lead_s": view.tenant_shares.clock_of(job_class).lead_s(job_class.tenant),
         "overtaken": view.overtakes.counts.get(n, 0),
     }
 
@@ -45,13 +45,13 @@ def explain_reservation(view: SchedulerState, n: int, now: float) -> dict[str, A
     }
 
 
-def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any]]) -> str:
-    if cls.queue in view.backlog.paused:
+def _reason(view: SchedulerState, job_class: JobClass, devices: Sequence[dict[str, Any]]) -> str:
+    if job_class.queue in view.backlog.paused:
         return "paused"
-    limit = view.limits.limit_by_handler.get(cls.handler)
-    if limit is not None and view.limits.busy_executors(cls.handler) >= limit:
+    limit = view.limits.limit_by_handler.get(job_class.handler)
+    if limit is not None and view.limits.busy_executors(job_class.handler) >= limit:
         return "concurrency_limit"
-    reasons, device_count = [device["reason"] for device in devices], view.residency.device_count(cls)
+    reasons, device_count = [device["reason"] for device in devices], view.residency.device_count(job_class)
     ready = reasons.count("ready")
     if ready >= device_count:
         return "ready"
@@ -62,15 +62,18 @@ def _reason(view: SchedulerState, cls: JobClass, devices: Sequence[dict[str, Any
     )
 
 
-def _explain_device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> dict[str, Any]:
+def _explain_device(view: SchedulerState, job_class: JobClass, slot: DeviceSlot) -> dict[str, Any]:
     device_id = slot.device.id
-    free_bytes, need_bytes = view.ledger.free_bytes(device_id), view.memory_needs.need_for_device(cls, slot)
+    free_bytes, need_bytes = (
+        view.ledger.free_bytes(device_id),
+        view.memory_needs.need_for_device(job_class, slot),
+    )
     reason = "ready"
     if need_bytes > slot.device.cap_bytes:
         reason = "too_small"
     elif slot.closed_reason:
         reason = slot.closed_reason
-    elif slot not in view.residency.candidate_devices(cls):
+    elif slot not in view.residency.candidate_devices(job_class):
         reason = "avoided"
     elif (
         not slot.is_open
@@ -78,7 +81,7 @@ def _explain_device(view: SchedulerState, cls: JobClass, slot: DeviceSlot) -> di
         or (need_bytes and slot.exclusive_executor is not None)
     ):
         reason = "waiting_for_device"
-    elif cls.alone_on_device and slot.busy_count:
+    elif job_class.alone_on_device and slot.busy_count:
         reason = "not_alone"
     elif need_bytes > max(0, free_bytes):
         reason = "waiting_for_memory"

@@ -64,28 +64,34 @@ def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
     return None
 
 
-def class_on_rung(view: SchedulerState, cls: JobClass, rung: int, grant_bytes: int) -> JobClass:
+def class_on_rung(view: SchedulerState, job_class: JobClass, rung: int, grant_bytes: int) -> JobClass:
     """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
     if rung == OomRung.NONE:
-        return cls
-    alone = not _is_ram(view, cls)  # guard: retried-alone
+        return job_class
+    alone = not _is_ram(view, job_class)  # guard: retried-alone
     if rung == OomRung.ALONE:
-        retry_class = replace(cls, need_bytes=grant_bytes, alone=alone)
+        retry_class = replace(job_class, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
-        return replace(cls, alone=alone) if view.memory_needs.misfit(retry_class) is not None else retry_class
-    largest = _capped(largest_grant_bytes(view, cls), cls.need_bytes if cls.strict else None)
+        return (
+            replace(job_class, alone=alone)
+            if view.memory_needs.misfit(retry_class) is not None
+            else retry_class
+        )
+    largest = _capped(
+        largest_grant_bytes(view, job_class), job_class.need_bytes if job_class.strict else None
+    )
     need_bytes = largest
     if rung == OomRung.LARGER:
-        learned = view.memory_needs.need_bytes(replace(cls, need_bytes=None))
+        learned = view.memory_needs.need_bytes(replace(job_class, need_bytes=None))
         need_bytes = min(_raised_grant(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
-    return replace(cls, need_bytes=max(need_bytes, grant_bytes), alone=alone)
+    return replace(job_class, need_bytes=max(need_bytes, grant_bytes), alone=alone)
 
 
-def largest_grant_bytes(view: SchedulerState, cls: JobClass) -> int:
+def largest_grant_bytes(view: SchedulerState, job_class: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    pool, device_count = view.residency.device_pool(cls), view.residency.device_count(cls)
+    pool, device_count = view.residency.device_pool(job_class), view.residency.device_count(job_class)
     # Where none is open, their workers are still to come: a server that starts places its jobs first.
     slots = [slot for slot in pool if slot.is_open]
     free = sorted((_grantable(view, slot.device.id) for slot in slots or pool), reverse=True)
@@ -93,7 +99,11 @@ def largest_grant_bytes(view: SchedulerState, cls: JobClass) -> int:
 
 
 def oom_circumstances(
-    view: SchedulerState, cls: JobClass, executor: int, started_at: float, ceiling_bytes: int | None = None
+    view: SchedulerState,
+    job_class: JobClass,
+    executor: int,
+    started_at: float,
+    ceiling_bytes: int | None = None,
 ) -> OomCircumstances:
     """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
     the ceiling it is never granted."""
@@ -107,9 +117,9 @@ def oom_circumstances(
     return OomCircumstances(
         devices=resident.devices,
         grant_bytes=resident.grant_bytes,
-        was_alone=_is_ram(view, cls)
+        was_alone=_is_ram(view, job_class)
         or not any(_was_busy_since(other, started_at) for other in others.values()),
-        largest_bytes=_capped(largest_grant_bytes(view, cls), ceiling_bytes),
+        largest_bytes=_capped(largest_grant_bytes(view, job_class), ceiling_bytes),
         foreign_bytes=max(view.ledger.usage.foreign_bytes(device_id) for device_id in resident.devices),
         neighbours=[
             {
@@ -164,9 +174,9 @@ def _grantable(view: SchedulerState, device_id: str) -> int:
     return slot.device.cap_bytes - foreign - pinned - (SLACK_BYTES if foreign > 0 else 0)
 
 
-def _is_ram(view: SchedulerState, cls: JobClass) -> bool:
+def _is_ram(view: SchedulerState, job_class: JobClass) -> bool:
     """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
-    return all(slot.device.kind == "cpu" for slot in view.residency.device_pool(cls))
+    return all(slot.device.kind == "cpu" for slot in view.residency.device_pool(job_class))
 
 
 def _was_busy_since(other: ResidentExecutor, since: float) -> bool:

@@ -197,7 +197,7 @@ class PlanBuilder:
 
     def load(self, move: Move) -> None:
         """Start a new executor with the first of the jobs, and with what runs together with it."""
-        head, cls = move.candidate, move.candidate.job_class
+        head, job_class = move.candidate, move.candidate.job_class
         if len(move.job_numbers) > 1:
             move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]
         overtaken = self._record_overtaking(move)
@@ -208,16 +208,18 @@ class PlanBuilder:
             editable.places -= 1
             editable.free_bytes -= move.nbytes
             editable.resident_count += 1
-            if is_alone or cls.alone_on_device or (editable.has_totals_only and move.nbytes > 0):
+            if is_alone or job_class.alone_on_device or (editable.has_totals_only and move.nbytes > 0):
                 editable.exclusive_executor = EXCLUSIVE
             editable.planned_ends += ((expected_end, move.nbytes),)
             self.overlay.update(editable)
         ids = tuple(room.slot.device.id for room in move.capacities)
         n, *extra_numbers = move.job_numbers
         outlook = Outlook(expected_end, overtaken)
-        self.actions.append(LoadAction(cls, n, ids, move.nbytes, is_alone, outlook, tuple(extra_numbers)))
-        self.concurrency.add_executor(cls.handler)
-        self.plan_shares.charge(cls, len(move.job_numbers), is_cold=True)
+        self.actions.append(
+            LoadAction(job_class, n, ids, move.nbytes, is_alone, outlook, tuple(extra_numbers))
+        )
+        self.concurrency.add_executor(job_class.handler)
+        self.plan_shares.charge(job_class, len(move.job_numbers), is_cold=True)
         self._advance(head, len(move.job_numbers))
 
     def _advance(self, head: Candidate, count: int) -> None:

@@ -99,13 +99,13 @@ class _Planner:
 
     def _candidates(self) -> list[Candidate]:
         view = self.state
-        top_priority = max((cls.priority for cls in view.backlog.by_class), default=0)
+        top_priority = max((job_class.priority for job_class in view.backlog.by_class), default=0)
         heads: list[Candidate] = []
-        for cls in view.backlog.by_class:
-            if cls.queue in view.backlog.paused:
-                self.reasons[cls] = "paused"
+        for job_class in view.backlog.by_class:
+            if job_class.queue in view.backlog.paused:
+                self.reasons[job_class] = "paused"
                 continue
-            head = Candidate(view, cls, self.now, top_priority, self.builder.plan_shares)
+            head = Candidate(view, job_class, self.now, top_priority, self.builder.plan_shares)
             if not self.builder.is_gathering_batch(head):
                 heads.append(head)
         return heads
@@ -198,20 +198,20 @@ class _Planner:
 
     def _start(self, head: Candidate) -> bool:
         """Start the head in any way, or make room for it, or say why it waits."""
-        turn, cls = self.builder, head.job_class
+        turn, job_class = self.builder, head.job_class
         head.is_blocked = False
         if turn.is_gathering_batch(head):
             return False
         if self.warm_starts.start(head):
-            self.reasons.pop(cls, None)
+            self.reasons.pop(job_class, None)
             return True
-        if turn.concurrency.is_at_limit(cls):
-            self.reasons[cls] = "concurrency_limit"
+        if turn.concurrency.is_at_limit(job_class):
+            self.reasons[job_class] = "concurrency_limit"
             return False
         if self._load(head):
-            self.reasons.pop(cls, None)
+            self.reasons.pop(job_class, None)
             return True
-        self.reasons[cls] = self._reason(head)
+        self.reasons[job_class] = self._reason(head)
         return False
 
     def _load(self, head: Candidate) -> bool:

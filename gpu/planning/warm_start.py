@@ -46,15 +46,16 @@ class WarmStarts:
     def is_sooner(self, head: Candidate, wait_factor: float, reload_cost_s: float) -> bool:
         """Whether the last one waiting of the class may expect a warm executor before so many times what a
         new one would cost: its load, and what loading others again takes that go for it."""
-        turn, view, cls = self._builder, self._builder.state, head.job_class
-        of_key = view.residency.by_key.get(cls.key)
-        load_s, run_s = view.time_estimates.load_s(cls.key), view.time_estimates.run_mean_s(cls)
+        turn, view, job_class = self._builder, self._builder.state, head.job_class
+        of_key = view.residency.by_key.get(job_class.key)
+        load_s, run_s = view.time_estimates.load_s(job_class.key), view.time_estimates.run_mean_s(job_class)
         if of_key is None or not load_s or run_s is None:
             return False
         remaining_s = [
             self._remaining_s(each, run_s)
             for each in of_key.values()
-            if each.executor not in turn.used_executors and view.memory_needs.is_granted_enough(each, cls)
+            if each.executor not in turn.used_executors
+            and view.memory_needs.is_granted_enough(each, job_class)
         ]
         if not remaining_s:
             return False
@@ -79,44 +80,46 @@ class WarmStarts:
 
     def start(self, head: Candidate, *, saves_load: bool = False) -> bool:
         """Hand the next jobs of the head to a warm executor."""
-        turn, cls, floor = self._builder, head.job_class, self._builder.state.residency
-        if cls.key not in floor.by_key or turn.is_gathering_batch(head):
+        turn, job_class, floor = self._builder, head.job_class, self._builder.state.residency
+        if job_class.key not in floor.by_key or turn.is_gathering_batch(head):
             return False
         depth = self._stage_depth(head)
         if (
-            cls.key in floor.idle_by_key
-            and not turn.concurrency.is_at_limit(cls)
+            job_class.key in floor.idle_by_key
+            and not turn.concurrency.is_at_limit(job_class)
             and self._use_idle(head, depth, saves_load)
         ):
             return True
         if depth > 1 and self._stage(head, depth):
             return True
-        return cls.key in floor.prewarmed and self._join_loading(head)
+        return job_class.key in floor.prewarmed and self._join_loading(head)
 
-    def idle_executors(self, cls: JobClass) -> list[ResidentExecutor]:
+    def idle_executors(self, job_class: JobClass) -> list[ResidentExecutor]:
         """Idle executors that are granted enough for the class and not yet used by this plan."""
-        turn, known = self._builder, self._idle.get(cls)
+        turn, known = self._builder, self._idle.get(job_class)
         if known is None:
             view = turn.state
-            of_key = view.residency.idle_by_key.get(cls.key, {})
+            of_key = view.residency.idle_by_key.get(job_class.key, {})
             known = [
                 each
                 for each in of_key.values()
-                if not each.is_worn_out and view.memory_needs.is_granted_enough(each, cls)
+                if not each.is_worn_out and view.memory_needs.is_granted_enough(each, job_class)
             ]
-            self._idle[cls] = known
+            self._idle[job_class] = known
         while known and known[-1].executor in turn.used_executors:
             known.pop()
         return known
 
     def _stage_depth(self, head: Candidate) -> int:
         """How many attempts, or batches, an executor may hold."""
-        cls = head.job_class
-        if head.need_bytes is None or cls.alone_on_device or cls.alone_in_executor:
+        job_class = head.job_class
+        if head.need_bytes is None or job_class.alone_on_device or job_class.alone_in_executor:
             return 1
-        slots = self._builder.state.batch_sizing.slot_count(cls)
+        slots = self._builder.state.batch_sizing.slot_count(job_class)
         return (
-            slots if slots > 1 else self._builder.state.limits.stage_depths.get((cls.handler, cls.version), 1)
+            slots
+            if slots > 1
+            else self._builder.state.limits.stage_depths.get((job_class.handler, job_class.version), 1)
         )
 
     def _free_places(self, head: Candidate, resident: ResidentExecutor, depth: int) -> int:
@@ -197,14 +200,14 @@ class WarmStarts:
 
     def _stage(self, head: Candidate, depth: int) -> bool:
         """Hand more jobs to an executor that runs, the one with most room first."""
-        turn, view, cls = self._builder, self._builder.state, head.job_class
-        heap = self._by_free_places.get(cls)
+        turn, view, job_class = self._builder, self._builder.state, head.job_class
+        heap = self._by_free_places.get(job_class)
         if heap is None:
-            heap = self._by_free_places[cls] = [
+            heap = self._by_free_places[job_class] = [
                 self._heap_entry(head, each, depth)
-                for each in view.residency.by_key[cls.key].values()
+                for each in view.residency.by_key[job_class.key].values()
                 if (each.state == "running" or turn.used_executors.get(each.executor))
-                and view.memory_needs.is_granted_enough(each, cls)
+                and view.memory_needs.is_granted_enough(each, job_class)
             ]
             heapify(heap)
         refused: list[tuple[int, int]] = []
@@ -241,4 +244,6 @@ class WarmStarts:
 
 
 def _runs_alone(resident: ResidentExecutor) -> bool:
-    return any(cls.alone_on_device or cls.alone_in_executor for cls in resident.assigned.values())
+    return any(
+        job_class.alone_on_device or job_class.alone_in_executor for job_class in resident.assigned.values()
+    )

@@ -26,45 +26,45 @@ class Backlog:
         """Jobs of a paused queue wait; those that started go on."""
         (self.paused.add if paused else self.paused.discard)(name)
 
-    def add(self, cls: JobClass, n: int, *, first: bool, since: float) -> bool:
+    def add(self, job_class: JobClass, n: int, *, first: bool, since: float) -> bool:
         """Put a job in the line of its class, or before the others there; True where no other waits in it.
         `since` when it waits is in seconds, by the plan's clock."""
-        line = self.by_class.get(cls)
+        line = self.by_class.get(job_class)
         is_new = line is None
         if line is None:
-            line = self.by_class[cls] = ClassBacklog()
-            self.waiting_classes_by_key[cls.key] = self.waiting_classes_by_key.get(cls.key, 0) + 1
+            line = self.by_class[job_class] = ClassBacklog()
+            self.waiting_classes_by_key[job_class.key] = self.waiting_classes_by_key.get(job_class.key, 0) + 1
         line.add(n, first=first, since=since)
         if first:
-            self._starvation_guard.on_requeued(cls, n)
+            self._starvation_guard.on_requeued(job_class, n)
         return is_new
 
-    def contains(self, cls: JobClass, n: int) -> bool:
+    def contains(self, job_class: JobClass, n: int) -> bool:
         """Whether the job waits."""
-        line = self.by_class.get(cls)
+        line = self.by_class.get(job_class)
         return line is not None and n in line
 
-    def remove(self, cls: JobClass, ns: Sequence[int]) -> bool:
+    def remove(self, job_class: JobClass, ns: Sequence[int]) -> bool:
         """Take jobs out that are known to wait; True where no other of their class is left."""
-        line = self.by_class[cls]
+        line = self.by_class[job_class]
         line.remove_all(ns)
         if self._bypass.counts:
             self._bypass.forget(ns)
         if line:
             return False
-        del self.by_class[cls]
-        remaining = self.waiting_classes_by_key.pop(cls.key) - 1
+        del self.by_class[job_class]
+        remaining = self.waiting_classes_by_key.pop(job_class.key) - 1
         if remaining:
-            self.waiting_classes_by_key[cls.key] = remaining
+            self.waiting_classes_by_key[job_class.key] = remaining
         return True
 
-    def record_start(self, cls: JobClass, ns: Sequence[int]) -> None:
+    def record_start(self, job_class: JobClass, ns: Sequence[int]) -> None:
         """Count that jobs just taken out start before older ones."""
-        self._starvation_guard.on_started(cls, ns)
+        self._starvation_guard.on_started(job_class, ns)
 
-    def count(self, cls: JobClass) -> int:
+    def count(self, job_class: JobClass) -> int:
         """How many of a class wait."""
-        line = self.by_class.get(cls)
+        line = self.by_class.get(job_class)
         return 0 if line is None else len(line)
 
     def classes(self) -> list[JobClass]:

@@ -38,15 +38,15 @@ class ConcurrencyLimits:
         """How many executors of a handler load or run."""
         return self._residency.busy_by_handler.get(handler, 0)
 
-    def remaining(self, cls: JobClass, executors: int = 0, jobs: int = 0) -> float:
+    def remaining(self, job_class: JobClass, executors: int = 0, jobs: int = 0) -> float:
         """How many more of the handler may run, beside what a plan adds to what runs: executors that it sets
         to work, and jobs that it hands to any. Where several run at once in an executor, jobs count."""
-        limit = self.limit_by_handler.get(cls.handler)
+        limit = self.limit_by_handler.get(job_class.handler)
         if limit is None:
             return math.inf
-        if self._batch_sizing.runs_several_jobs(cls.handler, cls.version):
-            return limit - self._assigned_jobs(cls.handler) - jobs
-        return limit - self.busy_executors(cls.handler) - executors
+        if self._batch_sizing.runs_several_jobs(job_class.handler, job_class.version):
+            return limit - self._assigned_jobs(job_class.handler) - jobs
+        return limit - self.busy_executors(job_class.handler) - executors
 
     def _assigned_jobs(self, handler: str) -> int:
         return sum(
@@ -70,11 +70,11 @@ class PlannedConcurrency:
         """Jobs of the handler are to be handed to an executor."""
         self._jobs[handler] = self._jobs.get(handler, 0) + count
 
-    def remaining(self, cls: JobClass) -> float:
+    def remaining(self, job_class: JobClass) -> float:
         """How many more of the handler may run."""
-        handler = cls.handler
-        return self._limits.remaining(cls, self._executors.get(handler, 0), self._jobs.get(handler, 0))
+        handler = job_class.handler
+        return self._limits.remaining(job_class, self._executors.get(handler, 0), self._jobs.get(handler, 0))
 
-    def is_at_limit(self, cls: JobClass) -> bool:
+    def is_at_limit(self, job_class: JobClass) -> bool:
         """Whether as many of the handler run as may."""
-        return cls.handler in self._limits.limit_by_handler and self.remaining(cls) <= 0
+        return job_class.handler in self._limits.limit_by_handler and self.remaining(job_class) <= 0

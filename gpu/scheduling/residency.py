@@ -48,47 +48,53 @@ class Residency:
         self.slots[device_id].max_executors = count
         self._changed.add(device_id)
 
-    def is_on_gpu(self, cls: JobClass) -> bool:
+    def is_on_gpu(self, job_class: JobClass) -> bool:
         """Which lane the class runs in: GPUs where it asks for one and there are any, else the cpu."""
-        return cls.gpus > 0 and bool(self._gpu_pool)
+        return job_class.gpus > 0 and bool(self._gpu_pool)
 
-    def device_pool(self, cls: JobClass) -> list[DeviceSlot]:
+    def device_pool(self, job_class: JobClass) -> list[DeviceSlot]:
         """The devices that may run the class: GPUs where there are any, else the cpu."""
-        pool = self._gpu_pool if self.is_on_gpu(cls) else self._cpu_pool
+        pool = self._gpu_pool if self.is_on_gpu(job_class) else self._cpu_pool
         return (
-            [slot for slot in pool if slot.device.id in cls.allowed_devices] if cls.allowed_devices else pool
+            [slot for slot in pool if slot.device.id in job_class.allowed_devices]
+            if job_class.allowed_devices
+            else pool
         )
 
-    def candidate_devices(self, cls: JobClass) -> list[DeviceSlot]:
+    def candidate_devices(self, job_class: JobClass) -> list[DeviceSlot]:
         """The devices of its lane on which the class is to start: without those that it avoids, as long as
         enough others take work, and without those of them that nobody has tried out since in any case."""
-        pool = self.device_pool(cls)
-        if not cls.avoided_devices:
+        pool = self.device_pool(job_class)
+        if not job_class.avoided_devices:
             return pool
-        others = [slot for slot in pool if slot.device.id not in cls.avoided_devices]
-        if sum(slot.is_open for slot in others) >= self.device_count(cls):
+        others = [slot for slot in pool if slot.device.id not in job_class.avoided_devices]
+        if sum(slot.is_open for slot in others) >= self.device_count(job_class):
             return others
-        return [slot for slot in pool if slot.is_proven or slot.device.id not in cls.avoided_devices]
+        return [slot for slot in pool if slot.is_proven or slot.device.id not in job_class.avoided_devices]
 
-    def is_on_candidate_devices(self, cls: JobClass, resident: ResidentExecutor) -> bool:
+    def is_on_candidate_devices(self, job_class: JobClass, resident: ResidentExecutor) -> bool:
         """Whether an executor lives where the class is to start."""
-        candidates = self.candidate_devices(cls)
+        candidates = self.candidate_devices(job_class)
         return all(slot in candidates for slot in self._changed_slots(resident))
 
-    def device_count(self, cls: JobClass) -> int:
+    def device_count(self, job_class: JobClass) -> int:
         """How many devices one executor of the class takes. There is but one cpu, even for a gang."""
-        return cls.gpus if cls.gpus > 1 and self._gpu_pool else 1
+        return job_class.gpus if job_class.gpus > 1 and self._gpu_pool else 1
 
-    def misfit(self, cls: JobClass) -> dict[str, Any] | None:
+    def misfit(self, job_class: JobClass) -> dict[str, Any] | None:
         """None where empty devices could run the class; else the figures that say why not."""
-        pool, need_bytes, device_count = self.device_pool(cls), cls.need_bytes or 0, self.device_count(cls)
+        pool, need_bytes, device_count = (
+            self.device_pool(job_class),
+            job_class.need_bytes or 0,
+            self.device_count(job_class),
+        )
         if (
             sum(need_bytes <= slot.device.cap_bytes for slot in pool) if need_bytes else len(pool)
         ) >= device_count:
             return None
         return {
             "needed_bytes": need_bytes,
-            "gpus": cls.gpus,
+            "gpus": job_class.gpus,
             "devices": [
                 {
                     "device": slot.device.id,

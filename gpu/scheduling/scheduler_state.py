@@ -74,17 +74,17 @@ class SchedulerState:
 
     # Jobs that wait.
 
-    def add_waiting(self, cls: JobClass, n: int, *, first: bool = False, since: float = 0.0) -> None:
+    def add_waiting(self, job_class: JobClass, n: int, *, first: bool = False, since: float = 0.0) -> None:
         """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
         others of its class."""
-        if self.backlog.add(cls, n, first=first, since=since):
-            self.tenant_shares.on_waiting(cls)
+        if self.backlog.add(job_class, n, first=first, since=since):
+            self.tenant_shares.on_waiting(job_class)
 
-    def remove_waiting(self, cls: JobClass, n: int) -> bool:
+    def remove_waiting(self, job_class: JobClass, n: int) -> bool:
         """The job no longer waits; False where it did not."""
-        if not self.backlog.contains(cls, n):
+        if not self.backlog.contains(job_class, n):
             return False
-        self._remove_waiting(cls, (n,))
+        self._remove_waiting(job_class, (n,))
         return True
 
     # What a plan's actions do.
@@ -92,7 +92,7 @@ class SchedulerState:
     def start(
         self,
         executor: int,
-        cls: JobClass,
+        job_class: JobClass,
         ns: Sequence[int],
         now: float = 0.0,
         outlook: Outlook = UNKNOWN_OUTLOOK,
@@ -107,21 +107,21 @@ class SchedulerState:
             if not self.ledger.mark_running(executor):
                 raise ValueError(f"executor {executor} can't start: its bytes are promised to others")
             self.residency.set_running(resident)
-            if cls.alone_on_device:
+            if job_class.alone_on_device:
                 self.residency.make_exclusive(resident)
         elif resident.state != "running" and not self.residency.claim_early(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
-        self._remove_waiting(cls, ns)
-        self.backlog.record_start(cls, ns)
+        self._remove_waiting(job_class, ns)
+        self.backlog.record_start(job_class, ns)
         for n in ns:
-            resident.assigned[n] = cls
-        self.tenant_shares.record_start(cls, ns, now, is_cold=False)
+            resident.assigned[n] = job_class
+        self.tenant_shares.record_start(job_class, ns, now, is_cold=False)
         self._set_to_work(resident, len(ns), now, outlook)
 
     def load(
         self,
         executor: int,
-        cls: JobClass,
+        job_class: JobClass,
         n: int,
         device_ids: Sequence[str],
         grant_bytes: int,
@@ -141,19 +141,19 @@ class SchedulerState:
         if not self.ledger.reserve(device_ids, executor, grant_bytes):
             raise ValueError(f"executor {executor} can't load: {grant_bytes} bytes not free on {device_ids}")
         resident = ResidentExecutor(
-            executor, cls.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
+            executor, job_class.key, tuple(device_ids), grant_bytes, keep_alive_s, max_jobs, exclusive
         )
-        self.residency.add(resident, prewarmed=cls.is_prewarm)
+        self.residency.add(resident, prewarmed=job_class.is_prewarm)
         if grant_bytes and any(self.ledger.usage.level(each) == "totals" for each in device_ids):
-            resident.loads_alone = not (cls.alone_on_device or exclusive)
-        if cls.alone_on_device or resident.loads_alone:
+            resident.loads_alone = not (job_class.alone_on_device or exclusive)
+        if job_class.alone_on_device or resident.loads_alone:
             self.residency.make_exclusive(resident)
         ns = (n, *extra_job_numbers)
-        self._remove_waiting(cls, ns)
-        if not cls.is_prewarm:
-            self.backlog.record_start(cls, ns)
-            resident.assigned.update(dict.fromkeys(ns, cls))
-        self.tenant_shares.record_start(cls, ns, now, is_cold=True)
+        self._remove_waiting(job_class, ns)
+        if not job_class.is_prewarm:
+            self.backlog.record_start(job_class, ns)
+            resident.assigned.update(dict.fromkeys(ns, job_class))
+        self.tenant_shares.record_start(job_class, ns, now, is_cold=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
     def evict(self, executor: int, *, finishes_first: bool = False) -> None:
@@ -181,7 +181,7 @@ class SchedulerState:
         self.executors[executor].long_job_number = n
 
     def on_attempt_ended(
-        self, executor: int, cls: JobClass, n: int, now: float, *, has_run: bool = True
+        self, executor: int, job_class: JobClass, n: int, now: float, *, has_run: bool = True
     ) -> bool:
         """One attempt of it ended; without any other it idles. False where it was not handed that one.
         `done=False` where it gave the attempt back unstarted: that does not wear it."""
@@ -191,7 +191,7 @@ class SchedulerState:
         if resident.long_job_number == n:
             resident.long_job_number = None
         resident.jobs_done += has_run
-        self.tenant_shares.record_end(cls, n, executor, now, has_run=has_run)
+        self.tenant_shares.record_end(job_class, n, executor, now, has_run=has_run)
         if not resident.assigned and resident.is_busy and resident.state != "loading":
             self._set_idle(resident, now)
         return True
@@ -206,13 +206,13 @@ class SchedulerState:
             self.ledger.draining.start(executor, now)
         return list(resident.assigned.items())
 
-    def record_run(self, cls: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
+    def record_run(self, job_class: JobClass, peak_bytes: int | None, run_s: float | None) -> None:
         """A job ended well. Who was granted all there was keeps what is needed; others may start."""
-        if not self.estimator.record_run(cls, peak_bytes, run_s):
+        if not self.estimator.record_run(job_class, peak_bytes, run_s):
             return
-        need_bytes = self.estimator.need_bytes(cls)
+        need_bytes = self.estimator.need_bytes(job_class)
         for key, residents in self.residency.by_key.items():
-            if (key[0], key[2]) == (cls.handler, cls.model):
+            if (key[0], key[2]) == (job_class.handler, job_class.model):
                 for resident in residents.values():
                     if resident.exclusive and need_bytes is not None:
                         self.residency.end_exclusive(resident)
@@ -220,13 +220,13 @@ class SchedulerState:
 
     # Keeping the index.
 
-    def _remove_waiting(self, cls: JobClass, ns: Sequence[int]) -> None:
-        if not self.backlog.remove(cls, ns):
+    def _remove_waiting(self, job_class: JobClass, ns: Sequence[int]) -> None:
+        if not self.backlog.remove(job_class, ns):
             return
-        self.tenant_shares.on_not_waiting(cls)
-        if cls.key in self.backlog.waiting_classes_by_key:
+        self.tenant_shares.on_not_waiting(job_class)
+        if job_class.key in self.backlog.waiting_classes_by_key:
             return
-        for resident in self.residency.idle_by_key.get(cls.key, {}).values():
+        for resident in self.residency.idle_by_key.get(job_class.key, {}).values():
             # Its time may have come while somebody waited for it.
             self.idle_expiry.schedule(resident)
 

@@ -31,20 +31,20 @@ class StarvationGuard:
         self._oldest: dict[_TenantPool, tuple[JobClass, int]] = {}
         self._younger_counts: dict[_TenantPool, int] = {}
 
-    def on_requeued(self, cls: JobClass, n: int) -> None:
+    def on_requeued(self, job_class: JobClass, n: int) -> None:
         """A job waits that may be older than the others: it was put back."""
-        tenant_pool = _tenant_pool(cls)
+        tenant_pool = _tenant_pool(job_class)
         oldest = self._oldest.get(tenant_pool)
         if oldest is not None and n < oldest[1]:
             del self._oldest[tenant_pool]
 
-    def on_started(self, cls: JobClass, ns: Sequence[int]) -> None:
+    def on_started(self, job_class: JobClass, ns: Sequence[int]) -> None:
         """These jobs have left their line for an executor."""
-        tenant_pool = _tenant_pool(cls)
-        first, n = self._oldest.get(tenant_pool, (cls, 0))
+        tenant_pool = _tenant_pool(job_class)
+        first, n = self._oldest.get(tenant_pool, (job_class, 0))
         if n not in self._backlogs.get(first, ()) or first.queue in self._paused:
             self._choose_oldest(tenant_pool)
-        elif cls.priority <= first.priority:
+        elif job_class.priority <= first.priority:
             self._younger_counts[tenant_pool] += sum(each > n for each in ns)
             if self._younger_counts[tenant_pool] >= YOUNGER_MAX:
                 self._overtakes.exhaust(n)
@@ -52,9 +52,11 @@ class StarvationGuard:
     def _choose_oldest(self, tenant_pool: _TenantPool) -> None:
         self._younger_counts[tenant_pool] = 0
         first_jobs = (
-            (line.first, cls)
-            for cls, line in self._backlogs.items()
-            if not cls.is_prewarm and cls.queue not in self._paused and _tenant_pool(cls) == tenant_pool
+            (line.first, job_class)
+            for job_class, line in self._backlogs.items()
+            if not job_class.is_prewarm
+            and job_class.queue not in self._paused
+            and _tenant_pool(job_class) == tenant_pool
         )
         oldest = min(first_jobs, key=lambda head: head[0], default=None)
         if oldest is None:
@@ -63,5 +65,5 @@ class StarvationGuard:
             self._oldest[tenant_pool] = oldest[1], oldest[0]
 
 
-def _tenant_pool(cls: JobClass) -> _TenantPool:
-    return cls.tenant, cls.gpus > 0
+def _tenant_pool(job_class: JobClass) -> _TenantPool:
+    return job_class.tenant, job_class.gpus > 0

@@ -38,15 +38,15 @@ class TenantShares:
         #: There was more than one.
         self.has_many_tenants = False
 
-    def clock_of(self, cls: JobClass) -> FairShareClock:
+    def clock_of(self, job_class: JobClass) -> FairShareClock:
         """The shares in the lane of the class."""
-        return self._gpu if self._residency.is_on_gpu(cls) else self._cpu
+        return self._gpu if self._residency.is_on_gpu(job_class) else self._cpu
 
-    def expected_s(self, cls: JobClass, count: int, *, is_cold: bool) -> float:
+    def expected_s(self, job_class: JobClass, count: int, *, is_cold: bool) -> float:
         """What so many jobs of the class are expected to take together of each of their devices."""
-        load_s = self._load_s(cls.key) if is_cold else None
-        run_s = self.clock_of(cls).expected_s(self._run_s(cls))
-        return run_s * count / self._jobs_per_run(cls) + (load_s or 0.0)
+        load_s = self._load_s(job_class.key) if is_cold else None
+        run_s = self.clock_of(job_class).expected_s(self._run_s(job_class))
+        return run_s * count / self._jobs_per_run(job_class) + (load_s or 0.0)
 
     def advance(self, now: float) -> None:
         """Time has come to `now`; comes before each plan."""
@@ -54,37 +54,37 @@ class TenantShares:
             if clock.has_running:
                 clock.advance(now)
 
-    def on_waiting(self, cls: JobClass) -> None:
+    def on_waiting(self, job_class: JobClass) -> None:
         """The first job of a class waits; the class is among the lines already."""
-        if not self.has_many_tenants and not self._detect_second_tenant(cls):
+        if not self.has_many_tenants and not self._detect_second_tenant(job_class):
             return
-        if not cls.is_prewarm:
-            self.clock_of(cls).on_waiting(cls.tenant)
+        if not job_class.is_prewarm:
+            self.clock_of(job_class).on_waiting(job_class.tenant)
 
-    def on_not_waiting(self, cls: JobClass) -> None:
+    def on_not_waiting(self, job_class: JobClass) -> None:
         """No job of the class waits any more."""
-        if self.has_many_tenants and not cls.is_prewarm:
-            self.clock_of(cls).on_not_waiting(cls.tenant)
+        if self.has_many_tenants and not job_class.is_prewarm:
+            self.clock_of(job_class).on_not_waiting(job_class.tenant)
 
-    def record_start(self, cls: JobClass, ns: Sequence[int], now: float, *, is_cold: bool) -> None:
+    def record_start(self, job_class: JobClass, ns: Sequence[int], now: float, *, is_cold: bool) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
-        if not self.has_many_tenants or cls.is_prewarm:
+        if not self.has_many_tenants or job_class.is_prewarm:
             return
-        clock = self.clock_of(cls)
+        clock = self.clock_of(job_class)
         if not clock.has_many_tenants:
             return
         clock.advance(now)
-        expected_s = self.expected_s(cls, len(ns), is_cold=is_cold) / len(ns)
-        devices = self._residency.device_count(cls)
+        expected_s = self.expected_s(job_class, len(ns), is_cold=is_cold) / len(ns)
+        devices = self._residency.device_count(job_class)
         for n in ns:
-            clock.record_start(n, cls.tenant, devices, expected_s)
+            clock.record_start(n, job_class.tenant, devices, expected_s)
 
-    def record_end(self, cls: JobClass, n: int, executor: int, now: float, *, has_run: bool) -> None:
+    def record_end(self, job_class: JobClass, n: int, executor: int, now: float, *, has_run: bool) -> None:
         """A job is off its executor, which it may have shared with others: what passed since the last of them
         left is put down to this one."""
         if not self.has_many_tenants:
             return
-        clock = self.clock_of(cls)
+        clock = self.clock_of(job_class)
         since = max(clock.started_at(n, now), self._charged_until.get(executor, 0.0))
         if has_run:
             self._charged_until[executor] = now
@@ -95,19 +95,19 @@ class TenantShares:
         if not self.has_many_tenants:
             return
         self._charged_until.pop(executor, None)
-        for n, cls in assigned.items():
-            self.clock_of(cls).record_end(n, 0.0)
+        for n, job_class in assigned.items():
+            self.clock_of(job_class).record_end(n, 0.0)
 
-    def _detect_second_tenant(self, cls: JobClass) -> bool:
+    def _detect_second_tenant(self, job_class: JobClass) -> bool:
         """Whether with this class a second tenant has come; then those who wait already are taken in."""
-        if cls.tenant == self._first_tenant or cls.is_prewarm:
+        if job_class.tenant == self._first_tenant or job_class.is_prewarm:
             return False
         if self._first_tenant is None:
-            self._first_tenant = cls.tenant
+            self._first_tenant = job_class.tenant
             return False
         self.has_many_tenants = True
         for other in self._backlogs:
-            if other is not cls and not other.is_prewarm:
+            if other is not job_class and not other.is_prewarm:
                 self.clock_of(other).on_waiting(other.tenant)
         return True
 
@@ -122,21 +122,21 @@ class PlanShares:
         #: Else nothing is to be asked here: all stand alike.
         self.has_many_tenants = tenant_shares.has_many_tenants
 
-    def rank(self, cls: JobClass) -> float:
+    def rank(self, job_class: JobClass) -> float:
         """The smaller, the earlier go a tenant's jobs among others of their priority; while there is but one
         tenant all are alike, and wishes always."""
-        if not self.has_many_tenants or cls.is_prewarm:
+        if not self.has_many_tenants or job_class.is_prewarm:
             return 0.0
-        clock = self._tenant_shares.clock_of(cls)
-        return clock.rank(cls.tenant) + self._charged.get((clock, cls.tenant), 0.0)
+        clock = self._tenant_shares.clock_of(job_class)
+        return clock.rank(job_class.tenant) + self._charged.get((clock, job_class.tenant), 0.0)
 
-    def charge(self, cls: JobClass, count: int, *, is_cold: bool) -> None:
+    def charge(self, job_class: JobClass, count: int, *, is_cold: bool) -> None:
         """So many jobs of a class are to start."""
-        if not self.has_many_tenants or cls.is_prewarm:
+        if not self.has_many_tenants or job_class.is_prewarm:
             return
-        clock = self._tenant_shares.clock_of(cls)
-        device_s = self._tenant_shares.expected_s(cls, count, is_cold=is_cold) * self._residency.device_count(
-            cls
-        )
-        charged = self._charged.get((clock, cls.tenant), 0.0)
-        self._charged[clock, cls.tenant] = charged + device_s / clock.weight(cls.tenant)
+        clock = self._tenant_shares.clock_of(job_class)
+        device_s = self._tenant_shares.expected_s(
+            job_class, count, is_cold=is_cold
+        ) * self._residency.device_count(job_class)
+        charged = self._charged.get((clock, job_class.tenant), 0.0)
+        self._charged[clock, job_class.tenant] = charged + device_s / clock.weight(job_class.tenant)

@@ -33,14 +33,14 @@ class TimeEstimates:
         #: How often each key is asked for.
         self.request_rates = RequestRates()
 
-    def run_s(self, cls: JobClass) -> float | None:
+    def run_s(self, job_class: JobClass) -> float | None:
         """How long a run of the class is taken to last; None where that is unknown. Without a limit that is
         the median: what 9 of 10 take says little where they differ much."""
-        return self._estimator.run_s(cls, 0.5 if math.isinf(cls.limit_s) else 0.9)
+        return self._estimator.run_s(job_class, 0.5 if math.isinf(job_class.limit_s) else 0.9)
 
-    def run_mean_s(self, cls: JobClass) -> float | None:
+    def run_mean_s(self, job_class: JobClass) -> float | None:
         """What a run of the class takes on average; None where that is unknown."""
-        return self._estimator.run_mean_s(cls)
+        return self._estimator.run_mean_s(job_class)
 
     def load_s(self, key: Key) -> float | None:
         """What loading takes; None where that is unknown."""
