@@ -102,9 +102,9 @@ class Candidate:
         """How long a run of it is taken to last."""
         return UNKNOWN_RUN_S if self.run_s is None else max(1.0, self.run_s)
 
-    def rank_of(self, n: int) -> Rank:
+    def rank_of(self, job_number: int) -> Rank:
         """Where a job of the class stands."""
-        waited_s = max(0.0, self._now - self._backlog.waiting_since(n))
+        waited_s = max(0.0, self._now - self._backlog.waiting_since(job_number))
         run_s = self.run_s_or_default
         priority = self.job_class.priority
         if not self.job_class.is_prewarm:
@@ -112,10 +112,10 @@ class Candidate:
         urgency = (waited_s + run_s) / run_s * math.sqrt(self.device_count)
         return (
             -priority,
-            self.state.overtakes.remaining(n) > 0,
+            self.state.overtakes.remaining(job_number) > 0,
             self._plan_shares.rank(self.job_class),
             -urgency,
-            n,
+            job_number,
         )
 
     def update_rank(self) -> bool:

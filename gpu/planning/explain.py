@@ -12,7 +12,7 @@ from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
-def explain(view: SchedulerState, job_class: JobClass, n: int) -> dict[str, Any]:
+def explain(view: SchedulerState, job_class: JobClass, job_number: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
     devices = [_explain_device(view, job_class, slot) for slot in view.residency.device_pool(job_class)]
@@ -20,19 +20,19 @@ def explain(view: SchedulerState, job_class: JobClass, n: int) -> dict[str, Any]
         "reason": _reason(view, job_class, devices),
         "devices": devices,
         "jobs_ahead": sum(
-            len(line) if other.priority > job_class.priority else line.count_ahead(n)
+            len(line) if other.priority > job_class.priority else line.count_ahead(job_number)
             for other, line in view.backlog.by_class.items()
             if other.priority >= job_class.priority
             and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(job_class)
         ),
         "tenant_lead_s": view.tenant_shares.clock_of(job_class).lead_s(job_class.tenant),
-        "overtaken": view.overtakes.counts.get(n, 0),
+        "overtaken": view.overtakes.counts.get(job_number, 0),
     }
 
 
-def explain_reservation(view: SchedulerState, n: int, now: float) -> dict[str, Any] | None:
+def explain_reservation(view: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
-    hold = find_reservation(view, now, n)
+    hold = find_reservation(view, now, job_number)
     if hold is None or not hold.remaining:
         return None
     slots = view.residency.slots

@@ -57,7 +57,7 @@ class Move:
     def __init__(
         self,
         head: Candidate,
-        ns: list[int],
+        job_numbers: list[int],
         rooms: Sequence[DeviceCapacity],
         nbytes: int,
         *,
@@ -66,7 +66,7 @@ class Move:
         saves_load: bool = False,
     ) -> None:
         self.candidate = head
-        self.job_numbers = ns
+        self.job_numbers = job_numbers
         self.capacities = rooms
         #: What the executor holds on each device while at work.
         self.nbytes = nbytes
@@ -80,7 +80,7 @@ class Move:
     def ranks(self) -> list[Rank]:
         """Where its jobs stand."""
         if len(self._ranks) < len(self.job_numbers):
-            self._ranks = [self.candidate.rank_of(n) for n in self.job_numbers]
+            self._ranks = [self.candidate.rank_of(job_number) for job_number in self.job_numbers]
         return self._ranks[: len(self.job_numbers)]
 
 
@@ -125,13 +125,13 @@ class PlanBuilder:
 
     def allowed_jobs(self, move: Move) -> list[int]:
         """The first of its jobs, as many as nobody need mind."""
-        ns = move.job_numbers
+        job_numbers = move.job_numbers
         for guard, count in self._overtaken(move):
             allowed = max(0, guard.overtakes_left(move))
             if count > allowed:
                 # The first ones may stand before it.
-                ns = ns[: max(0, len(ns) - (count - allowed))]
-        return ns
+                job_numbers = job_numbers[: max(0, len(job_numbers) - (count - allowed))]
+        return job_numbers
 
     def _overtaken(self, move: Move) -> Iterator[tuple[OvertakeGuard, int]]:
         for guard in self.guards[move.candidate.is_gpu]:
@@ -161,22 +161,22 @@ class PlanBuilder:
 
     def start(self, move: Move, resident: ResidentExecutor) -> bool:
         """Hand as many of the jobs as may go to a warm executor; False for none."""
-        move.job_numbers = ns = self.allowed_jobs(move)
-        if not ns:
+        move.job_numbers = job_numbers = self.allowed_jobs(move)
+        if not job_numbers:
             return False
         head, executor = move.candidate, resident.executor
         overtaken = self._record_overtaking(move)
-        expected_end = head.expected_end(len(ns), is_cold=False)
+        expected_end = head.expected_end(len(job_numbers), is_cold=False)
         if not move.starts_executor:
             expected_end += max(0.0, resident.expected_end - self.now)
         self.actions.append(
-            StartAction(executor, head.job_class, tuple(ns), Outlook(expected_end, overtaken))
+            StartAction(executor, head.job_class, tuple(job_numbers), Outlook(expected_end, overtaken))
         )
         if move.starts_executor:
             self._use_capacity(move, resident, expected_end)
-        self.used_executors[executor] = self.used_executors.get(executor, 0) + len(ns)
-        self.plan_shares.charge(head.job_class, len(ns), is_cold=False)
-        self._advance(head, len(ns))
+        self.used_executors[executor] = self.used_executors.get(executor, 0) + len(job_numbers)
+        self.plan_shares.charge(head.job_class, len(job_numbers), is_cold=False)
+        self._advance(head, len(job_numbers))
         return True
 
     def _use_capacity(self, move: Move, resident: ResidentExecutor, expected_end: float) -> None:
@@ -213,10 +213,10 @@ class PlanBuilder:
             editable.planned_ends += ((expected_end, move.nbytes),)
             self.overlay.update(editable)
         ids = tuple(room.slot.device.id for room in move.capacities)
-        n, *extra_numbers = move.job_numbers
+        job_number, *extra_numbers = move.job_numbers
         outlook = Outlook(expected_end, overtaken)
         self.actions.append(
-            LoadAction(job_class, n, ids, move.nbytes, is_alone, outlook, tuple(extra_numbers))
+            LoadAction(job_class, job_number, ids, move.nbytes, is_alone, outlook, tuple(extra_numbers))
         )
         self.concurrency.add_executor(job_class.handler)
         self.plan_shares.charge(job_class, len(move.job_numbers), is_cold=True)

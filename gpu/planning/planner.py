@@ -66,7 +66,7 @@ def plan(view: SchedulerState, now: float) -> Plan:
     return _Planner(view, now).plan()
 
 
-def find_reservation(view: SchedulerState, now: float, n: int) -> Reservation | None:
+def find_reservation(view: SchedulerState, now: float, job_number: int) -> Reservation | None:
     """What is kept for a waiting job while others go on, as things are; None where nothing is."""
     view.capacity_table.refresh()
     planner = _Planner(view, now)
@@ -75,7 +75,7 @@ def find_reservation(view: SchedulerState, now: float, n: int) -> Reservation | 
     reservations = (
         guard.reservation
         for guard in guards
-        if isinstance(guard, LazyReservation) and guard.candidate.job_number == n
+        if isinstance(guard, LazyReservation) and guard.candidate.job_number == job_number
     )
     return next(reservations, None)
 

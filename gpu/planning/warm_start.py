@@ -175,10 +175,10 @@ class WarmStarts:
                 or head.job_class.alone_on_device
             ):
                 continue
-            ns = head.peek(int(min(head.jobs_per_run, self._limit_left(head))))
+            job_numbers = head.peek(int(min(head.jobs_per_run, self._limit_left(head))))
             move = Move(
                 head,
-                ns,
+                job_numbers,
                 turn.capacities_of(resident),
                 resident.grant_bytes,
                 starts_executor=0,

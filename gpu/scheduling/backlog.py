@@ -26,7 +26,7 @@ class Backlog:
         """Jobs of a paused queue wait; those that started go on."""
         (self.paused.add if paused else self.paused.discard)(name)
 
-    def add(self, job_class: JobClass, n: int, *, first: bool, since: float) -> bool:
+    def add(self, job_class: JobClass, job_number: int, *, first: bool, since: float) -> bool:
         """Put a job in the line of its class, or before the others there; True where no other waits in it.
         `since` when it waits is in seconds, by the plan's clock."""
         line = self.by_class.get(job_class)
@@ -34,22 +34,22 @@ class Backlog:
         if line is None:
             line = self.by_class[job_class] = ClassBacklog()
             self.waiting_classes_by_key[job_class.key] = self.waiting_classes_by_key.get(job_class.key, 0) + 1
-        line.add(n, first=first, since=since)
+        line.add(job_number, first=first, since=since)
         if first:
-            self._starvation_guard.on_requeued(job_class, n)
+            self._starvation_guard.on_requeued(job_class, job_number)
         return is_new
 
-    def contains(self, job_class: JobClass, n: int) -> bool:
+    def contains(self, job_class: JobClass, job_number: int) -> bool:
         """Whether the job waits."""
         line = self.by_class.get(job_class)
-        return line is not None and n in line
+        return line is not None and job_number in line
 
-    def remove(self, job_class: JobClass, ns: Sequence[int]) -> bool:
+    def remove(self, job_class: JobClass, job_numbers: Sequence[int]) -> bool:
         """Take jobs out that are known to wait; True where no other of their class is left."""
         line = self.by_class[job_class]
-        line.remove_all(ns)
+        line.remove_all(job_numbers)
         if self._bypass.counts:
-            self._bypass.forget(ns)
+            self._bypass.forget(job_numbers)
         if line:
             return False
         del self.by_class[job_class]
@@ -58,9 +58,9 @@ class Backlog:
             self.waiting_classes_by_key[job_class.key] = remaining
         return True
 
-    def record_start(self, job_class: JobClass, ns: Sequence[int]) -> None:
+    def record_start(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
         """Count that jobs just taken out start before older ones."""
-        self._starvation_guard.on_started(job_class, ns)
+        self._starvation_guard.on_started(job_class, job_numbers)
 
     def count(self, job_class: JobClass) -> int:
         """How many of a class wait."""

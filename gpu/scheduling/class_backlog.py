@@ -24,48 +24,48 @@ class ClassBacklog:
     def __len__(self) -> int:
         return len(self._waiting_since)
 
-    def __contains__(self, n: object) -> bool:
-        return n in self._waiting_since
+    def __contains__(self, job_number: object) -> bool:
+        return job_number in self._waiting_since
 
     @property
     def first(self) -> int:
         """The first one. Raises IndexError on an empty line."""
         return self._order[0]
 
-    def waiting_since(self, n: int) -> float:
+    def waiting_since(self, job_number: int) -> float:
         """Since when a job waits. Raises KeyError where it does not."""
-        return self._waiting_since[n]
+        return self._waiting_since[job_number]
 
-    def add(self, n: int, *, first: bool = False, since: float = 0.0) -> bool:
+    def add(self, job_number: int, *, first: bool = False, since: float = 0.0) -> bool:
         """Put a job at the end (or the front); False where it waits already."""
-        if n in self._waiting_since:
+        if job_number in self._waiting_since:
             return False
-        if n in self._removed:
+        if job_number in self._removed:
             # Its old place must not come back to life.
             self._compact()
-        self._waiting_since[n] = since
+        self._waiting_since[job_number] = since
         if first:
-            self._order.appendleft(n)
+            self._order.appendleft(job_number)
         else:
-            self._order.append(n)
+            self._order.append(job_number)
         return True
 
-    def remove(self, n: int) -> bool:
+    def remove(self, job_number: int) -> bool:
         """Take a job out; False where it does not wait here."""
-        if n not in self._waiting_since:
+        if job_number not in self._waiting_since:
             return False
-        self.remove_all((n,))
+        self.remove_all((job_number,))
         return True
 
-    def remove_all(self, ns: Iterable[int]) -> None:
+    def remove_all(self, job_numbers: Iterable[int]) -> None:
         """Take jobs out that are known to wait here."""
         order, waiting_since, removed = self._order, self._waiting_since, self._removed
-        for n in ns:
-            del waiting_since[n]
-            if order[0] == n:
+        for job_number in job_numbers:
+            del waiting_since[job_number]
+            if order[0] == job_number:
                 order.popleft()
             else:
-                removed.add(n)
+                removed.add(job_number)
         while removed and order[0] in removed:
             removed.remove(order.popleft())
         if len(removed) > len(waiting_since) + 64:
@@ -75,13 +75,13 @@ class ClassBacklog:
         """The first `count` jobs after the first `skip`."""
         if not self._removed:
             return list(islice(self._order, skip, skip + count))
-        remaining = (n for n in self._order if n not in self._removed)
+        remaining = (job_number for job_number in self._order if job_number not in self._removed)
         return list(islice(remaining, skip, skip + count))
 
-    def count_ahead(self, n: int) -> int:
+    def count_ahead(self, job_number: int) -> int:
         """About how many wait before job `n`: exact while the line is in order of n and nobody left it."""
-        return min(bisect_left(self._order, n), len(self._waiting_since))
+        return min(bisect_left(self._order, job_number), len(self._waiting_since))
 
     def _compact(self) -> None:
-        self._order = deque(n for n in self._order if n in self._waiting_since)
+        self._order = deque(job_number for job_number in self._order if job_number in self._waiting_since)
         self._removed.clear()

@@ -90,8 +90,8 @@ class FairShareClock:
         """Time has come to `now`: what runs longer than expected is charged for it."""
         self._now = max(self._now, now)
         while self._due and self._due[0][0] <= self._now:
-            late_at, n = heappop(self._due)
-            run = self._runs.get(n)
+            late_at, job_number = heappop(self._due)
+            run = self._runs.get(job_number)
             # The number may run again by now, in another attempt.
             if run is None or run.is_late or run.started_at + run.expected_s != late_at:
                 continue
@@ -129,22 +129,22 @@ class FairShareClock:
             return run_s
         return UNKNOWN_JOB_S if self._typical_s is None else self._typical_s
 
-    def record_start(self, n: int, tenant: str, devices: int, run_s: float | None) -> None:
+    def record_start(self, job_number: int, tenant: str, devices: int, run_s: float | None) -> None:
         """A job starts on so many devices, and is expected to take so long; None: nobody knows."""
         account = self._accounts.get(tenant) or self._add_account(tenant)
-        run = self._runs[n] = _RunningJob(account, self._now, self.expected_s(run_s), devices)
+        run = self._runs[job_number] = _RunningJob(account, self._now, self.expected_s(run_s), devices)
         account.running_count += 1
         account.promised += run.expected_s * devices
-        heappush(self._due, (run.started_at + run.expected_s, n))
+        heappush(self._due, (run.started_at + run.expected_s, job_number))
 
-    def started_at(self, n: int, default: float) -> float:
+    def started_at(self, job_number: int, default: float) -> float:
         """When the job started; the default for one that was not counted."""
-        run = self._runs.get(n)
+        run = self._runs.get(job_number)
         return default if run is None else run.started_at
 
-    def record_end(self, n: int, run_s: float) -> None:
+    def record_end(self, job_number: int, run_s: float) -> None:
         """The job took so long, 0 where it did not run after all. One that was not counted is passed over."""
-        run = self._runs.pop(n, None)
+        run = self._runs.pop(job_number, None)
         if run is None:
             return
         account = run.account

@@ -17,28 +17,30 @@ class OvertakeCounter:
         self.counts: dict[int, int] = {}
         self.kept_devices: dict[int, tuple[str, ...]] = {}
 
-    def remaining(self, n: int) -> int:
+    def remaining(self, job_number: int) -> int:
         """How many may still overtake the job."""
-        return self.limit - self.counts.get(n, 0)
+        return self.limit - self.counts.get(job_number, 0)
 
-    def record(self, n: int, count: int, device_ids: tuple[str, ...]) -> None:
+    def record(self, job_number: int, count: int, device_ids: tuple[str, ...]) -> None:
         """The job was overtaken. Once that was too often, these devices (where any are named) are kept for
         it until it starts."""
-        self.counts[n] = self.counts.get(n, 0) + count
-        if device_ids and self.counts[n] >= self.limit:
-            self.kept_devices.setdefault(n, device_ids)
+        self.counts[job_number] = self.counts.get(job_number, 0) + count
+        if device_ids and self.counts[job_number] >= self.limit:
+            self.kept_devices.setdefault(job_number, device_ids)
 
-    def exhaust(self, n: int) -> None:
+    def exhaust(self, job_number: int) -> None:
         """The job was overtaken as often as it may be."""
-        self.counts[n] = max(self.limit, self.counts.get(n, 0))
+        self.counts[job_number] = max(self.limit, self.counts.get(job_number, 0))
 
-    def forget(self, ns: Iterable[int]) -> None:
+    def forget(self, job_numbers: Iterable[int]) -> None:
         """The jobs no longer wait."""
-        for n in ns:
-            self.counts.pop(n, None)
-            self.kept_devices.pop(n, None)
+        for job_number in job_numbers:
+            self.counts.pop(job_number, None)
+            self.kept_devices.pop(job_number, None)
 
     def release_device(self, device_id: str) -> None:
         """The device takes no work: jobs for which it was kept need another one."""
-        for n in [n for n, device_ids in self.kept_devices.items() if device_id in device_ids]:
-            del self.kept_devices[n]
+        for job_number in [
+            job_number for job_number, device_ids in self.kept_devices.items() if device_id in device_ids
+        ]:
+            del self.kept_devices[job_number]

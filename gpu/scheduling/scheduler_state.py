@@ -74,17 +74,19 @@ class SchedulerState:
 
     # Jobs that wait.
 
-    def add_waiting(self, job_class: JobClass, n: int, *, first: bool = False, since: float = 0.0) -> None:
+    def add_waiting(
+        self, job_class: JobClass, job_number: int, *, first: bool = False, since: float = 0.0
+    ) -> None:
         """A job is ready to start, `since` when (seconds, by the plan's clock); `first` puts it before the
         others of its class."""
-        if self.backlog.add(job_class, n, first=first, since=since):
+        if self.backlog.add(job_class, job_number, first=first, since=since):
             self.tenant_shares.on_waiting(job_class)
 
-    def remove_waiting(self, job_class: JobClass, n: int) -> bool:
+    def remove_waiting(self, job_class: JobClass, job_number: int) -> bool:
         """The job no longer waits; False where it did not."""
-        if not self.backlog.contains(job_class, n):
+        if not self.backlog.contains(job_class, job_number):
             return False
-        self._remove_waiting(job_class, (n,))
+        self._remove_waiting(job_class, (job_number,))
         return True
 
     # What a plan's actions do.
@@ -93,7 +95,7 @@ class SchedulerState:
         self,
         executor: int,
         job_class: JobClass,
-        ns: Sequence[int],
+        job_numbers: Sequence[int],
         now: float = 0.0,
         outlook: Outlook = UNKNOWN_OUTLOOK,
     ) -> None:
@@ -111,18 +113,18 @@ class SchedulerState:
                 self.residency.make_exclusive(resident)
         elif resident.state != "running" and not self.residency.claim_early(resident):
             raise ValueError(f"executor {executor} is {resident.state} and takes no work")
-        self._remove_waiting(job_class, ns)
-        self.backlog.record_start(job_class, ns)
-        for n in ns:
-            resident.assigned[n] = job_class
-        self.tenant_shares.record_start(job_class, ns, now, is_cold=False)
-        self._set_to_work(resident, len(ns), now, outlook)
+        self._remove_waiting(job_class, job_numbers)
+        self.backlog.record_start(job_class, job_numbers)
+        for job_number in job_numbers:
+            resident.assigned[job_number] = job_class
+        self.tenant_shares.record_start(job_class, job_numbers, now, is_cold=False)
+        self._set_to_work(resident, len(job_numbers), now, outlook)
 
     def load(
         self,
         executor: int,
         job_class: JobClass,
-        n: int,
+        job_number: int,
         device_ids: Sequence[str],
         grant_bytes: int,
         exclusive: bool = False,
@@ -148,12 +150,12 @@ class SchedulerState:
             resident.loads_alone = not (job_class.alone_on_device or exclusive)
         if job_class.alone_on_device or resident.loads_alone:
             self.residency.make_exclusive(resident)
-        ns = (n, *extra_job_numbers)
-        self._remove_waiting(job_class, ns)
+        job_numbers = (job_number, *extra_job_numbers)
+        self._remove_waiting(job_class, job_numbers)
         if not job_class.is_prewarm:
-            self.backlog.record_start(job_class, ns)
-            resident.assigned.update(dict.fromkeys(ns, job_class))
-        self.tenant_shares.record_start(job_class, ns, now, is_cold=True)
+            self.backlog.record_start(job_class, job_numbers)
+            resident.assigned.update(dict.fromkeys(job_numbers, job_class))
+        self.tenant_shares.record_start(job_class, job_numbers, now, is_cold=True)
         self._set_to_work(resident, len(resident.assigned), now, outlook)
 
     def evict(self, executor: int, *, finishes_first: bool = False) -> None:
@@ -176,22 +178,22 @@ class SchedulerState:
         if not resident.assigned:
             self._set_idle(resident, now)
 
-    def mark_long_running(self, executor: int, n: int) -> None:
+    def mark_long_running(self, executor: int, job_number: int) -> None:
         """The attempt that it runs is not a short one: until its end nothing is staged behind it."""
-        self.executors[executor].long_job_number = n
+        self.executors[executor].long_job_number = job_number
 
     def on_attempt_ended(
-        self, executor: int, job_class: JobClass, n: int, now: float, *, has_run: bool = True
+        self, executor: int, job_class: JobClass, job_number: int, now: float, *, has_run: bool = True
     ) -> bool:
         """One attempt of it ended; without any other it idles. False where it was not handed that one.
         `done=False` where it gave the attempt back unstarted: that does not wear it."""
         resident = self.executors.get(executor)
-        if resident is None or resident.assigned.pop(n, None) is None:
+        if resident is None or resident.assigned.pop(job_number, None) is None:
             return False
-        if resident.long_job_number == n:
+        if resident.long_job_number == job_number:
             resident.long_job_number = None
         resident.jobs_done += has_run
-        self.tenant_shares.record_end(job_class, n, executor, now, has_run=has_run)
+        self.tenant_shares.record_end(job_class, job_number, executor, now, has_run=has_run)
         if not resident.assigned and resident.is_busy and resident.state != "loading":
             self._set_idle(resident, now)
         return True
@@ -220,8 +222,8 @@ class SchedulerState:
 
     # Keeping the index.
 
-    def _remove_waiting(self, job_class: JobClass, ns: Sequence[int]) -> None:
-        if not self.backlog.remove(job_class, ns):
+    def _remove_waiting(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
+        if not self.backlog.remove(job_class, job_numbers):
             return
         self.tenant_shares.on_not_waiting(job_class)
         if job_class.key in self.backlog.waiting_classes_by_key:

@@ -31,23 +31,23 @@ class StarvationGuard:
         self._oldest: dict[_TenantPool, tuple[JobClass, int]] = {}
         self._younger_counts: dict[_TenantPool, int] = {}
 
-    def on_requeued(self, job_class: JobClass, n: int) -> None:
+    def on_requeued(self, job_class: JobClass, job_number: int) -> None:
         """A job waits that may be older than the others: it was put back."""
         tenant_pool = _tenant_pool(job_class)
         oldest = self._oldest.get(tenant_pool)
-        if oldest is not None and n < oldest[1]:
+        if oldest is not None and job_number < oldest[1]:
             del self._oldest[tenant_pool]
 
-    def on_started(self, job_class: JobClass, ns: Sequence[int]) -> None:
+    def on_started(self, job_class: JobClass, job_numbers: Sequence[int]) -> None:
         """These jobs have left their line for an executor."""
         tenant_pool = _tenant_pool(job_class)
-        first, n = self._oldest.get(tenant_pool, (job_class, 0))
-        if n not in self._backlogs.get(first, ()) or first.queue in self._paused:
+        first, job_number = self._oldest.get(tenant_pool, (job_class, 0))
+        if job_number not in self._backlogs.get(first, ()) or first.queue in self._paused:
             self._choose_oldest(tenant_pool)
         elif job_class.priority <= first.priority:
-            self._younger_counts[tenant_pool] += sum(each > n for each in ns)
+            self._younger_counts[tenant_pool] += sum(each > job_number for each in job_numbers)
             if self._younger_counts[tenant_pool] >= YOUNGER_MAX:
-                self._overtakes.exhaust(n)
+                self._overtakes.exhaust(job_number)
 
     def _choose_oldest(self, tenant_pool: _TenantPool) -> None:
         self._younger_counts[tenant_pool] = 0

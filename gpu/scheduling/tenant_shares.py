@@ -66,7 +66,9 @@ class TenantShares:
         if self.has_many_tenants and not job_class.is_prewarm:
             self.clock_of(job_class).on_not_waiting(job_class.tenant)
 
-    def record_start(self, job_class: JobClass, ns: Sequence[int], now: float, *, is_cold: bool) -> None:
+    def record_start(
+        self, job_class: JobClass, job_numbers: Sequence[int], now: float, *, is_cold: bool
+    ) -> None:
         """Jobs of a class are handed to an executor, which loads first or not."""
         if not self.has_many_tenants or job_class.is_prewarm:
             return
@@ -74,29 +76,31 @@ class TenantShares:
         if not clock.has_many_tenants:
             return
         clock.advance(now)
-        expected_s = self.expected_s(job_class, len(ns), is_cold=is_cold) / len(ns)
+        expected_s = self.expected_s(job_class, len(job_numbers), is_cold=is_cold) / len(job_numbers)
         devices = self._residency.device_count(job_class)
-        for n in ns:
-            clock.record_start(n, job_class.tenant, devices, expected_s)
+        for job_number in job_numbers:
+            clock.record_start(job_number, job_class.tenant, devices, expected_s)
 
-    def record_end(self, job_class: JobClass, n: int, executor: int, now: float, *, has_run: bool) -> None:
+    def record_end(
+        self, job_class: JobClass, job_number: int, executor: int, now: float, *, has_run: bool
+    ) -> None:
         """A job is off its executor, which it may have shared with others: what passed since the last of them
         left is put down to this one."""
         if not self.has_many_tenants:
             return
         clock = self.clock_of(job_class)
-        since = max(clock.started_at(n, now), self._charged_until.get(executor, 0.0))
+        since = max(clock.started_at(job_number, now), self._charged_until.get(executor, 0.0))
         if has_run:
             self._charged_until[executor] = now
-        clock.record_end(n, max(0.0, now - since) if has_run else 0.0)
+        clock.record_end(job_number, max(0.0, now - since) if has_run else 0.0)
 
     def on_executor_gone(self, executor: int, assigned: Mapping[int, JobClass]) -> None:
         """The executor is no more; what it had left did not run."""
         if not self.has_many_tenants:
             return
         self._charged_until.pop(executor, None)
-        for n, job_class in assigned.items():
-            self.clock_of(job_class).record_end(n, 0.0)
+        for job_number, job_class in assigned.items():
+            self.clock_of(job_class).record_end(job_number, 0.0)
 
     def _detect_second_tenant(self, job_class: JobClass) -> bool:
         """Whether with this class a second tenant has come; then those who wait already are taken in."""
