@@ -53,21 +53,26 @@ class Candidate:
     )
 
     def __init__(
-        self, view: SchedulerState, job_class: JobClass, now: float, top_priority: int, standing: PlanShares
+        self,
+        state: SchedulerState,
+        job_class: JobClass,
+        now: float,
+        top_priority: int,
+        plan_shares: PlanShares,
     ) -> None:
         """`top` is the highest priority that waits: nobody ages beyond it."""
-        self.state = view
+        self.state = state
         self.job_class = job_class
         self._now = now
         self._top_priority = top_priority
-        self._plan_shares = standing
-        self._backlog = view.backlog.by_class[job_class]
-        self.is_gpu = view.residency.is_on_gpu(job_class)
-        self.device_count = view.residency.device_count(job_class)
+        self._plan_shares = plan_shares
+        self._backlog = state.backlog.by_class[job_class]
+        self.is_gpu = state.residency.is_on_gpu(job_class)
+        self.device_count = state.residency.device_count(job_class)
         #: What a new executor must be granted; None where that is unknown.
-        self.need_bytes = view.memory_needs.need_bytes(job_class)
+        self.need_bytes = state.memory_needs.need_bytes(job_class)
         #: How long a run of it is taken to last; None where that is unknown. Of a wish there is none.
-        self.run_s = 0.0 if job_class.is_prewarm else view.time_estimates.run_s(job_class)
+        self.run_s = 0.0 if job_class.is_prewarm else state.time_estimates.run_s(job_class)
         # Made when they are wanted: a plan makes a thousand heads of which it looks closely at a few.
         self._need_by_capacity: dict[int, int] | None = None
         self._fits_when_empty: dict[str, bool] | None = None
@@ -75,12 +80,12 @@ class Candidate:
         self.is_device_restricted = bool(job_class.avoided_devices or job_class.allowed_devices)
         self._candidate_ids: set[str] | None = None
         #: How many go in one batch, 0 where there are none, and how many run at once in one executor.
-        self.batch_max = view.batch_sizing.batch_max(job_class)
-        self.jobs_per_run = view.batch_sizing.jobs_per_run(job_class)
+        self.batch_max = state.batch_sizing.batch_max(job_class)
+        self.jobs_per_run = state.batch_sizing.jobs_per_run(job_class)
         self.started_count = 0
         self.waiting_count = len(self._backlog)
         self.job_number = self._backlog.first
-        self.overtakes_left = view.overtakes.remaining(self.job_number)
+        self.overtakes_left = state.overtakes.remaining(self.job_number)
         self.rank = self.rank_of(self.job_number)
         #: It was tried and found no room.
         self.is_blocked = False
@@ -146,11 +151,11 @@ class Candidate:
             }
         return device_id not in self._candidate_ids
 
-    def may_run_on(self, room: DeviceCapacity) -> bool:
+    def may_run_on(self, capacity: DeviceCapacity) -> bool:
         """Whether it may be at work there as things are, were its bytes free."""
-        if self.is_device_restricted and self.avoids(room.slot.device.id):
+        if self.is_device_restricted and self.avoids(capacity.slot.device.id):
             return False
-        return room.is_idle or not self.job_class.alone_on_device
+        return capacity.is_idle or not self.job_class.alone_on_device
 
     def latest_end(self, count: int, *, is_cold: bool) -> float:
         """When they have ended in any case: by then they are stopped."""

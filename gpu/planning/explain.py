@@ -12,46 +12,49 @@ from gpu.scheduling.resident_executor import DeviceSlot
 from gpu.scheduling.scheduler_state import SchedulerState
 
 
-def explain(view: SchedulerState, job_class: JobClass, job_number: int) -> dict[str, Any]:
+def explain(state: SchedulerState, job_class: JobClass, job_number: int) -> dict[str, Any]:
     """Why a waiting job waits: the reason, what each device that may run it has free, and about how many
     go before it."""
-    devices = [_explain_device(view, job_class, slot) for slot in view.residency.device_pool(job_class)]
+    devices = [_explain_device(state, job_class, slot) for slot in state.residency.device_pool(job_class)]
     return {
-        "reason": _reason(view, job_class, devices),
+        "reason": _reason(state, job_class, devices),
         "devices": devices,
         "jobs_ahead": sum(
-            len(line) if other.priority > job_class.priority else line.count_ahead(job_number)
-            for other, line in view.backlog.by_class.items()
+            len(backlog) if other.priority > job_class.priority else backlog.count_ahead(job_number)
+            for other, backlog in state.backlog.by_class.items()
             if other.priority >= job_class.priority
-            and view.residency.is_on_gpu(other) is view.residency.is_on_gpu(job_class)
+            and state.residency.is_on_gpu(other) is state.residency.is_on_gpu(job_class)
         ),
-        "tenant_lead_s": view.tenant_shares.clock_of(job_class).lead_s(job_class.tenant),
-        "overtaken": view.overtakes.counts.get(job_number, 0),
+        "tenant_lead_s": state.tenant_shares.clock_of(job_class).lead_s(job_class.tenant),
+        "overtaken": state.overtakes.counts.get(job_number, 0),
     }
 
 
-def explain_reservation(view: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
+def explain_reservation(state: SchedulerState, job_number: int, now: float) -> dict[str, Any] | None:
     """What is kept for a waiting job while others go on; None where nothing is."""
-    hold = find_reservation(view, now, job_number)
-    if hold is None or not hold.remaining:
+    reservation = find_reservation(state, now, job_number)
+    if reservation is None or not reservation.remaining:
         return None
-    slots = view.residency.slots
+    slots = state.residency.slots
     return {
         "devices": [
-            {"device": each, "needed_bytes": hold.candidate.need_for_capacity(slots[each].device.cap_bytes)}
-            for each in hold.remaining
+            {
+                "device": each,
+                "needed_bytes": reservation.candidate.need_for_capacity(slots[each].device.cap_bytes),
+            }
+            for each in reservation.remaining
         ],
-        "starts_in_s": None if math.isinf(hold.starts_at) else max(0.0, hold.starts_at - now),
+        "starts_in_s": None if math.isinf(reservation.starts_at) else max(0.0, reservation.starts_at - now),
     }
 
 
-def _reason(view: SchedulerState, job_class: JobClass, devices: Sequence[dict[str, Any]]) -> str:
-    if job_class.queue in view.backlog.paused:
+def _reason(state: SchedulerState, job_class: JobClass, devices: Sequence[dict[str, Any]]) -> str:
+    if job_class.queue in state.backlog.paused:
         return "paused"
-    limit = view.limits.limit_by_handler.get(job_class.handler)
-    if limit is not None and view.limits.busy_executors(job_class.handler) >= limit:
+    limit = state.limits.limit_by_handler.get(job_class.handler)
+    if limit is not None and state.limits.busy_executors(job_class.handler) >= limit:
         return "concurrency_limit"
-    reasons, device_count = [device["reason"] for device in devices], view.residency.device_count(job_class)
+    reasons, device_count = [device["reason"] for device in devices], state.residency.device_count(job_class)
     ready = reasons.count("ready")
     if ready >= device_count:
         return "ready"
@@ -62,18 +65,18 @@ def _reason(view: SchedulerState, job_class: JobClass, devices: Sequence[dict[st
     )
 
 
-def _explain_device(view: SchedulerState, job_class: JobClass, slot: DeviceSlot) -> dict[str, Any]:
+def _explain_device(state: SchedulerState, job_class: JobClass, slot: DeviceSlot) -> dict[str, Any]:
     device_id = slot.device.id
     free_bytes, need_bytes = (
-        view.ledger.free_bytes(device_id),
-        view.memory_needs.need_for_device(job_class, slot),
+        state.ledger.free_bytes(device_id),
+        state.memory_needs.need_for_device(job_class, slot),
     )
     reason = "ready"
     if need_bytes > slot.device.cap_bytes:
         reason = "too_small"
     elif slot.closed_reason:
         reason = slot.closed_reason
-    elif slot not in view.residency.candidate_devices(job_class):
+    elif slot not in state.residency.candidate_devices(job_class):
         reason = "avoided"
     elif (
         not slot.is_open

@@ -64,42 +64,42 @@ def next_rung(rung: int, circumstances: OomCircumstances) -> OomRung | None:
     return None
 
 
-def class_on_rung(view: SchedulerState, job_class: JobClass, rung: int, grant_bytes: int) -> JobClass:
+def class_on_rung(state: SchedulerState, job_class: JobClass, rung: int, grant_bytes: int) -> JobClass:
     """The class in which a job waits that is on a rung; `grant_bytes` is what it had when it ran out."""
     if rung == OomRung.NONE:
         return job_class
-    alone = not _is_ram(view, job_class)  # guard: retried-alone
+    alone = not _is_ram(state, job_class)  # guard: retried-alone
     if rung == OomRung.ALONE:
         retry_class = replace(job_class, need_bytes=grant_bytes, alone=alone)
         # After a restart with smaller devices it would wait for ever.
         return (
             replace(job_class, alone=alone)
-            if view.memory_needs.misfit(retry_class) is not None
+            if state.memory_needs.misfit(retry_class) is not None
             else retry_class
         )
     largest = _capped(
-        largest_grant_bytes(view, job_class), job_class.need_bytes if job_class.strict else None
+        largest_grant_bytes(state, job_class), job_class.need_bytes if job_class.strict else None
     )
     need_bytes = largest
     if rung == OomRung.LARGER:
-        learned = view.memory_needs.need_bytes(replace(job_class, need_bytes=None))
+        learned = state.memory_needs.need_bytes(replace(job_class, need_bytes=None))
         need_bytes = min(_raised_grant(grant_bytes, learned or 0), largest)
     # Less than it had would be of no use, also where others hold more than they did.
     return replace(job_class, need_bytes=max(need_bytes, grant_bytes), alone=alone)
 
 
-def largest_grant_bytes(view: SchedulerState, job_class: JobClass) -> int:
+def largest_grant_bytes(state: SchedulerState, job_class: JobClass) -> int:
     """The most that a new executor of the class could be granted on each of its devices were it alone there:
     without what other programs and pinned executors hold. 0 where it has no devices."""
-    pool, device_count = view.residency.device_pool(job_class), view.residency.device_count(job_class)
+    pool, device_count = state.residency.device_pool(job_class), state.residency.device_count(job_class)
     # Where none is open, their workers are still to come: a server that starts places its jobs first.
     slots = [slot for slot in pool if slot.is_open]
-    free = sorted((_grantable(view, slot.device.id) for slot in slots or pool), reverse=True)
+    free = sorted((_grantable(state, slot.device.id) for slot in slots or pool), reverse=True)
     return max(0, free[device_count - 1]) if len(free) >= device_count else 0
 
 
 def oom_circumstances(
-    view: SchedulerState,
+    state: SchedulerState,
     job_class: JobClass,
     executor: int,
     started_at: float,
@@ -107,27 +107,27 @@ def oom_circumstances(
 ) -> OomCircumstances:
     """Look around an executor whose attempt, begun at `started_at`, has just run out of memory. More than
     the ceiling it is never granted."""
-    resident = view.executors[executor]
+    resident = state.executors[executor]
     others = {
         each: other
         for device_id in resident.devices
-        for each, other in view.residency.slots[device_id].residents.items()
+        for each, other in state.residency.slots[device_id].residents.items()
         if each != executor
     }
     return OomCircumstances(
         devices=resident.devices,
         grant_bytes=resident.grant_bytes,
-        was_alone=_is_ram(view, job_class)
+        was_alone=_is_ram(state, job_class)
         or not any(_was_busy_since(other, started_at) for other in others.values()),
-        largest_bytes=_capped(largest_grant_bytes(view, job_class), ceiling_bytes),
-        foreign_bytes=max(view.ledger.usage.foreign_bytes(device_id) for device_id in resident.devices),
+        largest_bytes=_capped(largest_grant_bytes(state, job_class), ceiling_bytes),
+        foreign_bytes=max(state.ledger.usage.foreign_bytes(device_id) for device_id in resident.devices),
         neighbours=[
             {
                 "executor": each,
                 "handler": other.key[0],
                 "state": other.state,
                 "granted_bytes": other.grant_bytes,
-                "resident_bytes": view.ledger.usage.observed_bytes(each),
+                "resident_bytes": state.ledger.usage.observed_bytes(each),
             }
             for each, other in others.items()
         ],
@@ -167,16 +167,16 @@ def _raised_grant(grant_bytes: int, learned_bytes: int) -> int:
     return max(grant_bytes * 3 // 2, learned_bytes)
 
 
-def _grantable(view: SchedulerState, device_id: str) -> int:
-    slot = view.residency.slots[device_id]
-    foreign = view.ledger.usage.foreign_bytes(device_id)
-    pinned = sum(view.ledger.charge_bytes(executor) for executor in slot.pinned)
+def _grantable(state: SchedulerState, device_id: str) -> int:
+    slot = state.residency.slots[device_id]
+    foreign = state.ledger.usage.foreign_bytes(device_id)
+    pinned = sum(state.ledger.charge_bytes(executor) for executor in slot.pinned)
     return slot.device.cap_bytes - foreign - pinned - (SLACK_BYTES if foreign > 0 else 0)
 
 
-def _is_ram(view: SchedulerState, job_class: JobClass) -> bool:
+def _is_ram(state: SchedulerState, job_class: JobClass) -> bool:
     """Whether its bytes are RAM, where caps hold for each process and nobody takes another one's."""
-    return all(slot.device.kind == "cpu" for slot in view.residency.device_pool(job_class))
+    return all(slot.device.kind == "cpu" for slot in state.residency.device_pool(job_class))
 
 
 def _was_busy_since(other: ResidentExecutor, since: float) -> bool:

@@ -56,18 +56,18 @@ class Move:
 
     def __init__(
         self,
-        head: Candidate,
+        candidate: Candidate,
         job_numbers: list[int],
-        rooms: Sequence[DeviceCapacity],
+        capacities: Sequence[DeviceCapacity],
         nbytes: int,
         *,
         starts_executor: int = 1,
         is_cold: bool = False,
         saves_load: bool = False,
     ) -> None:
-        self.candidate = head
+        self.candidate = candidate
         self.job_numbers = job_numbers
-        self.capacities = rooms
+        self.capacities = capacities
         #: What the executor holds on each device while at work.
         self.nbytes = nbytes
         #: 1 where it was not at work before.
@@ -87,10 +87,10 @@ class Move:
 class PlanBuilder:
     """What a plan has chosen so far."""
 
-    def __init__(self, view: SchedulerState, now: float) -> None:
-        self.state = view
+    def __init__(self, state: SchedulerState, now: float) -> None:
+        self.state = state
         self.now = now
-        self.overlay = CapacityOverlay(view.capacity_table)
+        self.overlay = CapacityOverlay(state.capacity_table)
         self.actions: list[PlanAction] = []
         self.reasons: dict[JobClass, WaitReason] = {}
         #: Whom to ask before a move, by lane.
@@ -99,23 +99,23 @@ class PlanBuilder:
         self.used_executors: dict[int, int] = {}
         #: When to look again.
         self.replan_at = math.inf
-        self.concurrency = PlannedConcurrency(view.limits)
+        self.concurrency = PlannedConcurrency(state.limits)
         #: What tenants have had, with what this plan gives them.
-        self.plan_shares = PlanShares(view.tenant_shares, view.residency)
-        self._with_kept_devices = set(view.overtakes.kept_devices)
+        self.plan_shares = PlanShares(state.tenant_shares, state.residency)
+        self._with_kept_devices = set(state.overtakes.kept_devices)
 
-    def pool(self, head: Candidate) -> PoolIndexes:
+    def pool(self, candidate: Candidate) -> PoolIndexes:
         """The shelves of the devices that may run the class."""
-        return self.overlay.pool(head.is_gpu)
+        return self.overlay.pool(candidate.is_gpu)
 
     def capacities_of(self, resident: ResidentExecutor) -> list[DeviceCapacity]:
         """What is left where an executor lives."""
         slots = self.state.residency.slots
         return [self.overlay.capacity(slots[each]) for each in resident.devices]
 
-    def is_gathering_batch(self, head: Candidate) -> bool:
+    def is_gathering_batch(self, candidate: Candidate) -> bool:
         """Whether the head's next batch waits for more jobs."""
-        deadline = head.batch_deadline
+        deadline = candidate.batch_deadline
         if deadline <= self.now:
             return False
         self.replan_at = min(self.replan_at, deadline)
@@ -164,26 +164,26 @@ class PlanBuilder:
         move.job_numbers = job_numbers = self.allowed_jobs(move)
         if not job_numbers:
             return False
-        head, executor = move.candidate, resident.executor
+        candidate, executor = move.candidate, resident.executor
         overtaken = self._record_overtaking(move)
-        expected_end = head.expected_end(len(job_numbers), is_cold=False)
+        expected_end = candidate.expected_end(len(job_numbers), is_cold=False)
         if not move.starts_executor:
             expected_end += max(0.0, resident.expected_end - self.now)
         self.actions.append(
-            StartAction(executor, head.job_class, tuple(job_numbers), Outlook(expected_end, overtaken))
+            StartAction(executor, candidate.job_class, tuple(job_numbers), Outlook(expected_end, overtaken))
         )
         if move.starts_executor:
             self._use_capacity(move, resident, expected_end)
         self.used_executors[executor] = self.used_executors.get(executor, 0) + len(job_numbers)
-        self.plan_shares.charge(head.job_class, len(job_numbers), is_cold=False)
-        self._advance(head, len(job_numbers))
+        self.plan_shares.charge(candidate.job_class, len(job_numbers), is_cold=False)
+        self._advance(candidate, len(job_numbers))
         return True
 
     def _use_capacity(self, move: Move, resident: ResidentExecutor, expected_end: float) -> None:
         charge = self.state.ledger.charge_bytes(resident.executor)
         extra = self.state.ledger.extra_bytes(resident.executor)
-        for room in move.capacities:
-            editable = self.overlay.editable(room.slot)
+        for capacity in move.capacities:
+            editable = self.overlay.editable(capacity.slot)
             editable.places -= 1
             editable.free_bytes -= extra
             if not resident.is_pinned:
@@ -197,14 +197,14 @@ class PlanBuilder:
 
     def load(self, move: Move) -> None:
         """Start a new executor with the first of the jobs, and with what runs together with it."""
-        head, job_class = move.candidate, move.candidate.job_class
+        candidate, job_class = move.candidate, move.candidate.job_class
         if len(move.job_numbers) > 1:
             move.job_numbers = self.allowed_jobs(move) or move.job_numbers[:1]
         overtaken = self._record_overtaking(move)
-        is_alone = head.need_bytes is None
-        expected_end = head.expected_end(len(move.job_numbers), is_cold=True)
-        for room in move.capacities:
-            editable = self.overlay.editable(room.slot)
+        is_alone = candidate.need_bytes is None
+        expected_end = candidate.expected_end(len(move.job_numbers), is_cold=True)
+        for capacity in move.capacities:
+            editable = self.overlay.editable(capacity.slot)
             editable.places -= 1
             editable.free_bytes -= move.nbytes
             editable.resident_count += 1
@@ -212,7 +212,7 @@ class PlanBuilder:
                 editable.exclusive_executor = EXCLUSIVE
             editable.planned_ends += ((expected_end, move.nbytes),)
             self.overlay.update(editable)
-        ids = tuple(room.slot.device.id for room in move.capacities)
+        ids = tuple(capacity.slot.device.id for capacity in move.capacities)
         job_number, *extra_numbers = move.job_numbers
         outlook = Outlook(expected_end, overtaken)
         self.actions.append(
@@ -220,11 +220,11 @@ class PlanBuilder:
         )
         self.concurrency.add_executor(job_class.handler)
         self.plan_shares.charge(job_class, len(move.job_numbers), is_cold=True)
-        self._advance(head, len(move.job_numbers))
+        self._advance(candidate, len(move.job_numbers))
 
-    def _advance(self, head: Candidate, count: int) -> None:
-        self.concurrency.add_jobs(head.job_class.handler, count)
-        head.advance(count)
+    def _advance(self, candidate: Candidate, count: int) -> None:
+        self.concurrency.add_jobs(candidate.job_class.handler, count)
+        candidate.advance(count)
 
     def evict(self, executor: int, nbytes: int) -> None:
         """Tell an idle executor to go."""
@@ -238,16 +238,16 @@ class PlanBuilder:
             capacity.evictable_bytes -= nbytes
             self.overlay.update(capacity)
 
-    def claim(self, head: Candidate, room: DeviceCapacity, nbytes: int) -> None:
+    def claim(self, candidate: Candidate, capacity: DeviceCapacity, nbytes: int) -> None:
         """Keep bytes that are coming for a head."""
-        editable = self.overlay.editable(room.slot)
+        editable = self.overlay.editable(capacity.slot)
         editable.claimed_bytes += nbytes
         self.overlay.update(editable)
-        head.claims += ((editable, nbytes),)
+        candidate.claims += ((editable, nbytes),)
 
-    def release_claims(self, head: Candidate) -> None:
+    def release_claims(self, candidate: Candidate) -> None:
         """Give up what is kept for a head."""
-        for capacity, nbytes in head.claims:
+        for capacity, nbytes in candidate.claims:
             capacity.claimed_bytes -= nbytes
             self.overlay.update(capacity)
-        head.claims = ()
+        candidate.claims = ()

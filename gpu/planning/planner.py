@@ -59,17 +59,17 @@ WARM_WAIT_FACTOR_WITH_SPACE = 0.5
 LEAD_LOADS = 10.0
 
 
-def plan(view: SchedulerState, now: float) -> Plan:
+def plan(state: SchedulerState, now: float) -> Plan:
     """What to do at the time `now`, in seconds of the clock by which the view was told of things."""
-    view.capacity_table.refresh()
-    view.tenant_shares.advance(now)
-    return _Planner(view, now).plan()
+    state.capacity_table.refresh()
+    state.tenant_shares.advance(now)
+    return _Planner(state, now).plan()
 
 
-def find_reservation(view: SchedulerState, now: float, job_number: int) -> Reservation | None:
+def find_reservation(state: SchedulerState, now: float, job_number: int) -> Reservation | None:
     """What is kept for a waiting job while others go on, as things are; None where nothing is."""
-    view.capacity_table.refresh()
-    planner = _Planner(view, now)
+    state.capacity_table.refresh()
+    planner = _Planner(state, now)
     planner.plan()
     guards = [guard for guards in planner.builder.guards.values() for guard in guards]
     reservations = (
@@ -81,176 +81,184 @@ def find_reservation(view: SchedulerState, now: float, job_number: int) -> Reser
 
 
 class _Planner:
-    def __init__(self, view: SchedulerState, now: float) -> None:
-        self.state = view
+    def __init__(self, state: SchedulerState, now: float) -> None:
+        self.state = state
         self.now = now
-        self.builder = PlanBuilder(view, now)
+        self.builder = PlanBuilder(state, now)
         self.warm_starts = WarmStarts(self.builder)
         self.cold_starts = ColdStarts(self.builder, self.warm_starts)
         self.reasons = self.builder.reasons
 
     def plan(self) -> Plan:
-        heads = self._candidates()
-        if len(heads) > 1:
-            heads.sort(key=lambda head: head.rank)
-            self._start_out_of_order(heads)
-        self._backfill(self._start_in_order(heads))
+        candidates = self._candidates()
+        if len(candidates) > 1:
+            candidates.sort(key=lambda candidate: candidate.rank)
+            self._start_out_of_order(candidates)
+        self._backfill(self._start_in_order(candidates))
         return Plan(self.builder.actions, self.reasons, self.builder.replan_at)
 
     def _candidates(self) -> list[Candidate]:
-        view = self.state
-        top_priority = max((job_class.priority for job_class in view.backlog.by_class), default=0)
-        heads: list[Candidate] = []
-        for job_class in view.backlog.by_class:
-            if job_class.queue in view.backlog.paused:
+        state = self.state
+        top_priority = max((job_class.priority for job_class in state.backlog.by_class), default=0)
+        candidates: list[Candidate] = []
+        for job_class in state.backlog.by_class:
+            if job_class.queue in state.backlog.paused:
                 self.reasons[job_class] = "paused"
                 continue
-            head = Candidate(view, job_class, self.now, top_priority, self.builder.plan_shares)
-            if not self.builder.is_gathering_batch(head):
-                heads.append(head)
-        return heads
+            candidate = Candidate(state, job_class, self.now, top_priority, self.builder.plan_shares)
+            if not self.builder.is_gathering_batch(candidate):
+                candidates.append(candidate)
+        return candidates
 
-    def _start_out_of_order(self, heads: list[Candidate]) -> None:
+    def _start_out_of_order(self, candidates: list[Candidate]) -> None:
         """Warm starts, by whoever has an executor for them. Those in front keep what they could have now."""
-        turn = self.builder
-        for head in heads:
-            guards = turn.guards[head.is_gpu]
-            if head.overtakes_left <= 0 or len(guards) < GUARDED_CANDIDATES:
-                guards.append(CandidateGuard(turn, head))
-        guarded = {guard.candidate for guards in turn.guards.values() for guard in guards}
+        builder = self.builder
+        for candidate in candidates:
+            guards = builder.guards[candidate.is_gpu]
+            if candidate.overtakes_left <= 0 or len(guards) < GUARDED_CANDIDATES:
+                guards.append(CandidateGuard(builder, candidate))
+        guarded = {guard.candidate for guards in builder.guards.values() for guard in guards}
         startable = {
-            head
-            for head in heads
-            if self.warm_starts.has_executor(head) and self.warm_starts.saves_load(head)
+            candidate
+            for candidate in candidates
+            if self.warm_starts.has_executor(candidate) and self.warm_starts.saves_load(candidate)
         }
-        least_served = self._least_served(heads)
-        heap = [(head.rank, head) for head in heads if head in startable or head in guarded]
+        least_served = self._least_served(candidates)
+        heap = [
+            (candidate.rank, candidate)
+            for candidate in candidates
+            if candidate in startable or candidate in guarded
+        ]
         heapify(heap)
         while startable:
-            _, head = heappop(heap)
-            if head.update_rank():
-                heappush(heap, (head.rank, head))
+            _, candidate = heappop(heap)
+            if candidate.update_rank():
+                heappush(heap, (candidate.rank, candidate))
                 continue
-            turn.release_claims(head)
+            builder.release_claims(candidate)
             if (
-                head in startable
-                and not self._is_over_served(head, least_served)
-                and self.warm_starts.start(head, saves_load=True)
+                candidate in startable
+                and not self._is_over_served(candidate, least_served)
+                and self.warm_starts.start(candidate, saves_load=True)
             ):
-                if head.waiting_count:
-                    heappush(heap, (head.rank, head))
+                if candidate.waiting_count:
+                    heappush(heap, (candidate.rank, candidate))
                     continue
-            elif head in guarded and not turn.concurrency.is_at_limit(head.job_class):
-                self.cold_starts.claim(head)
-            startable.discard(head)
-        for head in guarded:
-            turn.release_claims(head)
+            elif candidate in guarded and not builder.concurrency.is_at_limit(candidate.job_class):
+                self.cold_starts.claim(candidate)
+            startable.discard(candidate)
+        for candidate in guarded:
+            builder.release_claims(candidate)
         self.cold_starts.clear_failures()
-        turn.guards = {True: [], False: []}
+        builder.guards = {True: [], False: []}
 
-    def _least_served(self, heads: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
+    def _least_served(self, candidates: list[Candidate]) -> dict[tuple[bool, float], Candidate]:
         """In each lane and level the head whose tenant has had least."""
         found: dict[tuple[bool, float], Candidate] = {}
-        for head in heads if self.builder.plan_shares.has_many_tenants else ():
-            key = head.is_gpu, head.rank[0]
-            if key not in found or head.rank[2] < found[key].rank[2]:
-                found[key] = head
+        for candidate in candidates if self.builder.plan_shares.has_many_tenants else ():
+            key = candidate.is_gpu, candidate.rank[0]
+            if key not in found or candidate.rank[2] < found[key].rank[2]:
+                found[key] = candidate
         return found
 
-    def _is_over_served(self, head: Candidate, least_served: dict[tuple[bool, float], Candidate]) -> bool:
+    def _is_over_served(
+        self, candidate: Candidate, least_served: dict[tuple[bool, float], Candidate]
+    ) -> bool:
         """Whether its tenant has had so much more than another who waits that no load is spared for it."""
-        other = least_served.get((head.is_gpu, head.rank[0]))
+        other = least_served.get((candidate.is_gpu, candidate.rank[0]))
         if other is None:
             return False
         load_s = self.state.time_estimates.load_s(other.job_class.key)
-        return head.rank[2] - other.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
+        return candidate.rank[2] - other.rank[2] > LEAD_LOADS * (UNKNOWN_LOAD_S if load_s is None else load_s)
 
-    def _start_in_order(self, heads: list[Candidate]) -> list[Candidate]:
+    def _start_in_order(self, candidates: list[Candidate]) -> list[Candidate]:
         """Start heads in turn until, in each lane, one finds no room; gives the others."""
-        heap = [(head.rank, head) for head in heads if head.waiting_count]
+        heap = [(candidate.rank, candidate) for candidate in candidates if candidate.waiting_count]
         heapify(heap)
         blocked: set[bool] = set()
         others: list[Candidate] = []
         while heap:
-            _, head = heappop(heap)
-            if head.is_gpu in blocked:
-                others.append(head)
-            elif head.update_rank():
-                heappush(heap, (head.rank, head))
-            elif self._start(head):
-                if head.waiting_count:
-                    heappush(heap, (head.rank, head))
-            elif head.is_blocked and not head.job_class.is_prewarm:
-                guards = self.builder.guards[head.is_gpu]
-                guards.append(LazyReservation(self.builder, head))
-                if not head.claims or len(guards) >= GUARDED_CANDIDATES:
-                    blocked.add(head.is_gpu)
+            _, candidate = heappop(heap)
+            if candidate.is_gpu in blocked:
+                others.append(candidate)
+            elif candidate.update_rank():
+                heappush(heap, (candidate.rank, candidate))
+            elif self._start(candidate):
+                if candidate.waiting_count:
+                    heappush(heap, (candidate.rank, candidate))
+            elif candidate.is_blocked and not candidate.job_class.is_prewarm:
+                guards = self.builder.guards[candidate.is_gpu]
+                guards.append(LazyReservation(self.builder, candidate))
+                if not candidate.claims or len(guards) >= GUARDED_CANDIDATES:
+                    blocked.add(candidate.is_gpu)
         return others
 
-    def _backfill(self, heads: list[Candidate]) -> None:
+    def _backfill(self, candidates: list[Candidate]) -> None:
         """Start others where they keep nobody waiting, of each level and tenant the shortest first."""
-        heap = [(_backfill_rank(head), head) for head in heads]
+        heap = [(_backfill_rank(candidate), candidate) for candidate in candidates]
         heapify(heap)
         while heap:
-            _, head = heappop(heap)
-            if head.update_rank() or (self._start(head) and head.waiting_count):
-                heappush(heap, (_backfill_rank(head), head))
+            _, candidate = heappop(heap)
+            if candidate.update_rank() or (self._start(candidate) and candidate.waiting_count):
+                heappush(heap, (_backfill_rank(candidate), candidate))
 
-    def _start(self, head: Candidate) -> bool:
+    def _start(self, candidate: Candidate) -> bool:
         """Start the head in any way, or make room for it, or say why it waits."""
-        turn, job_class = self.builder, head.job_class
-        head.is_blocked = False
-        if turn.is_gathering_batch(head):
+        builder, job_class = self.builder, candidate.job_class
+        candidate.is_blocked = False
+        if builder.is_gathering_batch(candidate):
             return False
-        if self.warm_starts.start(head):
+        if self.warm_starts.start(candidate):
             self.reasons.pop(job_class, None)
             return True
-        if turn.concurrency.is_at_limit(job_class):
+        if builder.concurrency.is_at_limit(job_class):
             self.reasons[job_class] = "concurrency_limit"
             return False
-        if self._load(head):
+        if self._load(candidate):
             self.reasons.pop(job_class, None)
             return True
-        self.reasons[job_class] = self._reason(head)
+        self.reasons[job_class] = self._reason(candidate)
         return False
 
-    def _load(self, head: Candidate) -> bool:
+    def _load(self, candidate: Candidate) -> bool:
         """Load a new executor for the head or make room for one, but not where a warm one is free earlier."""
-        if self.cold_starts.is_known_full(head):
-            head.is_blocked = True
+        if self.cold_starts.is_known_full(candidate):
+            candidate.is_blocked = True
             return False
-        fit = self.cold_starts.find_fit(head)
+        fit = self.cold_starts.find_fit(candidate)
         if fit is None:
-            way = self.cold_starts.find_eviction(head)
-            if way is None:
-                head.is_blocked = True
+            eviction = self.cold_starts.find_eviction(candidate)
+            if eviction is None:
+                candidate.is_blocked = True
                 return False
-            if not way.victims or not self.warm_starts.is_sooner(head, WARM_WAIT_FACTOR, way.reload_cost_s):
-                head.is_blocked = True
-                self.cold_starts.apply_eviction(head, way)
+            if not eviction.victims or not self.warm_starts.is_sooner(
+                candidate, WARM_WAIT_FACTOR, eviction.reload_cost_s
+            ):
+                candidate.is_blocked = True
+                self.cold_starts.apply_eviction(candidate, eviction)
             return False
-        places = sum(shelf.open_count for shelf in self.builder.pool(head).values())
-        has_more = places > head.device_count or all(room.places > 1 for room in fit[0])
+        places = sum(index.open_count for index in self.builder.pool(candidate).values())
+        has_more = places > candidate.device_count or all(capacity.places > 1 for capacity in fit[0])
         if self.warm_starts.is_sooner(
-            head, WARM_WAIT_FACTOR_WITH_SPACE if has_more else WARM_WAIT_FACTOR, 0.0
+            candidate, WARM_WAIT_FACTOR_WITH_SPACE if has_more else WARM_WAIT_FACTOR, 0.0
         ):
             return False
-        self.cold_starts.load(head, *fit)
+        self.cold_starts.load(candidate, *fit)
         return True
 
-    def _reason(self, head: Candidate) -> WaitReason:
-        if head.job_class.alone_on_device and all(
-            slot.busy_count for slot in self.state.residency.candidate_devices(head.job_class)
+    def _reason(self, candidate: Candidate) -> WaitReason:
+        if candidate.job_class.alone_on_device and all(
+            slot.busy_count for slot in self.state.residency.candidate_devices(candidate.job_class)
         ):
             return "waiting_for_device"
         lacking_bytes = sum(
-            shelf.open_count
-            for cap_bytes, shelf in self.builder.pool(head).items()
-            if 0 < head.need_for_capacity(cap_bytes) <= cap_bytes
+            index.open_count
+            for cap_bytes, index in self.builder.pool(candidate).items()
+            if 0 < candidate.need_for_capacity(cap_bytes) <= cap_bytes
         )
-        return "waiting_for_memory" if lacking_bytes >= head.device_count else "waiting_for_device"
+        return "waiting_for_memory" if lacking_bytes >= candidate.device_count else "waiting_for_device"
 
 
-def _backfill_rank(head: Candidate) -> tuple[float, float, float, Rank]:
-    priority, _, share_rank, *_ = head.rank
-    return priority, share_rank, head.run_s_or_default, head.rank
+def _backfill_rank(candidate: Candidate) -> tuple[float, float, float, Rank]:
+    priority, _, share_rank, *_ = candidate.rank
+    return priority, share_rank, candidate.run_s_or_default, candidate.rank

@@ -27,23 +27,23 @@ class Remaining:
 class CandidateGuard:
     """One of the first who wait: whoever stands behind it and takes what it could have overtakes it."""
 
-    def __init__(self, turn: PlanBuilder, head: Candidate) -> None:
-        self.candidate = head
-        self._builder = turn
+    def __init__(self, builder: PlanBuilder, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self._builder = builder
 
     def count_overtaking(self, move: Move) -> int:
         """How many of the move's jobs stand behind it and take a place, or bytes, where it waits for some."""
-        head = self.candidate
-        if self._builder.concurrency.is_at_limit(head.job_class) or not any(
-            self._is_harmed(move, room) for room in move.capacities
+        candidate = self.candidate
+        if self._builder.concurrency.is_at_limit(candidate.job_class) or not any(
+            self._is_harmed(move, capacity) for capacity in move.capacities
         ):
             return 0
-        return sum(rank > head.rank for rank in move.ranks())
+        return sum(rank > candidate.rank for rank in move.ranks())
 
-    def _is_harmed(self, move: Move, room: DeviceCapacity) -> bool:
-        is_full = room.places - move.starts_executor <= 0
+    def _is_harmed(self, move: Move, capacity: DeviceCapacity) -> bool:
+        is_full = capacity.places - move.starts_executor <= 0
         takes_bytes = move.nbytes > 0 and self.candidate.need_bytes != 0
-        return (is_full or takes_bytes) and self.candidate.fits_when_empty(room.slot)
+        return (is_full or takes_bytes) and self.candidate.fits_when_empty(capacity.slot)
 
     def overtakes_left(self, move: Move) -> int:
         """How many may still overtake it."""
@@ -61,29 +61,29 @@ class Reservation:
     """The devices that a blocked head gets, and when. Others start there who surely end before or fit in
     beside it; those who are only likely to, or of whom nobody knows, so often as it may be overtaken."""
 
-    def __init__(self, head: Candidate, starts_at: float, remaining: dict[str, Remaining]) -> None:
-        self.candidate = head
+    def __init__(self, candidate: Candidate, starts_at: float, remaining: dict[str, Remaining]) -> None:
+        self.candidate = candidate
         #: When the head is expected to start; inf where that is unknown.
         self.starts_at = starts_at
         self.remaining = remaining
 
     def count_overtaking(self, move: Move) -> int:
         """How many of the move's jobs may keep the head waiting beyond its time."""
-        for room in move.capacities:
-            remaining = self.remaining.get(room.slot.device.id)
+        for capacity in move.capacities:
+            remaining = self.remaining.get(capacity.slot.device.id)
             if remaining is not None and (remaining.places < 1 or 0 < move.nbytes > remaining.nbytes):
                 return 0 if self._is_sure(move) else len(move.job_numbers)
         return 0
 
     def overtakes_left(self, move: Move) -> int:
         """None, where they are known to take longer."""
-        head, expected_end = (
+        candidate, expected_end = (
             move.candidate,
             move.candidate.expected_end(len(move.job_numbers), is_cold=move.is_cold),
         )
         if (
             move.saves_load
-            or head.run_s is None
+            or candidate.run_s is None
             or math.isinf(self.starts_at)
             or expected_end <= self.starts_at
         ):
@@ -94,8 +94,8 @@ class Reservation:
         """The move is made: what is left beside the head is less."""
         if self._is_sure(move):
             return
-        for room in move.capacities:
-            remaining = self.remaining.get(room.slot.device.id)
+        for capacity in move.capacities:
+            remaining = self.remaining.get(capacity.slot.device.id)
             if remaining is not None:
                 remaining.nbytes -= max(0, move.nbytes)
                 remaining.places -= 1
@@ -115,9 +115,9 @@ class Reservation:
 class LazyReservation:
     """A guard that is worked out when somebody first asks: most often nobody could start anyhow."""
 
-    def __init__(self, turn: PlanBuilder, head: Candidate) -> None:
-        self.candidate = head
-        self._builder = turn
+    def __init__(self, builder: PlanBuilder, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self._builder = builder
         self._reservation: Reservation | None = None
 
     @property
@@ -144,91 +144,99 @@ class LazyReservation:
         return self.reservation.device_ids()
 
 
-def make_reservation(turn: PlanBuilder, head: Candidate) -> Reservation:
+def make_reservation(builder: PlanBuilder, candidate: Candidate) -> Reservation:
     """The devices that are expected to be free for the head first: those kept for it, where there are any."""
-    if head.claims:
+    if candidate.claims:
         remaining = {
             room.slot.device.id: Remaining(room.free_after_eviction, room.places - 1)
-            for room, _ in head.claims
+            for room, _ in candidate.claims
         }
-        return Reservation(head, turn.now, remaining)
-    slots = turn.state.residency.slots
-    kept_ids = turn.state.overtakes.kept_devices.get(head.job_number)
-    rooms = [turn.overlay.capacity(slots[each]) for each in kept_ids] if kept_ids else _capacities(turn, head)
-    options = (option for room in rooms if (option := _earliest_start(turn, head, room)) is not None)
-    earliest = nsmallest(head.device_count, options, key=lambda option: option[:3])
-    if len(earliest) < head.device_count:
-        return Reservation(head, math.inf, {})
+        return Reservation(candidate, builder.now, remaining)
+    slots = builder.state.residency.slots
+    kept_ids = builder.state.overtakes.kept_devices.get(candidate.job_number)
+    capacities = (
+        [builder.overlay.capacity(slots[each]) for each in kept_ids]
+        if kept_ids
+        else _capacities(builder, candidate)
+    )
+    options = (
+        option for room in capacities if (option := _earliest_start(builder, candidate, room)) is not None
+    )
+    earliest = nsmallest(candidate.device_count, options, key=lambda option: option[:3])
+    if len(earliest) < candidate.device_count:
+        return Reservation(candidate, math.inf, {})
     starts_at = earliest[-1][0]
     remaining_by_device = {
-        room.slot.device.id: _remaining(turn, head, room, starts_at) for *_, room in earliest
+        room.slot.device.id: _remaining(builder, candidate, room, starts_at) for *_, room in earliest
     }
-    return Reservation(head, starts_at, remaining_by_device)
+    return Reservation(candidate, starts_at, remaining_by_device)
 
 
-def _capacities(turn: PlanBuilder, head: Candidate) -> Iterator[DeviceCapacity]:
-    for shelf in turn.pool(head).values():
-        yield from shelf.capacities.values()
+def _capacities(builder: PlanBuilder, candidate: Candidate) -> Iterator[DeviceCapacity]:
+    for index in builder.pool(candidate).values():
+        yield from index.capacities.values()
 
 
 def _earliest_start(
-    turn: PlanBuilder, head: Candidate, room: DeviceCapacity
+    builder: PlanBuilder, candidate: Candidate, capacity: DeviceCapacity
 ) -> tuple[float, int, int, DeviceCapacity] | None:
     """When the head could start in a room, how much must end there before, and its place."""
-    if not head.fits_when_empty(room.slot) or (
-        head.is_device_restricted and head.avoids(room.slot.device.id)
+    if not candidate.fits_when_empty(capacity.slot) or (
+        candidate.is_device_restricted and candidate.avoids(capacity.slot.device.id)
     ):
         return None
-    need_bytes = head.need_for_capacity(room.slot.device.cap_bytes)
-    nbytes, places, starts_at, count = room.free_after_eviction, room.places, turn.now, 0
-    is_quiet = room.is_idle
-    for end, freed, opened in _expected_ends(turn, room):
-        if _fits(head, room, need_bytes, nbytes, places, is_quiet):
+    need_bytes = candidate.need_for_capacity(capacity.slot.device.cap_bytes)
+    nbytes, places, starts_at, count = capacity.free_after_eviction, capacity.places, builder.now, 0
+    is_quiet = capacity.is_idle
+    for end, freed, opened in _expected_ends(builder, capacity):
+        if _fits(candidate, capacity, need_bytes, nbytes, places, is_quiet):
             break
         starts_at = max(starts_at, end)
         nbytes, places, count = nbytes + freed, places + opened, count + 1
-        is_quiet = places >= room.slot.max_executors
-    return starts_at, count, room.slot.order, room
+        is_quiet = places >= capacity.slot.max_executors
+    return starts_at, count, capacity.slot.order, capacity
 
 
 def _fits(
-    head: Candidate, room: DeviceCapacity, need_bytes: int, nbytes: int, places: int, is_quiet: bool
+    candidate: Candidate, capacity: DeviceCapacity, need_bytes: int, nbytes: int, places: int, is_quiet: bool
 ) -> bool:
-    if head.job_class.alone_on_device or (need_bytes > 0 and room.exclusive_executor is not None):
+    if candidate.job_class.alone_on_device or (need_bytes > 0 and capacity.exclusive_executor is not None):
         return is_quiet and nbytes >= need_bytes
     return places > 0 and (need_bytes <= 0 or nbytes >= need_bytes)
 
 
-def _remaining(turn: PlanBuilder, head: Candidate, room: DeviceCapacity, starts_at: float) -> Remaining:
+def _remaining(
+    builder: PlanBuilder, candidate: Candidate, capacity: DeviceCapacity, starts_at: float
+) -> Remaining:
     """What is left beside the head at that time; nothing where it runs alone."""
-    need_bytes = head.need_for_capacity(room.slot.device.cap_bytes)
-    nbytes, places = room.free_after_eviction, room.places
-    for end, freed, opened in _expected_ends(turn, room):
+    need_bytes = candidate.need_for_capacity(capacity.slot.device.cap_bytes)
+    nbytes, places = capacity.free_after_eviction, capacity.places
+    for end, freed, opened in _expected_ends(builder, capacity):
         if end > starts_at or (
-            math.isinf(starts_at) and _fits(head, room, need_bytes, nbytes, places, is_quiet=False)
+            math.isinf(starts_at) and _fits(candidate, capacity, need_bytes, nbytes, places, is_quiet=False)
         ):
             break
         nbytes, places = nbytes + freed, places + opened
-    if head.job_class.alone_on_device or head.need_bytes is None:
+    if candidate.job_class.alone_on_device or candidate.need_bytes is None:
         return Remaining(0, 0)
     return Remaining(nbytes - max(0, need_bytes), places - 1)
 
 
-def _expected_ends(turn: PlanBuilder, room: DeviceCapacity) -> list[_ExpectedEnd]:
+def _expected_ends(builder: PlanBuilder, capacity: DeviceCapacity) -> list[_ExpectedEnd]:
     """What ends in a room, the first one first."""
-    ends = [(end, nbytes, 1) for end, nbytes in room.planned_ends]
-    for resident in room.slot.residents.values():
+    ends = [(end, nbytes, 1) for end, nbytes in capacity.planned_ends]
+    for resident in capacity.slot.residents.values():
         if resident.is_busy:
-            ends.append((_expected_end(turn, resident), _freed_bytes(turn, resident), 1))
+            ends.append((_expected_end(builder, resident), _freed_bytes(builder, resident), 1))
     ends.sort()
     return ends
 
 
-def _expected_end(turn: PlanBuilder, resident: ResidentExecutor) -> float:
-    return max(turn.now, resident.expected_end)
+def _expected_end(builder: PlanBuilder, resident: ResidentExecutor) -> float:
+    return max(builder.now, resident.expected_end)
 
 
-def _freed_bytes(turn: PlanBuilder, resident: ResidentExecutor) -> int:
+def _freed_bytes(builder: PlanBuilder, resident: ResidentExecutor) -> int:
     if resident.is_pinned:
         return 0
-    return turn.state.ledger.charge_bytes(resident.executor)
+    return builder.state.ledger.charge_bytes(resident.executor)

@@ -13,14 +13,14 @@ from gpu.scheduling.starvation import StarvationGuard
 class Backlog:
     """A line for each class of which a job waits. No method costs more for a longer line."""
 
-    def __init__(self, bypass: OvertakeCounter) -> None:
+    def __init__(self, overtakes: OvertakeCounter) -> None:
         #: Only lines in which a job waits.
         self.by_class: dict[JobClass, ClassBacklog] = {}
         #: How many classes of a key have a job waiting.
         self.waiting_classes_by_key: dict[Key, int] = {}
         self.paused: set[str] = set()
-        self._bypass = bypass
-        self._starvation_guard = StarvationGuard(self.by_class, self.paused, bypass)
+        self._bypass = overtakes
+        self._starvation_guard = StarvationGuard(self.by_class, self.paused, overtakes)
 
     def pause_queue(self, name: str, paused: bool) -> None:
         """Jobs of a paused queue wait; those that started go on."""
@@ -29,28 +29,28 @@ class Backlog:
     def add(self, job_class: JobClass, job_number: int, *, first: bool, since: float) -> bool:
         """Put a job in the line of its class, or before the others there; True where no other waits in it.
         `since` when it waits is in seconds, by the plan's clock."""
-        line = self.by_class.get(job_class)
-        is_new = line is None
-        if line is None:
-            line = self.by_class[job_class] = ClassBacklog()
+        backlog = self.by_class.get(job_class)
+        is_new = backlog is None
+        if backlog is None:
+            backlog = self.by_class[job_class] = ClassBacklog()
             self.waiting_classes_by_key[job_class.key] = self.waiting_classes_by_key.get(job_class.key, 0) + 1
-        line.add(job_number, first=first, since=since)
+        backlog.add(job_number, first=first, since=since)
         if first:
             self._starvation_guard.on_requeued(job_class, job_number)
         return is_new
 
     def contains(self, job_class: JobClass, job_number: int) -> bool:
         """Whether the job waits."""
-        line = self.by_class.get(job_class)
-        return line is not None and job_number in line
+        backlog = self.by_class.get(job_class)
+        return backlog is not None and job_number in backlog
 
     def remove(self, job_class: JobClass, job_numbers: Sequence[int]) -> bool:
         """Take jobs out that are known to wait; True where no other of their class is left."""
-        line = self.by_class[job_class]
-        line.remove_all(job_numbers)
+        backlog = self.by_class[job_class]
+        backlog.remove_all(job_numbers)
         if self._bypass.counts:
             self._bypass.forget(job_numbers)
-        if line:
+        if backlog:
             return False
         del self.by_class[job_class]
         remaining = self.waiting_classes_by_key.pop(job_class.key) - 1
@@ -64,8 +64,8 @@ class Backlog:
 
     def count(self, job_class: JobClass) -> int:
         """How many of a class wait."""
-        line = self.by_class.get(job_class)
-        return 0 if line is None else len(line)
+        backlog = self.by_class.get(job_class)
+        return 0 if backlog is None else len(backlog)
 
     def classes(self) -> list[JobClass]:
         """Those of which a job waits."""

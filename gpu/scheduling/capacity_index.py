@@ -45,13 +45,13 @@ class CapacityIndex:
         other._free_after_eviction, other._places = self._free_after_eviction[:], self._places[:]
         return other
 
-    def update(self, room: DeviceCapacity) -> None:
+    def update(self, capacity: DeviceCapacity) -> None:
         """Take up a device's figures in place of those known before."""
-        device_order = room.slot.order
+        device_order = capacity.slot.order
         known = self.capacities.get(device_order)
         old_keys = NO_CAPACITY if known is None else known.sort_keys
-        self.capacities[device_order] = room
-        room.sort_keys = new_keys = room.compute_sort_keys()
+        self.capacities[device_order] = capacity
+        capacity.sort_keys = new_keys = capacity.compute_sort_keys()
         if new_keys == old_keys:
             return
         _reposition(self._free_now, old_keys[0], new_keys[0], device_order)

@@ -14,9 +14,9 @@ PoolIndexes = dict[int, CapacityIndex]
 class CapacityTable:
     """Of each lane the shelves by the size of their devices. All of it follows from ledger and floor."""
 
-    def __init__(self, ledger: Ledger, floor: Residency, changed: set[str]) -> None:
+    def __init__(self, ledger: Ledger, residency: Residency, changed: set[str]) -> None:
         self._ledger = ledger
-        self._residency = floor
+        self._residency = residency
         #: Devices of which ledger or floor said that something has changed.
         self._changed = changed
         #: By whether it is the GPUs' lane.
@@ -26,11 +26,11 @@ class CapacityTable:
         """Look at what has changed."""
         for device_id in self._changed:
             slot = self._residency.slots[device_id]
-            shelves = self.pools[slot.is_gpu]
-            shelf = shelves.get(slot.device.cap_bytes)
-            if shelf is None:
-                shelf = shelves[slot.device.cap_bytes] = CapacityIndex(slot.device.cap_bytes)
-            shelf.update(DeviceCapacity(self._ledger, slot))
+            indexes = self.pools[slot.is_gpu]
+            index = indexes.get(slot.device.cap_bytes)
+            if index is None:
+                index = indexes[slot.device.cap_bytes] = CapacityIndex(slot.device.cap_bytes)
+            index.update(DeviceCapacity(self._ledger, slot))
         self._changed.clear()
 
 
@@ -38,7 +38,7 @@ class CapacityOverlay:
     """What will be left of the devices as a plan goes on. The index stays as it is."""
 
     def __init__(self, table: CapacityTable) -> None:
-        self._pools = {is_gpu: shelves.copy() for is_gpu, shelves in table.pools.items()}
+        self._pools = {is_gpu: indexes.copy() for is_gpu, indexes in table.pools.items()}
         self._copied_indexes: set[int] = set()
         self._copied_devices: set[int] = set()
 
@@ -52,17 +52,17 @@ class CapacityOverlay:
 
     def editable(self, slot: DeviceSlot) -> DeviceCapacity:
         """The same, to be changed; then `put` it back."""
-        room = self.capacity(slot)
+        capacity = self.capacity(slot)
         if slot.order in self._copied_devices:
-            return room
+            return capacity
         self._copied_devices.add(slot.order)
-        return room.copy()
+        return capacity.copy()
 
-    def update(self, room: DeviceCapacity) -> None:
+    def update(self, capacity: DeviceCapacity) -> None:
         """A room was changed."""
-        cap_bytes = room.slot.device.cap_bytes
-        shelves = self._pools[room.slot.is_gpu]
-        if id(shelves[cap_bytes]) not in self._copied_indexes:
-            shelves[cap_bytes] = shelves[cap_bytes].copy()
-            self._copied_indexes.add(id(shelves[cap_bytes]))
-        shelves[cap_bytes].update(room)
+        cap_bytes = capacity.slot.device.cap_bytes
+        indexes = self._pools[capacity.slot.is_gpu]
+        if id(indexes[cap_bytes]) not in self._copied_indexes:
+            indexes[cap_bytes] = indexes[cap_bytes].copy()
+            self._copied_indexes.add(id(indexes[cap_bytes]))
+        indexes[cap_bytes].update(capacity)

@@ -15,8 +15,8 @@ STAGE_MAX = 16
 class ConcurrencyLimits:
     """The limits, and what runs of each handler. Attempts that are staged do not run."""
 
-    def __init__(self, floor: Residency, batch_sizing: BatchSizing) -> None:
-        self._residency = floor
+    def __init__(self, residency: Residency, batch_sizing: BatchSizing) -> None:
+        self._residency = residency
         self._batch_sizing = batch_sizing
         #: How many attempts of a handler run at once; one that has no limit is not listed.
         self.limit_by_handler: dict[str, int] = {}

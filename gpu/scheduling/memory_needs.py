@@ -19,10 +19,10 @@ class MemoryNeeds:
     """What was declared or learned of the needs of classes, held against the devices that may run them."""
 
     def __init__(
-        self, estimator: Estimator, floor: Residency, ledger: Ledger, waiting_classes: Container[JobClass]
+        self, estimator: Estimator, residency: Residency, ledger: Ledger, waiting_classes: Container[JobClass]
     ) -> None:
         self._estimator = estimator
-        self._residency = floor
+        self._residency = residency
         self._ledger = ledger
         #: The classes of which a job waits.
         self._waiting_classes = waiting_classes

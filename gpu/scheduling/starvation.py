@@ -52,13 +52,13 @@ class StarvationGuard:
     def _choose_oldest(self, tenant_pool: _TenantPool) -> None:
         self._younger_counts[tenant_pool] = 0
         first_jobs = (
-            (line.first, job_class)
-            for job_class, line in self._backlogs.items()
+            (backlog.first, job_class)
+            for job_class, backlog in self._backlogs.items()
             if not job_class.is_prewarm
             and job_class.queue not in self._paused
             and _tenant_pool(job_class) == tenant_pool
         )
-        oldest = min(first_jobs, key=lambda head: head[0], default=None)
+        oldest = min(first_jobs, key=lambda candidate: candidate[0], default=None)
         if oldest is None:
             self._oldest.pop(tenant_pool, None)
         else:

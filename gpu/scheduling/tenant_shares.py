@@ -20,12 +20,12 @@ class TenantShares:
 
     def __init__(
         self,
-        floor: Residency,
+        residency: Residency,
         backlogs: Mapping[JobClass, Sized],
         expected: Expected,
         weights: Mapping[str, float] | None = None,
     ) -> None:
-        self._residency = floor
+        self._residency = residency
         #: The classes of which somebody waits.
         self._backlogs = backlogs
         self._gpu = FairShareClock(weights)
@@ -119,9 +119,9 @@ class TenantShares:
 class PlanShares:
     """Where tenants stand in the course of one plan: what it has given them counts at once."""
 
-    def __init__(self, tenant_shares: TenantShares, floor: Residency) -> None:
+    def __init__(self, tenant_shares: TenantShares, residency: Residency) -> None:
         self._tenant_shares = tenant_shares
-        self._residency = floor
+        self._residency = residency
         self._charged: dict[tuple[FairShareClock, str], float] = {}
         #: Else nothing is to be asked here: all stand alike.
         self.has_many_tenants = tenant_shares.has_many_tenants

@@ -24,10 +24,14 @@ class TimeEstimates:
     """What is expected, in seconds, by all that was seen."""
 
     def __init__(
-        self, estimator: Estimator, floor: Residency, batch_sizing: BatchSizing, waiting_keys: Container[Key]
+        self,
+        estimator: Estimator,
+        residency: Residency,
+        batch_sizing: BatchSizing,
+        waiting_keys: Container[Key],
     ) -> None:
         self._estimator = estimator
-        self._residency = floor
+        self._residency = residency
         self._batch_sizing = batch_sizing
         self._waiting_keys = waiting_keys
         #: How often each key is asked for.
