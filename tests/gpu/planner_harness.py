@@ -36,12 +36,12 @@ class PlannerHarness:
         self.started: list[int] = []
         self.executors = 0
 
-    def submit(self, cls: JobClass, count: int = 1) -> list[int]:
-        ns = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
-        for n in ns:
-            self.classes[n] = cls
-            self.state.add_waiting(cls, n, since=self.now)
-        return ns
+    def submit(self, job_class: JobClass, count: int = 1) -> list[int]:
+        job_numbers = list(range(len(self.classes) + 1, len(self.classes) + 1 + count))
+        for job_number in job_numbers:
+            self.classes[job_number] = job_class
+            self.state.add_waiting(job_class, job_number, since=self.now)
+        return job_numbers
 
     def plan_and_apply(self) -> Plan:
         made = plan(self.state, self.now)
@@ -87,18 +87,18 @@ class PlannerHarness:
         resident = self.state.executors[executor]
         if resident.state == "loading":
             self.state.on_loaded(executor, None, self.now)
-        for n, cls in list(resident.assigned.items()):
-            assert self.state.on_attempt_ended(executor, cls, n, self.now)
+        for job_number, job_class in list(resident.assigned.items()):
+            assert self.state.on_attempt_ended(executor, job_class, job_number, self.now)
 
-    def give_back(self, executor: int, cls: JobClass, ns: Sequence[int]) -> None:
+    def give_back(self, executor: int, job_class: JobClass, job_numbers: Sequence[int]) -> None:
         """What the executor was handed and has not started waits again, before the others."""
-        for n in reversed(ns):
-            if self.state.on_attempt_ended(executor, cls, n, self.now, has_run=False):
-                self.state.add_waiting(cls, n, first=True)
+        for job_number in reversed(job_numbers):
+            if self.state.on_attempt_ended(executor, job_class, job_number, self.now, has_run=False):
+                self.state.add_waiting(job_class, job_number, first=True)
 
-    def add_idle(self, cls: JobClass, used: int | None = None) -> int:
+    def add_idle(self, job_class: JobClass, used: int | None = None) -> int:
         """An idle executor of the class, loaded now; it was seen to use so much."""
-        self.submit(cls)
+        self.submit(job_class)
         self.plan_and_apply()
         executor = self.executors
         self.finish(executor)
@@ -107,9 +107,9 @@ class PlannerHarness:
         self.now += 1
         return executor
 
-    def add_running(self, cls: JobClass) -> int:
+    def add_running(self, job_class: JobClass) -> int:
         """An executor of the class with a job that runs."""
-        self.submit(cls)
+        self.submit(job_class)
         self.plan_and_apply()
         self.state.on_loaded(self.executors, None, self.now)
         self.now += 1

@@ -202,8 +202,8 @@ def test_noise_near_the_bound_makes_no_warm_executor_unfit() -> None:
     estimates = make_estimator(*[7 * GIB] * 32, of=declared)
     before = estimates.need_bytes(declared)
     assert before is not None and before < 0.8 * 10 * GIB
-    for n in range(200):
-        estimates.record_run(declared, 7 * GIB + (n % 5) * 20 * MIB, None)
+    for job_number in range(200):
+        estimates.record_run(declared, 7 * GIB + (job_number % 5) * 20 * MIB, None)
         now = estimates.need_bytes(declared)
         assert now is not None and now <= before
 
@@ -279,8 +279,8 @@ def test_jobs_of_the_same_limit_are_told_by_each_other() -> None:
     assert [estimates.run_s(make_class(limit_s=limit_s)) for limit_s in (64.0, 256.0)] == [16.0, 64.0]
     assert estimates.run_s(make_class(limit_s=1024.0)) == 1024.0
     assert estimates.run_s(make_class(model="new", limit_s=64.0)) == 16.0
-    for n in range(LIMITS_MAX + 1):
-        estimates.record_run(make_class(limit_s=2.0**n), None, 1.0)
+    for job_number in range(LIMITS_MAX + 1):
+        estimates.record_run(make_class(limit_s=2.0**job_number), None, 1.0)
     ((_, model),) = estimates.models("a")
     assert len(model.whole.runs_by_limit) == LIMITS_MAX and 1.0 not in model.whole.runs_by_limit
 
@@ -291,10 +291,10 @@ def test_jobs_of_the_same_limit_are_told_by_each_other() -> None:
 def test_what_is_known_survives_in_plain_values() -> None:
     estimates = Estimator()
     jobs = (make_class(), make_class(model="m", size="1", need=8 * GIB), make_class(handler="b", model="m"))
-    for n in range(20):
+    for job_number in range(20):
         for each in jobs:
-            estimates.record_run(each, (n % 3 + 1) * GIB, n + 1.0)
-            estimates.record_load(each.key, 1 * GIB + n, 2.0 + n)
+            estimates.record_run(each, (job_number % 3 + 1) * GIB, job_number + 1.0)
+            estimates.record_load(each.key, 1 * GIB + job_number, 2.0 + job_number)
     estimates.record_oom(jobs[2], 9 * GIB)
     again = Estimator()
     for handler, model in sorted(estimates.changed):
@@ -320,14 +320,14 @@ def test_another_form_is_not_taken_for_ours() -> None:
 
 def test_models_and_sizes_without_end_are_not_remembered() -> None:
     estimates = Estimator()
-    for n in range(MODELS_MAX + 1):
-        estimates.record_run(make_class(model=str(n)), GIB, 1.0)
+    for job_number in range(MODELS_MAX + 1):
+        estimates.record_run(make_class(model=str(job_number)), GIB, 1.0)
     assert estimates.dump("a", "0") is None and ("a", "0") in estimates.changed
     assert estimates.dump("a", "1") is not None
     names = [model for model, _ in estimates.models("a")]
     assert (names[0], len(names)) == (str(MODELS_MAX), MODELS_MAX)
-    for n in range(SIZES_MAX + 1):
-        estimates.record_run(make_class(model="m", size=str(n)), GIB, 1.0)
+    for job_number in range(SIZES_MAX + 1):
+        estimates.record_run(make_class(model="m", size=str(job_number)), GIB, 1.0)
         estimates.record_run(make_class(model="m", size="0"), GIB, 1.0)
     ((_, model), *_) = estimates.models("a")
     assert len(model.sizes) == SIZES_MAX and "0" in model.sizes and "1" not in model.sizes

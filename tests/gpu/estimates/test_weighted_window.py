@@ -59,10 +59,12 @@ def test_a_window_that_grew_is_as_one_made_of_its_last_samples(samples: list[int
 
 def test_a_window_is_as_exact_after_very_many_samples() -> None:
     window = WeightedWindow()
-    for n in range(30_000):
-        window.add(n % 7)
+    for job_number in range(30_000):
+        window.add(job_number % 7)
     again = WeightedWindow(window.samples)
-    assert [window.quantile(n / 20) for n in range(21)] == [again.quantile(n / 20) for n in range(21)]
+    assert [window.quantile(job_number / 20) for job_number in range(21)] == [
+        again.quantile(job_number / 20) for job_number in range(21)
+    ]
     assert window.mean() == pytest.approx(again.mean())
 
 
@@ -76,4 +78,4 @@ def test_without_samples_there_is_nothing_to_tell() -> None:
 
 
 def test_the_more_samples_the_less_is_added() -> None:
-    assert [quantile_uncertainty(n) for n in (1, 4, 64)] == [0.5, 0.25, 0.0625]
+    assert [quantile_uncertainty(job_number) for job_number in (1, 4, 64)] == [0.5, 0.25, 0.0625]

@@ -13,115 +13,117 @@ ALONE = replace(A, alone=True)
 
 
 def test_who_must_be_alone_waits_until_nobody_is_at_work() -> None:
-    rig = PlannerHarness()
-    other = rig.add_running(B)
-    rig.submit(ALONE)
-    made = rig.plan_and_apply()
+    harness = PlannerHarness()
+    other = harness.add_running(B)
+    harness.submit(ALONE)
+    made = harness.plan_and_apply()
     assert describe_actions(made) == [] and made.reasons[ALONE] == "waiting_for_device"
-    (device,) = explain(rig.state, ALONE, 2)["devices"]
+    (device,) = explain(harness.state, ALONE, 2)["devices"]
     assert device["reason"] == "not_alone"
-    rig.finish(other)
-    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 6G"]
+    harness.finish(other)
+    assert describe_actions(harness.plan_and_apply()) == ["load a 2 on sim0 6G"]
 
 
 def test_nothing_starts_beside_it_and_all_goes_on_after_it() -> None:
-    rig = PlannerHarness()
-    rig.submit(ALONE)
-    rig.plan_and_apply()
-    rig.submit(B)
-    assert describe_actions(rig.plan_and_apply()) == []
-    rig.finish(1)
-    assert describe_actions(rig.plan_and_apply()) == ["load b 2 on sim0 4G"]
+    harness = PlannerHarness()
+    harness.submit(ALONE)
+    harness.plan_and_apply()
+    harness.submit(B)
+    assert describe_actions(harness.plan_and_apply()) == []
+    harness.finish(1)
+    assert describe_actions(harness.plan_and_apply()) == ["load b 2 on sim0 4G"]
 
 
 def test_an_idle_executor_of_its_kind_is_used_alone() -> None:
-    rig = PlannerHarness()
-    warm, other = rig.add_idle(A), rig.add_running(B)
-    rig.submit(ALONE)
-    assert describe_actions(rig.plan_and_apply()) == []
-    rig.finish(other)
-    rig.submit(ALONE)
-    rig.submit(B)
-    assert describe_actions(rig.plan_and_apply()) == [f"start {warm}: 3"], "one of them, and nobody beside it"
-    rig.finish(warm)
-    assert describe_actions(rig.plan_and_apply()) == [f"start {warm}: 4"]
+    harness = PlannerHarness()
+    warm, other = harness.add_idle(A), harness.add_running(B)
+    harness.submit(ALONE)
+    assert describe_actions(harness.plan_and_apply()) == []
+    harness.finish(other)
+    harness.submit(ALONE)
+    harness.submit(B)
+    assert describe_actions(harness.plan_and_apply()) == [f"start {warm}: 3"], (
+        "one of them, and nobody beside it"
+    )
+    harness.finish(warm)
+    assert describe_actions(harness.plan_and_apply()) == [f"start {warm}: 4"]
 
 
 def test_it_is_never_staged_behind_another() -> None:
-    rig = PlannerHarness()
-    rig.state.limits.set_stage_depth("a", "1", 16)
-    rig.add_running(A)
-    rig.submit(ALONE)
-    assert describe_actions(rig.plan_and_apply()) == []
+    harness = PlannerHarness()
+    harness.state.limits.set_stage_depth("a", "1", 16)
+    harness.add_running(A)
+    harness.submit(ALONE)
+    assert describe_actions(harness.plan_and_apply()) == []
 
 
 def test_who_needs_more_than_is_free_has_room_made_and_waits_for_the_rest() -> None:
-    rig = PlannerHarness()
-    rig.add_idle(B)
-    rig.submit(replace(ALONE, need_bytes=22 * G))
-    assert describe_actions(rig.plan_and_apply()) == ["evict 1"]
-    rig.remove_leaving()
-    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim0 22G"]
+    harness = PlannerHarness()
+    harness.add_idle(B)
+    harness.submit(replace(ALONE, need_bytes=22 * G))
+    assert describe_actions(harness.plan_and_apply()) == ["evict 1"]
+    harness.remove_leaving()
+    assert describe_actions(harness.plan_and_apply()) == ["load a 2 on sim0 22G"]
 
 
 def test_a_stream_of_others_does_not_keep_it_waiting_for_ever() -> None:
-    rig = PlannerHarness(bypass_limit=3)
-    rig.add_running(B)
-    rig.add_running(B)
-    rig.submit(ALONE)
+    harness = PlannerHarness(bypass_limit=3)
+    harness.add_running(B)
+    harness.add_running(B)
+    harness.submit(ALONE)
     for _ in range(20):
-        rig.submit(B)
-        rig.plan_and_apply()
-        rig.remove_leaving()
-        busy = [executor for executor, each in rig.state.executors.items() if each.is_busy]
+        harness.submit(B)
+        harness.plan_and_apply()
+        harness.remove_leaving()
+        busy = [executor for executor, each in harness.state.executors.items() if each.is_busy]
         # Never all at once: without a device kept for it, it would always find somebody at work.
-        rig.finish(busy[0])
-    assert 3 in rig.started
+        harness.finish(busy[0])
+    assert 3 in harness.started
 
 
 def test_a_device_that_is_avoided_is_left_while_another_takes_work() -> None:
-    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     avoiding = replace(A, avoid=("sim0",))
-    rig.submit(avoiding)
-    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim1 6G"]
-    rig.submit(avoiding)
-    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim1 6G"]
+    harness.submit(avoiding)
+    assert describe_actions(harness.plan_and_apply()) == ["load a 1 on sim1 6G"]
+    harness.submit(avoiding)
+    assert describe_actions(harness.plan_and_apply()) == ["load a 2 on sim1 6G"]
 
 
 def test_a_warm_executor_on_it_is_not_taken_either() -> None:
-    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    warm = rig.add_idle(A)
-    assert rig.state.executors[warm].devices == ("sim0",)
-    rig.submit(replace(A, avoid=("sim0",)))
-    assert describe_actions(rig.plan_and_apply()) == ["load a 2 on sim1 6G"]
+    harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    warm = harness.add_idle(A)
+    assert harness.state.executors[warm].devices == ("sim0",)
+    harness.submit(replace(A, avoid=("sim0",)))
+    assert describe_actions(harness.plan_and_apply()) == ["load a 2 on sim1 6G"]
 
 
 def test_where_there_is_no_other_it_waits_until_that_one_was_tried_out() -> None:
-    rig = PlannerHarness()
-    rig.state.residency.slots["sim0"].is_proven = False
+    harness = PlannerHarness()
+    harness.state.residency.slots["sim0"].is_proven = False
     avoiding = replace(A, avoid=("sim0",))
-    rig.submit(avoiding)
-    assert [each["reason"] for each in explain(rig.state, avoiding, 1)["devices"]] == ["avoided"]
-    rig.submit(B)
-    assert describe_actions(rig.plan_and_apply()) == ["load b 2 on sim0 4G"], "others go on"
-    rig.state.residency.slots["sim0"].is_proven = True
-    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim0 6G"]
+    harness.submit(avoiding)
+    assert [each["reason"] for each in explain(harness.state, avoiding, 1)["devices"]] == ["avoided"]
+    harness.submit(B)
+    assert describe_actions(harness.plan_and_apply()) == ["load b 2 on sim0 4G"], "others go on"
+    harness.state.residency.slots["sim0"].is_proven = True
+    assert describe_actions(harness.plan_and_apply()) == ["load a 1 on sim0 6G"]
 
 
 def test_who_idles_there_and_is_not_pinned_can_make_room() -> None:
-    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    rig.keep_alive_s["p"] = -1
-    rig.add_idle(make_class("p", 20 * G))
-    gang = rig.add_idle(make_class("g", 2 * G, gpus=2))
-    rig.add_running(make_class("r", 2 * G))
-    assert rig.state.residency.evictable_on(["sim0", "sim1"]) == [gang]
+    harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    harness.keep_alive_s["p"] = -1
+    harness.add_idle(make_class("p", 20 * G))
+    gang = harness.add_idle(make_class("g", 2 * G, gpus=2))
+    harness.add_running(make_class("r", 2 * G))
+    assert harness.state.residency.evictable_on(["sim0", "sim1"]) == [gang]
 
 
 def test_where_no_other_takes_work_it_is_taken_all_the_same() -> None:
-    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    rig.state.set_device_open("sim1", False)
-    rig.submit(replace(A, avoid=("sim0",)))
-    assert describe_actions(rig.plan_and_apply()) == ["load a 1 on sim0 6G"]
+    harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    harness.state.set_device_open("sim1", False)
+    harness.submit(replace(A, avoid=("sim0",)))
+    assert describe_actions(harness.plan_and_apply()) == ["load a 1 on sim0 6G"]
     gang = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
     gang.submit(replace(make_class("g", 6 * G, gpus=2), avoid=("sim0",)))
     assert describe_actions(gang.plan_and_apply()) == ["load g 1 on sim0+sim1 6G"]

@@ -8,28 +8,28 @@ from tests.gpu.planner_harness import G, PlannerHarness, make_class
 
 
 def test_it_tells_what_is_kept_for_the_first_that_finds_no_room() -> None:
-    rig = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
-    rig.add_running(replace(make_class("x", 20 * G), limit_s=100.0))
-    rig.add_running(replace(make_class("y", 20 * G), limit_s=40.0))
-    (first,) = rig.submit(make_class("a", 10 * G))
-    (second,) = rig.submit(make_class("b", 12 * G))
-    assert explain_reservation(rig.state, first, 10.0) == {
+    harness = PlannerHarness(sim(0, 24 * G), sim(1, 24 * G))
+    harness.add_running(replace(make_class("x", 20 * G), limit_s=100.0))
+    harness.add_running(replace(make_class("y", 20 * G), limit_s=40.0))
+    (first,) = harness.submit(make_class("a", 10 * G))
+    (second,) = harness.submit(make_class("b", 12 * G))
+    assert explain_reservation(harness.state, first, 10.0) == {
         "devices": [{"device": "sim1", "needed_bytes": 10 * G}],
         "starts_in_s": 31.0,
     }
-    assert explain_reservation(rig.state, second, 10.0) is None
+    assert explain_reservation(harness.state, second, 10.0) is None
 
 
 def test_when_that_will_be_is_not_known_where_nobody_has_a_limit() -> None:
-    rig = PlannerHarness()
-    rig.add_running(make_class("x", 20 * G))
-    (n,) = rig.submit(make_class("a", 10 * G))
-    told = explain_reservation(rig.state, n, 10.0)
+    harness = PlannerHarness()
+    harness.add_running(make_class("x", 20 * G))
+    (job_number,) = harness.submit(make_class("a", 10 * G))
+    told = explain_reservation(harness.state, job_number, 10.0)
     assert told is not None and told["starts_in_s"] is None
 
 
 def test_nothing_is_kept_where_no_device_will_do() -> None:
-    rig = PlannerHarness()
-    (n,) = rig.submit(make_class("a", 10 * G))
-    rig.state.set_device_open("sim0", False)
-    assert explain_reservation(rig.state, n, 10.0) is None
+    harness = PlannerHarness()
+    (job_number,) = harness.submit(make_class("a", 10 * G))
+    harness.state.set_device_open("sim0", False)
+    assert explain_reservation(harness.state, job_number, 10.0) is None

@@ -102,10 +102,10 @@ def test_devices_that_take_no_work_do_not_count_while_others_do() -> None:
 
 
 def test_nobody_is_given_less_than_before() -> None:
-    rig = PlannerHarness()
-    rig.keep_alive_s["p"] = -1
-    rig.add_idle(make_class("p", 20 * G))
-    assert class_on_rung(rig.state, A, OomRung.LARGER, 6 * G).need_bytes == 6 * G
+    harness = PlannerHarness()
+    harness.keep_alive_s["p"] = -1
+    harness.add_idle(make_class("p", 20 * G))
+    assert class_on_rung(harness.state, A, OomRung.LARGER, 6 * G).need_bytes == 6 * G
 
 
 def test_a_whole_device_is_what_others_leave_of_it() -> None:
@@ -116,10 +116,10 @@ def test_a_whole_device_is_what_others_leave_of_it() -> None:
 
 
 def test_what_a_pinned_model_holds_is_not_to_be_had() -> None:
-    rig = PlannerHarness()
-    rig.keep_alive_s["p"] = -1
-    rig.add_idle(make_class("p", 6 * G))
-    assert largest_grant_bytes(rig.state, A) == 18 * G
+    harness = PlannerHarness()
+    harness.keep_alive_s["p"] = -1
+    harness.add_idle(make_class("p", 6 * G))
+    assert largest_grant_bytes(harness.state, A) == 18 * G
 
 
 def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
@@ -129,14 +129,14 @@ def test_a_gang_has_what_the_smallest_of_its_devices_gives() -> None:
 
 
 def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
-    rig = PlannerHarness()
+    harness = PlannerHarness()
     first, other, idler = (
-        rig.add_running(A),
-        rig.add_running(make_class("b", 2 * G)),
-        rig.add_idle(make_class("c", 1 * G)),
+        harness.add_running(A),
+        harness.add_running(make_class("b", 2 * G)),
+        harness.add_idle(make_class("c", 1 * G)),
     )
-    rig.state.ledger.usage.record_total(idler, G // 2)
-    around = oom_circumstances(rig.state, A, first, started_at=0.0)
+    harness.state.ledger.usage.record_total(idler, G // 2)
+    around = oom_circumstances(harness.state, A, first, started_at=0.0)
     assert not around.was_alone and around.grant_bytes == 4 * G and around.largest_bytes == 24 * G
     assert around.neighbours == [
         {
@@ -157,33 +157,33 @@ def test_who_was_at_work_beside_it_is_seen_and_told() -> None:
 
 
 def test_who_only_idled_beside_it_does_not_count_as_company() -> None:
-    rig = PlannerHarness()
-    idler = rig.add_idle(make_class("c", 1 * G))
-    since = rig.state.executors[idler].idle_since
-    first = rig.add_running(A)
-    assert oom_circumstances(rig.state, A, first, started_at=since + 0.5).was_alone
-    assert not oom_circumstances(rig.state, A, first, started_at=since - 0.5).was_alone
+    harness = PlannerHarness()
+    idler = harness.add_idle(make_class("c", 1 * G))
+    since = harness.state.executors[idler].idle_since
+    first = harness.add_running(A)
+    assert oom_circumstances(harness.state, A, first, started_at=since + 0.5).was_alone
+    assert not oom_circumstances(harness.state, A, first, started_at=since - 0.5).was_alone
 
 
 def test_in_ram_being_alone_changes_nothing() -> None:
-    rig = PlannerHarness(cpu("here", "chip", 16 * G, 8))
-    first = rig.add_running(A)
-    rig.add_running(make_class("b", 2 * G))
-    assert oom_circumstances(rig.state, A, first, started_at=0.0).was_alone
-    assert not class_on_rung(rig.state, A, OomRung.LARGER, 4 * G).alone_on_device
-    assert class_on_rung(rig.state, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
+    harness = PlannerHarness(cpu("here", "chip", 16 * G, 8))
+    first = harness.add_running(A)
+    harness.add_running(make_class("b", 2 * G))
+    assert oom_circumstances(harness.state, A, first, started_at=0.0).was_alone
+    assert not class_on_rung(harness.state, A, OomRung.LARGER, 4 * G).alone_on_device
+    assert class_on_rung(harness.state, A, OomRung.LARGER, 4 * G).need_bytes == 6 * G
 
 
 def test_a_strict_handler_is_given_no_more_than_it_declared() -> None:
-    rig = PlannerHarness()
+    harness = PlannerHarness()
     strict = replace(A, strict=True)
-    first = rig.add_running(A)
-    around = oom_circumstances(rig.state, strict, first, started_at=0.0, ceiling_bytes=4 * G)
+    first = harness.add_running(A)
+    around = oom_circumstances(harness.state, strict, first, started_at=0.0, ceiling_bytes=4 * G)
     assert around.largest_bytes == 4 * G and next_rung(OomRung.NONE, around) is None
     # What was learned had been less than that.
-    assert class_on_rung(rig.state, strict, OomRung.LARGER, 2 * G).need_bytes == 3 * G
-    assert class_on_rung(rig.state, strict, OomRung.LARGER, 3 * G).need_bytes == 4 * G
-    assert class_on_rung(rig.state, strict, OomRung.WHOLE, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(harness.state, strict, OomRung.LARGER, 2 * G).need_bytes == 3 * G
+    assert class_on_rung(harness.state, strict, OomRung.LARGER, 3 * G).need_bytes == 4 * G
+    assert class_on_rung(harness.state, strict, OomRung.WHOLE, 3 * G).need_bytes == 4 * G
 
 
 def test_the_report_has_all_that_people_ask_for() -> None:

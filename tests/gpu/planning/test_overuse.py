@@ -79,11 +79,11 @@ def idle(
     ("short", "expected"), [(0, []), (1, [1]), (3, [1]), (4, [1, 5]), (9, [1, 5]), (-3, [])]
 )
 def test_the_longest_idle_make_room_as_far_as_it_takes(short: int, expected: list[int]) -> None:
-    line = [
+    backlog = [
         idle(1, 3),
         idle(2, 3, keep_alive_s=-1),
         idle(3, 0),
         idle(4, 3, grant=0),
         idle(5, 3),
     ]
-    assert choose_evictions(short, line) == expected
+    assert choose_evictions(short, backlog) == expected

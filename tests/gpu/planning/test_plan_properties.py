@@ -78,15 +78,15 @@ class PlannerMachine(RuleBasedStateMachine):
     def prewarm(
         self, handler: str, need: int | None, gpus: int, device: str | None, is_preload: bool
     ) -> None:
-        view = self.harness.state
-        cls = prewarm_class(
+        state = self.harness.state
+        job_class = prewarm_class(
             handler, "1", "", need_bytes=need, gpus=gpus, device_id=device, is_preload=is_preload
         )
-        if view.memory_needs.misfit(cls) is None and cls not in view.backlog.by_class:
-            n = -1 - len(self.harness.classes)
-            self.harness.classes[n] = cls
-            view.add_waiting(cls, n, since=self.harness.now)
-            self.waiting.add(n)
+        if state.memory_needs.misfit(job_class) is None and job_class not in state.backlog.by_class:
+            job_number = -1 - len(self.harness.classes)
+            self.harness.classes[job_number] = job_class
+            state.add_waiting(job_class, job_number, since=self.harness.now)
+            self.waiting.add(job_number)
 
     @rule(handler=st.sampled_from(["a", "b", "c"]), depth=st.integers(1, 20))
     def stage(self, handler: str, depth: int) -> None:
@@ -121,30 +121,30 @@ class PlannerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data(), used=st.floats(0, 1), dies=st.booleans())
     def an_executor_finishes(self, data: st.DataObject, used: float, dies: bool) -> None:
-        rig, view = self.harness, self.harness.state
-        executor = data.draw(st.sampled_from(sorted(view.executors)))
-        resident = view.executors[executor]
-        rig.now += 1
-        rig.finish(executor)
-        peak = int(used * view.ledger.grant_bytes(executor))
-        view.ledger.usage.record_total(executor, peak * len(resident.devices))
+        harness, state = self.harness, self.harness.state
+        executor = data.draw(st.sampled_from(sorted(state.executors)))
+        resident = state.executors[executor]
+        harness.now += 1
+        harness.finish(executor)
+        peak = int(used * state.ledger.grant_bytes(executor))
+        state.ledger.usage.record_total(executor, peak * len(resident.devices))
         if resident.exclusive and used > 0.5:
-            view.record_run(make_class(resident.key[0], None), peak, None)
+            state.record_run(make_class(resident.key[0], None), peak, None)
         if dies:
-            assert view.on_executor_gone(executor, rig.now) == []
+            assert state.on_executor_gone(executor, harness.now) == []
 
     @precondition(lambda self: self.rig.view.executors)
     @rule(data=st.data())
     def an_executor_gives_back(self, data: st.DataObject) -> None:
-        view = self.harness.state
-        executor = data.draw(st.sampled_from(sorted(view.executors)))
-        resident = view.executors[executor]
+        state = self.harness.state
+        executor = data.draw(st.sampled_from(sorted(state.executors)))
+        resident = state.executors[executor]
         staged = list(resident.assigned.items())[1:]
         if resident.state == "running" and staged:
-            cls = staged[-1][1]
-            ns = [n for n, of in staged if of is cls]
-            self.harness.give_back(executor, cls, ns)
-            self.waiting.update(ns)
+            job_class = staged[-1][1]
+            job_numbers = [job_number for job_number, of in staged if of is job_class]
+            self.harness.give_back(executor, job_class, job_numbers)
+            self.waiting.update(job_numbers)
 
     @rule()
     def time_passes(self) -> None:
@@ -157,10 +157,10 @@ class PlannerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        n = data.draw(st.sampled_from(sorted(self.waiting)))
-        assert self.harness.state.remove_waiting(self.harness.classes[n], n)
-        assert not self.harness.state.remove_waiting(self.harness.classes[n], n)
-        self.waiting.discard(n)
+        job_number = data.draw(st.sampled_from(sorted(self.waiting)))
+        assert self.harness.state.remove_waiting(self.harness.classes[job_number], job_number)
+        assert not self.harness.state.remove_waiting(self.harness.classes[job_number], job_number)
+        self.waiting.discard(job_number)
 
     @rule()
     def those_told_to_go_are_gone(self) -> None:
@@ -179,23 +179,26 @@ class PlannerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_index_is_true(self) -> None:
-        view = self.harness.state
+        state = self.harness.state
         lines = {
-            cls: [n for n in self.waiting if self.harness.classes[n] == cls] for cls in view.backlog.classes()
+            cls: [job_number for job_number in self.waiting if self.harness.classes[job_number] == cls]
+            for cls in state.backlog.classes()
         }
-        assert {cls: view.backlog.count(cls) for cls in lines} == {cls: len(ns) for cls, ns in lines.items()}
+        assert {cls: state.backlog.count(cls) for cls in lines} == {
+            cls: len(job_numbers) for cls, job_numbers in lines.items()
+        }
         assert sum(map(len, lines.values())) == len(self.waiting)
-        idle = {each.executor for each in view.executors.values() if each.state == "idle"}
-        assert {executor for of_key in view.residency.idle_by_key.values() for executor in of_key} == idle
-        assert all(bool(each.assigned) <= each.is_busy for each in view.executors.values())
+        idle = {each.executor for each in state.executors.values() if each.state == "idle"}
+        assert {executor for of_key in state.residency.idle_by_key.values() for executor in of_key} == idle
+        assert all(bool(each.assigned) <= each.is_busy for each in state.executors.values())
 
     @invariant()
     def the_rooms_are_as_they_would_be_made_anew(self) -> None:
-        view = self.harness.state
-        view.capacity_table.refresh()
-        anew = CapacityTable(view.ledger, view.residency, set(view.residency.slots))
+        state = self.harness.state
+        state.capacity_table.refresh()
+        anew = CapacityTable(state.ledger, state.residency, set(state.residency.slots))
         anew.refresh()
-        assert _capacity_figures(view.capacity_table) == _capacity_figures(anew)
+        assert _capacity_figures(state.capacity_table) == _capacity_figures(anew)
 
     @invariant()
     def nobody_is_overtaken_beyond_the_bound(self) -> None:
@@ -207,16 +210,16 @@ class PlannerMachine(RuleBasedStateMachine):
         """When nothing new comes and everything that runs ends, everybody starts."""
         if not hasattr(self, "rig"):
             return
-        rig = self.harness
+        harness = self.harness
         for queue in ("q1", "q2"):
-            rig.state.backlog.pause_queue(queue, False)
+            harness.state.backlog.pause_queue(queue, False)
         for _ in range(10 * len(self.waiting) + 10):
-            rig.plan_and_apply()
-            rig.remove_leaving()
-            for executor in list(rig.state.executors):
-                rig.finish(executor)
+            harness.plan_and_apply()
+            harness.remove_leaving()
+            for executor in list(harness.state.executors):
+                harness.finish(executor)
         # A preload has nobody go for it: it may wait for ever.
-        assert [cls for cls in rig.state.backlog.classes() if cls.may_evict] == []
+        assert [job_class for job_class in harness.state.backlog.classes() if job_class.may_evict] == []
 
 
 TestPlanner = PlannerMachine.TestCase
@@ -248,21 +251,21 @@ class OvertakingMachine(RuleBasedStateMachine):
     @rule(share=st.floats(0, 1))
     def plan_and_apply(self, share: float) -> None:
         """Who was at work for longest ends; a share of those told to go are gone."""
-        rig = self.harness
-        rig.now += 1
-        made = plan(rig.state, rig.now)
+        harness = self.harness
+        harness.now += 1
+        made = plan(harness.state, harness.now)
         for action in made.actions:
             if isinstance(action, StartAction | LoadAction):
                 for passed in action.outlook.overtaken:
                     self.overtaken[passed.job_number] = (
                         self.overtaken.get(passed.job_number, 0) + passed.count
                     )
-        rig.apply(made)
-        busy = [each for each in rig.state.executors.values() if each.assigned]
+        harness.apply(made)
+        busy = [each for each in harness.state.executors.values() if each.assigned]
         for resident in sorted(busy, key=lambda each: (each.busy_since, each.executor))[: 1 + int(2 * share)]:
-            rig.finish(resident.executor)
+            harness.finish(resident.executor)
         if share > 0.5:
-            rig.remove_leaving()
+            harness.remove_leaving()
 
     @invariant()
     def nobody_is_overtaken_more_than_the_bound(self) -> None:
@@ -274,8 +277,8 @@ class OvertakingMachine(RuleBasedStateMachine):
             return
         waiting = {
             n
-            for cls in self.harness.state.backlog.classes()
-            for n in self.harness.state.backlog.by_class[cls].peek(99)
+            for job_class in self.harness.state.backlog.classes()
+            for n in self.harness.state.backlog.by_class[job_class].peek(99)
         }
         kinds = sorted({self.harness.classes[n] for n in self.harness.classes}, key=repr)
         for number in range(self.ROUNDS):

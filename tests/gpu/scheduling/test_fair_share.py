@@ -97,9 +97,9 @@ def test_what_nobody_knows_is_guessed_by_what_has_ended() -> None:
 
 def test_who_was_away_starts_where_the_last_of_those_who_wait_is() -> None:
     shares = waiting("a", "b")
-    for n in range(1, 4):
-        shares.record_start(n, "a", 1, 10.0)
-        shares.record_end(n, 10.0)
+    for job_number in range(1, 4):
+        shares.record_start(job_number, "a", 1, 10.0)
+        shares.record_end(job_number, 10.0)
     shares.record_start(4, "b", 1, 25.0)
     shares.record_end(4, 25.0)
     shares.record_start(5, "b", 1, 25.0)
@@ -172,14 +172,14 @@ class FairShareSimulation:
         """The tenant whose turn it is gets a device, when one is free; the run was expected to be longer
         or shorter by a factor."""
         if len(self.ends) == self.devices:
-            self.now, n, tenant, took = heappop(self.ends)
-            self.shares.record_end(n, took)
+            self.now, job_number, tenant, took = heappop(self.ends)
+            self.shares.record_end(job_number, took)
             self.device_s[tenant] += took
         self.shares.advance(self.now)
         tenant = min(self.device_s, key=lambda each: (self.shares.rank(each), each))
-        n = next(self.numbers)
-        self.shares.record_start(n, tenant, 1, run_s * error)
-        heappush(self.ends, (self.now + run_s, n, tenant, run_s))
+        job_number = next(self.numbers)
+        self.shares.record_start(job_number, tenant, 1, run_s * error)
+        heappush(self.ends, (self.now + run_s, job_number, tenant, run_s))
         return tenant
 
 
@@ -201,13 +201,16 @@ def test_those_who_always_wait_have_had_alike_for_their_weights(
 ) -> None:
     names = [f"t{each}" for each in range(len(weights))]
     weight = dict(zip(names, weights, strict=True))
-    floor = FairShareSimulation(waiting(*names, **weight), devices, device_s=dict.fromkeys(names, 0.0))
+    residency = FairShareSimulation(waiting(*names, **weight), devices, device_s=dict.fromkeys(names, 0.0))
     for run_s, error in runs:
-        floor.start_next(run_s, error)
+        residency.start_next(run_s, error)
         # What a place can hold that was judged wrongly, for each place and for the one that is given away.
         bound_s = 2 * (devices + 1) * LONGEST_S / min(weights)
         for one, other in combinations(names, 2):
-            assert abs(floor.device_s[one] / weight[one] - floor.device_s[other] / weight[other]) <= bound_s
+            assert (
+                abs(residency.device_s[one] / weight[one] - residency.device_s[other] / weight[other])
+                <= bound_s
+            )
 
 
 @given(
@@ -219,20 +222,20 @@ def test_nobody_who_waits_is_passed_over_for_ever(tenants: int, devices: int, se
     """With runs as expected a tenant's clock is never further ahead than by one run: so who waits is served
     before the others have had one run more than that each."""
     names = [f"t{each}" for each in range(tenants)]
-    floor = FairShareSimulation(waiting(*names), devices, device_s=dict.fromkeys(names, 0.0))
+    residency = FairShareSimulation(waiting(*names), devices, device_s=dict.fromkeys(names, 0.0))
     for run_s in seconds:
-        floor.start_next(run_s, 1.0)
-        ranks = [floor.shares.rank(name) for name in names]
+        residency.start_next(run_s, 1.0)
+        ranks = [residency.shares.rank(name) for name in names]
         assert max(ranks) - min(ranks) <= LONGEST_S + 1e-6
 
 
 @given(given_s=st.lists(st.floats(0.1, LONGEST_S), min_size=1, max_size=40), devices=st.integers(1, 4))
 def test_a_newcomer_is_next_after_a_flood(given_s: list[float], devices: int) -> None:
     shares = waiting("flood", "other")
-    floor = FairShareSimulation(shares, devices, device_s={"flood": 0.0, "other": 0.0})
+    residency = FairShareSimulation(shares, devices, device_s={"flood": 0.0, "other": 0.0})
     for run_s in given_s:
-        floor.start_next(run_s, 1.0)
+        residency.start_next(run_s, 1.0)
     shares.on_waiting("new")
-    floor.device_s["new"] = 0.0
-    turns = [floor.start_next(1.0, 1.0) for _ in range(3)]
+    residency.device_s["new"] = 0.0
+    turns = [residency.start_next(1.0, 1.0) for _ in range(3)]
     assert "new" in turns

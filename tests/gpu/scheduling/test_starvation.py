@@ -24,99 +24,99 @@ class StarvationHarness:
         self.overtakes = OvertakeCounter(8)
         self.guard = StarvationGuard(self.backlogs, self.paused, self.overtakes)
 
-    def wait(self, cls: JobClass, *ns: int, first: bool = False) -> None:
-        for n in ns:
-            self.backlogs.setdefault(cls, ClassBacklog()).add(n, first=first)
+    def wait(self, job_class: JobClass, *job_numbers: int, first: bool = False) -> None:
+        for job_number in job_numbers:
+            self.backlogs.setdefault(job_class, ClassBacklog()).add(job_number, first=first)
             if first:
-                self.guard.on_requeued(cls, n)
+                self.guard.on_requeued(job_class, job_number)
 
-    def start(self, cls: JobClass, *ns: int) -> None:
-        self.backlogs[cls].remove_all(ns)
-        if not self.backlogs[cls]:
-            del self.backlogs[cls]
-        self.guard.on_started(cls, ns)
+    def start(self, job_class: JobClass, *job_numbers: int) -> None:
+        self.backlogs[job_class].remove_all(job_numbers)
+        if not self.backlogs[job_class]:
+            del self.backlogs[job_class]
+        self.guard.on_started(job_class, job_numbers)
 
-    def start_younger(self, cls: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
+    def start_younger(self, job_class: JobClass = SHORT, count: int = YOUNGER_MAX) -> None:
         """The first of them lets the oldest be looked for."""
-        for n in range(1_000, 1_001 + count):
-            self.wait(cls, n)
-            self.start(cls, n)
+        for job_number in range(1_000, 1_001 + count):
+            self.wait(job_class, job_number)
+            self.start(job_class, job_number)
 
-    def is_next(self, n: int) -> bool:
-        return self.overtakes.remaining(n) <= 0
+    def is_next(self, job_number: int) -> bool:
+        return self.overtakes.remaining(job_number) <= 0
 
 
 def test_the_oldest_is_next_after_so_many_younger_ones() -> None:
-    house = StarvationHarness()
-    house.wait(LONG, 1, 2)
-    house.start_younger(count=YOUNGER_MAX - 1)
-    assert not house.is_next(1)
-    house.start_younger(count=0)
-    assert house.is_next(1) and not house.is_next(2)
-    house.overtakes.forget([1])
-    house.start(LONG, 1)
-    house.start_younger(count=YOUNGER_MAX - 2)
-    assert not house.is_next(2)
-    house.start_younger(count=0)
-    assert house.is_next(2)
+    harness = StarvationHarness()
+    harness.wait(LONG, 1, 2)
+    harness.start_younger(count=YOUNGER_MAX - 1)
+    assert not harness.is_next(1)
+    harness.start_younger(count=0)
+    assert harness.is_next(1) and not harness.is_next(2)
+    harness.overtakes.forget([1])
+    harness.start(LONG, 1)
+    harness.start_younger(count=YOUNGER_MAX - 2)
+    assert not harness.is_next(2)
+    harness.start_younger(count=0)
+    assert harness.is_next(2)
 
 
 @pytest.mark.parametrize(
     "others", [replace(SHORT, tenant="other"), replace(SHORT, priority=90), replace(SHORT, gpus=0)]
 )
 def test_other_tenants_lanes_and_higher_priorities_do_not_count(others: JobClass) -> None:
-    house = StarvationHarness()
-    house.wait(LONG, 1)
-    house.start_younger(others, count=3 * YOUNGER_MAX)
-    house.start_younger(count=YOUNGER_MAX - 2)
-    assert not house.is_next(1)
+    harness = StarvationHarness()
+    harness.wait(LONG, 1)
+    harness.start_younger(others, count=3 * YOUNGER_MAX)
+    harness.start_younger(count=YOUNGER_MAX - 2)
+    assert not harness.is_next(1)
 
 
 def test_older_ones_that_were_put_back_go_first_and_do_not_count() -> None:
-    house = StarvationHarness()
-    house.wait(LONG, 5)
-    house.start_younger(count=YOUNGER_MAX - 1)
-    house.wait(SHORT, 3, first=True)
-    house.start_younger(count=YOUNGER_MAX - 1)
-    assert not house.is_next(5) and not house.is_next(3)
-    house.start_younger(count=0)
-    assert house.is_next(3)
-    house.wait(SHORT, 7, first=True)
-    house.start(SHORT, 3)
-    assert not house.is_next(5)
+    harness = StarvationHarness()
+    harness.wait(LONG, 5)
+    harness.start_younger(count=YOUNGER_MAX - 1)
+    harness.wait(SHORT, 3, first=True)
+    harness.start_younger(count=YOUNGER_MAX - 1)
+    assert not harness.is_next(5) and not harness.is_next(3)
+    harness.start_younger(count=0)
+    assert harness.is_next(3)
+    harness.wait(SHORT, 7, first=True)
+    harness.start(SHORT, 3)
+    assert not harness.is_next(5)
 
 
 def test_one_of_a_paused_queue_is_waited_for_by_nobody() -> None:
-    house = StarvationHarness()
-    house.wait(replace(LONG, queue="paused"), 1)
-    house.wait(LONG, 2)
-    house.start_younger(count=3)
-    house.paused.add("paused")
-    house.start_younger(count=YOUNGER_MAX)
-    assert house.is_next(2) and not house.is_next(1)
+    harness = StarvationHarness()
+    harness.wait(replace(LONG, queue="paused"), 1)
+    harness.wait(LONG, 2)
+    harness.start_younger(count=3)
+    harness.paused.add("paused")
+    harness.start_younger(count=YOUNGER_MAX)
+    assert harness.is_next(2) and not harness.is_next(1)
 
 
 def test_where_only_wishes_wait_there_is_no_oldest() -> None:
-    house = StarvationHarness()
-    house.wait(replace(LONG, priority=-1), 1)
-    house.start_younger()
-    assert not house.is_next(1)
+    harness = StarvationHarness()
+    harness.wait(replace(LONG, priority=-1), 1)
+    harness.start_younger()
+    assert not harness.is_next(1)
 
 
 def test_a_long_job_among_short_ones_starts_though_they_keep_coming() -> None:
-    rig = PlannerHarness()
+    harness = PlannerHarness()
     short = replace(make_class("short", 4 * G), limit_s=1.0)
-    rig.submit(short, 12)
-    rig.plan_and_apply()
-    (long,) = rig.submit(replace(make_class("long", 20 * G), limit_s=4096.0))
-    before = len(rig.started)
+    harness.submit(short, 12)
+    harness.plan_and_apply()
+    (long,) = harness.submit(replace(make_class("long", 20 * G), limit_s=4096.0))
+    before = len(harness.started)
     for _ in range(2 * YOUNGER_MAX):
-        rig.now += 1.0
-        for executor in [each.executor for each in rig.state.executors.values() if each.assigned]:
-            rig.finish(executor)
-            rig.submit(short)
-        rig.plan_and_apply()
-        rig.remove_leaving()
-        if long in rig.started:
+        harness.now += 1.0
+        for executor in [each.executor for each in harness.state.executors.values() if each.assigned]:
+            harness.finish(executor)
+            harness.submit(short)
+        harness.plan_and_apply()
+        harness.remove_leaving()
+        if long in harness.started:
             break
-    assert rig.started.index(long) - before <= YOUNGER_MAX + rig.state.overtakes.limit + 12
+    assert harness.started.index(long) - before <= YOUNGER_MAX + harness.state.overtakes.limit + 12

@@ -12,19 +12,19 @@ HOUR = replace(make_class("a"), limit_s=3600.0)
 
 
 def test_a_limit_counts_until_enough_of_its_like_have_run() -> None:
-    view = SchedulerState()
-    assert view.time_estimates.run_s(HOUR) == 3600
+    state = SchedulerState()
+    assert state.time_estimates.run_s(HOUR) == 3600
     for _ in range(ENOUGH_RUNS - 1):
-        view.record_run(HOUR, None, 60.0)
-    assert view.time_estimates.run_s(HOUR) == 3600
-    view.record_run(HOUR, None, 60.0)
-    assert view.time_estimates.run_s(HOUR) == 60
-    assert view.time_estimates.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
+        state.record_run(HOUR, None, 60.0)
+    assert state.time_estimates.run_s(HOUR) == 3600
+    state.record_run(HOUR, None, 60.0)
+    assert state.time_estimates.run_s(HOUR) == 60
+    assert state.time_estimates.run_s(replace(HOUR, limit_s=30.0)) == 30, "of another limit nothing is known"
 
 
 def test_without_a_limit_the_median_counts() -> None:
-    view, cls = SchedulerState(), make_class("a")
-    assert view.time_estimates.run_s(cls) is None
+    state, job_class = SchedulerState(), make_class("a")
+    assert state.time_estimates.run_s(job_class) is None
     for run_s in (1.0, 2.0, 50.0):
-        view.record_run(cls, None, run_s)
-    assert view.time_estimates.run_s(cls) == 2.0
+        state.record_run(job_class, None, run_s)
+    assert state.time_estimates.run_s(job_class) == 2.0
