@@ -24,8 +24,8 @@ def poisson_arrivals(
     """So many jobs at random gaps: `draw_gap` gives one of an exponential distribution with that rate."""
     jobs: list[SimulatedJob] = []
     now = 0.0
-    for n in range(1, count + 1):
+    for number in range(1, count + 1):
         now += draw_gap(1 / mean_gap_s)
         shape = next(shapes)
-        jobs.append(SimulatedJob(n, now, shape.run_s, shape.load_s, shape.job_class))
+        jobs.append(SimulatedJob(number, now, shape.run_s, shape.load_s, shape.job_class))
     return jobs

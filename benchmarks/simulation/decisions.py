@@ -102,24 +102,24 @@ class BusyCluster:
     def _run(self, executor: int) -> None:
         """One more executor is at work; what runs leaves nothing free. A plan for so many starts is no part
         of the measurement."""
-        cls = self.classes.get(f"r{executor % 100}", DEVICE_BYTES // 2)
+        job_class = self.classes.get(f"r{executor % 100}", DEVICE_BYTES // 2)
         self.last_number += 1
         device_id = f"sim{executor % DEVICES}"
-        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, cls))
-        begun = self.policy.load(
-            LoadAction(cls, self.last_number, (device_id,), DEVICE_BYTES // 2, exclusive=False)
+        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, job_class))
+        started = self.policy.load(
+            LoadAction(job_class, self.last_number, (device_id,), DEVICE_BYTES // 2, exclusive=False)
         )
-        self.running[begun.executor] = begun.job
+        self.running[started.executor] = started.job
 
-    def submit(self, cls: JobClass) -> None:
+    def submit(self, job_class: JobClass) -> None:
         self.last_number += 1
-        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, cls))
+        self.policy.submit(SimulatedJob(self.last_number, 0.0, 1.0, 0.0, job_class))
 
     def apply_plan(self) -> None:
         """Carry the plan out. For each that starts another one comes, so that the line stays long."""
-        for begun in self.policy.start_jobs(0.0):
-            self.running[begun.executor] = begun.job
-            self.submit(begun.job.job_class)
+        for started in self.policy.start_jobs(0.0):
+            self.running[started.executor] = started.job
+            self.submit(started.job.job_class)
 
     def apply_case(self, case: Case) -> None:
         """Let happen what the case says, and nothing else."""

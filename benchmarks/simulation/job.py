@@ -52,16 +52,16 @@ class JobClassCache:
     ) -> JobClass:
         """The class of such jobs."""
         fields = (tenant, handler, priority, need_bytes, gpus, limit_s)
-        cls = self._known.get(fields)
-        if cls is None:
+        job_class = self._known.get(fields)
+        if job_class is None:
             # What a handler takes is part of its definition: over more devices it is another version of it,
             # and no executor of the one runs jobs of the other.
             version = str(gpus)
-            cls = JobClass(
+            job_class = JobClass(
                 "default", handler, version, "", priority, need_bytes, gpus, tenant=tenant, limit_s=limit_s
             )
-            self._known[fields] = cls
-        return cls
+            self._known[fields] = job_class
+        return job_class
 
 
 def check_fit(jobs: Iterable[SimulatedJob], devices: Sequence[Device]) -> None:

@@ -61,7 +61,7 @@ def parse(lines: Iterable[str], name: str = "the file") -> list[SimulatedJob]:
     if not rows:
         raise InvalidJob(f"{name} has no jobs: put one on each line below the header")
     rows.sort(key=lambda row: row[0])
-    return [SimulatedJob(n, *row) for n, row in enumerate(rows, 1)]
+    return [SimulatedJob(number, *row) for number, row in enumerate(rows, 1)]
 
 
 def _check_header(header: list[str], name: str) -> None:
@@ -89,12 +89,12 @@ def _row(cells: Mapping[str, str], classes: JobClassCache, where: str) -> _Row:
         if limit_s < run_s:
             raise InvalidJob(f"{where}: timeout_s is less than run_s, and no job runs longer than it may")
     priority, tenant = _whole(cells, "priority", where), cells["tenant"]
-    cls = classes.get(cells["handler"], need_bytes, gpus, priority, tenant, limit_s)
+    job_class = classes.get(cells["handler"], need_bytes, gpus, priority, tenant, limit_s)
     return (
         _number(cells, "submit_s", where),
         run_s,
         _number(cells, "load_s", where),
-        cls,
+        job_class,
     )
 
 

@@ -21,10 +21,10 @@ def add_limits(jobs: Iterable[SimulatedJob], factor: float | None) -> list[Simul
     for job in jobs:
         if factor is not None and math.isinf(job.job_class.limit_s):
             key = job.job_class, round_limit(factor * job.run_s)
-            cls = classes.get(key)
-            if cls is None:
-                cls = classes[key] = replace(job.job_class, limit_s=key[1])
-            job = replace(job, cls=cls)
+            job_class = classes.get(key)
+            if job_class is None:
+                job_class = classes[key] = replace(job.job_class, limit_s=key[1])
+            job = replace(job, cls=job_class)
         made.append(job)
     return made
 

@@ -43,8 +43,8 @@ def jobs(load: float, seed: int, count: int = JOBS) -> list[SimulatedJob]:
 
     def draw() -> Iterator[JobShape]:
         while True:
-            for cls in rng.choices(models, shares, k=1_000):
-                yield JobShape(cls, rng.lognormvariate(math.log(RUN_P50_S), RUN_SIGMA), LOAD_S)
+            for job_class in rng.choices(models, shares, k=1_000):
+                yield JobShape(job_class, rng.lognormvariate(math.log(RUN_P50_S), RUN_SIGMA), LOAD_S)
 
     mean_run_s = RUN_P50_S * math.exp(RUN_SIGMA**2 / 2)
     return poisson_arrivals(draw(), count, mean_run_s / (DEVICES * load), rng.expovariate)

@@ -62,7 +62,9 @@ class RunnerPolicy:
                     case StartAction(executor, _, ns):
                         devices = self.state.executors[executor].devices
                         self.state.start(executor, action.job_class, ns, now, action.outlook)
-                        started += [StartedJob(self._waiting.pop(n), executor, devices, False) for n in ns]
+                        started += [
+                            StartedJob(self._waiting.pop(number), executor, devices, False) for number in ns
+                        ]
                     case LoadAction():
                         started.append(self.load(action, now))
                     case EvictAction(executor):

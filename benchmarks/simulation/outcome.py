@@ -20,9 +20,9 @@ class _PriorityJobs:
         self.waiting: list[int] = []
         self.started = 0
 
-    def count_overtaken(self, n: int) -> int:
+    def count_overtaken(self, number: int) -> int:
         """How many younger ones than `n` have started: all that have, less the older ones of them."""
-        return self.started - bisect_left(self.all, n) + bisect_left(self.waiting, n)
+        return self.started - bisect_left(self.all, number) + bisect_left(self.waiting, number)
 
 
 class Outcome:

@@ -49,11 +49,11 @@ class PackingPolicy:
 
     def submit(self, job: SimulatedJob) -> None:
         """A job waits. Behind another of its class that waits in vain it changes nothing."""
-        line = self._backlogs.get(job.job_class)
-        if line is None:
-            line = self._backlogs[job.job_class] = deque()
+        backlog = self._backlogs.get(job.job_class)
+        if backlog is None:
+            backlog = self._backlogs[job.job_class] = deque()
             self._is_settled = False
-        line.append(job)
+        backlog.append(job)
 
     def on_job_ended(self, executor: int, job: SimulatedJob, now: float) -> None:
         """An executor's job ended."""
@@ -71,20 +71,22 @@ class PackingPolicy:
         if self._is_settled:
             return started_jobs
         self._is_settled = True
-        heap = [(-cls.priority, line[0].number, line) for cls, line in self._backlogs.items()]
+        heap = [
+            (-job_class.priority, backlog[0].number, backlog) for job_class, backlog in self._backlogs.items()
+        ]
         heapify(heap)
         while heap:
-            priority, _, line = heap[0]
-            started = self._start(line[0])
+            priority, _, backlog = heap[0]
+            started = self._start(backlog[0])
             if started is None:
                 if self._is_strict:
                     break
                 heappop(heap)
                 continue
             started_jobs.append(started)
-            job = line.popleft()
-            if line:
-                heapreplace(heap, (priority, line[0].number, line))
+            job = backlog.popleft()
+            if backlog:
+                heapreplace(heap, (priority, backlog[0].number, backlog))
             else:
                 heappop(heap)
                 del self._backlogs[job.job_class]

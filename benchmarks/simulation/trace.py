@@ -71,8 +71,8 @@ def read(folder: Path) -> Trace:
             if gpus < 1:
                 continue
             share = milli if gpus == 1 else 1000
-            cls = classes.get(f"{gpus}x{share}", DEVICE_BYTES * share // 1000, gpus)
-            shapes.append(JobShape(cls, min(max(run_s, 1.0), RUN_MAX_S), 0.0))
+            job_class = classes.get(f"{gpus}x{share}", DEVICE_BYTES * share // 1000, gpus)
+            shapes.append(JobShape(job_class, min(max(run_s, 1.0), RUN_MAX_S), 0.0))
     if not shapes:
         raise InvalidJob(f"{folder / FILE} has no job that asks for a GPU")
     return Trace(tuple(shapes))
