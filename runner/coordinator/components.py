@@ -30,7 +30,7 @@ from runner.coordinator.front.requests import Answerer, Desk
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.jobs.event_json import event
-from runner.coordinator.jobs.job_registry import Book
+from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.lifecycle.event_log import EventLog
@@ -191,7 +191,7 @@ def build_jobs(
         on_commit=figures.commits.add,
     )
     archive = Archive(ground.access, journal, ground.data / "files")
-    book = Book(kept.last_n, kept.counts)
+    book = JobRegistry(kept.last_n, kept.counts)
     waiting = Waiting(
         book=book,
         view=view,

@@ -10,7 +10,7 @@ from runner.coordinator.dispatch.commands import attempt_order
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.spill import patiently
@@ -44,12 +44,12 @@ class Assigner:
         self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def assign(self, post: Post, lives: list[Live]) -> None:
+    def assign(self, post: Post, lives: list[LiveJob]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""
         for live in lives:
-            live.where = "assigned"
+            live.phase = "assigned"
             live.executor = post.executor
-            live.flight = live.job.attempt + (not live.spare)
+            live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
             post.line[live.job.number] = live
         if any(live.input is None for live in lives):
             task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
@@ -58,7 +58,7 @@ class Assigner:
             return
         self._send_when_durable(post, lives)
 
-    async def _read_and_send(self, post: Post, lives: list[Live]) -> None:
+    async def _read_and_send(self, post: Post, lives: list[LiveJob]) -> None:
         missing = [live.job.number for live in lives if live.input is None]
         inputs = await patiently(self._read_inputs, missing, "inputs")
         for live in lives:
@@ -68,7 +68,7 @@ class Assigner:
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
-    def _send_when_durable(self, post: Post, lives: list[Live]) -> None:
+    def _send_when_durable(self, post: Post, lives: list[LiveJob]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,
         so that a killer's count survives what it kills."""
         first, later = post.parted(lives)
@@ -77,7 +77,7 @@ class Assigner:
         if not later:
             return
         for live in later:
-            if live.flight and live.executor == post.executor and not post.retired:
+            if live.attempt_in_flight and live.executor == post.executor and not post.retired:
                 self._begin(post, live)
 
         def send(_: object) -> None:
@@ -86,12 +86,12 @@ class Assigner:
 
         self._line.journal.when_durable(send, patient=True)
 
-    def _send(self, post: Post, lives: list[Live]) -> None:
+    def _send(self, post: Post, lives: list[LiveJob]) -> None:
         attempts, back = [], []
         was_idle = post.sent == 0
         alive = post.executor in self._executors
         for live in lives:
-            if live.executor != post.executor or live.where == "ended":
+            if live.executor != post.executor or live.phase == "ended":
                 continue
             if not alive:
                 back.append(live)
@@ -112,15 +112,15 @@ class Assigner:
                 # What runs there was found to take long while these were read or written.
                 self._control.recall(post)
 
-    def _mark_sent(self, post: Post, live: Live, *, was_idle: bool) -> None:
-        if live.job.attempt < live.flight:
+    def _mark_sent(self, post: Post, live: LiveJob, *, was_idle: bool) -> None:
+        if live.job.attempt < live.attempt_in_flight:
             if post.starts_next(was_idle=was_idle):
                 self._begin(post, live)
             else:
-                live.where = "staged"
+                live.phase = "staged"
         post.sent += 1
 
-    def _begin(self, post: Post, live: Live) -> None:
+    def _begin(self, post: Post, live: LiveJob) -> None:
         self._line.begin(
             live,
             at=self._line.now(),
@@ -131,16 +131,16 @@ class Assigner:
             meter=post.meter,
         )
 
-    def _drop_cancelled(self, post: Post, live: Live) -> None:
+    def _drop_cancelled(self, post: Post, live: LiveJob) -> None:
         """Cancelled before the worker was told of it."""
         self._release(post, live)
         self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
-    def _release(self, post: Post, live: Live, *, done: bool = True) -> None:
+    def _release(self, post: Post, live: LiveJob, *, done: bool = True) -> None:
         """The executor does not hold the attempt any more; its worker was never told of it."""
         post.line.pop(live.job.number, None)
-        if live.cls is not None:
+        if live.job_class is not None:
             self._view.on_attempt_ended(
-                post.executor, live.cls, live.job.number, self._line.now(), has_run=done
+                post.executor, live.job_class, live.job.number, self._line.now(), has_run=done
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu.devices import visibility
 from gpu.devices.device import Device
 from gpu.planning.actions import LoadAction as Action
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.protocol.worker import AttemptSpec, LoadExecutor
 
@@ -30,12 +30,12 @@ def load_order(
     )
 
 
-def attempt_order(live: Live, options: HandlerOptions) -> AttemptSpec:
+def attempt_order(live: LiveJob, options: HandlerOptions) -> AttemptSpec:
     """Run the attempt that is in flight."""
     job = live.job
     return AttemptSpec(
         job.id,
-        live.flight,
+        live.attempt_in_flight,
         job.handler,
         live.input or b"null",
         job.terms.timeout_s,

@@ -18,7 +18,7 @@ from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.grants import CapBytes, Grants
 from runner.coordinator.dispatch.prewarming import Wishes
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
@@ -143,7 +143,7 @@ class Dispatch:
             self._line.timers.at(when, due)
 
     def _start(self, action: planner.StartAction) -> None:
-        post, lives = self.posts[action.executor], [self._line.book.by_n[n] for n in action.job_numbers]
+        post, lives = self.posts[action.executor], [self._line.book.by_number[n] for n in action.job_numbers]
         now = self._line.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
         if post.is_lowered:
@@ -184,7 +184,7 @@ class Dispatch:
         if action.job_class.is_prewarm:
             self.wishes.loads(action.job_number, executor)
             return
-        lives = [self._line.book.by_n[n] for n in (action.job_number, *action.extra_job_numbers)]
+        lives = [self._line.book.by_number[n] for n in (action.job_number, *action.extra_job_numbers)]
         if lives[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.evictable_on(action.device_ids):
@@ -192,7 +192,7 @@ class Dispatch:
         self._line.waiting.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
-    def cancel(self, live: Live, reason: str, *, force: bool) -> bool:
+    def cancel(self, live: LiveJob, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
         if live.executor is None:
             self._line.cancel_waiting(live, reason)
@@ -200,10 +200,10 @@ class Dispatch:
         if live.job.cancel_reason is None:
             self._line.cancelling(live, reason)
         post = self.posts.get(live.executor)
-        if post is not None and live.where != "assigned":
+        if post is not None and live.phase != "assigned":
             # Aimed at the attempt: its executor may be in the next one before this comes to it.
             grace_s = AT_ONCE_S if force else post.spec.options.grace_s
-            message = encode(CancelAttempt(live.job.id, live.flight, "cancelled", reason, grace_s))
+            message = encode(CancelAttempt(live.job.id, live.attempt_in_flight, "cancelled", reason, grace_s))
             self._fleet.post(post.worker, message)
             self._fleet.flush()
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.coordinator.processes.worker_pool import Worker
 from runner.handlers.spec import HandlerSpec
@@ -60,14 +60,14 @@ class Post:
         #: It is handed batches.
         self.is_batched = spec.options.batch is not None
         #: Attempts handed over and not ended, by job number, in order.
-        self.line: dict[int, Live] = {}
+        self.line: dict[int, LiveJob] = {}
         #: How many of them the worker has been sent.
         self.sent = 0
         self.jobs_done = 0
         #: The most that one of its attempts was seen to use on each device.
         self.peak_bytes = 0
 
-    def parted(self, lives: list[Live]) -> tuple[list[Live], list[Live]]:
+    def parted(self, lives: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
         """Those to be started for the first time, and the others. A batch is not parted."""
         later = [live for live in lives if live.job.attempt > 0]
         if not later:

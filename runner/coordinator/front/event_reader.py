@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.jobs import job_json
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.jobs.job import ENDED
@@ -13,17 +13,17 @@ from runner.protocol import front as front_protocol
 PAGE_MAX_BYTES = 1024 * 1024
 
 
-async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = False) -> Live | None:
+async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = False) -> LiveJob | None:
     """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
     that is not durable yet is waited for."""
     sleep = line.waiting.sleep
     live = await sleep.rouse(job_id) if rouse else line.book.by_id.get(job_id)
-    if live is not None and live.where == "ended":
+    if live is not None and live.phase == "ended":
         await line.journal.flush()
         live = line.book.by_id.get(job_id)
     if live is not None and live.input is None:
         sleep.keep_input(live, await archive.input(live.job.number))
-        if rouse and live.where == "asleep":
+        if rouse and live.phase == "asleep":
             return await current(line, archive, job_id, rouse=True)
     return live
 

@@ -58,7 +58,7 @@ class JobActionRequests:
 
     async def _cancel(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await current(self._line, self._archive, ask.job_id, rouse=True)
-        if live is None or live.where == "ended":
+        if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._archive.job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
         at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
@@ -81,7 +81,7 @@ class JobActionRequests:
 
     async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await self._line.waiting.sleep.rouse(ask.job_id)
-        if live is not None and live.where in ("waiting", "delayed", "behind"):
+        if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
@@ -94,7 +94,7 @@ class JobActionRequests:
             await self._line.journal.flush()
             raise NotFound(f"there is no job {job_id}")
         live = self._line.book.by_id.get(job_id)
-        if live is not None and live.where == "ended":
+        if live is not None and live.phase == "ended":
             await self._line.journal.flush()
             live = None
         job = live.job if live is not None else await self._archive.job(job_id)

@@ -9,7 +9,7 @@ import msgspec
 from runner.coordinator.front.event_reader import current, page
 from runner.coordinator.front.replies import JobReplies, answer_once
 from runner.coordinator.jobs import job_json
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.observability.job_explainer import JobExplainer
@@ -101,7 +101,7 @@ class ReadRequests:
             case _:
                 return self._archive.file_document(job, ask.name or "")
 
-    async def _output(self, job: Job, live: Live | None) -> bytes:
+    async def _output(self, job: Job, live: LiveJob | None) -> bytes:
         if job.state not in ENDED:
             raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
         if live is not None and live.output is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from runner.coordinator.jobs import job_json
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.errors import RunnerError, StoreUnavailable
@@ -47,21 +47,21 @@ class JobReplies:
     def __init__(self, line: Line) -> None:
         self._line = line
 
-    def document(self, live: Live) -> bytes:
+    def document(self, live: LiveJob) -> bytes:
         """The job as it is now."""
         reason = self._line.waiting.reasons.of_live(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
-    def answer_at_end(self, answer: Answer, live: Live, wait_s: float, *, late_status: int) -> None:
+    def answer_at_end(self, answer: Answer, live: LiveJob, wait_s: float, *, late_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
 
-        def at_end(ended: Live) -> None:
+        def at_end(ended: LiveJob) -> None:
             timer.cancel()
             answer(200, self.document(ended))
 
         def late() -> None:
-            if live.waiters is not None and at_end in live.waiters:
-                live.waiters.remove(at_end)
+            if live.end_callbacks is not None and at_end in live.end_callbacks:
+                live.end_callbacks.remove(at_end)
             self._line.journal.when_durable(accepted)
             self._line.waiting.sleep.rest(live)
 
@@ -69,11 +69,11 @@ class JobReplies:
             if failure is not None:
                 answer(failure.status, problem(failure), STORE_RETRY_S)
             else:
-                answer(200 if live.where == "ended" else late_status, self.document(live))
+                answer(200 if live.phase == "ended" else late_status, self.document(live))
 
         timer = asyncio.get_running_loop().call_later(wait_s, late)
-        if live.waiters is None:
-            live.waiters = []
-        live.waiters.append(at_end)
-        if live.where == "ended":
+        if live.end_callbacks is None:
+            live.end_callbacks = []
+        live.end_callbacks.append(at_end)
+        if live.phase == "ended":
             self._line.journal.hurry()

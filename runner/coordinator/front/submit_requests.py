@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, answer_once, problem
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.runtime.submission_gate import SubmissionGate
@@ -56,23 +56,23 @@ class SubmitRequests:
         if job_id in self._line.book.by_id:
             raise Conflict(f"there is a job {job_id} already")
 
-    def _withdraw(self, live: Live) -> None:
+    def _withdraw(self, live: LiveJob) -> None:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
-        live = self._line.book.by_n.get(live.job.number, live)
-        if live.where == "asleep" and self._line.waiting.where(live.job) is None:
+        live = self._line.book.by_number.get(live.job.number, live)
+        if live.phase == "asleep" and self._line.waiting.where(live.job) is None:
             return
-        if live.executor is None and live.where != "ended":
+        if live.executor is None and live.phase != "ended":
             self._line.waiting.leave(live)
             self._line.waiting.sleep.drop_input(live)
-            live.where = "ended"
+            live.phase = "ended"
             self._line.journal.withdraw(live.job)
-            self._line.book.discount(live.job)
-            self._line.book.forget(live)
+            self._line.book.uncount(live.job)
+            self._line.book.remove(live)
 
     async def _submit_bulk(self, front: Front, ask: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
-        taken: list[Live] = []
+        taken: list[LiveJob] = []
         for index, asked in enumerate(ask.jobs):
             try:
                 self._check_new(asked.id)

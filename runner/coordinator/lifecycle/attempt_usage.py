@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
@@ -18,17 +18,17 @@ class AttemptUsageRecorder:
         self._totals = totals
         self._store_value = store_value
 
-    def start(self, live: Live, record: AttemptRecord, meter: Meter | None, at: float) -> None:
+    def start(self, live: LiveJob, record: AttemptRecord, meter: Meter | None, at: float) -> None:
         """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
         if meter is not None:
             record.spent = AttemptUsage()
-            live.metered = meter, meter.begin(at)
+            live.meter_start = meter, meter.begin(at)
 
-    def discard(self, live: Live, now: float) -> None:
+    def discard(self, live: LiveJob, now: float) -> None:
         """The attempt in flight did not start after all: its time is charged to nobody."""
         self._measure(live, None, now)
 
-    def end(self, live: Live, ended: AttemptEnded, error: JobError | None, now: float) -> None:
+    def end(self, live: LiveJob, ended: AttemptEnded, error: JobError | None, now: float) -> None:
         """Complete the record of the attempt that has ended and charge its device time."""
         job = live.job
         seconds = self._measure(live, ended, now)
@@ -44,11 +44,11 @@ class AttemptUsageRecorder:
             told_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
             self._charge(job, record, told_s if seconds is None else seconds)
 
-    def _measure(self, live: Live, ended: AttemptEnded | None, now: float) -> float | None:
+    def _measure(self, live: LiveJob, ended: AttemptEnded | None, now: float) -> float | None:
         """The seconds of the attempt in flight, which is over; None where it has no meter."""
-        if live.metered is None:
+        if live.meter_start is None:
             return None
-        (meter, begun), live.metered = live.metered, None
+        (meter, begun), live.meter_start = live.meter_start, None
         until = now
         if ended is not None and ended.run_s is not None and ended.load_s is None:
             # One of several short ones, whose ends come together.

@@ -38,7 +38,7 @@ class Removals:
 
     def _durable(self, job: Job) -> None:
         self._jobs.discard(job.id)
-        self._line.book.discount(job)
+        self._line.book.uncount(job)
         task = asyncio.get_running_loop().create_task(self._archive.remove_files(job.id))
         self._files[job.id] = task
         task.add_done_callback(lambda _: self._files.pop(job.id, None))

@@ -12,7 +12,7 @@ from gpu.planning.oom_escalation import OomCircumstances, OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.jobs.usage_meter import Meter
@@ -48,7 +48,7 @@ class Line:
     def __init__(
         self,
         *,
-        book: Book,
+        book: JobRegistry,
         view: SchedulerState,
         journal: Journal,
         timers: Timers,
@@ -77,14 +77,14 @@ class Line:
 
     # Accept.
 
-    def submit(self, asked: Submission) -> Live:
+    def submit(self, asked: Submission) -> LiveJob:
         """Take in a job; it is accepted once the journal says so.
 
         Raises:
             UnknownHandler, HandlerBroken, Unsatisfiable, QueueFull.
         """
         spec = self._handlers.require(asked.handler)
-        if self.book.queued >= self._queued_max:
+        if self.book.queued_count >= self._queued_max:
             message = f"{self._queued_max} jobs are queued, the limit; try again later"
             raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
@@ -93,8 +93,8 @@ class Line:
         misfit = self.view.memory_needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)
-        job.number = self.book.next_n()
-        live = Live(job, asked.input, "waiting")
+        job.number = self.book.next_number()
+        live = LiveJob(job, asked.input, "waiting")
         self._sleep.input_bytes += job.input_bytes
         self.book.add(live)
         self.journal.insert(job, asked.input)
@@ -104,7 +104,7 @@ class Line:
             self.journal.when_durable(partial(self._drop_input, live), hurry=False)
         return live
 
-    def _drop_input(self, live: Live, failure: StoreUnavailable | None) -> None:
+    def _drop_input(self, live: LiveJob, failure: StoreUnavailable | None) -> None:
         # Whoever submitted it is told with the input in a moment.
         asyncio.get_running_loop().call_soon(self._sleep.drop_input, live, failure)
 
@@ -112,7 +112,7 @@ class Line:
 
     def begin(
         self,
-        live: Live,
+        live: LiveJob,
         *,
         at: float,
         worker: str,
@@ -125,39 +125,39 @@ class Line:
         occupies devices."""
         job = live.job
         self.waiting.leave(live)
-        job.attempt = live.flight
-        live.start_before = job.started_at
-        if live.spare:
-            live.spare = False
+        job.attempt = live.attempt_in_flight
+        live.previous_started_at = job.started_at
+        if live.has_unused_attempt:
+            live.has_unused_attempt = False
             del job.attempts[-1]
-        self.book.state(job, "running")
+        self.book.set_state(job, "running")
         job.reason = None
         job.started_at = at
         job.applied_seq = 0
         job.progress = None
-        alone = live.cls is not None and live.cls.alone_on_device
+        alone = live.job_class is not None and live.job_class.alone_on_device
         record = AttemptRecord(job.attempt, worker, devices, at, granted_bytes=granted_bytes, alone=alone)
         job.attempts.append(record)
         self._usage.start(live, record, meter, at)
         if len(job.attempts) > ATTEMPTS_KEPT:
             del job.attempts[0]
-        live.where = "starting" if loading else "running"
+        live.phase = "starting" if loading else "running"
         self._events.append(job, "status", at, status_fields(job, "loading" if loading else "running"))
 
-    def runs(self, live: Live, at: float) -> None:
+    def runs(self, live: LiveJob, at: float) -> None:
         """Loading is over, user code runs."""
-        if live.where == "starting":
-            live.where = "running"
+        if live.phase == "starting":
+            live.phase = "running"
             self._events.append(live.job, "status", at, status_fields(live.job, "running"))
 
-    def note(self, live: Live, note: AttemptEvents) -> None:
+    def note(self, live: LiveJob, note: AttemptEvents) -> None:
         """Events of the running attempt."""
         job = live.job
         job.applied_seq = note.seq
         for kind, at, fields in note.events:
             self._events.append_from_worker(job, kind, at, fields)
 
-    def end(self, live: Live, ended: AttemptEnded, *, squeeze: OomCircumstances | None = None) -> None:
+    def end(self, live: LiveJob, ended: AttemptEnded, *, squeeze: OomCircumstances | None = None) -> None:
         """The attempt in flight has ended, one way or another; `squeeze` where it ran out of memory."""
         now = self.now()
         job = live.job
@@ -165,7 +165,7 @@ class Line:
         backoff = job.terms.backoff or Backoff()
         verdict = retry_decision.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
         live.executor = None
-        live.flight = 0
+        live.attempt_in_flight = 0
         if ended.executor_died and not ended.is_blame_unknown:
             job.deaths += 1
         if squeeze is not None:
@@ -181,7 +181,7 @@ class Line:
         self.figures.retried += 1
         self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
 
-    def put_back(self, live: Live) -> None:
+    def put_back(self, live: LiveJob) -> None:
         """The attempt in flight did not start, and will not: back to the front of its line."""
         self._take_back(live)
         if live.job.state == "running":
@@ -189,26 +189,26 @@ class Line:
             return
         self.waiting.place(live, first=True)
 
-    def _take_back(self, live: Live) -> None:
+    def _take_back(self, live: LiveJob) -> None:
         """Nothing is in flight any more. A later start is counted before it is made; this one was none, but
         its number is written down: it is kept for the next one, or starts would be used up by waiting."""
         job = live.job
-        if job.state == "running" and job.attempt == live.flight:
-            live.spare = True
-            job.started_at = live.start_before
+        if job.state == "running" and job.attempt == live.attempt_in_flight:
+            live.has_unused_attempt = True
+            job.started_at = live.previous_started_at
             record = job.attempts[-1]
             record.ended_at = self.now()
             record.error = JobError("interrupted", "it was given back before it started", True)
         self._usage.discard(live, self.now())
         live.executor = None
-        live.flight = 0
+        live.attempt_in_flight = 0
 
     def requeue(
-        self, live: Live, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
+        self, live: LiveJob, ready_at: float, reason: Literal["ready", "retry_backoff"], *, event_reason: str
     ) -> None:
         """Back into its line, to start at `ready_at` at the earliest."""
         job = live.job
-        self.book.state(job, "queued")
+        self.book.set_state(job, "queued")
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
         self._events.append(job, "status", self.now(), status_fields(job, event_reason))
@@ -216,7 +216,7 @@ class Line:
 
     def finish(
         self,
-        live: Live,
+        live: LiveJob,
         state: Literal["succeeded", "failed", "cancelled"],
         error: JobError | None,
         output: bytes | None = None,
@@ -225,56 +225,56 @@ class Line:
         job = live.job
         now = self.now()
         self.waiting.leave(live)
-        self.book.state(job, state)
+        self.book.set_state(job, state)
         job.error = error
         job.reason = None if error is None else error.code
         job.finished_at = now
-        live.where = "ended"
+        live.phase = "ended"
         if state == "succeeded":
             live.output = output if output is not None else b"null"
             job.output_bytes = len(live.output)
             self.journal.output(job, live.output)
         self._events.append(job, "done", now, done_fields(job, live.output))
         self.figures.job_ended(job)
-        hurry = live.waiters is not None
+        hurry = live.end_callbacks is not None
         self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
 
-    def cancel_waiting(self, live: Live, reason: str) -> None:
+    def cancel_waiting(self, live: LiveJob, reason: str) -> None:
         """End a job that no executor holds, or that has not started there."""
         self._take_back(live)
         live.job.cancel_reason = reason
         self.finish(live, "cancelled", retry_decision.cancelled(reason))
 
-    def cancelling(self, live: Live, reason: str) -> None:
+    def cancelling(self, live: LiveJob, reason: str) -> None:
         """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
         job = live.job
         job.cancel_reason = reason
         self._events.append(job, "status", self.now(), status_fields(job, "cancelling"))
 
-    def revive(self, job: Job, input_: bytes) -> Live:
+    def revive(self, job: Job, input_: bytes) -> LiveJob:
         """A finished job is to run again, under its id."""
-        self.book.discount(job)
+        self.book.uncount(job)
         job.state = "queued"
         job.reason, job.error, job.finished_at = None, None, None
         job.failures, job.deaths, job.rung, job.ran_out = 0, 0, 0, ()
         job.started_at, job.progress, job.output_bytes, job.cancel_reason = None, None, None, None
         job.files = []
         job.ready_at = self.now()
-        live = Live(job, None, "waiting")
+        live = LiveJob(job, None, "waiting")
         self._sleep.keep_input(live, input_)
         self.book.add(live)
         self._events.append(job, "status", job.ready_at, status_fields(job, "ready"))
         self.waiting.place(live)
         return live
 
-    def _settled(self, live: Live) -> None:
+    def _settled(self, live: LiveJob) -> None:
         """The job's end is durable."""
         if live.job.finished_at is None:
             return
         if live.input is not None:
             self._sleep.input_bytes -= live.job.input_bytes
-        self.book.forget(live)
-        waiters, live.waiters = live.waiters, None
+        self.book.remove(live)
+        waiters, live.end_callbacks = live.end_callbacks, None
         for call in waiters or ():
             call(live)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queue_manager import Waiting
 from runner.coordinator.storage.journal import Journal
 from runner.errors import NotFound
@@ -100,7 +100,7 @@ class Archive:
 
         return await self._access.read(read)
 
-    async def page(self, query: JobQuery, book: Book, waiting: Waiting) -> bytes:
+    async def page(self, query: JobQuery, book: JobRegistry, waiting: Waiting) -> bytes:
         """The document of GET /jobs. Live jobs are told as memory has them."""
         if self._journal.failure is None:
             await self._journal.flush()
@@ -113,7 +113,7 @@ class Archive:
             more = len(rows) > query.limit
             for job in rows[: query.limit]:
                 cursor = job.number
-                current, why = _as_of_now(job, book.by_n.get(job.number), waiting)
+                current, why = _as_of_now(job, book.by_number.get(job.number), waiting)
                 if (wanted is not None and why not in wanted) or not _still(query, current):
                     continue
                 shown.append((current, why))
@@ -154,7 +154,7 @@ class Archive:
         folder = self._files_dir / job_id
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def remove_strays(self, book: Book) -> None:
+    async def remove_strays(self, book: JobRegistry) -> None:
         """Files of deleted jobs: the last server may have ended after a delete's commit and before them."""
         names = await asyncio.to_thread(os.listdir, self._files_dir)
         strays: list[str] = []
@@ -183,14 +183,14 @@ def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]
     return lambda store: store.find(asked)
 
 
-def _as_of_now(job: Job, live: Live | None, waiting: Waiting) -> tuple[Job, str | None]:
+def _as_of_now(job: Job, live: LiveJob | None, waiting: Waiting) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it goes on changing while its page is being read.
 
     An end that is not durable yet has not happened: the row still stands.
     """
     if live is None:
         return job, waiting.reasons.of_stored(job)
-    if live.where == "ended":
+    if live.phase == "ended":
         return job, "running" if job.state == "running" else job.reason or "ready"
     return copy.copy(live.job), waiting.reasons.of_live(live)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.storage.journal import Journal
@@ -111,31 +111,34 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
-    counts = {"live": line.book.queued, "applied": 0, "interrupted": 0}
+    counts = {"live": line.book.queued_count, "applied": 0, "interrupted": 0}
     line.waiting.load(left.queued)
     for job in left.jobs:
         where = line.waiting.where(job)
-        live = Live(job, None, where or "running")
-        line.book.add(live, counted=True)
+        live = LiveJob(job, None, where or "running")
+        line.book.add(live, is_counted=True)
         if where is not None:
             # Out of its place until the messages about it are applied.
             line.waiting.leave(live)
-            live.where = "assigned"
+            live.phase = "assigned"
         counts["live"] += job.state == "running"
     for spool in spools:
         for raw in spool.messages:
             counts["applied"] += _apply(line, raw, spool.hello.name)
     for live in list(line.book):
-        if live.where == "ended":
+        if live.phase == "ended":
             continue
         if live.job.state == "running":  # guard: interrupted-at-start
-            live.flight = live.job.attempt
+            live.attempt_in_flight = live.job.attempt
             message = "the server ended while the attempt ran"
             line.end(
-                live, AttemptEnded(live.job.id, live.flight, live.job.applied_seq, "interrupted", message)
+                live,
+                AttemptEnded(
+                    live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", message
+                ),
             )
             counts["interrupted"] += 1
-        elif live.flight == 0:
+        elif live.attempt_in_flight == 0:
             line.waiting.place(live)
     return counts
 
@@ -145,7 +148,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
     if message is None:
         return 0
     live = line.book.by_id.get(message.job_id)
-    if live is None or live.where == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
+    if live is None or live.phase == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
         line.figures.stale += 1
         return 0
     job = live.job
@@ -156,7 +159,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         if job.state != "running":
             line.figures.stale += 1
             return 0
-    live.flight = message.attempt  # guard: flight-of-applied
+    live.attempt_in_flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:
         # The attempt had been sent before its start was written: a first attempt may be.
         at = (

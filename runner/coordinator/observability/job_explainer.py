@@ -7,7 +7,7 @@ from typing import Any
 from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, Job
@@ -21,7 +21,7 @@ class JobExplainer:
         self._line = line
         self._view = view
 
-    def explain(self, job: Job, live: Live | None) -> dict[str, Any]:
+    def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
         """The explanation as a JSON value; `live` is None where the job is not in memory."""
         if job.state in ENDED:
             return {
@@ -32,9 +32,13 @@ class JobExplainer:
             }
         waiting = self._line.waiting
         why = waiting.reasons.of_stored(job) if live is None else waiting.reasons.of_live(live)
-        where = waiting.where(job) if live is None else live.where
+        where = waiting.where(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
-        cls = waiting.handlers.class_of(lot_key(job)) if live is None or live.cls is None else live.cls
+        cls = (
+            waiting.handlers.class_of(lot_key(job))
+            if live is None or live.job_class is None
+            else live.job_class
+        )
         if where == "delayed":
             document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())

@@ -48,7 +48,7 @@ class QueueDocuments:
         for post in self._dispatch.posts.values():
             for live in post.line.values():
                 why_now = waiting.reasons.of_live(live)
-                if why_now is not None and live.where != "ended":
+                if why_now is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
                     tallies[live.job.queue].add(why_now, 1, since)
         return tallies

@@ -67,7 +67,7 @@ class Stats:
         for post in self._dispatch.posts.values():
             for live in post.line.values():
                 held = running if live.job.state == "running" else queued
-                held[live.job.terms.tenant] += live.where != "ended"
+                held[live.job.terms.tenant] += live.phase != "ended"
         return {
             name: {"weight": self._weights.get(name, 1.0), "queued": queued[name], "running": running[name]}
             | _spent(spent.get(name))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import Lots
 from runner.coordinator.queue.spill import Bounds, Sleep
 
@@ -23,7 +23,7 @@ class PlanWindows:
     def __init__(
         self,
         *,
-        book: Book,
+        book: JobRegistry,
         view: SchedulerState,
         lots: Lots,
         sleep: Sleep,
@@ -53,11 +53,11 @@ class PlanWindows:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
         return self._view.backlog.count(cls) < self._size and not self._lots.count(cls)
 
-    def add(self, live: Live, cls: JobClass, *, first: bool = False) -> None:
+    def add(self, live: LiveJob, cls: JobClass, *, first: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
-        live.where = "waiting"
-        live.cls = admission.placed(live.job, cls, self._view)
-        self._view.add_waiting(live.cls, live.job.number, first=first, since=live.job.ready_at)
+        live.phase = "waiting"
+        live.job_class = admission.placed(live.job, cls, self._view)
+        self._view.add_waiting(live.job_class, live.job.number, first=first, since=live.job.ready_at)
         self._wake()
 
     def on_dispatched(self, cls: JobClass) -> None:
@@ -85,7 +85,7 @@ class PlanWindows:
         if waiting > self._size // 2:
             return
         ns = self._lots.lowest(cls, self._size - waiting)
-        lives = [self._book.by_n.get(n) for n in ns]
+        lives = [self._book.by_number.get(n) for n in ns]
         known = lives.index(None) if None in lives else len(lives)
         present = [live for live in lives[:known] if live is not None]
         if present:
@@ -108,7 +108,7 @@ class PlanWindows:
                     if room <= 0 and classes:
                         break
                     classes.append(cls)
-                    ns += [n for n in self._lots.lowest(cls, max(1, room)) if n not in self._book.by_n]
+                    ns += [n for n in self._lots.lowest(cls, max(1, room)) if n not in self._book.by_number]
                 if ns:
                     await self._sleep.bring(ns)
                 for cls in classes:

@@ -12,7 +12,7 @@ from typing import Literal
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.plan_windows import PlanWindows
 from runner.coordinator.queue.queued_index import Lot, Lots, due_until
@@ -36,13 +36,13 @@ class Waiting:
     def __init__(
         self,
         *,
-        book: Book,
+        book: JobRegistry,
         view: SchedulerState,
         journal: Journal,
         timers: Timers,
         now: Callable[[], float],
         wake: Callable[[], None],
-        give_up: Callable[[Live, JobError], None],
+        give_up: Callable[[LiveJob, JobError], None],
         rows: Rows,
         find: Find,
         bounds: Bounds,
@@ -80,7 +80,7 @@ class Waiting:
                 admission.tell(spec, self._view)
         self._lots.classify()
         for n in self._displaced(before):
-            self.place(self._book.by_n[n])
+            self.place(self._book.by_number[n])
         for cls in self._lots.classes():
             self.windows.request_refill(cls)
         self.windows.refill()
@@ -106,7 +106,7 @@ class Waiting:
             self._arm(each)
         self._deadlines.load(lot.limits for lot in stored)
 
-    def place(self, live: Live, cls: JobClass | None = None, *, first: bool = False) -> None:
+    def place(self, live: LiveJob, cls: JobClass | None = None, *, first: bool = False) -> None:
         """Put a queued job where it has to wait: for its handler, its time or its device.
 
         `cls` is its class where that is at hand. `first`: before those that wait already; it has waited its
@@ -116,7 +116,7 @@ class Waiting:
         if job.start_by is not None:
             self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._now():
-            live.where = "delayed"
+            live.phase = "delayed"
             self._arm(self._lots.delay(job))
             self.sleep.rest(live)
             return
@@ -124,21 +124,21 @@ class Waiting:
         if cls is not None and (first or self.windows.has_room(cls)):
             self.windows.add(live, cls, first=first)
             return
-        live.where = "behind"
+        live.phase = "behind"
         lot = self._lots.add(job)
         if lot.cls is not None:
             self.windows.request_refill(lot.cls)
         self.sleep.rest(live)
 
-    def leave(self, live: Live) -> None:
+    def leave(self, live: LiveJob) -> None:
         """The job waits no more: it is about to start or to end, or was never accepted."""
         job = live.job
         if job.start_by is not None:
             self._deadlines.remove(job.number, job.start_by)
-        if live.where == "waiting" and live.cls is not None:
-            self._view.remove_waiting(live.cls, job.number)
-            self.windows.on_dispatched(live.cls)
-        elif live.where in ("behind", "delayed", "asleep"):
+        if live.phase == "waiting" and live.job_class is not None:
+            self._view.remove_waiting(live.job_class, job.number)
+            self.windows.on_dispatched(live.job_class)
+        elif live.phase in ("behind", "delayed", "asleep"):
             self._lots.remove(job)
 
     # What is said of a job.
@@ -152,7 +152,7 @@ class Waiting:
         for cls, line in self._view.backlog.by_class.items():
             if cls.is_prewarm:
                 continue
-            since = self._book.by_n[line.first].job.ready_at
+            since = self._book.by_number[line.first].job.ready_at
             yield cls.queue, self.reasons.of_class(cls, cls.queue), len(line), since
         for lot in self._lots:
             queue, cls_, ready = lot.key.queue, lot.cls, len(lot.ready)
@@ -194,7 +194,7 @@ class Waiting:
     def _due(self, lot: Lot) -> None:
         lot.armed_at = math.inf
         for n in self._lots.due(lot, due_until(self._now()), self._due_max):
-            live = self._book.by_n.get(n)
+            live = self._book.by_number.get(n)
             if live is not None:
                 live.job.reason = None
                 self.place(live)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import Lots
 from runner.coordinator.storage.journal import Journal
 from runner.errors import RunnerError, StoreUnavailable
@@ -64,7 +64,7 @@ class Sleep:
     """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
 
     def __init__(
-        self, *, book: Book, lots: Lots, journal: Journal, rows: Rows, find: Find, bounds: Bounds
+        self, *, book: JobRegistry, lots: Lots, journal: Journal, rows: Rows, find: Find, bounds: Bounds
     ) -> None:
         self._book = book
         self._lots = lots
@@ -81,7 +81,7 @@ class Sleep:
         #: Who was let go of while reads were under way, with the count: an older row must not be believed.
         self._gone: dict[int, int] = {}
 
-    def rest(self, live: Live) -> None:
+    def rest(self, live: LiveJob) -> None:
         """The job waits behind others or for its time: where memory holds enough, let go of it as soon
         as it is durable."""
         if len(self._book) > self._bounds.kept:
@@ -95,11 +95,11 @@ class Sleep:
                 self._take_in(job, input_, began)
             found = {job.number for job, _ in rows}
             for n in ns:
-                if n not in found and n not in self._book.by_n and self._gone.get(n, 0) <= began:
+                if n not in found and n not in self._book.by_number and self._gone.get(n, 0) <= began:
                     log.error("job number %d waits, but the store does not hold it", n)
                     self._lots.drop(n)
 
-    async def rouse(self, job_id: str) -> Live | None:
+    async def rouse(self, job_id: str) -> LiveJob | None:
         """The job as a live one; None where it has ended, or there is none.
 
         Raises:
@@ -117,21 +117,21 @@ class Sleep:
                 return self._book.by_id.get(job_id)
         raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
 
-    def keep_input(self, live: Live, text: bytes) -> None:
+    def keep_input(self, live: LiveJob, text: bytes) -> None:
         """An input was read from the store; it stays in memory from now on."""
         if live.input is None:
             live.input = text
             # Who was let go of while it was read is not in memory for long.
-            self.input_bytes += live.job.input_bytes if live.where != "asleep" else 0
+            self.input_bytes += live.job.input_bytes if live.phase != "asleep" else 0
 
-    def drop_input(self, live: Live, failure: StoreUnavailable | None = None) -> None:
+    def drop_input(self, live: LiveJob, failure: StoreUnavailable | None = None) -> None:
         """The input of a waiting job is durable, or not wanted any more: it leaves memory."""
-        if failure is None and live.where in ("waiting", "delayed", "behind") and live.input is not None:
+        if failure is None and live.phase in ("waiting", "delayed", "behind") and live.input is not None:
             live.input = None
             self.input_bytes -= live.job.input_bytes
 
-    def _let_go(self, live: Live) -> None:
-        if live.where not in ("behind", "delayed") or live.waiters or live.spare:
+    def _let_go(self, live: LiveJob) -> None:
+        if live.phase not in ("behind", "delayed") or live.end_callbacks or live.has_unused_attempt:
             return
         # It has changed since: its row is not up to date yet.
         if not self._journal.is_settled(live.job):
@@ -139,8 +139,8 @@ class Sleep:
         if live.input is not None:
             # The input itself stays with the object: whoever submitted it is about to be answered.
             self.input_bytes -= live.job.input_bytes
-        live.where = "asleep"
-        self._book.forget(live)
+        live.phase = "asleep"
+        self._book.remove(live)
         self._count += 1
         if self._reads:
             self._gone[live.job.number] = self._count
@@ -158,14 +158,14 @@ class Sleep:
 
     def _take_in(self, job: Job, input_: bytes | None, began: int) -> None:
         """Believe a row that was read since `began`, unless memory knows better."""
-        if job.number in self._book.by_n or self._gone.get(job.number, 0) > began:
+        if job.number in self._book.by_number or self._gone.get(job.number, 0) > began:
             return
         where = self._lots.where(job)
         if where is None:
             return
         if where == "behind":
             job.reason = None
-        live = Live(job, None, where)
+        live = LiveJob(job, None, where)
         if input_ is not None and self.input_bytes < INPUTS_MAX_BYTES:
             self.keep_input(live, input_)
-        self._book.add(live, counted=True)
+        self._book.add(live, is_counted=True)

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import due_until
 from runner.coordinator.queue.sorted_pairs import Column
 from runner.coordinator.queue.spill import Sleep
@@ -25,12 +25,12 @@ class StartDeadlines:
     def __init__(
         self,
         *,
-        book: Book,
+        book: JobRegistry,
         sleep: Sleep,
         reasons: WaitReasons,
         timers: Timers,
         now: Callable[[], float],
-        give_up: Callable[[Live, JobError], None],
+        give_up: Callable[[LiveJob, JobError], None],
         due_max: int,
     ) -> None:
         self._book = book
@@ -76,7 +76,7 @@ class StartDeadlines:
         self._armed_at = math.inf
         unread: list[int] = []
         for n in self._deadlines.take_until(due_until(self._now()), self._due_max):
-            live = self._book.by_n.get(n)
+            live = self._book.by_number.get(n)
             if live is None:
                 unread.append(n)
             else:
@@ -91,7 +91,7 @@ class StartDeadlines:
     async def _read_and_end(self, ns: list[int]) -> None:
         await self._sleep.bring(ns)
         for n in ns:
-            live = self._book.by_n.get(n)
+            live = self._book.by_number.get(n)
             try:
                 if live is not None:
                     self._end(live)
@@ -99,10 +99,10 @@ class StartDeadlines:
                 log.exception("a job that waited too long could not be ended: number %d", n)
         self._arm()
 
-    def _end(self, live: Live) -> None:
+    def _end(self, live: LiveJob) -> None:
         start_by = live.job.start_by
         # One that is about to start gets its deadline again if it comes back.
-        if live.where not in ("waiting", "behind", "delayed") or start_by is None:
+        if live.phase not in ("waiting", "behind", "delayed") or start_by is None:
             return
         if self._now() < start_by:
             self.add(live.job.number, start_by)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.jobs.job import Job
 from runner.stores.queued_groups import lot_key
@@ -22,10 +22,10 @@ class WaitReasons:
         #: Why the head of a class waits, by the last plan.
         self.planned: Mapping[JobClass, str] = {}
 
-    def of_live(self, live: Live) -> str | None:
+    def of_live(self, live: LiveJob) -> str | None:
         """The reason of a job in memory."""
         job = live.job
-        match live.where:
+        match live.phase:
             case "ended":
                 return job.reason
             case "delayed" | "behind" | "asleep":
@@ -33,9 +33,9 @@ class WaitReasons:
             case "starting" | "running":
                 if job.cancel_reason is not None:
                     return "cancelling"
-                return "loading" if live.where == "starting" else "running"
+                return "loading" if live.phase == "starting" else "running"
             case _:
-                return self.of_class(live.cls, job.queue)
+                return self.of_class(live.job_class, job.queue)
 
     def of_stored(self, job: Job) -> str | None:
         """The reason of a job that is not in memory."""

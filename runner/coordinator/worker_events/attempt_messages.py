@@ -11,7 +11,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import ran_out
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
@@ -44,10 +44,10 @@ class AttemptMessageHandler:
         self._on_failed = on_failed
         self._from_wall_time = from_wall_time
 
-    def find_current(self, job_id: str, attempt: int) -> Live | None:
+    def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
         """The job, if this attempt is the one in flight; else the message is counted as stale."""
         live = self._line.book.by_id.get(job_id)
-        if live is None or live.flight != attempt or live.where == "ended":
+        if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
             self._line.figures.stale += 1
             return None
         return live
@@ -59,7 +59,7 @@ class AttemptMessageHandler:
             return
         message.at = self._from_wall_time(message.at)
         post = self._dispatch.posts[live.executor]
-        if live.job.attempt < live.flight:
+        if live.job.attempt < live.attempt_in_flight:
             self._begin(post, live, message.at)
         else:
             self._line.runs(live, message.at)
@@ -75,7 +75,7 @@ class AttemptMessageHandler:
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        if live.job.attempt < live.flight:
+        if live.job.attempt < live.attempt_in_flight:
             self._begin(self._dispatch.posts[live.executor], live, self._line.now())
         elif message.seq <= live.job.applied_seq:
             return
@@ -87,7 +87,9 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         post = self._dispatch.posts[live.executor]
-        if live.job.attempt < live.flight and (message.started_at is not None or message.code != "cancelled"):
+        if live.job.attempt < live.attempt_in_flight and (
+            message.started_at is not None or message.code != "cancelled"
+        ):
             started_at = message.started_at
             at = self._line.now() if started_at is None else self._from_wall_time(started_at)
             self._begin(post, live, at)
@@ -113,16 +115,19 @@ class AttemptMessageHandler:
     def interrupt(self, post: Post, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""
         for live in list(post.line.values()):
-            if live.where == "staged":
+            if live.phase == "staged":
                 # It may have started, untold: its number must not be given to user code again.
                 self._begin(post, live, self._line.now())
-            if live.where in ("starting", "running"):
+            if live.phase in ("starting", "running"):
                 self._release_attempt(post, live)
                 self._line.end(
-                    live, AttemptEnded(live.job.id, live.flight, live.job.applied_seq, "interrupted", why)
+                    live,
+                    AttemptEnded(
+                        live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", why
+                    ),
                 )
 
-    def _begin(self, post: Post, live: Live, at: float) -> None:
+    def _begin(self, post: Post, live: LiveJob, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
         self._line.begin(
             live,
@@ -134,9 +139,9 @@ class AttemptMessageHandler:
             meter=post.meter,
         )
 
-    def _oom_circumstances(self, post: Post, live: Live, message: AttemptEnded) -> OomCircumstances | None:
+    def _oom_circumstances(self, post: Post, live: LiveJob, message: AttemptEnded) -> OomCircumstances | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
-        if message.is_blame_unknown or live.cls is None:
+        if message.is_blame_unknown or live.job_class is None:
             return None
         grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
         if not ran_out(message, grant_bytes=grant_bytes):
@@ -144,17 +149,17 @@ class AttemptMessageHandler:
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
         return oom_escalation.oom_circumstances(
-            self._view, live.cls, post.executor, started_at, ceiling_bytes
+            self._view, live.job_class, post.executor, started_at, ceiling_bytes
         )
 
-    def _release_attempt(self, post: Post, live: Live) -> None:
+    def _release_attempt(self, post: Post, live: LiveJob) -> None:
         """The attempt does not occupy its executor any more."""
         n = live.job.number
         if post.line.pop(n, None) is not None:
             post.sent -= 1
             post.jobs_done += 1
-        if live.cls is not None:
-            self._view.on_attempt_ended(post.executor, live.cls, n, self._line.now())
+        if live.job_class is not None:
+            self._view.on_attempt_ended(post.executor, live.job_class, n, self._line.now())
 
     def _assume_peak(self, post: Post, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,

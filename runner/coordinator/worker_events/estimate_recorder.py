@@ -11,7 +11,7 @@ from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import TOO_MANY
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.runtime import value_names
@@ -64,20 +64,22 @@ class Learning:
         self._figures.ran(spec.name, None, None, message.load_s)
         self._arm()
 
-    def ended(self, post: Post, live: Live, message: AttemptEnded, squeeze: OomCircumstances | None) -> None:
+    def ended(
+        self, post: Post, live: LiveJob, message: AttemptEnded, squeeze: OomCircumstances | None
+    ) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
-        if live.cls is not None and message.batch_size > 1:
-            self._batch_ended(live.cls, message)
+        if live.job_class is not None and message.batch_size > 1:
+            self._batch_ended(live.job_class, message)
         if message.code is None:
             self._went_well(post, live, message)
-        elif squeeze is not None and live.cls is not None:
+        elif squeeze is not None and live.job_class is not None:
             largest = squeeze.largest_bytes
             had_all = largest is not None and squeeze.grant_bytes >= largest
             # Beside others it may have been they who took what it was granted.
             if squeeze.was_alone or message.code != OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
-                self._view.estimator.record_oom(live.cls, None if had_all else squeeze.grant_bytes)
+                self._view.estimator.record_oom(live.job_class, None if had_all else squeeze.grant_bytes)
                 self._arm()
 
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
@@ -100,7 +102,7 @@ class Learning:
             )
         estimates.changed.clear()
 
-    def _went_well(self, post: Post, live: Live, message: AttemptEnded) -> None:
+    def _went_well(self, post: Post, live: LiveJob, message: AttemptEnded) -> None:
         spec, run_s = post.spec, message.run_s
         is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
         if is_due:
@@ -111,8 +113,8 @@ class Learning:
         if peak_bytes is not None and peak_bytes > post.peak_bytes:
             post.peak_bytes = peak_bytes
             is_due = True
-        if live.cls is not None and (is_due or run_s is None or run_s >= SHORT_S):
-            self._view.record_run(live.cls, peak_bytes, run_s)
+        if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
+            self._view.record_run(live.job_class, peak_bytes, run_s)
             self._arm()
 
     def _peak(self, post: Post, message: AttemptEnded) -> int | None:

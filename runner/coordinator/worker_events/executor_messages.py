@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
@@ -61,9 +61,9 @@ class ExecutorMessageHandler:
                 continue
             post.line.pop(live.job.number, None)
             post.sent -= 1
-            if live.cls is not None:
+            if live.job_class is not None:
                 self._view.on_attempt_ended(
-                    post.executor, live.cls, live.job.number, self._line.now(), has_run=False
+                    post.executor, live.job_class, live.job.number, self._line.now(), has_run=False
                 )
             self._return_unstarted(live)
 
@@ -93,7 +93,7 @@ class ExecutorMessageHandler:
         self._view.on_executor_gone(executor, self._line.now() if is_dead else None)
         for live in reversed(post.line.values()):
             # An assigned one is put back by whoever was about to send it.
-            if live.where != "assigned":
+            if live.phase != "assigned":
                 self._return_unstarted(live)
         if told is None:
             self._dispatch.wishes.gone(post, "interrupted", "its worker is gone")
@@ -105,7 +105,7 @@ class ExecutorMessageHandler:
         for executor, nbytes in message.executors:
             self._view.ledger.usage.record_total(executor, nbytes)
 
-    def _return_unstarted(self, live: Live) -> None:
+    def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:
             live.executor = None
             self._line.cancel_waiting(live, live.job.cancel_reason)

@@ -54,7 +54,7 @@ class Relinks:
                 [
                     key
                     for live in post.line.values()
-                    if live.where != "assigned" and (key := (live.job.id, live.flight)) not in held
+                    if live.phase != "assigned" and (key := (live.job.id, live.attempt_in_flight)) not in held
                 ],
             )
             for post in mine

@@ -15,7 +15,7 @@ from runner.coordinator.components import Kept
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.event_json import event
-from runner.coordinator.jobs.job_registry import Book, Live
+from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
 from runner.coordinator.lifecycle.event_log import EventLog
@@ -80,7 +80,7 @@ class Bench:
         #: What follows when a turn of the plan is asked for.
         self.on_wake: Callable[[], None] = lambda: None
         self.archive = Archive(access, self.journal, Path("unused"))
-        book, timers = Book(kept.last_n, kept.counts), Timers(self.clock.now)
+        book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
         waiting = Waiting(
             book=book,
             view=self.view,
@@ -170,11 +170,11 @@ class Bench:
         self.wakes += 1
         self.on_wake()
 
-    def start(self, live: Live, *, loading: bool = False, **occupied: Any) -> None:
+    def start(self, live: LiveJob, *, loading: bool = False, **occupied: Any) -> None:
         """What dispatch does when it hands an attempt over."""
-        if live.cls is not None:
-            self.view.remove_waiting(live.cls, live.job.number)
-        live.flight = live.job.attempt + (not live.spare)
+        if live.job_class is not None:
+            self.view.remove_waiting(live.job_class, live.job.number)
+        live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
         live.executor = 1
         self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading, **occupied)
 
@@ -186,12 +186,12 @@ class Bench:
         self.line.timers.at(0.0, done.set)
         await done.wait()
 
-    def hold(self, live: Live) -> None:
+    def hold(self, live: LiveJob) -> None:
         """What dispatch does when it stages an attempt behind another."""
-        live.where, live.flight, live.executor = "staged", live.job.attempt + 1, 1
+        live.phase, live.attempt_in_flight, live.executor = "staged", live.job.attempt + 1, 1
 
-    def end(self, live: Live, code: str | None = None, **fields: object) -> None:
-        self.line.end(live, AttemptEnded(live.job.id, live.flight, 1, code, "why", **fields))  # type: ignore[arg-type]
+    def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
+        self.line.end(live, AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields))  # type: ignore[arg-type]
 
     async def stored(self, job_id: str) -> Job:
         (job,) = await self.access.read(lambda store: store.find(JobQuery(ids=[job_id])))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.message_handler import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
@@ -100,8 +100,8 @@ def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
     return made
 
 
-async def until_runs(bench: Bench, live: Live) -> None:
-    while live.where not in ("starting", "running"):
+async def until_runs(bench: Bench, live: LiveJob) -> None:
+    while live.phase not in ("starting", "running"):
         await asyncio.sleep(0.005)
 
 
@@ -154,11 +154,11 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         second = bench.line.submit(asked(2))
         second.input = None
         made.wake()
-        while second.where != "assigned":
+        while second.phase != "assigned":
             await asyncio.sleep(0)
         # Its input is being read when the first one turns out to be long.
         bench.view.mark_long_running(first.executor, first.job.number)
-        while second.where == "assigned":
+        while second.phase == "assigned":
             await asyncio.sleep(0)
         assert fleet.told == ["Load", "Run", "Run", "Recall"]
 

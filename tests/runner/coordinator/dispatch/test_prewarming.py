@@ -119,7 +119,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
         await house.turn()
         (live,) = house.submit(1)
         assert await house.orders() == ["Run"]
-        assert (live.where, house.bench.line.waiting.reasons.of_live(live)) == ("starting", "loading")
+        assert (live.phase, house.bench.line.waiting.reasons.of_live(live)) == ("starting", "loading")
 
     play(worker, body)
 
@@ -324,7 +324,7 @@ def test_models_are_named_where_there_are_some() -> None:
 def test_a_wish_is_met_by_what_idles(worker: Worker) -> None:
     async def body(house: House) -> None:
         (live,) = await house.busy(1)
-        await house.says(AttemptEnded(live.job.id, live.flight, 1, None, output=b"1"))
+        await house.says(AttemptEnded(live.job.id, live.attempt_in_flight, 1, None, output=b"1"))
         house.describe(PRELOADED)
         # It was loaded by a job: it is what is to be ready.
         assert await house.orders() == []

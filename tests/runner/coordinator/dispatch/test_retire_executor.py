@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import (
     AttemptEnded,
@@ -94,10 +94,10 @@ class Scene:
         self.reports.messages(self.worker, [encode(one) for one in news])
         return await self.turn()
 
-    def submit(self, *numbers: int) -> list[Live]:
+    def submit(self, *numbers: int) -> list[LiveJob]:
         return [self.bench.line.submit(asked(n)) for n in numbers]
 
-    async def busy(self, *numbers: int) -> list[Live]:
+    async def busy(self, *numbers: int) -> list[LiveJob]:
         """Jobs at a loaded executor: the first runs, the others are staged."""
         lives = self.submit(numbers[0])
         load, first = await self.turn()
@@ -119,9 +119,9 @@ def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
     run(whole)
 
 
-def done(live: Live) -> AttemptEnded:
+def done(live: LiveJob) -> AttemptEnded:
     return AttemptEnded(
-        live.job.id, live.flight or live.job.attempt, live.job.applied_seq + 1, None, output=b"1"
+        live.job.id, live.attempt_in_flight or live.job.attempt, live.job.applied_seq + 1, None, output=b"1"
     )
 
 
@@ -139,7 +139,7 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
         scene.reload()
         assert await scene.turn() == [RecallAttempts(1)]
         assert await scene.says(AttemptsRecalled(1, [("job-2", 1), ("job-3", 1)])) == []
-        assert (second.where, third.where, later.where) == ("waiting", "waiting", "waiting")
+        assert (second.phase, third.phase, later.phase) == ("waiting", "waiting", "waiting")
         orders = await scene.says(done(running))
         assert running.job.state == "succeeded"
         assert UnloadExecutor(1) in orders
@@ -199,12 +199,12 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: Worker)
         for live in waiting:
             live.input = None
         assert await scene.turn() == []
-        assert {live.where for live in waiting} == {"assigned"}
+        assert {live.phase for live in waiting} == {"assigned"}
         scene.reload()
         assert await scene.turn() == [RecallAttempts(1)]
         scene.inputs.set_result(None)
         await asyncio.sleep(0.01)
-        assert jobs(await scene.turn()) == [] and {live.where for live in waiting} == {"waiting"}
+        assert jobs(await scene.turn()) == [] and {live.phase for live in waiting} == {"waiting"}
         orders = await scene.says(done(running)) + await scene.says(
             ExecutorGone(1, "unloaded", ""), ExecutorLoaded(2, 0.1)
         )

@@ -40,7 +40,7 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
         bench.clock.at += 8.0
         bench.end(live, "handler_error", load_s=5.0, run_s=2.0)
         assert live.job.spent == AttemptUsage(8.0, 16.0 * GIB)
-        live.where = "waiting"
+        live.phase = "waiting"
         bench.start(live, granted_bytes=2 * GIB, meter=meter)
         bench.clock.at += 3.0
         bench.end(live, run_s=2.0)
@@ -73,7 +73,7 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 8.0
         bench.line.put_back(live)
-        assert live.job.spent is None and live.metered is None
+        assert live.job.spent is None and live.meter_start is None
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 1.0
         bench.end(live)
@@ -87,7 +87,7 @@ def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
         live = bench.line.submit(asked())
         bench.start(live, granted_bytes=GIB, meter=Meter())
         # As after a restart: the record was stored, the meter was not.
-        live.metered = None
+        live.meter_start = None
         bench.clock.at += 100.0
         bench.end(live, load_s=2.0, run_s=1.0)
         assert live.job.spent == AttemptUsage(3.0, 3.0 * GIB)

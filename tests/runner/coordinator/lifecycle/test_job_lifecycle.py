@@ -15,7 +15,7 @@ from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 def test_a_job_goes_its_straight_way() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
-        assert (live.where, live.job.state) == ("waiting", "queued")
+        assert (live.phase, live.job.state) == ("waiting", "queued")
         assert bench.line.waiting.reasons.of_live(live) == "ready"
         bench.start(live, loading=True)
         assert (live.job.state, bench.line.waiting.reasons.of_live(live), live.job.attempt) == (
@@ -39,12 +39,12 @@ def test_counts_follow_every_change() -> None:
     async def body(bench: Bench) -> None:
         counts = bench.line.book.counts
         live = bench.line.submit(asked())
-        assert (counts["default", "queued"], bench.line.book.queued) == (1, 1)
+        assert (counts["default", "queued"], bench.line.book.queued_count) == (1, 1)
         bench.start(live)
         assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
         bench.end(live)
         assert (counts["default", "running"], counts["default", "succeeded"]) == (0, 1)
-        assert bench.line.book.queued == 0
+        assert bench.line.book.queued_count == 0
 
     run(body)
 
@@ -54,12 +54,12 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = bench.line.submit(asked(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
-        assert (live.where, bench.line.waiting.reasons.of_live(live), live.job.failures) == (
+        assert (live.phase, bench.line.waiting.reasons.of_live(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
         )
-        live.where = "waiting"
+        live.phase = "waiting"
         bench.start(live)
         bench.end(live, "handler_error")
         assert (live.job.state, live.job.reason, live.job.attempt) == ("failed", "handler_error", 2)
@@ -71,13 +71,18 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
 def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
     async def body(bench: Bench) -> None:
         first, second = bench.line.submit(asked(1)), bench.line.submit(asked(2))
-        assert first.cls is not None
-        bench.view.remove_waiting(first.cls, first.job.number)
+        assert first.job_class is not None
+        bench.view.remove_waiting(first.job_class, first.job.number)
         bench.hold(first)
         bench.line.put_back(first)
-        assert (first.where, first.flight, first.executor, first.job.attempt) == ("waiting", 0, None, 0)
-        assert bench.view.backlog.by_class[first.cls].peek(2) == [first.job.number, second.job.number]
-        assert second.where == "waiting"
+        assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
+            "waiting",
+            0,
+            None,
+            0,
+        )
+        assert bench.view.backlog.by_class[first.job_class].peek(2) == [first.job.number, second.job.number]
+        assert second.phase == "waiting"
 
     run(body)
 
@@ -90,12 +95,12 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
         bench.end(live, "handler_error")
         bench.clock.at += 60.0
         for _ in range(3):
-            live.where = "waiting"
+            live.phase = "waiting"
             bench.start(live)
-            assert (live.job.attempt, live.job.state, live.spare) == (2, "running", False)
+            assert (live.job.attempt, live.job.state, live.has_unused_attempt) == (2, "running", False)
             assert live.job.attempts[-1].error is None
             bench.line.put_back(live)
-            assert (live.flight, live.job.state, live.spare) == (0, "queued", True)
+            assert (live.attempt_in_flight, live.job.state, live.has_unused_attempt) == (0, "queued", True)
             assert live.job.started_at == first_start
             assert [record.attempt for record in live.job.attempts] == [1, 2]
             error = live.job.attempts[-1].error
@@ -127,8 +132,8 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
         bench.line.cancel_waiting(live, "by hand")
-        assert live.cls is not None
-        assert bench.view.backlog.count(live.cls) == 0
+        assert live.job_class is not None
+        assert bench.view.backlog.count(live.job_class) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
 
     run(body)
@@ -144,9 +149,9 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
         bench.line.waiting.described({})
         bench.start(live)
         bench.end(live, "interrupted")
-        assert (live.where, bench.line.waiting.reasons.of_live(live)) == ("behind", "waiting_for_handler")
+        assert (live.phase, bench.line.waiting.reasons.of_live(live)) == ("behind", "waiting_for_handler")
         bench.line.waiting.described({"h": spec()})
-        assert live.where == "waiting"
+        assert live.phase == "waiting"
 
     run(body)
 
@@ -155,10 +160,10 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
     async def body(bench: Bench) -> None:
         lives = [bench.line.submit(asked(n, priority=50 + 10 * (n > 3), vram_bytes=n)) for n in range(1, 7)]
         waiting, view = bench.line.waiting, bench.view
-        assert lives[0].cls is not None
-        view.remove_waiting(lives[0].cls, 1)
-        view.add_waiting(lives[0].cls, 1)
-        assert view.backlog.by_class[lives[0].cls].peek(9) == [2, 3, 1]
+        assert lives[0].job_class is not None
+        view.remove_waiting(lives[0].job_class, 1)
+        view.add_waiting(lives[0].job_class, 1)
+        assert view.backlog.by_class[lives[0].job_class].peek(9) == [2, 3, 1]
         newer = replace(spec(), version="v2")
         waiting.described({"h": newer})
         assert {cls.version for cls in view.backlog.classes()} == {"v2"}
@@ -166,7 +171,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
             [2, 3, 1],
             [4, 5, 6],
         ]
-        assert all(live.cls in view.backlog.by_class for live in lives)
+        assert all(live.job_class in view.backlog.by_class for live in lives)
         waiting.described({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
         assert {waiting.reasons.of_live(live) for live in lives} == {"waiting_for_handler"}
@@ -250,7 +255,7 @@ def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
 def test_a_job_that_waits_too_long_ends_as_queue_timeout() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked(queue_timeout_s=0.0))
-        while live.where != "ended":
+        while live.phase != "ended":
             await bench.journal.flush()
         assert live.job.error is not None
         assert live.job.error.code == "queue_timeout"

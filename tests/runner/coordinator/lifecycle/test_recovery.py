@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
 from runner.jobs.job import AttemptRecord, Job, JobTerms
 from runner.protocol.spool import Spool
@@ -26,7 +26,7 @@ def spool(*messages: msgspec.Struct) -> Spool:
     return Spool(Path("x.spool"), hello, [encode(message) for message in messages])
 
 
-def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> Live:
+def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> LiveJob:
     take_over(bench, job, *messages)
     (live,) = bench.line.book
     return live
@@ -45,7 +45,7 @@ def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> No
     async def body(bench: Bench) -> None:
         live = recover(bench, stored(state="running", attempt=1))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
-        assert live.where == "waiting"
+        assert live.phase == "waiting"
 
     run(body)
 
@@ -114,7 +114,7 @@ def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
     async def body(bench: Bench) -> None:
         ended = AttemptEnded("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
         live = recover(bench, stored(state="queued", attempt=1, heard=2), ended)
-        assert (live.job.state, live.where, live.flight) == ("queued", "waiting", 0)
+        assert (live.job.state, live.phase, live.attempt_in_flight) == ("queued", "waiting", 0)
 
     run(body)
 

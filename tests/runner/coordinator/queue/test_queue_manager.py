@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from runner.coordinator.components import Kept
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.queue.spill import Bounds
 from runner.jobs.job import ENDED, Job
@@ -58,19 +58,19 @@ def heads(bench: Bench) -> list[tuple[JobClass, int]]:
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
-def take(bench: Bench, cls: JobClass, n: int) -> Live:
+def take(bench: Bench, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
-    live = bench.line.book.by_n[n]
+    live = bench.line.book.by_number[n]
     bench.view.remove_waiting(cls, n)
     bench.line.waiting.windows.on_dispatched(cls)
-    live.where = "assigned"
+    live.phase = "assigned"
     bench.start(live)
     return live
 
 
-async def drain(bench: Bench) -> list[Live]:
+async def drain(bench: Bench) -> list[LiveJob]:
     """Run all that waits to its end; in the order of the starts."""
-    ran: list[Live] = []
+    ran: list[LiveJob] = []
     for _ in range(10_000):
         await settle(bench)
         if not bench.view.backlog.by_class:
@@ -92,7 +92,7 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
             bench.line.submit(asked(number, priority=50 + 10 * (number % 2)))
         await settle(bench)
         assert len(bench.line.book) <= TINY.live + 2 * TINY.window
-        assert bench.line.book.queued == 60
+        assert bench.line.book.queued_count == 60
         ran = await drain(bench)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await bench.journal.flush()
@@ -111,7 +111,7 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
         running = take(first, *heads(first)[0])
         await first.journal.flush()
         again = await house(first.access, first)
-        assert again.line.book.queued == 40
+        assert again.line.book.queued_count == 40
         ran = await drain(again)
         assert [live.job.number for live in ran] == list(range(1, 41))
         assert ran[0].job.id == running.job.id and ran[0].job.attempt == 2
@@ -145,7 +145,7 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
         await settle(bench)
         assert "job-20" not in bench.line.book.by_id
         live = await bench.line.waiting.sleep.rouse("job-20")
-        assert live is not None and live.where == "behind"
+        assert live is not None and live.phase == "behind"
         assert await bench.line.waiting.sleep.rouse("job-20") is live
         bench.line.cancel_waiting(live, "by hand")
         await bench.journal.flush()
@@ -164,10 +164,10 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         for number in range(30):
             bench.line.submit(asked(number))
         live = bench.line.book.by_id["job-25"]
-        live.waiters = [lambda _: None]
+        live.end_callbacks = [lambda _: None]
         await settle(bench)
-        assert bench.line.book.by_id["job-25"] is live and live.where == "behind"
-        live.waiters.clear()
+        assert bench.line.book.by_id["job-25"] is live and live.phase == "behind"
+        live.end_callbacks.clear()
         bench.line.waiting.sleep.rest(live)
         await settle(bench)
         assert "job-25" not in bench.line.book.by_id
@@ -251,7 +251,7 @@ def test_a_read_that_fails_is_made_again() -> None:
             return await rows(ns)
 
         bench.line.waiting.sleep._rows = failing
-        while len(await drain(bench)) == 0 or bench.line.book.queued:
+        while len(await drain(bench)) == 0 or bench.line.book.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
 
@@ -331,9 +331,9 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         seen: list[bool] = []
         bench.journal.when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
         await access.came.wait()
-        assert live.where == "behind"
+        assert live.phase == "behind"
         bench.line.waiting.leave(live)
-        live.where = "assigned"
+        live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
         access.open.set()
@@ -363,7 +363,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         live = await sleep.rouse("job-19")
         assert live is not None and live.job.number == 20
         bench.line.waiting.leave(live)
-        live.where = "assigned"
+        live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
         await bench.journal.flush()
@@ -373,7 +373,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         await bringing
         assert "job-19" not in bench.line.book.by_id
         again = await sleep.rouse("job-19")
-        assert again is not None and (again.job.attempt, again.where) == (1, "behind")
+        assert again is not None and (again.job.attempt, again.phase) == (1, "behind")
 
     run(body)
 
@@ -423,7 +423,7 @@ class Play:
                 bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
                 live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
-                if live_ is not None and live_.where != "ended":
+                if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
                     bench.line.cancel_waiting(live_, "by hand")
             case "pass":
@@ -439,7 +439,7 @@ class Play:
                 bench.line.waiting.described({"h": spec()})
         await self.check()
 
-    def take(self, cls: JobClass, n: int) -> Live:
+    def take(self, cls: JobClass, n: int) -> LiveJob:
         """Of those who only wait for their turn the first one starts, awake or asleep."""
         turns = self.turns[cls.priority]
         assert n not in turns or n == min(turns)
@@ -466,7 +466,7 @@ class Play:
         told = Counter[str]()
         for queue, _, jobs, _ in waiting.tally():
             told[queue] += jobs
-        assert told["default"] == book.queued == book.counts["default", "queued"]
+        assert told["default"] == book.queued_count == book.counts["default", "queued"]
         assert waiting.sleep.input_bytes == sum(
             live.job.input_bytes for live in book if live.input is not None
         )

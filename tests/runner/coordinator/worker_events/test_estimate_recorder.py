@@ -16,7 +16,7 @@ from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
-from runner.coordinator.jobs.job_registry import Live
+from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
@@ -64,8 +64,8 @@ class Taught:
         squeeze: OomCircumstances | None = None,
         **fields: Any,
     ) -> None:
-        live = Live(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
-        live.cls = cls
+        live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
+        live.job_class = cls
         self.learning.ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 
     @property
