@@ -16,64 +16,64 @@ from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import LotKey, traits_text
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
-SHARED_MAX_BYTES = 256
+SHARED_METADATA_MAX_BYTES = 256
 
 
-def make_job(asked: Submission, spec: HandlerSpec | None, n: int, now: float) -> Job:
+def make_job(submission: Submission, spec: HandlerSpec | None, number: int, now: float) -> Job:
     """The job that `asked` becomes; `spec` gives what was left open (None: handler not yet known)."""
     options = spec.options if spec is not None else HandlerOptions()
-    queue_timeout = asked.queue_timeout_s
+    queue_timeout = submission.queue_timeout_s
     if queue_timeout is None:
         queue_timeout = options.queue_timeout_s
-    metadata = asked.metadata or b"{}"
+    metadata = submission.metadata or b"{}"
     # What is equal for many jobs is one object; large metadata must not stay behind for it.
-    make = _terms if len(metadata) <= SHARED_MAX_BYTES else JobTerms
-    terms = make(
-        asked.timeout_s if asked.timeout_s is not None else options.timeout_s,
+    make_terms = _shared_terms if len(metadata) <= SHARED_METADATA_MAX_BYTES else JobTerms
+    terms = make_terms(
+        submission.timeout_s if submission.timeout_s is not None else options.timeout_s,
         queue_timeout,
-        asked.retries if asked.retries is not None else options.retries,
-        asked.backoff if asked.backoff is not None else options.backoff,
-        asked.vram_bytes if asked.vram_bytes is not None else options.vram_bytes,
-        tuple(asked.tags or ()),
+        submission.retries if submission.retries is not None else options.retries,
+        submission.backoff if submission.backoff is not None else options.backoff,
+        submission.vram_bytes if submission.vram_bytes is not None else options.vram_bytes,
+        tuple(submission.tags or ()),
         metadata,
-        asked.tenant,
-        asked.model,
-        asked.size,
-        asked.group,
+        submission.tenant,
+        submission.model,
+        submission.size,
+        submission.group,
     )
     ready_at = now
-    if asked.run_at is not None:
-        ready_at = max(ready_at, asked.run_at)
-    if asked.delay_s is not None:
-        ready_at = max(ready_at, now + asked.delay_s)
+    if submission.run_at is not None:
+        ready_at = max(ready_at, submission.run_at)
+    if submission.delay_s is not None:
+        ready_at = max(ready_at, now + submission.delay_s)
     return Job(
-        number=n,
-        id=asked.id,
-        handler=asked.handler,
-        queue=asked.queue or options.queue,
-        priority=asked.priority if asked.priority is not None else options.priority,
+        number=number,
+        id=submission.id,
+        handler=submission.handler,
+        queue=submission.queue or options.queue,
+        priority=submission.priority if submission.priority is not None else options.priority,
         created_at=now,
         terms=terms,
-        input_bytes=len(asked.input),
+        input_bytes=len(submission.input),
         reason="scheduled" if ready_at > now else None,
         ready_at=ready_at,
     )
 
 
-def job_class(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
+def class_of_job(job: Job, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The line in which the job waits: jobs of one class can take each other's place."""
-    return _class_of(
+    return _resolve_class(
         job.queue, job.priority, job.terms.vram_bytes, traits_text(job), spec=spec, has_gpu=has_gpu
     )
 
 
-def placed(job: Job, cls: JobClass, view: SchedulerState) -> JobClass:
+def adjust_class(job: Job, job_class: JobClass, view: SchedulerState) -> JobClass:
     """The line for a job that was tried before: one that ran out of device memory is given more, and
     devices that failed under it are avoided."""
     if not job.attempts:
-        return cls
+        return job_class
     if job.ran_out:
-        cls = oom_escalation.class_on_rung(view, cls, job.rung, job.ran_out[-1])
+        job_class = oom_escalation.class_on_rung(view, job_class, job.rung, job.ran_out[-1])
     avoid = sorted(
         {
             device
@@ -85,21 +85,21 @@ def placed(job: Job, cls: JobClass, view: SchedulerState) -> JobClass:
     )
     if any(record.error is not None and record.error.must_run_alone for record in job.attempts):
         # It may have spoiled what ran together with it.
-        cls = replace(cls, single=True)
-    return replace(cls, avoid=tuple(avoid)) if avoid else cls
+        job_class = replace(job_class, single=True)
+    return replace(job_class, avoid=tuple(avoid)) if avoid else job_class
 
 
-def tell(spec: HandlerSpec, view: SchedulerState) -> None:
+def apply_handler_limits(spec: HandlerSpec, view: SchedulerState) -> None:
     """What the plan has to know of a handler, how many of its jobs run at once: in all, and together."""
     options, batch = spec.options, spec.options.batch
-    terms = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
+    limits = None if batch is None else batch_sizing.BatchTerms(batch.max, batch.wait_s)
     view.limits.set_handler_limit(spec.name, options.concurrency)
-    view.batch_sizing.set_handler(spec.name, spec.version, terms, options.slots)
+    view.batch_sizing.set_handler(spec.name, spec.version, limits, options.slots)
 
 
-def class_of(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
+def class_of_group(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The class of all jobs of a lot."""
-    return _class_of(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
+    return _resolve_class(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
 
 
 def needed_bytes(options: HandlerOptions, vram_bytes: int | None, *, has_gpu: bool) -> int | None:
@@ -115,7 +115,7 @@ def needed_bytes(options: HandlerOptions, vram_bytes: int | None, *, has_gpu: bo
 
 
 @lru_cache(maxsize=4096)
-def _terms(
+def _shared_terms(
     timeout_s: float | None,
     queue_timeout_s: float | None,
     retries: int,
@@ -128,22 +128,24 @@ def _terms(
     size: str,
     group: str,
 ) -> JobTerms:
-    named = (tenant, model, size, group)
-    return JobTerms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *named)
+    names = (tenant, model, size, group)
+    return JobTerms(timeout_s, queue_timeout_s, retries, backoff, vram_bytes, tags, metadata, *names)
 
 
-def _class_of(
+def _resolve_class(
     queue: str, priority: int, vram_bytes: int | None, traits: str, *, spec: HandlerSpec, has_gpu: bool
 ) -> JobClass:
     options = spec.options
     need = needed_bytes(options, vram_bytes, has_gpu=has_gpu)
     # Who says what this very job needs knows something of it: it is no job like the others.
-    own = vram_bytes if options.gpus and vram_bytes != options.vram_bytes else None
-    return _class(queue, spec.name, spec.version, priority, need, options.gpus, options.strict, own, traits)
+    declared_bytes = vram_bytes if options.gpus and vram_bytes != options.vram_bytes else None
+    return _shared_class(
+        queue, spec.name, spec.version, priority, need, options.gpus, options.strict, declared_bytes, traits
+    )
 
 
 @lru_cache(maxsize=4096)
-def _class(
+def _shared_class(
     queue: str,
     handler: str,
     version: str,
@@ -151,21 +153,21 @@ def _class(
     need_bytes: int | None,
     gpus: int,
     strict: bool,
-    own_bytes: int | None,
+    declared_bytes: int | None,
     traits: str,
 ) -> JobClass:
-    found = decode_traits(traits)
+    parsed = decode_traits(traits)
     return JobClass(
         queue=queue,
         handler=handler,
         version=version,
-        model=found.model,
+        model=parsed.model,
         priority=priority,
         need_bytes=need_bytes,
         gpus=gpus,
-        size=found.size if own_bytes is None else f"{found.size} vram={own_bytes}".strip(),
-        group=found.group,
-        tenant=found.tenant,
-        limit_s=found.limit_s,
+        size=parsed.size if declared_bytes is None else f"{parsed.size} vram={declared_bytes}".strip(),
+        group=parsed.group,
+        tenant=parsed.tenant,
+        limit_s=parsed.limit_s,
         strict=strict,
     )

@@ -89,7 +89,7 @@ class Line:
             raise QueueFull(message, retry_after_s=5.0)
         now = self.now()
         job = admission.make_job(asked, spec, 0, now)
-        cls = admission.job_class(job, spec, has_gpu=self._handlers.has_gpu)
+        cls = admission.class_of_job(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.view.memory_needs.misfit(cls)
         if misfit is not None:
             raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)

@@ -37,4 +37,4 @@ class ActiveHandlers:
         spec = self.specs.get(key.handler)
         if spec is None or spec.state != "ok":
             return None
-        return admission.class_of(key, spec, has_gpu=self.has_gpu)
+        return admission.class_of_group(key, spec, has_gpu=self.has_gpu)

@@ -56,7 +56,7 @@ class PlanWindows:
     def add(self, live: LiveJob, cls: JobClass, *, first: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
         live.phase = "waiting"
-        live.job_class = admission.placed(live.job, cls, self._view)
+        live.job_class = admission.adjust_class(live.job, cls, self._view)
         self._view.add_waiting(live.job_class, live.job.number, first=first, since=live.job.ready_at)
         self._wake()
 

@@ -77,7 +77,7 @@ class Waiting:
         before, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
-                admission.tell(spec, self._view)
+                admission.apply_handler_limits(spec, self._view)
         self._lots.classify()
         for n in self._displaced(before):
             self.place(self._book.by_number[n])

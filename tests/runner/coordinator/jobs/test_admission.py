@@ -10,7 +10,13 @@ import pytest
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.jobs.admission import class_of, job_class, make_job, needed_bytes, placed
+from runner.coordinator.jobs.admission import (
+    adjust_class,
+    class_of_group,
+    class_of_job,
+    make_job,
+    needed_bytes,
+)
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
@@ -80,8 +86,8 @@ def test_bytes_are_counted_where_the_handler_runs(
 def test_jobs_that_need_the_same_share_a_class() -> None:
     one = make_job(asked(), spec(gpus=1), 1, NOW)
     other = make_job(asked(vram_bytes=5), spec(gpus=1), 2, NOW)
-    assert job_class(one, spec(gpus=1), has_gpu=True) == job_class(one, spec(gpus=1), has_gpu=True)
-    assert job_class(one, spec(gpus=1), has_gpu=True) != job_class(other, spec(gpus=1), has_gpu=True)
+    assert class_of_job(one, spec(gpus=1), has_gpu=True) == class_of_job(one, spec(gpus=1), has_gpu=True)
+    assert class_of_job(one, spec(gpus=1), has_gpu=True) != class_of_job(other, spec(gpus=1), has_gpu=True)
 
 
 def tried(*errors: JobError | None, **changes: object) -> tuple[Job, JobClass]:
@@ -90,35 +96,35 @@ def tried(*errors: JobError | None, **changes: object) -> tuple[Job, JobClass]:
     job.attempts = [
         AttemptRecord(at + 1, "w", [f"gpu{at}"], NOW, error=error) for at, error in enumerate(errors)
     ]
-    return msgspec.structs.replace(job, **changes), job_class(job, spec(gpus=1), has_gpu=True)
+    return msgspec.structs.replace(job, **changes), class_of_job(job, spec(gpus=1), has_gpu=True)
 
 
 def test_who_was_not_tried_yet_waits_with_its_kind() -> None:
     job, cls = tried()
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
+    assert adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
     job, cls = tried(JobError("handler_error", "why"))
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
+    assert adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])) is cls
 
 
 def test_who_ran_out_of_memory_waits_for_more_also_after_other_failures() -> None:
     short = JobError("device_out_of_memory", "why")
     job, cls = tried(short, JobError("timeout", "why"), rung=2, ran_out=(4 * G, 6 * G))
-    made = placed(job, cls, SchedulerState([sim(0, 24 * G)]))
+    made = adjust_class(job, cls, SchedulerState([sim(0, 24 * G)]))
     assert (made.need_bytes, made.alone_on_device, made.avoided_devices) == (9 * G, True, ())
 
 
 def test_who_may_have_spoiled_others_goes_alone_from_then_on() -> None:
     together = JobError("interrupted", "why", True, {"alone": True})
     job, cls = tried(together, JobError("handler_error", "why"))
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
+    assert adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
     job, cls = tried(JobError("interrupted", "why", True, {"alone": False}))
-    assert not placed(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
+    assert not adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])).alone_in_executor
 
 
 def test_devices_that_failed_under_a_job_are_avoided() -> None:
     lost = JobError("handler_error", "why", detail={"context_lost": True})
     job, cls = tried(lost, JobError("handler_error", "why"), JobError("device_lost", "why"), None)
-    assert placed(job, cls, SchedulerState([sim(0, 24 * G)])).avoided_devices == ("gpu0", "gpu2")
+    assert adjust_class(job, cls, SchedulerState([sim(0, 24 * G)])).avoided_devices == ("gpu0", "gpu2")
 
 
 def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:
@@ -134,30 +140,32 @@ def test_small_equal_terms_are_shared_and_large_ones_are_not_kept() -> None:
 def test_traits_come_into_the_class_and_the_lot_alike() -> None:
     named = spec(gpus=1, timeout_s=600.0)
     job = make_job(asked(model="sdxl", size="1024", group="g", tenant="t"), named, 1, NOW)
-    cls = job_class(job, named, has_gpu=True)
+    cls = class_of_job(job, named, has_gpu=True)
     assert (cls.model, cls.size, cls.group, cls.tenant) == ("sdxl", "1024", "g", "t")
     assert cls.key == ("h", "v1", "sdxl") and cls.limit_s == 2.0**9.5
-    assert class_of(lot_key(job), named, has_gpu=True) is cls
-    assert job_class(make_job(asked(), named, 2, NOW), named, has_gpu=True) != cls
+    assert class_of_group(lot_key(job), named, has_gpu=True) is cls
+    assert class_of_job(make_job(asked(), named, 2, NOW), named, has_gpu=True) != cls
 
 
 def test_timeouts_that_round_alike_share_a_class() -> None:
     made = [make_job(asked(timeout_s=limit), spec(), 1, NOW) for limit in (513.0, 600.0, 724.0)]
-    classes = {job_class(one, spec(), has_gpu=True) for one in made}
+    classes = {class_of_job(one, spec(), has_gpu=True) for one in made}
     assert len(classes) == 1
-    (endless,) = {job_class(make_job(asked(), spec(timeout_s=None), 1, NOW), spec(), has_gpu=True)}
+    (endless,) = {class_of_job(make_job(asked(), spec(timeout_s=None), 1, NOW), spec(), has_gpu=True)}
     assert math.isinf(endless.limit_s)
 
 
 def test_a_job_that_names_its_own_need_is_learned_of_apart() -> None:
     named = spec(gpus=1, vram_bytes=5)
     sizes = {
-        vram: job_class(make_job(asked(vram_bytes=vram, size="512"), named, 1, NOW), named, has_gpu=True).size
+        vram: class_of_job(
+            make_job(asked(vram_bytes=vram, size="512"), named, 1, NOW), named, has_gpu=True
+        ).size
         for vram in (None, 5, 7)
     }
     assert sizes == {None: "512", 5: "512", 7: "512 vram=7"}
     job = make_job(asked(vram_bytes=7), named, 1, NOW)
-    assert job_class(job, named, has_gpu=True).size == "vram=7"
-    assert class_of(lot_key(job), named, has_gpu=True) is job_class(job, named, has_gpu=True)
+    assert class_of_job(job, named, has_gpu=True).size == "vram=7"
+    assert class_of_group(lot_key(job), named, has_gpu=True) is class_of_job(job, named, has_gpu=True)
     on_cpu = make_job(asked(vram_bytes=7), spec(), 1, NOW)
-    assert job_class(on_cpu, spec(), has_gpu=True).size == ""
+    assert class_of_job(on_cpu, spec(), has_gpu=True).size == ""
