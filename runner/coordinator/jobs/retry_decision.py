@@ -21,7 +21,7 @@ DEATHS_MAX = 2  # guard: deaths-budget
 
 
 #: Of several that ran together these say that there were too many of them.
-TOO_MANY = frozenset({"device_out_of_memory", "memory_exceeded"})
+BATCH_TOO_LARGE_CODES = frozenset({"device_out_of_memory", "memory_exceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Requeue:
     """The job waits for its next attempt."""
 
     ready_at: float
@@ -41,12 +41,12 @@ class Again:
     #: What the attempt ended with; it stays visible in the job's attempts.
     error: JobError
     #: Whether the attempt used up a retry.
-    counts: bool
+    uses_retry: bool
     #: What it is given next, where it ran out of device memory.
     rung: OomRung | None = None
 
 
-def ran_out(ended: AttemptEnded, *, grant_bytes: int) -> bool:
+def is_out_of_memory(ended: AttemptEnded, *, grant_bytes: int) -> bool:
     """Whether the attempt ended because it was granted too little device memory, or found too little."""
     if grant_bytes <= 0 or not ended.retryable:
         return False
@@ -56,83 +56,83 @@ def ran_out(ended: AttemptEnded, *, grant_bytes: int) -> bool:
     return ended.code == "memory_exceeded" and detail.get(EXCEEDED_LIMIT) == "grant"
 
 
-def cancelled(reason: str) -> JobError:
+def cancelled_error(reason: str) -> JobError:
     """The error of a cancelled job: its message is the reason."""
     return JobError(code="cancelled", message=reason)
 
 
-def follow(
+def decide(
     job: Job,
     ended: AttemptEnded,
     backoff: Backoff,
     now: float,
-    spread: float,
+    jitter: float,
     *,
-    squeeze: OomCircumstances | None = None,
-) -> Finish | Again:
+    oom: OomCircumstances | None = None,
+) -> Finish | Requeue:
     """Decide what becomes of `job` after `ended`.
 
     `job.failures` and `job.deaths` do not count this attempt yet. `spread` in [0, 1) is the jitter's
     random number. `squeeze` is what stood around an attempt that `ran_out`.
     """
     if job.cancel_reason is not None:
-        return Finish("cancelled", cancelled(job.cancel_reason))
+        return Finish("cancelled", cancelled_error(job.cancel_reason))
     if ended.code is None:
         return Finish("succeeded")
     error = JobError(ended.code, ended.message, ended.retryable, ended.detail)
     if ended.code == "cancelled":
-        return Finish("cancelled", cancelled(ended.message or "cancelled"))
+        return Finish("cancelled", cancelled_error(ended.message or "cancelled"))
     if ended.is_blame_unknown:  # guard: shared-blame
-        ended, error = _of_several(ended)
+        ended, error = _shared_blame(ended)
     if ended.executor_died and job.deaths + 1 >= DEATHS_MAX:
         message = f"{job.deaths + 1} attempts killed their executor; the last: {ended.message}"
         return Finish("failed", JobError("poisoned", message, False, ended.detail))
-    if squeeze is not None:
-        return _after_squeeze(job, ended, error, squeeze, now)
+    if oom is not None:
+        return _escalate(job, ended, error, oom, now)
     retries = job.terms.retries
     if ended.code in ("interrupted", "device_lost"):
         if job.attempt >= retries + EXTRA_STARTS:
             message = f"started {job.attempt} times, the bound; the last: {ended.message}"
             return Finish("failed", JobError("interrupted", message, True, ended.detail))
-        return Again(now, "ready", error, counts=False)
+        return Requeue(now, "ready", error, uses_retry=False)
     if error.is_context_lost and ended.retryable and not _had_lost_context(job):
         # The device or its driver may be to blame: once it is tried again for nothing.
-        return Again(now, "ready", error, counts=False)
+        return Requeue(now, "ready", error, uses_retry=False)
     if not ended.retryable or job.failures >= retries or job.attempt >= retries + EXTRA_STARTS:
         return Finish("failed", error)
     # Bounded here too: a job of an older version may have any backoff, and executors run foreign code.
     latest = now + SECONDS_MAX
     if ended.retry_at is not None:
-        return Again(min(max(now, ended.retry_at), latest), "retry_backoff", error, counts=True)
-    wait_s = delay_s(backoff, job.failures + 1, spread)
-    return Again(min(now + wait_s, latest), "retry_backoff", error, counts=True)
+        return Requeue(min(max(now, ended.retry_at), latest), "retry_backoff", error, uses_retry=True)
+    wait_s = delay_s(backoff, job.failures + 1, jitter)
+    return Requeue(min(now + wait_s, latest), "retry_backoff", error, uses_retry=True)
 
 
-def _after_squeeze(
-    job: Job, ended: AttemptEnded, error: JobError, squeeze: OomCircumstances, now: float
-) -> Finish | Again:
+def _escalate(
+    job: Job, ended: AttemptEnded, error: JobError, oom: OomCircumstances, now: float
+) -> Finish | Requeue:
     """It is given more, for nothing, until there is no more to give."""
-    rung = next_rung(job.rung, squeeze)
+    rung = next_rung(job.rung, oom)
     if rung is not None and job.attempt < job.terms.retries + EXTRA_STARTS:
-        return Again(now, "ready", error, counts=False, rung=rung)
-    granted = (*job.ran_out, squeeze.grant_bytes)
+        return Requeue(now, "ready", error, uses_retry=False, rung=rung)
+    granted = (*job.ran_out, oom.grant_bytes)
     peaks = [record.vram_peak_bytes or 0 for record in job.attempts]
     detail = oom_report(
-        squeeze,
+        oom,
         declared_bytes=job.terms.vram_bytes,
         granted=granted,
         peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
     )
-    told = ", ".join(explanations.nbytes(each) for each in granted)
-    message = f"it ran out of device memory {len(granted)}x, granted {told}; the last: {ended.message}"
-    own = ended.detail if isinstance(ended.detail, dict) else {}
-    return Finish("failed", JobError("device_out_of_memory", message, False, {**own, **detail}))
+    grants_text = ", ".join(explanations.nbytes(each) for each in granted)
+    message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {ended.message}"
+    attempt_detail = ended.detail if isinstance(ended.detail, dict) else {}
+    return Finish("failed", JobError("device_out_of_memory", message, False, {**attempt_detail, **detail}))
 
 
-def _of_several(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
+def _shared_blame(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
     """What is held against none of those that ran together: nobody knows which of them did it. They go again,
     each alone; where memory ran out, they are too many together and not one too bad."""
-    is_fault = ended.code not in TOO_MANY and ended.code != "interrupted"
+    is_fault = ended.code not in BATCH_TOO_LARGE_CODES and ended.code != "interrupted"
     detail = {
         MUST_RUN_ALONE: is_fault,
         "together": ended.batch_size,
@@ -140,8 +140,8 @@ def _of_several(ended: AttemptEnded) -> tuple[AttemptEnded, JobError]:
         "detail": ended.detail,
     }
     message = f"it ran together with others, and nobody is blamed: {ended.code}: {ended.message}"
-    spared = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
-    return spared, JobError("interrupted", message, True, detail)
+    blameless = msgspec.structs.replace(ended, code="interrupted", message=message, died=False)
+    return blameless, JobError("interrupted", message, True, detail)
 
 
 def _had_lost_context(job: Job) -> bool:

@@ -163,7 +163,7 @@ class Line:
         job = live.job
         job.applied_seq = ended.seq
         backoff = job.terms.backoff or Backoff()
-        verdict = retry_decision.follow(job, ended, backoff, now, self._spread(), squeeze=squeeze)
+        verdict = retry_decision.decide(job, ended, backoff, now, self._spread(), oom=squeeze)
         live.executor = None
         live.attempt_in_flight = 0
         if ended.executor_died and not ended.is_blame_unknown:
@@ -176,7 +176,7 @@ class Line:
             job.files = ended.files
             self.finish(live, verdict.state, verdict.error, ended.output)
             return
-        job.failures += verdict.counts
+        job.failures += verdict.uses_retry
         job.rung = verdict.rung or job.rung  # guard: rung-kept
         self.figures.retried += 1
         self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
@@ -243,7 +243,7 @@ class Line:
         """End a job that no executor holds, or that has not started there."""
         self._take_back(live)
         live.job.cancel_reason = reason
-        self.finish(live, "cancelled", retry_decision.cancelled(reason))
+        self.finish(live, "cancelled", retry_decision.cancelled_error(reason))
 
     def cancelling(self, live: LiveJob, reason: str) -> None:
         """A cancel was asked for and is under way at the executor; the job will end as cancelled."""
@@ -280,7 +280,7 @@ class Line:
 
 
 def _tell(
-    job: Job, ended: AttemptEnded, verdict: retry_decision.Finish | retry_decision.Again, now: float
+    job: Job, ended: AttemptEnded, verdict: retry_decision.Finish | retry_decision.Requeue, now: float
 ) -> None:
     """The log's word on an attempt that did not succeed: who, why and what follows."""
     if ended.code is None:

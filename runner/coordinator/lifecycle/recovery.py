@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.retry_decision import ran_out
+from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
@@ -179,7 +179,7 @@ def _squeeze(job: Job, message: AttemptEnded) -> OomCircumstances | None:
     """Where the attempt ran out of device memory, as much as is left to know of it."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
-    if devices == ["cpu"] or not ran_out(message, grant_bytes=grant_bytes):
+    if devices == ["cpu"] or not is_out_of_memory(message, grant_bytes=grant_bytes):
         return None
     return unknown_circumstances(devices, grant_bytes)
 

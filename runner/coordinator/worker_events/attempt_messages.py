@@ -12,7 +12,7 @@ from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.retry_decision import ran_out
+from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.estimate_recorder import Learning
@@ -144,7 +144,7 @@ class AttemptMessageHandler:
         if message.is_blame_unknown or live.job_class is None:
             return None
         grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
-        if not ran_out(message, grant_bytes=grant_bytes):
+        if not is_out_of_memory(message, grant_bytes=grant_bytes):
             return None
         started_at = live.job.started_at or 0.0
         ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None

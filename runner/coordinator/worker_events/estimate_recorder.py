@@ -12,7 +12,7 @@ from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.retry_decision import TOO_MANY
+from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.runtime import value_names
 from runner.protocol.worker import AttemptEnded, ExecutorLoaded
@@ -84,7 +84,7 @@ class Learning:
 
     def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
-        if message.is_blame_unknown and message.code in TOO_MANY:
+        if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
             self._view.batch_sizing.record_oom(cls, message.batch_size)
         elif message.code is None:
             self._view.batch_sizing.record_run(cls, message.batch_size)

@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 from gpu.planning.oom_escalation import OomCircumstances
-from runner.coordinator.jobs.retry_decision import DEATHS_MAX, EXTRA_STARTS, Again, Finish, follow, ran_out
+from runner.coordinator.jobs.retry_decision import (
+    DEATHS_MAX,
+    EXTRA_STARTS,
+    Finish,
+    Requeue,
+    decide,
+    is_out_of_memory,
+)
 from runner.formats.units import SECONDS_MAX
 from runner.jobs.job import AttemptRecord, Job, JobError, JobTerms
 from runner.jobs.retry import Backoff
@@ -60,8 +67,8 @@ def ended(code: str | None, **changes: Any) -> AttemptEnded:
     ],
 )
 def test_each_end_has_its_consequence(state: dict[str, Any], end: AttemptEnded, expected: str) -> None:
-    verdict = follow(job(**state), end, FIXED, NOW, 0.5)
-    if isinstance(verdict, Again):
+    verdict = decide(job(**state), end, FIXED, NOW, 0.5)
+    if isinstance(verdict, Requeue):
         assert expected == "again"
     else:
         assert (verdict.error.code if verdict.error else verdict.state) == expected
@@ -104,23 +111,23 @@ def attempted(code: str, detail: Any = None) -> list[AttemptRecord]:
 def test_what_the_device_did_is_forgiven_once(
     state: dict[str, Any], end: AttemptEnded, expected: str
 ) -> None:
-    verdict = follow(job(**state), end, FIXED, NOW, 0.5)
-    if isinstance(verdict, Again):
-        assert expected == ("counted" if verdict.counts else "for nothing")
+    verdict = decide(job(**state), end, FIXED, NOW, 0.5)
+    if isinstance(verdict, Requeue):
+        assert expected == ("counted" if verdict.uses_retry else "for nothing")
     else:
         assert verdict.error is not None and verdict.error.code == expected
 
 
 def test_a_failure_waits_for_its_backoff_and_uses_up_a_retry() -> None:
-    verdict = follow(job(retries=1), ended("handler_error"), FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
-    assert (verdict.ready_at, verdict.reason, verdict.counts) == (NOW + 7.0, "retry_backoff", True)
+    verdict = decide(job(retries=1), ended("handler_error"), FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
+    assert (verdict.ready_at, verdict.reason, verdict.uses_retry) == (NOW + 7.0, "retry_backoff", True)
 
 
 def test_an_interrupted_attempt_starts_again_at_once_and_uses_up_no_retry() -> None:
-    verdict = follow(job(), ended("interrupted"), FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
-    assert (verdict.ready_at, verdict.reason, verdict.counts) == (NOW, "ready", False)
+    verdict = decide(job(), ended("interrupted"), FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
+    assert (verdict.ready_at, verdict.reason, verdict.uses_retry) == (NOW, "ready", False)
 
 
 def squeeze(grant: int, *, alone: bool = True) -> OomCircumstances:
@@ -129,11 +136,11 @@ def squeeze(grant: int, *, alone: bool = True) -> OomCircumstances:
 
 def test_who_ran_out_of_device_memory_is_given_more_and_uses_up_no_retry() -> None:
     end = ended("device_out_of_memory")
-    verdict = follow(job(), end, FIXED, NOW, 0.5, squeeze=squeeze(4 * G, alone=False))
-    assert isinstance(verdict, Again)
-    assert (verdict.ready_at, verdict.reason, verdict.counts, verdict.rung) == (NOW, "ready", False, 1)
-    verdict = follow(job(rung=1), end, FIXED, NOW, 0.5, squeeze=squeeze(4 * G))
-    assert isinstance(verdict, Again) and verdict.rung == 2
+    verdict = decide(job(), end, FIXED, NOW, 0.5, oom=squeeze(4 * G, alone=False))
+    assert isinstance(verdict, Requeue)
+    assert (verdict.ready_at, verdict.reason, verdict.uses_retry, verdict.rung) == (NOW, "ready", False, 1)
+    verdict = decide(job(rung=1), end, FIXED, NOW, 0.5, oom=squeeze(4 * G))
+    assert isinstance(verdict, Requeue) and verdict.rung == 2
 
 
 def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> None:
@@ -147,7 +154,7 @@ def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> 
         ],
     )
     end = ended("memory_exceeded", detail={"limit": "grant", "used_bytes": 25}, peak_bytes=3 * G)
-    verdict = follow(tried, end, FIXED, NOW, 0.5, squeeze=squeeze(24 * G))
+    verdict = decide(tried, end, FIXED, NOW, 0.5, oom=squeeze(24 * G))
     assert isinstance(verdict, Finish) and verdict.error is not None
     assert (verdict.error.code, verdict.error.retryable) == ("device_out_of_memory", False)
     assert verdict.error.message == (
@@ -160,7 +167,7 @@ def test_who_has_had_all_there_is_fails_with_a_report_whatever_its_retries() -> 
 
 def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
     tried = job(attempt=EXTRA_STARTS)
-    verdict = follow(tried, ended("device_out_of_memory"), FIXED, NOW, 0.5, squeeze=squeeze(4 * G))
+    verdict = decide(tried, ended("device_out_of_memory"), FIXED, NOW, 0.5, oom=squeeze(4 * G))
     assert isinstance(verdict, Finish) and verdict.error is not None
     assert verdict.error.code == "device_out_of_memory" and verdict.error.detail["peak_bytes"] is None
 
@@ -180,19 +187,19 @@ def test_also_the_ladder_is_within_the_bound_of_starts() -> None:
     ],
 )
 def test_what_counts_as_running_out_of_device_memory(end: AttemptEnded, grant: int, expected: bool) -> None:
-    assert ran_out(end, grant_bytes=grant) is expected
+    assert is_out_of_memory(end, grant_bytes=grant) is expected
 
 
 def test_a_handler_may_name_its_next_start() -> None:
     end = ended("handler_error", retry_at=NOW + 60)
-    verdict = follow(job(retries=1), end, FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
+    verdict = decide(job(retries=1), end, FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
     assert verdict.ready_at == NOW + 60
 
 
 def test_a_next_start_in_the_past_is_now() -> None:
-    verdict = follow(job(retries=1), ended("handler_error", retry_at=NOW - 60), FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
+    verdict = decide(job(retries=1), ended("handler_error", retry_at=NOW - 60), FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
     assert verdict.ready_at == NOW
 
 
@@ -202,19 +209,19 @@ def test_a_next_start_in_the_past_is_now() -> None:
 )
 def test_a_next_start_is_at_most_ten_years_ahead(retry_at: float | None, backoff: Backoff) -> None:
     end = ended("handler_error", retry_at=retry_at)
-    verdict = follow(job(retries=1), end, backoff, NOW, 0.9)
-    assert isinstance(verdict, Again)
+    verdict = decide(job(retries=1), end, backoff, NOW, 0.9)
+    assert isinstance(verdict, Requeue)
     assert verdict.ready_at == NOW + SECONDS_MAX
 
 
 def test_a_next_start_that_is_no_number_is_now() -> None:
-    verdict = follow(job(retries=1), ended("handler_error", retry_at=math.nan), FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
+    verdict = decide(job(retries=1), ended("handler_error", retry_at=math.nan), FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
     assert verdict.ready_at == NOW
 
 
 def test_a_poisoned_job_tells_of_its_last_death() -> None:
-    verdict = follow(job(retries=9, deaths=1), ended("worker_crashed", died=True), FIXED, NOW, 0.5)
+    verdict = decide(job(retries=9, deaths=1), ended("worker_crashed", died=True), FIXED, NOW, 0.5)
     assert isinstance(verdict, Finish)
     assert verdict.error is not None
     assert verdict.error.message.startswith(f"{DEATHS_MAX} attempts killed their executor")
@@ -233,9 +240,9 @@ def test_a_poisoned_job_tells_of_its_last_death() -> None:
 )
 def test_who_ran_together_is_not_blamed_and_goes_alone_but_for_want_of_memory(code: str, apart: bool) -> None:
     end = ended(code, shared=True, together=4, detail={"traceback": "here"})
-    verdict = follow(job(retries=1), end, FIXED, NOW, 0.5)
-    assert isinstance(verdict, Again)
-    assert (verdict.counts, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")
+    verdict = decide(job(retries=1), end, FIXED, NOW, 0.5)
+    assert isinstance(verdict, Requeue)
+    assert (verdict.uses_retry, verdict.ready_at, verdict.error.code) == (False, NOW, "interrupted")
     assert f"nobody is blamed: {code}: why" in verdict.error.message
     assert verdict.error.must_run_alone is apart
     assert verdict.error.detail["together"] == 4
