@@ -29,7 +29,7 @@ from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.front.requests import Answerer, Desk
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Watch
-from runner.coordinator.jobs.event_json import event
+from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
@@ -185,7 +185,7 @@ def build_jobs(
     journal = Journal(
         ground.access,
         ground.epoch,
-        encode_event=event,
+        encode_event=build_event,
         on_events=watch.publish,
         on_fenced=on_fenced,
         on_commit=figures.commits.add,

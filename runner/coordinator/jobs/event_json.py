@@ -16,7 +16,7 @@ INLINE_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder()
 
 
-def event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
+def build_event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
     """The job's next event; `fields` is a JSON object's text. The job's `last_seq` rises by one."""
     job.last_seq = seq = job.last_seq + 1
     tail = b"}" if fields == b"{}" else b"," + fields[1:]
@@ -26,20 +26,20 @@ def event(job: Job, kind: EventType, at: float, fields: bytes) -> Event:
 
 def status_fields(job: Job, reason: str | None) -> bytes:
     """`state, reason, attempt`."""
-    return f'{{"state":"{job.state}","reason":{_word(reason)},"attempt":{job.attempt}}}'.encode()
+    return f'{{"state":"{job.state}","reason":{_json_string(reason)},"attempt":{job.attempt}}}'.encode()
 
 
 def done_fields(job: Job, output: bytes | None) -> bytes:
     """`state, output, error`; an output over 64 KiB is null beside `output_bytes`."""
     if output is not None and len(output) > INLINE_MAX_BYTES:
-        shown = b"null"
+        inline_output = b"null"
     else:
-        shown = output if output is not None else b"null"
+        inline_output = output if output is not None else b"null"
     error = b"null" if job.error is None else _json.encode(error_document(job))
     return b'{"state":"%s","attempt":%d,"output":%s,"output_bytes":%s,"error":%s}' % (
         job.state.encode(),
         job.attempt,
-        shown,
+        inline_output,
         b"null" if job.output_bytes is None else b"%d" % job.output_bytes,
         error,
     )
@@ -58,5 +58,5 @@ def error_document(job: Job) -> dict[str, Any] | None:
     return document
 
 
-def _word(value: str | None) -> str:
+def _json_string(value: str | None) -> str:
     return "null" if value is None else f'"{value}"'

@@ -54,7 +54,7 @@ def job_document(
     return _encode(_document(job, reason, input_, output, full))
 
 
-def page(jobs: list[bytes], next_cursor: str | None) -> bytes:
+def list_document(jobs: list[bytes], next_cursor: str | None) -> bytes:
     """`{"data": [...], "next_cursor": ...}` of encoded documents."""
     return b'{"data":[%s],"next_cursor":%s}' % (b",".join(jobs), _encode(next_cursor))
 
@@ -72,13 +72,13 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
         "worker": record.worker,
         "devices": record.devices,
         "started_at": format_rfc3339(record.started_at),
-        "ended_at": moment(record.ended_at),
+        "ended_at": rfc3339_or_null(record.ended_at),
         "load_s": record.load_s,
         "run_s": record.run_s,
         "vram_peak_bytes": record.vram_peak_bytes,
         "granted_bytes": record.granted_bytes,
         "alone": record.alone,
-        **spent_document(record.spent),
+        **usage_fields(record.spent),
         "error": None
         if error is None
         else {
@@ -90,11 +90,11 @@ def attempt_document(record: AttemptRecord) -> dict[str, Any]:
     }
 
 
-def spent_document(spent: AttemptUsage | None) -> dict[str, Any]:
+def usage_fields(usage: AttemptUsage | None) -> dict[str, Any]:
     """What was used of devices: seconds, and bytes times seconds."""
     return {
-        "device_s": 0.0 if spent is None else round(spent.device_s, 6),
-        "byte_s": 0.0 if spent is None else round(spent.byte_s),
+        "device_s": 0.0 if usage is None else round(usage.device_s, 6),
+        "byte_s": 0.0 if usage is None else round(usage.byte_s),
     }
 
 
@@ -111,7 +111,7 @@ def file_document(job_id: str, file: FileRecord) -> dict[str, Any]:
     }
 
 
-def moment(at: float | None) -> str | None:
+def rfc3339_or_null(at: float | None) -> str | None:
     """RFC 3339, or null."""
     return None if at is None else format_rfc3339(at)
 
@@ -120,7 +120,7 @@ def _document(
     job: Job, reason: str | None, input_: bytes | None, output: bytes | None, full: bool
 ) -> JobDocument:
     base = f"/v1/jobs/{job.id}"
-    last = job.attempts[-1] if job.attempts else None
+    last_attempt = job.attempts[-1] if job.attempts else None
     urls = {
         "self": base,
         "events": f"{base}/events",
@@ -135,30 +135,30 @@ def _document(
         state=job.state,
         reason=reason,
         priority=job.priority,
-        input=_inline(input_, full),
+        input=_inline_payload(input_, full),
         input_bytes=job.input_bytes,
-        output=_inline(output, full) if job.state == "succeeded" else _NULL,
+        output=_inline_payload(output, full) if job.state == "succeeded" else _NULL,
         output_bytes=job.output_bytes if job.state == "succeeded" else None,
         error=error_document(job) if job.state in ENDED else None,
         progress=_NULL if job.progress is None else msgspec.Raw(job.progress),
         attempt=job.attempt,
         retries_left=max(0, job.terms.retries - job.failures),
         vram_bytes=job.terms.vram_bytes,
-        **spent_document(job.spent),
-        devices=last.devices if last is not None and job.state != "queued" else [],
+        **usage_fields(job.spent),
+        devices=last_attempt.devices if last_attempt is not None and job.state != "queued" else [],
         run_id=None,
         tenant=job.terms.tenant or None,
         tags=job.terms.tags,
         metadata=msgspec.Raw(job.terms.metadata),
         created_at=format_rfc3339(job.created_at),
         ready_at=format_rfc3339(job.ready_at),
-        started_at=moment(job.started_at),
-        finished_at=moment(job.finished_at),
+        started_at=rfc3339_or_null(job.started_at),
+        finished_at=rfc3339_or_null(job.finished_at),
         urls=urls,
     )
 
 
-def _inline(text: bytes | None, full: bool) -> msgspec.Raw:
+def _inline_payload(text: bytes | None, full: bool) -> msgspec.Raw:
     if text is None or (not full and len(text) > INLINE_MAX_BYTES):
         return _NULL
     return msgspec.Raw(text)

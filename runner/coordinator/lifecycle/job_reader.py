@@ -124,7 +124,7 @@ class Archive:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
         told = await self._access.read(lambda store: _read_page(store, shown))
-        return job_json.page(told, cursors.encode(cursor) if more and cursor is not None else None)
+        return job_json.list_document(told, cursors.encode(cursor) if more and cursor is not None else None)
 
     async def find_file(self, file_id: str) -> Path | None:
         """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""

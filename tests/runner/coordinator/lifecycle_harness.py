@@ -14,7 +14,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import Kept
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.jobs.event_json import event
+from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import Accounts
@@ -71,7 +71,7 @@ class Bench:
         self.journal = Journal(
             access,
             epoch,
-            encode_event=event,
+            encode_event=build_event,
             on_events=self._publish,
             on_fenced=lambda fenced: None,
             on_commit=lambda seconds: None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from runner.coordinator.jobs import job_json
-from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, done_fields, event
+from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES, build_event, done_fields
 from runner.jobs.job import Job, JobError, JobTerms
 
 
@@ -38,7 +38,7 @@ def test_a_cancelled_job_has_its_reason_as_error() -> None:
 
 def test_an_event_is_one_json_line_with_its_head_first() -> None:
     job = make_job()
-    made = event(job, "progress", 1_700_000_000.0, b'{"done":1}')
+    made = build_event(job, "progress", 1_700_000_000.0, b'{"done":1}')
     assert (made.seq, job.last_seq) == (1, 1)
     assert json.loads(made.data) == {"job_id": "job-7", "seq": 1, "at": "2023-11-14T22:13:20.000Z", "done": 1}
     assert b"\n" not in made.data

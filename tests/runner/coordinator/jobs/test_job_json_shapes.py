@@ -14,11 +14,11 @@ def make_job() -> Job:
 
 
 def test_a_page_joins_what_is_encoded_and_names_the_next_one() -> None:
-    assert json.loads(job_json.page([b'{"n":1}', b'{"n":2}'], "c")) == {
+    assert json.loads(job_json.list_document([b'{"n":1}', b'{"n":2}'], "c")) == {
         "data": [{"n": 1}, {"n": 2}],
         "next_cursor": "c",
     }
-    assert json.loads(job_json.page([], None)) == {"data": [], "next_cursor": None}
+    assert json.loads(job_json.list_document([], None)) == {"data": [], "next_cursor": None}
 
 
 def test_an_attempt_shows_its_times_and_how_it_failed() -> None:

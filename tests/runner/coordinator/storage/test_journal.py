@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from runner.coordinator.jobs.event_json import event, status_fields
+from runner.coordinator.jobs.event_json import build_event, status_fields
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
@@ -45,7 +45,7 @@ class Bench:
         self.journal = Journal(
             self.committer,
             1,
-            encode_event=event,
+            encode_event=build_event,
             on_events=self._publish,
             on_fenced=self.fenced.append,
             on_commit=self.commits.append,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.jobs.event_json import event
+from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.storage.pending_batch import PendingBatch
 from runner.jobs.job import Job, JobTerms
 
@@ -12,7 +12,7 @@ def make_job(n: int = 1) -> Job:
 
 
 def add_event(batch: PendingBatch, job: Job) -> None:
-    batch.add_event(job, event(job, "progress", 0.0, b"{}"))
+    batch.add_event(job, build_event(job, "progress", 0.0, b"{}"))
 
 
 def test_a_taken_batch_leaves_an_empty_one() -> None:
