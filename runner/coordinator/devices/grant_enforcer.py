@@ -68,7 +68,12 @@ class Overruns:
         if overuse.resolve_overuse(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
-                *(post.executor, post.spec.name, explanations.nbytes(used), explanations.nbytes(granted)),
+                *(
+                    post.executor,
+                    post.spec.name,
+                    explanations.format_bytes(used),
+                    explanations.format_bytes(granted),
+                ),
             )
             self._dispatch.grants.tell(post, used)
             return

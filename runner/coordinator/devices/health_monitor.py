@@ -186,7 +186,7 @@ class Care:
         if figures.level == "processes":
             overdue = figures.suspect_bytes
             health.hold(
-                now, f"ended executors still hold {explanations.nbytes(overdue)}" if overdue else None
+                now, f"ended executors still hold {explanations.format_bytes(overdue)}" if overdue else None
             )
 
     def _end_all(self, device_id: str, code: str, message: str) -> None:

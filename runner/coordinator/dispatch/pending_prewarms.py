@@ -59,7 +59,7 @@ class PendingPrewarms:
     def explain(self, request: Wish) -> dict[str, Any]:
         """Why a request waits, in words and figures."""
         figures = explain(self._view, request.cls, request.n)
-        return figures | {"message": explanations.waiting(figures["reason"], figures)}
+        return figures | {"message": explanations.explain_waiting(figures["reason"], figures)}
 
     def leaving_executors(self, request: Wish) -> list[int]:
         """Executors that are about to go on the devices where it may load."""

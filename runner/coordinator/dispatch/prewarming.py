@@ -214,7 +214,7 @@ class Wishes:
         )
         misfit = self._view.memory_needs.misfit(cls)
         if misfit is not None and not is_preload:
-            raise Unsatisfiable(explanations.misfit(spec.name, misfit, device_id), **misfit)
+            raise Unsatisfiable(explanations.explain_misfit(spec.name, misfit, device_id), **misfit)
         return cls
 
     def _check_device(self, device_id: str | None) -> None:

@@ -123,7 +123,7 @@ def _escalate(
         granted=granted,
         peak_bytes=max(*peaks, ended.peak_bytes or 0, 0) or None,
     )
-    grants_text = ", ".join(explanations.nbytes(each) for each in granted)
+    grants_text = ", ".join(explanations.format_bytes(each) for each in granted)
     message = f"it ran out of device memory {len(granted)}x, granted {grants_text}; the last: {ended.message}"
     attempt_detail = ended.detail if isinstance(ended.detail, dict) else {}
     return Finish("failed", JobError("device_out_of_memory", message, False, {**attempt_detail, **detail}))

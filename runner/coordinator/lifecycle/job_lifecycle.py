@@ -92,7 +92,7 @@ class Line:
         cls = admission.class_of_job(job, spec, has_gpu=self._handlers.has_gpu)
         misfit = self.view.memory_needs.misfit(cls)
         if misfit is not None:
-            raise Unsatisfiable(explanations.misfit(job.handler, misfit), **misfit)
+            raise Unsatisfiable(explanations.explain_misfit(job.handler, misfit), **misfit)
         job.number = self.book.next_number()
         live = LiveJob(job, asked.input, "waiting")
         self._sleep.input_bytes += job.input_bytes

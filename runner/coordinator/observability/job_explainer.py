@@ -52,7 +52,7 @@ class JobExplainer:
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.number)
             document["reason"] = why
-            document["message"] = explanations.waiting(why, document)
+            document["message"] = explanations.explain_waiting(why, document)
         elif where == "behind":
             document["message"] = f"its handler {job.handler!r} is not known (yet)"
         else:

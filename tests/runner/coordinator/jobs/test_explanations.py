@@ -23,7 +23,7 @@ GIB = 1 << 30
     ],
 )
 def test_bytes_have_one_decimal(count: int, text: str) -> None:
-    assert explanations.nbytes(count) == text
+    assert explanations.format_bytes(count) == text
 
 
 def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
@@ -32,19 +32,21 @@ def test_a_misfit_names_what_is_needed_and_what_there_is() -> None:
         "gpus": 1,
         "devices": [{"device": "gpu0", "grantable_bytes": 24 * GIB}],
     }
-    assert explanations.misfit("huge", figures) == "huge needs 40.0 GiB; gpu0 at most 24.0 GiB"
+    assert explanations.explain_misfit("huge", figures) == "huge needs 40.0 GiB; gpu0 at most 24.0 GiB"
 
 
 @pytest.mark.parametrize(("gpus", "kind"), [(1, "GPUs"), (0, "the cpu")])
 def test_a_device_of_another_kind_is_told_so(gpus: int, kind: str) -> None:
     figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": gpus, "devices": []}
-    assert explanations.misfit("paint", figures, "x0") == f"paint does not run on x0: it is for {kind}"
+    assert (
+        explanations.explain_misfit("paint", figures, "x0") == f"paint does not run on x0: it is for {kind}"
+    )
 
 
 def test_a_gang_names_its_devices() -> None:
     figures: dict[str, Any] = {"needed_bytes": GIB, "gpus": 2, "devices": []}
     assert (
-        explanations.misfit("pair", figures)
+        explanations.explain_misfit("pair", figures)
         == "pair needs 1.0 GiB on each of 2 devices; there is no such device"
     )
 
@@ -99,19 +101,19 @@ def entry(reason: str) -> dict[str, Any]:
     ],
 )
 def test_each_reason_is_a_sentence(reason: str, device: str, ahead: int, text: str) -> None:
-    assert explanations.waiting(reason, {"jobs_ahead": ahead, "devices": [entry(device)]}) == text
+    assert explanations.explain_waiting(reason, {"jobs_ahead": ahead, "devices": [entry(device)]}) == text
 
 
 def test_what_other_programs_hold_is_told() -> None:
     figures = {"devices": [entry("waiting_for_memory") | {"foreign_bytes": 4 * GIB}], "jobs_ahead": 0}
-    assert explanations.waiting("waiting_for_memory", figures) == (
+    assert explanations.explain_waiting("waiting_for_memory", figures) == (
         "it waits for device memory: gpu0 has 2.0 GiB of 6.0 GiB (other programs hold 4.0 GiB)"
     )
 
 
 def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
     figures = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")], "tenant_lead_s": 61.4}
-    assert explanations.waiting("waiting_for_device", figures).endswith(
+    assert explanations.explain_waiting("waiting_for_device", figures).endswith(
         "gpu0 is busy; its tenant had 61 s of devices more, by weight, than another that waits"
     )
 
@@ -119,9 +121,11 @@ def test_a_tenant_that_had_more_than_others_is_told_so() -> None:
 def test_what_is_kept_for_a_job_is_told() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": [entry("waiting_for_device")]}
     kept = {"devices": [{"device": "gpu0"}, {"device": "gpu1"}], "starts_in_s": 41.6}
-    told = explanations.waiting("waiting_for_device", figures | {"reserved": kept})
+    told = explanations.explain_waiting("waiting_for_device", figures | {"reserved": kept})
     assert "it gets gpu0, gpu1 next, in about 42 s, and others start there only where" in told
-    told = explanations.waiting("waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}})
+    told = explanations.explain_waiting(
+        "waiting_for_device", figures | {"reserved": kept | {"starts_in_s": None}}
+    )
     assert "it gets gpu0, gpu1 next, and others" in told
 
 
@@ -130,10 +134,10 @@ def test_a_device_that_has_enough_is_told_so_where_another_lacks() -> None:
         {"device": "gpu0", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "ready"},
         {"device": "gpu1", "free_bytes": 24 * GIB, "needed_bytes": 8 * GIB, "reason": "drained"},
     ]
-    told = explanations.waiting("waiting_for_device", {"devices": devices, "jobs_ahead": 0})
+    told = explanations.explain_waiting("waiting_for_device", {"devices": devices, "jobs_ahead": 0})
     assert told == "it waits for a device that takes work: gpu0 has 24.0 GiB, enough, gpu1 is drained"
 
 
 def test_without_a_device_it_says_so() -> None:
     figures: dict[str, Any] = {"jobs_ahead": 0, "devices": []}
-    assert explanations.waiting("waiting_for_device", figures).endswith("there is none")
+    assert explanations.explain_waiting("waiting_for_device", figures).endswith("there is none")
