@@ -32,7 +32,7 @@ from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
@@ -210,7 +210,7 @@ def build_jobs(
         journal=journal,
         timers=timers,
         figures=figures,
-        accounts=Accounts(kept.values, now()),
+        accounts=UsageTotals(kept.values, now()),
         now=now,
         spread=random.random,
         waiting=waiting,

@@ -12,53 +12,55 @@ from runner.jobs.job import AttemptRecord, AttemptUsage, Job
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Sum(msgspec.Struct, array_like=True):
+class UsageSum(msgspec.Struct, array_like=True):
     """What some attempts have used together."""
 
     device_s: float = 0.0
     byte_s: float = 0.0
     attempts: int = 0
 
-    def add(self, spent: AttemptUsage) -> None:
+    def add(self, usage: AttemptUsage) -> None:
         """One more attempt."""
-        self.device_s += spent.device_s
-        self.byte_s += spent.byte_s
+        self.device_s += usage.device_s
+        self.byte_s += usage.byte_s
         self.attempts += 1
 
 
-_sum_decoder = msgspec.msgpack.Decoder(Sum)
+_sum_decoder = msgspec.msgpack.Decoder(UsageSum)
 
 
-class Accounts:
+class UsageTotals:
     """Sums over all attempts that occupied devices, since `since` (UTC epoch seconds). Each change is given
     as the values that the store is to keep, so that one commit holds a job's end and what it cost."""
 
-    def __init__(self, kept: Mapping[str, bytes], now: float) -> None:
+    def __init__(self, stored_values: Mapping[str, bytes], now: float) -> None:
         #: Jobs without a tenant are under "".
-        self.tenants: dict[str, Sum] = {}
-        self.handlers: dict[str, Sum] = {}
-        self.devices: dict[str, Sum] = {}
-        self._tables = {"tenant": self.tenants, "handler": self.handlers, "device": self.devices}
-        since = kept.get(value_names.USAGE_SINCE)
+        self.tenants: dict[str, UsageSum] = {}
+        self.handlers: dict[str, UsageSum] = {}
+        self.devices: dict[str, UsageSum] = {}
+        self._sums_by_kind = {"tenant": self.tenants, "handler": self.handlers, "device": self.devices}
+        since = stored_values.get(value_names.USAGE_SINCE)
         self.since = now if since is None else float(since)
         self._is_new = since is None
-        for name, value in kept.items():
-            kind, _, of = name.removeprefix(value_names.USAGE).partition("/")
-            if name.startswith(value_names.USAGE) and kind in self._tables:
-                self._tables[kind][of] = _sum_decoder.decode(value)
+        for name, value in stored_values.items():
+            kind, _, owner = name.removeprefix(value_names.USAGE).partition("/")
+            if name.startswith(value_names.USAGE) and kind in self._sums_by_kind:
+                self._sums_by_kind[kind][owner] = _sum_decoder.decode(value)
 
-    def add(self, job: Job, record: AttemptRecord, spent: AttemptUsage) -> Iterator[tuple[str, bytes]]:
+    def add_attempt(
+        self, job: Job, record: AttemptRecord, usage: AttemptUsage
+    ) -> Iterator[tuple[str, bytes]]:
         """An attempt of the job has ended; gives the names and values to be stored."""
         if self._is_new:
             self._is_new = False
             yield value_names.USAGE_SINCE, repr(self.since).encode()
-        yield self._add("tenant", job.terms.tenant, spent)
-        yield self._add("handler", job.handler, spent)
-        each = AttemptUsage(spent.device_s / len(record.devices), spent.byte_s / len(record.devices))
+        yield self._add_to_sum("tenant", job.terms.tenant, usage)
+        yield self._add_to_sum("handler", job.handler, usage)
+        per_device = AttemptUsage(usage.device_s / len(record.devices), usage.byte_s / len(record.devices))
         for device in record.devices:
-            yield self._add("device", device, each)
+            yield self._add_to_sum("device", device, per_device)
 
-    def _add(self, kind: str, name: str, spent: AttemptUsage) -> tuple[str, bytes]:
-        total = self._tables[kind].setdefault(name, Sum())
-        total.add(spent)
+    def _add_to_sum(self, kind: str, name: str, usage: AttemptUsage) -> tuple[str, bytes]:
+        total = self._sums_by_kind[kind].setdefault(name, UsageSum())
+        total.add(usage)
         return f"{value_names.USAGE}{kind}/{name}", _encode(total)

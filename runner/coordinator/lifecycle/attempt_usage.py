@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
 from runner.protocol.worker import AttemptEnded
@@ -14,7 +14,7 @@ from runner.protocol.worker import AttemptEnded
 class AttemptUsageRecorder:
     """Keeps the last attempt record of a job and what the attempt used of its devices."""
 
-    def __init__(self, totals: Accounts, *, store_value: Callable[[str, bytes | None], None]) -> None:
+    def __init__(self, totals: UsageTotals, *, store_value: Callable[[str, bytes | None], None]) -> None:
         self._totals = totals
         self._store_value = store_value
 
@@ -61,5 +61,5 @@ class AttemptUsageRecorder:
         record.spent = spent = AttemptUsage(device_s, device_s * record.granted_bytes)
         known = job.spent or AttemptUsage()
         job.spent = AttemptUsage(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
-        for name, value in self._totals.add(job, record, spent):
+        for name, value in self._totals.add_attempt(job, record, spent):
             self._store_value(name, value)

@@ -14,7 +14,7 @@ from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
@@ -53,7 +53,7 @@ class Line:
         journal: Journal,
         timers: Timers,
         figures: Figures,
-        accounts: Accounts,
+        accounts: UsageTotals,
         now: Callable[[], float],
         spread: Callable[[], float],
         waiting: Waiting,

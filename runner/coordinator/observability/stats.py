@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
-from runner.coordinator.jobs.usage import Sum
+from runner.coordinator.jobs.usage import UsageSum
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import format_rfc3339
 
@@ -80,8 +80,8 @@ def _handler(own: HandlerFigures | None) -> dict[str, Any]:
     return {"runs": own.ends, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
 
 
-def _spent(total: Sum | None) -> dict[str, Any]:
-    total = total or Sum()
+def _spent(total: UsageSum | None) -> dict[str, Any]:
+    total = total or UsageSum()
     return {
         "device_s": round(total.device_s, 6),
         "byte_s": round(total.byte_s),

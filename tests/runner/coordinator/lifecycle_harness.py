@@ -17,7 +17,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
-from runner.coordinator.jobs.usage import Accounts
+from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
@@ -99,7 +99,7 @@ class Bench:
             journal=self.journal,
             timers=timers,
             figures=Figures(),
-            accounts=Accounts({}, 0.0),
+            accounts=UsageTotals({}, 0.0),
             now=self.clock.now,
             spread=lambda: 0.5,
             waiting=waiting,

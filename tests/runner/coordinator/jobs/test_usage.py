@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.jobs.usage import Accounts, Sum
+from runner.coordinator.jobs.usage import UsageSum, UsageTotals
 from runner.coordinator.jobs.usage_meter import Meter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobTerms
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run
@@ -15,20 +15,20 @@ def job(handler: str, tenant: str = "") -> Job:
 
 
 def test_sums_are_by_tenant_handler_and_device_and_survive_a_restart() -> None:
-    accounts = Accounts({}, 1_000.5)
+    accounts = UsageTotals({}, 1_000.5)
     pair = AttemptRecord(1, "w", ["gpu0", "gpu1"], 0.0)
-    kept = dict(accounts.add(job("paint", "acme"), pair, AttemptUsage(20.0, 40.0)))
+    kept = dict(accounts.add_attempt(job("paint", "acme"), pair, AttemptUsage(20.0, 40.0)))
     alone = AttemptRecord(1, "w", ["gpu1"], 0.0)
-    kept |= accounts.add(job("paint"), alone, AttemptUsage(5.0, 5.0))
-    for each in (accounts, Accounts({**kept, "queue/a/paused": b"true", "spent": b""}, 2_000.0)):
+    kept |= accounts.add_attempt(job("paint"), alone, AttemptUsage(5.0, 5.0))
+    for each in (accounts, UsageTotals({**kept, "queue/a/paused": b"true", "spent": b""}, 2_000.0)):
         assert each.since == 1_000.5
-        assert each.tenants == {"acme": Sum(20.0, 40.0, 1), "": Sum(5.0, 5.0, 1)}
-        assert each.handlers == {"paint": Sum(25.0, 45.0, 2)}
-        assert each.devices == {"gpu0": Sum(10.0, 20.0, 1), "gpu1": Sum(15.0, 25.0, 2)}
+        assert each.tenants == {"acme": UsageSum(20.0, 40.0, 1), "": UsageSum(5.0, 5.0, 1)}
+        assert each.handlers == {"paint": UsageSum(25.0, 45.0, 2)}
+        assert each.devices == {"gpu0": UsageSum(10.0, 20.0, 1), "gpu1": UsageSum(15.0, 25.0, 2)}
 
 
 def test_where_nothing_was_used_nothing_is_kept() -> None:
-    assert Accounts({}, 5.0).since == 5.0
+    assert UsageTotals({}, 5.0).since == 5.0
 
 
 def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
