@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.processes.worker_pool import Worker
 from runner.handlers.spec import HandlerSpec
 
@@ -56,7 +56,7 @@ class Post:
         #: Its handler is another now: it ends what it runs, and goes.
         self.retired = False
         #: Of the time that it is at work; None where it occupies no device.
-        self.meter = Meter() if spec.options.gpus else None
+        self.meter = UsageMeter() if spec.options.gpus else None
         #: It is handed batches.
         self.is_batched = spec.options.batch is not None
         #: Attempts handed over and not ended, by job number, in order.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gpu.job_class import JobClass
-from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import Job, State
 
 #: behind: those of its class in the plan's view go first, or its handler is not there; delayed: until
@@ -55,7 +55,7 @@ class LiveJob:
         #: `job.started_at` before that attempt was counted, should it turn out that it never started.
         self.previous_started_at: float | None = None
         #: While an attempt that occupies devices is under way: its executor's meter, and what that told.
-        self.meter_start: tuple[Meter, float] | None = None
+        self.meter_start: tuple[UsageMeter, float] | None = None
         #: Called once after the commit that holds the job's end.
         self.end_callbacks: list[Callable[[LiveJob], None]] | None = None
 

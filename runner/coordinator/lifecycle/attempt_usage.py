@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage import UsageTotals
-from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobError
 from runner.protocol.worker import AttemptEnded
 
@@ -18,11 +18,11 @@ class AttemptUsageRecorder:
         self._totals = totals
         self._store_value = store_value
 
-    def start(self, live: LiveJob, record: AttemptRecord, meter: Meter | None, at: float) -> None:
+    def start(self, live: LiveJob, record: AttemptRecord, meter: UsageMeter | None, at: float) -> None:
         """The attempt starts; `meter` is that of its executor, where the executor occupies devices."""
         if meter is not None:
             record.spent = AttemptUsage()
-            live.meter_start = meter, meter.begin(at)
+            live.meter_start = meter, meter.start_attempt(at)
 
     def discard(self, live: LiveJob, now: float) -> None:
         """The attempt in flight did not start after all: its time is charged to nobody."""
@@ -41,25 +41,25 @@ class AttemptUsageRecorder:
         record.error = error
         if record.spent is not None:
             # Without a meter its end comes from a worker's spool, after a restart.
-            told_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
-            self._charge(job, record, told_s if seconds is None else seconds)
+            reported_s = (ended.load_s or 0.0) + (ended.run_s or 0.0)
+            self._charge(job, record, reported_s if seconds is None else seconds)
 
     def _measure(self, live: LiveJob, ended: AttemptEnded | None, now: float) -> float | None:
         """The seconds of the attempt in flight, which is over; None where it has no meter."""
         if live.meter_start is None:
             return None
-        (meter, begun), live.meter_start = live.meter_start, None
-        until = now
+        (meter, start_reading_s), live.meter_start = live.meter_start, None
+        ended_at = now
         if ended is not None and ended.run_s is not None and ended.load_s is None:
             # One of several short ones, whose ends come together.
-            until = min(until, (live.job.started_at or until) + ended.run_s)
-        return meter.end(until, begun)
+            ended_at = min(ended_at, (live.job.started_at or ended_at) + ended.run_s)
+        return meter.end_attempt(ended_at, start_reading_s)
 
     def _charge(self, job: Job, record: AttemptRecord, seconds: float) -> None:
         """Add the time for which the attempt has occupied its devices."""
         device_s = seconds * len(record.devices)
-        record.spent = spent = AttemptUsage(device_s, device_s * record.granted_bytes)
-        known = job.spent or AttemptUsage()
-        job.spent = AttemptUsage(known.device_s + spent.device_s, known.byte_s + spent.byte_s)
-        for name, value in self._totals.add_attempt(job, record, spent):
+        record.spent = usage = AttemptUsage(device_s, device_s * record.granted_bytes)
+        previous = job.spent or AttemptUsage()
+        job.spent = AttemptUsage(previous.device_s + usage.device_s, previous.byte_s + usage.byte_s)
+        for name, value in self._totals.add_attempt(job, record, usage):
             self._store_value(name, value)

@@ -15,7 +15,7 @@ from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Figures
 from runner.coordinator.jobs.usage import UsageTotals
-from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.queue.queue_manager import Waiting
@@ -119,7 +119,7 @@ class Line:
         devices: list[str],
         loading: bool,
         granted_bytes: int = 0,
-        meter: Meter | None = None,
+        meter: UsageMeter | None = None,
     ) -> None:
         """The attempt in flight has started: it counts from now on. `meter`: of its executor, where that
         occupies devices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.jobs.usage import UsageSum, UsageTotals
-from runner.coordinator.jobs.usage_meter import Meter
+from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobTerms
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run
 
@@ -33,7 +33,7 @@ def test_where_nothing_was_used_nothing_is_kept() -> None:
 
 def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
     async def body(bench: Bench) -> None:
-        meter = Meter()
+        meter = UsageMeter()
         live = bench.line.submit(asked(retries=1, backoff=None))
         bench.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
         assert live.job.attempts[-1].spent == AttemptUsage() and live.job.spent is None
@@ -68,7 +68,7 @@ def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
 
 def test_an_attempt_that_did_not_start_is_not_charged() -> None:
     async def body(bench: Bench) -> None:
-        meter = Meter()
+        meter = UsageMeter()
         live = bench.line.submit(asked())
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 8.0
@@ -85,7 +85,7 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
 def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
-        bench.start(live, granted_bytes=GIB, meter=Meter())
+        bench.start(live, granted_bytes=GIB, meter=UsageMeter())
         # As after a restart: the record was stored, the meter was not.
         live.meter_start = None
         bench.clock.at += 100.0
