@@ -31,7 +31,7 @@ from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Watch
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
@@ -106,7 +106,7 @@ class JobComponents:
 
     view: SchedulerState
     watch: Watch
-    figures: Figures
+    figures: Statistics
     timers: Timers
     journal: Journal
     archive: Archive
@@ -181,14 +181,14 @@ def build_jobs(
     view = SchedulerState(weights=_weights(ground.settings))
     for queue in value_names.paused_queues(kept.values):
         view.backlog.pause_queue(queue, True)
-    watch, figures, timers = Watch(), Figures(), Timers(now)
+    watch, figures, timers = Watch(), Statistics(), Timers(now)
     journal = Journal(
         ground.access,
         ground.epoch,
         encode_event=build_event,
         on_events=watch.publish,
         on_fenced=on_fenced,
-        on_commit=figures.commits.add,
+        on_commit=figures.commit_histogram.add,
     )
     archive = Archive(ground.access, journal, ground.data / "files")
     book = JobRegistry(kept.last_n, kept.counts)

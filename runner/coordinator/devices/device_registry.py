@@ -12,7 +12,7 @@ from typing import Any
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime import value_names
 from runner.errors import NotFound, RefusedStart
@@ -36,7 +36,7 @@ class Inventory:
         self,
         *,
         view: SchedulerState,
-        figures: Figures,
+        figures: Statistics,
         memory: Memory,
         now: Callable[[], float],
         wake: Callable[[], None],
@@ -129,12 +129,12 @@ class Inventory:
     def check(self) -> None:
         """Trust no figure of a GPU that is too old."""
         for device_id, at in self._read_at.items():
-            if self._now() - at > READING_S and "reading" not in self._figures.faults[device_id]:
+            if self._now() - at > READING_S and "reading" not in self._figures.faults_by_device[device_id]:
                 self.mark(device_id, "reading", f"its memory was not read for {READING_S:g} s")
 
     def mark(self, device_id: str, cause: str, words: str | None) -> None:
         """Something is wrong with a device, so that it takes no new work; None: that cause is gone."""
-        faults = self._figures.faults[device_id]
+        faults = self._figures.faults_by_device[device_id]
         if faults.get(cause) == words:
             return
         if words is None:
@@ -149,7 +149,7 @@ class Inventory:
 
     def fault(self, device_id: str) -> tuple[str, float] | None:
         """What is wrong with a device, if anything is, and since when something has been all the time."""
-        words = self._figures.fault(device_id)
+        words = self._figures.first_fault(device_id)
         return None if words is None else (words, self._faulty_since[device_id])
 
     def driven(self, worker: Worker) -> None:
@@ -266,7 +266,7 @@ class Inventory:
         """Whether the device takes work now, and how much at once."""
         is_drained = device.id in self.drained
         # The machine itself is always there: what is wrong with it costs places at most.
-        is_faulty = device.kind != "cpu" and self._figures.fault(device.id) is not None
+        is_faulty = device.kind != "cpu" and self._figures.first_fault(device.id) is not None
         is_open = device.id in self._driven and not is_drained and not is_faulty
         self._view.set_device_open(
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""

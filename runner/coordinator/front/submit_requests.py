@@ -36,7 +36,7 @@ class SubmitRequests:
             return self._submit_bulk(front, ask)
         self._check_new(ask.jobs[0].id)
         live = self._line.submit(ask.jobs[0])
-        self._line.figures.submitted += 1
+        self._line.figures.submitted_count += 1
         answer = answer_once(front, ask.request_id)
         if ask.wait_s is not None:
             self._replies.answer_at_end(answer, live, ask.wait_s, late_status=202)
@@ -82,7 +82,7 @@ class SubmitRequests:
                 answers.append(problem(error))
             if index % BULK_TURN == BULK_TURN - 1:
                 await asyncio.sleep(0)
-        self._line.figures.submitted += len(taken)
+        self._line.figures.submitted_count += len(taken)
         try:
             await self._line.journal.flush()
         except StoreUnavailable:

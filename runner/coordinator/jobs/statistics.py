@@ -9,12 +9,12 @@ from collections import defaultdict, deque
 from runner.jobs.job import Job
 
 #: Samples kept per handler.
-WINDOW = 512
+SAMPLES_MAX = 512
 #: A staged line is as long as fits into so many seconds, at most STAGE_MAX attempts.
-STAGE_S = 0.005
-STAGE_MAX = 16
+STAGED_RUN_TIME_S = 0.005
+STAGED_MAX = 16
 #: The stage depth is told anew after so many ends: a median of few samples costs next to nothing.
-EVERY = 16
+DEPTH_UPDATE_RUNS = 16
 
 
 #: Upper bounds of the histograms' buckets, in seconds.
@@ -26,7 +26,7 @@ COMMIT_BOUNDS_S = (
 )
 
 
-class Buckets:
+class Histogram:
     """A histogram of seconds; adding costs a bisection."""
 
     __slots__ = ("bounds_s", "counts", "total_s")
@@ -43,16 +43,16 @@ class Buckets:
         self.total_s += seconds
 
 
-class HandlerFigures:
+class HandlerStatistics:
     """What is known of one handler's runs."""
 
     def __init__(self) -> None:
-        self.run_buckets = Buckets()
-        self.wait_buckets = Buckets()
-        self.run_s: deque[float] = deque(maxlen=WINDOW)
-        self.wait_s: deque[float] = deque(maxlen=WINDOW)
+        self.run_histogram = Histogram()
+        self.wait_histogram = Histogram()
+        self.run_s: deque[float] = deque(maxlen=SAMPLES_MAX)
+        self.wait_s: deque[float] = deque(maxlen=SAMPLES_MAX)
         self.load_s: deque[float] = deque(maxlen=64)
-        self.ends = 0
+        self.run_count = 0
 
     def stage_depth(self) -> int:
         """How many short attempts an executor may hold; 1 while the run time is unknown."""
@@ -60,61 +60,63 @@ class HandlerFigures:
             return 1
         recent = list(self.run_s)[-32:]
         median = statistics.median(recent)
-        return max(1, min(STAGE_MAX, int(STAGE_S / max(median, 1e-6))))
+        return max(1, min(STAGED_MAX, int(STAGED_RUN_TIME_S / max(median, 1e-6))))
 
 
-class Figures:
+class Statistics:
     """Counters since the start of this coordinator."""
 
     def __init__(self) -> None:
-        self.handlers: defaultdict[str, HandlerFigures] = defaultdict(HandlerFigures)
-        self.failures: defaultdict[str, int] = defaultdict(int)
-        self.ended: defaultdict[str, int] = defaultdict(int)
-        self.ended_at: deque[float] = deque(maxlen=100_000)
-        self.submitted = 0
-        self.retried = 0
-        self.stale = 0
-        self.bad_frames = 0
-        self.commits = Buckets(COMMIT_BOUNDS_S)
-        self.loop_lag = Buckets()
-        self.all_runs: deque[float] = deque(maxlen=4 * WINDOW)
-        self.all_waits: deque[float] = deque(maxlen=4 * WINDOW)
-        self.queue_runs: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self.handlers: defaultdict[str, HandlerStatistics] = defaultdict(HandlerStatistics)
+        self.failures_by_code: defaultdict[str, int] = defaultdict(int)
+        self.ended_by_state: defaultdict[str, int] = defaultdict(int)
+        self.recent_ended_at: deque[float] = deque(maxlen=100_000)
+        self.submitted_count = 0
+        self.retried_count = 0
+        self.stale_count = 0
+        self.bad_frame_count = 0
+        self.commit_histogram = Histogram(COMMIT_BOUNDS_S)
+        self.loop_lag_histogram = Histogram()
+        self.run_samples_s: deque[float] = deque(maxlen=4 * SAMPLES_MAX)
+        self.wait_samples_s: deque[float] = deque(maxlen=4 * SAMPLES_MAX)
+        self.queue_run_samples_s: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=SAMPLES_MAX)
+        )
         #: Device id -> cause -> what is wrong with it, in words, the first one found first.
-        self.faults: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        self.faults_by_device: defaultdict[str, dict[str, str]] = defaultdict(dict)
 
-    def fault(self, device_id: str) -> str | None:
+    def first_fault(self, device_id: str) -> str | None:
         """What is wrong with a device, if anything is."""
-        return next(iter(self.faults[device_id].values()), None)
+        return next(iter(self.faults_by_device[device_id].values()), None)
 
-    def ran(self, handler: str, queue: str | None, run_s: float | None, load_s: float | None) -> bool:
+    def record_run(self, handler: str, queue: str | None, run_s: float | None, load_s: float | None) -> bool:
         """An attempt ended well after so long; True when the stage depth should be told anew."""
-        figures = self.handlers[handler]
+        handler_stats = self.handlers[handler]
         if load_s is not None:
-            figures.load_s.append(load_s)
+            handler_stats.load_s.append(load_s)
         if run_s is None:
             return False
-        figures.run_s.append(run_s)
-        figures.run_buckets.add(run_s)
-        self.all_runs.append(run_s)
+        handler_stats.run_s.append(run_s)
+        handler_stats.run_histogram.add(run_s)
+        self.run_samples_s.append(run_s)
         if queue is not None:
-            self.queue_runs[queue].append(run_s)
-        figures.ends += 1
-        return figures.ends <= 2 or figures.ends % EVERY == 0
+            self.queue_run_samples_s[queue].append(run_s)
+        handler_stats.run_count += 1
+        return handler_stats.run_count <= 2 or handler_stats.run_count % DEPTH_UPDATE_RUNS == 0
 
-    def job_ended(self, job: Job) -> None:
+    def record_job_end(self, job: Job) -> None:
         """Count a job's end."""
-        self.ended[job.state] += 1
+        self.ended_by_state[job.state] += 1
         if job.error is not None:
-            self.failures[job.error.code] += 1
+            self.failures_by_code[job.error.code] += 1
         if job.started_at is not None:
             wait_s = max(0.0, job.started_at - job.ready_at)
-            figures = self.handlers[job.handler]
-            figures.wait_s.append(wait_s)
-            figures.wait_buckets.add(wait_s)
-            self.all_waits.append(wait_s)
+            handler_stats = self.handlers[job.handler]
+            handler_stats.wait_s.append(wait_s)
+            handler_stats.wait_histogram.add(wait_s)
+            self.wait_samples_s.append(wait_s)
         if job.finished_at is not None:
-            self.ended_at.append(job.finished_at)
+            self.recent_ended_at.append(job.finished_at)
 
 
 def percentiles(samples: deque[float]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission, explanations, retry_decision
 from runner.coordinator.jobs.event_json import done_fields, status_fields
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
@@ -52,7 +52,7 @@ class Line:
         view: SchedulerState,
         journal: Journal,
         timers: Timers,
-        figures: Figures,
+        figures: Statistics,
         accounts: UsageTotals,
         now: Callable[[], float],
         spread: Callable[[], float],
@@ -178,7 +178,7 @@ class Line:
             return
         job.failures += verdict.uses_retry
         job.rung = verdict.rung or job.rung  # guard: rung-kept
-        self.figures.retried += 1
+        self.figures.retried_count += 1
         self.requeue(live, verdict.ready_at, verdict.reason, event_reason=verdict.reason)
 
     def put_back(self, live: LiveJob) -> None:
@@ -235,7 +235,7 @@ class Line:
             job.output_bytes = len(live.output)
             self.journal.output(job, live.output)
         self._events.append(job, "done", now, done_fields(job, live.output))
-        self.figures.job_ended(job)
+        self.figures.record_job_end(job)
         hurry = live.end_callbacks is not None
         self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
 

@@ -149,7 +149,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
         return 0
     live = line.book.by_id.get(message.job_id)
     if live is None or live.phase == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
-        line.figures.stale += 1
+        line.figures.stale_count += 1
         return 0
     job = live.job
     if job.attempt == message.attempt:  # guard: applied-once
@@ -157,7 +157,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
             # Applied before: its worker had not heard of that.
             return 0
         if job.state != "running":
-            line.figures.stale += 1
+            line.figures.stale_count += 1
             return 0
     live.attempt_in_flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:

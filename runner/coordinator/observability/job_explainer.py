@@ -47,7 +47,7 @@ class JobExplainer:
             document["reserved"] = explain_reservation(self._view, job.number, self._line.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
-                    device["message"] = self._line.figures.fault(device["device"])
+                    device["message"] = self._line.figures.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.ahead(cls, job.number)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from runner.coordinator.jobs.statistics import Buckets, Figures
+from runner.coordinator.jobs.statistics import Histogram, Statistics
 
 if TYPE_CHECKING:
     from runner.coordinator.lifecycle.job_lifecycle import Line
@@ -26,7 +26,7 @@ LAG_EVERY_S = 0.5
 class Metrics:
     """Everything is counted where it happens; here it is put into words that Prometheus knows."""
 
-    def __init__(self, figures: Figures, fronts: Fronts) -> None:
+    def __init__(self, figures: Statistics, fronts: Fronts) -> None:
         self._figures = figures
         self._fronts = fronts
         self._registry = CollectorRegistry(auto_describe=False)
@@ -39,7 +39,7 @@ class Metrics:
         while True:
             due = loop.time() + LAG_EVERY_S
             await asyncio.sleep(LAG_EVERY_S)
-            self._figures.loop_lag.add(max(0.0, loop.time() - due))
+            self._figures.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
     def text(self, bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> bytes:
         """The whole exposition."""
@@ -61,24 +61,24 @@ class _ReadOff(Collector):
         return self.families
 
 
-def _histograms(figures: Figures) -> Iterable[Metric]:
+def _histograms(figures: Statistics) -> Iterable[Metric]:
     run = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
     wait = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
     for name, own in figures.handlers.items():
-        run.add_metric([name], _cumulated(own.run_buckets), own.run_buckets.total_s)
-        wait.add_metric([name], _cumulated(own.wait_buckets), own.wait_buckets.total_s)
+        run.add_metric([name], _cumulated(own.run_histogram), own.run_histogram.total_s)
+        wait.add_metric([name], _cumulated(own.wait_histogram), own.wait_histogram.total_s)
     yield run
     yield wait
     for name, text, buckets in (
-        ("runner_commit_seconds", "Time of a store commit", figures.commits),
-        ("runner_loop_lag_seconds", "Delay of the coordinator's loop", figures.loop_lag),
+        ("runner_commit_seconds", "Time of a store commit", figures.commit_histogram),
+        ("runner_loop_lag_seconds", "Delay of the coordinator's loop", figures.loop_lag_histogram),
     ):
         family = HistogramMetricFamily(name, text)
         family.add_metric([], _cumulated(buckets), buckets.total_s)
         yield family
 
 
-def _cumulated(buckets: Buckets) -> list[tuple[str, float]]:
+def _cumulated(buckets: Histogram) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, buckets.bounds_s), "+Inf"]
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
@@ -125,25 +125,29 @@ def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, flee
         "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
     )
     for device in bytes_by_device:
-        up.add_metric([device], float(line.figures.fault(device) is None))
+        up.add_metric([device], float(line.figures.first_fault(device) is None))
     yield up
     ended = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
-    for state, count in line.figures.ended.items():
+    for state, count in line.figures.ended_by_state.items():
         ended.add_metric([state], count)
     yield ended
     failures = CounterMetricFamily("runner_failures", "Jobs that did not succeed, by code", labels=["code"])
-    for code, count in line.figures.failures.items():
+    for code, count in line.figures.failures_by_code.items():
         failures.add_metric([code], count)
     yield failures
-    yield CounterMetricFamily("runner_jobs_submitted", "Jobs accepted", value=line.figures.submitted)
+    yield CounterMetricFamily("runner_jobs_submitted", "Jobs accepted", value=line.figures.submitted_count)
     yield CounterMetricFamily(
-        "runner_retries", "Attempts that were followed by another", value=line.figures.retried
+        "runner_retries", "Attempts that were followed by another", value=line.figures.retried_count
     )
-    yield CounterMetricFamily("runner_stale_messages", "Late news of old attempts", value=line.figures.stale)
+    yield CounterMetricFamily(
+        "runner_stale_messages", "Late news of old attempts", value=line.figures.stale_count
+    )
     yield from _spent_families(line)
-    bad = line.figures.bad_frames + fleet.bad_frames
+    bad = line.figures.bad_frame_count + fleet.bad_frames
     yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad)
-    yield CounterMetricFamily("runner_commits", "Store commits", value=sum(line.figures.commits.counts))
+    yield CounterMetricFamily(
+        "runner_commits", "Store commits", value=sum(line.figures.commit_histogram.counts)
+    )
     workers = GaugeMetricFamily("runner_workers", "Worker processes by role", labels=["role"])
     roles = [worker.role for worker in fleet.workers.values()]
     for role in ("worker", "probe"):

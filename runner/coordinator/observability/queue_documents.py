@@ -57,7 +57,7 @@ class QueueDocuments:
         book, now = self._line.book, self._line.now()
         counts = {state: book.counts[name, state] for state in STATES}
         done = counts["succeeded"] + counts["failed"]
-        runs = self._line.figures.queue_runs[name]
+        runs = self._line.figures.queue_run_samples_s[name]
         return {
             "name": name,
             "counts": counts,

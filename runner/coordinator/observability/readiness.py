@@ -8,7 +8,7 @@ from typing import Any, Literal
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.storage.journal import Journal
@@ -32,7 +32,7 @@ class Status:
         view: SchedulerState,
         fleet: Fleet,
         fronts: Fronts,
-        figures: Figures,
+        figures: Statistics,
         inventory: Inventory,
         plugins: HandlerRegistry,
     ) -> None:
@@ -84,7 +84,7 @@ class Status:
         return {"state": "ok"}
 
     def _device(self, device: Device) -> dict[str, Any]:
-        fault = self._figures.fault(device.id)
+        fault = self._figures.first_fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
         worker = self._fleet.of_device(device.id)

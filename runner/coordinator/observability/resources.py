@@ -110,7 +110,7 @@ class Views:
                 "run_s": percentiles(figures.run_s),
                 "wait_s": percentiles(figures.wait_s),
                 "load_s": percentiles(figures.load_s),
-                "runs": figures.ends,
+                "runs": figures.run_count,
             },
         }
 
@@ -139,7 +139,7 @@ class Views:
             "context_bytes": self._inventory.context_bytes(device),
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained,
-            "health": self._line.figures.fault(device.id) or "ok",
+            "health": self._line.figures.first_fault(device.id) or "ok",
             "condition": self._condition(device.id),
             "events": list(self._inventory.events[device.id]),
             "worker": None if worker is None else worker.name,

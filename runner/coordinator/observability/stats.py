@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.jobs.statistics import HandlerFigures, percentiles
+from runner.coordinator.jobs.statistics import HandlerStatistics, percentiles
 from runner.coordinator.jobs.usage import UsageSum
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import format_rfc3339
@@ -34,25 +34,25 @@ class Stats:
         counts: Counter[str] = Counter()
         for (_, state), count in book.counts.items():
             counts[state] += count
-        recent = sum(1 for at in figures.ended_at if at > now - RECENT_S)
+        recent = sum(1 for at in figures.recent_ended_at if at > now - RECENT_S)
         span = max(1e-3, min(RECENT_S, now - self._started_at))
         return {
             "at": format_rfc3339(now),
             "since": format_rfc3339(self._started_at),
             "counts": {state: counts[state] for state in STATES},
-            "submitted": figures.submitted,
-            "ended": dict(figures.ended),
-            "retried": figures.retried,
-            "cancelled": figures.ended["cancelled"],
-            "failures": dict(figures.failures),
+            "submitted": figures.submitted_count,
+            "ended": dict(figures.ended_by_state),
+            "retried": figures.retried_count,
+            "cancelled": figures.ended_by_state["cancelled"],
+            "failures": dict(figures.failures_by_code),
             "throughput_per_s": recent / span,
-            "run_s": percentiles(figures.all_runs),
-            "wait_s": percentiles(figures.all_waits),
+            "run_s": percentiles(figures.run_samples_s),
+            "wait_s": percentiles(figures.wait_samples_s),
             "spent_since": format_rfc3339(accounts.since),
             "handlers": self._handlers(),
             "tenants": self._tenants(),
             "devices": {name: _spent(total) for name, total in accounts.devices.items()},
-            "stale_messages": figures.stale,
+            "stale_messages": figures.stale_count,
         }
 
     def _handlers(self) -> dict[str, Any]:
@@ -75,9 +75,9 @@ class Stats:
         }
 
 
-def _handler(own: HandlerFigures | None) -> dict[str, Any]:
-    own = own or HandlerFigures()
-    return {"runs": own.ends, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
+def _handler(own: HandlerStatistics | None) -> dict[str, Any]:
+    own = own or HandlerStatistics()
+    return {"runs": own.run_count, "run_s": percentiles(own.run_s), "wait_s": percentiles(own.wait_s)}
 
 
 def _spent(total: UsageSum | None) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class AttemptMessageHandler:
         """The job, if this attempt is the one in flight; else the message is counted as stale."""
         live = self._line.book.by_id.get(job_id)
         if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
-            self._line.figures.stale += 1
+            self._line.figures.stale_count += 1
             return None
         return live
 

@@ -13,7 +13,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.runtime import value_names
 from runner.protocol.worker import AttemptEnded, ExecutorLoaded
 
@@ -39,7 +39,7 @@ class Learning:
         self,
         *,
         view: SchedulerState,
-        figures: Figures,
+        figures: Statistics,
         later: Callable[[float, Callable[[], None]], None],
         kept: Mapping[str, bytes],
         keep: Callable[[str, bytes | None], None],
@@ -61,7 +61,7 @@ class Learning:
         self._view.estimator.record_load(
             (spec.name, spec.version, post.model), resident_bytes, message.load_s
         )
-        self._figures.ran(spec.name, None, None, message.load_s)
+        self._figures.record_run(spec.name, None, None, message.load_s)
         self._arm()
 
     def ended(
@@ -104,11 +104,11 @@ class Learning:
 
     def _went_well(self, post: Post, live: LiveJob, message: AttemptEnded) -> None:
         spec, run_s = post.spec, message.run_s
-        is_due = self._figures.ran(spec.name, live.job.queue, run_s, None)
+        is_due = self._figures.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
             figures = self._figures.handlers[spec.name]
             self._view.limits.set_stage_depth(spec.name, spec.version, figures.stage_depth())
-            is_due = figures.ends <= SHORT_ENDS or figures.ends % SHORT_EVERY == 0
+            is_due = figures.run_count <= SHORT_ENDS or figures.run_count % SHORT_EVERY == 0
         peak_bytes = self._peak(post, message) if spec.options.gpus else None
         if peak_bytes is not None and peak_bytes > post.peak_bytes:
             post.peak_bytes = peak_bytes

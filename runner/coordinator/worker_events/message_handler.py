@@ -101,7 +101,7 @@ class Reports:
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
-            self._line.figures.bad_frames += 1
+            self._line.figures.bad_frame_count += 1
             log.error("a message of %s does not decode: %s", worker.name, error)
             if is_kept:
                 # It may have told of an attempt's end: see `_failed`.

@@ -16,7 +16,7 @@ from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
@@ -98,7 +98,7 @@ class Bench:
             view=self.view,
             journal=self.journal,
             timers=timers,
-            figures=Figures(),
+            figures=Statistics(),
             accounts=UsageTotals({}, 0.0),
             now=self.clock.now,
             spread=lambda: 0.5,

@@ -124,7 +124,7 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
         live = recover(
             bench, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
         )
-        assert (live.job.state, bench.line.figures.stale) == ("queued", 1)
+        assert (live.job.state, bench.line.figures.stale_count) == ("queued", 1)
 
     run(body)
 

@@ -17,7 +17,7 @@ from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.jobs.statistics import Figures
+from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
@@ -41,7 +41,7 @@ class Taught:
         self.view = SchedulerState([make(0, 24 * GIB), make(1, 24 * GIB)])
         self.ids = [device.id for device in self.view.ledger.devices][: max(1, gpus)]
         self.view.ledger.reserve(self.ids, 1, 8 * GIB)
-        self.figures = Figures()
+        self.figures = Statistics()
         self.learning = Learning(
             view=self.view,
             figures=self.figures,
