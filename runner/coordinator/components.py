@@ -238,7 +238,7 @@ def build_devices(
         now=now,
         wake=wake,
         kept=kept.values,
-        keep=jobs.journal.value,
+        keep=jobs.journal.set_value,
     )
     fleet = Fleet(
         runtime=ground.runtime,
@@ -261,7 +261,7 @@ def build_devices(
         figures=jobs.figures,
         later=lambda seconds, call: jobs.timers.at(now() + seconds, call),
         kept=kept.values,
-        keep=jobs.journal.value,
+        keep=jobs.journal.set_value,
     )
     checkup = Checkup(ground.briefing.executor_env(), ground.marker)
     care = Care(view=view, inventory=inventory, dispatch=dispatch, check=checkup.run, now=now)
@@ -284,7 +284,7 @@ def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> Memory:
         view=jobs.view,
         backend=BACKENDS[ground.settings.devices.enforcement],
         contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
-        keep=lambda text: jobs.journal.value(value_names.CONTEXT_OVERHEAD, text),
+        keep=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
         now=ground.clock.now,
     )
 
@@ -401,7 +401,7 @@ def _build_handlers(
         plugins=plugins,
         overrides=Overrides(ground.settings.overrides),
         waiting=jobs.line.waiting,
-        store_value=jobs.journal.value,
+        store_value=jobs.journal.set_value,
         on_change=on_change,
     )
     return plugins, handlers

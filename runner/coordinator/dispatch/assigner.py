@@ -84,7 +84,7 @@ class Assigner:
             self._send(post, later)
             self._fleet.flush()
 
-        self._line.journal.when_durable(send, patient=True)
+        self._line.journal.call_when_durable(send, is_patient=True)
 
     def _send(self, post: Post, lives: list[LiveJob]) -> None:
         attempts, back = [], []

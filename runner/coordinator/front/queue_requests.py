@@ -26,7 +26,7 @@ class QueueRequests:
     async def set_queue(self, front: Front, ask: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
         self._line.view.backlog.pause_queue(ask.name, ask.paused)
-        self._line.journal.value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
+        self._line.journal.set_value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
         self._dispatch.wake()
         await self._line.journal.flush()
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, _json(self._queues.build(ask.name)))))

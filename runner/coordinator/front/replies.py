@@ -62,7 +62,7 @@ class JobReplies:
         def late() -> None:
             if live.end_callbacks is not None and at_end in live.end_callbacks:
                 live.end_callbacks.remove(at_end)
-            self._line.journal.when_durable(accepted)
+            self._line.journal.call_when_durable(accepted)
             self._line.waiting.sleep.rest(live)
 
         def accepted(failure: StoreUnavailable | None) -> None:
@@ -76,4 +76,4 @@ class JobReplies:
             live.end_callbacks = []
         live.end_callbacks.append(at_end)
         if live.phase == "ended":
-            self._line.journal.hurry()
+            self._line.journal.commit_soon()

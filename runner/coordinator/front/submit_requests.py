@@ -49,7 +49,9 @@ class SubmitRequests:
                 answer(202, self._replies.document(live))
 
         # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
-        self._line.journal.when_durable(durable, hurry=ask.wait_s is None)  # guard: answer-when-durable
+        self._line.journal.call_when_durable(
+            durable, is_urgent=ask.wait_s is None
+        )  # guard: answer-when-durable
         return None
 
     def _check_new(self, job_id: str) -> None:

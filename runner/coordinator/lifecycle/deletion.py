@@ -30,7 +30,7 @@ class Removals:
         """
         self._jobs.add(job.id)
         self._line.journal.delete(job)
-        self._line.journal.when_durable(lambda _: self._durable(job), patient=True)
+        self._line.journal.call_when_durable(lambda _: self._durable(job), is_patient=True)
         await self._line.journal.flush()
         files = self._files.get(job.id)
         if files is not None:

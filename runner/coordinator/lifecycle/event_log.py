@@ -20,9 +20,9 @@ class EventLog:
 
     def append(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
         """Append an event of the coordinator."""
-        self._journal.event(job, kind, at, fields)
+        self._journal.add_event(job, kind, at, fields)
         if self._is_watched(job.id):
-            self._journal.hurry()
+            self._journal.commit_soon()
 
     def append_from_worker(self, job: Job, kind: str, at: float, fields: bytes) -> None:
         """Append an event of the running attempt, and remove the oldest ones where there are too many."""

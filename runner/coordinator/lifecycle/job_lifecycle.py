@@ -66,7 +66,7 @@ class Line:
         self.timers = timers
         self.figures = figures
         self.accounts = accounts
-        self._usage = AttemptUsageRecorder(accounts, store_value=journal.value)
+        self._usage = AttemptUsageRecorder(accounts, store_value=journal.set_value)
         self.now = now
         self._spread = spread
         self._queued_max = queued_max
@@ -101,7 +101,7 @@ class Line:
         self._events.append(job, "status", now, status_fields(job, job.reason or "ready"))
         self.waiting.place(live, cls)
         if self._sleep.input_bytes > INPUTS_MAX_BYTES:
-            self.journal.when_durable(partial(self._drop_input, live), hurry=False)
+            self.journal.call_when_durable(partial(self._drop_input, live), is_urgent=False)
         return live
 
     def _drop_input(self, live: LiveJob, failure: StoreUnavailable | None) -> None:
@@ -233,11 +233,11 @@ class Line:
         if state == "succeeded":
             live.output = output if output is not None else b"null"
             job.output_bytes = len(live.output)
-            self.journal.output(job, live.output)
+            self.journal.add_output(job, live.output)
         self._events.append(job, "done", now, done_fields(job, live.output))
         self.figures.record_job_end(job)
         hurry = live.end_callbacks is not None
-        self.journal.when_durable(lambda _: self._settled(live), hurry=hurry, patient=True)
+        self.journal.call_when_durable(lambda _: self._settled(live), is_urgent=hurry, is_patient=True)
 
     def cancel_waiting(self, live: LiveJob, reason: str) -> None:
         """End a job that no executor holds, or that has not started there."""

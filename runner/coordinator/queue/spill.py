@@ -85,7 +85,7 @@ class Sleep:
         """The job waits behind others or for its time: where memory holds enough, let go of it as soon
         as it is durable."""
         if len(self._book) > self._bounds.kept:
-            self._journal.when_durable(lambda _: self._let_go(live), hurry=False, patient=True)
+            self._journal.call_when_durable(lambda _: self._let_go(live), is_urgent=False, is_patient=True)
 
     async def bring(self, ns: Sequence[int]) -> None:
         """Take these in again, as far as they still wait behind others or for their time."""
@@ -134,7 +134,7 @@ class Sleep:
         if live.phase not in ("behind", "delayed") or live.end_callbacks or live.has_unused_attempt:
             return
         # It has changed since: its row is not up to date yet.
-        if not self._journal.is_settled(live.job):
+        if not self._journal.is_written(live.job):
             return
         if live.input is not None:
             # The input itself stays with the object: whoever submitted it is about to be answered.

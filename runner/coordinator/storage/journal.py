@@ -18,14 +18,14 @@ from runner.stores.store import Batch
 log = logging.getLogger(__name__)
 
 #: What nobody waits for may gather for so long; measured to need 7 times fewer commits.
-GATHER_S = 0.005
+GATHER_WINDOW_S = 0.005
 #: While the store refuses writes it is tried again after so long.
-RETRY_S = 0.25
+WRITE_RETRY_S = 0.25
 #: Who waits for a commit that takes longer is told so, in time for an answer within 2 s.
-PATIENCE_S = 1.5
+SLOW_COMMIT_S = 1.5
 #: A batch may take longer for its size: a store that takes less in a second is in trouble.
-ROWS_A_SECOND = 5_000
-BYTES_A_SECOND = 20_000_000
+ROWS_PER_S_MIN = 5_000
+BYTES_PER_S_MIN = 20_000_000
 
 
 class Committer(Protocol):
@@ -52,7 +52,7 @@ class Journal:
         on_events: Callable[[Job, list[Event]], None],
         on_fenced: Callable[[Fenced], None],
         on_commit: Callable[[float], None],
-        patience_s: float = PATIENCE_S,
+        slow_commit_s: float = SLOW_COMMIT_S,
     ) -> None:
         self._committer = committer
         self._epoch = epoch
@@ -63,15 +63,15 @@ class Journal:
         self._on_commit = on_commit
         self._pending = PendingBatch()
         self._waiters = CommitWaiters()
-        self._patience_s = patience_s
+        self._slow_commit_s = slow_commit_s
         #: Events of the commit under way, by job.
-        self._in_flight: dict[int, int] = {}
-        self._busy = False
-        self._closed = False
+        self._committing_first_seq: dict[int, int] = {}
+        self._is_committing = False
+        self._is_closed = False
         #: Somebody waits for the next commit.
-        self._urgent = False
+        self._is_commit_requested = False
         #: A commit is due at the end of this turn.
-        self._soon = False
+        self._is_start_scheduled = False
         self._timer: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -81,68 +81,70 @@ class Journal:
     def insert(self, job: Job, input_: bytes) -> None:
         """A new job."""
         self._pending.insert(job, input_)
-        self._arm()
+        self._schedule_commit()
 
-    def touch(self, job: Job) -> None:
+    def update(self, job: Job) -> None:
         """The job has changed."""
         self._pending.update(job)
-        self._arm()
+        self._schedule_commit()
 
-    def output(self, job: Job, output: bytes) -> None:
+    def add_output(self, job: Job, output: bytes) -> None:
         """The job has succeeded with this JSON text."""
         self._pending.add_output(job, output)
-        self._arm()
+        self._schedule_commit()
 
-    def event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
+    def add_event(self, job: Job, kind: EventType, at: float, fields: bytes) -> None:
         """Add an event; readers get it after the commit."""
         self._pending.add_event(job, self._encode_event(job, kind, at, fields))
-        self._arm()
+        self._schedule_commit()
 
     def trim(self, job: Job, first_seq: int) -> None:
         """Retention: events before `first_seq` may go."""
         job.first_seq = first_seq
         self._pending.trim(job, first_seq)
-        self._arm()
+        self._schedule_commit()
 
     def delete(self, job: Job) -> None:
         """Remove an ended job with all that is its."""
         self._pending.delete(job)
-        self._arm()
+        self._schedule_commit()
 
-    def value(self, name: str, value: bytes | None) -> None:
+    def set_value(self, name: str, value: bytes | None) -> None:
         """Remember a named value; None forgets it."""
         self._pending.set_value(name, value)
-        self._arm()
+        self._schedule_commit()
 
     def withdraw(self, job: Job) -> None:
         """Take back an insert that was refused; the job was never accepted."""
         self._pending.withdraw(job)
-        self._arm()
+        self._schedule_commit()
 
-    def when_durable(self, call: Settle, *, hurry: bool = True, patient: bool = False) -> None:
+    def call_when_durable(
+        self, callback: Settle, *, is_urgent: bool = True, is_patient: bool = False
+    ) -> None:
         """Call after the commit of all that was told until now: with None, or why it failed.
 
         While the store refuses, or a commit is late, calls are made with the failure at once and the
         writes are kept; a `patient` call waits until they are durable and is never told of a failure.
         """
-        if self.failure is not None and not patient:
-            call(self.failure)
+        if self.failure is not None and not is_patient:
+            callback(self.failure)
             return
-        self._waiters.add(call, is_patient=patient)
-        if hurry:
-            self.hurry()
+        self._waiters.add(callback, is_patient=is_patient)
+        if is_urgent:
+            self.commit_soon()
         else:
-            self._arm()
+            self._schedule_commit()
 
-    def hurry(self) -> None:
+    def commit_soon(self) -> None:
         """Somebody waits: commit at the end of this turn of the loop."""
-        self._urgent = True
-        if self._soon or self._busy or self._closed or self.failure is not None:
+        self._is_commit_requested = True
+        if self._is_start_scheduled or self._is_committing or self._is_closed or self.failure is not None:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._soon = True
-        self._timer = asyncio.get_running_loop().call_soon(self._start)
+        self._is_start_scheduled = True
+        self._timer = asyncio.get_running_loop().call_soon(self._start_commit)
 
     async def flush(self) -> None:
         """Wait until all that was told is durable.
@@ -160,17 +162,17 @@ class Journal:
             else:
                 done.set_exception(failure)
 
-        self.when_durable(settle)
+        self.call_when_durable(settle)
         await done
 
-    def is_settled(self, job: Job) -> bool:
+    def is_written(self, job: Job) -> bool:
         """Whether nothing new is to be written of the job; for those who are told of a commit."""
         return not self._pending.holds(job)
 
     def durable_seq(self, job: Job) -> int:
         """The sequence number of the job's last event that is durable."""
-        if job.number in self._in_flight:
-            return self._in_flight[job.number] - 1
+        if job.number in self._committing_first_seq:
+            return self._committing_first_seq[job.number] - 1
         first_seq = self._pending.first_seq(job)
         return job.last_seq if first_seq is None else first_seq - 1
 
@@ -183,43 +185,43 @@ class Journal:
         try:
             await self.flush()
         finally:
-            self._closed = True
+            self._is_closed = True
             if self._timer is not None:
                 self._timer.cancel()
         await self._idle.wait()
 
-    def _arm(self) -> None:
-        if self._timer is None and not self._busy and not self._closed:
+    def _schedule_commit(self) -> None:
+        if self._timer is None and not self._is_committing and not self._is_closed:
             self._timer = asyncio.get_running_loop().call_later(
-                GATHER_S if self.failure is None else RETRY_S, self._start
+                GATHER_WINDOW_S if self.failure is None else WRITE_RETRY_S, self._start_commit
             )
 
-    def _start(self) -> None:
+    def _start_commit(self) -> None:
         self._timer = None
-        self._soon = False
-        if self._busy or self._closed:
+        self._is_start_scheduled = False
+        if self._is_committing or self._is_closed:
             return
-        self._busy = True
+        self._is_committing = True
         self._idle.clear()
         task = asyncio.get_running_loop().create_task(self._commit())
         task.add_done_callback(lambda done: done.result())
 
     async def _commit(self) -> None:
-        self._urgent = False
+        self._is_commit_requested = False
         self._waiters.start_commit()
         batch, events = self._pending.take() if self._pending.has_rows() else (None, [])
-        self._in_flight = {job.number: new[0].seq for job, new in events}
+        self._committing_first_seq = {job.number: new[0].seq for job, new in events}
         # The loop's own clock stands still during a turn, and counts whole milliseconds.
-        began_mono = time.monotonic()
+        started_mono = time.monotonic()
         failure = None if batch is None else await self._write(batch)
-        self._busy = False
-        self._in_flight = {}
+        self._is_committing = False
+        self._committing_first_seq = {}
         self._idle.set()
         if failure is not None:
-            self._refused(batch, events, failure)
+            self._on_refused(batch, events, failure)
             return
         if batch is not None:
-            self._on_commit(time.monotonic() - began_mono)
+            self._on_commit(time.monotonic() - started_mono)
         if self.failure is not None:
             log.info("the store takes writes again")
             self.failure = None
@@ -229,18 +231,20 @@ class Journal:
             except Exception:
                 log.exception("the events of job %s could not be passed on", job.id)
         self._waiters.finish_commit()
-        if self._urgent:
-            self.hurry()
+        if self._is_commit_requested:
+            self.commit_soon()
         elif self._waiters or self._pending.has_rows():
-            self._arm()
+            self._schedule_commit()
 
     async def _write(self, batch: Batch) -> StoreUnavailable | None:
         """Commit; why it failed, if it did."""
-        self._late = asyncio.get_running_loop().call_later(self._patience_s, self._check_size, batch)
+        self._slow_commit_timer = asyncio.get_running_loop().call_later(
+            self._slow_commit_s, self._allow_for_size, batch
+        )
         try:
             await self._committer.commit(self._epoch, batch)
         except Fenced as fenced:
-            self._closed = True
+            self._is_closed = True
             self._on_fenced(fenced)
             return fenced
         except StoreUnavailable as refused:
@@ -250,17 +254,17 @@ class Journal:
             log.exception("a commit failed in a way that nobody foresaw")
             return StoreUnavailable(f"a commit failed: {error!r}; see the server's log")
         finally:
-            self._late.cancel()
+            self._slow_commit_timer.cancel()
         return None
 
-    def _check_size(self, batch: Batch) -> None:
+    def _allow_for_size(self, batch: Batch) -> None:
         """The commit under way is slow: what may it still take, for what it has to write?"""
         rows = len(batch.inserts) + len(batch.updates) + len(batch.outputs) + len(batch.events)
         payloads = [text for _, text in batch.inserts + batch.outputs]
-        allowed_s = rows / ROWS_A_SECOND + sum(map(len, payloads)) / BYTES_A_SECOND
-        self._late = asyncio.get_running_loop().call_later(allowed_s, self._stalled)
+        allowed_s = rows / ROWS_PER_S_MIN + sum(map(len, payloads)) / BYTES_PER_S_MIN
+        self._slow_commit_timer = asyncio.get_running_loop().call_later(allowed_s, self._report_slow_commit)
 
-    def _stalled(self) -> None:
+    def _report_slow_commit(self) -> None:
         """The commit under way is late. It goes on, but those who can give up need not wait for it."""
         failure = StoreUnavailable("the store takes too long to write (locked, or its disk is stuck)")
         if self.failure is None:
@@ -268,7 +272,7 @@ class Journal:
             self.failure = failure
         self._waiters.report(self.failure)
 
-    def _refused(self, batch: Batch | None, events: JobEvents, failure: StoreUnavailable) -> None:
+    def _on_refused(self, batch: Batch | None, events: JobEvents, failure: StoreUnavailable) -> None:
         """Put the batch back, answer who waited, and try again later."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
@@ -277,4 +281,4 @@ class Journal:
             self._pending.put_back(batch, events)
         self._waiters.abort_commit(failure)
         if self._waiters or self._pending.has_rows():
-            self._arm()
+            self._schedule_commit()

@@ -124,8 +124,8 @@ class Reports:
     def _acknowledge(self, worker: Worker) -> None:
         """Tell the worker, after the commit, that it may forget what it has sent."""
         seq = worker.heard
-        self._line.journal.when_durable(
-            lambda _: self._fleet.acknowledge(worker, seq), hurry=False, patient=True
+        self._line.journal.call_when_durable(
+            lambda _: self._fleet.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )
 
     def worker_lost(self, worker: Worker, why: str) -> None:

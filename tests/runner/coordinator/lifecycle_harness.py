@@ -112,7 +112,7 @@ class Bench:
             figures=self.line.figures,
             later=lambda seconds, call: self.line.timers.at(self.clock.now() + seconds, call),
             kept=kept.values,
-            keep=self.journal.value,
+            keep=self.journal.set_value,
         )
 
     def memory(self) -> Memory:

@@ -329,7 +329,7 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         access.came.clear()
         live = bench.line.submit(asked(77, retries=1))
         seen: list[bool] = []
-        bench.journal.when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
+        bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
         await access.came.wait()
         assert live.phase == "behind"
         bench.line.waiting.leave(live)

@@ -49,7 +49,7 @@ class Bench:
             on_events=self._publish,
             on_fenced=self.fenced.append,
             on_commit=self.commits.append,
-            patience_s=patience_s,
+            slow_commit_s=patience_s,
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:
@@ -74,10 +74,10 @@ def test_insert_and_end_of_a_short_job_are_one_row() -> None:
     async def body(bench: Bench) -> None:
         job = make_job()
         bench.journal.insert(job, b"{}")
-        bench.journal.event(job, "status", 0.0, status_fields(job, "ready"))
+        bench.journal.add_event(job, "status", 0.0, status_fields(job, "ready"))
         job.state = "succeeded"
-        bench.journal.event(job, "done", 0.0, b"{}")
-        bench.journal.output(job, b"1")
+        bench.journal.add_event(job, "done", 0.0, b"{}")
+        bench.journal.add_output(job, b"1")
         await bench.journal.flush()
 
     (batch,) = run(body).committer.batches
@@ -91,11 +91,11 @@ def test_events_are_told_after_the_commit_that_holds_them() -> None:
         bench.committer.gate = asyncio.Event()
         job = make_job()
         bench.journal.insert(job, b"{}")
-        bench.journal.event(job, "status", 0.0, b"{}")
+        bench.journal.add_event(job, "status", 0.0, b"{}")
         flushed = asyncio.ensure_future(bench.journal.flush())
-        while not bench.journal._in_flight:
+        while not bench.journal._committing_first_seq:
             await asyncio.sleep(0)
-        bench.journal.event(job, "progress", 0.0, b"{}")
+        bench.journal.add_event(job, "progress", 0.0, b"{}")
         assert (bench.published, bench.journal.durable_seq(job)) == ([], 0)
         bench.committer.gate.set()
         await flushed
@@ -109,7 +109,7 @@ def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
     async def body(bench: Bench) -> None:
         job = make_job()
         for _ in range(300):
-            bench.journal.event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
+            bench.journal.add_event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
         await bench.journal.flush()
 
     bench = run(body)
@@ -131,9 +131,9 @@ def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
         bench.committer.refusal = StoreUnavailable("disk full")
         job = make_job()
         bench.journal.insert(job, b"{}")
-        bench.journal.event(job, "status", 0.0, b"{}")
-        bench.journal.when_durable(lambda failure: patient.append(failure), patient=True)
-        bench.journal.when_durable(lambda _: done.set(), patient=True)
+        bench.journal.add_event(job, "status", 0.0, b"{}")
+        bench.journal.call_when_durable(lambda failure: patient.append(failure), is_patient=True)
+        bench.journal.call_when_durable(lambda _: done.set(), is_patient=True)
         try:
             await bench.journal.flush()
         except StoreUnavailable as refusal:
@@ -161,7 +161,7 @@ def test_a_withdrawn_insert_is_never_written() -> None:
             bench.journal.withdraw(job)
         bench.committer.refusal = None
         settled = asyncio.Event()
-        bench.journal.when_durable(lambda _: settled.set(), patient=True)
+        bench.journal.call_when_durable(lambda _: settled.set(), is_patient=True)
         await settled.wait()
 
     (batch,) = run(body).committer.batches
@@ -176,8 +176,8 @@ def test_a_fenced_journal_writes_nothing_more() -> None:
             await bench.journal.flush()
         except Fenced:
             bench.committer.refusal = None
-        bench.journal.touch(make_job())
-        bench.journal.hurry()
+        bench.journal.update(make_job())
+        bench.journal.commit_soon()
         await asyncio.sleep(0)
 
     bench = run(body)
@@ -196,12 +196,12 @@ def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
     async def body(bench: Bench) -> None:
         bench.committer.gate = asyncio.Event()
         bench.journal.insert(make_job(1), b"{}")
-        bench.journal.hurry()
+        bench.journal.commit_soon()
         while bench.journal._pending.has_rows():
             await asyncio.sleep(0)
         bench.journal.insert(make_job(2), b"{}")
         told: list[None] = []
-        bench.journal.when_durable(lambda _: told.append(None))
+        bench.journal.call_when_durable(lambda _: told.append(None))
         bench.committer.gate.set()
         # Turns of the loop that take microseconds: a timer of 5 ms would not fire within them.
         for _ in range(20):
@@ -216,7 +216,9 @@ def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
         told: list[str] = []
         gate = bench.committer.gate = asyncio.Event()
         bench.journal.insert(make_job(), b"{}")
-        bench.journal.when_durable(lambda failure: told.append("" if failure is None else failure.message))
+        bench.journal.call_when_durable(
+            lambda failure: told.append("" if failure is None else failure.message)
+        )
         bench.committer.unforeseen = ZeroDivisionError()
         gate.set()
         while not told:
@@ -232,7 +234,7 @@ def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
 def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
     async def body(bench: Bench) -> None:
         bench.journal.insert(make_job(), b"{}")
-        bench.journal.when_durable(lambda _: [][0])
+        bench.journal.call_when_durable(lambda _: [][0])
         await bench.journal.flush()
 
     assert len(run(body).committer.batches) == 1
@@ -244,8 +246,8 @@ def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
         told: list[StoreUnavailable | None] = []
         patient: list[StoreUnavailable | None] = []
         bench.journal.insert(make_job(), b"{}")
-        bench.journal.when_durable(told.append)
-        bench.journal.when_durable(patient.append, patient=True)
+        bench.journal.call_when_durable(told.append)
+        bench.journal.call_when_durable(patient.append, is_patient=True)
         while not told:
             await asyncio.sleep(0.001)
         assert isinstance(told[0], StoreUnavailable) and bench.journal.failure is told[0]
@@ -264,7 +266,7 @@ def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
         bench.committer.gate = asyncio.Event()
         job = make_job()
         bench.journal.insert(job, b"{}")
-        bench.journal.when_durable(lambda _: bench.journal.withdraw(job))
+        bench.journal.call_when_durable(lambda _: bench.journal.withdraw(job))
         while bench.journal.failure is None:
             await asyncio.sleep(0.001)
         bench.committer.gate.set()
