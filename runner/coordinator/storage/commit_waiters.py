@@ -10,7 +10,7 @@ from runner.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 #: Called with None, or with the reason why the writes were refused.
-Settle = Callable[[StoreUnavailable | None], None]
+DurabilityCallback = Callable[[StoreUnavailable | None], None]
 
 
 class CommitWaiters:
@@ -21,16 +21,16 @@ class CommitWaiters:
     """
 
     def __init__(self) -> None:
-        self._next: list[tuple[Settle, bool]] = []
-        self._under_way: list[tuple[Settle, bool]] = []
+        self._next: list[tuple[DurabilityCallback, bool]] = []
+        self._under_way: list[tuple[DurabilityCallback, bool]] = []
 
     def __bool__(self) -> bool:
         """Whether any callback waits for the next commit."""
         return bool(self._next)
 
-    def add(self, call: Settle, *, is_patient: bool) -> None:
+    def add(self, callback: DurabilityCallback, *, is_patient: bool) -> None:
         """Call after the next commit."""
-        self._next.append((call, is_patient))
+        self._next.append((callback, is_patient))
 
     def start_commit(self) -> None:
         """The next commit starts: callbacks added from now on wait for the one after it."""
@@ -39,28 +39,28 @@ class CommitWaiters:
     def finish_commit(self) -> None:
         """The commit is durable."""
         done, self._under_way = self._under_way, []
-        for call, _ in done:
-            _call(call, None)
+        for callback, _ in done:
+            _run_callback(callback, None)
 
     def abort_commit(self, failure: StoreUnavailable) -> None:
         """The commit was refused; its rows go into the next one."""
         self._next = self._under_way + self._next
         self._under_way = []
-        self.report(failure)
+        self.report_failure(failure)
 
-    def report(self, failure: StoreUnavailable) -> None:
+    def report_failure(self, failure: StoreUnavailable) -> None:
         """Call all but the patient ones with a failure; they wait no longer."""
         waiting = self._under_way + self._next
         self._under_way = [entry for entry in self._under_way if entry[1]]
         self._next = [entry for entry in self._next if entry[1]]
-        for call, is_patient in waiting:
+        for callback, is_patient in waiting:
             if not is_patient:
-                _call(call, failure)
+                _run_callback(callback, failure)
 
 
-def _call(call: Settle, failure: StoreUnavailable | None) -> None:
+def _run_callback(callback: DurabilityCallback, failure: StoreUnavailable | None) -> None:
     try:
-        call(failure)
+        callback(failure)
     except Exception:
         # The loop's boundary: the callbacks behind this one wait for the same commit.
         log.exception("a durability callback failed")

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from runner.coordinator.storage.commit_waiters import CommitWaiters, Settle
-from runner.coordinator.storage.pending_batch import JobEvents, PendingBatch
+from runner.coordinator.storage.commit_waiters import CommitWaiters, DurabilityCallback
+from runner.coordinator.storage.pending_batch import EventsByJob, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job
@@ -120,7 +120,7 @@ class Journal:
         self._schedule_commit()
 
     def call_when_durable(
-        self, callback: Settle, *, is_urgent: bool = True, is_patient: bool = False
+        self, callback: DurabilityCallback, *, is_urgent: bool = True, is_patient: bool = False
     ) -> None:
         """Call after the commit of all that was told until now: with None, or why it failed.
 
@@ -167,13 +167,13 @@ class Journal:
 
     def is_written(self, job: Job) -> bool:
         """Whether nothing new is to be written of the job; for those who are told of a commit."""
-        return not self._pending.holds(job)
+        return not self._pending.contains(job)
 
     def durable_seq(self, job: Job) -> int:
         """The sequence number of the job's last event that is durable."""
         if job.number in self._committing_first_seq:
             return self._committing_first_seq[job.number] - 1
-        first_seq = self._pending.first_seq(job)
+        first_seq = self._pending.first_event_seq(job)
         return job.last_seq if first_seq is None else first_seq - 1
 
     async def close(self) -> None:
@@ -209,7 +209,7 @@ class Journal:
     async def _commit(self) -> None:
         self._is_commit_requested = False
         self._waiters.start_commit()
-        batch, events = self._pending.take() if self._pending.has_rows() else (None, [])
+        batch, events = self._pending.take_batch() if self._pending.has_rows() else (None, [])
         self._committing_first_seq = {job.number: new[0].seq for job, new in events}
         # The loop's own clock stands still during a turn, and counts whole milliseconds.
         started_mono = time.monotonic()
@@ -270,15 +270,15 @@ class Journal:
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
             self.failure = failure
-        self._waiters.report(self.failure)
+        self._waiters.report_failure(self.failure)
 
-    def _on_refused(self, batch: Batch | None, events: JobEvents, failure: StoreUnavailable) -> None:
+    def _on_refused(self, batch: Batch | None, events: EventsByJob, failure: StoreUnavailable) -> None:
         """Put the batch back, answer who waited, and try again later."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)
         self.failure = failure
         if batch is not None:
-            self._pending.put_back(batch, events)
+            self._pending.restore_batch(batch, events)
         self._waiters.abort_commit(failure)
         if self._waiters or self._pending.has_rows():
             self._schedule_commit()

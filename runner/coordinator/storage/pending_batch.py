@@ -12,11 +12,11 @@ from runner.stores.store import Batch, EventChunk
 
 #: A job's events are cut into rows of about this size where one commit holds more of them than a few: a
 #: reader of one page of a long log reads whole rows.
-ROW_BYTES = 64 * 1024
-FEW_EVENTS = 32
+EVENT_ROW_BYTES = 64 * 1024
+SINGLE_ROW_EVENTS_MAX = 32
 
 #: New events by job, in the order in which the jobs first had one.
-JobEvents = list[tuple[Job, list[Event]]]
+EventsByJob = list[tuple[Job, list[Event]]]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -79,11 +79,11 @@ class PendingBatch:
         """Store a named value; None removes it."""
         self._values[name] = value
 
-    def holds(self, job: Job) -> bool:
+    def contains(self, job: Job) -> bool:
         """Whether the job's state is still to be written."""
         return job.number in self._inserts or job.number in self._updates
 
-    def first_seq(self, job: Job) -> int | None:
+    def first_event_seq(self, job: Job) -> int | None:
         """The sequence number of the job's first event in the batch; None where it has none."""
         entry = self._events.get(job.number)
         return None if entry is None else entry[1][0].seq
@@ -94,7 +94,7 @@ class PendingBatch:
             self._inserts or self._updates or self._events or self._trims or self._deletes or self._values
         )
 
-    def take(self) -> tuple[Batch, JobEvents]:
+    def take_batch(self) -> tuple[Batch, EventsByJob]:
         """The rows gathered until now; the next batch starts empty. Jobs have the state they have now: the
         committer encodes before it waits."""
         events = list(self._events.values())
@@ -103,7 +103,8 @@ class PendingBatch:
             updates=list(self._updates.values()),
             outputs=self._outputs,
             events=[
-                EventChunk(job.number, row[0].seq, row[-1].seq, _encode(row)) for job, row in _rows(events)
+                EventChunk(job.number, row[0].seq, row[-1].seq, _encode(row))
+                for job, row in _split_into_rows(events)
             ],
             trims=self._trims,
             deletes=self._deletes,
@@ -113,7 +114,7 @@ class PendingBatch:
         self._trims, self._deletes, self._values = [], [], {}
         return batch, events
 
-    def put_back(self, batch: Batch, events: JobEvents) -> None:
+    def restore_batch(self, batch: Batch, events: EventsByJob) -> None:
         """Merge a batch that the store refused under what has been gathered since it was taken."""
         self._inserts = {job.number: (job, input_) for job, input_ in batch.inserts} | self._inserts
         self._updates = {
@@ -128,15 +129,15 @@ class PendingBatch:
         self._values = dict(batch.values) | self._values
 
 
-def _rows(entries: JobEvents) -> Iterator[tuple[Job, list[Event]]]:
+def _split_into_rows(entries: EventsByJob) -> Iterator[tuple[Job, list[Event]]]:
     """The events of each job, cut into rows."""
     for job, new in entries:
-        if len(new) <= FEW_EVENTS:
+        if len(new) <= SINGLE_ROW_EVENTS_MAX:
             yield job, new
             continue
         start = size = 0
         for end, event in enumerate(new, 1):
             size += len(event.data)
-            if size >= ROW_BYTES or end == len(new):
+            if size >= EVENT_ROW_BYTES or end == len(new):
                 yield job, new[start:end]
                 start, size = end, 0

@@ -21,11 +21,11 @@ def test_a_taken_batch_leaves_an_empty_one() -> None:
     pending.insert(job, b"{}")
     add_event(pending, job)
     pending.set_value("name", b"1")
-    assert pending.has_rows() and pending.holds(job) and pending.first_seq(job) == 1
-    batch, events = pending.take()
+    assert pending.has_rows() and pending.contains(job) and pending.first_event_seq(job) == 1
+    batch, events = pending.take_batch()
     assert (batch.inserts, batch.updates, batch.values) == ([(job, b"{}")], [], [("name", b"1")])
     assert [(each.number, [entry.seq for entry in new]) for each, new in events] == [(1, [1])]
-    assert not pending.has_rows() and not pending.holds(job) and pending.first_seq(job) is None
+    assert not pending.has_rows() and not pending.contains(job) and pending.first_event_seq(job) is None
 
 
 def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
@@ -38,14 +38,14 @@ def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
         add_event(pending, job)
     pending.set_value("kept", b"old")
     pending.set_value("other", b"1")
-    refused = pending.take()
+    refused = pending.take_batch()
     add_event(pending, first)
     pending.add_output(second, b"2")
     pending.trim(second, 2)
     pending.delete(make_job(4))
     pending.set_value("kept", None)
-    pending.put_back(*refused)
-    batch, events = pending.take()
+    pending.restore_batch(*refused)
+    batch, events = pending.take_batch()
     assert (batch.inserts, batch.updates) == ([(first, b"{}")], [second, first])
     assert [(each.number, [entry.seq for entry in new]) for each, new in events] == [(1, [1, 2]), (2, [1])]
     assert batch.outputs == [(2, b"1"), (2, b"2")]
@@ -56,11 +56,11 @@ def test_a_refused_batch_comes_before_what_was_gathered_meanwhile() -> None:
 def test_a_job_inserted_again_is_not_updated_by_the_refused_batch() -> None:
     pending, job = PendingBatch(), make_job()
     pending.update(job)
-    refused = pending.take()
+    refused = pending.take_batch()
     pending.insert(job, b"{}")
     pending.update(job)
-    pending.put_back(*refused)
-    batch, _ = pending.take()
+    pending.restore_batch(*refused)
+    batch, _ = pending.take_batch()
     assert (batch.inserts, batch.updates) == ([(job, b"{}")], [])
 
 
@@ -69,5 +69,5 @@ def test_a_withdrawn_job_is_deleted_without_a_trace() -> None:
     pending.insert(job, b"{}")
     add_event(pending, job)
     pending.withdraw(job)
-    batch, events = pending.take()
+    batch, events = pending.take_batch()
     assert (batch.inserts, batch.updates, events, batch.deletes) == ([], [], [], [1])
