@@ -38,14 +38,14 @@ def check_machine() -> Iterator[CheckResult]:
 
 def check_server(settings: Settings, url: str | None) -> Iterator[CheckResult]:
     """What a server with these settings would meet, and the server that may run already."""
-    from runner.coordinator.storage.data_lock import holder_of
+    from runner.coordinator.storage.data_lock import read_holder
 
     wall, mono = time.time(), time.monotonic()
     found = survey_gpus(settings.gpus)
     yield doctor_findings.judge_driver(found, settings.gpus)
     yield doctor_findings.judge_mask(os.environ.get("CUDA_VISIBLE_DEVICES"), found)
     try:
-        lock = holder_of(settings.data_dir)
+        lock = read_holder(settings.data_dir)
     except OSError:
         # Nobody's, or out of our reach: what the data folder is found to be says it.
         lock = None

@@ -18,7 +18,7 @@ from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.reload.file_watcher import Seen, Watcher, look
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
-from runner.coordinator.storage.ticket_secret import folder_secret
+from runner.coordinator.storage.ticket_secret import load_or_create_secret
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreUnavailable
 from runner.processes.orphans import kill_marked
 from runner.protocol import front as front_protocol
@@ -90,7 +90,7 @@ class Coordinator:
         """
         for name in ("locks", "spool", "files", "tmp"):
             (self._data / name).mkdir(mode=0o700, exist_ok=True)
-        self._briefing.secret = folder_secret(self._data)
+        self._briefing.secret = load_or_create_secret(self._data)
         # Fronts take longest to import their libraries: they start first and their questions wait.
         await self._fronts.open()
         self._access = access = await open_store(self._settings.store, self._data)

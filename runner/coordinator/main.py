@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 
 from runner.coordinator.coordinator import Coordinator
-from runner.coordinator.storage.data_lock import DataLock, Holder
+from runner.coordinator.storage.data_lock import DataLock, LockHolder
 from runner.errors import Fenced, RefusedStart, RunnerError
 from runner.processes import logs
 from runner.settings.settings import Settings
@@ -49,7 +49,7 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     try:
         _make_folder(data)
         lock = DataLock(data)
-        last = lock.take()
+        last = lock.acquire()
         listening = _listen(settings.host, settings.port)
     except RefusedStart as refused:
         print(f"runner: {refused.message}", file=sys.stderr)
@@ -57,7 +57,7 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     if last is not None:
         _remove_runtime(last.runtime)
     runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
-    lock.tell(Holder(os.getpid(), runtime=str(runtime)))
+    lock.write_holder(LockHolder(os.getpid(), runtime=str(runtime)))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             return loop.run(_main(settings, listening, runtime, lock, ready_fd, on_ready))
@@ -98,7 +98,7 @@ async def _main(
         print(f"runner: {failed.code}: {failed.message}", file=sys.stderr)
         await coordinator.abandon()
         return RefusedStart.exit_code
-    lock.tell(Holder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
+    lock.write_holder(LockHolder(os.getpid(), coordinator.url, str(runtime), coordinator.epoch))
     if ready_fd is not None:
         os.write(ready_fd, json.dumps({"url": coordinator.url, "pid": os.getpid()}).encode() + b"\n")
         os.close(ready_fd)

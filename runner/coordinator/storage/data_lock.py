@@ -11,7 +11,7 @@ import msgspec
 from runner.errors import RefusedStart
 
 
-class Holder(msgspec.Struct):
+class LockHolder(msgspec.Struct):
     """What the lock file tells people and programs about who holds it."""
 
     pid: int
@@ -31,7 +31,7 @@ class DataLock:
         self._path = data_dir / "lock"
         self._fd = -1
 
-    def take(self) -> Holder | None:
+    def acquire(self) -> LockHolder | None:
         """Take the lock; who held it last, if that one ended without a word.
 
         Raises:
@@ -41,17 +41,17 @@ class DataLock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: data-folder-lock
         except BlockingIOError as error:
-            holder = _read(fd)
+            holder = _decode_holder(fd)
             os.close(fd)
             raise RefusedStart(
-                f"{self._path.parent} is in use by {_named(holder)}; stop that one or give another --data-dir"
+                f"{self._path.parent} is in use by {_describe_holder(holder)}; stop that one or give another --data-dir"
             ) from error
         self._fd = fd
-        last = _read(fd)
-        self.tell(Holder(os.getpid()))
-        return last
+        previous = _decode_holder(fd)
+        self.write_holder(LockHolder(os.getpid()))
+        return previous
 
-    def tell(self, holder: Holder) -> None:
+    def write_holder(self, holder: LockHolder) -> None:
         """Write who holds the lock."""
         document = msgspec.json.encode(holder)
         os.ftruncate(self._fd, 0)
@@ -65,7 +65,7 @@ class DataLock:
             self._fd = -1
 
 
-def holder_of(data_dir: Path) -> Holder | None:
+def read_holder(data_dir: Path) -> LockHolder | None:
     """Who holds the folder now; pid 0 if it did not say. None: nobody does."""
     try:
         fd = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -74,22 +74,22 @@ def holder_of(data_dir: Path) -> Holder | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(fd) or Holder(0)
+        return _decode_holder(fd) or LockHolder(0)
     else:
         return None
     finally:
         os.close(fd)
 
 
-def _read(fd: int) -> Holder | None:
+def _decode_holder(fd: int) -> LockHolder | None:
     try:
-        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=LockHolder)
     except msgspec.DecodeError:
         return None
 
 
-def _named(holder: Holder | None) -> str:
+def _describe_holder(holder: LockHolder | None) -> str:
     if holder is None:
         return "another runner"
-    where = f" at {holder.url}" if holder.url else ""
-    return f"the runner with pid {holder.pid}{where}"
+    address = f" at {holder.url}" if holder.url else ""
+    return f"the runner with pid {holder.pid}{address}"

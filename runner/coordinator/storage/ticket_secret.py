@@ -9,20 +9,20 @@ from pathlib import Path
 
 from runner.errors import RefusedStart
 
-SIZE = 32
+SECRET_BYTES = 32
 
 
-def folder_secret(data: Path) -> bytes:
+def load_or_create_secret(data_dir: Path) -> bytes:
     """Random bytes, made at the folder's first start. Who calls holds the folder's lock.
 
     Raises:
         RefusedStart: they can't be read or kept.
     """
-    path = data / "secret"
+    path = data_dir / "secret"
     try:
-        kept = path.read_bytes() if path.exists() else b""
+        stored = path.read_bytes() if path.exists() else b""
         # Another length: a disk that was full or a power cut left a part of it.
-        return kept if len(kept) == SIZE else _make(path)
+        return stored if len(stored) == SECRET_BYTES else _create_secret(path)
     except OSError as error:
         raise RefusedStart(f"{path} can't be read or written: {error.strerror}") from error
 
@@ -33,13 +33,13 @@ def ticket_key(secret: bytes, token_sha256: bytes) -> bytes:
     return hmac.digest(secret, b"ticket" + token_sha256, "sha256")
 
 
-def _make(path: Path) -> bytes:
-    made = secrets.token_bytes(SIZE)
-    fresh = path.with_name("secret.new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(made)
+def _create_secret(path: Path) -> bytes:
+    secret = secrets.token_bytes(SECRET_BYTES)
+    temporary = path.with_name("secret.new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secret)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
-    return made
+    temporary.replace(path)
+    return secret
