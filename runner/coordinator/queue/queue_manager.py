@@ -179,7 +179,7 @@ class Waiting:
                 or self._view.residency.device_pool(other) is not lane
             ):
                 continue
-            count += len(lot.ready) if other.priority > cls.priority else lot.ready.rank(0, n)
+            count += len(lot.ready) if other.priority > cls.priority else lot.ready.count_before(0, n)
         return count
 
     # Moments.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gpu.job_class import JobClass
-from runner.coordinator.queue.sorted_pairs import Column
+from runner.coordinator.queue.sorted_pairs import SortedPairs
 from runner.jobs.job import Job
 from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
@@ -24,9 +24,9 @@ class Lot:
         #: Their class in the plan's view; None while their handler is not known. Several lots may have one.
         self.cls = cls
         #: Those behind their class's window.
-        self.ready = Column()
+        self.ready = SortedPairs()
         #: Those that are to start at a moment, by their reason.
-        self.delayed: dict[str, Column] = {}
+        self.delayed: dict[str, SortedPairs] = {}
         #: About since when the first of the ready ones waits (UTC epoch seconds).
         self.since = math.inf
         #: The moment for which a timer is set.
@@ -35,7 +35,7 @@ class Lot:
     @property
     def next_moment(self) -> int | None:
         """When the first of the delayed ones is due."""
-        heads = [column.head for column in self.delayed.values()]
+        heads = [column.first_pair for column in self.delayed.values()]
         return min((head[0] for head in heads if head is not None), default=None)
 
     @property
@@ -58,9 +58,9 @@ class Lots:
     def load(self, stored: QueuedLot) -> None:
         """Take in what the store holds of a lot."""
         lot = self._open(stored.key)
-        lot.ready = Column.of_numbers(stored.ready)
+        lot.ready = SortedPairs.from_numbers(stored.ready)
         for reason, marks in stored.delayed.items():
-            column = lot.delayed[reason] = Column()
+            column = lot.delayed[reason] = SortedPairs()
             for at, n in zip(marks.moments, marks.ns, strict=True):
                 column.add(at, n)
         if stored.oldest is not None:
@@ -76,7 +76,7 @@ class Lots:
     def delay(self, job: Job) -> Lot:
         """A job waits for its time."""
         lot = self._open(lot_key(job))
-        lot.delayed.setdefault(job.reason or "scheduled", Column()).add(moment(job.ready_at), job.number)
+        lot.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(moment(job.ready_at), job.number)
         return lot
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:
@@ -109,7 +109,7 @@ class Lots:
 
     def due(self, lot: Lot, until: int, count: int) -> list[int]:
         """Take out the delayed ones whose moment has come, at most `count` of each reason."""
-        taken = [n for column in lot.delayed.values() for n in column.take_until(until, count)]
+        taken = [n for column in lot.delayed.values() for n in column.remove_until(until, count)]
         self._close(lot)
         return taken
 
@@ -147,7 +147,7 @@ class Lots:
     def lowest(self, cls: JobClass, count: int) -> list[int]:
         """The first ones of a class."""
         lots = self._of_class.get(cls, ())
-        ns = [n for lot in lots for _, n in lot.ready.first(count)]
+        ns = [n for lot in lots for _, n in lot.ready.first_pairs(count)]
         return ns if len(lots) == 1 else sorted(ns)[:count]
 
     def take(self, cls: JobClass, ns: list[int], since: float) -> None:
@@ -155,7 +155,7 @@ class Lots:
         lots = list(self._of_class.get(cls, ()))
         for lot in lots:
             if len(lots) == 1:
-                lot.ready.take_until(0, len(ns))
+                lot.ready.remove_until(0, len(ns))
             else:
                 for n in ns:
                     lot.ready.discard(0, n)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import due_until
-from runner.coordinator.queue.sorted_pairs import Column
+from runner.coordinator.queue.sorted_pairs import SortedPairs
 from runner.coordinator.queue.spill import Sleep
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
@@ -42,7 +42,7 @@ class StartDeadlines:
         self._give_up = give_up
         #: So many are handled in one turn of the loop.
         self._due_max = due_max
-        self._deadlines = Column()
+        self._deadlines = SortedPairs()
         self._armed_at = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +66,7 @@ class StartDeadlines:
         self._deadlines.discard(moment(start_by), n)
 
     def _arm(self) -> None:
-        head = self._deadlines.head
+        head = self._deadlines.first_pair
         if head is not None and head[0] < self._armed_at:
             self._armed_at = head[0]
             self._timers.at(head[0] / 1000, self._on_due)
@@ -75,7 +75,7 @@ class StartDeadlines:
         """The longest wait of some jobs is over. Those not in memory have to be read before they end."""
         self._armed_at = math.inf
         unread: list[int] = []
-        for n in self._deadlines.take_until(due_until(self._now()), self._due_max):
+        for n in self._deadlines.remove_until(due_until(self._now()), self._due_max):
             live = self._book.by_number.get(n)
             if live is None:
                 unread.append(n)
