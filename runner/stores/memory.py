@@ -13,7 +13,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import page
-from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
+from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
 from runner.stores.store import Batch
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -97,23 +97,23 @@ class MemoryStore:
         """See `Store.running`."""
         return [_copy(self._jobs[n]) for n in sorted(self._jobs) if self._jobs[n].state == "running"]
 
-    def queued(self, now: float) -> list[QueuedLot]:
+    def queued(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
-        lots: dict[LotKey, QueuedLot] = {}
+        lots: dict[GroupKey, StoredGroup] = {}
         for job in self._jobs.values():
             if job.state != "queued":
                 continue
-            key = lot_key(job)
-            lot = lots.setdefault(key, QueuedLot(key))
+            key = group_key(job)
+            lot = lots.setdefault(key, StoredGroup(key))
             start_by = job.start_by
             lot.add(
                 job.number,
-                moment(job.ready_at) if job.ready_at > now else 0,
-                0 if start_by is None else moment(start_by),
+                to_millis(job.ready_at) if job.ready_at > now else 0,
+                0 if start_by is None else to_millis(start_by),
                 job.reason or "",
             )
             if job.ready_at <= now:
-                lot.waits_since(job.ready_at)
+                lot.add_ready_time(job.ready_at)
         return list(lots.values())
 
     def jobs(self, ns: Sequence[int]) -> list[Job]:

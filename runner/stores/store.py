@@ -13,7 +13,7 @@ import msgspec
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.queued_groups import QueuedLot
+from runner.stores.queued_groups import StoredGroup
 
 
 class EventChunk(msgspec.Struct, array_like=True):
@@ -68,7 +68,7 @@ class Store(Protocol):
     def running(self) -> list[Job]:
         """The jobs that run, by `n`."""
 
-    def queued(self, now: float) -> list[QueuedLot]:
+    def queued(self, now: float) -> list[StoredGroup]:
         """The queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
 
     def jobs(self, ns: Sequence[int]) -> list[Job]:

@@ -13,7 +13,7 @@ from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.jobs.job import Job, JobTerms, Submission
 from runner.jobs.retry import Backoff
 from runner.jobs.traits import decode_traits
-from runner.stores.queued_groups import LotKey, traits_text
+from runner.stores.queued_groups import GroupKey, traits_text
 
 #: Metadata of at most this may be remembered to be shared with jobs to come.
 SHARED_METADATA_MAX_BYTES = 256
@@ -97,7 +97,7 @@ def apply_handler_limits(spec: HandlerSpec, view: SchedulerState) -> None:
     view.batch_sizing.set_handler(spec.name, spec.version, limits, options.slots)
 
 
-def class_of_group(key: LotKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
+def class_of_group(key: GroupKey, spec: HandlerSpec, *, has_gpu: bool) -> JobClass:
     """The class of all jobs of a lot."""
     return _resolve_class(key.queue, key.priority, key.vram_bytes, key.traits, spec=spec, has_gpu=has_gpu)
 

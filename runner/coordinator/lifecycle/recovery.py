@@ -20,7 +20,7 @@ from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.protocol.spool import Spool
 from runner.protocol.worker import UNDECODABLE, AttemptEnded, AttemptEvents, FromWorker, from_worker_decoder
-from runner.stores.queued_groups import QueuedLot
+from runner.stores.queued_groups import StoredGroup
 from runner.stores.store import Store
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ async def make_durable(journal: Journal) -> None:
 class Left:
     """What the last coordinator left in the store."""
 
-    queued: list[QueuedLot]
+    queued: list[StoredGroup]
     #: The jobs that ran, and those that spooled messages name.
     jobs: list[Job]
 

@@ -11,7 +11,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, Job
-from runner.stores.queued_groups import lot_key
+from runner.stores.queued_groups import group_key
 
 
 class JobExplainer:
@@ -35,7 +35,7 @@ class JobExplainer:
         where = waiting.where(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
         cls = (
-            waiting.handlers.class_of(lot_key(job))
+            waiting.handlers.class_of(group_key(job))
             if live is None or live.job_class is None
             else live.job_class
         )

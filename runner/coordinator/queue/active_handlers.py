@@ -8,7 +8,7 @@ from gpu.job_class import JobClass
 from runner.coordinator.jobs import admission
 from runner.errors import HandlerBroken, UnknownHandler
 from runner.handlers.spec import HandlerSpec
-from runner.stores.queued_groups import LotKey
+from runner.stores.queued_groups import GroupKey
 
 
 class ActiveHandlers:
@@ -32,7 +32,7 @@ class ActiveHandlers:
             )
         return spec
 
-    def class_of(self, key: LotKey) -> JobClass | None:
+    def class_of(self, key: GroupKey) -> JobClass | None:
         """The class of jobs with this key; None while their handler is not there."""
         spec = self.specs.get(key.handler)
         if spec is None or spec.state != "ok":

@@ -23,7 +23,7 @@ from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.coordinator.storage.journal import Journal
 from runner.handlers.spec import HandlerSpec
 from runner.jobs.job import Job, JobError
-from runner.stores.queued_groups import QueuedLot, lot_key
+from runner.stores.queued_groups import StoredGroup, group_key
 
 
 class Waiting:
@@ -98,13 +98,13 @@ class Waiting:
 
     # Coming and going.
 
-    def load(self, stored: Sequence[QueuedLot]) -> None:
+    def load(self, stored: Sequence[StoredGroup]) -> None:
         """Take in all that waits in the store."""
         for lot in stored:
             self._lots.load(lot)
         for each in list(self._lots):
             self._arm(each)
-        self._deadlines.load(lot.limits for lot in stored)
+        self._deadlines.load(lot.start_deadlines for lot in stored)
 
     def place(self, live: LiveJob, cls: JobClass | None = None, *, first: bool = False) -> None:
         """Put a queued job where it has to wait: for its handler, its time or its device.
@@ -120,7 +120,7 @@ class Waiting:
             self._arm(self._lots.delay(job))
             self.sleep.rest(live)
             return
-        cls = cls or self.handlers.class_of(lot_key(job))
+        cls = cls or self.handlers.class_of(group_key(job))
         if cls is not None and (first or self.windows.has_room(cls)):
             self.windows.add(live, cls, first=first)
             return

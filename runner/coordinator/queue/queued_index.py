@@ -11,7 +11,7 @@ from gpu.job_class import JobClass
 from runner.coordinator.queue.sorted_pairs import SortedPairs
 from runner.jobs.job import Job
 from runner.jobs.traits import decode_traits
-from runner.stores.queued_groups import LotKey, QueuedLot, lot_key, moment
+from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
 
 
 class Lot:
@@ -19,7 +19,7 @@ class Lot:
 
     __slots__ = ("armed_at", "cls", "delayed", "key", "ready", "since")
 
-    def __init__(self, key: LotKey, cls: JobClass | None) -> None:
+    def __init__(self, key: GroupKey, cls: JobClass | None) -> None:
         self.key = key
         #: Their class in the plan's view; None while their handler is not known. Several lots may have one.
         self.cls = cls
@@ -47,54 +47,56 @@ class Lot:
 class Lots:
     """All lots, and which of them make up a class."""
 
-    def __init__(self, class_of: Callable[[LotKey], JobClass | None]) -> None:
+    def __init__(self, class_of: Callable[[GroupKey], JobClass | None]) -> None:
         self._class_of = class_of
-        self._lots: dict[LotKey, Lot] = {}
+        self._lots: dict[GroupKey, Lot] = {}
         self._of_class: dict[JobClass, list[Lot]] = {}
 
     def __iter__(self) -> Iterator[Lot]:
         return iter(self._lots.values())
 
-    def load(self, stored: QueuedLot) -> None:
+    def load(self, stored: StoredGroup) -> None:
         """Take in what the store holds of a lot."""
         lot = self._open(stored.key)
         lot.ready = SortedPairs.from_numbers(stored.ready)
         for reason, marks in stored.delayed.items():
             column = lot.delayed[reason] = SortedPairs()
-            for at, n in zip(marks.moments, marks.ns, strict=True):
+            for at, n in zip(marks.times_ms, marks.numbers, strict=True):
                 column.add(at, n)
-        if stored.oldest is not None:
-            lot.since = stored.oldest
+        if stored.oldest_ready_at is not None:
+            lot.since = stored.oldest_ready_at
 
     def add(self, job: Job) -> Lot:
         """A job whose time has come waits behind the window of its class."""
-        lot = self._open(lot_key(job))
+        lot = self._open(group_key(job))
         lot.ready.add(0, job.number)
         lot.since = min(lot.since, job.ready_at)
         return lot
 
     def delay(self, job: Job) -> Lot:
         """A job waits for its time."""
-        lot = self._open(lot_key(job))
-        lot.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(moment(job.ready_at), job.number)
+        lot = self._open(group_key(job))
+        lot.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(
+            to_millis(job.ready_at), job.number
+        )
         return lot
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:
         """How a job waits here; None where it does not."""
-        lot = self._lots.get(lot_key(job))
+        lot = self._lots.get(group_key(job))
         if lot is None:
             return None
         if (0, job.number) in lot.ready:
             return "behind"
-        pair = (moment(job.ready_at), job.number)
+        pair = (to_millis(job.ready_at), job.number)
         return "delayed" if any(pair in column for column in lot.delayed.values()) else None
 
     def remove(self, job: Job) -> bool:
         """Take a job out; False where it was not in its lot."""
-        lot = self._lots.get(lot_key(job))
+        lot = self._lots.get(group_key(job))
         if lot is None:
             return False
-        at = moment(job.ready_at)
+        at = to_millis(job.ready_at)
         found = lot.ready.discard(0, job.number) or any(
             c.discard(at, job.number) for c in lot.delayed.values()
         )
@@ -113,7 +115,7 @@ class Lots:
         self._close(lot)
         return taken
 
-    def ripen(self, key: LotKey, n: int) -> Lot:
+    def ripen(self, key: GroupKey, n: int) -> Lot:
         """A job that was delayed is ready; memory knows no more of it than this."""
         lot = self._open(key)
         lot.ready.add(0, n)
@@ -162,7 +164,7 @@ class Lots:
             lot.since = since
             self._close(lot)
 
-    def _open(self, key: LotKey) -> Lot:
+    def _open(self, key: GroupKey) -> Lot:
         lot = self._lots.get(key)
         if lot is None:
             lot = self._lots[key] = Lot(key, None)

@@ -14,7 +14,7 @@ from runner.coordinator.queue.spill import Sleep
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.jobs.job import JobError
-from runner.stores.queued_groups import Marks, moment
+from runner.stores.queued_groups import DueTimes, to_millis
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +49,21 @@ class StartDeadlines:
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    def load(self, stored: Iterable[Marks]) -> None:
+    def load(self, stored: Iterable[DueTimes]) -> None:
         """Take in the deadlines of all jobs in the store."""
         for marks in stored:
-            for at, n in zip(marks.moments, marks.ns, strict=True):
+            for at, n in zip(marks.times_ms, marks.numbers, strict=True):
                 self._deadlines.add(at, n)
         self._arm()
 
     def add(self, n: int, start_by: float) -> None:
         """Job `n` has to start until then (UTC epoch seconds)."""
-        self._deadlines.add(moment(start_by), n)
+        self._deadlines.add(to_millis(start_by), n)
         self._arm()
 
     def remove(self, n: int, start_by: float) -> None:
         """Job `n` has started, or ends."""
-        self._deadlines.discard(moment(start_by), n)
+        self._deadlines.discard(to_millis(start_by), n)
 
     def _arm(self) -> None:
         head = self._deadlines.first_pair

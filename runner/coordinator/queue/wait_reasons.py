@@ -9,7 +9,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.jobs.job import Job
-from runner.stores.queued_groups import lot_key
+from runner.stores.queued_groups import group_key
 
 
 class WaitReasons:
@@ -43,7 +43,7 @@ class WaitReasons:
             return job.reason
         if job.ready_at > self._now():
             return job.reason or "scheduled"
-        cls = self._handlers.class_of(lot_key(job))
+        cls = self._handlers.class_of(group_key(job))
         return "waiting_for_handler" if cls is None else self.of_class(cls, job.queue)
 
     def of_class(self, cls: JobClass | None, queue: str) -> str:

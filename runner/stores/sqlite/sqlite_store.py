@@ -12,7 +12,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import page
-from runner.stores.queued_groups import QueuedLot
+from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
 from runner.stores.sqlite.job_query_sql import Value, select_ns
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
@@ -102,7 +102,7 @@ class SqliteStore:
         """See `Store.running`."""
         return self._jobs(statements.RUNNING, ())
 
-    def queued(self, now: float) -> list[QueuedLot]:
+    def queued(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
         with self._connection.translate_errors("reading it"):
             asked = (statements.QUEUED, statements.QUEUED_MARKED)

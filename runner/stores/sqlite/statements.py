@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from runner.jobs.job import Job
-from runner.stores.queued_groups import MOMENT_MAX, LotKey, QueuedLot, traits_text
+from runner.stores.queued_groups import MILLIS_MAX, GroupKey, StoredGroup, traits_text
 from runner.stores.sqlite.job_query_sql import Value
 from runner.stores.store import EventChunk
 
@@ -67,7 +67,7 @@ FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
 # Bounded first: beyond 64 bits the sum would be a float, which no reader takes for a whole number.
-_MS = f"min(max({{0}} * 1000, 0), {MOMENT_MAX})"
+_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
 _MOMENT = f"CAST({_MS} AS INTEGER) + ({_MS} > CAST({_MS} AS INTEGER))"
 QUEUED_MARKED = f"""
 SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
@@ -150,9 +150,9 @@ def numbers(ns: Sequence[int]) -> str:
     return f"[{','.join(map(str, ns))}]"
 
 
-def lots(plain: Iterable[tuple[Any, ...]], marked: Iterable[tuple[Any, ...]]) -> list[QueuedLot]:
+def lots(plain: Iterable[tuple[Any, ...]], marked: Iterable[tuple[Any, ...]]) -> list[StoredGroup]:
     """The lots that rows of QUEUED and QUEUED_MARKED tell of."""
-    found: dict[LotKey, QueuedLot] = {}
+    found: dict[GroupKey, StoredGroup] = {}
     for *key, oldest, text in plain:
         lot = _lot(found, key, oldest)
         for part in _parts(text):
@@ -166,11 +166,11 @@ def lots(plain: Iterable[tuple[Any, ...]], marked: Iterable[tuple[Any, ...]]) ->
     return list(found.values())
 
 
-def _lot(found: dict[LotKey, QueuedLot], key: Sequence[Any], oldest: float | None) -> QueuedLot:
-    of = LotKey(*key)
-    lot = found.setdefault(of, QueuedLot(of))
+def _lot(found: dict[GroupKey, StoredGroup], key: Sequence[Any], oldest: float | None) -> StoredGroup:
+    of = GroupKey(*key)
+    lot = found.setdefault(of, StoredGroup(of))
     if oldest is not None:
-        lot.waits_since(oldest)
+        lot.add_ready_time(oldest)
     return lot
 
 

@@ -20,7 +20,7 @@ from runner.coordinator.jobs.admission import (
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import AttemptRecord, Job, JobError, Submission
 from runner.jobs.retry import Backoff
-from runner.stores.queued_groups import lot_key
+from runner.stores.queued_groups import group_key
 
 NOW = 100.0
 G = 1 << 30
@@ -143,7 +143,7 @@ def test_traits_come_into_the_class_and_the_lot_alike() -> None:
     cls = class_of_job(job, named, has_gpu=True)
     assert (cls.model, cls.size, cls.group, cls.tenant) == ("sdxl", "1024", "g", "t")
     assert cls.key == ("h", "v1", "sdxl") and cls.limit_s == 2.0**9.5
-    assert class_of_group(lot_key(job), named, has_gpu=True) is cls
+    assert class_of_group(group_key(job), named, has_gpu=True) is cls
     assert class_of_job(make_job(asked(), named, 2, NOW), named, has_gpu=True) != cls
 
 
@@ -166,6 +166,6 @@ def test_a_job_that_names_its_own_need_is_learned_of_apart() -> None:
     assert sizes == {None: "512", 5: "512", 7: "512 vram=7"}
     job = make_job(asked(vram_bytes=7), named, 1, NOW)
     assert class_of_job(job, named, has_gpu=True).size == "vram=7"
-    assert class_of_group(lot_key(job), named, has_gpu=True) is class_of_job(job, named, has_gpu=True)
+    assert class_of_group(group_key(job), named, has_gpu=True) is class_of_job(job, named, has_gpu=True)
     on_cpu = make_job(asked(vram_bytes=7), spec(), 1, NOW)
     assert class_of_job(on_cpu, spec(), has_gpu=True).size == ""

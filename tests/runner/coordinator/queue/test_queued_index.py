@@ -8,7 +8,7 @@ from array import array
 from gpu.job_class import JobClass
 from runner.coordinator.queue.queued_index import Lots
 from runner.jobs.job import Job, JobTerms
-from runner.stores.queued_groups import LotKey, QueuedLot, moment
+from runner.stores.queued_groups import GroupKey, StoredGroup, to_millis
 
 
 def job(n: int, *, vram_bytes: int | None = None, ready_at: float = 1.0, **changes: object) -> Job:
@@ -24,7 +24,7 @@ class Known:
     def __init__(self) -> None:
         self.versions = {"h": "1"}
 
-    def class_of(self, key: LotKey) -> JobClass | None:
+    def class_of(self, key: GroupKey) -> JobClass | None:
         version = self.versions.get(key.handler)
         if version is None:
             return None
@@ -60,7 +60,7 @@ def test_a_moment_that_no_calendar_has_is_a_moment_all_the_same() -> None:
     late = [job(n, ready_at=at) for n, at in enumerate((2.6e11, 1e16, 1e300, math.inf), start=1)]
     for one in late:
         lot = lots.delay(one)
-    assert lots.due(lot, moment(1e12) - 1, 9) == [1]
+    assert lots.due(lot, to_millis(1e12) - 1, 9) == [1]
     assert [lots.where(one) for one in late] == [None, "delayed", "delayed", "delayed"]
     assert [lots.remove(one) for one in late] == [False, True, True, True]
 
@@ -78,16 +78,16 @@ def test_delayed_ones_come_out_at_their_moment_and_ripen() -> None:
 
 def test_what_the_store_holds_is_taken_in() -> None:
     lots = Lots(Known().class_of)
-    stored = QueuedLot(LotKey("q", "h", 50, None))
+    stored = StoredGroup(GroupKey("q", "h", 50, None))
     stored.ready = array("q", [3, 1, 2])
-    stored.add(4, moment(9.0), 0, "scheduled")
-    stored.waits_since(2.0)
+    stored.add(4, to_millis(9.0), 0, "scheduled")
+    stored.add_ready_time(2.0)
     lots.load(stored)
     (cls,) = lots.classes()
     (lot,) = lots
     assert (lots.lowest(cls, 9), lot.since, lot.next_moment) == ([1, 2, 3], 2.0, 9_000)
-    only_later = QueuedLot(LotKey("other", "h", 50, None))
-    only_later.add(5, moment(9.0), 0, "")
+    only_later = StoredGroup(GroupKey("other", "h", 50, None))
+    only_later.add(5, to_millis(9.0), 0, "")
     lots.load(only_later)
     assert lots.where(job(5, ready_at=9.0, queue="other")) == "delayed"
 

@@ -8,7 +8,7 @@ import pytest
 from runner.jobs.event import Event
 from runner.jobs.job import JobTerms
 from runner.jobs.job_query import JobQuery
-from runner.stores.queued_groups import LotKey, lot_key, moment
+from runner.stores.queued_groups import GroupKey, group_key, to_millis
 from runner.stores.store import Batch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.store_data import chunk, events, inserts, job
@@ -147,14 +147,14 @@ def test_jobs_gives_those_of_these_numbers(store: Kept, commit: Writes) -> None:
     assert store.jobs([]) == []
 
 
-def told(store: Kept, now: float) -> dict[LotKey, tuple[Any, ...]]:
+def told(store: Kept, now: float) -> dict[GroupKey, tuple[Any, ...]]:
     """All that `queued` says, in a form that compares."""
     return {
         lot.key: (
             sorted(lot.ready),
-            {why: sorted(zip(m.moments, m.ns, strict=True)) for why, m in lot.delayed.items()},
-            sorted(zip(lot.limits.moments, lot.limits.ns, strict=True)),
-            lot.oldest,
+            {why: sorted(zip(m.times_ms, m.numbers, strict=True)) for why, m in lot.delayed.items()},
+            sorted(zip(lot.start_deadlines.times_ms, lot.start_deadlines.numbers, strict=True)),
+            lot.oldest_ready_at,
         )
         for lot in store.queued(now)
     }
@@ -165,9 +165,9 @@ def test_queued_takes_any_moment_that_is_stored(store: Kept, commit: Writes) -> 
     moments = [2.6e11, 9.2e15, 1e18, 1e300, math.inf]
     commit(inserts(*(job(n, ready_at=at) for n, at in enumerate(moments, start=1))))
     commit(inserts(job(6, ready_at=-1e300), job(7, ready_at=5.0, terms=limited)))
-    late = [(moment(at), n) for n, at in enumerate(moments, start=1)]
+    late = [(to_millis(at), n) for n, at in enumerate(moments, start=1)]
     assert [at for at, _ in late] == [260_000_000_000_000, *[2**53] * 4]
-    assert told(store, 10.0) == {lot_key(job(1)): ([6, 7], {"scheduled": late}, [(2**53, 7)], -1e300)}
+    assert told(store, 10.0) == {group_key(job(1)): ([6, 7], {"scheduled": late}, [(2**53, 7)], -1e300)}
 
 
 def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
@@ -190,16 +190,16 @@ def test_queued_gives_numbers_by_lot(store: Kept, commit: Writes) -> None:
         )
     )
     delayed = {
-        "retry_backoff": [(moment(at + 0.0004), 3)],
-        "scheduled": [(moment(at + 1), 12), (moment(at + 60), 2)],
+        "retry_backoff": [(to_millis(at + 0.0004), 3)],
+        "scheduled": [(to_millis(at + 1), 12), (to_millis(at + 60), 2)],
     }
-    limits = [(moment(at + 1 + 1.0), 12), (moment(at - 5 + 7.5), 4)]
+    limits = [(to_millis(at + 1 + 1.0), 12), (to_millis(at - 5 + 7.5), 4)]
     assert told(store, at) == {
-        LotKey("default", "echo", 50, None): ([1, 4, 5], delayed, limits, at - 5),
-        LotKey("default", "echo", 50, 1 << 30): ([6], {}, [], 0.0),
-        LotKey("default", "echo", 51, None): ([7], {}, [], 0.0),
-        LotKey("q", "echo", 50, None): ([8], {}, [], 0.0),
-        LotKey("default", "paint", 50, None): ([9], {}, [], 0.0),
+        GroupKey("default", "echo", 50, None): ([1, 4, 5], delayed, limits, at - 5),
+        GroupKey("default", "echo", 50, 1 << 30): ([6], {}, [], 0.0),
+        GroupKey("default", "echo", 51, None): ([7], {}, [], 0.0),
+        GroupKey("q", "echo", 50, None): ([8], {}, [], 0.0),
+        GroupKey("default", "paint", 50, None): ([9], {}, [], 0.0),
     }
 
 
@@ -216,8 +216,8 @@ def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) ->
     jobs = [job(n, terms=terms) for n, terms in enumerate(told_apart, start=1)]
     alike = [job(n + 20, terms=terms) for n, terms in enumerate(told_apart, start=1)]
     commit(inserts(*jobs, *alike, job(41, terms=JobTerms(timeout_s=599.0, tags=("x",)))))
-    expected = {lot_key(one): [one.number, one.number + 20] for one in jobs}
-    expected[lot_key(jobs[0])].append(41)
+    expected = {group_key(one): [one.number, one.number + 20] for one in jobs}
+    expected[group_key(jobs[0])].append(41)
     assert {lot.key: sorted(lot.ready) for lot in store.queued(100.0)} == expected
 
 
@@ -235,13 +235,13 @@ def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> No
     )
     commit(Batch(updates=[job(1, attempt=1, terms=JobTerms(queue_timeout_s=1.0))]))
     assert told(store, 10.0) == {
-        LotKey("default", "echo", 50, None): (
+        GroupKey("default", "echo", 50, None): (
             [1, 5, 6, 7],
-            {"retry_backoff": [(moment(20.0), 2)]},
-            [(moment(1.0), 1)],
+            {"retry_backoff": [(to_millis(20.0), 2)]},
+            [(to_millis(1.0), 1)],
             0.0,
         ),
-        LotKey("default", "echo", 60, 5): ([3], {}, [], 0.0),
+        GroupKey("default", "echo", 60, 5): ([3], {}, [], 0.0),
     }
 
 
@@ -249,7 +249,7 @@ def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
     commit(inserts(*(job(n, ready_at=float(n % 2)) for n in range(1, 40_001))))
     ((ready, delayed, _, oldest),) = told(store, 0.5).values()
     assert (ready, oldest) == (list(range(2, 40_001, 2)), 0.0)
-    assert delayed == {"scheduled": [(moment(1.0), n) for n in range(1, 40_001, 2)]}
+    assert delayed == {"scheduled": [(to_millis(1.0), n) for n in range(1, 40_001, 2)]}
 
 
 def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:

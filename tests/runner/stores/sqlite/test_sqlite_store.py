@@ -12,7 +12,7 @@ import pytest
 from runner.errors import RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job import Job, JobTerms
 from runner.jobs.job_query import JobQuery
-from runner.stores.queued_groups import LotKey, lot_key
+from runner.stores.queued_groups import GroupKey, group_key
 from runner.stores.sqlite import migrations, statements
 from runner.stores.sqlite.job_query_sql import select_ns
 from runner.stores.sqlite.sqlite_connection import CHECKPOINT_PAGES
@@ -82,13 +82,13 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     store = opened(path)
     epoch = store.take_epoch()
     first, second = sorted(store.queued(10.0), key=lambda lot: lot.key.vram_bytes or 0, reverse=True)
-    assert (first.key, list(first.ready)) == (LotKey("default", "echo", 50, 1 << 30, "[19]"), [1])
-    assert (list(first.limits.moments), list(first.limits.ns)) == ([14_000], [1])
-    assert list(second.delayed["scheduled"].ns) == [2]
+    assert (first.key, list(first.ready)) == (GroupKey("default", "echo", 50, 1 << 30, "[19]"), [1])
+    assert (list(first.start_deadlines.times_ms), list(first.start_deadlines.numbers)) == ([14_000], [1])
+    assert list(second.delayed["scheduled"].numbers) == [2]
     assert store.running() == [jobs[2]] and store.find(JobQuery(order="asc")) == jobs
     again = msgspec.structs.replace(jobs[3], state="queued", finished_at=None)
     store.commit(epoch, Batch(updates=[again]))
-    assert LotKey("default", "echo", 50, 8) in {lot.key for lot in store.queued(10.0)}
+    assert GroupKey("default", "echo", 50, 8) in {lot.key for lot in store.queued(10.0)}
     store.close()
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
     store = opened(path)
     epoch = store.take_epoch()
     assert {lot.key.traits: list(lot.ready) for lot in store.queued(10.0)} == {"[19]": [1, 2], "[null]": [3]}
-    assert all(lot.key == lot_key(one) for lot in store.queued(10.0) for one in store.jobs(lot.ready))
+    assert all(lot.key == group_key(one) for lot in store.queued(10.0) for one in store.jobs(lot.ready))
     again = [msgspec.structs.replace(one, state="queued", finished_at=None) for one in jobs[3:]]
     store.commit(epoch, Batch(updates=again))
     assert {lot.key.traits for lot in store.queued(10.0)} == {"[19]", "[null]", "[0]", "[2]"}
