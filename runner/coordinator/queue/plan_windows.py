@@ -10,7 +10,7 @@ from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.queue.queued_index import Lots
+from runner.coordinator.queue.queued_index import QueuedIndex
 from runner.coordinator.queue.spill import Bounds, Sleep
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class PlanWindows:
         *,
         book: JobRegistry,
         view: SchedulerState,
-        lots: Lots,
+        lots: QueuedIndex,
         sleep: Sleep,
         bounds: Bounds,
         wake: Callable[[], None],
@@ -51,7 +51,7 @@ class PlanWindows:
 
     def has_room(self, cls: JobClass) -> bool:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
-        return self._view.backlog.count(cls) < self._size and not self._lots.count(cls)
+        return self._view.backlog.count(cls) < self._size and not self._lots.count_ready(cls)
 
     def add(self, live: LiveJob, cls: JobClass, *, first: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
@@ -62,7 +62,7 @@ class PlanWindows:
 
     def on_dispatched(self, cls: JobClass) -> None:
         """Jobs of this class have left its window."""
-        if self._lots.count(cls):
+        if self._lots.count_ready(cls):
             self.request_refill(cls)
 
     def request_refill(self, cls: JobClass) -> None:
@@ -84,12 +84,12 @@ class PlanWindows:
         waiting = self._view.backlog.count(cls)
         if waiting > self._size // 2:
             return
-        ns = self._lots.lowest(cls, self._size - waiting)
+        ns = self._lots.first_numbers(cls, self._size - waiting)
         lives = [self._book.by_number.get(n) for n in ns]
         known = lives.index(None) if None in lives else len(lives)
         present = [live for live in lives[:known] if live is not None]
         if present:
-            self._lots.take(cls, ns[:known], present[-1].job.ready_at)
+            self._lots.remove_first(cls, ns[:known], present[-1].job.ready_at)
             for live in present:
                 self.add(live, cls)
         if known < len(ns):
@@ -108,7 +108,11 @@ class PlanWindows:
                     if room <= 0 and classes:
                         break
                     classes.append(cls)
-                    ns += [n for n in self._lots.lowest(cls, max(1, room)) if n not in self._book.by_number]
+                    ns += [
+                        n
+                        for n in self._lots.first_numbers(cls, max(1, room))
+                        if n not in self._book.by_number
+                    ]
                 if ns:
                     await self._sleep.bring(ns)
                 for cls in classes:

@@ -15,7 +15,7 @@ from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.plan_windows import PlanWindows
-from runner.coordinator.queue.queued_index import Lot, Lots, due_until
+from runner.coordinator.queue.queued_index import QueuedGroup, QueuedIndex, due_until_ms
 from runner.coordinator.queue.spill import Bounds, Find, Rows, Sleep
 from runner.coordinator.queue.start_deadlines import StartDeadlines
 from runner.coordinator.queue.timers import Timers
@@ -53,7 +53,7 @@ class Waiting:
         self._now = now
         self._due_max = bounds.due
         self.handlers = ActiveHandlers()
-        self._lots = lots = Lots(self.handlers.class_of)
+        self._lots = lots = QueuedIndex(self.handlers.class_of)
         self.sleep = Sleep(book=book, lots=lots, journal=journal, rows=rows, find=find, bounds=bounds)
         self.windows = PlanWindows(
             book=book, view=view, lots=lots, sleep=self.sleep, bounds=bounds, wake=wake
@@ -78,7 +78,7 @@ class Waiting:
         for spec in specs.values():
             if spec.state == "ok":
                 admission.apply_handler_limits(spec, self._view)
-        self._lots.classify()
+        self._lots.reclassify()
         for n in self._displaced(before):
             self.place(self._book.by_number[n])
         for cls in self._lots.classes():
@@ -101,7 +101,7 @@ class Waiting:
     def load(self, stored: Sequence[StoredGroup]) -> None:
         """Take in all that waits in the store."""
         for lot in stored:
-            self._lots.load(lot)
+            self._lots.load_group(lot)
         for each in list(self._lots):
             self._arm(each)
         self._deadlines.load(lot.start_deadlines for lot in stored)
@@ -117,7 +117,7 @@ class Waiting:
             self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._now():
             live.phase = "delayed"
-            self._arm(self._lots.delay(job))
+            self._arm(self._lots.add_delayed(job))
             self.sleep.rest(live)
             return
         cls = cls or self.handlers.class_of(group_key(job))
@@ -125,9 +125,9 @@ class Waiting:
             self.windows.add(live, cls, first=first)
             return
         live.phase = "behind"
-        lot = self._lots.add(job)
-        if lot.cls is not None:
-            self.windows.request_refill(lot.cls)
+        lot = self._lots.add_ready(job)
+        if lot.job_class is not None:
+            self.windows.request_refill(lot.job_class)
         self.sleep.rest(live)
 
     def leave(self, live: LiveJob) -> None:
@@ -145,7 +145,7 @@ class Waiting:
 
     def where(self, job: Job) -> Literal["behind", "delayed"] | None:
         """How a job waits that is not in memory; None where it does not."""
-        return self._lots.where(job)
+        return self._lots.phase_of(job)
 
     def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
@@ -155,10 +155,10 @@ class Waiting:
             since = self._book.by_number[line.first].job.ready_at
             yield cls.queue, self.reasons.of_class(cls, cls.queue), len(line), since
         for lot in self._lots:
-            queue, cls_, ready = lot.key.queue, lot.cls, len(lot.ready)
+            queue, cls_, ready = lot.key.queue, lot.job_class, len(lot.ready)
             if ready:
                 why = "waiting_for_handler" if cls_ is None else self.reasons.of_class(cls_, queue)
-                yield queue, why, ready, None if cls_ in self._view.backlog.by_class else lot.since
+                yield queue, why, ready, None if cls_ in self._view.backlog.by_class else lot.ready_since
             for why, column in lot.delayed.items():
                 if column:
                     yield queue, why, len(column), None
@@ -172,7 +172,7 @@ class Waiting:
         lane = self._view.residency.device_pool(cls)
         count = 0
         for lot in self._lots:
-            other = lot.cls
+            other = lot.job_class
             if (
                 other is None
                 or other.priority < cls.priority
@@ -184,22 +184,22 @@ class Waiting:
 
     # Moments.
 
-    def _arm(self, lot: Lot) -> None:
+    def _arm(self, lot: QueuedGroup) -> None:
         """Set the timer for the first of a lot's delayed jobs."""
-        at = lot.next_moment
-        if at is not None and at < lot.armed_at:
-            lot.armed_at = at
+        at = lot.next_due_ms
+        if at is not None and at < lot.timer_due_ms:
+            lot.timer_due_ms = at
             self._timers.at(at / 1000, partial(self._due, lot))
 
-    def _due(self, lot: Lot) -> None:
-        lot.armed_at = math.inf
-        for n in self._lots.due(lot, due_until(self._now()), self._due_max):
+    def _due(self, lot: QueuedGroup) -> None:
+        lot.timer_due_ms = math.inf
+        for n in self._lots.take_due(lot, due_until_ms(self._now()), self._due_max):
             live = self._book.by_number.get(n)
             if live is not None:
                 live.job.reason = None
                 self.place(live)
             else:
-                ripe = self._lots.ripen(lot.key, n)
-                if ripe.cls is not None:
-                    self.windows.request_refill(ripe.cls)
+                ripe = self._lots.make_ready(lot.key, n)
+                if ripe.job_class is not None:
+                    self.windows.request_refill(ripe.job_class)
         self._arm(lot)

@@ -14,29 +14,29 @@ from runner.jobs.traits import decode_traits
 from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
 
 
-class Lot:
+class QueuedGroup:
     """Jobs of one queue, handler, priority, need and traits. They go in the order of their acceptance."""
 
-    __slots__ = ("armed_at", "cls", "delayed", "key", "ready", "since")
+    __slots__ = ("delayed", "job_class", "key", "ready", "ready_since", "timer_due_ms")
 
-    def __init__(self, key: GroupKey, cls: JobClass | None) -> None:
+    def __init__(self, key: GroupKey, job_class: JobClass | None) -> None:
         self.key = key
         #: Their class in the plan's view; None while their handler is not known. Several lots may have one.
-        self.cls = cls
+        self.job_class = job_class
         #: Those behind their class's window.
         self.ready = SortedPairs()
         #: Those that are to start at a moment, by their reason.
         self.delayed: dict[str, SortedPairs] = {}
         #: About since when the first of the ready ones waits (UTC epoch seconds).
-        self.since = math.inf
+        self.ready_since = math.inf
         #: The moment for which a timer is set.
-        self.armed_at = math.inf
+        self.timer_due_ms = math.inf
 
     @property
-    def next_moment(self) -> int | None:
+    def next_due_ms(self) -> int | None:
         """When the first of the delayed ones is due."""
-        heads = [column.first_pair for column in self.delayed.values()]
-        return min((head[0] for head in heads if head is not None), default=None)
+        first_pairs = [pairs.first_pair for pairs in self.delayed.values()]
+        return min((pair[0] for pair in first_pairs if pair is not None), default=None)
 
     @property
     def is_empty(self) -> bool:
@@ -44,150 +44,150 @@ class Lot:
         return not self.ready and not any(self.delayed.values())
 
 
-class Lots:
+class QueuedIndex:
     """All lots, and which of them make up a class."""
 
     def __init__(self, class_of: Callable[[GroupKey], JobClass | None]) -> None:
         self._class_of = class_of
-        self._lots: dict[GroupKey, Lot] = {}
-        self._of_class: dict[JobClass, list[Lot]] = {}
+        self._groups: dict[GroupKey, QueuedGroup] = {}
+        self._groups_by_class: dict[JobClass, list[QueuedGroup]] = {}
 
-    def __iter__(self) -> Iterator[Lot]:
-        return iter(self._lots.values())
+    def __iter__(self) -> Iterator[QueuedGroup]:
+        return iter(self._groups.values())
 
-    def load(self, stored: StoredGroup) -> None:
+    def load_group(self, stored: StoredGroup) -> None:
         """Take in what the store holds of a lot."""
-        lot = self._open(stored.key)
-        lot.ready = SortedPairs.from_numbers(stored.ready)
-        for reason, marks in stored.delayed.items():
-            column = lot.delayed[reason] = SortedPairs()
-            for at, n in zip(marks.times_ms, marks.numbers, strict=True):
-                column.add(at, n)
+        group = self._get_or_create(stored.key)
+        group.ready = SortedPairs.from_numbers(stored.ready)
+        for reason, due_times in stored.delayed.items():
+            pairs = group.delayed[reason] = SortedPairs()
+            for at, number in zip(due_times.times_ms, due_times.numbers, strict=True):
+                pairs.add(at, number)
         if stored.oldest_ready_at is not None:
-            lot.since = stored.oldest_ready_at
+            group.ready_since = stored.oldest_ready_at
 
-    def add(self, job: Job) -> Lot:
+    def add_ready(self, job: Job) -> QueuedGroup:
         """A job whose time has come waits behind the window of its class."""
-        lot = self._open(group_key(job))
-        lot.ready.add(0, job.number)
-        lot.since = min(lot.since, job.ready_at)
-        return lot
+        group = self._get_or_create(group_key(job))
+        group.ready.add(0, job.number)
+        group.ready_since = min(group.ready_since, job.ready_at)
+        return group
 
-    def delay(self, job: Job) -> Lot:
+    def add_delayed(self, job: Job) -> QueuedGroup:
         """A job waits for its time."""
-        lot = self._open(group_key(job))
-        lot.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(
+        group = self._get_or_create(group_key(job))
+        group.delayed.setdefault(job.reason or "scheduled", SortedPairs()).add(
             to_millis(job.ready_at), job.number
         )
-        return lot
+        return group
 
-    def where(self, job: Job) -> Literal["behind", "delayed"] | None:
+    def phase_of(self, job: Job) -> Literal["behind", "delayed"] | None:
         """How a job waits here; None where it does not."""
-        lot = self._lots.get(group_key(job))
-        if lot is None:
+        group = self._groups.get(group_key(job))
+        if group is None:
             return None
-        if (0, job.number) in lot.ready:
+        if (0, job.number) in group.ready:
             return "behind"
         pair = (to_millis(job.ready_at), job.number)
-        return "delayed" if any(pair in column for column in lot.delayed.values()) else None
+        return "delayed" if any(pair in pairs for pairs in group.delayed.values()) else None
 
     def remove(self, job: Job) -> bool:
         """Take a job out; False where it was not in its lot."""
-        lot = self._lots.get(group_key(job))
-        if lot is None:
+        group = self._groups.get(group_key(job))
+        if group is None:
             return False
         at = to_millis(job.ready_at)
-        found = lot.ready.discard(0, job.number) or any(
-            c.discard(at, job.number) for c in lot.delayed.values()
+        found = group.ready.discard(0, job.number) or any(
+            c.discard(at, job.number) for c in group.delayed.values()
         )
-        self._close(lot)
+        self._remove_if_empty(group)
         return found
 
-    def drop(self, n: int) -> None:
+    def discard_number(self, number: int) -> None:
         """Take out a number of which nothing else is known."""
-        for lot in list(self._lots.values()):
-            if lot.ready.discard(0, n):
-                self._close(lot)
+        for group in list(self._groups.values()):
+            if group.ready.discard(0, number):
+                self._remove_if_empty(group)
 
-    def due(self, lot: Lot, until: int, count: int) -> list[int]:
+    def take_due(self, group: QueuedGroup, until_ms: int, count: int) -> list[int]:
         """Take out the delayed ones whose moment has come, at most `count` of each reason."""
-        taken = [n for column in lot.delayed.values() for n in column.remove_until(until, count)]
-        self._close(lot)
+        taken = [number for pairs in group.delayed.values() for number in pairs.remove_until(until_ms, count)]
+        self._remove_if_empty(group)
         return taken
 
-    def ripen(self, key: GroupKey, n: int) -> Lot:
+    def make_ready(self, key: GroupKey, number: int) -> QueuedGroup:
         """A job that was delayed is ready; memory knows no more of it than this."""
-        lot = self._open(key)
-        lot.ready.add(0, n)
-        return lot
+        group = self._get_or_create(key)
+        group.ready.add(0, number)
+        return group
 
     # Classes.
 
-    def classify(self) -> None:
+    def reclassify(self) -> None:
         """The handlers are known anew: look up every lot's class again."""
-        self._of_class.clear()
-        for lot in self._lots.values():
-            self._join(lot)
+        self._groups_by_class.clear()
+        for group in self._groups.values():
+            self._add_to_class(group)
 
     def classes(self) -> list[JobClass]:
         """Those of which somebody is here."""
-        return list(self._of_class)
+        return list(self._groups_by_class)
 
-    def count(self, cls: JobClass) -> int:
+    def count_ready(self, job_class: JobClass) -> int:
         """How many of a class are behind its window."""
-        return sum(len(lot.ready) for lot in self._of_class.get(cls, ()))
+        return sum(len(group.ready) for group in self._groups_by_class.get(job_class, ()))
 
     def count_by_tenant(self) -> Counter[str]:
         """How many jobs of each tenant are here."""
         counts: Counter[str] = Counter()
-        for lot in self:
-            counts[decode_traits(lot.key.traits).tenant] += len(lot.ready) + sum(
-                map(len, lot.delayed.values())
+        for group in self:
+            counts[decode_traits(group.key.traits).tenant] += len(group.ready) + sum(
+                map(len, group.delayed.values())
             )
         return counts
 
-    def lowest(self, cls: JobClass, count: int) -> list[int]:
+    def first_numbers(self, job_class: JobClass, count: int) -> list[int]:
         """The first ones of a class."""
-        lots = self._of_class.get(cls, ())
-        ns = [n for lot in lots for _, n in lot.ready.first_pairs(count)]
-        return ns if len(lots) == 1 else sorted(ns)[:count]
+        groups = self._groups_by_class.get(job_class, ())
+        numbers = [number for group in groups for _, number in group.ready.first_pairs(count)]
+        return numbers if len(groups) == 1 else sorted(numbers)[:count]
 
-    def take(self, cls: JobClass, ns: list[int], since: float) -> None:
+    def remove_first(self, job_class: JobClass, numbers: list[int], since: float) -> None:
         """Take out these, the first ones of a class; who is left is ready since then at the earliest."""
-        lots = list(self._of_class.get(cls, ()))
-        for lot in lots:
-            if len(lots) == 1:
-                lot.ready.remove_until(0, len(ns))
+        groups = list(self._groups_by_class.get(job_class, ()))
+        for group in groups:
+            if len(groups) == 1:
+                group.ready.remove_until(0, len(numbers))
             else:
-                for n in ns:
-                    lot.ready.discard(0, n)
-            lot.since = since
-            self._close(lot)
+                for number in numbers:
+                    group.ready.discard(0, number)
+            group.ready_since = since
+            self._remove_if_empty(group)
 
-    def _open(self, key: GroupKey) -> Lot:
-        lot = self._lots.get(key)
-        if lot is None:
-            lot = self._lots[key] = Lot(key, None)
-            self._join(lot)
-        return lot
+    def _get_or_create(self, key: GroupKey) -> QueuedGroup:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = QueuedGroup(key, None)
+            self._add_to_class(group)
+        return group
 
-    def _join(self, lot: Lot) -> None:
-        lot.cls = self._class_of(lot.key)
-        if lot.cls is not None:
-            self._of_class.setdefault(lot.cls, []).append(lot)
+    def _add_to_class(self, group: QueuedGroup) -> None:
+        group.job_class = self._class_of(group.key)
+        if group.job_class is not None:
+            self._groups_by_class.setdefault(group.job_class, []).append(group)
 
-    def _close(self, lot: Lot) -> None:
-        if not lot.is_empty or self._lots.get(lot.key) is not lot:
+    def _remove_if_empty(self, group: QueuedGroup) -> None:
+        if not group.is_empty or self._groups.get(group.key) is not group:
             return
-        del self._lots[lot.key]
-        if lot.cls is not None:
-            others = self._of_class[lot.cls]
-            others.remove(lot)
+        del self._groups[group.key]
+        if group.job_class is not None:
+            others = self._groups_by_class[group.job_class]
+            others.remove(group)
             if not others:
-                del self._of_class[lot.cls]
+                del self._groups_by_class[group.job_class]
 
 
-def due_until(now: float) -> int:
+def due_until_ms(now: float) -> int:
     """The moment until which all is due at `now` (UTC epoch seconds)."""
     # A little more: a timer for a moment must find that it has come.
     return int(now * 1000 + 0.01)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.queue.queued_index import Lots
+from runner.coordinator.queue.queued_index import QueuedIndex
 from runner.coordinator.storage.journal import Journal
 from runner.errors import RunnerError, StoreUnavailable
 from runner.jobs.job import Job
@@ -64,7 +64,14 @@ class Sleep:
     """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
 
     def __init__(
-        self, *, book: JobRegistry, lots: Lots, journal: Journal, rows: Rows, find: Find, bounds: Bounds
+        self,
+        *,
+        book: JobRegistry,
+        lots: QueuedIndex,
+        journal: Journal,
+        rows: Rows,
+        find: Find,
+        bounds: Bounds,
     ) -> None:
         self._book = book
         self._lots = lots
@@ -97,7 +104,7 @@ class Sleep:
             for n in ns:
                 if n not in found and n not in self._book.by_number and self._gone.get(n, 0) <= began:
                     log.error("job number %d waits, but the store does not hold it", n)
-                    self._lots.drop(n)
+                    self._lots.discard_number(n)
 
     async def rouse(self, job_id: str) -> LiveJob | None:
         """The job as a live one; None where it has ended, or there is none.
@@ -160,7 +167,7 @@ class Sleep:
         """Believe a row that was read since `began`, unless memory knows better."""
         if job.number in self._book.by_number or self._gone.get(job.number, 0) > began:
             return
-        where = self._lots.where(job)
+        where = self._lots.phase_of(job)
         if where is None:
             return
         if where == "behind":

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.queue.queued_index import due_until
+from runner.coordinator.queue.queued_index import due_until_ms
 from runner.coordinator.queue.sorted_pairs import SortedPairs
 from runner.coordinator.queue.spill import Sleep
 from runner.coordinator.queue.timers import Timers
@@ -75,7 +75,7 @@ class StartDeadlines:
         """The longest wait of some jobs is over. Those not in memory have to be read before they end."""
         self._armed_at = math.inf
         unread: list[int] = []
-        for n in self._deadlines.remove_until(due_until(self._now()), self._due_max):
+        for n in self._deadlines.remove_until(due_until_ms(self._now()), self._due_max):
             live = self._book.by_number.get(n)
             if live is None:
                 unread.append(n)
