@@ -47,7 +47,7 @@ from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.queue_manager import Waiting
-from runner.coordinator.queue.spill import Bounds
+from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.reload.handler_activator import HandlerActivator
 from runner.coordinator.reload.reloader import Reloads
@@ -202,7 +202,7 @@ def build_jobs(
         give_up=lambda live, error: line.finish(live, "failed", error),
         rows=archive.rows,
         find=archive.find,
-        bounds=Bounds(),
+        bounds=QueueBounds(),
     )
     line = Line(
         book=book,

@@ -13,7 +13,7 @@ from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.coordinator.queue.spill import patiently
+from runner.coordinator.queue.spill import read_with_retry
 from runner.protocol.worker import RunAttempts, encode
 
 #: Reads inputs that are not in memory: job numbers -> JSON texts.
@@ -60,7 +60,7 @@ class Assigner:
 
     async def _read_and_send(self, post: Post, lives: list[LiveJob]) -> None:
         missing = [live.job.number for live in lives if live.input is None]
-        inputs = await patiently(self._read_inputs, missing, "inputs")
+        inputs = await read_with_retry(self._read_inputs, missing, "inputs")
         for live in lives:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.

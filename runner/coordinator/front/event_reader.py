@@ -17,7 +17,7 @@ async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = Fa
     """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
     that is not durable yet is waited for."""
     sleep = line.waiting.sleep
-    live = await sleep.rouse(job_id) if rouse else line.book.by_id.get(job_id)
+    live = await sleep.load_job(job_id) if rouse else line.book.by_id.get(job_id)
     if live is not None and live.phase == "ended":
         await line.journal.flush()
         live = line.book.by_id.get(job_id)

@@ -11,7 +11,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import admission
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import QueuedIndex
-from runner.coordinator.queue.spill import Bounds, Sleep
+from runner.coordinator.queue.spill import QueueBounds, SpillPool
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ class PlanWindows:
         book: JobRegistry,
         view: SchedulerState,
         lots: QueuedIndex,
-        sleep: Sleep,
-        bounds: Bounds,
+        sleep: SpillPool,
+        bounds: QueueBounds,
         wake: Callable[[], None],
     ) -> None:
         self._book = book
@@ -47,7 +47,7 @@ class PlanWindows:
     def _size(self) -> int:
         """How many jobs of a class may be in the plan's view."""
         bounds = self._bounds
-        return bounds.window if len(self._book) < bounds.live else bounds.small_window
+        return bounds.window_jobs if len(self._book) < bounds.large_backlog_jobs else bounds.small_window_jobs
 
     def has_room(self, cls: JobClass) -> bool:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
@@ -104,7 +104,9 @@ class PlanWindows:
                 ns: list[int] = []
                 classes: list[JobClass] = []
                 for cls in sorted(self._unread, key=_urgency):
-                    room = min(self._size - self._view.backlog.count(cls), self._bounds.read_rows - len(ns))
+                    room = min(
+                        self._size - self._view.backlog.count(cls), self._bounds.rows_per_read - len(ns)
+                    )
                     if room <= 0 and classes:
                         break
                     classes.append(cls)
@@ -114,7 +116,7 @@ class PlanWindows:
                         if n not in self._book.by_number
                     ]
                 if ns:
-                    await self._sleep.bring(ns)
+                    await self._sleep.load(ns)
                 for cls in classes:
                     self._unread.pop(cls, None)
                     self._refill_class(cls)

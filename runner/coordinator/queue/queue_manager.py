@@ -16,7 +16,7 @@ from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.plan_windows import PlanWindows
 from runner.coordinator.queue.queued_index import QueuedGroup, QueuedIndex, due_until_ms
-from runner.coordinator.queue.spill import Bounds, Find, Rows, Sleep
+from runner.coordinator.queue.spill import JobFinder, QueueBounds, RowReader, SpillPool
 from runner.coordinator.queue.start_deadlines import StartDeadlines
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
@@ -43,18 +43,20 @@ class Waiting:
         now: Callable[[], float],
         wake: Callable[[], None],
         give_up: Callable[[LiveJob, JobError], None],
-        rows: Rows,
-        find: Find,
-        bounds: Bounds,
+        rows: RowReader,
+        find: JobFinder,
+        bounds: QueueBounds,
     ) -> None:
         self._book = book
         self._view = view
         self._timers = timers
         self._now = now
-        self._due_max = bounds.due
+        self._due_max = bounds.due_per_turn
         self.handlers = ActiveHandlers()
         self._lots = lots = QueuedIndex(self.handlers.class_of)
-        self.sleep = Sleep(book=book, lots=lots, journal=journal, rows=rows, find=find, bounds=bounds)
+        self.sleep = SpillPool(
+            registry=book, index=lots, journal=journal, read_rows=rows, find_job=find, bounds=bounds
+        )
         self.windows = PlanWindows(
             book=book, view=view, lots=lots, sleep=self.sleep, bounds=bounds, wake=wake
         )
@@ -66,7 +68,7 @@ class Waiting:
             timers=timers,
             now=now,
             give_up=give_up,
-            due_max=bounds.due,
+            due_max=bounds.due_per_turn,
         )
 
     # Handlers.
@@ -118,7 +120,7 @@ class Waiting:
         if job.ready_at > self._now():
             live.phase = "delayed"
             self._arm(self._lots.add_delayed(job))
-            self.sleep.rest(live)
+            self.sleep.maybe_spill(live)
             return
         cls = cls or self.handlers.class_of(group_key(job))
         if cls is not None and (first or self.windows.has_room(cls)):
@@ -128,7 +130,7 @@ class Waiting:
         lot = self._lots.add_ready(job)
         if lot.job_class is not None:
             self.windows.request_refill(lot.job_class)
-        self.sleep.rest(live)
+        self.sleep.maybe_spill(live)
 
     def leave(self, live: LiveJob) -> None:
         """The job waits no more: it is about to start or to end, or was never accepted."""

@@ -17,111 +17,117 @@ from runner.jobs.job import Job
 
 log = logging.getLogger(__name__)
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 #: Inputs of waiting jobs stay in memory up to this sum; beyond it they are read when needed.
 INPUTS_MAX_BYTES = 64 * 1024 * 1024
 #: A read that failed is tried again after so long.
-FAILED_S = 1.0
+READ_RETRY_S = 1.0
 #: So often a job that changes while its row is read is looked for.
-TRIES = 10
+LOAD_TRIES = 10
 
 #: Reads rows by their numbers; inputs that are small come with them.
-Rows = Callable[[Sequence[int]], Awaitable[list[tuple[Job, bytes | None]]]]
+RowReader = Callable[[Sequence[int]], Awaitable[list[tuple[Job, bytes | None]]]]
 #: Reads a row by its id.
-Find = Callable[[str], Awaitable[Job | None]]
+JobFinder = Callable[[str], Awaitable[Job | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class QueueBounds:
     """How much of what waits is in memory."""
 
     #: Live jobs up to this number stay wherever they wait; a quiet house never lets go of one.
-    kept: int = 20_000  # guard: spill-kept
+    kept_jobs_max: int = 20_000  # guard: spill-kept
     #: So many jobs of a class are in the plan's view; those behind follow when half of them are gone.
-    window: int = 2_000  # guard: spill-window
+    window_jobs: int = 2_000  # guard: spill-window
     #: With so many live jobs classes get the small window.
-    live: int = 50_000  # guard: spill-live
-    small_window: int = 32  # guard: spill-small-window
+    large_backlog_jobs: int = 50_000  # guard: spill-live
+    small_window_jobs: int = 32  # guard: spill-small-window
     #: Rows read in one go.
-    read_rows: int = 1_000  # guard: spill-read-rows
+    rows_per_read: int = 1_000  # guard: spill-read-rows
     #: What is due at one moment goes in portions of so many, a portion a turn of the loop.
-    due: int = 1_000  # guard: spill-due
+    due_per_turn: int = 1_000  # guard: spill-due
 
 
-async def patiently(read: Callable[[Sequence[int]], Awaitable[Found]], ns: Sequence[int], what: str) -> Found:
+async def read_with_retry(
+    read: Callable[[Sequence[int]], Awaitable[Result]], numbers: Sequence[int], what: str
+) -> Result:
     """What `read` finds of these job numbers; a read that fails is tried again until one does not."""
     while True:
         try:
-            return await read(ns)
+            return await read(numbers)
         except Exception:
             # Given up, these would wait or hold an executor for ever; the store may be better in a moment.
-            log.exception("%s could not be read (%d of them); it is tried again", what, len(ns))
-        await asyncio.sleep(FAILED_S)
+            log.exception("%s could not be read (%d of them); it is tried again", what, len(numbers))
+        await asyncio.sleep(READ_RETRY_S)
 
 
-class Sleep:
+class SpillPool:
     """What memory holds of jobs that wait: themselves up to a number, their inputs up to a sum."""
 
     def __init__(
         self,
         *,
-        book: JobRegistry,
-        lots: QueuedIndex,
+        registry: JobRegistry,
+        index: QueuedIndex,
         journal: Journal,
-        rows: Rows,
-        find: Find,
-        bounds: Bounds,
+        read_rows: RowReader,
+        find_job: JobFinder,
+        bounds: QueueBounds,
     ) -> None:
-        self._book = book
-        self._lots = lots
+        self._registry = registry
+        self._index = index
         self._journal = journal
-        self._rows = rows
-        self._find = find
+        self._read_rows = read_rows
+        self._find_job = find_job
         self._bounds = bounds
         #: Bytes of the inputs that are in memory.
         self.input_bytes = 0
         #: Reads under way.
-        self._reads = 0
+        self._reads_in_progress = 0
         #: Counts who was let go of.
-        self._count = 0
+        self._spill_count = 0
         #: Who was let go of while reads were under way, with the count: an older row must not be believed.
-        self._gone: dict[int, int] = {}
+        self._spilled_during_reads: dict[int, int] = {}
 
-    def rest(self, live: LiveJob) -> None:
+    def maybe_spill(self, live: LiveJob) -> None:
         """The job waits behind others or for its time: where memory holds enough, let go of it as soon
         as it is durable."""
-        if len(self._book) > self._bounds.kept:
-            self._journal.call_when_durable(lambda _: self._let_go(live), is_urgent=False, is_patient=True)
+        if len(self._registry) > self._bounds.kept_jobs_max:
+            self._journal.call_when_durable(lambda _: self._spill(live), is_urgent=False, is_patient=True)
 
-    async def bring(self, ns: Sequence[int]) -> None:
+    async def load(self, numbers: Sequence[int]) -> None:
         """Take these in again, as far as they still wait behind others or for their time."""
-        with self._reading() as began:
-            rows = await patiently(self._rows, ns, "jobs that wait")
+        with self._track_read() as count_before:
+            rows = await read_with_retry(self._read_rows, numbers, "jobs that wait")
             for job, input_ in rows:
-                self._take_in(job, input_, began)
+                self._restore(job, input_, count_before)
             found = {job.number for job, _ in rows}
-            for n in ns:
-                if n not in found and n not in self._book.by_number and self._gone.get(n, 0) <= began:
-                    log.error("job number %d waits, but the store does not hold it", n)
-                    self._lots.discard_number(n)
+            for number in numbers:
+                if (
+                    number not in found
+                    and number not in self._registry.by_number
+                    and self._spilled_during_reads.get(number, 0) <= count_before
+                ):
+                    log.error("job number %d waits, but the store does not hold it", number)
+                    self._index.discard_number(number)
 
-    async def rouse(self, job_id: str) -> LiveJob | None:
+    async def load_job(self, job_id: str) -> LiveJob | None:
         """The job as a live one; None where it has ended, or there is none.
 
         Raises:
             StoreUnavailable: its row can't be read.
         """
-        for _ in range(TRIES):
-            live = self._book.by_id.get(job_id)
+        for _ in range(LOAD_TRIES):
+            live = self._registry.by_id.get(job_id)
             if live is not None:
                 return live
-            with self._reading() as began:
-                job = await self._find(job_id)
+            with self._track_read() as count_before:
+                job = await self._find_job(job_id)
                 if job is not None and job.state in ("queued", "running"):
-                    self._take_in(job, None, began)
+                    self._restore(job, None, count_before)
             if job is None or job.state not in ("queued", "running"):
-                return self._book.by_id.get(job_id)
+                return self._registry.by_id.get(job_id)
         raise RunnerError(f"job {job_id} is neither in memory nor where the store says that it waits")
 
     def keep_input(self, live: LiveJob, text: bytes) -> None:
@@ -137,7 +143,7 @@ class Sleep:
             live.input = None
             self.input_bytes -= live.job.input_bytes
 
-    def _let_go(self, live: LiveJob) -> None:
+    def _spill(self, live: LiveJob) -> None:
         if live.phase not in ("behind", "delayed") or live.end_callbacks or live.has_unused_attempt:
             return
         # It has changed since: its row is not up to date yet.
@@ -147,32 +153,35 @@ class Sleep:
             # The input itself stays with the object: whoever submitted it is about to be answered.
             self.input_bytes -= live.job.input_bytes
         live.phase = "asleep"
-        self._book.remove(live)
-        self._count += 1
-        if self._reads:
-            self._gone[live.job.number] = self._count
+        self._registry.remove(live)
+        self._spill_count += 1
+        if self._reads_in_progress:
+            self._spilled_during_reads[live.job.number] = self._spill_count
 
     @contextmanager
-    def _reading(self) -> Iterator[int]:
+    def _track_read(self) -> Iterator[int]:
         """Rows are read and taken in; gives the count before, which tells who was let go of meanwhile."""
-        self._reads += 1
+        self._reads_in_progress += 1
         try:
-            yield self._count
+            yield self._spill_count
         finally:
-            self._reads -= 1
-            if not self._reads:
-                self._gone.clear()
+            self._reads_in_progress -= 1
+            if not self._reads_in_progress:
+                self._spilled_during_reads.clear()
 
-    def _take_in(self, job: Job, input_: bytes | None, began: int) -> None:
+    def _restore(self, job: Job, input_: bytes | None, count_before: int) -> None:
         """Believe a row that was read since `began`, unless memory knows better."""
-        if job.number in self._book.by_number or self._gone.get(job.number, 0) > began:
+        if (
+            job.number in self._registry.by_number
+            or self._spilled_during_reads.get(job.number, 0) > count_before
+        ):
             return
-        where = self._lots.phase_of(job)
-        if where is None:
+        phase = self._index.phase_of(job)
+        if phase is None:
             return
-        if where == "behind":
+        if phase == "behind":
             job.reason = None
-        live = LiveJob(job, None, where)
+        live = LiveJob(job, None, phase)
         if input_ is not None and self.input_bytes < INPUTS_MAX_BYTES:
             self.keep_input(live, input_)
-        self._book.add(live, is_counted=True)
+        self._registry.add(live, is_counted=True)

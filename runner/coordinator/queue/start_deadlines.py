@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.queue.queued_index import due_until_ms
 from runner.coordinator.queue.sorted_pairs import SortedPairs
-from runner.coordinator.queue.spill import Sleep
+from runner.coordinator.queue.spill import SpillPool
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.queue.wait_reasons import WaitReasons
 from runner.jobs.job import JobError
@@ -26,7 +26,7 @@ class StartDeadlines:
         self,
         *,
         book: JobRegistry,
-        sleep: Sleep,
+        sleep: SpillPool,
         reasons: WaitReasons,
         timers: Timers,
         now: Callable[[], float],
@@ -89,7 +89,7 @@ class StartDeadlines:
         task.add_done_callback(self._tasks.discard)
 
     async def _read_and_end(self, ns: list[int]) -> None:
-        await self._sleep.bring(ns)
+        await self._sleep.load(ns)
         for n in ns:
             live = self._book.by_number.get(n)
             try:

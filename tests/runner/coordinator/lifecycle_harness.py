@@ -23,7 +23,7 @@ from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import Waiting
-from runner.coordinator.queue.spill import Bounds
+from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
@@ -60,7 +60,7 @@ class Bench:
         *,
         clock: Clock | None = None,
         kept: Kept | None = None,
-        bounds: Bounds | None = None,
+        bounds: QueueBounds | None = None,
         queued_max: int = 10,
     ) -> None:
         self.access = access
@@ -91,7 +91,7 @@ class Bench:
             give_up=lambda live, error: self.line.finish(live, "failed", error),
             rows=self.archive.rows,
             find=self.archive.find,
-            bounds=bounds or Bounds(),
+            bounds=bounds or QueueBounds(),
         )
         self.line = Line(
             book=book,

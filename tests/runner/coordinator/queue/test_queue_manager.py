@@ -16,14 +16,16 @@ from gpu.planning.explain import explain
 from runner.coordinator.components import Kept
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
-from runner.coordinator.queue.spill import Bounds
+from runner.coordinator.queue.spill import QueueBounds
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Batch
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 
-TINY = Bounds(kept=3, window=4, live=8, small_window=2, read_rows=3, due=2)
+TINY = QueueBounds(
+    kept_jobs_max=3, window_jobs=4, large_backlog_jobs=8, small_window_jobs=2, rows_per_read=3, due_per_turn=2
+)
 
 
 async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
@@ -91,7 +93,7 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
         for number in range(60):
             bench.line.submit(asked(number, priority=50 + 10 * (number % 2)))
         await settle(bench)
-        assert len(bench.line.book) <= TINY.live + 2 * TINY.window
+        assert len(bench.line.book) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
         assert bench.line.book.queued_count == 60
         ran = await drain(bench)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
@@ -144,14 +146,14 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
             bench.line.submit(asked(number))
         await settle(bench)
         assert "job-20" not in bench.line.book.by_id
-        live = await bench.line.waiting.sleep.rouse("job-20")
+        live = await bench.line.waiting.sleep.load_job("job-20")
         assert live is not None and live.phase == "behind"
-        assert await bench.line.waiting.sleep.rouse("job-20") is live
+        assert await bench.line.waiting.sleep.load_job("job-20") is live
         bench.line.cancel_waiting(live, "by hand")
         await bench.journal.flush()
         assert (await bench.stored("job-20")).state == "cancelled"
-        assert await bench.line.waiting.sleep.rouse("job-20") is None
-        assert await bench.line.waiting.sleep.rouse("nobody") is None
+        assert await bench.line.waiting.sleep.load_job("job-20") is None
+        assert await bench.line.waiting.sleep.load_job("nobody") is None
         ran = await drain(bench)
         assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
 
@@ -168,7 +170,7 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         await settle(bench)
         assert bench.line.book.by_id["job-25"] is live and live.phase == "behind"
         live.end_callbacks.clear()
-        bench.line.waiting.sleep.rest(live)
+        bench.line.waiting.sleep.maybe_spill(live)
         await settle(bench)
         assert "job-25" not in bench.line.book.by_id
         assert [live.job.number for live in await drain(bench)] == list(range(1, 31))
@@ -182,7 +184,7 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         for number in range(20):
             bench.line.submit(asked(number, delay_s=10.0 + number % 2))
         await settle(bench)
-        assert len(bench.line.book) <= TINY.kept + 1 and not bench.view.backlog.by_class
+        assert len(bench.line.book) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
         assert bench.line.waiting.reasons.of_stored(await bench.stored("job-19")) == "scheduled"
         assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
@@ -250,7 +252,7 @@ def test_a_read_that_fails_is_made_again() -> None:
                 raise failures.pop()
             return await rows(ns)
 
-        bench.line.waiting.sleep._rows = failing
+        bench.line.waiting.sleep._read_rows = failing
         while len(await drain(bench)) == 0 or bench.line.book.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
@@ -278,7 +280,7 @@ def test_many_classes_share_what_memory_holds() -> None:
             bench.line.submit(asked(number, queue=f"q{number % 20}"))
         await settle(bench)
         assert len(bench.view.backlog.by_class) == 20
-        assert len(bench.line.book) <= TINY.live + 20 * TINY.small_window
+        assert len(bench.line.book) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
         ran = [live.job for live in await drain(bench)]
         for queue in range(20):
             assert [job.number for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
@@ -357,10 +359,10 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
             await later.wait()
             return found
 
-        sleep._rows = late
-        bringing = asyncio.create_task(sleep.bring([20]))
+        sleep._read_rows = late
+        bringing = asyncio.create_task(sleep.load([20]))
         await asyncio.sleep(0)
-        live = await sleep.rouse("job-19")
+        live = await sleep.load_job("job-19")
         assert live is not None and live.job.number == 20
         bench.line.waiting.leave(live)
         live.phase = "assigned"
@@ -372,7 +374,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         later.set()
         await bringing
         assert "job-19" not in bench.line.book.by_id
-        again = await sleep.rouse("job-19")
+        again = await sleep.load_job("job-19")
         assert again is not None and (again.job.attempt, again.phase) == (1, "behind")
 
     run(body)
@@ -422,7 +424,7 @@ class Play:
             case "fail" if bench.view.backlog.by_class:
                 bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
-                live_ = await bench.line.waiting.sleep.rouse(f"job-{chance.randint(1, self.count)}")
+                live_ = await bench.line.waiting.sleep.load_job(f"job-{chance.randint(1, self.count)}")
                 if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
                     bench.line.cancel_waiting(live_, "by hand")
