@@ -259,7 +259,7 @@ def build_devices(
     learning = Learning(
         view=view,
         figures=jobs.figures,
-        later=lambda seconds, call: jobs.timers.at(now() + seconds, call),
+        later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
         kept=kept.values,
         keep=jobs.journal.set_value,
     )

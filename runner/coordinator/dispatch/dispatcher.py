@@ -140,7 +140,7 @@ class Dispatch:
                 self._armed_at = float("inf")
                 self.wake()
 
-            self._line.timers.at(when, due)
+            self._line.timers.call_at(when, due)
 
     def _start(self, action: planner.StartAction) -> None:
         post, lives = self.posts[action.executor], [self._line.book.by_number[n] for n in action.job_numbers]

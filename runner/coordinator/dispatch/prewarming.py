@@ -180,7 +180,7 @@ class Wishes:
     def _failed(self, name: Name, failure: Failure) -> None:
         failure = self.failures.record(name, failure, is_preload=name in self._preloads)
         if failure.next_at is not None:
-            self._timers.at(failure.next_at, self._wake)
+            self._timers.call_at(failure.next_at, self._wake)
         log.warning("%s could not be loaded: %s: %s", _title(name), failure.code, failure.message)
 
     def _again(self, one: Wish) -> None:

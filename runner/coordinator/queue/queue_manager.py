@@ -191,7 +191,7 @@ class Waiting:
         at = lot.next_due_ms
         if at is not None and at < lot.timer_due_ms:
             lot.timer_due_ms = at
-            self._timers.at(at / 1000, partial(self._due, lot))
+            self._timers.call_at(at / 1000, partial(self._due, lot))
 
     def _due(self, lot: QueuedGroup) -> None:
         lot.timer_due_ms = math.inf

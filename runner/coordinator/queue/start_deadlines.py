@@ -69,7 +69,7 @@ class StartDeadlines:
         head = self._deadlines.first_pair
         if head is not None and head[0] < self._armed_at:
             self._armed_at = head[0]
-            self._timers.at(head[0] / 1000, self._on_due)
+            self._timers.call_at(head[0] / 1000, self._on_due)
 
     def _on_due(self) -> None:
         """The longest wait of some jobs is over. Those not in memory have to be read before they end."""

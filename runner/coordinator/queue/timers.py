@@ -11,25 +11,25 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 #: The moments are looked at this often at least: while the machine sleeps, the loop's own clock stands still.
-LOOK_S = 10.0
+CHECK_INTERVAL_S = 10.0
 
 
 class Timers:
     """A heap of moments. An entry is not cancelled: what it calls looks whether it still matters."""
 
-    def __init__(self, now: Callable[[], float], *, look_s: float = LOOK_S) -> None:
+    def __init__(self, now: Callable[[], float], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
         self._now = now
-        self._look_s = look_s
+        self._check_interval_s = check_interval_s
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = itertools.count()
+        self._tie_breakers = itertools.count()
         self._handle: asyncio.TimerHandle | None = None
         self._armed_at = float("inf")
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
+    def call_at(self, at: float, callback: Callable[[], None]) -> None:
         """Call at `when` (UTC epoch seconds as `now` tells them), or at once where that is past."""
-        heapq.heappush(self._heap, (when, next(self._count), call))
-        if when < self._armed_at:
-            self._arm()
+        heapq.heappush(self._heap, (at, next(self._tie_breakers), callback))
+        if at < self._armed_at:
+            self._arm_timer()
 
     def close(self) -> None:
         """Forget everything that was to happen."""
@@ -37,7 +37,7 @@ class Timers:
             self._handle.cancel()
         self._heap.clear()
 
-    def _arm(self) -> None:
+    def _arm_timer(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -45,19 +45,21 @@ class Timers:
         if self._heap:
             self._armed_at = self._heap[0][0]
             delay = max(0.0, self._armed_at - self._now())
-            self._handle = asyncio.get_running_loop().call_later(min(delay, self._look_s), self._fire)
+            self._handle = asyncio.get_running_loop().call_later(
+                min(delay, self._check_interval_s), self._run_due
+            )
 
-    def _fire(self) -> None:
+    def _run_due(self) -> None:
         self._handle = None
         now = self._now()
         # A bounded share of a turn: a million jobs that become ready at once must not stop the loop.
         for _ in range(1_000):
             if not self._heap or self._heap[0][0] > now:
                 break
-            call = heapq.heappop(self._heap)[2]
+            callback = heapq.heappop(self._heap)[2]
             try:
-                call()
+                callback()
             except Exception:
                 # The loop's boundary: without the next timer nothing delayed would ever start.
                 log.exception("what was to happen at a moment failed")
-        self._arm()
+        self._arm_timer()

@@ -110,7 +110,7 @@ class Bench:
         self.learning = Learning(
             view=self.view,
             figures=self.line.figures,
-            later=lambda seconds, call: self.line.timers.at(self.clock.now() + seconds, call),
+            later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
             kept=kept.values,
             keep=self.journal.set_value,
         )
@@ -183,7 +183,7 @@ class Bench:
         self.clock.at += seconds
         done = asyncio.Event()
         # Before all that is armed, so that the timers look at the clock now.
-        self.line.timers.at(0.0, done.set)
+        self.line.timers.call_at(0.0, done.set)
         await done.wait()
 
     def hold(self, live: LiveJob) -> None:

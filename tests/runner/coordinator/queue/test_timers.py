@@ -15,9 +15,9 @@ def test_calls_come_in_order_of_their_moments() -> None:
         timers = Timers(time.monotonic)
         done = asyncio.Event()
         now = time.monotonic()
-        timers.at(now + 0.02, done.set)
-        timers.at(now + 0.01, lambda: called.append("second"))
-        timers.at(now - 5, lambda: called.append("first"))
+        timers.call_at(now + 0.02, done.set)
+        timers.call_at(now + 0.01, lambda: called.append("second"))
+        timers.call_at(now - 5, lambda: called.append("first"))
         await asyncio.wait_for(done.wait(), 2)
         timers.close()
 
@@ -31,10 +31,10 @@ def test_a_machine_that_slept_does_not_come_late_by_its_sleep() -> None:
 
     async def main() -> None:
         slept_s = 0.0
-        timers = Timers(lambda: time.monotonic() + slept_s, look_s=0.02)
+        timers = Timers(lambda: time.monotonic() + slept_s, check_interval_s=0.02)
         woken = asyncio.Event()
-        timers.at(time.monotonic() + 3_600, woken.set)
-        timers.at(time.monotonic() + 7_200, lambda: called.append("too early"))
+        timers.call_at(time.monotonic() + 3_600, woken.set)
+        timers.call_at(time.monotonic() + 7_200, lambda: called.append("too early"))
         slept_s = 3_600.0
         await asyncio.wait_for(woken.wait(), 2)
         timers.close()
@@ -59,7 +59,7 @@ def test_many_that_are_due_at_once_leave_the_loop_its_turns() -> None:
                 done.set()
 
         for _ in range(5_000):
-            timers.at(0.0, call)
+            timers.call_at(0.0, call)
         while not done.is_set():
             turns += 1
             await asyncio.sleep(0)
@@ -73,10 +73,10 @@ def test_a_failing_call_does_not_stop_the_others() -> None:
     async def main() -> None:
         timers = Timers(time.monotonic)
         done = asyncio.Event()
-        timers.at(0.0, lambda: done.missing())  # type: ignore[attr-defined]
-        timers.at(1.0, done.set)
+        timers.call_at(0.0, lambda: done.missing())  # type: ignore[attr-defined]
+        timers.call_at(1.0, done.set)
         await asyncio.wait_for(done.wait(), 2)
-        timers.at(time.monotonic() + 0.01, done.clear)
+        timers.call_at(time.monotonic() + 0.01, done.clear)
         while done.is_set():
             await asyncio.sleep(0.005)
 
