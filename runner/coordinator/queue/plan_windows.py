@@ -23,109 +23,114 @@ class PlanWindows:
     def __init__(
         self,
         *,
-        book: JobRegistry,
+        registry: JobRegistry,
         view: SchedulerState,
-        lots: QueuedIndex,
-        sleep: SpillPool,
+        index: QueuedIndex,
+        spill_pool: SpillPool,
         bounds: QueueBounds,
-        wake: Callable[[], None],
+        request_plan: Callable[[], None],
     ) -> None:
-        self._book = book
+        self._registry = registry
         self._view = view
-        self._lots = lots
-        self._sleep = sleep
+        self._index = index
+        self._spill_pool = spill_pool
         self._bounds = bounds
         #: Asks for a turn of the plan.
-        self._wake = wake
+        self._request_plan = request_plan
         #: Classes whose window may be short of jobs, in the order in which that was seen.
-        self._low: dict[JobClass, None] = {}
+        self._short_classes: dict[JobClass, None] = {}
         #: Classes to refill when rows have been read.
-        self._unread: dict[JobClass, None] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._classes_to_read: dict[JobClass, None] = {}
+        self._read_task: asyncio.Task[None] | None = None
 
     @property
     def _size(self) -> int:
         """How many jobs of a class may be in the plan's view."""
         bounds = self._bounds
-        return bounds.window_jobs if len(self._book) < bounds.large_backlog_jobs else bounds.small_window_jobs
+        return (
+            bounds.window_jobs
+            if len(self._registry) < bounds.large_backlog_jobs
+            else bounds.small_window_jobs
+        )
 
-    def has_room(self, cls: JobClass) -> bool:
+    def accepts_next(self, job_class: JobClass) -> bool:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
-        return self._view.backlog.count(cls) < self._size and not self._lots.count_ready(cls)
+        return self._view.backlog.count(job_class) < self._size and not self._index.count_ready(job_class)
 
-    def add(self, live: LiveJob, cls: JobClass, *, first: bool = False) -> None:
+    def add(self, live: LiveJob, job_class: JobClass, *, first: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
         live.phase = "waiting"
-        live.job_class = admission.adjust_class(live.job, cls, self._view)
+        live.job_class = admission.adjust_class(live.job, job_class, self._view)
         self._view.add_waiting(live.job_class, live.job.number, first=first, since=live.job.ready_at)
-        self._wake()
+        self._request_plan()
 
-    def on_dispatched(self, cls: JobClass) -> None:
+    def on_dispatched(self, job_class: JobClass) -> None:
         """Jobs of this class have left its window."""
-        if self._lots.count_ready(cls):
-            self.request_refill(cls)
+        if self._index.count_ready(job_class):
+            self.request_refill(job_class)
 
-    def request_refill(self, cls: JobClass) -> None:
+    def request_refill(self, job_class: JobClass) -> None:
         """Jobs of this class are behind its window: refill that before the next plan if it is short."""
-        if cls not in self._low and self._view.backlog.count(cls) <= self._size // 2:
-            self._low[cls] = None
-            self._wake()
+        if job_class not in self._short_classes and self._view.backlog.count(job_class) <= self._size // 2:
+            self._short_classes[job_class] = None
+            self._request_plan()
 
     def refill(self) -> None:
         """Refill the windows that are short; once before each plan."""
-        if not self._low:
+        if not self._short_classes:
             return
-        low, self._low = self._low, {}
-        for cls in sorted(low, key=_urgency):
-            self._refill_class(cls)
+        short_classes, self._short_classes = self._short_classes, {}
+        for job_class in sorted(short_classes, key=_negative_priority):
+            self._refill_class(job_class)
 
-    def _refill_class(self, cls: JobClass) -> None:
+    def _refill_class(self, job_class: JobClass) -> None:
         """Move the first ones behind into the window, as far as memory holds them."""
-        waiting = self._view.backlog.count(cls)
-        if waiting > self._size // 2:
+        waiting_count = self._view.backlog.count(job_class)
+        if waiting_count > self._size // 2:
             return
-        ns = self._lots.first_numbers(cls, self._size - waiting)
-        lives = [self._book.by_number.get(n) for n in ns]
-        known = lives.index(None) if None in lives else len(lives)
-        present = [live for live in lives[:known] if live is not None]
+        numbers = self._index.first_numbers(job_class, self._size - waiting_count)
+        live_jobs = [self._registry.by_number.get(number) for number in numbers]
+        present_count = live_jobs.index(None) if None in live_jobs else len(live_jobs)
+        present = [live for live in live_jobs[:present_count] if live is not None]
         if present:
-            self._lots.remove_first(cls, ns[:known], present[-1].job.ready_at)
+            self._index.remove_first(job_class, numbers[:present_count], present[-1].job.ready_at)
             for live in present:
-                self.add(live, cls)
-        if known < len(ns):
-            self._unread[cls] = None
-            if self._reader is None:
-                self._reader = asyncio.get_running_loop().create_task(self._read_rows())
+                self.add(live, job_class)
+        if present_count < len(numbers):
+            self._classes_to_read[job_class] = None
+            if self._read_task is None:
+                self._read_task = asyncio.get_running_loop().create_task(self._load_and_refill())
 
-    async def _read_rows(self) -> None:
+    async def _load_and_refill(self) -> None:
         """Take in rows until no window is short; those of high priority first."""
         try:
-            while self._unread:
-                ns: list[int] = []
+            while self._classes_to_read:
+                numbers: list[int] = []
                 classes: list[JobClass] = []
-                for cls in sorted(self._unread, key=_urgency):
-                    room = min(
-                        self._size - self._view.backlog.count(cls), self._bounds.rows_per_read - len(ns)
+                for job_class in sorted(self._classes_to_read, key=_negative_priority):
+                    wanted_count = min(
+                        self._size - self._view.backlog.count(job_class),
+                        self._bounds.rows_per_read - len(numbers),
                     )
-                    if room <= 0 and classes:
+                    if wanted_count <= 0 and classes:
                         break
-                    classes.append(cls)
-                    ns += [
-                        n
-                        for n in self._lots.first_numbers(cls, max(1, room))
-                        if n not in self._book.by_number
+                    classes.append(job_class)
+                    numbers += [
+                        number
+                        for number in self._index.first_numbers(job_class, max(1, wanted_count))
+                        if number not in self._registry.by_number
                     ]
-                if ns:
-                    await self._sleep.load(ns)
-                for cls in classes:
-                    self._unread.pop(cls, None)
-                    self._refill_class(cls)
+                if numbers:
+                    await self._spill_pool.load(numbers)
+                for job_class in classes:
+                    self._classes_to_read.pop(job_class, None)
+                    self._refill_class(job_class)
         except Exception:
             # The task's boundary: a class that is still short asks again when its next job has left.
             log.exception("queued jobs could not be moved into the plan's view")
         finally:
-            self._reader = None
+            self._read_task = None
 
 
-def _urgency(cls: JobClass) -> int:
-    return -cls.priority
+def _negative_priority(job_class: JobClass) -> int:
+    return -job_class.priority

@@ -58,7 +58,7 @@ class Waiting:
             registry=book, index=lots, journal=journal, read_rows=rows, find_job=find, bounds=bounds
         )
         self.windows = PlanWindows(
-            book=book, view=view, lots=lots, sleep=self.sleep, bounds=bounds, wake=wake
+            registry=book, view=view, index=lots, spill_pool=self.sleep, bounds=bounds, request_plan=wake
         )
         self.reasons = WaitReasons(view=view, handlers=self.handlers, now=now)
         self._deadlines = StartDeadlines(
@@ -123,7 +123,7 @@ class Waiting:
             self.sleep.maybe_spill(live)
             return
         cls = cls or self.handlers.class_of(group_key(job))
-        if cls is not None and (first or self.windows.has_room(cls)):
+        if cls is not None and (first or self.windows.accepts_next(cls)):
             self.windows.add(live, cls, first=first)
             return
         live.phase = "behind"
