@@ -97,7 +97,7 @@ class Dispatch:
         self.wishes.before_plan()
         now = self._line.now()
         plan = planner.plan(self._view, now)
-        self._line.waiting.reasons.planned = plan.reasons
+        self._line.waiting.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
                 self._carry_out(action)

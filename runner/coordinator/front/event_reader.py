@@ -40,12 +40,12 @@ async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> 
     events = await archive.events(job.number, ask.after, limit)
     live = await current(line, archive, ask.job_id)
     if live is not None:
-        reason = line.waiting.reasons.of_live(live)
+        reason = line.waiting.reasons.for_live_job(live)
         shown = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, ended, last = live.job, False, archive.durable_seq(live.job)
     else:
         job = await archive.job(ask.job_id)
-        shown = await archive.document(job, line.waiting.reasons.of_stored(job), full=False)
+        shown = await archive.document(job, line.waiting.reasons.for_stored_job(job), full=False)
         ended, last = job.state in ENDED, job.last_seq
     if not events and last > ask.after:
         # They became durable between the two looks: told as none they would be taken for gone.

@@ -48,7 +48,7 @@ class ReadRequests:
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
-            body = await self._archive.document(job, self._line.waiting.reasons.of_stored(job))
+            body = await self._archive.document(job, self._line.waiting.reasons.for_stored_job(job))
             front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
             return
         if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:

@@ -49,7 +49,7 @@ class JobReplies:
 
     def document(self, live: LiveJob) -> bytes:
         """The job as it is now."""
-        reason = self._line.waiting.reasons.of_live(live)
+        reason = self._line.waiting.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def answer_at_end(self, answer: Answer, live: LiveJob, wait_s: float, *, late_status: int) -> None:

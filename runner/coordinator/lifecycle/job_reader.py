@@ -189,10 +189,10 @@ def _as_of_now(job: Job, live: LiveJob | None, waiting: Waiting) -> tuple[Job, s
     An end that is not durable yet has not happened: the row still stands.
     """
     if live is None:
-        return job, waiting.reasons.of_stored(job)
+        return job, waiting.reasons.for_stored_job(job)
     if live.phase == "ended":
         return job, "running" if job.state == "running" else job.reason or "ready"
-    return copy.copy(live.job), waiting.reasons.of_live(live)
+    return copy.copy(live.job), waiting.reasons.for_live_job(live)
 
 
 def _still(query: JobQuery, job: Job) -> bool:

@@ -31,7 +31,7 @@ class JobExplainer:
                 "message": f"the job has ended as {job.state}",
             }
         waiting = self._line.waiting
-        why = waiting.reasons.of_stored(job) if live is None else waiting.reasons.of_live(live)
+        why = waiting.reasons.for_stored_job(job) if live is None else waiting.reasons.for_live_job(live)
         where = waiting.where(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
         cls = (

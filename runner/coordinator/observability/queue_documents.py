@@ -47,7 +47,7 @@ class QueueDocuments:
             tallies[queue].add(why, count, since)
         for post in self._dispatch.posts.values():
             for live in post.line.values():
-                why_now = waiting.reasons.of_live(live)
+                why_now = waiting.reasons.for_live_job(live)
                 if why_now is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
                     tallies[live.job.queue].add(why_now, 1, since)

@@ -155,11 +155,11 @@ class Waiting:
             if cls.is_prewarm:
                 continue
             since = self._book.by_number[line.first].job.ready_at
-            yield cls.queue, self.reasons.of_class(cls, cls.queue), len(line), since
+            yield cls.queue, self.reasons.for_class(cls, cls.queue), len(line), since
         for lot in self._lots:
             queue, cls_, ready = lot.key.queue, lot.job_class, len(lot.ready)
             if ready:
-                why = "waiting_for_handler" if cls_ is None else self.reasons.of_class(cls_, queue)
+                why = "waiting_for_handler" if cls_ is None else self.reasons.for_class(cls_, queue)
                 yield queue, why, ready, None if cls_ in self._view.backlog.by_class else lot.ready_since
             for why, column in lot.delayed.items():
                 if column:

@@ -108,6 +108,6 @@ class StartDeadlines:
             self.add(live.job.number, start_by)
             return
         limit_s = live.job.terms.queue_timeout_s
-        reason = self._reasons.of_live(live)
+        reason = self._reasons.for_live_job(live)
         message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {reason}"
         self._give_up(live, JobError("queue_timeout", message, False))

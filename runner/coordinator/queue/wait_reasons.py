@@ -20,34 +20,34 @@ class WaitReasons:
         self._handlers = handlers
         self._now = now
         #: Why the head of a class waits, by the last plan.
-        self.planned: Mapping[JobClass, str] = {}
+        self.planned_reasons: Mapping[JobClass, str] = {}
 
-    def of_live(self, live: LiveJob) -> str | None:
+    def for_live_job(self, live: LiveJob) -> str | None:
         """The reason of a job in memory."""
         job = live.job
         match live.phase:
             case "ended":
                 return job.reason
             case "delayed" | "behind" | "asleep":
-                return self.of_stored(job)
+                return self.for_stored_job(job)
             case "starting" | "running":
                 if job.cancel_reason is not None:
                     return "cancelling"
                 return "loading" if live.phase == "starting" else "running"
             case _:
-                return self.of_class(live.job_class, job.queue)
+                return self.for_class(live.job_class, job.queue)
 
-    def of_stored(self, job: Job) -> str | None:
+    def for_stored_job(self, job: Job) -> str | None:
         """The reason of a job that is not in memory."""
         if job.state != "queued":
             return job.reason
         if job.ready_at > self._now():
             return job.reason or "scheduled"
-        cls = self._handlers.class_of(group_key(job))
-        return "waiting_for_handler" if cls is None else self.of_class(cls, job.queue)
+        job_class = self._handlers.class_of(group_key(job))
+        return "waiting_for_handler" if job_class is None else self.for_class(job_class, job.queue)
 
-    def of_class(self, cls: JobClass | None, queue: str) -> str:
+    def for_class(self, job_class: JobClass | None, queue: str) -> str:
         """The reason of a class's ready jobs in a queue; None: of a job without a class."""
         if queue in self._view.backlog.paused:
             return "paused"
-        return self.planned.get(cls, "ready") if cls is not None else "ready"
+        return self.planned_reasons.get(job_class, "ready") if job_class is not None else "ready"

@@ -119,7 +119,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
         await house.turn()
         (live,) = house.submit(1)
         assert await house.orders() == ["Run"]
-        assert (live.phase, house.bench.line.waiting.reasons.of_live(live)) == ("starting", "loading")
+        assert (live.phase, house.bench.line.waiting.reasons.for_live_job(live)) == ("starting", "loading")
 
     play(worker, body)
 

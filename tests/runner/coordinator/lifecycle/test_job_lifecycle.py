@@ -16,15 +16,15 @@ def test_a_job_goes_its_straight_way() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
         assert (live.phase, live.job.state) == ("waiting", "queued")
-        assert bench.line.waiting.reasons.of_live(live) == "ready"
+        assert bench.line.waiting.reasons.for_live_job(live) == "ready"
         bench.start(live, loading=True)
-        assert (live.job.state, bench.line.waiting.reasons.of_live(live), live.job.attempt) == (
+        assert (live.job.state, bench.line.waiting.reasons.for_live_job(live), live.job.attempt) == (
             "running",
             "loading",
             1,
         )
         bench.line.runs(live, bench.clock.now())
-        assert bench.line.waiting.reasons.of_live(live) == "running"
+        assert bench.line.waiting.reasons.for_live_job(live) == "running"
         bench.end(live, output=b"42")
         await bench.journal.flush()
         stored = await bench.stored("job-1")
@@ -54,7 +54,7 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = bench.line.submit(asked(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
-        assert (live.phase, bench.line.waiting.reasons.of_live(live), live.job.failures) == (
+        assert (live.phase, bench.line.waiting.reasons.for_live_job(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
@@ -149,7 +149,10 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
         bench.line.waiting.described({})
         bench.start(live)
         bench.end(live, "interrupted")
-        assert (live.phase, bench.line.waiting.reasons.of_live(live)) == ("behind", "waiting_for_handler")
+        assert (live.phase, bench.line.waiting.reasons.for_live_job(live)) == (
+            "behind",
+            "waiting_for_handler",
+        )
         bench.line.waiting.described({"h": spec()})
         assert live.phase == "waiting"
 
@@ -174,7 +177,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         assert all(live.job_class in view.backlog.by_class for live in lives)
         waiting.described({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
-        assert {waiting.reasons.of_live(live) for live in lives} == {"waiting_for_handler"}
+        assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
         bench.line.cancel_waiting(lives[4], "by hand")
         waiting.described({"h": spec()})
         assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [

@@ -130,7 +130,7 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
         again = await house(bench.access, bench)
         again.line.waiting.described({})
         job = await again.stored("job-19")
-        assert again.line.waiting.reasons.of_stored(job) == "waiting_for_handler"
+        assert again.line.waiting.reasons.for_stored_job(job) == "waiting_for_handler"
         tally = [entry for entry in again.line.waiting.tally() if entry[1] == "waiting_for_handler"]
         assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
         again.line.waiting.described({"h": spec()})
@@ -185,7 +185,7 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
             bench.line.submit(asked(number, delay_s=10.0 + number % 2))
         await settle(bench)
         assert len(bench.line.book) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
-        assert bench.line.waiting.reasons.of_stored(await bench.stored("job-19")) == "scheduled"
+        assert bench.line.waiting.reasons.for_stored_job(await bench.stored("job-19")) == "scheduled"
         assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
         assert await drain(bench) == []
