@@ -62,13 +62,13 @@ class Waiting:
         )
         self.reasons = WaitReasons(view=view, handlers=self.handlers, now=now)
         self._deadlines = StartDeadlines(
-            book=book,
-            sleep=self.sleep,
+            registry=book,
+            spill_pool=self.sleep,
             reasons=self.reasons,
             timers=timers,
             now=now,
-            give_up=give_up,
-            due_max=bounds.due_per_turn,
+            fail_job=give_up,
+            due_per_turn=bounds.due_per_turn,
         )
 
     # Handlers.

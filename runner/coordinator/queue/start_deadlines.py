@@ -25,25 +25,25 @@ class StartDeadlines:
     def __init__(
         self,
         *,
-        book: JobRegistry,
-        sleep: SpillPool,
+        registry: JobRegistry,
+        spill_pool: SpillPool,
         reasons: WaitReasons,
         timers: Timers,
         now: Callable[[], float],
-        give_up: Callable[[LiveJob, JobError], None],
-        due_max: int,
+        fail_job: Callable[[LiveJob, JobError], None],
+        due_per_turn: int,
     ) -> None:
-        self._book = book
-        self._sleep = sleep
+        self._registry = registry
+        self._spill_pool = spill_pool
         self._reasons = reasons
         self._timers = timers
         self._now = now
         #: Ends a job that waited for too long.
-        self._give_up = give_up
+        self._fail_job = fail_job
         #: So many are handled in one turn of the loop.
-        self._due_max = due_max
+        self._due_per_turn = due_per_turn
         self._deadlines = SortedPairs()
-        self._armed_at = math.inf
+        self._timer_due_ms = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -51,55 +51,55 @@ class StartDeadlines:
 
     def load(self, stored: Iterable[DueTimes]) -> None:
         """Take in the deadlines of all jobs in the store."""
-        for marks in stored:
-            for at, n in zip(marks.times_ms, marks.numbers, strict=True):
-                self._deadlines.add(at, n)
-        self._arm()
+        for due_times in stored:
+            for time_ms, number in zip(due_times.times_ms, due_times.numbers, strict=True):
+                self._deadlines.add(time_ms, number)
+        self._arm_timer()
 
-    def add(self, n: int, start_by: float) -> None:
+    def add(self, number: int, start_by: float) -> None:
         """Job `n` has to start until then (UTC epoch seconds)."""
-        self._deadlines.add(to_millis(start_by), n)
-        self._arm()
+        self._deadlines.add(to_millis(start_by), number)
+        self._arm_timer()
 
-    def remove(self, n: int, start_by: float) -> None:
+    def remove(self, number: int, start_by: float) -> None:
         """Job `n` has started, or ends."""
-        self._deadlines.discard(to_millis(start_by), n)
+        self._deadlines.discard(to_millis(start_by), number)
 
-    def _arm(self) -> None:
-        head = self._deadlines.first_pair
-        if head is not None and head[0] < self._armed_at:
-            self._armed_at = head[0]
-            self._timers.call_at(head[0] / 1000, self._on_due)
+    def _arm_timer(self) -> None:
+        first_pair = self._deadlines.first_pair
+        if first_pair is not None and first_pair[0] < self._timer_due_ms:
+            self._timer_due_ms = first_pair[0]
+            self._timers.call_at(first_pair[0] / 1000, self._on_due)
 
     def _on_due(self) -> None:
         """The longest wait of some jobs is over. Those not in memory have to be read before they end."""
-        self._armed_at = math.inf
-        unread: list[int] = []
-        for n in self._deadlines.remove_until(due_until_ms(self._now()), self._due_max):
-            live = self._book.by_number.get(n)
+        self._timer_due_ms = math.inf
+        spilled: list[int] = []
+        for number in self._deadlines.remove_until(due_until_ms(self._now()), self._due_per_turn):
+            live = self._registry.by_number.get(number)
             if live is None:
-                unread.append(n)
+                spilled.append(number)
             else:
-                self._end(live)
-        if not unread:
-            self._arm()
+                self._expire(live)
+        if not spilled:
+            self._arm_timer()
             return
-        task = asyncio.get_running_loop().create_task(self._read_and_end(unread))
+        task = asyncio.get_running_loop().create_task(self._load_and_expire(spilled))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _read_and_end(self, ns: list[int]) -> None:
-        await self._sleep.load(ns)
-        for n in ns:
-            live = self._book.by_number.get(n)
+    async def _load_and_expire(self, numbers: list[int]) -> None:
+        await self._spill_pool.load(numbers)
+        for number in numbers:
+            live = self._registry.by_number.get(number)
             try:
                 if live is not None:
-                    self._end(live)
+                    self._expire(live)
             except Exception:
-                log.exception("a job that waited too long could not be ended: number %d", n)
-        self._arm()
+                log.exception("a job that waited too long could not be ended: number %d", number)
+        self._arm_timer()
 
-    def _end(self, live: LiveJob) -> None:
+    def _expire(self, live: LiveJob) -> None:
         start_by = live.job.start_by
         # One that is about to start gets its deadline again if it comes back.
         if live.phase not in ("waiting", "behind", "delayed") or start_by is None:
@@ -110,4 +110,4 @@ class StartDeadlines:
         limit_s = live.job.terms.queue_timeout_s
         reason = self._reasons.for_live_job(live)
         message = f"not started within queue_timeout_s={limit_s:g}; it waited with reason {reason}"
-        self._give_up(live, JobError("queue_timeout", message, False))
+        self._fail_job(live, JobError("queue_timeout", message, False))
