@@ -46,7 +46,7 @@ from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Fleet
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.reload.handler_activator import HandlerActivator
@@ -192,16 +192,16 @@ def build_jobs(
     )
     archive = Archive(ground.access, journal, ground.data / "files")
     book = JobRegistry(kept.last_n, kept.counts)
-    waiting = Waiting(
-        book=book,
+    waiting = QueueManager(
+        registry=book,
         view=view,
         journal=journal,
         timers=timers,
         now=now,
-        wake=wake,
-        give_up=lambda live, error: line.finish(live, "failed", error),
-        rows=archive.rows,
-        find=archive.find,
+        request_plan=wake,
+        fail_job=lambda live, error: line.finish(live, "failed", error),
+        read_rows=archive.rows,
+        find_job=archive.find,
         bounds=QueueBounds(),
     )
     line = Line(

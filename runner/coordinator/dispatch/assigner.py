@@ -64,7 +64,7 @@ class Assigner:
         for live in lives:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.
-                self._line.waiting.sleep.keep_input(live, inputs.get(live.job.number, b"null"))
+                self._line.waiting.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
         self._send_when_durable(post, lives)
         self._fleet.flush()
 

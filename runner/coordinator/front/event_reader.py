@@ -16,7 +16,7 @@ PAGE_MAX_BYTES = 1024 * 1024
 async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = False) -> LiveJob | None:
     """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
     that is not durable yet is waited for."""
-    sleep = line.waiting.sleep
+    sleep = line.waiting.spill_pool
     live = await sleep.load_job(job_id) if rouse else line.book.by_id.get(job_id)
     if live is not None and live.phase == "ended":
         await line.journal.flush()

@@ -80,7 +80,7 @@ class JobActionRequests:
         front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.document(live))))
 
     async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
-        live = await self._line.waiting.sleep.load_job(ask.job_id)
+        live = await self._line.waiting.spill_pool.load_job(ask.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()

@@ -63,7 +63,7 @@ class JobReplies:
             if live.end_callbacks is not None and at_end in live.end_callbacks:
                 live.end_callbacks.remove(at_end)
             self._line.journal.call_when_durable(accepted)
-            self._line.waiting.sleep.maybe_spill(live)
+            self._line.waiting.spill_pool.maybe_spill(live)
 
         def accepted(failure: StoreUnavailable | None) -> None:
             if failure is not None:

@@ -62,11 +62,11 @@ class SubmitRequests:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
         live = self._line.book.by_number.get(live.job.number, live)
-        if live.phase == "asleep" and self._line.waiting.where(live.job) is None:
+        if live.phase == "asleep" and self._line.waiting.stored_phase(live.job) is None:
             return
         if live.executor is None and live.phase != "ended":
-            self._line.waiting.leave(live)
-            self._line.waiting.sleep.drop_input(live)
+            self._line.waiting.dequeue(live)
+            self._line.waiting.spill_pool.drop_input(live)
             live.phase = "ended"
             self._line.journal.withdraw(live.job)
             self._line.book.uncount(live.job)

@@ -18,7 +18,7 @@ from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.coordinator.lifecycle.attempt_usage import AttemptUsageRecorder
 from runner.coordinator.lifecycle.event_log import EventLog
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import INPUTS_MAX_BYTES
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
@@ -56,7 +56,7 @@ class Line:
         accounts: UsageTotals,
         now: Callable[[], float],
         spread: Callable[[], float],
-        waiting: Waiting,
+        waiting: QueueManager,
         events: EventLog,
         queued_max: int,
     ) -> None:
@@ -72,7 +72,7 @@ class Line:
         self._queued_max = queued_max
         self.waiting = waiting
         self._events = events
-        self._sleep = waiting.sleep
+        self._sleep = waiting.spill_pool
         self._handlers = waiting.handlers
 
     # Accept.
@@ -99,7 +99,7 @@ class Line:
         self.book.add(live)
         self.journal.insert(job, asked.input)
         self._events.append(job, "status", now, status_fields(job, job.reason or "ready"))
-        self.waiting.place(live, cls)
+        self.waiting.enqueue(live, cls)
         if self._sleep.input_bytes > INPUTS_MAX_BYTES:
             self.journal.call_when_durable(partial(self._drop_input, live), is_urgent=False)
         return live
@@ -124,7 +124,7 @@ class Line:
         """The attempt in flight has started: it counts from now on. `meter`: of its executor, where that
         occupies devices."""
         job = live.job
-        self.waiting.leave(live)
+        self.waiting.dequeue(live)
         job.attempt = live.attempt_in_flight
         live.previous_started_at = job.started_at
         if live.has_unused_attempt:
@@ -187,7 +187,7 @@ class Line:
         if live.job.state == "running":
             self.requeue(live, live.job.ready_at, "ready", event_reason="ready")
             return
-        self.waiting.place(live, first=True)
+        self.waiting.enqueue(live, at_front=True)
 
     def _take_back(self, live: LiveJob) -> None:
         """Nothing is in flight any more. A later start is counted before it is made; this one was none, but
@@ -212,7 +212,7 @@ class Line:
         job.ready_at = ready_at
         job.reason = "retry_backoff" if reason == "retry_backoff" else None
         self._events.append(job, "status", self.now(), status_fields(job, event_reason))
-        self.waiting.place(live, first=reason == "ready")
+        self.waiting.enqueue(live, at_front=reason == "ready")
 
     def finish(
         self,
@@ -224,7 +224,7 @@ class Line:
         """The job has its one terminal state; who waits is told after the commit."""
         job = live.job
         now = self.now()
-        self.waiting.leave(live)
+        self.waiting.dequeue(live)
         self.book.set_state(job, state)
         job.error = error
         job.reason = None if error is None else error.code
@@ -264,7 +264,7 @@ class Line:
         self._sleep.keep_input(live, input_)
         self.book.add(live)
         self._events.append(job, "status", job.ready_at, status_fields(job, "ready"))
-        self.waiting.place(live)
+        self.waiting.enqueue(live)
         return live
 
     def _settled(self, live: LiveJob) -> None:

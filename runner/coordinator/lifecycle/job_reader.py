@@ -17,7 +17,7 @@ import msgspec
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.event_json import INLINE_MAX_BYTES
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.storage.journal import Journal
 from runner.errors import NotFound
 from runner.jobs import cursor as cursors
@@ -100,7 +100,7 @@ class Archive:
 
         return await self._access.read(read)
 
-    async def page(self, query: JobQuery, book: JobRegistry, waiting: Waiting) -> bytes:
+    async def page(self, query: JobQuery, book: JobRegistry, waiting: QueueManager) -> bytes:
         """The document of GET /jobs. Live jobs are told as memory has them."""
         if self._journal.failure is None:
             await self._journal.flush()
@@ -183,7 +183,7 @@ def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]
     return lambda store: store.find(asked)
 
 
-def _as_of_now(job: Job, live: LiveJob | None, waiting: Waiting) -> tuple[Job, str | None]:
+def _as_of_now(job: Job, live: LiveJob | None, waiting: QueueManager) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it goes on changing while its page is being read.
 
     An end that is not durable yet has not happened: the row still stands.

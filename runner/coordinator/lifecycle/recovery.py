@@ -112,14 +112,14 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
     counts = {"live": line.book.queued_count, "applied": 0, "interrupted": 0}
-    line.waiting.load(left.queued)
+    line.waiting.load_stored(left.queued)
     for job in left.jobs:
-        where = line.waiting.where(job)
+        where = line.waiting.stored_phase(job)
         live = LiveJob(job, None, where or "running")
         line.book.add(live, is_counted=True)
         if where is not None:
             # Out of its place until the messages about it are applied.
-            line.waiting.leave(live)
+            line.waiting.dequeue(live)
             live.phase = "assigned"
         counts["live"] += job.state == "running"
     for spool in spools:
@@ -139,7 +139,7 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
             )
             counts["interrupted"] += 1
         elif live.attempt_in_flight == 0:
-            line.waiting.place(live)
+            line.waiting.enqueue(live)
     return counts
 
 

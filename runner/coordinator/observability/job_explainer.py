@@ -32,7 +32,7 @@ class JobExplainer:
             }
         waiting = self._line.waiting
         why = waiting.reasons.for_stored_job(job) if live is None else waiting.reasons.for_live_job(live)
-        where = waiting.where(job) if live is None else live.phase
+        where = waiting.stored_phase(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
         cls = (
             waiting.handlers.class_of(group_key(job))
@@ -50,7 +50,7 @@ class JobExplainer:
                     device["message"] = self._line.figures.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
-            document["jobs_ahead"] += waiting.ahead(cls, job.number)
+            document["jobs_ahead"] += waiting.jobs_ahead(cls, job.number)
             document["reason"] = why
             document["message"] = explanations.explain_waiting(why, document)
         elif where == "behind":

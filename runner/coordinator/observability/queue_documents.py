@@ -43,7 +43,7 @@ class QueueDocuments:
         """Queue -> the reasons of the jobs that wait and run, counted by class: there may be millions."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
         waiting = self._line.waiting
-        for queue, why, count, since in waiting.tally():
+        for queue, why, count, since in waiting.counts_by_reason():
             tallies[queue].add(why, count, since)
         for post in self._dispatch.posts.values():
             for live in post.line.values():

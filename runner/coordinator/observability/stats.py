@@ -60,7 +60,7 @@ class Stats:
         return {name: _handler(seen.get(name)) | _spent(spent.get(name)) for name in sorted({*seen, *spent})}
 
     def _tenants(self) -> dict[str, Any]:
-        spent, queued = self._line.accounts.tenants, self._line.waiting.outside_by_tenant()
+        spent, queued = self._line.accounts.tenants, self._line.waiting.unplanned_by_tenant()
         for cls, waiting in self._line.view.backlog.by_class.items():
             queued[cls.tenant] += 0 if cls.is_prewarm else len(waiting)
         running: Counter[str] = Counter()

@@ -57,11 +57,11 @@ class PlanWindows:
         """Whether the class's next job goes straight into the window: it is not full, and none is behind."""
         return self._view.backlog.count(job_class) < self._size and not self._index.count_ready(job_class)
 
-    def add(self, live: LiveJob, job_class: JobClass, *, first: bool = False) -> None:
+    def add(self, live: LiveJob, job_class: JobClass, *, at_front: bool = False) -> None:
         """Put a job into the window of its class; `first`: before those in it."""
         live.phase = "waiting"
         live.job_class = admission.adjust_class(live.job, job_class, self._view)
-        self._view.add_waiting(live.job_class, live.job.number, first=first, since=live.job.ready_at)
+        self._view.add_waiting(live.job_class, live.job.number, first=at_front, since=live.job.ready_at)
         self._request_plan()
 
     def on_dispatched(self, job_class: JobClass) -> None:

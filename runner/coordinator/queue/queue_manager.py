@@ -26,7 +26,7 @@ from runner.jobs.job import Job, JobError
 from runner.stores.queued_groups import StoredGroup, group_key
 
 
-class Waiting:
+class QueueManager:
     """The queued jobs: where each of them waits.
 
     The first jobs of each class are in the plan's view. Behind them, and where a time has to come first,
@@ -36,79 +36,93 @@ class Waiting:
     def __init__(
         self,
         *,
-        book: JobRegistry,
+        registry: JobRegistry,
         view: SchedulerState,
         journal: Journal,
         timers: Timers,
         now: Callable[[], float],
-        wake: Callable[[], None],
-        give_up: Callable[[LiveJob, JobError], None],
-        rows: RowReader,
-        find: JobFinder,
+        request_plan: Callable[[], None],
+        fail_job: Callable[[LiveJob, JobError], None],
+        read_rows: RowReader,
+        find_job: JobFinder,
         bounds: QueueBounds,
     ) -> None:
-        self._book = book
+        self._registry = registry
         self._view = view
         self._timers = timers
         self._now = now
-        self._due_max = bounds.due_per_turn
+        self._due_per_turn = bounds.due_per_turn
         self.handlers = ActiveHandlers()
-        self._lots = lots = QueuedIndex(self.handlers.class_of)
-        self.sleep = SpillPool(
-            registry=book, index=lots, journal=journal, read_rows=rows, find_job=find, bounds=bounds
+        self._index = index = QueuedIndex(self.handlers.class_of)
+        self.spill_pool = SpillPool(
+            registry=registry,
+            index=index,
+            journal=journal,
+            read_rows=read_rows,
+            find_job=find_job,
+            bounds=bounds,
         )
         self.windows = PlanWindows(
-            registry=book, view=view, index=lots, spill_pool=self.sleep, bounds=bounds, request_plan=wake
+            registry=registry,
+            view=view,
+            index=index,
+            spill_pool=self.spill_pool,
+            bounds=bounds,
+            request_plan=request_plan,
         )
         self.reasons = WaitReasons(view=view, handlers=self.handlers, now=now)
         self._deadlines = StartDeadlines(
-            registry=book,
-            spill_pool=self.sleep,
+            registry=registry,
+            spill_pool=self.spill_pool,
             reasons=self.reasons,
             timers=timers,
             now=now,
-            fail_job=give_up,
+            fail_job=fail_job,
             due_per_turn=bounds.due_per_turn,
         )
 
     # Handlers.
 
-    def described(self, specs: Mapping[str, HandlerSpec]) -> None:
+    def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
         """The handlers are known anew: who waited for one may go on, and the jobs of a handler that is
         another now wait for that one, in the order in which they waited."""
-        before, self.handlers.specs = self.handlers.specs, specs
+        previous, self.handlers.specs = self.handlers.specs, specs
         for spec in specs.values():
             if spec.state == "ok":
                 admission.apply_handler_limits(spec, self._view)
-        self._lots.reclassify()
-        for n in self._displaced(before):
-            self.place(self._book.by_number[n])
-        for cls in self._lots.classes():
-            self.windows.request_refill(cls)
+        self._index.reclassify()
+        for number in self._remove_changed(previous):
+            self.enqueue(self._registry.by_number[number])
+        for job_class in self._index.classes():
+            self.windows.request_refill(job_class)
         self.windows.refill()
 
-    def _displaced(self, before: Mapping[str, HandlerSpec]) -> list[int]:
+    def _remove_changed(self, previous: Mapping[str, HandlerSpec]) -> list[int]:
         """The jobs in view of handlers that are not what they were `before`, taken out of their lines."""
-        lines: list[list[int]] = []
-        for cls in self._view.backlog.classes():
-            if not cls.is_prewarm and self.handlers.specs.get(cls.handler) != before.get(cls.handler):
-                lines.append(self._view.backlog.by_class[cls].peek(self._view.backlog.count(cls)))
-                for n in lines[-1]:
-                    self._view.remove_waiting(cls, n)
+        numbers_by_class: list[list[int]] = []
+        for job_class in self._view.backlog.classes():
+            if not job_class.is_prewarm and self.handlers.specs.get(job_class.handler) != previous.get(
+                job_class.handler
+            ):
+                numbers_by_class.append(
+                    self._view.backlog.by_class[job_class].peek(self._view.backlog.count(job_class))
+                )
+                for number in numbers_by_class[-1]:
+                    self._view.remove_waiting(job_class, number)
         # Two lines may become one: the older job goes first then.
-        return list(merge(*lines))
+        return list(merge(*numbers_by_class))
 
     # Coming and going.
 
-    def load(self, stored: Sequence[StoredGroup]) -> None:
+    def load_stored(self, stored: Sequence[StoredGroup]) -> None:
         """Take in all that waits in the store."""
-        for lot in stored:
-            self._lots.load_group(lot)
-        for each in list(self._lots):
-            self._arm(each)
-        self._deadlines.load(lot.start_deadlines for lot in stored)
+        for stored_group in stored:
+            self._index.load_group(stored_group)
+        for group in list(self._index):
+            self._arm_timer(group)
+        self._deadlines.load(stored_group.start_deadlines for stored_group in stored)
 
-    def place(self, live: LiveJob, cls: JobClass | None = None, *, first: bool = False) -> None:
+    def enqueue(self, live: LiveJob, job_class: JobClass | None = None, *, at_front: bool = False) -> None:
         """Put a queued job where it has to wait: for its handler, its time or its device.
 
         `cls` is its class where that is at hand. `first`: before those that wait already; it has waited its
@@ -119,20 +133,20 @@ class Waiting:
             self._deadlines.add(job.number, job.start_by)
         if job.ready_at > self._now():
             live.phase = "delayed"
-            self._arm(self._lots.add_delayed(job))
-            self.sleep.maybe_spill(live)
+            self._arm_timer(self._index.add_delayed(job))
+            self.spill_pool.maybe_spill(live)
             return
-        cls = cls or self.handlers.class_of(group_key(job))
-        if cls is not None and (first or self.windows.accepts_next(cls)):
-            self.windows.add(live, cls, first=first)
+        job_class = job_class or self.handlers.class_of(group_key(job))
+        if job_class is not None and (at_front or self.windows.accepts_next(job_class)):
+            self.windows.add(live, job_class, first=at_front)
             return
         live.phase = "behind"
-        lot = self._lots.add_ready(job)
-        if lot.job_class is not None:
-            self.windows.request_refill(lot.job_class)
-        self.sleep.maybe_spill(live)
+        group = self._index.add_ready(job)
+        if group.job_class is not None:
+            self.windows.request_refill(group.job_class)
+        self.spill_pool.maybe_spill(live)
 
-    def leave(self, live: LiveJob) -> None:
+    def dequeue(self, live: LiveJob) -> None:
         """The job waits no more: it is about to start or to end, or was never accepted."""
         job = live.job
         if job.start_by is not None:
@@ -141,67 +155,80 @@ class Waiting:
             self._view.remove_waiting(live.job_class, job.number)
             self.windows.on_dispatched(live.job_class)
         elif live.phase in ("behind", "delayed", "asleep"):
-            self._lots.remove(job)
+            self._index.remove(job)
 
     # What is said of a job.
 
-    def where(self, job: Job) -> Literal["behind", "delayed"] | None:
+    def stored_phase(self, job: Job) -> Literal["behind", "delayed"] | None:
         """How a job waits that is not in memory; None where it does not."""
-        return self._lots.phase_of(job)
+        return self._index.phase_of(job)
 
-    def tally(self) -> Iterator[tuple[str, str, int, float | None]]:
+    def counts_by_reason(self) -> Iterator[tuple[str, str, int, float | None]]:
         """(queue, reason, jobs, since when the first of them is ready) of all that waits in line."""
-        for cls, line in self._view.backlog.by_class.items():
-            if cls.is_prewarm:
+        for job_class, backlog in self._view.backlog.by_class.items():
+            if job_class.is_prewarm:
                 continue
-            since = self._book.by_number[line.first].job.ready_at
-            yield cls.queue, self.reasons.for_class(cls, cls.queue), len(line), since
-        for lot in self._lots:
-            queue, cls_, ready = lot.key.queue, lot.job_class, len(lot.ready)
-            if ready:
-                why = "waiting_for_handler" if cls_ is None else self.reasons.for_class(cls_, queue)
-                yield queue, why, ready, None if cls_ in self._view.backlog.by_class else lot.ready_since
-            for why, column in lot.delayed.items():
-                if column:
-                    yield queue, why, len(column), None
+            since = self._registry.by_number[backlog.first].job.ready_at
+            yield job_class.queue, self.reasons.for_class(job_class, job_class.queue), len(backlog), since
+        for group in self._index:
+            queue, group_class, ready_count = group.key.queue, group.job_class, len(group.ready)
+            if ready_count:
+                reason = (
+                    "waiting_for_handler"
+                    if group_class is None
+                    else self.reasons.for_class(group_class, queue)
+                )
+                yield (
+                    queue,
+                    reason,
+                    ready_count,
+                    None if group_class in self._view.backlog.by_class else group.ready_since,
+                )
+            for reason, pairs in group.delayed.items():
+                if pairs:
+                    yield queue, reason, len(pairs), None
 
-    def outside_by_tenant(self) -> Counter[str]:
+    def unplanned_by_tenant(self) -> Counter[str]:
         """How many jobs of each tenant wait outside the plan's view."""
-        return self._lots.count_by_tenant()
+        return self._index.count_by_tenant()
 
-    def ahead(self, cls: JobClass, n: int) -> int:
+    def jobs_ahead(self, job_class: JobClass, number: int) -> int:
         """How many wait outside the plan's view and go before job `n` of this class."""
-        lane = self._view.residency.device_pool(cls)
+        pool = self._view.residency.device_pool(job_class)
         count = 0
-        for lot in self._lots:
-            other = lot.job_class
+        for group in self._index:
+            other_class = group.job_class
             if (
-                other is None
-                or other.priority < cls.priority
-                or self._view.residency.device_pool(other) is not lane
+                other_class is None
+                or other_class.priority < job_class.priority
+                or self._view.residency.device_pool(other_class) is not pool
             ):
                 continue
-            count += len(lot.ready) if other.priority > cls.priority else lot.ready.count_before(0, n)
+            count += (
+                len(group.ready)
+                if other_class.priority > job_class.priority
+                else group.ready.count_before(0, number)
+            )
         return count
 
     # Moments.
 
-    def _arm(self, lot: QueuedGroup) -> None:
+    def _arm_timer(self, group: QueuedGroup) -> None:
         """Set the timer for the first of a lot's delayed jobs."""
-        at = lot.next_due_ms
-        if at is not None and at < lot.timer_due_ms:
-            lot.timer_due_ms = at
-            self._timers.call_at(at / 1000, partial(self._due, lot))
+        due_ms = group.next_due_ms
+        if due_ms is not None and due_ms < group.timer_due_ms:
+            group.timer_due_ms = due_ms
+            self._timers.call_at(due_ms / 1000, partial(self._on_due, group))
 
-    def _due(self, lot: QueuedGroup) -> None:
-        lot.timer_due_ms = math.inf
-        for n in self._lots.take_due(lot, due_until_ms(self._now()), self._due_max):
-            live = self._book.by_number.get(n)
+    def _on_due(self, group: QueuedGroup) -> None:
+        group.timer_due_ms = math.inf
+        for number in self._index.take_due(group, due_until_ms(self._now()), self._due_per_turn):
+            live = self._registry.by_number.get(number)
             if live is not None:
                 live.job.reason = None
-                self.place(live)
+                self.enqueue(live)
             else:
-                ripe = self._lots.make_ready(lot.key, n)
-                if ripe.job_class is not None:
-                    self.windows.request_refill(ripe.job_class)
-        self._arm(lot)
+                ready_group = self._index.make_ready(group.key, number)
+                if ready_group.job_class is not None:
+                    self.windows.request_refill(ready_group.job_class)
+        self._arm_timer(group)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.runtime import value_names
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.handlers.overrides import Overrides
@@ -27,7 +27,7 @@ class HandlerActivator:
         *,
         plugins: HandlerRegistry,
         overrides: Overrides,
-        waiting: Waiting,
+        waiting: QueueManager,
         store_value: Callable[[str, bytes | None], None],
         on_change: Callable[[bytes], None],
     ) -> None:
@@ -50,7 +50,7 @@ class HandlerActivator:
 
     def apply(self) -> None:
         """Put in force what is known now."""
-        self._waiting.described(self.specs())
+        self._waiting.set_handlers(self.specs())
         self._on_change(self.message())
 
     async def describe(self) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.changes import Changes, compare
 from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down
 from runner.discovery.handler_registry import HandlerRegistry
@@ -45,7 +45,7 @@ class Reloads:
         self,
         *,
         plugins: HandlerRegistry,
-        waiting: Waiting,
+        waiting: QueueManager,
         retire: Retire,
         read_overrides: Callable[[], Overrides],
         put_in_force: Callable[[Overrides], None],

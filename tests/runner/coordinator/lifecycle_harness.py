@@ -22,7 +22,7 @@ from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import Line
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.worker_pool import Fleet, Worker
-from runner.coordinator.queue.queue_manager import Waiting
+from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
@@ -81,16 +81,16 @@ class Bench:
         self.on_wake: Callable[[], None] = lambda: None
         self.archive = Archive(access, self.journal, Path("unused"))
         book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
-        waiting = Waiting(
-            book=book,
+        waiting = QueueManager(
+            registry=book,
             view=self.view,
             journal=self.journal,
             timers=timers,
             now=self.clock.now,
-            wake=self._wake,
-            give_up=lambda live, error: self.line.finish(live, "failed", error),
-            rows=self.archive.rows,
-            find=self.archive.find,
+            request_plan=self._wake,
+            fail_job=lambda live, error: self.line.finish(live, "failed", error),
+            read_rows=self.archive.rows,
+            find_job=self.archive.find,
             bounds=bounds or QueueBounds(),
         )
         self.line = Line(
@@ -106,7 +106,7 @@ class Bench:
             events=EventLog(self.journal, is_watched=lambda job_id: False, events_kept=100),
             queued_max=queued_max,
         )
-        self.line.waiting.described({"h": spec()})
+        self.line.waiting.set_handlers({"h": spec()})
         self.learning = Learning(
             view=self.view,
             figures=self.line.figures,

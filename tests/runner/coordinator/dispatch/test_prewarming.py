@@ -31,7 +31,7 @@ class House(Scene):
         self.heard: list[Post | Failure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
-        self.bench.line.waiting.described({each.name: each for each in specs})
+        self.bench.line.waiting.set_handlers({each.name: each for each in specs})
         self.wishes.described()
 
     def ask(self, handler: str = "h", **named: str) -> None:
@@ -262,7 +262,7 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: Worker) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
         await house.turn()
-        assert list(house.bench.line.waiting.tally()) == []
+        assert list(house.bench.line.waiting.counts_by_reason()) == []
 
     play(worker, body)
 

@@ -141,19 +141,19 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(bench: Bench) -> None:
-        bench.line.waiting.described({})
+        bench.line.waiting.set_handlers({})
         live = bench.line.submit(asked()) if "h" in bench.line.waiting.handlers.specs else None
         assert live is None
-        bench.line.waiting.described({"h": spec()})
+        bench.line.waiting.set_handlers({"h": spec()})
         live = bench.line.submit(asked())
-        bench.line.waiting.described({})
+        bench.line.waiting.set_handlers({})
         bench.start(live)
         bench.end(live, "interrupted")
         assert (live.phase, bench.line.waiting.reasons.for_live_job(live)) == (
             "behind",
             "waiting_for_handler",
         )
-        bench.line.waiting.described({"h": spec()})
+        bench.line.waiting.set_handlers({"h": spec()})
         assert live.phase == "waiting"
 
     run(body)
@@ -168,18 +168,18 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         view.add_waiting(lives[0].job_class, 1)
         assert view.backlog.by_class[lives[0].job_class].peek(9) == [2, 3, 1]
         newer = replace(spec(), version="v2")
-        waiting.described({"h": newer})
+        waiting.set_handlers({"h": newer})
         assert {cls.version for cls in view.backlog.classes()} == {"v2"}
         assert [view.backlog.by_class[cls].peek(9) for cls in view.backlog.classes()] == [
             [2, 3, 1],
             [4, 5, 6],
         ]
         assert all(live.job_class in view.backlog.by_class for live in lives)
-        waiting.described({"h": replace(newer, state="broken")})
+        waiting.set_handlers({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
         assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
         bench.line.cancel_waiting(lives[4], "by hand")
-        waiting.described({"h": spec()})
+        waiting.set_handlers({"h": spec()})
         assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [
             [1, 2, 3],
             [4, 6],
@@ -191,11 +191,11 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
     async def body(bench: Bench) -> None:
         gpu = HandlerOptions(gpus=1)
-        bench.line.waiting.described({"h": replace(spec(), options=gpu)})
+        bench.line.waiting.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             bench.line.submit(asked(n, vram_bytes=1 + n % 2))
         assert len(bench.view.backlog.classes()) == 2
-        bench.line.waiting.described({"h": spec()})
+        bench.line.waiting.set_handlers({"h": spec()})
         (cls,) = bench.view.backlog.classes()
         assert bench.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
@@ -205,7 +205,7 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
 def test_refusals_name_what_is_wrong() -> None:
     async def body(bench: Bench) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
-        bench.line.waiting.described({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        bench.line.waiting.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
             bench.line.submit(asked())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):

@@ -133,7 +133,7 @@ def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(bench: Bench) -> None:
         job = stored()
         take_over(bench, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
-        assert (len(bench.line.book), bench.line.waiting.where(job)) == (0, "behind")
+        assert (len(bench.line.book), bench.line.waiting.stored_phase(job)) == (0, "behind")
 
     run(body)
 

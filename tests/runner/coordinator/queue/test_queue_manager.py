@@ -39,11 +39,11 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
         bounds=TINY,
         queued_max=1_000,
     )
-    bench.line.waiting.described({})
+    bench.line.waiting.set_handlers({})
     left = await access.read(lambda store: recovery.Left.read(store, [], bench.clock.now()))
     recovery.recover(bench.line, left, [])
     await bench.journal.flush()
-    bench.line.waiting.described({"h": spec()})
+    bench.line.waiting.set_handlers({"h": spec()})
     return bench
 
 
@@ -98,7 +98,7 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
         ran = await drain(bench)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await bench.journal.flush()
-        assert len(bench.line.book) == 0 and bench.line.waiting.sleep.input_bytes == 0
+        assert len(bench.line.book) == 0 and bench.line.waiting.spill_pool.input_bytes == 0
         assert [job.state for job in await all_stored(bench)] == ["succeeded"] * 60
 
     run(body)
@@ -128,12 +128,14 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
             bench.line.submit(asked(number))
         await settle(bench)
         again = await house(bench.access, bench)
-        again.line.waiting.described({})
+        again.line.waiting.set_handlers({})
         job = await again.stored("job-19")
         assert again.line.waiting.reasons.for_stored_job(job) == "waiting_for_handler"
-        tally = [entry for entry in again.line.waiting.tally() if entry[1] == "waiting_for_handler"]
+        tally = [
+            entry for entry in again.line.waiting.counts_by_reason() if entry[1] == "waiting_for_handler"
+        ]
         assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
-        again.line.waiting.described({"h": spec()})
+        again.line.waiting.set_handlers({"h": spec()})
         assert len(await drain(again)) == 20
 
     run(body)
@@ -146,14 +148,14 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
             bench.line.submit(asked(number))
         await settle(bench)
         assert "job-20" not in bench.line.book.by_id
-        live = await bench.line.waiting.sleep.load_job("job-20")
+        live = await bench.line.waiting.spill_pool.load_job("job-20")
         assert live is not None and live.phase == "behind"
-        assert await bench.line.waiting.sleep.load_job("job-20") is live
+        assert await bench.line.waiting.spill_pool.load_job("job-20") is live
         bench.line.cancel_waiting(live, "by hand")
         await bench.journal.flush()
         assert (await bench.stored("job-20")).state == "cancelled"
-        assert await bench.line.waiting.sleep.load_job("job-20") is None
-        assert await bench.line.waiting.sleep.load_job("nobody") is None
+        assert await bench.line.waiting.spill_pool.load_job("job-20") is None
+        assert await bench.line.waiting.spill_pool.load_job("nobody") is None
         ran = await drain(bench)
         assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
 
@@ -170,7 +172,7 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         await settle(bench)
         assert bench.line.book.by_id["job-25"] is live and live.phase == "behind"
         live.end_callbacks.clear()
-        bench.line.waiting.sleep.maybe_spill(live)
+        bench.line.waiting.spill_pool.maybe_spill(live)
         await settle(bench)
         assert "job-25" not in bench.line.book.by_id
         assert [live.job.number for live in await drain(bench)] == list(range(1, 31))
@@ -186,7 +188,7 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         await settle(bench)
         assert len(bench.line.book) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
         assert bench.line.waiting.reasons.for_stored_job(await bench.stored("job-19")) == "scheduled"
-        assert list(bench.line.waiting.tally()) == [("default", "scheduled", 20, None)]
+        assert list(bench.line.waiting.counts_by_reason()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
         assert await drain(bench) == []
         again = await house(bench.access, bench)
@@ -252,7 +254,7 @@ def test_a_read_that_fails_is_made_again() -> None:
                 raise failures.pop()
             return await rows(ns)
 
-        bench.line.waiting.sleep._read_rows = failing
+        bench.line.waiting.spill_pool._read_rows = failing
         while len(await drain(bench)) == 0 or bench.line.book.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
@@ -297,7 +299,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await bench.stored(f"job-{number}")
             cls = next(cls for cls in bench.view.backlog.by_class if cls.priority == job.priority)
-            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.waiting.ahead(
+            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.waiting.jobs_ahead(
                 cls, job.number
             )
             assert told == ahead
@@ -334,7 +336,7 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
         await access.came.wait()
         assert live.phase == "behind"
-        bench.line.waiting.leave(live)
+        bench.line.waiting.dequeue(live)
         live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
@@ -352,7 +354,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         for number in range(20):
             bench.line.submit(asked(number, retries=1))
         await settle(bench)
-        sleep, rows, later = bench.line.waiting.sleep, bench.archive.rows, asyncio.Event()
+        sleep, rows, later = bench.line.waiting.spill_pool, bench.archive.rows, asyncio.Event()
 
         async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             found = await rows(ns)
@@ -364,7 +366,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         await asyncio.sleep(0)
         live = await sleep.load_job("job-19")
         assert live is not None and live.job.number == 20
-        bench.line.waiting.leave(live)
+        bench.line.waiting.dequeue(live)
         live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
@@ -424,7 +426,7 @@ class Play:
             case "fail" if bench.view.backlog.by_class:
                 bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
-                live_ = await bench.line.waiting.sleep.load_job(f"job-{chance.randint(1, self.count)}")
+                live_ = await bench.line.waiting.spill_pool.load_job(f"job-{chance.randint(1, self.count)}")
                 if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
                     bench.line.cancel_waiting(live_, "by hand")
@@ -437,8 +439,8 @@ class Play:
                 self.harvest()
                 self.bench = await house(bench.access, bench)
             case "handlers":
-                bench.line.waiting.described({})
-                bench.line.waiting.described({"h": spec()})
+                bench.line.waiting.set_handlers({})
+                bench.line.waiting.set_handlers({"h": spec()})
         await self.check()
 
     def take(self, cls: JobClass, n: int) -> LiveJob:
@@ -466,10 +468,10 @@ class Play:
     async def check(self) -> None:
         book, waiting = self.bench.line.book, self.bench.line.waiting
         told = Counter[str]()
-        for queue, _, jobs, _ in waiting.tally():
+        for queue, _, jobs, _ in waiting.counts_by_reason():
             told[queue] += jobs
         assert told["default"] == book.queued_count == book.counts["default", "queued"]
-        assert waiting.sleep.input_bytes == sum(
+        assert waiting.spill_pool.input_bytes == sum(
             live.job.input_bytes for live in book if live.input is not None
         )
 
@@ -487,5 +489,5 @@ class Play:
         stored = await all_stored(bench)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
-        assert list(bench.line.waiting._lots) == [] and len(bench.line.waiting._deadlines) == 0
+        assert list(bench.line.waiting._index) == [] and len(bench.line.waiting._deadlines) == 0
         assert len(bench.line.book) == 0
