@@ -34,7 +34,7 @@ from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
@@ -110,7 +110,7 @@ class JobComponents:
     timers: Timers
     journal: Journal
     archive: Archive
-    line: Line
+    line: JobLifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +204,17 @@ def build_jobs(
         find_job=archive.find,
         bounds=QueueBounds(),
     )
-    line = Line(
-        book=book,
+    line = JobLifecycle(
+        registry=book,
         view=view,
         journal=journal,
         timers=timers,
-        figures=figures,
-        accounts=UsageTotals(kept.values, now()),
+        statistics=figures,
+        usage_totals=UsageTotals(kept.values, now()),
         now=now,
-        spread=random.random,
-        waiting=waiting,
-        events=EventLog(journal, is_watched=watch.is_watched, events_kept=limits.events_kept),
+        jitter=random.random,
+        queue_manager=waiting,
+        event_log=EventLog(journal, is_watched=watch.is_watched, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
     return JobComponents(view, watch, figures, timers, journal, archive, line)
@@ -336,7 +336,7 @@ def build_front(
     plugins, handlers = _build_handlers(ground, kept, jobs, devices)
     reloads = Reloads(
         plugins=plugins,
-        waiting=jobs.line.waiting,
+        waiting=jobs.line.queue_manager,
         retire=devices.dispatch.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(ground.settings)),
         put_in_force=handlers.replace_overrides,
@@ -400,7 +400,7 @@ def _build_handlers(
     handlers = HandlerActivator(
         plugins=plugins,
         overrides=Overrides(ground.settings.overrides),
-        waiting=jobs.line.waiting,
+        waiting=jobs.line.queue_manager,
         store_value=jobs.journal.set_value,
         on_change=on_change,
     )

@@ -119,7 +119,7 @@ class Coordinator:
         rooms.devices.fleet.start_probe()
         await self._recover(rooms, access)
         await rooms.devices.inventory.wait()
-        rooms.jobs.line.waiting.handlers.has_gpu = rooms.devices.inventory.has_gpu
+        rooms.jobs.line.queue_manager.handlers.has_gpu = rooms.devices.inventory.has_gpu
         rooms.devices.inventory.start_workers(rooms.devices.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.front.plugins.load_cache()
@@ -151,7 +151,7 @@ class Coordinator:
         self._tasks.start(self._describe(rooms))
         self._tasks.start(self._watch_over(rooms))
         self._tasks.start(rooms.front.metrics.watch_lag())
-        self._tasks.start(rooms.jobs.archive.remove_strays(rooms.jobs.line.book))
+        self._tasks.start(rooms.jobs.archive.remove_strays(rooms.jobs.line.registry))
         if self._settings.reload:
             self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.ask).run())
         rooms.devices.dispatch.held = False

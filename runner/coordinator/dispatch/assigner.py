@@ -11,7 +11,7 @@ from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.coordinator.queue.spill import read_with_retry
 from runner.protocol.worker import RunAttempts, encode
@@ -26,7 +26,7 @@ class Assigner:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         view: SchedulerState,
         fleet: Fleet,
         executors: ExecutorTable,
@@ -64,7 +64,7 @@ class Assigner:
         for live in lives:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.
-                self._line.waiting.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
+                self._line.queue_manager.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
@@ -105,7 +105,7 @@ class Assigner:
                 attempts.append(attempt_order(live, post.spec.options))
         # Each goes before all others, so the first one comes last.
         for live in reversed(back):
-            self._line.put_back(live)
+            self._line.return_unstarted(live)
         if attempts:
             self._fleet.post(post.worker, encode(RunAttempts(post.executor, attempts)))
             if self._view.executors[post.executor].long_job_number is not None:
@@ -121,12 +121,12 @@ class Assigner:
         post.sent += 1
 
     def _begin(self, post: Post, live: LiveJob) -> None:
-        self._line.begin(
+        self._line.start_attempt(
             live,
             at=self._line.now(),
             worker=post.worker.name,
             devices=post.devices,
-            loading=not post.loaded,
+            is_loading=not post.loaded,
             granted_bytes=post.grant_bytes,
             meter=post.meter,
         )
@@ -134,7 +134,7 @@ class Assigner:
     def _drop_cancelled(self, post: Post, live: LiveJob) -> None:
         """Cancelled before the worker was told of it."""
         self._release(post, live)
-        self._line.cancel_waiting(live, live.job.cancel_reason or "cancelled")
+        self._line.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
     def _release(self, post: Post, live: LiveJob, *, done: bool = True) -> None:

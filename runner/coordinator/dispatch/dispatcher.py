@@ -19,7 +19,7 @@ from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.grants import CapBytes, Grants
 from runner.coordinator.dispatch.prewarming import Wishes
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
 
@@ -37,7 +37,7 @@ class Dispatch:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         view: SchedulerState,
         fleet: Fleet,
         devices: Mapping[str, Device],
@@ -65,7 +65,7 @@ class Dispatch:
         )
         self.wishes = Wishes(
             view=view,
-            handlers=line.waiting.handlers,
+            handlers=line.queue_manager.handlers,
             timers=line.timers,
             executors=self.posts,
             device_ids=devices.keys(),
@@ -93,11 +93,11 @@ class Dispatch:
         self._fleet.flush()
 
     def _plan(self) -> None:
-        self._line.waiting.windows.refill()
+        self._line.queue_manager.windows.refill()
         self.wishes.before_plan()
         now = self._line.now()
         plan = planner.plan(self._view, now)
-        self._line.waiting.reasons.planned_reasons = plan.reasons
+        self._line.queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
                 self._carry_out(action)
@@ -143,12 +143,15 @@ class Dispatch:
             self._line.timers.call_at(when, due)
 
     def _start(self, action: planner.StartAction) -> None:
-        post, lives = self.posts[action.executor], [self._line.book.by_number[n] for n in action.job_numbers]
+        post, lives = (
+            self.posts[action.executor],
+            [self._line.registry.by_number[n] for n in action.job_numbers],
+        )
         now = self._line.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
         if post.is_lowered:
             self.grants.suit(post, action.job_class)
-        self._line.waiting.windows.on_dispatched(action.job_class)
+        self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
     def _load(self, action: planner.LoadAction) -> None:
@@ -160,7 +163,7 @@ class Dispatch:
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.waiting.handlers.require(action.job_class.handler)
+        spec = self._line.queue_manager.handlers.require(action.job_class.handler)
         executor = next(self._numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
@@ -184,21 +187,21 @@ class Dispatch:
         if action.job_class.is_prewarm:
             self.wishes.loads(action.job_number, executor)
             return
-        lives = [self._line.book.by_number[n] for n in (action.job_number, *action.extra_job_numbers)]
+        lives = [self._line.registry.by_number[n] for n in (action.job_number, *action.extra_job_numbers)]
         if lives[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
-        self._line.waiting.windows.on_dispatched(action.job_class)
+        self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
     def cancel(self, live: LiveJob, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
         if live.executor is None:
-            self._line.cancel_waiting(live, reason)
+            self._line.cancel_unstarted(live, reason)
             return True
         if live.job.cancel_reason is None:
-            self._line.cancelling(live, reason)
+            self._line.mark_cancelling(live, reason)
         post = self.posts.get(live.executor)
         if post is not None and live.phase != "assigned":
             # Aimed at the attempt: its executor may be in the next one before this comes to it.

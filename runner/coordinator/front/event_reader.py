@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
@@ -13,14 +13,16 @@ from runner.protocol import front as front_protocol
 PAGE_MAX_BYTES = 1024 * 1024
 
 
-async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = False) -> LiveJob | None:
+async def current(
+    line: JobLifecycle, archive: Archive, job_id: str, *, rouse: bool = False
+) -> LiveJob | None:
     """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
     that is not durable yet is waited for."""
-    sleep = line.waiting.spill_pool
-    live = await sleep.load_job(job_id) if rouse else line.book.by_id.get(job_id)
+    sleep = line.queue_manager.spill_pool
+    live = await sleep.load_job(job_id) if rouse else line.registry.by_id.get(job_id)
     if live is not None and live.phase == "ended":
         await line.journal.flush()
-        live = line.book.by_id.get(job_id)
+        live = line.registry.by_id.get(job_id)
     if live is not None and live.input is None:
         sleep.keep_input(live, await archive.input(live.job.number))
         if rouse and live.phase == "asleep":
@@ -28,24 +30,26 @@ async def current(line: Line, archive: Archive, job_id: str, *, rouse: bool = Fa
     return live
 
 
-async def page(line: Line, archive: Archive, ask: front_protocol.ReadEvents) -> front_protocol.EventPage:
+async def page(
+    line: JobLifecycle, archive: Archive, ask: front_protocol.ReadEvents
+) -> front_protocol.EventPage:
     """The events behind a cursor, with the job as it is after they were read.
 
     Raises:
         NotFound
     """
-    live = line.book.by_id.get(ask.job_id)
+    live = line.registry.by_id.get(ask.job_id)
     job = live.job if live is not None else await archive.job(ask.job_id)
     limit = min(ask.max_bytes, PAGE_MAX_BYTES)
     events = await archive.events(job.number, ask.after, limit)
     live = await current(line, archive, ask.job_id)
     if live is not None:
-        reason = line.waiting.reasons.for_live_job(live)
+        reason = line.queue_manager.reasons.for_live_job(live)
         shown = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, ended, last = live.job, False, archive.durable_seq(live.job)
     else:
         job = await archive.job(ask.job_id)
-        shown = await archive.document(job, line.waiting.reasons.for_stored_job(job), full=False)
+        shown = await archive.document(job, line.queue_manager.reasons.for_stored_job(job), full=False)
         ended, last = job.state in ENDED, job.last_seq
     if not events and last > ask.after:
         # They became durable between the two looks: told as none they would be taken for gone.

@@ -9,7 +9,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.front.event_reader import current
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.lifecycle.deletion import Removals
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.runtime.submission_gate import SubmissionGate
@@ -26,7 +26,7 @@ class JobActionRequests:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         dispatch: Dispatch,
         archive: Archive,
         replies: JobReplies,
@@ -73,14 +73,14 @@ class JobActionRequests:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
         input_ = await self._archive.input(job.number)
-        if ask.job_id in self._line.book.by_id:
+        if ask.job_id in self._line.registry.by_id:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
-        live = self._line.revive(job, input_)
+        live = self._line.resubmit(job, input_)
         await self._line.journal.flush()
         front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.document(live))))
 
     async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
-        live = await self._line.waiting.spill_pool.load_job(ask.job_id)
+        live = await self._line.queue_manager.spill_pool.load_job(ask.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
@@ -93,7 +93,7 @@ class JobActionRequests:
             # It is not gone before that is durable: until then this is refused as the first request was.
             await self._line.journal.flush()
             raise NotFound(f"there is no job {job_id}")
-        live = self._line.book.by_id.get(job_id)
+        live = self._line.registry.by_id.get(job_id)
         if live is not None and live.phase == "ended":
             await self._line.journal.flush()
             live = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.runtime import value_names
@@ -18,7 +18,7 @@ _json = msgspec.json.Encoder().encode
 class QueueRequests:
     """Replies once the change is durable."""
 
-    def __init__(self, *, line: Line, dispatch: Dispatch, queues: QueueDocuments) -> None:
+    def __init__(self, *, line: JobLifecycle, dispatch: Dispatch, queues: QueueDocuments) -> None:
         self._line = line
         self._dispatch = dispatch
         self._queues = queues

@@ -10,7 +10,7 @@ from runner.coordinator.front.event_reader import current, page
 from runner.coordinator.front.replies import JobReplies, answer_once
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import Views
@@ -29,7 +29,7 @@ class ReadRequests:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         archive: Archive,
         replies: JobReplies,
         views: Views,
@@ -48,17 +48,17 @@ class ReadRequests:
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
             job = await self._archive.job(ask.job_id)
-            body = await self._archive.document(job, self._line.waiting.reasons.for_stored_job(job))
+            body = await self._archive.document(job, self._line.queue_manager.reasons.for_stored_job(job))
             front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
             return
-        if ask.wait_s is not None and self._line.book.by_id.get(ask.job_id) is live:
+        if ask.wait_s is not None and self._line.registry.by_id.get(ask.job_id) is live:
             self._replies.answer_at_end(answer_once(front, ask.request_id), live, ask.wait_s, late_status=200)
             return
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.document(live))))
 
     async def list_jobs(self, front: Front, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""
-        body = await self._archive.page(ask.query, self._line.book, self._line.waiting)
+        body = await self._archive.page(ask.query, self._line.registry, self._line.queue_manager)
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
     async def read_events(self, front: Front, ask: front_protocol.ReadEvents) -> None:
@@ -68,8 +68,8 @@ class ReadRequests:
     async def await_handler(self, front: Front, ask: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""
         await self._wait_for_handler(ask.name)
-        if ask.name not in self._line.waiting.handlers.specs:
-            self._line.waiting.handlers.require(ask.name)
+        if ask.name not in self._line.queue_manager.handlers.specs:
+            self._line.queue_manager.handlers.require(ask.name)
         front.send(_encode(front_protocol.Reply(ask.request_id, 200)))
 
     async def get_document(self, front: Front, ask: front_protocol.GetDocument) -> None:
@@ -89,7 +89,7 @@ class ReadRequests:
 
     async def _job_document(self, ask: front_protocol.GetDocument) -> bytes:
         job_id = ask.subject or ""
-        live = self._line.book.by_id.get(job_id)
+        live = self._line.registry.by_id.get(job_id)
         job = live.job if live is not None else await self._archive.job(job_id)
         match ask.document:
             case "attempts":

@@ -9,7 +9,7 @@ import msgspec
 
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.front_pool import Front
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
@@ -44,12 +44,12 @@ def answer_once(front: Front, rid: int) -> Answer:
 class JobReplies:
     """Replies that show a live job."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: JobLifecycle) -> None:
         self._line = line
 
     def document(self, live: LiveJob) -> bytes:
         """The job as it is now."""
-        reason = self._line.waiting.reasons.for_live_job(live)
+        reason = self._line.queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def answer_at_end(self, answer: Answer, live: LiveJob, wait_s: float, *, late_status: int) -> None:
@@ -63,7 +63,7 @@ class JobReplies:
             if live.end_callbacks is not None and at_end in live.end_callbacks:
                 live.end_callbacks.remove(at_end)
             self._line.journal.call_when_durable(accepted)
-            self._line.waiting.spill_pool.maybe_spill(live)
+            self._line.queue_manager.spill_pool.maybe_spill(live)
 
         def accepted(failure: StoreUnavailable | None) -> None:
             if failure is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, answer_once, problem
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import Conflict, RunnerError, StoreUnavailable
@@ -22,7 +22,7 @@ BULK_TURN = 500
 class SubmitRequests:
     """A job is accepted once it is durable; one that the store refuses is withdrawn."""
 
-    def __init__(self, *, line: Line, replies: JobReplies, gate: SubmissionGate) -> None:
+    def __init__(self, *, line: JobLifecycle, replies: JobReplies, gate: SubmissionGate) -> None:
         self._line = line
         self._replies = replies
         self._gate = gate
@@ -36,7 +36,7 @@ class SubmitRequests:
             return self._submit_bulk(front, ask)
         self._check_new(ask.jobs[0].id)
         live = self._line.submit(ask.jobs[0])
-        self._line.figures.submitted_count += 1
+        self._line.statistics.submitted_count += 1
         answer = answer_once(front, ask.request_id)
         if ask.wait_s is not None:
             self._replies.answer_at_end(answer, live, ask.wait_s, late_status=202)
@@ -55,22 +55,22 @@ class SubmitRequests:
         return None
 
     def _check_new(self, job_id: str) -> None:
-        if job_id in self._line.book.by_id:
+        if job_id in self._line.registry.by_id:
             raise Conflict(f"there is a job {job_id} already")
 
     def _withdraw(self, live: LiveJob) -> None:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
-        live = self._line.book.by_number.get(live.job.number, live)
-        if live.phase == "asleep" and self._line.waiting.stored_phase(live.job) is None:
+        live = self._line.registry.by_number.get(live.job.number, live)
+        if live.phase == "asleep" and self._line.queue_manager.stored_phase(live.job) is None:
             return
         if live.executor is None and live.phase != "ended":
-            self._line.waiting.dequeue(live)
-            self._line.waiting.spill_pool.drop_input(live)
+            self._line.queue_manager.dequeue(live)
+            self._line.queue_manager.spill_pool.drop_input(live)
             live.phase = "ended"
             self._line.journal.withdraw(live.job)
-            self._line.book.uncount(live.job)
-            self._line.book.remove(live)
+            self._line.registry.uncount(live.job)
+            self._line.registry.remove(live)
 
     async def _submit_bulk(self, front: Front, ask: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
@@ -84,7 +84,7 @@ class SubmitRequests:
                 answers.append(problem(error))
             if index % BULK_TURN == BULK_TURN - 1:
                 await asyncio.sleep(0)
-        self._line.figures.submitted_count += len(taken)
+        self._line.statistics.submitted_count += len(taken)
         try:
             await self._line.journal.flush()
         except StoreUnavailable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.jobs.job import Job
 
@@ -12,7 +12,7 @@ from runner.jobs.job import Job
 class Removals:
     """Jobs that are gone as soon as the store takes writes again, and files that are being removed."""
 
-    def __init__(self, line: Line, archive: Archive) -> None:
+    def __init__(self, line: JobLifecycle, archive: Archive) -> None:
         self._line = line
         self._archive = archive
         self._jobs: set[str] = set()
@@ -38,7 +38,7 @@ class Removals:
 
     def _durable(self, job: Job) -> None:
         self._jobs.discard(job.id)
-        self._line.book.uncount(job)
+        self._line.registry.uncount(job)
         task = asyncio.get_running_loop().create_task(self._archive.remove_files(job.id))
         self._files[job.id] = task
         task.add_done_callback(lambda _: self._files.pop(job.id, None))

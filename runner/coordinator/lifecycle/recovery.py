@@ -13,7 +13,7 @@ from pathlib import Path
 from gpu.planning.oom_escalation import OomCircumstances, unknown_circumstances
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, RefusedStart, StoreUnavailable
 from runner.jobs.job import ENDED, Job
@@ -106,32 +106,32 @@ def named(spools: Iterable[Spool]) -> list[str]:
     return sorted({message.job_id for message in messages if message is not None})
 
 
-def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
+def recover(line: JobLifecycle, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
     """Take in the jobs that had not ended, apply what workers kept for us, put back what was cut off.
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
-    counts = {"live": line.book.queued_count, "applied": 0, "interrupted": 0}
-    line.waiting.load_stored(left.queued)
+    counts = {"live": line.registry.queued_count, "applied": 0, "interrupted": 0}
+    line.queue_manager.load_stored(left.queued)
     for job in left.jobs:
-        where = line.waiting.stored_phase(job)
+        where = line.queue_manager.stored_phase(job)
         live = LiveJob(job, None, where or "running")
-        line.book.add(live, is_counted=True)
+        line.registry.add(live, is_counted=True)
         if where is not None:
             # Out of its place until the messages about it are applied.
-            line.waiting.dequeue(live)
+            line.queue_manager.dequeue(live)
             live.phase = "assigned"
         counts["live"] += job.state == "running"
     for spool in spools:
         for raw in spool.messages:
             counts["applied"] += _apply(line, raw, spool.hello.name)
-    for live in list(line.book):
+    for live in list(line.registry):
         if live.phase == "ended":
             continue
         if live.job.state == "running":  # guard: interrupted-at-start
             live.attempt_in_flight = live.job.attempt
             message = "the server ended while the attempt ran"
-            line.end(
+            line.end_attempt(
                 live,
                 AttemptEnded(
                     live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", message
@@ -139,17 +139,17 @@ def recover(line: Line, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
             )
             counts["interrupted"] += 1
         elif live.attempt_in_flight == 0:
-            line.waiting.enqueue(live)
+            line.queue_manager.enqueue(live)
     return counts
 
 
-def _apply(line: Line, raw: bytes, worker: str) -> int:
+def _apply(line: JobLifecycle, raw: bytes, worker: str) -> int:
     message = _decoded(raw)
     if message is None:
         return 0
-    live = line.book.by_id.get(message.job_id)
+    live = line.registry.by_id.get(message.job_id)
     if live is None or live.phase == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
-        line.figures.stale_count += 1
+        line.statistics.stale_count += 1
         return 0
     job = live.job
     if job.attempt == message.attempt:  # guard: applied-once
@@ -157,7 +157,7 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
             # Applied before: its worker had not heard of that.
             return 0
         if job.state != "running":
-            line.figures.stale_count += 1
+            line.statistics.stale_count += 1
             return 0
     live.attempt_in_flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:
@@ -167,11 +167,11 @@ def _apply(line: Line, raw: bytes, worker: str) -> int:
             if isinstance(message, AttemptEnded) and message.started_at is not None
             else line.now()
         )
-        line.begin(live, at=at, worker=worker, devices=[], loading=False)
+        line.start_attempt(live, at=at, worker=worker, devices=[], is_loading=False)
     if isinstance(message, AttemptEvents):
-        line.note(live, message)
+        line.record_events(live, message)
     else:
-        line.end(live, message, squeeze=_squeeze(job, message))
+        line.end_attempt(live, message, squeeze=_squeeze(job, message))
     return 1
 
 

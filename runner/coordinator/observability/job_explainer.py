@@ -8,7 +8,7 @@ from gpu.planning.explain import explain, explain_reservation
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.jobs import explanations
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.formats.timestamps import format_rfc3339
 from runner.jobs.job import ENDED, Job
 from runner.stores.queued_groups import group_key
@@ -17,7 +17,7 @@ from runner.stores.queued_groups import group_key
 class JobExplainer:
     """Reads the queue, the plan and the devices."""
 
-    def __init__(self, *, line: Line, view: SchedulerState) -> None:
+    def __init__(self, *, line: JobLifecycle, view: SchedulerState) -> None:
         self._line = line
         self._view = view
 
@@ -30,7 +30,7 @@ class JobExplainer:
                 "reason": job.reason,
                 "message": f"the job has ended as {job.state}",
             }
-        waiting = self._line.waiting
+        waiting = self._line.queue_manager
         why = waiting.reasons.for_stored_job(job) if live is None else waiting.reasons.for_live_job(live)
         where = waiting.stored_phase(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
@@ -47,7 +47,7 @@ class JobExplainer:
             document["reserved"] = explain_reservation(self._view, job.number, self._line.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
-                    device["message"] = self._line.figures.first_fault(device["device"])
+                    device["message"] = self._line.statistics.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
             document["jobs_ahead"] += waiting.jobs_ahead(cls, job.number)

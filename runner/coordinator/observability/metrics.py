@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from runner.coordinator.jobs.statistics import Histogram, Statistics
 
 if TYPE_CHECKING:
-    from runner.coordinator.lifecycle.job_lifecycle import Line
+    from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
     from runner.coordinator.processes.front_pool import Fronts
     from runner.coordinator.processes.worker_pool import Fleet
 
@@ -41,7 +41,9 @@ class Metrics:
             await asyncio.sleep(LAG_EVERY_S)
             self._figures.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
-    def text(self, bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> bytes:
+    def text(
+        self, bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: Fleet
+    ) -> bytes:
         """The whole exposition."""
         families = [
             *_families(bytes_by_device, line, fleet),
@@ -91,8 +93,8 @@ def _front_families(fronts: Fronts) -> Iterable[Metric]:
     yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost)
 
 
-def _spent_families(line: Line) -> Iterable[Metric]:
-    accounts = line.accounts
+def _spent_families(line: JobLifecycle) -> Iterable[Metric]:
+    accounts = line.usage_totals
     tables = (("handler", accounts.handlers), ("tenant", accounts.tenants), ("device", accounts.devices))
     for label, table in tables:
         seconds = CounterMetricFamily(
@@ -109,9 +111,11 @@ def _spent_families(line: Line) -> Iterable[Metric]:
         yield from (seconds, byte_seconds)
 
 
-def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, fleet: Fleet) -> Iterable[Metric]:
+def _families(
+    bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: Fleet
+) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
-    for (queue, state), count in line.book.counts.items():
+    for (queue, state), count in line.registry.counts.items():
         jobs.add_metric([queue, state], count)
     yield jobs
     device_bytes = GaugeMetricFamily(
@@ -125,28 +129,28 @@ def _families(bytes_by_device: Mapping[str, Mapping[str, int]], line: Line, flee
         "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
     )
     for device in bytes_by_device:
-        up.add_metric([device], float(line.figures.first_fault(device) is None))
+        up.add_metric([device], float(line.statistics.first_fault(device) is None))
     yield up
     ended = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
-    for state, count in line.figures.ended_by_state.items():
+    for state, count in line.statistics.ended_by_state.items():
         ended.add_metric([state], count)
     yield ended
     failures = CounterMetricFamily("runner_failures", "Jobs that did not succeed, by code", labels=["code"])
-    for code, count in line.figures.failures_by_code.items():
+    for code, count in line.statistics.failures_by_code.items():
         failures.add_metric([code], count)
     yield failures
-    yield CounterMetricFamily("runner_jobs_submitted", "Jobs accepted", value=line.figures.submitted_count)
+    yield CounterMetricFamily("runner_jobs_submitted", "Jobs accepted", value=line.statistics.submitted_count)
     yield CounterMetricFamily(
-        "runner_retries", "Attempts that were followed by another", value=line.figures.retried_count
+        "runner_retries", "Attempts that were followed by another", value=line.statistics.retried_count
     )
     yield CounterMetricFamily(
-        "runner_stale_messages", "Late news of old attempts", value=line.figures.stale_count
+        "runner_stale_messages", "Late news of old attempts", value=line.statistics.stale_count
     )
     yield from _spent_families(line)
-    bad = line.figures.bad_frame_count + fleet.bad_frames
+    bad = line.statistics.bad_frame_count + fleet.bad_frames
     yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad)
     yield CounterMetricFamily(
-        "runner_commits", "Store commits", value=sum(line.figures.commit_histogram.counts)
+        "runner_commits", "Store commits", value=sum(line.statistics.commit_histogram.counts)
     )
     workers = GaugeMetricFamily("runner_workers", "Worker processes by role", labels=["role"])
     roles = [worker.role for worker in fleet.workers.values()]

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.stats import STATES
 from runner.errors import NotFound
 
@@ -16,7 +16,7 @@ from runner.errors import NotFound
 class QueueDocuments:
     """Documents as JSON values, built on request."""
 
-    def __init__(self, *, line: Line, view: SchedulerState, dispatch: Dispatch) -> None:
+    def __init__(self, *, line: JobLifecycle, view: SchedulerState, dispatch: Dispatch) -> None:
         self._line = line
         self._view = view
         self._dispatch = dispatch
@@ -37,12 +37,12 @@ class QueueDocuments:
         return self._document(name, self._tally_waits()[name])
 
     def _names(self) -> list[str]:
-        return sorted({queue for queue, _ in self._line.book.counts} | {"default"})
+        return sorted({queue for queue, _ in self._line.registry.counts} | {"default"})
 
     def _tally_waits(self) -> defaultdict[str, WaitTally]:
         """Queue -> the reasons of the jobs that wait and run, counted by class: there may be millions."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
-        waiting = self._line.waiting
+        waiting = self._line.queue_manager
         for queue, why, count, since in waiting.counts_by_reason():
             tallies[queue].add(why, count, since)
         for post in self._dispatch.posts.values():
@@ -54,10 +54,10 @@ class QueueDocuments:
         return tallies
 
     def _document(self, name: str, waits: WaitTally) -> dict[str, Any]:
-        book, now = self._line.book, self._line.now()
+        book, now = self._line.registry, self._line.now()
         counts = {state: book.counts[name, state] for state in STATES}
         done = counts["succeeded"] + counts["failed"]
-        runs = self._line.figures.queue_run_samples_s[name]
+        runs = self._line.statistics.queue_run_samples_s[name]
         return {
             "name": name,
             "counts": counts,

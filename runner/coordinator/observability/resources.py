@@ -13,7 +13,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import percentiles
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.learned import learned
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
@@ -30,7 +30,7 @@ class Views:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatch,
         fleet: Fleet,
@@ -63,7 +63,7 @@ class Views:
             case "queue":
                 return self._queues.build_existing(subject or "")
             case "handlers":
-                specs = sorted(self._line.waiting.handlers.specs.values(), key=lambda spec: spec.name)
+                specs = sorted(self._line.queue_manager.handlers.specs.values(), key=lambda spec: spec.name)
                 return {
                     "data": [self._handler(spec) for spec in specs],
                     "describing": self._status.describing,
@@ -82,15 +82,15 @@ class Views:
     # Handlers.
 
     def _known_handler(self, name: str) -> dict[str, Any]:
-        spec = self._line.waiting.handlers.specs.get(name)
+        spec = self._line.queue_manager.handlers.specs.get(name)
         if spec is None:
-            known = ", ".join(sorted(self._line.waiting.handlers.specs)) or "none"
+            known = ", ".join(sorted(self._line.queue_manager.handlers.specs)) or "none"
             raise NotFound(f"there is no handler {name!r}; known are: {known}")
         return self._handler(spec)
 
     def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
         options = msgspec.to_builtins(_Shown.of(spec))
-        figures = self._line.figures.handlers[spec.name]
+        figures = self._line.statistics.handlers[spec.name]
         posts = self._dispatch.posts.of_handler(spec.name)
         return {
             "name": spec.name,
@@ -105,7 +105,7 @@ class Views:
             "options": options,
             "executors": [self.executor(post.executor) for post in posts],
             **self._dispatch.wishes.document(spec.name),
-            "learned": learned(self._view, spec, has_gpu=self._line.waiting.handlers.has_gpu),
+            "learned": learned(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
             "figures": {
                 "run_s": percentiles(figures.run_s),
                 "wait_s": percentiles(figures.wait_s),
@@ -139,7 +139,7 @@ class Views:
             "context_bytes": self._inventory.context_bytes(device),
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained,
-            "health": self._line.figures.first_fault(device.id) or "ok",
+            "health": self._line.statistics.first_fault(device.id) or "ok",
             "condition": self._condition(device.id),
             "events": list(self._inventory.events[device.id]),
             "worker": None if worker is None else worker.name,

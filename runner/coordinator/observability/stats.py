@@ -9,7 +9,7 @@ from typing import Any
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.statistics import HandlerStatistics, percentiles
 from runner.coordinator.jobs.usage import UsageSum
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.formats.timestamps import format_rfc3339
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -20,7 +20,7 @@ RECENT_S = 60.0
 class Stats:
     """Made when asked for."""
 
-    def __init__(self, line: Line, dispatch: Dispatch, weights: Mapping[str, float]) -> None:
+    def __init__(self, line: JobLifecycle, dispatch: Dispatch, weights: Mapping[str, float]) -> None:
         self._line = line
         self._dispatch = dispatch
         #: Tenants of whom the operator said something.
@@ -29,7 +29,7 @@ class Stats:
 
     def document(self) -> dict[str, Any]:
         """All figures: those of devices since `spent_since`, all others since the start."""
-        figures, book, accounts = self._line.figures, self._line.book, self._line.accounts
+        figures, book, accounts = self._line.statistics, self._line.registry, self._line.usage_totals
         now = self._line.now()
         counts: Counter[str] = Counter()
         for (_, state), count in book.counts.items():
@@ -56,11 +56,11 @@ class Stats:
         }
 
     def _handlers(self) -> dict[str, Any]:
-        seen, spent = self._line.figures.handlers, self._line.accounts.handlers
+        seen, spent = self._line.statistics.handlers, self._line.usage_totals.handlers
         return {name: _handler(seen.get(name)) | _spent(spent.get(name)) for name in sorted({*seen, *spent})}
 
     def _tenants(self) -> dict[str, Any]:
-        spent, queued = self._line.accounts.tenants, self._line.waiting.unplanned_by_tenant()
+        spent, queued = self._line.usage_totals.tenants, self._line.queue_manager.unplanned_by_tenant()
         for cls, waiting in self._line.view.backlog.by_class.items():
             queued[cls.tenant] += 0 if cls.is_prewarm else len(waiting)
         running: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.dispatch.executor_handle import Post
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.protocol.worker import AttemptEnded, AttemptEvents, AttemptStarted
@@ -27,7 +27,7 @@ class AttemptMessageHandler:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatch,
         memory: Memory,
@@ -46,9 +46,9 @@ class AttemptMessageHandler:
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
         """The job, if this attempt is the one in flight; else the message is counted as stale."""
-        live = self._line.book.by_id.get(job_id)
+        live = self._line.registry.by_id.get(job_id)
         if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
-            self._line.figures.stale_count += 1
+            self._line.statistics.stale_count += 1
             return None
         return live
 
@@ -62,7 +62,7 @@ class AttemptMessageHandler:
         if live.job.attempt < live.attempt_in_flight:
             self._begin(post, live, message.at)
         else:
-            self._line.runs(live, message.at)
+            self._line.mark_running(live, message.at)
         if post.spec.options.slots > 1 or self._view.executors[post.executor].long_job_number is not None:
             # Nothing waits behind it, or was called back because of its mates.
             return
@@ -79,7 +79,7 @@ class AttemptMessageHandler:
             self._begin(self._dispatch.posts[live.executor], live, self._line.now())
         elif message.seq <= live.job.applied_seq:
             return
-        self._line.note(live, message)
+        self._line.record_events(live, message)
 
     def on_ended(self, _: Worker, message: AttemptEnded) -> None:
         """The attempt has ended; its executor may end with it."""
@@ -110,7 +110,7 @@ class AttemptMessageHandler:
         if message.peak_bytes is not None:
             self._assume_peak(post, message.peak_bytes)
         self._release_attempt(post, live)
-        self._line.end(live, message, squeeze=squeeze)
+        self._line.end_attempt(live, message, squeeze=squeeze)
 
     def interrupt(self, post: Post, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""
@@ -120,7 +120,7 @@ class AttemptMessageHandler:
                 self._begin(post, live, self._line.now())
             if live.phase in ("starting", "running"):
                 self._release_attempt(post, live)
-                self._line.end(
+                self._line.end_attempt(
                     live,
                     AttemptEnded(
                         live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", why
@@ -129,12 +129,12 @@ class AttemptMessageHandler:
 
     def _begin(self, post: Post, live: LiveJob, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
-        self._line.begin(
+        self._line.start_attempt(
             live,
             at=at,
             worker=post.worker.name,
             devices=post.devices,
-            loading=False,
+            is_loading=False,
             granted_bytes=post.grant_bytes,
             meter=post.meter,
         )

@@ -8,7 +8,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Worker
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning
@@ -21,7 +21,7 @@ class ExecutorMessageHandler:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatch,
         memory: Memory,
@@ -108,6 +108,6 @@ class ExecutorMessageHandler:
     def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:
             live.executor = None
-            self._line.cancel_waiting(live, live.job.cancel_reason)
+            self._line.cancel_unstarted(live, live.job.cancel_reason)
         else:
-            self._line.put_back(live)
+            self._line.return_unstarted(live)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
@@ -37,7 +37,7 @@ class Reports:
     def __init__(
         self,
         *,
-        line: Line,
+        line: JobLifecycle,
         dispatch: Dispatch,
         fleet: Fleet,
         attempts: AttemptMessageHandler,
@@ -101,7 +101,7 @@ class Reports:
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
-            self._line.figures.bad_frame_count += 1
+            self._line.statistics.bad_frame_count += 1
             log.error("a message of %s does not decode: %s", worker.name, error)
             if is_kept:
                 # It may have told of an attempt's end: see `_failed`.

@@ -19,7 +19,7 @@ from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
-from runner.coordinator.lifecycle.job_lifecycle import Line
+from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import Archive
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import QueueManager
@@ -93,23 +93,23 @@ class Bench:
             find_job=self.archive.find,
             bounds=bounds or QueueBounds(),
         )
-        self.line = Line(
-            book=book,
+        self.line = JobLifecycle(
+            registry=book,
             view=self.view,
             journal=self.journal,
             timers=timers,
-            figures=Statistics(),
-            accounts=UsageTotals({}, 0.0),
+            statistics=Statistics(),
+            usage_totals=UsageTotals({}, 0.0),
             now=self.clock.now,
-            spread=lambda: 0.5,
-            waiting=waiting,
-            events=EventLog(self.journal, is_watched=lambda job_id: False, events_kept=100),
+            jitter=lambda: 0.5,
+            queue_manager=waiting,
+            event_log=EventLog(self.journal, is_watched=lambda job_id: False, events_kept=100),
             queued_max=queued_max,
         )
-        self.line.waiting.set_handlers({"h": spec()})
+        self.line.queue_manager.set_handlers({"h": spec()})
         self.learning = Learning(
             view=self.view,
-            figures=self.line.figures,
+            figures=self.line.statistics,
             later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
             kept=kept.values,
             keep=self.journal.set_value,
@@ -176,7 +176,9 @@ class Bench:
             self.view.remove_waiting(live.job_class, live.job.number)
         live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
         live.executor = 1
-        self.line.begin(live, at=self.clock.now(), worker="w", devices=["cpu"], loading=loading, **occupied)
+        self.line.start_attempt(
+            live, at=self.clock.now(), worker="w", devices=["cpu"], is_loading=loading, **occupied
+        )
 
     async def pass_time(self, seconds: float) -> None:
         """The clock goes on, and what is due then happens."""
@@ -191,7 +193,9 @@ class Bench:
         live.phase, live.attempt_in_flight, live.executor = "staged", live.job.attempt + 1, 1
 
     def end(self, live: LiveJob, code: str | None = None, **fields: object) -> None:
-        self.line.end(live, AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields))  # type: ignore[arg-type]
+        self.line.end_attempt(
+            live, AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)
+        )  # type: ignore[arg-type]
 
     async def stored(self, job_id: str) -> Job:
         (job,) = await self.access.read(lambda store: store.find(JobQuery(ids=[job_id])))

@@ -208,7 +208,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
         made, called = reports(bench, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.messages(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
-        assert (called, bench.line.figures.bad_frame_count) == ([3], 1)
+        assert (called, bench.line.statistics.bad_frame_count) == ([3], 1)
         assert worker.child.reap() is None
 
     run(body)
@@ -220,6 +220,6 @@ def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: Worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.messages(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert (called, worker.heard, bench.line.figures.bad_frame_count) == ([3], 6, 1)
+        assert (called, worker.heard, bench.line.statistics.bad_frame_count) == ([3], 6, 1)
 
     run(body)

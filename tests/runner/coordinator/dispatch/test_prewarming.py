@@ -31,7 +31,7 @@ class House(Scene):
         self.heard: list[Post | Failure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
-        self.bench.line.waiting.set_handlers({each.name: each for each in specs})
+        self.bench.line.queue_manager.set_handlers({each.name: each for each in specs})
         self.wishes.described()
 
     def ask(self, handler: str = "h", **named: str) -> None:
@@ -119,7 +119,10 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
         await house.turn()
         (live,) = house.submit(1)
         assert await house.orders() == ["Run"]
-        assert (live.phase, house.bench.line.waiting.reasons.for_live_job(live)) == ("starting", "loading")
+        assert (live.phase, house.bench.line.queue_manager.reasons.for_live_job(live)) == (
+            "starting",
+            "loading",
+        )
 
     play(worker, body)
 
@@ -262,7 +265,7 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: Worker) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
         await house.turn()
-        assert list(house.bench.line.waiting.counts_by_reason()) == []
+        assert list(house.bench.line.queue_manager.counts_by_reason()) == []
 
     play(worker, body)
 

@@ -108,7 +108,7 @@ class Scene:
         return lives
 
     def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
-        self.bench.line.waiting.set_handlers({"h": newer})
+        self.bench.line.queue_manager.set_handlers({"h": newer})
         self.dispatch.control.retire_handler("h", replaced=replaced)
 
 

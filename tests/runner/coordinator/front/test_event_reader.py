@@ -39,7 +39,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
         await bench.journal.flush()
 
         async def it_ends() -> None:
-            bench.line.cancel_waiting(live, "by hand")
+            bench.line.cancel_unstarted(live, "by hand")
             await bench.journal.flush()
 
         access.then = it_ends

@@ -61,7 +61,7 @@ def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
         bench.clock.at += 8.0
         bench.end(live, run_s=8.0)
         assert live.job.spent is None and live.job.attempts[-1].spent is None
-        assert bench.line.accounts.tenants == {}
+        assert bench.line.usage_totals.tenants == {}
 
     run(body)
 
@@ -72,7 +72,7 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
         live = bench.line.submit(asked())
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 8.0
-        bench.line.put_back(live)
+        bench.line.return_unstarted(live)
         assert live.job.spent is None and live.meter_start is None
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 1.0

@@ -16,20 +16,20 @@ def test_a_job_goes_its_straight_way() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
         assert (live.phase, live.job.state) == ("waiting", "queued")
-        assert bench.line.waiting.reasons.for_live_job(live) == "ready"
+        assert bench.line.queue_manager.reasons.for_live_job(live) == "ready"
         bench.start(live, loading=True)
-        assert (live.job.state, bench.line.waiting.reasons.for_live_job(live), live.job.attempt) == (
+        assert (live.job.state, bench.line.queue_manager.reasons.for_live_job(live), live.job.attempt) == (
             "running",
             "loading",
             1,
         )
-        bench.line.runs(live, bench.clock.now())
-        assert bench.line.waiting.reasons.for_live_job(live) == "running"
+        bench.line.mark_running(live, bench.clock.now())
+        assert bench.line.queue_manager.reasons.for_live_job(live) == "running"
         bench.end(live, output=b"42")
         await bench.journal.flush()
         stored = await bench.stored("job-1")
         assert (stored.state, stored.output_bytes, stored.finished_at) == ("succeeded", 2, 1_000.0)
-        assert "job-1" not in bench.line.book.by_id
+        assert "job-1" not in bench.line.registry.by_id
 
     bench = run(body)
     assert bench.published == [("job-1", ["status", "status", "status", "done"])]
@@ -37,14 +37,14 @@ def test_a_job_goes_its_straight_way() -> None:
 
 def test_counts_follow_every_change() -> None:
     async def body(bench: Bench) -> None:
-        counts = bench.line.book.counts
+        counts = bench.line.registry.counts
         live = bench.line.submit(asked())
-        assert (counts["default", "queued"], bench.line.book.queued_count) == (1, 1)
+        assert (counts["default", "queued"], bench.line.registry.queued_count) == (1, 1)
         bench.start(live)
         assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
         bench.end(live)
         assert (counts["default", "running"], counts["default", "succeeded"]) == (0, 1)
-        assert bench.line.book.queued_count == 0
+        assert bench.line.registry.queued_count == 0
 
     run(body)
 
@@ -54,7 +54,7 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
         live = bench.line.submit(asked(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
-        assert (live.phase, bench.line.waiting.reasons.for_live_job(live), live.job.failures) == (
+        assert (live.phase, bench.line.queue_manager.reasons.for_live_job(live), live.job.failures) == (
             "delayed",
             "retry_backoff",
             1,
@@ -74,7 +74,7 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
         assert first.job_class is not None
         bench.view.remove_waiting(first.job_class, first.job.number)
         bench.hold(first)
-        bench.line.put_back(first)
+        bench.line.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
             "waiting",
             0,
@@ -99,7 +99,7 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
             bench.start(live)
             assert (live.job.attempt, live.job.state, live.has_unused_attempt) == (2, "running", False)
             assert live.job.attempts[-1].error is None
-            bench.line.put_back(live)
+            bench.line.return_unstarted(live)
             assert (live.attempt_in_flight, live.job.state, live.has_unused_attempt) == (0, "queued", True)
             assert live.job.started_at == first_start
             assert [record.attempt for record in live.job.attempts] == [1, 2]
@@ -121,7 +121,7 @@ def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt()
         bench.start(live)
         bench.end(live, "handler_error")
         bench.start(live)
-        bench.line.cancel_waiting(live, "by hand")
+        bench.line.cancel_unstarted(live, "by hand")
         assert live.job.state == "cancelled"
         assert all(record.ended_at is not None for record in live.job.attempts)
 
@@ -131,7 +131,7 @@ def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt()
 def test_a_cancelled_waiting_job_ends_at_once() -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
-        bench.line.cancel_waiting(live, "by hand")
+        bench.line.cancel_unstarted(live, "by hand")
         assert live.job_class is not None
         assert bench.view.backlog.count(live.job_class) == 0
         assert (live.job.state, live.job.error) == ("cancelled", JobError("cancelled", "by hand"))
@@ -141,19 +141,19 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
     async def body(bench: Bench) -> None:
-        bench.line.waiting.set_handlers({})
-        live = bench.line.submit(asked()) if "h" in bench.line.waiting.handlers.specs else None
+        bench.line.queue_manager.set_handlers({})
+        live = bench.line.submit(asked()) if "h" in bench.line.queue_manager.handlers.specs else None
         assert live is None
-        bench.line.waiting.set_handlers({"h": spec()})
+        bench.line.queue_manager.set_handlers({"h": spec()})
         live = bench.line.submit(asked())
-        bench.line.waiting.set_handlers({})
+        bench.line.queue_manager.set_handlers({})
         bench.start(live)
         bench.end(live, "interrupted")
-        assert (live.phase, bench.line.waiting.reasons.for_live_job(live)) == (
+        assert (live.phase, bench.line.queue_manager.reasons.for_live_job(live)) == (
             "behind",
             "waiting_for_handler",
         )
-        bench.line.waiting.set_handlers({"h": spec()})
+        bench.line.queue_manager.set_handlers({"h": spec()})
         assert live.phase == "waiting"
 
     run(body)
@@ -162,7 +162,7 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
 def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
     async def body(bench: Bench) -> None:
         lives = [bench.line.submit(asked(n, priority=50 + 10 * (n > 3), vram_bytes=n)) for n in range(1, 7)]
-        waiting, view = bench.line.waiting, bench.view
+        waiting, view = bench.line.queue_manager, bench.view
         assert lives[0].job_class is not None
         view.remove_waiting(lives[0].job_class, 1)
         view.add_waiting(lives[0].job_class, 1)
@@ -178,7 +178,7 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
         waiting.set_handlers({"h": replace(newer, state="broken")})
         assert view.backlog.classes() == []
         assert {waiting.reasons.for_live_job(live) for live in lives} == {"waiting_for_handler"}
-        bench.line.cancel_waiting(lives[4], "by hand")
+        bench.line.cancel_unstarted(lives[4], "by hand")
         waiting.set_handlers({"h": spec()})
         assert sorted(line.peek(9) for line in view.backlog.by_class.values()) == [
             [1, 2, 3],
@@ -191,11 +191,11 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
     async def body(bench: Bench) -> None:
         gpu = HandlerOptions(gpus=1)
-        bench.line.waiting.set_handlers({"h": replace(spec(), options=gpu)})
+        bench.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
             bench.line.submit(asked(n, vram_bytes=1 + n % 2))
         assert len(bench.view.backlog.classes()) == 2
-        bench.line.waiting.set_handlers({"h": spec()})
+        bench.line.queue_manager.set_handlers({"h": spec()})
         (cls,) = bench.view.backlog.classes()
         assert bench.view.backlog.by_class[cls].peek(9) == [1, 2, 3, 4, 5, 6]
 
@@ -205,14 +205,14 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
 def test_refusals_name_what_is_wrong() -> None:
     async def body(bench: Bench) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
-        bench.line.waiting.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
+        bench.line.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
             bench.line.submit(asked())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
-            bench.line.waiting.handlers.require("nope")
+            bench.line.queue_manager.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
-            bench.line.waiting.handlers.require("b")
-        assert len(bench.line.book) == 0
+            bench.line.queue_manager.handlers.require("b")
+        assert len(bench.line.registry) == 0
 
     run(body)
 
@@ -233,7 +233,7 @@ def test_retention_takes_the_oldest_events_in_steps() -> None:
         live = bench.line.submit(asked())
         bench.start(live)
         lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
-        bench.line.note(live, AttemptEvents("job-1", 1, 1, lines))
+        bench.line.record_events(live, AttemptEvents("job-1", 1, 1, lines))
         assert live.job.last_seq - live.job.first_seq <= 110
         assert live.job.first_seq > 1
 
@@ -246,11 +246,11 @@ def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
         bench.start(live)
         bench.end(live, output=b"1")
         await bench.journal.flush()
-        again = bench.line.revive(await bench.stored("job-1"), b"{}")
+        again = bench.line.resubmit(await bench.stored("job-1"), b"{}")
         assert (again.job.state, again.job.output_bytes, again.job.attempt) == ("queued", None, 1)
         bench.start(again)
         assert again.job.attempt == 2
-        assert bench.line.book.counts["default", "succeeded"] == 0
+        assert bench.line.registry.counts["default", "succeeded"] == 0
 
     run(body)
 

@@ -28,12 +28,12 @@ def spool(*messages: msgspec.Struct) -> Spool:
 
 def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> LiveJob:
     take_over(bench, job, *messages)
-    (live,) = bench.line.book
+    (live,) = bench.line.registry
     return live
 
 
 def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
-    bench.line.book.counts[job.queue, job.state] += 1
+    bench.line.registry.counts[job.queue, job.state] += 1
     store = MemoryStore()
     store.commit(store.take_epoch(), Batch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
@@ -124,7 +124,7 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
         live = recover(
             bench, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
         )
-        assert (live.job.state, bench.line.figures.stale_count) == ("queued", 1)
+        assert (live.job.state, bench.line.statistics.stale_count) == ("queued", 1)
 
     run(body)
 
@@ -133,7 +133,7 @@ def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
     async def body(bench: Bench) -> None:
         job = stored()
         take_over(bench, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
-        assert (len(bench.line.book), bench.line.waiting.stored_phase(job)) == (0, "behind")
+        assert (len(bench.line.registry), bench.line.queue_manager.stored_phase(job)) == (0, "behind")
 
     run(body)
 

@@ -39,18 +39,18 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
         bounds=TINY,
         queued_max=1_000,
     )
-    bench.line.waiting.set_handlers({})
+    bench.line.queue_manager.set_handlers({})
     left = await access.read(lambda store: recovery.Left.read(store, [], bench.clock.now()))
     recovery.recover(bench.line, left, [])
     await bench.journal.flush()
-    bench.line.waiting.set_handlers({"h": spec()})
+    bench.line.queue_manager.set_handlers({"h": spec()})
     return bench
 
 
 async def settle(bench: Bench) -> None:
     """What was let go of and what is to follow have gone their ways."""
     for _ in range(12):
-        bench.line.waiting.windows.refill()
+        bench.line.queue_manager.windows.refill()
         await bench.journal.flush()
 
 
@@ -62,9 +62,9 @@ def heads(bench: Bench) -> list[tuple[JobClass, int]]:
 
 def take(bench: Bench, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
-    live = bench.line.book.by_number[n]
+    live = bench.line.registry.by_number[n]
     bench.view.remove_waiting(cls, n)
-    bench.line.waiting.windows.on_dispatched(cls)
+    bench.line.queue_manager.windows.on_dispatched(cls)
     live.phase = "assigned"
     bench.start(live)
     return live
@@ -93,12 +93,12 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
         for number in range(60):
             bench.line.submit(asked(number, priority=50 + 10 * (number % 2)))
         await settle(bench)
-        assert len(bench.line.book) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
-        assert bench.line.book.queued_count == 60
+        assert len(bench.line.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
+        assert bench.line.registry.queued_count == 60
         ran = await drain(bench)
         assert [live.job.number for live in ran] == [*range(2, 61, 2), *range(1, 61, 2)]
         await bench.journal.flush()
-        assert len(bench.line.book) == 0 and bench.line.waiting.spill_pool.input_bytes == 0
+        assert len(bench.line.registry) == 0 and bench.line.queue_manager.spill_pool.input_bytes == 0
         assert [job.state for job in await all_stored(bench)] == ["succeeded"] * 60
 
     run(body)
@@ -113,7 +113,7 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
         running = take(first, *heads(first)[0])
         await first.journal.flush()
         again = await house(first.access, first)
-        assert again.line.book.queued_count == 40
+        assert again.line.registry.queued_count == 40
         ran = await drain(again)
         assert [live.job.number for live in ran] == list(range(1, 41))
         assert ran[0].job.id == running.job.id and ran[0].job.attempt == 2
@@ -128,14 +128,16 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
             bench.line.submit(asked(number))
         await settle(bench)
         again = await house(bench.access, bench)
-        again.line.waiting.set_handlers({})
+        again.line.queue_manager.set_handlers({})
         job = await again.stored("job-19")
-        assert again.line.waiting.reasons.for_stored_job(job) == "waiting_for_handler"
+        assert again.line.queue_manager.reasons.for_stored_job(job) == "waiting_for_handler"
         tally = [
-            entry for entry in again.line.waiting.counts_by_reason() if entry[1] == "waiting_for_handler"
+            entry
+            for entry in again.line.queue_manager.counts_by_reason()
+            if entry[1] == "waiting_for_handler"
         ]
         assert tally == [("default", "waiting_for_handler", 20, 1_000.0)]
-        again.line.waiting.set_handlers({"h": spec()})
+        again.line.queue_manager.set_handlers({"h": spec()})
         assert len(await drain(again)) == 20
 
     run(body)
@@ -147,15 +149,15 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
         for number in range(30):
             bench.line.submit(asked(number))
         await settle(bench)
-        assert "job-20" not in bench.line.book.by_id
-        live = await bench.line.waiting.spill_pool.load_job("job-20")
+        assert "job-20" not in bench.line.registry.by_id
+        live = await bench.line.queue_manager.spill_pool.load_job("job-20")
         assert live is not None and live.phase == "behind"
-        assert await bench.line.waiting.spill_pool.load_job("job-20") is live
-        bench.line.cancel_waiting(live, "by hand")
+        assert await bench.line.queue_manager.spill_pool.load_job("job-20") is live
+        bench.line.cancel_unstarted(live, "by hand")
         await bench.journal.flush()
         assert (await bench.stored("job-20")).state == "cancelled"
-        assert await bench.line.waiting.spill_pool.load_job("job-20") is None
-        assert await bench.line.waiting.spill_pool.load_job("nobody") is None
+        assert await bench.line.queue_manager.spill_pool.load_job("job-20") is None
+        assert await bench.line.queue_manager.spill_pool.load_job("nobody") is None
         ran = await drain(bench)
         assert [live.job.id for live in ran] == [f"job-{n}" for n in range(30) if n != 20]
 
@@ -167,14 +169,14 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
         bench = await house(MemoryAccess())
         for number in range(30):
             bench.line.submit(asked(number))
-        live = bench.line.book.by_id["job-25"]
+        live = bench.line.registry.by_id["job-25"]
         live.end_callbacks = [lambda _: None]
         await settle(bench)
-        assert bench.line.book.by_id["job-25"] is live and live.phase == "behind"
+        assert bench.line.registry.by_id["job-25"] is live and live.phase == "behind"
         live.end_callbacks.clear()
-        bench.line.waiting.spill_pool.maybe_spill(live)
+        bench.line.queue_manager.spill_pool.maybe_spill(live)
         await settle(bench)
-        assert "job-25" not in bench.line.book.by_id
+        assert "job-25" not in bench.line.registry.by_id
         assert [live.job.number for live in await drain(bench)] == list(range(1, 31))
 
     run(body)
@@ -186,9 +188,9 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
         for number in range(20):
             bench.line.submit(asked(number, delay_s=10.0 + number % 2))
         await settle(bench)
-        assert len(bench.line.book) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
-        assert bench.line.waiting.reasons.for_stored_job(await bench.stored("job-19")) == "scheduled"
-        assert list(bench.line.waiting.counts_by_reason()) == [("default", "scheduled", 20, None)]
+        assert len(bench.line.registry) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
+        assert bench.line.queue_manager.reasons.for_stored_job(await bench.stored("job-19")) == "scheduled"
+        assert list(bench.line.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
         assert await drain(bench) == []
         again = await house(bench.access, bench)
@@ -254,8 +256,8 @@ def test_a_read_that_fails_is_made_again() -> None:
                 raise failures.pop()
             return await rows(ns)
 
-        bench.line.waiting.spill_pool._read_rows = failing
-        while len(await drain(bench)) == 0 or bench.line.book.queued_count:
+        bench.line.queue_manager.spill_pool._read_rows = failing
+        while len(await drain(bench)) == 0 or bench.line.registry.queued_count:
             await asyncio.sleep(0.01)
         assert not failures
 
@@ -282,7 +284,7 @@ def test_many_classes_share_what_memory_holds() -> None:
             bench.line.submit(asked(number, queue=f"q{number % 20}"))
         await settle(bench)
         assert len(bench.view.backlog.by_class) == 20
-        assert len(bench.line.book) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
+        assert len(bench.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
         ran = [live.job for live in await drain(bench)]
         for queue in range(20):
             assert [job.number for job in ran if job.queue == f"q{queue}"] == list(range(queue + 1, 201, 20))
@@ -299,7 +301,7 @@ def test_how_many_go_before_a_sleeping_job() -> None:
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
             job = await bench.stored(f"job-{number}")
             cls = next(cls for cls in bench.view.backlog.by_class if cls.priority == job.priority)
-            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.waiting.jobs_ahead(
+            told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.queue_manager.jobs_ahead(
                 cls, job.number
             )
             assert told == ahead
@@ -333,16 +335,16 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         access.came.clear()
         live = bench.line.submit(asked(77, retries=1))
         seen: list[bool] = []
-        bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.book.by_id))
+        bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.registry.by_id))
         await access.came.wait()
         assert live.phase == "behind"
-        bench.line.waiting.dequeue(live)
+        bench.line.queue_manager.dequeue(live)
         live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
         access.open.set()
         await settle(bench)
-        assert seen == [True] and "job-77" not in bench.line.book.by_id
+        assert seen == [True] and "job-77" not in bench.line.registry.by_id
         assert (await bench.stored("job-77")).attempt == 1
 
     run(body)
@@ -354,7 +356,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         for number in range(20):
             bench.line.submit(asked(number, retries=1))
         await settle(bench)
-        sleep, rows, later = bench.line.waiting.spill_pool, bench.archive.rows, asyncio.Event()
+        sleep, rows, later = bench.line.queue_manager.spill_pool, bench.archive.rows, asyncio.Event()
 
         async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             found = await rows(ns)
@@ -366,16 +368,16 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         await asyncio.sleep(0)
         live = await sleep.load_job("job-19")
         assert live is not None and live.job.number == 20
-        bench.line.waiting.dequeue(live)
+        bench.line.queue_manager.dequeue(live)
         live.phase = "assigned"
         bench.start(live)
         bench.end(live, "handler_error")
         await bench.journal.flush()
         await bench.pass_time(5.0)
-        assert "job-19" not in bench.line.book.by_id
+        assert "job-19" not in bench.line.registry.by_id
         later.set()
         await bringing
-        assert "job-19" not in bench.line.book.by_id
+        assert "job-19" not in bench.line.registry.by_id
         again = await sleep.load_job("job-19")
         assert again is not None and (again.job.attempt, again.phase) == (1, "behind")
 
@@ -426,10 +428,12 @@ class Play:
             case "fail" if bench.view.backlog.by_class:
                 bench.end(self.take(*chance.choice(heads(bench))), "handler_error")
             case "cancel" if self.count:
-                live_ = await bench.line.waiting.spill_pool.load_job(f"job-{chance.randint(1, self.count)}")
+                live_ = await bench.line.queue_manager.spill_pool.load_job(
+                    f"job-{chance.randint(1, self.count)}"
+                )
                 if live_ is not None and live_.phase != "ended":
                     self.turns[live_.job.priority].discard(live_.job.number)
-                    bench.line.cancel_waiting(live_, "by hand")
+                    bench.line.cancel_unstarted(live_, "by hand")
             case "pass":
                 await bench.pass_time(chance.choice([0.1, 1.0, 5.0]))
             case "settle":
@@ -439,8 +443,8 @@ class Play:
                 self.harvest()
                 self.bench = await house(bench.access, bench)
             case "handlers":
-                bench.line.waiting.set_handlers({})
-                bench.line.waiting.set_handlers({"h": spec()})
+                bench.line.queue_manager.set_handlers({})
+                bench.line.queue_manager.set_handlers({"h": spec()})
         await self.check()
 
     def take(self, cls: JobClass, n: int) -> LiveJob:
@@ -466,7 +470,7 @@ class Play:
             self.turns[live.job.priority].add(live.job.number)
 
     async def check(self) -> None:
-        book, waiting = self.bench.line.book, self.bench.line.waiting
+        book, waiting = self.bench.line.registry, self.bench.line.queue_manager
         told = Counter[str]()
         for queue, _, jobs, _ in waiting.counts_by_reason():
             told[queue] += jobs
@@ -489,5 +493,5 @@ class Play:
         stored = await all_stored(bench)
         assert len(stored) == self.count and all(job.state in ENDED for job in stored)
         assert self.ends == {job.id: 1 for job in stored}
-        assert list(bench.line.waiting._index) == [] and len(bench.line.waiting._deadlines) == 0
-        assert len(bench.line.book) == 0
+        assert list(bench.line.queue_manager._index) == [] and len(bench.line.queue_manager._deadlines) == 0
+        assert len(bench.line.registry) == 0

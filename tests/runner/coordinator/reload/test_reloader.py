@@ -45,7 +45,7 @@ class House:
         self.gate = SubmissionGate()
         self.reloads = Reloads(
             plugins=found,
-            waiting=bench.line.waiting,
+            waiting=bench.line.queue_manager,
             retire=lambda handler, *, replaced: self.retired.append((handler, replaced)),
             read_overrides=lambda: Overrides({}),
             put_in_force=lambda _: self._put_in_force(bench),
@@ -55,7 +55,7 @@ class House:
 
     def _put_in_force(self, bench: Bench) -> None:
         self.in_force += 1
-        bench.line.waiting.set_handlers(dict(self.plugins.specs))
+        bench.line.queue_manager.set_handlers(dict(self.plugins.specs))
 
     async def answer(self) -> tuple[int, Changes]:
         await self.reloads.answer(self.asker, front_protocol.ReloadHandlers(7))
@@ -68,7 +68,7 @@ def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: f
     async def whole(bench: Bench) -> None:
         found = plugins(folder, "a.py")
         await found.describe_all()
-        bench.line.waiting.set_handlers(dict(found.specs))
+        bench.line.queue_manager.set_handlers(dict(found.specs))
         await body(House(bench, found, answer_s))
 
     run(whole)
