@@ -35,7 +35,7 @@ from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
@@ -109,7 +109,7 @@ class JobComponents:
     figures: Statistics
     timers: Timers
     journal: Journal
-    archive: Archive
+    archive: JobReader
     line: JobLifecycle
 
 
@@ -190,7 +190,7 @@ def build_jobs(
         on_fenced=on_fenced,
         on_commit=figures.commit_histogram.add,
     )
-    archive = Archive(ground.access, journal, ground.data / "files")
+    archive = JobReader(ground.access, journal, ground.data / "files")
     book = JobRegistry(kept.last_n, kept.counts)
     waiting = QueueManager(
         registry=book,
@@ -200,8 +200,8 @@ def build_jobs(
         now=now,
         request_plan=wake,
         fail_job=lambda live, error: line.finish(live, "failed", error),
-        read_rows=archive.rows,
-        find_job=archive.find,
+        read_rows=archive.load_rows,
+        find_job=archive.find_job,
         bounds=QueueBounds(),
     )
     line = JobLifecycle(
@@ -253,7 +253,7 @@ def build_devices(
         view=view,
         fleet=fleet,
         devices=inventory.devices,
-        read_inputs=jobs.archive.inputs,
+        read_inputs=jobs.archive.load_inputs,
         cap_bytes=memory.cap_bytes,
     )
     learning = Learning(

@@ -151,7 +151,7 @@ class Coordinator:
         self._tasks.start(self._describe(rooms))
         self._tasks.start(self._watch_over(rooms))
         self._tasks.start(rooms.front.metrics.watch_lag())
-        self._tasks.start(rooms.jobs.archive.remove_strays(rooms.jobs.line.registry))
+        self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
         if self._settings.reload:
             self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.ask).run())
         rooms.devices.dispatch.held = False

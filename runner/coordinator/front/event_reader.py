@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.jobs.job import ENDED
 from runner.protocol import front as front_protocol
 
@@ -14,7 +14,7 @@ PAGE_MAX_BYTES = 1024 * 1024
 
 
 async def current(
-    line: JobLifecycle, archive: Archive, job_id: str, *, rouse: bool = False
+    line: JobLifecycle, archive: JobReader, job_id: str, *, rouse: bool = False
 ) -> LiveJob | None:
     """The job if it is in memory, with its input; `rouse` also wakes one that sleeps in the store. An end
     that is not durable yet is waited for."""
@@ -24,14 +24,14 @@ async def current(
         await line.journal.flush()
         live = line.registry.by_id.get(job_id)
     if live is not None and live.input is None:
-        sleep.keep_input(live, await archive.input(live.job.number))
+        sleep.keep_input(live, await archive.load_input(live.job.number))
         if rouse and live.phase == "asleep":
             return await current(line, archive, job_id, rouse=True)
     return live
 
 
 async def page(
-    line: JobLifecycle, archive: Archive, ask: front_protocol.ReadEvents
+    line: JobLifecycle, archive: JobReader, ask: front_protocol.ReadEvents
 ) -> front_protocol.EventPage:
     """The events behind a cursor, with the job as it is after they were read.
 
@@ -39,21 +39,21 @@ async def page(
         NotFound
     """
     live = line.registry.by_id.get(ask.job_id)
-    job = live.job if live is not None else await archive.job(ask.job_id)
+    job = live.job if live is not None else await archive.require_job(ask.job_id)
     limit = min(ask.max_bytes, PAGE_MAX_BYTES)
-    events = await archive.events(job.number, ask.after, limit)
+    events = await archive.load_events(job.number, ask.after, limit)
     live = await current(line, archive, ask.job_id)
     if live is not None:
         reason = line.queue_manager.reasons.for_live_job(live)
         shown = job_json.job_document(live.job, reason, live.input, live.output, full=False)
         job, ended, last = live.job, False, archive.durable_seq(live.job)
     else:
-        job = await archive.job(ask.job_id)
-        shown = await archive.document(job, line.queue_manager.reasons.for_stored_job(job), full=False)
+        job = await archive.require_job(ask.job_id)
+        shown = await archive.job_json(job, line.queue_manager.reasons.for_stored_job(job), full=False)
         ended, last = job.state in ENDED, job.last_seq
     if not events and last > ask.after:
         # They became durable between the two looks: told as none they would be taken for gone.
-        events = await archive.events(job.number, ask.after, limit)
+        events = await archive.load_events(job.number, ask.after, limit)
     first = min(job.first_seq, events[0].seq) if events else job.first_seq
     rows: list[tuple[int, str, bytes]] = [(event.seq, event.type, event.data) for event in events]
     return front_protocol.EventPage(ask.request_id, shown, rows, first, last, ended)

@@ -10,7 +10,7 @@ from runner.coordinator.front.event_reader import current
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.lifecycle.deletion import Removals
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
@@ -28,7 +28,7 @@ class JobActionRequests:
         *,
         line: JobLifecycle,
         dispatch: Dispatch,
-        archive: Archive,
+        archive: JobReader,
         replies: JobReplies,
         gate: SubmissionGate,
     ) -> None:
@@ -59,7 +59,7 @@ class JobActionRequests:
     async def _cancel(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await current(self._line, self._archive, ask.job_id, rouse=True)
         if live is None or live.phase == "ended":
-            job = live.job if live is not None else await self._archive.job(ask.job_id)
+            job = live.job if live is not None else await self._archive.require_job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
         at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
@@ -72,7 +72,7 @@ class JobActionRequests:
     async def _retry(self, front: Front, ask: front_protocol.JobAction) -> None:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
-        input_ = await self._archive.input(job.number)
+        input_ = await self._archive.load_input(job.number)
         if ask.job_id in self._line.registry.by_id:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
         live = self._line.resubmit(job, input_)
@@ -97,7 +97,7 @@ class JobActionRequests:
         if live is not None and live.phase == "ended":
             await self._line.journal.flush()
             live = None
-        job = live.job if live is not None else await self._archive.job(job_id)
+        job = live.job if live is not None else await self._archive.require_job(job_id)
         if job.state not in ENDED:
             first = "cancel it first" if what == "deleted" else "wait for its end"
             message = f"job {job_id} is {job.state} and cannot be {what} now: {first}"

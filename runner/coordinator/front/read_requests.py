@@ -11,7 +11,7 @@ from runner.coordinator.front.replies import JobReplies, answer_once
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import Views
 from runner.coordinator.processes.front_pool import Front
@@ -30,7 +30,7 @@ class ReadRequests:
         self,
         *,
         line: JobLifecycle,
-        archive: Archive,
+        archive: JobReader,
         replies: JobReplies,
         views: Views,
         explainer: JobExplainer,
@@ -47,8 +47,8 @@ class ReadRequests:
         """One job, at once or when it has ended."""
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
-            job = await self._archive.job(ask.job_id)
-            body = await self._archive.document(job, self._line.queue_manager.reasons.for_stored_job(job))
+            job = await self._archive.require_job(ask.job_id)
+            body = await self._archive.job_json(job, self._line.queue_manager.reasons.for_stored_job(job))
             front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
             return
         if ask.wait_s is not None and self._line.registry.by_id.get(ask.job_id) is live:
@@ -58,7 +58,7 @@ class ReadRequests:
 
     async def list_jobs(self, front: Front, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""
-        body = await self._archive.page(ask.query, self._line.registry, self._line.queue_manager)
+        body = await self._archive.list_json(ask.query, self._line.registry, self._line.queue_manager)
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
     async def read_events(self, front: Front, ask: front_protocol.ReadEvents) -> None:
@@ -90,7 +90,7 @@ class ReadRequests:
     async def _job_document(self, ask: front_protocol.GetDocument) -> bytes:
         job_id = ask.subject or ""
         live = self._line.registry.by_id.get(job_id)
-        job = live.job if live is not None else await self._archive.job(job_id)
+        job = live.job if live is not None else await self._archive.require_job(job_id)
         match ask.document:
             case "attempts":
                 return job_json.attempts_document(job)
@@ -99,7 +99,7 @@ class ReadRequests:
             case "output":
                 return await self._output(job, live)
             case _:
-                return self._archive.file_document(job, ask.name or "")
+                return self._archive.file_json(job, ask.name or "")
 
     async def _output(self, job: Job, live: LiveJob | None) -> bytes:
         if job.state not in ENDED:
@@ -107,4 +107,4 @@ class ReadRequests:
         if live is not None and live.output is not None:
             await self._line.journal.flush()
             return live.output
-        return await self._archive.output(job)
+        return await self._archive.load_output(job)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.jobs.job import Job
 
 
 class Removals:
     """Jobs that are gone as soon as the store takes writes again, and files that are being removed."""
 
-    def __init__(self, line: JobLifecycle, archive: Archive) -> None:
+    def __init__(self, line: JobLifecycle, archive: JobReader) -> None:
         self._line = line
         self._archive = archive
         self._jobs: set[str] = set()

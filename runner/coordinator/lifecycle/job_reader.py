@@ -31,14 +31,14 @@ _json = msgspec.json.Encoder().encode
 log = logging.getLogger(__name__)
 
 #: A filter by a reason that only memory knows may have to look at many rows: so many pages at most.
-PAGES_MAX = 20
+FILTER_PAGES_MAX = 20
 #: Folders of files that are looked up in the store at a time.
-STRAYS_AT_ONCE = 200
+ORPHANS_PER_READ = 200
 #: Inputs and outputs up to this are read for a whole page in one statement.
-TOGETHER_MAX_BYTES = 4096
+BULK_READ_MAX_BYTES = 4096
 
 
-class Archive:
+class JobReader:
     """Reads through the store's one reader; nothing here changes a job."""
 
     def __init__(self, access: StoreAccess, journal: Journal, files_dir: Path) -> None:
@@ -46,53 +46,55 @@ class Archive:
         self._journal = journal
         self._files_dir = files_dir
 
-    async def job(self, job_id: str) -> Job:
+    async def require_job(self, job_id: str) -> Job:
         """Raises NotFound."""
-        job = await self.find(job_id)
+        job = await self.find_job(job_id)
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
 
-    async def find(self, job_id: str) -> Job | None:
+    async def find_job(self, job_id: str) -> Job | None:
         """The row of this id, if there is one."""
         found = await self._access.read(lambda store: store.find(JobQuery(ids=[job_id], limit=1)))
         return found[0] if found else None
 
-    async def rows(self, ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
+    async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
         """Rows of waiting jobs with their inputs as far as these are small."""
 
         def read(store: Store) -> list[tuple[Job, bytes | None]]:
-            jobs = store.jobs(ns)
-            small = [job.number for job in jobs if job.input_bytes <= TOGETHER_MAX_BYTES]
+            jobs = store.jobs(numbers)
+            small = [job.number for job in jobs if job.input_bytes <= BULK_READ_MAX_BYTES]
             inputs = store.payloads(small, "input")
             return [(job, inputs.get(job.number)) for job in jobs]
 
         return await self._access.fetch(read)
 
-    async def input(self, n: int) -> bytes:
+    async def load_input(self, number: int) -> bytes:
         """JSON text of a job's input."""
-        return await self._access.read(lambda store: store.payload(n, "input")) or b"null"
+        return await self._access.read(lambda store: store.payload(number, "input")) or b"null"
 
-    async def inputs(self, ns: Sequence[int]) -> Mapping[int, bytes]:
+    async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
         """Inputs of several jobs in one go."""
-        return await self._access.fetch(lambda store: {n: store.payload(n, "input") or b"null" for n in ns})
+        return await self._access.fetch(
+            lambda store: {number: store.payload(number, "input") or b"null" for number in numbers}
+        )
 
-    async def output(self, job: Job) -> bytes:
+    async def load_output(self, job: Job) -> bytes:
         """JSON text of an ended job's output. Raises NotFound: it has none."""
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
         return await self._access.read(lambda store: store.payload(job.number, "output")) or b"null"
 
-    async def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+    async def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """Durable events with seq > after, in order."""
-        return await self._access.read(lambda store: store.events(n, after, max_bytes))
+        return await self._access.read(lambda store: store.events(number, after, max_bytes))
 
     def durable_seq(self, job: Job) -> int:
         """The last durable event of a live job; memory may be ahead of it."""
         return self._journal.durable_seq(job)
 
-    async def document(self, job: Job, reason: str | None, *, full: bool = True) -> bytes:
+    async def job_json(self, job: Job, reason: str | None, *, full: bool = True) -> bytes:
         """A job that is not in memory as JSON text."""
 
         def read(store: Store) -> bytes:
@@ -100,31 +102,35 @@ class Archive:
 
         return await self._access.read(read)
 
-    async def page(self, query: JobQuery, book: JobRegistry, waiting: QueueManager) -> bytes:
+    async def list_json(self, query: JobQuery, registry: JobRegistry, queue_manager: QueueManager) -> bytes:
         """The document of GET /jobs. Live jobs are told as memory has them."""
         if self._journal.failure is None:
             await self._journal.flush()
-        wanted = query.reasons
+        wanted_reasons = query.reasons
         shown: list[tuple[Job, str | None]] = []
         cursor = query.cursor
-        more = True
-        for _ in range(PAGES_MAX):
-            rows = await self._access.read(_finder(query, cursor))
-            more = len(rows) > query.limit
+        has_more = True
+        for _ in range(FILTER_PAGES_MAX):
+            rows = await self._access.read(_page_query(query, cursor))
+            has_more = len(rows) > query.limit
             for job in rows[: query.limit]:
                 cursor = job.number
-                current, why = _as_of_now(job, book.by_number.get(job.number), waiting)
-                if (wanted is not None and why not in wanted) or not _still(query, current):
+                current, reason = _current_state(job, registry.by_number.get(job.number), queue_manager)
+                if (wanted_reasons is not None and reason not in wanted_reasons) or not _still_matches(
+                    query, current
+                ):
                     continue
-                shown.append((current, why))
+                shown.append((current, reason))
                 if len(shown) == query.limit:
-                    more = more or job is not rows[-1]
+                    has_more = has_more or job is not rows[-1]
                     break
-            if not more or wanted is None or len(shown) == query.limit:
+            if not has_more or wanted_reasons is None or len(shown) == query.limit:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
-        told = await self._access.read(lambda store: _read_page(store, shown))
-        return job_json.list_document(told, cursors.encode(cursor) if more and cursor is not None else None)
+        encoded = await self._access.read(lambda store: _read_documents(store, shown))
+        return job_json.list_document(
+            encoded, cursors.encode(cursor) if has_more and cursor is not None else None
+        )
 
     async def find_file(self, file_id: str) -> Path | None:
         """Where the file of this id lies. Ids are made by us, so the name can't lead elsewhere."""
@@ -136,7 +142,7 @@ class Archive:
 
         return await asyncio.to_thread(look)
 
-    def file_document(self, job: Job, name: str) -> bytes:
+    def file_json(self, job: Job, name: str) -> bytes:
         """Where a job's file of this name lies, and its reference, as JSON text. Raises NotFound."""
         for record in reversed(job.files):
             if record.name == name:
@@ -154,80 +160,84 @@ class Archive:
         folder = self._files_dir / job_id
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    async def remove_strays(self, book: JobRegistry) -> None:
+    async def remove_orphaned_files(self, registry: JobRegistry) -> None:
         """Files of deleted jobs: the last server may have ended after a delete's commit and before them."""
         names = await asyncio.to_thread(os.listdir, self._files_dir)
-        strays: list[str] = []
-        for start in range(0, len(names), STRAYS_AT_ONCE):
+        orphaned: list[str] = []
+        for start in range(0, len(names), ORPHANS_PER_READ):
             # In this order: a job is in memory until its end is in the store.
-            asked = [name for name in names[start : start + STRAYS_AT_ONCE] if name not in book.by_id]
-            found = await self._access.read(partial(_known, ids=asked)) if asked else set()
-            strays += set(asked) - found
-        for name in strays:
+            candidates = [
+                name for name in names[start : start + ORPHANS_PER_READ] if name not in registry.by_id
+            ]
+            found = await self._access.read(partial(_existing_ids, ids=candidates)) if candidates else set()
+            orphaned += set(candidates) - found
+        for name in orphaned:
             await self.remove_files(name)
-        if strays:
-            log.info("the files of %d deleted jobs were left by the last start, and are removed", len(strays))
+        if orphaned:
+            log.info(
+                "the files of %d deleted jobs were left by the last start, and are removed", len(orphaned)
+            )
 
 
-def _known(store: Store, ids: list[str]) -> set[str]:
+def _existing_ids(store: Store, ids: list[str]) -> set[str]:
     return {job.id for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
 
 
-def _finder(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
+def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
     # One more than asked for tells whether there is a next page. Reasons are judged by the caller:
     # most of them are known to memory alone.
-    asked = JobQuery(
+    page_query = JobQuery(
         **{name: getattr(query, name) for name in query.__struct_fields__}
         | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
     )
-    return lambda store: store.find(asked)
+    return lambda store: store.find(page_query)
 
 
-def _as_of_now(job: Job, live: LiveJob | None, waiting: QueueManager) -> tuple[Job, str | None]:
+def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
     """The job as memory has it, in a copy: it goes on changing while its page is being read.
 
     An end that is not durable yet has not happened: the row still stands.
     """
     if live is None:
-        return job, waiting.reasons.for_stored_job(job)
+        return job, queue_manager.reasons.for_stored_job(job)
     if live.phase == "ended":
         return job, "running" if job.state == "running" else job.reason or "ready"
-    return copy.copy(live.job), waiting.reasons.for_live_job(live)
+    return copy.copy(live.job), queue_manager.reasons.for_live_job(live)
 
 
-def _still(query: JobQuery, job: Job) -> bool:
+def _still_matches(query: JobQuery, job: Job) -> bool:
     """Memory may be ahead of the row that was found."""
     return query.states is None or job.state in query.states
 
 
-def _read_document(store: Store, job: Job, why: str | None, *, full: bool) -> bytes:
+def _read_document(store: Store, job: Job, reason: str | None, *, full: bool) -> bytes:
     limit = None if full else INLINE_MAX_BYTES
-    input_ = store.payload(job.number, "input") if _has(job, "input", limit) else None
-    output = store.payload(job.number, "output") if _has(job, "output", limit) else None
-    return job_json.job_document(job, why, input_, output, full=full)
+    input_ = store.payload(job.number, "input") if _has_payload(job, "input", limit) else None
+    output = store.payload(job.number, "output") if _has_payload(job, "output", limit) else None
+    return job_json.job_document(job, reason, input_, output, full=full)
 
 
-def _read_page(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
+def _read_documents(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
     """The documents of a page: small inputs and outputs are read together, the others one by one."""
     inputs = store.payloads(
-        [job.number for job, _ in rows if _has(job, "input", TOGETHER_MAX_BYTES)], "input"
+        [job.number for job, _ in rows if _has_payload(job, "input", BULK_READ_MAX_BYTES)], "input"
     )
     outputs = store.payloads(
-        [job.number for job, _ in rows if _has(job, "output", TOGETHER_MAX_BYTES)], "output"
+        [job.number for job, _ in rows if _has_payload(job, "output", BULK_READ_MAX_BYTES)], "output"
     )
-    told: list[bytes] = []
-    for job, why in rows:
-        if _has(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
+    encoded: list[bytes] = []
+    for job, reason in rows:
+        if _has_payload(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
             inputs[job.number] = store.payload(job.number, "input") or b"null"
-        if _has(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
+        if _has_payload(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
             outputs[job.number] = store.payload(job.number, "output") or b"null"
-        told.append(
-            job_json.job_document(job, why, inputs.get(job.number), outputs.get(job.number), full=False)
+        encoded.append(
+            job_json.job_document(job, reason, inputs.get(job.number), outputs.get(job.number), full=False)
         )
-    return told
+    return encoded
 
 
-def _has(job: Job, which: Literal["input", "output"], limit: int | None) -> bool:
+def _has_payload(job: Job, which: Literal["input", "output"], limit: int | None) -> bool:
     """Whether there is one, of at most so many bytes."""
     if which == "output" and job.state != "succeeded":
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.protocol.worker import AttemptReply, AttemptRequest, encode
@@ -13,7 +13,7 @@ from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 class HandlerCalls:
     """Finding a file goes to the disk, so each call is answered in a task of its own."""
 
-    def __init__(self, *, archive: Archive, fleet: Fleet) -> None:
+    def __init__(self, *, archive: JobReader, fleet: Fleet) -> None:
         self._archive = archive
         self._fleet = fleet
         self._tasks = BackgroundTasks()

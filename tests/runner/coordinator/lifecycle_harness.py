@@ -20,7 +20,7 @@ from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
@@ -79,7 +79,7 @@ class Bench:
         self.wakes = 0
         #: What follows when a turn of the plan is asked for.
         self.on_wake: Callable[[], None] = lambda: None
-        self.archive = Archive(access, self.journal, Path("unused"))
+        self.archive = JobReader(access, self.journal, Path("unused"))
         book, timers = JobRegistry(kept.last_n, kept.counts), Timers(self.clock.now)
         waiting = QueueManager(
             registry=book,
@@ -89,8 +89,8 @@ class Bench:
             now=self.clock.now,
             request_plan=self._wake,
             fail_job=lambda live, error: self.line.finish(live, "failed", error),
-            read_rows=self.archive.rows,
-            find_job=self.archive.find,
+            read_rows=self.archive.load_rows,
+            find_job=self.archive.find_job,
             bounds=bounds or QueueBounds(),
         )
         self.line = JobLifecycle(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runner.coordinator.front.event_reader import page
-from runner.coordinator.lifecycle.job_reader import Archive
+from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store
@@ -34,7 +34,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
     async def main() -> None:
         access = Between()
         bench = Bench(access, await access.take_epoch())
-        archive = Archive(access, bench.journal, Path("files"))
+        archive = JobReader(access, bench.journal, Path("files"))
         live = bench.line.submit(asked())
         await bench.journal.flush()
 

@@ -249,7 +249,7 @@ def test_a_read_that_fails_is_made_again() -> None:
         for number in range(20):
             bench.line.submit(asked(number))
         await settle(bench)
-        rows, failures = bench.archive.rows, [OSError("stuck")]
+        rows, failures = bench.archive.load_rows, [OSError("stuck")]
 
         async def failing(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             if failures:
@@ -356,7 +356,7 @@ def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
         for number in range(20):
             bench.line.submit(asked(number, retries=1))
         await settle(bench)
-        sleep, rows, later = bench.line.queue_manager.spill_pool, bench.archive.rows, asyncio.Event()
+        sleep, rows, later = bench.line.queue_manager.spill_pool, bench.archive.load_rows, asyncio.Event()
 
         async def late(ns: Sequence[int]) -> list[tuple[Job, bytes | None]]:
             found = await rows(ns)
