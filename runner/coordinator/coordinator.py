@@ -96,7 +96,7 @@ class Coordinator:
         self._access = access = await open_store(self._settings.store, self._data)
         self.epoch = self._briefing.epoch = await access.take_epoch()
         # After the epoch: where the folder's lock was deleted, it makes the one before us let go of these.
-        await recovery.wait_for_locks(self._data / "locks")
+        await recovery.wait_for_device_locks(self._data / "locks")
         digest = hashlib.sha256(str(self._data.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
         kill_marked(f"{marker}.")
@@ -133,8 +133,10 @@ class Coordinator:
 
     async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")
-        named = recovery.named(spools)
-        left = await access.read(lambda store: recovery.Left.read(store, named, rooms.jobs.line.now()))
+        named = recovery.job_ids_in(spools)
+        left = await access.read(
+            lambda store: recovery.RecoveredState.load(store, named, rooms.jobs.line.now())
+        )
         counts = recovery.recover(rooms.jobs.line, left, spools)
         await recovery.make_durable(rooms.jobs.journal)
         for spool in spools:

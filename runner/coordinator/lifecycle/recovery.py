@@ -32,10 +32,10 @@ LOCKS_POLL_S = 0.02
 WRITE_WAIT_S = 10.0
 WRITE_POLL_S = 0.1
 #: So many of the jobs that spools name are read in one statement.
-NAMED_A_READ = 500
+IDS_PER_READ = 500
 
 
-async def wait_for_locks(locks_dir: Path) -> None:
+async def wait_for_device_locks(locks_dir: Path) -> None:
     """Wait until no worker of an earlier start holds a device.
 
     Raises:
@@ -83,7 +83,7 @@ async def make_durable(journal: Journal) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class RecoveredState:
     """What the last coordinator left in the store."""
 
     queued: list[StoredGroup]
@@ -91,47 +91,47 @@ class Left:
     jobs: list[Job]
 
     @classmethod
-    def read(cls, store: Store, named: Sequence[str], now: float) -> Left:
+    def load(cls, store: Store, job_ids: Sequence[str], now: float) -> RecoveredState:
         """All of it; `named` are the ids that spools name."""
         jobs = {job.number: job for job in store.running()}
-        for at in range(0, len(named), NAMED_A_READ):
-            ids = list(named[at : at + NAMED_A_READ])
+        for at in range(0, len(job_ids), IDS_PER_READ):
+            ids = list(job_ids[at : at + IDS_PER_READ])
             jobs |= {job.number: job for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
         return cls(store.queued(now), [job for job in jobs.values() if job.state not in ENDED])
 
 
-def named(spools: Iterable[Spool]) -> list[str]:
+def job_ids_in(spools: Iterable[Spool]) -> list[str]:
     """The ids of the jobs that spooled messages are about."""
-    messages = (_decoded(raw) for spool in spools for raw in spool.messages)
+    messages = (_decode_job_message(raw) for spool in spools for raw in spool.messages)
     return sorted({message.job_id for message in messages if message is not None})
 
 
-def recover(line: JobLifecycle, left: Left, spools: Iterable[Spool]) -> dict[str, int]:
+def recover(lifecycle: JobLifecycle, state: RecoveredState, spools: Iterable[Spool]) -> dict[str, int]:
     """Take in the jobs that had not ended, apply what workers kept for us, put back what was cut off.
 
     Returns how many jobs were live, how many messages were applied, how many attempts interrupted.
     """
-    counts = {"live": line.registry.queued_count, "applied": 0, "interrupted": 0}
-    line.queue_manager.load_stored(left.queued)
-    for job in left.jobs:
-        where = line.queue_manager.stored_phase(job)
-        live = LiveJob(job, None, where or "running")
-        line.registry.add(live, is_counted=True)
-        if where is not None:
+    counts = {"live": lifecycle.registry.queued_count, "applied": 0, "interrupted": 0}
+    lifecycle.queue_manager.load_stored(state.queued)
+    for job in state.jobs:
+        phase = lifecycle.queue_manager.stored_phase(job)
+        live = LiveJob(job, None, phase or "running")
+        lifecycle.registry.add(live, is_counted=True)
+        if phase is not None:
             # Out of its place until the messages about it are applied.
-            line.queue_manager.dequeue(live)
+            lifecycle.queue_manager.dequeue(live)
             live.phase = "assigned"
         counts["live"] += job.state == "running"
     for spool in spools:
         for raw in spool.messages:
-            counts["applied"] += _apply(line, raw, spool.hello.name)
-    for live in list(line.registry):
+            counts["applied"] += _apply_message(lifecycle, raw, spool.hello.name)
+    for live in list(lifecycle.registry):
         if live.phase == "ended":
             continue
         if live.job.state == "running":  # guard: interrupted-at-start
             live.attempt_in_flight = live.job.attempt
             message = "the server ended while the attempt ran"
-            line.end_attempt(
+            lifecycle.end_attempt(
                 live,
                 AttemptEnded(
                     live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", message
@@ -139,17 +139,17 @@ def recover(line: JobLifecycle, left: Left, spools: Iterable[Spool]) -> dict[str
             )
             counts["interrupted"] += 1
         elif live.attempt_in_flight == 0:
-            line.queue_manager.enqueue(live)
+            lifecycle.queue_manager.enqueue(live)
     return counts
 
 
-def _apply(line: JobLifecycle, raw: bytes, worker: str) -> int:
-    message = _decoded(raw)
+def _apply_message(lifecycle: JobLifecycle, raw: bytes, worker: str) -> int:
+    message = _decode_job_message(raw)
     if message is None:
         return 0
-    live = line.registry.by_id.get(message.job_id)
+    live = lifecycle.registry.by_id.get(message.job_id)
     if live is None or live.phase == "ended" or live.job.state in ENDED or message.attempt < live.job.attempt:
-        line.statistics.stale_count += 1
+        lifecycle.statistics.stale_count += 1
         return 0
     job = live.job
     if job.attempt == message.attempt:  # guard: applied-once
@@ -157,7 +157,7 @@ def _apply(line: JobLifecycle, raw: bytes, worker: str) -> int:
             # Applied before: its worker had not heard of that.
             return 0
         if job.state != "running":
-            line.statistics.stale_count += 1
+            lifecycle.statistics.stale_count += 1
             return 0
     live.attempt_in_flight = message.attempt  # guard: flight-of-applied
     if job.attempt < message.attempt:
@@ -165,17 +165,17 @@ def _apply(line: JobLifecycle, raw: bytes, worker: str) -> int:
         at = (
             message.started_at
             if isinstance(message, AttemptEnded) and message.started_at is not None
-            else line.now()
+            else lifecycle.now()
         )
-        line.start_attempt(live, at=at, worker=worker, devices=[], is_loading=False)
+        lifecycle.start_attempt(live, at=at, worker=worker, devices=[], is_loading=False)
     if isinstance(message, AttemptEvents):
-        line.record_events(live, message)
+        lifecycle.record_events(live, message)
     else:
-        line.end_attempt(live, message, squeeze=_squeeze(job, message))
+        lifecycle.end_attempt(live, message, squeeze=_oom_circumstances(job, message))
     return 1
 
 
-def _squeeze(job: Job, message: AttemptEnded) -> OomCircumstances | None:
+def _oom_circumstances(job: Job, message: AttemptEnded) -> OomCircumstances | None:
     """Where the attempt ran out of device memory, as much as is left to know of it."""
     devices = job.attempts[-1].devices if job.attempts else []
     grant_bytes = (job.attempts[-1].granted_bytes if job.attempts else 0) or job.terms.vram_bytes or 0
@@ -184,7 +184,7 @@ def _squeeze(job: Job, message: AttemptEnded) -> OomCircumstances | None:
     return unknown_circumstances(devices, grant_bytes)
 
 
-def _decoded(raw: bytes) -> AttemptEvents | AttemptEnded | None:
+def _decode_job_message(raw: bytes) -> AttemptEvents | AttemptEnded | None:
     """News of a job; the rest tells of executors, which are gone."""
     try:
         message: FromWorker = from_worker_decoder.decode(raw)

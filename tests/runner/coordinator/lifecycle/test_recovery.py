@@ -37,7 +37,7 @@ def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
     store = MemoryStore()
     store.commit(store.take_epoch(), Batch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
-    left = recovery.Left.read(store, recovery.named(spools), bench.clock.now())
+    left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), bench.clock.now())
     recovery.recover(bench.line, left, spools)
 
 

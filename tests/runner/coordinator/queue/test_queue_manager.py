@@ -40,7 +40,7 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
         queued_max=1_000,
     )
     bench.line.queue_manager.set_handlers({})
-    left = await access.read(lambda store: recovery.Left.read(store, [], bench.clock.now()))
+    left = await access.read(lambda store: recovery.RecoveredState.load(store, [], bench.clock.now()))
     recovery.recover(bench.line, left, [])
     await bench.journal.flush()
     bench.line.queue_manager.set_handlers({"h": spec()})
