@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from runner.coordinator.dispatch.dispatcher import Dispatch
 from runner.coordinator.front.event_reader import current
 from runner.coordinator.front.replies import JobReplies
-from runner.coordinator.lifecycle.deletion import Removals
+from runner.coordinator.lifecycle.deletion import JobDeletion
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.processes.front_pool import Front
@@ -37,7 +37,7 @@ class JobActionRequests:
         self._archive = archive
         self._replies = replies
         self._gate = gate
-        self._removals = Removals(line, archive)
+        self._removals = JobDeletion(line, archive)
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -85,7 +85,7 @@ class JobActionRequests:
             self._dispatch.cancel(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
-        await self._removals.remove(job)
+        await self._removals.delete(job)
         front.send(_encode(front_protocol.Reply(ask.request_id, 204)))
 
     async def _ended_job(self, job_id: str, what: str) -> Job:
