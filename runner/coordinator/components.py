@@ -50,7 +50,7 @@ from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.reload.handler_activator import HandlerActivator
-from runner.coordinator.reload.reloader import Reloads
+from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime import value_names
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.submission_gate import SubmissionGate
@@ -134,7 +134,7 @@ class FrontComponents:
     gate: SubmissionGate
     plugins: HandlerRegistry
     handlers: HandlerActivator
-    reloads: Reloads
+    reloads: HandlerReloader
     metrics: Metrics
     status: Status
     desk: Desk
@@ -334,12 +334,12 @@ def build_front(
     """Create what answers fronts."""
     gate = SubmissionGate()
     plugins, handlers = _build_handlers(ground, kept, jobs, devices)
-    reloads = Reloads(
+    reloads = HandlerReloader(
         plugins=plugins,
-        waiting=jobs.line.queue_manager,
+        queue_manager=jobs.line.queue_manager,
         retire=devices.dispatch.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(ground.settings)),
-        put_in_force=handlers.replace_overrides,
+        apply_overrides=handlers.replace_overrides,
         gate=gate,
     )
     metrics = Metrics(jobs.figures, ground.fronts)
@@ -373,7 +373,7 @@ def build_front(
         **_job_answerers(jobs, devices, gate),
         **_document_answerers(jobs, views, handlers),
         **_operator_answerers(jobs, devices, gate, views, queues, handlers),
-        front_protocol.ReloadHandlers: reloads.answer,
+        front_protocol.ReloadHandlers: reloads.handle_request,
     }
     return FrontComponents(gate, plugins, handlers, reloads, metrics, status, Desk(answerers))
 

@@ -155,7 +155,7 @@ class Coordinator:
         self._tasks.start(rooms.front.metrics.watch_lag())
         self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
         if self._settings.reload:
-            self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.ask).run())
+            self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())
         rooms.devices.dispatch.held = False
         rooms.front.status.phase = "ready"
         self._front_events.open()

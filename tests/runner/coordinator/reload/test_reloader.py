@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runner.coordinator.reload.changes import Changes
-from runner.coordinator.reload.reloader import Reloads
+from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import ReloadRefused, ShuttingDown
@@ -43,14 +43,14 @@ class House:
         self.retired: list[tuple[str, bool]] = []
         self.in_force = 0
         self.gate = SubmissionGate()
-        self.reloads = Reloads(
+        self.reloads = HandlerReloader(
             plugins=found,
-            waiting=bench.line.queue_manager,
+            queue_manager=bench.line.queue_manager,
             retire=lambda handler, *, replaced: self.retired.append((handler, replaced)),
             read_overrides=lambda: Overrides({}),
-            put_in_force=lambda _: self._put_in_force(bench),
+            apply_overrides=lambda _: self._put_in_force(bench),
             gate=self.gate,
-            answer_s=answer_s,
+            reply_wait_s=answer_s,
         )
 
     def _put_in_force(self, bench: Bench) -> None:
@@ -58,7 +58,7 @@ class House:
         bench.line.queue_manager.set_handlers(dict(self.plugins.specs))
 
     async def answer(self) -> tuple[int, Changes]:
-        await self.reloads.answer(self.asker, front_protocol.ReloadHandlers(7))
+        await self.reloads.handle_request(self.asker, front_protocol.ReloadHandlers(7))
         reply = self.asker.replies.pop()
         assert reply.request_id == 7
         return reply.status, msgspec.json.decode(reply.body, type=Changes)
@@ -79,9 +79,9 @@ def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None
 
     async def body(house: House) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        first = house.reloads.ask()
+        first = house.reloads.request_reload()
         await asyncio.sleep(0)
-        others = [house.reloads.ask() for _ in range(5)]
+        others = [house.reloads.request_reload() for _ in range(5)]
         assert first not in others and len(set(others)) == 1
         gate.touch()
         assert (await first).changed == ["echo"]
@@ -99,7 +99,7 @@ def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
         assert await house.answer() == (202, Changes(describing=True))
         assert house.in_force == 0
-        under_way = house.reloads._now
+        under_way = house.reloads._current
         assert under_way is not None
         gate.touch()
         await under_way
@@ -124,7 +124,7 @@ def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None
 
     async def body(house: House) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        under_way = house.reloads.ask()
+        under_way = house.reloads.request_reload()
         await asyncio.sleep(0)
         asked = asyncio.create_task(house.answer())
         await asyncio.sleep(0)
