@@ -9,10 +9,10 @@ import msgspec
 from runner.handlers.spec import HandlerSpec
 
 #: A log line names so many of a kind.
-NAMED_MAX = 10
+NAMES_SHOWN_MAX = 10
 
 
-class Changes(msgspec.Struct, frozen=True):
+class ReloadResult(msgspec.Struct, frozen=True):
     """Names of handlers, each in one list, sorted."""
 
     added: list[str] = []
@@ -25,7 +25,7 @@ class Changes(msgspec.Struct, frozen=True):
     #: It takes long: what became of them is not known yet.
     describing: bool = False
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """All but the unchanged ones, for a line of the log."""
         lists = {
             "added": self.added,
@@ -33,28 +33,28 @@ class Changes(msgspec.Struct, frozen=True):
             "removed": self.removed,
             "broken": self.broken,
         }
-        parts = [f"{kind} {_named(names)}" for kind, names in lists.items() if names]
+        parts = [f"{kind} {_join_names(names)}" for kind, names in lists.items() if names]
         return "; ".join(parts) or "nothing has changed"
 
 
-def compare(
+def compare_handlers(
     before: Mapping[str, HandlerSpec], after: Mapping[str, HandlerSpec], touched: Set[str]
-) -> Changes:
+) -> ReloadResult:
     """What became of each handler; `touched` are those whose files are not what they were."""
-    lists = Changes([], [], sorted(before.keys() - after.keys()), [], [])
+    changes = ReloadResult([], [], sorted(before.keys() - after.keys()), [], [])
     for name in sorted(after):
         spec, old = after[name], before.get(name)
         if spec.state == "broken":
-            lists.broken.append(name)
+            changes.broken.append(name)
         elif old is None:
-            lists.added.append(name)
+            changes.added.append(name)
         elif name in touched or spec != old:
-            lists.changed.append(name)
+            changes.changed.append(name)
         else:
-            lists.unchanged.append(name)
-    return lists
+            changes.unchanged.append(name)
+    return changes
 
 
-def _named(names: list[str]) -> str:
-    more = len(names) - NAMED_MAX
-    return ", ".join(names[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
+def _join_names(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN_MAX
+    return ", ".join(names[:NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from runner.coordinator.queue.queue_manager import QueueManager
-from runner.coordinator.reload.changes import Changes, compare
+from runner.coordinator.reload.changes import ReloadResult, compare_handlers
 from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
@@ -59,10 +59,10 @@ class HandlerReloader:
         self._apply_overrides = apply_overrides
         self._gate = gate
         self._reply_wait_s = reply_wait_s
-        self._current: asyncio.Task[Changes] | None = None
-        self._next: asyncio.Task[Changes] | None = None
+        self._current: asyncio.Task[ReloadResult] | None = None
+        self._next: asyncio.Task[ReloadResult] | None = None
 
-    def request_reload(self) -> asyncio.Task[Changes]:
+    def request_reload(self) -> asyncio.Task[ReloadResult]:
         """A reload that begins after this call: one that is under way may have read the files already. All
         who ask while one is under way share the next."""
         if self._next is None:
@@ -77,7 +77,7 @@ class HandlerReloader:
         await asyncio.wait([task], timeout=self._reply_wait_s)
         if task.cancelled():
             raise shutting_down()
-        status, changes = (200, task.result()) if task.done() else (202, Changes(describing=True))
+        status, changes = (200, task.result()) if task.done() else (202, ReloadResult(describing=True))
         requester.send(
             front_protocol.encode(
                 front_protocol.Reply(request.request_id, status, msgspec.json.encode(changes))
@@ -90,7 +90,7 @@ class HandlerReloader:
             if task is not None:
                 task.cancel()
 
-    async def _reload_after(self, previous: asyncio.Task[Changes] | None) -> Changes:
+    async def _reload_after(self, previous: asyncio.Task[ReloadResult] | None) -> ReloadResult:
         if previous is not None:
             await asyncio.wait([previous])
         self._current, self._next = self._next, None
@@ -104,7 +104,7 @@ class HandlerReloader:
         # From here to the end nothing else runs: no plan sees half of it.
         before = self._queue_manager.handlers.specs
         self._apply_overrides(overrides)
-        changes = compare(before, self._queue_manager.handlers.specs, touched)
+        changes = compare_handlers(before, self._queue_manager.handlers.specs, touched)
         for name in changes.changed:
             self._retire(name, replaced=True)
         for name in (*changes.removed, *changes.broken):
@@ -112,17 +112,17 @@ class HandlerReloader:
         self._log_changes(changes, before)
         return changes
 
-    def _log_changes(self, changes: Changes, before: Mapping[str, HandlerSpec]) -> None:
+    def _log_changes(self, changes: ReloadResult, before: Mapping[str, HandlerSpec]) -> None:
         specs = self._queue_manager.handlers.specs
         # What is as broken as before was told before.
         newly_broken = [name for name in changes.broken if specs[name] != before.get(name)]
         has_changes = changes.added or changes.changed or changes.removed
         level = logging.WARNING if newly_broken else logging.INFO if has_changes else logging.DEBUG
         why = "".join(f"; {name}: {_last_line(specs[name].error)}" for name in newly_broken[:3])
-        log.log(level, "handlers reloaded: %s%s", changes.words(), why)
+        log.log(level, "handlers reloaded: %s%s", changes.summary(), why)
 
 
-def _log_reload_failure(task: asyncio.Task[Changes]) -> None:
+def _log_reload_failure(task: asyncio.Task[ReloadResult]) -> None:
     """Nobody may wait for it any more: what went wrong is logged all the same."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, RunnerError):

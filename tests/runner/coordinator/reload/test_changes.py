@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from runner.coordinator.reload.changes import Changes, compare
+from runner.coordinator.reload.changes import ReloadResult, compare_handlers
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 
 
@@ -29,8 +29,8 @@ def test_each_name_stands_in_one_list() -> None:
         spec("still", "", "broken"),
         spec("new"),
     )
-    found = compare(before, after, {"files", "code", "new", "gone"})
-    assert found == Changes(
+    found = compare_handlers(before, after, {"files", "code", "new", "gone"})
+    assert found == ReloadResult(
         added=["new"],
         changed=["code", "files", "mended", "options"],
         removed=["gone"],
@@ -38,11 +38,11 @@ def test_each_name_stands_in_one_list() -> None:
         unchanged=["same"],
     )
     assert (
-        found.words() == "added new; changed code, files, mended, options; removed gone; broken still, torn"
+        found.summary() == "added new; changed code, files, mended, options; removed gone; broken still, torn"
     )
 
 
 def test_nothing_is_told_as_nothing_and_many_are_not_all_named() -> None:
-    assert Changes(unchanged=["a"]).words() == "nothing has changed"
-    many = Changes(added=[f"h{n:02}" for n in range(12)])
-    assert many.words().endswith("h09 and 2 more")
+    assert ReloadResult(unchanged=["a"]).summary() == "nothing has changed"
+    many = ReloadResult(added=[f"h{n:02}" for n in range(12)])
+    assert many.summary().endswith("h09 and 2 more")

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runner.coordinator.reload.changes import Changes
+from runner.coordinator.reload.changes import ReloadResult
 from runner.coordinator.reload.reloader import HandlerReloader
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.discovery.handler_registry import HandlerRegistry
@@ -57,11 +57,11 @@ class House:
         self.in_force += 1
         bench.line.queue_manager.set_handlers(dict(self.plugins.specs))
 
-    async def answer(self) -> tuple[int, Changes]:
+    async def answer(self) -> tuple[int, ReloadResult]:
         await self.reloads.handle_request(self.asker, front_protocol.ReloadHandlers(7))
         reply = self.asker.replies.pop()
         assert reply.request_id == 7
-        return reply.status, msgspec.json.decode(reply.body, type=Changes)
+        return reply.status, msgspec.json.decode(reply.body, type=ReloadResult)
 
 
 def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: float = 20.0) -> None:
@@ -97,7 +97,7 @@ def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None
 
     async def body(house: House) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
-        assert await house.answer() == (202, Changes(describing=True))
+        assert await house.answer() == (202, ReloadResult(describing=True))
         assert house.in_force == 0
         under_way = house.reloads._current
         assert under_way is not None
@@ -111,9 +111,9 @@ def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None
 def test_what_breaks_lets_a_loading_executor_end_its_first_job(tmp_path: Path) -> None:
     async def body(house: House) -> None:
         write(tmp_path, a="1/0")
-        assert await house.answer() == (200, Changes(broken=["echo"]))
+        assert await house.answer() == (200, ReloadResult(broken=["echo"]))
         write(tmp_path, a=ECHO.replace("'echo'", "'other'"))
-        assert await house.answer() == (200, Changes(added=["other"], removed=["echo"]))
+        assert await house.answer() == (200, ReloadResult(added=["other"], removed=["echo"]))
         assert house.retired == [("echo", False), ("echo", False)]
 
     scene(write(tmp_path, a=ECHO), body)
@@ -152,6 +152,6 @@ def test_a_refused_one_says_why_and_the_next_is_taken(tmp_path: Path) -> None:
         with pytest.raises(ReloadRefused, match="there is no file"):
             await house.answer()
         write(tmp_path, a=ECHO)
-        assert await house.answer() == (200, Changes(unchanged=["echo"]))
+        assert await house.answer() == (200, ReloadResult(unchanged=["echo"]))
 
     scene(write(tmp_path, a=ECHO), body)
