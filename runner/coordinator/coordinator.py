@@ -15,7 +15,7 @@ from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
 from runner.coordinator.processes.worker_pool import Worker
-from runner.coordinator.reload.file_watcher import Seen, Watcher, look
+from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.storage.ticket_secret import load_or_create_secret
@@ -155,7 +155,7 @@ class Coordinator:
         self._tasks.start(rooms.front.metrics.watch_lag())
         self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
         if self._settings.reload:
-            self._tasks.start(Watcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())
+            self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())
         rooms.devices.dispatch.held = False
         rooms.front.status.phase = "ready"
         self._front_events.open()
@@ -270,9 +270,9 @@ class Coordinator:
         if worker.device is not None:
             self.rooms.reports.worker_lost(worker, why)
 
-    async def _look_at_handlers(self) -> Seen:
+    async def _look_at_handlers(self) -> FileStamps:
         return await asyncio.to_thread(
-            look, self.rooms.front.plugins.watched_folders(), self._settings.config
+            read_file_stamps, self.rooms.front.plugins.watched_folders(), self._settings.config
         )
 
 

@@ -12,70 +12,72 @@ from runner.errors import RunnerError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
+POLL_S = 0.5
 #: Editors write in steps: nothing is read before the files have been quiet for so long.
 QUIET_S = 0.15
 
 #: Path -> (time of the change in ns, size, inode).
-Seen = dict[str, tuple[int, int, int]]
+FileStamps = dict[str, tuple[int, int, int]]
 
 
-class Watcher:
+class FileWatcher:
     """Reloads when what `look` gives is not what it was."""
 
-    def __init__(self, look: Callable[[], Awaitable[Seen]], reload: Callable[[], Awaitable[object]]) -> None:
-        self._look = look
+    def __init__(
+        self, read_stamps: Callable[[], Awaitable[FileStamps]], reload: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._read_stamps = read_stamps
         self._reload = reload
 
     async def run(self) -> None:
         """Look and reload, until cancelled."""
         # The first turn reloads in any case: something may have changed while the handlers were described.
-        seen: Seen | None = None
+        stamps: FileStamps | None = None
         while True:
             try:
-                now = await self._look()
-                if now != seen:
+                current = await self._read_stamps()
+                if current != stamps:
                     # Taken before the reload: what changes meanwhile is found by the next look.
-                    seen = await self._quiet(now)
+                    stamps = await self._wait_until_quiet(current)
                     await self._reload()
             except RunnerError as refused:
                 log.debug("not reloaded: %s", refused.message)
             except Exception:
                 # The boundary of one turn: the next save may fare better.
                 log.exception("the files of the handlers could not be watched")
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
-    async def _quiet(self, now: Seen) -> Seen:
+    async def _wait_until_quiet(self, current: FileStamps) -> FileStamps:
         while True:
             await asyncio.sleep(QUIET_S)
-            again = await self._look()
-            if again == now:
-                return now
-            now = again
+            again = await self._read_stamps()
+            if again == current:
+                return current
+            current = again
 
 
-def look(folders: Iterable[str], file: Path | None = None) -> Seen:
+def read_file_stamps(folders: Iterable[str], file: Path | None = None) -> FileStamps:
     """All Python files of these folders, and one more file, as they are now. Not for the loop: a disk may be
     far away, and slow."""
-    seen: Seen = {}
+    stamps: FileStamps = {}
     for folder in folders:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.endswith(".py"):
-                        _note(seen, entry.path)
+                        _add_stamp(stamps, entry.path)
         except OSError:
             # The folder is gone, for now: so are its files.
             continue
     if file is not None:
-        _note(seen, str(file))
-    return seen
+        _add_stamp(stamps, str(file))
+    return stamps
 
 
-def _note(seen: Seen, path: str) -> None:
+def _add_stamp(stamps: FileStamps, path: str) -> None:
     try:
         stat = os.stat(path)
     except OSError:
         # It was removed since, or is a link to nothing.
         return
-    seen[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    stamps[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)

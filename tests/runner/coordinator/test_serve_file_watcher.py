@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.reload.file_watcher import Seen, Watcher, look
+from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.errors import ReloadRefused
 from tests.faults.server_fixture import Server, until
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_written_in_steps_is_read_when_it_is_quiet() -> None:
     read_at: list[int] = []
     over = asyncio.Event()
 
-    async def look_next() -> Seen:
+    async def look_next() -> FileStamps:
         try:
             seen.append(next(steps))
         except StopIteration:
@@ -100,7 +100,7 @@ def test_a_file_that_is_written_in_steps_is_read_when_it_is_quiet() -> None:
             raise ReloadRefused("this one is not taken")
 
     async def scene() -> None:
-        watching = asyncio.create_task(Watcher(look_next, reload).run())
+        watching = asyncio.create_task(FileWatcher(look_next, reload).run())
         await asyncio.wait_for(over.wait(), 20)
         watching.cancel()
 
@@ -112,13 +112,13 @@ def test_the_first_look_reloads_though_nothing_is_there_any_more() -> None:
     async def scene() -> None:
         reloaded = asyncio.Event()
 
-        async def look_at_nothing() -> Seen:
+        async def look_at_nothing() -> FileStamps:
             return {}
 
         async def reload() -> None:
             reloaded.set()
 
-        watching = asyncio.create_task(Watcher(look_at_nothing, reload).run())
+        watching = asyncio.create_task(FileWatcher(look_at_nothing, reload).run())
         await asyncio.wait_for(reloaded.wait(), 10)
         watching.cancel()
 
@@ -129,7 +129,7 @@ def test_a_look_sees_python_files_and_the_one_that_is_named(tmp_path: Path) -> N
     for name in ("a.py", "b.txt", "c.toml"):
         (tmp_path / name).write_text(name)
     (tmp_path / "d.py").symlink_to(tmp_path / "nowhere")
-    seen = look([str(tmp_path), str(tmp_path / "none")], tmp_path / "c.toml")
+    seen = read_file_stamps([str(tmp_path), str(tmp_path / "none")], tmp_path / "c.toml")
     assert set(seen) == {str(tmp_path / "a.py"), str(tmp_path / "c.toml")}
     (tmp_path / "a.py").write_text("other")
-    assert look([str(tmp_path)]) != {path: seen[path] for path in seen if path.endswith(".py")}
+    assert read_file_stamps([str(tmp_path)]) != {path: seen[path] for path in seen if path.endswith(".py")}
