@@ -151,7 +151,7 @@ class Rooms:
 
     def front_messages(self) -> list[bytes]:
         """What a front has to know before it is asked for anything."""
-        return [self.front.handlers.message(), self.devices.readings.level_message()]
+        return [self.front.handlers.handlers_message(), self.devices.readings.level_message()]
 
 
 def build(
@@ -400,7 +400,7 @@ def _build_handlers(
     handlers = HandlerActivator(
         plugins=plugins,
         overrides=Overrides(ground.settings.overrides),
-        waiting=jobs.line.queue_manager,
+        queue_manager=jobs.line.queue_manager,
         store_value=jobs.journal.set_value,
         on_change=on_change,
     )
@@ -436,7 +436,7 @@ def _document_answerers(
         replies=JobReplies(jobs.line),
         views=views,
         explainer=JobExplainer(line=jobs.line, view=jobs.view),
-        wait_for_handler=handlers.wait_for,
+        wait_for_handler=handlers.wait_for_handler,
     )
     return {
         front_protocol.GetJob: reads.get_job,
@@ -467,7 +467,7 @@ def _operator_answerers(
     loads = Loads(
         dispatch=devices.dispatch,
         executor=views.executor,
-        wait_for_handler=handlers.wait_for,
+        wait_for_handler=handlers.wait_for_handler,
         gate=gate,
     )
     return {

@@ -165,7 +165,7 @@ class Coordinator:
 
     async def _describe(self, rooms: Rooms) -> None:
         try:
-            await rooms.front.handlers.describe()
+            await rooms.front.handlers.describe_sources()
         except RunnerError as error:
             # Two handlers of one name: nobody can say which one a job would mean.
             self.refused = error

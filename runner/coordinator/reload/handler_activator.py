@@ -27,33 +27,33 @@ class HandlerActivator:
         *,
         plugins: HandlerRegistry,
         overrides: Overrides,
-        waiting: QueueManager,
+        queue_manager: QueueManager,
         store_value: Callable[[str, bytes | None], None],
         on_change: Callable[[bytes], None],
     ) -> None:
         self._plugins = plugins
         self._overrides = overrides
-        self._waiting = waiting
+        self._queue_manager = queue_manager
         self._store_value = store_value
         #: Called with the message for fronts once the queue has the new handlers.
         self._on_change = on_change
 
-    def specs(self) -> dict[str, HandlerSpec]:
+    def effective_specs(self) -> dict[str, HandlerSpec]:
         """All known handlers, with the operator's options in place of their own."""
         return {name: self._overrides.apply_to(spec) for name, spec in self._plugins.specs.items()}
 
-    def message(self) -> bytes:
+    def handlers_message(self) -> bytes:
         """All known handlers, encoded for fronts."""
         return front_protocol.encode(
-            front_protocol.HandlersUpdate(list(self.specs().values()), self._plugins.describing)
+            front_protocol.HandlersUpdate(list(self.effective_specs().values()), self._plugins.describing)
         )
 
     def apply(self) -> None:
         """Put in force what is known now."""
-        self._waiting.set_handlers(self.specs())
-        self._on_change(self.message())
+        self._queue_manager.set_handlers(self.effective_specs())
+        self._on_change(self.handlers_message())
 
-    async def describe(self) -> None:
+    async def describe_sources(self) -> None:
         """Describe all sources that were not described before.
 
         Raises:
@@ -61,16 +61,16 @@ class HandlerActivator:
         """
         await self._plugins.describe_all()
         self._store_descriptions()
-        self._warn_of_unused()
+        self._warn_about_unused()
 
     def replace_overrides(self, overrides: Overrides) -> None:
         """Put in force what a reload has found."""
         self._overrides = overrides
         self.apply()
         self._store_descriptions()
-        self._warn_of_unused()
+        self._warn_about_unused()
 
-    async def wait_for(self, name: str) -> None:
+    async def wait_for_handler(self, name: str) -> None:
         """Wait until it is known whether there is such a handler, 30 s at most."""
         try:
             await asyncio.wait_for(self._plugins.wait_for_handler(name), HANDLER_WAIT_S)
@@ -84,7 +84,7 @@ class HandlerActivator:
         for key, text in self._plugins.cache_entries.items():
             self._store_value(value_names.DESCRIPTIONS + key, text)
 
-    def _warn_of_unused(self) -> None:
+    def _warn_about_unused(self) -> None:
         """The operator may have misspelled a name."""
         for name in self._overrides.unused_tables(self._plugins.specs):
             log.warning("[handlers.%s] in the config changes nothing: there is no handler of this name", name)
