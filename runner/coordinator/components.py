@@ -97,7 +97,9 @@ class Kept:
     @classmethod
     async def read(cls, access: StoreAccess) -> Kept:
         """All of it, in one visit."""
-        return await access.read(lambda store: cls(store.counts(), store.last_n(), store.values("")))
+        return await access.read(
+            lambda store: cls(store.count_jobs(), store.last_job_number(), store.load_values(""))
+        )
 
 
 @dataclass(frozen=True, slots=True)

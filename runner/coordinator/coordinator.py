@@ -179,7 +179,7 @@ class Coordinator:
             rooms.devices.inventory.check()
             rooms.devices.care.look()
             try:
-                in_force = await self._access.read(lambda store: store.epoch())
+                in_force = await self._access.read(lambda store: store.current_epoch())
             except RunnerError as error:
                 log.error("the epoch in force could not be read: %s", error.message)
                 continue

@@ -44,7 +44,7 @@ class MemoryStore:
         self._epoch += 1
         return self._epoch
 
-    def epoch(self) -> int:
+    def current_epoch(self) -> int:
         """See `Store.epoch`."""
         return self._epoch
 
@@ -76,7 +76,7 @@ class MemoryStore:
             else:
                 self._values[name] = value
 
-    def find(self, query: JobQuery) -> list[Job]:
+    def find_jobs(self, query: JobQuery) -> list[Job]:
         """See `Store.find`."""
         if query.ids is not None:
             ns = sorted({self._by_id[id] for id in query.ids if id in self._by_id})
@@ -93,11 +93,11 @@ class MemoryStore:
                 found.append(_copy(self._jobs[n]))
         return found
 
-    def running(self) -> list[Job]:
+    def load_running_jobs(self) -> list[Job]:
         """See `Store.running`."""
         return [_copy(self._jobs[n]) for n in sorted(self._jobs) if self._jobs[n].state == "running"]
 
-    def queued(self, now: float) -> list[StoredGroup]:
+    def load_queued_groups(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
         lots: dict[GroupKey, StoredGroup] = {}
         for job in self._jobs.values():
@@ -116,37 +116,37 @@ class MemoryStore:
                 lot.add_ready_time(job.ready_at)
         return list(lots.values())
 
-    def jobs(self, ns: Sequence[int]) -> list[Job]:
+    def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """See `Store.jobs`."""
-        return [_copy(self._jobs[n]) for n in sorted(set(ns)) if n in self._jobs]
+        return [_copy(self._jobs[n]) for n in sorted(set(numbers)) if n in self._jobs]
 
-    def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
+    def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
-        return (self._inputs if which == "input" else self._outputs).get(n)
+        return (self._inputs if which == "input" else self._outputs).get(number)
 
-    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+    def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """See `Store.payloads`."""
         found = self._inputs if which == "input" else self._outputs
-        return {n: found[n] for n in ns if n in found}
+        return {n: found[n] for n in numbers if n in found}
 
-    def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+    def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""
-        chunks = self._events.get(n, {})
+        chunks = self._events.get(number, {})
         return page(
             (event for _, (last, events) in sorted(chunks.items()) if last > after for event in events),
             after,
             max_bytes,
         )
 
-    def values(self, prefix: str) -> dict[str, bytes]:
+    def load_values(self, prefix: str) -> dict[str, bytes]:
         """Values whose name begins with `prefix`."""
         return {name: value for name, value in sorted(self._values.items()) if name.startswith(prefix)}
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_jobs(self) -> dict[tuple[str, str], int]:
         """See `Store.counts`."""
         return dict(Counter((job.queue, job.state) for job in self._jobs.values()))
 
-    def last_n(self) -> int:
+    def last_job_number(self) -> int:
         """See `Store.last_n`."""
         return self._last_n
 

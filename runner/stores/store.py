@@ -60,35 +60,35 @@ class Store(Protocol):
     def commit(self, epoch: int, batch: Batch) -> None:
         """Apply the batch in one durable transaction, or nothing of it."""
 
-    def epoch(self) -> int:
+    def current_epoch(self) -> int:
         """The epoch in force."""
 
-    def find(self, query: JobQuery) -> list[Job]: ...
+    def find_jobs(self, query: JobQuery) -> list[Job]: ...
 
-    def running(self) -> list[Job]:
+    def load_running_jobs(self) -> list[Job]:
         """The jobs that run, by `n`."""
 
-    def queued(self, now: float) -> list[StoredGroup]:
+    def load_queued_groups(self, now: float) -> list[StoredGroup]:
         """The queued jobs as numbers; those with a `ready_at` after `now` are delayed."""
 
-    def jobs(self, ns: Sequence[int]) -> list[Job]:
+    def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """Those of these numbers that there are, by `n`."""
 
-    def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
+    def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """JSON text of a job's input or output; None where there is none."""
 
-    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+    def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """Those of several jobs that have one, in one step; for small ones."""
 
-    def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+    def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """Events with seq > after in order, at least one if there is any, then up to `max_bytes`."""
 
-    def values(self, prefix: str) -> dict[str, bytes]: ...
+    def load_values(self, prefix: str) -> dict[str, bytes]: ...
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_jobs(self) -> dict[tuple[str, str], int]:
         """Jobs by (queue, state)."""
 
-    def last_n(self) -> int:
+    def last_job_number(self) -> int:
         """The highest `n` ever given, 0 in an empty store."""
 
     def close(self) -> None: ...

@@ -78,7 +78,7 @@ def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: Ho
     stop(server)
     store = SqliteStore(str(house.data / "runner.db"))
     epoch = store.take_epoch()
-    jobs = {job.id: job for job in store.find(JobQuery())}
+    jobs = {job.id: job for job in store.find_jobs(JobQuery())}
     for late, ids in zip(LATE_S, sets, strict=True):
         store.commit(epoch, Batch(updates=_spoilt(late, [jobs[job_id] for job_id in ids])))
     store.close()

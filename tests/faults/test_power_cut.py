@@ -57,8 +57,8 @@ def lost(folder: Path, acknowledged: int) -> int:
         store.take_epoch()
         kept: set[int] = set()
         cursor = 0
-        while page := store.find(JobQuery(order="asc", cursor=cursor, limit=500)):
-            kept |= {job.number for job in page if store.payload(job.number, "output") == b'"out"'}
+        while page := store.find_jobs(JobQuery(order="asc", cursor=cursor, limit=500)):
+            kept |= {job.number for job in page if store.load_payload(job.number, "output") == b'"out"'}
             cursor = page[-1].number
         return len(set(range(1, acknowledged + 1)) - kept)
     finally:

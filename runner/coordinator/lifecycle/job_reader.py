@@ -55,28 +55,28 @@ class JobReader:
 
     async def find_job(self, job_id: str) -> Job | None:
         """The row of this id, if there is one."""
-        found = await self._access.read(lambda store: store.find(JobQuery(ids=[job_id], limit=1)))
+        found = await self._access.read(lambda store: store.find_jobs(JobQuery(ids=[job_id], limit=1)))
         return found[0] if found else None
 
     async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
         """Rows of waiting jobs with their inputs as far as these are small."""
 
         def read(store: Store) -> list[tuple[Job, bytes | None]]:
-            jobs = store.jobs(numbers)
+            jobs = store.load_jobs(numbers)
             small = [job.number for job in jobs if job.input_bytes <= BULK_READ_MAX_BYTES]
-            inputs = store.payloads(small, "input")
+            inputs = store.load_payloads(small, "input")
             return [(job, inputs.get(job.number)) for job in jobs]
 
         return await self._access.fetch(read)
 
     async def load_input(self, number: int) -> bytes:
         """JSON text of a job's input."""
-        return await self._access.read(lambda store: store.payload(number, "input")) or b"null"
+        return await self._access.read(lambda store: store.load_payload(number, "input")) or b"null"
 
     async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
         """Inputs of several jobs in one go."""
         return await self._access.fetch(
-            lambda store: {number: store.payload(number, "input") or b"null" for number in numbers}
+            lambda store: {number: store.load_payload(number, "input") or b"null" for number in numbers}
         )
 
     async def load_output(self, job: Job) -> bytes:
@@ -84,11 +84,11 @@ class JobReader:
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
-        return await self._access.read(lambda store: store.payload(job.number, "output")) or b"null"
+        return await self._access.read(lambda store: store.load_payload(job.number, "output")) or b"null"
 
     async def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """Durable events with seq > after, in order."""
-        return await self._access.read(lambda store: store.events(number, after, max_bytes))
+        return await self._access.read(lambda store: store.load_events(number, after, max_bytes))
 
     def durable_seq(self, job: Job) -> int:
         """The last durable event of a live job; memory may be ahead of it."""
@@ -180,7 +180,7 @@ class JobReader:
 
 
 def _existing_ids(store: Store, ids: list[str]) -> set[str]:
-    return {job.id for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
+    return {job.id for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
 
 
 def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[Job]]:
@@ -190,7 +190,7 @@ def _page_query(query: JobQuery, cursor: int | None) -> Callable[[Store], list[J
         **{name: getattr(query, name) for name in query.__struct_fields__}
         | {"cursor": cursor, "limit": query.limit + 1, "reasons": None}
     )
-    return lambda store: store.find(page_query)
+    return lambda store: store.find_jobs(page_query)
 
 
 def _current_state(job: Job, live: LiveJob | None, queue_manager: QueueManager) -> tuple[Job, str | None]:
@@ -212,25 +212,25 @@ def _still_matches(query: JobQuery, job: Job) -> bool:
 
 def _read_document(store: Store, job: Job, reason: str | None, *, full: bool) -> bytes:
     limit = None if full else INLINE_MAX_BYTES
-    input_ = store.payload(job.number, "input") if _has_payload(job, "input", limit) else None
-    output = store.payload(job.number, "output") if _has_payload(job, "output", limit) else None
+    input_ = store.load_payload(job.number, "input") if _has_payload(job, "input", limit) else None
+    output = store.load_payload(job.number, "output") if _has_payload(job, "output", limit) else None
     return job_json.job_document(job, reason, input_, output, full=full)
 
 
 def _read_documents(store: Store, rows: Sequence[tuple[Job, str | None]]) -> list[bytes]:
     """The documents of a page: small inputs and outputs are read together, the others one by one."""
-    inputs = store.payloads(
+    inputs = store.load_payloads(
         [job.number for job, _ in rows if _has_payload(job, "input", BULK_READ_MAX_BYTES)], "input"
     )
-    outputs = store.payloads(
+    outputs = store.load_payloads(
         [job.number for job, _ in rows if _has_payload(job, "output", BULK_READ_MAX_BYTES)], "output"
     )
     encoded: list[bytes] = []
     for job, reason in rows:
         if _has_payload(job, "input", INLINE_MAX_BYTES) and job.number not in inputs:
-            inputs[job.number] = store.payload(job.number, "input") or b"null"
+            inputs[job.number] = store.load_payload(job.number, "input") or b"null"
         if _has_payload(job, "output", INLINE_MAX_BYTES) and job.number not in outputs:
-            outputs[job.number] = store.payload(job.number, "output") or b"null"
+            outputs[job.number] = store.load_payload(job.number, "output") or b"null"
         encoded.append(
             job_json.job_document(job, reason, inputs.get(job.number), outputs.get(job.number), full=False)
         )

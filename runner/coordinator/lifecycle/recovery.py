@@ -93,11 +93,11 @@ class RecoveredState:
     @classmethod
     def load(cls, store: Store, job_ids: Sequence[str], now: float) -> RecoveredState:
         """All of it; `named` are the ids that spools name."""
-        jobs = {job.number: job for job in store.running()}
+        jobs = {job.number: job for job in store.load_running_jobs()}
         for at in range(0, len(job_ids), IDS_PER_READ):
             ids = list(job_ids[at : at + IDS_PER_READ])
-            jobs |= {job.number: job for job in store.find(JobQuery(ids=ids, limit=len(ids)))}
-        return cls(store.queued(now), [job for job in jobs.values() if job.state not in ENDED])
+            jobs |= {job.number: job for job in store.find_jobs(JobQuery(ids=ids, limit=len(ids)))}
+        return cls(store.load_queued_groups(now), [job for job in jobs.values() if job.state not in ENDED])
 
 
 def job_ids_in(spools: Iterable[Spool]) -> list[str]:

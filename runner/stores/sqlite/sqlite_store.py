@@ -80,59 +80,61 @@ class SqliteStore:
         """
         return self._connection.checkpoint_if_due()
 
-    def epoch(self) -> int:
+    def current_epoch(self) -> int:
         """See `Store.epoch`."""
         with self._connection.translate_errors("reading it"):
             return self._connection.fetch_meta("epoch")
 
-    def last_n(self) -> int:
+    def last_job_number(self) -> int:
         """See `Store.last_n`."""
         with self._connection.translate_errors("reading it"):
             (last,) = self._connection.fetch_row(statements.LAST_N, ())
             return int(last)
 
-    def find(self, query: JobQuery) -> list[Job]:
+    def find_jobs(self, query: JobQuery) -> list[Job]:
         """The jobs of one page, in the query's order."""
         ns, values = select_ns(query)
         order = "DESC" if query.order == "desc" else "ASC"
         sql = f"SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN ({ns})"
         return self._jobs(sql, values)
 
-    def running(self) -> list[Job]:
+    def load_running_jobs(self) -> list[Job]:
         """See `Store.running`."""
         return self._jobs(statements.RUNNING, ())
 
-    def queued(self, now: float) -> list[StoredGroup]:
+    def load_queued_groups(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
         with self._connection.translate_errors("reading it"):
             asked = (statements.QUEUED, statements.QUEUED_MARKED)
             return statements.lots(*(self._connection.db.execute(sql, (now,)) for sql in asked))
 
-    def jobs(self, ns: Sequence[int]) -> list[Job]:
+    def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """See `Store.jobs`."""
-        return self._jobs(statements.JOBS, (statements.numbers(ns),))
+        return self._jobs(statements.JOBS, (statements.numbers(numbers),))
 
-    def payload(self, n: int, which: Literal["input", "output"]) -> bytes | None:
+    def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
         with self._connection.translate_errors("reading it"):
-            row = self._connection.db.execute(statements.PAYLOAD[which], (n,)).fetchone()
+            row = self._connection.db.execute(statements.PAYLOAD[which], (number,)).fetchone()
         return None if row is None else bytes(row[0])
 
-    def payloads(self, ns: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
+    def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """See `Store.payloads`."""
         with self._connection.translate_errors("reading it"):
-            (text,) = self._connection.fetch_row(statements.PAYLOADS[which], (statements.numbers(ns),))
+            (text,) = self._connection.fetch_row(statements.PAYLOADS[which], (statements.numbers(numbers),))
         pairs = (pair.split(" ") for pair in text.split(",")) if text else ()
         return {int(n): bytes.fromhex(body) for n, body in pairs}
 
-    def events(self, n: int, after: int, max_bytes: int) -> list[Event]:
+    def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""
         with self._connection.translate_errors("reading it"):
-            count, bodies = self._connection.fetch_row(statements.EVENTS, (n, after, _EVENT_PAGE, max_bytes))
+            count, bodies = self._connection.fetch_row(
+                statements.EVENTS, (number, after, _EVENT_PAGE, max_bytes)
+            )
         chunks = _chunks_decoder.decode(statements.joined(count, bodies))
         return page((event for chunk in chunks for event in chunk), after, max_bytes)
 
-    def values(self, prefix: str) -> dict[str, bytes]:
+    def load_values(self, prefix: str) -> dict[str, bytes]:
         """Values whose name begins with `prefix`."""
         sql = "SELECT name, body FROM vals WHERE substr(name, 1, ?) = ? ORDER BY name"
         with self._connection.translate_errors("reading it"):
@@ -141,7 +143,7 @@ class SqliteStore:
                 for name, body in self._connection.db.execute(sql, (len(prefix), prefix))
             }
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def count_jobs(self) -> dict[tuple[str, str], int]:
         """See `Store.counts`."""
         with self._connection.translate_errors("reading it"):
             return {

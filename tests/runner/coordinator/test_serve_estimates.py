@@ -95,6 +95,6 @@ def stored(folder: Path) -> list[str]:
     """The names of what was learned, as they stand in the store."""
     store = SqliteStore(str(folder / "runner.db"), read_only=True)
     try:
-        return sorted(store.values("learned/"))
+        return sorted(store.load_values("learned/"))
     finally:
         store.close()

@@ -101,21 +101,21 @@ class History(RuleBasedStateMachine):
     @invariant()
     def equal(self) -> None:
         ordered = [self.jobs[n] for n in sorted(self.jobs)]
-        assert self.store.find(JobQuery(order="asc", limit=500)) == ordered
-        assert self.store.running() == [one for one in ordered if one.state == "running"]
-        assert sorted(n for lot in self.store.queued(1e9) for n in lot.ready) == [
+        assert self.store.find_jobs(JobQuery(order="asc", limit=500)) == ordered
+        assert self.store.load_running_jobs() == [one for one in ordered if one.state == "running"]
+        assert sorted(n for lot in self.store.load_queued_groups(1e9) for n in lot.ready) == [
             one.number for one in ordered if one.state == "queued"
         ]
-        assert self.store.counts() == Counter((one.queue, one.state) for one in ordered)
-        assert self.store.values("x/") == {k: v for k, v in self.named.items() if k != "y"}
-        assert (self.store.last_n(), self.store.stale_updates) == (self.last_n, self.stale)
+        assert self.store.count_jobs() == Counter((one.queue, one.state) for one in ordered)
+        assert self.store.load_values("x/") == {k: v for k, v in self.named.items() if k != "y"}
+        assert (self.store.last_job_number(), self.store.stale_updates) == (self.last_n, self.stale)
         for n in range(1, 7):
             for which in ("input", "output"):
-                assert self.store.payload(n, which) == self.payloads.get((n, which))
+                assert self.store.load_payload(n, which) == self.payloads.get((n, which))
             seqs = [
                 seq for chunk in self.logs.get(n, []) for seq in range(chunk.first_seq, chunk.last_seq + 1)
             ]
-            assert [event.seq for event in self.store.events(n, 0, 10_000)] == seqs
+            assert [event.seq for event in self.store.load_events(n, 0, 10_000)] == seqs
 
     def teardown(self) -> None:
         self.store.close()

@@ -84,7 +84,7 @@ async def drain(bench: Bench) -> list[LiveJob]:
 
 
 async def all_stored(bench: Bench) -> list[Job]:
-    return await bench.access.read(lambda store: store.find(JobQuery(order="asc", limit=500)))
+    return await bench.access.read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
 
 
 def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:

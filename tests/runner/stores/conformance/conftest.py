@@ -20,17 +20,17 @@ class Sides:
         self._reading = SqliteStore(path, read_only=True)
         self.take_epoch = self._writing.take_epoch
         self.commit = self._writing.commit
-        self.epoch = self._reading.epoch
-        self.find = self._reading.find
-        self.running = self._reading.running
-        self.queued = self._reading.queued
-        self.jobs = self._reading.jobs
-        self.payload = self._reading.payload
-        self.payloads = self._reading.payloads
-        self.events = self._reading.events
-        self.values = self._reading.values
-        self.counts = self._reading.counts
-        self.last_n = self._reading.last_n
+        self.current_epoch = self._reading.current_epoch
+        self.find_jobs = self._reading.find_jobs
+        self.load_running_jobs = self._reading.load_running_jobs
+        self.load_queued_groups = self._reading.load_queued_groups
+        self.load_jobs = self._reading.load_jobs
+        self.load_payload = self._reading.load_payload
+        self.load_payloads = self._reading.load_payloads
+        self.load_events = self._reading.load_events
+        self.load_values = self._reading.load_values
+        self.count_jobs = self._reading.count_jobs
+        self.last_job_number = self._reading.last_job_number
 
     @property
     def stale_updates(self) -> int:

@@ -56,7 +56,7 @@ def test_a_query_gives_what_matches_in_order(
     store: Kept, commit: Writes, filters: dict[str, Any], expected: list[int]
 ) -> None:
     commit(inserts(*JOBS))
-    assert [one.number for one in store.find(JobQuery(**filters))] == expected
+    assert [one.number for one in store.find_jobs(JobQuery(**filters))] == expected
 
 
 def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
@@ -74,7 +74,7 @@ def test_jobs_are_found_by_their_tenants(store: Kept, commit: Writes) -> None:
         (["", "c"], None, []),
         ([], None, []),
     ):
-        found = store.find(JobQuery(tenants=tenants, states=states))
+        found = store.find_jobs(JobQuery(tenants=tenants, states=states))
         assert [one.number for one in found] == expected
 
 
@@ -114,20 +114,20 @@ def test_a_path_inside_the_input_is_compared_by_json_type(
     store: Kept, commit: Writes, path: str, wanted: bytes, matches: bool
 ) -> None:
     commit(Batch(inserts=[(job(1), INPUT), (job(2), b"[]"), (job(3), b"3")]))
-    assert [one.number for one in store.find(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
+    assert [one.number for one in store.find_jobs(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
 
 
 def test_all_paths_of_a_query_must_match(store: Kept, commit: Writes) -> None:
     commit(Batch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
     query = JobQuery(inputs=[("a", b"1"), ("b", b"3")], states=["queued", "running"])
-    assert [one.number for one in store.find(query)] == [2]
+    assert [one.number for one in store.find_jobs(query)] == [2]
 
 
 def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes) -> None:
     commit(inserts(*(job(n, state="failed" if n % 3 else "queued") for n in range(1, 51))))
     seen: list[int] = []
     cursor = None
-    while page := store.find(JobQuery(limit=7, cursor=cursor, states=["failed", "queued"])):
+    while page := store.find_jobs(JobQuery(limit=7, cursor=cursor, states=["failed", "queued"])):
         seen += [one.number for one in page]
         cursor = page[-1].number
     assert seen == list(range(50, 0, -1))
@@ -136,15 +136,15 @@ def test_pages_joined_by_cursors_give_every_job_once(store: Kept, commit: Writes
 def test_running_gives_what_runs_by_number(store: Kept, commit: Writes) -> None:
     also = job(7, state="running", attempt=2)
     commit(inserts(also, *reversed(JOBS)))
-    assert store.running() == [JOBS[2], also]
+    assert store.load_running_jobs() == [JOBS[2], also]
     commit(Batch(updates=[job(3, state="succeeded", attempt=1)]))
-    assert store.running() == [also]
+    assert store.load_running_jobs() == [also]
 
 
 def test_jobs_gives_those_of_these_numbers(store: Kept, commit: Writes) -> None:
     commit(inserts(*JOBS))
-    assert store.jobs([6, 2, 99, 2]) == [JOBS[1], JOBS[5]]
-    assert store.jobs([]) == []
+    assert store.load_jobs([6, 2, 99, 2]) == [JOBS[1], JOBS[5]]
+    assert store.load_jobs([]) == []
 
 
 def told(store: Kept, now: float) -> dict[GroupKey, tuple[Any, ...]]:
@@ -156,7 +156,7 @@ def told(store: Kept, now: float) -> dict[GroupKey, tuple[Any, ...]]:
             sorted(zip(lot.start_deadlines.times_ms, lot.start_deadlines.numbers, strict=True)),
             lot.oldest_ready_at,
         )
-        for lot in store.queued(now)
+        for lot in store.load_queued_groups(now)
     }
 
 
@@ -218,7 +218,7 @@ def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) ->
     commit(inserts(*jobs, *alike, job(41, terms=JobTerms(timeout_s=599.0, tags=("x",)))))
     expected = {group_key(one): [one.number, one.number + 20] for one in jobs}
     expected[group_key(jobs[0])].append(41)
-    assert {lot.key: sorted(lot.ready) for lot in store.queued(100.0)} == expected
+    assert {lot.key: sorted(lot.ready) for lot in store.load_queued_groups(100.0)} == expected
 
 
 def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> None:
@@ -255,7 +255,7 @@ def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
 def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:
     commit(inserts(*JOBS, job(7)))
     commit(Batch(updates=[job(7, state="running", attempt=1)], deletes=[6]))
-    assert store.counts() == {
+    assert store.count_jobs() == {
         ("default", "succeeded"): 1,
         ("slow", "failed"): 1,
         ("default", "running"): 2,
@@ -269,23 +269,23 @@ def test_events_come_in_order_after_a_cursor(store: Kept, commit: Writes) -> Non
     commit(Batch(events=[chunk(1, 1, 3), chunk(2, 1, 1)]))
     commit(Batch(events=[chunk(1, 4, 4), chunk(1, 5, 8)]))
     for after in range(9):
-        assert store.events(1, after, 1_000) == events(after + 1, 8)
-    assert store.events(3, 0, 1_000) == []
+        assert store.load_events(1, after, 1_000) == events(after + 1, 8)
+    assert store.load_events(3, 0, 1_000) == []
 
 
 def test_events_stop_at_the_byte_limit_but_never_before_the_first(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     commit(Batch(events=[chunk(1, 1, 2, 100), chunk(1, 3, 4, 100), chunk(1, 5, 9, 100)]))
-    assert store.events(1, 0, 0) == events(1, 1, 100)
-    assert store.events(1, 0, 350) == events(1, 3, 100)
-    assert store.events(1, 3, 100) == events(4, 4, 100)
+    assert store.load_events(1, 0, 0) == events(1, 1, 100)
+    assert store.load_events(1, 0, 350) == events(1, 3, 100)
+    assert store.load_events(1, 3, 100) == events(4, 4, 100)
 
 
 def test_events_in_many_chunks_are_reached_by_going_on(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     commit(Batch(events=[chunk(1, seq, seq) for seq in range(1, 1_301)]))
     seen: list[Event] = []
-    while more := store.events(1, len(seen), 1_000_000):
+    while more := store.load_events(1, len(seen), 1_000_000):
         seen += more
     assert seen == events(1, 1_300)
 
@@ -294,6 +294,6 @@ def test_a_trim_drops_only_whole_chunks_before_the_number(store: Kept, commit: W
     commit(inserts(job(1), job(2)))
     commit(Batch(events=[chunk(1, 1, 3), chunk(1, 4, 6), chunk(1, 7, 9), chunk(2, 1, 3)]))
     commit(Batch(trims=[(1, 6)]))
-    assert store.events(1, 0, 1_000) == events(4, 9)
+    assert store.load_events(1, 0, 1_000) == events(4, 9)
     commit(Batch(trims=[(1, 7)]))
-    assert store.events(1, 0, 1_000) == events(7, 9) and store.events(2, 0, 1_000) == events(1, 3)
+    assert store.load_events(1, 0, 1_000) == events(7, 9) and store.load_events(2, 0, 1_000) == events(1, 3)

@@ -14,7 +14,7 @@ ALL = JobQuery(order="asc", limit=500)
 
 
 def found(store: Kept) -> list[int]:
-    return [one.number for one in store.find(ALL)]
+    return [one.number for one in store.find_jobs(ALL)]
 
 
 def full_job() -> Job:
@@ -43,7 +43,7 @@ def full_job() -> Job:
 
 def test_a_job_comes_back_as_it_was(store: Kept, commit: Writes) -> None:
     commit(inserts(full_job()))
-    assert store.find(ALL) == [full_job()]
+    assert store.find_jobs(ALL) == [full_job()]
 
 
 def test_a_stored_job_does_not_change_with_its_writers_object(store: Kept, commit: Writes) -> None:
@@ -51,24 +51,24 @@ def test_a_stored_job_does_not_change_with_its_writers_object(store: Kept, commi
     commit(inserts(mine))
     mine.state = "running"
     mine.attempts.append(AttemptRecord(1, "w", [], 0.0))
-    store.find(ALL)[0].priority = 1
-    assert store.find(ALL) == [job(1)]
+    store.find_jobs(ALL)[0].priority = 1
+    assert store.find_jobs(ALL) == [job(1)]
 
 
 def test_an_update_changes_the_job_and_not_its_input(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), body=b'{"x":1}'))
     commit(Batch(updates=[job(1, state="running", attempt=1)]))
-    assert store.find(ALL)[0].state == "running"
-    assert store.payload(1, "input") == b'{"x":1}'
+    assert store.find_jobs(ALL)[0].state == "running"
+    assert store.load_payload(1, "input") == b'{"x":1}'
 
 
 def test_payloads_of_several_jobs_come_together(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), body=b'"\xc3\xa4, 1"'))
     commit(inserts(job(2), body=b"[]"))
     commit(Batch(updates=[job(2, state="succeeded", attempt=1)], outputs=[(2, b"null")]))
-    assert store.payloads([2, 1, 9], "input") == {1: b'"\xc3\xa4, 1"', 2: b"[]"}
-    assert store.payloads([1, 2], "output") == {2: b"null"}
-    assert store.payloads([], "input") == {}
+    assert store.load_payloads([2, 1, 9], "input") == {1: b'"\xc3\xa4, 1"', 2: b"[]"}
+    assert store.load_payloads([1, 2], "output") == {2: b"null"}
+    assert store.load_payloads([], "input") == {}
 
 
 def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept, commit: Writes) -> None:
@@ -80,22 +80,22 @@ def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept,
         events=[chunk(1, 1, 1), chunk(2, 1, 1)],
     )
     commit(late)
-    assert store.find(ALL) == [now, job(2, state="running", attempt=1)]
-    assert store.payload(1, "output") is None and store.payload(2, "output") == b"2"
-    assert store.events(1, 0, 1000) == [] and store.events(2, 0, 1000) == events(1, 1)
+    assert store.find_jobs(ALL) == [now, job(2, state="running", attempt=1)]
+    assert store.load_payload(1, "output") is None and store.load_payload(2, "output") == b"2"
+    assert store.load_events(1, 0, 1000) == [] and store.load_events(2, 0, 1000) == events(1, 1)
     assert store.stale_updates == 1
 
 
 def test_an_update_of_an_unknown_job_makes_none(store: Kept, commit: Writes) -> None:
     commit(Batch(updates=[job(5, attempt=1)], events=[chunk(5, 1, 1)]))
-    assert found(store) == [] and store.events(5, 0, 100) == [] and store.stale_updates == 1
+    assert found(store) == [] and store.load_events(5, 0, 100) == [] and store.stale_updates == 1
 
 
 def test_the_same_attempt_may_be_updated_again(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     for heard in (1, 2):
         commit(Batch(updates=[job(1, state="running", attempt=1, heard=heard)]))
-    assert store.find(ALL)[0].applied_seq == 2 and store.stale_updates == 0
+    assert store.find_jobs(ALL)[0].applied_seq == 2 and store.stale_updates == 0
 
 
 def test_a_batch_may_be_committed_twice(store: Kept, commit: Writes) -> None:
@@ -107,8 +107,8 @@ def test_a_batch_may_be_committed_twice(store: Kept, commit: Writes) -> None:
     )
     commit(batch)
     commit(batch)
-    assert found(store) == [1] and store.events(1, 0, 1000) == events(1, 3)
-    assert store.payload(1, "output") == b"2"
+    assert found(store) == [1] and store.load_events(1, 0, 1000) == events(1, 3)
+    assert store.load_payload(1, "output") == b"2"
 
 
 @pytest.mark.parametrize("clash", [job(1, id="other"), job(2, id=job(1).id)], ids=["number", "id"])
@@ -118,11 +118,11 @@ def test_a_batch_with_a_taken_name_leaves_nothing(store: Kept, commit: Writes, c
     batch.values.append(("k", b"v"))
     with pytest.raises(RunnerError):
         commit(batch)
-    assert found(store) == [1] and store.last_n() == 1 and store.values("") == {}
+    assert found(store) == [1] and store.last_job_number() == 1 and store.load_values("") == {}
 
 
 def test_a_later_epoch_fences_the_earlier_one(store: Kept, commit: Writes) -> None:
-    assert store.take_epoch() == commit.epoch + 1 == store.epoch()
+    assert store.take_epoch() == commit.epoch + 1 == store.current_epoch()
     with pytest.raises(Fenced):
         commit(inserts(job(1)))
     assert found(store) == []
@@ -137,43 +137,43 @@ def test_an_output_is_replaced_by_a_later_one(store: Kept, commit: Writes) -> No
     commit(inserts(job(1)))
     for text in (b"1", '"é😀"'.encode()):
         commit(Batch(outputs=[(1, text)]))
-    assert store.payload(1, "output") == '"é😀"'.encode()
+    assert store.load_payload(1, "output") == '"é😀"'.encode()
 
 
 def test_a_payload_that_is_no_text_fails_no_batch(store: Kept, commit: Writes) -> None:
     commit(Batch(inserts=[(job(1), b"\xff\xfe"), (job(2), b"2")]))
-    assert store.payload(1, "input") == b"\xff\xfe" and store.payload(2, "input") == b"2"
+    assert store.load_payload(1, "input") == b"\xff\xfe" and store.load_payload(2, "input") == b"2"
 
 
 def test_there_is_no_payload_of_an_unknown_job(store: Kept, commit: Writes) -> None:
-    assert store.payload(1, "input") is None and store.payload(1, "output") is None
+    assert store.load_payload(1, "input") is None and store.load_payload(1, "output") is None
 
 
 def test_a_deleted_job_leaves_nothing_behind(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1, tags=("t",)), job(2, tags=("t",))))
     commit(Batch(outputs=[(1, b"1")], events=[chunk(1, 1, 2)]))
     commit(Batch(deletes=[1]))
-    assert found(store) == [2] and store.events(1, 0, 100) == []
-    assert store.payload(1, "input") is None and store.payload(1, "output") is None
-    assert [one.number for one in store.find(JobQuery(tags=["t"]))] == [2]
+    assert found(store) == [2] and store.load_events(1, 0, 100) == []
+    assert store.load_payload(1, "input") is None and store.load_payload(1, "output") is None
+    assert [one.number for one in store.find_jobs(JobQuery(tags=["t"]))] == [2]
 
 
 def test_a_number_is_never_given_again(store: Kept, commit: Writes) -> None:
-    assert store.last_n() == 0
+    assert store.last_job_number() == 0
     commit(inserts(job(4), job(9), job(5)))
     commit(Batch(deletes=[9]))
-    assert store.last_n() == 9
+    assert store.last_job_number() == 9
     commit(inserts(job(6)))
-    assert store.last_n() == 9
+    assert store.last_job_number() == 9
 
 
 def test_values_are_set_replaced_and_removed(store: Kept, commit: Writes) -> None:
     commit(Batch(values=[("queue/a", b"1"), ("queue/b", b"2"), ("queue_", b"3"), ("é", b"")]))
     commit(Batch(values=[("queue/a", None), ("queue/b", b"4"), ("none", None)]))
-    assert store.values("queue/") == {"queue/b": b"4"}
-    assert store.values("") == {"queue/b": b"4", "queue_": b"3", "é": b""}
+    assert store.load_values("queue/") == {"queue/b": b"4"}
+    assert store.load_values("") == {"queue/b": b"4", "queue_": b"3", "é": b""}
 
 
 def test_an_empty_batch_changes_nothing(store: Kept, commit: Writes) -> None:
     commit(Batch())
-    assert found(store) == [] and store.counts() == {}
+    assert found(store) == [] and store.count_jobs() == {}

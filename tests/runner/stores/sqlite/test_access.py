@@ -43,8 +43,8 @@ def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
         batch.events.append(chunk(1, 1, 3))
         await access.commit(epoch, batch)
         await access.commit(epoch, Batch(updates=[job(1)]))
-        assert await access.read(lambda store: store.find(JobQuery())) == [batch.inserts[0][0]]
-        assert await access.read(lambda store: store.events(1, 0, 1000)) == events(1, 3)
+        assert await access.read(lambda store: store.find_jobs(JobQuery())) == [batch.inserts[0][0]]
+        assert await access.read(lambda store: store.load_events(1, 0, 1000)) == events(1, 3)
         assert access.stale_updates == 1 and not access.died.is_set()
 
     with_store(url, tmp_path, use)
@@ -55,7 +55,7 @@ def test_what_jobs_need_waits_for_no_long_search(tmp_path: Path) -> None:
         await access.commit(await access.take_epoch(), inserts(job(1)))
         found = threading.Event()
         search = asyncio.create_task(access.read(lambda store: found.wait(20)))
-        assert await access.fetch(lambda store: store.jobs([1])) == [job(1)]
+        assert await access.fetch(lambda store: store.load_jobs([1])) == [job(1)]
         assert not search.done()
         found.set()
         assert await search
@@ -70,7 +70,7 @@ def test_an_old_epoch_is_fenced(tmp_path: Path, url: str | None) -> None:
         await access.take_epoch()
         with pytest.raises(Fenced):
             await access.commit(old, inserts(job(1)))
-        assert await access.read(lambda store: store.last_n()) == 0
+        assert await access.read(lambda store: store.last_job_number()) == 0
 
     with_store(url, tmp_path, use)
 
@@ -83,7 +83,7 @@ def test_a_second_server_on_one_file_fences_the_first(tmp_path: Path) -> None:
             assert await other.take_epoch() == old + 1
 
         await _with_store(None, tmp_path, second)
-        assert await access.read(lambda store: store.epoch()) == old + 1
+        assert await access.read(lambda store: store.current_epoch()) == old + 1
         with pytest.raises(Fenced):
             await access.commit(old, inserts(job(1)))
 
@@ -95,7 +95,7 @@ def test_commits_under_way_keep_their_order(tmp_path: Path) -> None:
         epoch = await access.take_epoch()
         batches = [Batch(values=[("last", str(number).encode())]) for number in range(50)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
-        assert await access.read(lambda store: store.values("last")) == {"last": b"49"}
+        assert await access.read(lambda store: store.load_values("last")) == {"last": b"49"}
 
     with_store(None, tmp_path, use)
 
@@ -109,7 +109,7 @@ def test_one_who_stops_waiting_does_not_take_anothers_answer(tmp_path: Path) -> 
         with pytest.raises(Fenced):
             await access.commit(epoch + 1, inserts(job(2)))
         await access.commit(epoch, inserts(job(3)))
-        assert await access.read(lambda store: store.last_n()) == 3
+        assert await access.read(lambda store: store.last_job_number()) == 3
 
     with_store(None, tmp_path, use)
 
@@ -122,7 +122,7 @@ def test_a_batch_of_64_mib_is_stored(
         epoch = await access.take_epoch()
         text = b'"' + b"x" * (1 << 20) + b'"'
         await access.commit(epoch, inserts(*(job(n) for n in range(1, 65)), body=text))
-        assert await access.read(lambda store: store.payload(64, "input")) == text
+        assert await access.read(lambda store: store.load_payload(64, "input")) == text
 
     run(_with_store(None, tmp_path, use))
 
@@ -151,7 +151,7 @@ def test_a_writer_that_died_is_replaced_by_the_next_commit(tmp_path: Path) -> No
         await access.died.wait()
         await access.commit(epoch, inserts(job(2)))
         assert not access.died.is_set()
-        assert await access.read(lambda store: store.last_n()) == 2
+        assert await access.read(lambda store: store.last_job_number()) == 2
 
     with_store(None, tmp_path, use)
 
@@ -170,7 +170,9 @@ def test_a_batch_is_stored_as_it_was_when_its_commit_began(tmp_path: Path) -> No
         assert access.died.is_set(), "the writer is still to be replaced"
         live.state = "succeeded"
         await commit
-        assert [stored.state for stored in await access.read(lambda store: store.jobs([1]))] == ["running"]
+        assert [stored.state for stored in await access.read(lambda store: store.load_jobs([1]))] == [
+            "running"
+        ]
 
     with_store(None, tmp_path, use)
 
@@ -183,7 +185,7 @@ def test_commits_keep_their_order_while_a_writer_is_replaced(tmp_path: Path) -> 
         await access.died.wait()
         batches = [Batch(values=[("last", str(number).encode())]) for number in range(9)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
-        assert await access.read(lambda store: store.values("last")) == {"last": b"8"}
+        assert await access.read(lambda store: store.load_values("last")) == {"last": b"8"}
 
     with_store(None, tmp_path, use)
 
@@ -223,7 +225,7 @@ def test_a_writer_that_could_not_be_started_is_started_later(tmp_path: Path) -> 
             assert access.died.is_set()
         await committed(access, epoch, inserts(job(1)))
         assert not access.died.is_set()
-        assert await access.read(lambda store: store.last_n()) == 1
+        assert await access.read(lambda store: store.last_job_number()) == 1
 
     with_store(None, tmp_path, use)
 
@@ -300,7 +302,7 @@ def test_the_writer_ends_when_its_lifeline_does(tmp_path: Path) -> None:
 def test_closing_leaves_one_whole_file(tmp_path: Path) -> None:
     async def use(access: StoreAccess) -> None:
         await access.commit(await access.take_epoch(), inserts(job(1)))
-        await access.read(lambda store: store.last_n())
+        await access.read(lambda store: store.last_job_number())
 
     with_store(None, tmp_path, use)
     assert os.listdir(tmp_path) == ["runner.db"]

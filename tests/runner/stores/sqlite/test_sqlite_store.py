@@ -53,7 +53,7 @@ def test_jobs_and_epoch_outlive_the_connection(path: Path) -> None:
     store.commit(store.take_epoch(), inserts(job(1)))
     store.close()
     again = opened(path)
-    assert again.take_epoch() == 2 and again.find(JobQuery()) == [job(1)]
+    assert again.take_epoch() == 2 and again.find_jobs(JobQuery()) == [job(1)]
     again.close()
 
 
@@ -81,14 +81,16 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
 
     store = opened(path)
     epoch = store.take_epoch()
-    first, second = sorted(store.queued(10.0), key=lambda lot: lot.key.vram_bytes or 0, reverse=True)
+    first, second = sorted(
+        store.load_queued_groups(10.0), key=lambda lot: lot.key.vram_bytes or 0, reverse=True
+    )
     assert (first.key, list(first.ready)) == (GroupKey("default", "echo", 50, 1 << 30, "[19]"), [1])
     assert (list(first.start_deadlines.times_ms), list(first.start_deadlines.numbers)) == ([14_000], [1])
     assert list(second.delayed["scheduled"].numbers) == [2]
-    assert store.running() == [jobs[2]] and store.find(JobQuery(order="asc")) == jobs
+    assert store.load_running_jobs() == [jobs[2]] and store.find_jobs(JobQuery(order="asc")) == jobs
     again = msgspec.structs.replace(jobs[3], state="queued", finished_at=None)
     store.commit(epoch, Batch(updates=[again]))
-    assert GroupKey("default", "echo", 50, 8) in {lot.key for lot in store.queued(10.0)}
+    assert GroupKey("default", "echo", 50, 8) in {lot.key for lot in store.load_queued_groups(10.0)}
     store.close()
 
 
@@ -125,11 +127,18 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
 
     store = opened(path)
     epoch = store.take_epoch()
-    assert {lot.key.traits: list(lot.ready) for lot in store.queued(10.0)} == {"[19]": [1, 2], "[null]": [3]}
-    assert all(lot.key == group_key(one) for lot in store.queued(10.0) for one in store.jobs(lot.ready))
+    assert {lot.key.traits: list(lot.ready) for lot in store.load_queued_groups(10.0)} == {
+        "[19]": [1, 2],
+        "[null]": [3],
+    }
+    assert all(
+        lot.key == group_key(one)
+        for lot in store.load_queued_groups(10.0)
+        for one in store.load_jobs(lot.ready)
+    )
     again = [msgspec.structs.replace(one, state="queued", finished_at=None) for one in jobs[3:]]
     store.commit(epoch, Batch(updates=again))
-    assert {lot.key.traits for lot in store.queued(10.0)} == {"[19]", "[null]", "[0]", "[2]"}
+    assert {lot.key.traits for lot in store.load_queued_groups(10.0)} == {"[19]", "[null]", "[0]", "[2]"}
     store.close()
 
 
@@ -184,7 +193,7 @@ def test_a_full_disk_is_told_and_heals(path: Path) -> None:
     big = inserts(job(1), body=b'"' + b"x" * 100_000 + b'"')
     with pytest.raises(StoreUnavailable, match="full"):
         store.commit(epoch, big)
-    assert store.find(JobQuery()) == [] and store.last_n() == 0
+    assert store.find_jobs(JobQuery()) == [] and store.last_job_number() == 0
     store._connection.db.pragma("max_page_count", 1_000_000)
     store.commit(epoch, big)
     store.close()
@@ -201,9 +210,9 @@ def test_a_failing_write_is_told_and_heals(path: Path) -> None:
             store.commit(epoch, big)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert store.find(JobQuery()) == []
+    assert store.find_jobs(JobQuery()) == []
     store.commit(epoch, big)
-    assert len(store.payload(1, "input") or b"") == 20_000_002
+    assert len(store.load_payload(1, "input") or b"") == 20_000_002
     store.close()
 
 
@@ -217,7 +226,7 @@ def test_a_reading_connection_cannot_write(path: Path, other: apsw.Connection) -
 def test_a_file_that_is_not_there_is_not_made_by_a_reader(path: Path) -> None:
     path.parent.mkdir()
     with pytest.raises(StoreUnavailable, match="cannot be opened"):
-        SqliteStore(str(path), read_only=True).epoch()
+        SqliteStore(str(path), read_only=True).current_epoch()
     assert not path.exists()
 
 
