@@ -14,7 +14,7 @@ from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import page
 from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
@@ -48,7 +48,7 @@ class MemoryStore:
         """See `Store.epoch`."""
         return self._epoch
 
-    def commit(self, epoch: int, batch: Batch) -> None:
+    def commit(self, epoch: int, batch: WriteBatch) -> None:
         """See `Store.commit`. All that can fail is looked at before anything is changed."""
         if epoch != self._epoch:
             raise Fenced(f"epoch {self._epoch} is in force, this coordinator has {epoch}; it must stop")
@@ -61,8 +61,8 @@ class MemoryStore:
         stale = self._update(batch.updates)
         self._outputs.update(output for output in batch.outputs if output[0] not in stale)
         for chunk in batch.events:
-            if chunk.n not in stale:
-                chunks = self._events.setdefault(chunk.n, {})
+            if chunk.job_number not in stale:
+                chunks = self._events.setdefault(chunk.job_number, {})
                 chunks[chunk.first_seq] = (chunk.last_seq, _events_decoder.decode(chunk.body))
         for n, seq in batch.trims:
             chunks = self._events.get(n, {})
@@ -153,7 +153,7 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing is held outside; what is stored stays until the object goes."""
 
-    def _refuse_conflicts(self, batch: Batch) -> None:
+    def _refuse_conflicts(self, batch: WriteBatch) -> None:
         taken: dict[str, int] = {}
         for job, _ in batch.inserts:
             known = self._jobs.get(job.number)

@@ -19,14 +19,14 @@ from runner.stores.queued_groups import StoredGroup
 class EventChunk(msgspec.Struct, array_like=True):
     """Consecutive events of one job that one commit holds; one row."""
 
-    n: int
+    job_number: int
     first_seq: int
     last_seq: int
     #: msgpack of list[Event].
     body: bytes
 
 
-class Batch(msgspec.Struct, array_like=True):
+class WriteBatch(msgspec.Struct, array_like=True):
     """All writes of one transaction, applied in the order of the fields."""
 
     #: New jobs with the JSON text of their inputs, in the state they have at commit time.
@@ -57,7 +57,7 @@ class Store(Protocol):
     def take_epoch(self) -> int:
         """Begin a new coordinator's time: migrate if need be, check the file, and give the next epoch."""
 
-    def commit(self, epoch: int, batch: Batch) -> None:
+    def commit(self, epoch: int, batch: WriteBatch) -> None:
         """Apply the batch in one durable transaction, or nothing of it."""
 
     def current_epoch(self) -> int:

@@ -13,7 +13,7 @@ from runner.protocol import front as front_protocol
 from runner.protocol import spool
 from runner.protocol import worker as worker_protocol
 from runner.stores.sqlite import writer_protocol
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.faults.failpoint_sweep import Lane, has_ended
 from tests.faults.server_fixture import until
 
@@ -413,6 +413,6 @@ def found() -> set[str]:
         "coordinator>writer": set(get_args(writer_protocol.Request)) - {writer_protocol.Commit},
     }
     names = {f"{gate}.{kind.__name__}" for gate, kinds in gates.items() for kind in kinds}
-    commits = {f"coordinator>writer.Commit.{rows}" for rows in Batch.__struct_fields__}
+    commits = {f"coordinator>writer.Commit.{rows}" for rows in WriteBatch.__struct_fields__}
     spools = {f"spool.{each.__name__}" for each in (spool.write_spool, spool.remove_spool)}
     return names | commits | spools

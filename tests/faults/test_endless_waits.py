@@ -13,7 +13,7 @@ from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
 from runner.stores.sqlite.sqlite_store import SqliteStore
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.faults.server_fixture import House, Server, until
 
 #: Options of a submit, and where their fault is.
@@ -80,7 +80,7 @@ def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: Ho
     epoch = store.take_epoch()
     jobs = {job.id: job for job in store.find_jobs(JobQuery())}
     for late, ids in zip(LATE_S, sets, strict=True):
-        store.commit(epoch, Batch(updates=_spoilt(late, [jobs[job_id] for job_id in ids])))
+        store.commit(epoch, WriteBatch(updates=_spoilt(late, [jobs[job_id] for job_id in ids])))
     store.close()
     server = house.start()
     for waits, _, fails in sets:

@@ -13,7 +13,7 @@ from runner.coordinator.storage.pending_batch import EventsByJob, PendingBatch
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event, EventType
 from runner.jobs.job import Job
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ BYTES_PER_S_MIN = 20_000_000
 class Committer(Protocol):
     """Where batches go."""
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         """Raises StoreUnavailable where nothing of it was written."""
 
 
@@ -236,7 +236,7 @@ class Journal:
         elif self._waiters or self._pending.has_rows():
             self._schedule_commit()
 
-    async def _write(self, batch: Batch) -> StoreUnavailable | None:
+    async def _write(self, batch: WriteBatch) -> StoreUnavailable | None:
         """Commit; why it failed, if it did."""
         self._slow_commit_timer = asyncio.get_running_loop().call_later(
             self._slow_commit_s, self._allow_for_size, batch
@@ -257,7 +257,7 @@ class Journal:
             self._slow_commit_timer.cancel()
         return None
 
-    def _allow_for_size(self, batch: Batch) -> None:
+    def _allow_for_size(self, batch: WriteBatch) -> None:
         """The commit under way is slow: what may it still take, for what it has to write?"""
         rows = len(batch.inserts) + len(batch.updates) + len(batch.outputs) + len(batch.events)
         payloads = [text for _, text in batch.inserts + batch.outputs]
@@ -272,7 +272,7 @@ class Journal:
             self.failure = failure
         self._waiters.report_failure(self.failure)
 
-    def _on_refused(self, batch: Batch | None, events: EventsByJob, failure: StoreUnavailable) -> None:
+    def _on_refused(self, batch: WriteBatch | None, events: EventsByJob, failure: StoreUnavailable) -> None:
         """Put the batch back, answer who waited, and try again later."""
         if self.failure is None:
             log.error("the store refuses writes: %s", failure.message)

@@ -8,7 +8,7 @@ import msgspec
 
 from runner.jobs.event import Event
 from runner.jobs.job import Job
-from runner.stores.store import Batch, EventChunk
+from runner.stores.store import EventChunk, WriteBatch
 
 #: A job's events are cut into rows of about this size where one commit holds more of them than a few: a
 #: reader of one page of a long log reads whole rows.
@@ -94,11 +94,11 @@ class PendingBatch:
             self._inserts or self._updates or self._events or self._trims or self._deletes or self._values
         )
 
-    def take_batch(self) -> tuple[Batch, EventsByJob]:
+    def take_batch(self) -> tuple[WriteBatch, EventsByJob]:
         """The rows gathered until now; the next batch starts empty. Jobs have the state they have now: the
         committer encodes before it waits."""
         events = list(self._events.values())
-        batch = Batch(
+        batch = WriteBatch(
             inserts=list(self._inserts.values()),
             updates=list(self._updates.values()),
             outputs=self._outputs,
@@ -114,7 +114,7 @@ class PendingBatch:
         self._trims, self._deletes, self._values = [], [], {}
         return batch, events
 
-    def restore_batch(self, batch: Batch, events: EventsByJob) -> None:
+    def restore_batch(self, batch: WriteBatch, events: EventsByJob) -> None:
         """Merge a batch that the store refused under what has been gathered since it was taken."""
         self._inserts = {job.number: (job, input_) for job, input_ in batch.inserts} | self._inserts
         self._updates = {

@@ -27,7 +27,7 @@ from runner.stores.sqlite.writer_protocol import (
     prefixed,
     value_of,
 )
-from runner.stores.store import Batch, Store
+from runner.stores.store import Store, WriteBatch
 from runner.stores.url import sqlite_path
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StoreAccess(Protocol):
     async def take_epoch(self) -> int:
         """See `Store.take_epoch`; comes before everything else."""
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         """Returns when the batch is durable. Batches are committed in the order of the calls, each as it is
         at the call: what changes in its jobs while the commit waits is not written.
 
@@ -112,7 +112,7 @@ class MemoryAccess:
         """See `StoreAccess.take_epoch`."""
         return self._store.take_epoch()
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         """See `StoreAccess.commit`."""
         self._store.commit(epoch, batch)
 
@@ -200,7 +200,7 @@ class SqliteAccess:
         """See `StoreAccess.take_epoch`."""
         return await self._ask(TakeEpoch())
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         """See `StoreAccess.commit`. A writer that has died is replaced first: the epoch stays in force,
         and a batch whose outcome is unknown may be given again."""
         self.stale_updates = await self._ask(Commit(epoch, batch))

@@ -8,10 +8,10 @@ from runner.errors import RunnerError
 from runner.jobs.job import Job
 from runner.stores.sqlite import statements
 from runner.stores.sqlite.sqlite_connection import SqliteConnection
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 
-def apply(connection: SqliteConnection, batch: Batch) -> int:
+def apply(connection: SqliteConnection, batch: WriteBatch) -> int:
     """Write the batch inside a transaction; gives how many of its updates were stale.
 
     Raises:
@@ -25,7 +25,7 @@ def apply(connection: SqliteConnection, batch: Batch) -> int:
         stale = _update(connection, batch.updates)
         if stale:
             outputs = [output for output in outputs if output[0] not in stale]
-            events = [chunk for chunk in events if chunk.n not in stale]
+            events = [chunk for chunk in events if chunk.job_number not in stale]
     if outputs:
         db.executemany(statements.INSERT_OUTPUT, outputs)
     if events:

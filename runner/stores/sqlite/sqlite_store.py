@@ -16,7 +16,7 @@ from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
 from runner.stores.sqlite.job_query_sql import Value, select_ns
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 #: Chunks of events looked at in one read.
 _EVENT_PAGE = 512
@@ -63,7 +63,7 @@ class SqliteStore:
                 connection.db.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch'")
                 return connection.fetch_meta("epoch")
 
-    def commit(self, epoch: int, batch: Batch) -> None:
+    def commit(self, epoch: int, batch: WriteBatch) -> None:
         """See `Store.commit`. A batch whose outcome was unknown may be committed again."""
         connection = self._connection
         with connection.translate_errors("writing to it"), connection.transaction():

@@ -137,7 +137,7 @@ def update_row(job: Job) -> tuple[Value, ...]:
 
 def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[Value, ...]]:
     """The values of INSERT_EVENTS, one row a chunk."""
-    return ((chunk.n, chunk.first_seq, chunk.last_seq, chunk.body) for chunk in chunks)
+    return ((chunk.job_number, chunk.first_seq, chunk.last_seq, chunk.body) for chunk in chunks)
 
 
 def joined(count: int, bodies: str | None) -> bytes:

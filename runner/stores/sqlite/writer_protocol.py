@@ -10,7 +10,7 @@ import msgspec
 
 from runner.errors import Fenced, RefusedStart, RunnerError, StoreCorrupt, StoreUnavailable
 from runner.protocol.framing import LENGTH
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 
 class TakeEpoch(msgspec.Struct, array_like=True, tag=1):
@@ -21,7 +21,7 @@ class Commit(msgspec.Struct, array_like=True, tag=2):
     """Answered, when it is durable, with the number of stale updates so far as `value`."""
 
     epoch: int
-    batch: Batch
+    batch: WriteBatch
 
 
 class Answer(msgspec.Struct, array_like=True):

@@ -7,7 +7,7 @@ import msgspec
 from runner.jobs.event import Event
 from runner.jobs.ids import uuid7
 from runner.jobs.job import Job, JobTerms, State
-from runner.stores.store import Batch, EventChunk
+from runner.stores.store import EventChunk, WriteBatch
 
 
 def job(
@@ -30,8 +30,8 @@ def job(
     return msgspec.structs.replace(made, **fields)
 
 
-def inserts(*jobs: Job, body: bytes = b"{}") -> Batch:
-    return Batch(inserts=[(one, body) for one in jobs])
+def inserts(*jobs: Job, body: bytes = b"{}") -> WriteBatch:
+    return WriteBatch(inserts=[(one, body) for one in jobs])
 
 
 def events(first: int, last: int, size: int = 10) -> list[Event]:

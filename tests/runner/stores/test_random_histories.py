@@ -16,7 +16,7 @@ from runner.jobs.job import Job, State
 from runner.jobs.job_query import JobQuery
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite.sqlite_store import SqliteStore
-from runner.stores.store import Batch, EventChunk
+from runner.stores.store import EventChunk, WriteBatch
 from tests.runner.stores.store_data import job
 
 NUMBERS = st.integers(1, 6)
@@ -41,14 +41,14 @@ class History(RuleBasedStateMachine):
         self.named: dict[str, bytes] = {}
         self.last_n = self.stale = 0
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: WriteBatch) -> None:
         self.store.commit(self.epoch, batch)
 
     @rule(state=STATES, queue=QUEUES, body=TEXTS, attempt=st.integers(0, 2), skip=st.integers(1, 3))
     def insert(self, state: State, queue: str, body: bytes, attempt: int, skip: int) -> None:
         self.last_n += skip
         new = job(self.last_n, state=state, queue=queue, attempt=attempt)
-        self.commit(Batch(inserts=[(new, body)]))
+        self.commit(WriteBatch(inserts=[(new, body)]))
         self.jobs[new.number] = new
         self.payloads[new.number, "input"] = body
 
@@ -56,7 +56,7 @@ class History(RuleBasedStateMachine):
     def update(self, n: int, state: State, attempt: int, output: bytes) -> None:
         known = self.jobs.get(n)
         changed = job(n, state=state, attempt=attempt, queue=known.queue if known else "a")
-        self.commit(Batch(updates=[changed], outputs=[(n, output)]))
+        self.commit(WriteBatch(updates=[changed], outputs=[(n, output)]))
         if known is None or known.attempt > attempt:
             self.stale += 1
         else:
@@ -71,24 +71,24 @@ class History(RuleBasedStateMachine):
         first = chunks[-1].last_seq + 1 if chunks else 1
         events = [Event(seq, "log", b"%d" % seq) for seq in range(first, first + count)]
         chunks.append(EventChunk(n, first, first + count - 1, msgspec.msgpack.encode(events)))
-        self.commit(Batch(events=[chunks[-1]]))
+        self.commit(WriteBatch(events=[chunks[-1]]))
 
     @rule(n=NUMBERS, seq=st.integers(1, 12))
     def trim(self, n: int, seq: int) -> None:
-        self.commit(Batch(trims=[(n, seq)]))
+        self.commit(WriteBatch(trims=[(n, seq)]))
         chunks = self.logs.get(n, [])
         self.logs[n] = [chunk for chunk in chunks if chunk.last_seq >= seq]
 
     @rule(n=NUMBERS)
     def delete(self, n: int) -> None:
-        self.commit(Batch(deletes=[n]))
+        self.commit(WriteBatch(deletes=[n]))
         self.jobs.pop(n, None)
         self.logs.pop(n, None)
         self.payloads = {key: text for key, text in self.payloads.items() if key[0] != n}
 
     @rule(name=st.sampled_from(["x/1", "x/2", "y"]), value=st.none() | TEXTS)
     def name(self, name: str, value: bytes | None) -> None:
-        self.commit(Batch(values=[(name, value)]))
+        self.commit(WriteBatch(values=[(name, value)]))
         self.named.pop(name, None)
         if value is not None:
             self.named[name] = value

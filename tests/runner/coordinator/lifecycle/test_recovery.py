@@ -12,7 +12,7 @@ from runner.jobs.job import AttemptRecord, Job, JobTerms
 from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, AttemptEnded, AttemptEvents, AttemptStarted, Hello, encode
 from runner.stores.memory import MemoryStore
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.coordinator.lifecycle_harness import Bench, run
 
 
@@ -35,7 +35,7 @@ def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> LiveJob:
 def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
     bench.line.registry.counts[job.queue, job.state] += 1
     store = MemoryStore()
-    store.commit(store.take_epoch(), Batch(inserts=[(job, b"{}")]))
+    store.commit(store.take_epoch(), WriteBatch(inserts=[(job, b"{}")]))
     spools = [spool(*messages)] if messages else []
     left = recovery.RecoveredState.load(store, recovery.job_ids_in(spools), bench.clock.now())
     recovery.recover(bench.line, left, spools)

@@ -20,7 +20,7 @@ from runner.coordinator.queue.spill import QueueBounds
 from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import MemoryAccess
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
 
 TINY = QueueBounds(
@@ -318,7 +318,7 @@ class Slow(MemoryAccess):
         self.open.set()
         self.came = asyncio.Event()
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         self.came.set()
         await self.open.wait()
         await super().commit(epoch, batch)

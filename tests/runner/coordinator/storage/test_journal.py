@@ -14,19 +14,19 @@ from runner.coordinator.storage.journal import Journal
 from runner.errors import Fenced, StoreUnavailable
 from runner.jobs.event import Event
 from runner.jobs.job import Job, JobTerms
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 
 
 class Committer:
     """A store that keeps its batches, and refuses while told to."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[WriteBatch] = []
         self.refusal: StoreUnavailable | None = None
         self.unforeseen: Exception | None = None
         self.gate: asyncio.Event | None = None
 
-    async def commit(self, epoch: int, batch: Batch) -> None:
+    async def commit(self, epoch: int, batch: WriteBatch) -> None:
         if self.gate is not None:
             await self.gate.wait()
         if self.refusal is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from runner.stores.memory import MemoryStore
 from runner.stores.sqlite.sqlite_store import SqliteStore
-from runner.stores.store import Batch, Store
+from runner.stores.store import Store, WriteBatch
 
 
 class Sides:
@@ -63,7 +63,7 @@ class Writes:
         self.store = store
         self.epoch = store.take_epoch()
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: WriteBatch) -> None:
         self.store.commit(self.epoch, batch)
 
 

@@ -9,7 +9,7 @@ from runner.jobs.event import Event
 from runner.jobs.job import JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.stores.queued_groups import GroupKey, group_key, to_millis
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
@@ -113,12 +113,12 @@ PATHS: list[tuple[str, bytes, bool]] = [
 def test_a_path_inside_the_input_is_compared_by_json_type(
     store: Kept, commit: Writes, path: str, wanted: bytes, matches: bool
 ) -> None:
-    commit(Batch(inserts=[(job(1), INPUT), (job(2), b"[]"), (job(3), b"3")]))
+    commit(WriteBatch(inserts=[(job(1), INPUT), (job(2), b"[]"), (job(3), b"3")]))
     assert [one.number for one in store.find_jobs(JobQuery(inputs=[(path, wanted)]))] == [1] * matches
 
 
 def test_all_paths_of_a_query_must_match(store: Kept, commit: Writes) -> None:
-    commit(Batch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
+    commit(WriteBatch(inserts=[(job(1), b'{"a":1,"b":2}'), (job(2), b'{"a":1,"b":3}')]))
     query = JobQuery(inputs=[("a", b"1"), ("b", b"3")], states=["queued", "running"])
     assert [one.number for one in store.find_jobs(query)] == [2]
 
@@ -137,7 +137,7 @@ def test_running_gives_what_runs_by_number(store: Kept, commit: Writes) -> None:
     also = job(7, state="running", attempt=2)
     commit(inserts(also, *reversed(JOBS)))
     assert store.load_running_jobs() == [JOBS[2], also]
-    commit(Batch(updates=[job(3, state="succeeded", attempt=1)]))
+    commit(WriteBatch(updates=[job(3, state="succeeded", attempt=1)]))
     assert store.load_running_jobs() == [also]
 
 
@@ -224,7 +224,7 @@ def test_jobs_of_other_traits_are_of_another_lot(store: Kept, commit: Writes) ->
 def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> None:
     commit(inserts(*(job(n) for n in range(1, 8))))
     commit(
-        Batch(
+        WriteBatch(
             updates=[
                 job(1, state="running", attempt=1),
                 job(2, attempt=1, ready_at=20.0, reason="retry_backoff"),
@@ -233,7 +233,7 @@ def test_queued_follows_what_becomes_of_a_job(store: Kept, commit: Writes) -> No
             deletes=[4],
         )
     )
-    commit(Batch(updates=[job(1, attempt=1, terms=JobTerms(queue_timeout_s=1.0))]))
+    commit(WriteBatch(updates=[job(1, attempt=1, terms=JobTerms(queue_timeout_s=1.0))]))
     assert told(store, 10.0) == {
         GroupKey("default", "echo", 50, None): (
             [1, 5, 6, 7],
@@ -254,7 +254,7 @@ def test_queued_gives_as_many_as_there_are(store: Kept, commit: Writes) -> None:
 
 def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:
     commit(inserts(*JOBS, job(7)))
-    commit(Batch(updates=[job(7, state="running", attempt=1)], deletes=[6]))
+    commit(WriteBatch(updates=[job(7, state="running", attempt=1)], deletes=[6]))
     assert store.count_jobs() == {
         ("default", "succeeded"): 1,
         ("slow", "failed"): 1,
@@ -266,8 +266,8 @@ def test_counts_are_by_queue_and_state(store: Kept, commit: Writes) -> None:
 
 def test_events_come_in_order_after_a_cursor(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), job(2)))
-    commit(Batch(events=[chunk(1, 1, 3), chunk(2, 1, 1)]))
-    commit(Batch(events=[chunk(1, 4, 4), chunk(1, 5, 8)]))
+    commit(WriteBatch(events=[chunk(1, 1, 3), chunk(2, 1, 1)]))
+    commit(WriteBatch(events=[chunk(1, 4, 4), chunk(1, 5, 8)]))
     for after in range(9):
         assert store.load_events(1, after, 1_000) == events(after + 1, 8)
     assert store.load_events(3, 0, 1_000) == []
@@ -275,7 +275,7 @@ def test_events_come_in_order_after_a_cursor(store: Kept, commit: Writes) -> Non
 
 def test_events_stop_at_the_byte_limit_but_never_before_the_first(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
-    commit(Batch(events=[chunk(1, 1, 2, 100), chunk(1, 3, 4, 100), chunk(1, 5, 9, 100)]))
+    commit(WriteBatch(events=[chunk(1, 1, 2, 100), chunk(1, 3, 4, 100), chunk(1, 5, 9, 100)]))
     assert store.load_events(1, 0, 0) == events(1, 1, 100)
     assert store.load_events(1, 0, 350) == events(1, 3, 100)
     assert store.load_events(1, 3, 100) == events(4, 4, 100)
@@ -283,7 +283,7 @@ def test_events_stop_at_the_byte_limit_but_never_before_the_first(store: Kept, c
 
 def test_events_in_many_chunks_are_reached_by_going_on(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
-    commit(Batch(events=[chunk(1, seq, seq) for seq in range(1, 1_301)]))
+    commit(WriteBatch(events=[chunk(1, seq, seq) for seq in range(1, 1_301)]))
     seen: list[Event] = []
     while more := store.load_events(1, len(seen), 1_000_000):
         seen += more
@@ -292,8 +292,8 @@ def test_events_in_many_chunks_are_reached_by_going_on(store: Kept, commit: Writ
 
 def test_a_trim_drops_only_whole_chunks_before_the_number(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), job(2)))
-    commit(Batch(events=[chunk(1, 1, 3), chunk(1, 4, 6), chunk(1, 7, 9), chunk(2, 1, 3)]))
-    commit(Batch(trims=[(1, 6)]))
+    commit(WriteBatch(events=[chunk(1, 1, 3), chunk(1, 4, 6), chunk(1, 7, 9), chunk(2, 1, 3)]))
+    commit(WriteBatch(trims=[(1, 6)]))
     assert store.load_events(1, 0, 1_000) == events(4, 9)
-    commit(Batch(trims=[(1, 7)]))
+    commit(WriteBatch(trims=[(1, 7)]))
     assert store.load_events(1, 0, 1_000) == events(7, 9) and store.load_events(2, 0, 1_000) == events(1, 3)

@@ -6,7 +6,7 @@ from runner.errors import Fenced, RunnerError
 from runner.jobs.job import AttemptRecord, FileRecord, Job, JobError, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.stores.conformance.conftest import Kept, Writes
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
@@ -57,7 +57,7 @@ def test_a_stored_job_does_not_change_with_its_writers_object(store: Kept, commi
 
 def test_an_update_changes_the_job_and_not_its_input(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), body=b'{"x":1}'))
-    commit(Batch(updates=[job(1, state="running", attempt=1)]))
+    commit(WriteBatch(updates=[job(1, state="running", attempt=1)]))
     assert store.find_jobs(ALL)[0].state == "running"
     assert store.load_payload(1, "input") == b'{"x":1}'
 
@@ -65,7 +65,7 @@ def test_an_update_changes_the_job_and_not_its_input(store: Kept, commit: Writes
 def test_payloads_of_several_jobs_come_together(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1), body=b'"\xc3\xa4, 1"'))
     commit(inserts(job(2), body=b"[]"))
-    commit(Batch(updates=[job(2, state="succeeded", attempt=1)], outputs=[(2, b"null")]))
+    commit(WriteBatch(updates=[job(2, state="succeeded", attempt=1)], outputs=[(2, b"null")]))
     assert store.load_payloads([2, 1, 9], "input") == {1: b'"\xc3\xa4, 1"', 2: b"[]"}
     assert store.load_payloads([1, 2], "output") == {2: b"null"}
     assert store.load_payloads([], "input") == {}
@@ -74,7 +74,7 @@ def test_payloads_of_several_jobs_come_together(store: Kept, commit: Writes) -> 
 def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept, commit: Writes) -> None:
     now = job(1, state="running", attempt=2)
     commit(inserts(now, job(2)))
-    late = Batch(
+    late = WriteBatch(
         updates=[job(1, state="succeeded", attempt=1), job(2, state="running", attempt=1)],
         outputs=[(1, b"1"), (2, b"2")],
         events=[chunk(1, 1, 1), chunk(2, 1, 1)],
@@ -87,19 +87,19 @@ def test_an_update_of_an_old_attempt_changes_nothing_and_is_counted(store: Kept,
 
 
 def test_an_update_of_an_unknown_job_makes_none(store: Kept, commit: Writes) -> None:
-    commit(Batch(updates=[job(5, attempt=1)], events=[chunk(5, 1, 1)]))
+    commit(WriteBatch(updates=[job(5, attempt=1)], events=[chunk(5, 1, 1)]))
     assert found(store) == [] and store.load_events(5, 0, 100) == [] and store.stale_updates == 1
 
 
 def test_the_same_attempt_may_be_updated_again(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     for heard in (1, 2):
-        commit(Batch(updates=[job(1, state="running", attempt=1, heard=heard)]))
+        commit(WriteBatch(updates=[job(1, state="running", attempt=1, heard=heard)]))
     assert store.find_jobs(ALL)[0].applied_seq == 2 and store.stale_updates == 0
 
 
 def test_a_batch_may_be_committed_twice(store: Kept, commit: Writes) -> None:
-    batch = Batch(
+    batch = WriteBatch(
         inserts=[(job(1, state="succeeded", attempt=1, tags=("t",)), b"1")],
         outputs=[(1, b"2")],
         events=[chunk(1, 1, 3)],
@@ -136,12 +136,12 @@ def test_an_epoch_that_was_never_given_is_fenced(store: Kept, commit: Writes) ->
 def test_an_output_is_replaced_by_a_later_one(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1)))
     for text in (b"1", '"é😀"'.encode()):
-        commit(Batch(outputs=[(1, text)]))
+        commit(WriteBatch(outputs=[(1, text)]))
     assert store.load_payload(1, "output") == '"é😀"'.encode()
 
 
 def test_a_payload_that_is_no_text_fails_no_batch(store: Kept, commit: Writes) -> None:
-    commit(Batch(inserts=[(job(1), b"\xff\xfe"), (job(2), b"2")]))
+    commit(WriteBatch(inserts=[(job(1), b"\xff\xfe"), (job(2), b"2")]))
     assert store.load_payload(1, "input") == b"\xff\xfe" and store.load_payload(2, "input") == b"2"
 
 
@@ -151,8 +151,8 @@ def test_there_is_no_payload_of_an_unknown_job(store: Kept, commit: Writes) -> N
 
 def test_a_deleted_job_leaves_nothing_behind(store: Kept, commit: Writes) -> None:
     commit(inserts(job(1, tags=("t",)), job(2, tags=("t",))))
-    commit(Batch(outputs=[(1, b"1")], events=[chunk(1, 1, 2)]))
-    commit(Batch(deletes=[1]))
+    commit(WriteBatch(outputs=[(1, b"1")], events=[chunk(1, 1, 2)]))
+    commit(WriteBatch(deletes=[1]))
     assert found(store) == [2] and store.load_events(1, 0, 100) == []
     assert store.load_payload(1, "input") is None and store.load_payload(1, "output") is None
     assert [one.number for one in store.find_jobs(JobQuery(tags=["t"]))] == [2]
@@ -161,19 +161,19 @@ def test_a_deleted_job_leaves_nothing_behind(store: Kept, commit: Writes) -> Non
 def test_a_number_is_never_given_again(store: Kept, commit: Writes) -> None:
     assert store.last_job_number() == 0
     commit(inserts(job(4), job(9), job(5)))
-    commit(Batch(deletes=[9]))
+    commit(WriteBatch(deletes=[9]))
     assert store.last_job_number() == 9
     commit(inserts(job(6)))
     assert store.last_job_number() == 9
 
 
 def test_values_are_set_replaced_and_removed(store: Kept, commit: Writes) -> None:
-    commit(Batch(values=[("queue/a", b"1"), ("queue/b", b"2"), ("queue_", b"3"), ("é", b"")]))
-    commit(Batch(values=[("queue/a", None), ("queue/b", b"4"), ("none", None)]))
+    commit(WriteBatch(values=[("queue/a", b"1"), ("queue/b", b"2"), ("queue_", b"3"), ("é", b"")]))
+    commit(WriteBatch(values=[("queue/a", None), ("queue/b", b"4"), ("none", None)]))
     assert store.load_values("queue/") == {"queue/b": b"4"}
     assert store.load_values("") == {"queue/b": b"4", "queue_": b"3", "é": b""}
 
 
 def test_an_empty_batch_changes_nothing(store: Kept, commit: Writes) -> None:
-    commit(Batch())
+    commit(WriteBatch())
     assert found(store) == [] and store.count_jobs() == {}

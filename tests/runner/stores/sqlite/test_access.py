@@ -16,7 +16,7 @@ import uvloop
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
 URLS = ["memory:", None]
@@ -42,7 +42,7 @@ def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
         batch = inserts(job(1, state="succeeded", attempt=1))
         batch.events.append(chunk(1, 1, 3))
         await access.commit(epoch, batch)
-        await access.commit(epoch, Batch(updates=[job(1)]))
+        await access.commit(epoch, WriteBatch(updates=[job(1)]))
         assert await access.read(lambda store: store.find_jobs(JobQuery())) == [batch.inserts[0][0]]
         assert await access.read(lambda store: store.load_events(1, 0, 1000)) == events(1, 3)
         assert access.stale_updates == 1 and not access.died.is_set()
@@ -93,7 +93,7 @@ def test_a_second_server_on_one_file_fences_the_first(tmp_path: Path) -> None:
 def test_commits_under_way_keep_their_order(tmp_path: Path) -> None:
     async def use(access: StoreAccess) -> None:
         epoch = await access.take_epoch()
-        batches = [Batch(values=[("last", str(number).encode())]) for number in range(50)]
+        batches = [WriteBatch(values=[("last", str(number).encode())]) for number in range(50)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
         assert await access.read(lambda store: store.load_values("last")) == {"last": b"49"}
 
@@ -183,7 +183,7 @@ def test_commits_keep_their_order_while_a_writer_is_replaced(tmp_path: Path) -> 
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
         await access.died.wait()
-        batches = [Batch(values=[("last", str(number).encode())]) for number in range(9)]
+        batches = [WriteBatch(values=[("last", str(number).encode())]) for number in range(9)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
         assert await access.read(lambda store: store.load_values("last")) == {"last": b"8"}
 
@@ -201,7 +201,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def committed(access: StoreAccess, epoch: int, batch: Batch) -> None:
+async def committed(access: StoreAccess, epoch: int, batch: WriteBatch) -> None:
     """Commit the batch as the journal does: once more after each refusal."""
     while True:
         try:

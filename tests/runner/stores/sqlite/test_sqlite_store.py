@@ -17,7 +17,7 @@ from runner.stores.sqlite import migrations, statements
 from runner.stores.sqlite.job_query_sql import select_ns
 from runner.stores.sqlite.sqlite_connection import CHECKPOINT_PAGES
 from runner.stores.sqlite.sqlite_store import SqliteStore
-from runner.stores.store import Batch
+from runner.stores.store import WriteBatch
 from tests.runner.stores.store_data import chunk, inserts, job
 
 
@@ -89,7 +89,7 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     assert list(second.delayed["scheduled"].numbers) == [2]
     assert store.load_running_jobs() == [jobs[2]] and store.find_jobs(JobQuery(order="asc")) == jobs
     again = msgspec.structs.replace(jobs[3], state="queued", finished_at=None)
-    store.commit(epoch, Batch(updates=[again]))
+    store.commit(epoch, WriteBatch(updates=[again]))
     assert GroupKey("default", "echo", 50, 8) in {lot.key for lot in store.load_queued_groups(10.0)}
     store.close()
 
@@ -137,7 +137,7 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
         for one in store.load_jobs(lot.ready)
     )
     again = [msgspec.structs.replace(one, state="queued", finished_at=None) for one in jobs[3:]]
-    store.commit(epoch, Batch(updates=again))
+    store.commit(epoch, WriteBatch(updates=again))
     assert {lot.key.traits for lot in store.load_queued_groups(10.0)} == {"[19]", "[null]", "[0]", "[2]"}
     store.close()
 
@@ -309,6 +309,6 @@ def test_a_large_log_is_copied_only_when_due(path: Path) -> None:
     epoch = store.take_epoch()
     store.commit(epoch, inserts(job(1)))
     assert not store.checkpoint_if_due()
-    store.commit(epoch, Batch(values=[("big", b"x" * CHECKPOINT_PAGES * 4096)]))
+    store.commit(epoch, WriteBatch(values=[("big", b"x" * CHECKPOINT_PAGES * 4096)]))
     assert store.checkpoint_if_due() and not store.checkpoint_if_due()
     store.close()
