@@ -97,7 +97,7 @@ class Kept:
     @classmethod
     async def read(cls, access: StoreAccess) -> Kept:
         """All of it, in one visit."""
-        return await access.read(
+        return await access.run_read(
             lambda store: cls(store.count_jobs(), store.last_job_number(), store.load_values(""))
         )
 

@@ -134,7 +134,7 @@ class Coordinator:
     async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")
         named = recovery.job_ids_in(spools)
-        left = await access.read(
+        left = await access.run_read(
             lambda store: recovery.RecoveredState.load(store, named, rooms.jobs.line.now())
         )
         counts = recovery.recover(rooms.jobs.line, left, spools)
@@ -179,7 +179,7 @@ class Coordinator:
             rooms.devices.inventory.check()
             rooms.devices.care.look()
             try:
-                in_force = await self._access.read(lambda store: store.current_epoch())
+                in_force = await self._access.run_read(lambda store: store.current_epoch())
             except RunnerError as error:
                 log.error("the epoch in force could not be read: %s", error.message)
                 continue

@@ -55,7 +55,7 @@ class JobReader:
 
     async def find_job(self, job_id: str) -> Job | None:
         """The row of this id, if there is one."""
-        found = await self._access.read(lambda store: store.find_jobs(JobQuery(ids=[job_id], limit=1)))
+        found = await self._access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id], limit=1)))
         return found[0] if found else None
 
     async def load_rows(self, numbers: Sequence[int]) -> list[tuple[Job, bytes | None]]:
@@ -67,15 +67,15 @@ class JobReader:
             inputs = store.load_payloads(small, "input")
             return [(job, inputs.get(job.number)) for job in jobs]
 
-        return await self._access.fetch(read)
+        return await self._access.run_urgent_read(read)
 
     async def load_input(self, number: int) -> bytes:
         """JSON text of a job's input."""
-        return await self._access.read(lambda store: store.load_payload(number, "input")) or b"null"
+        return await self._access.run_read(lambda store: store.load_payload(number, "input")) or b"null"
 
     async def load_inputs(self, numbers: Sequence[int]) -> Mapping[int, bytes]:
         """Inputs of several jobs in one go."""
-        return await self._access.fetch(
+        return await self._access.run_urgent_read(
             lambda store: {number: store.load_payload(number, "input") or b"null" for number in numbers}
         )
 
@@ -84,11 +84,11 @@ class JobReader:
         if job.state != "succeeded":
             code = job.error.code if job.error is not None else None
             raise NotFound(f"job {job.id} ended as {job.state} ({code}) and has no output")
-        return await self._access.read(lambda store: store.load_payload(job.number, "output")) or b"null"
+        return await self._access.run_read(lambda store: store.load_payload(job.number, "output")) or b"null"
 
     async def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """Durable events with seq > after, in order."""
-        return await self._access.read(lambda store: store.load_events(number, after, max_bytes))
+        return await self._access.run_read(lambda store: store.load_events(number, after, max_bytes))
 
     def durable_seq(self, job: Job) -> int:
         """The last durable event of a live job; memory may be ahead of it."""
@@ -100,7 +100,7 @@ class JobReader:
         def read(store: Store) -> bytes:
             return _read_document(store, job, reason, full=full)
 
-        return await self._access.read(read)
+        return await self._access.run_read(read)
 
     async def list_json(self, query: JobQuery, registry: JobRegistry, queue_manager: QueueManager) -> bytes:
         """The document of GET /jobs. Live jobs are told as memory has them."""
@@ -111,7 +111,7 @@ class JobReader:
         cursor = query.cursor
         has_more = True
         for _ in range(FILTER_PAGES_MAX):
-            rows = await self._access.read(_page_query(query, cursor))
+            rows = await self._access.run_read(_page_query(query, cursor))
             has_more = len(rows) > query.limit
             for job in rows[: query.limit]:
                 cursor = job.number
@@ -127,7 +127,7 @@ class JobReader:
             if not has_more or wanted_reasons is None or len(shown) == query.limit:
                 break
         # One visit to the reader for the whole page: a visit each took 0.2 ms a row.
-        encoded = await self._access.read(lambda store: _read_documents(store, shown))
+        encoded = await self._access.run_read(lambda store: _read_documents(store, shown))
         return job_json.list_document(
             encoded, cursors.encode(cursor) if has_more and cursor is not None else None
         )
@@ -169,7 +169,9 @@ class JobReader:
             candidates = [
                 name for name in names[start : start + ORPHANS_PER_READ] if name not in registry.by_id
             ]
-            found = await self._access.read(partial(_existing_ids, ids=candidates)) if candidates else set()
+            found = (
+                await self._access.run_read(partial(_existing_ids, ids=candidates)) if candidates else set()
+            )
             orphaned += set(candidates) - found
         for name in orphaned:
             await self.remove_files(name)

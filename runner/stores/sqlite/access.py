@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _SEND_BUFFER_BYTES = 1024 * 1024
 #: The writer may be copying its log into the file when it is told to end.
-_CLOSE_LIMIT_S = 10.0
+_EXIT_WAIT_S = 10.0
 #: The first and the longest pause before another writer is started after one that answered nothing.
-_RESTART_S = (0.2, 5.0)
+_RESTART_PAUSES_S = (0.2, 5.0)
 
 
 class StoreAccess(Protocol):
@@ -45,7 +45,7 @@ class StoreAccess(Protocol):
 
     kind: Literal["sqlite", "memory"]
     #: Set while the writer process is gone unasked; later commits start another one.
-    died: asyncio.Event
+    writer_died: asyncio.Event
 
     @property
     def stale_updates(self) -> int:
@@ -64,11 +64,11 @@ class StoreAccess(Protocol):
                 commits try again, with pauses between the starts.
         """
 
-    async def read(self, fn: Callable[[Store], T]) -> T:
+    async def run_read(self, read: Callable[[Store], T]) -> T:
         """What `fn` gives, run on a reading store. It must not keep the store, nor give back an iterator
         that still reads."""
 
-    async def fetch(self, fn: Callable[[Store], T]) -> T:
+    async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """The same for what jobs need to start: it waits for no `read`, which may search for long."""
 
     def describe(self) -> str:
@@ -100,7 +100,7 @@ class MemoryAccess:
     kind: Literal["sqlite", "memory"] = "memory"
 
     def __init__(self) -> None:
-        self.died = asyncio.Event()
+        self.writer_died = asyncio.Event()
         self._store = MemoryStore()
 
     @property
@@ -116,13 +116,13 @@ class MemoryAccess:
         """See `StoreAccess.commit`."""
         self._store.commit(epoch, batch)
 
-    async def read(self, fn: Callable[[Store], T]) -> T:
+    async def run_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.read`."""
-        return fn(self._store)
+        return read(self._store)
 
-    async def fetch(self, fn: Callable[[Store], T]) -> T:
+    async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.fetch`."""
-        return fn(self._store)
+        return read(self._store)
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
@@ -139,15 +139,15 @@ class SqliteAccess:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.died = asyncio.Event()
+        self.writer_died = asyncio.Event()
         self.stale_updates = 0
-        self._reader = _Reader(path, "store-reader")
-        self._fetcher = _Reader(path, "store-fetcher")
+        self._read_connection = _ReadConnection(path, "store-reader")
+        self._urgent_read_connection = _ReadConnection(path, "store-fetcher")
         self._child: child_processes.Child | None = None
-        self._link: _Link | None = None
+        self._writer_connection: _WriterConnection | None = None
         #: Held while a request goes out, as the writer may have to be replaced first: they keep their order.
-        self._sending = asyncio.Lock()
-        self._backoff = _RestartBackoff()
+        self._send_lock = asyncio.Lock()
+        self._backoff = _WriterRestartBackoff()
         self._is_open = False
 
     async def start(self) -> None:
@@ -165,7 +165,9 @@ class SqliteAccess:
             # A batch that does not fit at once waits for the loop's next turns. The kernel may give less.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             loop = asyncio.get_running_loop()
-            _, self._link = await loop.create_connection(lambda: _Link(self.died), sock=ours)
+            _, self._writer_connection = await loop.create_connection(
+                lambda: _WriterConnection(self.writer_died), sock=ours
+            )
         except BaseException:
             ours.close()
             raise
@@ -181,11 +183,11 @@ class SqliteAccess:
             raise StoreUnavailable("the store's writer process has ended and is started again soon")
         if self._child is not None:
             log.error("the store's writer process has ended: another one is started")
-            await _ended(self._child)
-        self._link = self._child = None
+            await _wait_for_exit(self._child)
+        self._writer_connection = self._child = None
         self._backoff.record_start(loop.time())
         # Before the start: a new writer may end at once.
-        self.died.clear()
+        self.writer_died.clear()
         try:
             await self._start_writer()
         except OSError as error:
@@ -193,25 +195,25 @@ class SqliteAccess:
             log.error("the store's writer process cannot be started: %s", error)
             raise StoreUnavailable(f"the store's writer process cannot be started: {error}") from error
         finally:
-            if self._link is None:
-                self.died.set()
+            if self._writer_connection is None:
+                self.writer_died.set()
 
     async def take_epoch(self) -> int:
         """See `StoreAccess.take_epoch`."""
-        return await self._ask(TakeEpoch())
+        return await self._send_request(TakeEpoch())
 
     async def commit(self, epoch: int, batch: WriteBatch) -> None:
         """See `StoreAccess.commit`. A writer that has died is replaced first: the epoch stays in force,
         and a batch whose outcome is unknown may be given again."""
-        self.stale_updates = await self._ask(Commit(epoch, batch))
+        self.stale_updates = await self._send_request(Commit(epoch, batch))
 
-    async def read(self, fn: Callable[[Store], T]) -> T:
+    async def run_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.read`."""
-        return await self._reader.run(fn)
+        return await self._read_connection.run(read)
 
-    async def fetch(self, fn: Callable[[Store], T]) -> T:
+    async def run_urgent_read(self, read: Callable[[Store], T]) -> T:
         """See `StoreAccess.fetch`."""
-        return await self._fetcher.run(fn)
+        return await self._urgent_read_connection.run(read)
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
@@ -220,36 +222,36 @@ class SqliteAccess:
     async def close(self) -> None:
         """See `StoreAccess.close`."""
         # A writer that is being replaced is waited for; commits that come later are refused.
-        async with self._sending:
+        async with self._send_lock:
             if not self._is_open:
                 return
             self._is_open = False
             # The reading connections first: the last one to close copies the log, and that is the writer's.
-            await self._reader.close()
-            await self._fetcher.close()
-            if self._link is not None:
-                self._link.close()
+            await self._read_connection.close()
+            await self._urgent_read_connection.close()
+            if self._writer_connection is not None:
+                self._writer_connection.close()
             # There is none while it cannot be started again.
             if self._child is not None:
-                await _ended(self._child)
-            self._link = self._child = None
+                await _wait_for_exit(self._child)
+            self._writer_connection = self._child = None
 
-    async def _ask(self, request: Request) -> int:
+    async def _send_request(self, request: Request) -> int:
         # Before anything is awaited: a batch holds the live jobs, which move on while a writer is replaced.
         # Written later, a job could be stored as ended without the output and events of the next batch.
         frame = prefixed(request)
-        async with self._sending:
-            if self._is_open and self.died.is_set():
+        async with self._send_lock:
+            if self._is_open and self.writer_died.is_set():
                 await self._replace_writer()
-            if self._link is None:
+            if self._writer_connection is None:
                 raise StoreUnavailable(f"{self.path}: the store is not open")
-            asked = self._link.ask(frame)
-        answer = await asked
+            reply_future = self._writer_connection.send_request(frame)
+        reply = await reply_future
         self._backoff.reset()
-        return value_of(answer)
+        return value_of(reply)
 
 
-class _RestartBackoff:
+class _WriterRestartBackoff:
     """When a writer may be started again: at once after one that answered, else after a growing pause."""
 
     def __init__(self) -> None:
@@ -257,91 +259,91 @@ class _RestartBackoff:
 
     def reset(self) -> None:
         """The writer works."""
-        self._pause_s = _RESTART_S[0]
+        self._pause_s = _RESTART_PAUSES_S[0]
         self._until_mono = 0.0
 
     def record_start(self, now_mono: float) -> None:
         """A start is tried."""
         self._until_mono = now_mono + self._pause_s
-        self._pause_s = min(_RESTART_S[1], self._pause_s * 2)
+        self._pause_s = min(_RESTART_PAUSES_S[1], self._pause_s * 2)
 
     def is_pausing(self, now_mono: float) -> bool:
         """Whether it is too early for another start."""
         return now_mono < self._until_mono
 
 
-class _Reader:
+class _ReadConnection:
     """A reading connection and the thread that it belongs to."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._store = SqliteStore(str(path), read_only=True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
-    async def run(self, fn: Callable[[Store], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, fn, self._store)
+    async def run(self, read: Callable[[Store], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read, self._store)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
 
 
-class _Link(asyncio.Protocol):
+class _WriterConnection(asyncio.Protocol):
     """The stream to the writer; its answers come in the order of the questions."""
 
-    def __init__(self, died: asyncio.Event) -> None:
-        self._died = died
-        self._closing = False
+    def __init__(self, writer_died: asyncio.Event) -> None:
+        self._writer_died = writer_died
+        self._is_closing = False
         self._buffer = FrameBuffer()
-        self._waiting: deque[asyncio.Future[Answer]] = deque()
+        self._pending_replies: deque[asyncio.Future[Answer]] = deque()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, as uvloop's transports are not asyncio's by class.
         self._transport = cast("asyncio.Transport", transport)
 
-    def ask(self, frame: bytearray) -> asyncio.Future[Answer]:
-        if self._transport is None or self._closing:
-            raise _gone()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def send_request(self, frame: bytearray) -> asyncio.Future[Answer]:
+        if self._transport is None or self._is_closing:
+            raise _writer_ended_error()
+        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._transport.write(frame)
-        self._waiting.append(answer)
-        return answer
+        self._pending_replies.append(reply)
+        return reply
 
     def data_received(self, data: bytes) -> None:
         for frame in self._buffer.feed(data):
-            waiting = self._waiting.popleft()
+            reply = self._pending_replies.popleft()
             # One who no longer waits (a cancelled task) leaves its place in the line all the same.
-            if not waiting.done():
-                waiting.set_result(answer_decoder.decode(frame))
+            if not reply.done():
+                reply.set_result(answer_decoder.decode(frame))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if not self._closing:
-            self._died.set()
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_exception(_gone())
-        self._waiting.clear()
+        if not self._is_closing:
+            self._writer_died.set()
+        for reply in self._pending_replies:
+            if not reply.done():
+                reply.set_exception(_writer_ended_error())
+        self._pending_replies.clear()
 
     def close(self) -> None:
-        self._closing = True
+        self._is_closing = True
         if self._transport is not None:
             self._transport.close()
 
 
-def _gone() -> StoreUnavailable:
+def _writer_ended_error() -> StoreUnavailable:
     return StoreUnavailable(
         "the store's writer process has ended; whether a batch under way is stored is unknown"
     )
 
 
-async def _ended(child: child_processes.Child) -> None:
+async def _wait_for_exit(child: child_processes.Child) -> None:
     """Wait until the child has ended, reap it and let go of it; kill it if that takes too long."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(child.pidfd, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), _CLOSE_LIMIT_S)
+        await asyncio.wait_for(ended.wait(), _EXIT_WAIT_S)
     except TimeoutError:
         child.signal(signal.SIGKILL)
         await ended.wait()

@@ -198,7 +198,7 @@ class Bench:
         )  # type: ignore[arg-type]
 
     async def stored(self, job_id: str) -> Job:
-        (job,) = await self.access.read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))
+        (job,) = await self.access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))
         return job
 
 

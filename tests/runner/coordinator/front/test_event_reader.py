@@ -22,8 +22,8 @@ class Between(MemoryAccess):
 
     then: Callable[[], Awaitable[None]] | None = None
 
-    async def read(self, fn: Callable[[Store], T]) -> T:
-        found = await super().read(fn)
+    async def run_read(self, read: Callable[[Store], T]) -> T:
+        found = await super().run_read(read)
         then, self.then = self.then, None
         if then is not None:
             await then()

@@ -48,7 +48,7 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
         assert live.job.spent == AttemptUsage(10.0, 20.0 * GIB)
         await bench.journal.flush()
         assert (await bench.stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
-        kept = await bench.access.read(lambda store: store.load_values("spent/"))
+        kept = await bench.access.run_read(lambda store: store.load_values("spent/"))
         assert set(kept) == {"spent/since", "spent/tenant/", "spent/handler/h", "spent/device/cpu"}
 
     run(body)

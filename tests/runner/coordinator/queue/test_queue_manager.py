@@ -40,7 +40,7 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
         queued_max=1_000,
     )
     bench.line.queue_manager.set_handlers({})
-    left = await access.read(lambda store: recovery.RecoveredState.load(store, [], bench.clock.now()))
+    left = await access.run_read(lambda store: recovery.RecoveredState.load(store, [], bench.clock.now()))
     recovery.recover(bench.line, left, [])
     await bench.journal.flush()
     bench.line.queue_manager.set_handlers({"h": spec()})
@@ -84,7 +84,7 @@ async def drain(bench: Bench) -> list[LiveJob]:
 
 
 async def all_stored(bench: Bench) -> list[Job]:
-    return await bench.access.read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
+    return await bench.access.run_read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
 
 
 def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:

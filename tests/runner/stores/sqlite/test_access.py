@@ -15,7 +15,7 @@ import uvloop
 
 from runner.errors import Fenced, RefusedStart, StoreCorrupt, StoreUnavailable
 from runner.jobs.job_query import JobQuery
-from runner.stores.sqlite.access import SqliteAccess, StoreAccess, _RestartBackoff, open_store
+from runner.stores.sqlite.access import SqliteAccess, StoreAccess, _WriterRestartBackoff, open_store
 from runner.stores.store import WriteBatch
 from tests.runner.stores.store_data import chunk, events, inserts, job
 
@@ -43,9 +43,9 @@ def test_what_is_committed_is_read(tmp_path: Path, url: str | None) -> None:
         batch.events.append(chunk(1, 1, 3))
         await access.commit(epoch, batch)
         await access.commit(epoch, WriteBatch(updates=[job(1)]))
-        assert await access.read(lambda store: store.find_jobs(JobQuery())) == [batch.inserts[0][0]]
-        assert await access.read(lambda store: store.load_events(1, 0, 1000)) == events(1, 3)
-        assert access.stale_updates == 1 and not access.died.is_set()
+        assert await access.run_read(lambda store: store.find_jobs(JobQuery())) == [batch.inserts[0][0]]
+        assert await access.run_read(lambda store: store.load_events(1, 0, 1000)) == events(1, 3)
+        assert access.stale_updates == 1 and not access.writer_died.is_set()
 
     with_store(url, tmp_path, use)
 
@@ -54,8 +54,8 @@ def test_what_jobs_need_waits_for_no_long_search(tmp_path: Path) -> None:
     async def use(access: StoreAccess) -> None:
         await access.commit(await access.take_epoch(), inserts(job(1)))
         found = threading.Event()
-        search = asyncio.create_task(access.read(lambda store: found.wait(20)))
-        assert await access.fetch(lambda store: store.load_jobs([1])) == [job(1)]
+        search = asyncio.create_task(access.run_read(lambda store: found.wait(20)))
+        assert await access.run_urgent_read(lambda store: store.load_jobs([1])) == [job(1)]
         assert not search.done()
         found.set()
         assert await search
@@ -70,7 +70,7 @@ def test_an_old_epoch_is_fenced(tmp_path: Path, url: str | None) -> None:
         await access.take_epoch()
         with pytest.raises(Fenced):
             await access.commit(old, inserts(job(1)))
-        assert await access.read(lambda store: store.last_job_number()) == 0
+        assert await access.run_read(lambda store: store.last_job_number()) == 0
 
     with_store(url, tmp_path, use)
 
@@ -83,7 +83,7 @@ def test_a_second_server_on_one_file_fences_the_first(tmp_path: Path) -> None:
             assert await other.take_epoch() == old + 1
 
         await _with_store(None, tmp_path, second)
-        assert await access.read(lambda store: store.current_epoch()) == old + 1
+        assert await access.run_read(lambda store: store.current_epoch()) == old + 1
         with pytest.raises(Fenced):
             await access.commit(old, inserts(job(1)))
 
@@ -95,7 +95,7 @@ def test_commits_under_way_keep_their_order(tmp_path: Path) -> None:
         epoch = await access.take_epoch()
         batches = [WriteBatch(values=[("last", str(number).encode())]) for number in range(50)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
-        assert await access.read(lambda store: store.load_values("last")) == {"last": b"49"}
+        assert await access.run_read(lambda store: store.load_values("last")) == {"last": b"49"}
 
     with_store(None, tmp_path, use)
 
@@ -109,7 +109,7 @@ def test_one_who_stops_waiting_does_not_take_anothers_answer(tmp_path: Path) -> 
         with pytest.raises(Fenced):
             await access.commit(epoch + 1, inserts(job(2)))
         await access.commit(epoch, inserts(job(3)))
-        assert await access.read(lambda store: store.last_job_number()) == 3
+        assert await access.run_read(lambda store: store.last_job_number()) == 3
 
     with_store(None, tmp_path, use)
 
@@ -122,7 +122,7 @@ def test_a_batch_of_64_mib_is_stored(
         epoch = await access.take_epoch()
         text = b'"' + b"x" * (1 << 20) + b'"'
         await access.commit(epoch, inserts(*(job(n) for n in range(1, 65)), body=text))
-        assert await access.read(lambda store: store.load_payload(64, "input")) == text
+        assert await access.run_read(lambda store: store.load_payload(64, "input")) == text
 
     run(_with_store(None, tmp_path, use))
 
@@ -135,7 +135,7 @@ def test_the_end_of_the_writer_is_told_to_all_who_wait(tmp_path: Path) -> None:
         waiting = [asyncio.ensure_future(access.commit(epoch, inserts(job(n)))) for n in (1, 2)]
         await asyncio.sleep(0)
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(end) for end in ends] == [StoreUnavailable] * 2
 
@@ -148,10 +148,10 @@ def test_a_writer_that_died_is_replaced_by_the_next_commit(tmp_path: Path) -> No
         epoch = await access.take_epoch()
         await access.commit(epoch, inserts(job(1)))
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         await access.commit(epoch, inserts(job(2)))
-        assert not access.died.is_set()
-        assert await access.read(lambda store: store.last_job_number()) == 2
+        assert not access.writer_died.is_set()
+        assert await access.run_read(lambda store: store.last_job_number()) == 2
 
     with_store(None, tmp_path, use)
 
@@ -163,14 +163,14 @@ def test_a_batch_is_stored_as_it_was_when_its_commit_began(tmp_path: Path) -> No
         assert isinstance(access, SqliteAccess) and access._child is not None
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         live = job(1, state="running", attempt=1)
         commit = asyncio.ensure_future(access.commit(epoch, inserts(live)))
         await asyncio.sleep(0)
-        assert access.died.is_set(), "the writer is still to be replaced"
+        assert access.writer_died.is_set(), "the writer is still to be replaced"
         live.state = "succeeded"
         await commit
-        assert [stored.state for stored in await access.read(lambda store: store.load_jobs([1]))] == [
+        assert [stored.state for stored in await access.run_read(lambda store: store.load_jobs([1]))] == [
             "running"
         ]
 
@@ -182,10 +182,10 @@ def test_commits_keep_their_order_while_a_writer_is_replaced(tmp_path: Path) -> 
         assert isinstance(access, SqliteAccess) and access._child is not None
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         batches = [WriteBatch(values=[("last", str(number).encode())]) for number in range(9)]
         await asyncio.gather(*(access.commit(epoch, batch) for batch in batches))
-        assert await access.read(lambda store: store.load_values("last")) == {"last": b"8"}
+        assert await access.run_read(lambda store: store.load_values("last")) == {"last": b"8"}
 
     with_store(None, tmp_path, use)
 
@@ -215,17 +215,17 @@ def test_a_writer_that_could_not_be_started_is_started_later(tmp_path: Path) -> 
         assert isinstance(access, SqliteAccess) and access._child is not None
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         with no_descriptors():
             with pytest.raises(StoreUnavailable, match=r"cannot be started: .*Too many open files"):
                 await access.commit(epoch, inserts(job(1)))
             # Not tried with every commit: a start takes long, and who waits for one holds up the others.
             with pytest.raises(StoreUnavailable, match="is started again soon"):
                 await access.commit(epoch, inserts(job(1)))
-            assert access.died.is_set()
+            assert access.writer_died.is_set()
         await committed(access, epoch, inserts(job(1)))
-        assert not access.died.is_set()
-        assert await access.read(lambda store: store.last_job_number()) == 1
+        assert not access.writer_died.is_set()
+        assert await access.run_read(lambda store: store.last_job_number()) == 1
 
     with_store(None, tmp_path, use)
 
@@ -236,7 +236,7 @@ def test_an_access_without_a_writer_is_closed_at_once(tmp_path: Path) -> None:
         assert isinstance(access, SqliteAccess) and access._child is not None
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         with no_descriptors(), pytest.raises(StoreUnavailable):
             await access.commit(epoch, inserts(job(1)))
         async with asyncio.timeout(2):
@@ -254,7 +254,7 @@ def test_a_close_waits_for_the_writer_that_is_being_started(tmp_path: Path) -> N
         assert isinstance(access, SqliteAccess) and access._child is not None
         epoch = await access.take_epoch()
         access._child.signal(signal.SIGKILL)
-        await access.died.wait()
+        await access.writer_died.wait()
         commit = asyncio.ensure_future(access.commit(epoch, inserts(job(1))))
         await asyncio.sleep(0)
         async with asyncio.timeout(8):
@@ -266,7 +266,7 @@ def test_a_close_waits_for_the_writer_that_is_being_started(tmp_path: Path) -> N
 
 
 def test_a_writer_that_answers_nothing_is_started_less_and_less_often() -> None:
-    backoff = _RestartBackoff()
+    backoff = _WriterRestartBackoff()
     now, starts = 0.0, []
     while now < 30:
         if not backoff.is_pausing(now):
@@ -294,7 +294,7 @@ def test_the_writer_ends_when_its_lifeline_does(tmp_path: Path) -> None:
         assert isinstance(access, SqliteAccess) and access._child is not None
         await access.take_epoch()
         access._child.lifeline.close()
-        await access.died.wait()
+        await access.writer_died.wait()
 
     with_store(None, tmp_path, use)
 
@@ -302,7 +302,7 @@ def test_the_writer_ends_when_its_lifeline_does(tmp_path: Path) -> None:
 def test_closing_leaves_one_whole_file(tmp_path: Path) -> None:
     async def use(access: StoreAccess) -> None:
         await access.commit(await access.take_epoch(), inserts(job(1)))
-        await access.read(lambda store: store.last_job_number())
+        await access.run_read(lambda store: store.last_job_number())
 
     with_store(None, tmp_path, use)
     assert os.listdir(tmp_path) == ["runner.db"]
