@@ -19,13 +19,13 @@ from runner.stores.memory import MemoryStore
 from runner.stores.sqlite.sqlite_connection import version
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.sqlite.writer_protocol import (
-    Answer,
     Commit,
     Request,
     TakeEpoch,
-    answer_decoder,
-    prefixed,
-    value_of,
+    WriterReply,
+    encode_frame,
+    reply_decoder,
+    reply_value,
 )
 from runner.stores.store import Store, WriteBatch
 from runner.stores.url import sqlite_path
@@ -239,7 +239,7 @@ class SqliteAccess:
     async def _send_request(self, request: Request) -> int:
         # Before anything is awaited: a batch holds the live jobs, which move on while a writer is replaced.
         # Written later, a job could be stored as ended without the output and events of the next batch.
-        frame = prefixed(request)
+        frame = encode_frame(request)
         async with self._send_lock:
             if self._is_open and self.writer_died.is_set():
                 await self._replace_writer()
@@ -248,7 +248,7 @@ class SqliteAccess:
             reply_future = self._writer_connection.send_request(frame)
         reply = await reply_future
         self._backoff.reset()
-        return value_of(reply)
+        return reply_value(reply)
 
 
 class _WriterRestartBackoff:
@@ -294,17 +294,17 @@ class _WriterConnection(asyncio.Protocol):
         self._writer_died = writer_died
         self._is_closing = False
         self._buffer = FrameBuffer()
-        self._pending_replies: deque[asyncio.Future[Answer]] = deque()
+        self._pending_replies: deque[asyncio.Future[WriterReply]] = deque()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, as uvloop's transports are not asyncio's by class.
         self._transport = cast("asyncio.Transport", transport)
 
-    def send_request(self, frame: bytearray) -> asyncio.Future[Answer]:
+    def send_request(self, frame: bytearray) -> asyncio.Future[WriterReply]:
         if self._transport is None or self._is_closing:
             raise _writer_ended_error()
-        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[WriterReply] = asyncio.get_running_loop().create_future()
         self._transport.write(frame)
         self._pending_replies.append(reply)
         return reply
@@ -314,7 +314,7 @@ class _WriterConnection(asyncio.Protocol):
             reply = self._pending_replies.popleft()
             # One who no longer waits (a cancelled task) leaves its place in the line all the same.
             if not reply.done():
-                reply.set_result(answer_decoder.decode(frame))
+                reply.set_result(reply_decoder.decode(frame))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -15,50 +15,57 @@ from runner.errors import RefusedStart, RunnerError
 from runner.processes.child import WriterConfig, ignore_terminal_signals, read_config
 from runner.protocol.framing import LENGTH
 from runner.stores.sqlite.sqlite_store import SqliteStore
-from runner.stores.sqlite.writer_protocol import Answer, Request, TakeEpoch, failed, prefixed, request_decoder
+from runner.stores.sqlite.writer_protocol import (
+    Request,
+    TakeEpoch,
+    WriterReply,
+    encode_frame,
+    error_reply,
+    request_decoder,
+)
 from runner.stores.url import sqlite_path
 
 
-class Writer:
+class StoreWriter:
     """Serves one stream, one request at a time."""
 
     def __init__(self, store: SqliteStore, stream: socket.socket, lifeline: socket.socket) -> None:
         self._store = store
         self._stream = stream
         self._lifeline = lifeline
-        self._poll = select.poll()
+        self._poller = select.poll()
         for end in (stream, lifeline):
-            self._poll.register(end, select.POLLIN)
+            self._poller.register(end, select.POLLIN)
 
     def run(self) -> None:
         """Serve until a stream ends; a commit under way is finished."""
-        while self._has_request():
-            head = self._exactly(LENGTH.size)
-            if head is None:
+        while self._wait_for_request():
+            length = self._read_exactly(LENGTH.size)
+            if length is None:
                 return
-            body = self._exactly(LENGTH.unpack(head)[0])
+            body = self._read_exactly(LENGTH.unpack(length)[0])
             if body is None:
                 return
-            answer = self._answer(request_decoder.decode(body))
+            reply = self._handle_request(request_decoder.decode(body))
             try:
-                self._stream.sendall(prefixed(answer))
+                self._stream.sendall(encode_frame(reply))
             except (BrokenPipeError, ConnectionResetError):
                 return
             self._checkpoint()
 
-    def _has_request(self) -> bool:
+    def _wait_for_request(self) -> bool:
         """Wait; False when the coordinator is gone. Nothing but its end ever comes on the lifeline."""
-        ready = {fd for fd, _ in self._poll.poll()}
+        ready = {fd for fd, _ in self._poller.poll()}
         return self._lifeline.fileno() not in ready
 
-    def _answer(self, request: Request) -> Answer:
+    def _handle_request(self, request: Request) -> WriterReply:
         try:
             if isinstance(request, TakeEpoch):
-                return Answer(value=self._store.take_epoch())
+                return WriterReply(value=self._store.take_epoch())
             self._store.commit(request.epoch, request.batch)
         except RunnerError as error:
-            return failed(error)
-        return Answer(value=self._store.stale_updates)
+            return error_reply(error)
+        return WriterReply(value=self._store.stale_updates)
 
     def _checkpoint(self) -> None:
         try:
@@ -68,19 +75,19 @@ class Writer:
             # and tells the coordinator.
             print(f"runner writer: {error}", file=sys.stderr, flush=True)
 
-    def _exactly(self, size: int) -> bytearray | None:
+    def _read_exactly(self, size: int) -> bytearray | None:
         data = bytearray(size)
         view = memoryview(data)
-        at = 0
-        while at < size:
-            got = self._stream.recv_into(view[at:])
-            if not got:
+        position = 0
+        while position < size:
+            received = self._stream.recv_into(view[position:])
+            if not received:
                 return None
-            at += got
+            position += received
         return data
 
 
-def _pause(stream: socket.socket, lifeline: socket.socket) -> Callable[[float], bool]:
+def _make_pause(stream: socket.socket, lifeline: socket.socket) -> Callable[[float], bool]:
     """Waits, and says whether the coordinator went away meanwhile: for whom wait for a lock then?"""
     ends = select.poll()
     ends.register(lifeline, select.POLLIN)
@@ -97,9 +104,9 @@ def main() -> None:
     if path is None:
         raise RefusedStart("a memory store has no writer process")
     stream = socket.socket(fileno=config.fd)
-    store = SqliteStore(path, pause=_pause(stream, lifeline))
+    store = SqliteStore(path, pause=_make_pause(stream, lifeline))
     try:
-        Writer(store, stream, lifeline).run()
+        StoreWriter(store, stream, lifeline).run()
     finally:
         store.close()
 

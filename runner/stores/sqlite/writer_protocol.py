@@ -24,7 +24,7 @@ class Commit(msgspec.Struct, array_like=True, tag=2):
     batch: WriteBatch
 
 
-class Answer(msgspec.Struct, array_like=True):
+class WriterReply(msgspec.Struct, array_like=True):
     """`code` is empty, or the code of the error that `message` tells of."""
 
     code: str = ""
@@ -39,10 +39,10 @@ _ERRORS: dict[str, type[RunnerError]] = {
 }
 _encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-answer_decoder = msgspec.msgpack.Decoder(Answer)
+reply_decoder = msgspec.msgpack.Decoder(WriterReply)
 
 
-def prefixed(message: Request | Answer) -> bytearray:
+def encode_frame(message: Request | WriterReply) -> bytearray:
     """The message as it goes over the stream; encoded behind its length, so that it is not copied."""
     frame = bytearray(256)
     _encoder.encode_into(message, frame, LENGTH.size)
@@ -50,17 +50,17 @@ def prefixed(message: Request | Answer) -> bytearray:
     return frame
 
 
-def value_of(answer: Answer) -> int:
+def reply_value(reply: WriterReply) -> int:
     """The answer's value.
 
     Raises:
         StoreUnavailable, StoreCorrupt, Fenced, RefusedStart: what the writer met.
     """
-    if answer.code:
-        raise _ERRORS.get(answer.code, RunnerError)(answer.message)
-    return answer.value
+    if reply.code:
+        raise _ERRORS.get(reply.code, RunnerError)(reply.message)
+    return reply.value
 
 
-def failed(error: RunnerError) -> Answer:
+def error_reply(error: RunnerError) -> WriterReply:
     """The answer that raises the same error on the other side."""
-    return Answer(code=error.code, message=error.message)
+    return WriterReply(code=error.code, message=error.message)
