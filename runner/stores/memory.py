@@ -12,7 +12,7 @@ from runner.errors import Fenced, RunnerError
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.event_page import page
+from runner.stores.event_page import take_events
 from runner.stores.queued_groups import GroupKey, StoredGroup, group_key, to_millis
 from runner.stores.store import WriteBatch
 
@@ -132,7 +132,7 @@ class MemoryStore:
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""
         chunks = self._events.get(number, {})
-        return page(
+        return take_events(
             (event for _, (last, events) in sorted(chunks.items()) if last > after for event in events),
             after,
             max_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.errors import StoreCorrupt
 
 
-def corrupt(path: str, what: str) -> StoreCorrupt:
+def corrupt_file_error(path: str, what: str) -> StoreCorrupt:
     """The refusal of a damaged file: what is wrong with it, and what to do."""
-    ways = "Put back a copy from a backup, or move the file away to begin without what it holds"
-    return StoreCorrupt(f"{path} is damaged ({what}); nothing was changed. {ways}")
+    advice = "Put back a copy from a backup, or move the file away to begin without what it holds"
+    return StoreCorrupt(f"{path} is damaged ({what}); nothing was changed. {advice}")

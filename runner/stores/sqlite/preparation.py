@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.errors import RefusedStart, StoreUnavailable
 from runner.stores.sqlite import migrations, statements, wal_check
-from runner.stores.sqlite.corruption import corrupt
+from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.sqlite_connection import SqliteConnection
 
 #: The file check at start ends after so long, whatever the file's size.
@@ -43,7 +43,7 @@ def _check_log(connection: SqliteConnection) -> None:
     text = log.read_bytes() if not connection.is_open and log.exists() else b""
     # Read again: one that still changes, as an older coordinator writes, can't be judged.
     if wal_check.is_damaged(text) and log.read_bytes() == text:
-        raise corrupt(str(log), "commits lie behind a frame that is not whole")
+        raise corrupt_file_error(str(log), "commits lie behind a frame that is not whole")
 
 
 def _refuse_foreign(connection: SqliteConnection) -> None:
@@ -62,7 +62,7 @@ def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
         for table in (name for name in migrations.TABLES if db.table_exists("main", name)):
             for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
                 if line != "ok":
-                    raise corrupt(connection.path, str(line))
+                    raise corrupt_file_error(connection.path, str(line))
 
 
 def _migrate(connection: SqliteConnection) -> None:

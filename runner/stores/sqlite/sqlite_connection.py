@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from runner.errors import RunnerError, StoreUnavailable
-from runner.stores.sqlite.corruption import corrupt
+from runner.stores.sqlite.corruption import corrupt_file_error
 from runner.stores.sqlite.job_query_sql import Value
 
 BUSY_TIMEOUT_S = 5.0
@@ -185,7 +185,7 @@ def version() -> str:
 def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:
     match error:
         case apsw.CorruptError() | apsw.NotADBError():
-            return corrupt(path, str(error))
+            return corrupt_file_error(path, str(error))
         case apsw.BusyError() | apsw.LockedError():
             why = "another process holds it locked"
         case apsw.FullError():

@@ -11,7 +11,7 @@ from runner.errors import Fenced
 from runner.jobs.event import Event
 from runner.jobs.job import Job
 from runner.jobs.job_query import JobQuery
-from runner.stores.event_page import page
+from runner.stores.event_page import take_events
 from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
 from runner.stores.sqlite.job_query_sql import Value, select_ns
@@ -132,7 +132,7 @@ class SqliteStore:
                 statements.EVENTS, (number, after, _EVENT_PAGE, max_bytes)
             )
         chunks = _chunks_decoder.decode(statements.joined(count, bodies))
-        return page((event for chunk in chunks for event in chunk), after, max_bytes)
+        return take_events((event for chunk in chunks for event in chunk), after, max_bytes)
 
     def load_values(self, prefix: str) -> dict[str, bytes]:
         """Values whose name begins with `prefix`."""

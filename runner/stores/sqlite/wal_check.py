@@ -16,7 +16,7 @@ _HEADER, _FRAME = 32, 24
 _MAGIC = 0x377F0682
 _WORD = 0xFFFFFFFF
 #: Bits between two sums in one number: 32 for a word, 32 for its weight and 14 for how many there are.
-_APART = 80
+_SUM_SHIFT_BITS = 80
 
 
 def is_damaged(log: bytes) -> bool:
@@ -30,22 +30,22 @@ def is_damaged(log: bytes) -> bool:
     sums = _sum(log[:24], (0, 0), order)
     if sums != struct.unpack_from(">II", log, 24):
         return True
-    return _commits_behind(log, page_bytes, sums, order) > 1
+    return _commits_after_damage(log, page_bytes, sums, order) > 1
 
 
-def _commits_behind(log: bytes, page_bytes: int, sums: tuple[int, int], order: str) -> int:
+def _commits_after_damage(log: bytes, page_bytes: int, sums: tuple[int, int], order: str) -> int:
     """Commits of this log's own generation behind the first frame that does not fit."""
     salts, step = log[16:24], _FRAME + page_bytes
     broken, commits = False, 0
-    for at in range(_HEADER, len(log) - step + 1, step):
-        is_own = log[at + 8 : at + 16] == salts
+    for offset in range(_HEADER, len(log) - step + 1, step):
+        is_own = log[offset + 8 : offset + 16] == salts
         if not broken:
             if is_own:
-                sums = _sum(log[at : at + 8], sums, order)
-                sums = _sum(log[at + _FRAME : at + step], sums, order)
-            broken = not is_own or sums != struct.unpack_from(">II", log, at + 16)
+                sums = _sum(log[offset : offset + 8], sums, order)
+                sums = _sum(log[offset + _FRAME : offset + step], sums, order)
+            broken = not is_own or sums != struct.unpack_from(">II", log, offset + 16)
         if broken:
-            commits += is_own and any(log[at + 4 : at + 8])
+            commits += is_own and any(log[offset + 4 : offset + 8])
     return commits
 
 
@@ -58,7 +58,9 @@ def _sum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
     weights, (a, b, c, d) = _weights(len(words) // 2)
     total = sum(map(mul, weights, words))
     first, second = sums
-    return (total + a * first + b * second) & _WORD, ((total >> _APART) + c * first + d * second) & _WORD
+    return (total + a * first + b * second) & _WORD, (
+        (total >> _SUM_SHIFT_BITS) + c * first + d * second
+    ) & _WORD
 
 
 @cache
@@ -68,11 +70,11 @@ def _weights(pairs: int) -> tuple[list[int], tuple[int, int, int, int]]:
     # Backwards: a pair adds (1, 1) and (0, 1), and every later pair multiplies by ((1, 1), (1, 2)).
     x, y, left, right = (1, 1), (0, 1), (1, 0), (0, 1)
     for _ in range(pairs):
-        weights += [y[0] + (y[1] << _APART), x[0] + (x[1] << _APART)]
-        x, y, left, right = _later(x), _later(y), _later(left), _later(right)
+        weights += [y[0] + (y[1] << _SUM_SHIFT_BITS), x[0] + (x[1] << _SUM_SHIFT_BITS)]
+        x, y, left, right = _apply_step(x), _apply_step(y), _apply_step(left), _apply_step(right)
     return weights[::-1], (left[0], right[0], left[1], right[1])
 
 
-def _later(sums: tuple[int, int]) -> tuple[int, int]:
+def _apply_step(sums: tuple[int, int]) -> tuple[int, int]:
     first, second = sums
     return (first + second) & _WORD, (first + 2 * second) & _WORD
