@@ -137,9 +137,9 @@ def _check_storage(settings: Settings, holder: RunningServer | None) -> Iterator
     disk = os.statvfs(existing)
     yield doctor_findings.judge_folder(data, problem, disk.f_bavail * disk.f_frsize, filesystem(existing))
     yield doctor_findings.judge_sync(taken)
-    from runner.stores.sqlite.sqlite_connection import version
+    from runner.stores.sqlite.sqlite_connection import sqlite_version
 
-    yield doctor_findings.judge_sqlite(version())
+    yield doctor_findings.judge_sqlite(sqlite_version())
     yield _check_store(_store_path(settings), holder)
 
 

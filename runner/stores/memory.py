@@ -32,7 +32,7 @@ class MemoryStore:
         self._epoch = 0
         self._last_n = 0
         self._jobs: dict[int, Job] = {}
-        self._by_id: dict[str, int] = {}
+        self._numbers_by_id: dict[str, int] = {}
         self._inputs: dict[int, bytes] = {}
         self._outputs: dict[int, bytes] = {}
         #: n -> first_seq -> (last_seq, events), in order of first_seq.
@@ -55,7 +55,7 @@ class MemoryStore:
         self._refuse_conflicts(batch)
         for job, body in batch.inserts:
             self._jobs[job.number] = _copy(job)
-            self._by_id[job.id] = job.number
+            self._numbers_by_id[job.id] = job.number
             self._inputs[job.number] = body
             self._last_n = max(self._last_n, job.number)
         stale = self._update(batch.updates)
@@ -64,12 +64,12 @@ class MemoryStore:
             if chunk.job_number not in stale:
                 chunks = self._events.setdefault(chunk.job_number, {})
                 chunks[chunk.first_seq] = (chunk.last_seq, _events_decoder.decode(chunk.body))
-        for n, seq in batch.trims:
-            chunks = self._events.get(n, {})
+        for number, seq in batch.trims:
+            chunks = self._events.get(number, {})
             for first in [first for first, (last, _) in chunks.items() if last < seq]:
                 del chunks[first]
-        for n in batch.deletes:
-            self._delete(n)
+        for number in batch.deletes:
+            self._delete(number)
         for name, value in batch.values:
             if value is None:
                 self._values.pop(name, None)
@@ -79,46 +79,50 @@ class MemoryStore:
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """See `Store.find`."""
         if query.ids is not None:
-            ns = sorted({self._by_id[id] for id in query.ids if id in self._by_id})
+            numbers = sorted({self._numbers_by_id[id] for id in query.ids if id in self._numbers_by_id})
         else:
-            ns = sorted(self._jobs)
+            numbers = sorted(self._jobs)
         if query.order == "desc":
-            ns.reverse()
+            numbers.reverse()
         matches = self._matcher(query)
         found: list[Job] = []
-        for n in ns:
+        for number in numbers:
             if len(found) >= query.limit:
                 break
-            if matches(self._jobs[n]):
-                found.append(_copy(self._jobs[n]))
+            if matches(self._jobs[number]):
+                found.append(_copy(self._jobs[number]))
         return found
 
     def load_running_jobs(self) -> list[Job]:
         """See `Store.running`."""
-        return [_copy(self._jobs[n]) for n in sorted(self._jobs) if self._jobs[n].state == "running"]
+        return [
+            _copy(self._jobs[number])
+            for number in sorted(self._jobs)
+            if self._jobs[number].state == "running"
+        ]
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
-        lots: dict[GroupKey, StoredGroup] = {}
+        groups: dict[GroupKey, StoredGroup] = {}
         for job in self._jobs.values():
             if job.state != "queued":
                 continue
             key = group_key(job)
-            lot = lots.setdefault(key, StoredGroup(key))
+            group = groups.setdefault(key, StoredGroup(key))
             start_by = job.start_by
-            lot.add(
+            group.add(
                 job.number,
                 to_millis(job.ready_at) if job.ready_at > now else 0,
                 0 if start_by is None else to_millis(start_by),
                 job.reason or "",
             )
             if job.ready_at <= now:
-                lot.add_ready_time(job.ready_at)
-        return list(lots.values())
+                group.add_ready_time(job.ready_at)
+        return list(groups.values())
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """See `Store.jobs`."""
-        return [_copy(self._jobs[n]) for n in sorted(set(numbers)) if n in self._jobs]
+        return [_copy(self._jobs[number]) for number in sorted(set(numbers)) if number in self._jobs]
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
@@ -126,8 +130,8 @@ class MemoryStore:
 
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """See `Store.payloads`."""
-        found = self._inputs if which == "input" else self._outputs
-        return {n: found[n] for n in numbers if n in found}
+        payloads = self._inputs if which == "input" else self._outputs
+        return {number: payloads[number] for number in numbers if number in payloads}
 
     def load_events(self, number: int, after: int, max_bytes: int) -> list[Event]:
         """See `Store.events`."""
@@ -160,7 +164,7 @@ class MemoryStore:
             if known is not None and (known.id != job.id or known.attempt > job.attempt):
                 raise RunnerError("a new job has the number of one that is stored already")
             if (
-                self._by_id.get(job.id, job.number) != job.number
+                self._numbers_by_id.get(job.id, job.number) != job.number
                 or taken.setdefault(job.id, job.number) != job.number
             ):
                 raise RunnerError(f"a new job has the id {job.id} of one that is stored already")
@@ -176,23 +180,23 @@ class MemoryStore:
         self.stale_updates += len(stale)
         return stale
 
-    def _delete(self, n: int) -> None:
-        job = self._jobs.pop(n, None)
+    def _delete(self, number: int) -> None:
+        job = self._jobs.pop(number, None)
         if job is not None:
-            del self._by_id[job.id]
+            del self._numbers_by_id[job.id]
         for table in (self._inputs, self._outputs, self._events):
-            table.pop(n, None)
+            table.pop(number, None)
 
     def _matcher(self, query: JobQuery) -> Callable[[Job], bool]:
         wanted_inputs = [(path, msgspec.json.decode(text)) for path, text in query.inputs or ()]
 
         def matches(job: Job) -> bool:
-            if not _in(job, query) or not _within(job, query):
+            if not _matches_lists(job, query) or not _matches_bounds(job, query):
                 return False
             if not wanted_inputs:
                 return True
             document = msgspec.json.decode(self._inputs[job.number])
-            return all(_holds(document, path.split("."), wanted) for path, wanted in wanted_inputs)
+            return all(_input_equals(document, path.split("."), wanted) for path, wanted in wanted_inputs)
 
         return matches
 
@@ -201,7 +205,7 @@ def _copy(job: Job) -> Job:
     return _job_decoder.decode(_encode(job))
 
 
-def _in(job: Job, query: JobQuery) -> bool:
+def _matches_lists(job: Job, query: JobQuery) -> bool:
     return (
         (query.states is None or job.state in query.states)
         and (query.reasons is None or job.reason in query.reasons)
@@ -212,34 +216,34 @@ def _in(job: Job, query: JobQuery) -> bool:
     )
 
 
-def _within(job: Job, query: JobQuery) -> bool:
+def _matches_bounds(job: Job, query: JobQuery) -> bool:
     finished = job.finished_at
-    asked = query.finished_after is not None or query.finished_before is not None
-    if asked and finished is None:
+    filters_finished = query.finished_after is not None or query.finished_before is not None
+    if filters_finished and finished is None:
         return False
     bounds = (
         (query.created_after, job.created_at),
         (job.created_at, query.created_before),
         (query.finished_after, finished),
-        (finished if asked else None, query.finished_before),
+        (finished if filters_finished else None, query.finished_before),
         (query.cursor, job.number) if query.order == "asc" else (job.number, query.cursor),
     )
     return all(low is None or high is None or low < high for low, high in bounds)
 
 
-def _holds(document: object, parts: list[str], wanted: object) -> bool:
+def _input_equals(document: object, path_parts: list[str], wanted: object) -> bool:
     """Whether the value at the path is the wanted scalar, JSON types compared strictly. A numeric
     part is a list's index or an object's key."""
-    here = document
-    for part in parts:
-        if isinstance(here, list) and part.isascii() and part.isdigit():
-            here = here[int(part)] if int(part) < len(here) else _MISSING
-        elif isinstance(here, dict):
-            here = here.get(part, _MISSING)
+    value = document
+    for part in path_parts:
+        if isinstance(value, list) and part.isascii() and part.isdigit():
+            value = value[int(part)] if int(part) < len(value) else _MISSING
+        elif isinstance(value, dict):
+            value = value.get(part, _MISSING)
         else:
             return False
-    if isinstance(here, bool) or isinstance(wanted, bool):
-        return here is wanted
-    if isinstance(here, int | float) and isinstance(wanted, int | float):
-        return here == wanted
-    return isinstance(here, str | None) and isinstance(wanted, str | None) and here == wanted
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return value is wanted
+    if isinstance(value, int | float) and isinstance(wanted, int | float):
+        return value == wanted
+    return isinstance(value, str | None) and isinstance(wanted, str | None) and value == wanted

@@ -16,7 +16,7 @@ from runner.errors import StoreUnavailable
 from runner.processes import child as child_processes
 from runner.protocol.framing import FrameBuffer
 from runner.stores.memory import MemoryStore
-from runner.stores.sqlite.sqlite_connection import version
+from runner.stores.sqlite.sqlite_connection import sqlite_version
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.sqlite.writer_protocol import (
     Commit,
@@ -217,7 +217,7 @@ class SqliteAccess:
 
     def describe(self) -> str:
         """See `StoreAccess.describe`."""
-        return f"SQLite {version()} at {self.path} (write-ahead log, every commit synced)"
+        return f"SQLite {sqlite_version()} at {self.path} (write-ahead log, every commit synced)"
 
     async def close(self) -> None:
         """See `StoreAccess.close`."""

@@ -11,7 +11,7 @@ from runner.stores.sqlite.sqlite_connection import SqliteConnection
 from runner.stores.store import WriteBatch
 
 
-def apply(connection: SqliteConnection, batch: WriteBatch) -> int:
+def write_batch(connection: SqliteConnection, batch: WriteBatch) -> int:
     """Write the batch inside a transaction; gives how many of its updates were stale.
 
     Raises:

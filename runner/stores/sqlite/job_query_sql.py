@@ -9,14 +9,14 @@ import msgspec
 
 from runner.jobs.job_query import JobQuery
 
-Value = str | int | float | bytes | None
+SqlValue = str | int | float | bytes | None
 
 #: A numeric part of an input's path may be a list's index or a key; every numeric part doubles the
 #: ways to read the path, so only the first few are read both ways, the rest as indices.
-_BOTH_WAYS = 3
+_AMBIGUOUS_PARTS_MAX = 3
 
 
-def select_ns(query: JobQuery) -> tuple[str, list[Value]]:
+def select_numbers(query: JobQuery) -> tuple[str, list[SqlValue]]:
     """SQL and its values giving the `n` of the wanted jobs, at most `query.limit`, in any order.
 
     One select per state, joined: each walks the index (state, n) in order and stops at the limit,
@@ -29,23 +29,25 @@ def select_ns(query: JobQuery) -> tuple[str, list[Value]]:
         # The planner would walk all jobs by n, as it can't know that few ended within the bounds.
         table = "jobs INDEXED BY jobs_finished"
     selects: list[str] = []
-    bound: list[Value] = []
-    for state in _alternatives(query.states):
-        here = where if state is None else ["state = ?", *where]
-        selects.append(f"SELECT n FROM {table}" + (f" WHERE {' AND '.join(here)}" if here else ""))
+    bound: list[SqlValue] = []
+    for state in _state_alternatives(query.states):
+        conditions = where if state is None else ["state = ?", *where]
+        selects.append(
+            f"SELECT n FROM {table}" + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+        )
         bound += values if state is None else [state, *values]
     if not selects:
         return "SELECT n FROM jobs WHERE 0", []
     return f"{' UNION ALL '.join(selects)} ORDER BY n {order} LIMIT ?", [*bound, query.limit]
 
 
-def _alternatives(states: list[str] | None) -> Sequence[str | None]:
+def _state_alternatives(states: list[str] | None) -> Sequence[str | None]:
     return [None] if states is None else sorted(set(states))
 
 
-def _conditions(query: JobQuery) -> tuple[list[str], list[Value]]:
+def _conditions(query: JobQuery) -> tuple[list[str], list[SqlValue]]:
     where: list[str] = []
-    values: list[Value] = []
+    values: list[SqlValue] = []
     lists = (
         ("id", query.ids),
         ("reason", query.reasons),
@@ -55,10 +57,10 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[Value]]:
     )
     for column, wanted in lists:
         if wanted is not None:
-            where.append(f"{column} IN ({_marks(wanted)})")
+            where.append(f"{column} IN ({_placeholders(wanted)})")
             values += wanted
     if query.tags is not None:
-        where.append(f"n IN (SELECT tags.n FROM tags WHERE tag IN ({_marks(query.tags)}))")
+        where.append(f"n IN (SELECT tags.n FROM tags WHERE tag IN ({_placeholders(query.tags)}))")
         values += query.tags
     bounds = (
         ("created_at >", query.created_after),
@@ -78,9 +80,9 @@ def _conditions(query: JobQuery) -> tuple[list[str], list[Value]]:
     return where, values
 
 
-def _input_condition(path: str, wanted: object) -> tuple[str, list[Value]]:
+def _input_condition(path: str, wanted: object) -> tuple[str, list[SqlValue]]:
     """JSON types are compared strictly (`1` is not `true`); a list or an object equals nothing."""
-    paths = _paths(path)
+    paths = _json_paths(path)
     if isinstance(wanted, list | dict) or not paths:
         return "0", []
     if isinstance(wanted, bool) or wanted is None:
@@ -90,15 +92,15 @@ def _input_condition(path: str, wanted: object) -> tuple[str, list[Value]]:
     else:
         test = "json_type(body, ?) IN ('integer', 'real') AND json_extract(body, ?) = ?"
         extra = [wanted]  # type: ignore[list-item]
-    values: list[Value] = []
-    for one in paths:
-        values += [one] * (test.count("?") - 1)
+    values: list[SqlValue] = []
+    for json_path in paths:
+        values += [json_path] * (test.count("?") - 1)
         values += extra
     tests = " OR ".join(f"({test})" for _ in paths)
     return f"EXISTS (SELECT 1 FROM inputs WHERE inputs.n = jobs.n AND ({tests}))", values
 
 
-def _paths(dotted: str) -> list[str]:
+def _json_paths(dotted: str) -> list[str]:
     """The ways to write a dotted path for SQLite; none where it holds what SQLite cannot quote."""
     if '"' in dotted or "\\" in dotted:
         return []
@@ -108,11 +110,11 @@ def _paths(dotted: str) -> list[str]:
         if part.isascii() and part.isdigit():
             numeric += 1
             index = f"[{int(part)}]"
-            ways.append((index, f'."{part}"') if numeric <= _BOTH_WAYS else (index,))
+            ways.append((index, f'."{part}"') if numeric <= _AMBIGUOUS_PARTS_MAX else (index,))
         else:
             ways.append((f'."{part}"',))
     return ["$" + "".join(parts) for parts in product(*ways)]
 
 
-def _marks(wanted: Sequence[object]) -> str:
+def _placeholders(wanted: Sequence[object]) -> str:
     return ", ".join("?" * len(wanted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Step(NamedTuple):
+class Migration(NamedTuple):
     """One migration; it runs in one transaction with all others that a file still lacks."""
 
     version: int
@@ -22,8 +22,8 @@ CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at REAL NOT NULL
 )"""
 
-STEPS: tuple[Step, ...] = (
-    Step(
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
         1,
         "jobs, payloads, events, values",
         (
@@ -72,7 +72,7 @@ STEPS: tuple[Step, ...] = (
             "CREATE TABLE vals (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
         ),
     ),
-    Step(
+    Migration(
         2,
         "queued jobs are found without their bodies",
         (
@@ -93,7 +93,7 @@ STEPS: tuple[Step, ...] = (
             "CREATE INDEX jobs_running ON jobs (n) WHERE state = 'running'",
         ),
     ),
-    Step(
+    Migration(
         3,
         "queued jobs are told apart by their traits",
         (
@@ -106,7 +106,7 @@ STEPS: tuple[Step, ...] = (
                 WHERE state = 'queued'""",
         ),
     ),
-    Step(
+    Migration(
         4,
         "jobs are found by their tenants",
         (
@@ -118,4 +118,4 @@ STEPS: tuple[Step, ...] = (
 )
 
 #: Tables in the order in which a bounded check reads them: small and vital ones first.
-TABLES = ("migrations", "meta", "vals", "jobs", "tags", "outputs", "inputs", "events")
+CHECKED_TABLES = ("migrations", "meta", "vals", "jobs", "tags", "outputs", "inputs", "events")

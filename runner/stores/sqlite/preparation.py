@@ -59,7 +59,7 @@ def _refuse_foreign(connection: SqliteConnection) -> None:
 def _check_tables(connection: SqliteConnection, limit_s: float) -> None:
     db = connection.db
     with connection.time_limit(limit_s):
-        for table in (name for name in migrations.TABLES if db.table_exists("main", name)):
+        for table in (name for name in migrations.CHECKED_TABLES if db.table_exists("main", name)):
             for (line,) in db.execute(f"PRAGMA quick_check('{table}')"):
                 if line != "ok":
                     raise corrupt_file_error(connection.path, str(line))
@@ -69,18 +69,20 @@ def _migrate(connection: SqliteConnection) -> None:
     db = connection.db
     db.execute(migrations.MIGRATIONS_TABLE)
     (version,) = connection.fetch_row("SELECT coalesce(max(version), 0) FROM migrations", ())
-    newest = migrations.STEPS[-1].version
+    newest = migrations.MIGRATIONS[-1].version
     if version > newest:
         raise RefusedStart(
             f"{connection.path} has the form {version} of a newer runner; this one knows forms up to "
             f"{newest}: start the newer one, or name another path with --store"
         )
-    for name, told in statements.OF_BODIES.items():
-        db.create_scalar_function(name, told)  # type: ignore[arg-type]  # they get the blob alone
-    for step in migrations.STEPS[version:]:
-        for statement in step.statements:
+    for name, function in statements.BODY_FUNCTIONS.items():
+        db.create_scalar_function(name, function)  # type: ignore[arg-type]  # they get the blob alone
+    for migration in migrations.MIGRATIONS[version:]:
+        for statement in migration.statements:
             db.execute(statement)
-        db.execute("INSERT INTO migrations VALUES (?, ?, ?)", (step.version, step.name, time.time()))
+        db.execute(
+            "INSERT INTO migrations VALUES (?, ?, ?)", (migration.version, migration.name, time.time())
+        )
     db.pragma("application_id", migrations.APPLICATION_ID)
 
 

@@ -15,7 +15,7 @@ import apsw
 
 from runner.errors import RunnerError, StoreUnavailable
 from runner.stores.sqlite.corruption import corrupt_file_error
-from runner.stores.sqlite.job_query_sql import Value
+from runner.stores.sqlite.job_query_sql import SqlValue
 
 BUSY_TIMEOUT_S = 5.0
 #: How often a locked file is tried.
@@ -73,7 +73,7 @@ class SqliteConnection:
             with self.translate_errors("closing it"):
                 connection.close()
 
-    def fetch_row(self, sql: str, values: Sequence[Value]) -> tuple[Any, ...]:
+    def fetch_row(self, sql: str, values: Sequence[SqlValue]) -> tuple[Any, ...]:
         """The first row of a statement that gives one."""
         row: tuple[Any, ...] = self.db.execute(sql, values).fetchall()[0]
         return row
@@ -100,8 +100,8 @@ class SqliteConnection:
     @contextmanager
     def time_limit(self, limit_s: float) -> Iterator[None]:
         """End the block, without an error, when its statements have taken so long."""
-        until = time.monotonic() + limit_s
-        self.db.set_progress_handler(lambda: time.monotonic() > until, _LIMIT_STEPS)
+        deadline_mono = time.monotonic() + limit_s
+        self.db.set_progress_handler(lambda: time.monotonic() > deadline_mono, _LIMIT_STEPS)
         try:
             yield
         except apsw.InterruptError:
@@ -138,7 +138,7 @@ class SqliteConnection:
         try:
             yield
         except apsw.Error as error:
-            raise _translated(error, doing, self.path) from error
+            raise _translate_error(error, doing, self.path) from error
         except OSError as error:
             raise StoreUnavailable(f"{self.path}: {doing} failed: {error}") from error
 
@@ -177,12 +177,12 @@ class SqliteConnection:
         return apsw.SQLITE_OK
 
 
-def version() -> str:
+def sqlite_version() -> str:
     """The version of SQLite that is used."""
     return apsw.sqlite_lib_version()
 
 
-def _translated(error: apsw.Error, doing: str, path: str) -> RunnerError:
+def _translate_error(error: apsw.Error, doing: str, path: str) -> RunnerError:
     match error:
         case apsw.CorruptError() | apsw.NotADBError():
             return corrupt_file_error(path, str(error))

@@ -14,12 +14,12 @@ from runner.jobs.job_query import JobQuery
 from runner.stores.event_page import take_events
 from runner.stores.queued_groups import StoredGroup
 from runner.stores.sqlite import batch_writes, preparation, statements
-from runner.stores.sqlite.job_query_sql import Value, select_ns
+from runner.stores.sqlite.job_query_sql import SqlValue, select_numbers
 from runner.stores.sqlite.sqlite_connection import BUSY_TIMEOUT_S, SqliteConnection
 from runner.stores.store import WriteBatch
 
 #: Chunks of events looked at in one read.
-_EVENT_PAGE = 512
+_CHUNKS_PER_READ = 512
 
 _jobs_decoder = msgspec.msgpack.Decoder(list[Job])
 _chunks_decoder = msgspec.msgpack.Decoder(list[list[Event]])
@@ -71,7 +71,7 @@ class SqliteStore:
             if current != epoch:  # guard: epoch-in-transactions
                 why = f"epoch {current} is in force, this coordinator has {epoch}: it must stop"
                 raise Fenced(f"{self.path}: {why}")
-            self.stale_updates += batch_writes.apply(connection, batch)
+            self.stale_updates += batch_writes.write_batch(connection, batch)
 
     def checkpoint_if_due(self) -> bool:
         """Copy the WAL into the file when it has grown long enough; True if that was tried.
@@ -93,24 +93,24 @@ class SqliteStore:
 
     def find_jobs(self, query: JobQuery) -> list[Job]:
         """The jobs of one page, in the query's order."""
-        ns, values = select_ns(query)
+        numbers_sql, values = select_numbers(query)
         order = "DESC" if query.order == "desc" else "ASC"
-        sql = f"SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN ({ns})"
-        return self._jobs(sql, values)
+        sql = f"SELECT count(*), group_concat(hex(body), '' ORDER BY n {order}) FROM jobs WHERE n IN ({numbers_sql})"
+        return self._fetch_jobs(sql, values)
 
     def load_running_jobs(self) -> list[Job]:
         """See `Store.running`."""
-        return self._jobs(statements.RUNNING, ())
+        return self._fetch_jobs(statements.RUNNING, ())
 
     def load_queued_groups(self, now: float) -> list[StoredGroup]:
         """See `Store.queued`."""
         with self._connection.translate_errors("reading it"):
-            asked = (statements.QUEUED, statements.QUEUED_MARKED)
-            return statements.lots(*(self._connection.db.execute(sql, (now,)) for sql in asked))
+            queries = (statements.QUEUED, statements.QUEUED_WITH_TIMES)
+            return statements.stored_groups(*(self._connection.db.execute(sql, (now,)) for sql in queries))
 
     def load_jobs(self, numbers: Sequence[int]) -> list[Job]:
         """See `Store.jobs`."""
-        return self._jobs(statements.JOBS, (statements.numbers(numbers),))
+        return self._fetch_jobs(statements.JOBS, (statements.numbers_json(numbers),))
 
     def load_payload(self, number: int, which: Literal["input", "output"]) -> bytes | None:
         """See `Store.payload`."""
@@ -121,7 +121,9 @@ class SqliteStore:
     def load_payloads(self, numbers: Sequence[int], which: Literal["input", "output"]) -> dict[int, bytes]:
         """See `Store.payloads`."""
         with self._connection.translate_errors("reading it"):
-            (text,) = self._connection.fetch_row(statements.PAYLOADS[which], (statements.numbers(numbers),))
+            (text,) = self._connection.fetch_row(
+                statements.PAYLOADS[which], (statements.numbers_json(numbers),)
+            )
         pairs = (pair.split(" ") for pair in text.split(",")) if text else ()
         return {int(n): bytes.fromhex(body) for n, body in pairs}
 
@@ -129,9 +131,9 @@ class SqliteStore:
         """See `Store.events`."""
         with self._connection.translate_errors("reading it"):
             count, bodies = self._connection.fetch_row(
-                statements.EVENTS, (number, after, _EVENT_PAGE, max_bytes)
+                statements.EVENTS, (number, after, _CHUNKS_PER_READ, max_bytes)
             )
-        chunks = _chunks_decoder.decode(statements.joined(count, bodies))
+        chunks = _chunks_decoder.decode(statements.join_bodies(count, bodies))
         return take_events((event for chunk in chunks for event in chunk), after, max_bytes)
 
     def load_values(self, prefix: str) -> dict[str, bytes]:
@@ -155,7 +157,7 @@ class SqliteStore:
         """Let go of the file; the next use opens it again."""
         self._connection.close()
 
-    def _jobs(self, sql: str, values: Sequence[Value]) -> list[Job]:
+    def _fetch_jobs(self, sql: str, values: Sequence[SqlValue]) -> list[Job]:
         with self._connection.translate_errors("reading it"):
             count, bodies = self._connection.fetch_row(sql, values)
-        return _jobs_decoder.decode(statements.joined(count, bodies))
+        return _jobs_decoder.decode(statements.join_bodies(count, bodies))

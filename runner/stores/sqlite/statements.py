@@ -9,12 +9,12 @@ import msgspec
 
 from runner.jobs.job import Job
 from runner.stores.queued_groups import MILLIS_MAX, GroupKey, StoredGroup, traits_text
-from runner.stores.sqlite.job_query_sql import Value
+from runner.stores.sqlite.job_query_sql import SqlValue
 from runner.stores.store import EventChunk
 
 _encode = msgspec.msgpack.Encoder().encode
 _job_decoder = msgspec.msgpack.Decoder(Job)
-_PART_CHARS = 256 * 1024
+_LIST_PART_CHARS = 256 * 1024
 
 INSERT_JOB = """
 INSERT INTO jobs
@@ -44,7 +44,7 @@ PAYLOAD = {
 }
 
 #: What steps of the schema ask of bodies.
-OF_BODIES: dict[str, Callable[[Any], Any]] = {
+BODY_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "job_vram_bytes": lambda body: _job_decoder.decode(body).terms.vram_bytes,
     "job_traits": lambda body: traits_text(_job_decoder.decode(body)),
     "job_start_by": lambda body: _job_decoder.decode(body).start_by,
@@ -67,12 +67,12 @@ FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND ready_at <= ? AND start_by IS NULL
 GROUP BY handler, queue, priority, vram_bytes, traits"""
 # Bounded first: beyond 64 bits the sum would be a float, which no reader takes for a whole number.
-_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
-_MOMENT = f"CAST({_MS} AS INTEGER) + ({_MS} > CAST({_MS} AS INTEGER))"
-QUEUED_MARKED = f"""
+_CLAMPED_MS = f"min(max({{0}} * 1000, 0), {MILLIS_MAX})"
+_MILLIS = f"CAST({_CLAMPED_MS} AS INTEGER) + ({_CLAMPED_MS} > CAST({_CLAMPED_MS} AS INTEGER))"
+QUEUED_WITH_TIMES = f"""
 SELECT queue, handler, priority, vram_bytes, traits, min(iif(ready_at > ?1, NULL, ready_at)), group_concat(
-    n || ' ' || iif(ready_at > ?1, {_MOMENT.format("ready_at")}, 0)
-    || ' ' || coalesce({_MOMENT.format("start_by")}, 0) || ' ' || coalesce(reason, ''))
+    n || ' ' || iif(ready_at > ?1, {_MILLIS.format("ready_at")}, 0)
+    || ' ' || coalesce({_MILLIS.format("start_by")}, 0) || ' ' || coalesce(reason, ''))
 FROM jobs INDEXED BY jobs_queued
 WHERE state = 'queued' AND (ready_at > ?1 OR start_by IS NOT NULL)
 GROUP BY handler, queue, priority, vram_bytes, traits"""
@@ -94,7 +94,7 @@ WHERE n = ?1 AND first_seq IN (SELECT first_seq FROM (
     WHERE before <= ?4)"""
 
 
-def insert_row(job: Job) -> tuple[Value, ...]:
+def insert_row(job: Job) -> tuple[SqlValue, ...]:
     """The values of INSERT_JOB."""
     return (
         job.number,
@@ -116,7 +116,7 @@ def insert_row(job: Job) -> tuple[Value, ...]:
     )
 
 
-def update_row(job: Job) -> tuple[Value, ...]:
+def update_row(job: Job) -> tuple[SqlValue, ...]:
     """The values of UPDATE_JOB."""
     return (
         job.queue,
@@ -135,50 +135,54 @@ def update_row(job: Job) -> tuple[Value, ...]:
     )
 
 
-def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[Value, ...]]:
+def chunk_rows(chunks: Sequence[EventChunk]) -> Iterator[tuple[SqlValue, ...]]:
     """The values of INSERT_EVENTS, one row a chunk."""
     return ((chunk.job_number, chunk.first_seq, chunk.last_seq, chunk.body) for chunk in chunks)
 
 
-def joined(count: int, bodies: str | None) -> bytes:
+def join_bodies(count: int, bodies: str | None) -> bytes:
     """One msgpack list of `count` values that came as one hexadecimal text."""
     return b"\xdd" + count.to_bytes(4, "big") + bytes.fromhex(bodies or "")
 
 
-def numbers(ns: Sequence[int]) -> str:
+def numbers_json(job_numbers: Sequence[int]) -> str:
     """Job numbers as the JSON text that statements take them in."""
-    return f"[{','.join(map(str, ns))}]"
+    return f"[{','.join(map(str, job_numbers))}]"
 
 
-def lots(plain: Iterable[tuple[Any, ...]], marked: Iterable[tuple[Any, ...]]) -> list[StoredGroup]:
+def stored_groups(
+    ready_rows: Iterable[tuple[Any, ...]], timed_rows: Iterable[tuple[Any, ...]]
+) -> list[StoredGroup]:
     """The lots that rows of QUEUED and QUEUED_MARKED tell of."""
-    found: dict[GroupKey, StoredGroup] = {}
-    for *key, oldest, text in plain:
-        lot = _lot(found, key, oldest)
-        for part in _parts(text):
-            lot.ready.extend(map(int, part.split(",")))
-    for *key, oldest, text in marked:
-        lot = _lot(found, key, oldest)
-        for part in _parts(text):
+    groups: dict[GroupKey, StoredGroup] = {}
+    for *key, oldest, text in ready_rows:
+        group = _get_or_add_group(groups, key, oldest)
+        for part in _split_list(text):
+            group.ready.extend(map(int, part.split(",")))
+    for *key, oldest, text in timed_rows:
+        group = _get_or_add_group(groups, key, oldest)
+        for part in _split_list(text):
             for entry in part.split(","):
-                n, ready, start_by, reason = entry.split(" ")
-                lot.add(int(n), int(ready), int(start_by), reason)
-    return list(found.values())
+                number, ready, start_by, reason = entry.split(" ")
+                group.add(int(number), int(ready), int(start_by), reason)
+    return list(groups.values())
 
 
-def _lot(found: dict[GroupKey, StoredGroup], key: Sequence[Any], oldest: float | None) -> StoredGroup:
-    of = GroupKey(*key)
-    lot = found.setdefault(of, StoredGroup(of))
+def _get_or_add_group(
+    groups: dict[GroupKey, StoredGroup], key: Sequence[Any], oldest: float | None
+) -> StoredGroup:
+    group_key = GroupKey(*key)
+    group = groups.setdefault(group_key, StoredGroup(group_key))
     if oldest is not None:
-        lot.add_ready_time(oldest)
-    return lot
+        group.add_ready_time(oldest)
+    return group
 
 
-def _parts(text: str) -> Iterator[str]:
+def _split_list(text: str) -> Iterator[str]:
     """A long list in pieces: all its entries at once would be ten times as large as the text."""
     start = 0
     while start < len(text):
-        end = text.find(",", start + _PART_CHARS)
+        end = text.find(",", start + _LIST_PART_CHARS)
         end = len(text) if end < 0 else end
         yield text[start:end]
         start = end + 1

@@ -14,7 +14,7 @@ from runner.jobs.job import Job, JobTerms
 from runner.jobs.job_query import JobQuery
 from runner.stores.queued_groups import GroupKey, group_key
 from runner.stores.sqlite import migrations, statements
-from runner.stores.sqlite.job_query_sql import select_ns
+from runner.stores.sqlite.job_query_sql import select_numbers
 from runner.stores.sqlite.sqlite_connection import CHECKPOINT_PAGES
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import WriteBatch
@@ -61,7 +61,7 @@ def test_a_file_of_the_first_form_is_brought_forward(path: Path) -> None:
     path.parent.mkdir()
     old = apsw.Connection(str(path))
     old.execute(migrations.MIGRATIONS_TABLE)
-    for statement in migrations.STEPS[0].statements:
+    for statement in migrations.MIGRATIONS[0].statements:
         old.execute(statement)
     old.execute("INSERT INTO migrations VALUES (1, 'first', 0)")
     old.pragma("application_id", migrations.APPLICATION_ID)
@@ -98,9 +98,9 @@ def test_a_file_of_the_second_form_is_brought_forward(path: Path) -> None:
     path.parent.mkdir()
     old = apsw.Connection(str(path))
     old.execute(migrations.MIGRATIONS_TABLE)
-    for name, told in statements.OF_BODIES.items():
+    for name, told in statements.BODY_FUNCTIONS.items():
         old.create_scalar_function(name, told)  # type: ignore[arg-type]
-    for step in migrations.STEPS[:2]:
+    for step in migrations.MIGRATIONS[:2]:
         for statement in step.statements:
             old.execute(statement)
         old.execute("INSERT INTO migrations VALUES (?, ?, 0)", (step.version, step.name))
@@ -284,16 +284,16 @@ def test_a_text_file_is_no_store(path: Path) -> None:
 
 
 PLANS = [
-    (*select_ns(JobQuery(states=["failed"])), "jobs_state"),
-    (*select_ns(JobQuery(states=["failed", "succeeded"])), "jobs_state"),
-    (*select_ns(JobQuery(ids=["a", "b"])), "jobs_id"),
-    (*select_ns(JobQuery(finished_before=1.0, order="asc")), "jobs_finished"),
-    (*select_ns(JobQuery(tags=["a"])), "USING PRIMARY KEY"),
+    (*select_numbers(JobQuery(states=["failed"])), "jobs_state"),
+    (*select_numbers(JobQuery(states=["failed", "succeeded"])), "jobs_state"),
+    (*select_numbers(JobQuery(ids=["a", "b"])), "jobs_id"),
+    (*select_numbers(JobQuery(finished_before=1.0, order="asc")), "jobs_finished"),
+    (*select_numbers(JobQuery(tags=["a"])), "USING PRIMARY KEY"),
     (statements.RUNNING, [], "jobs_running"),
     (statements.JOBS, ["[1,2]"], "INTEGER PRIMARY KEY"),
     ("SELECT queue, state, count(*) FROM jobs GROUP BY queue, state", [], "COVERING INDEX jobs_state"),
     (statements.QUEUED, [0.0], "COVERING INDEX jobs_queued"),
-    (statements.QUEUED_MARKED, [0.0], "COVERING INDEX jobs_queued"),
+    (statements.QUEUED_WITH_TIMES, [0.0], "COVERING INDEX jobs_queued"),
 ]
 
 
