@@ -196,7 +196,7 @@ class Coordinator:
         rooms.devices.dispatch.held = True
         self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         rooms.devices.dispatch.control.recall_all()
-        busy = sum(bool(post.line) for post in rooms.devices.dispatch.posts.values())
+        busy = sum(bool(post.attempts) for post in rooms.devices.dispatch.posts.values())
         if busy and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",

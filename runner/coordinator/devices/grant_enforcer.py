@@ -11,7 +11,7 @@ from gpu.planning.overuse import OveruseTracker
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs import explanations
 from runner.jobs.job import EXCEEDED_LIMIT
 from runner.protocol.worker import OverGrant
@@ -34,8 +34,8 @@ class Overruns:
         post = self._dispatch.posts.get(message.executor)
         if post is None:
             return
-        self._ledger.usage.record_total(post.executor, message.used_bytes)
-        used = self._ledger.usage.observed_bytes(post.executor) or 0
+        self._ledger.usage.record_total(post.number, message.used_bytes)
+        used = self._ledger.usage.observed_bytes(post.number) or 0
         if used > post.grant_bytes:
             self._settle(post)
         else:
@@ -52,24 +52,24 @@ class Overruns:
             if self._ledger.free_bytes(slot.device.id) < 0:
                 self._make_room(DeviceCapacity(self._ledger, slot))
 
-    def _is_over(self, post: Post) -> bool:
+    def _is_over(self, post: ExecutorHandle) -> bool:
         level = self._ledger.usage.level(post.devices[0])
         if level == "exact":
             # Their workers ask, and see them more often than we do.
             return False
-        used = self._ledger.usage.observed_bytes(post.executor)
-        return self._overuse.record_sweep(post.executor, used, post.grant_bytes, level)
+        used = self._ledger.usage.observed_bytes(post.number)
+        return self._overuse.record_sweep(post.number, used, post.grant_bytes, level)
 
-    def _settle(self, post: Post) -> None:
+    def _settle(self, post: ExecutorHandle) -> None:
         if not self._backend.kills_over_grant:
             return
-        self._overuse.reset(post.executor)
-        used, granted = self._ledger.usage.observed_bytes(post.executor) or 0, post.grant_bytes
-        if overuse.resolve_overuse(self._ledger, post.executor, is_ceiling=post.is_ceiling) == "raise":
+        self._overuse.reset(post.number)
+        used, granted = self._ledger.usage.observed_bytes(post.number) or 0, post.grant_bytes
+        if overuse.resolve_overuse(self._ledger, post.number, is_ceiling=post.is_grant_fixed) == "raise":
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
                 *(
-                    post.executor,
+                    post.number,
                     post.spec.name,
                     explanations.format_bytes(used),
                     explanations.format_bytes(granted),
@@ -78,12 +78,12 @@ class Overruns:
             self._dispatch.grants.tell(post, used)
             return
         mib = 1024 * 1024
-        why = "which is its ceiling" if post.is_ceiling else "and there is no more"
+        why = "which is its ceiling" if post.is_grant_fixed else "and there is no more"
         message = f"it used {used // mib} MiB, over its grant of {granted // mib} MiB, {why}"
-        log.warning("executor %d (%s) is ended: %s", post.executor, post.spec.name, message)
+        log.warning("executor %d (%s) is ended: %s", post.number, post.spec.name, message)
         self._dispatch.control.kill(post, "memory_exceeded", message, self._circumstances(post, used))
 
-    def _circumstances(self, post: Post, used: int) -> dict[str, Any]:
+    def _circumstances(self, post: ExecutorHandle, used: int) -> dict[str, Any]:
         figures = [self._ledger.figures(device_id) for device_id in post.devices]
         return {
             EXCEEDED_LIMIT: "grant",
@@ -101,7 +101,7 @@ class Overruns:
             ],
             "neighbours": [
                 {"executor": other, "charged_bytes": charge}
-                for other, charge in self._ledger.neighbour_charges(post.executor).items()
+                for other, charge in self._ledger.neighbour_charges(post.number).items()
             ],
         }
 

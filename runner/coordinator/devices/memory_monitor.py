@@ -12,7 +12,7 @@ from gpu.memory.attribution import ProcessOwners
 from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import EnforcementBackend, cap_bytes
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 #: One reading may have begun while the executor was still at work.
@@ -94,26 +94,26 @@ class Memory:
                 device_id, self._owners.bytes_by_executor(self._processes.get(device_id, {}))
             )
 
-    def loaded(self, post: Post, message: ExecutorLoaded) -> None:
+    def loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
         if post.grant_bytes and self._ledger.usage.level(post.devices[0]) != "exact":
             others = self._ledger.usage.last_foreign_bytes(post.devices[0])
-            self._torch[post.executor] = _Torch(message.torch or "", message.reserved_bytes, others)
+            self._torch[post.number] = _Torch(message.torch or "", message.reserved_bytes, others)
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
 
-    def ended(self, post: Post, message: AttemptEnded) -> None:
+    def ended(self, post: ExecutorHandle, message: AttemptEnded) -> None:
         """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
         its processes and what torch had with a context around it."""
         if self._ledger.usage.level(post.devices[0]) == "exact":
             return
-        known = self._torch.get(post.executor)
+        known = self._torch.get(post.number)
         if known is not None:
             known.reserved_bytes = message.reserved_bytes
             # A context is measured once; what one without torch takes, after each attempt.
             known.calm = 0 if message.reserved_bytes is None else min(0, known.calm)
         told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
-        seen = self._ledger.usage.pop_peak(post.executor)
+        seen = self._ledger.usage.pop_peak(post.number)
         message.peak_bytes = max(told or 0, seen or 0) or None
         if message.reserved_bytes is not None:
             self._report(post, message.reserved_bytes)
@@ -131,11 +131,11 @@ class Memory:
         """What every process takes of the device before its first tensor; None where that is not known."""
         return self._contexts.minimum_bytes(self._kind(device_id))
 
-    def _report(self, post: Post, reserved_bytes: int) -> None:
-        self._ledger.usage.record_report(post.executor, reserved_bytes + self._floor(post))
+    def _report(self, post: ExecutorHandle, reserved_bytes: int) -> None:
+        self._ledger.usage.record_report(post.number, reserved_bytes + self._floor(post))
 
-    def _floor(self, post: Post) -> int:
-        known = self._torch.get(post.executor)
+    def _floor(self, post: ExecutorHandle) -> int:
+        known = self._torch.get(post.number)
         version = known.version if known is not None and known.version else None
         return self._contexts.minimum_bytes(self._kind(post.devices[0]), version) or 0
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.commands import attempt_order
 from runner.coordinator.dispatch.executor_control import ExecutorControl
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -44,13 +44,13 @@ class Assigner:
         self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def assign(self, post: Post, lives: list[LiveJob]) -> None:
+    def assign(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""
         for live in lives:
             live.phase = "assigned"
-            live.executor = post.executor
+            live.executor = post.number
             live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
-            post.line[live.job.number] = live
+            post.attempts[live.job.number] = live
         if any(live.input is None for live in lives):
             task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
             self._tasks.add(task)
@@ -58,7 +58,7 @@ class Assigner:
             return
         self._send_when_durable(post, lives)
 
-    async def _read_and_send(self, post: Post, lives: list[LiveJob]) -> None:
+    async def _read_and_send(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
         missing = [live.job.number for live in lives if live.input is None]
         inputs = await read_with_retry(self._read_inputs, missing, "inputs")
         for live in lives:
@@ -68,16 +68,16 @@ class Assigner:
         self._send_when_durable(post, lives)
         self._fleet.flush()
 
-    def _send_when_durable(self, post: Post, lives: list[LiveJob]) -> None:
+    def _send_when_durable(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,
         so that a killer's count survives what it kills."""
-        first, later = post.parted(lives)
+        first, later = post.split_first_attempts(lives)
         if first:
             self._send(post, first)
         if not later:
             return
         for live in later:
-            if live.attempt_in_flight and live.executor == post.executor and not post.retired:
+            if live.attempt_in_flight and live.executor == post.number and not post.is_retired:
                 self._begin(post, live)
 
         def send(_: object) -> None:
@@ -86,18 +86,18 @@ class Assigner:
 
         self._line.journal.call_when_durable(send, is_patient=True)
 
-    def _send(self, post: Post, lives: list[LiveJob]) -> None:
+    def _send(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
         attempts, back = [], []
-        was_idle = post.sent == 0
-        alive = post.executor in self._executors
+        was_idle = post.sent_count == 0
+        alive = post.number in self._executors
         for live in lives:
-            if live.executor != post.executor or live.phase == "ended":
+            if live.executor != post.number or live.phase == "ended":
                 continue
             if not alive:
                 back.append(live)
             elif live.job.cancel_reason is not None:
                 self._drop_cancelled(post, live)
-            elif post.retired:
+            elif post.is_retired:
                 self._release(post, live, done=False)
                 back.append(live)
             else:
@@ -107,40 +107,40 @@ class Assigner:
         for live in reversed(back):
             self._line.return_unstarted(live)
         if attempts:
-            self._fleet.post(post.worker, encode(RunAttempts(post.executor, attempts)))
-            if self._view.executors[post.executor].long_job_number is not None:
+            self._fleet.post(post.worker, encode(RunAttempts(post.number, attempts)))
+            if self._view.executors[post.number].long_job_number is not None:
                 # What runs there was found to take long while these were read or written.
                 self._control.recall(post)
 
-    def _mark_sent(self, post: Post, live: LiveJob, *, was_idle: bool) -> None:
+    def _mark_sent(self, post: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
         if live.job.attempt < live.attempt_in_flight:
-            if post.starts_next(was_idle=was_idle):
+            if post.starts_immediately(was_idle=was_idle):
                 self._begin(post, live)
             else:
                 live.phase = "staged"
-        post.sent += 1
+        post.sent_count += 1
 
-    def _begin(self, post: Post, live: LiveJob) -> None:
+    def _begin(self, post: ExecutorHandle, live: LiveJob) -> None:
         self._line.start_attempt(
             live,
             at=self._line.now(),
             worker=post.worker.name,
             devices=post.devices,
-            is_loading=not post.loaded,
+            is_loading=not post.is_loaded,
             granted_bytes=post.grant_bytes,
             meter=post.meter,
         )
 
-    def _drop_cancelled(self, post: Post, live: LiveJob) -> None:
+    def _drop_cancelled(self, post: ExecutorHandle, live: LiveJob) -> None:
         """Cancelled before the worker was told of it."""
         self._release(post, live)
         self._line.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
-    def _release(self, post: Post, live: LiveJob, *, done: bool = True) -> None:
+    def _release(self, post: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
         """The executor does not hold the attempt any more; its worker was never told of it."""
-        post.line.pop(live.job.number, None)
+        post.attempts.pop(live.job.number, None)
         if live.job_class is not None:
             self._view.on_attempt_ended(
-                post.executor, live.job_class, live.job.number, self._line.now(), has_run=done
+                post.number, live.job_class, live.job.number, self._line.now(), has_run=done
             )

@@ -14,7 +14,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
 from runner.coordinator.dispatch.commands import load_order
 from runner.coordinator.dispatch.executor_control import ExecutorControl
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.grants import CapBytes, Grants
 from runner.coordinator.dispatch.prewarming import Wishes
@@ -149,7 +149,7 @@ class Dispatch:
         )
         now = self._line.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
-        if post.is_lowered:
+        if post.was_grant_lowered:
             self.grants.suit(post, action.job_class)
         self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
@@ -180,7 +180,7 @@ class Dispatch:
             mates=action.extra_job_numbers,
         )
         ids = list(action.device_ids)
-        post = Post(executor, worker, spec, action.job_class.model, ids, action.grant_bytes)
+        post = ExecutorHandle(executor, worker, spec, action.job_class.model, ids, action.grant_bytes)
         self.posts[executor] = post
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
         self._fleet.post(worker, encode(load_order(executor, action, spec, devices, cap)))
@@ -217,15 +217,15 @@ class Dispatch:
             self.grants.tell(post, post.grant_bytes)
         self._fleet.flush()
 
-    def repeat(self, post: Post) -> None:
+    def repeat(self, post: ExecutorHandle) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
         if post.grant_bytes:
             # Whoever missed that it may use less would go on as before, and nobody would ask.
             self.grants.tell(post, post.grant_bytes)
-        for live in post.line.values():
+        for live in post.attempts.values():
             if live.job.cancel_reason is not None:
                 self.cancel(live, live.job.cancel_reason, force=False)
-        if len(post.line) > 1:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
-        elif post.leaving and not post.line:
-            self._fleet.post(post.worker, encode(UnloadExecutor(post.executor)))
+        if len(post.attempts) > 1:
+            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
+        elif post.is_closing and not post.attempts:
+            self._fleet.post(post.worker, encode(UnloadExecutor(post.number)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import KillExecutor, RecallAttempts, UnloadExecutor, encode
@@ -27,29 +27,29 @@ class ExecutorControl:
         #: Asks for a turn of the plan.
         self._wake = wake
         #: Retired ones that still have something to end.
-        self._retiring: list[Post] = []
+        self._retiring: list[ExecutorHandle] = []
 
-    def kill(self, post: Post, code: str, message: str, detail: Any) -> None:
+    def kill(self, post: ExecutorHandle, code: str, message: str, detail: Any) -> None:
         """End an executor, whatever it does; its attempt ends with this code."""
         self.close(post)
         self._fleet.post(
-            post.worker, encode(KillExecutor(post.executor, code, message, detail, only_if_idle=False))
+            post.worker, encode(KillExecutor(post.number, code, message, detail, only_if_idle=False))
         )
 
     def unload(self, executor: int) -> None:
         """End an idle executor; its bytes count until its process is gone."""
         post = self._executors.get(executor)
-        if post is None or post.leaving:
+        if post is None or post.is_closing:
             return
         self.close(post)
         self._fleet.post(post.worker, encode(UnloadExecutor(executor)))
 
-    def close(self, post: Post, *, lingers: bool = False) -> None:
+    def close(self, post: ExecutorHandle, *, lingers: bool = False) -> None:
         """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
         what it runs first."""
-        if not post.leaving:
-            post.leaving = True
-            self._view.evict(post.executor, finishes_first=lingers)
+        if not post.is_closing:
+            post.is_closing = True
+            self._view.evict(post.number, finishes_first=lingers)
 
     def retire_handler(self, handler: str, *, replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is
@@ -58,36 +58,36 @@ class ExecutorControl:
             self.retire(post, replaced=replaced)
         self._wake()
 
-    def retire(self, post: Post, *, replaced: bool = False) -> None:
+    def retire(self, post: ExecutorHandle, *, replaced: bool = False) -> None:
         """The executor ends what runs in it; what has not started goes back to the queue, and it goes."""
-        if post.retired:
+        if post.is_retired:
             return
-        post.retired = True
-        is_killed = replaced and not post.loaded
+        post.is_retired = True
+        is_killed = replaced and not post.is_loaded
         # Also one that is to be killed: it may be spared, and end a long job first.
         self.close(post, lingers=True)
         self._retiring.append(post)
         if is_killed:
             why = "its handler was reloaded while it loaded"
             # Word that it has loaded may be on its way: then its first job ends in the old code.
-            self._fleet.post(post.worker, encode(KillExecutor(post.executor, "interrupted", why)))
-        elif post.loaded and post.sent:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
+            self._fleet.post(post.worker, encode(KillExecutor(post.number, "interrupted", why)))
+        elif post.is_loaded and post.sent_count:
+            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
 
     def unload_retired(self) -> None:
         """End the retired executors that have nothing left to do."""
         if not self._retiring:
             return
-        alive = [post for post in self._retiring if post.executor in self._executors]
+        alive = [post for post in self._retiring if post.number in self._executors]
         for post in alive:
-            if not post.line:
-                self._fleet.post(post.worker, encode(UnloadExecutor(post.executor)))
-        self._retiring = [post for post in alive if post.line]
+            if not post.attempts:
+                self._fleet.post(post.worker, encode(UnloadExecutor(post.number)))
+        self._retiring = [post for post in alive if post.attempts]
 
-    def recall(self, post: Post) -> None:
+    def recall(self, post: ExecutorHandle) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""
-        if len(post.line) > 1 and not post.leaving:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.executor)))
+        if len(post.attempts) > 1 and not post.is_closing:
+            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
 
     def recall_all(self) -> None:
         """What is staged anywhere shall not start."""

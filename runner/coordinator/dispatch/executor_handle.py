@@ -8,39 +8,39 @@ from runner.coordinator.processes.worker_pool import Worker
 from runner.handlers.spec import HandlerSpec
 
 
-class Post:
+class ExecutorHandle:
     """An executor as the coordinator knows it."""
 
     __slots__ = (
+        "attempts",
         "devices",
-        "executor",
         "grant_bytes",
         "is_batched",
-        "is_ceiling",
-        "is_lowered",
+        "is_closing",
+        "is_grant_fixed",
+        "is_loaded",
+        "is_retired",
         "jobs_done",
-        "leaving",
-        "line",
-        "loaded",
         "meter",
         "model",
+        "number",
         "peak_bytes",
-        "retired",
-        "sent",
+        "sent_count",
         "spec",
+        "was_grant_lowered",
         "worker",
     )
 
     def __init__(
         self,
-        executor: int,
+        number: int,
         worker: Worker,
         spec: HandlerSpec,
         model: str,
         devices: list[str],
         grant_bytes: int,
     ) -> None:
-        self.executor = executor
+        self.number = number
         self.worker = worker
         self.spec = spec
         #: What `model_by` named; "" for handlers without.
@@ -48,32 +48,36 @@ class Post:
         self.devices = devices
         self.grant_bytes = grant_bytes
         #: The grant is never raised.
-        self.is_ceiling = spec.options.strict
+        self.is_grant_fixed = spec.options.strict
         #: It was granted more once: see `Grants.tell_lowered`.
-        self.is_lowered = False
-        self.loaded = False
-        self.leaving = False
+        self.was_grant_lowered = False
+        self.is_loaded = False
+        self.is_closing = False
         #: Its handler is another now: it ends what it runs, and goes.
-        self.retired = False
+        self.is_retired = False
         #: Of the time that it is at work; None where it occupies no device.
         self.meter = UsageMeter() if spec.options.gpus else None
         #: It is handed batches.
         self.is_batched = spec.options.batch is not None
         #: Attempts handed over and not ended, by job number, in order.
-        self.line: dict[int, LiveJob] = {}
+        self.attempts: dict[int, LiveJob] = {}
         #: How many of them the worker has been sent.
-        self.sent = 0
+        self.sent_count = 0
         self.jobs_done = 0
         #: The most that one of its attempts was seen to use on each device.
         self.peak_bytes = 0
 
-    def parted(self, lives: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
+    def split_first_attempts(self, lives: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
         """Those to be started for the first time, and the others. A batch is not parted."""
-        later = [live for live in lives if live.job.attempt > 0]
-        if not later:
-            return lives, later
-        return ([], lives) if self.is_batched else ([one for one in lives if not one.job.attempt], later)
+        later_attempts = [live for live in lives if live.job.attempt > 0]
+        if not later_attempts:
+            return lives, later_attempts
+        return (
+            ([], lives)
+            if self.is_batched
+            else ([one for one in lives if not one.job.attempt], later_attempts)
+        )
 
-    def starts_next(self, *, was_idle: bool) -> bool:
+    def starts_immediately(self, *, was_idle: bool) -> bool:
         """Whether the next attempt that it is sent starts at once; `was_idle`: its batch finds it idle."""
-        return was_idle if self.is_batched else self.sent < self.spec.options.slots
+        return was_idle if self.is_batched else self.sent_count < self.spec.options.slots

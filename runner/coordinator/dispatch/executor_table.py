@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.processes.worker_pool import Worker
 
 
-class ExecutorTable(dict[int, Post]):
+class ExecutorTable(dict[int, ExecutorHandle]):
     """Executor number -> executor.
 
     It is a dict, because the executor is looked up here several times for each job. What the methods give is
@@ -15,18 +15,18 @@ class ExecutorTable(dict[int, Post]):
 
     __slots__ = ()
 
-    def on_device(self, device_id: str) -> list[Post]:
+    def on_device(self, device_id: str) -> list[ExecutorHandle]:
         """Executors that occupy the device, alone or among others."""
         return [post for post in self.values() if device_id in post.devices]
 
-    def of_worker(self, worker: Worker) -> list[Post]:
+    def of_worker(self, worker: Worker) -> list[ExecutorHandle]:
         """Executors that this worker runs."""
         return [post for post in self.values() if post.worker is worker]
 
-    def of_handler(self, name: str) -> list[Post]:
+    def of_handler(self, name: str) -> list[ExecutorHandle]:
         """Executors of the handler, of any version and model."""
         return [post for post in self.values() if post.spec.name == name]
 
-    def with_attempts(self) -> list[Post]:
+    def with_attempts(self) -> list[ExecutorHandle]:
         """Executors that hold an attempt."""
-        return [post for post in self.values() if post.line]
+        return [post for post in self.values() if post.attempts]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.processes.worker_pool import Fleet
 from runner.protocol.worker import SetGrant, encode
 
@@ -22,25 +22,25 @@ class Grants:
         self._fleet = fleet
         self.cap_bytes = cap_bytes
 
-    def tell(self, post: Post, grant_bytes: int) -> None:
+    def tell(self, post: ExecutorHandle, grant_bytes: int) -> None:
         """An executor may use so much from now on."""
-        resident = self._view.executors[post.executor]
+        resident = self._view.executors[post.number]
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
         post.grant_bytes = grant_bytes
-        cap = self.cap_bytes(post.devices, grant_bytes, post.executor)
-        self._fleet.post(post.worker, encode(SetGrant(post.executor, grant_bytes, cap)))
+        cap = self.cap_bytes(post.devices, grant_bytes, post.number)
+        self._fleet.post(post.worker, encode(SetGrant(post.number, grant_bytes, cap)))
 
-    def tell_lowered(self, posts: Mapping[int, Post]) -> None:
+    def tell_lowered(self, posts: Mapping[int, ExecutorHandle]) -> None:
         """Those of whom the ledger has learned that they need less."""
         lowered, self._view.ledger.lowered_grants = self._view.ledger.lowered_grants, set()
         for executor in lowered & posts.keys():
-            posts[executor].is_lowered = True
+            posts[executor].was_grant_lowered = True
             self.tell(posts[executor], self._view.ledger.grant_bytes(executor))
 
-    def suit(self, post: Post, cls: JobClass) -> None:
+    def suit(self, post: ExecutorHandle, cls: JobClass) -> None:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
         slots = self._view.residency.slots
         need = max(self._view.memory_needs.need_for_device(cls, slots[each]) for each in post.devices)
-        if need > post.grant_bytes and self._view.ledger.raise_grant(post.executor, need):
+        if need > post.grant_bytes and self._view.ledger.raise_grant(post.number, need):
             self.tell(post, need)

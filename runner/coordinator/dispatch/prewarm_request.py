@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gpu.job_class import JobClass
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.errors import ValidationFailed
 from runner.handlers.spec import HandlerSpec
 
@@ -34,7 +34,7 @@ class Failure(NamedTuple):
 
 
 #: Told once what came of a wish: the executor that has loaded, or why there is none.
-Tell = Callable[[Post | Failure], None]
+Tell = Callable[[ExecutorHandle | Failure], None]
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.scheduling.prewarm_class import prewarm_class
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.load_failures import FAULTS, LoadFailures
 from runner.coordinator.dispatch.pending_prewarms import PendingPrewarms
@@ -75,12 +75,12 @@ class Wishes:
                     self.pending.drop(one)
             (self.pending.of_class(cls) or self._add(cls)).tells.append(tell)
             self._wake()
-        elif post.loaded:
+        elif post.is_loaded:
             tell(post)
         else:
-            self._tells.setdefault(post.executor, []).append(tell)
+            self._tells.setdefault(post.number, []).append(tell)
 
-    def unload(self, handler: str, model: str | None, device_id: str | None) -> list[Post]:
+    def unload(self, handler: str, model: str | None, device_id: str | None) -> list[ExecutorHandle]:
         """The executors that are to go. What waits for one is dropped, and a preload of which none is left
         rests until it is loaded again.
 
@@ -103,7 +103,7 @@ class Wishes:
             for post in self._executors.of_handler(handler)
             if model in (None, post.model)
             and (device_id is None or device_id in post.devices)
-            and not post.retired
+            and not post.is_retired
         ]
         left = {(handler, post.model) for post in self._executors.of_handler(handler) if post not in posts}
         self._preloads.suspend(handler, model, left)
@@ -137,16 +137,16 @@ class Wishes:
             if not self.pending.of_handler(*name) and self.failures.may_try(name, self._now()):
                 self._add(self._class(spec, name[1], None, is_preload=True))
 
-    def met(self, n: int, post: Post) -> None:
+    def met(self, n: int, post: ExecutorHandle) -> None:
         """An executor that is there anyway is the one that is wished for."""
         one = self.pending[n]
         self.pending.drop(one)
-        if post.loaded:
+        if post.is_loaded:
             _tell(one.tells, post)
         elif one.tells:
-            self._tells.setdefault(post.executor, []).extend(one.tells)
+            self._tells.setdefault(post.number, []).extend(one.tells)
 
-    def resident(self, n: int) -> Post | None:
+    def resident(self, n: int) -> ExecutorHandle | None:
         """What has come meanwhile for a wish that waits: a job of the same plan may load it."""
         return self._resident(self.pending[n].cls)
 
@@ -156,16 +156,16 @@ class Wishes:
         if one.tells:
             self._tells[executor] = one.tells
 
-    def loaded(self, post: Post) -> None:
+    def loaded(self, post: ExecutorHandle) -> None:
         """An executor is ready."""
-        self._loading.pop(post.executor, None)
+        self._loading.pop(post.number, None)
         name = (post.spec.name, post.model)
         self.failures.on_loaded(name, self._now())
-        _tell(self._tells.pop(post.executor, ()), post)
+        _tell(self._tells.pop(post.number, ()), post)
 
-    def gone(self, post: Post, code: str, message: str, detail: Any = None) -> None:
+    def gone(self, post: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
         """An executor has ended; where it was wished for and did not load, those who asked are told why."""
-        one, tells = self._loading.pop(post.executor, None), self._tells.pop(post.executor, [])
+        one, tells = self._loading.pop(post.number, None), self._tells.pop(post.number, [])
         name = (post.spec.name, post.model)
         if code in FAULTS and (one is not None or tells or name in self._preloads):
             self._failed(name, Failure(code, message, detail, self._now()))
@@ -222,17 +222,17 @@ class Wishes:
             known = ", ".join(self._device_ids)
             raise NotFound(f"there is no device {device_id!r}; there are {known}")
 
-    def _resident(self, cls: JobClass) -> Post | None:
+    def _resident(self, cls: JobClass) -> ExecutorHandle | None:
         """An executor of it that is there: one that has loaded before one that loads."""
         found = [
             self._executors[resident.executor]
             for resident in self._view.residency.by_key.get(cls.key, {}).values()
             if not cls.allowed_devices or set(cls.allowed_devices).issuperset(resident.devices)
         ]
-        return max(found, key=lambda post: post.loaded, default=None)
+        return max(found, key=lambda post: post.is_loaded, default=None)
 
 
-def _tell(tells: Collection[Tell], what: Post | Failure) -> None:
+def _tell(tells: Collection[Tell], what: ExecutorHandle | Failure) -> None:
     for tell in tells:
         tell(what)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.prewarm_request import Failure
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import NotLoaded
@@ -46,9 +46,9 @@ class Loads:
         """Have an executor ready, and say how far it is when the time is over."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
-        told: asyncio.Future[Post | Failure] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[ExecutorHandle | Failure] = asyncio.get_running_loop().create_future()
 
-        def tell(what: Post | Failure) -> None:
+        def tell(what: ExecutorHandle | Failure) -> None:
             if not told.done():
                 told.set_result(what)
 
@@ -65,7 +65,7 @@ class Loads:
             message = f"it is loaded on {', '.join(outcome.devices)}"
             document = {
                 "state": "loaded",
-                "executor": self._executor(outcome.executor),
+                "executor": self._executor(outcome.number),
                 "message": message,
             }
         status = 200 if document["state"] == "loaded" else 202
@@ -80,7 +80,7 @@ class Loads:
         posts = self._dispatch.wishes.unload(ask.name, ask.model, ask.device)
         for post in posts:
             self._dispatch.control.retire(post)
-        document = _head(ask) | {"executors": [self._executor(post.executor) for post in posts]}
+        document = _head(ask) | {"executors": [self._executor(post.number) for post in posts]}
         self._dispatch.wake()
         front.send(
             front_protocol.encode(
@@ -98,13 +98,13 @@ class Loads:
         loading = [
             post
             for post in self._dispatch.posts.of_handler(ask.name)
-            if post.model == (ask.model or "") and not post.leaving and ask.device in (None, *post.devices)
+            if post.model == (ask.model or "") and not post.is_closing and ask.device in (None, *post.devices)
         ]
         if not loading:
             return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
         post = loading[0]
         message = f"it loads on {', '.join(post.devices)}"
-        return {"state": "loading", "executor": self._executor(post.executor), "message": message}
+        return {"state": "loading", "executor": self._executor(post.number), "message": message}
 
 
 def _head(ask: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:

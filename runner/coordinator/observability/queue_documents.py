@@ -46,7 +46,7 @@ class QueueDocuments:
         for queue, why, count, since in waiting.counts_by_reason():
             tallies[queue].add(why, count, since)
         for post in self._dispatch.posts.values():
-            for live in post.line.values():
+            for live in post.attempts.values():
                 why_now = waiting.reasons.for_live_job(live)
                 if why_now is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None

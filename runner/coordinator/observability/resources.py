@@ -103,7 +103,7 @@ class Views:
             "input_schema": msgspec.Raw(spec.input_schema),
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
-            "executors": [self.executor(post.executor) for post in posts],
+            "executors": [self.executor(post.number) for post in posts],
             **self._dispatch.wishes.document(spec.name),
             "learned": learned(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
             "figures": {
@@ -119,7 +119,7 @@ class Views:
     def device(self, device: Device) -> dict[str, Any]:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
-        executors = [self.executor(post.executor) for post in self._dispatch.posts.on_device(device.id)]
+        executors = [self.executor(post.number) for post in self._dispatch.posts.on_device(device.id)]
         worker = self._fleet.of_device(device.id)
         return {
             "id": device.id,
@@ -155,13 +155,13 @@ class Views:
             "handler": post.spec.name,
             "version": post.spec.version,
             "model": post.model or None,
-            "state": "leaving" if post.leaving else resident.state if resident is not None else "leaving",
+            "state": "leaving" if post.is_closing else resident.state if resident is not None else "leaving",
             "worker": post.worker.name,
             "devices": post.devices,
             "granted_bytes": post.grant_bytes,
             "resident_bytes": self._view.ledger.usage.observed_bytes(executor),
             "charged_bytes": self._view.ledger.charge_bytes(executor),
-            "jobs": [live.job.id for live in post.line.values()],
+            "jobs": [live.job.id for live in post.attempts.values()],
             "jobs_done": post.jobs_done,
         }
 
@@ -173,9 +173,7 @@ class Views:
                 "role": worker.role,
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.connected else "starting",
-                "executors": [
-                    self.executor(post.executor) for post in self._dispatch.posts.of_worker(worker)
-                ],
+                "executors": [self.executor(post.number) for post in self._dispatch.posts.of_worker(worker)],
             }
             for worker in self._fleet.workers.values()
         ]

@@ -65,7 +65,7 @@ class Stats:
             queued[cls.tenant] += 0 if cls.is_prewarm else len(waiting)
         running: Counter[str] = Counter()
         for post in self._dispatch.posts.values():
-            for live in post.line.values():
+            for live in post.attempts.values():
                 held = running if live.job.state == "running" else queued
                 held[live.job.terms.tenant] += live.phase != "ended"
         return {

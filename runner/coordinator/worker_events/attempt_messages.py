@@ -10,7 +10,7 @@ from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatch
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -63,11 +63,11 @@ class AttemptMessageHandler:
             self._begin(post, live, message.at)
         else:
             self._line.mark_running(live, message.at)
-        if post.spec.options.slots > 1 or self._view.executors[post.executor].long_job_number is not None:
+        if post.spec.options.slots > 1 or self._view.executors[post.number].long_job_number is not None:
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.
-        self._view.mark_long_running(post.executor, live.job.number)
+        self._view.mark_long_running(post.number, live.job.number)
         self._dispatch.control.recall(post)
 
     def on_events(self, _: Worker, message: AttemptEvents) -> None:
@@ -99,7 +99,7 @@ class AttemptMessageHandler:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
             self._dispatch.control.close(post)
         elif message.has_memory_grown:
-            log.info("executor %d (%s) has grown: a fresh one follows it", post.executor, post.spec.name)
+            log.info("executor %d (%s) has grown: a fresh one follows it", post.number, post.spec.name)
             self._dispatch.control.retire(post)
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
@@ -112,9 +112,9 @@ class AttemptMessageHandler:
         self._release_attempt(post, live)
         self._line.end_attempt(live, message, squeeze=squeeze)
 
-    def interrupt(self, post: Post, why: str) -> None:
+    def interrupt(self, post: ExecutorHandle, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""
-        for live in list(post.line.values()):
+        for live in list(post.attempts.values()):
             if live.phase == "staged":
                 # It may have started, untold: its number must not be given to user code again.
                 self._begin(post, live, self._line.now())
@@ -127,7 +127,7 @@ class AttemptMessageHandler:
                     ),
                 )
 
-    def _begin(self, post: Post, live: LiveJob, at: float) -> None:
+    def _begin(self, post: ExecutorHandle, live: LiveJob, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
         self._line.start_attempt(
             live,
@@ -139,7 +139,9 @@ class AttemptMessageHandler:
             meter=post.meter,
         )
 
-    def _oom_circumstances(self, post: Post, live: LiveJob, message: AttemptEnded) -> OomCircumstances | None:
+    def _oom_circumstances(
+        self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded
+    ) -> OomCircumstances | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
         if message.is_blame_unknown or live.job_class is None:
             return None
@@ -147,24 +149,24 @@ class AttemptMessageHandler:
         if not is_out_of_memory(message, grant_bytes=grant_bytes):
             return None
         started_at = live.job.started_at or 0.0
-        ceiling_bytes = live.job.terms.vram_bytes if post.is_ceiling else None
+        ceiling_bytes = live.job.terms.vram_bytes if post.is_grant_fixed else None
         return oom_escalation.oom_circumstances(
-            self._view, live.job_class, post.executor, started_at, ceiling_bytes
+            self._view, live.job_class, post.number, started_at, ceiling_bytes
         )
 
-    def _release_attempt(self, post: Post, live: LiveJob) -> None:
+    def _release_attempt(self, post: ExecutorHandle, live: LiveJob) -> None:
         """The attempt does not occupy its executor any more."""
         n = live.job.number
-        if post.line.pop(n, None) is not None:
-            post.sent -= 1
+        if post.attempts.pop(n, None) is not None:
+            post.sent_count -= 1
             post.jobs_done += 1
         if live.job_class is not None:
-            self._view.on_attempt_ended(post.executor, live.job_class, n, self._line.now())
+            self._view.on_attempt_ended(post.number, live.job_class, n, self._line.now())
 
-    def _assume_peak(self, post: Post, peak_bytes: int) -> None:
+    def _assume_peak(self, post: ExecutorHandle, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,
         and an idle executor is charged no more than the last of them."""
         is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
         # The peak of those is over all devices together.
         share = peak_bytes // len(post.devices) if is_exact else peak_bytes
-        self._view.ledger.usage.assume_usage(post.executor, share)
+        self._view.ledger.usage.assume_usage(post.number, share)

@@ -10,7 +10,7 @@ import msgspec
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import BATCH_TOO_LARGE_CODES
 from runner.coordinator.jobs.statistics import Statistics
@@ -54,10 +54,10 @@ class Learning:
         self._stale: list[str] = []
         self._recall(kept)
 
-    def loaded(self, post: Post, message: ExecutorLoaded) -> None:
+    def loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
-        resident_bytes = self._view.ledger.usage.observed_bytes(post.executor) or None
+        resident_bytes = self._view.ledger.usage.observed_bytes(post.number) or None
         self._view.estimator.record_load(
             (spec.name, spec.version, post.model), resident_bytes, message.load_s
         )
@@ -65,7 +65,7 @@ class Learning:
         self._arm()
 
     def ended(
-        self, post: Post, live: LiveJob, message: AttemptEnded, squeeze: OomCircumstances | None
+        self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded, squeeze: OomCircumstances | None
     ) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
@@ -102,7 +102,7 @@ class Learning:
             )
         estimates.changed.clear()
 
-    def _went_well(self, post: Post, live: LiveJob, message: AttemptEnded) -> None:
+    def _went_well(self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
         spec, run_s = post.spec, message.run_s
         is_due = self._figures.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
@@ -117,12 +117,12 @@ class Learning:
             self._view.record_run(live.job_class, peak_bytes, run_s)
             self._arm()
 
-    def _peak(self, post: Post, message: AttemptEnded) -> int | None:
+    def _peak(self, post: ExecutorHandle, message: AttemptEnded) -> int | None:
         """The most that the attempt took of each of its devices."""
         ledger, peak_bytes = self._view.ledger, message.peak_bytes
         if not peak_bytes:
             # An attempt shorter than a look of the watchdog has no peak of its own.
-            return ledger.usage.observed_bytes(post.executor) or None
+            return ledger.usage.observed_bytes(post.number) or None
         if ledger.usage.level(post.devices[0]) == "exact":
             # Told over all devices together.
             return -(-peak_bytes // len(post.devices))

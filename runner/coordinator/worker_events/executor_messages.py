@@ -46,7 +46,7 @@ class ExecutorMessageHandler:
         post = self._dispatch.posts.get(message.executor)
         if post is None:
             return
-        post.loaded = True
+        post.is_loaded = True
         self._memory.loaded(post, message)
         self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
         self._learning.loaded(post, message)
@@ -59,11 +59,11 @@ class ExecutorMessageHandler:
             live = self._attempts.find_current(job_id, attempt)
             if live is None or post is None:
                 continue
-            post.line.pop(live.job.number, None)
-            post.sent -= 1
+            post.attempts.pop(live.job.number, None)
+            post.sent_count -= 1
             if live.job_class is not None:
                 self._view.on_attempt_ended(
-                    post.executor, live.job_class, live.job.number, self._line.now(), has_run=False
+                    post.number, live.job_class, live.job.number, self._line.now(), has_run=False
                 )
             self._return_unstarted(live)
 
@@ -91,7 +91,7 @@ class ExecutorMessageHandler:
         if post is None:
             return
         self._view.on_executor_gone(executor, self._line.now() if is_dead else None)
-        for live in reversed(post.line.values()):
+        for live in reversed(post.attempts.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.phase != "assigned":
                 self._return_unstarted(live)

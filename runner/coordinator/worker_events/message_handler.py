@@ -135,7 +135,7 @@ class Reports:
         for post in lost:
             try:
                 self._attempts.interrupt(post, f"worker {worker.name} ended: {why}")
-                self._executors.on_executor_gone(post.executor)
+                self._executors.on_executor_gone(post.number)
             except Exception:
-                log.exception("executor %d was lost and could not be cleared up", post.executor)
+                log.exception("executor %d was lost and could not be cleared up", post.number)
         self._dispatch.wake()

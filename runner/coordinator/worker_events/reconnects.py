@@ -50,17 +50,17 @@ class Relinks:
         there, held = set(hello.executors), set(hello.running)
         attempts = [
             AttemptsRecalled(
-                post.executor,
+                post.number,
                 [
                     key
-                    for live in post.line.values()
+                    for live in post.attempts.values()
                     if live.phase != "assigned" and (key := (live.job.id, live.attempt_in_flight)) not in held
                 ],
             )
             for post in mine
-            if post.executor in there
+            if post.number in there
         ]
-        missing = [post.executor for post in mine if post.executor not in there]
+        missing = [post.number for post in mine if post.number not in there]
         self._doubts[worker.name] = _Doubt(hello.last_seq, missing, attempts)
         self.settle(worker)
 

@@ -149,7 +149,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         made.wake()
         await until_runs(bench, first)
         assert first.executor is not None
-        made.posts[first.executor].loaded = True
+        made.posts[first.executor].is_loaded = True
         bench.view.on_loaded(first.executor, None, 1000.0)
         second = bench.line.submit(asked(2))
         second.input = None

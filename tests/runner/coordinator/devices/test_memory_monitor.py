@@ -11,7 +11,7 @@ from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, BackendName
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
 G, M = 1 << 30, 1 << 20
@@ -34,16 +34,16 @@ class Scene:
             now=lambda: self.at,
         )
         self.memory.driver = "570"
-        self.posts: dict[int, Post] = {}
+        self.posts: dict[int, ExecutorHandle] = {}
 
-    def start(self, executor: int, pid: int | None = None) -> Post:
+    def start(self, executor: int, pid: int | None = None) -> ExecutorHandle:
         cls = JobClass("default", f"h{executor}", "v", "", 50, 8 * G, 1)
         self.view.add_waiting(cls, executor)
         self.view.load(executor, cls, executor, ("gpu0",), 8 * G)
         if pid is not None:
             self.memory.claim(ExecutorProcesses(executor, [pid]))
-        post = object.__new__(Post)
-        post.executor, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
+        post = object.__new__(ExecutorHandle)
+        post.number, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
         self.posts[executor] = post
         return post
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import Worker
 from tests.runner.coordinator import test_error_boundaries
@@ -18,14 +18,14 @@ def table(worker: Worker) -> tuple[ExecutorTable, Worker]:
     second = Worker("w2", "worker", CPU, worker.child, 0.0)
     other = replace(spec(), name="other")
     executors = ExecutorTable()
-    executors[1] = Post(1, worker, spec(), "", ["gpu0"], 0)
-    executors[2] = Post(2, worker, spec(), "m", ["gpu0", "gpu1"], 0)
-    executors[3] = Post(3, second, other, "", ["gpu1"], 0)
+    executors[1] = ExecutorHandle(1, worker, spec(), "", ["gpu0"], 0)
+    executors[2] = ExecutorHandle(2, worker, spec(), "m", ["gpu0", "gpu1"], 0)
+    executors[3] = ExecutorHandle(3, second, other, "", ["gpu1"], 0)
     return executors, second
 
 
-def numbers(executors: list[Post]) -> list[int]:
-    return [each.executor for each in executors]
+def numbers(executors: list[ExecutorHandle]) -> list[int]:
+    return [each.number for each in executors]
 
 
 def test_executors_are_found_by_device_worker_and_handler(worker: Worker) -> None:
@@ -44,7 +44,7 @@ def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
         live = bench.line.submit(asked())
-        executors[2].line[live.job.number] = live
+        executors[2].attempts[live.job.number] = live
         assert numbers(executors.with_attempts()) == [2]
 
     run(body)
@@ -53,5 +53,5 @@ def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
 def test_executors_may_leave_while_a_caller_goes_through_them(worker: Worker) -> None:
     executors, _ = table(worker)
     for each in executors.on_device("gpu0"):
-        del executors[each.executor]
+        del executors[each.number]
     assert list(executors) == [3]

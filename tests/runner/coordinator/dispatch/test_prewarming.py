@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
 from runner.coordinator.dispatch.prewarm_request import Failure, model_of, preloads
 from runner.coordinator.processes.worker_pool import Worker
@@ -28,7 +28,7 @@ class House(Scene):
     def __init__(self, bench: Bench, worker: Worker) -> None:
         super().__init__(bench, worker)
         self.wishes = self.dispatch.wishes
-        self.heard: list[Post | Failure] = []
+        self.heard: list[ExecutorHandle | Failure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
         self.bench.line.queue_manager.set_handlers({each.name: each for each in specs})
@@ -59,7 +59,7 @@ def test_all_who_ask_are_told_once_it_is_loaded(worker: Worker) -> None:
         assert await house.orders() == ["Load"]
         house.ask()
         await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.heard] == [Post] * 3
+        assert [type(each) for each in house.heard] == [ExecutorHandle] * 3
         house.ask()
         assert len(house.heard) == 4 and await house.orders() == []
 
@@ -93,7 +93,7 @@ def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: Worker) ->
             LoadExecutor
         ]
         await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.heard] == [Post]
+        assert [type(each) for each in house.heard] == [ExecutorHandle]
 
     play(worker, body)
 
@@ -108,7 +108,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
         house.reports._executors.on_executor_gone(1)
         assert "Load" in await house.orders()
         await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.heard] == [Post]
+        assert [type(each) for each in house.heard] == [ExecutorHandle]
 
     play(worker, body)
 
@@ -135,7 +135,7 @@ def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Wo
         orders = await house.orders()
         assert orders.count("Load") == 1 and house.wishes.pending.of_handler("h") == []
         await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.heard] == [Post]
+        assert [type(each) for each in house.heard] == [ExecutorHandle]
 
     play(worker, body)
 
@@ -308,7 +308,7 @@ def test_a_broken_handler_can_be_unloaded(worker: Worker) -> None:
         await house.says(ExecutorLoaded(1, 0.1))
         broken = HandlerSpec("h", "", "broken", Source("file", "/h.py", "h"), error="no")
         house.describe(broken)
-        assert [post.executor for post in house.wishes.unload("h", None, None)] == [1]
+        assert [post.number for post in house.wishes.unload("h", None, None)] == [1]
 
     play(worker, body)
 

@@ -15,7 +15,7 @@ from gpu.estimates.observations import Observations
 from gpu.job_class import JobClass
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.executor_handle import Post
+from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
@@ -52,9 +52,9 @@ class Taught:
         self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=gpus))
         self.post = self.another()
 
-    def another(self) -> Post:
+    def another(self) -> ExecutorHandle:
         nobody: Any = None
-        return Post(1, nobody, self.spec, "m", self.ids, 8 * GIB)
+        return ExecutorHandle(1, nobody, self.spec, "m", self.ids, 8 * GIB)
 
     def end(
         self,
