@@ -19,7 +19,7 @@ from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.device_requests import Hand
 from runner.coordinator.front.job_action_requests import JobActionRequests
 from runner.coordinator.front.prewarm_requests import Loads
@@ -122,7 +122,7 @@ class DeviceComponents:
     memory: Memory
     inventory: Inventory
     fleet: Fleet
-    dispatch: Dispatch
+    dispatch: Dispatcher
     learning: Learning
     care: Care
     overruns: Overruns
@@ -250,7 +250,7 @@ def build_devices(
         probe_config=ground.briefing.probe,
         listener=workers,
     )
-    dispatch = Dispatch(
+    dispatch = Dispatcher(
         line=jobs.line,
         view=view,
         fleet=fleet,
@@ -384,7 +384,7 @@ def _build_handlers(
     ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
 ) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
-        devices.dispatch.wishes.described()
+        devices.dispatch.prewarming.described()
         ground.fronts.send_all(message)
         devices.dispatch.wake()
 

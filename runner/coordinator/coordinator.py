@@ -156,7 +156,7 @@ class Coordinator:
         self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
         if self._settings.reload:
             self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())
-        rooms.devices.dispatch.held = False
+        rooms.devices.dispatch.is_paused = False
         rooms.front.status.phase = "ready"
         self._front_events.open()
         for message in rooms.front_messages():
@@ -193,17 +193,17 @@ class Coordinator:
         rooms = self.rooms
         rooms.front.gate.close()
         rooms.front.status.phase = "shutting down"
-        rooms.devices.dispatch.held = True
+        rooms.devices.dispatch.is_paused = True
         self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         rooms.devices.dispatch.control.recall_all()
-        busy = sum(bool(post.attempts) for post in rooms.devices.dispatch.posts.values())
+        busy = sum(bool(post.attempts) for post in rooms.devices.dispatch.executors.values())
         if busy and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
                 busy,
                 grace_s,
             )
-        await _until(lambda: not rooms.devices.dispatch.posts.with_attempts(), grace_s, hurry)
+        await _until(lambda: not rooms.devices.dispatch.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
         rooms.devices.learning.keep()
         try:
@@ -227,7 +227,7 @@ class Coordinator:
         """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
         self._fronts.kill_all()
         if self._rooms is not None:
-            self._rooms.devices.dispatch.held = True
+            self._rooms.devices.dispatch.is_paused = True
             self._rooms.devices.fleet.kill_all()
             await self._rooms.devices.fleet.close(0.5)
         await self._fronts.close(0.5)

@@ -8,7 +8,7 @@ from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import Fronts
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import DeviceReadings
@@ -25,7 +25,7 @@ class DeviceReadings:
         memory: Memory,
         care: Care,
         overruns: Overruns,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         fronts: Fronts,
     ) -> None:
         self._view = view
@@ -44,7 +44,7 @@ class DeviceReadings:
         self._care.read(readings)
         if self._memory.has_measured:
             self._memory.has_measured = False
-            self._dispatch.tell_caps()
+            self._dispatch.resend_caps()
         self._overruns.look()
         sent, message = self._sent_level, self.level_message()
         if sent != self._sent_level:

@@ -10,7 +10,7 @@ from gpu.planning import overuse
 from gpu.planning.overuse import OveruseTracker
 from gpu.scheduling.capacity import DeviceCapacity
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs import explanations
 from runner.jobs.job import EXCEEDED_LIMIT
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Overruns:
     """Looks after each reading, and when a worker asks."""
 
-    def __init__(self, *, view: SchedulerState, dispatch: Dispatch, backend: EnforcementBackend) -> None:
+    def __init__(self, *, view: SchedulerState, dispatch: Dispatcher, backend: EnforcementBackend) -> None:
         self._view = view
         self._ledger = view.ledger
         self._dispatch = dispatch
@@ -31,7 +31,7 @@ class Overruns:
 
     def asked(self, message: OverGrant) -> None:
         """A worker, whose figures are exact, found one of its executors over its grant."""
-        post = self._dispatch.posts.get(message.executor)
+        post = self._dispatch.executors.get(message.executor)
         if post is None:
             return
         self._ledger.usage.record_total(post.number, message.used_bytes)
@@ -44,8 +44,8 @@ class Overruns:
 
     def look(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
-        self._overuse.retain(self._dispatch.posts)
-        for post in list(self._dispatch.posts.values()):
+        self._overuse.retain(self._dispatch.executors)
+        for post in list(self._dispatch.executors.values()):
             if self._is_over(post):
                 self._settle(post)
         for slot in self._view.residency.slots.values():

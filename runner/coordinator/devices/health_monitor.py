@@ -11,7 +11,7 @@ from gpu.devices.device import Device
 from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.formats.timestamps import format_rfc3339
@@ -41,7 +41,7 @@ class Care:
         *,
         view: SchedulerState,
         inventory: Inventory,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         check: Check,
         now: Callable[[], float],
     ) -> None:
@@ -155,7 +155,7 @@ class Care:
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
             self._end_all(device.id, "device_lost", f"{device.id} is {told}")
         elif health.state == "quarantined":
-            for post in self._dispatch.posts.on_device(device.id):
+            for post in self._dispatch.executors.on_device(device.id):
                 self._dispatch.control.retire(post)
         self._dispatch.wake()
 
@@ -191,7 +191,7 @@ class Care:
 
     def _end_all(self, device_id: str, code: str, message: str) -> None:
         """What runs there ends at once, and goes again without using up a retry."""
-        for post in self._dispatch.posts.on_device(device_id):
+        for post in self._dispatch.executors.on_device(device_id):
             self._dispatch.control.kill(post, code, message, {"device": device_id})
 
     def _gpus(self, device_ids: Sequence[str] | None = None) -> list[Device]:

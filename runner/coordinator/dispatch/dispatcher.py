@@ -26,12 +26,12 @@ from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor
 log = logging.getLogger(__name__)
 
 #: What failed for reasons that nobody foresaw is tried again after so long.
-FAILED_S = 1.0
+RETRY_S = 1.0
 #: The grace of a cancel that is not to wait for anything, see `wire.Cancel`.
-AT_ONCE_S = -1.0
+NO_GRACE_S = -1.0
 
 
-class Dispatch:
+class Dispatcher:
     """One turn: ask the plan, carry out what it says, send one frame to each worker."""
 
     def __init__(
@@ -49,103 +49,103 @@ class Dispatch:
         self._view = view
         self._fleet = fleet
         self._devices = devices
-        self._numbers = itertools.count(1)
-        self._awake = False
-        self._armed_at = float("inf")
-        self.posts = ExecutorTable()
-        self.control = ExecutorControl(executors=self.posts, view=view, fleet=fleet, wake=self.wake)
+        self._executor_numbers = itertools.count(1)
+        self._is_cycle_due = False
+        self._next_wake_at = float("inf")
+        self.executors = ExecutorTable()
+        self.control = ExecutorControl(executors=self.executors, view=view, fleet=fleet, wake=self.wake)
         self._assigner = Assigner(
             line=line,
             view=view,
             fleet=fleet,
-            executors=self.posts,
+            executors=self.executors,
             control=self.control,
             read_inputs=read_inputs,
             wake=self.wake,
         )
-        self.wishes = Wishes(
+        self.prewarming = Wishes(
             view=view,
             handlers=line.queue_manager.handlers,
             timers=line.timers,
-            executors=self.posts,
+            executors=self.executors,
             device_ids=devices.keys(),
             now=line.now,
             wake=self.wake,
         )
         #: True while nothing may start: before recovery is done, and from shutdown on.
-        self.held = True
+        self.is_paused = True
 
     def wake(self) -> None:
         """A turn is wanted; however many ask, there is one a turn of the loop."""
-        if not self._awake:
-            self._awake = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._is_cycle_due:
+            self._is_cycle_due = True
+            asyncio.get_running_loop().call_soon(self._run_cycle)
 
-    def _turn(self) -> None:
-        self._awake = False
-        if not self.held:
+    def _run_cycle(self) -> None:
+        self._is_cycle_due = False
+        if not self.is_paused:
             try:
-                self._plan()
+                self._plan_and_apply()
             except Exception:
                 # The loop's boundary: jobs that run go on, and the next turn may fare better.
                 log.exception("a turn of the plan failed")
-                self._again_later()
+                self._wake_later()
         self._fleet.flush()
 
-    def _plan(self) -> None:
+    def _plan_and_apply(self) -> None:
         self._line.queue_manager.windows.refill()
-        self.wishes.before_plan()
+        self.prewarming.before_plan()
         now = self._line.now()
         plan = planner.plan(self._view, now)
         self._line.queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
-                self._carry_out(action)
+                self._apply(action)
             except Exception:
                 # What one job does to us must not keep the others from starting.
                 log.exception("this could not be carried out: %s", action)
-                self._again_later()
+                self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
             self._fleet.start_missing(self._devices.values())
-        for executor in self._view.idle_expiry.pop_due(now):
-            self.control.unload(executor)
+        for number in self._view.idle_expiry.pop_due(now):
+            self.control.unload(number)
         self.control.unload_retired()
         if self._view.ledger.lowered_grants:
-            self.grants.tell_lowered(self.posts)
-        self._arm(plan.replan_at)
+            self.grants.tell_lowered(self.executors)
+        self._schedule_wake(plan.replan_at)
 
-    def _carry_out(self, action: planner.PlanAction) -> None:
+    def _apply(self, action: planner.PlanAction) -> None:
         match action:
             case planner.StartAction(executor, cls, ns) if cls.is_prewarm:
-                self.wishes.met(ns[0], self.posts[executor])
+                self.prewarming.met(ns[0], self.executors[executor])
             case planner.StartAction():
-                self._start(action)
+                self._start_attempts(action)
             case planner.LoadAction():
-                self._load(action)
+                self._load_executor(action)
             case planner.EvictAction():
                 self.control.unload(action.executor)
 
-    def _again_later(self) -> None:
+    def _wake_later(self) -> None:
         """A turn failed: nobody may wake us again, and at once it would fail again."""
-        asyncio.get_running_loop().call_later(FAILED_S, self.wake)
+        asyncio.get_running_loop().call_later(RETRY_S, self.wake)
 
-    def _arm(self, look_at: float) -> None:
+    def _schedule_wake(self, look_at: float) -> None:
         """Wake when the plan wants to look again, or the next idle executor has idled for its keep_alive."""
         expiry = self._view.idle_expiry.next_at()
-        when = look_at if expiry is None else min(look_at, expiry)
-        if when < self._armed_at:
-            self._armed_at = when
+        wake_at = look_at if expiry is None else min(look_at, expiry)
+        if wake_at < self._next_wake_at:
+            self._next_wake_at = wake_at
 
-            def due() -> None:
-                self._armed_at = float("inf")
+            def on_due() -> None:
+                self._next_wake_at = float("inf")
                 self.wake()
 
-            self._line.timers.call_at(when, due)
+            self._line.timers.call_at(wake_at, on_due)
 
-    def _start(self, action: planner.StartAction) -> None:
+    def _start_attempts(self, action: planner.StartAction) -> None:
         post, lives = (
-            self.posts[action.executor],
-            [self._line.registry.by_number[n] for n in action.job_numbers],
+            self.executors[action.executor],
+            [self._line.registry.by_number[number] for number in action.job_numbers],
         )
         now = self._line.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
@@ -154,20 +154,20 @@ class Dispatch:
         self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
-    def _load(self, action: planner.LoadAction) -> None:
-        if action.job_class.is_prewarm and (post := self.wishes.resident(action.job_number)) is not None:
+    def _load_executor(self, action: planner.LoadAction) -> None:
+        if action.job_class.is_prewarm and (post := self.prewarming.resident(action.job_number)) is not None:
             # A job of the same plan loads it.
-            self.wishes.met(action.job_number, post)
+            self.prewarming.met(action.job_number, post)
             return
         worker = self._fleet.of_device(action.device_ids[0])
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
         spec = self._line.queue_manager.handlers.require(action.job_class.handler)
-        executor = next(self._numbers)
+        executor_number = next(self._executor_numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
-            executor,
+            executor_number,
             action.job_class,
             action.job_number,
             action.device_ids,
@@ -180,14 +180,16 @@ class Dispatch:
             mates=action.extra_job_numbers,
         )
         ids = list(action.device_ids)
-        post = ExecutorHandle(executor, worker, spec, action.job_class.model, ids, action.grant_bytes)
-        self.posts[executor] = post
+        post = ExecutorHandle(executor_number, worker, spec, action.job_class.model, ids, action.grant_bytes)
+        self.executors[executor_number] = post
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
-        self._fleet.post(worker, encode(load_order(executor, action, spec, devices, cap)))
+        self._fleet.post(worker, encode(load_order(executor_number, action, spec, devices, cap)))
         if action.job_class.is_prewarm:
-            self.wishes.loads(action.job_number, executor)
+            self.prewarming.loads(action.job_number, executor_number)
             return
-        lives = [self._line.registry.by_number[n] for n in (action.job_number, *action.extra_job_numbers)]
+        lives = [
+            self._line.registry.by_number[number] for number in (action.job_number, *action.extra_job_numbers)
+        ]
         if lives[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.evictable_on(action.device_ids):
@@ -195,36 +197,36 @@ class Dispatch:
         self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
-    def cancel(self, live: LiveJob, reason: str, *, force: bool) -> bool:
+    def cancel_job(self, live: LiveJob, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
         if live.executor is None:
             self._line.cancel_unstarted(live, reason)
             return True
         if live.job.cancel_reason is None:
             self._line.mark_cancelling(live, reason)
-        post = self.posts.get(live.executor)
+        post = self.executors.get(live.executor)
         if post is not None and live.phase != "assigned":
             # Aimed at the attempt: its executor may be in the next one before this comes to it.
-            grace_s = AT_ONCE_S if force else post.spec.options.grace_s
+            grace_s = NO_GRACE_S if force else post.spec.options.grace_s
             message = encode(CancelAttempt(live.job.id, live.attempt_in_flight, "cancelled", reason, grace_s))
             self._fleet.post(post.worker, message)
             self._fleet.flush()
         return False
 
-    def tell_caps(self) -> None:
+    def resend_caps(self) -> None:
         """Contexts are known better than before, and with them what torch may have of each grant."""
-        for post in self.posts.values():
+        for post in self.executors.values():
             self.grants.tell(post, post.grant_bytes)
         self._fleet.flush()
 
-    def repeat(self, post: ExecutorHandle) -> None:
+    def resend_commands(self, post: ExecutorHandle) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
         if post.grant_bytes:
             # Whoever missed that it may use less would go on as before, and nobody would ask.
             self.grants.tell(post, post.grant_bytes)
         for live in post.attempts.values():
             if live.job.cancel_reason is not None:
-                self.cancel(live, live.job.cancel_reason, force=False)
+                self.cancel_job(live, live.job.cancel_reason, force=False)
         if len(post.attempts) > 1:
             self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
         elif post.is_closing and not post.attempts:

@@ -10,7 +10,7 @@ import msgspec
 from gpu.devices.device import Device
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.health_monitor import Care
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import Front
 from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol
@@ -25,7 +25,7 @@ class Hand:
         self,
         *,
         inventory: Inventory,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         care: Care,
         journal: Journal,
         document: Callable[[Device], dict[str, Any]],
@@ -55,6 +55,6 @@ class Hand:
         if not drained:
             self._care.resume(device.id)
             return
-        for post in self._dispatch.posts.on_device(device.id):
+        for post in self._dispatch.executors.on_device(device.id):
             self._dispatch.control.retire(post)
         self._dispatch.wake()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.event_reader import current
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.lifecycle.deletion import JobDeletion
@@ -27,7 +27,7 @@ class JobActionRequests:
         self,
         *,
         line: JobLifecycle,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         archive: JobReader,
         replies: JobReplies,
         gate: SubmissionGate,
@@ -61,7 +61,7 @@ class JobActionRequests:
         if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._archive.require_job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
-        at_once = self._dispatch.cancel(live, ask.reason or "cancelled by request", force=ask.force)
+        at_once = self._dispatch.cancel_job(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
         front.send(
             _encode(
@@ -82,7 +82,7 @@ class JobActionRequests:
     async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
         live = await self._line.queue_manager.spill_pool.load_job(ask.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
-            self._dispatch.cancel(live, "deleted", force=False)
+            self._dispatch.cancel_job(live, "deleted", force=False)
             await self._line.journal.flush()
         job = await self._ended_job(ask.job_id, "deleted")
         await self._removals.delete(job)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.prewarm_request import Failure
 from runner.coordinator.runtime.submission_gate import SubmissionGate
@@ -31,7 +31,7 @@ class Loads:
     def __init__(
         self,
         *,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         executor: Callable[[int], dict[str, Any]],
         wait_for_handler: Callable[[str], Awaitable[None]],
         gate: SubmissionGate,
@@ -52,7 +52,7 @@ class Loads:
             if not told.done():
                 told.set_result(what)
 
-        self._dispatch.wishes.load(ask.name, ask.model, ask.device, tell)
+        self._dispatch.prewarming.load(ask.name, ask.model, ask.device, tell)
         # The plan's turn is next: after it there is something to say.
         await asyncio.sleep(0)
         await asyncio.wait([told], timeout=ask.wait_s)
@@ -77,7 +77,7 @@ class Loads:
         """Have executors go, and say which."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
-        posts = self._dispatch.wishes.unload(ask.name, ask.model, ask.device)
+        posts = self._dispatch.prewarming.unload(ask.name, ask.model, ask.device)
         for post in posts:
             self._dispatch.control.retire(post)
         document = _head(ask) | {"executors": [self._executor(post.number) for post in posts]}
@@ -90,14 +90,14 @@ class Loads:
 
     def _under_way(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""
-        pending = self._dispatch.wishes.pending
+        pending = self._dispatch.prewarming.pending
         for one in pending.of_handler(ask.name, ask.model or ""):
             if one.device_id == ask.device and not one.is_preload:
                 leaving = [self._executor(each) for each in pending.leaving_executors(one)]
                 return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(one)
         loading = [
             post
-            for post in self._dispatch.posts.of_handler(ask.name)
+            for post in self._dispatch.executors.of_handler(ask.name)
             if post.model == (ask.model or "") and not post.is_closing and ask.device in (None, *post.devices)
         ]
         if not loading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.processes.front_pool import Front
@@ -18,7 +18,7 @@ _json = msgspec.json.Encoder().encode
 class QueueRequests:
     """Replies once the change is durable."""
 
-    def __init__(self, *, line: JobLifecycle, dispatch: Dispatch, queues: QueueDocuments) -> None:
+    def __init__(self, *, line: JobLifecycle, dispatch: Dispatcher, queues: QueueDocuments) -> None:
         self._line = line
         self._dispatch = dispatch
         self._queues = queues

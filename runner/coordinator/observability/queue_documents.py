@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.stats import STATES
 from runner.errors import NotFound
@@ -16,7 +16,7 @@ from runner.errors import NotFound
 class QueueDocuments:
     """Documents as JSON values, built on request."""
 
-    def __init__(self, *, line: JobLifecycle, view: SchedulerState, dispatch: Dispatch) -> None:
+    def __init__(self, *, line: JobLifecycle, view: SchedulerState, dispatch: Dispatcher) -> None:
         self._line = line
         self._view = view
         self._dispatch = dispatch
@@ -45,7 +45,7 @@ class QueueDocuments:
         waiting = self._line.queue_manager
         for queue, why, count, since in waiting.counts_by_reason():
             tallies[queue].add(why, count, since)
-        for post in self._dispatch.posts.values():
+        for post in self._dispatch.executors.values():
             for live in post.attempts.values():
                 why_now = waiting.reasons.for_live_job(live)
                 if why_now is not None and live.phase != "ended":

@@ -11,7 +11,7 @@ import msgspec
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.learned import learned
@@ -32,7 +32,7 @@ class Views:
         *,
         line: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         fleet: Fleet,
         devices: Mapping[str, Device],
         metrics: Metrics,
@@ -91,7 +91,7 @@ class Views:
     def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
         options = msgspec.to_builtins(_Shown.of(spec))
         figures = self._line.statistics.handlers[spec.name]
-        posts = self._dispatch.posts.of_handler(spec.name)
+        posts = self._dispatch.executors.of_handler(spec.name)
         return {
             "name": spec.name,
             "state": spec.state,
@@ -104,7 +104,7 @@ class Views:
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
             "executors": [self.executor(post.number) for post in posts],
-            **self._dispatch.wishes.document(spec.name),
+            **self._dispatch.prewarming.document(spec.name),
             "learned": learned(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
             "figures": {
                 "run_s": percentiles(figures.run_s),
@@ -119,7 +119,7 @@ class Views:
     def device(self, device: Device) -> dict[str, Any]:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
-        executors = [self.executor(post.number) for post in self._dispatch.posts.on_device(device.id)]
+        executors = [self.executor(post.number) for post in self._dispatch.executors.on_device(device.id)]
         worker = self._fleet.of_device(device.id)
         return {
             "id": device.id,
@@ -148,7 +148,7 @@ class Views:
 
     def executor(self, executor: int) -> dict[str, Any]:
         """An executor: what it has loaded, what it holds and does."""
-        post = self._dispatch.posts[executor]
+        post = self._dispatch.executors[executor]
         resident = self._view.executors.get(executor)
         return {
             "id": executor,
@@ -173,7 +173,9 @@ class Views:
                 "role": worker.role,
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.connected else "starting",
-                "executors": [self.executor(post.number) for post in self._dispatch.posts.of_worker(worker)],
+                "executors": [
+                    self.executor(post.number) for post in self._dispatch.executors.of_worker(worker)
+                ],
             }
             for worker in self._fleet.workers.values()
         ]

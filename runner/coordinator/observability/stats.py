@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import HandlerStatistics, percentiles
 from runner.coordinator.jobs.usage import UsageSum
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -20,7 +20,7 @@ RECENT_S = 60.0
 class Stats:
     """Made when asked for."""
 
-    def __init__(self, line: JobLifecycle, dispatch: Dispatch, weights: Mapping[str, float]) -> None:
+    def __init__(self, line: JobLifecycle, dispatch: Dispatcher, weights: Mapping[str, float]) -> None:
         self._line = line
         self._dispatch = dispatch
         #: Tenants of whom the operator said something.
@@ -64,7 +64,7 @@ class Stats:
         for cls, waiting in self._line.view.backlog.by_class.items():
             queued[cls.tenant] += 0 if cls.is_prewarm else len(waiting)
         running: Counter[str] = Counter()
-        for post in self._dispatch.posts.values():
+        for post in self._dispatch.executors.values():
             for live in post.attempts.values():
                 held = running if live.job.state == "running" else queued
                 held[live.job.terms.tenant] += live.phase != "ended"

@@ -9,7 +9,7 @@ from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
@@ -29,7 +29,7 @@ class AttemptMessageHandler:
         *,
         line: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         memory: Memory,
         learning: Learning,
         on_failed: Callable[[AttemptEnded, Sequence[str], str], None],
@@ -58,7 +58,7 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         message.at = self._from_wall_time(message.at)
-        post = self._dispatch.posts[live.executor]
+        post = self._dispatch.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight:
             self._begin(post, live, message.at)
         else:
@@ -76,7 +76,7 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         if live.job.attempt < live.attempt_in_flight:
-            self._begin(self._dispatch.posts[live.executor], live, self._line.now())
+            self._begin(self._dispatch.executors[live.executor], live, self._line.now())
         elif message.seq <= live.job.applied_seq:
             return
         self._line.record_events(live, message)
@@ -86,7 +86,7 @@ class AttemptMessageHandler:
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        post = self._dispatch.posts[live.executor]
+        post = self._dispatch.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight and (
             message.started_at is not None or message.code != "cancelled"
         ):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Worker
@@ -23,7 +23,7 @@ class ExecutorMessageHandler:
         *,
         line: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         memory: Memory,
         learning: Learning,
         attempts: AttemptMessageHandler,
@@ -43,18 +43,18 @@ class ExecutorMessageHandler:
 
     def on_loaded(self, _: Worker, message: ExecutorLoaded) -> None:
         """The executor has loaded its handler."""
-        post = self._dispatch.posts.get(message.executor)
+        post = self._dispatch.executors.get(message.executor)
         if post is None:
             return
         post.is_loaded = True
         self._memory.loaded(post, message)
         self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
         self._learning.loaded(post, message)
-        self._dispatch.wishes.loaded(post)
+        self._dispatch.prewarming.loaded(post)
 
     def on_recalled(self, _: Worker, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
-        post = self._dispatch.posts.get(message.executor)
+        post = self._dispatch.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
             live = self._attempts.find_current(job_id, attempt)
             if live is None or post is None:
@@ -69,14 +69,14 @@ class ExecutorMessageHandler:
 
     def on_gone(self, _: Worker, message: ExecutorGone) -> None:
         """The executor has ended, or does not end."""
-        post = self._dispatch.posts.get(message.executor)
+        post = self._dispatch.executors.get(message.executor)
         if post is None:
             # It was written off before, or went with its worker.
             self._on_cleared(message.executor)
         elif message.code == STUCK:
             self.on_executor_gone(message.executor, message, is_dead=False)
             closed = self._on_stuck(message.executor, post.devices)
-            for other in list(self._dispatch.posts.values()):
+            for other in list(self._dispatch.executors.values()):
                 if not closed.isdisjoint(other.devices):
                     self._dispatch.control.retire(other)
         else:
@@ -87,7 +87,7 @@ class ExecutorMessageHandler:
     ) -> None:
         """Its processes have ended, or were written off. What it still held has not started and goes back to
         the queue. `told` is the worker's message about it, if there was one."""
-        post = self._dispatch.posts.pop(executor, None)
+        post = self._dispatch.executors.pop(executor, None)
         if post is None:
             return
         self._view.on_executor_gone(executor, self._line.now() if is_dead else None)
@@ -96,9 +96,9 @@ class ExecutorMessageHandler:
             if live.phase != "assigned":
                 self._return_unstarted(live)
         if told is None:
-            self._dispatch.wishes.gone(post, "interrupted", "its worker is gone")
+            self._dispatch.prewarming.gone(post, "interrupted", "its worker is gone")
         else:
-            self._dispatch.wishes.gone(post, told.code, told.message, told.detail)
+            self._dispatch.prewarming.gone(post, told.code, told.message, told.detail)
 
     def on_usage(self, _: Worker, message: ExecutorUsage) -> None:
         """The memory that executors use now."""

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
@@ -38,7 +38,7 @@ class Reports:
         self,
         *,
         line: JobLifecycle,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         fleet: Fleet,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
@@ -131,7 +131,7 @@ class Reports:
     def worker_lost(self, worker: Worker, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
         self._relinks.forget(worker)
-        lost = self._dispatch.posts.of_worker(worker)
+        lost = self._dispatch.executors.of_worker(worker)
         for post in lost:
             try:
                 self._attempts.interrupt(post, f"worker {worker.name} ended: {why}")

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import AttemptsRecalled, Hello
 
@@ -33,7 +33,7 @@ class Relinks:
     def __init__(
         self,
         *,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         gone: Callable[[int], None],
         recalled: Callable[[Worker, AttemptsRecalled], None],
         on_back: Callable[[Worker], None],
@@ -46,7 +46,7 @@ class Relinks:
 
     def begin(self, worker: Worker, hello: Hello) -> None:
         """It is back; nothing new is handed to it before `on_back` was told."""
-        mine = self._dispatch.posts.of_worker(worker)
+        mine = self._dispatch.executors.of_worker(worker)
         there, held = set(hello.executors), set(hello.running)
         attempts = [
             AttemptsRecalled(
@@ -81,8 +81,8 @@ class Relinks:
             self._gone(executor)
         for recalled in doubt.attempts:
             self._recalled(worker, recalled)
-        for post in self._dispatch.posts.of_worker(worker):
-            self._dispatch.repeat(post)
+        for post in self._dispatch.executors.of_worker(worker):
+            self._dispatch.resend_commands(post)
         self._on_back(worker)
         self._dispatch.wake()
 

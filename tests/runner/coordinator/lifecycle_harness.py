@@ -13,7 +13,7 @@ from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import Kept
 from runner.coordinator.devices.memory_monitor import Memory
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
 from runner.coordinator.jobs.statistics import Statistics
@@ -127,7 +127,7 @@ class Bench:
 
     def reports(
         self,
-        dispatch: Dispatch,
+        dispatch: Dispatcher,
         fleet: Fleet,
         *,
         on_call: Callable[[Worker, AttemptRequest], None] | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.processes.worker_pool import Fleet, Worker
 from runner.coordinator.worker_events.message_handler import Reports
@@ -78,7 +78,7 @@ def worker() -> Iterator[Worker]:
     child.close()
 
 
-def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
+def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatcher:
     left = fails
 
     async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -88,7 +88,7 @@ def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
             raise OSError("the disk is gone")
         return dict.fromkeys(ns, b"1")
 
-    made = Dispatch(
+    made = Dispatcher(
         line=bench.line,
         view=bench.view,
         fleet=fleet,
@@ -96,7 +96,7 @@ def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatch:
         read_inputs=read,
         cap_bytes=lambda *_: None,
     )
-    made.held = False
+    made.is_paused = False
     return made
 
 
@@ -149,7 +149,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
         made.wake()
         await until_runs(bench, first)
         assert first.executor is not None
-        made.posts[first.executor].is_loaded = True
+        made.executors[first.executor].is_loaded = True
         bench.view.on_loaded(first.executor, None, 1000.0)
         second = bench.line.submit(asked(2))
         second.input = None

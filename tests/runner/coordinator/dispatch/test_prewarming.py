@@ -27,7 +27,7 @@ class House(Scene):
 
     def __init__(self, bench: Bench, worker: Worker) -> None:
         super().__init__(bench, worker)
-        self.wishes = self.dispatch.wishes
+        self.wishes = self.dispatch.prewarming
         self.heard: list[ExecutorHandle | Failure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runner.coordinator.dispatch.dispatcher import Dispatch
+from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.processes.worker_pool import Worker
 from runner.protocol.worker import (
@@ -64,7 +64,7 @@ class Scene:
         bench.view.residency.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
             bench.view.limits.set_stage_depth("h", version, 4)
-        self.dispatch = Dispatch(
+        self.dispatch = Dispatcher(
             line=bench.line,
             view=bench.view,
             fleet=self.fleet,
@@ -74,7 +74,7 @@ class Scene:
         )
         self.reports = bench.reports(self.dispatch, self.fleet)
         bench.on_wake = self.dispatch.wake
-        self.dispatch.held = False
+        self.dispatch.is_paused = False
 
     async def _read(self, ns: Sequence[int]) -> Mapping[int, bytes]:
         await self.inputs
