@@ -195,7 +195,7 @@ class Coordinator:
         rooms.front.status.phase = "shutting down"
         rooms.devices.dispatch.is_paused = True
         self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
-        rooms.devices.dispatch.control.recall_all()
+        rooms.devices.dispatch.control.recall_all_staged()
         busy = sum(bool(post.attempts) for post in rooms.devices.dispatch.executors.values())
         if busy and grace_s:
             log.info(

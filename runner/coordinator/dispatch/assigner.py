@@ -71,56 +71,56 @@ class Assigner:
     def _send_when_durable(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,
         so that a killer's count survives what it kills."""
-        first, later = post.split_first_attempts(lives)
-        if first:
-            self._send(post, first)
-        if not later:
+        first_attempts, later_attempts = post.split_first_attempts(lives)
+        if first_attempts:
+            self._send(post, first_attempts)
+        if not later_attempts:
             return
-        for live in later:
+        for live in later_attempts:
             if live.attempt_in_flight and live.executor == post.number and not post.is_retired:
-                self._begin(post, live)
+                self._start_attempt(post, live)
 
         def send(_: object) -> None:
-            self._send(post, later)
+            self._send(post, later_attempts)
             self._fleet.flush()
 
         self._line.journal.call_when_durable(send, is_patient=True)
 
     def _send(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
-        attempts, back = [], []
+        attempts, unstarted = [], []
         was_idle = post.sent_count == 0
-        alive = post.number in self._executors
+        is_alive = post.number in self._executors
         for live in lives:
             if live.executor != post.number or live.phase == "ended":
                 continue
-            if not alive:
-                back.append(live)
+            if not is_alive:
+                unstarted.append(live)
             elif live.job.cancel_reason is not None:
-                self._drop_cancelled(post, live)
+                self._end_cancelled(post, live)
             elif post.is_retired:
-                self._release(post, live, done=False)
-                back.append(live)
+                self._release_attempt(post, live, done=False)
+                unstarted.append(live)
             else:
                 self._mark_sent(post, live, was_idle=was_idle)
                 attempts.append(attempt_order(live, post.spec.options))
         # Each goes before all others, so the first one comes last.
-        for live in reversed(back):
+        for live in reversed(unstarted):
             self._line.return_unstarted(live)
         if attempts:
             self._fleet.post(post.worker, encode(RunAttempts(post.number, attempts)))
             if self._view.executors[post.number].long_job_number is not None:
                 # What runs there was found to take long while these were read or written.
-                self._control.recall(post)
+                self._control.recall_staged(post)
 
     def _mark_sent(self, post: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
         if live.job.attempt < live.attempt_in_flight:
             if post.starts_immediately(was_idle=was_idle):
-                self._begin(post, live)
+                self._start_attempt(post, live)
             else:
                 live.phase = "staged"
         post.sent_count += 1
 
-    def _begin(self, post: ExecutorHandle, live: LiveJob) -> None:
+    def _start_attempt(self, post: ExecutorHandle, live: LiveJob) -> None:
         self._line.start_attempt(
             live,
             at=self._line.now(),
@@ -131,13 +131,13 @@ class Assigner:
             meter=post.meter,
         )
 
-    def _drop_cancelled(self, post: ExecutorHandle, live: LiveJob) -> None:
+    def _end_cancelled(self, post: ExecutorHandle, live: LiveJob) -> None:
         """Cancelled before the worker was told of it."""
-        self._release(post, live)
+        self._release_attempt(post, live)
         self._line.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
-    def _release(self, post: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
+    def _release_attempt(self, post: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
         """The executor does not hold the attempt any more; its worker was never told of it."""
         post.attempts.pop(live.job.number, None)
         if live.job_class is not None:

@@ -36,36 +36,36 @@ class ExecutorControl:
             post.worker, encode(KillExecutor(post.number, code, message, detail, only_if_idle=False))
         )
 
-    def unload(self, executor: int) -> None:
+    def unload(self, number: int) -> None:
         """End an idle executor; its bytes count until its process is gone."""
-        post = self._executors.get(executor)
+        post = self._executors.get(number)
         if post is None or post.is_closing:
             return
         self.close(post)
-        self._fleet.post(post.worker, encode(UnloadExecutor(executor)))
+        self._fleet.post(post.worker, encode(UnloadExecutor(number)))
 
-    def close(self, post: ExecutorHandle, *, lingers: bool = False) -> None:
+    def close(self, post: ExecutorHandle, *, finish_running: bool = False) -> None:
         """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
         what it runs first."""
         if not post.is_closing:
             post.is_closing = True
-            self._view.evict(post.number, finishes_first=lingers)
+            self._view.evict(post.number, finishes_first=finish_running)
 
-    def retire_handler(self, handler: str, *, replaced: bool) -> None:
+    def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is
         `replaced`."""
         for post in self._executors.of_handler(handler):
-            self.retire(post, replaced=replaced)
+            self.retire(post, is_replaced=is_replaced)
         self._wake()
 
-    def retire(self, post: ExecutorHandle, *, replaced: bool = False) -> None:
+    def retire(self, post: ExecutorHandle, *, is_replaced: bool = False) -> None:
         """The executor ends what runs in it; what has not started goes back to the queue, and it goes."""
         if post.is_retired:
             return
         post.is_retired = True
-        is_killed = replaced and not post.is_loaded
+        is_killed = is_replaced and not post.is_loaded
         # Also one that is to be killed: it may be spared, and end a long job first.
-        self.close(post, lingers=True)
+        self.close(post, finish_running=True)
         self._retiring.append(post)
         if is_killed:
             why = "its handler was reloaded while it loaded"
@@ -84,13 +84,13 @@ class ExecutorControl:
                 self._fleet.post(post.worker, encode(UnloadExecutor(post.number)))
         self._retiring = [post for post in alive if post.attempts]
 
-    def recall(self, post: ExecutorHandle) -> None:
+    def recall_staged(self, post: ExecutorHandle) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""
         if len(post.attempts) > 1 and not post.is_closing:
             self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
 
-    def recall_all(self) -> None:
+    def recall_all_staged(self) -> None:
         """What is staged anywhere shall not start."""
         for post in self._executors.values():
-            self.recall(post)
+            self.recall_staged(post)
         self._fleet.flush()

@@ -68,7 +68,7 @@ class AttemptMessageHandler:
             return
         # First the mark: what is recalled must not be staged here again.
         self._view.mark_long_running(post.number, live.job.number)
-        self._dispatch.control.recall(post)
+        self._dispatch.control.recall_staged(post)
 
     def on_events(self, _: Worker, message: AttemptEvents) -> None:
         """The attempt has reported progress, output or other events."""

@@ -109,7 +109,7 @@ class Scene:
 
     def reload(self, newer: Any = NEWER, *, replaced: bool = True) -> None:
         self.bench.line.queue_manager.set_handlers({"h": newer})
-        self.dispatch.control.retire_handler("h", replaced=replaced)
+        self.dispatch.control.retire_handler("h", is_replaced=replaced)
 
 
 def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
