@@ -40,7 +40,7 @@ class Overruns:
             self._settle(post)
         else:
             # It was given more meanwhile, and may not know.
-            self._dispatch.grants.tell(post, post.grant_bytes)
+            self._dispatch.grants.set_grant(post, post.grant_bytes)
 
     def look(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
@@ -75,7 +75,7 @@ class Overruns:
                     explanations.format_bytes(granted),
                 ),
             )
-            self._dispatch.grants.tell(post, used)
+            self._dispatch.grants.set_grant(post, used)
             return
         mib = 1024 * 1024
         why = "which is its ceiling" if post.is_grant_fixed else "and there is no more"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.commands import attempt_order
+from runner.coordinator.dispatch.commands import attempt_spec
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
@@ -102,7 +102,7 @@ class Assigner:
                 unstarted.append(live)
             else:
                 self._mark_sent(post, live, was_idle=was_idle)
-                attempts.append(attempt_order(live, post.spec.options))
+                attempts.append(attempt_spec(live, post.spec.options))
         # Each goes before all others, so the first one comes last.
         for live in reversed(unstarted):
             self._line.return_unstarted(live)

@@ -12,7 +12,7 @@ from runner.handlers.spec import HandlerOptions, HandlerSpec
 from runner.protocol.worker import AttemptSpec, LoadExecutor
 
 
-def load_order(
+def load_command(
     executor: int, action: Action, spec: HandlerSpec, devices: Sequence[Device], cap_bytes: int | None
 ) -> LoadExecutor:
     """Start this executor, pinned to these devices, on each of which torch may reserve so much."""
@@ -30,7 +30,7 @@ def load_order(
     )
 
 
-def attempt_order(live: LiveJob, options: HandlerOptions) -> AttemptSpec:
+def attempt_spec(live: LiveJob, options: HandlerOptions) -> AttemptSpec:
     """Run the attempt that is in flight."""
     job = live.job
     return AttemptSpec(

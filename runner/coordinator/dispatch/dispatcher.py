@@ -12,7 +12,7 @@ from gpu.planning import planner
 from gpu.planning.oom_escalation import OomRung
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.assigner import Assigner, ReadInputs
-from runner.coordinator.dispatch.commands import load_order
+from runner.coordinator.dispatch.commands import load_command
 from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
@@ -111,7 +111,7 @@ class Dispatcher:
             self.control.unload(number)
         self.control.unload_retired()
         if self._view.ledger.lowered_grants:
-            self.grants.tell_lowered(self.executors)
+            self.grants.send_lowered_grants(self.executors)
         self._schedule_wake(plan.replan_at)
 
     def _apply(self, action: planner.PlanAction) -> None:
@@ -150,7 +150,7 @@ class Dispatcher:
         now = self._line.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
         if post.was_grant_lowered:
-            self.grants.suit(post, action.job_class)
+            self.grants.fit_grant(post, action.job_class)
         self._line.queue_manager.windows.on_dispatched(action.job_class)
         self._assigner.assign(post, lives)
 
@@ -183,7 +183,7 @@ class Dispatcher:
         post = ExecutorHandle(executor_number, worker, spec, action.job_class.model, ids, action.grant_bytes)
         self.executors[executor_number] = post
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
-        self._fleet.post(worker, encode(load_order(executor_number, action, spec, devices, cap)))
+        self._fleet.post(worker, encode(load_command(executor_number, action, spec, devices, cap)))
         if action.job_class.is_prewarm:
             self.prewarming.loads(action.job_number, executor_number)
             return
@@ -216,14 +216,14 @@ class Dispatcher:
     def resend_caps(self) -> None:
         """Contexts are known better than before, and with them what torch may have of each grant."""
         for post in self.executors.values():
-            self.grants.tell(post, post.grant_bytes)
+            self.grants.set_grant(post, post.grant_bytes)
         self._fleet.flush()
 
     def resend_commands(self, post: ExecutorHandle) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
         if post.grant_bytes:
             # Whoever missed that it may use less would go on as before, and nobody would ask.
-            self.grants.tell(post, post.grant_bytes)
+            self.grants.set_grant(post, post.grant_bytes)
         for live in post.attempts.values():
             if live.job.cancel_reason is not None:
                 self.cancel_job(live, live.job.cancel_reason, force=False)

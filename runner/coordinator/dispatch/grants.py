@@ -22,7 +22,7 @@ class Grants:
         self._fleet = fleet
         self.cap_bytes = cap_bytes
 
-    def tell(self, post: ExecutorHandle, grant_bytes: int) -> None:
+    def set_grant(self, post: ExecutorHandle, grant_bytes: int) -> None:
         """An executor may use so much from now on."""
         resident = self._view.executors[post.number]
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
@@ -30,17 +30,17 @@ class Grants:
         cap = self.cap_bytes(post.devices, grant_bytes, post.number)
         self._fleet.post(post.worker, encode(SetGrant(post.number, grant_bytes, cap)))
 
-    def tell_lowered(self, posts: Mapping[int, ExecutorHandle]) -> None:
+    def send_lowered_grants(self, posts: Mapping[int, ExecutorHandle]) -> None:
         """Those of whom the ledger has learned that they need less."""
         lowered, self._view.ledger.lowered_grants = self._view.ledger.lowered_grants, set()
-        for executor in lowered & posts.keys():
-            posts[executor].was_grant_lowered = True
-            self.tell(posts[executor], self._view.ledger.grant_bytes(executor))
+        for number in lowered & posts.keys():
+            posts[number].was_grant_lowered = True
+            self.set_grant(posts[number], self._view.ledger.grant_bytes(number))
 
-    def suit(self, post: ExecutorHandle, cls: JobClass) -> None:
+    def fit_grant(self, post: ExecutorHandle, cls: JobClass) -> None:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
         slots = self._view.residency.slots
-        need = max(self._view.memory_needs.need_for_device(cls, slots[each]) for each in post.devices)
-        if need > post.grant_bytes and self._view.ledger.raise_grant(post.number, need):
-            self.tell(post, need)
+        need_bytes = max(self._view.memory_needs.need_for_device(cls, slots[each]) for each in post.devices)
+        if need_bytes > post.grant_bytes and self._view.ledger.raise_grant(post.number, need_bytes):
+            self.set_grant(post, need_bytes)
