@@ -384,7 +384,7 @@ def _build_handlers(
     ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
 ) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
-        devices.dispatch.prewarming.described()
+        devices.dispatch.prewarming.on_handlers_changed()
         ground.fronts.send_all(message)
         devices.dispatch.wake()
 

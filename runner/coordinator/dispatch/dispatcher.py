@@ -17,7 +17,7 @@ from runner.coordinator.dispatch.executor_control import ExecutorControl
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.dispatch.grants import CapBytes, Grants
-from runner.coordinator.dispatch.prewarming import Wishes
+from runner.coordinator.dispatch.prewarming import Prewarming
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import Fleet
@@ -63,7 +63,7 @@ class Dispatcher:
             read_inputs=read_inputs,
             wake=self.wake,
         )
-        self.prewarming = Wishes(
+        self.prewarming = Prewarming(
             view=view,
             handlers=line.queue_manager.handlers,
             timers=line.timers,
@@ -117,7 +117,7 @@ class Dispatcher:
     def _apply(self, action: planner.PlanAction) -> None:
         match action:
             case planner.StartAction(executor, cls, ns) if cls.is_prewarm:
-                self.prewarming.met(ns[0], self.executors[executor])
+                self.prewarming.fulfil(ns[0], self.executors[executor])
             case planner.StartAction():
                 self._start_attempts(action)
             case planner.LoadAction():
@@ -155,9 +155,12 @@ class Dispatcher:
         self._assigner.assign(post, lives)
 
     def _load_executor(self, action: planner.LoadAction) -> None:
-        if action.job_class.is_prewarm and (post := self.prewarming.resident(action.job_number)) is not None:
+        if (
+            action.job_class.is_prewarm
+            and (post := self.prewarming.find_executor(action.job_number)) is not None
+        ):
             # A job of the same plan loads it.
-            self.prewarming.met(action.job_number, post)
+            self.prewarming.fulfil(action.job_number, post)
             return
         worker = self._fleet.of_device(action.device_ids[0])
         if worker is None:
@@ -185,7 +188,7 @@ class Dispatcher:
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
         self._fleet.post(worker, encode(load_command(executor_number, action, spec, devices, cap)))
         if action.job_class.is_prewarm:
-            self.prewarming.loads(action.job_number, executor_number)
+            self.prewarming.on_load_started(action.job_number, executor_number)
             return
         lives = [
             self._line.registry.by_number[number] for number in (action.job_number, *action.extra_job_numbers)

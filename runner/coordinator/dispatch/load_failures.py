@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.coordinator.dispatch.prewarm_request import Failure, Name
+from runner.coordinator.dispatch.prewarm_request import ModelRef, PrewarmFailure
 from runner.formats.timestamps import format_rfc3339
 from runner.handlers.spec import HandlerSpec
 
 #: A preload that failed is tried again after 5 s, then twice as long each time, up to 10 minutes.
-PAUSE_S, PAUSE_MAX_S = 5.0, 600.0
+RETRY_S, RETRY_MAX_S = 5.0, 600.0
 #: One that was ready for so long begins with a clean sheet.
-STEADY_S = 60.0
+STABLE_S = 60.0
 #: Ends of an executor that it is to blame for itself.
-FAULTS = frozenset(
+EXECUTOR_FAULTS = frozenset(
     {
         "load_error",
         "load_timeout",
@@ -30,41 +30,41 @@ class LoadFailures:
     """The last failure of each handler and model, until it is loaded or its handler is another."""
 
     def __init__(self) -> None:
-        self.last: dict[Name, Failure] = {}
+        self.last: dict[ModelRef, PrewarmFailure] = {}
         #: Failures in a row, and when the last one was ready.
-        self._tries: dict[Name, tuple[int, float | None]] = {}
+        self._tries: dict[ModelRef, tuple[int, float | None]] = {}
 
-    def record(self, name: Name, failure: Failure, *, is_preload: bool) -> Failure:
+    def record(self, model_ref: ModelRef, failure: PrewarmFailure, *, is_preload: bool) -> PrewarmFailure:
         """It failed again; gives the failure with its number, and the time of the next try of a preload."""
-        count, ready_at = self._tries.get(name, (0, None))
-        is_steady = ready_at is not None and failure.at - ready_at > STEADY_S
-        tries = 1 if is_steady else count + 1
-        self._tries[name] = (tries, None)
+        count, ready_at = self._tries.get(model_ref, (0, None))
+        is_stable = ready_at is not None and failure.at - ready_at > STABLE_S
+        tries = 1 if is_stable else count + 1
+        self._tries[model_ref] = (tries, None)
         next_at = None
         if is_preload:
-            next_at = failure.at + min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 1, 16))
-        self.last[name] = failure._replace(tries=tries, next_at=next_at)
-        return self.last[name]
+            next_at = failure.at + min(RETRY_MAX_S, RETRY_S * 2.0 ** min(tries - 1, 16))
+        self.last[model_ref] = failure._replace(tries=tries, next_at=next_at)
+        return self.last[model_ref]
 
-    def on_loaded(self, name: Name, now: float) -> None:
+    def on_loaded(self, model_ref: ModelRef, now: float) -> None:
         """An executor of it is ready."""
-        self.last.pop(name, None)
-        if name in self._tries:
-            self._tries[name] = (self._tries[name][0], now)
+        self.last.pop(model_ref, None)
+        if model_ref in self._tries:
+            self._tries[model_ref] = (self._tries[model_ref][0], now)
 
-    def may_try(self, name: Name, now: float) -> bool:
+    def may_retry(self, model_ref: ModelRef, now: float) -> bool:
         """Whether it did not fail, or may be tried again by now."""
-        failure = self.last.get(name)
+        failure = self.last.get(model_ref)
         return failure is None or failure.next_at is None or failure.next_at <= now
 
-    def forget_changed(self, before: Mapping[str, HandlerSpec], specs: Mapping[str, HandlerSpec]) -> None:
+    def drop_changed(self, before: Mapping[str, HandlerSpec], specs: Mapping[str, HandlerSpec]) -> None:
         """Drop what failed in a handler that is not what it was `before`."""
-        for name in list(self.last):
-            if specs.get(name[0]) != before.get(name[0]):
-                del self.last[name]
-                self._tries.pop(name, None)
+        for model_ref in list(self.last):
+            if specs.get(model_ref[0]) != before.get(model_ref[0]):
+                del self.last[model_ref]
+                self._tries.pop(model_ref, None)
 
-    def document(self, handler: str) -> list[dict[str, Any]]:
+    def build_document(self, handler: str) -> list[dict[str, Any]]:
         """The failures of a handler as the API shows them."""
         return [
             {

@@ -9,7 +9,7 @@ from typing import Any
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.prewarm_request import Wish
+from runner.coordinator.dispatch.prewarm_request import PrewarmRequest
 from runner.coordinator.jobs import explanations
 
 
@@ -19,57 +19,61 @@ class PendingPrewarms:
     def __init__(self, view: SchedulerState) -> None:
         self._view = view
         self._numbers = itertools.count(-1, -1)
-        self._requests: dict[int, Wish] = {}
+        self._requests: dict[int, PrewarmRequest] = {}
 
-    def __getitem__(self, n: int) -> Wish:
-        return self._requests[n]
+    def __getitem__(self, number: int) -> PrewarmRequest:
+        return self._requests[number]
 
-    def __iter__(self) -> Iterator[Wish]:
+    def __iter__(self) -> Iterator[PrewarmRequest]:
         # A list of its own: who goes through them drops some.
         return iter(list(self._requests.values()))
 
-    def add(self, cls: JobClass, since: float) -> Wish:
+    def add(self, cls: JobClass, since: float) -> PrewarmRequest:
         """Request an executor of the class."""
-        request = Wish(next(self._numbers), cls)
-        self._requests[request.n] = request
-        self._view.add_waiting(cls, request.n, since=since)
+        request = PrewarmRequest(next(self._numbers), cls)
+        self._requests[request.number] = request
+        self._view.add_waiting(cls, request.number, since=since)
         return request
 
-    def drop(self, request: Wish) -> None:
+    def remove(self, request: PrewarmRequest) -> None:
         """It is not to be loaded any more, or not by this request."""
-        del self._requests[request.n]
-        self._view.remove_waiting(request.cls, request.n)
+        del self._requests[request.number]
+        self._view.remove_waiting(request.job_class, request.number)
 
-    def start(self, n: int) -> Wish:
+    def start_loading(self, number: int) -> PrewarmRequest:
         """An executor loads for the request; its class has left the view."""
-        return self._requests.pop(n)
+        return self._requests.pop(number)
 
-    def of_class(self, cls: JobClass) -> Wish | None:
+    def find_by_class(self, cls: JobClass) -> PrewarmRequest | None:
         """The request for just this class, if there is one."""
-        return next((one for one in self._requests.values() if one.cls == cls), None)
+        return next((request for request in self._requests.values() if request.job_class == cls), None)
 
-    def of_handler(self, handler: str, model: str | None = None) -> list[Wish]:
+    def of_handler(self, handler: str, model: str | None = None) -> list[PrewarmRequest]:
         """Requests for a handler, of one model or of all."""
         return [
-            one
-            for one in self._requests.values()
-            if one.cls.handler == handler and model in (None, one.cls.model)
+            request
+            for request in self._requests.values()
+            if request.job_class.handler == handler and model in (None, request.job_class.model)
         ]
 
-    def explain(self, request: Wish) -> dict[str, Any]:
+    def explain(self, request: PrewarmRequest) -> dict[str, Any]:
         """Why a request waits, in words and figures."""
-        figures = explain(self._view, request.cls, request.n)
-        return figures | {"message": explanations.explain_waiting(figures["reason"], figures)}
+        explanation = explain(self._view, request.job_class, request.number)
+        return explanation | {"message": explanations.explain_waiting(explanation["reason"], explanation)}
 
-    def leaving_executors(self, request: Wish) -> list[int]:
+    def closing_executors(self, request: PrewarmRequest) -> list[int]:
         """Executors that are about to go on the devices where it may load."""
-        lane = self._view.residency.device_pool(request.cls)
-        return sorted({each for slot in lane for each in slot.leaving})
+        device_pool = self._view.residency.device_pool(request.job_class)
+        return sorted({each for slot in device_pool for each in slot.leaving})
 
-    def document(self, handler: str) -> list[dict[str, Any]]:
+    def build_document(self, handler: str) -> list[dict[str, Any]]:
         """The requests for a handler as the API shows them."""
         return [
-            {"model": one.cls.model or None, "device": one.device_id, "preload": one.is_preload}
-            | self.explain(one)
-            for one in self.of_handler(handler)
+            {
+                "model": request.job_class.model or None,
+                "device": request.device_id,
+                "preload": request.is_preload,
+            }
+            | self.explain(request)
+            for request in self.of_handler(handler)
         ]

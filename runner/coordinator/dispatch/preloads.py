@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.dispatch.prewarm_request import Name, preloads
+from runner.coordinator.dispatch.prewarm_request import ModelRef, preload_models
 from runner.handlers.spec import HandlerSpec
 
 
@@ -14,12 +14,12 @@ class Preloads:
 
     def __init__(self, view: SchedulerState) -> None:
         self._view = view
-        self._specs: dict[Name, HandlerSpec] = {}
+        self._specs: dict[ModelRef, HandlerSpec] = {}
         #: Unloaded by request: not loaded again by themselves.
-        self._suspended: set[Name] = set()
+        self._suspended: set[ModelRef] = set()
 
-    def __contains__(self, name: Name) -> bool:
-        return name in self._specs
+    def __contains__(self, model_ref: ModelRef) -> bool:
+        return model_ref in self._specs
 
     def set_handlers(self, specs: Mapping[str, HandlerSpec]) -> None:
         """Take the preloads of the handlers that are in force now."""
@@ -27,29 +27,29 @@ class Preloads:
             (spec.name, model): spec
             for spec in specs.values()
             if spec.state == "ok"
-            for model in preloads(spec)
+            for model in preload_models(spec)
         }
         self._suspended &= self._specs.keys()
         self._keep_loaded()
 
-    def suspend(self, handler: str, model: str | None, loaded: Collection[Name]) -> None:
+    def suspend(self, handler: str, model: str | None, loaded: Collection[ModelRef]) -> None:
         """Suspend the preloads of a handler, of one model or of all, except those still `loaded`."""
-        for name in self._specs:
-            if name[0] == handler and model in (None, name[1]) and name not in loaded:
-                self._suspended.add(name)
+        for model_ref in self._specs:
+            if model_ref[0] == handler and model in (None, model_ref[1]) and model_ref not in loaded:
+                self._suspended.add(model_ref)
         self._keep_loaded()
 
-    def resume(self, name: Name) -> None:
+    def resume(self, model_ref: ModelRef) -> None:
         """It is asked for again."""
-        self._suspended.discard(name)
+        self._suspended.discard(model_ref)
         self._keep_loaded()
 
-    def missing(self) -> Iterator[tuple[Name, HandlerSpec]]:
+    def find_missing(self) -> Iterator[tuple[ModelRef, HandlerSpec]]:
         """Preloads of which there is no executor, suspended ones left out."""
-        for name, spec in self._specs.items():
-            is_there = (name[0], spec.version, name[1]) in self._view.residency.by_key
-            if not is_there and name not in self._suspended:
-                yield name, spec
+        for model_ref, spec in self._specs.items():
+            is_loaded = (model_ref[0], spec.version, model_ref[1]) in self._view.residency.by_key
+            if not is_loaded and model_ref not in self._suspended:
+                yield model_ref, spec
 
     def suspended_models(self, handler: str) -> list[str | None]:
         """The suspended preloads of a handler; None is the one of a handler without models."""
@@ -57,7 +57,7 @@ class Preloads:
 
     def _keep_loaded(self) -> None:
         self._view.residency.keep_loaded = {
-            (name[0], spec.version, name[1])
-            for name, spec in self._specs.items()
-            if name not in self._suspended
+            (model_ref[0], spec.version, model_ref[1])
+            for model_ref, spec in self._specs.items()
+            if model_ref not in self._suspended
         }

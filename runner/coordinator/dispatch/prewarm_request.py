@@ -12,10 +12,10 @@ from runner.errors import ValidationFailed
 from runner.handlers.spec import HandlerSpec
 
 #: (handler, model)
-Name = tuple[str, str]
+ModelRef = tuple[str, str]
 
 
-class Failure(NamedTuple):
+class PrewarmFailure(NamedTuple):
     """Why an executor that was wished for is not there."""
 
     code: str
@@ -34,43 +34,49 @@ class Failure(NamedTuple):
 
 
 #: Told once what came of a wish: the executor that has loaded, or why there is none.
-Tell = Callable[[ExecutorHandle | Failure], None]
+PrewarmCallback = Callable[[ExecutorHandle | PrewarmFailure], None]
 
 
 @dataclass(slots=True)
-class Wish:
+class PrewarmRequest:
     """An executor that is to be ready."""
 
     #: Below 0: stands in the plan's lines where jobs have their number.
-    n: int
-    cls: JobClass
-    tells: list[Tell] = field(default_factory=list)
+    number: int
+    job_class: JobClass
+    callbacks: list[PrewarmCallback] = field(default_factory=list)
 
     @property
     def device_id(self) -> str | None:
         """The only device that will do, if one was named."""
-        return self.cls.allowed_devices[0] if self.cls.allowed_devices else None
+        return self.job_class.allowed_devices[0] if self.job_class.allowed_devices else None
 
     @property
     def is_preload(self) -> bool:
         """Nobody asked: the handler says so."""
-        return not self.cls.may_evict
+        return not self.job_class.may_evict
 
 
-def model_of(spec: HandlerSpec, model: str | None) -> str:
+def resolve_model(spec: HandlerSpec, model: str | None) -> str:
     """The model that is meant; "" for a handler that has none.
 
     Raises:
         ValidationFailed: one has to be named, or there is none to name.
     """
-    field = spec.options.model_by
-    if (field is None) == (model is None):
+    model_by = spec.options.model_by
+    if (model_by is None) == (model is None):
         return model or ""
-    why = "it has no models" if field is None else f"it has several models: name one, as jobs do in {field!r}"
-    raise ValidationFailed(f"handler {spec.name!r}: {why}", errors=[{"pointer": "/model", "message": why}])
+    reason = (
+        "it has no models"
+        if model_by is None
+        else f"it has several models: name one, as jobs do in {model_by!r}"
+    )
+    raise ValidationFailed(
+        f"handler {spec.name!r}: {reason}", errors=[{"pointer": "/model", "message": reason}]
+    )
 
 
-def preloads(spec: HandlerSpec) -> tuple[str, ...]:
+def preload_models(spec: HandlerSpec) -> tuple[str, ...]:
     """The models of a handler that are to be there always; ("",) for one without models."""
     has_models = spec.options.model_by is not None
     return tuple(model for model in spec.options.preload if bool(model) == has_models)

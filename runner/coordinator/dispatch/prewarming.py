@@ -11,10 +11,16 @@ from gpu.scheduling.prewarm_class import prewarm_class
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
-from runner.coordinator.dispatch.load_failures import FAULTS, LoadFailures
+from runner.coordinator.dispatch.load_failures import EXECUTOR_FAULTS, LoadFailures
 from runner.coordinator.dispatch.pending_prewarms import PendingPrewarms
 from runner.coordinator.dispatch.preloads import Preloads
-from runner.coordinator.dispatch.prewarm_request import Failure, Name, Tell, Wish, model_of
+from runner.coordinator.dispatch.prewarm_request import (
+    ModelRef,
+    PrewarmCallback,
+    PrewarmFailure,
+    PrewarmRequest,
+    resolve_model,
+)
 from runner.coordinator.jobs import admission, explanations
 from runner.coordinator.queue.active_handlers import ActiveHandlers
 from runner.coordinator.queue.timers import Timers
@@ -23,10 +29,10 @@ from runner.handlers.spec import HandlerSpec
 
 log = logging.getLogger(__name__)
 
-WITHDRAWN = "unloaded"
+UNLOADED = "unloaded"
 
 
-class Wishes:
+class Prewarming:
     """What waits in the plan's view for no job, and what loads for none."""
 
     def __init__(
@@ -51,34 +57,34 @@ class Wishes:
         self.failures = LoadFailures()
         self._preloads = Preloads(view)
         #: Executor -> the request for which it loads.
-        self._loading: dict[int, Wish] = {}
+        self._loading: dict[int, PrewarmRequest] = {}
         #: Executor that loads, for whomever -> who is to be told.
-        self._tells: dict[int, list[Tell]] = {}
+        self._callbacks: dict[int, list[PrewarmCallback]] = {}
         #: The handlers in force when preloads were last looked for.
         self._specs: Mapping[str, HandlerSpec] = {}
 
     # What operators ask for.
 
-    def load(self, handler: str, model: str | None, device_id: str | None, tell: Tell) -> None:
+    def load(self, handler: str, model: str | None, device_id: str | None, callback: PrewarmCallback) -> None:
         """Have an executor ready; `tell` is called once, before this returns where it is ready already.
 
         Raises:
             UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
         """
         spec = self._handlers.require(handler)
-        cls = self._class(spec, model_of(spec, model), device_id)
+        cls = self._make_class(spec, resolve_model(spec, model), device_id)
         self._preloads.resume((handler, cls.model))
-        post = self._resident(cls)
+        post = self._find_executor(cls)
         if post is None:
-            for one in self.pending.of_handler(handler, cls.model):
-                if one.is_preload:
-                    self.pending.drop(one)
-            (self.pending.of_class(cls) or self._add(cls)).tells.append(tell)
+            for request in self.pending.of_handler(handler, cls.model):
+                if request.is_preload:
+                    self.pending.remove(request)
+            (self.pending.find_by_class(cls) or self._add_request(cls)).callbacks.append(callback)
             self._wake()
         elif post.is_loaded:
-            tell(post)
+            callback(post)
         else:
-            self._tells.setdefault(post.number, []).append(tell)
+            self._callbacks.setdefault(post.number, []).append(callback)
 
     def unload(self, handler: str, model: str | None, device_id: str | None) -> list[ExecutorHandle]:
         """The executors that are to go. What waits for one is dropped, and a preload of which none is left
@@ -91,13 +97,13 @@ class Wishes:
         if spec is None:
             self._handlers.require(handler)
         if spec is not None and model is not None:
-            model = model_of(spec, model)
+            model = resolve_model(spec, model)
         self._check_device(device_id)
-        withdrawn = Failure(WITHDRAWN, "it was unloaded by request", None, self._now())
-        for one in self.pending.of_handler(handler, model):
-            if device_id in (None, one.device_id):
-                self.pending.drop(one)
-                _tell(one.tells, withdrawn)
+        withdrawn = PrewarmFailure(UNLOADED, "it was unloaded by request", None, self._now())
+        for request in self.pending.of_handler(handler, model):
+            if device_id in (None, request.device_id):
+                self.pending.remove(request)
+                _call_back(request.callbacks, withdrawn)
         posts = [
             post
             for post in self._executors.of_handler(handler)
@@ -105,99 +111,109 @@ class Wishes:
             and (device_id is None or device_id in post.devices)
             and not post.is_retired
         ]
-        left = {(handler, post.model) for post in self._executors.of_handler(handler) if post not in posts}
-        self._preloads.suspend(handler, model, left)
+        still_loaded = {
+            (handler, post.model) for post in self._executors.of_handler(handler) if post not in posts
+        }
+        self._preloads.suspend(handler, model, still_loaded)
         return posts
 
-    def document(self, handler: str) -> dict[str, Any]:
+    def build_document(self, handler: str) -> dict[str, Any]:
         """What is said of them beside a handler's executors."""
         return {
-            "waiting": self.pending.document(handler),
-            "load_failures": self.failures.document(handler),
+            "waiting": self.pending.build_document(handler),
+            "load_failures": self.failures.build_document(handler),
             "preload_suspended": self._preloads.suspended_models(handler),
         }
 
     # What happens.
 
-    def described(self) -> None:
+    def on_handlers_changed(self) -> None:
         """The handlers are known anew: what failed in one that is another now is forgotten."""
         before, self._specs = self._specs, self._handlers.specs
         self._preloads.set_handlers(self._specs)
-        self.failures.forget_changed(before, self._specs)
-        for one in self.pending:
-            self.pending.drop(one)
-            self._again(one)
+        self.failures.drop_changed(before, self._specs)
+        for request in self.pending:
+            self.pending.remove(request)
+            self._request_again(request)
 
     def before_plan(self) -> None:
         """Wish for the preloads that are missing, and drop what came true in some other way."""
-        for one in self.pending:
-            if (post := self._resident(one.cls)) is not None:
-                self.met(one.n, post)
-        for name, spec in self._preloads.missing():
-            if not self.pending.of_handler(*name) and self.failures.may_try(name, self._now()):
-                self._add(self._class(spec, name[1], None, is_preload=True))
+        for request in self.pending:
+            if (post := self._find_executor(request.job_class)) is not None:
+                self.fulfil(request.number, post)
+        for model_ref, spec in self._preloads.find_missing():
+            if not self.pending.of_handler(*model_ref) and self.failures.may_retry(model_ref, self._now()):
+                self._add_request(self._make_class(spec, model_ref[1], None, is_preload=True))
 
-    def met(self, n: int, post: ExecutorHandle) -> None:
+    def fulfil(self, number: int, post: ExecutorHandle) -> None:
         """An executor that is there anyway is the one that is wished for."""
-        one = self.pending[n]
-        self.pending.drop(one)
+        request = self.pending[number]
+        self.pending.remove(request)
         if post.is_loaded:
-            _tell(one.tells, post)
-        elif one.tells:
-            self._tells.setdefault(post.number, []).extend(one.tells)
+            _call_back(request.callbacks, post)
+        elif request.callbacks:
+            self._callbacks.setdefault(post.number, []).extend(request.callbacks)
 
-    def resident(self, n: int) -> ExecutorHandle | None:
+    def find_executor(self, number: int) -> ExecutorHandle | None:
         """What has come meanwhile for a wish that waits: a job of the same plan may load it."""
-        return self._resident(self.pending[n].cls)
+        return self._find_executor(self.pending[number].job_class)
 
-    def loads(self, n: int, executor: int) -> None:
+    def on_load_started(self, number: int, executor_number: int) -> None:
         """An executor starts for the wish; its class has left the view."""
-        one = self._loading[executor] = self.pending.start(n)
-        if one.tells:
-            self._tells[executor] = one.tells
+        request = self._loading[executor_number] = self.pending.start_loading(number)
+        if request.callbacks:
+            self._callbacks[executor_number] = request.callbacks
 
-    def loaded(self, post: ExecutorHandle) -> None:
+    def on_loaded(self, post: ExecutorHandle) -> None:
         """An executor is ready."""
         self._loading.pop(post.number, None)
-        name = (post.spec.name, post.model)
-        self.failures.on_loaded(name, self._now())
-        _tell(self._tells.pop(post.number, ()), post)
+        model_ref = (post.spec.name, post.model)
+        self.failures.on_loaded(model_ref, self._now())
+        _call_back(self._callbacks.pop(post.number, ()), post)
 
-    def gone(self, post: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
+    def on_executor_gone(self, post: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
         """An executor has ended; where it was wished for and did not load, those who asked are told why."""
-        one, tells = self._loading.pop(post.number, None), self._tells.pop(post.number, [])
-        name = (post.spec.name, post.model)
-        if code in FAULTS and (one is not None or tells or name in self._preloads):
-            self._failed(name, Failure(code, message, detail, self._now()))
-        if code in FAULTS or code == WITHDRAWN:
-            _tell(tells, self.failures.last.get(name) or Failure(code, message, detail, self._now()))
-        elif one is not None:
+        request, callbacks = self._loading.pop(post.number, None), self._callbacks.pop(post.number, [])
+        model_ref = (post.spec.name, post.model)
+        if code in EXECUTOR_FAULTS and (request is not None or callbacks or model_ref in self._preloads):
+            self._record_failure(model_ref, PrewarmFailure(code, message, detail, self._now()))
+        if code in EXECUTOR_FAULTS or code == UNLOADED:
+            _call_back(
+                callbacks,
+                self.failures.last.get(model_ref) or PrewarmFailure(code, message, detail, self._now()),
+            )
+        elif request is not None:
             # Nobody's fault: its worker died, or its handler was reloaded.
-            self._again(one)
-        elif tells:
-            self._again(Wish(0, self._class(post.spec, post.model, None), tells))
+            self._request_again(request)
+        elif callbacks:
+            self._request_again(PrewarmRequest(0, self._make_class(post.spec, post.model, None), callbacks))
 
-    def _failed(self, name: Name, failure: Failure) -> None:
-        failure = self.failures.record(name, failure, is_preload=name in self._preloads)
+    def _record_failure(self, model_ref: ModelRef, failure: PrewarmFailure) -> None:
+        failure = self.failures.record(model_ref, failure, is_preload=model_ref in self._preloads)
         if failure.next_at is not None:
             self._timers.call_at(failure.next_at, self._wake)
-        log.warning("%s could not be loaded: %s: %s", _title(name), failure.code, failure.message)
+        log.warning("%s could not be loaded: %s: %s", _model_text(model_ref), failure.code, failure.message)
 
-    def _again(self, one: Wish) -> None:
+    def _request_again(self, request: PrewarmRequest) -> None:
         """Wish for it in the code that is in force now. Preloads come back by themselves."""
-        if one.is_preload and not one.tells:
+        if request.is_preload and not request.callbacks:
             return
         try:
-            spec = self._handlers.require(one.cls.handler)
-            self._add(self._class(spec, one.cls.model, one.device_id)).tells += one.tells
+            spec = self._handlers.require(request.job_class.handler)
+            self._add_request(
+                self._make_class(spec, request.job_class.model, request.device_id)
+            ).callbacks += request.callbacks
             self._wake()
         except RunnerError as error:
-            _tell(one.tells, Failure(error.code, error.message, error.detail or None, self._now()))
+            _call_back(
+                request.callbacks,
+                PrewarmFailure(error.code, error.message, error.detail or None, self._now()),
+            )
 
-    def _add(self, cls: JobClass) -> Wish:
+    def _add_request(self, cls: JobClass) -> PrewarmRequest:
         return self.pending.add(cls, since=self._now())
 
-    def _class(
+    def _make_class(
         self, spec: HandlerSpec, model: str, device_id: str | None, *, is_preload: bool = False
     ) -> JobClass:
         """Raises NotFound for an unknown device, Unsatisfiable where it could never be loaded."""
@@ -222,20 +238,20 @@ class Wishes:
             known = ", ".join(self._device_ids)
             raise NotFound(f"there is no device {device_id!r}; there are {known}")
 
-    def _resident(self, cls: JobClass) -> ExecutorHandle | None:
+    def _find_executor(self, cls: JobClass) -> ExecutorHandle | None:
         """An executor of it that is there: one that has loaded before one that loads."""
-        found = [
+        candidates = [
             self._executors[resident.executor]
             for resident in self._view.residency.by_key.get(cls.key, {}).values()
             if not cls.allowed_devices or set(cls.allowed_devices).issuperset(resident.devices)
         ]
-        return max(found, key=lambda post: post.is_loaded, default=None)
+        return max(candidates, key=lambda post: post.is_loaded, default=None)
 
 
-def _tell(tells: Collection[Tell], what: ExecutorHandle | Failure) -> None:
-    for tell in tells:
-        tell(what)
+def _call_back(callbacks: Collection[PrewarmCallback], result: ExecutorHandle | PrewarmFailure) -> None:
+    for callback in callbacks:
+        callback(result)
 
 
-def _title(name: Name) -> str:
-    return f"{name[0]} ({name[1]})" if name[1] else name[0]
+def _model_text(model_ref: ModelRef) -> str:
+    return f"{model_ref[0]} ({model_ref[1]})" if model_ref[1] else model_ref[0]

@@ -10,7 +10,7 @@ import msgspec
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.dispatch.prewarm_request import Failure
+from runner.coordinator.dispatch.prewarm_request import PrewarmFailure
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import NotLoaded
 from runner.protocol import front as front_protocol
@@ -46,9 +46,9 @@ class Loads:
         """Have an executor ready, and say how far it is when the time is over."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
-        told: asyncio.Future[ExecutorHandle | Failure] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
 
-        def tell(what: ExecutorHandle | Failure) -> None:
+        def tell(what: ExecutorHandle | PrewarmFailure) -> None:
             if not told.done():
                 told.set_result(what)
 
@@ -58,7 +58,7 @@ class Loads:
         await asyncio.wait([told], timeout=ask.wait_s)
         if not told.done():
             document = self._under_way(ask)
-        elif isinstance(outcome := told.result(), Failure):
+        elif isinstance(outcome := told.result(), PrewarmFailure):
             message = f"{ask.name} could not be loaded: {outcome.code}: {outcome.message}"
             raise NotLoaded(message, error=outcome.error)
         else:
@@ -93,7 +93,7 @@ class Loads:
         pending = self._dispatch.prewarming.pending
         for one in pending.of_handler(ask.name, ask.model or ""):
             if one.device_id == ask.device and not one.is_preload:
-                leaving = [self._executor(each) for each in pending.leaving_executors(one)]
+                leaving = [self._executor(each) for each in pending.closing_executors(one)]
                 return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(one)
         loading = [
             post

@@ -104,7 +104,7 @@ class Views:
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
             "executors": [self.executor(post.number) for post in posts],
-            **self._dispatch.prewarming.document(spec.name),
+            **self._dispatch.prewarming.build_document(spec.name),
             "learned": learned(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
             "figures": {
                 "run_s": percentiles(figures.run_s),

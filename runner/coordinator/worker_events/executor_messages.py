@@ -50,7 +50,7 @@ class ExecutorMessageHandler:
         self._memory.loaded(post, message)
         self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
         self._learning.loaded(post, message)
-        self._dispatch.prewarming.loaded(post)
+        self._dispatch.prewarming.on_loaded(post)
 
     def on_recalled(self, _: Worker, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
@@ -96,9 +96,9 @@ class ExecutorMessageHandler:
             if live.phase != "assigned":
                 self._return_unstarted(live)
         if told is None:
-            self._dispatch.prewarming.gone(post, "interrupted", "its worker is gone")
+            self._dispatch.prewarming.on_executor_gone(post, "interrupted", "its worker is gone")
         else:
-            self._dispatch.prewarming.gone(post, told.code, told.message, told.detail)
+            self._dispatch.prewarming.on_executor_gone(post, told.code, told.message, told.detail)
 
     def on_usage(self, _: Worker, message: ExecutorUsage) -> None:
         """The memory that executors use now."""

@@ -21,7 +21,7 @@ def preloads() -> tuple[Preloads, SchedulerState]:
 
 
 def missing(made: Preloads) -> list[tuple[str, str]]:
-    return [name for name, _ in made.missing()]
+    return [name for name, _ in made.find_missing()]
 
 
 def test_each_model_is_kept_until_it_is_suspended_by_name() -> None:

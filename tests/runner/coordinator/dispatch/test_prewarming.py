@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.dispatch.load_failures import PAUSE_MAX_S, PAUSE_S, STEADY_S
-from runner.coordinator.dispatch.prewarm_request import Failure, model_of, preloads
+from runner.coordinator.dispatch.load_failures import RETRY_MAX_S, RETRY_S, STABLE_S
+from runner.coordinator.dispatch.prewarm_request import PrewarmFailure, preload_models, resolve_model
 from runner.coordinator.processes.worker_pool import Worker
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
@@ -28,11 +28,11 @@ class House(Scene):
     def __init__(self, bench: Bench, worker: Worker) -> None:
         super().__init__(bench, worker)
         self.wishes = self.dispatch.prewarming
-        self.heard: list[ExecutorHandle | Failure] = []
+        self.heard: list[ExecutorHandle | PrewarmFailure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
         self.bench.line.queue_manager.set_handlers({each.name: each for each in specs})
-        self.wishes.described()
+        self.wishes.on_handlers_changed()
 
     def ask(self, handler: str = "h", **named: str) -> None:
         self.wishes.load(handler, named.get("model"), named.get("device"), self.heard.append)
@@ -72,15 +72,15 @@ def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: Worker) -
         await house.turn()
         await house.fail(1)
         (failure,) = house.heard
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, PrewarmFailure)
         assert failure.error == {"code": "load_error", "message": "why", "detail": {"traceback": "here"}}
         assert failure.next_at is None and await house.orders() == []
-        (shown,) = house.wishes.document("h")["load_failures"]
+        (shown,) = house.wishes.build_document("h")["load_failures"]
         assert (shown["error"], shown["tries"], shown["next_try_at"]) == (failure.error, 1, None)
         house.ask()
         assert await house.orders() == ["Load"]
         await house.says(ExecutorLoaded(2, 0.1))
-        assert house.wishes.document("h")["load_failures"] == []
+        assert house.wishes.build_document("h")["load_failures"] == []
 
     play(worker, body)
 
@@ -152,17 +152,17 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
             assert failure.next_at is not None and failure.tries == number
             pauses.append(failure.next_at - failure.at)
             await house.bench.pass_time(pauses[-1])
-        assert pauses == [min(PAUSE_MAX_S, PAUSE_S * 2**power) for power in range(9)]
+        assert pauses == [min(RETRY_MAX_S, RETRY_S * 2**power) for power in range(9)]
         # One that was ready for long and dies begins anew, one that dies at once goes on.
         assert await house.orders() == ["Load"]
         await house.says(ExecutorLoaded(10, 0.1))
         assert house.wishes.failures.last == {}
         await house.fail(10, "worker_crashed")
         assert house.wishes.failures.last["h", ""].tries == 10
-        await house.bench.pass_time(PAUSE_MAX_S)
+        await house.bench.pass_time(RETRY_MAX_S)
         assert await house.orders() == ["Load"]
         await house.says(ExecutorLoaded(11, 0.1))
-        await house.bench.pass_time(STEADY_S + 1)
+        await house.bench.pass_time(STABLE_S + 1)
         await house.fail(11, "worker_crashed")
         assert house.wishes.failures.last["h", ""].tries == 1
 
@@ -176,9 +176,9 @@ def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: Worker) ->
         await house.fail(1)
         other = replace(spec(), name="other")
         house.describe(PRELOADED, other)
-        assert await house.orders() == [] and house.wishes.document("h")["load_failures"]
+        assert await house.orders() == [] and house.wishes.build_document("h")["load_failures"]
         house.describe(replace(PRELOADED, version="v2"), other)
-        assert house.wishes.document("h")["load_failures"] == []
+        assert house.wishes.build_document("h")["load_failures"] == []
         assert await house.orders() == ["Load"]
 
     play(worker, body)
@@ -206,9 +206,9 @@ def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worke
         house.ask()
         (other,) = house.wishes.pending.of_handler("h")
         assert not other.is_preload
-        (shown,) = house.wishes.document("h")["waiting"]
+        (shown,) = house.wishes.build_document("h")["waiting"]
         assert shown["reason"] == "waiting_for_device" and shown["message"] and not shown["preload"]
-        assert house.wishes.pending.leaving_executors(other) == []
+        assert house.wishes.pending.closing_executors(other) == []
 
     play(worker, body)
 
@@ -223,10 +223,10 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None
         assert [type(each) for each in await house.turn()] == [UnloadExecutor]
         await house.says(ExecutorGone(1, "unloaded", "it was unloaded"))
         assert await house.orders() == []
-        assert house.wishes.document("h")["preload_suspended"] == [None]
+        assert house.wishes.build_document("h")["preload_suspended"] == [None]
         house.ask()
         assert await house.orders() == ["Load"]
-        assert house.wishes.document("h")["preload_suspended"] == []
+        assert house.wishes.build_document("h")["preload_suspended"] == []
 
     play(worker, body)
 
@@ -238,7 +238,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None
         await house.turn()
         assert house.wishes.unload("h", None, None) == []
         (failure,) = house.heard
-        assert isinstance(failure, Failure) and failure.code == "unloaded"
+        assert isinstance(failure, PrewarmFailure) and failure.code == "unloaded"
         assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.by_class == {}
 
     play(worker, body)
@@ -251,10 +251,10 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
         await house.turn()
         house.describe(replace(spec(), version="v2"))
         (one,) = house.wishes.pending.of_handler("h")
-        assert one.cls.version == "v2" and list(house.bench.view.backlog.by_class) == [one.cls]
+        assert one.job_class.version == "v2" and list(house.bench.view.backlog.by_class) == [one.job_class]
         house.describe()
         (failure,) = house.heard
-        assert isinstance(failure, Failure) and failure.code == "unknown_handler"
+        assert isinstance(failure, PrewarmFailure) and failure.code == "unknown_handler"
         assert house.bench.view.backlog.by_class == {}
 
     play(worker, body)
@@ -315,13 +315,13 @@ def test_a_broken_handler_can_be_unloaded(worker: Worker) -> None:
 
 def test_models_are_named_where_there_are_some() -> None:
     plain, models = spec(), spec(model_by="m", preload=("a", "b"))
-    assert model_of(plain, None) == "" and model_of(models, "a") == "a"
+    assert resolve_model(plain, None) == "" and resolve_model(models, "a") == "a"
     for which, model in ((plain, "a"), (models, None)):
         with pytest.raises(ValidationFailed):
-            model_of(which, model)
-    assert preloads(models) == ("a", "b") and preloads(PRELOADED) == ("",)
+            resolve_model(which, model)
+    assert preload_models(models) == ("a", "b") and preload_models(PRELOADED) == ("",)
     # What an operator's options contradict is left out.
-    assert preloads(spec(preload=("a",))) == preloads(spec(model_by="m", preload=("",))) == ()
+    assert preload_models(spec(preload=("a",))) == preload_models(spec(model_by="m", preload=("",))) == ()
 
 
 def test_a_wish_is_met_by_what_idles(worker: Worker) -> None:
