@@ -45,7 +45,7 @@ from runner.coordinator.observability.stats import Stats
 from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
@@ -121,7 +121,7 @@ class DeviceComponents:
 
     memory: Memory
     inventory: Inventory
-    fleet: Fleet
+    fleet: WorkerPool
     dispatch: Dispatcher
     learning: Learning
     care: Care
@@ -161,7 +161,7 @@ def build(
     kept: Kept,
     *,
     on_fenced: Callable[[Fenced], None],
-    workers: worker_pool.Listener,
+    workers: worker_pool.WorkerListener,
 ) -> Rooms:
     """Create the components and join them; nothing is started."""
 
@@ -227,7 +227,7 @@ def build_devices(
     kept: Kept,
     jobs: JobComponents,
     *,
-    workers: worker_pool.Listener,
+    workers: worker_pool.WorkerListener,
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Create what runs jobs on devices, and watches the devices."""
@@ -242,7 +242,7 @@ def build_devices(
         kept=kept.values,
         keep=jobs.journal.set_value,
     )
-    fleet = Fleet(
+    fleet = WorkerPool(
         runtime=ground.runtime,
         epoch=ground.epoch,
         marker=ground.marker,

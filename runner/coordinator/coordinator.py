@@ -14,7 +14,7 @@ from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
 from runner.coordinator.processes.front_pool import Fronts
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.coordinator.runtime.clock import Clock
@@ -175,7 +175,7 @@ class Coordinator:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
-            rooms.devices.fleet.check(asyncio.get_running_loop().time())
+            rooms.devices.fleet.replace_silent(asyncio.get_running_loop().time())
             rooms.devices.inventory.check()
             rooms.devices.care.look()
             try:
@@ -250,21 +250,21 @@ class Coordinator:
 
     # What workers say.
 
-    def on_worker(self, worker: Worker, hello: Hello) -> None:
+    def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker is connected."""
         self.rooms.devices.inventory.driven(worker)
 
-    def on_worker_again(self, worker: Worker, hello: Hello) -> None:
+    def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
         if worker.device is not None:  # guard: relinked-is-asked
             self.rooms.devices.inventory.doubted(worker)
             self.rooms.reports.relinked(worker, hello)
 
-    def on_messages(self, worker: Worker, messages: list[bytes]) -> None:
+    def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
         """A frame of a worker."""
         self.rooms.reports.messages(worker, messages)
 
-    def on_worker_lost(self, worker: Worker, why: str) -> None:
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
         self.rooms.devices.inventory.lost(worker, why)
         if worker.device is not None:

@@ -13,7 +13,7 @@ from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.jobs.statistics import Statistics
-from runner.coordinator.processes.worker_pool import Fleet, Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
 from runner.errors import NotFound, RefusedStart
 from runner.formats.timestamps import format_rfc3339
@@ -89,7 +89,7 @@ class Inventory:
                 "--gpus none starts without them"
             ) from error
 
-    def start_workers(self, fleet: Fleet) -> None:
+    def start_workers(self, fleet: WorkerPool) -> None:
         """One for each device but cpu, whose worker starts with the first job that needs it."""
         for device in self.devices.values():
             if device.kind != "cpu":
@@ -152,20 +152,20 @@ class Inventory:
         words = self._figures.first_fault(device_id)
         return None if words is None else (words, self._faulty_since[device_id])
 
-    def driven(self, worker: Worker) -> None:
+    def driven(self, worker: WorkerHandle) -> None:
         """A worker is connected: its device takes work."""
         if worker.device is not None:
             self._driven.add(worker.device.id)
             self.tell(worker.device.id, "worker_ready", f"worker {worker.name} drives it")
             self._settle(worker.device)
 
-    def doubted(self, worker: Worker) -> None:
+    def doubted(self, worker: WorkerHandle) -> None:
         """Its link was cut and stands again: nothing is handed to its device before its news is in."""
         if worker.device is not None:
             self._driven.discard(worker.device.id)
             self._settle(worker.device)
 
-    def lost(self, worker: Worker, why: str) -> None:
+    def lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
         if worker.device is not None:
             self._driven.discard(worker.device.id)

@@ -12,7 +12,7 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.spill import read_with_retry
 from runner.protocol.worker import RunAttempts, encode
 
@@ -28,7 +28,7 @@ class Assigner:
         *,
         line: JobLifecycle,
         view: SchedulerState,
-        fleet: Fleet,
+        fleet: WorkerPool,
         executors: ExecutorTable,
         control: ExecutorControl,
         read_inputs: ReadInputs,

@@ -20,7 +20,7 @@ from runner.coordinator.dispatch.grants import CapBytes, Grants
 from runner.coordinator.dispatch.prewarming import Prewarming
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.protocol.worker import CancelAttempt, RecallAttempts, UnloadExecutor, encode
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Dispatcher:
         *,
         line: JobLifecycle,
         view: SchedulerState,
-        fleet: Fleet,
+        fleet: WorkerPool,
         devices: Mapping[str, Device],
         read_inputs: ReadInputs,
         cap_bytes: CapBytes,
@@ -106,7 +106,7 @@ class Dispatcher:
                 log.exception("this could not be carried out: %s", action)
                 self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
-            self._fleet.start_missing(self._devices.values())
+            self._fleet.start_cpu_workers(self._devices.values())
         for number in self._view.idle_expiry.pop_due(now):
             self.control.unload(number)
         self.control.unload_retired()
@@ -162,7 +162,7 @@ class Dispatcher:
             # A job of the same plan loads it.
             self.prewarming.fulfil(action.job_number, post)
             return
-        worker = self._fleet.of_device(action.device_ids[0])
+        worker = self._fleet.worker_of(action.device_ids[0])
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return

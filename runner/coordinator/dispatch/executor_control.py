@@ -8,7 +8,7 @@ from typing import Any
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.protocol.worker import KillExecutor, RecallAttempts, UnloadExecutor, encode
 
 
@@ -19,7 +19,7 @@ class ExecutorControl:
     """
 
     def __init__(
-        self, *, executors: ExecutorTable, view: SchedulerState, fleet: Fleet, wake: Callable[[], None]
+        self, *, executors: ExecutorTable, view: SchedulerState, fleet: WorkerPool, wake: Callable[[], None]
     ) -> None:
         self._executors = executors
         self._view = view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.usage_meter import UsageMeter
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.handlers.spec import HandlerSpec
 
 
@@ -34,7 +34,7 @@ class ExecutorHandle:
     def __init__(
         self,
         number: int,
-        worker: Worker,
+        worker: WorkerHandle,
         spec: HandlerSpec,
         model: str,
         devices: list[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 
 
 class ExecutorTable(dict[int, ExecutorHandle]):
@@ -19,7 +19,7 @@ class ExecutorTable(dict[int, ExecutorHandle]):
         """Executors that occupy the device, alone or among others."""
         return [post for post in self.values() if device_id in post.devices]
 
-    def of_worker(self, worker: Worker) -> list[ExecutorHandle]:
+    def of_worker(self, worker: WorkerHandle) -> list[ExecutorHandle]:
         """Executors that this worker runs."""
         return [post for post in self.values() if post.worker is worker]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.protocol.worker import SetGrant, encode
 
 #: Device ids, bytes granted on each, the executor if there is one -> what torch may reserve there.
@@ -17,7 +17,7 @@ CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 class Grants:
     """Each change goes out with the frame of its turn."""
 
-    def __init__(self, *, view: SchedulerState, fleet: Fleet, cap_bytes: CapBytes) -> None:
+    def __init__(self, *, view: SchedulerState, fleet: WorkerPool, cap_bytes: CapBytes) -> None:
         self._view = view
         self._fleet = fleet
         self.cap_bytes = cap_bytes

@@ -17,7 +17,7 @@ from runner.coordinator.jobs.statistics import Histogram, Statistics
 if TYPE_CHECKING:
     from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
     from runner.coordinator.processes.front_pool import Fronts
-    from runner.coordinator.processes.worker_pool import Fleet
+    from runner.coordinator.processes.worker_pool import WorkerPool
 
 #: The loop's lag is looked at so often.
 LAG_EVERY_S = 0.5
@@ -42,7 +42,7 @@ class Metrics:
             self._figures.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
     def text(
-        self, bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: Fleet
+        self, bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
     ) -> bytes:
         """The whole exposition."""
         families = [
@@ -112,7 +112,7 @@ def _spent_families(line: JobLifecycle) -> Iterable[Metric]:
 
 
 def _families(
-    bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: Fleet
+    bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
 ) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
     for (queue, state), count in line.registry.counts.items():

@@ -10,7 +10,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.front_pool import Fronts
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.storage.journal import Journal
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.settings.settings import Settings
@@ -30,7 +30,7 @@ class Status:
         journal: Journal,
         access: StoreAccess,
         view: SchedulerState,
-        fleet: Fleet,
+        fleet: WorkerPool,
         fronts: Fronts,
         figures: Statistics,
         inventory: Inventory,
@@ -87,8 +87,8 @@ class Status:
         fault = self._figures.first_fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
-        worker = self._fleet.of_device(device.id)
-        if device.kind != "cpu" and (worker is None or not worker.connected):
+        worker = self._fleet.worker_of(device.id)
+        if device.kind != "cpu" and (worker is None or not worker.is_connected):
             return {"state": "degraded", "message": "its worker is starting"}
         return {"state": "ok", "level": self._view.ledger.usage.level(device.id)}
 

@@ -19,7 +19,7 @@ from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
 from runner.coordinator.observability.readiness import Status
 from runner.coordinator.observability.stats import Stats
-from runner.coordinator.processes.worker_pool import Fleet
+from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.errors import NotFound
 from runner.handlers.spec import HandlerSpec
 
@@ -33,7 +33,7 @@ class Views:
         line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatcher,
-        fleet: Fleet,
+        fleet: WorkerPool,
         devices: Mapping[str, Device],
         metrics: Metrics,
         status: Status,
@@ -120,7 +120,7 @@ class Views:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
         executors = [self.executor(post.number) for post in self._dispatch.executors.on_device(device.id)]
-        worker = self._fleet.of_device(device.id)
+        worker = self._fleet.worker_of(device.id)
         return {
             "id": device.id,
             "uuid": device.uuid,
@@ -172,7 +172,7 @@ class Views:
                 "pid": worker.child.pid,
                 "role": worker.role,
                 "device": None if worker.device is None else worker.device.id,
-                "state": "ok" if worker.connected else "starting",
+                "state": "ok" if worker.is_connected else "starting",
                 "executors": [
                     self.executor(post.number) for post in self._dispatch.executors.of_worker(worker)
                 ],

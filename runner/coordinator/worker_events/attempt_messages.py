@@ -14,7 +14,7 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.protocol.worker import AttemptEnded, AttemptEvents, AttemptStarted
 
@@ -52,7 +52,7 @@ class AttemptMessageHandler:
             return None
         return live
 
-    def on_started(self, _: Worker, message: AttemptStarted) -> None:
+    def on_started(self, _: WorkerHandle, message: AttemptStarted) -> None:
         """User code of the attempt runs."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -70,7 +70,7 @@ class AttemptMessageHandler:
         self._view.mark_long_running(post.number, live.job.number)
         self._dispatch.control.recall_staged(post)
 
-    def on_events(self, _: Worker, message: AttemptEvents) -> None:
+    def on_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
         """The attempt has reported progress, output or other events."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -81,7 +81,7 @@ class AttemptMessageHandler:
             return
         self._line.record_events(live, message)
 
-    def on_ended(self, _: Worker, message: AttemptEnded) -> None:
+    def on_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
         """The attempt has ended; its executor may end with it."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:

@@ -9,7 +9,7 @@ from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, ExecutorLoaded, ExecutorUsage
@@ -41,7 +41,7 @@ class ExecutorMessageHandler:
         #: Called when an executor that was given up has ended after all.
         self._on_cleared = on_cleared
 
-    def on_loaded(self, _: Worker, message: ExecutorLoaded) -> None:
+    def on_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
         """The executor has loaded its handler."""
         post = self._dispatch.executors.get(message.executor)
         if post is None:
@@ -52,7 +52,7 @@ class ExecutorMessageHandler:
         self._learning.loaded(post, message)
         self._dispatch.prewarming.on_loaded(post)
 
-    def on_recalled(self, _: Worker, message: AttemptsRecalled) -> None:
+    def on_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
         post = self._dispatch.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
@@ -67,7 +67,7 @@ class ExecutorMessageHandler:
                 )
             self._return_unstarted(live)
 
-    def on_gone(self, _: Worker, message: ExecutorGone) -> None:
+    def on_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
         """The executor has ended, or does not end."""
         post = self._dispatch.executors.get(message.executor)
         if post is None:
@@ -100,7 +100,7 @@ class ExecutorMessageHandler:
         else:
             self._dispatch.prewarming.on_executor_gone(post, told.code, told.message, told.detail)
 
-    def on_usage(self, _: Worker, message: ExecutorUsage) -> None:
+    def on_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
         """The memory that executors use now."""
         for executor, nbytes in message.executors:
             self._view.ledger.usage.record_total(executor, nbytes)

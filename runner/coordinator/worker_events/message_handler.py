@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.worker_pool import Fleet, Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.reconnects import Relinks
@@ -39,11 +39,11 @@ class Reports:
         *,
         line: JobLifecycle,
         dispatch: Dispatcher,
-        fleet: Fleet,
+        fleet: WorkerPool,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
-        on_back: Callable[[Worker], None],
-        others: Mapping[type[Any], Callable[[Worker, Any], None]],
+        on_back: Callable[[WorkerHandle], None],
+        others: Mapping[type[Any], Callable[[WorkerHandle, Any], None]],
     ) -> None:
         self._line = line
         self._dispatch = dispatch
@@ -56,7 +56,7 @@ class Reports:
             recalled=executors.on_recalled,
             on_back=on_back,
         )
-        self._handlers: dict[type[Any], Callable[[Worker, Any], None]] = {
+        self._handlers: dict[type[Any], Callable[[WorkerHandle, Any], None]] = {
             AttemptEnded: attempts.on_ended,
             AttemptEvents: attempts.on_events,
             AttemptStarted: attempts.on_started,
@@ -68,7 +68,7 @@ class Reports:
             **others,
         }
 
-    def messages(self, worker: Worker, frame: list[bytes]) -> None:
+    def messages(self, worker: WorkerHandle, frame: list[bytes]) -> None:
         """A worker's frame."""
         number = 0
         for raw in frame:
@@ -78,9 +78,9 @@ class Reports:
                 continue
             if number:
                 number += 1
-                if number - 1 <= worker.heard:
+                if number - 1 <= worker.last_applied:
                     continue
-                worker.heard = number - 1
+                worker.last_applied = number - 1
             if message is None:
                 continue
             try:
@@ -92,11 +92,11 @@ class Reports:
         self._relinks.settle(worker)
         self._dispatch.wake()
 
-    def relinked(self, worker: Worker, hello: Hello) -> None:
+    def relinked(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
         self._relinks.begin(worker, hello)
 
-    def _decoded(self, worker: Worker, raw: bytes, *, is_kept: bool) -> FromWorker | None:
+    def _decoded(self, worker: WorkerHandle, raw: bytes, *, is_kept: bool) -> FromWorker | None:
         """The message; None where it is none. It has its number all the same."""
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
@@ -109,7 +109,7 @@ class Reports:
             return None
         return message
 
-    def _failed(self, worker: Worker, message: Any, *, is_kept: bool) -> None:
+    def _failed(self, worker: WorkerHandle, message: Any, *, is_kept: bool) -> None:
         """The boundary of one message: the others of its frame are taken in all the same.
 
         What tells of an attempt is told once, and may be half applied: without it the attempt would seem
@@ -121,14 +121,14 @@ class Reports:
         if is_kept:
             worker.child.signal(signal.SIGKILL)
 
-    def _acknowledge(self, worker: Worker) -> None:
+    def _acknowledge(self, worker: WorkerHandle) -> None:
         """Tell the worker, after the commit, that it may forget what it has sent."""
-        seq = worker.heard
+        seq = worker.last_applied
         self._line.journal.call_when_durable(
             lambda _: self._fleet.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )
 
-    def worker_lost(self, worker: Worker, why: str) -> None:
+    def worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
         self._relinks.forget(worker)
         lost = self._dispatch.executors.of_worker(worker)

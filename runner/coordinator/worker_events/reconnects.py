@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.protocol.worker import AttemptsRecalled, Hello
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ class Relinks:
         *,
         dispatch: Dispatcher,
         gone: Callable[[int], None],
-        recalled: Callable[[Worker, AttemptsRecalled], None],
-        on_back: Callable[[Worker], None],
+        recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
+        on_back: Callable[[WorkerHandle], None],
     ) -> None:
         self._dispatch = dispatch
         self._gone = gone
@@ -44,7 +44,7 @@ class Relinks:
         self._on_back = on_back
         self._doubts: dict[str, _Doubt] = {}
 
-    def begin(self, worker: Worker, hello: Hello) -> None:
+    def begin(self, worker: WorkerHandle, hello: Hello) -> None:
         """It is back; nothing new is handed to it before `on_back` was told."""
         mine = self._dispatch.executors.of_worker(worker)
         there, held = set(hello.executors), set(hello.running)
@@ -64,10 +64,10 @@ class Relinks:
         self._doubts[worker.name] = _Doubt(hello.last_seq, missing, attempts)
         self.settle(worker)
 
-    def settle(self, worker: Worker) -> None:
+    def settle(self, worker: WorkerHandle) -> None:
         """The worker was heard: if that was all, what it did not name is lost."""
         doubt = self._doubts.get(worker.name)
-        if doubt is None or worker.heard < doubt.last:
+        if doubt is None or worker.last_applied < doubt.last:
             return
         del self._doubts[worker.name]
         lost = sum(len(recalled.attempts) for recalled in doubt.attempts)
@@ -86,6 +86,6 @@ class Relinks:
         self._on_back(worker)
         self._dispatch.wake()
 
-    def forget(self, worker: Worker) -> None:
+    def forget(self, worker: WorkerHandle) -> None:
         """It has died."""
         self._doubts.pop(worker.name, None)

@@ -21,7 +21,7 @@ from runner.coordinator.jobs.usage import UsageTotals
 from runner.coordinator.lifecycle.event_log import EventLog
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
-from runner.coordinator.processes.worker_pool import Fleet, Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
@@ -128,9 +128,9 @@ class Bench:
     def reports(
         self,
         dispatch: Dispatcher,
-        fleet: Fleet,
+        fleet: WorkerPool,
         *,
-        on_call: Callable[[Worker, AttemptRequest], None] | None = None,
+        on_call: Callable[[WorkerHandle, AttemptRequest], None] | None = None,
     ) -> Reports:
         """The reports of the fleet's workers; whatever concerns devices is left out."""
         memory = self.memory()

@@ -13,7 +13,7 @@ import pytest
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.processes.worker_pool import Fleet, Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.worker_events.message_handler import Reports
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import (
@@ -31,16 +31,16 @@ from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run
 class Nobody:
     """Listens to a fleet."""
 
-    def on_worker(self, worker: Worker, hello: Hello) -> None: ...
-    def on_worker_again(self, worker: Worker, hello: Hello) -> None: ...
-    def on_messages(self, worker: Worker, messages: list[bytes]) -> None: ...
-    def on_worker_lost(self, worker: Worker, why: str) -> None: ...
+    def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None: ...
+    def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None: ...
+    def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None: ...
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None: ...
 
 
-class Lone(Fleet):
+class Lone(WorkerPool):
     """A fleet of one worker that is never spoken to."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerHandle) -> None:
         def worker_config(*_: object) -> WorkerConfig:
             raise AssertionError
 
@@ -58,7 +58,7 @@ class Lone(Fleet):
         self.worker = worker
         self.misses = 0
 
-    def of_device(self, device_id: str) -> Worker | None:
+    def worker_of(self, device_id: str) -> WorkerHandle | None:
         if self.misses:
             self.misses -= 1
             raise KeyError(device_id)
@@ -66,19 +66,19 @@ class Lone(Fleet):
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker() -> Iterator[WorkerHandle]:
     """A process that does nothing."""
     process = subprocess.Popen(["sleep", "60"])
     ours, theirs = socket.socketpair()
     theirs.close()
     child = Child("worker", process, ours)
-    yield Worker("w", "worker", CPU, child, 0.0)
+    yield WorkerHandle("w", "worker", CPU, child, 0.0)
     process.kill()
     process.wait()
     child.close()
 
 
-def dispatch(bench: Bench, fleet: Fleet, *, fails: int = 0) -> Dispatcher:
+def dispatch(bench: Bench, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     left = fails
 
     async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -105,7 +105,7 @@ async def until_runs(bench: Bench, live: LiveJob) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: Worker) -> None:
+def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         fleet = Lone(worker)
         fleet.misses = 1
@@ -117,7 +117,7 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: Worker) -> Non
     run(body)
 
 
-def test_inputs_that_cannot_be_read_are_read_later(worker: Worker) -> None:
+def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         live = bench.line.submit(asked())
         live.input = None
@@ -131,15 +131,15 @@ def test_inputs_that_cannot_be_read_are_read_later(worker: Worker) -> None:
 class Told(Lone):
     """A fleet that keeps what its worker was told."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerHandle) -> None:
         super().__init__(worker)
         self.told: list[str] = []
 
-    def post(self, worker: Worker, message: bytes) -> None:
+    def post(self, worker: WorkerHandle, message: bytes) -> None:
         self.told.append(type(to_worker_decoder.decode(message)).__name__)
 
 
-def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: Worker) -> None:
+def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         fleet = Told(worker)
         made = dispatch(bench, fleet)
@@ -165,11 +165,11 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     run(body)
 
 
-def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
+def reports(bench: Bench, worker: WorkerHandle) -> tuple[Reports, list[int]]:
     fleet = Lone(worker)
     called: list[int] = []
 
-    def on_call(_: Worker, call: AttemptRequest) -> None:
+    def on_call(_: WorkerHandle, call: AttemptRequest) -> None:
         called.append(call.request_id)
         if call.request_id == 1:
             raise ZeroDivisionError
@@ -178,7 +178,7 @@ def reports(bench: Bench, worker: Worker) -> tuple[Reports, list[int]]:
     return made, called
 
 
-def test_a_message_that_fails_does_not_take_its_frame_along(worker: Worker) -> None:
+def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
         made.messages(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
@@ -189,7 +189,7 @@ def test_a_message_that_fails_does_not_take_its_frame_along(worker: Worker) -> N
     run(body)
 
 
-def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker) -> None:
+def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         made, _ = reports(bench, worker)
         live = bench.line.submit(asked())
@@ -198,12 +198,12 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: Worker)
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
         made.messages(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert worker.heard == 1
+        assert worker.last_applied == 1
 
     run(body)
 
 
-def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worker) -> None:
+def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
@@ -214,12 +214,12 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
     run(body)
 
 
-def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: Worker) -> None:
+def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.messages(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
-        assert (called, worker.heard, bench.line.statistics.bad_frame_count) == ([3], 6, 1)
+        assert (called, worker.last_applied, bench.line.statistics.bad_frame_count) == ([3], 6, 1)
 
     run(body)

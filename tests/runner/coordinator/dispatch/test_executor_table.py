@@ -6,16 +6,16 @@ from msgspec.structs import replace
 
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
 
 worker = test_error_boundaries.worker
 
 
-def table(worker: Worker) -> tuple[ExecutorTable, Worker]:
+def table(worker: WorkerHandle) -> tuple[ExecutorTable, WorkerHandle]:
     """1 and 2 run `h`, 2 on both devices; 3 runs `other` under another worker."""
-    second = Worker("w2", "worker", CPU, worker.child, 0.0)
+    second = WorkerHandle("w2", "worker", CPU, worker.child, 0.0)
     other = replace(spec(), name="other")
     executors = ExecutorTable()
     executors[1] = ExecutorHandle(1, worker, spec(), "", ["gpu0"], 0)
@@ -28,7 +28,7 @@ def numbers(executors: list[ExecutorHandle]) -> list[int]:
     return [each.number for each in executors]
 
 
-def test_executors_are_found_by_device_worker_and_handler(worker: Worker) -> None:
+def test_executors_are_found_by_device_worker_and_handler(worker: WorkerHandle) -> None:
     executors, second = table(worker)
     assert numbers(executors.on_device("gpu0")) == [1, 2]
     assert numbers(executors.on_device("gpu1")) == [2, 3]
@@ -39,7 +39,7 @@ def test_executors_are_found_by_device_worker_and_handler(worker: Worker) -> Non
     assert executors.of_handler("nobody") == []
 
 
-def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
+def test_executors_with_attempts_are_told_apart(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
@@ -50,7 +50,7 @@ def test_executors_with_attempts_are_told_apart(worker: Worker) -> None:
     run(body)
 
 
-def test_executors_may_leave_while_a_caller_goes_through_them(worker: Worker) -> None:
+def test_executors_may_leave_while_a_caller_goes_through_them(worker: WorkerHandle) -> None:
     executors, _ = table(worker)
     for each in executors.on_device("gpu0"):
         del executors[each.number]

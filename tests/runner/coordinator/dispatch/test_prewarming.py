@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.load_failures import RETRY_MAX_S, RETRY_S, STABLE_S
 from runner.coordinator.dispatch.prewarm_request import PrewarmFailure, preload_models, resolve_model
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFailed
 from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, ExecutorGone, ExecutorLoaded, LoadExecutor, UnloadExecutor
@@ -25,7 +25,7 @@ PRELOADED = spec(preload=("",))
 class House(Scene):
     """A scene in which somebody asks for executors."""
 
-    def __init__(self, bench: Bench, worker: Worker) -> None:
+    def __init__(self, bench: Bench, worker: WorkerHandle) -> None:
         super().__init__(bench, worker)
         self.wishes = self.dispatch.prewarming
         self.heard: list[ExecutorHandle | PrewarmFailure] = []
@@ -45,14 +45,14 @@ class House(Scene):
         await self.says(ExecutorGone(executor, code, "why", detail={"traceback": "here"}))
 
 
-def play(worker: Worker, body: Callable[[House], Awaitable[None]]) -> None:
+def play(worker: WorkerHandle, body: Callable[[House], Awaitable[None]]) -> None:
     async def whole(bench: Bench) -> None:
         await body(House(bench, worker))
 
     run(whole)
 
 
-def test_all_who_ask_are_told_once_it_is_loaded(worker: Worker) -> None:
+def test_all_who_ask_are_told_once_it_is_loaded(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.ask()
         house.ask()
@@ -66,7 +66,7 @@ def test_all_who_ask_are_told_once_it_is_loaded(worker: Worker) -> None:
     play(worker, body)
 
 
-def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: Worker) -> None:
+def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
@@ -85,7 +85,7 @@ def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: Worker) -
     play(worker, body)
 
 
-def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: Worker) -> None:
+def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
@@ -98,7 +98,7 @@ def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: Worker) ->
     play(worker, body)
 
 
-def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worker: Worker) -> None:
+def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.submit(1)
         await house.turn()
@@ -113,7 +113,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
     play(worker, body)
 
 
-def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
+def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
@@ -127,7 +127,7 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: Worker) -> None:
     play(worker, body)
 
 
-def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Worker) -> None:
+def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.bench.view.residency.set_max_executors("cpu", 2)
         house.ask()
@@ -140,7 +140,7 @@ def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: Wo
     play(worker, body)
 
 
-def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker: Worker) -> None:
+def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.describe(PRELOADED)
         pauses: list[float] = []
@@ -169,7 +169,7 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
     play(worker, body)
 
 
-def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: Worker) -> None:
+def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.describe(PRELOADED)
         await house.turn()
@@ -184,7 +184,7 @@ def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: Worker) ->
     play(worker, body)
 
 
-def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: Worker) -> None:
+def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.describe(PRELOADED)
         await house.turn()
@@ -196,7 +196,7 @@ def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: Worker) -> No
     play(worker, body)
 
 
-def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worker) -> None:
+def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.describe(PRELOADED)
@@ -213,7 +213,7 @@ def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worke
     play(worker, body)
 
 
-def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None:
+def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.describe(PRELOADED)
         await house.turn()
@@ -231,7 +231,7 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: Worker) -> None
     play(worker, body)
 
 
-def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None:
+def test_unload_withdraws_what_waits_and_tells_who_asked(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask(device="cpu")
@@ -244,7 +244,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: Worker) -> None
     play(worker, body)
 
 
-def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: Worker) -> None:
+def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
@@ -260,7 +260,7 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
     play(worker, body)
 
 
-def test_what_waits_for_no_job_is_in_no_queue(worker: Worker) -> None:
+def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
@@ -279,7 +279,7 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: Worker) -> None:
     ],
 )
 def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
-    worker: Worker, named: dict[str, str], error: type[Exception]
+    worker: WorkerHandle, named: dict[str, str], error: type[Exception]
 ) -> None:
     async def body(house: House) -> None:
         with pytest.raises(error):
@@ -291,7 +291,7 @@ def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
     play(worker, body)
 
 
-def test_what_no_device_could_hold_is_refused(worker: Worker) -> None:
+def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
@@ -301,7 +301,7 @@ def test_what_no_device_could_hold_is_refused(worker: Worker) -> None:
     play(worker, body)
 
 
-def test_a_broken_handler_can_be_unloaded(worker: Worker) -> None:
+def test_a_broken_handler_can_be_unloaded(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         house.ask()
         await house.turn()
@@ -324,7 +324,7 @@ def test_models_are_named_where_there_are_some() -> None:
     assert preload_models(spec(preload=("a",))) == preload_models(spec(model_by="m", preload=("",))) == ()
 
 
-def test_a_wish_is_met_by_what_idles(worker: Worker) -> None:
+def test_a_wish_is_met_by_what_idles(worker: WorkerHandle) -> None:
     async def body(house: House) -> None:
         (live,) = await house.busy(1)
         await house.says(AttemptEnded(live.job.id, live.attempt_in_flight, 1, None, output=b"1"))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
-from runner.coordinator.processes.worker_pool import Worker
+from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.protocol.worker import (
     AttemptEnded,
     AttemptsRecalled,
@@ -35,11 +35,11 @@ NEWER = replace(spec(), version="v2")
 class Told(Lone):
     """A fleet of one worker; keeps what that was told."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerHandle) -> None:
         super().__init__(worker)
         self.orders: list[Any] = []
 
-    def post(self, worker: Worker, message: bytes) -> None:
+    def post(self, worker: WorkerHandle, message: bytes) -> None:
         self.orders.append(to_worker_decoder.decode(message))
 
     def flush(self) -> None:
@@ -57,7 +57,7 @@ class Told(Lone):
 class Scene:
     """One executor slot, jobs for `h`, and a worker that the test plays."""
 
-    def __init__(self, bench: Bench, worker: Worker) -> None:
+    def __init__(self, bench: Bench, worker: WorkerHandle) -> None:
         self.bench, self.worker = bench, worker
         self.fleet = Told(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -112,7 +112,7 @@ class Scene:
         self.dispatch.control.retire_handler("h", is_replaced=replaced)
 
 
-def play(worker: Worker, body: Callable[[Scene], Awaitable[None]]) -> None:
+def play(worker: WorkerHandle, body: Callable[[Scene], Awaitable[None]]) -> None:
     async def whole(bench: Bench) -> None:
         await body(Scene(bench, worker))
 
@@ -131,7 +131,7 @@ def jobs(orders: list[Any]) -> list[str]:
     ]
 
 
-def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: Worker) -> None:
+def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         running, second, third = await scene.busy(1, 2, 3)
         (later,) = scene.submit(4)
@@ -152,7 +152,7 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
     play(worker, body)
 
 
-def test_an_idle_one_goes_at_once(worker: Worker) -> None:
+def test_an_idle_one_goes_at_once(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         (live,) = await scene.busy(1)
         assert await scene.says(done(live)) == []
@@ -163,7 +163,7 @@ def test_an_idle_one_goes_at_once(worker: Worker) -> None:
     play(worker, body)
 
 
-def test_one_that_loads_is_killed_where_there_is_another_version(worker: Worker) -> None:
+def test_one_that_loads_is_killed_where_there_is_another_version(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         (live,) = scene.submit(1)
         assert len(await scene.turn()) == 2
@@ -179,7 +179,7 @@ def test_one_that_loads_is_killed_where_there_is_another_version(worker: Worker)
     play(worker, body)
 
 
-def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: Worker) -> None:
+def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         (live,) = scene.submit(1)
         await scene.turn()
@@ -192,7 +192,7 @@ def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: Worker) -
     play(worker, body)
 
 
-def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: Worker) -> None:
+def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         (running,) = await scene.busy(1)
         waiting = scene.submit(2, 3)
@@ -213,7 +213,7 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: Worker)
     play(worker, body)
 
 
-def test_one_that_dies_meanwhile_is_not_waited_for(worker: Worker) -> None:
+def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None:
     async def body(scene: Scene) -> None:
         running, staged = await scene.busy(1, 2)
         scene.reload()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, Fleet, Worker
+from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, WorkerHandle, WorkerPool
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Hello, RecallAttempts
@@ -24,16 +24,16 @@ class Known:
     def __init__(self) -> None:
         self.connected = asyncio.Event()
 
-    def on_worker(self, worker: Worker, hello: Hello) -> None:
+    def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         self.connected.set()
 
-    def on_worker_again(self, worker: Worker, hello: Hello) -> None: ...
-    def on_messages(self, worker: Worker, messages: list[bytes]) -> None: ...
-    def on_worker_lost(self, worker: Worker, why: str) -> None: ...
+    def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None: ...
+    def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None: ...
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None: ...
 
 
 Frames = asyncio.Queue[list[bytes]]
-Check = Callable[[Fleet, Worker, Frames], Awaitable[None]]
+Check = Callable[[WorkerPool, WorkerHandle, Frames], Awaitable[None]]
 
 
 def linked(folder: Path, check: Check) -> None:
@@ -47,7 +47,7 @@ def linked(folder: Path, check: Check) -> None:
 
     async def body() -> None:
         known, frames = Known(), Frames()
-        fleet = Fleet(
+        fleet = WorkerPool(
             runtime=folder,
             epoch=1,
             marker="r",
@@ -58,7 +58,7 @@ def linked(folder: Path, check: Check) -> None:
         process = subprocess.Popen(["sleep", "60"])
         ours, theirs = socket.socketpair()
         theirs.close()
-        worker = Worker("w", "worker", CPU, Child("worker", process, ours), 0.0)
+        worker = WorkerHandle("w", "worker", CPU, Child("worker", process, ours), 0.0)
         fleet.workers["w"] = worker
         fleet.open()
         dealer = Dealer(
@@ -95,11 +95,11 @@ def decoded(frame: list[bytes]) -> list[worker_protocol.ToWorker]:
 def test_a_probe_that_hangs_is_killed_and_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
         worker.role = "probe"
         # Its death is not heeded here: so does one look that SIGKILL does not end.
         for later_s in (PROBE_SILENT_S - 0.1, PROBE_SILENT_S + 0.1, PROBE_SILENT_S + 1, PROBE_SILENT_S + 9):
-            fleet.check(worker.last_heard_mono + later_s)
+            fleet.replace_silent(worker.last_message_mono + later_s)
         assert await asyncio.to_thread(worker.child.process.wait, 5) == -9
 
     linked(tmp_path, check)
@@ -109,7 +109,7 @@ def test_a_probe_that_hangs_is_killed_and_told_of_once(
 
 
 def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
-    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         fleet.acknowledge(worker, 7)
         fleet.post(worker, worker_protocol.encode(RecallAttempts(1)))
@@ -124,7 +124,7 @@ def test_an_acknowledgement_goes_with_the_next_frame(tmp_path: Path) -> None:
 
 
 def test_an_acknowledgement_goes_alone_where_nothing_else_does(tmp_path: Path) -> None:
-    async def check(fleet: Fleet, worker: Worker, frames: Frames) -> None:
+    async def check(fleet: WorkerPool, worker: WorkerHandle, frames: Frames) -> None:
         fleet.acknowledge(worker, 3)
         assert decoded(await frames.get()) == [Ack(3)]
 
