@@ -44,7 +44,7 @@ from runner.coordinator.observability.resources import Views
 from runner.coordinator.observability.stats import Stats
 from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import Briefing
-from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.queue.spill import QueueBounds
@@ -77,7 +77,7 @@ class Ground:
     access: StoreAccess
     epoch: int
     briefing: Briefing
-    fronts: Fronts
+    fronts: FrontPool
     runtime: Path
     data: Path
     #: Begins the name of every worker of this data folder.

@@ -13,7 +13,7 @@ from runner.coordinator.components import Ground, Kept, Rooms, build
 from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import Briefing
-from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
@@ -50,7 +50,7 @@ class Coordinator:
         port = listening.getsockname()[1]
         self._briefing = Briefing(settings, data_dir=self._data, port=port, version=version)
         self._front_events = FrontEvents()
-        self._fronts = Fronts(
+        self._fronts = FrontPool(
             count=settings.fronts,
             listening=listening,
             config=self._briefing.front,

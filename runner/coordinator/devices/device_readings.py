@@ -9,7 +9,7 @@ from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.front_pool import FrontPool
 from runner.protocol import front as front_protocol
 from runner.protocol.worker import DeviceReadings
 
@@ -26,7 +26,7 @@ class DeviceReadings:
         care: Care,
         overruns: Overruns,
         dispatch: Dispatcher,
-        fronts: Fronts,
+        fronts: FrontPool,
     ) -> None:
         self._view = view
         self._inventory = inventory

@@ -11,7 +11,7 @@ from gpu.devices.device import Device
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.storage.journal import Journal
 from runner.protocol import front as front_protocol
 
@@ -37,7 +37,7 @@ class Hand:
         #: A device as the API shows it.
         self._document = document
 
-    async def answer(self, front: Front, ask: front_protocol.SetDevice) -> None:
+    async def answer(self, front: FrontHandle, ask: front_protocol.SetDevice) -> None:
         """Do it. Raises NotFound."""
         device = self._inventory.named(ask.device)
         if ask.drained is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from runner.coordinator.front.requests import Desk
 from runner.coordinator.front.subscriptions import Watch
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.protocol import front as front_protocol
 
 
@@ -21,7 +21,7 @@ class FrontEvents:
         self._watch: Watch | None = None
         self._greet: Callable[[], Sequence[bytes]] | None = None
         self._is_open = False
-        self._kept: list[tuple[Front, front_protocol.ToCoordinator]] = []
+        self._kept: list[tuple[FrontHandle, front_protocol.ToCoordinator]] = []
 
     def connect(self, *, desk: Desk, watch: Watch, greet: Callable[[], Sequence[bytes]]) -> None:
         """The components are there; `greet` gives the messages that a new front is sent."""
@@ -35,21 +35,21 @@ class FrontEvents:
         for front, question in kept:
             self._desk.question(front, question)
 
-    def on_front(self, front: Front) -> None:
+    def on_front_connected(self, front: FrontHandle) -> None:
         """A front has connected: send it what it has to know."""
         if self._greet is not None:
             for message in self._greet():
                 front.send(message)
         self.first_ready.set()
 
-    def on_question(self, front: Front, question: front_protocol.ToCoordinator) -> None:
+    def on_request(self, front: FrontHandle, request: front_protocol.ToCoordinator) -> None:
         """A front has sent a request."""
         if self._is_open and self._desk is not None:
-            self._desk.question(front, question)
+            self._desk.question(front, request)
         else:
-            self._kept.append((front, question))
+            self._kept.append((front, request))
 
-    def on_front_lost(self, front: Front) -> None:
+    def on_front_lost(self, front: FrontHandle) -> None:
         """A front has died; its clients reconnect by themselves."""
         if self._watch is not None:
             self._watch.forget(front)

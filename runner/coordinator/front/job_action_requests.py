@@ -11,7 +11,7 @@ from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.lifecycle.deletion import JobDeletion
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import AlreadyFinished, JobNotFinished, NotFound
 from runner.jobs.job import ENDED, Job
@@ -41,7 +41,7 @@ class JobActionRequests:
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def act(self, front: Front, ask: front_protocol.JobAction) -> None:
+    async def act(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         """Do it, and reply when it is durable."""
         # They look into the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(ask.job_id)
@@ -56,7 +56,7 @@ class JobActionRequests:
                 case "delete":
                     await self._delete(front, ask)
 
-    async def _cancel(self, front: Front, ask: front_protocol.JobAction) -> None:
+    async def _cancel(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         live = await current(self._line, self._archive, ask.job_id, rouse=True)
         if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._archive.require_job(ask.job_id)
@@ -69,7 +69,7 @@ class JobActionRequests:
             )
         )
 
-    async def _retry(self, front: Front, ask: front_protocol.JobAction) -> None:
+    async def _retry(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         self._gate.check_open()
         job = await self._ended_job(ask.job_id, "retried")
         input_ = await self._archive.load_input(job.number)
@@ -79,7 +79,7 @@ class JobActionRequests:
         await self._line.journal.flush()
         front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.document(live))))
 
-    async def _delete(self, front: Front, ask: front_protocol.JobAction) -> None:
+    async def _delete(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         live = await self._line.queue_manager.spill_pool.load_job(ask.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatch.cancel_job(live, "deleted", force=False)

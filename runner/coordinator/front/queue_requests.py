@@ -7,7 +7,7 @@ import msgspec
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.observability.queue_documents import QueueDocuments
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime import value_names
 from runner.protocol import front as front_protocol
 
@@ -23,7 +23,7 @@ class QueueRequests:
         self._dispatch = dispatch
         self._queues = queues
 
-    async def set_queue(self, front: Front, ask: front_protocol.SetQueue) -> None:
+    async def set_queue(self, front: FrontHandle, ask: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
         self._line.view.backlog.pause_queue(ask.name, ask.paused)
         self._line.journal.set_value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)

@@ -14,7 +14,7 @@ from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.resources import Views
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
 from runner.protocol import front as front_protocol
@@ -43,7 +43,7 @@ class ReadRequests:
         self._explainer = explainer
         self._wait_for_handler = wait_for_handler
 
-    async def get_job(self, front: Front, ask: front_protocol.GetJob) -> None:
+    async def get_job(self, front: FrontHandle, ask: front_protocol.GetJob) -> None:
         """One job, at once or when it has ended."""
         live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
         if live is None:
@@ -56,23 +56,23 @@ class ReadRequests:
             return
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.document(live))))
 
-    async def list_jobs(self, front: Front, ask: front_protocol.ListJobs) -> None:
+    async def list_jobs(self, front: FrontHandle, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""
         body = await self._archive.list_json(ask.query, self._line.registry, self._line.queue_manager)
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
-    async def read_events(self, front: Front, ask: front_protocol.ReadEvents) -> None:
+    async def read_events(self, front: FrontHandle, ask: front_protocol.ReadEvents) -> None:
         """A page of a job's events."""
         front.send(_encode(await page(self._line, self._archive, ask)))
 
-    async def await_handler(self, front: Front, ask: front_protocol.AwaitHandler) -> None:
+    async def await_handler(self, front: FrontHandle, ask: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""
         await self._wait_for_handler(ask.name)
         if ask.name not in self._line.queue_manager.handlers.specs:
             self._line.queue_manager.handlers.require(ask.name)
         front.send(_encode(front_protocol.Reply(ask.request_id, 200)))
 
-    async def get_document(self, front: Front, ask: front_protocol.GetDocument) -> None:
+    async def get_document(self, front: FrontHandle, ask: front_protocol.GetDocument) -> None:
         """A document of a job or of the server."""
         match ask.document:
             case "output" | "file" | "attempts" | "explain":

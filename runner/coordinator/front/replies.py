@@ -10,7 +10,7 @@ import msgspec
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
 
@@ -28,7 +28,7 @@ def problem(error: RunnerError) -> bytes:
     return _json(head | error.detail)
 
 
-def answer_once(front: Front, rid: int) -> Answer:
+def answer_once(front: FrontHandle, rid: int) -> Answer:
     """A callable that sends the first answer it is given, and no other."""
     open_ = True
 

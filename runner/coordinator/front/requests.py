@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from runner.coordinator.front.replies import STORE_RETRY_S, problem
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.errors import RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
@@ -15,7 +15,7 @@ from runner.protocol import front as front_protocol
 log = logging.getLogger(__name__)
 
 #: What answers a type of requests: at once, or with a coroutine for what needs the disk.
-Answerer = Callable[[Front, Any], Coroutine[Any, Any, None] | None]
+Answerer = Callable[[FrontHandle, Any], Coroutine[Any, Any, None] | None]
 
 
 class Desk:
@@ -25,7 +25,7 @@ class Desk:
         self._answerers = answerers
         self._tasks = BackgroundTasks()
 
-    def question(self, front: Front, ask: front_protocol.ToCoordinator) -> None:
+    def question(self, front: FrontHandle, ask: front_protocol.ToCoordinator) -> None:
         """Answer, now or later; a refusal becomes a problem document."""
         try:
             later = self._answerers[type(ask)](front, ask)
@@ -38,7 +38,7 @@ class Desk:
         if later is not None:
             self._tasks.start(self._guarded(front, ask, later))
 
-    async def _guarded(self, front: Front, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, front: FrontHandle, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
         try:
             await answer
         except RunnerError as error:
@@ -46,12 +46,12 @@ class Desk:
         except Exception:
             self._failed(front, ask)
 
-    def _failed(self, front: Front, ask: Any) -> None:
+    def _failed(self, front: FrontHandle, ask: Any) -> None:
         """The boundary of one question: whatever went wrong with it, the others go on."""
         log.exception("a question of a front failed: %s", type(ask).__name__)
         self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
 
-    def _refuse(self, front: Front, ask: Any, error: RunnerError) -> None:
+    def _refuse(self, front: FrontHandle, ask: Any, error: RunnerError) -> None:
         unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(

@@ -9,7 +9,7 @@ from typing import Any
 from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, answer_once, problem
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.errors import Conflict, RunnerError, StoreUnavailable
 from runner.protocol import front as front_protocol
@@ -27,7 +27,7 @@ class SubmitRequests:
         self._replies = replies
         self._gate = gate
 
-    def submit(self, front: Front, ask: front_protocol.SubmitJobs) -> Coroutine[Any, Any, None] | None:
+    def submit(self, front: FrontHandle, ask: front_protocol.SubmitJobs) -> Coroutine[Any, Any, None] | None:
         """Take in what was submitted, and reply when it is durable or has ended."""
         self._gate.check_open()
         if self._line.journal.failure is not None:
@@ -72,7 +72,7 @@ class SubmitRequests:
             self._line.registry.uncount(live.job)
             self._line.registry.remove(live)
 
-    async def _submit_bulk(self, front: Front, ask: front_protocol.SubmitJobs) -> None:
+    async def _submit_bulk(self, front: FrontHandle, ask: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
         taken: list[LiveJob] = []
         for index, asked in enumerate(ask.jobs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.coordinator.processes.front_pool import Front
+from runner.coordinator.processes.front_pool import FrontHandle
 from runner.jobs.event import Event
 from runner.jobs.job import ENDED, Job
 from runner.protocol.front import JobEvents, encode
@@ -12,25 +12,25 @@ class Watch:
     """The readers of event logs. An event is sent once to a front, however many read it there."""
 
     def __init__(self) -> None:
-        self._fronts: dict[str, set[Front]] = {}
+        self._fronts: dict[str, set[FrontHandle]] = {}
 
-    def add(self, front: Front, job_id: str) -> None:
+    def add(self, front: FrontHandle, job_id: str) -> None:
         """A front wants a job's events from now on."""
-        front.watched.add(job_id)
+        front.subscribed_jobs.add(job_id)
         self._fronts.setdefault(job_id, set()).add(front)
 
-    def remove(self, front: Front, job_id: str) -> None:
+    def remove(self, front: FrontHandle, job_id: str) -> None:
         """Its last reader of this job has left."""
-        front.watched.discard(job_id)
+        front.subscribed_jobs.discard(job_id)
         readers = self._fronts.get(job_id)
         if readers is not None:
             readers.discard(front)
             if not readers:
                 del self._fronts[job_id]
 
-    def forget(self, front: Front) -> None:
+    def forget(self, front: FrontHandle) -> None:
         """The front has ended."""
-        for job_id in list(front.watched):
+        for job_id in list(front.subscribed_jobs):
             self.remove(front, job_id)
 
     def is_watched(self, job_id: str) -> bool:
@@ -46,5 +46,5 @@ class Watch:
         message = encode(JobEvents(job.id, [(e.seq, e.type, e.data) for e in events], ended))
         for front in fronts:
             # Out of credit it is sent nothing: the hole in the sequence makes it read from its cursor.
-            if front.takes_events():
+            if front.accepts_events():
                 front.send(message)

@@ -16,7 +16,7 @@ from runner.coordinator.jobs.statistics import Histogram, Statistics
 
 if TYPE_CHECKING:
     from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-    from runner.coordinator.processes.front_pool import Fronts
+    from runner.coordinator.processes.front_pool import FrontPool
     from runner.coordinator.processes.worker_pool import WorkerPool
 
 #: The loop's lag is looked at so often.
@@ -26,7 +26,7 @@ LAG_EVERY_S = 0.5
 class Metrics:
     """Everything is counted where it happens; here it is put into words that Prometheus knows."""
 
-    def __init__(self, figures: Statistics, fronts: Fronts) -> None:
+    def __init__(self, figures: Statistics, fronts: FrontPool) -> None:
         self._figures = figures
         self._fronts = fronts
         self._registry = CollectorRegistry(auto_describe=False)
@@ -85,12 +85,12 @@ def _cumulated(buckets: Histogram) -> list[tuple[str, float]]:
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
 
-def _front_families(fronts: Fronts) -> Iterable[Metric]:
+def _front_families(fronts: FrontPool) -> Iterable[Metric]:
     states = GaugeMetricFamily("runner_fronts", "Front processes by state", labels=["state"])
-    states.add_metric(["answering"], fronts.answering)
-    states.add_metric(["silent"], max(0, fronts.count - fronts.answering))
+    states.add_metric(["answering"], fronts.answering_count)
+    states.add_metric(["silent"], max(0, fronts.count - fronts.answering_count))
     yield states
-    yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost)
+    yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost_count)
 
 
 def _spent_families(line: JobLifecycle) -> Iterable[Metric]:

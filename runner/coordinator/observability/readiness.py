@@ -9,7 +9,7 @@ from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import Inventory
 from runner.coordinator.jobs.statistics import Statistics
-from runner.coordinator.processes.front_pool import Fronts
+from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.storage.journal import Journal
 from runner.discovery.handler_registry import HandlerRegistry
@@ -31,7 +31,7 @@ class Status:
         access: StoreAccess,
         view: SchedulerState,
         fleet: WorkerPool,
-        fronts: Fronts,
+        fronts: FrontPool,
         figures: Statistics,
         inventory: Inventory,
         plugins: HandlerRegistry,
@@ -78,7 +78,7 @@ class Status:
         return parts
 
     def _front_part(self) -> dict[str, Any]:
-        answering, count = self._fronts.answering, self._fronts.count
+        answering, count = self._fronts.answering_count, self._fronts.count
         if answering < count:
             return {"state": "degraded", "message": f"{answering} of {count} answer"}
         return {"state": "ok"}

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.coordinator.processes.front_pool import BUSY_PULSES, LATE_PULSES, SILENT_PULSES, Front
+from runner.coordinator.processes.front_pool import (
+    BUSY_PINGS_MAX,
+    LATE_PINGS_MAX,
+    SILENT_PINGS_MAX,
+    FrontHandle,
+)
 from runner.processes.child import Child
 from runner.protocol.framing import pack, with_length
 from runner.protocol.front import Pong, ToCoordinator, encode
@@ -24,11 +29,11 @@ AT_WORK_S = 0.6
 class Deaf:
     """Listens to nothing."""
 
-    def on_front(self, front: Front) -> None: ...
+    def on_front_connected(self, front: FrontHandle) -> None: ...
 
-    def on_question(self, front: Front, question: ToCoordinator) -> None: ...
+    def on_request(self, front: FrontHandle, request: ToCoordinator) -> None: ...
 
-    def on_front_lost(self, front: Front) -> None: ...
+    def on_front_lost(self, front: FrontHandle) -> None: ...
 
 
 @pytest.fixture
@@ -47,17 +52,17 @@ IDLE = pytest.mark.parametrize("child", ["import time; time.sleep(600)"], indire
 BUSY = pytest.mark.parametrize("child", ["while True: pass"], indirect=True)
 
 
-def pulses(front: Front, count: int) -> None:
+def pulses(front: FrontHandle, count: int) -> None:
     async def run() -> None:
         for _ in range(count):
-            front.pulse()
+            front.ping()
 
     asyncio.run(run())
 
 
-def front_of(child: Child) -> Front:
-    front = Front(child, Deaf())
-    front.ready = True
+def front_of(child: Child) -> FrontHandle:
+    front = FrontHandle(child, Deaf())
+    front.is_ready = True
     return front
 
 
@@ -84,8 +89,8 @@ def lives_on(child: Child) -> bool:
 @IDLE
 def test_a_silent_front_that_does_nothing_is_killed(child: Child) -> None:
     front = front_of(child)
-    pulses(front, SILENT_PULSES)
-    assert lives_on(child) and not front.answers
+    pulses(front, SILENT_PINGS_MAX)
+    assert lives_on(child) and not front.is_answering
     pulses(front, 1)
     assert child.process.wait(5) == -signal.SIGKILL
 
@@ -95,16 +100,16 @@ def test_a_silent_front_that_works_is_given_longer(child: Child) -> None:
     front = front_of(child)
     pulses(front, 1)
     wait_for_work(child)
-    pulses(front, SILENT_PULSES)
+    pulses(front, SILENT_PINGS_MAX)
     assert lives_on(child)
-    pulses(front, BUSY_PULSES - SILENT_PULSES)
+    pulses(front, BUSY_PINGS_MAX - SILENT_PINGS_MAX)
     assert child.process.wait(5) == -signal.SIGKILL
 
 
 @IDLE
 def test_a_front_that_has_not_said_hello_is_given_longer(child: Child) -> None:
-    front = Front(child, Deaf())
-    pulses(front, BUSY_PULSES)
+    front = FrontHandle(child, Deaf())
+    pulses(front, BUSY_PINGS_MAX)
     assert lives_on(child)
     pulses(front, 1)
     assert child.process.wait(5) == -signal.SIGKILL
@@ -114,10 +119,10 @@ def test_a_front_that_has_not_said_hello_is_given_longer(child: Child) -> None:
 def test_a_sign_of_life_makes_up_for_all_that_was_owed(child: Child) -> None:
     front = front_of(child)
     for _ in range(3):
-        pulses(front, SILENT_PULSES)
+        pulses(front, SILENT_PINGS_MAX)
         front.data_received(with_length(pack([encode(Pong())])))
-        assert front.answers
-    pulses(front, LATE_PULSES)
-    assert front.answers
+        assert front.is_answering
+    pulses(front, LATE_PINGS_MAX)
+    assert front.is_answering
     pulses(front, 1)
-    assert not front.answers and lives_on(child)
+    assert not front.is_answering and lives_on(child)
