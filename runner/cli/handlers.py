@@ -94,10 +94,10 @@ def describe_handlers(settings: Settings) -> list[HandlerSpec]:
     import asyncio
     from pathlib import Path
 
-    from runner.coordinator.processes.child_configs import Briefing
+    from runner.coordinator.processes.child_configs import ChildConfigs
     from runner.discovery.handler_registry import HandlerRegistry
 
-    briefing = Briefing(settings, data_dir=settings.data_dir, port=settings.port, version="")
+    briefing = ChildConfigs(settings, data_dir=settings.data_dir, port=settings.port, version="")
 
     async def describe() -> list[HandlerSpec]:
         plugins = HandlerRegistry(

@@ -43,7 +43,7 @@ from runner.coordinator.observability.readiness import Status
 from runner.coordinator.observability.resources import Views
 from runner.coordinator.observability.stats import Stats
 from runner.coordinator.processes import worker_pool
-from runner.coordinator.processes.child_configs import Briefing
+from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.coordinator.queue.queue_manager import QueueManager
@@ -76,7 +76,7 @@ class Ground:
     settings: Settings
     access: StoreAccess
     epoch: int
-    briefing: Briefing
+    briefing: ChildConfigs
     fronts: FrontPool
     runtime: Path
     data: Path
@@ -246,8 +246,8 @@ def build_devices(
         runtime=ground.runtime,
         epoch=ground.epoch,
         marker=ground.marker,
-        worker_config=ground.briefing.worker,
-        probe_config=ground.briefing.probe,
+        worker_config=ground.briefing.worker_config,
+        probe_config=ground.briefing.probe_config,
         listener=workers,
     )
     dispatch = Dispatcher(

@@ -12,7 +12,7 @@ from pathlib import Path
 from runner.coordinator.components import Ground, Kept, Rooms, build
 from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
-from runner.coordinator.processes.child_configs import Briefing
+from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
@@ -48,12 +48,12 @@ class Coordinator:
         self._version = version
         self._data = settings.data_dir
         port = listening.getsockname()[1]
-        self._briefing = Briefing(settings, data_dir=self._data, port=port, version=version)
+        self._briefing = ChildConfigs(settings, data_dir=self._data, port=port, version=version)
         self._front_events = FrontEvents()
         self._fronts = FrontPool(
             count=settings.fronts,
             listening=listening,
-            config=self._briefing.front,
+            config=self._briefing.front_config,
             listener=self._front_events,
         )
         self._access: StoreAccess | None = None

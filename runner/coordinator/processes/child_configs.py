@@ -17,12 +17,12 @@ from runner.settings.settings import Settings
 OWN_PREFIXES = ("RUNNER_", "JOB_RUNNER_")
 
 
-class Briefing:
+class ChildConfigs:
     """Makes the config structs. `epoch` and `secret` are set once store and data folder have given them."""
 
     def __init__(self, settings: Settings, *, data_dir: Path, port: int, version: str) -> None:
         self._settings = settings
-        self._data = data_dir
+        self._data_dir = data_dir
         self._port = port
         self._version = version
         self.epoch = 0
@@ -31,8 +31,8 @@ class Briefing:
     def executor_env(self) -> dict[str, str]:
         """The environment of user code, before a device mask is laid over it."""
         settings = self._settings.executors
-        kept = {name: value for name, value in os.environ.items() if not self._is_denied(name)}
-        return kept | settings.env
+        allowed = {name: value for name, value in os.environ.items() if not self._is_denied(name)}
+        return allowed | settings.env
 
     def _is_denied(self, name: str) -> bool:
         if name.startswith(OWN_PREFIXES):
@@ -40,7 +40,7 @@ class Briefing:
         deny = self._settings.executors.env_deny
         return any(name == entry or (entry.endswith("*") and name.startswith(entry[:-1])) for entry in deny)
 
-    def worker(self, name: str, device: Device, endpoint: str, token: str) -> WorkerConfig:
+    def worker_config(self, name: str, device: Device, endpoint: str, token: str) -> WorkerConfig:
         """For the worker of a device."""
         limits = self._settings.limits
         return WorkerConfig(
@@ -51,10 +51,10 @@ class Briefing:
             epoch=self.epoch,
             device=device.id,
             device_kind=device.kind,
-            lock_path=str(self._data / "locks" / f"{device.uuid}.lock"),
-            spool_dir=str(self._data / "spool"),
-            files_dir=str(self._data / "files"),
-            tmp_dir=str(self._data / "tmp"),
+            lock_path=str(self._data_dir / "locks" / f"{device.uuid}.lock"),
+            spool_dir=str(self._data_dir / "spool"),
+            files_dir=str(self._data_dir / "files"),
+            tmp_dir=str(self._data_dir / "tmp"),
             executor_env=self.executor_env(),
             output_max_bytes=limits.output_bytes,
             log_max_bytes=limits.log_bytes,
@@ -65,7 +65,7 @@ class Briefing:
             template_env=visibility.visibility_environment([device]),
         )
 
-    def probe(self, name: str, endpoint: str, token: str) -> ProbeConfig:
+    def probe_config(self, name: str, endpoint: str, token: str) -> ProbeConfig:
         """For the probe of this node."""
         return ProbeConfig(
             endpoint=endpoint,
@@ -80,7 +80,7 @@ class Briefing:
             log_level=self._settings.log_level,
         )
 
-    def front(self, listen_fd: int, control_fd: int) -> FrontConfig:
+    def front_config(self, listen_fd: int, control_fd: int) -> FrontConfig:
         """For a front; of the token it gets the hash alone."""
         settings = self._settings
         token = settings.token.get_secret_value() if settings.token is not None else ""
