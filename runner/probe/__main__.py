@@ -21,7 +21,7 @@ from runner.processes import logs
 from runner.processes.child import ProbeConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import DeviceReadings, DevicesFound, Hello, Stop
-from runner.protocol.zmq_dealer import Dealer
+from runner.protocol.zmq_dealer import ZmqDealer
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Probe:
 
     def __init__(self, config: ProbeConfig, environ: Mapping[str, str]) -> None:
         self._config, self._environ = config, environ
-        self._dealer = Dealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
+        self._dealer = ZmqDealer(config.endpoint, on_frame=self._on_frame, on_link=self._on_link)
         self._devices: DevicesFound | None = None
         self._sampler: DeviceSampler | None = None
         self._last_sent: DeviceReadings | None = None

@@ -26,7 +26,7 @@ _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
-class Dealer:
+class ZmqDealer:
     """A link that comes back by itself.
 
     After a cut the socket is made anew with a fresh random identity, so that the router never mistakes
@@ -39,7 +39,7 @@ class Dealer:
     ) -> None:
         self._endpoint = endpoint
         self._on_frame, self._on_link = on_frame, on_link
-        self._drain_is_due = False
+        self._is_read_due = False
         self.linked = False
 
     def open(self) -> None:
@@ -63,9 +63,9 @@ class Dealer:
             log.debug("the link takes nothing now: %s", error)
             return False
         # A send may eat the edge that told of waiting frames.
-        if not self._drain_is_due:
-            self._drain_is_due = True
-            self._loop.call_soon(self._drain)
+        if not self._is_read_due:
+            self._is_read_due = True
+            self._loop.call_soon(self._read_frames)
         return True
 
     def _connect(self) -> None:
@@ -77,7 +77,7 @@ class Dealer:
         events = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED
         self._monitor = socket.get_monitor_socket(events, f"inproc://link-{os.urandom(8).hex()}")
         self._descriptors = int(socket.get(zmq.FD)), int(self._monitor.get(zmq.FD))
-        self._loop.add_reader(self._descriptors[0], self._drain)
+        self._loop.add_reader(self._descriptors[0], self._read_frames)
         self._loop.add_reader(self._descriptors[1], self._watch)
         socket.connect(self._endpoint)
         self._loop.call_soon(self._watch)
@@ -103,10 +103,10 @@ class Dealer:
             if not self.linked:
                 self.linked = True
                 self._on_link()
-                self._drain()
+                self._read_frames()
 
-    def _drain(self) -> None:
-        self._drain_is_due = False
+    def _read_frames(self) -> None:
+        self._is_read_due = False
         socket = self._socket
         for _ in range(FRAMES_A_TURN):
             if socket.closed or not int(socket.get(_EVENTS)) & _POLLIN:
@@ -121,9 +121,9 @@ class Dealer:
             except Exception:
                 # The loop's boundary: one order that fails must not stop the reading of all others.
                 log.exception("an order could not be carried out")
-        if not self._drain_is_due:
-            self._drain_is_due = True
-            self._loop.call_soon(self._drain)
+        if not self._is_read_due:
+            self._is_read_due = True
+            self._loop.call_soon(self._read_frames)
 
 
 _OPTIONS: dict[int, int] = {

@@ -24,7 +24,7 @@ PATH_MAX_BYTES = 107
 #: Frames that may wait in libzmq for one peer, each way; the real bound is the worker's window.
 HIGH_WATER_FRAMES = 10_000  # guard: frames-high-water
 #: Frames taken in one turn of the loop, so that nothing else starves.
-FRAMES_A_TURN = 256
+FRAMES_PER_TURN = 256
 
 # Plain integers and the backend's own methods: the enums and wrappers of the outer layer cost as much
 # as the calls themselves, and asking for EVENTS is what the coordinator does most.
@@ -36,7 +36,7 @@ _UNREACHABLE = int(zmq.EHOSTUNREACH)
 _SNDMORE_NOBLOCK = int(zmq.SNDMORE) | _NOBLOCK
 
 
-class Router:
+class ZmqRouter:
     """One socket on one loop. Peers are known by the name in their `Hello`.
 
     A peer's first frame must be a `Hello` with the right token and protocol; a peer that says it again
@@ -51,17 +51,17 @@ class Router:
         *,
         on_frame: Callable[[str, list[bytes]], None],
         on_hello: Callable[[str, Hello], None],
-        on_bad: Callable[[str], None],
+        on_bad_frame: Callable[[str], None],
     ) -> None:
         self.endpoint = endpoint
         self.bad_frames = 0
         self._token = token.encode()
-        self._on_frame, self._on_hello, self._on_bad = on_frame, on_hello, on_bad
+        self._on_frame, self._on_hello, self._on_bad_frame = on_frame, on_hello, on_bad_frame
         self._names: dict[bytes, str] = {}
         self._identities: dict[str, bytes] = {}
         #: Peers whose link was cut when something was sent.
-        self._cut: set[str] = set()
-        self._drain_is_due = False
+        self._disconnected: set[str] = set()
+        self._is_read_due = False
 
     def open(self) -> None:
         """Bind and start to read; call it on the running loop.
@@ -85,8 +85,8 @@ class Router:
         finally:
             os.umask(umask)
         self._descriptor = int(socket.get(zmq.FD))
-        self._loop.add_reader(self._descriptor, self._drain)
-        self._drain_later()
+        self._loop.add_reader(self._descriptor, self._read_frames)
+        self._schedule_read()
 
     def close(self) -> None:
         """Stop reading; frames not yet taken by a peer are dropped."""
@@ -107,34 +107,34 @@ class Router:
         except zmq.ZMQError as error:
             log.debug("nothing can be sent to %s: %s", peer, error)
             if error.errno == _UNREACHABLE:
-                self._cut.add(peer)
+                self._disconnected.add(peer)
             return False
         # A send may eat the edge that told of waiting frames.
-        self._drain_later()
+        self._schedule_read()
         return True
 
-    def is_cut(self, peer: str) -> bool:
+    def is_disconnected(self, peer: str) -> bool:
         """Whether the last send failed because the link is gone; the peer says `Hello` on the next one."""
-        return peer in self._cut
+        return peer in self._disconnected
 
-    def forget(self, peer: str) -> None:
+    def forget_peer(self, peer: str) -> None:
         """Drop what this peer may still send; a new `Hello` makes it known again."""
-        self._cut.discard(peer)
+        self._disconnected.discard(peer)
         identity = self._identities.pop(peer, None)
         if identity is not None:
             del self._names[identity]
 
-    def _drain_later(self) -> None:
-        if not self._drain_is_due:
-            self._drain_is_due = True
-            self._loop.call_soon(self._drain)
+    def _schedule_read(self) -> None:
+        if not self._is_read_due:
+            self._is_read_due = True
+            self._loop.call_soon(self._read_frames)
 
-    def _drain(self) -> None:
-        self._drain_is_due = False
+    def _read_frames(self) -> None:
+        self._is_read_due = False
         socket = self._socket
         if socket.closed:
             return
-        for _ in range(FRAMES_A_TURN):
+        for _ in range(FRAMES_PER_TURN):
             if not int(socket.get(_EVENTS)) & _POLLIN:
                 return
             try:
@@ -146,17 +146,17 @@ class Router:
             except zmq.ZMQError as error:
                 log.warning("a frame was lost on the way in: %s", error)
                 break
-            self._take(identity, parts)
-        self._drain_later()
+            self._handle_frame(identity, parts)
+        self._schedule_read()
 
-    def _take(self, identity: bytes, parts: list[bytes]) -> None:
+    def _handle_frame(self, identity: bytes, parts: list[bytes]) -> None:
         name = self._names.get(identity)
         try:
             if len(parts) != 1:
                 raise WireError(f"{len(parts)} parts instead of one")
             messages = framing.unpack(parts[0])
-            if messages and worker_protocol.tag_of(messages[0]) == _HELLO:
-                name = self._greet(identity, messages[0])
+            if messages and worker_protocol.tag_of(messages[0]) == _HELLO_TAG:
+                name = self._handle_hello(identity, messages[0])
                 del messages[0]
             elif name is None:
                 raise WireError("a peer that has not said who it is")
@@ -164,12 +164,12 @@ class Router:
                 self._on_frame(name, messages)
         except worker_protocol.UNDECODABLE as error:
             self.bad_frames += 1
-            self._on_bad(f"{name or 'unknown peer'}: {error}")
+            self._on_bad_frame(f"{name or 'unknown peer'}: {error}")
         except Exception:
             # The loop's boundary: a fault in one peer's news must not stop the reading of all others.
             log.exception("news of %s could not be taken in", name)
 
-    def _greet(self, identity: bytes, message: bytes) -> str:
+    def _handle_hello(self, identity: bytes, message: bytes) -> str:
         hello = worker_protocol.from_worker_decoder.decode(message)
         if not isinstance(hello, Hello) or not hello.name:
             raise WireError("a hello that is none")
@@ -181,17 +181,17 @@ class Router:
                 f"{hello.name} speaks protocol {hello.protocol}, this is {worker_protocol.PROTOCOL}: "
                 "the program was replaced under this server, which must be restarted"
             )
-        self.forget(hello.name)
-        older = self._names.pop(identity, None)
-        if older is not None:
-            self._identities.pop(older, None)
+        self.forget_peer(hello.name)
+        old_name = self._names.pop(identity, None)
+        if old_name is not None:
+            self._identities.pop(old_name, None)
         self._names[identity] = hello.name
         self._identities[hello.name] = identity
         self._on_hello(hello.name, hello)
         return hello.name
 
 
-_HELLO = 20
+_HELLO_TAG = 20
 _OPTIONS: dict[int, int] = {
     zmq.ROUTER_MANDATORY: 1,
     zmq.LINGER: 0,

@@ -12,7 +12,7 @@ from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import write_spool
 from runner.protocol.worker import Hello
-from runner.protocol.zmq_dealer import Dealer
+from runner.protocol.zmq_dealer import ZmqDealer
 from runner.worker.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class CoordinatorLink:
         `on_pause` is called when too much waits for an acknowledgement, and when it does no longer."""
         self._config = config
         self._on_connect, self._on_pause = on_connect, on_pause
-        self._dealer = Dealer(config.endpoint, on_frame=on_messages, on_link=self._on_link)
+        self._dealer = ZmqDealer(config.endpoint, on_frame=on_messages, on_link=self._on_link)
         self._outbox = Outbox()
         self._unnumbered: list[bytes] = []
         self._flush_is_due = False

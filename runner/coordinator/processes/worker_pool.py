@@ -15,7 +15,7 @@ from gpu.devices.device import Device
 from runner.processes.child import Child, ProbeConfig, WorkerConfig, start_child
 from runner.processes.orphans import kill_marked
 from runner.protocol.worker import Ack, Hello, Stop, encode
-from runner.protocol.zmq_router import Router
+from runner.protocol.zmq_router import ZmqRouter
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +107,12 @@ class WorkerPool:
         self._all_exited.set()
         self.bad_frames = 0
         self._next_bad_log_at = 0.0
-        self.router = Router(
+        self.router = ZmqRouter(
             self._endpoint,
             self.token,
             on_frame=self._on_frame,
             on_hello=self._on_hello,
-            on_bad=self._on_bad_frame,
+            on_bad_frame=self._on_bad_frame,
         )
 
     def open(self) -> None:
@@ -167,7 +167,7 @@ class WorkerPool:
                 worker.pending_ack = None
             if self.workers.get(worker.name) is not worker or self.router.send(worker.name, messages):
                 continue
-            if self.router.is_cut(worker.name):
+            if self.router.is_disconnected(worker.name):
                 # When it is back its hello tells what it missed.
                 if worker.disconnected_mono is None:
                     log.warning("the link to %s is cut", worker.name)
@@ -279,7 +279,7 @@ class WorkerPool:
         loop.remove_reader(worker.child.pidfd)
         worker.child.close()
         self.workers.pop(worker.name, None)
-        self.router.forget(worker.name)
+        self.router.forget_peer(worker.name)
         if worker.device is not None and self._by_device.get(worker.device.id) is worker:
             del self._by_device[worker.device.id]
         # What it left in sessions of its own is known by the marker in its environment.

@@ -10,7 +10,7 @@ from runner.processes import child as child_processes
 from runner.processes.child import ProbeConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import DeviceReadings, DevicesFound, Hello, Stop
-from runner.protocol.zmq_router import Router
+from runner.protocol.zmq_router import ZmqRouter
 
 
 class Listener:
@@ -18,8 +18,8 @@ class Listener:
 
     def __init__(self, folder: Path, gpus: str) -> None:
         self.config = ProbeConfig(f"ipc://{folder}/s", "secret", "here", "probe-1", 1, gpus, interval_s=0.05)
-        self.router = Router(
-            self.config.endpoint, "secret", on_frame=self.on_frame, on_hello=self.on_hello, on_bad=print
+        self.router = ZmqRouter(
+            self.config.endpoint, "secret", on_frame=self.on_frame, on_hello=self.on_hello, on_bad_frame=print
         )
         self.hellos: list[Hello] = []
         self.seen: list[object] = []

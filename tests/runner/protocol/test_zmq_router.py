@@ -15,8 +15,8 @@ from runner.errors import RefusedStart
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, AttemptEnded, ExecutorGone, ExecutorUsage, Hello
-from runner.protocol.zmq_dealer import Dealer
-from runner.protocol.zmq_router import Router
+from runner.protocol.zmq_dealer import ZmqDealer
+from runner.protocol.zmq_router import ZmqRouter
 
 ENDED = worker_protocol.encode(AttemptEnded("job", 1, 1, None))
 
@@ -35,17 +35,17 @@ class Ends:
         self.down: list[list[bytes]] = []
         self.links = 0
         self.endpoint = f"ipc://{folder}/s"
-        self.router = Router(
+        self.router = ZmqRouter(
             self.endpoint,
             "secret",
             on_frame=lambda name, messages: self.came.append((name, messages)),
             on_hello=lambda name, _: self.hellos.append(name),
-            on_bad=self.bad.append,
+            on_bad_frame=self.bad.append,
         )
         self.dealer = self.another()
 
-    def another(self) -> Dealer:
-        return Dealer(self.endpoint, on_frame=self.down.append, on_link=self._linked)
+    def another(self) -> ZmqDealer:
+        return ZmqDealer(self.endpoint, on_frame=self.down.append, on_link=self._linked)
 
     def _linked(self) -> None:
         self.links += 1
@@ -82,7 +82,7 @@ def test_peer_is_known_by_its_hello(tmp_path: Path) -> None:
             assert (ends.hellos, ends.came) == (["w"], [("w", [ENDED])])
             assert ends.router.send("w", [worker_protocol.encode(Ack(1))])
             await ends.until(lambda: ends.down)
-            ends.router.forget("w")
+            ends.router.forget_peer("w")
             assert not ends.router.send("w", [worker_protocol.encode(Ack(1))])
 
     asyncio.run(scene())
@@ -196,7 +196,9 @@ def test_raw_noise_on_the_socket_does_no_harm(tmp_path: Path) -> None:
 
 def test_long_path_is_refused_in_words(tmp_path: Path) -> None:
     async def scene() -> None:
-        router = Router(f"ipc://{tmp_path}/{'x' * 108}", "", on_frame=print, on_hello=print, on_bad=print)
+        router = ZmqRouter(
+            f"ipc://{tmp_path}/{'x' * 108}", "", on_frame=print, on_hello=print, on_bad_frame=print
+        )
         with pytest.raises(RefusedStart, match="longer than 107 bytes"):
             router.open()
 

@@ -28,7 +28,7 @@ from runner.protocol.worker import (
     NumberedFrame,
     RunAttempts,
 )
-from runner.protocol.zmq_router import Router
+from runner.protocol.zmq_router import ZmqRouter
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 Found = TypeVar("Found", bound=msgspec.Struct)
@@ -84,13 +84,13 @@ class Fake:
         self.config = WorkerConfig(**{**fields, **config})
         self.router = self._router()
 
-    def _router(self) -> Router:
-        return Router(
+    def _router(self) -> ZmqRouter:
+        return ZmqRouter(
             self.config.endpoint,
             self.config.token,
             on_frame=self._on_frame,
             on_hello=self._on_hello,
-            on_bad=self.bad.append,
+            on_bad_frame=self.bad.append,
         )
 
     async def __aenter__(self) -> Fake:

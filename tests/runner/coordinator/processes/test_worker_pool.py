@@ -14,7 +14,7 @@ from runner.coordinator.processes.worker_pool import PROBE_SILENT_S, WorkerHandl
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import Ack, Hello, RecallAttempts
-from runner.protocol.zmq_dealer import Dealer
+from runner.protocol.zmq_dealer import ZmqDealer
 from tests.runner.coordinator.lifecycle_harness import CPU
 
 
@@ -61,7 +61,7 @@ def linked(folder: Path, check: Check) -> None:
         worker = WorkerHandle("w", "worker", CPU, Child("worker", process, ours), 0.0)
         fleet.workers["w"] = worker
         fleet.open()
-        dealer = Dealer(
+        dealer = ZmqDealer(
             f"ipc://{folder}/workers.sock",
             on_frame=frames.put_nowait,
             on_link=lambda: _say(dealer, _hello(fleet.token, process.pid)),
@@ -80,7 +80,7 @@ def linked(folder: Path, check: Check) -> None:
     asyncio.run(body())
 
 
-def _say(dealer: Dealer, message: bytes) -> None:
+def _say(dealer: ZmqDealer, message: bytes) -> None:
     assert dealer.send([message])
 
 
