@@ -15,7 +15,7 @@ from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import Checkup
 from runner.coordinator.devices.device_readings import DeviceReadings
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
@@ -120,7 +120,7 @@ class DeviceComponents:
     """What runs jobs on devices, and watches the devices."""
 
     memory: Memory
-    inventory: Inventory
+    inventory: DeviceRegistry
     fleet: WorkerPool
     dispatch: Dispatcher
     learning: Learning
@@ -233,14 +233,14 @@ def build_devices(
     """Create what runs jobs on devices, and watches the devices."""
     view, now = jobs.view, ground.clock.now
     memory = _build_memory(ground, kept, jobs)
-    inventory = Inventory(
+    inventory = DeviceRegistry(
         view=view,
         figures=jobs.figures,
         memory=memory,
         now=now,
         wake=wake,
-        kept=kept.values,
-        keep=jobs.journal.set_value,
+        stored_values=kept.values,
+        store_value=jobs.journal.set_value,
     )
     fleet = WorkerPool(
         runtime=ground.runtime,
@@ -310,7 +310,7 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         learning=devices.learning,
         attempts=attempts,
         on_stuck=devices.care.stuck,
-        on_cleared=devices.inventory.restore,
+        on_cleared=devices.inventory.clear_stuck,
     )
     calls = HandlerCalls(archive=jobs.archive, fleet=devices.fleet)
     return Reports(
@@ -319,10 +319,10 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         fleet=devices.fleet,
         attempts=attempts,
         executors=executors,
-        on_back=devices.inventory.driven,
+        on_back=devices.inventory.on_worker_ready,
         others={
             AttemptRequest: calls.on_call,
-            DevicesFound: lambda _, message: devices.inventory.found(message),
+            DevicesFound: lambda _, message: devices.inventory.on_devices(message),
             DeviceReadings: lambda _, message: devices.readings.on_readings(message),
             ExecutorProcesses: lambda _, message: devices.memory.claim(message),
             OverGrant: lambda _, message: devices.overruns.asked(message),

@@ -118,7 +118,7 @@ class Coordinator:
         rooms.devices.fleet.open()
         rooms.devices.fleet.start_probe()
         await self._recover(rooms, access)
-        await rooms.devices.inventory.wait()
+        await rooms.devices.inventory.wait_until_known()
         rooms.jobs.line.queue_manager.handlers.has_gpu = rooms.devices.inventory.has_gpu
         rooms.devices.inventory.start_workers(rooms.devices.fleet)
         # What is remembered is there before the first question is answered; a missing file stops the start.
@@ -176,7 +176,7 @@ class Coordinator:
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
             rooms.devices.fleet.replace_silent(asyncio.get_running_loop().time())
-            rooms.devices.inventory.check()
+            rooms.devices.inventory.check_reading_ages()
             rooms.devices.care.look()
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
@@ -252,12 +252,12 @@ class Coordinator:
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker is connected."""
-        self.rooms.devices.inventory.driven(worker)
+        self.rooms.devices.inventory.on_worker_ready(worker)
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
         if worker.device is not None:  # guard: relinked-is-asked
-            self.rooms.devices.inventory.doubted(worker)
+            self.rooms.devices.inventory.on_worker_reconnecting(worker)
             self.rooms.reports.relinked(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
@@ -266,7 +266,7 @@ class Coordinator:
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
-        self.rooms.devices.inventory.lost(worker, why)
+        self.rooms.devices.inventory.on_worker_lost(worker, why)
         if worker.device is not None:
             self.rooms.reports.worker_lost(worker, why)
 

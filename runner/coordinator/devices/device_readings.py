@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu.memory.attribution import AttributionLevel, lowest_level
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.devices.memory_monitor import Memory
@@ -21,7 +21,7 @@ class DeviceReadings:
         self,
         *,
         view: SchedulerState,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         memory: Memory,
         care: Care,
         overruns: Overruns,
@@ -40,7 +40,7 @@ class DeviceReadings:
 
     def on_readings(self, readings: DeviceReadings) -> None:
         """Apply a reading of all devices."""
-        self._inventory.read(readings)
+        self._inventory.on_readings(readings)
         self._care.read(readings)
         if self._memory.has_measured:
             self._memory.has_measured = False

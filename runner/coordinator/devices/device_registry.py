@@ -22,14 +22,14 @@ from runner.protocol.worker import DeviceReadings, DevicesFound
 log = logging.getLogger(__name__)
 
 #: So long may the first look at the devices take.
-FIRST_LOOK_S = 15.0  # guard: first-look
+DISCOVERY_TIMEOUT_S = 15.0  # guard: first-look
 #: A GPU whose memory was not read for so long takes no new work: what it has left is not known.
-READING_S = 5.0  # guard: reading-age
+READING_MAX_AGE_S = 5.0  # guard: reading-age
 #: Of each device so many of the last events are kept, until the server ends.
-EVENTS_KEPT = 20
+EVENTS_KEPT_MAX = 20
 
 
-class Inventory:
+class DeviceRegistry:
     """What the probe tells. `devices` is filled once; a vanished device stays, with its fault."""
 
     def __init__(
@@ -40,8 +40,8 @@ class Inventory:
         memory: Memory,
         now: Callable[[], float],
         wake: Callable[[], None],
-        kept: Mapping[str, bytes],
-        keep: Callable[[str, bytes | None], None],
+        stored_values: Mapping[str, bytes],
+        store_value: Callable[[str, bytes | None], None],
     ) -> None:
         self._view = view
         self._figures = figures
@@ -49,14 +49,14 @@ class Inventory:
         self._now = now
         self._wake = wake
         #: What the operator wanted of devices, by the names of the values in the store; `keep` stores one.
-        self._kept = kept
-        self._keep = keep
+        self._stored_values = stored_values
+        self._store_value = store_value
         #: The device -> how many executors at once the operator allows it.
-        self._limits: dict[str, int] = {}
-        self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._executor_limits: dict[str, int] = {}
+        self._discovered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.devices: dict[str, Device] = {}
         #: Devices whose worker is connected.
-        self._driven: set[str] = set()
+        self._ready_devices: set[str] = set()
         #: GPUs -> when their memory was read last.
         self._read_at: dict[str, float] = {}
         #: Device -> since when something is wrong with it.
@@ -64,9 +64,11 @@ class Inventory:
         #: Executors that do not die -> their devices.
         self._stuck: dict[int, tuple[str, ...]] = {}
         #: Devices that take no new work because the operator said so.
-        self.drained: set[str] = set()
+        self.drained_ids: set[str] = set()
         #: Device -> what happened to it, the latest last.
-        self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=EVENTS_KEPT))
+        self.events: defaultdict[str, deque[dict[str, Any]]] = defaultdict(
+            lambda: deque(maxlen=EVENTS_KEPT_MAX)
+        )
         #: Plain words of the probe ("no NVIDIA driver was found: ...").
         self.notes: list[str] = []
 
@@ -75,17 +77,17 @@ class Inventory:
         """Whether handlers for GPUs run on GPUs (or simulated ones) here; else on the cpu."""
         return any(device.kind != "cpu" for device in self.devices.values())
 
-    async def wait(self) -> None:
+    async def wait_until_known(self) -> None:
         """Until the devices are known.
 
         Raises:
             RefusedStart: they can't be read, or one that was asked for is missing.
         """
         try:
-            await asyncio.wait_for(self._known, FIRST_LOOK_S)
+            await asyncio.wait_for(self._discovered, DISCOVERY_TIMEOUT_S)
         except TimeoutError as error:
             raise RefusedStart(
-                f"the devices could not be read within {FIRST_LOOK_S:g} s (a driver that hangs?); "
+                f"the devices could not be read within {DISCOVERY_TIMEOUT_S:g} s (a driver that hangs?); "
                 "--gpus none starts without them"
             ) from error
 
@@ -95,12 +97,12 @@ class Inventory:
             if device.kind != "cpu":
                 fleet.start_worker(device)
 
-    def found(self, message: DevicesFound) -> None:
+    def on_devices(self, message: DevicesFound) -> None:
         """The probe's first word; what a restarted probe finds changes nothing."""
-        if self._known.done():
+        if self._discovered.done():
             return
         if message.error is not None:
-            self._known.set_exception(RefusedStart(message.error))
+            self._discovered.set_exception(RefusedStart(message.error))
             return
         self.notes = message.notes
         self._memory.driver = message.driver
@@ -108,73 +110,76 @@ class Inventory:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
             self._view.add_device(device, is_open=False)
-            self._recall(device)
+            self._restore_settings(device)
             if device.kind == "nvidia":
                 self._read_at[device.id] = -math.inf
-                self.mark(device.id, "reading", "its memory was not read yet")
-        self._known.set_result(None)
+                self.set_fault(device.id, "reading", "its memory was not read yet")
+        self._discovered.set_result(None)
 
-    def read(self, message: DeviceReadings) -> None:
+    def on_readings(self, message: DeviceReadings) -> None:
         """How full they are now; what was only draining may be free."""
         for device_id, *_ in message.devices:
             if device_id in self._read_at:
                 self._read_at[device_id] = self._now()
-                self.mark(device_id, "reading", None)
+                self.set_fault(device_id, "reading", None)
         for device_id in self.devices:
-            self.mark(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
+            self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
         if self._memory.read(message):
             # Other programs come and go: what did not fit may fit now.
             self._wake()
 
-    def check(self) -> None:
+    def check_reading_ages(self) -> None:
         """Trust no figure of a GPU that is too old."""
-        for device_id, at in self._read_at.items():
-            if self._now() - at > READING_S and "reading" not in self._figures.faults_by_device[device_id]:
-                self.mark(device_id, "reading", f"its memory was not read for {READING_S:g} s")
+        for device_id, read_at in self._read_at.items():
+            if (
+                self._now() - read_at > READING_MAX_AGE_S
+                and "reading" not in self._figures.faults_by_device[device_id]
+            ):
+                self.set_fault(device_id, "reading", f"its memory was not read for {READING_MAX_AGE_S:g} s")
 
-    def mark(self, device_id: str, cause: str, words: str | None) -> None:
+    def set_fault(self, device_id: str, cause: str, message: str | None) -> None:
         """Something is wrong with a device, so that it takes no new work; None: that cause is gone."""
         faults = self._figures.faults_by_device[device_id]
-        if faults.get(cause) == words:
+        if faults.get(cause) == message:
             return
-        if words is None:
-            self.tell(device_id, "fault_over", f"no longer: {faults.pop(cause)}")
+        if message is None:
+            self.record_event(device_id, "fault_over", f"no longer: {faults.pop(cause)}")
         else:
-            faults[cause] = words
-            self.tell(device_id, "fault", words)
+            faults[cause] = message
+            self.record_event(device_id, "fault", message)
             self._faulty_since.setdefault(device_id, self._now())
         if not faults:
             del self._faulty_since[device_id]
-        self._settle(self.devices[device_id])
+        self._update_availability(self.devices[device_id])
 
-    def fault(self, device_id: str) -> tuple[str, float] | None:
+    def get_fault(self, device_id: str) -> tuple[str, float] | None:
         """What is wrong with a device, if anything is, and since when something has been all the time."""
-        words = self._figures.first_fault(device_id)
-        return None if words is None else (words, self._faulty_since[device_id])
+        message = self._figures.first_fault(device_id)
+        return None if message is None else (message, self._faulty_since[device_id])
 
-    def driven(self, worker: WorkerHandle) -> None:
+    def on_worker_ready(self, worker: WorkerHandle) -> None:
         """A worker is connected: its device takes work."""
         if worker.device is not None:
-            self._driven.add(worker.device.id)
-            self.tell(worker.device.id, "worker_ready", f"worker {worker.name} drives it")
-            self._settle(worker.device)
+            self._ready_devices.add(worker.device.id)
+            self.record_event(worker.device.id, "worker_ready", f"worker {worker.name} drives it")
+            self._update_availability(worker.device)
 
-    def doubted(self, worker: WorkerHandle) -> None:
+    def on_worker_reconnecting(self, worker: WorkerHandle) -> None:
         """Its link was cut and stands again: nothing is handed to its device before its news is in."""
         if worker.device is not None:
-            self._driven.discard(worker.device.id)
-            self._settle(worker.device)
+            self._ready_devices.discard(worker.device.id)
+            self._update_availability(worker.device)
 
-    def lost(self, worker: WorkerHandle, why: str) -> None:
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
         if worker.device is not None:
-            self._driven.discard(worker.device.id)
-            self.tell(worker.device.id, "worker_lost", f"worker {worker.name} ended: {why}")
-            self._settle(worker.device)
-        elif not self._known.done():
-            self._known.set_exception(RefusedStart(f"the probe of devices ended: {why}"))
+            self._ready_devices.discard(worker.device.id)
+            self.record_event(worker.device.id, "worker_lost", f"worker {worker.name} ended: {why}")
+            self._update_availability(worker.device)
+        elif not self._discovered.done():
+            self._discovered.set_exception(RefusedStart(f"the probe of devices ended: {why}"))
 
-    def write_off(self, executor: int, device_ids: Sequence[str]) -> set[str]:
+    def mark_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
         """A process of it does not die of SIGKILL; gives the devices that take no more work for that.
 
         A GPU in whose driver it hangs is not trusted; of the cpu only its place is lost. Its bytes stay
@@ -182,28 +187,28 @@ class Inventory:
         """
         self._stuck[executor] = tuple(device_ids)
         for device_id in device_ids:
-            self.tell(device_id, "stuck_process", f"executor {executor} does not die of SIGKILL")
-            self._tell_stuck(self.devices[device_id])
+            self.record_event(device_id, "stuck_process", f"executor {executor} does not die of SIGKILL")
+            self._update_stuck_fault(self.devices[device_id])
         return {device_id for device_id in device_ids if self.devices[device_id].kind != "cpu"}
 
-    def restore(self, executor: int) -> None:
+    def clear_stuck(self, executor: int) -> None:
         """What did not die is gone after all."""
         device_ids = self._stuck.pop(executor, ())
         if device_ids:
             self._view.ledger.draining.start(executor, self._now())
         for device_id in device_ids:
-            self.tell(device_id, "process_gone", f"executor {executor} is gone after all")
-            self._tell_stuck(self.devices[device_id])
+            self.record_event(device_id, "process_gone", f"executor {executor} is gone after all")
+            self._update_stuck_fault(self.devices[device_id])
 
-    def _tell_stuck(self, device: Device) -> None:
-        stuck = self._stuck_at(device)
+    def _update_stuck_fault(self, device: Device) -> None:
+        stuck = self._stuck_executors_on(device)
         effect = "its place is lost" if device.kind == "cpu" else "the device takes no new work"
         names = ", ".join(map(str, stuck))
-        words = f"stuck_process: executor {names} was killed and lives; {effect}" if stuck else None
-        self.mark(device.id, "stuck", words)
-        self._settle(device)
+        message = f"stuck_process: executor {names} was killed and lives; {effect}" if stuck else None
+        self.set_fault(device.id, "stuck", message)
+        self._update_availability(device)
 
-    def _stuck_at(self, device: Device) -> list[int]:
+    def _stuck_executors_on(self, device: Device) -> list[int]:
         return sorted(executor for executor, ids in self._stuck.items() if device.id in ids)
 
     def context_bytes(self, device: Device) -> int | None:
@@ -212,7 +217,7 @@ class Inventory:
 
     # The operator's hand.
 
-    def named(self, name: str) -> Device:
+    def get(self, name: str) -> Device:
         """The device of this id or uuid. Raises NotFound."""
         for device in self.devices.values():
             if name in (device.id, device.uuid):
@@ -220,57 +225,61 @@ class Inventory:
         known = ", ".join(self.devices) or "none"
         raise NotFound(f"there is no device {name!r}; known are: {known}")
 
-    def drain(self, device: Device, drained: bool) -> None:
+    def set_drained(self, device: Device, is_drained: bool) -> None:
         """From now on the device takes no new work, or takes it again; also after a restart."""
-        if (device.id in self.drained) == drained:
+        if (device.id in self.drained_ids) == is_drained:
             return
-        (self.drained.add if drained else self.drained.discard)(device.id)
-        self._keep(value_names.DEVICE_DRAINED + device.uuid, b"true" if drained else None)
-        word, effect = ("drained", "takes no new work") if drained else ("resumed", "takes work again")
-        self.tell(device.id, word, f"the operator's word: it {effect}")
-        log.info("device %s is %s: it %s", device.id, word, effect)
-        self._settle(device)
+        (self.drained_ids.add if is_drained else self.drained_ids.discard)(device.id)
+        self._store_value(value_names.DEVICE_DRAINED + device.uuid, b"true" if is_drained else None)
+        event_type, effect = (
+            ("drained", "takes no new work") if is_drained else ("resumed", "takes work again")
+        )
+        self.record_event(device.id, event_type, f"the operator's word: it {effect}")
+        log.info("device %s is %s: it %s", device.id, event_type, effect)
+        self._update_availability(device)
 
-    def limit(self, device: Device, count: int) -> None:
+    def set_max_executors(self, device: Device, count: int) -> None:
         """How many executors load or run there at once; 0: as many as the settings say."""
-        if count == self._limits.get(device.id, 0):
+        if count == self._executor_limits.get(device.id, 0):
             return
         if count:
-            self._limits[device.id] = count
+            self._executor_limits[device.id] = count
         else:
-            self._limits.pop(device.id, None)
-        self._keep(value_names.DEVICE_MAX_EXECUTORS + device.uuid, str(count).encode() if count else None)
+            self._executor_limits.pop(device.id, None)
+        self._store_value(
+            value_names.DEVICE_MAX_EXECUTORS + device.uuid, str(count).encode() if count else None
+        )
         effect = f"{self.max_executors(device)} executors at once"
-        self.tell(device.id, "max_executors", f"the operator's word: {effect}")
+        self.record_event(device.id, "max_executors", f"the operator's word: {effect}")
         log.info("device %s: %s from now on", device.id, effect)
-        self._settle(device)
+        self._update_availability(device)
 
     def max_executors(self, device: Device) -> int:
         """How many executors may load or run there at once."""
-        return self._limits.get(device.id, device.max_executors)
+        return self._executor_limits.get(device.id, device.max_executors)
 
-    def tell(self, device_id: str, kind: str, message: str) -> None:
+    def record_event(self, device_id: str, kind: str, message: str) -> None:
         """Something happened to a device: for who looks at it."""
         self.events[device_id].append({"at": format_rfc3339(self._now()), "type": kind, "message": message})
 
-    def _recall(self, device: Device) -> None:
+    def _restore_settings(self, device: Device) -> None:
         """What the operator wanted before the restart still holds."""
-        if value_names.DEVICE_DRAINED + device.uuid in self._kept:
-            self.drained.add(device.id)
-        count = self._kept.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
+        if value_names.DEVICE_DRAINED + device.uuid in self._stored_values:
+            self.drained_ids.add(device.id)
+        count = self._stored_values.get(value_names.DEVICE_MAX_EXECUTORS + device.uuid)
         if count is not None:
-            self._limits[device.id] = int(count)
+            self._executor_limits[device.id] = int(count)
             self._view.residency.set_max_executors(device.id, int(count))
 
-    def _settle(self, device: Device) -> None:
+    def _update_availability(self, device: Device) -> None:
         """Whether the device takes work now, and how much at once."""
-        is_drained = device.id in self.drained
+        is_drained = device.id in self.drained_ids
         # The machine itself is always there: what is wrong with it costs places at most.
         is_faulty = device.kind != "cpu" and self._figures.first_fault(device.id) is not None
-        is_open = device.id in self._driven and not is_drained and not is_faulty
+        is_open = device.id in self._ready_devices and not is_drained and not is_faulty
         self._view.set_device_open(
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""
         )
-        lost = len(self._stuck_at(device)) if device.kind == "cpu" else 0
-        self._view.residency.set_max_executors(device.id, max(0, self.max_executors(device) - lost))
+        lost_slots = len(self._stuck_executors_on(device)) if device.kind == "cpu" else 0
+        self._view.residency.set_max_executors(device.id, max(0, self.max_executors(device) - lost_slots))
         self._wake()

@@ -10,7 +10,7 @@ from gpu.devices import xid_codes
 from gpu.devices.device import Device
 from gpu.devices.health import HealthState, HealthStatus
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs import explanations
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
@@ -40,7 +40,7 @@ class Care:
         self,
         *,
         view: SchedulerState,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         dispatch: Dispatcher,
         check: Check,
         now: Callable[[], float],
@@ -90,7 +90,7 @@ class Care:
     def stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
         """An executor hangs in a driver: SIGKILL does not end it. Gives the devices that take no more work
         for that."""
-        closed = self._inventory.write_off(executor, device_ids)
+        closed = self._inventory.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
             told = f"executor {executor} does not die of SIGKILL"
             self._of(device.id).record_fault(self._now(), "driver", str(executor), told)
@@ -117,7 +117,7 @@ class Care:
 
     def document(self, device_id: str) -> dict[str, Any]:
         """`state, since, message` as the API shows them."""
-        fault = self._inventory.fault(device_id)
+        fault = self._inventory.get_fault(device_id)
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
             if fault is None:
@@ -143,13 +143,13 @@ class Care:
             slot.is_proven = health.is_proven
             self._dispatch.wake()
         told = f"{health.state}: {health.reason}" + ("; it needs a reset" if health.needs_reset else "")
-        self._inventory.mark(device.id, CAUSE, None if health.takes_work else told)
+        self._inventory.set_fault(device.id, CAUSE, None if health.takes_work else told)
         was, now = self._known.get(device.id, ("ok", False)), (health.state, health.needs_reset)
         if was == now:
             return
         self._known[device.id] = now
         if health.takes_work:
-            self._inventory.tell(device.id, health.state, health.reason or "it is well")
+            self._inventory.record_event(device.id, health.state, health.reason or "it is well")
         level = logging.INFO if health.state == "ok" else logging.WARNING
         log.log(level, "device %s is %s", device.id, told.removesuffix(": "))
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
@@ -167,7 +167,7 @@ class Care:
             log.info("device %s reports %s", device_id, told)
             return
         log.warning("device %s reports %s", device_id, told)
-        self._inventory.tell(device_id, "xid", told)
+        self._inventory.record_event(device_id, "xid", told)
         match action:
             case "lost":
                 health.mark_lost(now, told)

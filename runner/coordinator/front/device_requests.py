@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gpu.devices.device import Device
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.health_monitor import Care
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontHandle
@@ -24,7 +24,7 @@ class Hand:
     def __init__(
         self,
         *,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         dispatch: Dispatcher,
         care: Care,
         journal: Journal,
@@ -39,11 +39,11 @@ class Hand:
 
     async def answer(self, front: FrontHandle, ask: front_protocol.SetDevice) -> None:
         """Do it. Raises NotFound."""
-        device = self._inventory.named(ask.device)
+        device = self._inventory.get(ask.device)
         if ask.drained is not None:
             self._drain(device, ask.drained)
         if ask.max_executors is not None:
-            self._inventory.limit(device, ask.max_executors)
+            self._inventory.set_max_executors(device, ask.max_executors)
         await self._journal.flush()
         front.send(
             front_protocol.encode(front_protocol.Reply(ask.request_id, 200, _json(self._document(device))))
@@ -51,7 +51,7 @@ class Hand:
 
     def _drain(self, device: Device, drained: bool) -> None:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
-        self._inventory.drain(device, drained)
+        self._inventory.set_drained(device, drained)
         if not drained:
             self._care.resume(device.id)
             return

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.front_pool import FrontPool
 from runner.coordinator.processes.worker_pool import WorkerPool
@@ -33,7 +33,7 @@ class Status:
         fleet: WorkerPool,
         fronts: FrontPool,
         figures: Statistics,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         plugins: HandlerRegistry,
     ) -> None:
         self._settings = settings

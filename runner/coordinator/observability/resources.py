@@ -10,7 +10,7 @@ import msgspec
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.device_registry import Inventory
+from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -37,7 +37,7 @@ class Views:
         devices: Mapping[str, Device],
         metrics: Metrics,
         status: Status,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         condition: Callable[[str], dict[str, Any]],
         stats: Stats,
         queues: QueueDocuments,
@@ -138,7 +138,7 @@ class Views:
             "level": figures.level,
             "context_bytes": self._inventory.context_bytes(device),
             "max_executors": self._inventory.max_executors(device),
-            "drained": device.id in self._inventory.drained,
+            "drained": device.id in self._inventory.drained_ids,
             "health": self._line.statistics.first_fault(device.id) or "ok",
             "condition": self._condition(device.id),
             "events": list(self._inventory.events[device.id]),
