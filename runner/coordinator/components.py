@@ -18,7 +18,7 @@ from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.device_requests import Hand
 from runner.coordinator.front.job_action_requests import JobActionRequests
@@ -119,7 +119,7 @@ class JobComponents:
 class DeviceComponents:
     """What runs jobs on devices, and watches the devices."""
 
-    memory: Memory
+    memory: MemoryMonitor
     inventory: DeviceRegistry
     fleet: WorkerPool
     dispatch: Dispatcher
@@ -280,13 +280,13 @@ def build_devices(
     return DeviceComponents(memory, inventory, fleet, dispatch, learning, care, overruns, readings)
 
 
-def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> Memory:
+def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> MemoryMonitor:
     contexts = kept.values.get(value_names.CONTEXT_OVERHEAD)
-    return Memory(
+    return MemoryMonitor(
         view=jobs.view,
         backend=BACKENDS[ground.settings.devices.enforcement],
         contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
-        keep=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
+        store_contexts=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
         now=ground.clock.now,
     )
 
@@ -324,7 +324,7 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
             AttemptRequest: calls.on_call,
             DevicesFound: lambda _, message: devices.inventory.on_devices(message),
             DeviceReadings: lambda _, message: devices.readings.on_readings(message),
-            ExecutorProcesses: lambda _, message: devices.memory.claim(message),
+            ExecutorProcesses: lambda _, message: devices.memory.claim_processes(message),
             OverGrant: lambda _, message: devices.overruns.asked(message),
         },
     )

@@ -7,7 +7,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
 from runner.coordinator.devices.health_monitor import Care
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontPool
 from runner.protocol import front as front_protocol
@@ -22,7 +22,7 @@ class DeviceReadings:
         *,
         view: SchedulerState,
         inventory: DeviceRegistry,
-        memory: Memory,
+        memory: MemoryMonitor,
         care: Care,
         overruns: Overruns,
         dispatch: Dispatcher,
@@ -42,8 +42,8 @@ class DeviceReadings:
         """Apply a reading of all devices."""
         self._inventory.on_readings(readings)
         self._care.read(readings)
-        if self._memory.has_measured:
-            self._memory.has_measured = False
+        if self._memory.has_new_context:
+            self._memory.has_new_context = False
             self._dispatch.resend_caps()
         self._overruns.look()
         sent, message = self._sent_level, self.level_message()

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu.devices.device import Device
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.jobs.statistics import Statistics
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.runtime import value_names
@@ -37,7 +37,7 @@ class DeviceRegistry:
         *,
         view: SchedulerState,
         figures: Statistics,
-        memory: Memory,
+        memory: MemoryMonitor,
         now: Callable[[], float],
         wake: Callable[[], None],
         stored_values: Mapping[str, bytes],
@@ -124,7 +124,7 @@ class DeviceRegistry:
                 self.set_fault(device_id, "reading", None)
         for device_id in self.devices:
             self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
-        if self._memory.read(message):
+        if self._memory.on_readings(message):
             # Other programs come and go: what did not fit may fit now.
             self._wake()
 

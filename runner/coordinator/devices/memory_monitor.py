@@ -20,7 +20,7 @@ READINGS_TO_MEASURE = 2
 
 
 @dataclass(slots=True)
-class _Torch:
+class _TorchUsage:
     """What an executor on a GPU has told of torch."""
 
     #: Empty: nobody has imported it, as far as is known.
@@ -30,10 +30,10 @@ class _Torch:
     #: What others had of its device when it had loaded.
     others_bytes: int
     #: Readings since it has been idle; below 0: its context was measured.
-    calm: int = 0
+    idle_readings: int = 0
 
 
-class Memory:
+class MemoryMonitor:
     """The ledger's eyes. `driver` is set when the probe has told it."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Memory:
         view: SchedulerState,
         backend: EnforcementBackend,
         contexts: ContextOverhead,
-        keep: Callable[[bytes], None],
+        store_contexts: Callable[[bytes], None],
         now: Callable[[], float],
     ) -> None:
         self._view = view
@@ -50,17 +50,17 @@ class Memory:
         self._backend = backend
         self._contexts = contexts
         #: Stores what was learned of contexts.
-        self._keep = keep
+        self._store_contexts = store_contexts
         self._now = now
         self._owners = ProcessOwners()
         #: Device id -> its processes by the last reading, and their bytes.
         self._processes: dict[str, dict[int, int | None]] = {}
-        self._torch: dict[int, _Torch] = {}
+        self._torch: dict[int, _TorchUsage] = {}
         self.driver = ""
         #: A context was measured, so that caps are others now; whoever tells executors sets it back.
-        self.has_measured = False
+        self.has_new_context = False
 
-    def read(self, message: DeviceReadings) -> bool:
+    def on_readings(self, message: DeviceReadings) -> bool:
         """How full the devices are; True where there is more room, or less is owed, than before."""
         now, ledger = self._now(), self._ledger
         listed: defaultdict[str, dict[int, int | None]] = defaultdict(dict)
@@ -71,19 +71,19 @@ class Memory:
             if device_id in self._view.residency.slots:
                 before = ledger.free_bytes(device_id)
                 self._processes[device_id] = listed[device_id]
-                seen = self._owners.bytes_by_executor(listed[device_id])
-                told = [nbytes for nbytes in listed[device_id].values() if nbytes is not None]
-                named = sum(told) if len(told) == len(listed[device_id]) else None
-                ledger.usage.record_reading(device_id, total, used, now, seen, named)
+                by_executor = self._owners.bytes_by_executor(listed[device_id])
+                known_bytes = [nbytes for nbytes in listed[device_id].values() if nbytes is not None]
+                listed_bytes = sum(known_bytes) if len(known_bytes) == len(listed[device_id]) else None
+                ledger.usage.record_reading(device_id, total, used, now, by_executor, listed_bytes)
                 has_more |= ledger.free_bytes(device_id) > before
         for executor in ledger.draining.sweep(now):
             self._owners.remove(executor)
             has_more = True
         for executor in list(self._torch):
-            self._measure(executor)
+            self._measure_context(executor)
         return has_more
 
-    def claim(self, message: ExecutorProcesses) -> None:
+    def claim_processes(self, message: ExecutorProcesses) -> None:
         """The processes of an executor. They may have been in a reading already, as somebody else's."""
         devices = self._ledger.devices_of(message.executor)
         if not devices:
@@ -94,92 +94,94 @@ class Memory:
                 device_id, self._owners.bytes_by_executor(self._processes.get(device_id, {}))
             )
 
-    def loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
+    def on_loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
         if post.grant_bytes and self._ledger.usage.level(post.devices[0]) != "exact":
             others = self._ledger.usage.last_foreign_bytes(post.devices[0])
-            self._torch[post.number] = _Torch(message.torch or "", message.reserved_bytes, others)
+            self._torch[post.number] = _TorchUsage(message.torch or "", message.reserved_bytes, others)
         if message.reserved_bytes is not None:
-            self._report(post, message.reserved_bytes)
+            self._record_report(post, message.reserved_bytes)
 
-    def ended(self, post: ExecutorHandle, message: AttemptEnded) -> None:
+    def on_attempt_ended(self, post: ExecutorHandle, message: AttemptEnded) -> None:
         """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
         its processes and what torch had with a context around it."""
         if self._ledger.usage.level(post.devices[0]) == "exact":
             return
-        known = self._torch.get(post.number)
-        if known is not None:
-            known.reserved_bytes = message.reserved_bytes
+        torch = self._torch.get(post.number)
+        if torch is not None:
+            torch.reserved_bytes = message.reserved_bytes
             # A context is measured once; what one without torch takes, after each attempt.
-            known.calm = 0 if message.reserved_bytes is None else min(0, known.calm)
-        told = None if message.peak_bytes is None else message.peak_bytes + self._floor(post)
-        seen = self._ledger.usage.pop_peak(post.number)
-        message.peak_bytes = max(told or 0, seen or 0) or None
+            torch.idle_readings = 0 if message.reserved_bytes is None else min(0, torch.idle_readings)
+        reported = (
+            None if message.peak_bytes is None else message.peak_bytes + self._executor_context_bytes(post)
+        )
+        observed = self._ledger.usage.pop_peak(post.number)
+        message.peak_bytes = max(reported or 0, observed or 0) or None
         if message.reserved_bytes is not None:
-            self._report(post, message.reserved_bytes)
+            self._record_report(post, message.reserved_bytes)
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
         """What torch in an executor may reserve on each of its devices."""
         if self._ledger.usage.level(devices[0]) == "exact":
             return None
-        known = self._torch.get(executor) if executor is not None else None
-        version = known.version if known is not None and known.version else None
-        context = max(self._contexts.minimum_bytes(self._kind(each), version) or 0 for each in devices)
+        torch = self._torch.get(executor) if executor is not None else None
+        version = torch.version if torch is not None and torch.version else None
+        context = max(self._contexts.minimum_bytes(self._context_key(each), version) or 0 for each in devices)
         return cap_bytes(self._backend, grant_bytes, context)
 
     def context_bytes(self, device_id: str) -> int | None:
         """What every process takes of the device before its first tensor; None where that is not known."""
-        return self._contexts.minimum_bytes(self._kind(device_id))
+        return self._contexts.minimum_bytes(self._context_key(device_id))
 
-    def _report(self, post: ExecutorHandle, reserved_bytes: int) -> None:
-        self._ledger.usage.record_report(post.number, reserved_bytes + self._floor(post))
+    def _record_report(self, post: ExecutorHandle, reserved_bytes: int) -> None:
+        self._ledger.usage.record_report(post.number, reserved_bytes + self._executor_context_bytes(post))
 
-    def _floor(self, post: ExecutorHandle) -> int:
-        known = self._torch.get(post.number)
-        version = known.version if known is not None and known.version else None
-        return self._contexts.minimum_bytes(self._kind(post.devices[0]), version) or 0
+    def _executor_context_bytes(self, post: ExecutorHandle) -> int:
+        torch = self._torch.get(post.number)
+        version = torch.version if torch is not None and torch.version else None
+        return self._contexts.minimum_bytes(self._context_key(post.devices[0]), version) or 0
 
-    def _kind(self, device_id: str) -> str:
+    def _context_key(self, device_id: str) -> str:
         return f"{self._ledger.device(device_id).name}/{self.driver}"
 
-    def _measure(self, executor: int) -> None:
+    def _measure_context(self, executor: int) -> None:
         """The context of an executor that idles is what it holds beyond torch's segments. Without torch and
         without named processes the difference that it has made to the total is all there is."""
-        known = self._torch[executor]
+        torch = self._torch[executor]
         resident = self._view.executors.get(executor)
         if resident is None:
             del self._torch[executor]
             return
-        if known.calm < 0:
+        if torch.idle_readings < 0:
             return
-        known.calm = known.calm + 1 if resident.state == "idle" else 0
-        if known.calm < READINGS_TO_MEASURE:
+        torch.idle_readings = torch.idle_readings + 1 if resident.state == "idle" else 0
+        if torch.idle_readings < READINGS_TO_MEASURE:
             return
-        known.calm = -1
-        holds = self._holds(executor, resident.devices[0], known)
-        if holds is None:
+        torch.idle_readings = -1
+        held_bytes = self._held_bytes(executor, resident.devices[0], torch)
+        if held_bytes is None:
             return
-        if known.reserved_bytes is None:
+        if torch.reserved_bytes is None:
             if self._ledger.usage.level(resident.devices[0]) != "processes":
-                self._ledger.usage.record_total(executor, max(0, holds) * len(resident.devices))
+                self._ledger.usage.record_total(executor, max(0, held_bytes) * len(resident.devices))
         elif self._contexts.record(
-            self._kind(resident.devices[0]), known.version, holds - known.reserved_bytes
+            self._context_key(resident.devices[0]), torch.version, held_bytes - torch.reserved_bytes
         ):
-            self._keep(msgspec.json.encode(self._contexts.dumps()))
-            self.has_measured = True
+            self._store_contexts(msgspec.json.encode(self._contexts.dumps()))
+            self.has_new_context = True
 
-    def _holds(self, executor: int, device_id: str, known: _Torch) -> int | None:
+    def _held_bytes(self, executor: int, device_id: str, torch: _TorchUsage) -> int | None:
         """What it has of its device; where processes are not named that is known only while its neighbours
         idle and are known themselves."""
         if self._ledger.usage.level(device_id) == "processes":
             return self._ledger.usage.observed_bytes(executor)
         if self._ledger.draining.pending_bytes(device_id):
             return None
-        holds = self._ledger.figures(device_id).used_bytes - known.others_bytes
+        held_bytes = self._ledger.figures(device_id).used_bytes - torch.others_bytes
         for other, resident in self._view.residency.slots[device_id].residents.items():
             if other != executor:
-                seen = self._ledger.usage.observed_bytes(other)
-                if seen is None or resident.state != "idle":
+                observed = self._ledger.usage.observed_bytes(other)
+                if observed is None or resident.state != "idle":
                     return None
-                holds -= seen
-        return holds
+                held_bytes -= observed
+        return held_bytes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from gpu.planning import oom_escalation
 from gpu.planning.oom_escalation import OomCircumstances
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
@@ -30,7 +30,7 @@ class AttemptMessageHandler:
         line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatcher,
-        memory: Memory,
+        memory: MemoryMonitor,
         learning: Learning,
         on_failed: Callable[[AttemptEnded, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
@@ -104,7 +104,7 @@ class AttemptMessageHandler:
         if message.code is not None:
             self._on_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
-            self._memory.ended(post, message)
+            self._memory.on_attempt_ended(post, message)
         squeeze = None if message.code is None else self._oom_circumstances(post, live, message)
         self._learning.ended(post, live, message, squeeze)
         if message.peak_bytes is not None:

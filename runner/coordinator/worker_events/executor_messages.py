@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -24,7 +24,7 @@ class ExecutorMessageHandler:
         line: JobLifecycle,
         view: SchedulerState,
         dispatch: Dispatcher,
-        memory: Memory,
+        memory: MemoryMonitor,
         learning: Learning,
         attempts: AttemptMessageHandler,
         on_stuck: Callable[[int, Sequence[str]], set[str]],
@@ -47,7 +47,7 @@ class ExecutorMessageHandler:
         if post is None:
             return
         post.is_loaded = True
-        self._memory.loaded(post, message)
+        self._memory.on_loaded(post, message)
         self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
         self._learning.loaded(post, message)
         self._dispatch.prewarming.on_loaded(post)

@@ -12,7 +12,7 @@ from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.components import Kept
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry, LiveJob
@@ -115,13 +115,13 @@ class Bench:
             keep=self.journal.set_value,
         )
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryMonitor:
         """What it takes to tell of bytes."""
-        return Memory(
+        return MemoryMonitor(
             view=self.view,
             backend=BACKENDS["none"],
             contexts=ContextOverhead(),
-            keep=lambda text: None,
+            store_contexts=lambda text: None,
             now=self.clock.now,
         )
 

@@ -10,7 +10,7 @@ from gpu.job_class import JobClass
 from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS, MARGIN_BYTES, BackendName
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.memory_monitor import Memory
+from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.protocol.worker import AttemptEnded, DeviceReadings, ExecutorLoaded, ExecutorProcesses
 
@@ -26,11 +26,11 @@ class Scene:
         self.at = 0.0
         self.kept: list[bytes] = []
         self.view = SchedulerState([CARD])
-        self.memory = Memory(
+        self.memory = MemoryMonitor(
             view=self.view,
             backend=BACKENDS[enforcement],
             contexts=ContextOverhead(),
-            keep=self.kept.append,
+            store_contexts=self.kept.append,
             now=lambda: self.at,
         )
         self.memory.driver = "570"
@@ -41,7 +41,7 @@ class Scene:
         self.view.add_waiting(cls, executor)
         self.view.load(executor, cls, executor, ("gpu0",), 8 * G)
         if pid is not None:
-            self.memory.claim(ExecutorProcesses(executor, [pid]))
+            self.memory.claim_processes(ExecutorProcesses(executor, [pid]))
         post = object.__new__(ExecutorHandle)
         post.number, post.devices, post.grant_bytes = executor, ["gpu0"], 8 * G
         self.posts[executor] = post
@@ -49,11 +49,11 @@ class Scene:
 
     def loaded(self, executor: int, reserved: int | None, torch: str | None = "2.13") -> None:
         self.view.on_loaded(executor, None, self.at)
-        self.memory.loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
+        self.memory.on_loaded(self.posts[executor], ExecutorLoaded(executor, 1.0, None, reserved, torch))
 
     def ended(self, executor: int, peak: int | None, reserved: int | None) -> int | None:
         message = AttemptEnded("j", 1, 1, None, peak_bytes=peak, reserved_bytes=reserved)
-        self.memory.ended(self.posts[executor], message)
+        self.memory.on_attempt_ended(self.posts[executor], message)
         cls = self.view.executors[executor].assigned[executor]
         self.view.on_attempt_ended(executor, cls, executor, self.at)
         return message.peak_bytes
@@ -63,7 +63,9 @@ class Scene:
         has_more = False
         for _ in range(times):
             self.at += 0.25
-            has_more = self.memory.read(DeviceReadings([("gpu0", 24 * G, used, 24 * G - used)], listed))
+            has_more = self.memory.on_readings(
+                DeviceReadings([("gpu0", 24 * G, used, 24 * G - used)], listed)
+            )
         return has_more
 
     @property
@@ -82,7 +84,7 @@ def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
     scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
     assert scene.context is None, "that reading may have begun before"
     scene.read(1 * G + CONTEXT, (10, 1 * G + CONTEXT))
-    assert scene.context == CONTEXT and scene.memory.has_measured
+    assert scene.context == CONTEXT and scene.memory.has_new_context
     assert msgspec.json.decode(scene.kept[-1]) == {"card/570": {"2.13": CONTEXT}}
     scene.read(9 * G, (10, 9 * G), times=3)
     assert len(scene.kept) == 1
@@ -173,6 +175,6 @@ def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
     assert (ledger.usage.foreign_bytes("gpu0"), ledger.draining.pending_bytes("gpu0")) == (0, 8 * G)
     assert scene.read(0, times=2)
     assert ledger.draining.pending_bytes("gpu0") == 0
-    scene.memory.claim(ExecutorProcesses(1, [10]))
+    scene.memory.claim_processes(ExecutorProcesses(1, [10]))
     scene.read(1 * G, (10, 1 * G))
     assert ledger.usage.foreign_bytes("gpu0") == 1 * G, "it is nobody's any more"
