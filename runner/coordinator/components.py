@@ -17,7 +17,7 @@ from runner.coordinator.devices.check_runner import Checkup
 from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
-from runner.coordinator.devices.health_monitor import Care
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.front.device_requests import Hand
@@ -124,7 +124,7 @@ class DeviceComponents:
     fleet: WorkerPool
     dispatch: Dispatcher
     learning: Learning
-    care: Care
+    care: HealthMonitor
     overruns: Overruns
     readings: DeviceReadings
 
@@ -266,7 +266,7 @@ def build_devices(
         keep=jobs.journal.set_value,
     )
     checkup = Checkup(ground.briefing.executor_env(), ground.marker)
-    care = Care(view=view, inventory=inventory, dispatch=dispatch, check=checkup.run, now=now)
+    care = HealthMonitor(view=view, inventory=inventory, dispatch=dispatch, run_check=checkup.run, now=now)
     overruns = Overruns(view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement])
     readings = DeviceReadings(
         view=view,
@@ -299,7 +299,7 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         dispatch=devices.dispatch,
         memory=devices.memory,
         learning=devices.learning,
-        on_failed=devices.care.ended,
+        on_failed=devices.care.on_attempt_ended,
         from_wall_time=ground.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(
@@ -309,7 +309,7 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         memory=devices.memory,
         learning=devices.learning,
         attempts=attempts,
-        on_stuck=devices.care.stuck,
+        on_stuck=devices.care.on_stuck,
         on_cleared=devices.inventory.clear_stuck,
     )
     calls = HandlerCalls(archive=jobs.archive, fleet=devices.fleet)
@@ -367,7 +367,7 @@ def build_front(
         metrics=metrics,
         status=status,
         inventory=devices.inventory,
-        condition=devices.care.document,
+        condition=devices.care.build_document,
         stats=Stats(jobs.line, devices.dispatch, _weights(ground.settings)),
         queues=queues,
     )

@@ -177,7 +177,7 @@ class Coordinator:
             await asyncio.sleep(EPOCH_EVERY_S)
             rooms.devices.fleet.replace_silent(asyncio.get_running_loop().time())
             rooms.devices.inventory.check_reading_ages()
-            rooms.devices.care.look()
+            rooms.devices.care.evaluate()
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
             except RunnerError as error:

@@ -6,7 +6,7 @@ from gpu.memory.attribution import AttributionLevel, lowest_level
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
-from runner.coordinator.devices.health_monitor import Care
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontPool
@@ -23,7 +23,7 @@ class DeviceReadings:
         view: SchedulerState,
         inventory: DeviceRegistry,
         memory: MemoryMonitor,
-        care: Care,
+        care: HealthMonitor,
         overruns: Overruns,
         dispatch: Dispatcher,
         fronts: FrontPool,
@@ -41,7 +41,7 @@ class DeviceReadings:
     def on_readings(self, readings: DeviceReadings) -> None:
         """Apply a reading of all devices."""
         self._inventory.on_readings(readings)
-        self._care.read(readings)
+        self._care.on_readings(readings)
         if self._memory.has_new_context:
             self._memory.has_new_context = False
             self._dispatch.resend_caps()

@@ -21,19 +21,19 @@ from runner.protocol.worker import AttemptEnded, DeviceReadings
 log = logging.getLogger(__name__)
 
 #: The cause under which the inventory knows of us.
-CAUSE = "health"
+FAULT_CAUSE = "health"
 #: An input that a kernel does not check for is the program's fault, never the device's.
-OF_PROGRAMS = "device-side assert"
+PROGRAM_FAULT_TEXT = "device-side assert"
 #: What an attempt on a lost device may end with that is the device's doing.
-OF_LOST = frozenset(
+LOST_DEVICE_CODES = frozenset(
     ("handler_error", "load_error", "load_timeout", "worker_crashed", "stalled", "device_out_of_memory")
 )
 
 #: What is wrong with a device; None: nothing that could be found.
-Check = Callable[[Device], Awaitable[str | None]]
+DeviceCheck = Callable[[Device], Awaitable[str | None]]
 
 
-class Care:
+class HealthMonitor:
     """One `Health` for each GPU. Called when something happened, and once a second."""
 
     def __init__(
@@ -42,80 +42,82 @@ class Care:
         view: SchedulerState,
         inventory: DeviceRegistry,
         dispatch: Dispatcher,
-        check: Check,
+        run_check: DeviceCheck,
         now: Callable[[], float],
     ) -> None:
         self._view = view
         self._inventory = inventory
         self._dispatch = dispatch
-        self._check = check
+        self._run_check = run_check
         self._now = now
         self._started_at = now()
         self._health: dict[str, HealthState] = {}
         #: Device -> what was last acted upon: its state, whether it needs a reset.
-        self._known: dict[str, tuple[HealthStatus, bool]] = {}
+        self._applied: dict[str, tuple[HealthStatus, bool]] = {}
         self._checks = BackgroundTasks()
 
     # What happens.
 
-    def read(self, message: DeviceReadings) -> None:
+    def on_readings(self, message: DeviceReadings) -> None:
         """A reading of all devices."""
         for device in self._gpus():
-            health, now = self._of(device.id), self._now()
+            health, now = self._health_of(device.id), self._now()
             if device.kind == "nvidia":
                 health.record_reading(now, message.faults.get(device.id))
-                self._look_for_leftovers(device.id, health, now)
+                self._check_overdue_memory(device.id, health, now)
         for device_id, code in message.xids:
             if device_id in self._inventory.devices:
-                self._reported(device_id, code)
-        self.look()
+                self._on_xid(device_id, code)
+        self.evaluate()
 
-    def ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
+    def on_attempt_ended(self, ended: AttemptEnded, device_ids: Sequence[str], handler: str) -> None:
         """An attempt has failed; called before anybody acts upon that. On a lost device its end is the
         device's doing, whatever the program made of it; a lost context may be."""
         gpus = self._gpus(device_ids)
-        lost = next((each.id for each in gpus if self._of(each.id).state == "lost"), None)
-        if lost is not None and ended.code in OF_LOST:
-            ended.message = f"{lost} was lost; it ended with {ended.code}: {ended.message}"
+        lost_id = next((each.id for each in gpus if self._health_of(each.id).state == "lost"), None)
+        if lost_id is not None and ended.code in LOST_DEVICE_CODES:
+            ended.message = f"{lost_id} was lost; it ended with {ended.code}: {ended.message}"
             ended.code, ended.retryable, ended.executor_died = "device_lost", True, False
             return
         detail = ended.detail if isinstance(ended.detail, dict) else {}
-        if not detail.get(CONTEXT_LOST) or OF_PROGRAMS in ended.message.lower():
+        if not detail.get(CONTEXT_LOST) or PROGRAM_FAULT_TEXT in ended.message.lower():
             return
         for device in gpus:
-            told = f"a job of {handler} lost its context: {ended.message[:200]}"
-            self._of(device.id).record_fault(self._now(), "context", ended.job_id, told, program=handler)
-        self.look()
+            message = f"a job of {handler} lost its context: {ended.message[:200]}"
+            self._health_of(device.id).record_fault(
+                self._now(), "context", ended.job_id, message, program=handler
+            )
+        self.evaluate()
 
-    def stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
+    def on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
         """An executor hangs in a driver: SIGKILL does not end it. Gives the devices that take no more work
         for that."""
-        closed = self._inventory.mark_stuck(executor, device_ids)
+        closed_ids = self._inventory.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
-            told = f"executor {executor} does not die of SIGKILL"
-            self._of(device.id).record_fault(self._now(), "driver", str(executor), told)
-        self.look()
-        return closed
+            message = f"executor {executor} does not die of SIGKILL"
+            self._health_of(device.id).record_fault(self._now(), "driver", str(executor), message)
+        self.evaluate()
+        return closed_ids
 
-    def resume(self, device_id: str) -> None:
+    def resume_device(self, device_id: str) -> None:
         """The operator says that the device may take work again."""
         if self._inventory.devices[device_id].kind != "cpu":
-            self._of(device_id).resume(self._now())
-            self.look()
+            self._health_of(device_id).resume(self._now())
+            self.evaluate()
 
     # What is done about it.
 
-    def look(self) -> None:
+    def evaluate(self) -> None:
         """Act upon what has changed, and try out who is to be tried out."""
         for device in self._gpus():
-            health = self._of(device.id)
+            health = self._health_of(device.id)
             health.expire(self._now())
-            self._act(device, health)
+            self._apply(device, health)
             if health.needs_check(self._now()):
                 health.is_checking = True
-                self._checks.start(self._try_out(device, health))
+                self._checks.start(self._check_device(device, health))
 
-    def document(self, device_id: str) -> dict[str, Any]:
+    def build_document(self, device_id: str) -> dict[str, Any]:
         """`state, since, message` as the API shows them."""
         fault = self._inventory.get_fault(device_id)
         health = self._health.get(device_id)
@@ -126,61 +128,63 @@ class Care:
             return {"state": "unknown", "since": format_rfc3339(fault[1]), "message": fault[0]}
         return {"state": health.state, "since": format_rfc3339(health.since), "message": health.reason}
 
-    async def _try_out(self, device: Device, health: HealthState) -> None:
+    async def _check_device(self, device: Device, health: HealthState) -> None:
         try:
-            failure = await self._check(device)
+            failure = await self._run_check(device)
         except Exception as error:
             # The task's boundary: a device that nobody tried out must not seem to be tried out for ever.
             log.exception("device %s could not be tried out", device.id)
             failure = f"{type(error).__name__}: {error}"
         health.record_check(self._now(), failure)
         log.info("device %s was tried out: %s", device.id, failure or "it works")
-        self.look()
+        self.evaluate()
 
-    def _act(self, device: Device, health: HealthState) -> None:
+    def _apply(self, device: Device, health: HealthState) -> None:
         slot = self._view.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
             self._dispatch.wake()
-        told = f"{health.state}: {health.reason}" + ("; it needs a reset" if health.needs_reset else "")
-        self._inventory.set_fault(device.id, CAUSE, None if health.takes_work else told)
-        was, now = self._known.get(device.id, ("ok", False)), (health.state, health.needs_reset)
-        if was == now:
+        description = f"{health.state}: {health.reason}" + (
+            "; it needs a reset" if health.needs_reset else ""
+        )
+        self._inventory.set_fault(device.id, FAULT_CAUSE, None if health.takes_work else description)
+        before, current = self._applied.get(device.id, ("ok", False)), (health.state, health.needs_reset)
+        if before == current:
             return
-        self._known[device.id] = now
+        self._applied[device.id] = current
         if health.takes_work:
             self._inventory.record_event(device.id, health.state, health.reason or "it is well")
         level = logging.INFO if health.state == "ok" else logging.WARNING
-        log.log(level, "device %s is %s", device.id, told.removesuffix(": "))
+        log.log(level, "device %s is %s", device.id, description.removesuffix(": "))
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
-            self._end_all(device.id, "device_lost", f"{device.id} is {told}")
+            self._kill_all(device.id, "device_lost", f"{device.id} is {description}")
         elif health.state == "quarantined":
             for post in self._dispatch.executors.on_device(device.id):
                 self._dispatch.control.retire(post)
         self._dispatch.wake()
 
-    def _reported(self, device_id: str, code: int) -> None:
+    def _on_xid(self, device_id: str, code: int) -> None:
         """The card itself reports an error."""
-        action, told, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
-        health = self._of(device_id)
+        action, message, now = xid_codes.lookup(code).action, xid_codes.describe(code), self._now()
+        health = self._health_of(device_id)
         if action == "ignore":
-            log.info("device %s reports %s", device_id, told)
+            log.info("device %s reports %s", device_id, message)
             return
-        log.warning("device %s reports %s", device_id, told)
-        self._inventory.record_event(device_id, "xid", told)
+        log.warning("device %s reports %s", device_id, message)
+        self._inventory.record_event(device_id, "xid", message)
         match action:
             case "lost":
-                health.mark_lost(now, told)
+                health.mark_lost(now, message)
             case "reset":
-                health.quarantine(now, told, needs_reset=True)
+                health.quarantine(now, message, needs_reset=True)
             case "drain":
-                health.quarantine(now, told)
+                health.quarantine(now, message)
             case "restart":
-                health.record_fault(now, "xid", f"{code} at {now}", told)
-                why = f"{device_id} reports {told}: the result is not trusted"
-                self._end_all(device_id, "interrupted", why)  # guard: untrusted-results
+                health.record_fault(now, "xid", f"{code} at {now}", message)
+                why = f"{device_id} reports {message}: the result is not trusted"
+                self._kill_all(device_id, "interrupted", why)  # guard: untrusted-results
 
-    def _look_for_leftovers(self, device_id: str, health: HealthState, now: float) -> None:
+    def _check_overdue_memory(self, device_id: str, health: HealthState, now: float) -> None:
         """Memory that ended executors hold too long; known to be theirs only where processes are named."""
         figures = self._view.ledger.figures(device_id)
         if figures.level == "processes":
@@ -189,7 +193,7 @@ class Care:
                 now, f"ended executors still hold {explanations.format_bytes(overdue)}" if overdue else None
             )
 
-    def _end_all(self, device_id: str, code: str, message: str) -> None:
+    def _kill_all(self, device_id: str, code: str, message: str) -> None:
         """What runs there ends at once, and goes again without using up a retry."""
         for post in self._dispatch.executors.on_device(device_id):
             self._dispatch.control.kill(post, code, message, {"device": device_id})
@@ -199,7 +203,7 @@ class Care:
         chosen = devices if device_ids is None else device_ids
         return [devices[each] for each in chosen if devices[each].kind != "cpu"]
 
-    def _of(self, device_id: str) -> HealthState:
+    def _health_of(self, device_id: str) -> HealthState:
         health = self._health.get(device_id)
         if health is None:
             health = self._health[device_id] = HealthState(self._started_at)

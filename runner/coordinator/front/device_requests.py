@@ -9,7 +9,7 @@ import msgspec
 
 from gpu.devices.device import Device
 from runner.coordinator.devices.device_registry import DeviceRegistry
-from runner.coordinator.devices.health_monitor import Care
+from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.storage.journal import Journal
@@ -26,7 +26,7 @@ class Hand:
         *,
         inventory: DeviceRegistry,
         dispatch: Dispatcher,
-        care: Care,
+        care: HealthMonitor,
         journal: Journal,
         document: Callable[[Device], dict[str, Any]],
     ) -> None:
@@ -53,7 +53,7 @@ class Hand:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
         self._inventory.set_drained(device, drained)
         if not drained:
-            self._care.resume(device.id)
+            self._care.resume_device(device.id)
             return
         for post in self._dispatch.executors.on_device(device.id):
             self._dispatch.control.retire(post)
