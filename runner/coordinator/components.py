@@ -13,7 +13,7 @@ import msgspec
 from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.devices.check_runner import Checkup
+from runner.coordinator.devices.check_runner import DeviceCheckRunner
 from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import Overruns
@@ -265,8 +265,10 @@ def build_devices(
         kept=kept.values,
         keep=jobs.journal.set_value,
     )
-    checkup = Checkup(ground.briefing.executor_env(), ground.marker)
-    care = HealthMonitor(view=view, inventory=inventory, dispatch=dispatch, run_check=checkup.run, now=now)
+    checkup = DeviceCheckRunner(ground.briefing.executor_env(), ground.marker)
+    care = HealthMonitor(
+        view=view, inventory=inventory, dispatch=dispatch, run_check=checkup.run_check, now=now
+    )
     overruns = Overruns(view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement])
     readings = DeviceReadings(
         view=view,

@@ -16,22 +16,22 @@ from runner.executor.device_check import CANNOT_TELL, WORKS
 from runner.processes.orphans import MARKER
 
 #: torch may take seconds to import, a context some more; a driver that takes longer hangs.
-WITHIN_S = 30.0
-_WORDS_MAX_BYTES = 4096
+CHECK_TIMEOUT_S = 30.0
+_OUTPUT_MAX_BYTES = 4096
 
 
-class Checkup:
+class DeviceCheckRunner:
     """Tries devices out. One whose last trial does not die of SIGKILL is not tried again before it has."""
 
-    def __init__(self, env: Mapping[str, str], marker: str, *, within_s: float = WITHIN_S) -> None:
+    def __init__(self, env: Mapping[str, str], marker: str, *, timeout_s: float = CHECK_TIMEOUT_S) -> None:
         #: The environment of executors.
         self._env = env
         #: Begins the mark by which what a dead server left behind is found.
         self._marker = marker
-        self._within_s = within_s
+        self._timeout_s = timeout_s
         self._hung: dict[str, subprocess.Popen[bytes]] = {}
 
-    async def run(self, device: Device) -> str | None:
+    async def run_check(self, device: Device) -> str | None:
         """What is wrong with the device; None: nothing that could be found. Simulated ones are always well,
         and without a torch for CUDA good readings have to be enough."""
         if device.kind != "nvidia":
@@ -56,41 +56,41 @@ class Checkup:
             )
         except OSError as error:
             return f"no process could be started: {error}"
-        return await self._watch(device, process)
+        return await self._wait_for_result(device, process)
 
-    async def _watch(self, device: Device, process: subprocess.Popen[bytes]) -> str | None:
+    async def _wait_for_result(self, device: Device, process: subprocess.Popen[bytes]) -> str | None:
         assert process.stdout is not None
-        with process.stdout as out:
+        with process.stdout as stdout:
             try:
-                is_late = not await _ended(process, self._within_s)
+                is_late = not await _wait_exited(process, self._timeout_s)
             finally:
                 # Also where the server ends meanwhile.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             if is_late:
-                if await _ended(process, 1.0):
+                if await _wait_exited(process, 1.0):
                     process.wait()
                 else:
                     self._hung[device.id] = process
-                return f"no answer within {self._within_s:g} s"
-            words = out.read(_WORDS_MAX_BYTES).decode("utf-8", "replace").strip()
+                return f"no answer within {self._timeout_s:g} s"
+            output = stdout.read(_OUTPUT_MAX_BYTES).decode("utf-8", "replace").strip()
         status = process.wait()
         if status in (WORKS, CANNOT_TELL):
             return None
-        return words or f"the process that tried it ended with {status}"
+        return output or f"the process that tried it ended with {status}"
 
 
-async def _ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+async def _wait_exited(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     """Whether it has ended by then; its words fit into the pipe, so it waits for nobody."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    exited = asyncio.Event()
     try:
         pidfd = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return True
-    loop.add_reader(pidfd, ended.set)
+    loop.add_reader(pidfd, exited.set)
     try:
-        await asyncio.wait_for(ended.wait(), within_s)
+        await asyncio.wait_for(exited.wait(), timeout_s)
     except TimeoutError:
         return False
     finally:

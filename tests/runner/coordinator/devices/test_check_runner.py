@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpu.devices.device import nvidia, sim
-from runner.coordinator.devices.check_runner import Checkup
+from runner.coordinator.devices.check_runner import DeviceCheckRunner
 from runner.processes.orphans import find_marked
 from tests.fakes.fake_gpus import GIB, ROOT, Card, FakeGpus
 
@@ -19,7 +19,7 @@ CARD = nvidia(0, "GPU-a", "Fake GPU", 24 * GIB)
 
 
 def checked(env: dict[str, str], *, within_s: float = 20.0) -> str | None:
-    return asyncio.run(Checkup(os.environ | env, "r-test", within_s=within_s).run(CARD))
+    return asyncio.run(DeviceCheckRunner(os.environ | env, "r-test", timeout_s=within_s).run_check(CARD))
 
 
 def torch_of(folder: Path, code: str) -> dict[str, str]:
@@ -81,4 +81,4 @@ def test_one_that_hangs_is_given_up_and_its_process_killed(tmp_path: Path) -> No
 
 
 def test_a_simulated_device_is_always_well() -> None:
-    assert asyncio.run(Checkup({}, "r-test").run(sim(0, GIB))) is None
+    assert asyncio.run(DeviceCheckRunner({}, "r-test").run_check(sim(0, GIB))) is None
