@@ -16,7 +16,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import DeviceCheckRunner
 from runner.coordinator.devices.device_readings import DeviceReadings
 from runner.coordinator.devices.device_registry import DeviceRegistry
-from runner.coordinator.devices.grant_enforcer import Overruns
+from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
@@ -125,7 +125,7 @@ class DeviceComponents:
     dispatch: Dispatcher
     learning: Learning
     care: HealthMonitor
-    overruns: Overruns
+    overruns: GrantEnforcer
     readings: DeviceReadings
 
 
@@ -269,7 +269,9 @@ def build_devices(
     care = HealthMonitor(
         view=view, inventory=inventory, dispatch=dispatch, run_check=checkup.run_check, now=now
     )
-    overruns = Overruns(view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement])
+    overruns = GrantEnforcer(
+        view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement]
+    )
     readings = DeviceReadings(
         view=view,
         inventory=inventory,
@@ -327,7 +329,7 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
             DevicesFound: lambda _, message: devices.inventory.on_devices(message),
             DeviceReadings: lambda _, message: devices.readings.on_readings(message),
             ExecutorProcesses: lambda _, message: devices.memory.claim_processes(message),
-            OverGrant: lambda _, message: devices.overruns.asked(message),
+            OverGrant: lambda _, message: devices.overruns.on_over_grant(message),
         },
     )
 

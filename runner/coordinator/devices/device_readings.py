@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu.memory.attribution import AttributionLevel, lowest_level
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.device_registry import DeviceRegistry
-from runner.coordinator.devices.grant_enforcer import Overruns
+from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
@@ -24,7 +24,7 @@ class DeviceReadings:
         inventory: DeviceRegistry,
         memory: MemoryMonitor,
         care: HealthMonitor,
-        overruns: Overruns,
+        overruns: GrantEnforcer,
         dispatch: Dispatcher,
         fronts: FrontPool,
     ) -> None:
@@ -45,7 +45,7 @@ class DeviceReadings:
         if self._memory.has_new_context:
             self._memory.has_new_context = False
             self._dispatch.resend_caps()
-        self._overruns.look()
+        self._overruns.check_all()
         sent, message = self._sent_level, self.level_message()
         if sent != self._sent_level:
             self._fronts.send_all(message)

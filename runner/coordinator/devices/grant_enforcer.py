@@ -19,7 +19,7 @@ from runner.protocol.worker import OverGrant
 log = logging.getLogger(__name__)
 
 
-class Overruns:
+class GrantEnforcer:
     """Looks after each reading, and when a worker asks."""
 
     def __init__(self, *, view: SchedulerState, dispatch: Dispatcher, backend: EnforcementBackend) -> None:
@@ -29,7 +29,7 @@ class Overruns:
         self._backend = backend
         self._overuse = OveruseTracker()
 
-    def asked(self, message: OverGrant) -> None:
+    def on_over_grant(self, message: OverGrant) -> None:
         """A worker, whose figures are exact, found one of its executors over its grant."""
         post = self._dispatch.executors.get(message.executor)
         if post is None:
@@ -37,20 +37,20 @@ class Overruns:
         self._ledger.usage.record_total(post.number, message.used_bytes)
         used = self._ledger.usage.observed_bytes(post.number) or 0
         if used > post.grant_bytes:
-            self._settle(post)
+            self._raise_or_kill(post)
         else:
             # It was given more meanwhile, and may not know.
             self._dispatch.grants.set_grant(post, post.grant_bytes)
 
-    def look(self) -> None:
+    def check_all(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
         self._overuse.retain(self._dispatch.executors)
         for post in list(self._dispatch.executors.values()):
             if self._is_over(post):
-                self._settle(post)
+                self._raise_or_kill(post)
         for slot in self._view.residency.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
-                self._make_room(DeviceCapacity(self._ledger, slot))
+                self._evict_idle(DeviceCapacity(self._ledger, slot))
 
     def _is_over(self, post: ExecutorHandle) -> bool:
         level = self._ledger.usage.level(post.devices[0])
@@ -60,7 +60,7 @@ class Overruns:
         used = self._ledger.usage.observed_bytes(post.number)
         return self._overuse.record_sweep(post.number, used, post.grant_bytes, level)
 
-    def _settle(self, post: ExecutorHandle) -> None:
+    def _raise_or_kill(self, post: ExecutorHandle) -> None:
         if not self._backend.kills_over_grant:
             return
         self._overuse.reset(post.number)
@@ -84,7 +84,7 @@ class Overruns:
         self._dispatch.control.kill(post, "memory_exceeded", message, self._circumstances(post, used))
 
     def _circumstances(self, post: ExecutorHandle, used: int) -> dict[str, Any]:
-        figures = [self._ledger.figures(device_id) for device_id in post.devices]
+        device_figures = [self._ledger.figures(device_id) for device_id in post.devices]
         return {
             EXCEEDED_LIMIT: "grant",
             "used_bytes": used,
@@ -97,7 +97,7 @@ class Overruns:
                     "short_bytes": each.short_bytes,
                     "level": each.level,
                 }
-                for each in figures
+                for each in device_figures
             ],
             "neighbours": [
                 {"executor": other, "charged_bytes": charge}
@@ -105,8 +105,8 @@ class Overruns:
             ],
         }
 
-    def _make_room(self, room: DeviceCapacity) -> None:
-        idle = [(one, self._ledger.charge_bytes(one.executor)) for one in room.slot.idle.values()]
-        for executor in overuse.choose_evictions(-room.free_soon, idle):
-            log.info("executor %d goes: other programs took memory of %s", executor, room.slot.device.id)
+    def _evict_idle(self, capacity: DeviceCapacity) -> None:
+        idle = [(one, self._ledger.charge_bytes(one.executor)) for one in capacity.slot.idle.values()]
+        for executor in overuse.choose_evictions(-capacity.free_soon, idle):
+            log.info("executor %d goes: other programs took memory of %s", executor, capacity.slot.device.id)
             self._dispatch.control.unload(executor)
