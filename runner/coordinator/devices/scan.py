@@ -17,23 +17,21 @@ from runner.processes import child as child_processes
 from runner.processes.child import SurveyConfig
 
 
-def survey(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
+def scan(gpus: str, environ: Mapping[str, str], **nvml: Any) -> dict[str, Any]:
     """The driver, all GPUs, how many the mask leaves, and those that `--gpus` takes."""
-    everything = GpuRequest("all")
-    cards = find_devices(everything, {}, **nvml)
-    answer: dict[str, Any] = {
+    all_gpus = GpuRequest("all")
+    unmasked = find_devices(all_gpus, {}, **nvml)
+    result: dict[str, Any] = {
         "driver": driver_version(**nvml),
-        "cards": [_words(device) for device in cards.devices if device.kind == "nvidia"],
-        "visible": sum(
-            device.kind == "nvidia" for device in find_devices(everything, environ, **nvml).devices
-        ),
+        "cards": [_device_text(device) for device in unmasked.devices if device.kind == "nvidia"],
+        "visible": sum(device.kind == "nvidia" for device in find_devices(all_gpus, environ, **nvml).devices),
     }
     try:
-        found = find_devices(parse_gpus(gpus), environ, **nvml)
+        selected = find_devices(parse_gpus(gpus), environ, **nvml)
     except (DeviceError, ValueError) as error:
-        return answer | {"error": str(error)}
-    chosen = [f"{device.id}: {_words(device)}" for device in found.devices if device.kind != "cpu"]
-    return answer | {"chosen": chosen, "notes": found.notes}
+        return result | {"error": str(error)}
+    chosen = [f"{device.id}: {_device_text(device)}" for device in selected.devices if device.kind != "cpu"]
+    return result | {"chosen": chosen, "notes": selected.notes}
 
 
 def main() -> None:
@@ -41,17 +39,17 @@ def main() -> None:
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), SurveyConfig
     )
-    threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
-    answer = msgspec.json.encode(survey(config.gpus, os.environ))
+    threading.Thread(target=_exit_with_lifeline, args=(lifeline,), name="lifeline", daemon=True).start()
+    result = msgspec.json.encode(scan(config.gpus, os.environ))
     with os.fdopen(config.fd, "wb") as out:
-        out.write(answer)
+        out.write(result)
 
 
-def _words(device: Device) -> str:
+def _device_text(device: Device) -> str:
     return f"{device.name}, {device.total_bytes / 2**30:.0f} GiB"
 
 
-def _end_with(lifeline: socket.socket) -> None:
+def _exit_with_lifeline(lifeline: socket.socket) -> None:
     """A thread of its own: the main one may be stuck in a driver."""
     lifeline.recv(1)
     os._exit(0)

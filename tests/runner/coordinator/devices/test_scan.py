@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from runner.coordinator.devices.scan import survey
+from runner.coordinator.devices.scan import scan
 from runner.processes import child as child_processes
 from tests.gpu.devices.scripted_nvml import Card, FakeNvml
 
@@ -15,21 +15,21 @@ A, B = Card("GPU-a1111"), Card("GPU-b1111")
 
 
 def test_it_tells_the_driver_the_cards_and_what_the_mask_leaves() -> None:
-    answer = survey("all", {"CUDA_VISIBLE_DEVICES": "1"}, nvml=FakeNvml(A, B))
+    answer = scan("all", {"CUDA_VISIBLE_DEVICES": "1"}, nvml=FakeNvml(A, B))
     assert answer["driver"] == "570.1"
     assert answer["cards"] == ["Fake 24, 23 GiB"] * 2
     assert answer["visible"] == 1 and answer["chosen"] == ["gpu0: Fake 24, 23 GiB"]
 
 
 def test_without_a_driver_it_says_so() -> None:
-    answer = survey("all", {}, nvml=FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    answer = scan("all", {}, nvml=FakeNvml(init_error=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     assert (answer["driver"], answer["cards"], answer["chosen"]) == (None, [], [])
     assert "no NVIDIA driver" in answer["notes"][0]
 
 
 @pytest.mark.parametrize("gpus", ["7", "many"])
 def test_what_can_not_be_taken_is_an_error_and_not_an_end(gpus: str) -> None:
-    answer = survey(gpus, {}, nvml=FakeNvml(A))
+    answer = scan(gpus, {}, nvml=FakeNvml(A))
     assert gpus in answer["error"] and answer["visible"] == 1
 
 
