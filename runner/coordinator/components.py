@@ -14,7 +14,7 @@ from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.devices.check_runner import DeviceCheckRunner
-from runner.coordinator.devices.device_readings import DeviceReadings
+from runner.coordinator.devices.device_readings import DeviceReadingsHandler
 from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
@@ -126,7 +126,7 @@ class DeviceComponents:
     learning: Learning
     care: HealthMonitor
     overruns: GrantEnforcer
-    readings: DeviceReadings
+    readings: DeviceReadingsHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Rooms:
 
     def front_messages(self) -> list[bytes]:
         """What a front has to know before it is asked for anything."""
-        return [self.front.handlers.handlers_message(), self.devices.readings.level_message()]
+        return [self.front.handlers.handlers_message(), self.devices.readings.memory_level_message()]
 
 
 def build(
@@ -272,7 +272,7 @@ def build_devices(
     overruns = GrantEnforcer(
         view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement]
     )
-    readings = DeviceReadings(
+    readings = DeviceReadingsHandler(
         view=view,
         inventory=inventory,
         memory=memory,

@@ -14,7 +14,7 @@ from runner.protocol import front as front_protocol
 from runner.protocol.worker import DeviceReadings
 
 
-class DeviceReadings:
+class DeviceReadingsHandler:
     """A reading updates the ledger first, then health, then the limits of executors."""
 
     def __init__(
@@ -46,11 +46,11 @@ class DeviceReadings:
             self._memory.has_new_context = False
             self._dispatch.resend_caps()
         self._overruns.check_all()
-        sent, message = self._sent_level, self.level_message()
-        if sent != self._sent_level:
+        sent_level, message = self._sent_level, self.memory_level_message()
+        if sent_level != self._sent_level:
             self._fronts.send_all(message)
 
-    def level_message(self) -> bytes:
+    def memory_level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
         self._sent_level = lowest_level(
             self._view.ledger.usage.level(each) for each in self._inventory.devices
