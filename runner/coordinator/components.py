@@ -59,7 +59,7 @@ from runner.coordinator.worker_events.attempt_messages import AttemptMessageHand
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.handler_calls import HandlerCalls
-from runner.coordinator.worker_events.message_handler import Reports
+from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import Fenced
 from runner.handlers.overrides import Overrides
@@ -148,7 +148,7 @@ class Rooms:
 
     jobs: JobComponents
     devices: DeviceComponents
-    reports: Reports
+    reports: WorkerMessageHandler
     front: FrontComponents
 
     def front_messages(self) -> list[bytes]:
@@ -295,7 +295,9 @@ def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> MemoryMoni
     )
 
 
-def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComponents) -> Reports:
+def build_worker_events(
+    ground: Ground, jobs: JobComponents, devices: DeviceComponents
+) -> WorkerMessageHandler:
     """Create what takes in the messages of workers and of the probe."""
     attempts = AttemptMessageHandler(
         line=jobs.line,
@@ -317,14 +319,14 @@ def build_worker_events(ground: Ground, jobs: JobComponents, devices: DeviceComp
         on_cleared=devices.inventory.clear_stuck,
     )
     calls = HandlerCalls(archive=jobs.archive, fleet=devices.fleet)
-    return Reports(
+    return WorkerMessageHandler(
         line=jobs.line,
         dispatch=devices.dispatch,
         fleet=devices.fleet,
         attempts=attempts,
         executors=executors,
-        on_back=devices.inventory.on_worker_ready,
-        others={
+        on_caught_up=devices.inventory.on_worker_ready,
+        other_handlers={
             AttemptRequest: calls.on_call,
             DevicesFound: lambda _, message: devices.inventory.on_devices(message),
             DeviceReadings: lambda _, message: devices.readings.on_readings(message),

@@ -258,17 +258,17 @@ class Coordinator:
         """A worker's link was cut and stands again."""
         if worker.device is not None:  # guard: relinked-is-asked
             self.rooms.devices.inventory.on_worker_reconnecting(worker)
-            self.rooms.reports.relinked(worker, hello)
+            self.rooms.reports.on_worker_reconnected(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
         """A frame of a worker."""
-        self.rooms.reports.messages(worker, messages)
+        self.rooms.reports.handle_frame(worker, messages)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
         self.rooms.devices.inventory.on_worker_lost(worker, why)
         if worker.device is not None:
-            self.rooms.reports.worker_lost(worker, why)
+            self.rooms.reports.on_worker_lost(worker, why)
 
     async def _look_at_handlers(self) -> FileStamps:
         return await asyncio.to_thread(

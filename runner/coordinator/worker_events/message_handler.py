@@ -12,7 +12,7 @@ from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
-from runner.coordinator.worker_events.reconnects import Relinks
+from runner.coordinator.worker_events.reconnects import Reconnects
 from runner.protocol.worker import (
     UNDECODABLE,
     AttemptEnded,
@@ -31,7 +31,7 @@ from runner.protocol.worker import (
 log = logging.getLogger(__name__)
 
 
-class Reports:
+class WorkerMessageHandler:
     """Takes frames apart, gives each message to its handler, and acknowledges what is durable."""
 
     def __init__(
@@ -42,19 +42,19 @@ class Reports:
         fleet: WorkerPool,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
-        on_back: Callable[[WorkerHandle], None],
-        others: Mapping[type[Any], Callable[[WorkerHandle, Any], None]],
+        on_caught_up: Callable[[WorkerHandle], None],
+        other_handlers: Mapping[type[Any], Callable[[WorkerHandle, Any], None]],
     ) -> None:
         self._line = line
         self._dispatch = dispatch
         self._fleet = fleet
         self._attempts = attempts
         self._executors = executors
-        self._relinks = Relinks(
+        self._reconnects = Reconnects(
             dispatch=dispatch,
-            gone=executors.on_executor_gone,
-            recalled=executors.on_recalled,
-            on_back=on_back,
+            on_executor_gone=executors.on_executor_gone,
+            on_recalled=executors.on_recalled,
+            on_caught_up=on_caught_up,
         )
         self._handlers: dict[type[Any], Callable[[WorkerHandle, Any], None]] = {
             AttemptEnded: attempts.on_ended,
@@ -65,14 +65,14 @@ class Reports:
             ExecutorGone: executors.on_gone,
             ExecutorUsage: executors.on_usage,
             Hello: lambda _, message: None,
-            **others,
+            **other_handlers,
         }
 
-    def messages(self, worker: WorkerHandle, frame: list[bytes]) -> None:
+    def handle_frame(self, worker: WorkerHandle, frame: list[bytes]) -> None:
         """A worker's frame."""
         number = 0
         for raw in frame:
-            message = self._decoded(worker, raw, is_kept=number > 0)
+            message = self._decode(worker, raw, is_numbered=number > 0)
             if type(message) is NumberedFrame:
                 number = message.first
                 continue
@@ -86,39 +86,39 @@ class Reports:
             try:
                 self._handlers[type(message)](worker, message)
             except Exception:
-                self._failed(worker, message, is_kept=number > 0)
+                self._on_failure(worker, message, is_numbered=number > 0)
         if number:
             self._acknowledge(worker)
-        self._relinks.settle(worker)
+        self._reconnects.resolve_if_complete(worker)
         self._dispatch.wake()
 
-    def relinked(self, worker: WorkerHandle, hello: Hello) -> None:
+    def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
-        self._relinks.begin(worker, hello)
+        self._reconnects.on_reconnected(worker, hello)
 
-    def _decoded(self, worker: WorkerHandle, raw: bytes, *, is_kept: bool) -> FromWorker | None:
+    def _decode(self, worker: WorkerHandle, raw: bytes, *, is_numbered: bool) -> FromWorker | None:
         """The message; None where it is none. It has its number all the same."""
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
             self._line.statistics.bad_frame_count += 1
             log.error("a message of %s does not decode: %s", worker.name, error)
-            if is_kept:
+            if is_numbered:
                 # It may have told of an attempt's end: see `_failed`.
                 worker.child.signal(signal.SIGKILL)
             return None
         return message
 
-    def _failed(self, worker: WorkerHandle, message: Any, *, is_kept: bool) -> None:
+    def _on_failure(self, worker: WorkerHandle, message: Any, *, is_numbered: bool) -> None:
         """The boundary of one message: the others of its frame are taken in all the same.
 
         What tells of an attempt is told once, and may be half applied: without it the attempt would seem
         to run for ever. So its worker is replaced, and what it held goes again.
         """
         # What a job gave is in the message, and not for the log.
-        about = getattr(message, "job_id", "no job")
-        log.exception("%s of %s, from %s, failed", type(message).__name__, about, worker.name)
-        if is_kept:
+        job_text = getattr(message, "job_id", "no job")
+        log.exception("%s of %s, from %s, failed", type(message).__name__, job_text, worker.name)
+        if is_numbered:
             worker.child.signal(signal.SIGKILL)
 
     def _acknowledge(self, worker: WorkerHandle) -> None:
@@ -128,9 +128,9 @@ class Reports:
             lambda _: self._fleet.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )
 
-    def worker_lost(self, worker: WorkerHandle, why: str) -> None:
+    def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
-        self._relinks.forget(worker)
+        self._reconnects.forget_worker(worker)
         lost = self._dispatch.executors.of_worker(worker)
         for post in lost:
             try:

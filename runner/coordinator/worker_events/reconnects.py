@@ -18,74 +18,75 @@ from runner.protocol.worker import AttemptsRecalled, Hello
 log = logging.getLogger(__name__)
 
 
-class _Doubt(NamedTuple):
+class _UnconfirmedWork(NamedTuple):
     """What the worker did not name when it came back."""
 
     #: It is known what became of them when this message of the worker is in.
-    last: int
+    last_seq: int
     executors: list[int]
     attempts: list[AttemptsRecalled]
 
 
-class Relinks:
+class Reconnects:
     """Workers that came back and have not yet told all that they had to tell."""
 
     def __init__(
         self,
         *,
         dispatch: Dispatcher,
-        gone: Callable[[int], None],
-        recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
-        on_back: Callable[[WorkerHandle], None],
+        on_executor_gone: Callable[[int], None],
+        on_recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
+        on_caught_up: Callable[[WorkerHandle], None],
     ) -> None:
         self._dispatch = dispatch
-        self._gone = gone
-        self._recalled = recalled
-        self._on_back = on_back
-        self._doubts: dict[str, _Doubt] = {}
+        self._on_executor_gone = on_executor_gone
+        self._on_recalled = on_recalled
+        self._on_caught_up = on_caught_up
+        self._unconfirmed: dict[str, _UnconfirmedWork] = {}
 
-    def begin(self, worker: WorkerHandle, hello: Hello) -> None:
+    def on_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """It is back; nothing new is handed to it before `on_back` was told."""
-        mine = self._dispatch.executors.of_worker(worker)
-        there, held = set(hello.executors), set(hello.running)
+        own_executors = self._dispatch.executors.of_worker(worker)
+        reported_executors, reported_attempts = set(hello.executors), set(hello.running)
         attempts = [
             AttemptsRecalled(
                 post.number,
                 [
                     key
                     for live in post.attempts.values()
-                    if live.phase != "assigned" and (key := (live.job.id, live.attempt_in_flight)) not in held
+                    if live.phase != "assigned"
+                    and (key := (live.job.id, live.attempt_in_flight)) not in reported_attempts
                 ],
             )
-            for post in mine
-            if post.number in there
+            for post in own_executors
+            if post.number in reported_executors
         ]
-        missing = [post.number for post in mine if post.number not in there]
-        self._doubts[worker.name] = _Doubt(hello.last_seq, missing, attempts)
-        self.settle(worker)
+        missing_executors = [post.number for post in own_executors if post.number not in reported_executors]
+        self._unconfirmed[worker.name] = _UnconfirmedWork(hello.last_seq, missing_executors, attempts)
+        self.resolve_if_complete(worker)
 
-    def settle(self, worker: WorkerHandle) -> None:
+    def resolve_if_complete(self, worker: WorkerHandle) -> None:
         """The worker was heard: if that was all, what it did not name is lost."""
-        doubt = self._doubts.get(worker.name)
-        if doubt is None or worker.last_applied < doubt.last:
+        unconfirmed = self._unconfirmed.get(worker.name)
+        if unconfirmed is None or worker.last_applied < unconfirmed.last_seq:
             return
-        del self._doubts[worker.name]
-        lost = sum(len(recalled.attempts) for recalled in doubt.attempts)
+        del self._unconfirmed[worker.name]
+        attempt_count = sum(len(recalled.attempts) for recalled in unconfirmed.attempts)
         log.warning(
             "%s is back; up to %d executors and %d attempts had not reached it",
             worker.name,
-            len(doubt.executors),
-            lost,
+            len(unconfirmed.executors),
+            attempt_count,
         )
-        for executor in doubt.executors:
-            self._gone(executor)
-        for recalled in doubt.attempts:
-            self._recalled(worker, recalled)
+        for number in unconfirmed.executors:
+            self._on_executor_gone(number)
+        for recalled in unconfirmed.attempts:
+            self._on_recalled(worker, recalled)
         for post in self._dispatch.executors.of_worker(worker):
             self._dispatch.resend_commands(post)
-        self._on_back(worker)
+        self._on_caught_up(worker)
         self._dispatch.wake()
 
-    def forget(self, worker: WorkerHandle) -> None:
+    def forget_worker(self, worker: WorkerHandle) -> None:
         """It has died."""
-        self._doubts.pop(worker.name, None)
+        self._unconfirmed.pop(worker.name, None)

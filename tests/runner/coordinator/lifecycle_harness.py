@@ -29,7 +29,7 @@ from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import Learning
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
-from runner.coordinator.worker_events.message_handler import Reports
+from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.event import Event
 from runner.jobs.job import Job, Submission
@@ -131,7 +131,7 @@ class Bench:
         fleet: WorkerPool,
         *,
         on_call: Callable[[WorkerHandle, AttemptRequest], None] | None = None,
-    ) -> Reports:
+    ) -> WorkerMessageHandler:
         """The reports of the fleet's workers; whatever concerns devices is left out."""
         memory = self.memory()
         attempts = AttemptMessageHandler(
@@ -153,14 +153,14 @@ class Bench:
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
         )
-        return Reports(
+        return WorkerMessageHandler(
             line=self.line,
             dispatch=dispatch,
             fleet=fleet,
             attempts=attempts,
             executors=executors,
-            on_back=lambda worker: None,
-            others={} if on_call is None else {AttemptRequest: on_call},
+            on_caught_up=lambda worker: None,
+            other_handlers={} if on_call is None else {AttemptRequest: on_call},
         )
 
     def _publish(self, job: Job, events: list[Event]) -> None:

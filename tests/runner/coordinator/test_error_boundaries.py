@@ -14,7 +14,7 @@ import pytest
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.processes.worker_pool import WorkerHandle, WorkerPool
-from runner.coordinator.worker_events.message_handler import Reports
+from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.processes.child import Child, ProbeConfig, WorkerConfig
 from runner.protocol.worker import (
     AttemptEnded,
@@ -165,7 +165,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     run(body)
 
 
-def reports(bench: Bench, worker: WorkerHandle) -> tuple[Reports, list[int]]:
+def reports(bench: Bench, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
     fleet = Lone(worker)
     called: list[int] = []
 
@@ -181,8 +181,8 @@ def reports(bench: Bench, worker: WorkerHandle) -> tuple[Reports, list[int]]:
 def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle) -> None:
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
-        made.messages(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
-        made.messages(worker, [encode(ExecutorUsage([(7, 1)]))])
+        made.handle_frame(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
+        made.handle_frame(worker, [encode(ExecutorUsage([(7, 1)]))])
         assert called == [1, 2, 3]
         assert worker.child.reap() is None
 
@@ -196,7 +196,7 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerH
         bench.start(live)
         # There is no such executor: taking this in fails.
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
-        made.messages(worker, news)
+        made.handle_frame(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
         assert worker.last_applied == 1
 
@@ -207,7 +207,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
-        made.messages(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
+        made.handle_frame(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
         assert (called, bench.line.statistics.bad_frame_count) == ([3], 1)
         assert worker.child.reap() is None
 
@@ -218,7 +218,7 @@ def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerH
     async def body(bench: Bench) -> None:
         made, called = reports(bench, worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
-        made.messages(worker, news)
+        made.handle_frame(worker, news)
         assert worker.child.process.wait(5) == -signal.SIGKILL
         assert (called, worker.last_applied, bench.line.statistics.bad_frame_count) == ([3], 6, 1)
 

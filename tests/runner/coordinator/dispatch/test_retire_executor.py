@@ -91,7 +91,7 @@ class Scene:
 
     async def says(self, *news: Any) -> list[Any]:
         """What the worker is told after it has said this."""
-        self.reports.messages(self.worker, [encode(one) for one in news])
+        self.reports.handle_frame(self.worker, [encode(one) for one in news])
         return await self.turn()
 
     def submit(self, *numbers: int) -> list[LiveJob]:
