@@ -56,7 +56,7 @@ from runner.coordinator.runtime.clock import Clock
 from runner.coordinator.runtime.submission_gate import SubmissionGate
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
-from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.handler_calls import HandlerCalls
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
@@ -123,7 +123,7 @@ class DeviceComponents:
     inventory: DeviceRegistry
     fleet: WorkerPool
     dispatch: Dispatcher
-    learning: Learning
+    learning: EstimateRecorder
     care: HealthMonitor
     overruns: GrantEnforcer
     readings: DeviceReadingsHandler
@@ -258,12 +258,12 @@ def build_devices(
         read_inputs=jobs.archive.load_inputs,
         cap_bytes=memory.cap_bytes,
     )
-    learning = Learning(
+    learning = EstimateRecorder(
         view=view,
         figures=jobs.figures,
-        later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
-        kept=kept.values,
-        keep=jobs.journal.set_value,
+        call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
+        stored_values=kept.values,
+        store_value=jobs.journal.set_value,
     )
     checkup = DeviceCheckRunner(ground.briefing.executor_env(), ground.marker)
     care = HealthMonitor(

@@ -205,7 +205,7 @@ class Coordinator:
             )
         await _until(lambda: not rooms.devices.dispatch.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
-        rooms.devices.learning.keep()
+        rooms.devices.learning.store_changes()
         try:
             await rooms.jobs.journal.close()
         except StoreUnavailable as refused:

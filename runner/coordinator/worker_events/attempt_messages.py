@@ -15,7 +15,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.retry_decision import is_out_of_memory
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle
-from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.protocol.worker import AttemptEnded, AttemptEvents, AttemptStarted
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class AttemptMessageHandler:
         view: SchedulerState,
         dispatch: Dispatcher,
         memory: MemoryMonitor,
-        learning: Learning,
+        learning: EstimateRecorder,
         on_failed: Callable[[AttemptEnded, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
     ) -> None:
@@ -106,7 +106,7 @@ class AttemptMessageHandler:
         if post.grant_bytes:
             self._memory.on_attempt_ended(post, message)
         squeeze = None if message.code is None else self._oom_circumstances(post, live, message)
-        self._learning.ended(post, live, message, squeeze)
+        self._learning.on_attempt_ended(post, live, message, squeeze)
         if message.peak_bytes is not None:
             self._assume_peak(post, message.peak_bytes)
         self._release_attempt(post, live)

@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 #: Of attempts shorter than this not each is learned from: they end thousands a second, and are much alike.
 #: After so many of a handler it is one in so many.
 SHORT_S = 0.05
-SHORT_ENDS = 1_024
+SHORT_ATTEMPTS = 1_024
 SHORT_EVERY = 256
 #: What was learned is written at most so often: it changes with every job, and a crash may forget a little.
-KEEP_S = 5.0
+STORE_INTERVAL_S = 5.0
 #: What the device said, where all else is what we said of a grant.
-OUT_OF_MEMORY = "device_out_of_memory"
+DEVICE_OUT_OF_MEMORY = "device_out_of_memory"
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Learning:
+class EstimateRecorder:
     """Told of loads and ends. `keep` writes a named value, or takes it away."""
 
     def __init__(
@@ -40,21 +40,21 @@ class Learning:
         *,
         view: SchedulerState,
         figures: Statistics,
-        later: Callable[[float, Callable[[], None]], None],
-        kept: Mapping[str, bytes],
-        keep: Callable[[str, bytes | None], None],
+        call_later: Callable[[float, Callable[[], None]], None],
+        stored_values: Mapping[str, bytes],
+        store_value: Callable[[str, bytes | None], None],
     ) -> None:
         self._view = view
         self._figures = figures
         #: Calls after so many seconds.
-        self._later = later
-        self._keep = keep
-        self._is_armed = False
+        self._call_later = call_later
+        self._store_value = store_value
+        self._is_store_scheduled = False
         #: Values that are of no use any more.
-        self._stale: list[str] = []
-        self._recall(kept)
+        self._obsolete_names: list[str] = []
+        self._load_stored(stored_values)
 
-    def loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
+    def on_loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
         """An executor is ready; the ledger has its figures."""
         spec = post.spec
         resident_bytes = self._view.ledger.usage.observed_bytes(post.number) or None
@@ -62,62 +62,68 @@ class Learning:
             (spec.name, spec.version, post.model), resident_bytes, message.load_s
         )
         self._figures.record_run(spec.name, None, None, message.load_s)
-        self._arm()
+        self._schedule_store()
 
-    def ended(
-        self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded, squeeze: OomCircumstances | None
+    def on_attempt_ended(
+        self,
+        post: ExecutorHandle,
+        live: LiveJob,
+        message: AttemptEnded,
+        circumstances: OomCircumstances | None,
     ) -> None:
         """An attempt has ended; its executor still has it in its line. `squeeze` is what stood around it
         where it ran out of device memory."""
         if live.job_class is not None and message.batch_size > 1:
-            self._batch_ended(live.job_class, message)
+            self._record_batch(live.job_class, message)
         if message.code is None:
-            self._went_well(post, live, message)
-        elif squeeze is not None and live.job_class is not None:
-            largest = squeeze.largest_bytes
-            had_all = largest is not None and squeeze.grant_bytes >= largest
+            self._record_success(post, live, message)
+        elif circumstances is not None and live.job_class is not None:
+            largest = circumstances.largest_bytes
+            had_all = largest is not None and circumstances.grant_bytes >= largest
             # Beside others it may have been they who took what it was granted.
-            if squeeze.was_alone or message.code != OUT_OF_MEMORY:
+            if circumstances.was_alone or message.code != DEVICE_OUT_OF_MEMORY:
                 # One that had all there is tells nothing of what others need.
-                self._view.estimator.record_oom(live.job_class, None if had_all else squeeze.grant_bytes)
-                self._arm()
+                self._view.estimator.record_oom(
+                    live.job_class, None if had_all else circumstances.grant_bytes
+                )
+                self._schedule_store()
 
-    def _batch_ended(self, cls: JobClass, message: AttemptEnded) -> None:
+    def _record_batch(self, cls: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
             self._view.batch_sizing.record_oom(cls, message.batch_size)
         elif message.code is None:
             self._view.batch_sizing.record_run(cls, message.batch_size)
 
-    def keep(self) -> None:
+    def store_changes(self) -> None:
         """Write what is new."""
-        for name in self._stale:
-            self._keep(name, None)
-        self._stale.clear()
+        for name in self._obsolete_names:
+            self._store_value(name, None)
+        self._obsolete_names.clear()
         estimates = self._view.estimator
         for handler, model in estimates.changed:
             dumped = estimates.dump(handler, model)
-            self._keep(
+            self._store_value(
                 f"{value_names.LEARNED_MODELS}{handler}/{model}", None if dumped is None else _encode(dumped)
             )
         estimates.changed.clear()
 
-    def _went_well(self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
+    def _record_success(self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
         spec, run_s = post.spec, message.run_s
         is_due = self._figures.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
-            figures = self._figures.handlers[spec.name]
-            self._view.limits.set_stage_depth(spec.name, spec.version, figures.stage_depth())
-            is_due = figures.run_count <= SHORT_ENDS or figures.run_count % SHORT_EVERY == 0
-        peak_bytes = self._peak(post, message) if spec.options.gpus else None
+            statistics = self._figures.handlers[spec.name]
+            self._view.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
+            is_due = statistics.run_count <= SHORT_ATTEMPTS or statistics.run_count % SHORT_EVERY == 0
+        peak_bytes = self._peak_bytes_per_device(post, message) if spec.options.gpus else None
         if peak_bytes is not None and peak_bytes > post.peak_bytes:
             post.peak_bytes = peak_bytes
             is_due = True
         if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
             self._view.record_run(live.job_class, peak_bytes, run_s)
-            self._arm()
+            self._schedule_store()
 
-    def _peak(self, post: ExecutorHandle, message: AttemptEnded) -> int | None:
+    def _peak_bytes_per_device(self, post: ExecutorHandle, message: AttemptEnded) -> int | None:
         """The most that the attempt took of each of its devices."""
         ledger, peak_bytes = self._view.ledger, message.peak_bytes
         if not peak_bytes:
@@ -128,31 +134,31 @@ class Learning:
             return -(-peak_bytes // len(post.devices))
         return peak_bytes
 
-    def _arm(self) -> None:
-        if not self._is_armed:
-            self._is_armed = True
-            self._later(KEEP_S, self._due)
+    def _schedule_store(self) -> None:
+        if not self._is_store_scheduled:
+            self._is_store_scheduled = True
+            self._call_later(STORE_INTERVAL_S, self._on_store_due)
 
-    def _due(self) -> None:
-        self._is_armed = False
-        self.keep()
+    def _on_store_due(self) -> None:
+        self._is_store_scheduled = False
+        self.store_changes()
 
-    def _recall(self, kept: Mapping[str, bytes]) -> None:
+    def _load_stored(self, stored_values: Mapping[str, bytes]) -> None:
         """Take in what the store remembers. What can't be read is learned anew."""
         estimates = self._view.estimator
-        for name, value in kept.items():
+        for name, value in stored_values.items():
             if name == value_names.LEARNED_PEAKS:
-                self._recall_peaks(value)
+                self._load_old_peaks(value)
             elif name.startswith(value_names.LEARNED_MODELS):
                 try:
                     estimates.load(msgspec.msgpack.decode(value))
                 except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
                     log.warning("what was learned as %s can't be read, and is learned anew: %s", name, error)
-                    self._stale.append(name)
+                    self._obsolete_names.append(name)
 
-    def _recall_peaks(self, value: bytes) -> None:
+    def _load_old_peaks(self, value: bytes) -> None:
         """An older version kept one peak of each handler."""
         for handler, models in msgspec.json.decode(value, type=dict[str, dict[str, int]]).items():
             for model, peak_bytes in models.items():
                 self._view.record_run(JobClass("", handler, "", model, 0, None, 1), peak_bytes, None)
-        self._stale.append(value_names.LEARNED_PEAKS)
+        self._obsolete_names.append(value_names.LEARNED_PEAKS)

@@ -11,7 +11,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
-from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.protocol.worker import STUCK, AttemptsRecalled, ExecutorGone, ExecutorLoaded, ExecutorUsage
 
 
@@ -25,7 +25,7 @@ class ExecutorMessageHandler:
         view: SchedulerState,
         dispatch: Dispatcher,
         memory: MemoryMonitor,
-        learning: Learning,
+        learning: EstimateRecorder,
         attempts: AttemptMessageHandler,
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
@@ -49,7 +49,7 @@ class ExecutorMessageHandler:
         post.is_loaded = True
         self._memory.on_loaded(post, message)
         self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
-        self._learning.loaded(post, message)
+        self._learning.on_loaded(post, message)
         self._dispatch.prewarming.on_loaded(post)
 
     def on_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:

@@ -27,7 +27,7 @@ from runner.coordinator.queue.spill import QueueBounds
 from runner.coordinator.queue.timers import Timers
 from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
-from runner.coordinator.worker_events.estimate_recorder import Learning
+from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
@@ -107,12 +107,12 @@ class Bench:
             queued_max=queued_max,
         )
         self.line.queue_manager.set_handlers({"h": spec()})
-        self.learning = Learning(
+        self.learning = EstimateRecorder(
             view=self.view,
             figures=self.line.statistics,
-            later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
-            kept=kept.values,
-            keep=self.journal.set_value,
+            call_later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
+            stored_values=kept.values,
+            store_value=self.journal.set_value,
         )
 
     def memory(self) -> MemoryMonitor:

@@ -18,7 +18,7 @@ from gpu.scheduling.scheduler_state import SchedulerState
 from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.jobs.statistics import Statistics
-from runner.coordinator.worker_events.estimate_recorder import KEEP_S, Learning
+from runner.coordinator.worker_events.estimate_recorder import STORE_INTERVAL_S, EstimateRecorder
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import Job, JobTerms
 from runner.protocol.worker import AttemptEnded, ExecutorLoaded
@@ -42,12 +42,12 @@ class Taught:
         self.ids = [device.id for device in self.view.ledger.devices][: max(1, gpus)]
         self.view.ledger.reserve(self.ids, 1, 8 * GIB)
         self.figures = Statistics()
-        self.learning = Learning(
+        self.learning = EstimateRecorder(
             view=self.view,
             figures=self.figures,
-            later=lambda seconds, call: self.later.append((seconds, call)),
-            kept=kept or {},
-            keep=lambda name, value: self.written.append((name, value)),
+            call_later=lambda seconds, call: self.later.append((seconds, call)),
+            stored_values=kept or {},
+            store_value=lambda name, value: self.written.append((name, value)),
         )
         self.spec = HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(gpus=gpus))
         self.post = self.another()
@@ -66,7 +66,7 @@ class Taught:
     ) -> None:
         live = LiveJob(Job(1, "id", "h", "q", 50, 0.0, JobTerms(), 2), None, "running")
         live.job_class = cls
-        self.learning.ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
+        self.learning.on_attempt_ended(self.post, live, AttemptEnded("id", 1, 1, code, **fields), squeeze)
 
     @property
     def known(self) -> Observations:
@@ -77,7 +77,7 @@ class Taught:
 def test_what_a_gang_took_is_shared_out_over_its_devices() -> None:
     taught = Taught(gpus=2)
     taught.view.ledger.usage.record_total(1, 3 * GIB)
-    taught.learning.loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
+    taught.learning.on_loaded(taught.post, ExecutorLoaded(1, 2.0, 3 * GIB))
     taught.end(peak_bytes=5 * GIB, run_s=1.0)
     assert taught.view.estimator.resident_bytes(CLS.key) == 3 * GIB // 2
     assert taught.view.estimator.load_s(CLS.key) == 2.0
@@ -142,17 +142,17 @@ def test_what_is_new_is_written_once_in_a_while_and_known_again() -> None:
     for _ in range(5):
         taught.end(peak_bytes=GIB, run_s=1.0)
     ((seconds, write),) = taught.later
-    assert seconds == KEEP_S and taught.written == []
+    assert seconds == STORE_INTERVAL_S and taught.written == []
     write()
     ((name, value),) = taught.written
     assert name == "learned/models/h/m" and value is not None
-    taught.learning.keep()
+    taught.learning.store_changes()
     assert len(taught.written) == 1
     taught.end(peak_bytes=GIB, run_s=1.0)
     assert len(taught.later) == 2
     again = Taught({name: value})
     assert again.known.peak_bytes == GIB and len(again.known.run_s) == 5
-    again.learning.keep()
+    again.learning.store_changes()
     assert again.written == []
 
 
@@ -160,7 +160,7 @@ def test_what_was_forgotten_is_taken_out_of_the_store() -> None:
     taught = Taught()
     for n in range(MODELS_MAX + 1):
         taught.end(cls=replace(CLS, model=str(n)), run_s=1.0)
-    taught.learning.keep()
+    taught.learning.store_changes()
     written = dict(taught.written)
     assert written["learned/models/h/0"] is None and len(written) == MODELS_MAX + 1
 
@@ -172,13 +172,13 @@ def test_what_can_not_be_read_is_learned_anew(value: bytes, caplog: pytest.LogCa
     taught = Taught({"learned/models/h/m": value, "queue/q/paused": b"true"})
     assert list(taught.view.estimator.models("h")) == []
     assert "learned/models/h/m can't be read" in caplog.text
-    taught.learning.keep()
+    taught.learning.store_changes()
     assert taught.written == [("learned/models/h/m", None)]
 
 
 def test_peaks_of_an_older_version_are_taken_over() -> None:
     taught = Taught({"learned/peaks": msgspec.json.encode({"h": {"": 4 * GIB}})})
     assert taught.known.peak_bytes == 4 * GIB
-    taught.learning.keep()
+    taught.learning.store_changes()
     assert [name for name, _ in taught.written] == ["learned/peaks", "learned/models/h/"]
     assert dict(taught.written)["learned/peaks"] is None
