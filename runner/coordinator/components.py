@@ -58,7 +58,7 @@ from runner.coordinator.storage.journal import Journal
 from runner.coordinator.worker_events.attempt_messages import AttemptMessageHandler
 from runner.coordinator.worker_events.estimate_recorder import EstimateRecorder
 from runner.coordinator.worker_events.executor_messages import ExecutorMessageHandler
-from runner.coordinator.worker_events.handler_calls import HandlerCalls
+from runner.coordinator.worker_events.handler_calls import AttemptRequestHandler
 from runner.coordinator.worker_events.message_handler import WorkerMessageHandler
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import Fenced
@@ -305,7 +305,7 @@ def build_worker_events(
         dispatch=devices.dispatch,
         memory=devices.memory,
         learning=devices.learning,
-        on_failed=devices.care.on_attempt_ended,
+        on_attempt_failed=devices.care.on_attempt_ended,
         from_wall_time=ground.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(
@@ -318,7 +318,7 @@ def build_worker_events(
         on_stuck=devices.care.on_stuck,
         on_cleared=devices.inventory.clear_stuck,
     )
-    calls = HandlerCalls(archive=jobs.archive, fleet=devices.fleet)
+    calls = AttemptRequestHandler(archive=jobs.archive, fleet=devices.fleet)
     return WorkerMessageHandler(
         line=jobs.line,
         dispatch=devices.dispatch,
@@ -327,7 +327,7 @@ def build_worker_events(
         executors=executors,
         on_caught_up=devices.inventory.on_worker_ready,
         other_handlers={
-            AttemptRequest: calls.on_call,
+            AttemptRequest: calls.on_request,
             DevicesFound: lambda _, message: devices.inventory.on_devices(message),
             DeviceReadings: lambda _, message: devices.readings.on_readings(message),
             ExecutorProcesses: lambda _, message: devices.memory.claim_processes(message),

@@ -32,7 +32,7 @@ class AttemptMessageHandler:
         dispatch: Dispatcher,
         memory: MemoryMonitor,
         learning: EstimateRecorder,
-        on_failed: Callable[[AttemptEnded, Sequence[str], str], None],
+        on_attempt_failed: Callable[[AttemptEnded, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
     ) -> None:
         self._line = line
@@ -41,7 +41,7 @@ class AttemptMessageHandler:
         self._memory = memory
         self._learning = learning
         #: Called with the end of a failed attempt, its devices and its handler, before anything acts on it.
-        self._on_failed = on_failed
+        self._on_attempt_failed = on_attempt_failed
         self._from_wall_time = from_wall_time
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
@@ -52,7 +52,7 @@ class AttemptMessageHandler:
             return None
         return live
 
-    def on_started(self, _: WorkerHandle, message: AttemptStarted) -> None:
+    def on_attempt_started(self, _: WorkerHandle, message: AttemptStarted) -> None:
         """User code of the attempt runs."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -60,7 +60,7 @@ class AttemptMessageHandler:
         message.at = self._from_wall_time(message.at)
         post = self._dispatch.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight:
-            self._begin(post, live, message.at)
+            self._start_attempt(post, live, message.at)
         else:
             self._line.mark_running(live, message.at)
         if post.spec.options.slots > 1 or self._view.executors[post.number].long_job_number is not None:
@@ -70,18 +70,18 @@ class AttemptMessageHandler:
         self._view.mark_long_running(post.number, live.job.number)
         self._dispatch.control.recall_staged(post)
 
-    def on_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
+    def on_attempt_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
         """The attempt has reported progress, output or other events."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
         if live.job.attempt < live.attempt_in_flight:
-            self._begin(self._dispatch.executors[live.executor], live, self._line.now())
+            self._start_attempt(self._dispatch.executors[live.executor], live, self._line.now())
         elif message.seq <= live.job.applied_seq:
             return
         self._line.record_events(live, message)
 
-    def on_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
+    def on_attempt_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
         """The attempt has ended; its executor may end with it."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
@@ -92,7 +92,7 @@ class AttemptMessageHandler:
         ):
             started_at = message.started_at
             at = self._line.now() if started_at is None else self._from_wall_time(started_at)
-            self._begin(post, live, at)
+            self._start_attempt(post, live, at)
         if message.retry_at is not None:
             message.retry_at = self._from_wall_time(message.retry_at)
         if message.executor_closing:
@@ -102,22 +102,22 @@ class AttemptMessageHandler:
             log.info("executor %d (%s) has grown: a fresh one follows it", post.number, post.spec.name)
             self._dispatch.control.retire(post)
         if message.code is not None:
-            self._on_failed(message, post.devices, post.spec.name)
+            self._on_attempt_failed(message, post.devices, post.spec.name)
         if post.grant_bytes:
             self._memory.on_attempt_ended(post, message)
-        squeeze = None if message.code is None else self._oom_circumstances(post, live, message)
-        self._learning.on_attempt_ended(post, live, message, squeeze)
+        circumstances = None if message.code is None else self._oom_circumstances(post, live, message)
+        self._learning.on_attempt_ended(post, live, message, circumstances)
         if message.peak_bytes is not None:
             self._assume_peak(post, message.peak_bytes)
         self._release_attempt(post, live)
-        self._line.end_attempt(live, message, squeeze=squeeze)
+        self._line.end_attempt(live, message, squeeze=circumstances)
 
-    def interrupt(self, post: ExecutorHandle, why: str) -> None:
+    def interrupt_attempts(self, post: ExecutorHandle, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""
         for live in list(post.attempts.values()):
             if live.phase == "staged":
                 # It may have started, untold: its number must not be given to user code again.
-                self._begin(post, live, self._line.now())
+                self._start_attempt(post, live, self._line.now())
             if live.phase in ("starting", "running"):
                 self._release_attempt(post, live)
                 self._line.end_attempt(
@@ -127,7 +127,7 @@ class AttemptMessageHandler:
                     ),
                 )
 
-    def _begin(self, post: ExecutorHandle, live: LiveJob, at: float) -> None:
+    def _start_attempt(self, post: ExecutorHandle, live: LiveJob, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
         self._line.start_attempt(
             live,
@@ -156,17 +156,17 @@ class AttemptMessageHandler:
 
     def _release_attempt(self, post: ExecutorHandle, live: LiveJob) -> None:
         """The attempt does not occupy its executor any more."""
-        n = live.job.number
-        if post.attempts.pop(n, None) is not None:
+        number = live.job.number
+        if post.attempts.pop(number, None) is not None:
             post.sent_count -= 1
             post.jobs_done += 1
         if live.job_class is not None:
-            self._view.on_attempt_ended(post.number, live.job_class, n, self._line.now())
+            self._view.on_attempt_ended(post.number, live.job_class, number, self._line.now())
 
     def _assume_peak(self, post: ExecutorHandle, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,
         and an idle executor is charged no more than the last of them."""
         is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
         # The peak of those is over all devices together.
-        share = peak_bytes // len(post.devices) if is_exact else peak_bytes
-        self._view.ledger.usage.assume_usage(post.number, share)
+        per_device_bytes = peak_bytes // len(post.devices) if is_exact else peak_bytes
+        self._view.ledger.usage.assume_usage(post.number, per_device_bytes)

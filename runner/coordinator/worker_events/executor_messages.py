@@ -41,7 +41,7 @@ class ExecutorMessageHandler:
         #: Called when an executor that was given up has ended after all.
         self._on_cleared = on_cleared
 
-    def on_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
+    def on_executor_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
         """The executor has loaded its handler."""
         post = self._dispatch.executors.get(message.executor)
         if post is None:
@@ -52,7 +52,7 @@ class ExecutorMessageHandler:
         self._learning.on_loaded(post, message)
         self._dispatch.prewarming.on_loaded(post)
 
-    def on_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
+    def on_attempts_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
         post = self._dispatch.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
@@ -67,43 +67,43 @@ class ExecutorMessageHandler:
                 )
             self._return_unstarted(live)
 
-    def on_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
+    def on_executor_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
         """The executor has ended, or does not end."""
         post = self._dispatch.executors.get(message.executor)
         if post is None:
             # It was written off before, or went with its worker.
             self._on_cleared(message.executor)
         elif message.code == STUCK:
-            self.on_executor_gone(message.executor, message, is_dead=False)
-            closed = self._on_stuck(message.executor, post.devices)
+            self.remove_executor(message.executor, message, has_exited=False)
+            closed_devices = self._on_stuck(message.executor, post.devices)
             for other in list(self._dispatch.executors.values()):
-                if not closed.isdisjoint(other.devices):
+                if not closed_devices.isdisjoint(other.devices):
                     self._dispatch.control.retire(other)
         else:
-            self.on_executor_gone(message.executor, message)
+            self.remove_executor(message.executor, message)
 
-    def on_executor_gone(
-        self, executor: int, told: ExecutorGone | None = None, *, is_dead: bool = True
+    def remove_executor(
+        self, number: int, message: ExecutorGone | None = None, *, has_exited: bool = True
     ) -> None:
         """Its processes have ended, or were written off. What it still held has not started and goes back to
         the queue. `told` is the worker's message about it, if there was one."""
-        post = self._dispatch.executors.pop(executor, None)
+        post = self._dispatch.executors.pop(number, None)
         if post is None:
             return
-        self._view.on_executor_gone(executor, self._line.now() if is_dead else None)
+        self._view.on_executor_gone(number, self._line.now() if has_exited else None)
         for live in reversed(post.attempts.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.phase != "assigned":
                 self._return_unstarted(live)
-        if told is None:
+        if message is None:
             self._dispatch.prewarming.on_executor_gone(post, "interrupted", "its worker is gone")
         else:
-            self._dispatch.prewarming.on_executor_gone(post, told.code, told.message, told.detail)
+            self._dispatch.prewarming.on_executor_gone(post, message.code, message.message, message.detail)
 
-    def on_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
+    def on_executor_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
         """The memory that executors use now."""
-        for executor, nbytes in message.executors:
-            self._view.ledger.usage.record_total(executor, nbytes)
+        for number, nbytes in message.executors:
+            self._view.ledger.usage.record_total(number, nbytes)
 
     def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:

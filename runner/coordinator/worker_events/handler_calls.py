@@ -10,7 +10,7 @@ from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 
 
-class HandlerCalls:
+class AttemptRequestHandler:
     """Finding a file goes to the disk, so each call is answered in a task of its own."""
 
     def __init__(self, *, archive: JobReader, fleet: WorkerPool) -> None:
@@ -18,25 +18,25 @@ class HandlerCalls:
         self._fleet = fleet
         self._tasks = BackgroundTasks()
 
-    def on_call(self, worker: WorkerHandle, call: AttemptRequest) -> None:
+    def on_request(self, worker: WorkerHandle, request: AttemptRequest) -> None:
         """Start to answer a call."""
-        self._tasks.start(self._answer(worker, call))
+        self._tasks.start(self._answer(worker, request))
 
-    async def _answer(self, worker: WorkerHandle, call: AttemptRequest) -> None:
-        if call.op != "file" or not isinstance(call.argument, str):
-            self._send(worker, call, None, ("not_found", f"there is no call {call.op!r}"))
+    async def _answer(self, worker: WorkerHandle, request: AttemptRequest) -> None:
+        if request.op != "file" or not isinstance(request.argument, str):
+            self._send_reply(worker, request, None, ("not_found", f"there is no call {request.op!r}"))
             return
         try:
-            path = await self._archive.find_file(call.argument)
+            path = await self._archive.find_file(request.argument)
         except OSError as error:
             # Without an answer the handler would wait to its timeout.
-            self._send(worker, call, None, ("unavailable", f"files can't be read: {error}"))
+            self._send_reply(worker, request, None, ("unavailable", f"files can't be read: {error}"))
             return
-        missing = None if path is not None else ("not_found", f"there is no file {call.argument}")
-        self._send(worker, call, None if path is None else str(path), missing)
+        failure = None if path is not None else ("not_found", f"there is no file {request.argument}")
+        self._send_reply(worker, request, None if path is None else str(path), failure)
 
-    def _send(
-        self, worker: WorkerHandle, call: AttemptRequest, result: Any, error: tuple[str, str] | None
+    def _send_reply(
+        self, worker: WorkerHandle, request: AttemptRequest, result: Any, error: tuple[str, str] | None
     ) -> None:
-        self._fleet.post(worker, encode(AttemptReply(call.request_id, call.executor, result, error)))
+        self._fleet.post(worker, encode(AttemptReply(request.request_id, request.executor, result, error)))
         self._fleet.flush()

@@ -52,18 +52,18 @@ class WorkerMessageHandler:
         self._executors = executors
         self._reconnects = Reconnects(
             dispatch=dispatch,
-            on_executor_gone=executors.on_executor_gone,
-            on_recalled=executors.on_recalled,
+            on_executor_gone=executors.remove_executor,
+            on_recalled=executors.on_attempts_recalled,
             on_caught_up=on_caught_up,
         )
         self._handlers: dict[type[Any], Callable[[WorkerHandle, Any], None]] = {
-            AttemptEnded: attempts.on_ended,
-            AttemptEvents: attempts.on_events,
-            AttemptStarted: attempts.on_started,
-            ExecutorLoaded: executors.on_loaded,
-            AttemptsRecalled: executors.on_recalled,
-            ExecutorGone: executors.on_gone,
-            ExecutorUsage: executors.on_usage,
+            AttemptEnded: attempts.on_attempt_ended,
+            AttemptEvents: attempts.on_attempt_events,
+            AttemptStarted: attempts.on_attempt_started,
+            ExecutorLoaded: executors.on_executor_loaded,
+            AttemptsRecalled: executors.on_attempts_recalled,
+            ExecutorGone: executors.on_executor_gone,
+            ExecutorUsage: executors.on_executor_usage,
             Hello: lambda _, message: None,
             **other_handlers,
         }
@@ -134,8 +134,8 @@ class WorkerMessageHandler:
         lost = self._dispatch.executors.of_worker(worker)
         for post in lost:
             try:
-                self._attempts.interrupt(post, f"worker {worker.name} ended: {why}")
-                self._executors.on_executor_gone(post.number)
+                self._attempts.interrupt_attempts(post, f"worker {worker.name} ended: {why}")
+                self._executors.remove_executor(post.number)
             except Exception:
                 log.exception("executor %d was lost and could not be cleared up", post.number)
         self._dispatch.wake()

@@ -140,7 +140,7 @@ class Bench:
             dispatch=dispatch,
             memory=memory,
             learning=self.learning,
-            on_failed=lambda ended, devices, handler: None,
+            on_attempt_failed=lambda ended, devices, handler: None,
             from_wall_time=lambda wall: wall,
         )
         executors = ExecutorMessageHandler(

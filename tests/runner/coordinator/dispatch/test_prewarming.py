@@ -105,7 +105,7 @@ def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worke
         house.ask()
         assert house.heard == []
         # Its worker is gone: the job goes again, and loads what is asked for.
-        house.reports._executors.on_executor_gone(1)
+        house.reports._executors.remove_executor(1)
         assert "Load" in await house.orders()
         await house.says(ExecutorLoaded(2, 0.1))
         assert [type(each) for each in house.heard] == [ExecutorHandle]
