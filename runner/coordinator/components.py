@@ -39,9 +39,9 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
-from runner.coordinator.observability.readiness import Status
-from runner.coordinator.observability.resources import Views
-from runner.coordinator.observability.stats import Stats
+from runner.coordinator.observability.readiness import ReadinessCheck
+from runner.coordinator.observability.resources import ResourceViews
+from runner.coordinator.observability.stats import StatsDocument
 from runner.coordinator.processes import worker_pool
 from runner.coordinator.processes.child_configs import ChildConfigs
 from runner.coordinator.processes.front_pool import FrontPool
@@ -138,7 +138,7 @@ class FrontComponents:
     handlers: HandlerActivator
     reloads: HandlerReloader
     metrics: Metrics
-    status: Status
+    status: ReadinessCheck
     desk: Desk
 
 
@@ -351,7 +351,7 @@ def build_front(
         gate=gate,
     )
     metrics = Metrics(jobs.figures, ground.fronts)
-    status = Status(
+    status = ReadinessCheck(
         settings=ground.settings,
         version=ground.version,
         journal=jobs.journal,
@@ -364,17 +364,17 @@ def build_front(
         plugins=plugins,
     )
     queues = QueueDocuments(line=jobs.line, view=jobs.view, dispatch=devices.dispatch)
-    views = Views(
+    views = ResourceViews(
         line=jobs.line,
         view=jobs.view,
         dispatch=devices.dispatch,
         fleet=devices.fleet,
         devices=devices.inventory.devices,
-        metrics=metrics,
+        render_metrics=metrics,
         status=status,
         inventory=devices.inventory,
-        condition=devices.care.build_document,
-        stats=Stats(jobs.line, devices.dispatch, _weights(ground.settings)),
+        health_document=devices.care.build_document,
+        stats=StatsDocument(jobs.line, devices.dispatch, _weights(ground.settings)),
         queues=queues,
     )
     answerers: dict[type[Any], Answerer] = {
@@ -434,7 +434,7 @@ def _job_answerers(
 
 def _document_answerers(
     jobs: JobComponents,
-    views: Views,
+    views: ResourceViews,
     handlers: HandlerActivator,
 ) -> dict[type[Any], Answerer]:
     """What only reads."""
@@ -459,7 +459,7 @@ def _operator_answerers(
     jobs: JobComponents,
     devices: DeviceComponents,
     gate: SubmissionGate,
-    views: Views,
+    views: ResourceViews,
     queues: QueueDocuments,
     handlers: HandlerActivator,
 ) -> dict[type[Any], Answerer]:
@@ -470,11 +470,11 @@ def _operator_answerers(
         dispatch=devices.dispatch,
         care=devices.care,
         journal=jobs.journal,
-        document=views.device,
+        document=views.device_document,
     )
     loads = Loads(
         dispatch=devices.dispatch,
-        executor=views.executor,
+        executor=views.executor_document,
         wait_for_handler=handlers.wait_for_handler,
         gate=gate,
     )

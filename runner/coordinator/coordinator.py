@@ -152,7 +152,7 @@ class Coordinator:
         """From now on jobs are taken in and started."""
         self._tasks.start(self._describe(rooms))
         self._tasks.start(self._watch_over(rooms))
-        self._tasks.start(rooms.front.metrics.watch_lag())
+        self._tasks.start(rooms.front.metrics.measure_lag())
         self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
         if self._settings.reload:
             self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())

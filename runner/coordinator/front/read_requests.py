@@ -13,7 +13,7 @@ from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.coordinator.observability.job_explainer import JobExplainer
-from runner.coordinator.observability.resources import Views
+from runner.coordinator.observability.resources import ResourceViews
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.errors import JobNotFinished
 from runner.jobs.job import ENDED, Job
@@ -32,7 +32,7 @@ class ReadRequests:
         line: JobLifecycle,
         archive: JobReader,
         replies: JobReplies,
-        views: Views,
+        views: ResourceViews,
         explainer: JobExplainer,
         wait_for_handler: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -78,13 +78,13 @@ class ReadRequests:
             case "output" | "file" | "attempts" | "explain":
                 body = await self._job_document(ask)
             case "metrics":
-                body = self._views.metrics()
+                body = self._views.render_metrics()
             case "ready":
-                status, document = self._views.ready()
+                status, document = self._views.check_readiness()
                 front.send(_encode(front_protocol.Reply(ask.request_id, status, _json(document))))
                 return
             case _:
-                body = _json(self._views.document(ask.document, ask.subject))
+                body = _json(self._views.build_document(ask.document, ask.subject))
         front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
 
     async def _job_document(self, ask: front_protocol.GetDocument) -> bytes:

@@ -30,19 +30,23 @@ class JobExplainer:
                 "reason": job.reason,
                 "message": f"the job has ended as {job.state}",
             }
-        waiting = self._line.queue_manager
-        why = waiting.reasons.for_stored_job(job) if live is None else waiting.reasons.for_live_job(live)
-        where = waiting.stored_phase(job) if live is None else live.phase
-        document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": why}
+        queue_manager = self._line.queue_manager
+        reason = (
+            queue_manager.reasons.for_stored_job(job)
+            if live is None
+            else queue_manager.reasons.for_live_job(live)
+        )
+        phase = queue_manager.stored_phase(job) if live is None else live.phase
+        document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": reason}
         cls = (
-            waiting.handlers.class_of(group_key(job))
+            queue_manager.handlers.class_of(group_key(job))
             if live is None or live.job_class is None
             else live.job_class
         )
-        if where == "delayed":
+        if phase == "delayed":
             document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
             document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
-        elif where in ("waiting", "behind") and cls is not None:
+        elif phase in ("waiting", "behind") and cls is not None:
             document |= explain(self._view, cls, job.number)
             document["reserved"] = explain_reservation(self._view, job.number, self._line.now())
             for device in document["devices"]:
@@ -50,12 +54,12 @@ class JobExplainer:
                     device["message"] = self._line.statistics.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
-            document["jobs_ahead"] += waiting.jobs_ahead(cls, job.number)
-            document["reason"] = why
-            document["message"] = explanations.explain_waiting(why, document)
-        elif where == "behind":
+            document["jobs_ahead"] += queue_manager.jobs_ahead(cls, job.number)
+            document["reason"] = reason
+            document["message"] = explanations.explain_waiting(reason, document)
+        elif phase == "behind":
             document["message"] = f"its handler {job.handler!r} is not known (yet)"
         else:
-            document["message"] = f"an executor has it: {why}"
+            document["message"] = f"an executor has it: {reason}"
             document["executor"] = None if live is None else live.executor
         return document

@@ -14,7 +14,7 @@ from runner.handlers.spec import HandlerSpec
 SHOWN_MAX = 100
 
 
-def learned(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, Any]]:
+def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[dict[str, Any]]:
     """By model, and by size where the handler names any; the last heard of first."""
     rows: list[dict[str, Any]] = []
     options = spec.options
@@ -22,18 +22,18 @@ def learned(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[d
     for name, model in view.estimator.models(spec.name):
         key = (spec.name, spec.version, name)
         load_s = view.estimator.load_s(key)
-        parts = [(size, part) for size, part in reversed(model.sizes.items())]
-        for size, part in [*parts, ("", model.whole)]:
+        by_size = [(size, observations) for size, observations in reversed(model.sizes.items())]
+        for size, observations in [*by_size, ("", model.whole)]:
             cls = JobClass("", *key, 0, need, options.gpus, size=size, strict=options.strict)
             rows.append(
                 {
                     "model": name,
                     "size": size,
-                    "samples": max(len(part.run_s), len(part.peaks)),
-                    "vram": _vram(view, cls, part) if options.gpus else None,
+                    "samples": max(len(observations.run_s), len(observations.peaks)),
+                    "vram": _vram_json(view, cls, observations) if options.gpus else None,
                     "load_s": load_s,
-                    "run_s": _seconds(part),
-                    "out_of_memory": part.out_of_memory,
+                    "run_s": _run_time_json(observations),
+                    "out_of_memory": observations.out_of_memory,
                 }
             )
             if len(rows) == SHOWN_MAX:
@@ -41,16 +41,16 @@ def learned(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) -> list[d
     return rows
 
 
-def _vram(view: SchedulerState, cls: JobClass, part: Observations) -> dict[str, int | None]:
+def _vram_json(view: SchedulerState, cls: JobClass, observations: Observations) -> dict[str, int | None]:
     """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
     return {
         "resident_bytes": view.estimator.resident_bytes(cls.key),
-        "peak_bytes": part.peak_bytes or None,
+        "peak_bytes": observations.peak_bytes or None,
         "grant_bytes": view.memory_needs.need_bytes(cls),
     }
 
 
-def _seconds(part: Observations) -> dict[str, float | None]:
-    if not part.run_s:
+def _run_time_json(observations: Observations) -> dict[str, float | None]:
+    if not observations.run_s:
         return {"p50": None, "p90": None}
-    return {"p50": part.run_s.quantile(0.5), "p90": part.run_s.quantile(0.9)}
+    return {"p50": observations.run_s.quantile(0.5), "p90": observations.run_s.quantile(0.9)}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.coordinator.processes.worker_pool import WorkerPool
 
 #: The loop's lag is looked at so often.
-LAG_EVERY_S = 0.5
+LAG_INTERVAL_S = 0.5
 
 
 class Metrics:
@@ -30,31 +30,31 @@ class Metrics:
         self._figures = figures
         self._fronts = fronts
         self._registry = CollectorRegistry(auto_describe=False)
-        self._read_off = _ReadOff()
-        self._registry.register(self._read_off)
+        self._scrape = _ScrapeCollector()
+        self._registry.register(self._scrape)
 
-    async def watch_lag(self) -> None:
+    async def measure_lag(self) -> None:
         """Measure how late the loop runs what is due, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LAG_EVERY_S
-            await asyncio.sleep(LAG_EVERY_S)
+            due = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
             self._figures.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
-    def text(
+    def render(
         self, bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
     ) -> bytes:
         """The whole exposition."""
         families = [
-            *_families(bytes_by_device, line, fleet),
+            *_job_and_device_families(bytes_by_device, line, fleet),
             *_front_families(self._fronts),
             *_histograms(self._figures),
         ]
-        self._read_off.families = families
+        self._scrape.families = families
         return bytes(generate_latest(self._registry))
 
 
-class _ReadOff(Collector):
+class _ScrapeCollector(Collector):
     def __init__(self) -> None:
         self.families: list[Metric] = []
 
@@ -64,23 +64,27 @@ class _ReadOff(Collector):
 
 
 def _histograms(figures: Statistics) -> Iterable[Metric]:
-    run = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
-    wait = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
-    for name, own in figures.handlers.items():
-        run.add_metric([name], _cumulated(own.run_histogram), own.run_histogram.total_s)
-        wait.add_metric([name], _cumulated(own.wait_histogram), own.wait_histogram.total_s)
-    yield run
-    yield wait
+    run_times = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
+    wait_times = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
+    for name, handler in figures.handlers.items():
+        run_times.add_metric(
+            [name], _cumulative_buckets(handler.run_histogram), handler.run_histogram.total_s
+        )
+        wait_times.add_metric(
+            [name], _cumulative_buckets(handler.wait_histogram), handler.wait_histogram.total_s
+        )
+    yield run_times
+    yield wait_times
     for name, text, buckets in (
         ("runner_commit_seconds", "Time of a store commit", figures.commit_histogram),
         ("runner_loop_lag_seconds", "Delay of the coordinator's loop", figures.loop_lag_histogram),
     ):
         family = HistogramMetricFamily(name, text)
-        family.add_metric([], _cumulated(buckets), buckets.total_s)
+        family.add_metric([], _cumulative_buckets(buckets), buckets.total_s)
         yield family
 
 
-def _cumulated(buckets: Histogram) -> list[tuple[str, float]]:
+def _cumulative_buckets(buckets: Histogram) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, buckets.bounds_s), "+Inf"]
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
@@ -93,10 +97,14 @@ def _front_families(fronts: FrontPool) -> Iterable[Metric]:
     yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost_count)
 
 
-def _spent_families(line: JobLifecycle) -> Iterable[Metric]:
+def _usage_families(line: JobLifecycle) -> Iterable[Metric]:
     accounts = line.usage_totals
-    tables = (("handler", accounts.handlers), ("tenant", accounts.tenants), ("device", accounts.devices))
-    for label, table in tables:
+    totals_by_label = (
+        ("handler", accounts.handlers),
+        ("tenant", accounts.tenants),
+        ("device", accounts.devices),
+    )
+    for label, totals in totals_by_label:
         seconds = CounterMetricFamily(
             f"runner_{label}_device_seconds",
             f"Time of executors at work on devices, by {label}",
@@ -105,13 +113,13 @@ def _spent_families(line: JobLifecycle) -> Iterable[Metric]:
         byte_seconds = CounterMetricFamily(
             f"runner_{label}_byte_seconds", f"The same times the bytes granted, by {label}", labels=[label]
         )
-        for name, total in table.items():
+        for name, total in totals.items():
             seconds.add_metric([name], total.device_s)
             byte_seconds.add_metric([name], total.byte_s)
         yield from (seconds, byte_seconds)
 
 
-def _families(
+def _job_and_device_families(
     bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
 ) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
@@ -125,16 +133,16 @@ def _families(
         for kind, nbytes in kinds.items():
             device_bytes.add_metric([device, kind], nbytes)
     yield device_bytes
-    up = GaugeMetricFamily(
+    device_up = GaugeMetricFamily(
         "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
     )
     for device in bytes_by_device:
-        up.add_metric([device], float(line.statistics.first_fault(device) is None))
-    yield up
-    ended = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
+        device_up.add_metric([device], float(line.statistics.first_fault(device) is None))
+    yield device_up
+    ended_jobs = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
     for state, count in line.statistics.ended_by_state.items():
-        ended.add_metric([state], count)
-    yield ended
+        ended_jobs.add_metric([state], count)
+    yield ended_jobs
     failures = CounterMetricFamily("runner_failures", "Jobs that did not succeed, by code", labels=["code"])
     for code, count in line.statistics.failures_by_code.items():
         failures.add_metric([code], count)
@@ -146,9 +154,9 @@ def _families(
     yield CounterMetricFamily(
         "runner_stale_messages", "Late news of old attempts", value=line.statistics.stale_count
     )
-    yield from _spent_families(line)
-    bad = line.statistics.bad_frame_count + fleet.bad_frames
-    yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad)
+    yield from _usage_families(line)
+    bad_frames = line.statistics.bad_frame_count + fleet.bad_frames
+    yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad_frames)
     yield CounterMetricFamily(
         "runner_commits", "Store commits", value=sum(line.statistics.commit_histogram.counts)
     )

@@ -24,11 +24,11 @@ class QueueDocuments:
     def build_all(self) -> list[dict[str, Any]]:
         """Every queue that has or had a job, by name."""
         tallies = self._tally_waits()
-        return [self._document(name, tallies[name]) for name in self._names()]
+        return [self._document(name, tallies[name]) for name in self._queue_names()]
 
     def build_existing(self, name: str) -> dict[str, Any]:
         """A queue that has a job or is paused. Raises NotFound."""
-        if name not in self._names() and name not in self._view.backlog.paused:
+        if name not in self._queue_names() and name not in self._view.backlog.paused:
             raise NotFound(f"there is no queue {name!r}; a queue exists from its first job on")
         return self.build(name)
 
@@ -36,40 +36,42 @@ class QueueDocuments:
         """The counts and figures of a queue, whether it exists or not."""
         return self._document(name, self._tally_waits()[name])
 
-    def _names(self) -> list[str]:
+    def _queue_names(self) -> list[str]:
         return sorted({queue for queue, _ in self._line.registry.counts} | {"default"})
 
     def _tally_waits(self) -> defaultdict[str, WaitTally]:
         """Queue -> the reasons of the jobs that wait and run, counted by class: there may be millions."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
-        waiting = self._line.queue_manager
-        for queue, why, count, since in waiting.counts_by_reason():
-            tallies[queue].add(why, count, since)
+        queue_manager = self._line.queue_manager
+        for queue, reason, count, since in queue_manager.counts_by_reason():
+            tallies[queue].add(reason, count, since)
         for post in self._dispatch.executors.values():
             for live in post.attempts.values():
-                why_now = waiting.reasons.for_live_job(live)
-                if why_now is not None and live.phase != "ended":
+                live_reason = queue_manager.reasons.for_live_job(live)
+                if live_reason is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
-                    tallies[live.job.queue].add(why_now, 1, since)
+                    tallies[live.job.queue].add(live_reason, 1, since)
         return tallies
 
-    def _document(self, name: str, waits: WaitTally) -> dict[str, Any]:
-        book, now = self._line.registry, self._line.now()
-        counts = {state: book.counts[name, state] for state in STATES}
-        done = counts["succeeded"] + counts["failed"]
-        runs = self._line.statistics.queue_run_samples_s[name]
+    def _document(self, name: str, tally: WaitTally) -> dict[str, Any]:
+        registry, now = self._line.registry, self._line.now()
+        counts = {state: registry.counts[name, state] for state in STATES}
+        ended_count = counts["succeeded"] + counts["failed"]
+        run_times = self._line.statistics.queue_run_samples_s[name]
         return {
             "name": name,
             "counts": counts,
-            "reasons": dict(waits.reasons),
+            "reasons": dict(tally.reasons),
             "paused": name in self._view.backlog.paused,
             "concurrency": None,
             "rate": None,
-            "oldest_wait_s": None if waits.oldest == math.inf else max(0.0, now - waits.oldest),
+            "oldest_wait_s": None
+            if tally.oldest_ready_at == math.inf
+            else max(0.0, now - tally.oldest_ready_at),
             "running": counts["running"],
-            "peak_running": max(book.peak_running[name], counts["running"]),
-            "success_rate": counts["succeeded"] / done if done else None,
-            "avg_run_s": sum(runs) / len(runs) if runs else None,
+            "peak_running": max(registry.peak_running[name], counts["running"]),
+            "success_rate": counts["succeeded"] / ended_count if ended_count else None,
+            "avg_run_s": sum(run_times) / len(run_times) if run_times else None,
         }
 
 
@@ -79,10 +81,10 @@ class WaitTally:
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
         #: UTC epoch seconds.
-        self.oldest = math.inf
+        self.oldest_ready_at = math.inf
 
-    def add(self, why: str, count: int, since: float | None) -> None:
+    def add(self, reason: str, count: int, since: float | None) -> None:
         """Add jobs that wait for the same reason; the first of them has been ready since `since`."""
-        self.reasons[why] += count
+        self.reasons[reason] += count
         if since is not None:
-            self.oldest = min(self.oldest, since)
+            self.oldest_ready_at = min(self.oldest_ready_at, since)

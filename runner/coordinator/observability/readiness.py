@@ -16,10 +16,10 @@ from runner.discovery.handler_registry import HandlerRegistry
 from runner.settings.settings import Settings
 from runner.stores.sqlite.access import StoreAccess
 
-RELOADING = "handlers are reloaded when their files are saved (for development)"
+RELOAD_NOTE = "handlers are reloaded when their files are saved (for development)"
 
 
-class Status:
+class ReadinessCheck:
     """Reads the parts; changes nothing. `phase` is set by the coordinator as it goes along."""
 
     def __init__(
@@ -49,41 +49,41 @@ class Status:
         self.phase: Literal["starting", "ready", "shutting down"] = "starting"
 
     @property
-    def describing(self) -> bool:
+    def is_describing(self) -> bool:
         """Whether some handlers are still being looked at."""
         return self._plugins.describing
 
-    def ready(self) -> tuple[int, dict[str, Any]]:
+    def check(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
-        parts = self._parts()
+        parts = self._check_parts()
         states = {part["state"] for part in parts.values()}
         if "unavailable" in states:
             return 503, {"status": "unavailable", "parts": parts}
         return 200, {"status": "degraded" if "degraded" in states else "ok", "parts": parts}
 
-    def _parts(self) -> dict[str, dict[str, Any]]:
+    def _check_parts(self) -> dict[str, dict[str, Any]]:
         failure = self._journal.failure
         store: dict[str, Any] = {"state": "ok", "kind": self._access.describe()}
         if failure is not None:
             store = {"state": "unavailable", "message": failure.message}
-        own: dict[str, Any] = {"state": "ok"}
+        coordinator: dict[str, Any] = {"state": "ok"}
         if self.phase != "ready":
-            own = {"state": "unavailable", "message": self.phase}
-        parts = {"coordinator": own, "store": store, "fronts": self._front_part()}
+            coordinator = {"state": "unavailable", "message": self.phase}
+        parts = {"coordinator": coordinator, "store": store, "fronts": self._check_fronts()}
         for device in self._inventory.devices.values():
-            parts[f"device {device.id}"] = self._device(device)
-        broken = self._broken()
+            parts[f"device {device.id}"] = self._check_device(device)
+        broken = self._broken_handlers()
         if broken:
             parts["handlers"] = {"state": "degraded", "message": "broken: " + ", ".join(broken)}
         return parts
 
-    def _front_part(self) -> dict[str, Any]:
+    def _check_fronts(self) -> dict[str, Any]:
         answering, count = self._fronts.answering_count, self._fronts.count
         if answering < count:
             return {"state": "degraded", "message": f"{answering} of {count} answer"}
         return {"state": "ok"}
 
-    def _device(self, device: Device) -> dict[str, Any]:
+    def _check_device(self, device: Device) -> dict[str, Any]:
         fault = self._figures.first_fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
@@ -92,10 +92,10 @@ class Status:
             return {"state": "degraded", "message": "its worker is starting"}
         return {"state": "ok", "level": self._view.ledger.usage.level(device.id)}
 
-    def _broken(self) -> list[str]:
+    def _broken_handlers(self) -> list[str]:
         return sorted(spec.name for spec in self._plugins.specs.values() if spec.state == "broken")
 
-    def panel(self, url: str) -> dict[str, Any]:
+    def build_banner(self, url: str) -> dict[str, Any]:
         """What `runner serve` shows when it is ready."""
         return {
             "url": url,
@@ -112,10 +112,10 @@ class Status:
             ],
             "handlers": {
                 "ok": sum(spec.state == "ok" for spec in self._plugins.specs.values()),
-                "broken": self._broken(),
+                "broken": self._broken_handlers(),
                 "describing": self._plugins.describing,
             },
             "store": self._access.describe(),
-            "notes": self._inventory.notes + ([RELOADING] if self._settings.reload else []),
+            "notes": self._inventory.notes + ([RELOAD_NOTE] if self._settings.reload else []),
             "exposure": self._settings.exposure,
         }

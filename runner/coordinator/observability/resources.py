@@ -14,17 +14,17 @@ from runner.coordinator.devices.device_registry import DeviceRegistry
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.statistics import percentiles
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
-from runner.coordinator.observability.learned import learned
+from runner.coordinator.observability.learned import learned_document
 from runner.coordinator.observability.metrics import Metrics
 from runner.coordinator.observability.queue_documents import QueueDocuments
-from runner.coordinator.observability.readiness import Status
-from runner.coordinator.observability.stats import Stats
+from runner.coordinator.observability.readiness import ReadinessCheck
+from runner.coordinator.observability.stats import StatsDocument
 from runner.coordinator.processes.worker_pool import WorkerPool
 from runner.errors import NotFound
 from runner.handlers.spec import HandlerSpec
 
 
-class Views:
+class ResourceViews:
     """Documents as JSON values, made when asked for."""
 
     def __init__(
@@ -36,10 +36,10 @@ class Views:
         fleet: WorkerPool,
         devices: Mapping[str, Device],
         metrics: Metrics,
-        status: Status,
+        status: ReadinessCheck,
         inventory: DeviceRegistry,
-        condition: Callable[[str], dict[str, Any]],
-        stats: Stats,
+        health_document: Callable[[str], dict[str, Any]],
+        stats: StatsDocument,
         queues: QueueDocuments,
     ) -> None:
         self._line = line
@@ -51,13 +51,13 @@ class Views:
         self._status = status
         self._inventory = inventory
         #: How a device is, and since when.
-        self._condition = condition
+        self._health_document = health_document
         self._stats = stats
         self._queues = queues
 
-    def document(self, what: str, subject: str | None) -> Any:
+    def build_document(self, name: str, subject: str | None) -> Any:
         """The document that the route of this name gives."""
-        match what:
+        match name:
             case "queues":
                 return {"data": self._queues.build_all()}
             case "queue":
@@ -65,32 +65,32 @@ class Views:
             case "handlers":
                 specs = sorted(self._line.queue_manager.handlers.specs.values(), key=lambda spec: spec.name)
                 return {
-                    "data": [self._handler(spec) for spec in specs],
-                    "describing": self._status.describing,
+                    "data": [self._handler_document(spec) for spec in specs],
+                    "describing": self._status.is_describing,
                 }
             case "handler":
-                return self._known_handler(subject or "")
+                return self._existing_handler(subject or "")
             case "devices":
-                return {"data": [self.device(device) for device in self._devices.values()]}
+                return {"data": [self.device_document(device) for device in self._devices.values()]}
             case "workers":
-                return {"data": self._workers()}
+                return {"data": self._worker_documents()}
             case "stats":
-                return self._stats.document()
+                return self._stats.build()
             case _:
-                raise NotFound(f"there is no document {what!r}")
+                raise NotFound(f"there is no document {name!r}")
 
     # Handlers.
 
-    def _known_handler(self, name: str) -> dict[str, Any]:
+    def _existing_handler(self, name: str) -> dict[str, Any]:
         spec = self._line.queue_manager.handlers.specs.get(name)
         if spec is None:
             known = ", ".join(sorted(self._line.queue_manager.handlers.specs)) or "none"
             raise NotFound(f"there is no handler {name!r}; known are: {known}")
-        return self._handler(spec)
+        return self._handler_document(spec)
 
-    def _handler(self, spec: HandlerSpec) -> dict[str, Any]:
-        options = msgspec.to_builtins(_Shown.of(spec))
-        figures = self._line.statistics.handlers[spec.name]
+    def _handler_document(self, spec: HandlerSpec) -> dict[str, Any]:
+        options = msgspec.to_builtins(_ShownOptions.from_spec(spec))
+        statistics = self._line.statistics.handlers[spec.name]
         posts = self._dispatch.executors.of_handler(spec.name)
         return {
             "name": spec.name,
@@ -103,23 +103,25 @@ class Views:
             "input_schema": msgspec.Raw(spec.input_schema),
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
-            "executors": [self.executor(post.number) for post in posts],
+            "executors": [self.executor_document(post.number) for post in posts],
             **self._dispatch.prewarming.build_document(spec.name),
-            "learned": learned(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
+            "learned": learned_document(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
             "figures": {
-                "run_s": percentiles(figures.run_s),
-                "wait_s": percentiles(figures.wait_s),
-                "load_s": percentiles(figures.load_s),
-                "runs": figures.run_count,
+                "run_s": percentiles(statistics.run_s),
+                "wait_s": percentiles(statistics.wait_s),
+                "load_s": percentiles(statistics.load_s),
+                "runs": statistics.run_count,
             },
         }
 
     # Devices and workers.
 
-    def device(self, device: Device) -> dict[str, Any]:
+    def device_document(self, device: Device) -> dict[str, Any]:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
-        executors = [self.executor(post.number) for post in self._dispatch.executors.on_device(device.id)]
+        executors = [
+            self.executor_document(post.number) for post in self._dispatch.executors.on_device(device.id)
+        ]
         worker = self._fleet.worker_of(device.id)
         return {
             "id": device.id,
@@ -140,18 +142,18 @@ class Views:
             "max_executors": self._inventory.max_executors(device),
             "drained": device.id in self._inventory.drained_ids,
             "health": self._line.statistics.first_fault(device.id) or "ok",
-            "condition": self._condition(device.id),
+            "condition": self._health_document(device.id),
             "events": list(self._inventory.events[device.id]),
             "worker": None if worker is None else worker.name,
             "executors": executors,
         }
 
-    def executor(self, executor: int) -> dict[str, Any]:
+    def executor_document(self, number: int) -> dict[str, Any]:
         """An executor: what it has loaded, what it holds and does."""
-        post = self._dispatch.executors[executor]
-        resident = self._view.executors.get(executor)
+        post = self._dispatch.executors[number]
+        resident = self._view.executors.get(number)
         return {
-            "id": executor,
+            "id": number,
             "handler": post.spec.name,
             "version": post.spec.version,
             "model": post.model or None,
@@ -159,13 +161,13 @@ class Views:
             "worker": post.worker.name,
             "devices": post.devices,
             "granted_bytes": post.grant_bytes,
-            "resident_bytes": self._view.ledger.usage.observed_bytes(executor),
-            "charged_bytes": self._view.ledger.charge_bytes(executor),
+            "resident_bytes": self._view.ledger.usage.observed_bytes(number),
+            "charged_bytes": self._view.ledger.charge_bytes(number),
             "jobs": [live.job.id for live in post.attempts.values()],
             "jobs_done": post.jobs_done,
         }
 
-    def _workers(self) -> list[dict[str, Any]]:
+    def _worker_documents(self) -> list[dict[str, Any]]:
         return [
             {
                 "name": worker.name,
@@ -174,7 +176,7 @@ class Views:
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.is_connected else "starting",
                 "executors": [
-                    self.executor(post.number) for post in self._dispatch.executors.of_worker(worker)
+                    self.executor_document(post.number) for post in self._dispatch.executors.of_worker(worker)
                 ],
             }
             for worker in self._fleet.workers.values()
@@ -182,21 +184,21 @@ class Views:
 
     # The whole.
 
-    def ready(self) -> tuple[int, dict[str, Any]]:
+    def check_readiness(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz."""
-        return self._status.ready()
+        return self._status.check()
 
-    def metrics(self) -> bytes:
+    def render_metrics(self) -> bytes:
         """The Prometheus text."""
         by_kind: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for device in self._devices.values():
-            shown = self.device(device)
+            document = self.device_document(device)
             for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
-                by_kind[device.id][kind] = shown[f"{kind}_bytes"]
-        return self._metrics.text(by_kind, self._line, self._fleet)
+                by_kind[device.id][kind] = document[f"{kind}_bytes"]
+        return self._metrics.render(by_kind, self._line, self._fleet)
 
 
-class _Shown(msgspec.Struct):
+class _ShownOptions(msgspec.Struct):
     """A handler's options with their names, as the API shows them."""
 
     queue: str
@@ -222,7 +224,7 @@ class _Shown(msgspec.Struct):
     batch: dict[str, Any] | None
 
     @classmethod
-    def of(cls, spec: HandlerSpec) -> _Shown:
+    def from_spec(cls, spec: HandlerSpec) -> _ShownOptions:
         options = spec.options
         values = {name: getattr(options, name) for name in cls.__struct_fields__}
         backoff = options.backoff

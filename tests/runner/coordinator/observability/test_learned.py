@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpu.devices.device import sim
 from gpu.job_class import JobClass
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.observability.learned import SHOWN_MAX, learned
+from runner.coordinator.observability.learned import SHOWN_MAX, learned_document
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 
 GIB = 1 << 30
@@ -25,7 +25,7 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
     view.estimator.record_load(cls().key, 2 * GIB, 3.0)
     view.record_run(cls(size="1"), 4 * GIB, 10.0)
     view.record_run(cls(size="2"), 6 * GIB, 20.0)
-    rows = learned(view, spec(), has_gpu=True)
+    rows = learned_document(view, spec(), has_gpu=True)
     assert [(row["model"], row["size"], row["samples"]) for row in rows] == [
         ("m", "2", 1),
         ("m", "1", 1),
@@ -49,12 +49,12 @@ def test_a_model_is_shown_with_its_sizes_the_last_one_first() -> None:
 def test_what_is_unknown_is_null_and_memory_is_that_of_gpus() -> None:
     view = SchedulerState([sim(0, 24 * GIB)])
     view.estimator.record_oom(cls(), 4 * GIB)
-    (row,) = learned(view, spec(), has_gpu=True)
+    (row,) = learned_document(view, spec(), has_gpu=True)
     assert row["vram"] == {"resident_bytes": None, "peak_bytes": None, "grant_bytes": None}
     assert (row["load_s"], row["run_s"], row["out_of_memory"]) == (None, {"p50": None, "p90": None}, 1)
-    (row,) = learned(view, spec(vram_bytes=6 * GIB, strict=True), has_gpu=True)
+    (row,) = learned_document(view, spec(vram_bytes=6 * GIB, strict=True), has_gpu=True)
     assert row["vram"]["grant_bytes"] == 6 * GIB
-    (row,) = learned(view, spec(gpus=0), has_gpu=True)
+    (row,) = learned_document(view, spec(gpus=0), has_gpu=True)
     assert row["vram"] is None
 
 
@@ -62,5 +62,5 @@ def test_no_more_are_shown_than_anybody_reads() -> None:
     view = SchedulerState([sim(0, 24 * GIB)])
     for n in range(SHOWN_MAX + 1):
         view.record_run(cls(model=str(n)), None, 1.0)
-    rows = learned(view, spec(), has_gpu=True)
+    rows = learned_document(view, spec(), has_gpu=True)
     assert (len(rows), rows[0]["model"], rows[-1]["model"]) == (SHOWN_MAX, str(SHOWN_MAX), "1")
