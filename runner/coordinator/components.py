@@ -28,7 +28,7 @@ from runner.coordinator.front.read_requests import ReadRequests
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.front.requests import Answerer, Desk
 from runner.coordinator.front.submit_requests import SubmitRequests
-from runner.coordinator.front.subscriptions import Watch
+from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.jobs.event_json import build_event
 from runner.coordinator.jobs.job_registry import JobRegistry
 from runner.coordinator.jobs.statistics import Statistics
@@ -107,7 +107,7 @@ class JobComponents:
     """What accepts, keeps and ends jobs."""
 
     view: SchedulerState
-    watch: Watch
+    watch: Subscriptions
     figures: Statistics
     timers: Timers
     journal: Journal
@@ -183,7 +183,7 @@ def build_jobs(
     view = SchedulerState(weights=_weights(ground.settings))
     for queue in value_names.paused_queues(kept.values):
         view.backlog.pause_queue(queue, True)
-    watch, figures, timers = Watch(), Statistics(), Timers(now)
+    watch, figures, timers = Subscriptions(), Statistics(), Timers(now)
     journal = Journal(
         ground.access,
         ground.epoch,
@@ -216,7 +216,7 @@ def build_jobs(
         now=now,
         jitter=random.random,
         queue_manager=waiting,
-        event_log=EventLog(journal, is_watched=watch.is_watched, events_kept=limits.events_kept),
+        event_log=EventLog(journal, is_watched=watch.has_subscribers, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
     return JobComponents(view, watch, figures, timers, journal, archive, line)
@@ -427,8 +427,8 @@ def _job_answerers(
     return {
         front_protocol.SubmitJobs: submit.submit,
         front_protocol.JobAction: actions.act,
-        front_protocol.SubscribeEvents: lambda front, ask: jobs.watch.add(front, ask.job_id),
-        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.watch.remove(front, ask.job_id),
+        front_protocol.SubscribeEvents: lambda front, ask: jobs.watch.subscribe(front, ask.job_id),
+        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.watch.unsubscribe(front, ask.job_id),
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from runner.coordinator.front.requests import Desk
-from runner.coordinator.front.subscriptions import Watch
+from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.protocol import front as front_protocol
 
@@ -18,12 +18,12 @@ class FrontEvents:
         #: Set once the first front answers.
         self.first_ready = asyncio.Event()
         self._desk: Desk | None = None
-        self._watch: Watch | None = None
+        self._watch: Subscriptions | None = None
         self._greet: Callable[[], Sequence[bytes]] | None = None
         self._is_open = False
         self._kept: list[tuple[FrontHandle, front_protocol.ToCoordinator]] = []
 
-    def connect(self, *, desk: Desk, watch: Watch, greet: Callable[[], Sequence[bytes]]) -> None:
+    def connect(self, *, desk: Desk, watch: Subscriptions, greet: Callable[[], Sequence[bytes]]) -> None:
         """The components are there; `greet` gives the messages that a new front is sent."""
         self._desk, self._watch, self._greet = desk, watch, greet
 
@@ -52,4 +52,4 @@ class FrontEvents:
     def on_front_lost(self, front: FrontHandle) -> None:
         """A front has died; its clients reconnect by themselves."""
         if self._watch is not None:
-            self._watch.forget(front)
+            self._watch.remove_front(front)

@@ -6,7 +6,7 @@ import asyncio
 from weakref import WeakValueDictionary
 
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.front.event_reader import current
+from runner.coordinator.front.event_reader import load_live_job
 from runner.coordinator.front.replies import JobReplies
 from runner.coordinator.lifecycle.deletion import JobDeletion
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -57,7 +57,7 @@ class JobActionRequests:
                     await self._delete(front, ask)
 
     async def _cancel(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
-        live = await current(self._line, self._archive, ask.job_id, rouse=True)
+        live = await load_live_job(self._line, self._archive, ask.job_id, load_spilled=True)
         if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._archive.require_job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from runner.coordinator.front.event_reader import current, page
+from runner.coordinator.front.event_reader import load_live_job, read_event_page
 from runner.coordinator.front.replies import JobReplies, answer_once
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
@@ -45,7 +45,7 @@ class ReadRequests:
 
     async def get_job(self, front: FrontHandle, ask: front_protocol.GetJob) -> None:
         """One job, at once or when it has ended."""
-        live = await current(self._line, self._archive, ask.job_id, rouse=ask.wait_s is not None)
+        live = await load_live_job(self._line, self._archive, ask.job_id, load_spilled=ask.wait_s is not None)
         if live is None:
             job = await self._archive.require_job(ask.job_id)
             body = await self._archive.job_json(job, self._line.queue_manager.reasons.for_stored_job(job))
@@ -63,7 +63,7 @@ class ReadRequests:
 
     async def read_events(self, front: FrontHandle, ask: front_protocol.ReadEvents) -> None:
         """A page of a job's events."""
-        front.send(_encode(await page(self._line, self._archive, ask)))
+        front.send(_encode(await read_event_page(self._line, self._archive, ask)))
 
     async def await_handler(self, front: FrontHandle, ask: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""

@@ -8,42 +8,44 @@ from runner.jobs.job import ENDED, Job
 from runner.protocol.front import JobEvents, encode
 
 
-class Watch:
+class Subscriptions:
     """The readers of event logs. An event is sent once to a front, however many read it there."""
 
     def __init__(self) -> None:
-        self._fronts: dict[str, set[FrontHandle]] = {}
+        self._fronts_by_job: dict[str, set[FrontHandle]] = {}
 
-    def add(self, front: FrontHandle, job_id: str) -> None:
+    def subscribe(self, front: FrontHandle, job_id: str) -> None:
         """A front wants a job's events from now on."""
         front.subscribed_jobs.add(job_id)
-        self._fronts.setdefault(job_id, set()).add(front)
+        self._fronts_by_job.setdefault(job_id, set()).add(front)
 
-    def remove(self, front: FrontHandle, job_id: str) -> None:
+    def unsubscribe(self, front: FrontHandle, job_id: str) -> None:
         """Its last reader of this job has left."""
         front.subscribed_jobs.discard(job_id)
-        readers = self._fronts.get(job_id)
+        readers = self._fronts_by_job.get(job_id)
         if readers is not None:
             readers.discard(front)
             if not readers:
-                del self._fronts[job_id]
+                del self._fronts_by_job[job_id]
 
-    def forget(self, front: FrontHandle) -> None:
+    def remove_front(self, front: FrontHandle) -> None:
         """The front has ended."""
         for job_id in list(front.subscribed_jobs):
-            self.remove(front, job_id)
+            self.unsubscribe(front, job_id)
 
-    def is_watched(self, job_id: str) -> bool:
+    def has_subscribers(self, job_id: str) -> bool:
         """Whether anybody reads this job now."""
-        return job_id in self._fronts
+        return job_id in self._fronts_by_job
 
     def publish(self, job: Job, events: list[Event]) -> None:
         """These events are durable now."""
-        fronts = self._fronts.get(job.id)
+        fronts = self._fronts_by_job.get(job.id)
         if not fronts:
             return
-        ended = job.state in ENDED and events[-1].seq == job.last_seq
-        message = encode(JobEvents(job.id, [(e.seq, e.type, e.data) for e in events], ended))
+        is_job_ended = job.state in ENDED and events[-1].seq == job.last_seq
+        message = encode(
+            JobEvents(job.id, [(event.seq, event.type, event.data) for event in events], is_job_ended)
+        )
         for front in fronts:
             # Out of credit it is sent nothing: the hole in the sequence makes it read from its cursor.
             if front.accepts_events():

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from runner.coordinator.front.event_reader import page
+from runner.coordinator.front.event_reader import read_event_page
 from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
@@ -43,7 +43,7 @@ def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() 
             await bench.journal.flush()
 
         access.then = it_ends
-        told = await page(bench.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
+        told = await read_event_page(bench.line, archive, front_protocol.ReadEvents(1, "job-1", 1, 1000))
         assert ([seq for seq, _, _ in told.events], told.last_seq, told.is_job_ended) == ([2], 2, True)
         bench.line.timers.close()
 
