@@ -20,13 +20,13 @@ from runner.coordinator.devices.grant_enforcer import GrantEnforcer
 from runner.coordinator.devices.health_monitor import HealthMonitor
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
-from runner.coordinator.front.device_requests import Hand
+from runner.coordinator.front.device_requests import DeviceRequests
 from runner.coordinator.front.job_action_requests import JobActionRequests
-from runner.coordinator.front.prewarm_requests import Loads
+from runner.coordinator.front.prewarm_requests import PrewarmRequests
 from runner.coordinator.front.queue_requests import QueueRequests
 from runner.coordinator.front.read_requests import ReadRequests
 from runner.coordinator.front.replies import JobReplies
-from runner.coordinator.front.requests import Answerer, Desk
+from runner.coordinator.front.requests import FrontRequests, RequestHandler
 from runner.coordinator.front.submit_requests import SubmitRequests
 from runner.coordinator.front.subscriptions import Subscriptions
 from runner.coordinator.jobs.event_json import build_event
@@ -139,7 +139,7 @@ class FrontComponents:
     reloads: HandlerReloader
     metrics: Metrics
     status: ReadinessCheck
-    desk: Desk
+    desk: FrontRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,13 +377,13 @@ def build_front(
         stats=StatsDocument(jobs.line, devices.dispatch, _weights(ground.settings)),
         queues=queues,
     )
-    answerers: dict[type[Any], Answerer] = {
+    answerers: dict[type[Any], RequestHandler] = {
         **_job_answerers(jobs, devices, gate),
         **_document_answerers(jobs, views, handlers),
         **_operator_answerers(jobs, devices, gate, views, queues, handlers),
         front_protocol.ReloadHandlers: reloads.handle_request,
     }
-    return FrontComponents(gate, plugins, handlers, reloads, metrics, status, Desk(answerers))
+    return FrontComponents(gate, plugins, handlers, reloads, metrics, status, FrontRequests(answerers))
 
 
 def _build_handlers(
@@ -417,7 +417,7 @@ def _build_handlers(
 
 def _job_answerers(
     jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
-) -> dict[type[Any], Answerer]:
+) -> dict[type[Any], RequestHandler]:
     """What changes jobs, and who is sent their events."""
     replies = JobReplies(jobs.line)
     submit = SubmitRequests(line=jobs.line, replies=replies, gate=gate)
@@ -426,7 +426,7 @@ def _job_answerers(
     )
     return {
         front_protocol.SubmitJobs: submit.submit,
-        front_protocol.JobAction: actions.act,
+        front_protocol.JobAction: actions.apply_action,
         front_protocol.SubscribeEvents: lambda front, ask: jobs.watch.subscribe(front, ask.job_id),
         front_protocol.UnsubscribeEvents: lambda front, ask: jobs.watch.unsubscribe(front, ask.job_id),
     }
@@ -436,7 +436,7 @@ def _document_answerers(
     jobs: JobComponents,
     views: ResourceViews,
     handlers: HandlerActivator,
-) -> dict[type[Any], Answerer]:
+) -> dict[type[Any], RequestHandler]:
     """What only reads."""
     reads = ReadRequests(
         line=jobs.line,
@@ -462,25 +462,25 @@ def _operator_answerers(
     views: ResourceViews,
     queues: QueueDocuments,
     handlers: HandlerActivator,
-) -> dict[type[Any], Answerer]:
+) -> dict[type[Any], RequestHandler]:
     """What changes queues, devices and executors."""
     queue = QueueRequests(line=jobs.line, dispatch=devices.dispatch, queues=queues)
-    device = Hand(
+    device = DeviceRequests(
         inventory=devices.inventory,
         dispatch=devices.dispatch,
         care=devices.care,
         journal=jobs.journal,
-        document=views.device_document,
+        device_document=views.device_document,
     )
-    loads = Loads(
+    loads = PrewarmRequests(
         dispatch=devices.dispatch,
-        executor=views.executor_document,
+        executor_document=views.executor_document,
         wait_for_handler=handlers.wait_for_handler,
         gate=gate,
     )
     return {
         front_protocol.SetQueue: queue.set_queue,
-        front_protocol.SetDevice: device.answer,
+        front_protocol.SetDevice: device.set_device,
         front_protocol.LoadHandler: loads.load,
         front_protocol.UnloadHandler: loads.unload,
     }

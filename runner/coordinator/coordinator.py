@@ -114,7 +114,9 @@ class Coordinator:
         )
         kept = await Kept.read(access)
         self._rooms = rooms = build(ground, kept, on_fenced=self.on_fenced, workers=self)
-        self._front_events.connect(desk=rooms.front.desk, watch=rooms.jobs.watch, greet=rooms.front_messages)
+        self._front_events.connect(
+            requests=rooms.front.desk, subscriptions=rooms.jobs.watch, initial_messages=rooms.front_messages
+        )
         rooms.devices.fleet.open()
         rooms.devices.fleet.start_probe()
         await self._recover(rooms, access)

@@ -18,7 +18,7 @@ from runner.protocol import front as front_protocol
 _json = msgspec.json.Encoder().encode
 
 
-class Hand:
+class DeviceRequests:
     """Answers a front once what was asked for is in force and durable."""
 
     def __init__(
@@ -28,31 +28,33 @@ class Hand:
         dispatch: Dispatcher,
         care: HealthMonitor,
         journal: Journal,
-        document: Callable[[Device], dict[str, Any]],
+        device_document: Callable[[Device], dict[str, Any]],
     ) -> None:
         self._inventory = inventory
         self._dispatch = dispatch
         self._care = care
         self._journal = journal
         #: A device as the API shows it.
-        self._document = document
+        self._device_document = device_document
 
-    async def answer(self, front: FrontHandle, ask: front_protocol.SetDevice) -> None:
+    async def set_device(self, front: FrontHandle, ask: front_protocol.SetDevice) -> None:
         """Do it. Raises NotFound."""
         device = self._inventory.get(ask.device)
         if ask.drained is not None:
-            self._drain(device, ask.drained)
+            self._set_drained(device, ask.drained)
         if ask.max_executors is not None:
             self._inventory.set_max_executors(device, ask.max_executors)
         await self._journal.flush()
         front.send(
-            front_protocol.encode(front_protocol.Reply(ask.request_id, 200, _json(self._document(device))))
+            front_protocol.encode(
+                front_protocol.Reply(ask.request_id, 200, _json(self._device_document(device)))
+            )
         )
 
-    def _drain(self, device: Device, drained: bool) -> None:
+    def _set_drained(self, device: Device, is_drained: bool) -> None:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
-        self._inventory.set_drained(device, drained)
-        if not drained:
+        self._inventory.set_drained(device, is_drained)
+        if not is_drained:
             self._care.resume_device(device.id)
             return
         for post in self._dispatch.executors.on_device(device.id):

@@ -37,11 +37,11 @@ class JobActionRequests:
         self._archive = archive
         self._replies = replies
         self._gate = gate
-        self._removals = JobDeletion(line, archive)
+        self._deletion = JobDeletion(line, archive)
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def act(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
+    async def apply_action(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         """Do it, and reply when it is durable."""
         # They look into the store before they change anything: two at once would both find the job there.
         lock = self._locks.get(ask.job_id)
@@ -61,35 +61,35 @@ class JobActionRequests:
         if live is None or live.phase == "ended":
             job = live.job if live is not None else await self._archive.require_job(ask.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
-        at_once = self._dispatch.cancel_job(live, ask.reason or "cancelled by request", force=ask.force)
+        has_ended = self._dispatch.cancel_job(live, ask.reason or "cancelled by request", force=ask.force)
         await self._line.journal.flush()
         front.send(
             _encode(
-                front_protocol.Reply(ask.request_id, 200 if at_once else 202, self._replies.document(live))
+                front_protocol.Reply(ask.request_id, 200 if has_ended else 202, self._replies.job_json(live))
             )
         )
 
     async def _retry(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         self._gate.check_open()
-        job = await self._ended_job(ask.job_id, "retried")
+        job = await self._require_ended(ask.job_id, "retried")
         input_ = await self._archive.load_input(job.number)
         if ask.job_id in self._line.registry.by_id:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
         live = self._line.resubmit(job, input_)
         await self._line.journal.flush()
-        front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.job_json(live))))
 
     async def _delete(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
         live = await self._line.queue_manager.spill_pool.load_job(ask.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
             self._dispatch.cancel_job(live, "deleted", force=False)
             await self._line.journal.flush()
-        job = await self._ended_job(ask.job_id, "deleted")
-        await self._removals.delete(job)
+        job = await self._require_ended(ask.job_id, "deleted")
+        await self._deletion.delete(job)
         front.send(_encode(front_protocol.Reply(ask.request_id, 204)))
 
-    async def _ended_job(self, job_id: str, what: str) -> Job:
-        if job_id in self._removals:
+    async def _require_ended(self, job_id: str, participle: str) -> Job:
+        if job_id in self._deletion:
             # It is not gone before that is durable: until then this is refused as the first request was.
             await self._line.journal.flush()
             raise NotFound(f"there is no job {job_id}")
@@ -99,7 +99,7 @@ class JobActionRequests:
             live = None
         job = live.job if live is not None else await self._archive.require_job(job_id)
         if job.state not in ENDED:
-            first = "cancel it first" if what == "deleted" else "wait for its end"
-            message = f"job {job_id} is {job.state} and cannot be {what} now: {first}"
+            advice = "cancel it first" if participle == "deleted" else "wait for its end"
+            message = f"job {job_id} is {job.state} and cannot be {participle} now: {advice}"
             raise JobNotFinished(message, state=job.state)
         return job

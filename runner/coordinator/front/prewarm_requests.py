@@ -18,69 +18,73 @@ from runner.protocol import front as front_protocol
 _json = msgspec.json.Encoder().encode
 
 
-class Asker(Protocol):
+class Requester(Protocol):
     """Who asked, to be answered."""
 
     def send(self, message: bytes) -> None:
         """An encoded message."""
 
 
-class Loads:
+class PrewarmRequests:
     """One method a question."""
 
     def __init__(
         self,
         *,
         dispatch: Dispatcher,
-        executor: Callable[[int], dict[str, Any]],
+        executor_document: Callable[[int], dict[str, Any]],
         wait_for_handler: Callable[[str], Awaitable[None]],
         gate: SubmissionGate,
     ) -> None:
         self._dispatch = dispatch
         #: The document of one.
-        self._executor = executor
+        self._executor_document = executor_document
         self._wait_for_handler = wait_for_handler
         self._gate = gate
 
-    async def load(self, front: Asker, ask: front_protocol.LoadHandler) -> None:
+    async def load(self, front: Requester, ask: front_protocol.LoadHandler) -> None:
         """Have an executor ready, and say how far it is when the time is over."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
-        told: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
 
-        def tell(what: ExecutorHandle | PrewarmFailure) -> None:
-            if not told.done():
-                told.set_result(what)
+        def on_result(what: ExecutorHandle | PrewarmFailure) -> None:
+            if not result.done():
+                result.set_result(what)
 
-        self._dispatch.prewarming.load(ask.name, ask.model, ask.device, tell)
+        self._dispatch.prewarming.load(ask.name, ask.model, ask.device, on_result)
         # The plan's turn is next: after it there is something to say.
         await asyncio.sleep(0)
-        await asyncio.wait([told], timeout=ask.wait_s)
-        if not told.done():
-            document = self._under_way(ask)
-        elif isinstance(outcome := told.result(), PrewarmFailure):
+        await asyncio.wait([result], timeout=ask.wait_s)
+        if not result.done():
+            document = self._progress_document(ask)
+        elif isinstance(outcome := result.result(), PrewarmFailure):
             message = f"{ask.name} could not be loaded: {outcome.code}: {outcome.message}"
             raise NotLoaded(message, error=outcome.error)
         else:
             message = f"it is loaded on {', '.join(outcome.devices)}"
             document = {
                 "state": "loaded",
-                "executor": self._executor(outcome.number),
+                "executor": self._executor_document(outcome.number),
                 "message": message,
             }
         status = 200 if document["state"] == "loaded" else 202
         front.send(
-            front_protocol.encode(front_protocol.Reply(ask.request_id, status, _json(_head(ask) | document)))
+            front_protocol.encode(
+                front_protocol.Reply(ask.request_id, status, _json(_target_fields(ask) | document))
+            )
         )
 
-    async def unload(self, front: Asker, ask: front_protocol.UnloadHandler) -> None:
+    async def unload(self, front: Requester, ask: front_protocol.UnloadHandler) -> None:
         """Have executors go, and say which."""
         self._gate.check_open()
         await self._wait_for_handler(ask.name)
         posts = self._dispatch.prewarming.unload(ask.name, ask.model, ask.device)
         for post in posts:
             self._dispatch.control.retire(post)
-        document = _head(ask) | {"executors": [self._executor(post.number) for post in posts]}
+        document = _target_fields(ask) | {
+            "executors": [self._executor_document(post.number) for post in posts]
+        }
         self._dispatch.wake()
         front.send(
             front_protocol.encode(
@@ -88,13 +92,17 @@ class Loads:
             )
         )
 
-    def _under_way(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:
+    def _progress_document(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""
         pending = self._dispatch.prewarming.pending
-        for one in pending.of_handler(ask.name, ask.model or ""):
-            if one.device_id == ask.device and not one.is_preload:
-                leaving = [self._executor(each) for each in pending.closing_executors(one)]
-                return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(one)
+        for pending_request in pending.of_handler(ask.name, ask.model or ""):
+            if pending_request.device_id == ask.device and not pending_request.is_preload:
+                leaving = [
+                    self._executor_document(each) for each in pending.closing_executors(pending_request)
+                ]
+                return {"state": "waiting", "executor": None, "leaving": leaving} | pending.explain(
+                    pending_request
+                )
         loading = [
             post
             for post in self._dispatch.executors.of_handler(ask.name)
@@ -104,8 +112,8 @@ class Loads:
             return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
         post = loading[0]
         message = f"it loads on {', '.join(post.devices)}"
-        return {"state": "loading", "executor": self._executor(post.number), "message": message}
+        return {"state": "loading", "executor": self._executor_document(post.number), "message": message}
 
 
-def _head(ask: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
+def _target_fields(ask: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
     return {"handler": ask.name, "model": ask.model, "device": ask.device}

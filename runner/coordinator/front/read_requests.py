@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from runner.coordinator.front.event_reader import load_live_job, read_event_page
-from runner.coordinator.front.replies import JobReplies, answer_once
+from runner.coordinator.front.replies import JobReplies, make_reply_once
 from runner.coordinator.jobs import job_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
@@ -52,9 +52,11 @@ class ReadRequests:
             front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
             return
         if ask.wait_s is not None and self._line.registry.by_id.get(ask.job_id) is live:
-            self._replies.answer_at_end(answer_once(front, ask.request_id), live, ask.wait_s, late_status=200)
+            self._replies.reply_at_end(
+                make_reply_once(front, ask.request_id), live, ask.wait_s, timeout_status=200
+            )
             return
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.document(live))))
+        front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.job_json(live))))
 
     async def list_jobs(self, front: FrontHandle, ask: front_protocol.ListJobs) -> None:
         """A page of jobs."""

@@ -19,26 +19,26 @@ _json = msgspec.json.Encoder().encode
 STORE_RETRY_S = 2.0
 
 #: Status, body, and the seconds after which to try again.
-Answer = Callable[..., None]
+ReplyOnce = Callable[..., None]
 
 
-def problem(error: RunnerError) -> bytes:
+def problem_json(error: RunnerError) -> bytes:
     """The body of a refusal, as control.Reply has it; one of many jobs has no status but this."""
-    head = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
-    return _json(head | error.detail)
+    fields = {"status": error.status, "code": error.code, "title": error.title, "detail": error.message}
+    return _json(fields | error.detail)
 
 
-def answer_once(front: FrontHandle, rid: int) -> Answer:
+def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
     """A callable that sends the first answer it is given, and no other."""
-    open_ = True
+    is_open = True
 
-    def answer(status: int, body: bytes, retry_after_s: float | None = None) -> None:
-        nonlocal open_
-        if open_:
-            open_ = False
-            front.send(front_protocol.encode(front_protocol.Reply(rid, status, body, retry_after_s)))
+    def reply(status: int, body: bytes, retry_after_s: float | None = None) -> None:
+        nonlocal is_open
+        if is_open:
+            is_open = False
+            front.send(front_protocol.encode(front_protocol.Reply(request_id, status, body, retry_after_s)))
 
-    return answer
+    return reply
 
 
 class JobReplies:
@@ -47,33 +47,33 @@ class JobReplies:
     def __init__(self, line: JobLifecycle) -> None:
         self._line = line
 
-    def document(self, live: LiveJob) -> bytes:
+    def job_json(self, live: LiveJob) -> bytes:
         """The job as it is now."""
         reason = self._line.queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
-    def answer_at_end(self, answer: Answer, live: LiveJob, wait_s: float, *, late_status: int) -> None:
+    def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
         """Answer when the job's end is durable, or with what is known when `wait_s` is over."""
 
-        def at_end(ended: LiveJob) -> None:
+        def on_end(ended: LiveJob) -> None:
             timer.cancel()
-            answer(200, self.document(ended))
+            reply(200, self.job_json(ended))
 
-        def late() -> None:
-            if live.end_callbacks is not None and at_end in live.end_callbacks:
-                live.end_callbacks.remove(at_end)
-            self._line.journal.call_when_durable(accepted)
+        def on_timeout() -> None:
+            if live.end_callbacks is not None and on_end in live.end_callbacks:
+                live.end_callbacks.remove(on_end)
+            self._line.journal.call_when_durable(on_durable)
             self._line.queue_manager.spill_pool.maybe_spill(live)
 
-        def accepted(failure: StoreUnavailable | None) -> None:
+        def on_durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
-                answer(failure.status, problem(failure), STORE_RETRY_S)
+                reply(failure.status, problem_json(failure), STORE_RETRY_S)
             else:
-                answer(200 if live.phase == "ended" else late_status, self.document(live))
+                reply(200 if live.phase == "ended" else timeout_status, self.job_json(live))
 
-        timer = asyncio.get_running_loop().call_later(wait_s, late)
+        timer = asyncio.get_running_loop().call_later(wait_s, on_timeout)
         if live.end_callbacks is None:
             live.end_callbacks = []
-        live.end_callbacks.append(at_end)
+        live.end_callbacks.append(on_end)
         if live.phase == "ended":
             self._line.journal.commit_soon()

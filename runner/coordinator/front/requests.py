@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from runner.coordinator.front.replies import STORE_RETRY_S, problem
+from runner.coordinator.front.replies import STORE_RETRY_S, problem_json
 from runner.coordinator.processes.front_pool import FrontHandle
 from runner.coordinator.runtime.background_tasks import BackgroundTasks
 from runner.errors import RunnerError, StoreUnavailable
@@ -15,38 +15,38 @@ from runner.protocol import front as front_protocol
 log = logging.getLogger(__name__)
 
 #: What answers a type of requests: at once, or with a coroutine for what needs the disk.
-Answerer = Callable[[FrontHandle, Any], Coroutine[Any, Any, None] | None]
+RequestHandler = Callable[[FrontHandle, Any], Coroutine[Any, Any, None] | None]
 
 
-class Desk:
+class FrontRequests:
     """Answers what can be answered at once; the rest goes on in a task."""
 
-    def __init__(self, answerers: Mapping[type[Any], Answerer]) -> None:
-        self._answerers = answerers
+    def __init__(self, handlers: Mapping[type[Any], RequestHandler]) -> None:
+        self._handlers = handlers
         self._tasks = BackgroundTasks()
 
-    def question(self, front: FrontHandle, ask: front_protocol.ToCoordinator) -> None:
+    def handle(self, front: FrontHandle, ask: front_protocol.ToCoordinator) -> None:
         """Answer, now or later; a refusal becomes a problem document."""
         try:
-            later = self._answerers[type(ask)](front, ask)
+            answer = self._handlers[type(ask)](front, ask)
         except RunnerError as error:
             self._refuse(front, ask, error)
             return
         except Exception:
-            self._failed(front, ask)
+            self._fail(front, ask)
             return
-        if later is not None:
-            self._tasks.start(self._guarded(front, ask, later))
+        if answer is not None:
+            self._tasks.start(self._run_guarded(front, ask, answer))
 
-    async def _guarded(self, front: FrontHandle, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
+    async def _run_guarded(self, front: FrontHandle, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
         try:
             await answer
         except RunnerError as error:
             self._refuse(front, ask, error)
         except Exception:
-            self._failed(front, ask)
+            self._fail(front, ask)
 
-    def _failed(self, front: FrontHandle, ask: Any) -> None:
+    def _fail(self, front: FrontHandle, ask: Any) -> None:
         """The boundary of one question: whatever went wrong with it, the others go on."""
         log.exception("a question of a front failed: %s", type(ask).__name__)
         self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
@@ -55,5 +55,7 @@ class Desk:
         unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(
-            front_protocol.encode(front_protocol.Reply(ask.rid, error.status, problem(error), retry_after_s))
+            front_protocol.encode(
+                front_protocol.Reply(ask.rid, error.status, problem_json(error), retry_after_s)
+            )
         )

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, answer_once, problem
+from runner.coordinator.front.replies import STORE_RETRY_S, JobReplies, make_reply_once, problem_json
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle.job_lifecycle import JobLifecycle
 from runner.coordinator.processes.front_pool import FrontHandle
@@ -16,7 +16,7 @@ from runner.protocol import front as front_protocol
 
 _encode = front_protocol.encode
 #: Jobs of a bulk taken in per turn of the loop: other work goes on in between.
-BULK_TURN = 500
+BULK_CHUNK_JOBS = 500
 
 
 class SubmitRequests:
@@ -37,20 +37,20 @@ class SubmitRequests:
         self._check_new(ask.jobs[0].id)
         live = self._line.submit(ask.jobs[0])
         self._line.statistics.submitted_count += 1
-        answer = answer_once(front, ask.request_id)
+        answer = make_reply_once(front, ask.request_id)
         if ask.wait_s is not None:
-            self._replies.answer_at_end(answer, live, ask.wait_s, late_status=202)
+            self._replies.reply_at_end(answer, live, ask.wait_s, timeout_status=202)
 
-        def durable(failure: StoreUnavailable | None) -> None:
+        def on_durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
                 self._withdraw(live)
-                answer(failure.status, problem(failure), STORE_RETRY_S)
+                answer(failure.status, problem_json(failure), STORE_RETRY_S)
             elif ask.wait_s is None:
-                answer(202, self._replies.document(live))
+                answer(202, self._replies.job_json(live))
 
         # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
         self._line.journal.call_when_durable(
-            durable, is_urgent=ask.wait_s is None
+            on_durable, is_urgent=ask.wait_s is None
         )  # guard: answer-when-durable
         return None
 
@@ -74,21 +74,21 @@ class SubmitRequests:
 
     async def _submit_bulk(self, front: FrontHandle, ask: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
-        taken: list[LiveJob] = []
-        for index, asked in enumerate(ask.jobs):
+        accepted: list[LiveJob] = []
+        for index, submission in enumerate(ask.jobs):
             try:
-                self._check_new(asked.id)
-                taken.append(self._line.submit(asked))
+                self._check_new(submission.id)
+                accepted.append(self._line.submit(submission))
                 answers.append(b"null")
             except RunnerError as error:
-                answers.append(problem(error))
-            if index % BULK_TURN == BULK_TURN - 1:
+                answers.append(problem_json(error))
+            if index % BULK_CHUNK_JOBS == BULK_CHUNK_JOBS - 1:
                 await asyncio.sleep(0)
-        self._line.statistics.submitted_count += len(taken)
+        self._line.statistics.submitted_count += len(accepted)
         try:
             await self._line.journal.flush()
         except StoreUnavailable:
-            for live in taken:
+            for live in accepted:
                 self._withdraw(live)
             raise
         front.send(_encode(front_protocol.Reply(ask.request_id, 202, b"[%s]" % b",".join(answers))))

@@ -11,7 +11,7 @@ import msgspec
 
 from runner.coordinator.queue.queue_manager import QueueManager
 from runner.coordinator.reload.changes import ReloadResult, compare_handlers
-from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down
+from runner.coordinator.runtime.submission_gate import SubmissionGate, shutting_down_error
 from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import RefusedStart, ReloadRefused, RunnerError
 from runner.handlers.overrides import Overrides
@@ -76,7 +76,7 @@ class HandlerReloader:
         task = self.request_reload()
         await asyncio.wait([task], timeout=self._reply_wait_s)
         if task.cancelled():
-            raise shutting_down()
+            raise shutting_down_error()
         status, changes = (200, task.result()) if task.done() else (202, ReloadResult(describing=True))
         requester.send(
             front_protocol.encode(

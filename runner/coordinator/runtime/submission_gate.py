@@ -18,9 +18,9 @@ class SubmissionGate:
     def check_open(self) -> None:
         """Raise ShuttingDown where the gate is closed."""
         if self.is_closed:
-            raise shutting_down()
+            raise shutting_down_error()
 
 
-def shutting_down() -> ShuttingDown:
+def shutting_down_error() -> ShuttingDown:
     """The refusal of whatever comes too late."""
     return ShuttingDown("the server is shutting down; try again in a moment", retry_after_s=5.0)
