@@ -70,16 +70,16 @@ from runner.stores.sqlite.access import StoreAccess
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class StartContext:
     """What stands before the parts do."""
 
     settings: Settings
     access: StoreAccess
     epoch: int
-    briefing: ChildConfigs
-    fronts: FrontPool
-    runtime: Path
-    data: Path
+    child_configs: ChildConfigs
+    front_pool: FrontPool
+    runtime_dir: Path
+    data_dir: Path
     #: Begins the name of every worker of this data folder.
     marker: str
     version: str
@@ -87,7 +87,7 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class PersistedState:
     """What the store remembers besides jobs."""
 
     counts: dict[tuple[str, str], int]
@@ -95,7 +95,7 @@ class Kept:
     values: Mapping[str, bytes]
 
     @classmethod
-    async def read(cls, access: StoreAccess) -> Kept:
+    async def load(cls, access: StoreAccess) -> PersistedState:
         """All of it, in one visit."""
         return await access.run_read(
             lambda store: cls(store.count_jobs(), store.last_job_number(), store.load_values(""))
@@ -107,26 +107,26 @@ class JobComponents:
     """What accepts, keeps and ends jobs."""
 
     view: SchedulerState
-    watch: Subscriptions
-    figures: Statistics
+    subscriptions: Subscriptions
+    statistics: Statistics
     timers: Timers
     journal: Journal
-    archive: JobReader
-    line: JobLifecycle
+    job_reader: JobReader
+    lifecycle: JobLifecycle
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceComponents:
     """What runs jobs on devices, and watches the devices."""
 
-    memory: MemoryMonitor
-    inventory: DeviceRegistry
-    fleet: WorkerPool
-    dispatch: Dispatcher
-    learning: EstimateRecorder
-    care: HealthMonitor
-    overruns: GrantEnforcer
-    readings: DeviceReadingsHandler
+    memory_monitor: MemoryMonitor
+    device_registry: DeviceRegistry
+    worker_pool: WorkerPool
+    dispatcher: Dispatcher
+    estimate_recorder: EstimateRecorder
+    health_monitor: HealthMonitor
+    grant_enforcer: GrantEnforcer
+    readings_handler: DeviceReadingsHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,68 +134,75 @@ class FrontComponents:
     """What answers fronts."""
 
     gate: SubmissionGate
-    plugins: HandlerRegistry
-    handlers: HandlerActivator
-    reloads: HandlerReloader
+    handler_registry: HandlerRegistry
+    handler_activator: HandlerActivator
+    reloader: HandlerReloader
     metrics: Metrics
-    status: ReadinessCheck
-    desk: FrontRequests
+    readiness: ReadinessCheck
+    requests: FrontRequests
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Components:
     """All components of a coordinator."""
 
     jobs: JobComponents
     devices: DeviceComponents
-    reports: WorkerMessageHandler
+    worker_messages: WorkerMessageHandler
     front: FrontComponents
 
-    def front_messages(self) -> list[bytes]:
+    def initial_front_messages(self) -> list[bytes]:
         """What a front has to know before it is asked for anything."""
-        return [self.front.handlers.handlers_message(), self.devices.readings.memory_level_message()]
+        return [
+            self.front.handler_activator.handlers_message(),
+            self.devices.readings_handler.memory_level_message(),
+        ]
 
 
-def build(
-    ground: Ground,
-    kept: Kept,
+def build_components(
+    ground: StartContext,
+    kept: PersistedState,
     *,
     on_fenced: Callable[[Fenced], None],
-    workers: worker_pool.WorkerListener,
-) -> Rooms:
+    worker_listener: worker_pool.WorkerListener,
+) -> Components:
     """Create the components and join them; nothing is started."""
 
     def wake() -> None:
         # Jobs and devices are there before the dispatcher, which plans for them.
-        devices.dispatch.wake()
+        devices.dispatcher.wake()
 
     jobs = build_jobs(ground, kept, on_fenced=on_fenced, wake=wake)
-    devices = build_devices(ground, kept, jobs, workers=workers, wake=wake)
-    reports = build_worker_events(ground, jobs, devices)
-    return Rooms(jobs, devices, reports, build_front(ground, kept, jobs, devices))
+    devices = build_devices(ground, kept, jobs, worker_listener=worker_listener, wake=wake)
+    worker_messages = build_worker_events(ground, jobs, devices)
+    return Components(jobs, devices, worker_messages, build_front(ground, kept, jobs, devices))
 
 
 def build_jobs(
-    ground: Ground, kept: Kept, *, on_fenced: Callable[[Fenced], None], wake: Callable[[], None]
+    ground: StartContext,
+    kept: PersistedState,
+    *,
+    on_fenced: Callable[[Fenced], None],
+    wake: Callable[[], None],
 ) -> JobComponents:
     """Create what accepts, keeps and ends jobs."""
     limits, now = ground.settings.limits, ground.clock.now
-    view = SchedulerState(weights=_weights(ground.settings))
+    view = SchedulerState(weights=_tenant_weights(ground.settings))
     for queue in value_names.paused_queues(kept.values):
         view.backlog.pause_queue(queue, True)
-    watch, figures, timers = Subscriptions(), Statistics(), Timers(now)
+    subscriptions, statistics, timers = Subscriptions(), Statistics(), Timers(now)
     journal = Journal(
         ground.access,
         ground.epoch,
         encode_event=build_event,
-        on_events=watch.publish,
+        on_events=subscriptions.publish,
         on_fenced=on_fenced,
-        on_commit=figures.commit_histogram.add,
+        on_commit=statistics.commit_histogram.add,
     )
-    archive = JobReader(ground.access, journal, ground.data / "files")
-    book = JobRegistry(kept.last_n, kept.counts)
-    waiting = QueueManager(
-        registry=book,
+    archive = JobReader(ground.access, journal, ground.data_dir / "files")
+    job_registry = JobRegistry(kept.last_n, kept.counts)
+    queue_manager = QueueManager(
+        registry=job_registry,
         view=view,
         journal=journal,
         timers=timers,
@@ -207,35 +214,35 @@ def build_jobs(
         bounds=QueueBounds(),
     )
     line = JobLifecycle(
-        registry=book,
+        registry=job_registry,
         view=view,
         journal=journal,
         timers=timers,
-        statistics=figures,
+        statistics=statistics,
         usage_totals=UsageTotals(kept.values, now()),
         now=now,
         jitter=random.random,
-        queue_manager=waiting,
-        event_log=EventLog(journal, is_watched=watch.has_subscribers, events_kept=limits.events_kept),
+        queue_manager=queue_manager,
+        event_log=EventLog(journal, is_watched=subscriptions.has_subscribers, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
-    return JobComponents(view, watch, figures, timers, journal, archive, line)
+    return JobComponents(view, subscriptions, statistics, timers, journal, archive, line)
 
 
 def build_devices(
-    ground: Ground,
-    kept: Kept,
+    ground: StartContext,
+    kept: PersistedState,
     jobs: JobComponents,
     *,
-    workers: worker_pool.WorkerListener,
+    worker_listener: worker_pool.WorkerListener,
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Create what runs jobs on devices, and watches the devices."""
     view, now = jobs.view, ground.clock.now
-    memory = _build_memory(ground, kept, jobs)
+    memory = _build_memory_monitor(ground, kept, jobs)
     inventory = DeviceRegistry(
         view=view,
-        figures=jobs.figures,
+        figures=jobs.statistics,
         memory=memory,
         now=now,
         wake=wake,
@@ -243,48 +250,48 @@ def build_devices(
         store_value=jobs.journal.set_value,
     )
     fleet = WorkerPool(
-        runtime=ground.runtime,
+        runtime=ground.runtime_dir,
         epoch=ground.epoch,
         marker=ground.marker,
-        worker_config=ground.briefing.worker_config,
-        probe_config=ground.briefing.probe_config,
-        listener=workers,
+        worker_config=ground.child_configs.worker_config,
+        probe_config=ground.child_configs.probe_config,
+        listener=worker_listener,
     )
     dispatch = Dispatcher(
-        line=jobs.line,
+        line=jobs.lifecycle,
         view=view,
         fleet=fleet,
         devices=inventory.devices,
-        read_inputs=jobs.archive.load_inputs,
+        read_inputs=jobs.job_reader.load_inputs,
         cap_bytes=memory.cap_bytes,
     )
     learning = EstimateRecorder(
         view=view,
-        figures=jobs.figures,
+        figures=jobs.statistics,
         call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
         stored_values=kept.values,
         store_value=jobs.journal.set_value,
     )
-    checkup = DeviceCheckRunner(ground.briefing.executor_env(), ground.marker)
+    check_runner = DeviceCheckRunner(ground.child_configs.executor_env(), ground.marker)
     care = HealthMonitor(
-        view=view, inventory=inventory, dispatch=dispatch, run_check=checkup.run_check, now=now
+        view=view, inventory=inventory, dispatch=dispatch, run_check=check_runner.run_check, now=now
     )
     overruns = GrantEnforcer(
         view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement]
     )
-    readings = DeviceReadingsHandler(
+    readings_handler = DeviceReadingsHandler(
         view=view,
         inventory=inventory,
         memory=memory,
         care=care,
         overruns=overruns,
         dispatch=dispatch,
-        fronts=ground.fronts,
+        fronts=ground.front_pool,
     )
-    return DeviceComponents(memory, inventory, fleet, dispatch, learning, care, overruns, readings)
+    return DeviceComponents(memory, inventory, fleet, dispatch, learning, care, overruns, readings_handler)
 
 
-def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> MemoryMonitor:
+def _build_memory_monitor(ground: StartContext, kept: PersistedState, jobs: JobComponents) -> MemoryMonitor:
     contexts = kept.values.get(value_names.CONTEXT_OVERHEAD)
     return MemoryMonitor(
         view=jobs.view,
@@ -296,155 +303,159 @@ def _build_memory(ground: Ground, kept: Kept, jobs: JobComponents) -> MemoryMoni
 
 
 def build_worker_events(
-    ground: Ground, jobs: JobComponents, devices: DeviceComponents
+    ground: StartContext, jobs: JobComponents, devices: DeviceComponents
 ) -> WorkerMessageHandler:
     """Create what takes in the messages of workers and of the probe."""
     attempts = AttemptMessageHandler(
-        line=jobs.line,
+        line=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatch,
-        memory=devices.memory,
-        learning=devices.learning,
-        on_attempt_failed=devices.care.on_attempt_ended,
+        dispatch=devices.dispatcher,
+        memory=devices.memory_monitor,
+        learning=devices.estimate_recorder,
+        on_attempt_failed=devices.health_monitor.on_attempt_ended,
         from_wall_time=ground.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(
-        line=jobs.line,
+        line=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatch,
-        memory=devices.memory,
-        learning=devices.learning,
+        dispatch=devices.dispatcher,
+        memory=devices.memory_monitor,
+        learning=devices.estimate_recorder,
         attempts=attempts,
-        on_stuck=devices.care.on_stuck,
-        on_cleared=devices.inventory.clear_stuck,
+        on_stuck=devices.health_monitor.on_stuck,
+        on_cleared=devices.device_registry.clear_stuck,
     )
-    calls = AttemptRequestHandler(archive=jobs.archive, fleet=devices.fleet)
+    requests = AttemptRequestHandler(archive=jobs.job_reader, fleet=devices.worker_pool)
     return WorkerMessageHandler(
-        line=jobs.line,
-        dispatch=devices.dispatch,
-        fleet=devices.fleet,
+        line=jobs.lifecycle,
+        dispatch=devices.dispatcher,
+        fleet=devices.worker_pool,
         attempts=attempts,
         executors=executors,
-        on_caught_up=devices.inventory.on_worker_ready,
+        on_caught_up=devices.device_registry.on_worker_ready,
         other_handlers={
-            AttemptRequest: calls.on_request,
-            DevicesFound: lambda _, message: devices.inventory.on_devices(message),
-            DeviceReadings: lambda _, message: devices.readings.on_readings(message),
-            ExecutorProcesses: lambda _, message: devices.memory.claim_processes(message),
-            OverGrant: lambda _, message: devices.overruns.on_over_grant(message),
+            AttemptRequest: requests.on_request,
+            DevicesFound: lambda _, message: devices.device_registry.on_devices(message),
+            DeviceReadings: lambda _, message: devices.readings_handler.on_readings(message),
+            ExecutorProcesses: lambda _, message: devices.memory_monitor.claim_processes(message),
+            OverGrant: lambda _, message: devices.grant_enforcer.on_over_grant(message),
         },
     )
 
 
 def build_front(
-    ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
+    ground: StartContext, kept: PersistedState, jobs: JobComponents, devices: DeviceComponents
 ) -> FrontComponents:
     """Create what answers fronts."""
     gate = SubmissionGate()
-    plugins, handlers = _build_handlers(ground, kept, jobs, devices)
-    reloads = HandlerReloader(
+    plugins, handler_activator = _build_handlers(ground, kept, jobs, devices)
+    reloader = HandlerReloader(
         plugins=plugins,
-        queue_manager=jobs.line.queue_manager,
-        retire=devices.dispatch.control.retire_handler,
+        queue_manager=jobs.lifecycle.queue_manager,
+        retire=devices.dispatcher.control.retire_handler,
         read_overrides=lambda: Overrides(reload_overrides(ground.settings)),
-        apply_overrides=handlers.replace_overrides,
+        apply_overrides=handler_activator.replace_overrides,
         gate=gate,
     )
-    metrics = Metrics(jobs.figures, ground.fronts)
-    status = ReadinessCheck(
+    metrics = Metrics(jobs.statistics, ground.front_pool)
+    readiness = ReadinessCheck(
         settings=ground.settings,
         version=ground.version,
         journal=jobs.journal,
         access=ground.access,
         view=jobs.view,
-        fleet=devices.fleet,
-        fronts=ground.fronts,
-        figures=jobs.figures,
-        inventory=devices.inventory,
+        fleet=devices.worker_pool,
+        fronts=ground.front_pool,
+        figures=jobs.statistics,
+        inventory=devices.device_registry,
         plugins=plugins,
     )
-    queues = QueueDocuments(line=jobs.line, view=jobs.view, dispatch=devices.dispatch)
+    queues = QueueDocuments(line=jobs.lifecycle, view=jobs.view, dispatch=devices.dispatcher)
     views = ResourceViews(
-        line=jobs.line,
+        line=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatch,
-        fleet=devices.fleet,
-        devices=devices.inventory.devices,
+        dispatch=devices.dispatcher,
+        fleet=devices.worker_pool,
+        devices=devices.device_registry.devices,
         render_metrics=metrics,
-        status=status,
-        inventory=devices.inventory,
-        health_document=devices.care.build_document,
-        stats=StatsDocument(jobs.line, devices.dispatch, _weights(ground.settings)),
+        status=readiness,
+        inventory=devices.device_registry,
+        health_document=devices.health_monitor.build_document,
+        stats=StatsDocument(jobs.lifecycle, devices.dispatcher, _tenant_weights(ground.settings)),
         queues=queues,
     )
-    answerers: dict[type[Any], RequestHandler] = {
-        **_job_answerers(jobs, devices, gate),
-        **_document_answerers(jobs, views, handlers),
-        **_operator_answerers(jobs, devices, gate, views, queues, handlers),
-        front_protocol.ReloadHandlers: reloads.handle_request,
+    request_handlers: dict[type[Any], RequestHandler] = {
+        **_job_request_handlers(jobs, devices, gate),
+        **_document_request_handlers(jobs, views, handler_activator),
+        **_operator_request_handlers(jobs, devices, gate, views, queues, handler_activator),
+        front_protocol.ReloadHandlers: reloader.handle_request,
     }
-    return FrontComponents(gate, plugins, handlers, reloads, metrics, status, FrontRequests(answerers))
+    return FrontComponents(
+        gate, plugins, handler_activator, reloader, metrics, readiness, FrontRequests(request_handlers)
+    )
 
 
 def _build_handlers(
-    ground: Ground, kept: Kept, jobs: JobComponents, devices: DeviceComponents
+    ground: StartContext, kept: PersistedState, jobs: JobComponents, devices: DeviceComponents
 ) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
-        devices.dispatch.prewarming.on_handlers_changed()
-        ground.fronts.send_all(message)
-        devices.dispatch.wake()
+        devices.dispatcher.prewarming.on_handlers_changed()
+        ground.front_pool.send_all(message)
+        devices.dispatcher.wake()
 
     prefix = value_names.DESCRIPTIONS
     plugins = HandlerRegistry(
         ground.settings.handlers,
         entry_points=ground.settings.entry_points,
-        env=ground.briefing.executor_env(),
+        env=ground.child_configs.executor_env(),
         cwd=Path.cwd(),
         cache={
             name.removeprefix(prefix): text for name, text in kept.values.items() if name.startswith(prefix)
         },
-        on_change=lambda: handlers.apply(),
+        on_change=lambda: handler_activator.apply(),
     )
-    handlers = HandlerActivator(
+    handler_activator = HandlerActivator(
         plugins=plugins,
         overrides=Overrides(ground.settings.overrides),
-        queue_manager=jobs.line.queue_manager,
+        queue_manager=jobs.lifecycle.queue_manager,
         store_value=jobs.journal.set_value,
         on_change=on_change,
     )
-    return plugins, handlers
+    return plugins, handler_activator
 
 
-def _job_answerers(
+def _job_request_handlers(
     jobs: JobComponents, devices: DeviceComponents, gate: SubmissionGate
 ) -> dict[type[Any], RequestHandler]:
     """What changes jobs, and who is sent their events."""
-    replies = JobReplies(jobs.line)
-    submit = SubmitRequests(line=jobs.line, replies=replies, gate=gate)
+    replies = JobReplies(jobs.lifecycle)
+    submit = SubmitRequests(line=jobs.lifecycle, replies=replies, gate=gate)
     actions = JobActionRequests(
-        line=jobs.line, dispatch=devices.dispatch, archive=jobs.archive, replies=replies, gate=gate
+        line=jobs.lifecycle, dispatch=devices.dispatcher, archive=jobs.job_reader, replies=replies, gate=gate
     )
     return {
         front_protocol.SubmitJobs: submit.submit,
         front_protocol.JobAction: actions.apply_action,
-        front_protocol.SubscribeEvents: lambda front, ask: jobs.watch.subscribe(front, ask.job_id),
-        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.watch.unsubscribe(front, ask.job_id),
+        front_protocol.SubscribeEvents: lambda front, ask: jobs.subscriptions.subscribe(front, ask.job_id),
+        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.subscriptions.unsubscribe(
+            front, ask.job_id
+        ),
     }
 
 
-def _document_answerers(
+def _document_request_handlers(
     jobs: JobComponents,
     views: ResourceViews,
-    handlers: HandlerActivator,
+    handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """What only reads."""
     reads = ReadRequests(
-        line=jobs.line,
-        archive=jobs.archive,
-        replies=JobReplies(jobs.line),
+        line=jobs.lifecycle,
+        archive=jobs.job_reader,
+        replies=JobReplies(jobs.lifecycle),
         views=views,
-        explainer=JobExplainer(line=jobs.line, view=jobs.view),
-        wait_for_handler=handlers.wait_for_handler,
+        explainer=JobExplainer(line=jobs.lifecycle, view=jobs.view),
+        wait_for_handler=handler_activator.wait_for_handler,
     )
     return {
         front_protocol.GetJob: reads.get_job,
@@ -455,36 +466,36 @@ def _document_answerers(
     }
 
 
-def _operator_answerers(
+def _operator_request_handlers(
     jobs: JobComponents,
     devices: DeviceComponents,
     gate: SubmissionGate,
     views: ResourceViews,
     queues: QueueDocuments,
-    handlers: HandlerActivator,
+    handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """What changes queues, devices and executors."""
-    queue = QueueRequests(line=jobs.line, dispatch=devices.dispatch, queues=queues)
-    device = DeviceRequests(
-        inventory=devices.inventory,
-        dispatch=devices.dispatch,
-        care=devices.care,
+    queue_requests = QueueRequests(line=jobs.lifecycle, dispatch=devices.dispatcher, queues=queues)
+    device_requests = DeviceRequests(
+        inventory=devices.device_registry,
+        dispatch=devices.dispatcher,
+        care=devices.health_monitor,
         journal=jobs.journal,
         device_document=views.device_document,
     )
-    loads = PrewarmRequests(
-        dispatch=devices.dispatch,
+    prewarm_requests = PrewarmRequests(
+        dispatch=devices.dispatcher,
         executor_document=views.executor_document,
-        wait_for_handler=handlers.wait_for_handler,
+        wait_for_handler=handler_activator.wait_for_handler,
         gate=gate,
     )
     return {
-        front_protocol.SetQueue: queue.set_queue,
-        front_protocol.SetDevice: device.set_device,
-        front_protocol.LoadHandler: loads.load,
-        front_protocol.UnloadHandler: loads.unload,
+        front_protocol.SetQueue: queue_requests.set_queue,
+        front_protocol.SetDevice: device_requests.set_device,
+        front_protocol.LoadHandler: prewarm_requests.load,
+        front_protocol.UnloadHandler: prewarm_requests.unload,
     }
 
 
-def _weights(settings: Settings) -> dict[str, float]:
+def _tenant_weights(settings: Settings) -> dict[str, float]:
     return {name: tenant.weight for name, tenant in settings.tenants.items()}

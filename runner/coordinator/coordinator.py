@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.coordinator.components import Ground, Kept, Rooms, build
+from runner.coordinator.components import Components, PersistedState, StartContext, build_components
 from runner.coordinator.front.front_events import FrontEvents
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.processes.child_configs import ChildConfigs
@@ -57,7 +57,7 @@ class Coordinator:
             listener=self._front_events,
         )
         self._access: StoreAccess | None = None
-        self._rooms: Rooms | None = None
+        self._rooms: Components | None = None
         self._tasks = BackgroundTasks()
         self.epoch = 0
         #: Why the server must stop at once.
@@ -75,7 +75,7 @@ class Coordinator:
         return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
     @property
-    def rooms(self) -> Rooms:
+    def rooms(self) -> Components:
         """The parts; they are there once the store is open."""
         assert self._rooms is not None
         return self._rooms
@@ -100,31 +100,33 @@ class Coordinator:
         digest = hashlib.sha256(str(self._data.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
         kill_marked(f"{marker}.")
-        ground = Ground(
+        ground = StartContext(
             settings=self._settings,
             access=access,
             epoch=self.epoch,
-            briefing=self._briefing,
-            fronts=self._fronts,
-            runtime=self._runtime,
-            data=self._data,
+            child_configs=self._briefing,
+            front_pool=self._fronts,
+            runtime_dir=self._runtime,
+            data_dir=self._data,
             marker=marker,
             version=self._version,
             clock=Clock(),
         )
-        kept = await Kept.read(access)
-        self._rooms = rooms = build(ground, kept, on_fenced=self.on_fenced, workers=self)
+        kept = await PersistedState.load(access)
+        self._rooms = rooms = build_components(ground, kept, on_fenced=self.on_fenced, worker_listener=self)
         self._front_events.connect(
-            requests=rooms.front.desk, subscriptions=rooms.jobs.watch, initial_messages=rooms.front_messages
+            requests=rooms.front.requests,
+            subscriptions=rooms.jobs.subscriptions,
+            initial_messages=rooms.initial_front_messages,
         )
-        rooms.devices.fleet.open()
-        rooms.devices.fleet.start_probe()
+        rooms.devices.worker_pool.open()
+        rooms.devices.worker_pool.start_probe()
         await self._recover(rooms, access)
-        await rooms.devices.inventory.wait_until_known()
-        rooms.jobs.line.queue_manager.handlers.has_gpu = rooms.devices.inventory.has_gpu
-        rooms.devices.inventory.start_workers(rooms.devices.fleet)
+        await rooms.devices.device_registry.wait_until_known()
+        rooms.jobs.lifecycle.queue_manager.handlers.has_gpu = rooms.devices.device_registry.has_gpu
+        rooms.devices.device_registry.start_workers(rooms.devices.worker_pool)
         # What is remembered is there before the first question is answered; a missing file stops the start.
-        rooms.front.plugins.load_cache()
+        rooms.front.handler_registry.load_cache()
         self._open(rooms)
         try:
             await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_WAIT_S)
@@ -133,13 +135,13 @@ class Coordinator:
                 f"no front has answered within {FRONT_WAIT_S:g} s; what it wrote before this tells why"
             ) from late
 
-    async def _recover(self, rooms: Rooms, access: StoreAccess) -> None:
+    async def _recover(self, rooms: Components, access: StoreAccess) -> None:
         spools = read_spools(self._data / "spool")
         named = recovery.job_ids_in(spools)
         left = await access.run_read(
-            lambda store: recovery.RecoveredState.load(store, named, rooms.jobs.line.now())
+            lambda store: recovery.RecoveredState.load(store, named, rooms.jobs.lifecycle.now())
         )
-        counts = recovery.recover(rooms.jobs.line, left, spools)
+        counts = recovery.recover(rooms.jobs.lifecycle, left, spools)
         await recovery.make_durable(rooms.jobs.journal)
         for spool in spools:
             remove_spool(spool)
@@ -150,36 +152,36 @@ class Coordinator:
                 counts,
             )
 
-    def _open(self, rooms: Rooms) -> None:
+    def _open(self, rooms: Components) -> None:
         """From now on jobs are taken in and started."""
         self._tasks.start(self._describe(rooms))
         self._tasks.start(self._watch_over(rooms))
         self._tasks.start(rooms.front.metrics.measure_lag())
-        self._tasks.start(rooms.jobs.archive.remove_orphaned_files(rooms.jobs.line.registry))
+        self._tasks.start(rooms.jobs.job_reader.remove_orphaned_files(rooms.jobs.lifecycle.registry))
         if self._settings.reload:
-            self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloads.request_reload).run())
-        rooms.devices.dispatch.is_paused = False
-        rooms.front.status.phase = "ready"
+            self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloader.request_reload).run())
+        rooms.devices.dispatcher.is_paused = False
+        rooms.front.readiness.phase = "ready"
         self._front_events.open()
-        for message in rooms.front_messages():
+        for message in rooms.initial_front_messages():
             self._fronts.send_all(message)
-        rooms.devices.dispatch.wake()
+        rooms.devices.dispatcher.wake()
 
-    async def _describe(self, rooms: Rooms) -> None:
+    async def _describe(self, rooms: Components) -> None:
         try:
-            await rooms.front.handlers.describe_sources()
+            await rooms.front.handler_activator.describe_sources()
         except RunnerError as error:
             # Two handlers of one name: nobody can say which one a job would mean.
             self.refused = error
             self.ended.set()
 
-    async def _watch_over(self, rooms: Rooms) -> None:
+    async def _watch_over(self, rooms: Components) -> None:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_EVERY_S)
-            rooms.devices.fleet.replace_silent(asyncio.get_running_loop().time())
-            rooms.devices.inventory.check_reading_ages()
-            rooms.devices.care.evaluate()
+            rooms.devices.worker_pool.replace_silent(asyncio.get_running_loop().time())
+            rooms.devices.device_registry.check_reading_ages()
+            rooms.devices.health_monitor.evaluate()
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
             except RunnerError as error:
@@ -194,20 +196,20 @@ class Coordinator:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
         rooms = self.rooms
         rooms.front.gate.close()
-        rooms.front.status.phase = "shutting down"
-        rooms.devices.dispatch.is_paused = True
+        rooms.front.readiness.phase = "shutting down"
+        rooms.devices.dispatcher.is_paused = True
         self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
-        rooms.devices.dispatch.control.recall_all_staged()
-        busy = sum(bool(post.attempts) for post in rooms.devices.dispatch.executors.values())
+        rooms.devices.dispatcher.control.recall_all_staged()
+        busy = sum(bool(post.attempts) for post in rooms.devices.dispatcher.executors.values())
         if busy and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
                 busy,
                 grace_s,
             )
-        await _until(lambda: not rooms.devices.dispatch.executors.with_attempts(), grace_s, hurry)
+        await _until(lambda: not rooms.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
-        rooms.devices.learning.store_changes()
+        rooms.devices.estimate_recorder.store_changes()
         try:
             await rooms.jobs.journal.close()
         except StoreUnavailable as refused:
@@ -215,30 +217,30 @@ class Coordinator:
         await self._fronts.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
         await self._close()
 
-    async def _stop_workers(self, rooms: Rooms, hurry: asyncio.Event) -> None:
+    async def _stop_workers(self, rooms: Components, hurry: asyncio.Event) -> None:
         """Attempts that still run end by the ladder, or at once when `hurry` is set."""
-        closing = asyncio.ensure_future(rooms.devices.fleet.close(STOP_S))
+        closing = asyncio.ensure_future(rooms.devices.worker_pool.close(STOP_S))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not closing.done():
-            rooms.devices.fleet.kill_all()
+            rooms.devices.worker_pool.kill_all()
         await closing
 
     async def abandon(self) -> None:
         """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
         self._fronts.kill_all()
         if self._rooms is not None:
-            self._rooms.devices.dispatch.is_paused = True
-            self._rooms.devices.fleet.kill_all()
-            await self._rooms.devices.fleet.close(0.5)
+            self._rooms.devices.dispatcher.is_paused = True
+            self._rooms.devices.worker_pool.kill_all()
+            await self._rooms.devices.worker_pool.close(0.5)
         await self._fronts.close(0.5)
         await self._close()
 
     async def _close(self) -> None:
         await self._tasks.cancel_all()
         if self._rooms is not None:
-            self._rooms.front.reloads.close()
+            self._rooms.front.reloader.close()
             self._rooms.jobs.timers.close()
         if self._access is not None:
             await self._access.close()
@@ -254,27 +256,27 @@ class Coordinator:
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker is connected."""
-        self.rooms.devices.inventory.on_worker_ready(worker)
+        self.rooms.devices.device_registry.on_worker_ready(worker)
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
         if worker.device is not None:  # guard: relinked-is-asked
-            self.rooms.devices.inventory.on_worker_reconnecting(worker)
-            self.rooms.reports.on_worker_reconnected(worker, hello)
+            self.rooms.devices.device_registry.on_worker_reconnecting(worker)
+            self.rooms.worker_messages.on_worker_reconnected(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
         """A frame of a worker."""
-        self.rooms.reports.handle_frame(worker, messages)
+        self.rooms.worker_messages.handle_frame(worker, messages)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
-        self.rooms.devices.inventory.on_worker_lost(worker, why)
+        self.rooms.devices.device_registry.on_worker_lost(worker, why)
         if worker.device is not None:
-            self.rooms.reports.on_worker_lost(worker, why)
+            self.rooms.worker_messages.on_worker_lost(worker, why)
 
     async def _look_at_handlers(self) -> FileStamps:
         return await asyncio.to_thread(
-            read_file_stamps, self.rooms.front.plugins.watched_folders(), self._settings.config
+            read_file_stamps, self.rooms.front.handler_registry.watched_folders(), self._settings.config
         )
 
 

@@ -107,9 +107,9 @@ async def _main(
     gc.freeze()
     if on_ready is not None:
         # Jobs are taken in already; people like to see how many handlers there are.
-        described = coordinator.rooms.front.plugins.wait_until_described()
+        described = coordinator.rooms.front.handler_registry.wait_until_described()
         await _first_of(described, first.wait(), coordinator.ended.wait(), within_s=PANEL_WAIT_S)
-        on_ready(coordinator.rooms.front.status.build_banner(coordinator.url))
+        on_ready(coordinator.rooms.front.readiness.build_banner(coordinator.url))
     await _first_of(first.wait(), coordinator.ended.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)

@@ -11,7 +11,7 @@ from gpu.devices.device import Device
 from gpu.memory.context_overhead import ContextOverhead
 from gpu.memory.enforcement import BACKENDS
 from gpu.scheduling.scheduler_state import SchedulerState
-from runner.coordinator.components import Kept
+from runner.coordinator.components import PersistedState
 from runner.coordinator.devices.memory_monitor import MemoryMonitor
 from runner.coordinator.dispatch.dispatcher import Dispatcher
 from runner.coordinator.jobs.event_json import build_event
@@ -59,13 +59,13 @@ class Bench:
         epoch: int,
         *,
         clock: Clock | None = None,
-        kept: Kept | None = None,
+        kept: PersistedState | None = None,
         bounds: QueueBounds | None = None,
         queued_max: int = 10,
     ) -> None:
         self.access = access
         self.clock = clock or Clock()
-        kept = kept or Kept({}, 0, {})
+        kept = kept or PersistedState({}, 0, {})
         self.published: list[tuple[str, list[str]]] = []
         self.view = SchedulerState([CPU])
         self.journal = Journal(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpu.job_class import JobClass
 from gpu.planning.explain import explain
-from runner.coordinator.components import Kept
+from runner.coordinator.components import PersistedState
 from runner.coordinator.jobs.job_registry import LiveJob
 from runner.coordinator.lifecycle import recovery
 from runner.coordinator.queue.spill import QueueBounds
@@ -35,7 +35,7 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
         access,
         epoch,
         clock=None if before is None else before.clock,
-        kept=await Kept.read(access),
+        kept=await PersistedState.load(access),
         bounds=TINY,
         queued_max=1_000,
     )
