@@ -29,11 +29,11 @@ from runner.stores.sqlite.access import StoreAccess, open_store
 
 log = logging.getLogger(__name__)
 
-FRONT_WAIT_S = 15.0  # guard: front-wait
+FRONT_START_TIMEOUT_S = 15.0  # guard: front-wait
 #: The epoch in force is read so often: a coordinator that was overtaken stops, even with nothing to write.
-EPOCH_EVERY_S = 1.0
+EPOCH_CHECK_INTERVAL_S = 1.0
 #: After the grace, attempts are ended by the ladder (1.5 s) before workers are killed.
-STOP_S = 1.8
+WORKERS_STOP_S = 1.8
 FRONTS_STOP_S = 1.5
 HURRIED_STOP_S = 0.3
 
@@ -46,18 +46,18 @@ class Coordinator:
         self._listening = listening
         self._runtime = runtime
         self._version = version
-        self._data = settings.data_dir
+        self._data_dir = settings.data_dir
         port = listening.getsockname()[1]
-        self._briefing = ChildConfigs(settings, data_dir=self._data, port=port, version=version)
+        self._child_configs = ChildConfigs(settings, data_dir=self._data_dir, port=port, version=version)
         self._front_events = FrontEvents()
         self._fronts = FrontPool(
             count=settings.fronts,
             listening=listening,
-            config=self._briefing.front_config,
+            config=self._child_configs.front_config,
             listener=self._front_events,
         )
         self._access: StoreAccess | None = None
-        self._rooms: Components | None = None
+        self._components: Components | None = None
         self._tasks = BackgroundTasks()
         self.epoch = 0
         #: Why the server must stop at once.
@@ -65,7 +65,7 @@ class Coordinator:
         #: Why the server has to end although it had started.
         self.refused: RunnerError | None = None
         #: Set when either of the two is.
-        self.ended = asyncio.Event()
+        self.must_stop = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -75,10 +75,10 @@ class Coordinator:
         return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
     @property
-    def rooms(self) -> Components:
+    def components(self) -> Components:
         """The parts; they are there once the store is open."""
-        assert self._rooms is not None
-        return self._rooms
+        assert self._components is not None
+        return self._components
 
     # Start.
 
@@ -89,31 +89,33 @@ class Coordinator:
             RunnerError: the server can't or must not start.
         """
         for name in ("locks", "spool", "files", "tmp"):
-            (self._data / name).mkdir(mode=0o700, exist_ok=True)
-        self._briefing.secret = load_or_create_secret(self._data)
+            (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
+        self._child_configs.secret = load_or_create_secret(self._data_dir)
         # Fronts take longest to import their libraries: they start first and their questions wait.
         await self._fronts.open()
-        self._access = access = await open_store(self._settings.store, self._data)
-        self.epoch = self._briefing.epoch = await access.take_epoch()
+        self._access = access = await open_store(self._settings.store, self._data_dir)
+        self.epoch = self._child_configs.epoch = await access.take_epoch()
         # After the epoch: where the folder's lock was deleted, it makes the one before us let go of these.
-        await recovery.wait_for_device_locks(self._data / "locks")
-        digest = hashlib.sha256(str(self._data.resolve()).encode()).hexdigest()[:8]
+        await recovery.wait_for_device_locks(self._data_dir / "locks")
+        digest = hashlib.sha256(str(self._data_dir.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
         kill_marked(f"{marker}.")
         ground = StartContext(
             settings=self._settings,
             access=access,
             epoch=self.epoch,
-            child_configs=self._briefing,
+            child_configs=self._child_configs,
             front_pool=self._fronts,
             runtime_dir=self._runtime,
-            data_dir=self._data,
+            data_dir=self._data_dir,
             marker=marker,
             version=self._version,
             clock=Clock(),
         )
-        kept = await PersistedState.load(access)
-        self._rooms = rooms = build_components(ground, kept, on_fenced=self.on_fenced, worker_listener=self)
+        persisted = await PersistedState.load(access)
+        self._components = rooms = build_components(
+            ground, persisted, on_fenced=self.on_fenced, worker_listener=self
+        )
         self._front_events.connect(
             requests=rooms.front.requests,
             subscriptions=rooms.jobs.subscriptions,
@@ -127,21 +129,21 @@ class Coordinator:
         rooms.devices.device_registry.start_workers(rooms.devices.worker_pool)
         # What is remembered is there before the first question is answered; a missing file stops the start.
         rooms.front.handler_registry.load_cache()
-        self._open(rooms)
+        self._open_for_jobs(rooms)
         try:
-            await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_WAIT_S)
-        except TimeoutError as late:
+            await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_START_TIMEOUT_S)
+        except TimeoutError as timeout:
             raise RefusedStart(
-                f"no front has answered within {FRONT_WAIT_S:g} s; what it wrote before this tells why"
-            ) from late
+                f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; what it wrote before this tells why"
+            ) from timeout
 
     async def _recover(self, rooms: Components, access: StoreAccess) -> None:
-        spools = read_spools(self._data / "spool")
-        named = recovery.job_ids_in(spools)
-        left = await access.run_read(
-            lambda store: recovery.RecoveredState.load(store, named, rooms.jobs.lifecycle.now())
+        spools = read_spools(self._data_dir / "spool")
+        spooled_job_ids = recovery.job_ids_in(spools)
+        recovered = await access.run_read(
+            lambda store: recovery.RecoveredState.load(store, spooled_job_ids, rooms.jobs.lifecycle.now())
         )
-        counts = recovery.recover(rooms.jobs.lifecycle, left, spools)
+        counts = recovery.recover(rooms.jobs.lifecycle, recovered, spools)
         await recovery.make_durable(rooms.jobs.journal)
         for spool in spools:
             remove_spool(spool)
@@ -152,14 +154,16 @@ class Coordinator:
                 counts,
             )
 
-    def _open(self, rooms: Components) -> None:
+    def _open_for_jobs(self, rooms: Components) -> None:
         """From now on jobs are taken in and started."""
-        self._tasks.start(self._describe(rooms))
-        self._tasks.start(self._watch_over(rooms))
+        self._tasks.start(self._describe_handlers(rooms))
+        self._tasks.start(self._check_each_second(rooms))
         self._tasks.start(rooms.front.metrics.measure_lag())
         self._tasks.start(rooms.jobs.job_reader.remove_orphaned_files(rooms.jobs.lifecycle.registry))
         if self._settings.reload:
-            self._tasks.start(FileWatcher(self._look_at_handlers, rooms.front.reloader.request_reload).run())
+            self._tasks.start(
+                FileWatcher(self._fingerprint_handlers, rooms.front.reloader.request_reload).run()
+            )
         rooms.devices.dispatcher.is_paused = False
         rooms.front.readiness.phase = "ready"
         self._front_events.open()
@@ -167,18 +171,18 @@ class Coordinator:
             self._fronts.send_all(message)
         rooms.devices.dispatcher.wake()
 
-    async def _describe(self, rooms: Components) -> None:
+    async def _describe_handlers(self, rooms: Components) -> None:
         try:
             await rooms.front.handler_activator.describe_sources()
         except RunnerError as error:
             # Two handlers of one name: nobody can say which one a job would mean.
             self.refused = error
-            self.ended.set()
+            self.must_stop.set()
 
-    async def _watch_over(self, rooms: Components) -> None:
+    async def _check_each_second(self, rooms: Components) -> None:
         assert self._access is not None
         while self.fenced is None:
-            await asyncio.sleep(EPOCH_EVERY_S)
+            await asyncio.sleep(EPOCH_CHECK_INTERVAL_S)
             rooms.devices.worker_pool.replace_silent(asyncio.get_running_loop().time())
             rooms.devices.device_registry.check_reading_ages()
             rooms.devices.health_monitor.evaluate()
@@ -194,20 +198,20 @@ class Coordinator:
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
-        rooms = self.rooms
+        rooms = self.components
         rooms.front.gate.close()
         rooms.front.readiness.phase = "shutting down"
         rooms.devices.dispatcher.is_paused = True
         self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
         rooms.devices.dispatcher.control.recall_all_staged()
-        busy = sum(bool(post.attempts) for post in rooms.devices.dispatcher.executors.values())
-        if busy and grace_s:
+        busy_count = sum(bool(post.attempts) for post in rooms.devices.dispatcher.executors.values())
+        if busy_count and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
-                busy,
+                busy_count,
                 grace_s,
             )
-        await _until(lambda: not rooms.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
+        await _wait_until(lambda: not rooms.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
         await self._stop_workers(rooms, hurry)
         rooms.devices.estimate_recorder.store_changes()
         try:
@@ -219,7 +223,7 @@ class Coordinator:
 
     async def _stop_workers(self, rooms: Components, hurry: asyncio.Event) -> None:
         """Attempts that still run end by the ladder, or at once when `hurry` is set."""
-        closing = asyncio.ensure_future(rooms.devices.worker_pool.close(STOP_S))
+        closing = asyncio.ensure_future(rooms.devices.worker_pool.close(WORKERS_STOP_S))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
@@ -230,18 +234,18 @@ class Coordinator:
     async def abandon(self) -> None:
         """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
         self._fronts.kill_all()
-        if self._rooms is not None:
-            self._rooms.devices.dispatcher.is_paused = True
-            self._rooms.devices.worker_pool.kill_all()
-            await self._rooms.devices.worker_pool.close(0.5)
+        if self._components is not None:
+            self._components.devices.dispatcher.is_paused = True
+            self._components.devices.worker_pool.kill_all()
+            await self._components.devices.worker_pool.close(0.5)
         await self._fronts.close(0.5)
         await self._close()
 
     async def _close(self) -> None:
         await self._tasks.cancel_all()
-        if self._rooms is not None:
-            self._rooms.front.reloader.close()
-            self._rooms.jobs.timers.close()
+        if self._components is not None:
+            self._components.front.reloader.close()
+            self._components.jobs.timers.close()
         if self._access is not None:
             await self._access.close()
 
@@ -250,41 +254,41 @@ class Coordinator:
         if self.fenced is None:
             log.error("fenced: %s", fenced.message)
             self.fenced = fenced
-            self.ended.set()
+            self.must_stop.set()
 
     # What workers say.
 
     def on_worker_connected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker is connected."""
-        self.rooms.devices.device_registry.on_worker_ready(worker)
+        self.components.devices.device_registry.on_worker_ready(worker)
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
         if worker.device is not None:  # guard: relinked-is-asked
-            self.rooms.devices.device_registry.on_worker_reconnecting(worker)
-            self.rooms.worker_messages.on_worker_reconnected(worker, hello)
+            self.components.devices.device_registry.on_worker_reconnecting(worker)
+            self.components.worker_messages.on_worker_reconnected(worker, hello)
 
     def on_messages(self, worker: WorkerHandle, messages: list[bytes]) -> None:
         """A frame of a worker."""
-        self.rooms.worker_messages.handle_frame(worker, messages)
+        self.components.worker_messages.handle_frame(worker, messages)
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker or the probe has died."""
-        self.rooms.devices.device_registry.on_worker_lost(worker, why)
+        self.components.devices.device_registry.on_worker_lost(worker, why)
         if worker.device is not None:
-            self.rooms.worker_messages.on_worker_lost(worker, why)
+            self.components.worker_messages.on_worker_lost(worker, why)
 
-    async def _look_at_handlers(self) -> FileStamps:
+    async def _fingerprint_handlers(self) -> FileStamps:
         return await asyncio.to_thread(
-            read_file_stamps, self.rooms.front.handler_registry.watched_folders(), self._settings.config
+            read_file_stamps, self.components.front.handler_registry.watched_folders(), self._settings.config
         )
 
 
-async def _until(done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:
+async def _wait_until(is_done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event) -> None:
     """Wait for `done()`, looking every 20 ms; give up after `timeout_s` or when `hurry` is set."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    while not done() and loop.time() < deadline and not hurry.is_set():
+    while not is_done() and loop.time() < deadline and not hurry.is_set():
         try:
             await asyncio.wait_for(hurry.wait(), 0.02)
         except TimeoutError:

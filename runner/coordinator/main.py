@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PORT_WAIT_S = 5.0
 BACKLOG = 1024
 #: The panel waits so long for the sources of handlers that are still being read.
-PANEL_WAIT_S = 1.5
+BANNER_WAIT_S = 1.5
 READY_FD = "JOB_RUNNER_READY_FD"
 RUNTIME_PREFIX = "runner-"
 
@@ -45,17 +45,17 @@ def serve(settings: Settings, on_ready: Callable[[dict[str, Any]], None] | None 
     """
     logs.configure(settings.log_format, settings.log_level, "coordinator")
     ready_fd = _take_ready_fd()
-    data = settings.data_dir
+    data_dir = settings.data_dir
     try:
-        _make_folder(data)
-        lock = DataLock(data)
-        last = lock.acquire()
+        _make_data_dir(data_dir)
+        lock = DataLock(data_dir)
+        previous = lock.acquire()
         listening = _listen(settings.host, settings.port)
     except RefusedStart as refused:
         print(f"runner: {refused.message}", file=sys.stderr)
         return refused.exit_code
-    if last is not None:
-        _remove_runtime(last.runtime)
+    if previous is not None:
+        _remove_runtime(previous.runtime)
     runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX, dir=_runtime_parent()))
     lock.write_holder(LockHolder(os.getpid(), runtime=str(runtime)))
     try:
@@ -75,10 +75,10 @@ async def _main(
     ready_fd: int | None,
     on_ready: Callable[[dict[str, Any]], None] | None,
 ) -> int:
-    first, second = asyncio.Event(), asyncio.Event()
+    stop_requested, hurry_requested = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
-        (second if first.is_set() else first).set()
+        (hurry_requested if stop_requested.is_set() else stop_requested).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,25 +107,27 @@ async def _main(
     gc.freeze()
     if on_ready is not None:
         # Jobs are taken in already; people like to see how many handlers there are.
-        described = coordinator.rooms.front.handler_registry.wait_until_described()
-        await _first_of(described, first.wait(), coordinator.ended.wait(), within_s=PANEL_WAIT_S)
-        on_ready(coordinator.rooms.front.readiness.build_banner(coordinator.url))
-    await _first_of(first.wait(), coordinator.ended.wait())
+        described = coordinator.components.front.handler_registry.wait_until_described()
+        await _wait_for_first(
+            described, stop_requested.wait(), coordinator.must_stop.wait(), timeout_s=BANNER_WAIT_S
+        )
+        on_ready(coordinator.components.front.readiness.build_banner(coordinator.url))
+    await _wait_for_first(stop_requested.wait(), coordinator.must_stop.wait())
     if coordinator.fenced is not None:
         print(f"runner: {coordinator.fenced.message}; this server stops", file=sys.stderr)
         await coordinator.abandon()
         return coordinator.fenced.exit_code
-    await coordinator.stop(grace_s=0.0 if coordinator.refused else settings.grace_s, hurry=second)
+    await coordinator.stop(grace_s=0.0 if coordinator.refused else settings.grace_s, hurry=hurry_requested)
     if coordinator.refused is not None:
         print(f"runner: {coordinator.refused.message}", file=sys.stderr)
         return RefusedStart.exit_code
     return 0
 
 
-async def _first_of(*waits: Coroutine[Any, Any, object], within_s: float | None = None) -> None:
+async def _wait_for_first(*coroutines: Coroutine[Any, Any, object], timeout_s: float | None = None) -> None:
     """Until one of these is done, or the time is over."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    tasks = [asyncio.ensure_future(wait) for wait in coroutines]
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
 
@@ -163,13 +165,13 @@ def _remove_runtime(folder: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _make_folder(data: Path) -> None:
+def _make_data_dir(data_dir: Path) -> None:
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise RefusedStart(f"the data folder {data} can't be made: {error.strerror}") from error
-    if not os.access(data, os.W_OK | os.X_OK):
-        raise RefusedStart(f"the data folder {data} can't be written to; give another --data-dir")
+        raise RefusedStart(f"the data folder {data_dir} can't be made: {error.strerror}") from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise RefusedStart(f"the data folder {data_dir} can't be written to; give another --data-dir")
 
 
 def _runtime_parent() -> str | None:
