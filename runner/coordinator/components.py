@@ -160,8 +160,8 @@ class Components:
 
 
 def build_components(
-    ground: StartContext,
-    kept: PersistedState,
+    context: StartContext,
+    persisted: PersistedState,
     *,
     on_fenced: Callable[[Fenced], None],
     worker_listener: worker_pool.WorkerListener,
@@ -172,35 +172,35 @@ def build_components(
         # Jobs and devices are there before the dispatcher, which plans for them.
         devices.dispatcher.wake()
 
-    jobs = build_jobs(ground, kept, on_fenced=on_fenced, wake=wake)
-    devices = build_devices(ground, kept, jobs, worker_listener=worker_listener, wake=wake)
-    worker_messages = build_worker_events(ground, jobs, devices)
-    return Components(jobs, devices, worker_messages, build_front(ground, kept, jobs, devices))
+    jobs = build_jobs(context, persisted, on_fenced=on_fenced, wake=wake)
+    devices = build_devices(context, persisted, jobs, worker_listener=worker_listener, wake=wake)
+    worker_messages = build_worker_events(context, jobs, devices)
+    return Components(jobs, devices, worker_messages, build_front(context, persisted, jobs, devices))
 
 
 def build_jobs(
-    ground: StartContext,
-    kept: PersistedState,
+    context: StartContext,
+    persisted: PersistedState,
     *,
     on_fenced: Callable[[Fenced], None],
     wake: Callable[[], None],
 ) -> JobComponents:
     """Create what accepts, keeps and ends jobs."""
-    limits, now = ground.settings.limits, ground.clock.now
-    view = SchedulerState(weights=_tenant_weights(ground.settings))
-    for queue in value_names.paused_queues(kept.values):
+    limits, now = context.settings.limits, context.clock.now
+    view = SchedulerState(weights=_tenant_weights(context.settings))
+    for queue in value_names.paused_queues(persisted.values):
         view.backlog.pause_queue(queue, True)
     subscriptions, statistics, timers = Subscriptions(), Statistics(), Timers(now)
     journal = Journal(
-        ground.access,
-        ground.epoch,
+        context.access,
+        context.epoch,
         encode_event=build_event,
         on_events=subscriptions.publish,
         on_fenced=on_fenced,
         on_commit=statistics.commit_histogram.add,
     )
-    archive = JobReader(ground.access, journal, ground.data_dir / "files")
-    job_registry = JobRegistry(kept.last_n, kept.counts)
+    job_reader = JobReader(context.access, journal, context.data_dir / "files")
+    job_registry = JobRegistry(persisted.last_n, persisted.counts)
     queue_manager = QueueManager(
         registry=job_registry,
         view=view,
@@ -208,128 +208,143 @@ def build_jobs(
         timers=timers,
         now=now,
         request_plan=wake,
-        fail_job=lambda live, error: line.finish(live, "failed", error),
-        read_rows=archive.load_rows,
-        find_job=archive.find_job,
+        fail_job=lambda live, error: lifecycle.finish(live, "failed", error),
+        read_rows=job_reader.load_rows,
+        find_job=job_reader.find_job,
         bounds=QueueBounds(),
     )
-    line = JobLifecycle(
+    lifecycle = JobLifecycle(
         registry=job_registry,
         view=view,
         journal=journal,
         timers=timers,
         statistics=statistics,
-        usage_totals=UsageTotals(kept.values, now()),
+        usage_totals=UsageTotals(persisted.values, now()),
         now=now,
         jitter=random.random,
         queue_manager=queue_manager,
         event_log=EventLog(journal, is_watched=subscriptions.has_subscribers, events_kept=limits.events_kept),
         queued_max=limits.queued,
     )
-    return JobComponents(view, subscriptions, statistics, timers, journal, archive, line)
+    return JobComponents(view, subscriptions, statistics, timers, journal, job_reader, lifecycle)
 
 
 def build_devices(
-    ground: StartContext,
-    kept: PersistedState,
+    context: StartContext,
+    persisted: PersistedState,
     jobs: JobComponents,
     *,
     worker_listener: worker_pool.WorkerListener,
     wake: Callable[[], None],
 ) -> DeviceComponents:
     """Create what runs jobs on devices, and watches the devices."""
-    view, now = jobs.view, ground.clock.now
-    memory = _build_memory_monitor(ground, kept, jobs)
-    inventory = DeviceRegistry(
+    view, now = jobs.view, context.clock.now
+    memory_monitor = _build_memory_monitor(context, persisted, jobs)
+    device_registry = DeviceRegistry(
         view=view,
-        figures=jobs.statistics,
-        memory=memory,
+        statistics=jobs.statistics,
+        memory_monitor=memory_monitor,
         now=now,
         wake=wake,
-        stored_values=kept.values,
+        stored_values=persisted.values,
         store_value=jobs.journal.set_value,
     )
-    fleet = WorkerPool(
-        runtime=ground.runtime_dir,
-        epoch=ground.epoch,
-        marker=ground.marker,
-        worker_config=ground.child_configs.worker_config,
-        probe_config=ground.child_configs.probe_config,
+    worker_pool = WorkerPool(
+        runtime=context.runtime_dir,
+        epoch=context.epoch,
+        marker=context.marker,
+        worker_config=context.child_configs.worker_config,
+        probe_config=context.child_configs.probe_config,
         listener=worker_listener,
     )
-    dispatch = Dispatcher(
-        line=jobs.lifecycle,
+    dispatcher = Dispatcher(
+        lifecycle=jobs.lifecycle,
         view=view,
-        fleet=fleet,
-        devices=inventory.devices,
+        worker_pool=worker_pool,
+        devices=device_registry.devices,
         read_inputs=jobs.job_reader.load_inputs,
-        cap_bytes=memory.cap_bytes,
+        cap_bytes=memory_monitor.cap_bytes,
     )
-    learning = EstimateRecorder(
+    estimate_recorder = EstimateRecorder(
         view=view,
-        figures=jobs.statistics,
+        statistics=jobs.statistics,
         call_later=lambda seconds, call: jobs.timers.call_at(now() + seconds, call),
-        stored_values=kept.values,
+        stored_values=persisted.values,
         store_value=jobs.journal.set_value,
     )
-    check_runner = DeviceCheckRunner(ground.child_configs.executor_env(), ground.marker)
-    care = HealthMonitor(
-        view=view, inventory=inventory, dispatch=dispatch, run_check=check_runner.run_check, now=now
+    check_runner = DeviceCheckRunner(context.child_configs.executor_env(), context.marker)
+    health_monitor = HealthMonitor(
+        view=view,
+        device_registry=device_registry,
+        dispatcher=dispatcher,
+        run_check=check_runner.run_check,
+        now=now,
     )
-    overruns = GrantEnforcer(
-        view=view, dispatch=dispatch, backend=BACKENDS[ground.settings.devices.enforcement]
+    grant_enforcer = GrantEnforcer(
+        view=view, dispatcher=dispatcher, backend=BACKENDS[context.settings.devices.enforcement]
     )
     readings_handler = DeviceReadingsHandler(
         view=view,
-        inventory=inventory,
-        memory=memory,
-        care=care,
-        overruns=overruns,
-        dispatch=dispatch,
-        fronts=ground.front_pool,
+        device_registry=device_registry,
+        memory_monitor=memory_monitor,
+        health_monitor=health_monitor,
+        grant_enforcer=grant_enforcer,
+        dispatcher=dispatcher,
+        front_pool=context.front_pool,
     )
-    return DeviceComponents(memory, inventory, fleet, dispatch, learning, care, overruns, readings_handler)
+    return DeviceComponents(
+        memory_monitor,
+        device_registry,
+        worker_pool,
+        dispatcher,
+        estimate_recorder,
+        health_monitor,
+        grant_enforcer,
+        readings_handler,
+    )
 
 
-def _build_memory_monitor(ground: StartContext, kept: PersistedState, jobs: JobComponents) -> MemoryMonitor:
-    contexts = kept.values.get(value_names.CONTEXT_OVERHEAD)
+def _build_memory_monitor(
+    context: StartContext, persisted: PersistedState, jobs: JobComponents
+) -> MemoryMonitor:
+    contexts = persisted.values.get(value_names.CONTEXT_OVERHEAD)
     return MemoryMonitor(
         view=jobs.view,
-        backend=BACKENDS[ground.settings.devices.enforcement],
+        backend=BACKENDS[context.settings.devices.enforcement],
         contexts=ContextOverhead.loads(msgspec.json.decode(contexts)) if contexts else ContextOverhead(),
         store_contexts=lambda text: jobs.journal.set_value(value_names.CONTEXT_OVERHEAD, text),
-        now=ground.clock.now,
+        now=context.clock.now,
     )
 
 
 def build_worker_events(
-    ground: StartContext, jobs: JobComponents, devices: DeviceComponents
+    context: StartContext, jobs: JobComponents, devices: DeviceComponents
 ) -> WorkerMessageHandler:
     """Create what takes in the messages of workers and of the probe."""
     attempts = AttemptMessageHandler(
-        line=jobs.lifecycle,
+        lifecycle=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatcher,
-        memory=devices.memory_monitor,
-        learning=devices.estimate_recorder,
+        dispatcher=devices.dispatcher,
+        memory_monitor=devices.memory_monitor,
+        estimate_recorder=devices.estimate_recorder,
         on_attempt_failed=devices.health_monitor.on_attempt_ended,
-        from_wall_time=ground.clock.from_wall_time,
+        from_wall_time=context.clock.from_wall_time,
     )
     executors = ExecutorMessageHandler(
-        line=jobs.lifecycle,
+        lifecycle=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatcher,
-        memory=devices.memory_monitor,
-        learning=devices.estimate_recorder,
+        dispatcher=devices.dispatcher,
+        memory_monitor=devices.memory_monitor,
+        estimate_recorder=devices.estimate_recorder,
         attempts=attempts,
         on_stuck=devices.health_monitor.on_stuck,
         on_cleared=devices.device_registry.clear_stuck,
     )
-    requests = AttemptRequestHandler(archive=jobs.job_reader, fleet=devices.worker_pool)
+    requests = AttemptRequestHandler(job_reader=jobs.job_reader, worker_pool=devices.worker_pool)
     return WorkerMessageHandler(
-        line=jobs.lifecycle,
-        dispatch=devices.dispatcher,
-        fleet=devices.worker_pool,
+        lifecycle=jobs.lifecycle,
+        dispatcher=devices.dispatcher,
+        worker_pool=devices.worker_pool,
         attempts=attempts,
         executors=executors,
         on_caught_up=devices.device_registry.on_worker_ready,
@@ -344,84 +359,92 @@ def build_worker_events(
 
 
 def build_front(
-    ground: StartContext, kept: PersistedState, jobs: JobComponents, devices: DeviceComponents
+    context: StartContext, persisted: PersistedState, jobs: JobComponents, devices: DeviceComponents
 ) -> FrontComponents:
     """Create what answers fronts."""
     gate = SubmissionGate()
-    plugins, handler_activator = _build_handlers(ground, kept, jobs, devices)
+    handler_registry, handler_activator = _build_handlers(context, persisted, jobs, devices)
     reloader = HandlerReloader(
-        plugins=plugins,
+        plugins=handler_registry,
         queue_manager=jobs.lifecycle.queue_manager,
         retire=devices.dispatcher.control.retire_handler,
-        read_overrides=lambda: Overrides(reload_overrides(ground.settings)),
+        read_overrides=lambda: Overrides(reload_overrides(context.settings)),
         apply_overrides=handler_activator.replace_overrides,
         gate=gate,
     )
-    metrics = Metrics(jobs.statistics, ground.front_pool)
+    metrics = Metrics(jobs.statistics, context.front_pool)
     readiness = ReadinessCheck(
-        settings=ground.settings,
-        version=ground.version,
+        settings=context.settings,
+        version=context.version,
         journal=jobs.journal,
-        access=ground.access,
+        access=context.access,
         view=jobs.view,
-        fleet=devices.worker_pool,
-        fronts=ground.front_pool,
-        figures=jobs.statistics,
-        inventory=devices.device_registry,
-        plugins=plugins,
+        worker_pool=devices.worker_pool,
+        front_pool=context.front_pool,
+        statistics=jobs.statistics,
+        device_registry=devices.device_registry,
+        handler_registry=handler_registry,
     )
-    queues = QueueDocuments(line=jobs.lifecycle, view=jobs.view, dispatch=devices.dispatcher)
-    views = ResourceViews(
-        line=jobs.lifecycle,
+    queues = QueueDocuments(lifecycle=jobs.lifecycle, view=jobs.view, dispatcher=devices.dispatcher)
+    resource_views = ResourceViews(
+        lifecycle=jobs.lifecycle,
         view=jobs.view,
-        dispatch=devices.dispatcher,
-        fleet=devices.worker_pool,
+        dispatcher=devices.dispatcher,
+        worker_pool=devices.worker_pool,
         devices=devices.device_registry.devices,
         render_metrics=metrics,
-        status=readiness,
-        inventory=devices.device_registry,
+        readiness=readiness,
+        device_registry=devices.device_registry,
         health_document=devices.health_monitor.build_document,
-        stats=StatsDocument(jobs.lifecycle, devices.dispatcher, _tenant_weights(ground.settings)),
+        stats=StatsDocument(jobs.lifecycle, devices.dispatcher, _tenant_weights(context.settings)),
         queues=queues,
     )
     request_handlers: dict[type[Any], RequestHandler] = {
         **_job_request_handlers(jobs, devices, gate),
-        **_document_request_handlers(jobs, views, handler_activator),
-        **_operator_request_handlers(jobs, devices, gate, views, queues, handler_activator),
+        **_document_request_handlers(jobs, resource_views, handler_activator),
+        **_operator_request_handlers(jobs, devices, gate, resource_views, queues, handler_activator),
         front_protocol.ReloadHandlers: reloader.handle_request,
     }
     return FrontComponents(
-        gate, plugins, handler_activator, reloader, metrics, readiness, FrontRequests(request_handlers)
+        gate,
+        handler_registry,
+        handler_activator,
+        reloader,
+        metrics,
+        readiness,
+        FrontRequests(request_handlers),
     )
 
 
 def _build_handlers(
-    ground: StartContext, kept: PersistedState, jobs: JobComponents, devices: DeviceComponents
+    context: StartContext, persisted: PersistedState, jobs: JobComponents, devices: DeviceComponents
 ) -> tuple[HandlerRegistry, HandlerActivator]:
     def on_change(message: bytes) -> None:
         devices.dispatcher.prewarming.on_handlers_changed()
-        ground.front_pool.send_all(message)
+        context.front_pool.send_all(message)
         devices.dispatcher.wake()
 
     prefix = value_names.DESCRIPTIONS
-    plugins = HandlerRegistry(
-        ground.settings.handlers,
-        entry_points=ground.settings.entry_points,
-        env=ground.child_configs.executor_env(),
+    handler_registry = HandlerRegistry(
+        context.settings.handlers,
+        entry_points=context.settings.entry_points,
+        env=context.child_configs.executor_env(),
         cwd=Path.cwd(),
         cache={
-            name.removeprefix(prefix): text for name, text in kept.values.items() if name.startswith(prefix)
+            name.removeprefix(prefix): text
+            for name, text in persisted.values.items()
+            if name.startswith(prefix)
         },
         on_change=lambda: handler_activator.apply(),
     )
     handler_activator = HandlerActivator(
-        plugins=plugins,
-        overrides=Overrides(ground.settings.overrides),
+        plugins=handler_registry,
+        overrides=Overrides(context.settings.overrides),
         queue_manager=jobs.lifecycle.queue_manager,
         store_value=jobs.journal.set_value,
         on_change=on_change,
     )
-    return plugins, handler_activator
+    return handler_registry, handler_activator
 
 
 def _job_request_handlers(
@@ -429,32 +452,38 @@ def _job_request_handlers(
 ) -> dict[type[Any], RequestHandler]:
     """What changes jobs, and who is sent their events."""
     replies = JobReplies(jobs.lifecycle)
-    submit = SubmitRequests(line=jobs.lifecycle, replies=replies, gate=gate)
+    submit = SubmitRequests(lifecycle=jobs.lifecycle, replies=replies, gate=gate)
     actions = JobActionRequests(
-        line=jobs.lifecycle, dispatch=devices.dispatcher, archive=jobs.job_reader, replies=replies, gate=gate
+        lifecycle=jobs.lifecycle,
+        dispatcher=devices.dispatcher,
+        job_reader=jobs.job_reader,
+        replies=replies,
+        gate=gate,
     )
     return {
         front_protocol.SubmitJobs: submit.submit,
         front_protocol.JobAction: actions.apply_action,
-        front_protocol.SubscribeEvents: lambda front, ask: jobs.subscriptions.subscribe(front, ask.job_id),
-        front_protocol.UnsubscribeEvents: lambda front, ask: jobs.subscriptions.unsubscribe(
-            front, ask.job_id
+        front_protocol.SubscribeEvents: lambda front, request: jobs.subscriptions.subscribe(
+            front, request.job_id
+        ),
+        front_protocol.UnsubscribeEvents: lambda front, request: jobs.subscriptions.unsubscribe(
+            front, request.job_id
         ),
     }
 
 
 def _document_request_handlers(
     jobs: JobComponents,
-    views: ResourceViews,
+    resource_views: ResourceViews,
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """What only reads."""
     reads = ReadRequests(
-        line=jobs.lifecycle,
-        archive=jobs.job_reader,
+        lifecycle=jobs.lifecycle,
+        job_reader=jobs.job_reader,
         replies=JobReplies(jobs.lifecycle),
-        views=views,
-        explainer=JobExplainer(line=jobs.lifecycle, view=jobs.view),
+        resource_views=resource_views,
+        explainer=JobExplainer(lifecycle=jobs.lifecycle, view=jobs.view),
         wait_for_handler=handler_activator.wait_for_handler,
     )
     return {
@@ -470,22 +499,22 @@ def _operator_request_handlers(
     jobs: JobComponents,
     devices: DeviceComponents,
     gate: SubmissionGate,
-    views: ResourceViews,
+    resource_views: ResourceViews,
     queues: QueueDocuments,
     handler_activator: HandlerActivator,
 ) -> dict[type[Any], RequestHandler]:
     """What changes queues, devices and executors."""
-    queue_requests = QueueRequests(line=jobs.lifecycle, dispatch=devices.dispatcher, queues=queues)
+    queue_requests = QueueRequests(lifecycle=jobs.lifecycle, dispatcher=devices.dispatcher, queues=queues)
     device_requests = DeviceRequests(
-        inventory=devices.device_registry,
-        dispatch=devices.dispatcher,
-        care=devices.health_monitor,
+        device_registry=devices.device_registry,
+        dispatcher=devices.dispatcher,
+        health_monitor=devices.health_monitor,
         journal=jobs.journal,
-        device_document=views.device_document,
+        device_document=resource_views.device_document,
     )
     prewarm_requests = PrewarmRequests(
-        dispatch=devices.dispatcher,
-        executor_document=views.executor_document,
+        dispatcher=devices.dispatcher,
+        executor_document=resource_views.executor_document,
         wait_for_handler=handler_activator.wait_for_handler,
         gate=gate,
     )

@@ -50,7 +50,7 @@ class Coordinator:
         port = listening.getsockname()[1]
         self._child_configs = ChildConfigs(settings, data_dir=self._data_dir, port=port, version=version)
         self._front_events = FrontEvents()
-        self._fronts = FrontPool(
+        self._front_pool = FrontPool(
             count=settings.fronts,
             listening=listening,
             config=self._child_configs.front_config,
@@ -92,7 +92,7 @@ class Coordinator:
             (self._data_dir / name).mkdir(mode=0o700, exist_ok=True)
         self._child_configs.secret = load_or_create_secret(self._data_dir)
         # Fronts take longest to import their libraries: they start first and their questions wait.
-        await self._fronts.open()
+        await self._front_pool.open()
         self._access = access = await open_store(self._settings.store, self._data_dir)
         self.epoch = self._child_configs.epoch = await access.take_epoch()
         # After the epoch: where the folder's lock was deleted, it makes the one before us let go of these.
@@ -100,12 +100,12 @@ class Coordinator:
         digest = hashlib.sha256(str(self._data_dir.resolve()).encode()).hexdigest()[:8]
         marker = f"r{digest}"
         kill_marked(f"{marker}.")
-        ground = StartContext(
+        context = StartContext(
             settings=self._settings,
             access=access,
             epoch=self.epoch,
             child_configs=self._child_configs,
-            front_pool=self._fronts,
+            front_pool=self._front_pool,
             runtime_dir=self._runtime,
             data_dir=self._data_dir,
             marker=marker,
@@ -113,23 +113,23 @@ class Coordinator:
             clock=Clock(),
         )
         persisted = await PersistedState.load(access)
-        self._components = rooms = build_components(
-            ground, persisted, on_fenced=self.on_fenced, worker_listener=self
+        self._components = components = build_components(
+            context, persisted, on_fenced=self.on_fenced, worker_listener=self
         )
         self._front_events.connect(
-            requests=rooms.front.requests,
-            subscriptions=rooms.jobs.subscriptions,
-            initial_messages=rooms.initial_front_messages,
+            requests=components.front.requests,
+            subscriptions=components.jobs.subscriptions,
+            initial_messages=components.initial_front_messages,
         )
-        rooms.devices.worker_pool.open()
-        rooms.devices.worker_pool.start_probe()
-        await self._recover(rooms, access)
-        await rooms.devices.device_registry.wait_until_known()
-        rooms.jobs.lifecycle.queue_manager.handlers.has_gpu = rooms.devices.device_registry.has_gpu
-        rooms.devices.device_registry.start_workers(rooms.devices.worker_pool)
+        components.devices.worker_pool.open()
+        components.devices.worker_pool.start_probe()
+        await self._recover(components, access)
+        await components.devices.device_registry.wait_until_known()
+        components.jobs.lifecycle.queue_manager.handlers.has_gpu = components.devices.device_registry.has_gpu
+        components.devices.device_registry.start_workers(components.devices.worker_pool)
         # What is remembered is there before the first question is answered; a missing file stops the start.
-        rooms.front.handler_registry.load_cache()
-        self._open_for_jobs(rooms)
+        components.front.handler_registry.load_cache()
+        self._open_for_jobs(components)
         try:
             await asyncio.wait_for(self._front_events.first_ready.wait(), FRONT_START_TIMEOUT_S)
         except TimeoutError as timeout:
@@ -137,14 +137,16 @@ class Coordinator:
                 f"no front has answered within {FRONT_START_TIMEOUT_S:g} s; what it wrote before this tells why"
             ) from timeout
 
-    async def _recover(self, rooms: Components, access: StoreAccess) -> None:
+    async def _recover(self, components: Components, access: StoreAccess) -> None:
         spools = read_spools(self._data_dir / "spool")
         spooled_job_ids = recovery.job_ids_in(spools)
         recovered = await access.run_read(
-            lambda store: recovery.RecoveredState.load(store, spooled_job_ids, rooms.jobs.lifecycle.now())
+            lambda store: recovery.RecoveredState.load(
+                store, spooled_job_ids, components.jobs.lifecycle.now()
+            )
         )
-        counts = recovery.recover(rooms.jobs.lifecycle, recovered, spools)
-        await recovery.make_durable(rooms.jobs.journal)
+        counts = recovery.recover(components.jobs.lifecycle, recovered, spools)
+        await recovery.make_durable(components.jobs.journal)
         for spool in spools:
             remove_spool(spool)
         if any(counts.values()):
@@ -154,38 +156,40 @@ class Coordinator:
                 counts,
             )
 
-    def _open_for_jobs(self, rooms: Components) -> None:
+    def _open_for_jobs(self, components: Components) -> None:
         """From now on jobs are taken in and started."""
-        self._tasks.start(self._describe_handlers(rooms))
-        self._tasks.start(self._check_each_second(rooms))
-        self._tasks.start(rooms.front.metrics.measure_lag())
-        self._tasks.start(rooms.jobs.job_reader.remove_orphaned_files(rooms.jobs.lifecycle.registry))
+        self._tasks.start(self._describe_handlers(components))
+        self._tasks.start(self._check_each_second(components))
+        self._tasks.start(components.front.metrics.measure_lag())
+        self._tasks.start(
+            components.jobs.job_reader.remove_orphaned_files(components.jobs.lifecycle.registry)
+        )
         if self._settings.reload:
             self._tasks.start(
-                FileWatcher(self._fingerprint_handlers, rooms.front.reloader.request_reload).run()
+                FileWatcher(self._fingerprint_handlers, components.front.reloader.request_reload).run()
             )
-        rooms.devices.dispatcher.is_paused = False
-        rooms.front.readiness.phase = "ready"
+        components.devices.dispatcher.is_paused = False
+        components.front.readiness.phase = "ready"
         self._front_events.open()
-        for message in rooms.initial_front_messages():
-            self._fronts.send_all(message)
-        rooms.devices.dispatcher.wake()
+        for message in components.initial_front_messages():
+            self._front_pool.send_all(message)
+        components.devices.dispatcher.wake()
 
-    async def _describe_handlers(self, rooms: Components) -> None:
+    async def _describe_handlers(self, components: Components) -> None:
         try:
-            await rooms.front.handler_activator.describe_sources()
+            await components.front.handler_activator.describe_sources()
         except RunnerError as error:
             # Two handlers of one name: nobody can say which one a job would mean.
             self.refused = error
             self.must_stop.set()
 
-    async def _check_each_second(self, rooms: Components) -> None:
+    async def _check_each_second(self, components: Components) -> None:
         assert self._access is not None
         while self.fenced is None:
             await asyncio.sleep(EPOCH_CHECK_INTERVAL_S)
-            rooms.devices.worker_pool.replace_silent(asyncio.get_running_loop().time())
-            rooms.devices.device_registry.check_reading_ages()
-            rooms.devices.health_monitor.evaluate()
+            components.devices.worker_pool.replace_silent(asyncio.get_running_loop().time())
+            components.devices.device_registry.check_reading_ages()
+            components.devices.health_monitor.evaluate()
             try:
                 in_force = await self._access.run_read(lambda store: store.current_epoch())
             except RunnerError as error:
@@ -198,47 +202,49 @@ class Coordinator:
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
         """Take no more work, let what runs finish for `grace_s` (or until `hurry`), put the rest back."""
-        rooms = self.components
-        rooms.front.gate.close()
-        rooms.front.readiness.phase = "shutting down"
-        rooms.devices.dispatcher.is_paused = True
-        self._fronts.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
-        rooms.devices.dispatcher.control.recall_all_staged()
-        busy_count = sum(bool(post.attempts) for post in rooms.devices.dispatcher.executors.values())
+        components = self.components
+        components.front.gate.close()
+        components.front.readiness.phase = "shutting down"
+        components.devices.dispatcher.is_paused = True
+        self._front_pool.send_all(front_protocol.encode(front_protocol.ShutdownBegun(grace_s)))
+        components.devices.dispatcher.control.recall_all_staged()
+        busy_count = sum(
+            bool(executor.attempts) for executor in components.devices.dispatcher.executors.values()
+        )
         if busy_count and grace_s:
             log.info(
                 "stopping: jobs that run (%d) may go on for %g s; a second Ctrl-C or TERM ends them now",
                 busy_count,
                 grace_s,
             )
-        await _wait_until(lambda: not rooms.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
-        await self._stop_workers(rooms, hurry)
-        rooms.devices.estimate_recorder.store_changes()
+        await _wait_until(lambda: not components.devices.dispatcher.executors.with_attempts(), grace_s, hurry)
+        await self._stop_workers(components, hurry)
+        components.devices.estimate_recorder.store_changes()
         try:
-            await rooms.jobs.journal.close()
+            await components.jobs.journal.close()
         except StoreUnavailable as refused:
             log.error("ended without storing the last news, which workers keep: %s", refused.message)
-        await self._fronts.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
+        await self._front_pool.close(HURRIED_STOP_S if hurry.is_set() else FRONTS_STOP_S)
         await self._close()
 
-    async def _stop_workers(self, rooms: Components, hurry: asyncio.Event) -> None:
+    async def _stop_workers(self, components: Components, hurry: asyncio.Event) -> None:
         """Attempts that still run end by the ladder, or at once when `hurry` is set."""
-        closing = asyncio.ensure_future(rooms.devices.worker_pool.close(WORKERS_STOP_S))
+        closing = asyncio.ensure_future(components.devices.worker_pool.close(WORKERS_STOP_S))
         hurried = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({closing, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not closing.done():
-            rooms.devices.worker_pool.kill_all()
+            components.devices.worker_pool.kill_all()
         await closing
 
     async def abandon(self) -> None:
         """Another coordinator has taken over, or the start was refused: stop at once, write nothing."""
-        self._fronts.kill_all()
+        self._front_pool.kill_all()
         if self._components is not None:
             self._components.devices.dispatcher.is_paused = True
             self._components.devices.worker_pool.kill_all()
             await self._components.devices.worker_pool.close(0.5)
-        await self._fronts.close(0.5)
+        await self._front_pool.close(0.5)
         await self._close()
 
     async def _close(self) -> None:

@@ -21,38 +21,38 @@ class DeviceReadingsHandler:
         self,
         *,
         view: SchedulerState,
-        inventory: DeviceRegistry,
-        memory: MemoryMonitor,
-        care: HealthMonitor,
-        overruns: GrantEnforcer,
-        dispatch: Dispatcher,
-        fronts: FrontPool,
+        device_registry: DeviceRegistry,
+        memory_monitor: MemoryMonitor,
+        health_monitor: HealthMonitor,
+        grant_enforcer: GrantEnforcer,
+        dispatcher: Dispatcher,
+        front_pool: FrontPool,
     ) -> None:
         self._view = view
-        self._inventory = inventory
-        self._memory = memory
-        self._care = care
-        self._overruns = overruns
-        self._dispatch = dispatch
-        self._fronts = fronts
+        self._device_registry = device_registry
+        self._memory_monitor = memory_monitor
+        self._health_monitor = health_monitor
+        self._grant_enforcer = grant_enforcer
+        self._dispatcher = dispatcher
+        self._front_pool = front_pool
         #: The attribution level that fronts were sent last.
         self._sent_level: AttributionLevel | None = None
 
     def on_readings(self, readings: DeviceReadings) -> None:
         """Apply a reading of all devices."""
-        self._inventory.on_readings(readings)
-        self._care.on_readings(readings)
-        if self._memory.has_new_context:
-            self._memory.has_new_context = False
-            self._dispatch.resend_caps()
-        self._overruns.check_all()
+        self._device_registry.on_readings(readings)
+        self._health_monitor.on_readings(readings)
+        if self._memory_monitor.has_new_context:
+            self._memory_monitor.has_new_context = False
+            self._dispatcher.resend_caps()
+        self._grant_enforcer.check_all()
         sent_level, message = self._sent_level, self.memory_level_message()
         if sent_level != self._sent_level:
-            self._fronts.send_all(message)
+            self._front_pool.send_all(message)
 
     def memory_level_message(self) -> bytes:
         """How well the memory in use is attributed to executors, encoded for fronts."""
         self._sent_level = lowest_level(
-            self._view.ledger.usage.level(each) for each in self._inventory.devices
+            self._view.ledger.usage.level(each) for each in self._device_registry.devices
         )
         return front_protocol.encode(front_protocol.MemoryLevel(self._sent_level))

@@ -36,16 +36,16 @@ class DeviceRegistry:
         self,
         *,
         view: SchedulerState,
-        figures: Statistics,
-        memory: MemoryMonitor,
+        statistics: Statistics,
+        memory_monitor: MemoryMonitor,
         now: Callable[[], float],
         wake: Callable[[], None],
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
     ) -> None:
         self._view = view
-        self._figures = figures
-        self._memory = memory
+        self._statistics = statistics
+        self._memory_monitor = memory_monitor
         self._now = now
         self._wake = wake
         #: What the operator wanted of devices, by the names of the values in the store; `keep` stores one.
@@ -91,11 +91,11 @@ class DeviceRegistry:
                 "--gpus none starts without them"
             ) from error
 
-    def start_workers(self, fleet: WorkerPool) -> None:
+    def start_workers(self, worker_pool: WorkerPool) -> None:
         """One for each device but cpu, whose worker starts with the first job that needs it."""
         for device in self.devices.values():
             if device.kind != "cpu":
-                fleet.start_worker(device)
+                worker_pool.start_worker(device)
 
     def on_devices(self, message: DevicesFound) -> None:
         """The probe's first word; what a restarted probe finds changes nothing."""
@@ -105,7 +105,7 @@ class DeviceRegistry:
             self._discovered.set_exception(RefusedStart(message.error))
             return
         self.notes = message.notes
-        self._memory.driver = message.driver
+        self._memory_monitor.driver = message.driver
         for fields in message.devices:
             device = Device.from_dict(fields)
             self.devices[device.id] = device
@@ -124,7 +124,7 @@ class DeviceRegistry:
                 self.set_fault(device_id, "reading", None)
         for device_id in self.devices:
             self.set_fault(device_id, "fault", message.faults.get(device_id))  # guard: driver-faults
-        if self._memory.on_readings(message):
+        if self._memory_monitor.on_readings(message):
             # Other programs come and go: what did not fit may fit now.
             self._wake()
 
@@ -133,13 +133,13 @@ class DeviceRegistry:
         for device_id, read_at in self._read_at.items():
             if (
                 self._now() - read_at > READING_MAX_AGE_S
-                and "reading" not in self._figures.faults_by_device[device_id]
+                and "reading" not in self._statistics.faults_by_device[device_id]
             ):
                 self.set_fault(device_id, "reading", f"its memory was not read for {READING_MAX_AGE_S:g} s")
 
     def set_fault(self, device_id: str, cause: str, message: str | None) -> None:
         """Something is wrong with a device, so that it takes no new work; None: that cause is gone."""
-        faults = self._figures.faults_by_device[device_id]
+        faults = self._statistics.faults_by_device[device_id]
         if faults.get(cause) == message:
             return
         if message is None:
@@ -154,7 +154,7 @@ class DeviceRegistry:
 
     def get_fault(self, device_id: str) -> tuple[str, float] | None:
         """What is wrong with a device, if anything is, and since when something has been all the time."""
-        message = self._figures.first_fault(device_id)
+        message = self._statistics.first_fault(device_id)
         return None if message is None else (message, self._faulty_since[device_id])
 
     def on_worker_ready(self, worker: WorkerHandle) -> None:
@@ -213,7 +213,7 @@ class DeviceRegistry:
 
     def context_bytes(self, device: Device) -> int | None:
         """What every process takes of the device before its first tensor, if that was measured."""
-        return self._memory.context_bytes(device.id)
+        return self._memory_monitor.context_bytes(device.id)
 
     # The operator's hand.
 
@@ -275,7 +275,7 @@ class DeviceRegistry:
         """Whether the device takes work now, and how much at once."""
         is_drained = device.id in self.drained_ids
         # The machine itself is always there: what is wrong with it costs places at most.
-        is_faulty = device.kind != "cpu" and self._figures.first_fault(device.id) is not None
+        is_faulty = device.kind != "cpu" and self._statistics.first_fault(device.id) is not None
         is_open = device.id in self._ready_devices and not is_drained and not is_faulty
         self._view.set_device_open(
             device.id, is_open, "drained" if is_drained else "device_fault" if is_faulty else ""

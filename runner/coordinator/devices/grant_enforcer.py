@@ -22,73 +22,78 @@ log = logging.getLogger(__name__)
 class GrantEnforcer:
     """Looks after each reading, and when a worker asks."""
 
-    def __init__(self, *, view: SchedulerState, dispatch: Dispatcher, backend: EnforcementBackend) -> None:
+    def __init__(self, *, view: SchedulerState, dispatcher: Dispatcher, backend: EnforcementBackend) -> None:
         self._view = view
         self._ledger = view.ledger
-        self._dispatch = dispatch
+        self._dispatcher = dispatcher
         self._backend = backend
         self._overuse = OveruseTracker()
 
     def on_over_grant(self, message: OverGrant) -> None:
         """A worker, whose figures are exact, found one of its executors over its grant."""
-        post = self._dispatch.executors.get(message.executor)
-        if post is None:
+        executor = self._dispatcher.executors.get(message.executor)
+        if executor is None:
             return
-        self._ledger.usage.record_total(post.number, message.used_bytes)
-        used = self._ledger.usage.observed_bytes(post.number) or 0
-        if used > post.grant_bytes:
-            self._raise_or_kill(post)
+        self._ledger.usage.record_total(executor.number, message.used_bytes)
+        used = self._ledger.usage.observed_bytes(executor.number) or 0
+        if used > executor.grant_bytes:
+            self._raise_or_kill(executor)
         else:
             # It was given more meanwhile, and may not know.
-            self._dispatch.grants.set_grant(post, post.grant_bytes)
+            self._dispatcher.grants.set_grant(executor, executor.grant_bytes)
 
     def check_all(self) -> None:
         """After a reading: who is over its grant, and who must make room for other programs."""
-        self._overuse.retain(self._dispatch.executors)
-        for post in list(self._dispatch.executors.values()):
-            if self._is_over(post):
-                self._raise_or_kill(post)
+        self._overuse.retain(self._dispatcher.executors)
+        for executor in list(self._dispatcher.executors.values()):
+            if self._is_over(executor):
+                self._raise_or_kill(executor)
         for slot in self._view.residency.slots.values():
             if self._ledger.free_bytes(slot.device.id) < 0:
                 self._evict_idle(DeviceCapacity(self._ledger, slot))
 
-    def _is_over(self, post: ExecutorHandle) -> bool:
-        level = self._ledger.usage.level(post.devices[0])
+    def _is_over(self, executor: ExecutorHandle) -> bool:
+        level = self._ledger.usage.level(executor.devices[0])
         if level == "exact":
             # Their workers ask, and see them more often than we do.
             return False
-        used = self._ledger.usage.observed_bytes(post.number)
-        return self._overuse.record_sweep(post.number, used, post.grant_bytes, level)
+        used = self._ledger.usage.observed_bytes(executor.number)
+        return self._overuse.record_sweep(executor.number, used, executor.grant_bytes, level)
 
-    def _raise_or_kill(self, post: ExecutorHandle) -> None:
+    def _raise_or_kill(self, executor: ExecutorHandle) -> None:
         if not self._backend.kills_over_grant:
             return
-        self._overuse.reset(post.number)
-        used, granted = self._ledger.usage.observed_bytes(post.number) or 0, post.grant_bytes
-        if overuse.resolve_overuse(self._ledger, post.number, is_ceiling=post.is_grant_fixed) == "raise":
+        self._overuse.reset(executor.number)
+        used, granted = self._ledger.usage.observed_bytes(executor.number) or 0, executor.grant_bytes
+        if (
+            overuse.resolve_overuse(self._ledger, executor.number, is_ceiling=executor.is_grant_fixed)
+            == "raise"
+        ):
             log.info(
                 "executor %d (%s) was under-estimated: it uses %s of %s, and is granted that",
                 *(
-                    post.number,
-                    post.spec.name,
+                    executor.number,
+                    executor.spec.name,
                     explanations.format_bytes(used),
                     explanations.format_bytes(granted),
                 ),
             )
-            self._dispatch.grants.set_grant(post, used)
+            self._dispatcher.grants.set_grant(executor, used)
             return
         mib = 1024 * 1024
-        why = "which is its ceiling" if post.is_grant_fixed else "and there is no more"
+        why = "which is its ceiling" if executor.is_grant_fixed else "and there is no more"
         message = f"it used {used // mib} MiB, over its grant of {granted // mib} MiB, {why}"
-        log.warning("executor %d (%s) is ended: %s", post.number, post.spec.name, message)
-        self._dispatch.control.kill(post, "memory_exceeded", message, self._circumstances(post, used))
+        log.warning("executor %d (%s) is ended: %s", executor.number, executor.spec.name, message)
+        self._dispatcher.control.kill(
+            executor, "memory_exceeded", message, self._circumstances(executor, used)
+        )
 
-    def _circumstances(self, post: ExecutorHandle, used: int) -> dict[str, Any]:
-        device_figures = [self._ledger.figures(device_id) for device_id in post.devices]
+    def _circumstances(self, executor: ExecutorHandle, used: int) -> dict[str, Any]:
+        device_figures = [self._ledger.figures(device_id) for device_id in executor.devices]
         return {
             EXCEEDED_LIMIT: "grant",
             "used_bytes": used,
-            "limit_bytes": post.grant_bytes,
+            "limit_bytes": executor.grant_bytes,
             "devices": [
                 {
                     "device": each.device,
@@ -101,7 +106,7 @@ class GrantEnforcer:
             ],
             "neighbours": [
                 {"executor": other, "charged_bytes": charge}
-                for other, charge in self._ledger.neighbour_charges(post.number).items()
+                for other, charge in self._ledger.neighbour_charges(executor.number).items()
             ],
         }
 
@@ -109,4 +114,4 @@ class GrantEnforcer:
         idle = [(one, self._ledger.charge_bytes(one.executor)) for one in capacity.slot.idle.values()]
         for executor in overuse.choose_evictions(-capacity.free_soon, idle):
             log.info("executor %d goes: other programs took memory of %s", executor, capacity.slot.device.id)
-            self._dispatch.control.unload(executor)
+            self._dispatcher.control.unload(executor)

@@ -40,14 +40,14 @@ class HealthMonitor:
         self,
         *,
         view: SchedulerState,
-        inventory: DeviceRegistry,
-        dispatch: Dispatcher,
+        device_registry: DeviceRegistry,
+        dispatcher: Dispatcher,
         run_check: DeviceCheck,
         now: Callable[[], float],
     ) -> None:
         self._view = view
-        self._inventory = inventory
-        self._dispatch = dispatch
+        self._device_registry = device_registry
+        self._dispatcher = dispatcher
         self._run_check = run_check
         self._now = now
         self._started_at = now()
@@ -66,7 +66,7 @@ class HealthMonitor:
                 health.record_reading(now, message.faults.get(device.id))
                 self._check_overdue_memory(device.id, health, now)
         for device_id, code in message.xids:
-            if device_id in self._inventory.devices:
+            if device_id in self._device_registry.devices:
                 self._on_xid(device_id, code)
         self.evaluate()
 
@@ -92,7 +92,7 @@ class HealthMonitor:
     def on_stuck(self, executor: int, device_ids: Sequence[str]) -> set[str]:
         """An executor hangs in a driver: SIGKILL does not end it. Gives the devices that take no more work
         for that."""
-        closed_ids = self._inventory.mark_stuck(executor, device_ids)
+        closed_ids = self._device_registry.mark_stuck(executor, device_ids)
         for device in self._gpus(device_ids):
             message = f"executor {executor} does not die of SIGKILL"
             self._health_of(device.id).record_fault(self._now(), "driver", str(executor), message)
@@ -101,7 +101,7 @@ class HealthMonitor:
 
     def resume_device(self, device_id: str) -> None:
         """The operator says that the device may take work again."""
-        if self._inventory.devices[device_id].kind != "cpu":
+        if self._device_registry.devices[device_id].kind != "cpu":
             self._health_of(device_id).resume(self._now())
             self.evaluate()
 
@@ -119,7 +119,7 @@ class HealthMonitor:
 
     def build_document(self, device_id: str) -> dict[str, Any]:
         """`state, since, message` as the API shows them."""
-        fault = self._inventory.get_fault(device_id)
+        fault = self._device_registry.get_fault(device_id)
         health = self._health.get(device_id)
         if health is None or (health.takes_work and fault is not None):
             if fault is None:
@@ -143,25 +143,25 @@ class HealthMonitor:
         slot = self._view.residency.slots[device.id]
         if slot.is_proven != health.is_proven:
             slot.is_proven = health.is_proven
-            self._dispatch.wake()
+            self._dispatcher.wake()
         description = f"{health.state}: {health.reason}" + (
             "; it needs a reset" if health.needs_reset else ""
         )
-        self._inventory.set_fault(device.id, FAULT_CAUSE, None if health.takes_work else description)
+        self._device_registry.set_fault(device.id, FAULT_CAUSE, None if health.takes_work else description)
         before, current = self._applied.get(device.id, ("ok", False)), (health.state, health.needs_reset)
         if before == current:
             return
         self._applied[device.id] = current
         if health.takes_work:
-            self._inventory.record_event(device.id, health.state, health.reason or "it is well")
+            self._device_registry.record_event(device.id, health.state, health.reason or "it is well")
         level = logging.INFO if health.state == "ok" else logging.WARNING
         log.log(level, "device %s is %s", device.id, description.removesuffix(": "))
         if health.state == "lost" or health.needs_reset:  # guard: lost-device-ends-jobs
             self._kill_all(device.id, "device_lost", f"{device.id} is {description}")
         elif health.state == "quarantined":
-            for post in self._dispatch.executors.on_device(device.id):
-                self._dispatch.control.retire(post)
-        self._dispatch.wake()
+            for executor in self._dispatcher.executors.on_device(device.id):
+                self._dispatcher.control.retire(executor)
+        self._dispatcher.wake()
 
     def _on_xid(self, device_id: str, code: int) -> None:
         """The card itself reports an error."""
@@ -171,7 +171,7 @@ class HealthMonitor:
             log.info("device %s reports %s", device_id, message)
             return
         log.warning("device %s reports %s", device_id, message)
-        self._inventory.record_event(device_id, "xid", message)
+        self._device_registry.record_event(device_id, "xid", message)
         match action:
             case "lost":
                 health.mark_lost(now, message)
@@ -195,11 +195,11 @@ class HealthMonitor:
 
     def _kill_all(self, device_id: str, code: str, message: str) -> None:
         """What runs there ends at once, and goes again without using up a retry."""
-        for post in self._dispatch.executors.on_device(device_id):
-            self._dispatch.control.kill(post, code, message, {"device": device_id})
+        for executor in self._dispatcher.executors.on_device(device_id):
+            self._dispatcher.control.kill(executor, code, message, {"device": device_id})
 
     def _gpus(self, device_ids: Sequence[str] | None = None) -> list[Device]:
-        devices = self._inventory.devices
+        devices = self._device_registry.devices
         chosen = devices if device_ids is None else device_ids
         return [devices[each] for each in chosen if devices[each].kind != "cpu"]
 

@@ -94,31 +94,33 @@ class MemoryMonitor:
                 device_id, self._owners.bytes_by_executor(self._processes.get(device_id, {}))
             )
 
-    def on_loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
+    def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
         """It has loaded; on a GPU it may have told of torch."""
-        if post.grant_bytes and self._ledger.usage.level(post.devices[0]) != "exact":
-            others = self._ledger.usage.last_foreign_bytes(post.devices[0])
-            self._torch[post.number] = _TorchUsage(message.torch or "", message.reserved_bytes, others)
+        if executor.grant_bytes and self._ledger.usage.level(executor.devices[0]) != "exact":
+            others = self._ledger.usage.last_foreign_bytes(executor.devices[0])
+            self._torch[executor.number] = _TorchUsage(message.torch or "", message.reserved_bytes, others)
         if message.reserved_bytes is not None:
-            self._record_report(post, message.reserved_bytes)
+            self._record_report(executor, message.reserved_bytes)
 
-    def on_attempt_ended(self, post: ExecutorHandle, message: AttemptEnded) -> None:
+    def on_attempt_ended(self, executor: ExecutorHandle, message: AttemptEnded) -> None:
         """One attempt of an executor with a grant has ended: its peak is the larger of what was seen of
         its processes and what torch had with a context around it."""
-        if self._ledger.usage.level(post.devices[0]) == "exact":
+        if self._ledger.usage.level(executor.devices[0]) == "exact":
             return
-        torch = self._torch.get(post.number)
+        torch = self._torch.get(executor.number)
         if torch is not None:
             torch.reserved_bytes = message.reserved_bytes
             # A context is measured once; what one without torch takes, after each attempt.
             torch.idle_readings = 0 if message.reserved_bytes is None else min(0, torch.idle_readings)
         reported = (
-            None if message.peak_bytes is None else message.peak_bytes + self._executor_context_bytes(post)
+            None
+            if message.peak_bytes is None
+            else message.peak_bytes + self._executor_context_bytes(executor)
         )
-        observed = self._ledger.usage.pop_peak(post.number)
+        observed = self._ledger.usage.pop_peak(executor.number)
         message.peak_bytes = max(reported or 0, observed or 0) or None
         if message.reserved_bytes is not None:
-            self._record_report(post, message.reserved_bytes)
+            self._record_report(executor, message.reserved_bytes)
 
     def cap_bytes(self, devices: Sequence[str], grant_bytes: int, executor: int | None) -> int | None:
         """What torch in an executor may reserve on each of its devices."""
@@ -133,13 +135,15 @@ class MemoryMonitor:
         """What every process takes of the device before its first tensor; None where that is not known."""
         return self._contexts.minimum_bytes(self._context_key(device_id))
 
-    def _record_report(self, post: ExecutorHandle, reserved_bytes: int) -> None:
-        self._ledger.usage.record_report(post.number, reserved_bytes + self._executor_context_bytes(post))
+    def _record_report(self, executor: ExecutorHandle, reserved_bytes: int) -> None:
+        self._ledger.usage.record_report(
+            executor.number, reserved_bytes + self._executor_context_bytes(executor)
+        )
 
-    def _executor_context_bytes(self, post: ExecutorHandle) -> int:
-        torch = self._torch.get(post.number)
+    def _executor_context_bytes(self, executor: ExecutorHandle) -> int:
+        torch = self._torch.get(executor.number)
         version = torch.version if torch is not None and torch.version else None
-        return self._contexts.minimum_bytes(self._context_key(post.devices[0]), version) or 0
+        return self._contexts.minimum_bytes(self._context_key(executor.devices[0]), version) or 0
 
     def _context_key(self, device_id: str) -> str:
         return f"{self._ledger.device(device_id).name}/{self.driver}"

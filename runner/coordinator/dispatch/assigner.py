@@ -26,17 +26,17 @@ class Assigner:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
+        lifecycle: JobLifecycle,
         view: SchedulerState,
-        fleet: WorkerPool,
+        worker_pool: WorkerPool,
         executors: ExecutorTable,
         control: ExecutorControl,
         read_inputs: ReadInputs,
         wake: Callable[[], None],
     ) -> None:
-        self._line = line
+        self._lifecycle = lifecycle
         self._view = view
-        self._fleet = fleet
+        self._worker_pool = worker_pool
         self._executors = executors
         self._control = control
         self._read_inputs = read_inputs
@@ -44,103 +44,105 @@ class Assigner:
         self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def assign(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
+    def assign(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         """Give these to the executor: at once, or when their input is read and their start durable."""
-        for live in lives:
+        for live in live_jobs:
             live.phase = "assigned"
-            live.executor = post.number
+            live.executor = executor.number
             live.attempt_in_flight = live.job.attempt + (not live.has_unused_attempt)
-            post.attempts[live.job.number] = live
-        if any(live.input is None for live in lives):
-            task = asyncio.get_running_loop().create_task(self._read_and_send(post, lives))
+            executor.attempts[live.job.number] = live
+        if any(live.input is None for live in live_jobs):
+            task = asyncio.get_running_loop().create_task(self._read_and_send(executor, live_jobs))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        self._send_when_durable(post, lives)
+        self._send_when_durable(executor, live_jobs)
 
-    async def _read_and_send(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
-        missing = [live.job.number for live in lives if live.input is None]
+    async def _read_and_send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
+        missing = [live.job.number for live in live_jobs if live.input is None]
         inputs = await read_with_retry(self._read_inputs, missing, "inputs")
-        for live in lives:
+        for live in live_jobs:
             if live.input is None:
                 # One that the store lacks fails over its input, instead of holding its executor for ever.
-                self._line.queue_manager.spill_pool.keep_input(live, inputs.get(live.job.number, b"null"))
-        self._send_when_durable(post, lives)
-        self._fleet.flush()
+                self._lifecycle.queue_manager.spill_pool.keep_input(
+                    live, inputs.get(live.job.number, b"null")
+                )
+        self._send_when_durable(executor, live_jobs)
+        self._worker_pool.flush()
 
-    def _send_when_durable(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
+    def _send_when_durable(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         """A first attempt may go out before its submit is durable; a later start is committed first,
         so that a killer's count survives what it kills."""
-        first_attempts, later_attempts = post.split_first_attempts(lives)
+        first_attempts, later_attempts = executor.split_first_attempts(live_jobs)
         if first_attempts:
-            self._send(post, first_attempts)
+            self._send(executor, first_attempts)
         if not later_attempts:
             return
         for live in later_attempts:
-            if live.attempt_in_flight and live.executor == post.number and not post.is_retired:
-                self._start_attempt(post, live)
+            if live.attempt_in_flight and live.executor == executor.number and not executor.is_retired:
+                self._start_attempt(executor, live)
 
         def send(_: object) -> None:
-            self._send(post, later_attempts)
-            self._fleet.flush()
+            self._send(executor, later_attempts)
+            self._worker_pool.flush()
 
-        self._line.journal.call_when_durable(send, is_patient=True)
+        self._lifecycle.journal.call_when_durable(send, is_patient=True)
 
-    def _send(self, post: ExecutorHandle, lives: list[LiveJob]) -> None:
+    def _send(self, executor: ExecutorHandle, live_jobs: list[LiveJob]) -> None:
         attempts, unstarted = [], []
-        was_idle = post.sent_count == 0
-        is_alive = post.number in self._executors
-        for live in lives:
-            if live.executor != post.number or live.phase == "ended":
+        was_idle = executor.sent_count == 0
+        is_alive = executor.number in self._executors
+        for live in live_jobs:
+            if live.executor != executor.number or live.phase == "ended":
                 continue
             if not is_alive:
                 unstarted.append(live)
             elif live.job.cancel_reason is not None:
-                self._end_cancelled(post, live)
-            elif post.is_retired:
-                self._release_attempt(post, live, done=False)
+                self._end_cancelled(executor, live)
+            elif executor.is_retired:
+                self._release_attempt(executor, live, done=False)
                 unstarted.append(live)
             else:
-                self._mark_sent(post, live, was_idle=was_idle)
-                attempts.append(attempt_spec(live, post.spec.options))
+                self._mark_sent(executor, live, was_idle=was_idle)
+                attempts.append(attempt_spec(live, executor.spec.options))
         # Each goes before all others, so the first one comes last.
         for live in reversed(unstarted):
-            self._line.return_unstarted(live)
+            self._lifecycle.return_unstarted(live)
         if attempts:
-            self._fleet.post(post.worker, encode(RunAttempts(post.number, attempts)))
-            if self._view.executors[post.number].long_job_number is not None:
+            self._worker_pool.post(executor.worker, encode(RunAttempts(executor.number, attempts)))
+            if self._view.executors[executor.number].long_job_number is not None:
                 # What runs there was found to take long while these were read or written.
-                self._control.recall_staged(post)
+                self._control.recall_staged(executor)
 
-    def _mark_sent(self, post: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
+    def _mark_sent(self, executor: ExecutorHandle, live: LiveJob, *, was_idle: bool) -> None:
         if live.job.attempt < live.attempt_in_flight:
-            if post.starts_immediately(was_idle=was_idle):
-                self._start_attempt(post, live)
+            if executor.starts_immediately(was_idle=was_idle):
+                self._start_attempt(executor, live)
             else:
                 live.phase = "staged"
-        post.sent_count += 1
+        executor.sent_count += 1
 
-    def _start_attempt(self, post: ExecutorHandle, live: LiveJob) -> None:
-        self._line.start_attempt(
+    def _start_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
+        self._lifecycle.start_attempt(
             live,
-            at=self._line.now(),
-            worker=post.worker.name,
-            devices=post.devices,
-            is_loading=not post.is_loaded,
-            granted_bytes=post.grant_bytes,
-            meter=post.meter,
+            at=self._lifecycle.now(),
+            worker=executor.worker.name,
+            devices=executor.devices,
+            is_loading=not executor.is_loaded,
+            granted_bytes=executor.grant_bytes,
+            meter=executor.meter,
         )
 
-    def _end_cancelled(self, post: ExecutorHandle, live: LiveJob) -> None:
+    def _end_cancelled(self, executor: ExecutorHandle, live: LiveJob) -> None:
         """Cancelled before the worker was told of it."""
-        self._release_attempt(post, live)
-        self._line.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
+        self._release_attempt(executor, live)
+        self._lifecycle.cancel_unstarted(live, live.job.cancel_reason or "cancelled")
         self._wake()
 
-    def _release_attempt(self, post: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
+    def _release_attempt(self, executor: ExecutorHandle, live: LiveJob, *, done: bool = True) -> None:
         """The executor does not hold the attempt any more; its worker was never told of it."""
-        post.attempts.pop(live.job.number, None)
+        executor.attempts.pop(live.job.number, None)
         if live.job_class is not None:
             self._view.on_attempt_ended(
-                post.number, live.job_class, live.job.number, self._line.now(), has_run=done
+                executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=done
             )

@@ -37,27 +37,29 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
+        lifecycle: JobLifecycle,
         view: SchedulerState,
-        fleet: WorkerPool,
+        worker_pool: WorkerPool,
         devices: Mapping[str, Device],
         read_inputs: ReadInputs,
         cap_bytes: CapBytes,
     ) -> None:
-        self.grants = Grants(view=view, fleet=fleet, cap_bytes=cap_bytes)
-        self._line = line
+        self.grants = Grants(view=view, worker_pool=worker_pool, cap_bytes=cap_bytes)
+        self._lifecycle = lifecycle
         self._view = view
-        self._fleet = fleet
+        self._worker_pool = worker_pool
         self._devices = devices
         self._executor_numbers = itertools.count(1)
         self._is_cycle_due = False
         self._next_wake_at = float("inf")
         self.executors = ExecutorTable()
-        self.control = ExecutorControl(executors=self.executors, view=view, fleet=fleet, wake=self.wake)
+        self.control = ExecutorControl(
+            executors=self.executors, view=view, worker_pool=worker_pool, wake=self.wake
+        )
         self._assigner = Assigner(
-            line=line,
+            lifecycle=lifecycle,
             view=view,
-            fleet=fleet,
+            worker_pool=worker_pool,
             executors=self.executors,
             control=self.control,
             read_inputs=read_inputs,
@@ -65,11 +67,11 @@ class Dispatcher:
         )
         self.prewarming = Prewarming(
             view=view,
-            handlers=line.queue_manager.handlers,
-            timers=line.timers,
+            handlers=lifecycle.queue_manager.handlers,
+            timers=lifecycle.timers,
             executors=self.executors,
             device_ids=devices.keys(),
-            now=line.now,
+            now=lifecycle.now,
             wake=self.wake,
         )
         #: True while nothing may start: before recovery is done, and from shutdown on.
@@ -90,14 +92,14 @@ class Dispatcher:
                 # The loop's boundary: jobs that run go on, and the next turn may fare better.
                 log.exception("a turn of the plan failed")
                 self._wake_later()
-        self._fleet.flush()
+        self._worker_pool.flush()
 
     def _plan_and_apply(self) -> None:
-        self._line.queue_manager.windows.refill()
+        self._lifecycle.queue_manager.windows.refill()
         self.prewarming.before_plan()
-        now = self._line.now()
+        now = self._lifecycle.now()
         plan = planner.plan(self._view, now)
-        self._line.queue_manager.reasons.planned_reasons = plan.reasons
+        self._lifecycle.queue_manager.reasons.planned_reasons = plan.reasons
         for action in plan.actions:
             try:
                 self._apply(action)
@@ -106,7 +108,7 @@ class Dispatcher:
                 log.exception("this could not be carried out: %s", action)
                 self._wake_later()
         if "waiting_for_device" in plan.reasons.values():
-            self._fleet.start_cpu_workers(self._devices.values())
+            self._worker_pool.start_cpu_workers(self._devices.values())
         for number in self._view.idle_expiry.pop_due(now):
             self.control.unload(number)
         self.control.unload_retired()
@@ -140,33 +142,33 @@ class Dispatcher:
                 self._next_wake_at = float("inf")
                 self.wake()
 
-            self._line.timers.call_at(wake_at, on_due)
+            self._lifecycle.timers.call_at(wake_at, on_due)
 
     def _start_attempts(self, action: planner.StartAction) -> None:
-        post, lives = (
+        executor, live_jobs = (
             self.executors[action.executor],
-            [self._line.registry.by_number[number] for number in action.job_numbers],
+            [self._lifecycle.registry.by_number[number] for number in action.job_numbers],
         )
-        now = self._line.now()
+        now = self._lifecycle.now()
         self._view.start(action.executor, action.job_class, action.job_numbers, now, action.outlook)
-        if post.was_grant_lowered:
-            self.grants.fit_grant(post, action.job_class)
-        self._line.queue_manager.windows.on_dispatched(action.job_class)
-        self._assigner.assign(post, lives)
+        if executor.was_grant_lowered:
+            self.grants.fit_grant(executor, action.job_class)
+        self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
+        self._assigner.assign(executor, live_jobs)
 
     def _load_executor(self, action: planner.LoadAction) -> None:
         if (
             action.job_class.is_prewarm
-            and (post := self.prewarming.find_executor(action.job_number)) is not None
+            and (executor := self.prewarming.find_executor(action.job_number)) is not None
         ):
             # A job of the same plan loads it.
-            self.prewarming.fulfil(action.job_number, post)
+            self.prewarming.fulfil(action.job_number, executor)
             return
-        worker = self._fleet.worker_of(action.device_ids[0])
+        worker = self._worker_pool.worker_of(action.device_ids[0])
         if worker is None:
             log.error("the plan chose %s, which has no worker", action.device_ids[0])
             return
-        spec = self._line.queue_manager.handlers.require(action.job_class.handler)
+        spec = self._lifecycle.queue_manager.handlers.require(action.job_class.handler)
         executor_number = next(self._executor_numbers)
         devices = [self._devices[device_id] for device_id in action.device_ids]
         self._view.load(
@@ -178,59 +180,62 @@ class Dispatcher:
             action.exclusive,
             keep_alive_s=spec.options.keep_alive_s,
             max_jobs=spec.options.max_jobs,
-            now=self._line.now(),
+            now=self._lifecycle.now(),
             outlook=action.outlook,
             mates=action.extra_job_numbers,
         )
         ids = list(action.device_ids)
-        post = ExecutorHandle(executor_number, worker, spec, action.job_class.model, ids, action.grant_bytes)
-        self.executors[executor_number] = post
+        executor = ExecutorHandle(
+            executor_number, worker, spec, action.job_class.model, ids, action.grant_bytes
+        )
+        self.executors[executor_number] = executor
         cap = self.grants.cap_bytes(action.device_ids, action.grant_bytes, None)
-        self._fleet.post(worker, encode(load_command(executor_number, action, spec, devices, cap)))
+        self._worker_pool.post(worker, encode(load_command(executor_number, action, spec, devices, cap)))
         if action.job_class.is_prewarm:
             self.prewarming.on_load_started(action.job_number, executor_number)
             return
-        lives = [
-            self._line.registry.by_number[number] for number in (action.job_number, *action.extra_job_numbers)
+        live_jobs = [
+            self._lifecycle.registry.by_number[number]
+            for number in (action.job_number, *action.extra_job_numbers)
         ]
-        if lives[0].job.rung >= OomRung.LARGER:
+        if live_jobs[0].job.rung >= OomRung.LARGER:
             # Idle neighbours of a job that was short of memory go: they may hold more than they were seen to.
             for other in self._view.residency.evictable_on(action.device_ids):
                 self.control.unload(other)
-        self._line.queue_manager.windows.on_dispatched(action.job_class)
-        self._assigner.assign(post, lives)
+        self._lifecycle.queue_manager.windows.on_dispatched(action.job_class)
+        self._assigner.assign(executor, live_jobs)
 
     def cancel_job(self, live: LiveJob, reason: str, *, force: bool) -> bool:
         """Begin to end a job; True when it has ended already (no executor held it)."""
         if live.executor is None:
-            self._line.cancel_unstarted(live, reason)
+            self._lifecycle.cancel_unstarted(live, reason)
             return True
         if live.job.cancel_reason is None:
-            self._line.mark_cancelling(live, reason)
-        post = self.executors.get(live.executor)
-        if post is not None and live.phase != "assigned":
+            self._lifecycle.mark_cancelling(live, reason)
+        executor = self.executors.get(live.executor)
+        if executor is not None and live.phase != "assigned":
             # Aimed at the attempt: its executor may be in the next one before this comes to it.
-            grace_s = NO_GRACE_S if force else post.spec.options.grace_s
+            grace_s = NO_GRACE_S if force else executor.spec.options.grace_s
             message = encode(CancelAttempt(live.job.id, live.attempt_in_flight, "cancelled", reason, grace_s))
-            self._fleet.post(post.worker, message)
-            self._fleet.flush()
+            self._worker_pool.post(executor.worker, message)
+            self._worker_pool.flush()
         return False
 
     def resend_caps(self) -> None:
         """Contexts are known better than before, and with them what torch may have of each grant."""
-        for post in self.executors.values():
-            self.grants.set_grant(post, post.grant_bytes)
-        self._fleet.flush()
+        for executor in self.executors.values():
+            self.grants.set_grant(executor, executor.grant_bytes)
+        self._worker_pool.flush()
 
-    def resend_commands(self, post: ExecutorHandle) -> None:
+    def resend_commands(self, executor: ExecutorHandle) -> None:
         """Orders to this executor may have been lost with a link: say again what is still to be done."""
-        if post.grant_bytes:
+        if executor.grant_bytes:
             # Whoever missed that it may use less would go on as before, and nobody would ask.
-            self.grants.set_grant(post, post.grant_bytes)
-        for live in post.attempts.values():
+            self.grants.set_grant(executor, executor.grant_bytes)
+        for live in executor.attempts.values():
             if live.job.cancel_reason is not None:
                 self.cancel_job(live, live.job.cancel_reason, force=False)
-        if len(post.attempts) > 1:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
-        elif post.is_closing and not post.attempts:
-            self._fleet.post(post.worker, encode(UnloadExecutor(post.number)))
+        if len(executor.attempts) > 1:
+            self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
+        elif executor.is_closing and not executor.attempts:
+            self._worker_pool.post(executor.worker, encode(UnloadExecutor(executor.number)))

@@ -19,78 +19,83 @@ class ExecutorControl:
     """
 
     def __init__(
-        self, *, executors: ExecutorTable, view: SchedulerState, fleet: WorkerPool, wake: Callable[[], None]
+        self,
+        *,
+        executors: ExecutorTable,
+        view: SchedulerState,
+        worker_pool: WorkerPool,
+        wake: Callable[[], None],
     ) -> None:
         self._executors = executors
         self._view = view
-        self._fleet = fleet
+        self._worker_pool = worker_pool
         #: Asks for a turn of the plan.
         self._wake = wake
         #: Retired ones that still have something to end.
         self._retiring: list[ExecutorHandle] = []
 
-    def kill(self, post: ExecutorHandle, code: str, message: str, detail: Any) -> None:
+    def kill(self, executor: ExecutorHandle, code: str, message: str, detail: Any) -> None:
         """End an executor, whatever it does; its attempt ends with this code."""
-        self.close(post)
-        self._fleet.post(
-            post.worker, encode(KillExecutor(post.number, code, message, detail, only_if_idle=False))
+        self.close(executor)
+        self._worker_pool.post(
+            executor.worker, encode(KillExecutor(executor.number, code, message, detail, only_if_idle=False))
         )
 
     def unload(self, number: int) -> None:
         """End an idle executor; its bytes count until its process is gone."""
-        post = self._executors.get(number)
-        if post is None or post.is_closing:
+        executor = self._executors.get(number)
+        if executor is None or executor.is_closing:
             return
-        self.close(post)
-        self._fleet.post(post.worker, encode(UnloadExecutor(number)))
+        self.close(executor)
+        self._worker_pool.post(executor.worker, encode(UnloadExecutor(number)))
 
-    def close(self, post: ExecutorHandle, *, finish_running: bool = False) -> None:
+    def close(self, executor: ExecutorHandle, *, finish_running: bool = False) -> None:
         """The executor takes no further attempt; its worker says when it is gone. One that `lingers` ends
         what it runs first."""
-        if not post.is_closing:
-            post.is_closing = True
-            self._view.evict(post.number, finishes_first=finish_running)
+        if not executor.is_closing:
+            executor.is_closing = True
+            self._view.evict(executor.number, finishes_first=finish_running)
 
     def retire_handler(self, handler: str, *, is_replaced: bool) -> None:
         """The handler is another now: its executors go. One that still loads is not waited for where it is
         `replaced`."""
-        for post in self._executors.of_handler(handler):
-            self.retire(post, is_replaced=is_replaced)
+        for executor in self._executors.of_handler(handler):
+            self.retire(executor, is_replaced=is_replaced)
         self._wake()
 
-    def retire(self, post: ExecutorHandle, *, is_replaced: bool = False) -> None:
+    def retire(self, executor: ExecutorHandle, *, is_replaced: bool = False) -> None:
         """The executor ends what runs in it; what has not started goes back to the queue, and it goes."""
-        if post.is_retired:
+        if executor.is_retired:
             return
-        post.is_retired = True
-        is_killed = is_replaced and not post.is_loaded
+        executor.is_retired = True
+        is_killed = is_replaced and not executor.is_loaded
         # Also one that is to be killed: it may be spared, and end a long job first.
-        self.close(post, finish_running=True)
-        self._retiring.append(post)
+        self.close(executor, finish_running=True)
+        self._retiring.append(executor)
         if is_killed:
             why = "its handler was reloaded while it loaded"
             # Word that it has loaded may be on its way: then its first job ends in the old code.
-            self._fleet.post(post.worker, encode(KillExecutor(post.number, "interrupted", why)))
-        elif post.is_loaded and post.sent_count:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
+            self._worker_pool.post(executor.worker, encode(KillExecutor(executor.number, "interrupted", why)))
+        elif executor.is_loaded and executor.sent_count:
+            self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
 
     def unload_retired(self) -> None:
         """End the retired executors that have nothing left to do."""
         if not self._retiring:
             return
-        alive = [post for post in self._retiring if post.number in self._executors]
-        for post in alive:
-            if not post.attempts:
-                self._fleet.post(post.worker, encode(UnloadExecutor(post.number)))
-        self._retiring = [post for post in alive if post.attempts]
+        alive = [executor for executor in self._retiring if executor.number in self._executors]
+        for executor in alive:
+            if not executor.attempts:
+                self._worker_pool.post(executor.worker, encode(UnloadExecutor(executor.number)))
+        self._retiring = [executor for executor in alive if executor.attempts]
 
-    def recall_staged(self, post: ExecutorHandle) -> None:
+    def recall_staged(self, executor: ExecutorHandle) -> None:
         """The running attempt takes long: what is staged behind it goes elsewhere."""
-        if len(post.attempts) > 1 and not post.is_closing:
-            self._fleet.post(post.worker, encode(RecallAttempts(post.number)))
+        if len(executor.attempts) > 1 and not executor.is_closing:
+            self._worker_pool.post(executor.worker, encode(RecallAttempts(executor.number)))
 
     def recall_all_staged(self) -> None:
         """What is staged anywhere shall not start."""
-        for post in self._executors.values():
-            self.recall_staged(post)
-        self._fleet.flush()
+        for executor in self._executors.values():
+            self.recall_staged(executor)
+        self._worker_pool.flush()

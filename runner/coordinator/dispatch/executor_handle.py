@@ -67,15 +67,15 @@ class ExecutorHandle:
         #: The most that one of its attempts was seen to use on each device.
         self.peak_bytes = 0
 
-    def split_first_attempts(self, lives: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
+    def split_first_attempts(self, live_jobs: list[LiveJob]) -> tuple[list[LiveJob], list[LiveJob]]:
         """Those to be started for the first time, and the others. A batch is not parted."""
-        later_attempts = [live for live in lives if live.job.attempt > 0]
+        later_attempts = [live for live in live_jobs if live.job.attempt > 0]
         if not later_attempts:
-            return lives, later_attempts
+            return live_jobs, later_attempts
         return (
-            ([], lives)
+            ([], live_jobs)
             if self.is_batched
-            else ([one for one in lives if not one.job.attempt], later_attempts)
+            else ([one for one in live_jobs if not one.job.attempt], later_attempts)
         )
 
     def starts_immediately(self, *, was_idle: bool) -> bool:

@@ -17,16 +17,16 @@ class ExecutorTable(dict[int, ExecutorHandle]):
 
     def on_device(self, device_id: str) -> list[ExecutorHandle]:
         """Executors that occupy the device, alone or among others."""
-        return [post for post in self.values() if device_id in post.devices]
+        return [executor for executor in self.values() if device_id in executor.devices]
 
     def of_worker(self, worker: WorkerHandle) -> list[ExecutorHandle]:
         """Executors that this worker runs."""
-        return [post for post in self.values() if post.worker is worker]
+        return [executor for executor in self.values() if executor.worker is worker]
 
     def of_handler(self, name: str) -> list[ExecutorHandle]:
         """Executors of the handler, of any version and model."""
-        return [post for post in self.values() if post.spec.name == name]
+        return [executor for executor in self.values() if executor.spec.name == name]
 
     def with_attempts(self) -> list[ExecutorHandle]:
         """Executors that hold an attempt."""
-        return [post for post in self.values() if post.attempts]
+        return [executor for executor in self.values() if executor.attempts]

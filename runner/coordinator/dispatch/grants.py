@@ -17,30 +17,32 @@ CapBytes = Callable[[Sequence[str], int, int | None], int | None]
 class Grants:
     """Each change goes out with the frame of its turn."""
 
-    def __init__(self, *, view: SchedulerState, fleet: WorkerPool, cap_bytes: CapBytes) -> None:
+    def __init__(self, *, view: SchedulerState, worker_pool: WorkerPool, cap_bytes: CapBytes) -> None:
         self._view = view
-        self._fleet = fleet
+        self._worker_pool = worker_pool
         self.cap_bytes = cap_bytes
 
-    def set_grant(self, post: ExecutorHandle, grant_bytes: int) -> None:
+    def set_grant(self, executor: ExecutorHandle, grant_bytes: int) -> None:
         """An executor may use so much from now on."""
-        resident = self._view.executors[post.number]
+        resident = self._view.executors[executor.number]
         resident.grant_bytes = max(resident.grant_bytes, grant_bytes)
-        post.grant_bytes = grant_bytes
-        cap = self.cap_bytes(post.devices, grant_bytes, post.number)
-        self._fleet.post(post.worker, encode(SetGrant(post.number, grant_bytes, cap)))
+        executor.grant_bytes = grant_bytes
+        cap = self.cap_bytes(executor.devices, grant_bytes, executor.number)
+        self._worker_pool.post(executor.worker, encode(SetGrant(executor.number, grant_bytes, cap)))
 
-    def send_lowered_grants(self, posts: Mapping[int, ExecutorHandle]) -> None:
+    def send_lowered_grants(self, executors: Mapping[int, ExecutorHandle]) -> None:
         """Those of whom the ledger has learned that they need less."""
         lowered, self._view.ledger.lowered_grants = self._view.ledger.lowered_grants, set()
-        for number in lowered & posts.keys():
-            posts[number].was_grant_lowered = True
-            self.set_grant(posts[number], self._view.ledger.grant_bytes(number))
+        for number in lowered & executors.keys():
+            executors[number].was_grant_lowered = True
+            self.set_grant(executors[number], self._view.ledger.grant_bytes(number))
 
-    def fit_grant(self, post: ExecutorHandle, cls: JobClass) -> None:
+    def fit_grant(self, executor: ExecutorHandle, job_class: JobClass) -> None:
         """Jobs of this class start in an executor whose promise was lowered to what others of its kind
         need: they may need more."""
         slots = self._view.residency.slots
-        need_bytes = max(self._view.memory_needs.need_for_device(cls, slots[each]) for each in post.devices)
-        if need_bytes > post.grant_bytes and self._view.ledger.raise_grant(post.number, need_bytes):
-            self.set_grant(post, need_bytes)
+        need_bytes = max(
+            self._view.memory_needs.need_for_device(job_class, slots[each]) for each in executor.devices
+        )
+        if need_bytes > executor.grant_bytes and self._view.ledger.raise_grant(executor.number, need_bytes):
+            self.set_grant(executor, need_bytes)

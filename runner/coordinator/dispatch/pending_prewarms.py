@@ -28,11 +28,11 @@ class PendingPrewarms:
         # A list of its own: who goes through them drops some.
         return iter(list(self._requests.values()))
 
-    def add(self, cls: JobClass, since: float) -> PrewarmRequest:
+    def add(self, job_class: JobClass, since: float) -> PrewarmRequest:
         """Request an executor of the class."""
-        request = PrewarmRequest(next(self._numbers), cls)
+        request = PrewarmRequest(next(self._numbers), job_class)
         self._requests[request.number] = request
-        self._view.add_waiting(cls, request.number, since=since)
+        self._view.add_waiting(job_class, request.number, since=since)
         return request
 
     def remove(self, request: PrewarmRequest) -> None:
@@ -44,9 +44,9 @@ class PendingPrewarms:
         """An executor loads for the request; its class has left the view."""
         return self._requests.pop(number)
 
-    def find_by_class(self, cls: JobClass) -> PrewarmRequest | None:
+    def find_by_class(self, job_class: JobClass) -> PrewarmRequest | None:
         """The request for just this class, if there is one."""
-        return next((request for request in self._requests.values() if request.job_class == cls), None)
+        return next((request for request in self._requests.values() if request.job_class == job_class), None)
 
     def of_handler(self, handler: str, model: str | None = None) -> list[PrewarmRequest]:
         """Requests for a handler, of one model or of all."""

@@ -72,19 +72,19 @@ class Prewarming:
             UnknownHandler, HandlerBroken, NotFound, ValidationFailed, Unsatisfiable.
         """
         spec = self._handlers.require(handler)
-        cls = self._make_class(spec, resolve_model(spec, model), device_id)
-        self._preloads.resume((handler, cls.model))
-        post = self._find_executor(cls)
-        if post is None:
-            for request in self.pending.of_handler(handler, cls.model):
+        job_class = self._make_class(spec, resolve_model(spec, model), device_id)
+        self._preloads.resume((handler, job_class.model))
+        executor = self._find_executor(job_class)
+        if executor is None:
+            for request in self.pending.of_handler(handler, job_class.model):
                 if request.is_preload:
                     self.pending.remove(request)
-            (self.pending.find_by_class(cls) or self._add_request(cls)).callbacks.append(callback)
+            (self.pending.find_by_class(job_class) or self._add_request(job_class)).callbacks.append(callback)
             self._wake()
-        elif post.is_loaded:
-            callback(post)
+        elif executor.is_loaded:
+            callback(executor)
         else:
-            self._callbacks.setdefault(post.number, []).append(callback)
+            self._callbacks.setdefault(executor.number, []).append(callback)
 
     def unload(self, handler: str, model: str | None, device_id: str | None) -> list[ExecutorHandle]:
         """The executors that are to go. What waits for one is dropped, and a preload of which none is left
@@ -104,18 +104,20 @@ class Prewarming:
             if device_id in (None, request.device_id):
                 self.pending.remove(request)
                 _call_back(request.callbacks, withdrawn)
-        posts = [
-            post
-            for post in self._executors.of_handler(handler)
-            if model in (None, post.model)
-            and (device_id is None or device_id in post.devices)
-            and not post.is_retired
+        executors = [
+            executor
+            for executor in self._executors.of_handler(handler)
+            if model in (None, executor.model)
+            and (device_id is None or device_id in executor.devices)
+            and not executor.is_retired
         ]
         still_loaded = {
-            (handler, post.model) for post in self._executors.of_handler(handler) if post not in posts
+            (handler, executor.model)
+            for executor in self._executors.of_handler(handler)
+            if executor not in executors
         }
         self._preloads.suspend(handler, model, still_loaded)
-        return posts
+        return executors
 
     def build_document(self, handler: str) -> dict[str, Any]:
         """What is said of them beside a handler's executors."""
@@ -139,20 +141,20 @@ class Prewarming:
     def before_plan(self) -> None:
         """Wish for the preloads that are missing, and drop what came true in some other way."""
         for request in self.pending:
-            if (post := self._find_executor(request.job_class)) is not None:
-                self.fulfil(request.number, post)
+            if (executor := self._find_executor(request.job_class)) is not None:
+                self.fulfil(request.number, executor)
         for model_ref, spec in self._preloads.find_missing():
             if not self.pending.of_handler(*model_ref) and self.failures.may_retry(model_ref, self._now()):
                 self._add_request(self._make_class(spec, model_ref[1], None, is_preload=True))
 
-    def fulfil(self, number: int, post: ExecutorHandle) -> None:
+    def fulfil(self, number: int, executor: ExecutorHandle) -> None:
         """An executor that is there anyway is the one that is wished for."""
         request = self.pending[number]
         self.pending.remove(request)
-        if post.is_loaded:
-            _call_back(request.callbacks, post)
+        if executor.is_loaded:
+            _call_back(request.callbacks, executor)
         elif request.callbacks:
-            self._callbacks.setdefault(post.number, []).extend(request.callbacks)
+            self._callbacks.setdefault(executor.number, []).extend(request.callbacks)
 
     def find_executor(self, number: int) -> ExecutorHandle | None:
         """What has come meanwhile for a wish that waits: a job of the same plan may load it."""
@@ -164,17 +166,20 @@ class Prewarming:
         if request.callbacks:
             self._callbacks[executor_number] = request.callbacks
 
-    def on_loaded(self, post: ExecutorHandle) -> None:
+    def on_loaded(self, executor: ExecutorHandle) -> None:
         """An executor is ready."""
-        self._loading.pop(post.number, None)
-        model_ref = (post.spec.name, post.model)
+        self._loading.pop(executor.number, None)
+        model_ref = (executor.spec.name, executor.model)
         self.failures.on_loaded(model_ref, self._now())
-        _call_back(self._callbacks.pop(post.number, ()), post)
+        _call_back(self._callbacks.pop(executor.number, ()), executor)
 
-    def on_executor_gone(self, post: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
+    def on_executor_gone(self, executor: ExecutorHandle, code: str, message: str, detail: Any = None) -> None:
         """An executor has ended; where it was wished for and did not load, those who asked are told why."""
-        request, callbacks = self._loading.pop(post.number, None), self._callbacks.pop(post.number, [])
-        model_ref = (post.spec.name, post.model)
+        request, callbacks = (
+            self._loading.pop(executor.number, None),
+            self._callbacks.pop(executor.number, []),
+        )
+        model_ref = (executor.spec.name, executor.model)
         if code in EXECUTOR_FAULTS and (request is not None or callbacks or model_ref in self._preloads):
             self._record_failure(model_ref, PrewarmFailure(code, message, detail, self._now()))
         if code in EXECUTOR_FAULTS or code == UNLOADED:
@@ -186,7 +191,9 @@ class Prewarming:
             # Nobody's fault: its worker died, or its handler was reloaded.
             self._request_again(request)
         elif callbacks:
-            self._request_again(PrewarmRequest(0, self._make_class(post.spec, post.model, None), callbacks))
+            self._request_again(
+                PrewarmRequest(0, self._make_class(executor.spec, executor.model, None), callbacks)
+            )
 
     def _record_failure(self, model_ref: ModelRef, failure: PrewarmFailure) -> None:
         failure = self.failures.record(model_ref, failure, is_preload=model_ref in self._preloads)
@@ -210,8 +217,8 @@ class Prewarming:
                 PrewarmFailure(error.code, error.message, error.detail or None, self._now()),
             )
 
-    def _add_request(self, cls: JobClass) -> PrewarmRequest:
-        return self.pending.add(cls, since=self._now())
+    def _add_request(self, job_class: JobClass) -> PrewarmRequest:
+        return self.pending.add(job_class, since=self._now())
 
     def _make_class(
         self, spec: HandlerSpec, model: str, device_id: str | None, *, is_preload: bool = False
@@ -219,7 +226,7 @@ class Prewarming:
         """Raises NotFound for an unknown device, Unsatisfiable where it could never be loaded."""
         self._check_device(device_id)
         options = spec.options
-        cls = prewarm_class(
+        job_class = prewarm_class(
             spec.name,
             spec.version,
             model,
@@ -228,24 +235,24 @@ class Prewarming:
             device_id=device_id,
             is_preload=is_preload,
         )
-        misfit = self._view.memory_needs.misfit(cls)
+        misfit = self._view.memory_needs.misfit(job_class)
         if misfit is not None and not is_preload:
             raise Unsatisfiable(explanations.explain_misfit(spec.name, misfit, device_id), **misfit)
-        return cls
+        return job_class
 
     def _check_device(self, device_id: str | None) -> None:
         if device_id is not None and device_id not in self._device_ids:
             known = ", ".join(self._device_ids)
             raise NotFound(f"there is no device {device_id!r}; there are {known}")
 
-    def _find_executor(self, cls: JobClass) -> ExecutorHandle | None:
+    def _find_executor(self, job_class: JobClass) -> ExecutorHandle | None:
         """An executor of it that is there: one that has loaded before one that loads."""
         candidates = [
             self._executors[resident.executor]
-            for resident in self._view.residency.by_key.get(cls.key, {}).values()
-            if not cls.allowed_devices or set(cls.allowed_devices).issuperset(resident.devices)
+            for resident in self._view.residency.by_key.get(job_class.key, {}).values()
+            if not job_class.allowed_devices or set(job_class.allowed_devices).issuperset(resident.devices)
         ]
-        return max(candidates, key=lambda post: post.is_loaded, default=None)
+        return max(candidates, key=lambda executor: executor.is_loaded, default=None)
 
 
 def _call_back(callbacks: Collection[PrewarmCallback], result: ExecutorHandle | PrewarmFailure) -> None:

@@ -24,39 +24,39 @@ class DeviceRequests:
     def __init__(
         self,
         *,
-        inventory: DeviceRegistry,
-        dispatch: Dispatcher,
-        care: HealthMonitor,
+        device_registry: DeviceRegistry,
+        dispatcher: Dispatcher,
+        health_monitor: HealthMonitor,
         journal: Journal,
         device_document: Callable[[Device], dict[str, Any]],
     ) -> None:
-        self._inventory = inventory
-        self._dispatch = dispatch
-        self._care = care
+        self._device_registry = device_registry
+        self._dispatcher = dispatcher
+        self._health_monitor = health_monitor
         self._journal = journal
         #: A device as the API shows it.
         self._device_document = device_document
 
-    async def set_device(self, front: FrontHandle, ask: front_protocol.SetDevice) -> None:
+    async def set_device(self, front: FrontHandle, request: front_protocol.SetDevice) -> None:
         """Do it. Raises NotFound."""
-        device = self._inventory.get(ask.device)
-        if ask.drained is not None:
-            self._set_drained(device, ask.drained)
-        if ask.max_executors is not None:
-            self._inventory.set_max_executors(device, ask.max_executors)
+        device = self._device_registry.get(request.device)
+        if request.drained is not None:
+            self._set_drained(device, request.drained)
+        if request.max_executors is not None:
+            self._device_registry.set_max_executors(device, request.max_executors)
         await self._journal.flush()
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(ask.request_id, 200, _json(self._device_document(device)))
+                front_protocol.Reply(request.request_id, 200, _json(self._device_document(device)))
             )
         )
 
     def _set_drained(self, device: Device, is_drained: bool) -> None:
         """What idles there goes, pinned or not; what runs there ends first, and takes nothing more."""
-        self._inventory.set_drained(device, is_drained)
+        self._device_registry.set_drained(device, is_drained)
         if not is_drained:
-            self._care.resume_device(device.id)
+            self._health_monitor.resume_device(device.id)
             return
-        for post in self._dispatch.executors.on_device(device.id):
-            self._dispatch.control.retire(post)
-        self._dispatch.wake()
+        for executor in self._dispatcher.executors.on_device(device.id):
+            self._dispatcher.control.retire(executor)
+        self._dispatcher.wake()

@@ -42,8 +42,8 @@ class FrontEvents:
         assert self._requests is not None
         self._is_open = True
         deferred, self._deferred = self._deferred, []
-        for front, question in deferred:
-            self._requests.handle(front, question)
+        for front, request in deferred:
+            self._requests.handle(front, request)
 
     def on_front_connected(self, front: FrontHandle) -> None:
         """A front has connected: send it what it has to know."""

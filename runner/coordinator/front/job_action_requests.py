@@ -26,78 +26,82 @@ class JobActionRequests:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
-        dispatch: Dispatcher,
-        archive: JobReader,
+        lifecycle: JobLifecycle,
+        dispatcher: Dispatcher,
+        job_reader: JobReader,
         replies: JobReplies,
         gate: SubmissionGate,
     ) -> None:
-        self._line = line
-        self._dispatch = dispatch
-        self._archive = archive
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
+        self._job_reader = job_reader
         self._replies = replies
         self._gate = gate
-        self._deletion = JobDeletion(line, archive)
+        self._deletion = JobDeletion(lifecycle, job_reader)
         #: Job id -> held during an action on that job.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def apply_action(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
+    async def apply_action(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
         """Do it, and reply when it is durable."""
         # They look into the store before they change anything: two at once would both find the job there.
-        lock = self._locks.get(ask.job_id)
+        lock = self._locks.get(request.job_id)
         if lock is None:
-            lock = self._locks[ask.job_id] = asyncio.Lock()
+            lock = self._locks[request.job_id] = asyncio.Lock()
         async with lock:
-            match ask.action:
+            match request.action:
                 case "cancel":
-                    await self._cancel(front, ask)
+                    await self._cancel(front, request)
                 case "retry":
-                    await self._retry(front, ask)
+                    await self._retry(front, request)
                 case "delete":
-                    await self._delete(front, ask)
+                    await self._delete(front, request)
 
-    async def _cancel(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
-        live = await load_live_job(self._line, self._archive, ask.job_id, load_spilled=True)
+    async def _cancel(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
+        live = await load_live_job(self._lifecycle, self._job_reader, request.job_id, load_spilled=True)
         if live is None or live.phase == "ended":
-            job = live.job if live is not None else await self._archive.require_job(ask.job_id)
+            job = live.job if live is not None else await self._job_reader.require_job(request.job_id)
             raise AlreadyFinished(f"job {job.id} has already ended as {job.state}", state=job.state)
-        has_ended = self._dispatch.cancel_job(live, ask.reason or "cancelled by request", force=ask.force)
-        await self._line.journal.flush()
+        has_ended = self._dispatcher.cancel_job(
+            live, request.reason or "cancelled by request", force=request.force
+        )
+        await self._lifecycle.journal.flush()
         front.send(
             _encode(
-                front_protocol.Reply(ask.request_id, 200 if has_ended else 202, self._replies.job_json(live))
+                front_protocol.Reply(
+                    request.request_id, 200 if has_ended else 202, self._replies.job_json(live)
+                )
             )
         )
 
-    async def _retry(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
+    async def _retry(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
         self._gate.check_open()
-        job = await self._require_ended(ask.job_id, "retried")
-        input_ = await self._archive.load_input(job.number)
-        if ask.job_id in self._line.registry.by_id:
+        job = await self._require_ended(request.job_id, "retried")
+        input_ = await self._job_reader.load_input(job.number)
+        if request.job_id in self._lifecycle.registry.by_id:
             raise JobNotFinished(f"job {job.id} is being retried already", state="queued")
-        live = self._line.resubmit(job, input_)
-        await self._line.journal.flush()
-        front.send(_encode(front_protocol.Reply(ask.request_id, 202, self._replies.job_json(live))))
+        live = self._lifecycle.resubmit(job, input_)
+        await self._lifecycle.journal.flush()
+        front.send(_encode(front_protocol.Reply(request.request_id, 202, self._replies.job_json(live))))
 
-    async def _delete(self, front: FrontHandle, ask: front_protocol.JobAction) -> None:
-        live = await self._line.queue_manager.spill_pool.load_job(ask.job_id)
+    async def _delete(self, front: FrontHandle, request: front_protocol.JobAction) -> None:
+        live = await self._lifecycle.queue_manager.spill_pool.load_job(request.job_id)
         if live is not None and live.phase in ("waiting", "delayed", "behind"):
-            self._dispatch.cancel_job(live, "deleted", force=False)
-            await self._line.journal.flush()
-        job = await self._require_ended(ask.job_id, "deleted")
+            self._dispatcher.cancel_job(live, "deleted", force=False)
+            await self._lifecycle.journal.flush()
+        job = await self._require_ended(request.job_id, "deleted")
         await self._deletion.delete(job)
-        front.send(_encode(front_protocol.Reply(ask.request_id, 204)))
+        front.send(_encode(front_protocol.Reply(request.request_id, 204)))
 
     async def _require_ended(self, job_id: str, participle: str) -> Job:
         if job_id in self._deletion:
             # It is not gone before that is durable: until then this is refused as the first request was.
-            await self._line.journal.flush()
+            await self._lifecycle.journal.flush()
             raise NotFound(f"there is no job {job_id}")
-        live = self._line.registry.by_id.get(job_id)
+        live = self._lifecycle.registry.by_id.get(job_id)
         if live is not None and live.phase == "ended":
-            await self._line.journal.flush()
+            await self._lifecycle.journal.flush()
             live = None
-        job = live.job if live is not None else await self._archive.require_job(job_id)
+        job = live.job if live is not None else await self._job_reader.require_job(job_id)
         if job.state not in ENDED:
             advice = "cancel it first" if participle == "deleted" else "wait for its end"
             message = f"job {job_id} is {job.state} and cannot be {participle} now: {advice}"

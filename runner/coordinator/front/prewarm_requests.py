@@ -31,35 +31,35 @@ class PrewarmRequests:
     def __init__(
         self,
         *,
-        dispatch: Dispatcher,
+        dispatcher: Dispatcher,
         executor_document: Callable[[int], dict[str, Any]],
         wait_for_handler: Callable[[str], Awaitable[None]],
         gate: SubmissionGate,
     ) -> None:
-        self._dispatch = dispatch
+        self._dispatcher = dispatcher
         #: The document of one.
         self._executor_document = executor_document
         self._wait_for_handler = wait_for_handler
         self._gate = gate
 
-    async def load(self, front: Requester, ask: front_protocol.LoadHandler) -> None:
+    async def load(self, front: Requester, request: front_protocol.LoadHandler) -> None:
         """Have an executor ready, and say how far it is when the time is over."""
         self._gate.check_open()
-        await self._wait_for_handler(ask.name)
+        await self._wait_for_handler(request.name)
         result: asyncio.Future[ExecutorHandle | PrewarmFailure] = asyncio.get_running_loop().create_future()
 
         def on_result(what: ExecutorHandle | PrewarmFailure) -> None:
             if not result.done():
                 result.set_result(what)
 
-        self._dispatch.prewarming.load(ask.name, ask.model, ask.device, on_result)
+        self._dispatcher.prewarming.load(request.name, request.model, request.device, on_result)
         # The plan's turn is next: after it there is something to say.
         await asyncio.sleep(0)
-        await asyncio.wait([result], timeout=ask.wait_s)
+        await asyncio.wait([result], timeout=request.wait_s)
         if not result.done():
-            document = self._progress_document(ask)
+            document = self._progress_document(request)
         elif isinstance(outcome := result.result(), PrewarmFailure):
-            message = f"{ask.name} could not be loaded: {outcome.code}: {outcome.message}"
+            message = f"{request.name} could not be loaded: {outcome.code}: {outcome.message}"
             raise NotLoaded(message, error=outcome.error)
         else:
             message = f"it is loaded on {', '.join(outcome.devices)}"
@@ -71,32 +71,32 @@ class PrewarmRequests:
         status = 200 if document["state"] == "loaded" else 202
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(ask.request_id, status, _json(_target_fields(ask) | document))
+                front_protocol.Reply(request.request_id, status, _json(_target_fields(request) | document))
             )
         )
 
-    async def unload(self, front: Requester, ask: front_protocol.UnloadHandler) -> None:
+    async def unload(self, front: Requester, request: front_protocol.UnloadHandler) -> None:
         """Have executors go, and say which."""
         self._gate.check_open()
-        await self._wait_for_handler(ask.name)
-        posts = self._dispatch.prewarming.unload(ask.name, ask.model, ask.device)
-        for post in posts:
-            self._dispatch.control.retire(post)
-        document = _target_fields(ask) | {
-            "executors": [self._executor_document(post.number) for post in posts]
+        await self._wait_for_handler(request.name)
+        executors = self._dispatcher.prewarming.unload(request.name, request.model, request.device)
+        for executor in executors:
+            self._dispatcher.control.retire(executor)
+        document = _target_fields(request) | {
+            "executors": [self._executor_document(executor.number) for executor in executors]
         }
-        self._dispatch.wake()
+        self._dispatcher.wake()
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(ask.request_id, 202 if posts else 200, _json(document))
+                front_protocol.Reply(request.request_id, 202 if executors else 200, _json(document))
             )
         )
 
-    def _progress_document(self, ask: front_protocol.LoadHandler) -> dict[str, Any]:
+    def _progress_document(self, request: front_protocol.LoadHandler) -> dict[str, Any]:
         """What will happen: it loads somewhere, or waits for room."""
-        pending = self._dispatch.prewarming.pending
-        for pending_request in pending.of_handler(ask.name, ask.model or ""):
-            if pending_request.device_id == ask.device and not pending_request.is_preload:
+        pending = self._dispatcher.prewarming.pending
+        for pending_request in pending.of_handler(request.name, request.model or ""):
+            if pending_request.device_id == request.device and not pending_request.is_preload:
                 leaving = [
                     self._executor_document(each) for each in pending.closing_executors(pending_request)
                 ]
@@ -104,16 +104,18 @@ class PrewarmRequests:
                     pending_request
                 )
         loading = [
-            post
-            for post in self._dispatch.executors.of_handler(ask.name)
-            if post.model == (ask.model or "") and not post.is_closing and ask.device in (None, *post.devices)
+            executor
+            for executor in self._dispatcher.executors.of_handler(request.name)
+            if executor.model == (request.model or "")
+            and not executor.is_closing
+            and request.device in (None, *executor.devices)
         ]
         if not loading:
             return {"state": "waiting", "executor": None, "leaving": [], "message": "it waits for its turn"}
-        post = loading[0]
-        message = f"it loads on {', '.join(post.devices)}"
-        return {"state": "loading", "executor": self._executor_document(post.number), "message": message}
+        executor = loading[0]
+        message = f"it loads on {', '.join(executor.devices)}"
+        return {"state": "loading", "executor": self._executor_document(executor.number), "message": message}
 
 
-def _target_fields(ask: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
-    return {"handler": ask.name, "model": ask.model, "device": ask.device}
+def _target_fields(request: front_protocol.LoadHandler | front_protocol.UnloadHandler) -> dict[str, Any]:
+    return {"handler": request.name, "model": request.model, "device": request.device}

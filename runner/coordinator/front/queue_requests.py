@@ -18,15 +18,19 @@ _json = msgspec.json.Encoder().encode
 class QueueRequests:
     """Replies once the change is durable."""
 
-    def __init__(self, *, line: JobLifecycle, dispatch: Dispatcher, queues: QueueDocuments) -> None:
-        self._line = line
-        self._dispatch = dispatch
+    def __init__(self, *, lifecycle: JobLifecycle, dispatcher: Dispatcher, queues: QueueDocuments) -> None:
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
         self._queues = queues
 
-    async def set_queue(self, front: FrontHandle, ask: front_protocol.SetQueue) -> None:
+    async def set_queue(self, front: FrontHandle, request: front_protocol.SetQueue) -> None:
         """Pause or resume a queue."""
-        self._line.view.backlog.pause_queue(ask.name, ask.paused)
-        self._line.journal.set_value(value_names.queue_paused(ask.name), b"true" if ask.paused else None)
-        self._dispatch.wake()
-        await self._line.journal.flush()
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200, _json(self._queues.build(ask.name)))))
+        self._lifecycle.view.backlog.pause_queue(request.name, request.paused)
+        self._lifecycle.journal.set_value(
+            value_names.queue_paused(request.name), b"true" if request.paused else None
+        )
+        self._dispatcher.wake()
+        await self._lifecycle.journal.flush()
+        front.send(
+            _encode(front_protocol.Reply(request.request_id, 200, _json(self._queues.build(request.name))))
+        )

@@ -29,71 +29,77 @@ class ReadRequests:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
-        archive: JobReader,
+        lifecycle: JobLifecycle,
+        job_reader: JobReader,
         replies: JobReplies,
-        views: ResourceViews,
+        resource_views: ResourceViews,
         explainer: JobExplainer,
         wait_for_handler: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._line = line
-        self._archive = archive
+        self._lifecycle = lifecycle
+        self._job_reader = job_reader
         self._replies = replies
-        self._views = views
+        self._resource_views = resource_views
         self._explainer = explainer
         self._wait_for_handler = wait_for_handler
 
-    async def get_job(self, front: FrontHandle, ask: front_protocol.GetJob) -> None:
+    async def get_job(self, front: FrontHandle, request: front_protocol.GetJob) -> None:
         """One job, at once or when it has ended."""
-        live = await load_live_job(self._line, self._archive, ask.job_id, load_spilled=ask.wait_s is not None)
+        live = await load_live_job(
+            self._lifecycle, self._job_reader, request.job_id, load_spilled=request.wait_s is not None
+        )
         if live is None:
-            job = await self._archive.require_job(ask.job_id)
-            body = await self._archive.job_json(job, self._line.queue_manager.reasons.for_stored_job(job))
-            front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
+            job = await self._job_reader.require_job(request.job_id)
+            body = await self._job_reader.job_json(
+                job, self._lifecycle.queue_manager.reasons.for_stored_job(job)
+            )
+            front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
             return
-        if ask.wait_s is not None and self._line.registry.by_id.get(ask.job_id) is live:
+        if request.wait_s is not None and self._lifecycle.registry.by_id.get(request.job_id) is live:
             self._replies.reply_at_end(
-                make_reply_once(front, ask.request_id), live, ask.wait_s, timeout_status=200
+                make_reply_once(front, request.request_id), live, request.wait_s, timeout_status=200
             )
             return
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200, self._replies.job_json(live))))
+        front.send(_encode(front_protocol.Reply(request.request_id, 200, self._replies.job_json(live))))
 
-    async def list_jobs(self, front: FrontHandle, ask: front_protocol.ListJobs) -> None:
+    async def list_jobs(self, front: FrontHandle, request: front_protocol.ListJobs) -> None:
         """A page of jobs."""
-        body = await self._archive.list_json(ask.query, self._line.registry, self._line.queue_manager)
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
+        body = await self._job_reader.list_json(
+            request.query, self._lifecycle.registry, self._lifecycle.queue_manager
+        )
+        front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
 
-    async def read_events(self, front: FrontHandle, ask: front_protocol.ReadEvents) -> None:
+    async def read_events(self, front: FrontHandle, request: front_protocol.ReadEvents) -> None:
         """A page of a job's events."""
-        front.send(_encode(await read_event_page(self._line, self._archive, ask)))
+        front.send(_encode(await read_event_page(self._lifecycle, self._job_reader, request)))
 
-    async def await_handler(self, front: FrontHandle, ask: front_protocol.AwaitHandler) -> None:
+    async def await_handler(self, front: FrontHandle, request: front_protocol.AwaitHandler) -> None:
         """Reply once it is known whether there is such a handler."""
-        await self._wait_for_handler(ask.name)
-        if ask.name not in self._line.queue_manager.handlers.specs:
-            self._line.queue_manager.handlers.require(ask.name)
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200)))
+        await self._wait_for_handler(request.name)
+        if request.name not in self._lifecycle.queue_manager.handlers.specs:
+            self._lifecycle.queue_manager.handlers.require(request.name)
+        front.send(_encode(front_protocol.Reply(request.request_id, 200)))
 
-    async def get_document(self, front: FrontHandle, ask: front_protocol.GetDocument) -> None:
+    async def get_document(self, front: FrontHandle, request: front_protocol.GetDocument) -> None:
         """A document of a job or of the server."""
-        match ask.document:
+        match request.document:
             case "output" | "file" | "attempts" | "explain":
-                body = await self._job_document(ask)
+                body = await self._job_document(request)
             case "metrics":
-                body = self._views.render_metrics()
+                body = self._resource_views.render_metrics()
             case "ready":
-                status, document = self._views.check_readiness()
-                front.send(_encode(front_protocol.Reply(ask.request_id, status, _json(document))))
+                status, document = self._resource_views.check_readiness()
+                front.send(_encode(front_protocol.Reply(request.request_id, status, _json(document))))
                 return
             case _:
-                body = _json(self._views.build_document(ask.document, ask.subject))
-        front.send(_encode(front_protocol.Reply(ask.request_id, 200, body)))
+                body = _json(self._resource_views.build_document(request.document, request.subject))
+        front.send(_encode(front_protocol.Reply(request.request_id, 200, body)))
 
-    async def _job_document(self, ask: front_protocol.GetDocument) -> bytes:
-        job_id = ask.subject or ""
-        live = self._line.registry.by_id.get(job_id)
-        job = live.job if live is not None else await self._archive.require_job(job_id)
-        match ask.document:
+    async def _job_document(self, request: front_protocol.GetDocument) -> bytes:
+        job_id = request.subject or ""
+        live = self._lifecycle.registry.by_id.get(job_id)
+        job = live.job if live is not None else await self._job_reader.require_job(job_id)
+        match request.document:
             case "attempts":
                 return job_json.attempts_document(job)
             case "explain":
@@ -101,12 +107,12 @@ class ReadRequests:
             case "output":
                 return await self._output(job, live)
             case _:
-                return self._archive.file_json(job, ask.name or "")
+                return self._job_reader.file_json(job, request.name or "")
 
     async def _output(self, job: Job, live: LiveJob | None) -> bytes:
         if job.state not in ENDED:
             raise JobNotFinished(f"job {job.id} is {job.state}; its output is not there yet", state=job.state)
         if live is not None and live.output is not None:
-            await self._line.journal.flush()
+            await self._lifecycle.journal.flush()
             return live.output
-        return await self._archive.load_output(job)
+        return await self._job_reader.load_output(job)

@@ -44,12 +44,12 @@ def make_reply_once(front: FrontHandle, request_id: int) -> ReplyOnce:
 class JobReplies:
     """Replies that show a live job."""
 
-    def __init__(self, line: JobLifecycle) -> None:
-        self._line = line
+    def __init__(self, lifecycle: JobLifecycle) -> None:
+        self._lifecycle = lifecycle
 
     def job_json(self, live: LiveJob) -> bytes:
         """The job as it is now."""
-        reason = self._line.queue_manager.reasons.for_live_job(live)
+        reason = self._lifecycle.queue_manager.reasons.for_live_job(live)
         return job_json.job_document(live.job, reason, live.input, live.output)
 
     def reply_at_end(self, reply: ReplyOnce, live: LiveJob, wait_s: float, *, timeout_status: int) -> None:
@@ -62,8 +62,8 @@ class JobReplies:
         def on_timeout() -> None:
             if live.end_callbacks is not None and on_end in live.end_callbacks:
                 live.end_callbacks.remove(on_end)
-            self._line.journal.call_when_durable(on_durable)
-            self._line.queue_manager.spill_pool.maybe_spill(live)
+            self._lifecycle.journal.call_when_durable(on_durable)
+            self._lifecycle.queue_manager.spill_pool.maybe_spill(live)
 
         def on_durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
@@ -76,4 +76,4 @@ class JobReplies:
             live.end_callbacks = []
         live.end_callbacks.append(on_end)
         if live.phase == "ended":
-            self._line.journal.commit_soon()
+            self._lifecycle.journal.commit_soon()

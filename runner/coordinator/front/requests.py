@@ -25,37 +25,37 @@ class FrontRequests:
         self._handlers = handlers
         self._tasks = BackgroundTasks()
 
-    def handle(self, front: FrontHandle, ask: front_protocol.ToCoordinator) -> None:
+    def handle(self, front: FrontHandle, request: front_protocol.ToCoordinator) -> None:
         """Answer, now or later; a refusal becomes a problem document."""
         try:
-            answer = self._handlers[type(ask)](front, ask)
+            answer = self._handlers[type(request)](front, request)
         except RunnerError as error:
-            self._refuse(front, ask, error)
+            self._refuse(front, request, error)
             return
         except Exception:
-            self._fail(front, ask)
+            self._fail(front, request)
             return
         if answer is not None:
-            self._tasks.start(self._run_guarded(front, ask, answer))
+            self._tasks.start(self._run_guarded(front, request, answer))
 
-    async def _run_guarded(self, front: FrontHandle, ask: Any, answer: Coroutine[Any, Any, None]) -> None:
+    async def _run_guarded(self, front: FrontHandle, request: Any, answer: Coroutine[Any, Any, None]) -> None:
         try:
             await answer
         except RunnerError as error:
-            self._refuse(front, ask, error)
+            self._refuse(front, request, error)
         except Exception:
-            self._fail(front, ask)
+            self._fail(front, request)
 
-    def _fail(self, front: FrontHandle, ask: Any) -> None:
+    def _fail(self, front: FrontHandle, request: Any) -> None:
         """The boundary of one question: whatever went wrong with it, the others go on."""
-        log.exception("a question of a front failed: %s", type(ask).__name__)
-        self._refuse(front, ask, RunnerError("the coordinator failed over this request; see its log"))
+        log.exception("a question of a front failed: %s", type(request).__name__)
+        self._refuse(front, request, RunnerError("the coordinator failed over this request; see its log"))
 
-    def _refuse(self, front: FrontHandle, ask: Any, error: RunnerError) -> None:
+    def _refuse(self, front: FrontHandle, request: Any, error: RunnerError) -> None:
         unavailable_s = STORE_RETRY_S if isinstance(error, StoreUnavailable) else None
         retry_after_s = error.detail.get("retry_after_s", unavailable_s)
         front.send(
             front_protocol.encode(
-                front_protocol.Reply(ask.rid, error.status, problem_json(error), retry_after_s)
+                front_protocol.Reply(request.rid, error.status, problem_json(error), retry_after_s)
             )
         )

@@ -22,73 +22,75 @@ BULK_CHUNK_JOBS = 500
 class SubmitRequests:
     """A job is accepted once it is durable; one that the store refuses is withdrawn."""
 
-    def __init__(self, *, line: JobLifecycle, replies: JobReplies, gate: SubmissionGate) -> None:
-        self._line = line
+    def __init__(self, *, lifecycle: JobLifecycle, replies: JobReplies, gate: SubmissionGate) -> None:
+        self._lifecycle = lifecycle
         self._replies = replies
         self._gate = gate
 
-    def submit(self, front: FrontHandle, ask: front_protocol.SubmitJobs) -> Coroutine[Any, Any, None] | None:
+    def submit(
+        self, front: FrontHandle, request: front_protocol.SubmitJobs
+    ) -> Coroutine[Any, Any, None] | None:
         """Take in what was submitted, and reply when it is durable or has ended."""
         self._gate.check_open()
-        if self._line.journal.failure is not None:
-            raise StoreUnavailable(self._line.journal.failure.message)
-        if ask.bulk:
-            return self._submit_bulk(front, ask)
-        self._check_new(ask.jobs[0].id)
-        live = self._line.submit(ask.jobs[0])
-        self._line.statistics.submitted_count += 1
-        answer = make_reply_once(front, ask.request_id)
-        if ask.wait_s is not None:
-            self._replies.reply_at_end(answer, live, ask.wait_s, timeout_status=202)
+        if self._lifecycle.journal.failure is not None:
+            raise StoreUnavailable(self._lifecycle.journal.failure.message)
+        if request.bulk:
+            return self._submit_bulk(front, request)
+        self._check_new(request.jobs[0].id)
+        live = self._lifecycle.submit(request.jobs[0])
+        self._lifecycle.statistics.submitted_count += 1
+        answer = make_reply_once(front, request.request_id)
+        if request.wait_s is not None:
+            self._replies.reply_at_end(answer, live, request.wait_s, timeout_status=202)
 
         def on_durable(failure: StoreUnavailable | None) -> None:
             if failure is not None:
                 self._withdraw(live)
                 answer(failure.status, problem_json(failure), STORE_RETRY_S)
-            elif ask.wait_s is None:
+            elif request.wait_s is None:
                 answer(202, self._replies.job_json(live))
 
         # Who waits for the end need not have the beginning hurried: mostly one commit holds both.
-        self._line.journal.call_when_durable(
-            on_durable, is_urgent=ask.wait_s is None
+        self._lifecycle.journal.call_when_durable(
+            on_durable, is_urgent=request.wait_s is None
         )  # guard: answer-when-durable
         return None
 
     def _check_new(self, job_id: str) -> None:
-        if job_id in self._line.registry.by_id:
+        if job_id in self._lifecycle.registry.by_id:
             raise Conflict(f"there is a job {job_id} already")
 
     def _withdraw(self, live: LiveJob) -> None:
         """The store could not take it: it was never accepted."""
         # A part of a bulk may have been stored, and gone to sleep; then only its place tells of it.
-        live = self._line.registry.by_number.get(live.job.number, live)
-        if live.phase == "asleep" and self._line.queue_manager.stored_phase(live.job) is None:
+        live = self._lifecycle.registry.by_number.get(live.job.number, live)
+        if live.phase == "asleep" and self._lifecycle.queue_manager.stored_phase(live.job) is None:
             return
         if live.executor is None and live.phase != "ended":
-            self._line.queue_manager.dequeue(live)
-            self._line.queue_manager.spill_pool.drop_input(live)
+            self._lifecycle.queue_manager.dequeue(live)
+            self._lifecycle.queue_manager.spill_pool.drop_input(live)
             live.phase = "ended"
-            self._line.journal.withdraw(live.job)
-            self._line.registry.uncount(live.job)
-            self._line.registry.remove(live)
+            self._lifecycle.journal.withdraw(live.job)
+            self._lifecycle.registry.uncount(live.job)
+            self._lifecycle.registry.remove(live)
 
-    async def _submit_bulk(self, front: FrontHandle, ask: front_protocol.SubmitJobs) -> None:
+    async def _submit_bulk(self, front: FrontHandle, request: front_protocol.SubmitJobs) -> None:
         answers: list[bytes] = []
         accepted: list[LiveJob] = []
-        for index, submission in enumerate(ask.jobs):
+        for index, submission in enumerate(request.jobs):
             try:
                 self._check_new(submission.id)
-                accepted.append(self._line.submit(submission))
+                accepted.append(self._lifecycle.submit(submission))
                 answers.append(b"null")
             except RunnerError as error:
                 answers.append(problem_json(error))
             if index % BULK_CHUNK_JOBS == BULK_CHUNK_JOBS - 1:
                 await asyncio.sleep(0)
-        self._line.statistics.submitted_count += len(accepted)
+        self._lifecycle.statistics.submitted_count += len(accepted)
         try:
-            await self._line.journal.flush()
+            await self._lifecycle.journal.flush()
         except StoreUnavailable:
             for live in accepted:
                 self._withdraw(live)
             raise
-        front.send(_encode(front_protocol.Reply(ask.request_id, 202, b"[%s]" % b",".join(answers))))
+        front.send(_encode(front_protocol.Reply(request.request_id, 202, b"[%s]" % b",".join(answers))))

@@ -17,8 +17,8 @@ from runner.stores.queued_groups import group_key
 class JobExplainer:
     """Reads the queue, the plan and the devices."""
 
-    def __init__(self, *, line: JobLifecycle, view: SchedulerState) -> None:
-        self._line = line
+    def __init__(self, *, lifecycle: JobLifecycle, view: SchedulerState) -> None:
+        self._lifecycle = lifecycle
         self._view = view
 
     def explain(self, job: Job, live: LiveJob | None) -> dict[str, Any]:
@@ -30,7 +30,7 @@ class JobExplainer:
                 "reason": job.reason,
                 "message": f"the job has ended as {job.state}",
             }
-        queue_manager = self._line.queue_manager
+        queue_manager = self._lifecycle.queue_manager
         reason = (
             queue_manager.reasons.for_stored_job(job)
             if live is None
@@ -38,23 +38,23 @@ class JobExplainer:
         )
         phase = queue_manager.stored_phase(job) if live is None else live.phase
         document: dict[str, Any] = {"id": job.id, "state": job.state, "reason": reason}
-        cls = (
+        job_class = (
             queue_manager.handlers.class_of(group_key(job))
             if live is None or live.job_class is None
             else live.job_class
         )
         if phase == "delayed":
             document["message"] = f"it is to start at {format_rfc3339(job.ready_at)}"
-            document["starts_in_s"] = max(0.0, job.ready_at - self._line.now())
-        elif phase in ("waiting", "behind") and cls is not None:
-            document |= explain(self._view, cls, job.number)
-            document["reserved"] = explain_reservation(self._view, job.number, self._line.now())
+            document["starts_in_s"] = max(0.0, job.ready_at - self._lifecycle.now())
+        elif phase in ("waiting", "behind") and job_class is not None:
+            document |= explain(self._view, job_class, job.number)
+            document["reserved"] = explain_reservation(self._view, job.number, self._lifecycle.now())
             for device in document["devices"]:
                 if device["reason"] == "device_fault":
-                    device["message"] = self._line.statistics.first_fault(device["device"])
+                    device["message"] = self._lifecycle.statistics.first_fault(device["device"])
                 if device["reason"] == "waiting_for_memory":
                     device["foreign_bytes"] = self._view.ledger.usage.foreign_bytes(device["device"])
-            document["jobs_ahead"] += queue_manager.jobs_ahead(cls, job.number)
+            document["jobs_ahead"] += queue_manager.jobs_ahead(job_class, job.number)
             document["reason"] = reason
             document["message"] = explanations.explain_waiting(reason, document)
         elif phase == "behind":

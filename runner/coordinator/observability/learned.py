@@ -24,13 +24,13 @@ def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) 
         load_s = view.estimator.load_s(key)
         by_size = [(size, observations) for size, observations in reversed(model.sizes.items())]
         for size, observations in [*by_size, ("", model.whole)]:
-            cls = JobClass("", *key, 0, need, options.gpus, size=size, strict=options.strict)
+            job_class = JobClass("", *key, 0, need, options.gpus, size=size, strict=options.strict)
             rows.append(
                 {
                     "model": name,
                     "size": size,
                     "samples": max(len(observations.run_s), len(observations.peaks)),
-                    "vram": _vram_json(view, cls, observations) if options.gpus else None,
+                    "vram": _vram_json(view, job_class, observations) if options.gpus else None,
                     "load_s": load_s,
                     "run_s": _run_time_json(observations),
                     "out_of_memory": observations.out_of_memory,
@@ -41,12 +41,14 @@ def learned_document(view: SchedulerState, spec: HandlerSpec, *, has_gpu: bool) 
     return rows
 
 
-def _vram_json(view: SchedulerState, cls: JobClass, observations: Observations) -> dict[str, int | None]:
+def _vram_json(
+    view: SchedulerState, job_class: JobClass, observations: Observations
+) -> dict[str, int | None]:
     """Bytes on each device: after loading, in a job, and what an executor would be granted now."""
     return {
-        "resident_bytes": view.estimator.resident_bytes(cls.key),
+        "resident_bytes": view.estimator.resident_bytes(job_class.key),
         "peak_bytes": observations.peak_bytes or None,
-        "grant_bytes": view.memory_needs.need_bytes(cls),
+        "grant_bytes": view.memory_needs.need_bytes(job_class),
     }
 
 

@@ -26,9 +26,9 @@ LAG_INTERVAL_S = 0.5
 class Metrics:
     """Everything is counted where it happens; here it is put into words that Prometheus knows."""
 
-    def __init__(self, figures: Statistics, fronts: FrontPool) -> None:
-        self._figures = figures
-        self._fronts = fronts
+    def __init__(self, statistics: Statistics, front_pool: FrontPool) -> None:
+        self._statistics = statistics
+        self._front_pool = front_pool
         self._registry = CollectorRegistry(auto_describe=False)
         self._scrape = _ScrapeCollector()
         self._registry.register(self._scrape)
@@ -39,16 +39,19 @@ class Metrics:
         while True:
             due = loop.time() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
-            self._figures.loop_lag_histogram.add(max(0.0, loop.time() - due))
+            self._statistics.loop_lag_histogram.add(max(0.0, loop.time() - due))
 
     def render(
-        self, bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
+        self,
+        bytes_by_device: Mapping[str, Mapping[str, int]],
+        lifecycle: JobLifecycle,
+        worker_pool: WorkerPool,
     ) -> bytes:
         """The whole exposition."""
         families = [
-            *_job_and_device_families(bytes_by_device, line, fleet),
-            *_front_families(self._fronts),
-            *_histograms(self._figures),
+            *_job_and_device_families(bytes_by_device, lifecycle, worker_pool),
+            *_front_families(self._front_pool),
+            *_histograms(self._statistics),
         ]
         self._scrape.families = families
         return bytes(generate_latest(self._registry))
@@ -63,10 +66,10 @@ class _ScrapeCollector(Collector):
         return self.families
 
 
-def _histograms(figures: Statistics) -> Iterable[Metric]:
+def _histograms(statistics: Statistics) -> Iterable[Metric]:
     run_times = HistogramMetricFamily("runner_run_seconds", "Run time of attempts", labels=["handler"])
     wait_times = HistogramMetricFamily("runner_wait_seconds", "Wait from ready to start", labels=["handler"])
-    for name, handler in figures.handlers.items():
+    for name, handler in statistics.handlers.items():
         run_times.add_metric(
             [name], _cumulative_buckets(handler.run_histogram), handler.run_histogram.total_s
         )
@@ -76,8 +79,8 @@ def _histograms(figures: Statistics) -> Iterable[Metric]:
     yield run_times
     yield wait_times
     for name, text, buckets in (
-        ("runner_commit_seconds", "Time of a store commit", figures.commit_histogram),
-        ("runner_loop_lag_seconds", "Delay of the coordinator's loop", figures.loop_lag_histogram),
+        ("runner_commit_seconds", "Time of a store commit", statistics.commit_histogram),
+        ("runner_loop_lag_seconds", "Delay of the coordinator's loop", statistics.loop_lag_histogram),
     ):
         family = HistogramMetricFamily(name, text)
         family.add_metric([], _cumulative_buckets(buckets), buckets.total_s)
@@ -89,16 +92,16 @@ def _cumulative_buckets(buckets: Histogram) -> list[tuple[str, float]]:
     return list(zip(bounds, accumulate(map(float, buckets.counts)), strict=True))
 
 
-def _front_families(fronts: FrontPool) -> Iterable[Metric]:
+def _front_families(front_pool: FrontPool) -> Iterable[Metric]:
     states = GaugeMetricFamily("runner_fronts", "Front processes by state", labels=["state"])
-    states.add_metric(["answering"], fronts.answering_count)
-    states.add_metric(["silent"], max(0, fronts.count - fronts.answering_count))
+    states.add_metric(["answering"], front_pool.answering_count)
+    states.add_metric(["silent"], max(0, front_pool.count - front_pool.answering_count))
     yield states
-    yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=fronts.lost_count)
+    yield CounterMetricFamily("runner_fronts_lost", "Fronts that died or hung", value=front_pool.lost_count)
 
 
-def _usage_families(line: JobLifecycle) -> Iterable[Metric]:
-    accounts = line.usage_totals
+def _usage_families(lifecycle: JobLifecycle) -> Iterable[Metric]:
+    accounts = lifecycle.usage_totals
     totals_by_label = (
         ("handler", accounts.handlers),
         ("tenant", accounts.tenants),
@@ -120,10 +123,10 @@ def _usage_families(line: JobLifecycle) -> Iterable[Metric]:
 
 
 def _job_and_device_families(
-    bytes_by_device: Mapping[str, Mapping[str, int]], line: JobLifecycle, fleet: WorkerPool
+    bytes_by_device: Mapping[str, Mapping[str, int]], lifecycle: JobLifecycle, worker_pool: WorkerPool
 ) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("runner_jobs", "Jobs by queue and state", labels=["queue", "state"])
-    for (queue, state), count in line.registry.counts.items():
+    for (queue, state), count in lifecycle.registry.counts.items():
         jobs.add_metric([queue, state], count)
     yield jobs
     device_bytes = GaugeMetricFamily(
@@ -137,31 +140,33 @@ def _job_and_device_families(
         "runner_device_up", "Whether nothing keeps new work away from it", labels=["device"]
     )
     for device in bytes_by_device:
-        device_up.add_metric([device], float(line.statistics.first_fault(device) is None))
+        device_up.add_metric([device], float(lifecycle.statistics.first_fault(device) is None))
     yield device_up
     ended_jobs = CounterMetricFamily("runner_jobs_ended", "Jobs that ended, by state", labels=["state"])
-    for state, count in line.statistics.ended_by_state.items():
+    for state, count in lifecycle.statistics.ended_by_state.items():
         ended_jobs.add_metric([state], count)
     yield ended_jobs
     failures = CounterMetricFamily("runner_failures", "Jobs that did not succeed, by code", labels=["code"])
-    for code, count in line.statistics.failures_by_code.items():
+    for code, count in lifecycle.statistics.failures_by_code.items():
         failures.add_metric([code], count)
     yield failures
-    yield CounterMetricFamily("runner_jobs_submitted", "Jobs accepted", value=line.statistics.submitted_count)
     yield CounterMetricFamily(
-        "runner_retries", "Attempts that were followed by another", value=line.statistics.retried_count
+        "runner_jobs_submitted", "Jobs accepted", value=lifecycle.statistics.submitted_count
     )
     yield CounterMetricFamily(
-        "runner_stale_messages", "Late news of old attempts", value=line.statistics.stale_count
+        "runner_retries", "Attempts that were followed by another", value=lifecycle.statistics.retried_count
     )
-    yield from _usage_families(line)
-    bad_frames = line.statistics.bad_frame_count + fleet.bad_frames
+    yield CounterMetricFamily(
+        "runner_stale_messages", "Late news of old attempts", value=lifecycle.statistics.stale_count
+    )
+    yield from _usage_families(lifecycle)
+    bad_frames = lifecycle.statistics.bad_frame_count + worker_pool.bad_frames
     yield CounterMetricFamily("runner_bad_frames", "Frames that were not ours", value=bad_frames)
     yield CounterMetricFamily(
-        "runner_commits", "Store commits", value=sum(line.statistics.commit_histogram.counts)
+        "runner_commits", "Store commits", value=sum(lifecycle.statistics.commit_histogram.counts)
     )
     workers = GaugeMetricFamily("runner_workers", "Worker processes by role", labels=["role"])
-    roles = [worker.role for worker in fleet.workers.values()]
+    roles = [worker.role for worker in worker_pool.workers.values()]
     for role in ("worker", "probe"):
         workers.add_metric([role], roles.count(role))
     yield workers

@@ -16,10 +16,10 @@ from runner.errors import NotFound
 class QueueDocuments:
     """Documents as JSON values, built on request."""
 
-    def __init__(self, *, line: JobLifecycle, view: SchedulerState, dispatch: Dispatcher) -> None:
-        self._line = line
+    def __init__(self, *, lifecycle: JobLifecycle, view: SchedulerState, dispatcher: Dispatcher) -> None:
+        self._lifecycle = lifecycle
         self._view = view
-        self._dispatch = dispatch
+        self._dispatcher = dispatcher
 
     def build_all(self) -> list[dict[str, Any]]:
         """Every queue that has or had a job, by name."""
@@ -37,16 +37,16 @@ class QueueDocuments:
         return self._document(name, self._tally_waits()[name])
 
     def _queue_names(self) -> list[str]:
-        return sorted({queue for queue, _ in self._line.registry.counts} | {"default"})
+        return sorted({queue for queue, _ in self._lifecycle.registry.counts} | {"default"})
 
     def _tally_waits(self) -> defaultdict[str, WaitTally]:
         """Queue -> the reasons of the jobs that wait and run, counted by class: there may be millions."""
         tallies: defaultdict[str, WaitTally] = defaultdict(WaitTally)
-        queue_manager = self._line.queue_manager
+        queue_manager = self._lifecycle.queue_manager
         for queue, reason, count, since in queue_manager.counts_by_reason():
             tallies[queue].add(reason, count, since)
-        for post in self._dispatch.executors.values():
-            for live in post.attempts.values():
+        for executor in self._dispatcher.executors.values():
+            for live in executor.attempts.values():
                 live_reason = queue_manager.reasons.for_live_job(live)
                 if live_reason is not None and live.phase != "ended":
                     since = live.job.ready_at if live.job.state == "queued" else None
@@ -54,10 +54,10 @@ class QueueDocuments:
         return tallies
 
     def _document(self, name: str, tally: WaitTally) -> dict[str, Any]:
-        registry, now = self._line.registry, self._line.now()
+        registry, now = self._lifecycle.registry, self._lifecycle.now()
         counts = {state: registry.counts[name, state] for state in STATES}
         ended_count = counts["succeeded"] + counts["failed"]
-        run_times = self._line.statistics.queue_run_samples_s[name]
+        run_times = self._lifecycle.statistics.queue_run_samples_s[name]
         return {
             "name": name,
             "counts": counts,

@@ -30,28 +30,28 @@ class ReadinessCheck:
         journal: Journal,
         access: StoreAccess,
         view: SchedulerState,
-        fleet: WorkerPool,
-        fronts: FrontPool,
-        figures: Statistics,
-        inventory: DeviceRegistry,
-        plugins: HandlerRegistry,
+        worker_pool: WorkerPool,
+        front_pool: FrontPool,
+        statistics: Statistics,
+        device_registry: DeviceRegistry,
+        handler_registry: HandlerRegistry,
     ) -> None:
         self._settings = settings
         self._version = version
         self._journal = journal
         self._access = access
         self._view = view
-        self._fleet = fleet
-        self._fronts = fronts
-        self._figures = figures
-        self._inventory = inventory
-        self._plugins = plugins
+        self._worker_pool = worker_pool
+        self._front_pool = front_pool
+        self._statistics = statistics
+        self._device_registry = device_registry
+        self._handler_registry = handler_registry
         self.phase: Literal["starting", "ready", "shutting down"] = "starting"
 
     @property
     def is_describing(self) -> bool:
         """Whether some handlers are still being looked at."""
-        return self._plugins.describing
+        return self._handler_registry.describing
 
     def check(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz: `ok`, `degraded` (still 200) or `unavailable` (503)."""
@@ -70,7 +70,7 @@ class ReadinessCheck:
         if self.phase != "ready":
             coordinator = {"state": "unavailable", "message": self.phase}
         parts = {"coordinator": coordinator, "store": store, "fronts": self._check_fronts()}
-        for device in self._inventory.devices.values():
+        for device in self._device_registry.devices.values():
             parts[f"device {device.id}"] = self._check_device(device)
         broken = self._broken_handlers()
         if broken:
@@ -78,22 +78,22 @@ class ReadinessCheck:
         return parts
 
     def _check_fronts(self) -> dict[str, Any]:
-        answering, count = self._fronts.answering_count, self._fronts.count
+        answering, count = self._front_pool.answering_count, self._front_pool.count
         if answering < count:
             return {"state": "degraded", "message": f"{answering} of {count} answer"}
         return {"state": "ok"}
 
     def _check_device(self, device: Device) -> dict[str, Any]:
-        fault = self._figures.first_fault(device.id)
+        fault = self._statistics.first_fault(device.id)
         if fault is not None:
             return {"state": "degraded", "message": fault}
-        worker = self._fleet.worker_of(device.id)
+        worker = self._worker_pool.worker_of(device.id)
         if device.kind != "cpu" and (worker is None or not worker.is_connected):
             return {"state": "degraded", "message": "its worker is starting"}
         return {"state": "ok", "level": self._view.ledger.usage.level(device.id)}
 
     def _broken_handlers(self) -> list[str]:
-        return sorted(spec.name for spec in self._plugins.specs.values() if spec.state == "broken")
+        return sorted(spec.name for spec in self._handler_registry.specs.values() if spec.state == "broken")
 
     def build_banner(self, url: str) -> dict[str, Any]:
         """What `runner serve` shows when it is ready."""
@@ -108,14 +108,14 @@ class ReadinessCheck:
                     "total_bytes": device.total_bytes,
                     "free_bytes": self._view.ledger.figures(device.id).free_bytes,
                 }
-                for device in self._inventory.devices.values()
+                for device in self._device_registry.devices.values()
             ],
             "handlers": {
-                "ok": sum(spec.state == "ok" for spec in self._plugins.specs.values()),
+                "ok": sum(spec.state == "ok" for spec in self._handler_registry.specs.values()),
                 "broken": self._broken_handlers(),
-                "describing": self._plugins.describing,
+                "describing": self._handler_registry.describing,
             },
             "store": self._access.describe(),
-            "notes": self._inventory.notes + ([RELOAD_NOTE] if self._settings.reload else []),
+            "notes": self._device_registry.notes + ([RELOAD_NOTE] if self._settings.reload else []),
             "exposure": self._settings.exposure,
         }

@@ -30,26 +30,26 @@ class ResourceViews:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
+        lifecycle: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatcher,
-        fleet: WorkerPool,
+        dispatcher: Dispatcher,
+        worker_pool: WorkerPool,
         devices: Mapping[str, Device],
         metrics: Metrics,
-        status: ReadinessCheck,
-        inventory: DeviceRegistry,
+        readiness: ReadinessCheck,
+        device_registry: DeviceRegistry,
         health_document: Callable[[str], dict[str, Any]],
         stats: StatsDocument,
         queues: QueueDocuments,
     ) -> None:
-        self._line = line
+        self._lifecycle = lifecycle
         self._view = view
-        self._dispatch = dispatch
-        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._worker_pool = worker_pool
         self._devices = devices
         self._metrics = metrics
-        self._status = status
-        self._inventory = inventory
+        self._readiness = readiness
+        self._device_registry = device_registry
         #: How a device is, and since when.
         self._health_document = health_document
         self._stats = stats
@@ -63,10 +63,12 @@ class ResourceViews:
             case "queue":
                 return self._queues.build_existing(subject or "")
             case "handlers":
-                specs = sorted(self._line.queue_manager.handlers.specs.values(), key=lambda spec: spec.name)
+                specs = sorted(
+                    self._lifecycle.queue_manager.handlers.specs.values(), key=lambda spec: spec.name
+                )
                 return {
                     "data": [self._handler_document(spec) for spec in specs],
-                    "describing": self._status.is_describing,
+                    "describing": self._readiness.is_describing,
                 }
             case "handler":
                 return self._existing_handler(subject or "")
@@ -82,16 +84,16 @@ class ResourceViews:
     # Handlers.
 
     def _existing_handler(self, name: str) -> dict[str, Any]:
-        spec = self._line.queue_manager.handlers.specs.get(name)
+        spec = self._lifecycle.queue_manager.handlers.specs.get(name)
         if spec is None:
-            known = ", ".join(sorted(self._line.queue_manager.handlers.specs)) or "none"
+            known = ", ".join(sorted(self._lifecycle.queue_manager.handlers.specs)) or "none"
             raise NotFound(f"there is no handler {name!r}; known are: {known}")
         return self._handler_document(spec)
 
     def _handler_document(self, spec: HandlerSpec) -> dict[str, Any]:
         options = msgspec.to_builtins(_ShownOptions.from_spec(spec))
-        statistics = self._line.statistics.handlers[spec.name]
-        posts = self._dispatch.executors.of_handler(spec.name)
+        statistics = self._lifecycle.statistics.handlers[spec.name]
+        executors = self._dispatcher.executors.of_handler(spec.name)
         return {
             "name": spec.name,
             "state": spec.state,
@@ -103,9 +105,11 @@ class ResourceViews:
             "input_schema": msgspec.Raw(spec.input_schema),
             "output_schema": msgspec.Raw(spec.output_schema),
             "options": options,
-            "executors": [self.executor_document(post.number) for post in posts],
-            **self._dispatch.prewarming.build_document(spec.name),
-            "learned": learned_document(self._view, spec, has_gpu=self._line.queue_manager.handlers.has_gpu),
+            "executors": [self.executor_document(executor.number) for executor in executors],
+            **self._dispatcher.prewarming.build_document(spec.name),
+            "learned": learned_document(
+                self._view, spec, has_gpu=self._lifecycle.queue_manager.handlers.has_gpu
+            ),
             "figures": {
                 "run_s": percentiles(statistics.run_s),
                 "wait_s": percentiles(statistics.wait_s),
@@ -120,9 +124,10 @@ class ResourceViews:
         """A device with all its bytes and who holds them."""
         figures = self._view.ledger.figures(device.id)
         executors = [
-            self.executor_document(post.number) for post in self._dispatch.executors.on_device(device.id)
+            self.executor_document(executor.number)
+            for executor in self._dispatcher.executors.on_device(device.id)
         ]
-        worker = self._fleet.worker_of(device.id)
+        worker = self._worker_pool.worker_of(device.id)
         return {
             "id": device.id,
             "uuid": device.uuid,
@@ -138,33 +143,37 @@ class ResourceViews:
             "suspect_bytes": figures.suspect_bytes,
             "short_bytes": figures.short_bytes,
             "level": figures.level,
-            "context_bytes": self._inventory.context_bytes(device),
-            "max_executors": self._inventory.max_executors(device),
-            "drained": device.id in self._inventory.drained_ids,
-            "health": self._line.statistics.first_fault(device.id) or "ok",
+            "context_bytes": self._device_registry.context_bytes(device),
+            "max_executors": self._device_registry.max_executors(device),
+            "drained": device.id in self._device_registry.drained_ids,
+            "health": self._lifecycle.statistics.first_fault(device.id) or "ok",
             "condition": self._health_document(device.id),
-            "events": list(self._inventory.events[device.id]),
+            "events": list(self._device_registry.events[device.id]),
             "worker": None if worker is None else worker.name,
             "executors": executors,
         }
 
     def executor_document(self, number: int) -> dict[str, Any]:
         """An executor: what it has loaded, what it holds and does."""
-        post = self._dispatch.executors[number]
+        executor = self._dispatcher.executors[number]
         resident = self._view.executors.get(number)
         return {
             "id": number,
-            "handler": post.spec.name,
-            "version": post.spec.version,
-            "model": post.model or None,
-            "state": "leaving" if post.is_closing else resident.state if resident is not None else "leaving",
-            "worker": post.worker.name,
-            "devices": post.devices,
-            "granted_bytes": post.grant_bytes,
+            "handler": executor.spec.name,
+            "version": executor.spec.version,
+            "model": executor.model or None,
+            "state": "leaving"
+            if executor.is_closing
+            else resident.state
+            if resident is not None
+            else "leaving",
+            "worker": executor.worker.name,
+            "devices": executor.devices,
+            "granted_bytes": executor.grant_bytes,
             "resident_bytes": self._view.ledger.usage.observed_bytes(number),
             "charged_bytes": self._view.ledger.charge_bytes(number),
-            "jobs": [live.job.id for live in post.attempts.values()],
-            "jobs_done": post.jobs_done,
+            "jobs": [live.job.id for live in executor.attempts.values()],
+            "jobs_done": executor.jobs_done,
         }
 
     def _worker_documents(self) -> list[dict[str, Any]]:
@@ -176,17 +185,18 @@ class ResourceViews:
                 "device": None if worker.device is None else worker.device.id,
                 "state": "ok" if worker.is_connected else "starting",
                 "executors": [
-                    self.executor_document(post.number) for post in self._dispatch.executors.of_worker(worker)
+                    self.executor_document(executor.number)
+                    for executor in self._dispatcher.executors.of_worker(worker)
                 ],
             }
-            for worker in self._fleet.workers.values()
+            for worker in self._worker_pool.workers.values()
         ]
 
     # The whole.
 
     def check_readiness(self) -> tuple[int, dict[str, Any]]:
         """(HTTP status, document) of /readyz."""
-        return self._status.check()
+        return self._readiness.check()
 
     def render_metrics(self) -> bytes:
         """The Prometheus text."""
@@ -195,7 +205,7 @@ class ResourceViews:
             document = self.device_document(device)
             for kind in ("used", "reserved", "draining", "foreign", "free", "total"):
                 by_kind[device.id][kind] = document[f"{kind}_bytes"]
-        return self._metrics.render(by_kind, self._line, self._fleet)
+        return self._metrics.render(by_kind, self._lifecycle, self._worker_pool)
 
 
 class _ShownOptions(msgspec.Struct):

@@ -20,17 +20,21 @@ THROUGHPUT_WINDOW_S = 60.0
 class StatsDocument:
     """Made when asked for."""
 
-    def __init__(self, line: JobLifecycle, dispatch: Dispatcher, weights: Mapping[str, float]) -> None:
-        self._line = line
-        self._dispatch = dispatch
+    def __init__(self, lifecycle: JobLifecycle, dispatcher: Dispatcher, weights: Mapping[str, float]) -> None:
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
         #: Tenants of whom the operator said something.
         self._weights = weights
-        self._started_at = line.now()
+        self._started_at = lifecycle.now()
 
     def build(self) -> dict[str, Any]:
         """All figures: those of devices since `spent_since`, all others since the start."""
-        statistics, registry, accounts = self._line.statistics, self._line.registry, self._line.usage_totals
-        now = self._line.now()
+        statistics, registry, accounts = (
+            self._lifecycle.statistics,
+            self._lifecycle.registry,
+            self._lifecycle.usage_totals,
+        )
+        now = self._lifecycle.now()
         counts: Counter[str] = Counter()
         for (_, state), count in registry.counts.items():
             counts[state] += count
@@ -56,19 +60,22 @@ class StatsDocument:
         }
 
     def _handlers_json(self) -> dict[str, Any]:
-        statistics, usage = self._line.statistics.handlers, self._line.usage_totals.handlers
+        statistics, usage = self._lifecycle.statistics.handlers, self._lifecycle.usage_totals.handlers
         return {
             name: _handler_json(statistics.get(name)) | _usage_json(usage.get(name))
             for name in sorted({*statistics, *usage})
         }
 
     def _tenants_json(self) -> dict[str, Any]:
-        usage, queued = self._line.usage_totals.tenants, self._line.queue_manager.unplanned_by_tenant()
-        for cls, numbers in self._line.view.backlog.by_class.items():
-            queued[cls.tenant] += 0 if cls.is_prewarm else len(numbers)
+        usage, queued = (
+            self._lifecycle.usage_totals.tenants,
+            self._lifecycle.queue_manager.unplanned_by_tenant(),
+        )
+        for job_class, numbers in self._lifecycle.view.backlog.by_class.items():
+            queued[job_class.tenant] += 0 if job_class.is_prewarm else len(numbers)
         running: Counter[str] = Counter()
-        for post in self._dispatch.executors.values():
-            for live in post.attempts.values():
+        for executor in self._dispatcher.executors.values():
+            for live in executor.attempts.values():
                 counts = running if live.job.state == "running" else queued
                 counts[live.job.terms.tenant] += live.phase != "ended"
         return {

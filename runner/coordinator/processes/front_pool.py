@@ -86,12 +86,12 @@ class FrontHandle(asyncio.Protocol):
             log.error("front %d speaks another language: %s", self.child.pid, error)
             self.child.signal(signal.SIGKILL)
 
-    def _handle(self, question: ToCoordinator) -> None:
-        if type(question) is FrontHello:
+    def _handle(self, request: ToCoordinator) -> None:
+        if type(request) is FrontHello:
             self.is_ready = True
             self._listener.on_front_connected(self)
-        elif type(question) is not Pong:
-            self._listener.on_request(self, question)
+        elif type(request) is not Pong:
+            self._listener.on_request(self, request)
 
     @property
     def is_answering(self) -> bool:

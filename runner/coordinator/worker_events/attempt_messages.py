@@ -27,28 +27,28 @@ class AttemptMessageHandler:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
+        lifecycle: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatcher,
-        memory: MemoryMonitor,
-        learning: EstimateRecorder,
+        dispatcher: Dispatcher,
+        memory_monitor: MemoryMonitor,
+        estimate_recorder: EstimateRecorder,
         on_attempt_failed: Callable[[AttemptEnded, Sequence[str], str], None],
         from_wall_time: Callable[[float], float],
     ) -> None:
-        self._line = line
+        self._lifecycle = lifecycle
         self._view = view
-        self._dispatch = dispatch
-        self._memory = memory
-        self._learning = learning
+        self._dispatcher = dispatcher
+        self._memory_monitor = memory_monitor
+        self._estimate_recorder = estimate_recorder
         #: Called with the end of a failed attempt, its devices and its handler, before anything acts on it.
         self._on_attempt_failed = on_attempt_failed
         self._from_wall_time = from_wall_time
 
     def find_current(self, job_id: str, attempt: int) -> LiveJob | None:
         """The job, if this attempt is the one in flight; else the message is counted as stale."""
-        live = self._line.registry.by_id.get(job_id)
+        live = self._lifecycle.registry.by_id.get(job_id)
         if live is None or live.attempt_in_flight != attempt or live.phase == "ended":
-            self._line.statistics.stale_count += 1
+            self._lifecycle.statistics.stale_count += 1
             return None
         return live
 
@@ -58,17 +58,20 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         message.at = self._from_wall_time(message.at)
-        post = self._dispatch.executors[live.executor]
+        executor = self._dispatcher.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight:
-            self._start_attempt(post, live, message.at)
+            self._start_attempt(executor, live, message.at)
         else:
-            self._line.mark_running(live, message.at)
-        if post.spec.options.slots > 1 or self._view.executors[post.number].long_job_number is not None:
+            self._lifecycle.mark_running(live, message.at)
+        if (
+            executor.spec.options.slots > 1
+            or self._view.executors[executor.number].long_job_number is not None
+        ):
             # Nothing waits behind it, or was called back because of its mates.
             return
         # First the mark: what is recalled must not be staged here again.
-        self._view.mark_long_running(post.number, live.job.number)
-        self._dispatch.control.recall_staged(post)
+        self._view.mark_long_running(executor.number, live.job.number)
+        self._dispatcher.control.recall_staged(executor)
 
     def on_attempt_events(self, _: WorkerHandle, message: AttemptEvents) -> None:
         """The attempt has reported progress, output or other events."""
@@ -76,97 +79,99 @@ class AttemptMessageHandler:
         if live is None or live.executor is None:
             return
         if live.job.attempt < live.attempt_in_flight:
-            self._start_attempt(self._dispatch.executors[live.executor], live, self._line.now())
+            self._start_attempt(self._dispatcher.executors[live.executor], live, self._lifecycle.now())
         elif message.seq <= live.job.applied_seq:
             return
-        self._line.record_events(live, message)
+        self._lifecycle.record_events(live, message)
 
     def on_attempt_ended(self, _: WorkerHandle, message: AttemptEnded) -> None:
         """The attempt has ended; its executor may end with it."""
         live = self.find_current(message.job_id, message.attempt)
         if live is None or live.executor is None:
             return
-        post = self._dispatch.executors[live.executor]
+        executor = self._dispatcher.executors[live.executor]
         if live.job.attempt < live.attempt_in_flight and (
             message.started_at is not None or message.code != "cancelled"
         ):
             started_at = message.started_at
-            at = self._line.now() if started_at is None else self._from_wall_time(started_at)
-            self._start_attempt(post, live, at)
+            at = self._lifecycle.now() if started_at is None else self._from_wall_time(started_at)
+            self._start_attempt(executor, live, at)
         if message.retry_at is not None:
             message.retry_at = self._from_wall_time(message.retry_at)
         if message.executor_closing:
             # It is known to be gone a little later; nothing may be handed to it meanwhile.
-            self._dispatch.control.close(post)
+            self._dispatcher.control.close(executor)
         elif message.has_memory_grown:
-            log.info("executor %d (%s) has grown: a fresh one follows it", post.number, post.spec.name)
-            self._dispatch.control.retire(post)
+            log.info(
+                "executor %d (%s) has grown: a fresh one follows it", executor.number, executor.spec.name
+            )
+            self._dispatcher.control.retire(executor)
         if message.code is not None:
-            self._on_attempt_failed(message, post.devices, post.spec.name)
-        if post.grant_bytes:
-            self._memory.on_attempt_ended(post, message)
-        circumstances = None if message.code is None else self._oom_circumstances(post, live, message)
-        self._learning.on_attempt_ended(post, live, message, circumstances)
+            self._on_attempt_failed(message, executor.devices, executor.spec.name)
+        if executor.grant_bytes:
+            self._memory_monitor.on_attempt_ended(executor, message)
+        circumstances = None if message.code is None else self._oom_circumstances(executor, live, message)
+        self._estimate_recorder.on_attempt_ended(executor, live, message, circumstances)
         if message.peak_bytes is not None:
-            self._assume_peak(post, message.peak_bytes)
-        self._release_attempt(post, live)
-        self._line.end_attempt(live, message, squeeze=circumstances)
+            self._assume_peak(executor, message.peak_bytes)
+        self._release_attempt(executor, live)
+        self._lifecycle.end_attempt(live, message, squeeze=circumstances)
 
-    def interrupt_attempts(self, post: ExecutorHandle, why: str) -> None:
+    def interrupt_attempts(self, executor: ExecutorHandle, why: str) -> None:
         """The executor is gone without a word: end the attempts that ran or may have started there."""
-        for live in list(post.attempts.values()):
+        for live in list(executor.attempts.values()):
             if live.phase == "staged":
                 # It may have started, untold: its number must not be given to user code again.
-                self._start_attempt(post, live, self._line.now())
+                self._start_attempt(executor, live, self._lifecycle.now())
             if live.phase in ("starting", "running"):
-                self._release_attempt(post, live)
-                self._line.end_attempt(
+                self._release_attempt(executor, live)
+                self._lifecycle.end_attempt(
                     live,
                     AttemptEnded(
                         live.job.id, live.attempt_in_flight, live.job.applied_seq, "interrupted", why
                     ),
                 )
 
-    def _start_attempt(self, post: ExecutorHandle, live: LiveJob, at: float) -> None:
+    def _start_attempt(self, executor: ExecutorHandle, live: LiveJob, at: float) -> None:
         """User code of an attempt runs since then, which was not known to have started."""
-        self._line.start_attempt(
+        self._lifecycle.start_attempt(
             live,
             at=at,
-            worker=post.worker.name,
-            devices=post.devices,
+            worker=executor.worker.name,
+            devices=executor.devices,
             is_loading=False,
-            granted_bytes=post.grant_bytes,
-            meter=post.meter,
+            granted_bytes=executor.grant_bytes,
+            meter=executor.meter,
         )
 
     def _oom_circumstances(
-        self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded
+        self, executor: ExecutorHandle, live: LiveJob, message: AttemptEnded
     ) -> OomCircumstances | None:
         """The circumstances of an attempt that ran out of device memory; None for all others."""
         if message.is_blame_unknown or live.job_class is None:
             return None
-        grant_bytes = post.grant_bytes if post.spec.options.gpus else 0
+        grant_bytes = executor.grant_bytes if executor.spec.options.gpus else 0
         if not is_out_of_memory(message, grant_bytes=grant_bytes):
             return None
         started_at = live.job.started_at or 0.0
-        ceiling_bytes = live.job.terms.vram_bytes if post.is_grant_fixed else None
+        ceiling_bytes = live.job.terms.vram_bytes if executor.is_grant_fixed else None
         return oom_escalation.oom_circumstances(
-            self._view, live.job_class, post.number, started_at, ceiling_bytes
+            self._view, live.job_class, executor.number, started_at, ceiling_bytes
         )
 
-    def _release_attempt(self, post: ExecutorHandle, live: LiveJob) -> None:
+    def _release_attempt(self, executor: ExecutorHandle, live: LiveJob) -> None:
         """The attempt does not occupy its executor any more."""
         number = live.job.number
-        if post.attempts.pop(number, None) is not None:
-            post.sent_count -= 1
-            post.jobs_done += 1
+        if executor.attempts.pop(number, None) is not None:
+            executor.sent_count -= 1
+            executor.jobs_done += 1
         if live.job_class is not None:
-            self._view.on_attempt_ended(post.number, live.job_class, number, self._line.now())
+            self._view.on_attempt_ended(executor.number, live.job_class, number, self._lifecycle.now())
 
-    def _assume_peak(self, post: ExecutorHandle, peak_bytes: int) -> None:
+    def _assume_peak(self, executor: ExecutorHandle, peak_bytes: int) -> None:
         """Until the next reading the executor may hold what the attempt held: readings come once a second,
         and an idle executor is charged no more than the last of them."""
-        is_exact = self._view.ledger.usage.level(post.devices[0]) == "exact"
+        is_exact = self._view.ledger.usage.level(executor.devices[0]) == "exact"
         # The peak of those is over all devices together.
-        per_device_bytes = peak_bytes // len(post.devices) if is_exact else peak_bytes
-        self._view.ledger.usage.assume_usage(post.number, per_device_bytes)
+        per_device_bytes = peak_bytes // len(executor.devices) if is_exact else peak_bytes
+        self._view.ledger.usage.assume_usage(executor.number, per_device_bytes)

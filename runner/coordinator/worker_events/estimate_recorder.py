@@ -39,13 +39,13 @@ class EstimateRecorder:
         self,
         *,
         view: SchedulerState,
-        figures: Statistics,
+        statistics: Statistics,
         call_later: Callable[[float, Callable[[], None]], None],
         stored_values: Mapping[str, bytes],
         store_value: Callable[[str, bytes | None], None],
     ) -> None:
         self._view = view
-        self._figures = figures
+        self._statistics = statistics
         #: Calls after so many seconds.
         self._call_later = call_later
         self._store_value = store_value
@@ -54,19 +54,19 @@ class EstimateRecorder:
         self._obsolete_names: list[str] = []
         self._load_stored(stored_values)
 
-    def on_loaded(self, post: ExecutorHandle, message: ExecutorLoaded) -> None:
+    def on_loaded(self, executor: ExecutorHandle, message: ExecutorLoaded) -> None:
         """An executor is ready; the ledger has its figures."""
-        spec = post.spec
-        resident_bytes = self._view.ledger.usage.observed_bytes(post.number) or None
+        spec = executor.spec
+        resident_bytes = self._view.ledger.usage.observed_bytes(executor.number) or None
         self._view.estimator.record_load(
-            (spec.name, spec.version, post.model), resident_bytes, message.load_s
+            (spec.name, spec.version, executor.model), resident_bytes, message.load_s
         )
-        self._figures.record_run(spec.name, None, None, message.load_s)
+        self._statistics.record_run(spec.name, None, None, message.load_s)
         self._schedule_store()
 
     def on_attempt_ended(
         self,
-        post: ExecutorHandle,
+        executor: ExecutorHandle,
         live: LiveJob,
         message: AttemptEnded,
         circumstances: OomCircumstances | None,
@@ -76,7 +76,7 @@ class EstimateRecorder:
         if live.job_class is not None and message.batch_size > 1:
             self._record_batch(live.job_class, message)
         if message.code is None:
-            self._record_success(post, live, message)
+            self._record_success(executor, live, message)
         elif circumstances is not None and live.job_class is not None:
             largest = circumstances.largest_bytes
             had_all = largest is not None and circumstances.grant_bytes >= largest
@@ -88,12 +88,12 @@ class EstimateRecorder:
                 )
                 self._schedule_store()
 
-    def _record_batch(self, cls: JobClass, message: AttemptEnded) -> None:
+    def _record_batch(self, job_class: JobClass, message: AttemptEnded) -> None:
         """One that ran out of memory: before anything else is given more, fewer go together."""
         if message.is_blame_unknown and message.code in BATCH_TOO_LARGE_CODES:
-            self._view.batch_sizing.record_oom(cls, message.batch_size)
+            self._view.batch_sizing.record_oom(job_class, message.batch_size)
         elif message.code is None:
-            self._view.batch_sizing.record_run(cls, message.batch_size)
+            self._view.batch_sizing.record_run(job_class, message.batch_size)
 
     def store_changes(self) -> None:
         """Write what is new."""
@@ -108,30 +108,30 @@ class EstimateRecorder:
             )
         estimates.changed.clear()
 
-    def _record_success(self, post: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
-        spec, run_s = post.spec, message.run_s
-        is_due = self._figures.record_run(spec.name, live.job.queue, run_s, None)
+    def _record_success(self, executor: ExecutorHandle, live: LiveJob, message: AttemptEnded) -> None:
+        spec, run_s = executor.spec, message.run_s
+        is_due = self._statistics.record_run(spec.name, live.job.queue, run_s, None)
         if is_due:
-            statistics = self._figures.handlers[spec.name]
+            statistics = self._statistics.handlers[spec.name]
             self._view.limits.set_stage_depth(spec.name, spec.version, statistics.stage_depth())
             is_due = statistics.run_count <= SHORT_ATTEMPTS or statistics.run_count % SHORT_EVERY == 0
-        peak_bytes = self._peak_bytes_per_device(post, message) if spec.options.gpus else None
-        if peak_bytes is not None and peak_bytes > post.peak_bytes:
-            post.peak_bytes = peak_bytes
+        peak_bytes = self._peak_bytes_per_device(executor, message) if spec.options.gpus else None
+        if peak_bytes is not None and peak_bytes > executor.peak_bytes:
+            executor.peak_bytes = peak_bytes
             is_due = True
         if live.job_class is not None and (is_due or run_s is None or run_s >= SHORT_S):
             self._view.record_run(live.job_class, peak_bytes, run_s)
             self._schedule_store()
 
-    def _peak_bytes_per_device(self, post: ExecutorHandle, message: AttemptEnded) -> int | None:
+    def _peak_bytes_per_device(self, executor: ExecutorHandle, message: AttemptEnded) -> int | None:
         """The most that the attempt took of each of its devices."""
         ledger, peak_bytes = self._view.ledger, message.peak_bytes
         if not peak_bytes:
             # An attempt shorter than a look of the watchdog has no peak of its own.
-            return ledger.usage.observed_bytes(post.number) or None
-        if ledger.usage.level(post.devices[0]) == "exact":
+            return ledger.usage.observed_bytes(executor.number) or None
+        if ledger.usage.level(executor.devices[0]) == "exact":
             # Told over all devices together.
-            return -(-peak_bytes // len(post.devices))
+            return -(-peak_bytes // len(executor.devices))
         return peak_bytes
 
     def _schedule_store(self) -> None:

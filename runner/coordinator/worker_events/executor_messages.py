@@ -21,20 +21,20 @@ class ExecutorMessageHandler:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
+        lifecycle: JobLifecycle,
         view: SchedulerState,
-        dispatch: Dispatcher,
-        memory: MemoryMonitor,
-        learning: EstimateRecorder,
+        dispatcher: Dispatcher,
+        memory_monitor: MemoryMonitor,
+        estimate_recorder: EstimateRecorder,
         attempts: AttemptMessageHandler,
         on_stuck: Callable[[int, Sequence[str]], set[str]],
         on_cleared: Callable[[int], None],
     ) -> None:
-        self._line = line
+        self._lifecycle = lifecycle
         self._view = view
-        self._dispatch = dispatch
-        self._memory = memory
-        self._learning = learning
+        self._dispatcher = dispatcher
+        self._memory_monitor = memory_monitor
+        self._estimate_recorder = estimate_recorder
         self._attempts = attempts
         #: Called with an executor that SIGKILL does not end, and its devices; returns those that close.
         self._on_stuck = on_stuck
@@ -43,42 +43,42 @@ class ExecutorMessageHandler:
 
     def on_executor_loaded(self, _: WorkerHandle, message: ExecutorLoaded) -> None:
         """The executor has loaded its handler."""
-        post = self._dispatch.executors.get(message.executor)
-        if post is None:
+        executor = self._dispatcher.executors.get(message.executor)
+        if executor is None:
             return
-        post.is_loaded = True
-        self._memory.on_loaded(post, message)
-        self._view.on_loaded(message.executor, message.resident_bytes, self._line.now())
-        self._learning.on_loaded(post, message)
-        self._dispatch.prewarming.on_loaded(post)
+        executor.is_loaded = True
+        self._memory_monitor.on_loaded(executor, message)
+        self._view.on_loaded(message.executor, message.resident_bytes, self._lifecycle.now())
+        self._estimate_recorder.on_loaded(executor, message)
+        self._dispatcher.prewarming.on_loaded(executor)
 
     def on_attempts_recalled(self, _: WorkerHandle, message: AttemptsRecalled) -> None:
         """The executor has given back attempts that it had not started."""
-        post = self._dispatch.executors.get(message.executor)
+        executor = self._dispatcher.executors.get(message.executor)
         for job_id, attempt in reversed(message.attempts):
             live = self._attempts.find_current(job_id, attempt)
-            if live is None or post is None:
+            if live is None or executor is None:
                 continue
-            post.attempts.pop(live.job.number, None)
-            post.sent_count -= 1
+            executor.attempts.pop(live.job.number, None)
+            executor.sent_count -= 1
             if live.job_class is not None:
                 self._view.on_attempt_ended(
-                    post.number, live.job_class, live.job.number, self._line.now(), has_run=False
+                    executor.number, live.job_class, live.job.number, self._lifecycle.now(), has_run=False
                 )
             self._return_unstarted(live)
 
     def on_executor_gone(self, _: WorkerHandle, message: ExecutorGone) -> None:
         """The executor has ended, or does not end."""
-        post = self._dispatch.executors.get(message.executor)
-        if post is None:
+        executor = self._dispatcher.executors.get(message.executor)
+        if executor is None:
             # It was written off before, or went with its worker.
             self._on_cleared(message.executor)
         elif message.code == STUCK:
             self.remove_executor(message.executor, message, has_exited=False)
-            closed_devices = self._on_stuck(message.executor, post.devices)
-            for other in list(self._dispatch.executors.values()):
+            closed_devices = self._on_stuck(message.executor, executor.devices)
+            for other in list(self._dispatcher.executors.values()):
                 if not closed_devices.isdisjoint(other.devices):
-                    self._dispatch.control.retire(other)
+                    self._dispatcher.control.retire(other)
         else:
             self.remove_executor(message.executor, message)
 
@@ -87,18 +87,20 @@ class ExecutorMessageHandler:
     ) -> None:
         """Its processes have ended, or were written off. What it still held has not started and goes back to
         the queue. `told` is the worker's message about it, if there was one."""
-        post = self._dispatch.executors.pop(number, None)
-        if post is None:
+        executor = self._dispatcher.executors.pop(number, None)
+        if executor is None:
             return
-        self._view.on_executor_gone(number, self._line.now() if has_exited else None)
-        for live in reversed(post.attempts.values()):
+        self._view.on_executor_gone(number, self._lifecycle.now() if has_exited else None)
+        for live in reversed(executor.attempts.values()):
             # An assigned one is put back by whoever was about to send it.
             if live.phase != "assigned":
                 self._return_unstarted(live)
         if message is None:
-            self._dispatch.prewarming.on_executor_gone(post, "interrupted", "its worker is gone")
+            self._dispatcher.prewarming.on_executor_gone(executor, "interrupted", "its worker is gone")
         else:
-            self._dispatch.prewarming.on_executor_gone(post, message.code, message.message, message.detail)
+            self._dispatcher.prewarming.on_executor_gone(
+                executor, message.code, message.message, message.detail
+            )
 
     def on_executor_usage(self, _: WorkerHandle, message: ExecutorUsage) -> None:
         """The memory that executors use now."""
@@ -108,6 +110,6 @@ class ExecutorMessageHandler:
     def _return_unstarted(self, live: LiveJob) -> None:
         if live.job.cancel_reason is not None:
             live.executor = None
-            self._line.cancel_unstarted(live, live.job.cancel_reason)
+            self._lifecycle.cancel_unstarted(live, live.job.cancel_reason)
         else:
-            self._line.return_unstarted(live)
+            self._lifecycle.return_unstarted(live)

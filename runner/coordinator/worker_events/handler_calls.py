@@ -13,9 +13,9 @@ from runner.protocol.worker import AttemptReply, AttemptRequest, encode
 class AttemptRequestHandler:
     """Finding a file goes to the disk, so each call is answered in a task of its own."""
 
-    def __init__(self, *, archive: JobReader, fleet: WorkerPool) -> None:
-        self._archive = archive
-        self._fleet = fleet
+    def __init__(self, *, job_reader: JobReader, worker_pool: WorkerPool) -> None:
+        self._job_reader = job_reader
+        self._worker_pool = worker_pool
         self._tasks = BackgroundTasks()
 
     def on_request(self, worker: WorkerHandle, request: AttemptRequest) -> None:
@@ -27,7 +27,7 @@ class AttemptRequestHandler:
             self._send_reply(worker, request, None, ("not_found", f"there is no call {request.op!r}"))
             return
         try:
-            path = await self._archive.find_file(request.argument)
+            path = await self._job_reader.find_file(request.argument)
         except OSError as error:
             # Without an answer the handler would wait to its timeout.
             self._send_reply(worker, request, None, ("unavailable", f"files can't be read: {error}"))
@@ -38,5 +38,7 @@ class AttemptRequestHandler:
     def _send_reply(
         self, worker: WorkerHandle, request: AttemptRequest, result: Any, error: tuple[str, str] | None
     ) -> None:
-        self._fleet.post(worker, encode(AttemptReply(request.request_id, request.executor, result, error)))
-        self._fleet.flush()
+        self._worker_pool.post(
+            worker, encode(AttemptReply(request.request_id, request.executor, result, error))
+        )
+        self._worker_pool.flush()

@@ -37,21 +37,21 @@ class WorkerMessageHandler:
     def __init__(
         self,
         *,
-        line: JobLifecycle,
-        dispatch: Dispatcher,
-        fleet: WorkerPool,
+        lifecycle: JobLifecycle,
+        dispatcher: Dispatcher,
+        worker_pool: WorkerPool,
         attempts: AttemptMessageHandler,
         executors: ExecutorMessageHandler,
         on_caught_up: Callable[[WorkerHandle], None],
         other_handlers: Mapping[type[Any], Callable[[WorkerHandle, Any], None]],
     ) -> None:
-        self._line = line
-        self._dispatch = dispatch
-        self._fleet = fleet
+        self._lifecycle = lifecycle
+        self._dispatcher = dispatcher
+        self._worker_pool = worker_pool
         self._attempts = attempts
         self._executors = executors
         self._reconnects = Reconnects(
-            dispatch=dispatch,
+            dispatcher=dispatcher,
             on_executor_gone=executors.remove_executor,
             on_recalled=executors.on_attempts_recalled,
             on_caught_up=on_caught_up,
@@ -90,7 +90,7 @@ class WorkerMessageHandler:
         if number:
             self._acknowledge(worker)
         self._reconnects.resolve_if_complete(worker)
-        self._dispatch.wake()
+        self._dispatcher.wake()
 
     def on_worker_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """A worker's link was cut and stands again."""
@@ -101,7 +101,7 @@ class WorkerMessageHandler:
         try:
             message: FromWorker = from_worker_decoder.decode(raw)
         except UNDECODABLE as error:
-            self._line.statistics.bad_frame_count += 1
+            self._lifecycle.statistics.bad_frame_count += 1
             log.error("a message of %s does not decode: %s", worker.name, error)
             if is_numbered:
                 # It may have told of an attempt's end: see `_failed`.
@@ -124,18 +124,18 @@ class WorkerMessageHandler:
     def _acknowledge(self, worker: WorkerHandle) -> None:
         """Tell the worker, after the commit, that it may forget what it has sent."""
         seq = worker.last_applied
-        self._line.journal.call_when_durable(
-            lambda _: self._fleet.acknowledge(worker, seq), is_urgent=False, is_patient=True
+        self._lifecycle.journal.call_when_durable(
+            lambda _: self._worker_pool.acknowledge(worker, seq), is_urgent=False, is_patient=True
         )
 
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None:
         """A worker's process died, and its executors with it: nobody is to blame for what ran."""
         self._reconnects.forget_worker(worker)
-        lost = self._dispatch.executors.of_worker(worker)
-        for post in lost:
+        lost = self._dispatcher.executors.of_worker(worker)
+        for executor in lost:
             try:
-                self._attempts.interrupt_attempts(post, f"worker {worker.name} ended: {why}")
-                self._executors.remove_executor(post.number)
+                self._attempts.interrupt_attempts(executor, f"worker {worker.name} ended: {why}")
+                self._executors.remove_executor(executor.number)
             except Exception:
-                log.exception("executor %d was lost and could not be cleared up", post.number)
-        self._dispatch.wake()
+                log.exception("executor %d was lost and could not be cleared up", executor.number)
+        self._dispatcher.wake()

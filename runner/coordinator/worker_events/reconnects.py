@@ -33,12 +33,12 @@ class Reconnects:
     def __init__(
         self,
         *,
-        dispatch: Dispatcher,
+        dispatcher: Dispatcher,
         on_executor_gone: Callable[[int], None],
         on_recalled: Callable[[WorkerHandle, AttemptsRecalled], None],
         on_caught_up: Callable[[WorkerHandle], None],
     ) -> None:
-        self._dispatch = dispatch
+        self._dispatcher = dispatcher
         self._on_executor_gone = on_executor_gone
         self._on_recalled = on_recalled
         self._on_caught_up = on_caught_up
@@ -46,22 +46,24 @@ class Reconnects:
 
     def on_reconnected(self, worker: WorkerHandle, hello: Hello) -> None:
         """It is back; nothing new is handed to it before `on_back` was told."""
-        own_executors = self._dispatch.executors.of_worker(worker)
+        own_executors = self._dispatcher.executors.of_worker(worker)
         reported_executors, reported_attempts = set(hello.executors), set(hello.running)
         attempts = [
             AttemptsRecalled(
-                post.number,
+                executor.number,
                 [
                     key
-                    for live in post.attempts.values()
+                    for live in executor.attempts.values()
                     if live.phase != "assigned"
                     and (key := (live.job.id, live.attempt_in_flight)) not in reported_attempts
                 ],
             )
-            for post in own_executors
-            if post.number in reported_executors
+            for executor in own_executors
+            if executor.number in reported_executors
         ]
-        missing_executors = [post.number for post in own_executors if post.number not in reported_executors]
+        missing_executors = [
+            executor.number for executor in own_executors if executor.number not in reported_executors
+        ]
         self._unconfirmed[worker.name] = _UnconfirmedWork(hello.last_seq, missing_executors, attempts)
         self.resolve_if_complete(worker)
 
@@ -82,10 +84,10 @@ class Reconnects:
             self._on_executor_gone(number)
         for recalled in unconfirmed.attempts:
             self._on_recalled(worker, recalled)
-        for post in self._dispatch.executors.of_worker(worker):
-            self._dispatch.resend_commands(post)
+        for executor in self._dispatcher.executors.of_worker(worker):
+            self._dispatcher.resend_commands(executor)
         self._on_caught_up(worker)
-        self._dispatch.wake()
+        self._dispatcher.wake()
 
     def forget_worker(self, worker: WorkerHandle) -> None:
         """It has died."""

@@ -109,7 +109,7 @@ class Bench:
         self.line.queue_manager.set_handlers({"h": spec()})
         self.learning = EstimateRecorder(
             view=self.view,
-            figures=self.line.statistics,
+            statistics=self.line.statistics,
             call_later=lambda seconds, call: self.line.timers.call_at(self.clock.now() + seconds, call),
             stored_values=kept.values,
             store_value=self.journal.set_value,
@@ -135,28 +135,28 @@ class Bench:
         """The reports of the fleet's workers; whatever concerns devices is left out."""
         memory = self.memory()
         attempts = AttemptMessageHandler(
-            line=self.line,
+            lifecycle=self.line,
             view=self.view,
-            dispatch=dispatch,
-            memory=memory,
-            learning=self.learning,
+            dispatcher=dispatch,
+            memory_monitor=memory,
+            estimate_recorder=self.learning,
             on_attempt_failed=lambda ended, devices, handler: None,
             from_wall_time=lambda wall: wall,
         )
         executors = ExecutorMessageHandler(
-            line=self.line,
+            lifecycle=self.line,
             view=self.view,
-            dispatch=dispatch,
-            memory=memory,
-            learning=self.learning,
+            dispatcher=dispatch,
+            memory_monitor=memory,
+            estimate_recorder=self.learning,
             attempts=attempts,
             on_stuck=lambda executor, devices: set(),
             on_cleared=lambda executor: None,
         )
         return WorkerMessageHandler(
-            line=self.line,
-            dispatch=dispatch,
-            fleet=fleet,
+            lifecycle=self.line,
+            dispatcher=dispatch,
+            worker_pool=fleet,
             attempts=attempts,
             executors=executors,
             on_caught_up=lambda worker: None,

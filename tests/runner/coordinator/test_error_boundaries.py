@@ -89,9 +89,9 @@ def dispatch(bench: Bench, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
         return dict.fromkeys(ns, b"1")
 
     made = Dispatcher(
-        line=bench.line,
+        lifecycle=bench.line,
         view=bench.view,
-        fleet=fleet,
+        worker_pool=fleet,
         devices={"cpu": CPU},
         read_inputs=read,
         cap_bytes=lambda *_: None,

@@ -65,9 +65,9 @@ class Scene:
         for version in ("v1", "v2"):
             bench.view.limits.set_stage_depth("h", version, 4)
         self.dispatch = Dispatcher(
-            line=bench.line,
+            lifecycle=bench.line,
             view=bench.view,
-            fleet=self.fleet,
+            worker_pool=self.fleet,
             devices={"cpu": CPU},
             read_inputs=self._read,
             cap_bytes=lambda *_: None,

@@ -44,7 +44,7 @@ class Taught:
         self.figures = Statistics()
         self.learning = EstimateRecorder(
             view=self.view,
-            figures=self.figures,
+            statistics=self.figures,
             call_later=lambda seconds, call: self.later.append((seconds, call)),
             stored_values=kept or {},
             store_value=lambda name, value: self.written.append((name, value)),
