@@ -132,7 +132,7 @@ class Worker:
 
     def _on_connect(self, hello: Hello) -> list[bytes]:
         """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
-        hello.running = [key for each in self._supervisors.values() for key in each.line.held()]
+        hello.running = [key for each in self._supervisors.values() for key in each.line.unreported()]
         hello.executors = list(self._supervisors)
         return [*self._calls.values(), *self._families(anew=True)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from runner.worker.processes.page_figures import PageFigures
-from runner.worker.supervision.attempts import Entry, Key, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.kill_ladder import Ladder
 
@@ -32,7 +32,7 @@ CHANNEL_LOST = Cause(
 class End(NamedTuple):
     """An attempt's end that its worker tells."""
 
-    entry: Entry
+    entry: AssignedAttempt
     code: str
     message: str
     detail: Any = None
@@ -45,7 +45,7 @@ class Settlement(NamedTuple):
     """What is told of a dead executor."""
 
     ends: list[End]
-    not_started: list[Key]
+    not_started: list[AttemptKey]
     #: Of the executor itself.
     code: str
     message: str
@@ -53,11 +53,11 @@ class Settlement(NamedTuple):
 
 
 def settle(
-    line: Line,
+    line: AttemptQueue,
     figures: PageFigures,
     *,
     was_loading: bool,
-    ladders: Mapping[Key, Ladder],
+    ladders: Mapping[AttemptKey, Ladder],
     cause: Cause | None,
     verdict: Verdict,
     stderr_tail: str,
@@ -75,7 +75,7 @@ def settle(
     ]
     hard = next((ladder for ladder in ladders.values() if ladder.is_beyond_flag), None)
     ran = "loading" if was_loading else "running this job"
-    shared = not was_loading and (len(blamed) > 1 or any(len(entry.mates) > 1 for entry in blamed))
+    shared = not was_loading and (len(blamed) > 1 or any(len(entry.batch) > 1 for entry in blamed))
     for entry in blamed:
         own = ladders.get(entry.key)
         if own is not None:

@@ -10,7 +10,7 @@ from runner.protocol.worker import CancelAttempt
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines
-from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.termination import Ending
 
 #: A warm attempt that ends within this is not worth a `Started`.
@@ -22,7 +22,7 @@ class Oversight:
     """Of an executor that has loaded. `keep` sends up for good."""
 
     def __init__(
-        self, process: ExecutorProcess, line: Line, ending: Ending, keep: Callable[[bytes], None]
+        self, process: ExecutorProcess, line: AttemptQueue, ending: Ending, keep: Callable[[bytes], None]
     ) -> None:
         self._process, self._line, self._ending, self._keep = process, line, ending, keep
 
@@ -37,13 +37,15 @@ class Oversight:
         moments = [self._check(entry, figures, now, is_stopping) for entry in running]
         return min((at for at in moments if at is not None), default=None)
 
-    def _check(self, entry: Entry, figures: PageFigures, now: float, is_stopping: bool) -> float | None:
+    def _check(
+        self, entry: AssignedAttempt, figures: PageFigures, now: float, is_stopping: bool
+    ) -> float | None:
         # A batch starts as one, with the ordinal of its last.
-        ordinal = max(self._line.ordinal(entry), figures.started)
+        ordinal = max(self._line.ordinal_of(entry), figures.started)
         if self._line.slots > 1:
-            begun_mono = entry.begun_mono or figures.started_mono
-            figures, ordinal = PageFigures(1, begun_mono, 0, self._process.heard_mono(entry.place)), 1
-        if not entry.is_told:
+            begun_mono = entry.started_mono or figures.started_mono
+            figures, ordinal = PageFigures(1, begun_mono, 0, self._process.heard_mono(entry.slot_index)), 1
+        if not entry.is_start_sent:
             if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
                 return now + START_TOLD_S
             self.tell_start(entry, time.time() - (now - figures.started_mono))
@@ -58,17 +60,17 @@ class Oversight:
             return None
         return due.at_mono if due else None
 
-    def tell_start(self, entry: Entry, at: float) -> None:
+    def tell_start(self, entry: AssignedAttempt, at: float) -> None:
         """The coordinator is to know that it runs."""
-        entry.is_told = True
+        entry.is_start_sent = True
         self._keep(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 
-    def end(self, entry: Entry, order: CancelAttempt) -> None:
+    def end(self, entry: AssignedAttempt, order: CancelAttempt) -> None:
         """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""
         is_soft = order.grace_s >= 0 and bool(self.spared(entry))
         self._ending.begin([entry.key], order.code, order.message, order.grace_s, is_soft=is_soft)
 
-    def spared(self, entry: Entry) -> list[Entry]:
+    def spared(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
         """Those of its batch that nobody asked to end."""
         ladders = self._ending.ladders
-        return [one for one in self._line.beside(entry) if one is not entry and one.key not in ladders]
+        return [one for one in self._line.batch_of(entry) if one is not entry and one.key not in ladders]

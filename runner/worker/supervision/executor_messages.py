@@ -20,7 +20,7 @@ from runner.protocol.worker import (
 from runner.worker.processes import process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
-from runner.worker.supervision.attempts import Entry
+from runner.worker.supervision.attempts import AssignedAttempt
 from runner.worker.supervision.crash_report import Cause, End
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
 from runner.worker.supervision.executor_state import ExecutorState
@@ -86,7 +86,7 @@ class ExecutorMessages:
                 "executor %s reported an attempt twice, or one that it was not given", self._state.marker
             )
         elif tag == _NOTE:
-            entry.notes.append(message)
+            entry.event_messages.append(message)
             self._up.keep(messages.note(entry, message, head.seq))
         else:
             self._on_ended(entry, message)
@@ -96,7 +96,7 @@ class ExecutorMessages:
             case worker_protocol.SlotStarted():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
-                    entry.begun_mono, entry.place = message.at_mono, message.slot_index
+                    entry.started_mono, entry.slot_index = message.at_mono, message.slot_index
                     self._up.wake_at(message.at_mono + START_TOLD_S)
             case OutputMark():
                 entry = self._line.find((message.job_id, message.attempt))
@@ -124,7 +124,7 @@ class ExecutorMessages:
             message.resident_bytes = process_tree.resident_bytes(self._process.pid)
         self._up.keep(worker_protocol.encode(message))
         if self._line.entries:
-            for entry in self._line.beside(self._line.entries[0]):
+            for entry in self._line.batch_of(self._line.entries[0]):
                 self._oversight.tell_start(entry, time.time())
         self._up.wake_at(time.monotonic() + START_TOLD_S)
 
@@ -143,7 +143,7 @@ class ExecutorMessages:
             )
         elif back:
             self._line.entries.extend(back)
-            for _, together in groupby(back, key=lambda entry: id(entry.mates) if entry.mates else 0):
+            for _, together in groupby(back, key=lambda entry: id(entry.batch) if entry.batch else 0):
                 run = RunAttempts(self._state.number, [entry.attempt for entry in together])
                 self._process.send([worker_protocol.encode(run)])
 
@@ -151,7 +151,7 @@ class ExecutorMessages:
     def _is_open(self) -> bool:
         return not self._state.is_dead and not self._ending.is_closing
 
-    def _on_ended(self, entry: Entry, message: bytes) -> None:
+    def _on_ended(self, entry: AssignedAttempt, message: bytes) -> None:
         now = time.monotonic()
         self._captured.end(entry, message, now)
         if self._line.entries:

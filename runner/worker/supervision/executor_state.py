@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.protocol.worker import LoadExecutor
-from runner.worker.supervision.attempts import Line
+from runner.worker.supervision.attempts import AttemptQueue
 
 
 @dataclass(slots=True)
@@ -13,7 +13,7 @@ class ExecutorState:
     """Loading, then loaded, then dead. `Supervisor` owns it; its parts read it and write what they learn."""
 
     order: LoadExecutor
-    line: Line
+    line: AttemptQueue
     #: What the environment of its processes carries.
     marker: str
     #: When its start was begun; monotonic seconds.

@@ -11,7 +11,7 @@ import msgspec
 from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import AttemptEnded, AttemptEvents, ConfigureExecutor, LoadExecutor
-from runner.worker.supervision.attempts import Entry
+from runner.worker.supervision.attempts import AssignedAttempt
 from runner.worker.supervision.crash_report import End
 from runner.worker.supervision.output_stream import TAIL_BYTES
 
@@ -53,9 +53,9 @@ _log_decoder = msgspec.json.Decoder(_Log)
 _json = msgspec.json.Encoder()
 
 
-def note(entry: Entry, message: bytes, seq: int) -> bytes:
+def note(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
     """An executor's `Note`, with its number as the coordinator counts."""
-    if not entry.shift and seq > entry.seq:
+    if not entry.own_messages and seq > entry.seq:
         entry.seq = seq
         return message
     decoded = _note_decoder.decode(message)
@@ -63,10 +63,10 @@ def note(entry: Entry, message: bytes, seq: int) -> bytes:
     return worker_protocol.encode(decoded)
 
 
-def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
+def ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes:
     """An executor's `Ended`, with its number and what the worker knows better."""
     seq = envelope_decoder.decode(message).seq
-    if amendment == NOTHING and not entry.shift and seq > entry.seq:
+    if amendment == NOTHING and not entry.own_messages and seq > entry.seq:
         entry.seq = seq
         return message
     decoded = _ended_decoder.decode(message)
@@ -85,13 +85,13 @@ def ended(entry: Entry, message: bytes, amendment: Amendment) -> bytes:
     return worker_protocol.encode(decoded)
 
 
-def last_words(entry: Entry | None, raw: str) -> str:
+def last_words(entry: AssignedAttempt | None, raw: str) -> str:
     """The last of an attempt's standard error: what Python printed, then what came over the descriptor.
 
     A crash writes to the descriptor, after all that was printed.
     """
     printed: list[str] = []
-    for message in entry.notes if entry is not None else ():
+    for message in entry.event_messages if entry is not None else ():
         for kind, _, data in _note_decoder.decode(message).events:
             fields = _log_decoder.decode(data) if kind == "log" else None
             if fields is not None and fields.stream == "stderr":
@@ -99,9 +99,9 @@ def last_words(entry: Entry | None, raw: str) -> str:
     return "\n".join([*printed, raw])[-TAIL_BYTES:]
 
 
-def own_log(entry: Entry, stream: str, texts: list[str], at: float) -> bytes:
+def own_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) -> bytes:
     """Lines of descriptor output as the worker's own `Note`."""
-    entry.shift += 1
+    entry.own_messages += 1
     entry.seq += 1
     events = [("log", at, _json.encode({"stream": stream, "level": None, "text": text})) for text in texts]
     return worker_protocol.encode(AttemptEvents(*entry.key, entry.seq, events))
@@ -126,7 +126,7 @@ def own_end(
         peak_bytes=entry.peak_bytes,
         executor_died=end.died,
         executor_closing=leaves,
-        batch_size=len(entry.mates) or 1,
+        batch_size=len(entry.batch) or 1,
         is_blame_unknown=end.shared,
     )
     return worker_protocol.encode(message)
@@ -156,6 +156,6 @@ def configure(order: LoadExecutor, config: WorkerConfig) -> bytes:
     return worker_protocol.encode(message)
 
 
-def _next(entry: Entry, seq: int) -> int:
-    entry.seq = max(seq + entry.shift, entry.seq + 1)
+def _next(entry: AssignedAttempt, seq: int) -> int:
+    entry.seq = max(seq + entry.own_messages, entry.seq + 1)
     return entry.seq

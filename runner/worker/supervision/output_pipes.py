@@ -11,7 +11,7 @@ from runner.protocol.worker import OutputMark
 from runner.worker.processes.executor_process import READS_A_TURN, ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import messages
-from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.output_stream import Stream
 
 #: Longest time for which an `Ended` waits for its marker.
@@ -24,18 +24,18 @@ class Captured:
     def __init__(
         self,
         process: ExecutorProcess,
-        line: Line,
+        line: AttemptQueue,
         *,
         limits: WorkerConfig,
         send: Callable[[bytes], None],
-        complete: Callable[[Entry, bytes], bytes],
+        complete: Callable[[AssignedAttempt, bytes], bytes],
     ) -> None:
         self._process, self._line = process, line
         self._log_max_bytes, self._events_max = limits.log_max_bytes, limits.events_max
         self._send, self._complete = send, complete
         self._streams = {"stdout": Stream("stdout"), "stderr": Stream("stderr")}
         #: Ended attempts whose `Ended` waits for output, each with its ordinal.
-        self._waiting: deque[tuple[Entry, int]] = deque()
+        self._waiting: deque[tuple[AssignedAttempt, int]] = deque()
 
     @property
     def stderr_tail(self) -> str:
@@ -62,7 +62,7 @@ class Captured:
         if self._waiting:
             self.release(time.monotonic())
 
-    def mark(self, entry: Entry, order: OutputMark) -> None:
+    def mark(self, entry: AssignedAttempt, order: OutputMark) -> None:
         """The attempt left output in these pipes; its `Ended` comes next."""
         entry.markers = {
             name: order.marker
@@ -72,20 +72,20 @@ class Captured:
         for name in list(entry.markers):
             self.read(name)
 
-    def end(self, entry: Entry, message: bytes, now: float) -> None:
+    def end(self, entry: AssignedAttempt, message: bytes, now: float) -> None:
         """The executor said `Ended`: it goes up when all output of the attempt has."""
         # What a batch printed is of all of them: none is told before all of it is.
-        ordinal = self._line.ordinal(self._line.beside(entry)[-1])
-        self._line.end(entry)
+        ordinal = self._line.ordinal_of(self._line.batch_of(entry)[-1])
+        self._line.remove_ended(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
-            entry.is_over = True
+            entry.is_end_sent = True
             self._send(self._complete(entry, message))
             self._streams["stderr"].forget()
             return
         entry.result = message
         entry.release_at = now + MARKER_WAIT_S
         self._waiting.append((entry, ordinal))
-        self._line.untold.append(entry.key)
+        self._line.withheld.append(entry.key)
         self.release(now)
 
     def release(self, now: float) -> None:
@@ -109,9 +109,9 @@ class Captured:
                     stream.ignore(entry.markers[name])
             self._streams["stderr"].forget()
             self._waiting.popleft()
-            self._line.untold.remove(entry.key)
+            self._line.withheld.remove(entry.key)
             assert entry.result is not None
-            entry.is_over = True
+            entry.is_end_sent = True
             self._send(self._complete(entry, entry.result))
         self._settle()
 
@@ -139,8 +139,8 @@ class Captured:
         by side nobody knows, and the one that runs longest has them."""
         if self._line.slots > 1:
             return True
-        ordinal = self._line.ended + 1
-        return figures.finished < ordinal and figures.started < ordinal + self._line.first_count()
+        ordinal = self._line.ended_count + 1
+        return figures.finished < ordinal and figures.started < ordinal + self._line.first_batch_size()
 
     def _settle(self) -> None:
         """Give what was held back to its owner, if that is clear now."""
@@ -150,13 +150,13 @@ class Captured:
             elif stream.is_pending and self._is_certain(self._process.figures()):
                 self._emit(self._line.entries[0], name, stream.settle())
 
-    def _emit(self, entry: Entry, name: str, lines: list[str]) -> None:
+    def _emit(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
         if lines:
-            for one in entry.mates or (entry,):
-                if not one.is_over:
+            for one in entry.batch or (entry,):
+                if not one.is_end_sent:
                     self._emit_to(one, name, lines)
 
-    def _emit_to(self, entry: Entry, name: str, lines: list[str]) -> None:
+    def _emit_to(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
         kept: list[str] = []
         for text in lines:
             if entry.log_bytes >= self._log_max_bytes or entry.log_lines >= self._events_max:

@@ -6,18 +6,18 @@ from collections import deque
 from typing import NamedTuple
 
 from runner.protocol.worker import CancelAttempt
-from runner.worker.supervision.attempts import Entry, Key, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
 
 
 class Outcome(NamedTuple):
     """What one answer to a recall means."""
 
     #: They end as cancelled without having started.
-    cancelled: list[tuple[Entry, CancelAttempt]]
+    cancelled: list[tuple[AssignedAttempt, CancelAttempt]]
     #: They had started already: the ladder.
-    started: list[tuple[Entry, CancelAttempt]]
+    started: list[tuple[AssignedAttempt, CancelAttempt]]
     #: They were taken out of the line and go up, or back to the executor.
-    returned: list[Entry]
+    returned: list[AssignedAttempt]
     #: The coordinator asked for them.
     was_ordered: bool
 
@@ -27,7 +27,7 @@ class Recalls:
 
     def __init__(self) -> None:
         self._asked: deque[bool] = deque()
-        self._cancels: dict[Key, CancelAttempt] = {}
+        self._cancels: dict[AttemptKey, CancelAttempt] = {}
 
     def ask(self, *, ordered: bool) -> None:
         """A recall goes down; `ordered`: by the coordinator."""
@@ -38,7 +38,7 @@ class Recalls:
         first = self._cancels.setdefault((order.job_id, order.attempt), order)
         first.grace_s = min(first.grace_s, order.grace_s)
 
-    def answered(self, keys: list[Key], line: Line) -> Outcome:
+    def answered(self, keys: list[AttemptKey], line: AttemptQueue) -> Outcome:
         """The executor gave these back; they leave the line."""
         ordered = self._asked.popleft() if self._asked else True
         outcome = Outcome([], [], [], ordered)
@@ -46,7 +46,7 @@ class Recalls:
             entry = line.find(key)
             if entry is None:
                 continue
-            line.drop(entry)
+            line.remove_unstarted(entry)
             order = self._cancels.pop(key, None)
             if order is None:
                 outcome.returned.append(entry)

@@ -15,7 +15,7 @@ from runner.worker.processes.cleanup import Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.memory_growth import Growth
 from runner.worker.supervision import exit_status, messages
-from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.crash_report import CHANNEL_LOST, Cause
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, Oversight
 from runner.worker.supervision.executor_messages import ExecutorMessages
@@ -46,7 +46,7 @@ class Supervisor:
         self.order, self.number = order, order.executor
         self._config, self._up, self._loop, self._launch = config, up, loop, launch
         options = order.handler.options
-        self.line = Line(is_batched=options.batch is not None, slots=options.slots)
+        self.line = AttemptQueue(is_batched=options.batch is not None, slots=options.slots)
         self.state = ExecutorState(order, self.line, f"{config.name}/{order.executor}")
         #: None where it could not be started.
         self.process: ExecutorProcess | None = None
@@ -85,9 +85,9 @@ class Supervisor:
         if self.process is not None and (not self.is_open or self.state.is_stopping):
             self.line.not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
             return
-        fresh = self.line.hand_over(order.attempts)
+        fresh = self.line.assign(order.attempts)
         if not self.state.is_loaded and fresh and self.line.entries[0] is fresh[0]:
-            fresh[0].is_first = True
+            fresh[0].waited_for_load = True
         if self.process is not None:
             self.process.send([message])
             self._up.wake_at(time.monotonic() + START_TOLD_S)
@@ -100,7 +100,7 @@ class Supervisor:
         if not self.state.is_loaded and entry is self.line.entries[0] and not self._oversight.spared(entry):
             self.kill(Cause(order.code, order.message))
             return
-        figures, ordinal = self.process.figures(), self.line.ordinal(entry)
+        figures, ordinal = self.process.figures(), self.line.ordinal_of(entry)
         if figures.started < ordinal:
             self._recalls.cancel(order)
             self._recall(ordered=False)
@@ -238,14 +238,14 @@ class Supervisor:
             if not self._ending.is_closing:  # guard: closed-channel
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
-    def _complete(self, entry: Entry, message: bytes) -> bytes:
+    def _complete(self, entry: AssignedAttempt, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
         assert self.process is not None
         ladder = self._ending.ended(entry.key)
         amendment = messages.Amendment(
             cause=None if ladder is None else (ladder.code, ladder.message),
             shared=ladder is not None and ladder.is_shared,
-            load_s=self.state.load_s if entry.is_first else None,
+            load_s=self.state.load_s if entry.waited_for_load else None,
             peak_bytes=max(entry.peak_bytes or 0, self.state.allocated_bytes) or None,
             leaves=self._ending.is_closing,
             grown=self._growth.is_too_much(self.process.pid, self.state.allocated_bytes),

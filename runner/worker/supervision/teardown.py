@@ -58,7 +58,9 @@ class ExecutorTeardown:
         run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
         waited_s = state.load_s or time.monotonic() - state.born_mono
         for end in settlement.ends:
-            self._up.keep(messages.own_end(end, time.time(), run_s, waited_s if end.entry.is_first else None))
+            self._up.keep(
+                messages.own_end(end, time.time(), run_s, waited_s if end.entry.waited_for_load else None)
+            )
         line.not_started = settlement.not_started + line.not_started
         line.entries.clear()
         self._process.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from runner.protocol import worker as worker_protocol
 from runner.worker.processes.cleanup import STUCK_S
 from runner.worker.processes.executor_process import ExecutorProcess
-from runner.worker.supervision.attempts import Key
+from runner.worker.supervision.attempts import AttemptKey
 from runner.worker.supervision.crash_report import Cause
 from runner.worker.supervision.kill_ladder import Ladder, Rung
 
@@ -31,7 +31,7 @@ class Ending:
         self._before_kill = before_kill
         self.cause: Cause | None = None
         #: Of each attempt that is being ended; those of one batch may have one together.
-        self.ladders: dict[Key, Ladder] = {}
+        self.ladders: dict[AttemptKey, Ladder] = {}
         #: It will exit and is given nothing any more.
         self.is_closing = False
         self._kill_at: float | None = None
@@ -46,7 +46,7 @@ class Ending:
         return min((at for at in moments if at is not None), default=None)
 
     def begin(
-        self, keys: Sequence[Key], code: str, message: str, grace_s: float, *, is_soft: bool = False
+        self, keys: Sequence[AttemptKey], code: str, message: str, grace_s: float, *, is_soft: bool = False
     ) -> None:
         """End what runs, at once where `grace_s` is negative; a second cause for the same makes haste at
         most. `is_soft`: tell it, and spare those beside it."""
@@ -66,7 +66,7 @@ class Ending:
         elif self.next_at is not None:
             self._wake_at(self.next_at)
 
-    def ended(self, key: Key) -> Ladder | None:
+    def ended(self, key: AttemptKey) -> Ladder | None:
         """The attempt has ended: by this, if it was being ended."""
         ladder = self.ladders.get(key) if self.ladders else None
         if ladder is not None and not ladder.is_beyond_flag:

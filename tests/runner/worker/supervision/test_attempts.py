@@ -5,37 +5,37 @@ from __future__ import annotations
 from runner.protocol.worker import AttemptSpec, CancelAttempt
 from runner.worker.outbox import FRAME_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
-from runner.worker.supervision.attempts import Entry, Line
+from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.recalls import Recalls
 
 
-def line_of(*jobs: str) -> Line:
-    line = Line()
-    line.hand_over([AttemptSpec(job, 1, "h", b"null", None, None) for job in jobs])
+def line_of(*jobs: str) -> AttemptQueue:
+    line = AttemptQueue()
+    line.assign([AttemptSpec(job, 1, "h", b"null", None, None) for job in jobs])
     return line
 
 
-def names(entries: list[Entry]) -> list[str]:
+def names(entries: list[AssignedAttempt]) -> list[str]:
     return [entry.key[0] for entry in entries]
 
 
 def test_ordinals_count_what_ended_and_close_over_what_was_dropped() -> None:
     line = line_of("a", "b", "c", "d")
     a, b, c, d = line.entries
-    line.end(a)
-    assert (line.ordinal(b), line.ordinal(d)) == (2, 4)
-    line.drop(c)
-    assert (names(line.entries), line.ordinal(d)) == (["b", "d"], 3)
+    line.remove_ended(a)
+    assert (line.ordinal_of(b), line.ordinal_of(d)) == (2, 4)
+    line.remove_unstarted(c)
+    assert (names(line.entries), line.ordinal_of(d)) == (["b", "d"], 3)
 
 
 def test_a_line_holds_all_whose_end_or_return_was_not_told() -> None:
     line = line_of("a", "b")
-    line.end(line.entries[0])
-    assert line.held() == [("b", 1)]
-    line.untold.append(("a", 1))
+    line.remove_ended(line.entries[0])
+    assert line.unreported() == [("b", 1)]
+    line.withheld.append(("a", 1))
     line.not_started.append(("c", 2))
-    assert line.held() == [("b", 1), ("a", 1), ("c", 2)]
+    assert line.unreported() == [("b", 1), ("a", 1), ("c", 2)]
 
 
 def test_what_the_page_counts_as_started_no_longer_waits() -> None:
@@ -44,9 +44,9 @@ def test_what_the_page_counts_as_started_no_longer_waits() -> None:
     started = line.last_started(running)
     assert started is not None
     assert started.key == ("b", 1)
-    assert names(line.waiting(running)) == ["c"]
-    line.end(line.entries[0])
-    assert names(line.waiting(running)) == ["c"]
+    assert names(line.unstarted(running)) == ["c"]
+    line.remove_ended(line.entries[0])
+    assert names(line.unstarted(running)) == ["c"]
 
 
 def test_nothing_has_started_at_an_idle_executor() -> None:

@@ -8,7 +8,7 @@ from runner.protocol.worker import AttemptSpec, CancelAttempt
 from runner.worker.outbox import WINDOW_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines, exit_status
-from runner.worker.supervision.attempts import Line
+from runner.worker.supervision.attempts import AttemptQueue
 from runner.worker.supervision.crash_report import Cause, settle
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.kill_ladder import Ladder, Rung
@@ -24,9 +24,9 @@ def attempts(
     return [AttemptSpec(job, 1, "h", b"null", timeout_s, stall_timeout_s) for job in jobs]
 
 
-def line_of(*jobs: str) -> Line:
-    line = Line()
-    line.hand_over(attempts(*jobs))
+def line_of(*jobs: str) -> AttemptQueue:
+    line = AttemptQueue()
+    line.assign(attempts(*jobs))
     return line
 
 
@@ -101,7 +101,7 @@ def test_next_deadline(
 
 
 def settled(
-    line: Line,
+    line: AttemptQueue,
     page: PageFigures,
     *,
     loading: bool = False,
@@ -123,18 +123,18 @@ def test_only_the_executing_attempt_is_blamed() -> None:
 
 def test_death_before_the_start_blames_nobody() -> None:
     assert settled(line_of("a", "b"), figures(0, 0)) == ([], ["a", "b"], "worker_crashed")
-    assert settled(Line(), figures(7, 7)) == ([], [], "worker_crashed")
+    assert settled(AttemptQueue(), figures(7, 7)) == ([], [], "worker_crashed")
 
 
-def batched(*batches: str) -> Line:
-    line = Line(is_batched=True)
+def batched(*batches: str) -> AttemptQueue:
+    line = AttemptQueue(is_batched=True)
     for jobs in batches:
-        line.hand_over(attempts(*jobs))
+        line.assign(attempts(*jobs))
     return line
 
 
 def several(
-    line: Line, page: PageFigures, **more: Ladder | Cause | bool | None
+    line: AttemptQueue, page: PageFigures, **more: Ladder | Cause | bool | None
 ) -> list[tuple[str, str, bool]]:
     ladder = more.pop("ladder", None)
     assert ladder is None or isinstance(ladder, Ladder)
@@ -155,7 +155,7 @@ def test_a_death_in_a_batch_is_shared_and_the_one_before_lost_its_results() -> N
 
 def test_the_last_of_a_batch_to_be_told_did_not_run_alone() -> None:
     line = batched("ab")
-    line.end(line.entries[0])
+    line.remove_ended(line.entries[0])
     assert several(line, figures(2, 2)) == [("b", "worker_crashed", True)]
 
 
@@ -182,20 +182,20 @@ def test_a_batch_that_timed_out_did_so_together() -> None:
 
 
 def test_beside_one_that_is_ended_the_others_are_interrupted_and_else_nobody_knows() -> None:
-    line = Line(slots=3)
-    line.hand_over(attempts("a", "b", "c"))
+    line = AttemptQueue(slots=3)
+    line.assign(attempts("a", "b", "c"))
     assert [entry.key[0] for entry in line.running(figures(2, 0))] == ["a", "b"]
     assert several(line, figures(2, 0)) == [("a", "worker_crashed", True), ("b", "worker_crashed", True)]
     hard = Ladder([("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
     hard.skip()
     assert several(line, figures(2, 0), ladder=hard) == [("a", "interrupted", False), ("b", "timeout", False)]
-    line.end(line.entries[0])
+    line.remove_ended(line.entries[0])
     assert several(line, figures(2, 1)) == [("b", "worker_crashed", False)]
 
 
 def test_a_batch_has_its_ordinals_together() -> None:
     line = batched("ab", "c")
-    assert (line.first_count(), Line().first_count()) == (2, 1)
+    assert (line.first_batch_size(), AttemptQueue().first_batch_size()) == (2, 1)
     assert [entry.key[0] for entry in line.running(figures(3, 2))] == ["c"]
     assert line.running(figures(0, 0)) == []
 
@@ -218,7 +218,7 @@ def test_attempt_that_slipped_in_behind_a_ladder_costs_nothing() -> None:
     ladder = Ladder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
     assert ladder.take(9.0) is Rung.FLAG and ladder.take(9.0) is Rung.RAISE
     line = line_of("a", "b")
-    line.end(line.entries[0])
+    line.remove_ended(line.entries[0])
     assert settled(line, figures(2, 1), ladder=ladder) == ([("b", "interrupted", False)], [], "timeout")
 
 
