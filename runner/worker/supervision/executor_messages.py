@@ -53,7 +53,7 @@ class ExecutorMessages:
         unload: Callable[[], None],
     ) -> None:
         self._state, self._process, self._up = state, process, up
-        self._line = state.line
+        self._line = state.attempts
         self._recalls, self._ending, self._oversight, self._captured = recalls, ending, oversight, captured
         self._device_kind, self._unload = device_kind, unload
 

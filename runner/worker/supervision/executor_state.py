@@ -12,12 +12,12 @@ from runner.worker.supervision.attempts import AttemptQueue
 class ExecutorState:
     """Loading, then loaded, then dead. `Supervisor` owns it; its parts read it and write what they learn."""
 
-    order: LoadExecutor
-    line: AttemptQueue
+    load_command: LoadExecutor
+    attempts: AttemptQueue
     #: What the environment of its processes carries.
     marker: str
     #: When its start was begun; monotonic seconds.
-    born_mono: float = 0.0
+    started_mono: float = 0.0
     #: How long the load took; None while it loads.
     load_s: float | None = None
     #: Memory it uses now and what it allocated on a simulated device, as last seen.
@@ -31,4 +31,4 @@ class ExecutorState:
     @property
     def number(self) -> int:
         """The executor's number."""
-        return self.order.executor
+        return self.load_command.executor

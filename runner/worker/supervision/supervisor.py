@@ -55,7 +55,7 @@ class Supervisor:
     def start(self) -> None:
         """Start the process; one that can't be started is told as gone in the next turn of the loop."""
         config = self._config
-        self.state.born_mono = time.monotonic()
+        self.state.started_mono = time.monotonic()
         self._oom_kills = process_tree.oom_kills()
         env = {**config.executor_env, **self.order.env}
         try:
@@ -73,7 +73,7 @@ class Supervisor:
         )
         process.send([messages.configure(self.order, config)])
         if self.order.load_timeout_s is not None:
-            self._up.wake_at(self.state.born_mono + self.order.load_timeout_s)
+            self._up.wake_at(self.state.started_mono + self.order.load_timeout_s)
 
     @property
     def is_open(self) -> bool:
@@ -227,9 +227,9 @@ class Supervisor:
         """Heed the load clock, or those of what runs; when to look again."""
         if not self.state.is_loaded:
             limit_s = self.order.load_timeout_s
-            if limit_s is not None and now >= self.state.born_mono + limit_s:
+            if limit_s is not None and now >= self.state.started_mono + limit_s:
                 self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
-            return self.state.born_mono + limit_s if limit_s is not None and self.is_open else None
+            return self.state.started_mono + limit_s if limit_s is not None and self.is_open else None
         return self._oversight.check(now, is_stopping=self.state.is_stopping)
 
     def _on_channel(self, process: ExecutorProcess) -> None:

@@ -41,7 +41,7 @@ class ExecutorTeardown:
 
     def run(self, death: Verdict, *, is_stuck: bool = False) -> None:
         """Report how each of its attempts ended, then clear up and report that it is gone."""
-        state, line = self._state, self._state.line
+        state, line = self._state, self._state.attempts
         self._captured.close()
         figures = self._process.figures()
         words = messages.last_words(line.last_started(figures), self._captured.stderr_tail)
@@ -56,7 +56,7 @@ class ExecutorTeardown:
         )
         state.is_dead = True
         run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
-        waited_s = state.load_s or time.monotonic() - state.born_mono
+        waited_s = state.load_s or time.monotonic() - state.started_mono
         for end in settlement.ends:
             self._up.keep(
                 messages.own_end(end, time.time(), run_s, waited_s if end.entry.waited_for_load else None)
@@ -86,7 +86,7 @@ class ExecutorTeardown:
 
 def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
-    line = state.line
+    line = state.attempts
     for entry in line.entries[:1]:
         up.keep(messages.own_end(End(entry, "worker_crashed", message), time.time()))
     line.not_started += [entry.key for entry in line.entries[1:]]
@@ -95,5 +95,7 @@ def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
 
 
 def _report_gone(state: ExecutorState, up: Upward, code: str, message: str, detail: Any = None) -> None:
-    up.keep(worker_protocol.encode(ExecutorGone(state.number, code, message, state.line.not_started, detail)))
+    up.keep(
+        worker_protocol.encode(ExecutorGone(state.number, code, message, state.attempts.not_started, detail))
+    )
     up.gone(state.number)
