@@ -24,7 +24,7 @@ from runner.worker.supervision.attempts import AssignedAttempt
 from runner.worker.supervision.crash_report import Cause, End
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
 from runner.worker.supervision.executor_state import ExecutorState
-from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.termination import Ending
 from runner.worker.supervision.worker_link import Upward
@@ -48,7 +48,7 @@ class ExecutorMessages:
         recalls: Recalls,
         ending: Ending,
         oversight: Oversight,
-        captured: Captured,
+        captured: OutputPipes,
         device_kind: str,
         unload: Callable[[], None],
     ) -> None:
@@ -101,7 +101,7 @@ class ExecutorMessages:
             case OutputMark():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
-                    self._captured.mark(entry, message)
+                    self._captured.expect_markers(entry, message)
             case ExecutorLoaded():
                 self._on_loaded(message)
             case LoadFailed():
@@ -153,7 +153,7 @@ class ExecutorMessages:
 
     def _on_ended(self, entry: AssignedAttempt, message: bytes) -> None:
         now = time.monotonic()
-        self._captured.end(entry, message, now)
+        self._captured.on_attempt_ended(entry, message, now)
         if self._line.entries:
             self._up.wake_at(now + START_TOLD_S)
         elif self._state.is_stopping:

@@ -18,21 +18,21 @@ from runner.worker.supervision.output_stream import Stream
 MARKER_WAIT_S = 0.05
 
 
-class Captured:
+class OutputPipes:
     """Both pipes of one executor. `send` gets what goes up for good, in its order per attempt."""
 
     def __init__(
         self,
         process: ExecutorProcess,
-        line: AttemptQueue,
+        attempts: AttemptQueue,
         *,
         limits: WorkerConfig,
         send: Callable[[bytes], None],
-        complete: Callable[[AssignedAttempt, bytes], bytes],
+        amend_ended: Callable[[AssignedAttempt, bytes], bytes],
     ) -> None:
-        self._process, self._line = process, line
+        self._process, self._attempts = process, attempts
         self._log_max_bytes, self._events_max = limits.log_max_bytes, limits.events_max
-        self._send, self._complete = send, complete
+        self._send, self._amend_ended = send, amend_ended
         self._streams = {"stdout": Stream("stdout"), "stderr": Stream("stderr")}
         #: Ended attempts whose `Ended` waits for output, each with its ordinal.
         self._waiting: deque[tuple[AssignedAttempt, int]] = deque()
@@ -48,47 +48,47 @@ class Captured:
         return sum(stream.dropped_bytes for stream in self._streams.values())
 
     @property
-    def release_at(self) -> float | None:
+    def next_release_at(self) -> float | None:
         """When the first waiting `Ended` goes up without its marker; monotonic seconds."""
         return self._waiting[0][0].release_at if self._waiting else None
 
-    def read(self, name: str) -> None:
+    def read_available(self, name: str) -> None:
         """Take what a pipe holds now."""
         for _ in range(READS_A_TURN):
-            came = self._process.receive_output(name)
-            if came is None:
+            received = self._process.receive_output(name)
+            if received is None:
                 break
-            self._route(self._streams[name], *came)
+            self._route(self._streams[name], *received)
         if self._waiting:
-            self.release(time.monotonic())
+            self.release_ended(time.monotonic())
 
-    def mark(self, entry: AssignedAttempt, order: OutputMark) -> None:
+    def expect_markers(self, entry: AssignedAttempt, mark: OutputMark) -> None:
         """The attempt left output in these pipes; its `Ended` comes next."""
         entry.markers = {
-            name: order.marker
+            name: mark.marker
             for name in ("stdout", "stderr")
-            if getattr(order, name) and name in self._process.outs
+            if getattr(mark, name) and name in self._process.outs
         }
         for name in list(entry.markers):
-            self.read(name)
+            self.read_available(name)
 
-    def end(self, entry: AssignedAttempt, message: bytes, now: float) -> None:
+    def on_attempt_ended(self, entry: AssignedAttempt, message: bytes, now: float) -> None:
         """The executor said `Ended`: it goes up when all output of the attempt has."""
         # What a batch printed is of all of them: none is told before all of it is.
-        ordinal = self._line.ordinal_of(self._line.batch_of(entry)[-1])
-        self._line.remove_ended(entry)
+        ordinal = self._attempts.ordinal_of(self._attempts.batch_of(entry)[-1])
+        self._attempts.remove_ended(entry)
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
             entry.is_end_sent = True
-            self._send(self._complete(entry, message))
+            self._send(self._amend_ended(entry, message))
             self._streams["stderr"].forget()
             return
         entry.result = message
         entry.release_at = now + MARKER_WAIT_S
         self._waiting.append((entry, ordinal))
-        self._line.withheld.append(entry.key)
-        self.release(now)
+        self._attempts.withheld.append(entry.key)
+        self.release_ended(now)
 
-    def release(self, now: float) -> None:
+    def release_ended(self, now: float) -> None:
         """Send up every `Ended` whose output is complete, or that has waited long enough."""
         while self._waiting:
             entry, ordinal = self._waiting[0]
@@ -109,46 +109,46 @@ class Captured:
                     stream.ignore(entry.markers[name])
             self._streams["stderr"].forget()
             self._waiting.popleft()
-            self._line.withheld.remove(entry.key)
+            self._attempts.withheld.remove(entry.key)
             assert entry.result is not None
             entry.is_end_sent = True
-            self._send(self._complete(entry, entry.result))
-        self._settle()
+            self._send(self._amend_ended(entry, entry.result))
+        self._assign_deferred()
 
     def close(self) -> None:
         """The executor is dead and its pipes are read: whatever waits goes up now, and the rest of the
         output is given to the attempt that ran last."""
-        self.release(float("inf"))
-        if self._line.entries:
-            owner = self._line.last_started(self._process.figures()) or self._line.entries[0]
+        self.release_ended(float("inf"))
+        if self._attempts.entries:
+            owner = self._attempts.last_started(self._process.figures()) or self._attempts.entries[0]
             for name, stream in self._streams.items():
                 self._emit(owner, name, stream.settle() + stream.end(0))
 
     def _route(self, stream: Stream, chunk: bytes, figures: PageFigures) -> None:
         stream.remember(chunk)
-        if not self._waiting and not self._line.entries:
+        if not self._waiting and not self._attempts.entries:
             stream.dropped_bytes += len(chunk)
             return
-        if self._waiting or not self._is_certain(figures):
+        if self._waiting or not self._is_owner_certain(figures):
             stream.hold(chunk, figures.started)
         else:
-            self._emit(self._line.entries[0], stream.name, stream.own(chunk))
+            self._emit(self._attempts.entries[0], stream.name, stream.own(chunk))
 
-    def _is_certain(self, figures: PageFigures) -> bool:
+    def _is_owner_certain(self, figures: PageFigures) -> bool:
         """Whether bytes of that moment are of the first in line, which has not ended. Where attempts run side
         by side nobody knows, and the one that runs longest has them."""
-        if self._line.slots > 1:
+        if self._attempts.slots > 1:
             return True
-        ordinal = self._line.ended_count + 1
-        return figures.finished < ordinal and figures.started < ordinal + self._line.first_batch_size()
+        ordinal = self._attempts.ended_count + 1
+        return figures.finished < ordinal and figures.started < ordinal + self._attempts.first_batch_size()
 
-    def _settle(self) -> None:
+    def _assign_deferred(self) -> None:
         """Give what was held back to its owner, if that is clear now."""
         for name, stream in self._streams.items():
-            if not self._line.entries:
+            if not self._attempts.entries:
                 stream.drop()
-            elif stream.is_pending and self._is_certain(self._process.figures()):
-                self._emit(self._line.entries[0], name, stream.settle())
+            elif stream.is_pending and self._is_owner_certain(self._process.figures()):
+                self._emit(self._attempts.entries[0], name, stream.settle())
 
     def _emit(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
         if lines:

@@ -21,7 +21,7 @@ from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, O
 from runner.worker.supervision.executor_messages import ExecutorMessages
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import Verdict
-from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarted
 from runner.worker.supervision.termination import Ending
@@ -68,7 +68,7 @@ class Supervisor:
         process.attach(
             self._loop,
             on_channel=lambda: self._on_channel(process),
-            on_output=self._captured.read,
+            on_output=self._captured.read_available,
             on_exit=lambda: self._on_exit(process),
         )
         process.send([messages.configure(self.order, config)])
@@ -150,11 +150,11 @@ class Supervisor:
         """Do what is due; the next moment at which something may be."""
         if self.process is None or self.state.is_dead:
             return None
-        if self._captured.release_at is not None:
-            self._captured.release(now)
+        if self._captured.next_release_at is not None:
+            self._captured.release_ended(now)
         clock_at = self._check_clocks(self.process, now) if self.is_open else None
         self._ending.tick(now)
-        due = (self._captured.release_at, clock_at, self._ending.next_at)
+        due = (self._captured.next_release_at, clock_at, self._ending.next_at)
         return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
@@ -165,7 +165,7 @@ class Supervisor:
             pass
         self._messages.receive(held=True)
         for name in list(self.process.outs):
-            self._captured.read(name)
+            self._captured.read_available(name)
 
     def finish(self, until_mono: float) -> None:
         """Wait for the death of a killed executor and tell how its attempts ended, without the loop."""
@@ -194,8 +194,8 @@ class Supervisor:
             on_stuck=lambda: self._teardown.run(Verdict(None, None), is_stuck=True),
         )
         self._oversight = Oversight(process, self.line, self._ending, self._up.keep)
-        self._captured = Captured(
-            process, self.line, limits=config, send=self._up.keep, complete=self._complete
+        self._captured = OutputPipes(
+            process, self.line, limits=config, send=self._up.keep, amend_ended=self._complete
         )
         self._messages = ExecutorMessages(
             self.state,

@@ -15,7 +15,7 @@ from runner.worker.supervision import messages
 from runner.worker.supervision.crash_report import End, Settlement, settle
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import Verdict
-from runner.worker.supervision.output_pipes import Captured
+from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.termination import Ending
 from runner.worker.supervision.worker_link import Upward
 
@@ -33,7 +33,7 @@ class ExecutorTeardown:
         loop: AbstractEventLoop,
         *,
         ending: Ending,
-        captured: Captured,
+        captured: OutputPipes,
         leftovers: Leftovers,
     ) -> None:
         self._state, self._process, self._up, self._loop = state, process, up, loop
