@@ -12,7 +12,7 @@ from runner.worker.processes.executor_process import READS_A_TURN, ExecutorProce
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
-from runner.worker.supervision.output_stream import Stream
+from runner.worker.supervision.output_stream import OutputStream
 
 #: Longest time for which an `Ended` waits for its marker.
 MARKER_WAIT_S = 0.05
@@ -33,7 +33,7 @@ class OutputPipes:
         self._process, self._attempts = process, attempts
         self._log_max_bytes, self._events_max = limits.log_max_bytes, limits.events_max
         self._send, self._amend_ended = send, amend_ended
-        self._streams = {"stdout": Stream("stdout"), "stderr": Stream("stderr")}
+        self._streams = {"stdout": OutputStream("stdout"), "stderr": OutputStream("stderr")}
         #: Ended attempts whose `Ended` waits for output, each with its ordinal.
         self._waiting: deque[tuple[AssignedAttempt, int]] = deque()
 
@@ -80,7 +80,7 @@ class OutputPipes:
         if not self._waiting and not entry.markers and not any(s.is_pending for s in self._streams.values()):
             entry.is_end_sent = True
             self._send(self._amend_ended(entry, message))
-            self._streams["stderr"].forget()
+            self._streams["stderr"].clear_tail()
             return
         entry.result = message
         entry.release_at = now + MARKER_WAIT_S
@@ -93,7 +93,7 @@ class OutputPipes:
         while self._waiting:
             entry, ordinal = self._waiting[0]
             for name, marker in list(entry.markers.items()):
-                lines = self._streams[name].split(marker)
+                lines = self._streams[name].split_at_marker(marker)
                 if lines is not None:
                     del entry.markers[name]
                     self._emit(entry, name, lines)
@@ -104,10 +104,10 @@ class OutputPipes:
             ):
                 return
             for name, stream in self._streams.items():
-                self._emit(entry, name, stream.end(ordinal))
+                self._emit(entry, name, stream.finish_attempt(ordinal))
                 if name in entry.markers:
-                    stream.ignore(entry.markers[name])
-            self._streams["stderr"].forget()
+                    stream.ignore_marker(entry.markers[name])
+            self._streams["stderr"].clear_tail()
             self._waiting.popleft()
             self._attempts.withheld.remove(entry.key)
             assert entry.result is not None
@@ -122,17 +122,17 @@ class OutputPipes:
         if self._attempts.entries:
             owner = self._attempts.last_started(self._process.figures()) or self._attempts.entries[0]
             for name, stream in self._streams.items():
-                self._emit(owner, name, stream.settle() + stream.end(0))
+                self._emit(owner, name, stream.feed_deferred() + stream.finish_attempt(0))
 
-    def _route(self, stream: Stream, chunk: bytes, figures: PageFigures) -> None:
-        stream.remember(chunk)
+    def _route(self, stream: OutputStream, chunk: bytes, figures: PageFigures) -> None:
+        stream.update_tail(chunk)
         if not self._waiting and not self._attempts.entries:
             stream.dropped_bytes += len(chunk)
             return
         if self._waiting or not self._is_owner_certain(figures):
-            stream.hold(chunk, figures.started)
+            stream.defer(chunk, figures.started)
         else:
-            self._emit(self._attempts.entries[0], stream.name, stream.own(chunk))
+            self._emit(self._attempts.entries[0], stream.name, stream.feed(chunk))
 
     def _is_owner_certain(self, figures: PageFigures) -> bool:
         """Whether bytes of that moment are of the first in line, which has not ended. Where attempts run side
@@ -146,9 +146,9 @@ class OutputPipes:
         """Give what was held back to its owner, if that is clear now."""
         for name, stream in self._streams.items():
             if not self._attempts.entries:
-                stream.drop()
+                stream.drop_deferred()
             elif stream.is_pending and self._is_owner_certain(self._process.figures()):
-                self._emit(self._attempts.entries[0], name, stream.settle())
+                self._emit(self._attempts.entries[0], name, stream.feed_deferred())
 
     def _emit(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:
         if lines:

@@ -13,7 +13,7 @@ LINE_MAX_BYTES = 8 * 1024
 TAIL_BYTES = 4 * 1024
 
 
-class Stream:
+class OutputStream:
     """One descriptor of one executor."""
 
     def __init__(self, name: str) -> None:
@@ -21,94 +21,94 @@ class Stream:
         self.dropped_bytes = 0
         self._partial = b""
         #: Bytes of uncertain owner, with the count of starts at which they were read.
-        self._held: list[tuple[int, bytes]] = []
+        self._deferred: list[tuple[int, bytes]] = []
         self._tail = b""
-        self._stale: list[bytes] = []
+        self._stale_markers: list[bytes] = []
 
     @property
     def tail(self) -> str:
         """The last 4 KiB that came."""
         return self._tail.decode("utf-8", "replace")
 
-    def remember(self, chunk: bytes) -> None:
+    def update_tail(self, chunk: bytes) -> None:
         """Keep its end for `tail`."""
         self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
 
-    def forget(self) -> None:
+    def clear_tail(self) -> None:
         """An attempt has ended: what it said is nobody else's last word."""
-        self._tail = b"".join(chunk for _, chunk in self._held)[-TAIL_BYTES:]
+        self._tail = b"".join(chunk for _, chunk in self._deferred)[-TAIL_BYTES:]
 
-    def own(self, chunk: bytes) -> list[str]:
+    def feed(self, chunk: bytes) -> list[str]:
         """Bytes of the owner; gives the lines that are complete."""
-        for marker in [marker for marker in self._stale if marker in chunk]:
+        for marker in [marker for marker in self._stale_markers if marker in chunk]:
             chunk = chunk.replace(marker, b"")
-            self._stale.remove(marker)
+            self._stale_markers.remove(marker)
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         if len(self._partial) > LINE_MAX_BYTES:
-            *pieces, self._partial = _pieces(self._partial)
-            return [*_texts(lines), *(piece.decode("utf-8", "replace") for piece in pieces)]
-        return _texts(lines)
+            *pieces, self._partial = _cut_line(self._partial)
+            return [*_decode_lines(lines), *(piece.decode("utf-8", "replace") for piece in pieces)]
+        return _decode_lines(lines)
 
-    def hold(self, chunk: bytes, started: int) -> None:
+    def defer(self, chunk: bytes, started: int) -> None:
         """Bytes of uncertain owner."""
-        self._held.append((started, chunk))
+        self._deferred.append((started, chunk))
 
-    def split(self, marker: bytes) -> list[str] | None:
+    def split_at_marker(self, marker: bytes) -> list[str] | None:
         """All lines before the marker, the last one with or without its end; None: it was not seen yet."""
-        kept = self._held
+        kept = self._deferred
         before, found, after = b"".join(chunk for _, chunk in kept).partition(marker)
         if not found:
             return None
-        left, self._held = len(after), []
+        after_bytes, self._deferred = len(after), []
         for started, chunk in reversed(kept):
-            if left > 0:
-                self._held.insert(0, (started, chunk[-left:]))
-                left -= len(chunk)
-        return self.own(before) + self._rest()
+            if after_bytes > 0:
+                self._deferred.insert(0, (started, chunk[-after_bytes:]))
+                after_bytes -= len(chunk)
+        return self.feed(before) + self._flush_partial()
 
-    def end(self, ordinal: int) -> list[str]:
+    def finish_attempt(self, ordinal: int) -> list[str]:
         """The owner ended without a marker: what was read before a later one started is its own."""
-        mine = b"".join(chunk for started, chunk in self._held if started <= ordinal)
-        self._held = [(started, chunk) for started, chunk in self._held if started > ordinal]
-        return self.own(mine) + self._rest()
+        owned = b"".join(chunk for started, chunk in self._deferred if started <= ordinal)
+        self._deferred = [(started, chunk) for started, chunk in self._deferred if started > ordinal]
+        return self.feed(owned) + self._flush_partial()
 
-    def settle(self) -> list[str]:
+    def feed_deferred(self) -> list[str]:
         """There is one owner again and no doubt: what was held back is its own."""
-        held = b"".join(chunk for _, chunk in self._held)
-        self._held.clear()
-        return self.own(held) if held else []
+        deferred = b"".join(chunk for _, chunk in self._deferred)
+        self._deferred.clear()
+        return self.feed(deferred) if deferred else []
 
-    def drop(self) -> None:
+    def drop_deferred(self) -> None:
         """Nobody owns what was held back."""
-        self.dropped_bytes += sum(len(chunk) for _, chunk in self._held) + len(self._partial)
-        self._held.clear()
+        self.dropped_bytes += sum(len(chunk) for _, chunk in self._deferred) + len(self._partial)
+        self._deferred.clear()
         self._partial = b""
 
-    def ignore(self, marker: bytes) -> None:
+    def ignore_marker(self, marker: bytes) -> None:
         """Nobody waits for this marker any more; it is no output if it still comes."""
-        self._stale.append(marker)
+        self._stale_markers.append(marker)
 
     @property
     def is_pending(self) -> bool:
         """Whether there are bytes that were not given out."""
-        return bool(self._held or self._partial)
+        return bool(self._deferred or self._partial)
 
-    def _rest(self) -> list[str]:
+    def _flush_partial(self) -> list[str]:
         rest, self._partial = self._partial, b""
-        return _texts([rest]) if rest else []
+        return _decode_lines([rest]) if rest else []
 
 
-def _texts(lines: list[bytes]) -> list[str]:
+def _decode_lines(lines: list[bytes]) -> list[str]:
     texts: list[str] = []
     for line in lines:
         if len(line) <= LINE_MAX_BYTES:
             texts.append(line.decode("utf-8", "replace"))
         else:
-            texts.extend(piece.decode("utf-8", "replace") for piece in _pieces(line))
+            texts.extend(piece.decode("utf-8", "replace") for piece in _cut_line(line))
     return texts
 
 
-def _pieces(line: bytes) -> list[bytes]:
+def _cut_line(line: bytes) -> list[bytes]:
     """Pieces of at most the line's bound that don't cut a UTF-8 character."""
     pieces: list[bytes] = []
     at = 0

@@ -12,7 +12,7 @@ from runner.worker.supervision.attempts import AttemptQueue
 from runner.worker.supervision.crash_report import Cause, settle
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.kill_ladder import Ladder, Rung
-from runner.worker.supervision.output_stream import LINE_MAX_BYTES, Stream
+from runner.worker.supervision.output_stream import LINE_MAX_BYTES, OutputStream
 from runner.worker.supervision.recalls import Recalls
 
 SEGV = Verdict("SIGSEGV", None)
@@ -274,29 +274,29 @@ def test_outbox_is_full_by_bytes_until_they_are_acknowledged() -> None:
 
 
 def test_lines_are_cut_and_decoded_with_care() -> None:
-    stream = Stream("stdout")
-    assert stream.own(b"one\ntw") == ["one"]
-    assert stream.own(b"o\n\xff\n") == ["two", "\ufffd"]
+    stream = OutputStream("stdout")
+    assert stream.feed(b"one\ntw") == ["one"]
+    assert stream.feed(b"o\n\xff\n") == ["two", "\ufffd"]
     long = "\u20ac" * LINE_MAX_BYTES
-    pieces = stream.own(long.encode() + b"\n")
+    pieces = stream.feed(long.encode() + b"\n")
     assert "".join(pieces) == long and all(len(piece.encode()) <= LINE_MAX_BYTES for piece in pieces)
 
 
 def test_marker_parts_the_bytes_of_two_attempts() -> None:
-    stream = Stream("stdout")
-    stream.hold(b"mine MA", 1)
-    assert stream.split(b"MARK") is None
-    stream.hold(b"RKhis", 2)
-    stream.hold(b" third", 3)
-    assert stream.split(b"MARK") == ["mine "]
-    assert stream.end(2) == ["his"]
-    assert stream.settle() == [] and stream.end(3) == [" third"]
+    stream = OutputStream("stdout")
+    stream.defer(b"mine MA", 1)
+    assert stream.split_at_marker(b"MARK") is None
+    stream.defer(b"RKhis", 2)
+    stream.defer(b" third", 3)
+    assert stream.split_at_marker(b"MARK") == ["mine "]
+    assert stream.finish_attempt(2) == ["his"]
+    assert stream.feed_deferred() == [] and stream.finish_attempt(3) == [" third"]
 
 
 def test_late_marker_is_no_output() -> None:
-    stream = Stream("stdout")
-    stream.ignore(b"MARK")
-    assert stream.own(b"MARKtext\n") == ["text"]
+    stream = OutputStream("stdout")
+    stream.ignore_marker(b"MARK")
+    assert stream.feed(b"MARKtext\n") == ["text"]
 
 
 @pytest.mark.parametrize(
