@@ -54,7 +54,7 @@ class Oversight:
         together = [entry.key, *(one.key for one in self.spared(entry))]
         if is_stopping:
             self._ending.begin(together, "interrupted", STOPPING, entry.attempt.grace_s)
-        due = deadlines.deadline(figures, ordinal, entry.attempt)
+        due = deadlines.next_deadline(figures, ordinal, entry.attempt)
         if due is not None and now >= due.at_mono:
             self._ending.begin(together, due.code, due.message, 0.0)
             return None

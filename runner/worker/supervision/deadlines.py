@@ -19,19 +19,21 @@ class Deadline(NamedTuple):
     message: str
 
 
-def deadline(figures: PageFigures, ordinal: int, attempt: AttemptSpec) -> Deadline | None:
+def next_deadline(figures: PageFigures, ordinal: int, attempt: AttemptSpec) -> Deadline | None:
     """What ends this attempt next if nothing happens; None while it has not started or nothing does."""
     if figures.started != ordinal:
         return None
     allowance_s = RESULT_ALLOWANCE_S if figures.finished >= ordinal else 0.0
-    first: Deadline | None = None
+    earliest: Deadline | None = None
     if attempt.timeout_s is not None:  # guard: timeout-deadline
-        at = figures.started_mono + attempt.timeout_s + allowance_s
-        first = Deadline(at, "timeout", f"it ran longer than its timeout of {attempt.timeout_s:g} s")
+        at_mono = figures.started_mono + attempt.timeout_s + allowance_s
+        earliest = Deadline(at_mono, "timeout", f"it ran longer than its timeout of {attempt.timeout_s:g} s")
     if attempt.stall_timeout_s is not None:
-        heard_mono = max(figures.started_mono, figures.active_mono)
-        at = heard_mono + attempt.stall_timeout_s + allowance_s
-        if first is None or at < first.at_mono:
+        last_active_mono = max(figures.started_mono, figures.active_mono)
+        at_mono = last_active_mono + attempt.stall_timeout_s + allowance_s
+        if earliest is None or at_mono < earliest.at_mono:
             limit = f"{attempt.stall_timeout_s:g} s"
-            first = Deadline(at, "stalled", f"nothing was heard of it for its stall timeout of {limit}")
-    return first
+            earliest = Deadline(
+                at_mono, "stalled", f"nothing was heard of it for its stall timeout of {limit}"
+            )
+    return earliest

@@ -96,7 +96,7 @@ def test_next_deadline(
     page: PageFigures, timeout_s: float | None, stall_s: float | None, expected: tuple[float, str] | None
 ) -> None:
     (attempt,) = attempts("a", timeout_s=timeout_s, stall_timeout_s=stall_s)
-    due = deadlines.deadline(page, 1, attempt)
+    due = deadlines.next_deadline(page, 1, attempt)
     assert (due and (due.at_mono, due.code)) == expected
 
 
