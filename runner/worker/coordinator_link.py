@@ -18,7 +18,7 @@ from runner.worker.outbox import Outbox
 log = logging.getLogger(__name__)
 
 #: After a link that was full.
-SEND_AGAIN_S = 0.05
+RETRY_SEND_S = 0.05
 
 
 class CoordinatorLink:
@@ -78,17 +78,17 @@ class CoordinatorLink:
 
     def spool_unacknowledged(self) -> None:
         """Write what still waits to disk, where the next coordinator finds it."""
-        kept = self._outbox.kept()  # guard: spool-unacknowledged
-        if kept:
+        unacknowledged = self._outbox.unacknowledged()  # guard: spool-unacknowledged
+        if unacknowledged:
             try:
-                path = write_spool(Path(self._config.spool_dir), self._hello(""), kept)
-                log.info("%d messages that nobody acknowledged are in %s", len(kept), path)
+                path = write_spool(Path(self._config.spool_dir), self._hello(""), unacknowledged)
+                log.info("%d messages that nobody acknowledged are in %s", len(unacknowledged), path)
             except OSError as error:
-                log.error("%d messages could not be spooled and are lost: %s", len(kept), error)
+                log.error("%d messages could not be spooled and are lost: %s", len(unacknowledged), error)
 
     def _on_link(self) -> None:
         hello = self._hello(self._config.token)
-        hello.last_seq = self._outbox.last
+        hello.last_seq = self._outbox.last_seq
         following = self._on_connect(hello)
         self._unnumbered = [worker_protocol.encode(hello), *following]
         self._outbox.rewind()
@@ -106,15 +106,15 @@ class CoordinatorLink:
             self._unnumbered.clear()
         elif self._unnumbered and self._dealer.send(self._unnumbered):
             self._unnumbered = []
-        while self._dealer.linked and self._outbox.has_fresh:
+        while self._dealer.linked and self._outbox.has_unsent:
             first, messages = self._outbox.peek()
             if not self._dealer.send(
                 [worker_protocol.encode(worker_protocol.NumberedFrame(first)), *messages]
             ):
                 self._flush_is_due = True
-                self._loop.call_later(SEND_AGAIN_S, self._flush)
+                self._loop.call_later(RETRY_SEND_S, self._flush)
                 break
-            self._outbox.sent(len(messages))
+            self._outbox.mark_sent(len(messages))
         self._update_pause()
 
     def _update_pause(self) -> None:

@@ -16,18 +16,18 @@ class Outbox:
 
     def __init__(self) -> None:
         self._sent: deque[bytes] = deque()
-        self._fresh: deque[bytes] = deque()
+        self._unsent: deque[bytes] = deque()
         #: Number of the oldest message that is kept.
-        self._first = 1
+        self._first_seq = 1
         self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._sent) + len(self._fresh)
+        return len(self._sent) + len(self._unsent)
 
     @property
-    def last(self) -> int:
+    def last_seq(self) -> int:
         """The number of the newest message; 0: there was none."""
-        return self._first + len(self) - 1
+        return self._first_seq + len(self) - 1
 
     @property
     def is_full(self) -> bool:
@@ -35,47 +35,47 @@ class Outbox:
         return self.nbytes > WINDOW_BYTES or len(self) > WINDOW_MESSAGES
 
     @property
-    def has_fresh(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether something was not sent yet on this link."""
-        return bool(self._fresh)
+        return bool(self._unsent)
 
     def add(self, message: bytes) -> None:
         """The next number is its."""
-        self._fresh.append(message)
+        self._unsent.append(message)
         self.nbytes += len(message)
 
     def peek(self) -> tuple[int, list[bytes]]:
         """The next messages to send, as many as go into a frame, and the number of the first."""
         chosen: list[bytes] = []
         size = 0
-        for message in self._fresh:
+        for message in self._unsent:
             chosen.append(message)
             size += len(message)
             if size > FRAME_BYTES:
                 break
-        return self._first + len(self._sent), chosen
+        return self._first_seq + len(self._sent), chosen
 
-    def sent(self, count: int) -> None:
+    def mark_sent(self, count: int) -> None:
         """The first `count` fresh ones went out."""
-        if count == len(self._fresh):
-            self._sent.extend(self._fresh)
-            self._fresh.clear()
+        if count == len(self._unsent):
+            self._sent.extend(self._unsent)
+            self._unsent.clear()
             return
         for _ in range(count):
-            self._sent.append(self._fresh.popleft())
+            self._sent.append(self._unsent.popleft())
 
     def acknowledge(self, seq: int) -> None:
         """Everything up to `seq` is durable; also what waits to be sent a second time."""
-        while self._first <= seq and (self._sent or self._fresh):
-            message = self._sent.popleft() if self._sent else self._fresh.popleft()
+        while self._first_seq <= seq and (self._sent or self._unsent):
+            message = self._sent.popleft() if self._sent else self._unsent.popleft()
             self.nbytes -= len(message)
-            self._first += 1
+            self._first_seq += 1
 
     def rewind(self) -> None:
         """The link is new: all that is not acknowledged goes out again."""
-        self._sent.extend(self._fresh)
-        self._fresh, self._sent = self._sent, deque()
+        self._sent.extend(self._unsent)
+        self._unsent, self._sent = self._sent, deque()
 
-    def kept(self) -> list[bytes]:
+    def unacknowledged(self) -> list[bytes]:
         """What is not acknowledged, oldest first."""
-        return [*self._sent, *self._fresh]
+        return [*self._sent, *self._unsent]

@@ -78,33 +78,33 @@ def test_a_frame_closes_with_the_message_that_fills_it() -> None:
         outbox.add(message)
     first, chosen = outbox.peek()
     assert (first, [len(message) for message in chosen]) == (1, [FRAME_BYTES, 1])
-    outbox.sent(2)
+    outbox.mark_sent(2)
     assert outbox.peek() == (3, [b"z"])
-    outbox.sent(1)
-    assert not outbox.has_fresh
+    outbox.mark_sent(1)
+    assert not outbox.has_unsent
 
 
 def test_the_newest_message_keeps_its_number_when_it_is_acknowledged() -> None:
     outbox = Outbox()
-    assert outbox.last == 0
+    assert outbox.last_seq == 0
     outbox.add(b"1")
     outbox.add(b"2")
-    assert outbox.last == 2
-    outbox.sent(2)
+    assert outbox.last_seq == 2
+    outbox.mark_sent(2)
     outbox.acknowledge(2)
-    assert (outbox.last, len(outbox)) == (2, 0)
+    assert (outbox.last_seq, len(outbox)) == (2, 0)
 
 
 def test_what_is_not_acknowledged_is_kept_in_order_whether_sent_or_not() -> None:
     outbox = Outbox()
     for message in (b"1", b"2", b"3"):
         outbox.add(message)
-    outbox.sent(2)
+    outbox.mark_sent(2)
     outbox.acknowledge(1)
-    assert (outbox.kept(), len(outbox), outbox.nbytes) == ([b"2", b"3"], 2, 2)
+    assert (outbox.unacknowledged(), len(outbox), outbox.nbytes) == ([b"2", b"3"], 2, 2)
     outbox.rewind()
     outbox.acknowledge(9)
-    assert (outbox.kept(), outbox.nbytes, outbox.is_full) == ([], 0, False)
+    assert (outbox.unacknowledged(), outbox.nbytes, outbox.is_full) == ([], 0, False)
 
 
 def test_a_death_says_by_what_and_at_what() -> None:

@@ -251,13 +251,13 @@ def test_outbox_numbers_survive_a_new_link() -> None:
     for text in (b"1", b"2", b"3"):
         outbox.add(text)
     assert outbox.peek() == (1, [b"1", b"2", b"3"])
-    outbox.sent(2)
+    outbox.mark_sent(2)
     assert outbox.peek() == (3, [b"3"])
     outbox.acknowledge(1)
     outbox.rewind()
     assert outbox.peek() == (2, [b"2", b"3"])
     outbox.acknowledge(99)
-    assert (len(outbox), outbox.nbytes, outbox.has_fresh) == (0, 0, False)
+    assert (len(outbox), outbox.nbytes, outbox.has_unsent) == (0, 0, False)
     outbox.add(b"4")
     assert outbox.peek() == (4, [b"4"])
 
@@ -268,7 +268,7 @@ def test_outbox_is_full_by_bytes_until_they_are_acknowledged() -> None:
     assert not outbox.is_full
     outbox.add(b"y")
     assert outbox.is_full
-    outbox.sent(1)
+    outbox.mark_sent(1)
     outbox.acknowledge(1)
     assert not outbox.is_full
 
