@@ -11,7 +11,7 @@ from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
-from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.termination import Termination
 
 #: A warm attempt that ends within this is not worth a `Started`.
 START_TOLD_S = 0.02
@@ -22,7 +22,7 @@ class Oversight:
     """Of an executor that has loaded. `keep` sends up for good."""
 
     def __init__(
-        self, process: ExecutorProcess, line: AttemptQueue, ending: Ending, keep: Callable[[bytes], None]
+        self, process: ExecutorProcess, line: AttemptQueue, ending: Termination, keep: Callable[[bytes], None]
     ) -> None:
         self._process, self._line, self._ending, self._keep = process, line, ending, keep
 
@@ -53,10 +53,10 @@ class Oversight:
             return None
         together = [entry.key, *(one.key for one in self.spared(entry))]
         if is_stopping:
-            self._ending.begin(together, "interrupted", STOPPING, entry.attempt.grace_s)
+            self._ending.end_attempts(together, "interrupted", STOPPING, entry.attempt.grace_s)
         due = deadlines.next_deadline(figures, ordinal, entry.attempt)
         if due is not None and now >= due.at_mono:
-            self._ending.begin(together, due.code, due.message, 0.0)
+            self._ending.end_attempts(together, due.code, due.message, 0.0)
             return None
         return due.at_mono if due else None
 
@@ -68,7 +68,7 @@ class Oversight:
     def end(self, entry: AssignedAttempt, order: CancelAttempt) -> None:
         """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""
         is_soft = order.grace_s >= 0 and bool(self.spared(entry))
-        self._ending.begin([entry.key], order.code, order.message, order.grace_s, is_soft=is_soft)
+        self._ending.end_attempts([entry.key], order.code, order.message, order.grace_s, flag_only=is_soft)
 
     def spared(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
         """Those of its batch that nobody asked to end."""

@@ -26,7 +26,7 @@ from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
-from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import Upward
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ExecutorMessages:
         up: Upward,
         *,
         recalls: Recalls,
-        ending: Ending,
+        ending: Termination,
         oversight: Oversight,
         captured: OutputPipes,
         device_kind: str,
@@ -106,7 +106,7 @@ class ExecutorMessages:
                 self._on_loaded(message)
             case LoadFailed():
                 cause = Cause(message.code, message.message, message.detail)
-                self._ending.close(cause, LOAD_FAILED_EXIT_S)
+                self._ending.expect_exit(cause, LOAD_FAILED_EXIT_S)
             case AttemptsRecalled():
                 self._on_recalled(message)
             case SimulatedAllocation():

@@ -24,7 +24,7 @@ from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarted
-from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import Upward
 
 #: From a closed channel to the kill; how long one that unloads may take to exit.
@@ -117,7 +117,7 @@ class Supervisor:
         if not self.state.is_loaded:
             self.kill(Cause("unloaded", "it was unloaded while it loaded"))
         elif self.process is not None and self.is_open and not self.line.entries:
-            self._ending.close(Cause("unloaded", "it was unloaded"), UNLOAD_S)
+            self._ending.expect_exit(Cause("unloaded", "it was unloaded"), UNLOAD_S)
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
     def kill(self, cause: Cause, *, loading: bool = False) -> None:
@@ -153,7 +153,7 @@ class Supervisor:
         if self._captured.next_release_at is not None:
             self._captured.release_ended(now)
         clock_at = self._check_clocks(self.process, now) if self.is_open else None
-        self._ending.tick(now)
+        self._ending.run_due(now)
         due = (self._captured.next_release_at, clock_at, self._ending.next_at)
         return min((at for at in due if at is not None), default=None)
 
@@ -186,7 +186,7 @@ class Supervisor:
         config = self._config
         self.leftovers = Leftovers(process.pid, self.state.marker, self._up.spared)
         self._growth = Growth(self.order, config.device_kind)
-        self._ending = Ending(
+        self._ending = Termination(
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
@@ -241,7 +241,7 @@ class Supervisor:
     def _complete(self, entry: AssignedAttempt, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
         assert self.process is not None
-        ladder = self._ending.ended(entry.key)
+        ladder = self._ending.on_attempt_ended(entry.key)
         amendment = messages.Amendment(
             cause=None if ladder is None else (ladder.code, ladder.message),
             shared=ladder is not None and ladder.is_shared,

@@ -16,7 +16,7 @@ from runner.worker.supervision.crash_report import End, Settlement, settle
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.output_pipes import OutputPipes
-from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import Upward
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class ExecutorTeardown:
         up: Upward,
         loop: AbstractEventLoop,
         *,
-        ending: Ending,
+        ending: Termination,
         captured: OutputPipes,
         leftovers: Leftovers,
     ) -> None:

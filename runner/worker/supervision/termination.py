@@ -14,7 +14,7 @@ from runner.worker.supervision.crash_report import Cause
 from runner.worker.supervision.kill_ladder import Ladder, Rung
 
 
-class Ending:
+class Termination:
     """The first cause is the one that is told."""
 
     def __init__(
@@ -45,20 +45,20 @@ class Ending:
             moments += [ladder.next_at for ladder in self.ladders.values()]
         return min((at for at in moments if at is not None), default=None)
 
-    def begin(
-        self, keys: Sequence[AttemptKey], code: str, message: str, grace_s: float, *, is_soft: bool = False
+    def end_attempts(
+        self, keys: Sequence[AttemptKey], code: str, message: str, grace_s: float, *, flag_only: bool = False
     ) -> None:
         """End what runs, at once where `grace_s` is negative; a second cause for the same makes haste at
         most. `is_soft`: tell it, and spare those beside it."""
         now = time.monotonic()
-        fresh = [key for key in keys if key not in self.ladders]
+        new_keys = [key for key in keys if key not in self.ladders]
         for key in keys:
             if key in self.ladders:
                 self.ladders[key].hasten(now, grace_s)
-        if fresh:
-            ladder = Ladder(fresh, code, message, now=now, grace_s=grace_s, is_soft=is_soft)
-            self.ladders.update(dict.fromkeys(fresh, ladder))
-        self.tick(now)
+        if new_keys:
+            ladder = Ladder(new_keys, code, message, now=now, grace_s=grace_s, is_soft=flag_only)
+            self.ladders.update(dict.fromkeys(new_keys, ladder))
+        self.run_due(now)
         if grace_s < 0:
             # Without a cause: the next attempt may have begun by now, and it is not the one that is meant.
             self.ladders[keys[0]].skip()
@@ -66,14 +66,14 @@ class Ending:
         elif self.next_at is not None:
             self._wake_at(self.next_at)
 
-    def ended(self, key: AttemptKey) -> Ladder | None:
+    def on_attempt_ended(self, key: AttemptKey) -> Ladder | None:
         """The attempt has ended: by this, if it was being ended."""
         ladder = self.ladders.get(key) if self.ladders else None
         if ladder is not None and not ladder.is_beyond_flag:
             del self.ladders[key]
         return ladder
 
-    def close(self, cause: Cause, within_s: float) -> None:
+    def expect_exit(self, cause: Cause, within_s: float) -> None:
         """It is about to exit by itself, and is killed if it does not."""
         self.cause = self.cause or cause
         self.is_closing = True
@@ -92,18 +92,18 @@ class Ending:
             self._stuck_at = time.monotonic() + STUCK_S
             self._wake_at(self._stuck_at)
 
-    def tick(self, now: float) -> None:
+    def run_due(self, now: float) -> None:
         """Do what is due."""
         for ladder in list(self.ladders.values()):
             while (rung := ladder.take(now)) is not None:
-                self._step(ladder, rung)
+                self._apply_rung(ladder, rung)
         if self._kill_at is not None and now >= self._kill_at:
             self.kill()
         if self._stuck_at is not None and now >= self._stuck_at:
             self._stuck_at = None
             self._on_stuck()
 
-    def _step(self, ladder: Ladder, rung: Rung) -> None:
+    def _apply_rung(self, ladder: Ladder, rung: Rung) -> None:
         match rung:
             case Rung.FLAG:
                 self._process.send(

@@ -13,7 +13,7 @@ from runner.protocol.worker import RaiseCancelled, RequestCancel, to_executor_de
 from runner.worker.processes.cleanup import STUCK_S, Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision.crash_report import Cause
-from runner.worker.supervision.termination import Ending
+from runner.worker.supervision.termination import Termination
 
 
 class Numb:
@@ -36,7 +36,7 @@ class Scene:
         self.recalls = 0
         self.looks = 0
         self.stuck = 0
-        self.ending = Ending(
+        self.ending = Termination(
             cast(ExecutorProcess, self.numb),
             recall=self._recall,
             wake_at=lambda mono: None,
@@ -57,35 +57,35 @@ class Scene:
 
 
 def told(scene: Scene, key: tuple[str, int]) -> tuple[str, str] | None:
-    ladder = scene.ending.ended(key)
+    ladder = scene.ending.on_attempt_ended(key)
     return None if ladder is None else (ladder.code, ladder.message)
 
 
 def test_a_negative_grace_kills_at_once_and_blames_no_other_attempt() -> None:
     scene = Scene()
-    scene.ending.begin([("job", 1)], "cancelled", "now", -1.0)
+    scene.ending.end_attempts([("job", 1)], "cancelled", "now", -1.0)
     assert (scene.numb.signals, scene.looks, scene.ending.cause) == ([signal.SIGKILL], 1, None)
     assert scene.ending.is_closing
     assert told(scene, ("job", 1)) == ("cancelled", "now")
-    assert scene.ending.ended(("job", 2)) is None
+    assert scene.ending.on_attempt_ended(("job", 2)) is None
 
 
 def test_unkillable_executor_is_written_off_in_time() -> None:
     scene = Scene()
     scene.ending.kill(Cause("timeout", "too long"))
     now = time.monotonic()
-    scene.ending.tick(now + STUCK_S - 0.5)
+    scene.ending.run_due(now + STUCK_S - 0.5)
     assert (scene.stuck, scene.numb.signals) == (0, [signal.SIGKILL])
-    scene.ending.tick(now + STUCK_S + 0.1)
-    scene.ending.tick(now + 2 * STUCK_S)
+    scene.ending.run_due(now + STUCK_S + 0.1)
+    scene.ending.run_due(now + 2 * STUCK_S)
     assert (scene.stuck, scene.ending.next_at) == (1, None)
 
 
 def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
     scene = Scene()
-    scene.ending.begin([("a", 1)], "timeout", "too long", 0.0)
+    scene.ending.end_attempts([("a", 1)], "timeout", "too long", 0.0)
     assert scene.numb.sent == [RequestCancel("a", 1, "timeout")] and not scene.ending.is_closing
-    scene.ending.tick(time.monotonic() + 2.0)
+    scene.ending.run_due(time.monotonic() + 2.0)
     assert scene.numb.sent[1:] == [RaiseCancelled("a", 1)] and scene.recalls == 1
     assert scene.numb.signals == [signal.SIGTERM, signal.SIGKILL]
     assert told(scene, ("a", 1)) == ("timeout", "too long")
@@ -93,17 +93,17 @@ def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
 
 def test_flag_that_was_heeded_costs_no_executor() -> None:
     scene = Scene()
-    scene.ending.begin([("a", 1)], "cancelled", "enough", 0.0)
-    assert scene.ending.ended(("b", 1)) is None
+    scene.ending.end_attempts([("a", 1)], "cancelled", "enough", 0.0)
+    assert scene.ending.on_attempt_ended(("b", 1)) is None
     assert told(scene, ("a", 1)) == ("cancelled", "enough")
-    scene.ending.tick(time.monotonic() + 9.0)
+    scene.ending.run_due(time.monotonic() + 9.0)
     assert (scene.numb.signals, scene.ending.is_closing, scene.ending.next_at) == ([], False, None)
 
 
 def test_first_cause_is_the_one_that_is_told() -> None:
     scene = Scene()
-    scene.ending.close(Cause("unloaded", "idle"), 5.0)
-    scene.ending.tick(time.monotonic() + 6.0)
+    scene.ending.expect_exit(Cause("unloaded", "idle"), 5.0)
+    scene.ending.run_due(time.monotonic() + 6.0)
     scene.ending.kill(Cause("memory_exceeded", "too much"))
     assert scene.ending.cause == Cause("unloaded", "idle")
     assert signal.SIGKILL in scene.numb.signals
