@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
 from runner.worker.supervision.exit_status import Verdict
-from runner.worker.supervision.kill_ladder import Ladder
+from runner.worker.supervision.kill_ladder import KillLadder
 
 
 class Cause(NamedTuple):
@@ -57,7 +57,7 @@ def settle(
     figures: PageFigures,
     *,
     was_loading: bool,
-    ladders: Mapping[AttemptKey, Ladder],
+    ladders: Mapping[AttemptKey, KillLadder],
     cause: Cause | None,
     verdict: Verdict,
     stderr_tail: str,
@@ -73,7 +73,7 @@ def settle(
         End(entry, "interrupted", "its result was lost when its executor died in a later job")
         for entry in line.entries[:at]
     ]
-    hard = next((ladder for ladder in ladders.values() if ladder.is_beyond_flag), None)
+    hard = next((ladder for ladder in ladders.values() if ladder.ends_executor), None)
     ran = "loading" if was_loading else "running this job"
     shared = not was_loading and (len(blamed) > 1 or any(len(entry.batch) > 1 for entry in blamed))
     for entry in blamed:
@@ -93,7 +93,7 @@ def settle(
 
 
 def _of_executor(
-    doing: str, ladder: Ladder | None, cause: Cause | None, verdict: Verdict, stderr_tail: str
+    doing: str, ladder: KillLadder | None, cause: Cause | None, verdict: Verdict, stderr_tail: str
 ) -> tuple[str, str, Any]:
     if cause is not None:
         return cause.code, cause.message, _detail(cause, verdict, stderr_tail)

@@ -8,10 +8,10 @@ from enum import IntEnum
 #: Seconds from one rung to the next.
 RUNG_S = 0.5
 #: Ends that may leave a handler more time before the second rung; a timeout never does.
-STRETCHED = frozenset({"cancelled", "interrupted"})
+GRACEFUL_CODES = frozenset({"cancelled", "interrupted"})
 
 
-class Rung(IntEnum):
+class KillRung(IntEnum):
     """What is done to an attempt, in this order."""
 
     #: The handler is told.
@@ -24,7 +24,7 @@ class Rung(IntEnum):
     KILL = 3
 
 
-class Ladder:
+class KillLadder:
     """The end of one attempt, or of a whole batch. Times are monotonic seconds; the first cause is the one
     that is told."""
 
@@ -38,23 +38,23 @@ class Ladder:
         *,
         now: float,
         grace_s: float,
-        is_soft: bool = False,
+        flag_only: bool = False,
     ) -> None:
         """`is_soft`: the attempts are told and no more, for there are others beside them."""
         self.keys = tuple(keys)
         self.code = code
         self.message = message
         self._next = 0
-        if is_soft:
+        if flag_only:
             self._due = [now]
             return
-        first = max(RUNG_S, grace_s) if code in STRETCHED else RUNG_S
+        first = max(RUNG_S, grace_s) if code in GRACEFUL_CODES else RUNG_S
         self._due = [now, now + first, now + first + RUNG_S, now + first + 2 * RUNG_S]
 
     @property
-    def is_beyond_flag(self) -> bool:
+    def ends_executor(self) -> bool:
         """Whether the executor must end with it."""
-        return self._next > Rung.RAISE
+        return self._next > KillRung.RAISE
 
     @property
     def is_shared(self) -> bool:
@@ -70,19 +70,19 @@ class Ladder:
         """A second cause came: no rung is later than it would be had the ladder begun now."""
         if len(self._due) == 1:
             return
-        ahead = now + max(RUNG_S, grace_s) - self._due[Rung.RAISE]
-        if ahead < 0 and not self.is_beyond_flag:
-            self._due[1:] = [due + ahead for due in self._due[1:]]
+        shift_s = now + max(RUNG_S, grace_s) - self._due[KillRung.RAISE]
+        if shift_s < 0 and not self.ends_executor:
+            self._due[1:] = [due + shift_s for due in self._due[1:]]
 
-    def skip(self) -> None:
+    def skip_all(self) -> None:
         """The executor is killed at once: no rung is left."""
-        self._next = len(Rung)
+        self._next = len(KillRung)
 
-    def take(self, now: float) -> Rung | None:
+    def pop_due(self, now: float) -> KillRung | None:
         """The next rung if it is due; each is given once."""
         due = self.next_at
         if due is None or now < due:
             return None
-        rung = Rung(self._next)
+        rung = KillRung(self._next)
         self._next += 1
         return rung

@@ -11,7 +11,7 @@ from runner.worker.processes.cleanup import STUCK_S
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision.attempts import AttemptKey
 from runner.worker.supervision.crash_report import Cause
-from runner.worker.supervision.kill_ladder import Ladder, Rung
+from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 
 
 class Termination:
@@ -31,7 +31,7 @@ class Termination:
         self._before_kill = before_kill
         self.cause: Cause | None = None
         #: Of each attempt that is being ended; those of one batch may have one together.
-        self.ladders: dict[AttemptKey, Ladder] = {}
+        self.ladders: dict[AttemptKey, KillLadder] = {}
         #: It will exit and is given nothing any more.
         self.is_closing = False
         self._kill_at: float | None = None
@@ -56,20 +56,20 @@ class Termination:
             if key in self.ladders:
                 self.ladders[key].hasten(now, grace_s)
         if new_keys:
-            ladder = Ladder(new_keys, code, message, now=now, grace_s=grace_s, is_soft=flag_only)
+            ladder = KillLadder(new_keys, code, message, now=now, grace_s=grace_s, flag_only=flag_only)
             self.ladders.update(dict.fromkeys(new_keys, ladder))
         self.run_due(now)
         if grace_s < 0:
             # Without a cause: the next attempt may have begun by now, and it is not the one that is meant.
-            self.ladders[keys[0]].skip()
+            self.ladders[keys[0]].skip_all()
             self.kill()
         elif self.next_at is not None:
             self._wake_at(self.next_at)
 
-    def on_attempt_ended(self, key: AttemptKey) -> Ladder | None:
+    def on_attempt_ended(self, key: AttemptKey) -> KillLadder | None:
         """The attempt has ended: by this, if it was being ended."""
         ladder = self.ladders.get(key) if self.ladders else None
-        if ladder is not None and not ladder.is_beyond_flag:
+        if ladder is not None and not ladder.ends_executor:
             del self.ladders[key]
         return ladder
 
@@ -95,7 +95,7 @@ class Termination:
     def run_due(self, now: float) -> None:
         """Do what is due."""
         for ladder in list(self.ladders.values()):
-            while (rung := ladder.take(now)) is not None:
+            while (rung := ladder.pop_due(now)) is not None:
                 self._apply_rung(ladder, rung)
         if self._kill_at is not None and now >= self._kill_at:
             self.kill()
@@ -103,21 +103,21 @@ class Termination:
             self._stuck_at = None
             self._on_stuck()
 
-    def _apply_rung(self, ladder: Ladder, rung: Rung) -> None:
+    def _apply_rung(self, ladder: KillLadder, rung: KillRung) -> None:
         match rung:
-            case Rung.FLAG:
+            case KillRung.FLAG:
                 self._process.send(
                     [
                         worker_protocol.encode(worker_protocol.RequestCancel(*key, ladder.code))
                         for key in ladder.keys
                     ]
                 )
-            case Rung.RAISE:
+            case KillRung.RAISE:
                 # It is not used again, so nothing that waits may start there.
                 self.is_closing = True
                 self._recall()
                 self._process.send([worker_protocol.encode(worker_protocol.RaiseCancelled(*ladder.keys[0]))])
-            case Rung.TERM:
+            case KillRung.TERM:
                 self._process.signal_group(signal.SIGTERM)
-            case Rung.KILL:
+            case KillRung.KILL:
                 self.kill()

@@ -11,7 +11,7 @@ from runner.worker.supervision import deadlines, exit_status
 from runner.worker.supervision.attempts import AttemptQueue
 from runner.worker.supervision.crash_report import Cause, settle
 from runner.worker.supervision.exit_status import Verdict
-from runner.worker.supervision.kill_ladder import Ladder, Rung
+from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 from runner.worker.supervision.output_stream import LINE_MAX_BYTES, OutputStream
 from runner.worker.supervision.recalls import Recalls
 
@@ -45,36 +45,36 @@ def figures(started: int, finished: int, *, at: float = 100.0, active: float = 1
     ],
 )
 def test_rungs_come_in_time(code: str, grace_s: float, moments: list[float]) -> None:
-    ladder = Ladder([("a", 1)], code, "", now=10.0, grace_s=grace_s)
-    for rung, moment in zip(Rung, moments, strict=True):
+    ladder = KillLadder([("a", 1)], code, "", now=10.0, grace_s=grace_s)
+    for rung, moment in zip(KillRung, moments, strict=True):
         assert ladder.next_at == moment
-        assert ladder.take(moment - 0.01) is None
-        assert ladder.take(moment) is rung
-        assert ladder.is_beyond_flag is (rung >= Rung.RAISE)
-    assert ladder.next_at is None and ladder.take(1e9) is None
+        assert ladder.pop_due(moment - 0.01) is None
+        assert ladder.pop_due(moment) is rung
+        assert ladder.ends_executor is (rung >= KillRung.RAISE)
+    assert ladder.next_at is None and ladder.pop_due(1e9) is None
 
 
 def test_a_soft_end_tells_and_spares() -> None:
-    ladder = Ladder([("a", 1)], "cancelled", "", now=10.0, grace_s=0.0, is_soft=True)
-    assert ladder.take(10.0) is Rung.FLAG
+    ladder = KillLadder([("a", 1)], "cancelled", "", now=10.0, grace_s=0.0, flag_only=True)
+    assert ladder.pop_due(10.0) is KillRung.FLAG
     ladder.hasten(10.1)
-    assert (ladder.next_at, ladder.is_beyond_flag, ladder.is_shared) == (None, False, False)
+    assert (ladder.next_at, ladder.ends_executor, ladder.is_shared) == (None, False, False)
 
 
 def test_a_forced_end_leaves_no_rung() -> None:
-    ladder = Ladder([("a", 1), ("b", 1)], "cancelled", "", now=10.0, grace_s=5.0)
-    ladder.skip()
-    assert (ladder.next_at, ladder.is_beyond_flag, ladder.is_shared) == (None, True, True)
+    ladder = KillLadder([("a", 1), ("b", 1)], "cancelled", "", now=10.0, grace_s=5.0)
+    ladder.skip_all()
+    assert (ladder.next_at, ladder.ends_executor, ladder.is_shared) == (None, True, True)
 
 
 def test_haste_never_makes_a_rung_later() -> None:
-    ladder = Ladder([("a", 1)], "cancelled", "", now=10.0, grace_s=5.0)
+    ladder = KillLadder([("a", 1)], "cancelled", "", now=10.0, grace_s=5.0)
     ladder.hasten(11.0, 60.0)
-    ladder.take(10.0)
+    ladder.pop_due(10.0)
     assert ladder.next_at == 15.0
     ladder.hasten(11.0)
     assert ladder.next_at == 11.5
-    ladder.take(11.5)
+    ladder.pop_due(11.5)
     ladder.hasten(11.6)
     assert ladder.next_at == 12.0
 
@@ -105,7 +105,7 @@ def settled(
     page: PageFigures,
     *,
     loading: bool = False,
-    ladder: Ladder | None = None,
+    ladder: KillLadder | None = None,
     cause: Cause | None = None,
 ) -> tuple[list[tuple[str, str, bool]], list[str], str]:
     ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
@@ -134,10 +134,10 @@ def batched(*batches: str) -> AttemptQueue:
 
 
 def several(
-    line: AttemptQueue, page: PageFigures, **more: Ladder | Cause | bool | None
+    line: AttemptQueue, page: PageFigures, **more: KillLadder | Cause | bool | None
 ) -> list[tuple[str, str, bool]]:
     ladder = more.pop("ladder", None)
-    assert ladder is None or isinstance(ladder, Ladder)
+    assert ladder is None or isinstance(ladder, KillLadder)
     ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
     fields = {"was_loading": False, "cause": None, **more}
     result = settle(line, page, ladders=ladders, verdict=SEGV, stderr_tail="", **fields)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_a_batch_of_one_and_its_load_are_its_own() -> None:
 
 
 def test_one_that_was_cancelled_keeps_that_when_its_batch_dies() -> None:
-    soft = Ladder([("a", 1)], "cancelled", "", now=0.0, grace_s=0.0, is_soft=True)
+    soft = KillLadder([("a", 1)], "cancelled", "", now=0.0, grace_s=0.0, flag_only=True)
     assert several(batched("ab"), figures(2, 0), ladder=soft) == [
         ("a", "cancelled", False),
         ("b", "worker_crashed", True),
@@ -173,8 +173,8 @@ def test_one_that_was_cancelled_keeps_that_when_its_batch_dies() -> None:
 
 
 def test_a_batch_that_timed_out_did_so_together() -> None:
-    both = Ladder([("a", 1), ("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
-    both.skip()
+    both = KillLadder([("a", 1), ("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    both.skip_all()
     assert several(batched("ab", "c"), figures(2, 0), ladder=both) == [
         ("a", "timeout", True),
         ("b", "timeout", True),
@@ -186,8 +186,8 @@ def test_beside_one_that_is_ended_the_others_are_interrupted_and_else_nobody_kno
     line.assign(attempts("a", "b", "c"))
     assert [entry.key[0] for entry in line.running(figures(2, 0))] == ["a", "b"]
     assert several(line, figures(2, 0)) == [("a", "worker_crashed", True), ("b", "worker_crashed", True)]
-    hard = Ladder([("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
-    hard.skip()
+    hard = KillLadder([("b", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    hard.skip_all()
     assert several(line, figures(2, 0), ladder=hard) == [("a", "interrupted", False), ("b", "timeout", False)]
     line.remove_ended(line.entries[0])
     assert several(line, figures(2, 1)) == [("b", "worker_crashed", False)]
@@ -206,7 +206,7 @@ def test_death_while_loading_blames_the_first() -> None:
 
 
 def test_own_kill_keeps_its_reason() -> None:
-    ladder = Ladder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    ladder = KillLadder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
     kill = Cause("memory_exceeded", "too much")
     assert settled(line_of("a", "b"), figures(1, 0), ladder=ladder, cause=kill)[0] == [
         ("a", "timeout", False)
@@ -215,8 +215,8 @@ def test_own_kill_keeps_its_reason() -> None:
 
 
 def test_attempt_that_slipped_in_behind_a_ladder_costs_nothing() -> None:
-    ladder = Ladder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
-    assert ladder.take(9.0) is Rung.FLAG and ladder.take(9.0) is Rung.RAISE
+    ladder = KillLadder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
+    assert ladder.pop_due(9.0) is KillRung.FLAG and ladder.pop_due(9.0) is KillRung.RAISE
     line = line_of("a", "b")
     line.remove_ended(line.entries[0])
     assert settled(line, figures(2, 1), ladder=ladder) == ([("b", "interrupted", False)], [], "timeout")
