@@ -25,13 +25,13 @@ PAGE_BYTES = 64 * 1024
 #: Bytes read from a channel or pipe in one go, and how often in one turn of the loop. A larger buffer is
 #: mapped and unmapped by the allocator for every read.
 READ_BYTES = 64 * 1024
-READS_A_TURN = 8
+READS_PER_TURN = 8
 #: Added to our own score, so that the kernel ends an executor before it ends the server.
-OOM_SCORE_ABOVE_OURS = 500
+OOM_SCORE_OFFSET = 500
 
 _FIGURES = struct.Struct("<QQQQ")
 #: Where the length of the held frames stands, and where they begin.
-_HELD, _HELD_AT = struct.Struct("<Q"), 64
+_UINT64, _HELD_OFFSET = struct.Struct("<Q"), 64
 
 
 class ExecutorProcess:
@@ -42,7 +42,7 @@ class ExecutorProcess:
         command: Sequence[str],
         env: Mapping[str, str],
         marker: str,
-        template: Template | None = None,
+        fork_client: Template | None = None,
     ) -> None:
         """Start it, forked of the template where there is one that serves.
 
@@ -56,26 +56,26 @@ class ExecutorProcess:
             self._page = mmap.mmap(page_fd, PAGE_BYTES)
             ours, theirs = socket.socketpair()
             self.channel = ours
-            with theirs, contextlib.ExitStack() as failed:
-                failed.callback(ours.close)
-                outs = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
-                for pair in outs:
+            with theirs, contextlib.ExitStack() as on_failure:
+                on_failure.callback(ours.close)
+                pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+                for pair in pipes:
                     undo.callback(os.close, pair[1])
-                    failed.callback(os.close, pair[0])
-                fds = (theirs.fileno(), page_fd, outs[0][1], outs[1][1])
-                forked = None if template is None else template.fork(env, marker, fds)
-                self._popen: Popen[bytes] | Forked = forked or _executed(command, env, marker, fds)
-                failed.pop_all()
+                    on_failure.callback(os.close, pair[0])
+                fds = (theirs.fileno(), page_fd, pipes[0][1], pipes[1][1])
+                forked = None if fork_client is None else fork_client.fork(env, marker, fds)
+                self._popen: Popen[bytes] | Forked = forked or _start_process(command, env, marker, fds)
+                on_failure.pop_all()
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)
-        self.outs = {"stdout": outs[0][0], "stderr": outs[1][0]}
+        self.output_fds = {"stdout": pipes[0][0], "stderr": pipes[1][0]}
         ours.setblocking(False)
-        for descriptor in self.outs.values():
+        for descriptor in self.output_fds.values():
             os.set_blocking(descriptor, False)
         self._buffer = framing.FrameBuffer()
         self._unsent = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reads = False
+        self._is_reading = False
         _raise_oom_score(self.pid)
 
     def attach(
@@ -89,36 +89,36 @@ class ExecutorProcess:
         """Call back when there is something to read, and when the process has ended."""
         self._loop = loop
         self._on_channel = on_channel
-        self.read_channel(True)
-        for name, descriptor in self.outs.items():
+        self.set_reading(True)
+        for name, descriptor in self.output_fds.items():
             loop.add_reader(descriptor, on_output, name)
         loop.add_reader(self.pidfd, on_exit)
 
-    def figures(self) -> PageFigures:
+    def read_page(self) -> PageFigures:
         """What the shared page says now."""
         started, started_ns, finished, active_ns = _FIGURES.unpack_from(self._page)
         return PageFigures(started, started_ns / 1e9, finished, active_ns / 1e9)
 
-    def heard_mono(self, place: int) -> float:
+    def last_active_mono(self, slot_index: int) -> float:
         """When the attempt at that place last used its context, where attempts run side by side."""
-        (heard_ns,) = _HELD.unpack_from(self._page, _HELD_AT + _HELD.size * place)
-        return float(heard_ns / 1e9)
+        (active_ns,) = _UINT64.unpack_from(self._page, _HELD_OFFSET + _UINT64.size * slot_index)
+        return float(active_ns / 1e9)
 
-    def held(self) -> tuple[list[bytes], bool]:
+    def read_held_frames(self) -> tuple[list[bytes], bool]:
         """As `receive`: the frames that it had made and not sent when it died.
 
         Raises:
             WireError: the page holds no frames.
         """
-        (length,) = _HELD.unpack_from(self._page, _FIGURES.size)
-        return framing.FrameBuffer().feed(self._page[_HELD_AT : _HELD_AT + length]), True
+        (length,) = _UINT64.unpack_from(self._page, _FIGURES.size)
+        return framing.FrameBuffer().feed(self._page[_HELD_OFFSET : _HELD_OFFSET + length]), True
 
-    def read_channel(self, wanted: bool) -> None:
+    def set_reading(self, enabled: bool) -> None:
         """Stop or go on reading: what is not read makes the executor wait in its own send."""
-        if self._loop is None or wanted == self._reads:
+        if self._loop is None or enabled == self._is_reading:
             return
-        self._reads = wanted
-        if wanted:
+        self._is_reading = enabled
+        if enabled:
             self._loop.add_reader(self.channel.fileno(), self._on_channel)
         else:
             self._loop.remove_reader(self.channel.fileno())
@@ -130,7 +130,7 @@ class ExecutorProcess:
             WireError: what came is no frame.
         """
         frames: list[bytes] = []
-        for _ in range(READS_A_TURN):
+        for _ in range(READS_PER_TURN):
             try:
                 chunk = self.channel.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
@@ -150,12 +150,12 @@ class ExecutorProcess:
         Only bytes that lay there before the page was read are taken: so whether an attempt had started when
         they were written is known for certain, however long we are kept from running in between.
         """
-        descriptor = self.outs.get(name)
+        descriptor = self.output_fds.get(name)
         if descriptor is None:
             return None
         try:
-            count = _unread(descriptor)
-            figures = self.figures()
+            count = _unread_bytes(descriptor)
+            figures = self.read_page()
             chunk = os.read(descriptor, min(count, READ_BYTES)) if count else b""
         except (BlockingIOError, InterruptedError):
             return None
@@ -194,7 +194,7 @@ class ExecutorProcess:
 
     def close(self) -> None:
         """Let go of every descriptor at our end."""
-        self.read_channel(False)
+        self.set_reading(False)
         if self._loop is not None and self._unsent:
             self._loop.remove_writer(self.channel.fileno())
         if self.pidfd >= 0:
@@ -202,13 +202,13 @@ class ExecutorProcess:
                 self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1
-        for name in list(self.outs):
+        for name in list(self.output_fds):
             self._close_output(name)
         self.channel.close()
         self._page.close()
 
     def _close_output(self, name: str) -> None:
-        descriptor = self.outs.pop(name)
+        descriptor = self.output_fds.pop(name)
         if self._loop is not None:
             self._loop.remove_reader(descriptor)
         os.close(descriptor)
@@ -226,7 +226,7 @@ class ExecutorProcess:
             self._loop.remove_writer(self.channel.fileno())
 
 
-def _executed(
+def _start_process(
     command: Sequence[str], env: Mapping[str, str], marker: str, fds: tuple[int, int, int, int]
 ) -> Popen[bytes]:
     channel, page, out, err = fds
@@ -253,10 +253,10 @@ def _raise_oom_score(pid: int) -> None:
         with open("/proc/self/oom_score_adj") as file:
             own = int(file.read())
         with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write(str(min(1000, own + OOM_SCORE_ABOVE_OURS)))
+            file.write(str(min(1000, own + OOM_SCORE_OFFSET)))
 
 
-def _unread(descriptor: int) -> int:
+def _unread_bytes(descriptor: int) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(descriptor, termios.FIONREAD, count)
     return count[0]

@@ -30,7 +30,7 @@ class Oversight:
         """Do what is due; when to look again."""
         if not self._line.entries:
             return None
-        figures = self._process.figures()
+        figures = self._process.read_page()
         running = self._line.running(figures)
         if not running:
             return now + START_TOLD_S
@@ -44,7 +44,10 @@ class Oversight:
         ordinal = max(self._line.ordinal_of(entry), figures.started)
         if self._line.slots > 1:
             begun_mono = entry.started_mono or figures.started_mono
-            figures, ordinal = PageFigures(1, begun_mono, 0, self._process.heard_mono(entry.slot_index)), 1
+            figures, ordinal = (
+                PageFigures(1, begun_mono, 0, self._process.last_active_mono(entry.slot_index)),
+                1,
+            )
         if not entry.is_start_sent:
             if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
                 return now + START_TOLD_S

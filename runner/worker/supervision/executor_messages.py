@@ -61,13 +61,13 @@ class ExecutorMessages:
         """Take what has come (`held`: what a dead executor had not sent yet); whether anything came, and
         whether the other end is closed."""
         try:
-            frames, is_closed = self._process.held() if held else self._process.receive()
+            frames, is_closed = self._process.read_held_frames() if held else self._process.receive()
             for frame in frames:
                 for message in framing.unpack(frame):
                     self._take(message)
         except worker_protocol.UNDECODABLE as error:
             log.error("executor %s sent what is no message: %s", self._state.marker, error)
-            self._process.read_channel(False)
+            self._process.set_reading(False)
             if not held and not self._state.is_dead:
                 cause = Cause("worker_crashed", f"its executor sent no message: {error}", died=True)
                 self._ending.kill(cause)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runner.processes.child import WorkerConfig
 from runner.protocol.worker import OutputMark
-from runner.worker.processes.executor_process import READS_A_TURN, ExecutorProcess
+from runner.worker.processes.executor_process import READS_PER_TURN, ExecutorProcess
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
@@ -54,7 +54,7 @@ class OutputPipes:
 
     def read_available(self, name: str) -> None:
         """Take what a pipe holds now."""
-        for _ in range(READS_A_TURN):
+        for _ in range(READS_PER_TURN):
             received = self._process.receive_output(name)
             if received is None:
                 break
@@ -67,7 +67,7 @@ class OutputPipes:
         entry.markers = {
             name: mark.marker
             for name in ("stdout", "stderr")
-            if getattr(mark, name) and name in self._process.outs
+            if getattr(mark, name) and name in self._process.output_fds
         }
         for name in list(entry.markers):
             self.read_available(name)
@@ -100,7 +100,7 @@ class OutputPipes:
             if (
                 entry.markers
                 and now < entry.release_at
-                and any(n in self._process.outs for n in entry.markers)
+                and any(n in self._process.output_fds for n in entry.markers)
             ):
                 return
             for name, stream in self._streams.items():
@@ -120,7 +120,7 @@ class OutputPipes:
         output is given to the attempt that ran last."""
         self.release_ended(float("inf"))
         if self._attempts.entries:
-            owner = self._attempts.last_started(self._process.figures()) or self._attempts.entries[0]
+            owner = self._attempts.last_started(self._process.read_page()) or self._attempts.entries[0]
             for name, stream in self._streams.items():
                 self._emit(owner, name, stream.feed_deferred() + stream.finish_attempt(0))
 
@@ -147,7 +147,7 @@ class OutputPipes:
         for name, stream in self._streams.items():
             if not self._attempts.entries:
                 stream.drop_deferred()
-            elif stream.is_pending and self._is_owner_certain(self._process.figures()):
+            elif stream.is_pending and self._is_owner_certain(self._process.read_page()):
                 self._emit(self._attempts.entries[0], name, stream.feed_deferred())
 
     def _emit(self, entry: AssignedAttempt, name: str, lines: list[str]) -> None:

@@ -100,7 +100,7 @@ class Supervisor:
         if not self.state.is_loaded and entry is self.line.entries[0] and not self._oversight.spared(entry):
             self.kill(Cause(order.code, order.message))
             return
-        figures, ordinal = self.process.figures(), self.line.ordinal_of(entry)
+        figures, ordinal = self.process.read_page(), self.line.ordinal_of(entry)
         if figures.started < ordinal:
             self._recalls.cancel(order)
             self._recall(ordered=False)
@@ -122,7 +122,7 @@ class Supervisor:
 
     def kill(self, cause: Cause, *, loading: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
-        if self.process and not self.state.is_dead and not (loading and self.process.figures().started):
+        if self.process and not self.state.is_dead and not (loading and self.process.read_page().started):
             self._ending.kill(cause)
 
     def answer(self, message: bytes) -> None:
@@ -144,7 +144,7 @@ class Supervisor:
     def pause(self, paused: bool) -> None:
         """Too much is unacknowledged: let the executor wait in its own send."""
         if self.process is not None and not self.state.is_dead:
-            self.process.read_channel(not paused)
+            self.process.set_reading(not paused)
 
     def tick(self, now: float) -> float | None:
         """Do what is due; the next moment at which something may be."""
@@ -164,7 +164,7 @@ class Supervisor:
         while self._messages.receive()[0]:
             pass
         self._messages.receive(held=True)
-        for name in list(self.process.outs):
+        for name in list(self.process.output_fds):
             self._captured.read_available(name)
 
     def finish(self, until_mono: float) -> None:
@@ -179,7 +179,7 @@ class Supervisor:
         """The memory that it uses now."""
         self.state.usage_bytes = nbytes
         if self.process is not None and not self.state.is_dead:
-            for entry in self.line.running(self.process.figures()):
+            for entry in self.line.running(self.process.read_page()):
                 entry.peak_bytes = max(nbytes, entry.peak_bytes or 0)
 
     def _oversee(self, process: ExecutorProcess) -> None:
@@ -234,7 +234,7 @@ class Supervisor:
 
     def _on_channel(self, process: ExecutorProcess) -> None:
         if self._messages.receive()[1] and not self.state.is_dead:
-            process.read_channel(False)
+            process.set_reading(False)
             if not self._ending.is_closing:  # guard: closed-channel
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 

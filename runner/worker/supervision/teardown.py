@@ -43,7 +43,7 @@ class ExecutorTeardown:
         """Report how each of its attempts ended, then clear up and report that it is gone."""
         state, line = self._state, self._state.attempts
         self._captured.close()
-        figures = self._process.figures()
+        figures = self._process.read_page()
         words = messages.last_words(line.last_started(figures), self._captured.stderr_tail)
         settlement = settle(
             line,
