@@ -35,7 +35,7 @@ from runner.protocol.worker import (
 from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.processes import cleanup, process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
-from runner.worker.processes.fork_client import Template
+from runner.worker.processes.fork_client import ForkClient
 from runner.worker.supervision.crash_report import Cause
 from runner.worker.supervision.memory_watchdog import SWEEP_S, Watchdog
 from runner.worker.supervision.supervisor import Supervisor
@@ -63,7 +63,7 @@ class Worker:
         )
         #: Sends up a message that must not be lost; what supervisors call for every event costs one call.
         self.keep = self._link.send_reliably
-        self._template: Template | None = None
+        self._template: ForkClient | None = None
         #: Questions of handlers without an answer yet: they are asked again on a new link.
         self._calls: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
@@ -212,7 +212,7 @@ class Worker:
         config = self._config
         if config.template and _is_subreaper():
             env = {**config.executor_env, **config.template_env}
-            self._template = Template(self._command, config.template, env, config.name)
+            self._template = ForkClient(self._command, config.template, env, config.name)
             self._template.start(self._loop)
 
     # Clocks.

@@ -18,7 +18,7 @@ from subprocess import DEVNULL, Popen
 
 from runner.processes.orphans import MARKER
 from runner.protocol import framing
-from runner.worker.processes.fork_client import Forked, Template
+from runner.worker.processes.fork_client import ForkClient, ForkedProcess
 from runner.worker.processes.page_figures import PageFigures
 
 PAGE_BYTES = 64 * 1024
@@ -42,7 +42,7 @@ class ExecutorProcess:
         command: Sequence[str],
         env: Mapping[str, str],
         marker: str,
-        fork_client: Template | None = None,
+        fork_client: ForkClient | None = None,
     ) -> None:
         """Start it, forked of the template where there is one that serves.
 
@@ -64,7 +64,9 @@ class ExecutorProcess:
                     on_failure.callback(os.close, pair[0])
                 fds = (theirs.fileno(), page_fd, pipes[0][1], pipes[1][1])
                 forked = None if fork_client is None else fork_client.fork(env, marker, fds)
-                self._popen: Popen[bytes] | Forked = forked or _start_process(command, env, marker, fds)
+                self._popen: Popen[bytes] | ForkedProcess = forked or _start_process(
+                    command, env, marker, fds
+                )
                 on_failure.pop_all()
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)

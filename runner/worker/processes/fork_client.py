@@ -17,14 +17,14 @@ from runner.processes.orphans import MARKER
 log = logging.getLogger(__name__)
 
 #: Longest wait for a fork: nothing else goes on in the worker meanwhile.
-FORK_S = 1.0
+FORK_TIMEOUT_S = 1.0
 #: Executors' markers have room for so much more than the worker's name.
-ROOM = 40
+MARKER_EXTRA_BYTES = 40
 #: One that died is started again at the next load, but not sooner than so long after its start.
-AGAIN_S = 60.0
+RESTART_S = 60.0
 
 
-class Forked:
+class ForkedProcess:
     """An executor that was forked: a child of ours by adoption. As much of `Popen` as is needed."""
 
     def __init__(self, pid: int) -> None:
@@ -40,7 +40,7 @@ class Forked:
         return self.returncode
 
 
-class Template:
+class ForkClient:
     """Forks executors whose environment is its own but for the marker. Everything else is started afresh."""
 
     def __init__(
@@ -49,11 +49,11 @@ class Template:
         self._command = command
         self._modules = modules
         self._env = dict(env)
-        self._marker = f"{worker}/template".ljust(len(worker) + ROOM, PADDING)
+        self._marker = f"{worker}/template".ljust(len(worker) + MARKER_EXTRA_BYTES, PADDING)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._loop: AbstractEventLoop | None = None
-        self._is_ready = self._is_unfit = False
+        self._is_ready = self._is_refused = False
         self._started_mono = 0.0
 
     @property
@@ -86,31 +86,31 @@ class Template:
             ours.close()
             log.warning("the template of executors could not be started: %s", error)
             return
-        ours.settimeout(FORK_S)
+        ours.settimeout(FORK_TIMEOUT_S)
         self._control = ours
-        loop.add_reader(ours.fileno(), self._on_word)
+        loop.add_reader(ours.fileno(), self._on_message)
 
-    def fork(self, env: Mapping[str, str], marker: str, fds: Sequence[int]) -> Forked | None:
+    def fork(self, env: Mapping[str, str], marker: str, fds: Sequence[int]) -> ForkedProcess | None:
         """An executor with this environment and marker, and these descriptors: its channel, page, output and
         error. None: it has to be started in another way."""
         if self._control is None:
             age_s = time.monotonic() - self._started_mono
-            if self._loop is not None and not self._is_unfit and age_s > AGAIN_S:
+            if self._loop is not None and not self._is_refused and age_s > RESTART_S:
                 self.start(self._loop)
             return None
         if not self._is_ready or dict(env) != self._env or len(marker) > len(self._marker):
             return None
         try:
             socket.send_fds(self._control, [marker.encode()], list(fds))
-            word = self._control.recv(4096)
+            reply = self._control.recv(4096)
         except OSError as error:
-            self._give_up(f"it does not answer: {error}")
+            self._disable(f"it does not answer: {error}")
             return None
-        if not word.startswith(b"pid "):
-            self._is_unfit = bool(word)
-            self._give_up(word.decode("utf-8", "replace") or "it has ended")
+        if not reply.startswith(b"pid "):
+            self._is_refused = bool(reply)
+            self._disable(reply.decode("utf-8", "replace") or "it has ended")
             return None
-        return Forked(int(word[4:]))
+        return ForkedProcess(int(reply[4:]))
 
     def close(self) -> None:
         """End it."""
@@ -123,20 +123,20 @@ class Template:
         if child is not None:
             child.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(FORK_S)
+                child.wait(FORK_TIMEOUT_S)
 
-    def _on_word(self) -> None:
+    def _on_message(self) -> None:
         assert self._control is not None
         try:
-            word = self._control.recv(4096)
+            message = self._control.recv(4096)
         except OSError as error:
-            word = str(error).encode()
-        if word == READY:
+            message = str(error).encode()
+        if message == READY:
             self._is_ready = True
             return
-        self._is_unfit = bool(word)
-        self._give_up(word.decode("utf-8", "replace") or "it has ended")
+        self._is_refused = bool(message)
+        self._disable(message.decode("utf-8", "replace") or "it has ended")
 
-    def _give_up(self, why: str) -> None:
-        log.warning("no executor is forked of the template: %s", why)
+    def _disable(self, reason: str) -> None:
+        log.warning("no executor is forked of the template: %s", reason)
         self.close()
