@@ -129,7 +129,7 @@ class ExecutorMessages:
         self._up.wake_at(time.monotonic() + START_TOLD_S)
 
     def _on_recalled(self, message: AttemptsRecalled) -> None:
-        outcome = self._recalls.answered([(job, attempt) for job, attempt in message.attempts], self._line)
+        outcome = self._recalls.on_recalled([(job, attempt) for job, attempt in message.attempts], self._line)
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
             end = End(entry, order.code, order.message)
@@ -137,7 +137,7 @@ class ExecutorMessages:
         for entry, order in outcome.started:
             self._oversight.end(entry, order)
         back = outcome.returned
-        if outcome.was_ordered or not self._is_open or self._state.is_stopping:
+        if outcome.was_requested or not self._is_open or self._state.is_stopping:
             self._up.keep(
                 worker_protocol.encode(AttemptsRecalled(self._state.number, [entry.key for entry in back]))
             )

@@ -9,7 +9,7 @@ from runner.protocol.worker import CancelAttempt
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
 
 
-class Outcome(NamedTuple):
+class RecallOutcome(NamedTuple):
     """What one answer to a recall means."""
 
     #: They end as cancelled without having started.
@@ -19,42 +19,42 @@ class Outcome(NamedTuple):
     #: They were taken out of the line and go up, or back to the executor.
     returned: list[AssignedAttempt]
     #: The coordinator asked for them.
-    was_ordered: bool
+    was_requested: bool
 
 
 class Recalls:
     """A recall takes all that has not started; to cancel one in the middle of the line all come back."""
 
     def __init__(self) -> None:
-        self._asked: deque[bool] = deque()
+        self._requests: deque[bool] = deque()
         self._cancels: dict[AttemptKey, CancelAttempt] = {}
 
-    def ask(self, *, ordered: bool) -> None:
+    def on_recall_sent(self, *, requested: bool) -> None:
         """A recall goes down; `ordered`: by the coordinator."""
-        self._asked.append(ordered)
+        self._requests.append(requested)
 
-    def cancel(self, order: CancelAttempt) -> None:
+    def cancel_when_returned(self, command: CancelAttempt) -> None:
         """Cancel this one if it comes back with the next answer; of two the first reason is kept."""
-        first = self._cancels.setdefault((order.job_id, order.attempt), order)
-        first.grace_s = min(first.grace_s, order.grace_s)
+        first = self._cancels.setdefault((command.job_id, command.attempt), command)
+        first.grace_s = min(first.grace_s, command.grace_s)
 
-    def answered(self, keys: list[AttemptKey], line: AttemptQueue) -> Outcome:
+    def on_recalled(self, keys: list[AttemptKey], attempts: AttemptQueue) -> RecallOutcome:
         """The executor gave these back; they leave the line."""
-        ordered = self._asked.popleft() if self._asked else True
-        outcome = Outcome([], [], [], ordered)
+        requested = self._requests.popleft() if self._requests else True
+        outcome = RecallOutcome([], [], [], requested)
         for key in keys:
-            entry = line.find(key)
+            entry = attempts.find(key)
             if entry is None:
                 continue
-            line.remove_unstarted(entry)
-            order = self._cancels.pop(key, None)
-            if order is None:
+            attempts.remove_unstarted(entry)
+            command = self._cancels.pop(key, None)
+            if command is None:
                 outcome.returned.append(entry)
             else:
-                outcome.cancelled.append((entry, order))
-        if not self._asked:
-            for key, order in self._cancels.items():
-                if (entry := line.find(key)) is not None:
-                    outcome.started.append((entry, order))
+                outcome.cancelled.append((entry, command))
+        if not self._requests:
+            for key, command in self._cancels.items():
+                if (entry := attempts.find(key)) is not None:
+                    outcome.started.append((entry, command))
             self._cancels.clear()
         return outcome

@@ -102,7 +102,7 @@ class Supervisor:
             return
         figures, ordinal = self.process.read_page(), self.line.ordinal_of(entry)
         if figures.started < ordinal:
-            self._recalls.cancel(order)
+            self._recalls.cancel_when_returned(order)
             self._recall(ordered=False)
         elif figures.finished < ordinal or self.line.slots > 1:
             self._oversight.end(entry, order)
@@ -220,7 +220,7 @@ class Supervisor:
 
     def _recall(self, *, ordered: bool) -> None:
         if self.process is not None:
-            self._recalls.ask(ordered=ordered)
+            self._recalls.on_recall_sent(requested=ordered)
             self.process.send([worker_protocol.encode(worker_protocol.RecallAttempts(self.number))])
 
     def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:

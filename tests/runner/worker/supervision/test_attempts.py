@@ -56,20 +56,20 @@ def test_nothing_has_started_at_an_idle_executor() -> None:
 
 def test_one_that_ended_before_the_answer_to_its_recall_is_let_go() -> None:
     line, recalls = line_of("a"), Recalls()
-    recalls.cancel(CancelAttempt("gone", 1, "cancelled", ""))
-    recalls.ask(ordered=True)
-    outcome = recalls.answered([("unknown", 1)], line)
+    recalls.cancel_when_returned(CancelAttempt("gone", 1, "cancelled", ""))
+    recalls.on_recall_sent(requested=True)
+    outcome = recalls.on_recalled([("unknown", 1)], line)
     assert (outcome.cancelled, outcome.started, outcome.returned) == ([], [], [])
-    assert outcome.was_ordered
+    assert outcome.was_requested
 
 
 def test_a_cancel_waits_for_the_answer_to_the_last_recall() -> None:
     line, recalls = line_of("a", "b"), Recalls()
-    recalls.ask(ordered=True)
-    recalls.cancel(CancelAttempt("a", 1, "cancelled", ""))
-    recalls.ask(ordered=False)
-    assert recalls.answered([("b", 1)], line).started == []
-    assert names([entry for entry, _ in recalls.answered([], line).started]) == ["a"]
+    recalls.on_recall_sent(requested=True)
+    recalls.cancel_when_returned(CancelAttempt("a", 1, "cancelled", ""))
+    recalls.on_recall_sent(requested=False)
+    assert recalls.on_recalled([("b", 1)], line).started == []
+    assert names([entry for entry, _ in recalls.on_recalled([], line).started]) == ["a"]
 
 
 def test_a_frame_closes_with_the_message_that_fills_it() -> None:

@@ -228,21 +228,21 @@ def test_figures_beyond_the_line_do_no_harm() -> None:
 
 def test_cancelled_one_leaves_the_line_and_the_others_come_back() -> None:
     line, recalls = line_of("a", "b", "c", "d"), Recalls()
-    recalls.cancel(CancelAttempt("c", 1, "cancelled", "first", 9.0))
-    recalls.cancel(CancelAttempt("c", 1, "cancelled", "second", 0.5))
-    recalls.ask(ordered=False)
-    outcome = recalls.answered([("b", 1), ("c", 1), ("d", 1)], line)
+    recalls.cancel_when_returned(CancelAttempt("c", 1, "cancelled", "first", 9.0))
+    recalls.cancel_when_returned(CancelAttempt("c", 1, "cancelled", "second", 0.5))
+    recalls.on_recall_sent(requested=False)
+    outcome = recalls.on_recalled([("b", 1), ("c", 1), ("d", 1)], line)
     assert [entry.key[0] for entry in line.entries] == ["a"]
     assert [entry.key[0] for entry in outcome.returned] == ["b", "d"]
     assert [(order.message, order.grace_s) for _, order in outcome.cancelled] == [("first", 0.5)]
-    assert not outcome.was_ordered
+    assert not outcome.was_requested
 
 
 def test_cancelled_one_that_had_started_gets_the_ladder() -> None:
     line, recalls = line_of("a", "b"), Recalls()
-    recalls.cancel(CancelAttempt("a", 1, "cancelled", ""))
-    recalls.ask(ordered=False)
-    outcome = recalls.answered([("b", 1)], line)
+    recalls.cancel_when_returned(CancelAttempt("a", 1, "cancelled", ""))
+    recalls.on_recall_sent(requested=False)
+    outcome = recalls.on_recalled([("b", 1)], line)
     assert [entry.key[0] for entry, _ in outcome.started] == ["a"]
 
 
