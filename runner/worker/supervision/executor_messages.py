@@ -87,7 +87,7 @@ class ExecutorMessages:
             )
         elif tag == _NOTE:
             entry.event_messages.append(message)
-            self._up.keep(messages.note(entry, message, head.seq))
+            self._up.keep(messages.renumber_events(entry, message, head.seq))
         else:
             self._on_ended(entry, message)
 
@@ -133,7 +133,7 @@ class ExecutorMessages:
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
             end = End(entry, order.code, order.message)
-            self._up.keep(messages.own_end(end, time.time(), leaves=not self._is_open))
+            self._up.keep(messages.encode_ended(end, time.time(), executor_closing=not self._is_open))
         for entry, order in outcome.started:
             self._oversight.end(entry, order)
         back = outcome.returned

@@ -25,7 +25,7 @@ class Envelope(msgspec.Struct, array_like=True):
     seq: int
 
 
-class _Log(msgspec.Struct):
+class _LogEvent(msgspec.Struct):
     stream: str = ""
     text: str = ""
 
@@ -36,48 +36,48 @@ class Amendment(msgspec.Struct):
     #: (code, message) of what ended it, whatever the handler returned.
     cause: tuple[str, str] | None = None
     #: It was ended with others, of whom any may be to blame.
-    shared: bool = False
+    is_blame_unknown: bool = False
     load_s: float | None = None
     peak_bytes: int | None = None
     #: The executor is beyond the first rung of a kill, or was told to end.
-    leaves: bool = False
+    executor_closing: bool = False
     #: It keeps too much of what its jobs used.
-    grown: bool = False
+    has_memory_grown: bool = False
 
 
-NOTHING = Amendment()
+NO_AMENDMENT = Amendment()
 envelope_decoder = msgspec.msgpack.Decoder(Envelope)
-_note_decoder = msgspec.msgpack.Decoder(AttemptEvents)
+_events_decoder = msgspec.msgpack.Decoder(AttemptEvents)
 _ended_decoder = msgspec.msgpack.Decoder(AttemptEnded)
-_log_decoder = msgspec.json.Decoder(_Log)
+_log_decoder = msgspec.json.Decoder(_LogEvent)
 _json = msgspec.json.Encoder()
 
 
-def note(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
+def renumber_events(entry: AssignedAttempt, message: bytes, seq: int) -> bytes:
     """An executor's `Note`, with its number as the coordinator counts."""
     if not entry.own_messages and seq > entry.seq:
         entry.seq = seq
         return message
-    decoded = _note_decoder.decode(message)
-    decoded.seq = _next(entry, seq)
+    decoded = _events_decoder.decode(message)
+    decoded.seq = _next_seq(entry, seq)
     return worker_protocol.encode(decoded)
 
 
-def ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes:
+def amend_ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes:
     """An executor's `Ended`, with its number and what the worker knows better."""
     seq = envelope_decoder.decode(message).seq
-    if amendment == NOTHING and not entry.own_messages and seq > entry.seq:
+    if amendment == NO_AMENDMENT and not entry.own_messages and seq > entry.seq:
         entry.seq = seq
         return message
     decoded = _ended_decoder.decode(message)
-    decoded.seq = _next(entry, seq)
+    decoded.seq = _next_seq(entry, seq)
     if amendment.cause is not None:
         decoded.code, decoded.message = amendment.cause
         decoded.detail = decoded.output = decoded.retry_at = None
         decoded.retryable = decoded.code != "cancelled"
-        decoded.is_blame_unknown = amendment.shared
-    decoded.executor_closing = decoded.executor_closing or amendment.leaves
-    decoded.has_memory_grown = amendment.grown
+        decoded.is_blame_unknown = amendment.is_blame_unknown
+    decoded.executor_closing = decoded.executor_closing or amendment.executor_closing
+    decoded.has_memory_grown = amendment.has_memory_grown
     if decoded.load_s is None:
         decoded.load_s = amendment.load_s
     if amendment.peak_bytes is not None:
@@ -85,21 +85,21 @@ def ended(entry: AssignedAttempt, message: bytes, amendment: Amendment) -> bytes
     return worker_protocol.encode(decoded)
 
 
-def last_words(entry: AssignedAttempt | None, raw: str) -> str:
+def stderr_tail(entry: AssignedAttempt | None, descriptor_tail: str) -> str:
     """The last of an attempt's standard error: what Python printed, then what came over the descriptor.
 
     A crash writes to the descriptor, after all that was printed.
     """
     printed: list[str] = []
     for message in entry.event_messages if entry is not None else ():
-        for kind, _, data in _note_decoder.decode(message).events:
+        for kind, _, data in _events_decoder.decode(message).events:
             fields = _log_decoder.decode(data) if kind == "log" else None
             if fields is not None and fields.stream == "stderr":
                 printed.append(fields.text)
-    return "\n".join([*printed, raw])[-TAIL_BYTES:]
+    return "\n".join([*printed, descriptor_tail])[-TAIL_BYTES:]
 
 
-def own_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) -> bytes:
+def encode_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) -> bytes:
     """Lines of descriptor output as the worker's own `Note`."""
     entry.own_messages += 1
     entry.seq += 1
@@ -107,8 +107,13 @@ def own_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float) ->
     return worker_protocol.encode(AttemptEvents(*entry.key, entry.seq, events))
 
 
-def own_end(
-    end: End, at: float, run_s: float | None = None, load_s: float | None = None, *, leaves: bool = True
+def encode_ended(
+    end: End,
+    at: float,
+    run_s: float | None = None,
+    load_s: float | None = None,
+    *,
+    executor_closing: bool = True,
 ) -> bytes:
     """The end of an attempt that its executor did not tell; `run_s` None where it did not start."""
     entry = end.entry
@@ -125,24 +130,24 @@ def own_end(
         load_s=load_s,
         peak_bytes=entry.peak_bytes,
         executor_died=end.died,
-        executor_closing=leaves,
+        executor_closing=executor_closing,
         batch_size=len(entry.batch) or 1,
         is_blame_unknown=end.shared,
     )
     return worker_protocol.encode(message)
 
 
-def configure(order: LoadExecutor, config: WorkerConfig) -> bytes:
+def encode_configure(command: LoadExecutor, config: WorkerConfig) -> bytes:
     """The first message to an executor."""
-    handler = order.handler
+    handler = command.handler
     message = ConfigureExecutor(
-        executor=order.executor,
+        executor=command.executor,
         source=handler.source,
         name=handler.name,
         kind=handler.kind,
-        devices=order.devices,
-        device=order.device,
-        grant_bytes=order.grant_bytes,
+        devices=command.devices,
+        device=command.device,
+        grant_bytes=command.grant_bytes,
         files_dir=config.files_dir,
         tmp_dir=config.tmp_dir,
         output_max_bytes=config.output_max_bytes,
@@ -150,12 +155,12 @@ def configure(order: LoadExecutor, config: WorkerConfig) -> bytes:
         events_max=config.events_max,
         is_batched=handler.options.batch is not None,
         slots=handler.options.slots,
-        model=order.model,
-        cap_bytes=order.cap_bytes,
+        model=command.model,
+        cap_bytes=command.cap_bytes,
     )
     return worker_protocol.encode(message)
 
 
-def _next(entry: AssignedAttempt, seq: int) -> int:
+def _next_seq(entry: AssignedAttempt, seq: int) -> int:
     entry.seq = max(seq + entry.own_messages, entry.seq + 1)
     return entry.seq

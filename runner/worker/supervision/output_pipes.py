@@ -167,4 +167,4 @@ class OutputPipes:
             if entry.log_bytes >= self._log_max_bytes:
                 kept.append(f"[the limit of {self._log_max_bytes} bytes is reached; the rest is dropped]")
         if kept:
-            self._send(messages.own_log(entry, name, kept, time.time()))
+            self._send(messages.encode_log(entry, name, kept, time.time()))

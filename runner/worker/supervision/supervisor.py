@@ -71,7 +71,7 @@ class Supervisor:
             on_output=self._captured.read_available,
             on_exit=lambda: self._on_exit(process),
         )
-        process.send([messages.configure(self.order, config)])
+        process.send([messages.encode_configure(self.order, config)])
         if self.order.load_timeout_s is not None:
             self._up.wake_at(self.state.started_mono + self.order.load_timeout_s)
 
@@ -244,13 +244,13 @@ class Supervisor:
         ladder = self._ending.on_attempt_ended(entry.key)
         amendment = messages.Amendment(
             cause=None if ladder is None else (ladder.code, ladder.message),
-            shared=ladder is not None and ladder.is_shared,
+            is_blame_unknown=ladder is not None and ladder.is_shared,
             load_s=self.state.load_s if entry.waited_for_load else None,
             peak_bytes=max(entry.peak_bytes or 0, self.state.allocated_bytes) or None,
-            leaves=self._ending.is_closing,
-            grown=self._growth.is_too_much(self.process.pid, self.state.allocated_bytes),
+            executor_closing=self._ending.is_closing,
+            has_memory_grown=self._growth.is_too_much(self.process.pid, self.state.allocated_bytes),
         )
-        return messages.ended(entry, message, amendment)
+        return messages.amend_ended(entry, message, amendment)
 
     def _on_exit(self, process: ExecutorProcess) -> None:
         # Its group may be signalled only as long as the leader is not reaped: the pid is ours until then.

@@ -44,7 +44,7 @@ class ExecutorTeardown:
         state, line = self._state, self._state.attempts
         self._captured.close()
         figures = self._process.read_page()
-        words = messages.last_words(line.last_started(figures), self._captured.stderr_tail)
+        words = messages.stderr_tail(line.last_started(figures), self._captured.stderr_tail)
         settlement = settle(
             line,
             figures,
@@ -59,7 +59,9 @@ class ExecutorTeardown:
         waited_s = state.load_s or time.monotonic() - state.started_mono
         for end in settlement.ends:
             self._up.keep(
-                messages.own_end(end, time.time(), run_s, waited_s if end.entry.waited_for_load else None)
+                messages.encode_ended(
+                    end, time.time(), run_s, waited_s if end.entry.waited_for_load else None
+                )
             )
         line.not_started = settlement.not_started + line.not_started
         line.entries.clear()
@@ -88,7 +90,7 @@ def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
     line = state.attempts
     for entry in line.entries[:1]:
-        up.keep(messages.own_end(End(entry, "worker_crashed", message), time.time()))
+        up.keep(messages.encode_ended(End(entry, "worker_crashed", message), time.time()))
     line.not_started += [entry.key for entry in line.entries[1:]]
     state.is_dead = True
     _report_gone(state, up, "worker_crashed", message)
