@@ -36,7 +36,7 @@ from runner.worker.coordinator_link import CoordinatorLink
 from runner.worker.processes import cleanup, process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.fork_client import ForkClient
-from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.memory_watchdog import SWEEP_S, Watchdog
 from runner.worker.supervision.supervisor import Supervisor
 
@@ -185,7 +185,7 @@ class Worker:
             case UnloadExecutor():
                 supervisor.unload()
             case KillExecutor():
-                cause = Cause(order.code, order.message, order.detail)
+                cause = EndCause(order.code, order.message, order.detail)
                 supervisor.kill(cause, loading=order.only_if_idle)
             case SetGrant():
                 supervisor.order.grant_bytes = order.grant_bytes
@@ -278,7 +278,7 @@ class Worker:
             log.warning("the lifeline broke: %s", error)
         log.warning("the coordinator is gone; all executors are ended")  # guard: ends-with-its-server
         for supervisor in self._supervisors.values():
-            supervisor.kill(Cause("interrupted", "the coordinator is gone"))
+            supervisor.kill(EndCause("interrupted", "the coordinator is gone"))
         # What was running is spooled as interrupted: the start of a first attempt may not be stored
         # yet, and its number must not be given to another one.
         until = time.monotonic() + CLEAR_S

@@ -11,40 +11,40 @@ from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.kill_ladder import KillLadder
 
 
-class Cause(NamedTuple):
+class EndCause(NamedTuple):
     """Why we ended an executor."""
 
     code: str
     message: str
     detail: Any = None
     #: The handler's doing, as if its process had died by itself.
-    died: bool = False
+    counts_as_crash: bool = False
 
 
-CHANNEL_LOST = Cause(
+CHANNEL_LOST = EndCause(
     "worker_crashed",
     "the executor's channel was closed while its process lived on",
     {"signal": None, "exit_code": None},
-    died=True,
+    counts_as_crash=True,
 )
 
 
-class End(NamedTuple):
+class AttemptEnd(NamedTuple):
     """An attempt's end that its worker tells."""
 
     entry: AssignedAttempt
     code: str
     message: str
     detail: Any = None
-    died: bool = False
+    executor_died: bool = False
     #: It ended with others, of whom any may be to blame.
-    shared: bool = False
+    is_blame_unknown: bool = False
 
 
-class Settlement(NamedTuple):
+class CrashReport(NamedTuple):
     """What is told of a dead executor."""
 
-    ends: list[End]
+    ends: list[AttemptEnd]
     not_started: list[AttemptKey]
     #: Of the executor itself.
     code: str
@@ -52,56 +52,62 @@ class Settlement(NamedTuple):
     detail: Any = None
 
 
-def settle(
-    line: AttemptQueue,
+def assign_blame(
+    attempts: AttemptQueue,
     figures: PageFigures,
     *,
     was_loading: bool,
     ladders: Mapping[AttemptKey, KillLadder],
-    cause: Cause | None,
-    verdict: Verdict,
+    cause: EndCause | None,
+    exit_status: Verdict,
     stderr_tail: str,
-) -> Settlement:
+) -> CrashReport:
     """Only what was executing (or for which was loaded) is blamed; several together are told so.
 
     Results are sent in batches, so attempts before it may have finished without their `Ended` having
     been sent: they are `interrupted`, which costs them nothing.
     """
-    blamed = line.entries[:1] if was_loading else line.running(figures)
-    at = line.entries.index(blamed[0]) if blamed else 0
+    blamed = attempts.entries[:1] if was_loading else attempts.running(figures)
+    first_blamed = attempts.entries.index(blamed[0]) if blamed else 0
     ends = [
-        End(entry, "interrupted", "its result was lost when its executor died in a later job")
-        for entry in line.entries[:at]
+        AttemptEnd(entry, "interrupted", "its result was lost when its executor died in a later job")
+        for entry in attempts.entries[:first_blamed]
     ]
-    hard = next((ladder for ladder in ladders.values() if ladder.ends_executor), None)
-    ran = "loading" if was_loading else "running this job"
-    shared = not was_loading and (len(blamed) > 1 or any(len(entry.batch) > 1 for entry in blamed))
+    fatal_ladder = next((ladder for ladder in ladders.values() if ladder.ends_executor), None)
+    attempt_activity = "loading" if was_loading else "running this job"
+    is_blame_unknown = not was_loading and (len(blamed) > 1 or any(len(entry.batch) > 1 for entry in blamed))
     for entry in blamed:
-        own = ladders.get(entry.key)
-        if own is not None:
-            end = End(entry, own.code, own.message, shared=own.is_shared)
-        elif cause is None and hard is not None:
-            end = End(entry, "interrupted", "its executor was ended because of another job")
+        own_ladder = ladders.get(entry.key)
+        if own_ladder is not None:
+            end = AttemptEnd(
+                entry, own_ladder.code, own_ladder.message, is_blame_unknown=own_ladder.is_shared
+            )
+        elif cause is None and fatal_ladder is not None:
+            end = AttemptEnd(entry, "interrupted", "its executor was ended because of another job")
         else:
-            code, message, detail = _of_executor(ran, None, cause, verdict, stderr_tail)
-            end = End(entry, code, message, detail, cause is None or cause.died, shared)
+            code, message, detail = _describe_death(attempt_activity, None, cause, exit_status, stderr_tail)
+            end = AttemptEnd(
+                entry, code, message, detail, cause is None or cause.counts_as_crash, is_blame_unknown
+            )
         ends.append(end)
-    doing = "loading" if was_loading else "running a job" if blamed else "idle"
-    not_started = [entry.key for entry in line.entries[at + len(blamed) :]]
-    code, message, detail = _of_executor(doing, hard, cause, verdict, stderr_tail)
-    return Settlement(ends, not_started, code, message, detail)
+    executor_activity = "loading" if was_loading else "running a job" if blamed else "idle"
+    not_started = [entry.key for entry in attempts.entries[first_blamed + len(blamed) :]]
+    code, message, detail = _describe_death(executor_activity, fatal_ladder, cause, exit_status, stderr_tail)
+    return CrashReport(ends, not_started, code, message, detail)
 
 
-def _of_executor(
-    doing: str, ladder: KillLadder | None, cause: Cause | None, verdict: Verdict, stderr_tail: str
+def _describe_death(
+    activity: str, ladder: KillLadder | None, cause: EndCause | None, exit_status: Verdict, stderr_tail: str
 ) -> tuple[str, str, Any]:
     if cause is not None:
-        return cause.code, cause.message, _detail(cause, verdict, stderr_tail)
+        return cause.code, cause.message, _death_detail(cause, exit_status, stderr_tail)
     if ladder is not None:
         return ladder.code, ladder.message, None
-    code = "memory_exceeded" if verdict.was_oom_kill else "worker_crashed"
-    return code, verdict.message(doing), verdict.detail(stderr_tail)
+    code = "memory_exceeded" if exit_status.was_oom_kill else "worker_crashed"
+    return code, exit_status.message(activity), exit_status.detail(stderr_tail)
 
 
-def _detail(cause: Cause, verdict: Verdict, stderr_tail: str) -> Any:
-    return {**verdict.detail(stderr_tail), **(cause.detail or {})} if cause.died else cause.detail
+def _death_detail(cause: EndCause, exit_status: Verdict, stderr_tail: str) -> Any:
+    return (
+        {**exit_status.detail(stderr_tail), **(cause.detail or {})} if cause.counts_as_crash else cause.detail
+    )

@@ -21,7 +21,7 @@ from runner.worker.processes import process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt
-from runner.worker.supervision.crash_report import Cause, End
+from runner.worker.supervision.crash_report import AttemptEnd, EndCause
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.output_pipes import OutputPipes
@@ -69,7 +69,9 @@ class ExecutorMessages:
             log.error("executor %s sent what is no message: %s", self._state.marker, error)
             self._process.set_reading(False)
             if not held and not self._state.is_dead:
-                cause = Cause("worker_crashed", f"its executor sent no message: {error}", died=True)
+                cause = EndCause(
+                    "worker_crashed", f"its executor sent no message: {error}", counts_as_crash=True
+                )
                 self._ending.kill(cause)
             return False, False
         return bool(frames), is_closed
@@ -105,7 +107,7 @@ class ExecutorMessages:
             case ExecutorLoaded():
                 self._on_loaded(message)
             case LoadFailed():
-                cause = Cause(message.code, message.message, message.detail)
+                cause = EndCause(message.code, message.message, message.detail)
                 self._ending.expect_exit(cause, LOAD_FAILED_EXIT_S)
             case AttemptsRecalled():
                 self._on_recalled(message)
@@ -132,7 +134,7 @@ class ExecutorMessages:
         outcome = self._recalls.on_recalled([(job, attempt) for job, attempt in message.attempts], self._line)
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
-            end = End(entry, order.code, order.message)
+            end = AttemptEnd(entry, order.code, order.message)
             self._up.keep(messages.encode_ended(end, time.time(), executor_closing=not self._is_open))
         for entry, order in outcome.started:
             self._oversight.end(entry, order)

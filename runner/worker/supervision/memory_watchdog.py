@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.jobs.job import EXCEEDED_LIMIT
 from runner.worker.processes import cleanup, process_tree
 from runner.worker.processes.memory_growth import ram_limit, used_bytes
-from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.supervisor import Supervisor
 
 SWEEP_S = 0.25
@@ -95,6 +95,8 @@ class Watchdog:
             self._check(supervisor, used, 1)
 
 
-def _over_cap(used: int, cap: int) -> Cause:
+def _over_cap(used: int, cap: int) -> EndCause:
     message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
-    return Cause("memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, EXCEEDED_LIMIT: "ram"})
+    return EndCause(
+        "memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, EXCEEDED_LIMIT: "ram"}
+    )

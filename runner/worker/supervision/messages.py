@@ -12,7 +12,7 @@ from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import AttemptEnded, AttemptEvents, ConfigureExecutor, LoadExecutor
 from runner.worker.supervision.attempts import AssignedAttempt
-from runner.worker.supervision.crash_report import End
+from runner.worker.supervision.crash_report import AttemptEnd
 from runner.worker.supervision.output_stream import TAIL_BYTES
 
 
@@ -108,7 +108,7 @@ def encode_log(entry: AssignedAttempt, stream: str, texts: list[str], at: float)
 
 
 def encode_ended(
-    end: End,
+    end: AttemptEnd,
     at: float,
     run_s: float | None = None,
     load_s: float | None = None,
@@ -129,10 +129,10 @@ def encode_ended(
         run_s=run_s,
         load_s=load_s,
         peak_bytes=entry.peak_bytes,
-        executor_died=end.died,
+        executor_died=end.executor_died,
         executor_closing=executor_closing,
         batch_size=len(entry.batch) or 1,
-        is_blame_unknown=end.shared,
+        is_blame_unknown=end.is_blame_unknown,
     )
     return worker_protocol.encode(message)
 

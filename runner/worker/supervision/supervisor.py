@@ -16,7 +16,7 @@ from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.memory_growth import Growth
 from runner.worker.supervision import exit_status, messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
-from runner.worker.supervision.crash_report import CHANNEL_LOST, Cause
+from runner.worker.supervision.crash_report import CHANNEL_LOST, EndCause
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, Oversight
 from runner.worker.supervision.executor_messages import ExecutorMessages
 from runner.worker.supervision.executor_state import ExecutorState
@@ -98,7 +98,7 @@ class Supervisor:
         if entry is None or self.process is None or self.state.is_dead:
             return
         if not self.state.is_loaded and entry is self.line.entries[0] and not self._oversight.spared(entry):
-            self.kill(Cause(order.code, order.message))
+            self.kill(EndCause(order.code, order.message))
             return
         figures, ordinal = self.process.read_page(), self.line.ordinal_of(entry)
         if figures.started < ordinal:
@@ -115,12 +115,12 @@ class Supervisor:
     def unload(self) -> None:
         """End it while it is idle."""
         if not self.state.is_loaded:
-            self.kill(Cause("unloaded", "it was unloaded while it loaded"))
+            self.kill(EndCause("unloaded", "it was unloaded while it loaded"))
         elif self.process is not None and self.is_open and not self.line.entries:
-            self._ending.expect_exit(Cause("unloaded", "it was unloaded"), UNLOAD_S)
+            self._ending.expect_exit(EndCause("unloaded", "it was unloaded"), UNLOAD_S)
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
-    def kill(self, cause: Cause, *, loading: bool = False) -> None:
+    def kill(self, cause: EndCause, *, loading: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
         if self.process and not self.state.is_dead and not (loading and self.process.read_page().started):
             self._ending.kill(cause)
@@ -134,7 +134,7 @@ class Supervisor:
         """The server ends: what runs is interrupted, what waits is given back, then it is unloaded."""
         self.state.is_stopping = True
         if not self.state.is_loaded:
-            self.kill(Cause("interrupted", STOPPING))
+            self.kill(EndCause("interrupted", STOPPING))
         elif self.is_open and self.line.entries:
             self._recall(ordered=True)
             self._up.wake_at(time.monotonic())
@@ -228,7 +228,7 @@ class Supervisor:
         if not self.state.is_loaded:
             limit_s = self.order.load_timeout_s
             if limit_s is not None and now >= self.state.started_mono + limit_s:
-                self.kill(Cause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
+                self.kill(EndCause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
             return self.state.started_mono + limit_s if limit_s is not None and self.is_open else None
         return self._oversight.check(now, is_stopping=self.state.is_stopping)
 

@@ -12,7 +12,7 @@ from runner.protocol.worker import STUCK, ExecutorGone
 from runner.worker.processes.cleanup import Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
-from runner.worker.supervision.crash_report import End, Settlement, settle
+from runner.worker.supervision.crash_report import AttemptEnd, CrashReport, assign_blame
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.output_pipes import OutputPipes
@@ -45,13 +45,13 @@ class ExecutorTeardown:
         self._captured.close()
         figures = self._process.read_page()
         words = messages.stderr_tail(line.last_started(figures), self._captured.stderr_tail)
-        settlement = settle(
+        settlement = assign_blame(
             line,
             figures,
             was_loading=not state.is_loaded,
             ladders=self._ending.ladders,
             cause=self._ending.cause,
-            verdict=death,
+            exit_status=death,
             stderr_tail=words,
         )
         state.is_dead = True
@@ -75,7 +75,7 @@ class ExecutorTeardown:
                 done=lambda is_clear: self._on_clear(is_clear, settlement),
             )
 
-    def _on_clear(self, is_clear: bool, settlement: Settlement) -> None:
+    def _on_clear(self, is_clear: bool, settlement: CrashReport) -> None:
         state, up = self._state, self._up
         if is_clear:
             _report_gone(state, up, settlement.code, settlement.message, settlement.detail)
@@ -90,7 +90,7 @@ def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
     line = state.attempts
     for entry in line.entries[:1]:
-        up.keep(messages.encode_ended(End(entry, "worker_crashed", message), time.time()))
+        up.keep(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
     line.not_started += [entry.key for entry in line.entries[1:]]
     state.is_dead = True
     _report_gone(state, up, "worker_crashed", message)

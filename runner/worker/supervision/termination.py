@@ -10,7 +10,7 @@ from runner.protocol import worker as worker_protocol
 from runner.worker.processes.cleanup import STUCK_S
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision.attempts import AttemptKey
-from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 
 
@@ -29,7 +29,7 @@ class Termination:
         self._process = process
         self._recall, self._wake_at, self._on_stuck = recall, wake_at, on_stuck
         self._before_kill = before_kill
-        self.cause: Cause | None = None
+        self.cause: EndCause | None = None
         #: Of each attempt that is being ended; those of one batch may have one together.
         self.ladders: dict[AttemptKey, KillLadder] = {}
         #: It will exit and is given nothing any more.
@@ -73,14 +73,14 @@ class Termination:
             del self.ladders[key]
         return ladder
 
-    def expect_exit(self, cause: Cause, within_s: float) -> None:
+    def expect_exit(self, cause: EndCause, within_s: float) -> None:
         """It is about to exit by itself, and is killed if it does not."""
         self.cause = self.cause or cause
         self.is_closing = True
         self._kill_at = time.monotonic() + within_s
         self._wake_at(self._kill_at)
 
-    def kill(self, cause: Cause | None = None) -> None:
+    def kill(self, cause: EndCause | None = None) -> None:
         """SIGKILL to the group."""
         # What has thrown off session, group and marker is found through its parent, while that lives.
         self._before_kill()

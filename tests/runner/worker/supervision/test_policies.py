@@ -9,7 +9,7 @@ from runner.worker.outbox import WINDOW_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines, exit_status
 from runner.worker.supervision.attempts import AttemptQueue
-from runner.worker.supervision.crash_report import Cause, settle
+from runner.worker.supervision.crash_report import EndCause, assign_blame
 from runner.worker.supervision.exit_status import Verdict
 from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 from runner.worker.supervision.output_stream import LINE_MAX_BYTES, OutputStream
@@ -106,13 +106,13 @@ def settled(
     *,
     loading: bool = False,
     ladder: KillLadder | None = None,
-    cause: Cause | None = None,
+    cause: EndCause | None = None,
 ) -> tuple[list[tuple[str, str, bool]], list[str], str]:
     ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
-    result = settle(
-        line, page, was_loading=loading, ladders=ladders, cause=cause, verdict=SEGV, stderr_tail="tail"
+    result = assign_blame(
+        line, page, was_loading=loading, ladders=ladders, cause=cause, exit_status=SEGV, stderr_tail="tail"
     )
-    ends = [(end.entry.key[0], end.code, end.died) for end in result.ends]
+    ends = [(end.entry.key[0], end.code, end.executor_died) for end in result.ends]
     return ends, [job for job, _ in result.not_started], result.code
 
 
@@ -134,14 +134,14 @@ def batched(*batches: str) -> AttemptQueue:
 
 
 def several(
-    line: AttemptQueue, page: PageFigures, **more: KillLadder | Cause | bool | None
+    line: AttemptQueue, page: PageFigures, **more: KillLadder | EndCause | bool | None
 ) -> list[tuple[str, str, bool]]:
     ladder = more.pop("ladder", None)
     assert ladder is None or isinstance(ladder, KillLadder)
     ladders = {} if ladder is None else dict.fromkeys(ladder.keys, ladder)
     fields = {"was_loading": False, "cause": None, **more}
-    result = settle(line, page, ladders=ladders, verdict=SEGV, stderr_tail="", **fields)  # type: ignore[arg-type]
-    return [(end.entry.key[0], end.code, end.shared) for end in result.ends]
+    result = assign_blame(line, page, ladders=ladders, exit_status=SEGV, stderr_tail="", **fields)  # type: ignore[arg-type]
+    return [(end.entry.key[0], end.code, end.is_blame_unknown) for end in result.ends]
 
 
 def test_a_death_in_a_batch_is_shared_and_the_one_before_lost_its_results() -> None:
@@ -207,7 +207,7 @@ def test_death_while_loading_blames_the_first() -> None:
 
 def test_own_kill_keeps_its_reason() -> None:
     ladder = KillLadder([("a", 1)], "timeout", "", now=0.0, grace_s=0.0)
-    kill = Cause("memory_exceeded", "too much")
+    kill = EndCause("memory_exceeded", "too much")
     assert settled(line_of("a", "b"), figures(1, 0), ladder=ladder, cause=kill)[0] == [
         ("a", "timeout", False)
     ]

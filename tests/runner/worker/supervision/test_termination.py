@@ -12,7 +12,7 @@ from typing import cast
 from runner.protocol.worker import RaiseCancelled, RequestCancel, to_executor_decoder
 from runner.worker.processes.cleanup import STUCK_S, Leftovers
 from runner.worker.processes.executor_process import ExecutorProcess
-from runner.worker.supervision.crash_report import Cause
+from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.termination import Termination
 
 
@@ -72,7 +72,7 @@ def test_a_negative_grace_kills_at_once_and_blames_no_other_attempt() -> None:
 
 def test_unkillable_executor_is_written_off_in_time() -> None:
     scene = Scene()
-    scene.ending.kill(Cause("timeout", "too long"))
+    scene.ending.kill(EndCause("timeout", "too long"))
     now = time.monotonic()
     scene.ending.run_due(now + STUCK_S - 0.5)
     assert (scene.stuck, scene.numb.signals) == (0, [signal.SIGKILL])
@@ -102,10 +102,10 @@ def test_flag_that_was_heeded_costs_no_executor() -> None:
 
 def test_first_cause_is_the_one_that_is_told() -> None:
     scene = Scene()
-    scene.ending.expect_exit(Cause("unloaded", "idle"), 5.0)
+    scene.ending.expect_exit(EndCause("unloaded", "idle"), 5.0)
     scene.ending.run_due(time.monotonic() + 6.0)
-    scene.ending.kill(Cause("memory_exceeded", "too much"))
-    assert scene.ending.cause == Cause("unloaded", "idle")
+    scene.ending.kill(EndCause("memory_exceeded", "too much"))
+    assert scene.ending.cause == EndCause("unloaded", "idle")
     assert signal.SIGKILL in scene.numb.signals
 
 
