@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptKey, AttemptQueue
-from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.kill_ladder import KillLadder
 
 
@@ -59,7 +59,7 @@ def assign_blame(
     was_loading: bool,
     ladders: Mapping[AttemptKey, KillLadder],
     cause: EndCause | None,
-    exit_status: Verdict,
+    exit_status: ExitStatus,
     stderr_tail: str,
 ) -> CrashReport:
     """Only what was executing (or for which was loaded) is blamed; several together are told so.
@@ -97,7 +97,11 @@ def assign_blame(
 
 
 def _describe_death(
-    activity: str, ladder: KillLadder | None, cause: EndCause | None, exit_status: Verdict, stderr_tail: str
+    activity: str,
+    ladder: KillLadder | None,
+    cause: EndCause | None,
+    exit_status: ExitStatus,
+    stderr_tail: str,
 ) -> tuple[str, str, Any]:
     if cause is not None:
         return cause.code, cause.message, _death_detail(cause, exit_status, stderr_tail)
@@ -107,7 +111,7 @@ def _describe_death(
     return code, exit_status.message(activity), exit_status.detail(stderr_tail)
 
 
-def _death_detail(cause: EndCause, exit_status: Verdict, stderr_tail: str) -> Any:
+def _death_detail(cause: EndCause, exit_status: ExitStatus, stderr_tail: str) -> Any:
     return (
         {**exit_status.detail(stderr_tail), **(cause.detail or {})} if cause.counts_as_crash else cause.detail
     )

@@ -6,19 +6,19 @@ import signal
 from typing import NamedTuple
 
 
-class Verdict(NamedTuple):
+class ExitStatus(NamedTuple):
     """How a process ended: by a signal, by an exit code, or (both None) not by itself."""
 
     signal_name: str | None
     exit_code: int | None
     was_oom_kill: bool = False
 
-    def message(self, doing: str) -> str:
+    def message(self, activity: str) -> str:
         """`doing`: "running this job", "loading", "idle"."""
         if self.signal_name:
-            by = " (the kernel's out-of-memory killer)" if self.was_oom_kill else ""
-            return f"the executor was killed by {self.signal_name}{by} while {doing}"
-        return f"the executor ended with exit code {self.exit_code} while {doing}"
+            killer = " (the kernel's out-of-memory killer)" if self.was_oom_kill else ""
+            return f"the executor was killed by {self.signal_name}{killer} while {activity}"
+        return f"the executor ended with exit code {self.exit_code} while {activity}"
 
     def detail(self, stderr_tail: str) -> dict[str, str | int | bool | None]:
         """For machines; the same keys for every death."""
@@ -30,14 +30,16 @@ class Verdict(NamedTuple):
         }
 
 
-def of_status(status: int, *, oom_kills: int = 0) -> Verdict:
+def from_returncode(returncode: int, *, oom_kills: int = 0) -> ExitStatus:
     """From a `Popen.returncode` (negative: a signal) and the kernel's kills in our group since the start."""
-    if status >= 0:
-        return Verdict(None, status)
-    return Verdict(_name(-status), None, was_oom_kill=-status == signal.SIGKILL and oom_kills > 0)
+    if returncode >= 0:
+        return ExitStatus(None, returncode)
+    return ExitStatus(
+        _signal_name(-returncode), None, was_oom_kill=-returncode == signal.SIGKILL and oom_kills > 0
+    )
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

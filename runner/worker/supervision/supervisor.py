@@ -20,7 +20,7 @@ from runner.worker.supervision.crash_report import CHANNEL_LOST, EndCause
 from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, Oversight
 from runner.worker.supervision.executor_messages import ExecutorMessages
 from runner.worker.supervision.executor_state import ExecutorState
-from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarted
@@ -173,7 +173,7 @@ class Supervisor:
             while (status := process.reap()) is None and time.monotonic() < until_mono:
                 time.sleep(0.002)
             self.drain()
-            self._teardown.run(exit_status.of_status(status or 0, oom_kills=0))
+            self._teardown.run(exit_status.from_returncode(status or 0, oom_kills=0))
 
     def saw_usage(self, nbytes: int) -> None:
         """The memory that it uses now."""
@@ -191,7 +191,7 @@ class Supervisor:
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
             before_kill=lambda: self.leftovers.remember(process_tree.descendants(process.pid)),
-            on_stuck=lambda: self._teardown.run(Verdict(None, None), is_stuck=True),
+            on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
         self._oversight = Oversight(process, self.line, self._ending, self._up.keep)
         self._captured = OutputPipes(
@@ -259,5 +259,5 @@ class Supervisor:
         status = process.reap()  # guard: wait-status
         if status is not None:
             self._teardown.run(
-                exit_status.of_status(status, oom_kills=process_tree.oom_kills() - self._oom_kills)
+                exit_status.from_returncode(status, oom_kills=process_tree.oom_kills() - self._oom_kills)
             )

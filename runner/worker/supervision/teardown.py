@@ -14,7 +14,7 @@ from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
 from runner.worker.supervision.crash_report import AttemptEnd, CrashReport, assign_blame
 from runner.worker.supervision.executor_state import ExecutorState
-from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.termination import Termination
 from runner.worker.supervision.worker_link import Upward
@@ -39,7 +39,7 @@ class ExecutorTeardown:
         self._state, self._process, self._up, self._loop = state, process, up, loop
         self._ending, self._captured, self._leftovers = ending, captured, leftovers
 
-    def run(self, death: Verdict, *, is_stuck: bool = False) -> None:
+    def run(self, death: ExitStatus, *, is_stuck: bool = False) -> None:
         """Report how each of its attempts ended, then clear up and report that it is gone."""
         state, line = self._state, self._state.attempts
         self._captured.close()

@@ -6,7 +6,7 @@ from runner.protocol.worker import AttemptSpec, CancelAttempt
 from runner.worker.outbox import FRAME_BYTES, Outbox
 from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
-from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.recalls import Recalls
 
 
@@ -108,7 +108,7 @@ def test_what_is_not_acknowledged_is_kept_in_order_whether_sent_or_not() -> None
 
 
 def test_a_death_says_by_what_and_at_what() -> None:
-    assert Verdict("SIGKILL", None, was_oom_kill=True).message("loading") == (
+    assert ExitStatus("SIGKILL", None, was_oom_kill=True).message("loading") == (
         "the executor was killed by SIGKILL (the kernel's out-of-memory killer) while loading"
     )
-    assert Verdict(None, 3).message("idle") == "the executor ended with exit code 3 while idle"
+    assert ExitStatus(None, 3).message("idle") == "the executor ended with exit code 3 while idle"

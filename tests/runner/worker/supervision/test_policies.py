@@ -10,12 +10,12 @@ from runner.worker.processes.page_figures import PageFigures
 from runner.worker.supervision import deadlines, exit_status
 from runner.worker.supervision.attempts import AttemptQueue
 from runner.worker.supervision.crash_report import EndCause, assign_blame
-from runner.worker.supervision.exit_status import Verdict
+from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.kill_ladder import KillLadder, KillRung
 from runner.worker.supervision.output_stream import LINE_MAX_BYTES, OutputStream
 from runner.worker.supervision.recalls import Recalls
 
-SEGV = Verdict("SIGSEGV", None)
+SEGV = ExitStatus("SIGSEGV", None)
 
 
 def attempts(
@@ -302,13 +302,13 @@ def test_late_marker_is_no_output() -> None:
 @pytest.mark.parametrize(
     ("status", "oom_kills", "expected"),
     [
-        (0, 0, Verdict(None, 0)),
-        (3, 1, Verdict(None, 3)),
+        (0, 0, ExitStatus(None, 0)),
+        (3, 1, ExitStatus(None, 3)),
         (-11, 1, SEGV),
-        (-9, 0, Verdict("SIGKILL", None)),
-        (-9, 1, Verdict("SIGKILL", None, True)),
-        (-60, 0, Verdict("signal 60", None)),
+        (-9, 0, ExitStatus("SIGKILL", None)),
+        (-9, 1, ExitStatus("SIGKILL", None, True)),
+        (-60, 0, ExitStatus("signal 60", None)),
     ],
 )
-def test_verdict(status: int, oom_kills: int, expected: Verdict) -> None:
-    assert exit_status.of_status(status, oom_kills=oom_kills) == expected
+def test_verdict(status: int, oom_kills: int, expected: ExitStatus) -> None:
+    assert exit_status.from_returncode(status, oom_kills=oom_kills) == expected
