@@ -14,66 +14,72 @@ from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.termination import Termination
 
 #: A warm attempt that ends within this is not worth a `Started`.
-START_TOLD_S = 0.02
-STOPPING = "the server is shutting down"
+START_REPORT_S = 0.02
+SHUTDOWN_MESSAGE = "the server is shutting down"
 
 
-class Oversight:
+class DeadlineMonitor:
     """Of an executor that has loaded. `keep` sends up for good."""
 
     def __init__(
-        self, process: ExecutorProcess, line: AttemptQueue, ending: Termination, keep: Callable[[bytes], None]
+        self,
+        process: ExecutorProcess,
+        attempts: AttemptQueue,
+        termination: Termination,
+        send: Callable[[bytes], None],
     ) -> None:
-        self._process, self._line, self._ending, self._keep = process, line, ending, keep
+        self._process, self._attempts, self._termination, self._send = process, attempts, termination, send
 
     def check(self, now: float, *, is_stopping: bool) -> float | None:
         """Do what is due; when to look again."""
-        if not self._line.entries:
+        if not self._attempts.entries:
             return None
         figures = self._process.read_page()
-        running = self._line.running(figures)
+        running = self._attempts.running(figures)
         if not running:
-            return now + START_TOLD_S
-        moments = [self._check(entry, figures, now, is_stopping) for entry in running]
+            return now + START_REPORT_S
+        moments = [self._check_attempt(entry, figures, now, is_stopping) for entry in running]
         return min((at for at in moments if at is not None), default=None)
 
-    def _check(
+    def _check_attempt(
         self, entry: AssignedAttempt, figures: PageFigures, now: float, is_stopping: bool
     ) -> float | None:
         # A batch starts as one, with the ordinal of its last.
-        ordinal = max(self._line.ordinal_of(entry), figures.started)
-        if self._line.slots > 1:
-            begun_mono = entry.started_mono or figures.started_mono
+        ordinal = max(self._attempts.ordinal_of(entry), figures.started)
+        if self._attempts.slots > 1:
+            started_mono = entry.started_mono or figures.started_mono
             figures, ordinal = (
-                PageFigures(1, begun_mono, 0, self._process.last_active_mono(entry.slot_index)),
+                PageFigures(1, started_mono, 0, self._process.last_active_mono(entry.slot_index)),
                 1,
             )
         if not entry.is_start_sent:
-            if figures.finished >= ordinal or now - figures.started_mono < START_TOLD_S:
-                return now + START_TOLD_S
-            self.tell_start(entry, time.time() - (now - figures.started_mono))
-        if entry.key in self._ending.ladders:
+            if figures.finished >= ordinal or now - figures.started_mono < START_REPORT_S:
+                return now + START_REPORT_S
+            self.report_start(entry, time.time() - (now - figures.started_mono))
+        if entry.key in self._termination.ladders:
             return None
-        together = [entry.key, *(one.key for one in self.spared(entry))]
+        batch_keys = [entry.key, *(one.key for one in self.batch_not_ending(entry))]
         if is_stopping:
-            self._ending.end_attempts(together, "interrupted", STOPPING, entry.attempt.grace_s)
+            self._termination.end_attempts(batch_keys, "interrupted", SHUTDOWN_MESSAGE, entry.attempt.grace_s)
         due = deadlines.next_deadline(figures, ordinal, entry.attempt)
         if due is not None and now >= due.at_mono:
-            self._ending.end_attempts(together, due.code, due.message, 0.0)
+            self._termination.end_attempts(batch_keys, due.code, due.message, 0.0)
             return None
         return due.at_mono if due else None
 
-    def tell_start(self, entry: AssignedAttempt, at: float) -> None:
+    def report_start(self, entry: AssignedAttempt, at: float) -> None:
         """The coordinator is to know that it runs."""
         entry.is_start_sent = True
-        self._keep(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
+        self._send(worker_protocol.encode(worker_protocol.AttemptStarted(*entry.key, at)))
 
-    def end(self, entry: AssignedAttempt, order: CancelAttempt) -> None:
+    def end_attempt(self, entry: AssignedAttempt, command: CancelAttempt) -> None:
         """End one that runs; of a batch it is only told so, until the last one is to end or it is forced."""
-        is_soft = order.grace_s >= 0 and bool(self.spared(entry))
-        self._ending.end_attempts([entry.key], order.code, order.message, order.grace_s, flag_only=is_soft)
+        flag_only = command.grace_s >= 0 and bool(self.batch_not_ending(entry))
+        self._termination.end_attempts(
+            [entry.key], command.code, command.message, command.grace_s, flag_only=flag_only
+        )
 
-    def spared(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
+    def batch_not_ending(self, entry: AssignedAttempt) -> list[AssignedAttempt]:
         """Those of its batch that nobody asked to end."""
-        ladders = self._ending.ladders
-        return [one for one in self._line.batch_of(entry) if one is not entry and one.key not in ladders]
+        ladders = self._termination.ladders
+        return [one for one in self._attempts.batch_of(entry) if one is not entry and one.key not in ladders]

@@ -22,7 +22,7 @@ from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
 from runner.worker.supervision.attempts import AssignedAttempt
 from runner.worker.supervision.crash_report import AttemptEnd, EndCause
-from runner.worker.supervision.deadline_monitor import START_TOLD_S, Oversight
+from runner.worker.supervision.deadline_monitor import START_REPORT_S, DeadlineMonitor
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
@@ -47,7 +47,7 @@ class ExecutorMessages:
         *,
         recalls: Recalls,
         ending: Termination,
-        oversight: Oversight,
+        oversight: DeadlineMonitor,
         captured: OutputPipes,
         device_kind: str,
         unload: Callable[[], None],
@@ -99,7 +99,7 @@ class ExecutorMessages:
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
                     entry.started_mono, entry.slot_index = message.at_mono, message.slot_index
-                    self._up.wake_at(message.at_mono + START_TOLD_S)
+                    self._up.wake_at(message.at_mono + START_REPORT_S)
             case OutputMark():
                 entry = self._line.find((message.job_id, message.attempt))
                 if entry is not None:
@@ -127,8 +127,8 @@ class ExecutorMessages:
         self._up.keep(worker_protocol.encode(message))
         if self._line.entries:
             for entry in self._line.batch_of(self._line.entries[0]):
-                self._oversight.tell_start(entry, time.time())
-        self._up.wake_at(time.monotonic() + START_TOLD_S)
+                self._oversight.report_start(entry, time.time())
+        self._up.wake_at(time.monotonic() + START_REPORT_S)
 
     def _on_recalled(self, message: AttemptsRecalled) -> None:
         outcome = self._recalls.on_recalled([(job, attempt) for job, attempt in message.attempts], self._line)
@@ -137,7 +137,7 @@ class ExecutorMessages:
             end = AttemptEnd(entry, order.code, order.message)
             self._up.keep(messages.encode_ended(end, time.time(), executor_closing=not self._is_open))
         for entry, order in outcome.started:
-            self._oversight.end(entry, order)
+            self._oversight.end_attempt(entry, order)
         back = outcome.returned
         if outcome.was_requested or not self._is_open or self._state.is_stopping:
             self._up.keep(
@@ -157,6 +157,6 @@ class ExecutorMessages:
         now = time.monotonic()
         self._captured.on_attempt_ended(entry, message, now)
         if self._line.entries:
-            self._up.wake_at(now + START_TOLD_S)
+            self._up.wake_at(now + START_REPORT_S)
         elif self._state.is_stopping:
             self._unload()

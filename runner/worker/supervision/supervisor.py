@@ -17,7 +17,7 @@ from runner.worker.processes.memory_growth import Growth
 from runner.worker.supervision import exit_status, messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.crash_report import CHANNEL_LOST, EndCause
-from runner.worker.supervision.deadline_monitor import START_TOLD_S, STOPPING, Oversight
+from runner.worker.supervision.deadline_monitor import SHUTDOWN_MESSAGE, START_REPORT_S, DeadlineMonitor
 from runner.worker.supervision.executor_messages import ExecutorMessages
 from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import ExitStatus
@@ -90,14 +90,18 @@ class Supervisor:
             fresh[0].waited_for_load = True
         if self.process is not None:
             self.process.send([message])
-            self._up.wake_at(time.monotonic() + START_TOLD_S)
+            self._up.wake_at(time.monotonic() + START_REPORT_S)
 
     def cancel(self, order: CancelAttempt) -> None:
         """End one attempt; one that has finished keeps its result, which is on the way."""
         entry = self.line.find((order.job_id, order.attempt))
         if entry is None or self.process is None or self.state.is_dead:
             return
-        if not self.state.is_loaded and entry is self.line.entries[0] and not self._oversight.spared(entry):
+        if (
+            not self.state.is_loaded
+            and entry is self.line.entries[0]
+            and not self._oversight.batch_not_ending(entry)
+        ):
             self.kill(EndCause(order.code, order.message))
             return
         figures, ordinal = self.process.read_page(), self.line.ordinal_of(entry)
@@ -105,7 +109,7 @@ class Supervisor:
             self._recalls.cancel_when_returned(order)
             self._recall(ordered=False)
         elif figures.finished < ordinal or self.line.slots > 1:
-            self._oversight.end(entry, order)
+            self._oversight.end_attempt(entry, order)
 
     def recall(self) -> None:
         """Ask for what has not started; the answer goes up."""
@@ -134,7 +138,7 @@ class Supervisor:
         """The server ends: what runs is interrupted, what waits is given back, then it is unloaded."""
         self.state.is_stopping = True
         if not self.state.is_loaded:
-            self.kill(EndCause("interrupted", STOPPING))
+            self.kill(EndCause("interrupted", SHUTDOWN_MESSAGE))
         elif self.is_open and self.line.entries:
             self._recall(ordered=True)
             self._up.wake_at(time.monotonic())
@@ -193,7 +197,7 @@ class Supervisor:
             before_kill=lambda: self.leftovers.remember(process_tree.descendants(process.pid)),
             on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
-        self._oversight = Oversight(process, self.line, self._ending, self._up.keep)
+        self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.keep)
         self._captured = OutputPipes(
             process, self.line, limits=config, send=self._up.keep, amend_ended=self._complete
         )
