@@ -293,10 +293,10 @@ class Worker:
         if self._template is not None:
             self._template.close()
         until = time.monotonic() + CLEAR_S
-        cleanup.clear_all()
+        cleanup.kill_descendants()
         while process_tree.children(os.getpid()) and time.monotonic() < until:
             time.sleep(0.005)
-            cleanup.clear_all()
+            cleanup.kill_descendants()
         self._link.spool_unacknowledged()
         self._done.set_result(None)
 

@@ -11,26 +11,26 @@ from runner.processes.orphans import marker_of
 from runner.worker.processes import process_tree
 
 #: How often is looked again, and after how long a process that doesn't die is written off.
-LOOK_S = 0.01
+SWEEP_INTERVAL_S = 0.01
 STUCK_S = 5.0  # guard: stuck-limit
 #: How often one that was written off is looked at: a driver that comes back may let go of it.
-STUCK_LOOK_S = 1.0  # guard: stuck-look
+STUCK_SWEEP_INTERVAL_S = 1.0  # guard: stuck-look
 
 
-class Leftovers:
+class DescendantCleanup:
     """What an executor leaves: its group, its session, what carries its marker, and what was seen below it.
 
     The worker is the subreaper, so all of it is found below the worker and nowhere else. A process below it
     that names no owner is this one's where no other executor lives, else it is left alone.
     """
 
-    def __init__(self, leader: int, marker: str, spared: Callable[[], set[int]] = set) -> None:
-        self._leader, self._marker, self._spared = leader, marker, spared
+    def __init__(self, leader: int, marker: str, own_pids: Callable[[], set[int]] = set) -> None:
+        self._leader, self._marker, self._own_pids = leader, marker, own_pids
         #: pid -> birth of what was seen below the leader while it lived: a process that left session, group
         #: and environment behind is known by this alone.
         self._seen: dict[int, int] = {}
 
-    def remember(self, pids: list[int]) -> None:
+    def track(self, pids: list[int]) -> None:
         """Keep these as its own."""
         for pid in pids:
             if pid not in self._seen and (process := process_tree.look(pid)) is not None:
@@ -38,53 +38,55 @@ class Leftovers:
         if len(self._seen) > 2 * len(pids) + 64:
             self._seen = {pid: born for pid, born in self._seen.items() if os.path.exists(f"/proc/{pid}")}
 
-    def clear(
+    def kill_all(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
         is_alone: Callable[[], bool],
-        done: Callable[[bool], None],
+        on_done: Callable[[bool], None],
     ) -> None:
         """Kill until nothing is left, then `done(True)`; `done(False)` if something would not die."""
         until = loop.time() + STUCK_S
 
-        def look() -> None:
+        def sweep_again() -> None:
             if not self.sweep(is_alone=is_alone()):  # guard: swept-until-none
-                done(True)
+                on_done(True)
             elif loop.time() > until:
-                done(False)
+                on_done(False)
             else:
-                loop.call_later(LOOK_S, look)
+                loop.call_later(SWEEP_INTERVAL_S, sweep_again)
 
-        look()
+        sweep_again()
 
-    def outlast(self, loop: asyncio.AbstractEventLoop, done: Callable[[], None]) -> None:
+    def sweep_until_gone(self, loop: asyncio.AbstractEventLoop, on_done: Callable[[], None]) -> None:
         """Go on with what would not die, until nothing is left of it."""
         if self.sweep(is_alone=False):
-            loop.call_later(STUCK_LOOK_S, self.outlast, loop, done)
+            loop.call_later(STUCK_SWEEP_INTERVAL_S, self.sweep_until_gone, loop, on_done)
         else:
-            done()
+            on_done()
 
     def sweep(self, *, is_alone: bool) -> int:
         """Kill and reap once; how many are left."""
         processes = process_tree.everything()
-        family = process_tree.below(os.getpid(), processes)
-        spared = self._spared()
-        roots = [each for each in family if self._is_ours(each) or (is_alone and each.pid not in spared)]
+        descendants = process_tree.below(os.getpid(), processes)
+        own_pids = self._own_pids()
+        roots = [
+            each for each in descendants if self._is_ours(each) or (is_alone and each.pid not in own_pids)
+        ]
         doomed = {process.pid: process for process in roots}
         for process in roots:
             doomed.update((child.pid, child) for child in process_tree.below(process.pid, processes))
-        left = 0
+        remaining = 0
         for process in doomed.values():
             if process.state == "Z":
                 # Not our child: its own parent is doomed as well, then it comes to us.
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
-                left += process.parent != os.getpid()
+                remaining += process.parent != os.getpid()
             else:
                 process_tree.kill(process)  # guard: sweep-kills
-                left += 1
-        return left
+                remaining += 1
+        return remaining
 
     def _is_ours(self, process: process_tree.Process) -> bool:
         return (
@@ -95,7 +97,7 @@ class Leftovers:
         )
 
 
-def clear_all() -> None:
+def kill_descendants() -> None:
     """SIGKILL and reap everything below this process, as far as it dies at once."""
     me = os.getpid()
     for process in process_tree.below(me, process_tree.everything()):

@@ -35,7 +35,7 @@ class Watchdog:
         for supervisor in living:
             assert supervisor.process is not None
             pids = process_tree.descendants(supervisor.process.pid)
-            supervisor.leftovers.remember(pids)
+            supervisor.leftovers.track(pids)
             self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":

@@ -11,7 +11,7 @@ from runner.processes.child import WorkerConfig
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import CancelAttempt, LoadExecutor, RunAttempts
 from runner.worker.processes import process_tree
-from runner.worker.processes.cleanup import Leftovers
+from runner.worker.processes.cleanup import DescendantCleanup
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.memory_growth import Growth
 from runner.worker.supervision import exit_status, messages
@@ -188,13 +188,13 @@ class Supervisor:
 
     def _oversee(self, process: ExecutorProcess) -> None:
         config = self._config
-        self.leftovers = Leftovers(process.pid, self.state.marker, self._up.spared)
+        self.leftovers = DescendantCleanup(process.pid, self.state.marker, self._up.spared)
         self._growth = Growth(self.order, config.device_kind)
         self._ending = Termination(
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
-            before_kill=lambda: self.leftovers.remember(process_tree.descendants(process.pid)),
+            before_kill=lambda: self.leftovers.track(process_tree.descendants(process.pid)),
             on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
         self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.keep)

@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.protocol import worker as worker_protocol
 from runner.protocol.worker import STUCK, ExecutorGone
-from runner.worker.processes.cleanup import Leftovers
+from runner.worker.processes.cleanup import DescendantCleanup
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision import messages
 from runner.worker.supervision.crash_report import AttemptEnd, CrashReport, assign_blame
@@ -34,7 +34,7 @@ class ExecutorTeardown:
         *,
         ending: Termination,
         captured: OutputPipes,
-        leftovers: Leftovers,
+        leftovers: DescendantCleanup,
     ) -> None:
         self._state, self._process, self._up, self._loop = state, process, up, loop
         self._ending, self._captured, self._leftovers = ending, captured, leftovers
@@ -69,10 +69,10 @@ class ExecutorTeardown:
         if is_stuck:
             self._on_clear(False, settlement)
         else:
-            self._leftovers.clear(
+            self._leftovers.kill_all(
                 self._loop,
                 is_alone=lambda: self._up.is_alone(state.number),
-                done=lambda is_clear: self._on_clear(is_clear, settlement),
+                on_done=lambda is_clear: self._on_clear(is_clear, settlement),
             )
 
     def _on_clear(self, is_clear: bool, settlement: CrashReport) -> None:
@@ -83,7 +83,7 @@ class ExecutorTeardown:
         log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
         _report_gone(state, up, STUCK, "a process of the executor does not die of SIGKILL")
         cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "what did not die is gone"))
-        self._leftovers.outlast(self._loop, lambda: up.keep(cleared))
+        self._leftovers.sweep_until_gone(self._loop, lambda: up.keep(cleared))
 
 
 def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:

@@ -10,7 +10,7 @@ import time
 from typing import cast
 
 from runner.protocol.worker import RaiseCancelled, RequestCancel, to_executor_decoder
-from runner.worker.processes.cleanup import STUCK_S, Leftovers
+from runner.worker.processes.cleanup import STUCK_S, DescendantCleanup
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.termination import Termination
@@ -114,10 +114,10 @@ def test_remembered_process_is_found_without_any_mark() -> None:
         environment = {"PATH": os.environ["PATH"]}
         stranger = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
         child = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
-        left = Leftovers(2**22, "nobody/1")
-        left.remember([child.pid])
+        left = DescendantCleanup(2**22, "nobody/1")
+        left.track([child.pid])
         cleared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        left.clear(asyncio.get_running_loop(), is_alone=lambda: False, done=cleared.set_result)
+        left.kill_all(asyncio.get_running_loop(), is_alone=lambda: False, on_done=cleared.set_result)
         assert await asyncio.wait_for(cleared, 5) is True
         child.wait()
         assert stranger.poll() is None
