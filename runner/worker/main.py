@@ -294,7 +294,7 @@ class Worker:
             self._template.close()
         until = time.monotonic() + CLEAR_S
         cleanup.kill_descendants()
-        while process_tree.children(os.getpid()) and time.monotonic() < until:
+        while process_tree.child_pids(os.getpid()) and time.monotonic() < until:
             time.sleep(0.005)
             cleanup.kill_descendants()
         self._link.spool_unacknowledged()

@@ -33,8 +33,8 @@ class DescendantCleanup:
     def track(self, pids: list[int]) -> None:
         """Keep these as its own."""
         for pid in pids:
-            if pid not in self._seen and (process := process_tree.look(pid)) is not None:
-                self._seen[pid] = process.born
+            if pid not in self._seen and (process := process_tree.read_process(pid)) is not None:
+                self._seen[pid] = process.started_ticks
         if len(self._seen) > 2 * len(pids) + 64:
             self._seen = {pid: born for pid, born in self._seen.items() if os.path.exists(f"/proc/{pid}")}
 
@@ -67,15 +67,17 @@ class DescendantCleanup:
 
     def sweep(self, *, is_alone: bool) -> int:
         """Kill and reap once; how many are left."""
-        processes = process_tree.everything()
-        descendants = process_tree.below(os.getpid(), processes)
+        processes = process_tree.read_processes()
+        descendants = process_tree.descendants_among(os.getpid(), processes)
         own_pids = self._own_pids()
         roots = [
             each for each in descendants if self._is_ours(each) or (is_alone and each.pid not in own_pids)
         ]
         doomed = {process.pid: process for process in roots}
         for process in roots:
-            doomed.update((child.pid, child) for child in process_tree.below(process.pid, processes))
+            doomed.update(
+                (child.pid, child) for child in process_tree.descendants_among(process.pid, processes)
+            )
         remaining = 0
         for process in doomed.values():
             if process.state == "Z":
@@ -84,7 +86,7 @@ class DescendantCleanup:
                     os.waitpid(process.pid, os.WNOHANG)
                 remaining += process.parent != os.getpid()
             else:
-                process_tree.kill(process)  # guard: sweep-kills
+                process_tree.kill_process(process)  # guard: sweep-kills
                 remaining += 1
         return remaining
 
@@ -92,7 +94,7 @@ class DescendantCleanup:
         return (
             process.group == self._leader
             or process.session == self._leader
-            or self._seen.get(process.pid) == process.born
+            or self._seen.get(process.pid) == process.started_ticks
             or (process.state != "Z" and marker_of(process.pid) == self._marker)
         )
 
@@ -100,18 +102,18 @@ class DescendantCleanup:
 def kill_descendants() -> None:
     """SIGKILL and reap everything below this process, as far as it dies at once."""
     me = os.getpid()
-    for process in process_tree.below(me, process_tree.everything()):
+    for process in process_tree.descendants_among(me, process_tree.read_processes()):
         if process.state != "Z":
-            process_tree.kill(process)  # guard: clearing-kills
+            process_tree.kill_process(process)  # guard: clearing-kills
     reap_orphans(set())
 
 
 def reap_orphans(leaders: set[int]) -> None:
     """Reap what was re-parented to us and has ended; the executors themselves are reaped by name."""
-    for pid in process_tree.children(os.getpid()):
+    for pid in process_tree.child_pids(os.getpid()):
         if pid in leaders:
             continue
-        process = process_tree.look(pid)
+        process = process_tree.read_process(pid)
         if process is not None and process.state == "Z":
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

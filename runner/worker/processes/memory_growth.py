@@ -48,7 +48,7 @@ class Growth:
             return True
         limit = self._ram.limit_bytes
         return limit > 0 and self._ram.is_outgrown(
-            used_bytes([pid, *process_tree.descendants(pid)], FULL * limit)
+            used_bytes([pid, *process_tree.descendant_pids(pid)], FULL * limit)
         )
 
 

@@ -18,10 +18,10 @@ class Process(NamedTuple):
     group: int
     session: int
     #: Clock ticks since boot: with the pid it names a process for ever.
-    born: int
+    started_ticks: int
 
 
-def look(pid: int) -> Process | None:
+def read_process(pid: int) -> Process | None:
     """One process, or None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -33,27 +33,27 @@ def look(pid: int) -> Process | None:
     return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
-def everything() -> dict[int, Process]:
+def read_processes() -> dict[int, Process]:
     """All processes of the machine that can be seen."""
-    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {process.pid: process for process in found if process is not None}
 
 
-def below(root: int, processes: dict[int, Process]) -> list[Process]:
+def descendants_among(root: int, processes: dict[int, Process]) -> list[Process]:
     """All descendants of `root`, without it."""
     children: dict[int, list[Process]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process)
     found: list[Process] = []
-    ahead = list(children.get(root, ()))
-    while ahead:
-        process = ahead.pop()
+    pending = list(children.get(root, ()))
+    while pending:
+        process = pending.pop()
         found.append(process)
-        ahead.extend(children.get(process.pid, ()))
+        pending.extend(children.get(process.pid, ()))
     return found
 
 
-def children(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """Direct children, at the cost of one small file per thread instead of a look at the whole machine."""
     found: list[int] = []
     try:
@@ -65,14 +65,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
+def descendant_pids(pid: int) -> list[int]:
     """Everything below a process, without it."""
     found: list[int] = []
-    ahead = children(pid)
-    while ahead:
-        child = ahead.pop()
+    pending = child_pids(pid)
+    while pending:
+        child = pending.pop()
         found.append(child)
-        ahead.extend(children(child))
+        pending.extend(child_pids(child))
     return found
 
 
@@ -97,15 +97,15 @@ def proportional_bytes(pid: int) -> int:
     return resident_bytes(pid)
 
 
-def kill(process: Process) -> None:
+def kill_process(process: Process) -> None:
     """SIGKILL exactly this process, or nothing if its pid names another one by now."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
         return
     try:
-        now = look(process.pid)
-        if now is not None and now.born == process.born:
+        now = read_process(process.pid)
+        if now is not None and now.started_ticks == process.started_ticks:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)  # guard: process-killed
     except OSError:
         return
@@ -113,23 +113,25 @@ def kill(process: Process) -> None:
         os.close(descriptor)
 
 
-def oom_kills(ours: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:  # guard: cgroup-files
+def count_oom_kills(
+    cgroup_file: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> int:  # guard: cgroup-files
     """Kills by the kernel for memory in our cgroup so far; 0 where that can't be read."""
     try:
-        with open(ours) as file:
+        with open(cgroup_file) as file:
             groups = [line.strip().split(":", 2) for line in file]
     except OSError:
         return 0
     total = 0
     for _, controllers, path in groups:
         if controllers == "":
-            total += _counter(f"{root}{path}/memory.events", "oom_kill")
+            total += _read_counter(f"{root}{path}/memory.events", "oom_kill")
         elif "memory" in controllers.split(","):
-            total += _counter(f"{root}/memory{path}/memory.oom_control", "oom_kill")
+            total += _read_counter(f"{root}/memory{path}/memory.oom_control", "oom_kill")
     return total
 
 
-def _counter(path: str, name: str) -> int:
+def _read_counter(path: str, name: str) -> int:
     try:
         with open(path) as file:
             for line in file:

@@ -34,7 +34,7 @@ class Watchdog:
         self._families.clear()
         for supervisor in living:
             assert supervisor.process is not None
-            pids = process_tree.descendants(supervisor.process.pid)
+            pids = process_tree.descendant_pids(supervisor.process.pid)
             supervisor.leftovers.track(pids)
             self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])

@@ -56,7 +56,7 @@ class Supervisor:
         """Start the process; one that can't be started is told as gone in the next turn of the loop."""
         config = self._config
         self.state.started_mono = time.monotonic()
-        self._oom_kills = process_tree.oom_kills()
+        self._oom_kills = process_tree.count_oom_kills()
         env = {**config.executor_env, **self.order.env}
         try:
             self.process = process = self._launch(env, self.state.marker)
@@ -194,7 +194,7 @@ class Supervisor:
             process,
             recall=lambda: self._recall(ordered=True),
             wake_at=self._up.wake_at,
-            before_kill=lambda: self.leftovers.track(process_tree.descendants(process.pid)),
+            before_kill=lambda: self.leftovers.track(process_tree.descendant_pids(process.pid)),
             on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
         self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.keep)
@@ -263,5 +263,7 @@ class Supervisor:
         status = process.reap()  # guard: wait-status
         if status is not None:
             self._teardown.run(
-                exit_status.from_returncode(status, oom_kills=process_tree.oom_kills() - self._oom_kills)
+                exit_status.from_returncode(
+                    status, oom_kills=process_tree.count_oom_kills() - self._oom_kills
+                )
             )

@@ -325,7 +325,8 @@ def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(sta
     (worker,) = [one["pid"] for one in every if one["device"] == "cpu"]
     subprocess.run(["kill", "-KILL", str(worker)], check=True)
     until(
-        lambda: (found := process_tree.look(template)) is None or found.state == "Z", "the template has gone"
+        lambda: (found := process_tree.read_process(template)) is None or found.state == "Z",
+        "the template has gone",
     )
     # A new worker has a new one.
     assert until(forked, "the new one serves", within_s=20)[1] != template

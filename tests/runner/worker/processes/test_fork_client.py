@@ -35,7 +35,7 @@ def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def template_pid(fake: Fake) -> int | None:
     """The worker's template, if it lives."""
-    for pid in process_tree.children(fake.worker.pid):
+    for pid in process_tree.child_pids(fake.worker.pid):
         if (marker_of(pid) or "").startswith(f"{fake.name}/template."):
             return pid
     return None
@@ -43,7 +43,7 @@ def template_pid(fake: Fake) -> int | None:
 
 def is_over(pid: int) -> bool:
     """Whether a process has ended."""
-    found = process_tree.look(pid)
+    found = process_tree.read_process(pid)
     return found is None or found.state == "Z"
 
 
@@ -114,7 +114,7 @@ def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
         def marked() -> list[int]:
             return [
                 each
-                for each in process_tree.descendants(fake.worker.pid)
+                for each in process_tree.descendant_pids(fake.worker.pid)
                 if marker_of(each) == f"{fake.name}/1"
             ]
 
@@ -131,7 +131,7 @@ def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays(
         fake.load(1, "brood", attempt("a", "brood", {}))
         pids = json.loads((await fake.ended("a")).output or b"[]")
         # The last executor: who belongs to nobody else was its child.
-        ours = {each: marker_of(each) or "" for each in process_tree.children(fake.worker.pid)}
+        ours = {each: marker_of(each) or "" for each in process_tree.child_pids(fake.worker.pid)}
         executors = [pid for pid, marker in ours.items() if re.fullmatch(f"{fake.name}/[0-9]+", marker)]
         for pid in executors:
             os.kill(pid, signal.SIGKILL)
