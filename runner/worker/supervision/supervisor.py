@@ -13,7 +13,7 @@ from runner.protocol.worker import CancelAttempt, LoadExecutor, RunAttempts
 from runner.worker.processes import process_tree
 from runner.worker.processes.cleanup import DescendantCleanup
 from runner.worker.processes.executor_process import ExecutorProcess
-from runner.worker.processes.memory_growth import Growth
+from runner.worker.processes.memory_growth import MemoryGrowth
 from runner.worker.supervision import exit_status, messages
 from runner.worker.supervision.attempts import AssignedAttempt, AttemptQueue
 from runner.worker.supervision.crash_report import CHANNEL_LOST, EndCause
@@ -189,7 +189,7 @@ class Supervisor:
     def _oversee(self, process: ExecutorProcess) -> None:
         config = self._config
         self.leftovers = DescendantCleanup(process.pid, self.state.marker, self._up.spared)
-        self._growth = Growth(self.order, config.device_kind)
+        self._growth = MemoryGrowth(self.order, config.device_kind)
         self._ending = Termination(
             process,
             recall=lambda: self._recall(ordered=True),
@@ -252,7 +252,7 @@ class Supervisor:
             load_s=self.state.load_s if entry.waited_for_load else None,
             peak_bytes=max(entry.peak_bytes or 0, self.state.allocated_bytes) or None,
             executor_closing=self._ending.is_closing,
-            has_memory_grown=self._growth.is_too_much(self.process.pid, self.state.allocated_bytes),
+            has_memory_grown=self._growth.is_excessive(self.process.pid, self.state.allocated_bytes),
         )
         return messages.amend_ended(entry, message, amendment)
 

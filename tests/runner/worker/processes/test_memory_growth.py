@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.worker.processes.memory_growth import Baseline
+from runner.worker.processes.memory_growth import MemoryBaseline
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ from runner.worker.processes.memory_growth import Baseline
 def test_one_that_is_nearly_full_and_has_grown_is_replaced(
     limit: int, kept: list[int], verdicts: list[bool]
 ) -> None:
-    baseline = Baseline(limit)
+    baseline = MemoryBaseline(limit)
     assert [baseline.is_outgrown(each) for each in kept] == verdicts
