@@ -37,7 +37,7 @@ from runner.worker.processes import cleanup, process_tree
 from runner.worker.processes.executor_process import ExecutorProcess
 from runner.worker.processes.fork_client import ForkClient
 from runner.worker.supervision.crash_report import EndCause
-from runner.worker.supervision.memory_watchdog import SWEEP_S, Watchdog
+from runner.worker.supervision.memory_watchdog import SWEEP_S, MemoryWatchdog
 from runner.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Worker:
         #: Questions of handlers without an answer yet: they are asked again on a new link.
         self._calls: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
-        self._watchdog = Watchdog(config.device_kind)
+        self._watchdog = MemoryWatchdog(config.device_kind)
         self._is_stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -199,7 +199,7 @@ class Worker:
         self._supervisors[order.executor] = supervisor
         supervisor.start()
         supervisor.pause(self._link.is_paused)
-        self._watchdog.born(supervisor)
+        self._watchdog.add_executor(supervisor)
         self._tell_families()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -234,12 +234,12 @@ class Worker:
         self._watchdog.sweep(supervisors, self.spared())
         self._ask_for_more()
         self._tell_families()
-        usage = self._watchdog.news(supervisors, time.monotonic())
+        usage = self._watchdog.usage_update(supervisors, time.monotonic())
         if usage:
             self._link.send_unnumbered(worker_protocol.encode(worker_protocol.ExecutorUsage(usage)))
 
     def _ask_for_more(self) -> None:
-        for number, used_bytes in self._watchdog.take_over():
+        for number, used_bytes in self._watchdog.drain_over_grant():
             self._link.send_unnumbered(worker_protocol.encode(worker_protocol.OverGrant(number, used_bytes)))
 
     def _tell_families(self) -> None:
@@ -247,7 +247,7 @@ class Worker:
             self._link.send_unnumbered(message)
 
     def _families(self, *, anew: bool = False) -> list[bytes]:
-        families = self._watchdog.families(anew=anew)
+        families = self._watchdog.process_lists(include_unchanged=anew)
         return [
             worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
             for number, pids in families

@@ -11,78 +11,86 @@ from runner.worker.supervision.supervisor import Supervisor
 SWEEP_S = 0.25
 MIB = 1024 * 1024
 #: Usage goes up this often, where it has changed by more than this.
-TELL_S = 1.0
-TELL_BYTES = MIB
+REPORT_S = 1.0
+REPORT_BYTES = MIB
 
 
-class Watchdog:
+class MemoryWatchdog:
     """Host memory everywhere; simulated device bytes on a simulated device."""
 
     def __init__(self, device_kind: str) -> None:
         self._device_kind = device_kind
         #: Executors on a GPU -> their processes, and those that the coordinator knows.
-        self._families: dict[int, list[int]] = {}
-        self._known: dict[int, list[int]] = {}
+        self._process_lists: dict[int, list[int]] = {}
+        self._reported_lists: dict[int, list[int]] = {}
         #: Executor -> its bytes, of those that were found over their grant.
-        self._over: dict[int, int] = {}
-        self._told: dict[int, int] = {}
-        self._told_mono = 0.0
+        self._over_grant: dict[int, int] = {}
+        self._reported_usage: dict[int, int] = {}
+        self._reported_mono = 0.0
 
-    def sweep(self, supervisors: list[Supervisor], spared: set[int]) -> None:
+    def sweep(self, supervisors: list[Supervisor], own_pids: set[int]) -> None:
         """Look at every executor once; `spared` are processes of the worker's own."""
-        living = [each for each in supervisors if each.process is not None and not each.state.is_dead]
-        self._families.clear()
-        for supervisor in living:
+        live = [each for each in supervisors if each.process is not None and not each.state.is_dead]
+        self._process_lists.clear()
+        for supervisor in live:
             assert supervisor.process is not None
             pids = process_tree.descendant_pids(supervisor.process.pid)
             supervisor.leftovers.track(pids)
-            self._families[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
+            self._process_lists[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":
-                self._check(supervisor, supervisor.state.allocated_bytes, len(supervisor.order.devices))
-        leaders = {each.process.pid for each in living if each.process is not None}
-        cleanup.reap_orphans(leaders | spared)
+                self._record_if_over(
+                    supervisor, supervisor.state.allocated_bytes, len(supervisor.order.devices)
+                )
+        leaders = {each.process.pid for each in live if each.process is not None}
+        cleanup.reap_orphans(leaders | own_pids)
 
-    def born(self, supervisor: Supervisor) -> None:
+    def add_executor(self, supervisor: Supervisor) -> None:
         """An executor was started; its children show at the next look."""
         if supervisor.process is not None:
-            self._families[supervisor.number] = [supervisor.process.pid]
+            self._process_lists[supervisor.number] = [supervisor.process.pid]
 
-    def families(self, *, anew: bool = False) -> list[tuple[int, list[int]]]:
+    def process_lists(self, *, include_unchanged: bool = False) -> list[tuple[int, list[int]]]:
         """(executor, its processes) of those on a GPU where they have changed since this was asked last, or
         (`anew`) of all."""
         if self._device_kind != "nvidia":
             return []
-        known, self._known = {} if anew else self._known, dict(self._families)
-        return [(number, pids) for number, pids in self._known.items() if known.get(number) != pids]
+        reported, self._reported_lists = (
+            {} if include_unchanged else self._reported_lists,
+            dict(self._process_lists),
+        )
+        return [
+            (number, pids) for number, pids in self._reported_lists.items() if reported.get(number) != pids
+        ]
 
     def check_grant(self, supervisor: Supervisor) -> None:
         """A simulated device's bytes against what was granted there."""
         used = supervisor.state.allocated_bytes
         supervisor.saw_usage(used)
-        self._check(supervisor, used, len(supervisor.order.devices))
+        self._record_if_over(supervisor, used, len(supervisor.order.devices))
 
-    def take_over(self) -> list[tuple[int, int]]:
+    def drain_over_grant(self) -> list[tuple[int, int]]:
         """(executor, bytes) of those that were found over their grant since this was asked last."""
-        over, self._over = self._over, {}
-        return list(over.items())
+        over_grant, self._over_grant = self._over_grant, {}
+        return list(over_grant.items())
 
-    def news(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
+    def usage_update(self, supervisors: list[Supervisor], now: float) -> list[tuple[int, int]]:
         """(executor, bytes) of all, if it is time and something has changed; else nothing."""
-        if self._device_kind == "nvidia" or now - self._told_mono < TELL_S:
+        if self._device_kind == "nvidia" or now - self._reported_mono < REPORT_S:
             return []
         usage = {each.number: each.state.usage_bytes for each in supervisors if not each.state.is_dead}
         if all(
-            abs(used - self._told.get(number, -TELL_BYTES)) < TELL_BYTES for number, used in usage.items()
+            abs(used - self._reported_usage.get(number, -REPORT_BYTES)) < REPORT_BYTES
+            for number, used in usage.items()
         ):
             return []
-        self._told, self._told_mono = usage, now
+        self._reported_usage, self._reported_mono = usage, now
         return list(usage.items())
 
-    def _check(self, supervisor: Supervisor, used: int, devices: int) -> None:
+    def _record_if_over(self, supervisor: Supervisor, used: int, devices: int) -> None:
         granted = supervisor.order.grant_bytes
         if granted and used // devices > granted:
-            self._over[supervisor.number] = used  # guard: over-grant-told
+            self._over_grant[supervisor.number] = used  # guard: over-grant-told
 
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
         cap = supervisor.order.ram_cap_bytes
@@ -90,12 +98,12 @@ class Watchdog:
         if self._device_kind == "cpu":
             supervisor.saw_usage(used)
         if cap is not None and used > cap:
-            supervisor.kill(_over_cap(used, cap))
+            supervisor.kill(_ram_cap_exceeded(used, cap))
         elif self._device_kind == "cpu":
-            self._check(supervisor, used, 1)
+            self._record_if_over(supervisor, used, 1)
 
 
-def _over_cap(used: int, cap: int) -> EndCause:
+def _ram_cap_exceeded(used: int, cap: int) -> EndCause:
     message = f"it used {used // MIB} MiB, over its cap on host memory ({cap // MIB} MiB)"
     return EndCause(
         "memory_exceeded", message, {"used_bytes": used, "limit_bytes": cap, EXCEEDED_LIMIT: "ram"}
