@@ -27,7 +27,7 @@ from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.termination import Termination
-from runner.worker.supervision.worker_link import Upward
+from runner.worker.supervision.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ExecutorMessages:
         self,
         state: ExecutorState,
         process: ExecutorProcess,
-        up: Upward,
+        up: WorkerLink,
         *,
         recalls: Recalls,
         ending: Termination,
@@ -89,7 +89,7 @@ class ExecutorMessages:
             )
         elif tag == _NOTE:
             entry.event_messages.append(message)
-            self._up.keep(messages.renumber_events(entry, message, head.seq))
+            self._up.send_reliably(messages.renumber_events(entry, message, head.seq))
         else:
             self._on_ended(entry, message)
 
@@ -113,9 +113,9 @@ class ExecutorMessages:
                 self._on_recalled(message)
             case SimulatedAllocation():
                 self._state.allocated_bytes = message.nbytes
-                self._up.allocated(self._state.number)
+                self._up.on_allocated(self._state.number)
             case worker_protocol.AttemptRequest():
-                self._up.call(message, encoded)
+                self._up.forward_request(message, encoded)
 
     def _on_loaded(self, message: ExecutorLoaded) -> None:
         self._state.is_loaded = True
@@ -124,7 +124,7 @@ class ExecutorMessages:
             message.resident_bytes = self._state.allocated_bytes
         elif self._device_kind == "cpu":
             message.resident_bytes = process_tree.resident_bytes(self._process.pid)
-        self._up.keep(worker_protocol.encode(message))
+        self._up.send_reliably(worker_protocol.encode(message))
         if self._line.entries:
             for entry in self._line.batch_of(self._line.entries[0]):
                 self._oversight.report_start(entry, time.time())
@@ -135,12 +135,14 @@ class ExecutorMessages:
         for entry, order in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
             end = AttemptEnd(entry, order.code, order.message)
-            self._up.keep(messages.encode_ended(end, time.time(), executor_closing=not self._is_open))
+            self._up.send_reliably(
+                messages.encode_ended(end, time.time(), executor_closing=not self._is_open)
+            )
         for entry, order in outcome.started:
             self._oversight.end_attempt(entry, order)
         back = outcome.returned
         if outcome.was_requested or not self._is_open or self._state.is_stopping:
-            self._up.keep(
+            self._up.send_reliably(
                 worker_protocol.encode(AttemptsRecalled(self._state.number, [entry.key for entry in back]))
             )
         elif back:

@@ -25,7 +25,7 @@ from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.recalls import Recalls
 from runner.worker.supervision.teardown import ExecutorTeardown, report_unstarted
 from runner.worker.supervision.termination import Termination
-from runner.worker.supervision.worker_link import Upward
+from runner.worker.supervision.worker_link import WorkerLink
 
 #: From a closed channel to the kill; how long one that unloads may take to exit.
 CHANNEL_GRACE_S, UNLOAD_S = 0.1, 5.0
@@ -38,7 +38,7 @@ class Supervisor:
         self,
         order: LoadExecutor,
         config: WorkerConfig,
-        up: Upward,
+        up: WorkerLink,
         loop: asyncio.AbstractEventLoop,
         launch: Callable[[Mapping[str, str], str], ExecutorProcess],
     ) -> None:
@@ -188,7 +188,7 @@ class Supervisor:
 
     def _oversee(self, process: ExecutorProcess) -> None:
         config = self._config
-        self.leftovers = DescendantCleanup(process.pid, self.state.marker, self._up.spared)
+        self.leftovers = DescendantCleanup(process.pid, self.state.marker, self._up.own_pids)
         self._growth = MemoryGrowth(self.order, config.device_kind)
         self._ending = Termination(
             process,
@@ -197,9 +197,9 @@ class Supervisor:
             before_kill=lambda: self.leftovers.track(process_tree.descendant_pids(process.pid)),
             on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
-        self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.keep)
+        self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.send_reliably)
         self._captured = OutputPipes(
-            process, self.line, limits=config, send=self._up.keep, amend_ended=self._complete
+            process, self.line, limits=config, send=self._up.send_reliably, amend_ended=self._complete
         )
         self._messages = ExecutorMessages(
             self.state,

@@ -17,7 +17,7 @@ from runner.worker.supervision.executor_state import ExecutorState
 from runner.worker.supervision.exit_status import ExitStatus
 from runner.worker.supervision.output_pipes import OutputPipes
 from runner.worker.supervision.termination import Termination
-from runner.worker.supervision.worker_link import Upward
+from runner.worker.supervision.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class ExecutorTeardown:
         self,
         state: ExecutorState,
         process: ExecutorProcess,
-        up: Upward,
+        up: WorkerLink,
         loop: AbstractEventLoop,
         *,
         ending: Termination,
@@ -58,7 +58,7 @@ class ExecutorTeardown:
         run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
         waited_s = state.load_s or time.monotonic() - state.started_mono
         for end in settlement.ends:
-            self._up.keep(
+            self._up.send_reliably(
                 messages.encode_ended(
                     end, time.time(), run_s, waited_s if end.entry.waited_for_load else None
                 )
@@ -83,21 +83,21 @@ class ExecutorTeardown:
         log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
         _report_gone(state, up, STUCK, "a process of the executor does not die of SIGKILL")
         cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "what did not die is gone"))
-        self._leftovers.sweep_until_gone(self._loop, lambda: up.keep(cleared))
+        self._leftovers.sweep_until_gone(self._loop, lambda: up.send_reliably(cleared))
 
 
-def report_unstarted(state: ExecutorState, up: Upward, message: str) -> None:
+def report_unstarted(state: ExecutorState, up: WorkerLink, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
     line = state.attempts
     for entry in line.entries[:1]:
-        up.keep(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
+        up.send_reliably(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
     line.not_started += [entry.key for entry in line.entries[1:]]
     state.is_dead = True
     _report_gone(state, up, "worker_crashed", message)
 
 
-def _report_gone(state: ExecutorState, up: Upward, code: str, message: str, detail: Any = None) -> None:
-    up.keep(
+def _report_gone(state: ExecutorState, up: WorkerLink, code: str, message: str, detail: Any = None) -> None:
+    up.send_reliably(
         worker_protocol.encode(ExecutorGone(state.number, code, message, state.attempts.not_started, detail))
     )
-    up.gone(state.number)
+    up.on_executor_gone(state.number)
