@@ -42,7 +42,7 @@ from runner.worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-EXECUTOR = (sys.executable, "-P", "-m", "runner.executor")
+EXECUTOR_COMMAND = (sys.executable, "-P", "-m", "runner.executor")
 LOCK_WAIT_S = 5.0
 #: After `Stop`: how long the last results may wait for their acknowledgement before they are spooled.
 LAST_ACK_S = 2.0
@@ -51,27 +51,27 @@ CLEAR_S = 0.5
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
-class Worker:
+class WorkerProcess:
     """Lives until the coordinator says `Stop` or is gone."""
 
     def __init__(
-        self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR
+        self, config: WorkerConfig, lifeline: socket.socket, command: Sequence[str] = EXECUTOR_COMMAND
     ) -> None:
         self._config, self._lifeline, self._command = config, lifeline, command
         self._link = CoordinatorLink(
             config, on_messages=self._on_messages, on_connect=self._on_connect, on_pause=self._pause
         )
         #: Sends up a message that must not be lost; what supervisors call for every event costs one call.
-        self.keep = self._link.send_reliably
-        self._template: ForkClient | None = None
+        self.send_reliably = self._link.send_reliably
+        self._fork_client: ForkClient | None = None
         #: Questions of handlers without an answer yet: they are asked again on a new link.
-        self._calls: dict[tuple[int, int], bytes] = {}
+        self._pending_requests: dict[tuple[int, int], bytes] = {}
         self._supervisors: dict[int, Supervisor] = {}
         self._watchdog = MemoryWatchdog(config.device_kind)
         self._is_stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Serve; the exit status."""
@@ -80,7 +80,7 @@ class Worker:
         self._lifeline.setblocking(False)
         self._loop.add_reader(self._lifeline.fileno(), self._on_lifeline)
         self._link.open(self._loop)
-        self._start_template()
+        self._start_fork_client()
         # What lives now lives to the end: no collection need walk it.
         gc.freeze()
         await self._done
@@ -90,26 +90,26 @@ class Worker:
 
     # What supervisors need.
 
-    def call(self, order: worker_protocol.AttemptRequest, message: bytes) -> None:
+    def forward_request(self, request: worker_protocol.AttemptRequest, message: bytes) -> None:
         """Send up a handler's question."""
-        self._calls[order.executor, order.request_id] = message
+        self._pending_requests[request.executor, request.request_id] = message
         self._link.send_unnumbered(message)
 
-    def allocated(self, executor: int) -> None:
+    def on_allocated(self, executor: int) -> None:
         """The executor reported a new amount of simulated device memory."""
         supervisor = self._supervisors.get(executor)
         # A stuck executor may have been given up while one of its frames was read.
         if supervisor is not None:
             self._watchdog.check_grant(supervisor)
-            self._ask_for_more()
+            self._report_over_grant()
 
     def is_alone(self, executor: int) -> bool:
         """Whether no other executor has processes now."""
         return all(number == executor or other.state.is_dead for number, other in self._supervisors.items())
 
-    def spared(self) -> set[int]:
+    def own_pids(self) -> set[int]:
         """Processes of ours that belong to no executor."""
-        pid = None if self._template is None else self._template.pid
+        pid = None if self._fork_client is None else self._fork_client.pid
         return set() if pid is None else {pid}
 
     def wake_at(self, mono: float) -> None:
@@ -117,16 +117,18 @@ class Worker:
         if self._timer is None or self._timer_at > mono:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(mono, self._tick)
+            self._timer = self._loop.call_at(mono, self._run_due)
             # Kept apart: of a time that is past, uvloop gives a handle that does not know it.
             self._timer_at = mono
 
-    def gone(self, executor: int) -> None:
+    def on_executor_gone(self, executor: int) -> None:
         """No process of the executor is left."""
         del self._supervisors[executor]
-        self._calls = {key: call for key, call in self._calls.items() if key[0] != executor}
+        self._pending_requests = {
+            key: message for key, message in self._pending_requests.items() if key[0] != executor
+        }
         if self._is_stopping and not self._supervisors:
-            self._leave_when_acknowledged()
+            self._exit_when_acknowledged()
 
     # The link.
 
@@ -134,7 +136,7 @@ class Worker:
         """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
         hello.running = [key for each in self._supervisors.values() for key in each.line.unreported()]
         hello.executors = list(self._supervisors)
-        return [*self._calls.values(), *self._families(anew=True)]
+        return [*self._pending_requests.values(), *self._encode_process_lists(include_unchanged=True)]
 
     def _pause(self, is_paused: bool) -> None:
         for supervisor in self._supervisors.values():
@@ -143,114 +145,116 @@ class Worker:
     def _on_messages(self, messages: list[bytes]) -> None:
         for message in messages:
             try:
-                self._obey(message, worker_protocol.to_worker_decoder.decode(message))
+                self._handle(message, worker_protocol.to_worker_decoder.decode(message))
             except worker_protocol.UNDECODABLE as error:
                 log.error("the coordinator sent an order that does not decode: %s", error)
 
-    def _obey(self, message: bytes, order: worker_protocol.ToWorker) -> None:
-        match order:
+    def _handle(self, message: bytes, command: worker_protocol.ToWorker) -> None:
+        match command:
             case RunAttempts():
-                supervisor = self._supervisors.get(order.executor)
+                supervisor = self._supervisors.get(command.executor)
                 if supervisor is not None:
-                    supervisor.run(message, order)
+                    supervisor.run(message, command)
                 else:
                     # It died while the order was on its way.
-                    back = [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
-                    self.keep(worker_protocol.encode(AttemptsRecalled(order.executor, back)))
+                    returned = [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
+                    self.send_reliably(worker_protocol.encode(AttemptsRecalled(command.executor, returned)))
             case Ack():
-                self._link.acknowledge(order.seq)
+                self._link.acknowledge(command.seq)
                 if self._is_stopping and not self._supervisors:
-                    self._leave_when_acknowledged()
+                    self._exit_when_acknowledged()
             case LoadExecutor():
-                self._load(order)
+                self._load(command)
             case CancelAttempt():
                 for supervisor in self._supervisors.values():
-                    supervisor.cancel(order)
+                    supervisor.cancel(command)
             case AttemptReply():
-                self._calls.pop((order.executor, order.request_id), None)
-                if order.executor in self._supervisors:
-                    self._supervisors[order.executor].answer(message)
+                self._pending_requests.pop((command.executor, command.request_id), None)
+                if command.executor in self._supervisors:
+                    self._supervisors[command.executor].answer(message)
             case Stop():
                 self._stop()
             case RecallAttempts() | UnloadExecutor() | KillExecutor() | SetGrant():
-                self._direct(order)
+                self._handle_for_executor(command)
 
-    def _direct(self, order: RecallAttempts | UnloadExecutor | KillExecutor | SetGrant) -> None:
-        supervisor = self._supervisors.get(order.executor)
+    def _handle_for_executor(
+        self, command: RecallAttempts | UnloadExecutor | KillExecutor | SetGrant
+    ) -> None:
+        supervisor = self._supervisors.get(command.executor)
         if supervisor is None:
             return
-        match order:
+        match command:
             case RecallAttempts():
                 supervisor.recall()
             case UnloadExecutor():
                 supervisor.unload()
             case KillExecutor():
-                cause = EndCause(order.code, order.message, order.detail)
-                supervisor.kill(cause, loading=order.only_if_idle)
+                cause = EndCause(command.code, command.message, command.detail)
+                supervisor.kill(cause, loading=command.only_if_idle)
             case SetGrant():
-                supervisor.order.grant_bytes = order.grant_bytes
-                supervisor.answer(worker_protocol.encode(order))
+                supervisor.order.grant_bytes = command.grant_bytes
+                supervisor.answer(worker_protocol.encode(command))
 
-    def _load(self, order: LoadExecutor) -> None:
-        if order.executor in self._supervisors:
-            log.error("executor %d exists; the order to load it again is ignored", order.executor)
+    def _load(self, command: LoadExecutor) -> None:
+        if command.executor in self._supervisors:
+            log.error("executor %d exists; the order to load it again is ignored", command.executor)
             return
-        supervisor = Supervisor(order, self._config, self, self._loop, self._launch)
-        self._supervisors[order.executor] = supervisor
+        supervisor = Supervisor(command, self._config, self, self._loop, self._launch)
+        self._supervisors[command.executor] = supervisor
         supervisor.start()
         supervisor.pause(self._link.is_paused)
         self._watchdog.add_executor(supervisor)
-        self._tell_families()
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._send_process_lists()
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def _launch(self, env: Mapping[str, str], marker: str) -> ExecutorProcess:
         """The one place where executors start."""
-        return ExecutorProcess(self._command, env, marker, self._template)
+        return ExecutorProcess(self._command, env, marker, self._fork_client)
 
-    def _start_template(self) -> None:
+    def _start_fork_client(self) -> None:
         config = self._config
         if config.template and _is_subreaper():
             env = {**config.executor_env, **config.template_env}
-            self._template = ForkClient(self._command, config.template, env, config.name)
-            self._template.start(self._loop)
+            self._fork_client = ForkClient(self._command, config.template, env, config.name)
+            self._fork_client.start(self._loop)
 
     # Clocks.
 
-    def _tick(self) -> None:
+    def _run_due(self) -> None:
         self._timer = None
         now = time.monotonic()
         for supervisor in list(self._supervisors.values()):
-            moment = supervisor.tick(now)
-            if moment is not None:
-                self.wake_at(moment)
+            due_mono = supervisor.tick(now)
+            if due_mono is not None:
+                self.wake_at(due_mono)
 
     def _sweep(self) -> None:
         supervisors = list(self._supervisors.values())
         if not supervisors:
-            self._sweeper = None
+            self._sweep_timer = None
             return
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        self._watchdog.sweep(supervisors, self.spared())
-        self._ask_for_more()
-        self._tell_families()
+        self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
+        self._watchdog.sweep(supervisors, self.own_pids())
+        self._report_over_grant()
+        self._send_process_lists()
         usage = self._watchdog.usage_update(supervisors, time.monotonic())
         if usage:
             self._link.send_unnumbered(worker_protocol.encode(worker_protocol.ExecutorUsage(usage)))
 
-    def _ask_for_more(self) -> None:
+    def _report_over_grant(self) -> None:
         for number, used_bytes in self._watchdog.drain_over_grant():
             self._link.send_unnumbered(worker_protocol.encode(worker_protocol.OverGrant(number, used_bytes)))
 
-    def _tell_families(self) -> None:
-        for message in self._families():
+    def _send_process_lists(self) -> None:
+        for message in self._encode_process_lists():
             self._link.send_unnumbered(message)
 
-    def _families(self, *, anew: bool = False) -> list[bytes]:
-        families = self._watchdog.process_lists(include_unchanged=anew)
+    def _encode_process_lists(self, *, include_unchanged: bool = False) -> list[bytes]:
+        process_lists = self._watchdog.process_lists(include_unchanged=include_unchanged)
         return [
             worker_protocol.encode(worker_protocol.ExecutorProcesses(number, pids))
-            for number, pids in families
+            for number, pids in process_lists
         ]
 
     # The end.
@@ -260,13 +264,13 @@ class Worker:
         for supervisor in list(self._supervisors.values()):
             supervisor.stop()
         if not self._supervisors:
-            self._leave_when_acknowledged()
+            self._exit_when_acknowledged()
 
-    def _leave_when_acknowledged(self) -> None:
+    def _exit_when_acknowledged(self) -> None:
         if self._link.has_unacknowledged:
-            self._loop.call_later(LAST_ACK_S, self._leave)
+            self._loop.call_later(LAST_ACK_S, self._exit)
         else:
-            self._leave()
+            self._exit()
 
     def _on_lifeline(self) -> None:
         try:
@@ -284,14 +288,14 @@ class Worker:
         until = time.monotonic() + CLEAR_S
         for supervisor in list(self._supervisors.values()):
             supervisor.finish(until)
-        self._leave()
+        self._exit()
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         """Nothing may outlive the worker, and nothing that was not acknowledged may be lost."""
         if self._done.done():
             return
-        if self._template is not None:
-            self._template.close()
+        if self._fork_client is not None:
+            self._fork_client.close()
         until = time.monotonic() + CLEAR_S
         cleanup.kill_descendants()
         while process_tree.child_pids(os.getpid()) and time.monotonic() < until:
@@ -301,7 +305,7 @@ class Worker:
         self._done.set_result(None)
 
 
-def main(command: Sequence[str] = EXECUTOR) -> int:
+def main(command: Sequence[str] = EXECUTOR_COMMAND) -> int:
     """Be the worker that the lifeline describes."""
     config, lifeline = child_processes.read_config(
         int(sys.argv[sys.argv.index("--lifeline") + 1]), WorkerConfig
@@ -309,12 +313,12 @@ def main(command: Sequence[str] = EXECUTOR) -> int:
     child_processes.ignore_terminal_signals()
     logs.configure(config.log_format, config.log_level, f"worker {config.device}")
     _become_subreaper()
-    lock = _lock(config.lock_path, lifeline)
+    lock = _lock_device(config.lock_path, lifeline)
     if lock is None:
         return 3
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as loop:
-            return loop.run(Worker(config, lifeline, command).run())
+            return loop.run(WorkerProcess(config, lifeline, command).run())
     finally:
         os.close(lock)
 
@@ -342,7 +346,7 @@ def _is_subreaper() -> bool:
     return libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) == 0 and answer.value == 1
 
 
-def _lock(path: str, lifeline: socket.socket) -> int | None:
+def _lock_device(path: str, lifeline: socket.socket) -> int | None:
     """The device's lock, or None where another worker keeps it, or the coordinator went meanwhile."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + LOCK_WAIT_S
