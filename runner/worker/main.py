@@ -134,7 +134,7 @@ class WorkerProcess:
 
     def _on_connect(self, hello: Hello) -> list[bytes]:
         """Say in the hello what runs here; what the coordinator must know again, as it may have been lost."""
-        hello.running = [key for each in self._supervisors.values() for key in each.line.unreported()]
+        hello.running = [key for each in self._supervisors.values() for key in each.attempts.unreported()]
         hello.executors = list(self._supervisors)
         return [*self._pending_requests.values(), *self._encode_process_lists(include_unchanged=True)]
 
@@ -154,7 +154,7 @@ class WorkerProcess:
             case RunAttempts():
                 supervisor = self._supervisors.get(command.executor)
                 if supervisor is not None:
-                    supervisor.run(message, command)
+                    supervisor.run_attempts(message, command)
                 else:
                     # It died while the order was on its way.
                     returned = [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
@@ -167,11 +167,11 @@ class WorkerProcess:
                 self._load(command)
             case CancelAttempt():
                 for supervisor in self._supervisors.values():
-                    supervisor.cancel(command)
+                    supervisor.cancel_attempt(command)
             case AttemptReply():
                 self._pending_requests.pop((command.executor, command.request_id), None)
                 if command.executor in self._supervisors:
-                    self._supervisors[command.executor].answer(message)
+                    self._supervisors[command.executor].forward(message)
             case Stop():
                 self._stop()
             case RecallAttempts() | UnloadExecutor() | KillExecutor() | SetGrant():
@@ -185,15 +185,15 @@ class WorkerProcess:
             return
         match command:
             case RecallAttempts():
-                supervisor.recall()
+                supervisor.recall_unstarted()
             case UnloadExecutor():
                 supervisor.unload()
             case KillExecutor():
                 cause = EndCause(command.code, command.message, command.detail)
-                supervisor.kill(cause, loading=command.only_if_idle)
+                supervisor.kill(cause, only_if_idle=command.only_if_idle)
             case SetGrant():
-                supervisor.order.grant_bytes = command.grant_bytes
-                supervisor.answer(worker_protocol.encode(command))
+                supervisor.load_command.grant_bytes = command.grant_bytes
+                supervisor.forward(worker_protocol.encode(command))
 
     def _load(self, command: LoadExecutor) -> None:
         if command.executor in self._supervisors:
@@ -225,7 +225,7 @@ class WorkerProcess:
         self._timer = None
         now = time.monotonic()
         for supervisor in list(self._supervisors.values()):
-            due_mono = supervisor.tick(now)
+            due_mono = supervisor.run_due(now)
             if due_mono is not None:
                 self.wake_at(due_mono)
 
@@ -287,7 +287,7 @@ class WorkerProcess:
         # yet, and its number must not be given to another one.
         until = time.monotonic() + CLEAR_S
         for supervisor in list(self._supervisors.values()):
-            supervisor.finish(until)
+            supervisor.wait_for_death(until)
         self._exit()
 
     def _exit(self) -> None:

@@ -35,12 +35,12 @@ class MemoryWatchdog:
         for supervisor in live:
             assert supervisor.process is not None
             pids = process_tree.descendant_pids(supervisor.process.pid)
-            supervisor.leftovers.track(pids)
+            supervisor.cleanup.track(pids)
             self._process_lists[supervisor.number] = [supervisor.process.pid, *sorted(pids)]
             self._check_ram(supervisor, [supervisor.process.pid, *pids])
             if self._device_kind == "sim":
                 self._record_if_over(
-                    supervisor, supervisor.state.allocated_bytes, len(supervisor.order.devices)
+                    supervisor, supervisor.state.allocated_bytes, len(supervisor.load_command.devices)
                 )
         leaders = {each.process.pid for each in live if each.process is not None}
         cleanup.reap_orphans(leaders | own_pids)
@@ -66,8 +66,8 @@ class MemoryWatchdog:
     def check_grant(self, supervisor: Supervisor) -> None:
         """A simulated device's bytes against what was granted there."""
         used = supervisor.state.allocated_bytes
-        supervisor.saw_usage(used)
-        self._record_if_over(supervisor, used, len(supervisor.order.devices))
+        supervisor.on_usage(used)
+        self._record_if_over(supervisor, used, len(supervisor.load_command.devices))
 
     def drain_over_grant(self) -> list[tuple[int, int]]:
         """(executor, bytes) of those that were found over their grant since this was asked last."""
@@ -88,15 +88,15 @@ class MemoryWatchdog:
         return list(usage.items())
 
     def _record_if_over(self, supervisor: Supervisor, used: int, devices: int) -> None:
-        granted = supervisor.order.grant_bytes
+        granted = supervisor.load_command.grant_bytes
         if granted and used // devices > granted:
             self._over_grant[supervisor.number] = used  # guard: over-grant-told
 
     def _check_ram(self, supervisor: Supervisor, pids: list[int]) -> None:
-        cap = supervisor.order.ram_cap_bytes
-        used = used_bytes(pids, ram_limit(supervisor.order, self._device_kind))
+        cap = supervisor.load_command.ram_cap_bytes
+        used = used_bytes(pids, ram_limit(supervisor.load_command, self._device_kind))
         if self._device_kind == "cpu":
-            supervisor.saw_usage(used)
+            supervisor.on_usage(used)
         if cap is not None and used > cap:
             supervisor.kill(_ram_cap_exceeded(used, cap))
         elif self._device_kind == "cpu":

@@ -36,18 +36,18 @@ class Supervisor:
 
     def __init__(
         self,
-        order: LoadExecutor,
+        command: LoadExecutor,
         config: WorkerConfig,
-        up: WorkerLink,
+        link: WorkerLink,
         loop: asyncio.AbstractEventLoop,
         launch: Callable[[Mapping[str, str], str], ExecutorProcess],
     ) -> None:
         """`launch(env, marker)` starts a process."""
-        self.order, self.number = order, order.executor
-        self._config, self._up, self._loop, self._launch = config, up, loop, launch
-        options = order.handler.options
-        self.line = AttemptQueue(is_batched=options.batch is not None, slots=options.slots)
-        self.state = ExecutorState(order, self.line, f"{config.name}/{order.executor}")
+        self.load_command, self.number = command, command.executor
+        self._config, self._link, self._loop, self._launch = config, link, loop, launch
+        options = command.handler.options
+        self.attempts = AttemptQueue(is_batched=options.batch is not None, slots=options.slots)
+        self.state = ExecutorState(command, self.attempts, f"{config.name}/{command.executor}")
         #: None where it could not be started.
         self.process: ExecutorProcess | None = None
         self._recalls = Recalls()
@@ -57,79 +57,83 @@ class Supervisor:
         config = self._config
         self.state.started_mono = time.monotonic()
         self._oom_kills = process_tree.count_oom_kills()
-        env = {**config.executor_env, **self.order.env}
+        env = {**config.executor_env, **self.load_command.env}
         try:
             self.process = process = self._launch(env, self.state.marker)
         except OSError as error:
             message = f"the executor could not be started: {error}"
-            self._loop.call_soon(report_unstarted, self.state, self._up, message)
+            self._loop.call_soon(report_unstarted, self.state, self._link, message)
             return
-        self._oversee(process)
+        self._build_parts(process)
         process.attach(
             self._loop,
             on_channel=lambda: self._on_channel(process),
-            on_output=self._captured.read_available,
+            on_output=self._output_pipes.read_available,
             on_exit=lambda: self._on_exit(process),
         )
-        process.send([messages.encode_configure(self.order, config)])
-        if self.order.load_timeout_s is not None:
-            self._up.wake_at(self.state.started_mono + self.order.load_timeout_s)
+        process.send([messages.encode_configure(self.load_command, config)])
+        if self.load_command.load_timeout_s is not None:
+            self._link.wake_at(self.state.started_mono + self.load_command.load_timeout_s)
 
     @property
     def is_open(self) -> bool:
         """Whether it takes orders."""
-        return self.process is not None and not self.state.is_dead and not self._ending.is_closing
+        return self.process is not None and not self.state.is_dead and not self._termination.is_closing
 
-    def run(self, message: bytes, order: RunAttempts) -> None:
+    def run_attempts(self, message: bytes, command: RunAttempts) -> None:
         """Hand attempts over; `message` is the encoded order."""
         if self.process is not None and (not self.is_open or self.state.is_stopping):
-            self.line.not_started += [(attempt.job_id, attempt.attempt) for attempt in order.attempts]
+            self.attempts.not_started += [(attempt.job_id, attempt.attempt) for attempt in command.attempts]
             return
-        fresh = self.line.assign(order.attempts)
-        if not self.state.is_loaded and fresh and self.line.entries[0] is fresh[0]:
-            fresh[0].waited_for_load = True
+        added = self.attempts.assign(command.attempts)
+        if not self.state.is_loaded and added and self.attempts.entries[0] is added[0]:
+            added[0].waited_for_load = True
         if self.process is not None:
             self.process.send([message])
-            self._up.wake_at(time.monotonic() + START_REPORT_S)
+            self._link.wake_at(time.monotonic() + START_REPORT_S)
 
-    def cancel(self, order: CancelAttempt) -> None:
+    def cancel_attempt(self, command: CancelAttempt) -> None:
         """End one attempt; one that has finished keeps its result, which is on the way."""
-        entry = self.line.find((order.job_id, order.attempt))
+        entry = self.attempts.find((command.job_id, command.attempt))
         if entry is None or self.process is None or self.state.is_dead:
             return
         if (
             not self.state.is_loaded
-            and entry is self.line.entries[0]
-            and not self._oversight.batch_not_ending(entry)
+            and entry is self.attempts.entries[0]
+            and not self._deadline_monitor.batch_not_ending(entry)
         ):
-            self.kill(EndCause(order.code, order.message))
+            self.kill(EndCause(command.code, command.message))
             return
-        figures, ordinal = self.process.read_page(), self.line.ordinal_of(entry)
+        figures, ordinal = self.process.read_page(), self.attempts.ordinal_of(entry)
         if figures.started < ordinal:
-            self._recalls.cancel_when_returned(order)
-            self._recall(ordered=False)
-        elif figures.finished < ordinal or self.line.slots > 1:
-            self._oversight.end_attempt(entry, order)
+            self._recalls.cancel_when_returned(command)
+            self._recall(requested=False)
+        elif figures.finished < ordinal or self.attempts.slots > 1:
+            self._deadline_monitor.end_attempt(entry, command)
 
-    def recall(self) -> None:
+    def recall_unstarted(self) -> None:
         """Ask for what has not started; the answer goes up."""
         if self.is_open:
-            self._recall(ordered=True)
+            self._recall(requested=True)
 
     def unload(self) -> None:
         """End it while it is idle."""
         if not self.state.is_loaded:
             self.kill(EndCause("unloaded", "it was unloaded while it loaded"))
-        elif self.process is not None and self.is_open and not self.line.entries:
-            self._ending.expect_exit(EndCause("unloaded", "it was unloaded"), UNLOAD_S)
+        elif self.process is not None and self.is_open and not self.attempts.entries:
+            self._termination.expect_exit(EndCause("unloaded", "it was unloaded"), UNLOAD_S)
             self.process.send([worker_protocol.encode(worker_protocol.UnloadExecutor(self.number))])
 
-    def kill(self, cause: EndCause, *, loading: bool = False) -> None:
+    def kill(self, cause: EndCause, *, only_if_idle: bool = False) -> None:
         """SIGKILL to all of it (`loading`: unless an attempt has begun); its attempt ends with this cause."""
-        if self.process and not self.state.is_dead and not (loading and self.process.read_page().started):
-            self._ending.kill(cause)
+        if (
+            self.process
+            and not self.state.is_dead
+            and not (only_if_idle and self.process.read_page().started)
+        ):
+            self._termination.kill(cause)
 
-    def answer(self, message: bytes) -> None:
+    def forward(self, message: bytes) -> None:
         """Pass on what the coordinator has to say to the executor."""
         if self.process is not None and not self.state.is_dead:
             self.process.send([message])
@@ -139,26 +143,26 @@ class Supervisor:
         self.state.is_stopping = True
         if not self.state.is_loaded:
             self.kill(EndCause("interrupted", SHUTDOWN_MESSAGE))
-        elif self.is_open and self.line.entries:
-            self._recall(ordered=True)
-            self._up.wake_at(time.monotonic())
+        elif self.is_open and self.attempts.entries:
+            self._recall(requested=True)
+            self._link.wake_at(time.monotonic())
         else:
             self.unload()
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, is_paused: bool) -> None:
         """Too much is unacknowledged: let the executor wait in its own send."""
         if self.process is not None and not self.state.is_dead:
-            self.process.set_reading(not paused)
+            self.process.set_reading(not is_paused)
 
-    def tick(self, now: float) -> float | None:
+    def run_due(self, now: float) -> float | None:
         """Do what is due; the next moment at which something may be."""
         if self.process is None or self.state.is_dead:
             return None
-        if self._captured.next_release_at is not None:
-            self._captured.release_ended(now)
-        clock_at = self._check_clocks(self.process, now) if self.is_open else None
-        self._ending.run_due(now)
-        due = (self._captured.next_release_at, clock_at, self._ending.next_at)
+        if self._output_pipes.next_release_at is not None:
+            self._output_pipes.release_ended(now)
+        deadline_at = self._check_deadlines(self.process, now) if self.is_open else None
+        self._termination.run_due(now)
+        due = (self._output_pipes.next_release_at, deadline_at, self._termination.next_at)
         return min((at for at in due if at is not None), default=None)
 
     def drain(self) -> None:
@@ -169,9 +173,9 @@ class Supervisor:
             pass
         self._messages.receive(held=True)
         for name in list(self.process.output_fds):
-            self._captured.read_available(name)
+            self._output_pipes.read_available(name)
 
-    def finish(self, until_mono: float) -> None:
+    def wait_for_death(self, until_mono: float) -> None:
         """Wait for the death of a killed executor and tell how its attempts ended, without the loop."""
         if (process := self.process) is not None and not self.state.is_dead:
             while (status := process.reap()) is None and time.monotonic() < until_mono:
@@ -179,80 +183,86 @@ class Supervisor:
             self.drain()
             self._teardown.run(exit_status.from_returncode(status or 0, oom_kills=0))
 
-    def saw_usage(self, nbytes: int) -> None:
+    def on_usage(self, nbytes: int) -> None:
         """The memory that it uses now."""
         self.state.usage_bytes = nbytes
         if self.process is not None and not self.state.is_dead:
-            for entry in self.line.running(self.process.read_page()):
+            for entry in self.attempts.running(self.process.read_page()):
                 entry.peak_bytes = max(nbytes, entry.peak_bytes or 0)
 
-    def _oversee(self, process: ExecutorProcess) -> None:
+    def _build_parts(self, process: ExecutorProcess) -> None:
         config = self._config
-        self.leftovers = DescendantCleanup(process.pid, self.state.marker, self._up.own_pids)
-        self._growth = MemoryGrowth(self.order, config.device_kind)
-        self._ending = Termination(
+        self.cleanup = DescendantCleanup(process.pid, self.state.marker, self._link.own_pids)
+        self._memory_growth = MemoryGrowth(self.load_command, config.device_kind)
+        self._termination = Termination(
             process,
-            recall=lambda: self._recall(ordered=True),
-            wake_at=self._up.wake_at,
-            before_kill=lambda: self.leftovers.track(process_tree.descendant_pids(process.pid)),
+            recall=lambda: self._recall(requested=True),
+            wake_at=self._link.wake_at,
+            before_kill=lambda: self.cleanup.track(process_tree.descendant_pids(process.pid)),
             on_stuck=lambda: self._teardown.run(ExitStatus(None, None), is_stuck=True),
         )
-        self._oversight = DeadlineMonitor(process, self.line, self._ending, self._up.send_reliably)
-        self._captured = OutputPipes(
-            process, self.line, limits=config, send=self._up.send_reliably, amend_ended=self._complete
+        self._deadline_monitor = DeadlineMonitor(
+            process, self.attempts, self._termination, self._link.send_reliably
+        )
+        self._output_pipes = OutputPipes(
+            process,
+            self.attempts,
+            limits=config,
+            send=self._link.send_reliably,
+            amend_ended=self._amend_ended,
         )
         self._messages = ExecutorMessages(
             self.state,
             process,
-            self._up,
+            self._link,
             recalls=self._recalls,
-            ending=self._ending,
-            oversight=self._oversight,
-            captured=self._captured,
+            ending=self._termination,
+            oversight=self._deadline_monitor,
+            captured=self._output_pipes,
             device_kind=config.device_kind,
             unload=self.unload,
         )
         self._teardown = ExecutorTeardown(
             self.state,
             process,
-            self._up,
+            self._link,
             self._loop,
-            ending=self._ending,
-            captured=self._captured,
-            leftovers=self.leftovers,
+            ending=self._termination,
+            captured=self._output_pipes,
+            leftovers=self.cleanup,
         )
 
-    def _recall(self, *, ordered: bool) -> None:
+    def _recall(self, *, requested: bool) -> None:
         if self.process is not None:
-            self._recalls.on_recall_sent(requested=ordered)
+            self._recalls.on_recall_sent(requested=requested)
             self.process.send([worker_protocol.encode(worker_protocol.RecallAttempts(self.number))])
 
-    def _check_clocks(self, process: ExecutorProcess, now: float) -> float | None:
+    def _check_deadlines(self, process: ExecutorProcess, now: float) -> float | None:
         """Heed the load clock, or those of what runs; when to look again."""
         if not self.state.is_loaded:
-            limit_s = self.order.load_timeout_s
+            limit_s = self.load_command.load_timeout_s
             if limit_s is not None and now >= self.state.started_mono + limit_s:
                 self.kill(EndCause("load_timeout", f"it took longer to load than its {limit_s:g} s"))
             return self.state.started_mono + limit_s if limit_s is not None and self.is_open else None
-        return self._oversight.check(now, is_stopping=self.state.is_stopping)
+        return self._deadline_monitor.check(now, is_stopping=self.state.is_stopping)
 
     def _on_channel(self, process: ExecutorProcess) -> None:
         if self._messages.receive()[1] and not self.state.is_dead:
             process.set_reading(False)
-            if not self._ending.is_closing:  # guard: closed-channel
+            if not self._termination.is_closing:  # guard: closed-channel
                 self._loop.call_later(CHANNEL_GRACE_S, self.kill, CHANNEL_LOST)
 
-    def _complete(self, entry: AssignedAttempt, message: bytes) -> bytes:
+    def _amend_ended(self, entry: AssignedAttempt, message: bytes) -> bytes:
         """The `Ended` as it goes up, with what only the worker knows."""
         assert self.process is not None
-        ladder = self._ending.on_attempt_ended(entry.key)
+        ladder = self._termination.on_attempt_ended(entry.key)
         amendment = messages.Amendment(
             cause=None if ladder is None else (ladder.code, ladder.message),
             is_blame_unknown=ladder is not None and ladder.is_shared,
             load_s=self.state.load_s if entry.waited_for_load else None,
             peak_bytes=max(entry.peak_bytes or 0, self.state.allocated_bytes) or None,
-            executor_closing=self._ending.is_closing,
-            has_memory_grown=self._growth.is_excessive(self.process.pid, self.state.allocated_bytes),
+            executor_closing=self._termination.is_closing,
+            has_memory_grown=self._memory_growth.is_excessive(self.process.pid, self.state.allocated_bytes),
         )
         return messages.amend_ended(entry, message, amendment)
 
