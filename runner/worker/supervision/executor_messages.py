@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: How long an executor that could not load may take to exit.
 LOAD_FAILED_EXIT_S = 2.0
-_NOTE, _ENDED = 23, 24
+_EVENTS_TAG, _ENDED_TAG = 23, 24
 
 
 class ExecutorMessages:
@@ -43,79 +43,84 @@ class ExecutorMessages:
         self,
         state: ExecutorState,
         process: ExecutorProcess,
-        up: WorkerLink,
+        link: WorkerLink,
         *,
         recalls: Recalls,
-        ending: Termination,
-        oversight: DeadlineMonitor,
-        captured: OutputPipes,
+        termination: Termination,
+        deadline_monitor: DeadlineMonitor,
+        output_pipes: OutputPipes,
         device_kind: str,
         unload: Callable[[], None],
     ) -> None:
-        self._state, self._process, self._up = state, process, up
-        self._line = state.attempts
-        self._recalls, self._ending, self._oversight, self._captured = recalls, ending, oversight, captured
+        self._state, self._process, self._link = state, process, link
+        self._attempts = state.attempts
+        self._recalls, self._termination, self._deadline_monitor, self._output_pipes = (
+            recalls,
+            termination,
+            deadline_monitor,
+            output_pipes,
+        )
         self._device_kind, self._unload = device_kind, unload
 
-    def receive(self, *, held: bool = False) -> tuple[bool, bool]:
+    def receive(self, *, from_page: bool = False) -> tuple[bool, bool]:
         """Take what has come (`held`: what a dead executor had not sent yet); whether anything came, and
         whether the other end is closed."""
         try:
-            frames, is_closed = self._process.read_held_frames() if held else self._process.receive()
+            frames, is_closed = self._process.read_held_frames() if from_page else self._process.receive()
             for frame in frames:
                 for message in framing.unpack(frame):
-                    self._take(message)
+                    self._handle(message)
         except worker_protocol.UNDECODABLE as error:
             log.error("executor %s sent what is no message: %s", self._state.marker, error)
             self._process.set_reading(False)
-            if not held and not self._state.is_dead:
+            if not from_page and not self._state.is_dead:
                 cause = EndCause(
                     "worker_crashed", f"its executor sent no message: {error}", counts_as_crash=True
                 )
-                self._ending.kill(cause)
+                self._termination.kill(cause)
             return False, False
         return bool(frames), is_closed
 
-    def _take(self, message: bytes) -> None:
+    def _handle(self, message: bytes) -> None:
         tag = worker_protocol.tag_of(message)
-        if tag not in (_NOTE, _ENDED):
+        if tag not in (_EVENTS_TAG, _ENDED_TAG):
             self._handle_control(message, worker_protocol.from_executor_decoder.decode(message))
             return
-        head = messages.envelope_decoder.decode(message)
-        entry = self._line.find((head.job_id, head.attempt))
+        envelope = messages.envelope_decoder.decode(message)
+        entry = self._attempts.find((envelope.job_id, envelope.attempt))
         if entry is None:
             log.debug(
                 "executor %s reported an attempt twice, or one that it was not given", self._state.marker
             )
-        elif tag == _NOTE:
+        elif tag == _EVENTS_TAG:
             entry.event_messages.append(message)
-            self._up.send_reliably(messages.renumber_events(entry, message, head.seq))
+            self._link.send_reliably(messages.renumber_events(entry, message, envelope.seq))
         else:
             self._on_ended(entry, message)
 
     def _handle_control(self, encoded: bytes, message: worker_protocol.FromExecutor) -> None:
         match message:
             case worker_protocol.SlotStarted():
-                entry = self._line.find((message.job_id, message.attempt))
+                entry = self._attempts.find((message.job_id, message.attempt))
                 if entry is not None:
                     entry.started_mono, entry.slot_index = message.at_mono, message.slot_index
-                    self._up.wake_at(message.at_mono + START_REPORT_S)
+                    self._link.wake_at(message.at_mono + START_REPORT_S)
             case OutputMark():
-                entry = self._line.find((message.job_id, message.attempt))
+                entry = self._attempts.find((message.job_id, message.attempt))
                 if entry is not None:
-                    self._captured.expect_markers(entry, message)
+                    self._output_pipes.expect_markers(entry, message)
             case ExecutorLoaded():
                 self._on_loaded(message)
             case LoadFailed():
                 cause = EndCause(message.code, message.message, message.detail)
-                self._ending.expect_exit(cause, LOAD_FAILED_EXIT_S)
+                self._termination.expect_exit(cause, LOAD_FAILED_EXIT_S)
             case AttemptsRecalled():
                 self._on_recalled(message)
             case SimulatedAllocation():
                 self._state.allocated_bytes = message.nbytes
-                self._up.on_allocated(self._state.number)
+                self._link.on_allocated(self._state.number)
             case worker_protocol.AttemptRequest():
-                self._up.forward_request(message, encoded)
+                self._link.forward_request(message, encoded)
 
     def _on_loaded(self, message: ExecutorLoaded) -> None:
         self._state.is_loaded = True
@@ -124,41 +129,45 @@ class ExecutorMessages:
             message.resident_bytes = self._state.allocated_bytes
         elif self._device_kind == "cpu":
             message.resident_bytes = process_tree.resident_bytes(self._process.pid)
-        self._up.send_reliably(worker_protocol.encode(message))
-        if self._line.entries:
-            for entry in self._line.batch_of(self._line.entries[0]):
-                self._oversight.report_start(entry, time.time())
-        self._up.wake_at(time.monotonic() + START_REPORT_S)
+        self._link.send_reliably(worker_protocol.encode(message))
+        if self._attempts.entries:
+            for entry in self._attempts.batch_of(self._attempts.entries[0]):
+                self._deadline_monitor.report_start(entry, time.time())
+        self._link.wake_at(time.monotonic() + START_REPORT_S)
 
     def _on_recalled(self, message: AttemptsRecalled) -> None:
-        outcome = self._recalls.on_recalled([(job, attempt) for job, attempt in message.attempts], self._line)
-        for entry, order in outcome.cancelled:
+        outcome = self._recalls.on_recalled(
+            [(job, attempt) for job, attempt in message.attempts], self._attempts
+        )
+        for entry, command in outcome.cancelled:
             # It was taken out of the line of an executor that goes on.
-            end = AttemptEnd(entry, order.code, order.message)
-            self._up.send_reliably(
+            end = AttemptEnd(entry, command.code, command.message)
+            self._link.send_reliably(
                 messages.encode_ended(end, time.time(), executor_closing=not self._is_open)
             )
-        for entry, order in outcome.started:
-            self._oversight.end_attempt(entry, order)
-        back = outcome.returned
+        for entry, command in outcome.started:
+            self._deadline_monitor.end_attempt(entry, command)
+        returned = outcome.returned
         if outcome.was_requested or not self._is_open or self._state.is_stopping:
-            self._up.send_reliably(
-                worker_protocol.encode(AttemptsRecalled(self._state.number, [entry.key for entry in back]))
+            self._link.send_reliably(
+                worker_protocol.encode(
+                    AttemptsRecalled(self._state.number, [entry.key for entry in returned])
+                )
             )
-        elif back:
-            self._line.entries.extend(back)
-            for _, together in groupby(back, key=lambda entry: id(entry.batch) if entry.batch else 0):
-                run = RunAttempts(self._state.number, [entry.attempt for entry in together])
+        elif returned:
+            self._attempts.entries.extend(returned)
+            for _, batch in groupby(returned, key=lambda entry: id(entry.batch) if entry.batch else 0):
+                run = RunAttempts(self._state.number, [entry.attempt for entry in batch])
                 self._process.send([worker_protocol.encode(run)])
 
     @property
     def _is_open(self) -> bool:
-        return not self._state.is_dead and not self._ending.is_closing
+        return not self._state.is_dead and not self._termination.is_closing
 
     def _on_ended(self, entry: AssignedAttempt, message: bytes) -> None:
         now = time.monotonic()
-        self._captured.on_attempt_ended(entry, message, now)
-        if self._line.entries:
-            self._up.wake_at(now + START_REPORT_S)
+        self._output_pipes.on_attempt_ended(entry, message, now)
+        if self._attempts.entries:
+            self._link.wake_at(now + START_REPORT_S)
         elif self._state.is_stopping:
             self._unload()

@@ -171,7 +171,7 @@ class Supervisor:
             return
         while self._messages.receive()[0]:
             pass
-        self._messages.receive(held=True)
+        self._messages.receive(from_page=True)
         for name in list(self.process.output_fds):
             self._output_pipes.read_available(name)
 
@@ -216,9 +216,9 @@ class Supervisor:
             process,
             self._link,
             recalls=self._recalls,
-            ending=self._termination,
-            oversight=self._deadline_monitor,
-            captured=self._output_pipes,
+            termination=self._termination,
+            deadline_monitor=self._deadline_monitor,
+            output_pipes=self._output_pipes,
             device_kind=config.device_kind,
             unload=self.unload,
         )
