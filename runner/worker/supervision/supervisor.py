@@ -227,9 +227,9 @@ class Supervisor:
             process,
             self._link,
             self._loop,
-            ending=self._termination,
-            captured=self._output_pipes,
-            leftovers=self.cleanup,
+            termination=self._termination,
+            output_pipes=self._output_pipes,
+            cleanup=self.cleanup,
         )
 
     def _recall(self, *, requested: bool) -> None:

@@ -29,75 +29,73 @@ class ExecutorTeardown:
         self,
         state: ExecutorState,
         process: ExecutorProcess,
-        up: WorkerLink,
+        link: WorkerLink,
         loop: AbstractEventLoop,
         *,
-        ending: Termination,
-        captured: OutputPipes,
-        leftovers: DescendantCleanup,
+        termination: Termination,
+        output_pipes: OutputPipes,
+        cleanup: DescendantCleanup,
     ) -> None:
-        self._state, self._process, self._up, self._loop = state, process, up, loop
-        self._ending, self._captured, self._leftovers = ending, captured, leftovers
+        self._state, self._process, self._link, self._loop = state, process, link, loop
+        self._termination, self._output_pipes, self._cleanup = termination, output_pipes, cleanup
 
-    def run(self, death: ExitStatus, *, is_stuck: bool = False) -> None:
+    def run(self, exit_status: ExitStatus, *, is_stuck: bool = False) -> None:
         """Report how each of its attempts ended, then clear up and report that it is gone."""
-        state, line = self._state, self._state.attempts
-        self._captured.close()
+        state, attempts = self._state, self._state.attempts
+        self._output_pipes.close()
         figures = self._process.read_page()
-        words = messages.stderr_tail(line.last_started(figures), self._captured.stderr_tail)
-        settlement = assign_blame(
-            line,
+        stderr_tail = messages.stderr_tail(attempts.last_started(figures), self._output_pipes.stderr_tail)
+        crash_report = assign_blame(
+            attempts,
             figures,
             was_loading=not state.is_loaded,
-            ladders=self._ending.ladders,
-            cause=self._ending.cause,
-            exit_status=death,
-            stderr_tail=words,
+            ladders=self._termination.ladders,
+            cause=self._termination.cause,
+            exit_status=exit_status,
+            stderr_tail=stderr_tail,
         )
         state.is_dead = True
         run_s = time.monotonic() - figures.started_mono if state.is_loaded and figures.started else None
-        waited_s = state.load_s or time.monotonic() - state.started_mono
-        for end in settlement.ends:
-            self._up.send_reliably(
-                messages.encode_ended(
-                    end, time.time(), run_s, waited_s if end.entry.waited_for_load else None
-                )
+        load_s = state.load_s or time.monotonic() - state.started_mono
+        for end in crash_report.ends:
+            self._link.send_reliably(
+                messages.encode_ended(end, time.time(), run_s, load_s if end.entry.waited_for_load else None)
             )
-        line.not_started = settlement.not_started + line.not_started
-        line.entries.clear()
+        attempts.not_started = crash_report.not_started + attempts.not_started
+        attempts.entries.clear()
         self._process.close()
         if is_stuck:
-            self._on_clear(False, settlement)
+            self._on_clear(False, crash_report)
         else:
-            self._leftovers.kill_all(
+            self._cleanup.kill_all(
                 self._loop,
-                is_alone=lambda: self._up.is_alone(state.number),
-                on_done=lambda is_clear: self._on_clear(is_clear, settlement),
+                is_alone=lambda: self._link.is_alone(state.number),
+                on_done=lambda is_clear: self._on_clear(is_clear, crash_report),
             )
 
-    def _on_clear(self, is_clear: bool, settlement: CrashReport) -> None:
-        state, up = self._state, self._up
+    def _on_clear(self, is_clear: bool, crash_report: CrashReport) -> None:
+        state, link = self._state, self._link
         if is_clear:
-            _report_gone(state, up, settlement.code, settlement.message, settlement.detail)
+            _report_gone(state, link, crash_report.code, crash_report.message, crash_report.detail)
             return
         log.error("executor %s does not die of SIGKILL; it is written off", state.marker)
-        _report_gone(state, up, STUCK, "a process of the executor does not die of SIGKILL")
+        _report_gone(state, link, STUCK, "a process of the executor does not die of SIGKILL")
         cleared = worker_protocol.encode(ExecutorGone(state.number, "cleared", "what did not die is gone"))
-        self._leftovers.sweep_until_gone(self._loop, lambda: up.send_reliably(cleared))
+        self._cleanup.sweep_until_gone(self._loop, lambda: link.send_reliably(cleared))
 
 
-def report_unstarted(state: ExecutorState, up: WorkerLink, message: str) -> None:
+def report_unstarted(state: ExecutorState, link: WorkerLink, message: str) -> None:
     """Report that the process could not be started, which its first attempt is blamed for."""
-    line = state.attempts
-    for entry in line.entries[:1]:
-        up.send_reliably(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
-    line.not_started += [entry.key for entry in line.entries[1:]]
+    attempts = state.attempts
+    for entry in attempts.entries[:1]:
+        link.send_reliably(messages.encode_ended(AttemptEnd(entry, "worker_crashed", message), time.time()))
+    attempts.not_started += [entry.key for entry in attempts.entries[1:]]
     state.is_dead = True
-    _report_gone(state, up, "worker_crashed", message)
+    _report_gone(state, link, "worker_crashed", message)
 
 
-def _report_gone(state: ExecutorState, up: WorkerLink, code: str, message: str, detail: Any = None) -> None:
-    up.send_reliably(
+def _report_gone(state: ExecutorState, link: WorkerLink, code: str, message: str, detail: Any = None) -> None:
+    link.send_reliably(
         worker_protocol.encode(ExecutorGone(state.number, code, message, state.attempts.not_started, detail))
     )
-    up.on_executor_gone(state.number)
+    link.on_executor_gone(state.number)
