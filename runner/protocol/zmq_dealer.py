@@ -17,7 +17,7 @@ from runner.protocol.framing import WireError
 log = logging.getLogger(__name__)
 
 HIGH_WATER_FRAMES = 10_000
-FRAMES_A_TURN = 256
+FRAMES_PER_TURN = 256
 
 # Plain integers and the backend's own methods, as at the other end: the wrappers cost as much as the calls.
 _EVENTS = int(zmq.EVENTS)
@@ -40,7 +40,7 @@ class ZmqDealer:
         self._endpoint = endpoint
         self._on_frame, self._on_link = on_frame, on_link
         self._is_read_due = False
-        self.linked = False
+        self.is_linked = False
 
     def open(self) -> None:
         """Start to connect; call it on the running loop."""
@@ -55,7 +55,7 @@ class ZmqDealer:
 
     def send(self, messages: list[bytes]) -> bool:
         """One frame. False: no link now, or it is full; nothing was sent then."""
-        if not self.linked:
+        if not self.is_linked:
             return False
         try:
             Backend.send(self._socket, framing.pack(messages), _NOBLOCK)
@@ -78,19 +78,19 @@ class ZmqDealer:
         self._monitor = socket.get_monitor_socket(events, f"inproc://link-{os.urandom(8).hex()}")
         self._descriptors = int(socket.get(zmq.FD)), int(self._monitor.get(zmq.FD))
         self._loop.add_reader(self._descriptors[0], self._read_frames)
-        self._loop.add_reader(self._descriptors[1], self._watch)
+        self._loop.add_reader(self._descriptors[1], self._on_monitor_event)
         socket.connect(self._endpoint)
-        self._loop.call_soon(self._watch)
+        self._loop.call_soon(self._on_monitor_event)
 
     def _disconnect(self) -> None:
-        self.linked = False
+        self.is_linked = False
         for descriptor in self._descriptors:
             self._loop.remove_reader(descriptor)
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
 
-    def _watch(self) -> None:
+    def _on_monitor_event(self) -> None:
         """Heed the link's own events: it stands, or it is cut."""
         monitor = self._monitor
         while not monitor.closed and int(monitor.get(_EVENTS)) & _POLLIN:
@@ -100,15 +100,15 @@ class ZmqDealer:
                 self._disconnect()
                 self._connect()
                 return
-            if not self.linked:
-                self.linked = True
+            if not self.is_linked:
+                self.is_linked = True
                 self._on_link()
                 self._read_frames()
 
     def _read_frames(self) -> None:
         self._is_read_due = False
         socket = self._socket
-        for _ in range(FRAMES_A_TURN):
+        for _ in range(FRAMES_PER_TURN):
             if socket.closed or not int(socket.get(_EVENTS)) & _POLLIN:
                 return
             frame = socket.recv(_NOBLOCK)

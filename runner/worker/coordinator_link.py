@@ -101,12 +101,12 @@ class CoordinatorLink:
     def _flush(self) -> None:
         """All that this turn of the loop produced goes up, in as few frames as it fits."""
         self._flush_is_due = False
-        if not self._dealer.linked:
+        if not self._dealer.is_linked:
             # What may be lost is lost; the rest waits for the link.
             self._unnumbered.clear()
         elif self._unnumbered and self._dealer.send(self._unnumbered):
             self._unnumbered = []
-        while self._dealer.linked and self._outbox.has_unsent:
+        while self._dealer.is_linked and self._outbox.has_unsent:
             first, messages = self._outbox.peek()
             if not self._dealer.send(
                 [worker_protocol.encode(worker_protocol.NumberedFrame(first)), *messages]
