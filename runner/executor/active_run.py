@@ -23,7 +23,7 @@ class ActiveRun(Protocol):
     job_id: str
     number: int
     attempt: AttemptSpec
-    site: Site
+    environment: Site
     #: UTC epoch seconds; 0.0 before the start.
     started_at: float
     #: User code has returned; its context is dead.
@@ -48,7 +48,7 @@ class ActiveRun(Protocol):
         """Why they were asked to stop."""
 
     @property
-    def progress_held(self) -> object:
+    def pending_progress(self) -> object:
         """True where progress waits to be sent."""
 
     @property
@@ -58,14 +58,14 @@ class ActiveRun(Protocol):
     def find(self, key: tuple[str, int]) -> Running | None:
         """The attempt with this key."""
 
-    def own(self) -> Running:
+    def file_owner(self) -> Running:
         """The one attempt to which a file belongs.
 
         Raises:
             RuntimeError: a batch; each file belongs to one of its jobs.
         """
 
-    def demand_open(self) -> None:
+    def require_open(self) -> None:
         """
         Raises:
             RuntimeError: it has ended.
@@ -74,16 +74,16 @@ class ActiveRun(Protocol):
     def touch(self) -> None:
         """Record that the handler is alive."""
 
-    def log(self, stream: str, level: str | None, text: str) -> None:
+    def add_log(self, stream: str, level: str | None, text: str) -> None:
         """Add a log event."""
 
-    def output(self, data: bytes) -> None:
+    def add_output(self, data: bytes) -> None:
         """Add an output event of a chunk's JSON text."""
 
-    def metric(self, name: str, value: float) -> None:
+    def add_metric(self, name: str, value: float) -> None:
         """Add a metric event."""
 
-    def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
+    def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Add a progress event, now or when the next one is due."""
 
     def flush_progress(self, now: float | None) -> None:

@@ -54,22 +54,22 @@ class Context:
     @property
     def device(self) -> str:
         """Where to put tensors: "cuda:0" or "cpu"."""
-        return self._run.site.config.device
+        return self._run.environment.config.device
 
     @property
     def devices(self) -> list[str]:
         """Ids of the devices this process may use, such as "gpu0"."""
-        return list(self._run.site.config.devices)
+        return list(self._run.environment.config.devices)
 
     @property
     def model(self) -> str:
         """The model that this process is loaded for, as the field says that `model_by` names; "" without."""
-        return self._run.site.config.model
+        return self._run.environment.config.model
 
     @property
     def vram_bytes(self) -> int | None:
         """Device memory promised to this process; None: none was promised."""
-        return self._run.site.config.grant_bytes or None
+        return self._run.environment.config.grant_bytes or None
 
     @property
     def deadline(self) -> datetime | None:
@@ -89,13 +89,13 @@ class Context:
     def tmpdir(self) -> Path:
         """A private folder, made when first asked for and removed when the attempt ends."""
         run = self._run
-        run.demand_open()
+        run.require_open()
         run.touch()
         if run.tmpdir is None:
             import tempfile
             from pathlib import Path
 
-            run.tmpdir = Path(tempfile.mkdtemp(prefix="job-", dir=run.site.config.tmp_dir or None))
+            run.tmpdir = Path(tempfile.mkdtemp(prefix="job-", dir=run.environment.config.tmp_dir or None))
         return run.tmpdir
 
     @property
@@ -119,13 +119,13 @@ class Context:
         Raises:
             JobCancelled: the job has been asked to stop.
         """
-        self._run.demand_open()
+        self._run.require_open()
         if self.cancelled:
             raise JobCancelled(self._run.reason)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
         """Call this, in a thread of its own, when the job is asked to stop (at once if it was already)."""
-        self._run.demand_open()
+        self._run.require_open()
         self._run.touch()
         self._run.on_cancel(function)
 
@@ -140,7 +140,7 @@ class Context:
         """
         if not self._run.closed:
             self._run.touch()
-            self._run.progress(done, total, message, details)
+            self._run.add_progress(done, total, message, details)
 
     def output(self, chunk: Any) -> None:
         """Stream a chunk (a JSON value or pydantic model) to whoever listens.
@@ -149,14 +149,14 @@ class Context:
             ValueError: not JSON, or larger than an output may be.
         """
         run = self._run
-        run.demand_open()
+        run.require_open()
         run.touch()
         data = strict_json.encode(chunk)
-        if len(data) > run.site.config.output_max_bytes:
+        if len(data) > run.environment.config.output_max_bytes:
             raise ChunkTooLarge(
-                f"a chunk of {len(data)} bytes; an output may have {run.site.config.output_max_bytes}"
+                f"a chunk of {len(data)} bytes; an output may have {run.environment.config.output_max_bytes}"
             )
-        run.output(data)
+        run.add_output(data)
 
     def metric(self, name: str, value: float) -> None:
         """A figure over time, such as a loss.
@@ -166,7 +166,7 @@ class Context:
         """
         if not self._run.closed:
             self._run.touch()
-            self._run.metric(name, value)
+            self._run.add_metric(name, value)
 
     def save_file(self, name: str, data: Data, content_type: str | None = None) -> dict[str, Any]:
         """Keep a file with the job: bytes, a path, or an open file. Gives its reference, which may go into
@@ -178,9 +178,9 @@ class Context:
         """
         from runner.executor import files
 
-        self._run.demand_open()
+        self._run.require_open()
         self._run.touch()
-        return files.save(self._run.own(), name, data, content_type)
+        return files.save(self._run.file_owner(), name, data, content_type)
 
     def open_file(self, reference: dict[str, Any] | str) -> IO[bytes]:
         """Open the file of a reference (`{"$file": id}` or its id) for reading.
@@ -190,6 +190,6 @@ class Context:
         """
         from runner.executor import files
 
-        self._run.demand_open()
+        self._run.require_open()
         self._run.touch()
         return files.open_reference(self._run.members[0], reference)

@@ -201,7 +201,7 @@ class Capture:
         """The first attempt gets what was printed before there was any."""
         early, self._early = self._early, None
         for stream, level, text in early or ():
-            run.log(stream, level, text)
+            run.add_log(stream, level, text)
 
     def early_tail(self) -> list[str]:
         """The last of it, for the report of a failed load."""
@@ -249,7 +249,7 @@ class Capture:
     def _emit(self, stream: str, level: str | None, text: str) -> None:
         run = self._current()
         if run is not None:
-            run.log(stream, level, text)
+            run.add_log(stream, level, text)
         elif self._early is not None and self._early_size < EARLY_MAX:
             self._early_size += len(text) + 16
             self._early.append((stream, level, text))
