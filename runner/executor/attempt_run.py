@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.executor.environment import Site
-from runner.executor.sender import Speaker
+from runner.executor.sender import AttemptStream
 from runner.formats import strict_json
 from runner.jobs.job import FileRecord
 from runner.protocol import worker as worker_protocol
@@ -28,7 +28,7 @@ PROGRESS_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder().encode
 
 
-class Running(Speaker):
+class Running(AttemptStream):
     """Shared by the main thread, the handler's own threads and the channel thread."""
 
     __slots__ = (
@@ -100,21 +100,21 @@ class Running(Speaker):
 
     def log(self, stream: str, level: str | None, text: str) -> None:
         """A log event; dropped once the attempt's limit of log text is reached."""
-        if self.logs_full or self.ended:
+        if self.is_log_full or self.is_ended:
             return
         fields = {"stream": stream, "level": level, "text": text}
         try:
             data = _json(fields)
         except UnicodeEncodeError:
             data = _json({**fields, "text": strict_json.replace_surrogates(text)})
-        self.site.outbox.event(self, "log", data)
+        self.site.outbox.add_event(self, "log", data)
         if stream == "stderr":
             # Unbuffered, as everywhere: these may be the last words before a crash.
             self.site.outbox.send()
 
     def output(self, data: bytes) -> None:
         """An output event of a chunk's JSON text."""
-        self.site.outbox.event(self, "output", b'{"chunk":%b}' % data)
+        self.site.outbox.add_event(self, "output", b'{"chunk":%b}' % data)
 
     def metric(self, name: str, value: float) -> None:
         """A metric event.
@@ -125,7 +125,7 @@ class Running(Speaker):
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
         data = _json({"name": strict_json.replace_surrogates(name), "value": _number("value", value)})
-        self.site.outbox.event(self, "metric", data)
+        self.site.outbox.add_event(self, "metric", data)
 
     def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Told at once if the last one is long enough ago, else held for the next moment.
@@ -141,7 +141,7 @@ class Running(Speaker):
         if now >= self.progress_due:
             held.clear()
             self.progress_due = now + PROGRESS_S
-            self.site.outbox.event(self, "progress", data)
+            self.site.outbox.add_event(self, "progress", data)
         else:
             held.append(data)
             self.site.outbox.wake_before(self.progress_due)
@@ -155,7 +155,7 @@ class Running(Speaker):
         with self.site.flushing:
             if held:
                 self.progress_due = time.monotonic() + PROGRESS_S
-                self.site.outbox.event(self, "progress", held.popleft(), wait=False)
+                self.site.outbox.add_event(self, "progress", held.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
         """Call it once the flag comes, or now if it has come."""

@@ -17,7 +17,7 @@ from runner.executor.context import Context
 from runner.executor.invocation import Driver
 from runner.executor.loader import Program
 from runner.executor.output_capture import Capture
-from runner.executor.sender import HOLD_S, Outbox
+from runner.executor.sender import DEFER_S, Sender
 from runner.executor.shared_page import Page
 from runner.protocol import worker as worker_protocol
 
@@ -33,7 +33,7 @@ STRAY_MAX = 64
 class AttemptRunner:
     """`run_attempt` and `run_batch` belong to the main thread."""
 
-    def __init__(self, page: Page, outbox: Outbox, shield: Shield, staged: deque[Any]) -> None:
+    def __init__(self, page: Page, outbox: Sender, shield: Shield, staged: deque[Any]) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged
@@ -67,10 +67,10 @@ class AttemptRunner:
         """Send progress that is due; when to look again."""
         run = self.current
         if run is None:
-            return now + HOLD_S if self._staged else None
+            return now + DEFER_S if self._staged else None
         run.flush_progress(now)
         if self._staged:
-            return now + HOLD_S
+            return now + DEFER_S
         return min(now + LOOK_S, run.progress_due) if run.progress_held else now + LOOK_S
 
     # What follows runs in the main thread.
@@ -101,7 +101,7 @@ class AttemptRunner:
         self.capture.flush()
         marked = self.capture.mark(run)
         run.conclude(ended, leaves=is_fatal or run.raise_requested)
-        self._outbox.ended(run, ended, marked, hold=bool(self._staged) and not is_fatal)
+        self._outbox.add_ended(run, ended, marked, may_wait=bool(self._staged) and not is_fatal)
         self.current = None
         if is_fatal or run.raise_requested:
             self.exit(bootstrap.EXIT_UNUSABLE)
@@ -127,7 +127,7 @@ class AttemptRunner:
 
     def exit(self, code: int) -> NoReturn:
         """Send what is not sent yet, and end the process."""
-        self._outbox.finish(FINISH_S)
+        self._outbox.flush_until(FINISH_S)
         os._exit(code)
 
     def _begin(self, run: Running | Together) -> None:

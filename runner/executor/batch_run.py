@@ -189,7 +189,7 @@ class Together:
             ended.run_s = run_s
             ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
             item.conclude(ended, leaves=must_end)
-        site.outbox.all_ended(self.items, endings, marked, hold=bool(more) and not must_end)
+        site.outbox.add_batch_ended(self.items, endings, marked, may_wait=bool(more) and not must_end)
         return must_end
 
     def _begin(self, at: float) -> list[worker_protocol.AttemptEnded]:

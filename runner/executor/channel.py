@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from runner.executor import bootstrap
-from runner.executor.sender import Outbox
+from runner.executor.sender import Sender
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
@@ -28,7 +28,7 @@ class Channel(threading.Thread):
         self,
         fd: int,
         wake_fd: int,
-        outbox: Outbox,
+        outbox: Sender,
         *,
         on: Mapping[type, Callable[[Any], None]],
         tick: Callable[[float], float | None],
@@ -57,9 +57,9 @@ class Channel(threading.Thread):
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         while True:
-            outbox.sleeping_until = math.inf
+            outbox.wakes_at = math.inf
             moment = self._next(time.monotonic())
-            outbox.sleeping_until = moment
+            outbox.wakes_at = moment
             # What became due between the two lines above was told by nobody: look once more.
             moment = min(moment, self._next(time.monotonic()))
             wait_ms = None if moment == math.inf else max(0, math.ceil((moment - time.monotonic()) * 1000))

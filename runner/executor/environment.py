@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from runner.executor.cancel_signal import Shield
-from runner.executor.sender import Outbox
+from runner.executor.sender import Sender
 from runner.executor.shared_page import Page
 from runner.executor.torch_memory import DeviceMemory
 from runner.protocol import worker as worker_protocol
@@ -19,7 +19,7 @@ class Site:
     """Set up once the executor knows what it is."""
 
     def __init__(
-        self, config: worker_protocol.ConfigureExecutor, page: Page, outbox: Outbox, shield: Shield
+        self, config: worker_protocol.ConfigureExecutor, page: Page, outbox: Sender, shield: Shield
     ) -> None:
         self.config = config
         self.page = page
@@ -47,7 +47,7 @@ class Site:
             self._calls[number] = question
         try:
             call = worker_protocol.AttemptRequest(number, self.config.executor, job_id, attempt, op, argument)
-            self.outbox.message(worker_protocol.encode(call))
+            self.outbox.send_message(worker_protocol.encode(call))
             # A lock's wait is cut short by a signal handler that raises, so a cancel gets through.
             if not question.gate.acquire(timeout=ANSWER_S):
                 raise TimeoutError(f"the coordinator did not answer {op!r} within {ANSWER_S:.0f} s")

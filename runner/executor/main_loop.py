@@ -17,7 +17,7 @@ from runner.executor.channel import Channel
 from runner.executor.context import Context
 from runner.executor.environment import Site
 from runner.executor.loader import Program, find, import_source
-from runner.executor.sender import Outbox
+from runner.executor.sender import Sender
 from runner.executor.shared_page import Page
 from runner.executor.worker_commands import WorkerCommands
 from runner.handlers.decorator import count_positional
@@ -33,7 +33,7 @@ class Executor:
 
     def __init__(self, descriptors: bootstrap.Descriptors, page: Page) -> None:
         self._shield = Shield()
-        self._outbox = Outbox(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
+        self._outbox = Sender(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
         self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
@@ -117,7 +117,7 @@ class Executor:
         if site.memory is not None:
             site.memory.enforce()
             site.memory.loaded(loaded)
-        self._outbox.message(worker_protocol.encode(loaded))
+        self._outbox.send_message(worker_protocol.encode(loaded))
         return program, owner
 
     def _make_slots(self, site: Site) -> Slots:
@@ -144,7 +144,7 @@ class Executor:
         detail = {**(found.detail or {}), "printed": capture.early_tail()}
         capture.flush()
         failed = worker_protocol.LoadFailed(site.config.executor, found.code, found.message, detail)
-        self._outbox.message(worker_protocol.encode(failed))
+        self._outbox.send_message(worker_protocol.encode(failed))
         self._runner.exit(bootstrap.EXIT_NOT_LOADED)
 
     def _unload(self, program: Program, site: Site) -> NoReturn:

@@ -28,29 +28,29 @@ HIGH_BYTES = 1024 * 1024
 #: Frames that one call to the kernel takes.
 PARTS_MAX = 64
 #: A Note is closed when its events are this large.
-NOTE_BYTES = 256 * 1024
+EVENTS_BYTES = 256 * 1024
 #: Events that follow a send within this time are gathered.
 GATHER_S = 0.002
 #: Gathered messages wait at most so long where nothing more comes from the main thread.
-HOLD_S = 0.005
+DEFER_S = 0.005
 
 
-class Speaker:
+class AttemptStream:
     """The one attempt that a message belongs to: its name, its message count and its limits."""
 
-    __slots__ = ("ended", "events", "job_id", "limits", "log_bytes", "number", "seq", "told_full")
+    __slots__ = ("events", "is_ended", "is_limit_reported", "job_id", "limits", "log_bytes", "number", "seq")
 
     def __init__(self, job_id: str, number: int, limits: tuple[int, int]) -> None:
         self.job_id = job_id
         self.number = number
         self.seq = 0
         #: Its Ended was sent; nothing may follow.
-        self.ended = False
+        self.is_ended = False
         #: (log_max_bytes, events_max)
         self.limits = limits
         self.log_bytes = 0
         self.events = 0
-        self.told_full = False
+        self.is_limit_reported = False
 
     def admit(self, kind: str, size: int) -> bool:
         """Count an event of `size` bytes in; False where the attempt's limits are used up."""
@@ -63,109 +63,116 @@ class Speaker:
         return True
 
     @property
-    def logs_full(self) -> bool:
+    def is_log_full(self) -> bool:
         """No more log text is taken, and that was said."""
-        return self.told_full and self.log_bytes >= self.limits[0]
+        return self.is_limit_reported and self.log_bytes >= self.limits[0]
 
-    def full_notice(self) -> bytes:
+    def encode_limit_notice(self) -> bytes:
         """The one log event that says so."""
         log_max, events_max = self.limits
         what = f"{events_max} events" if self.events >= events_max else f"{log_max} bytes of log"
-        self.told_full = True
+        self.is_limit_reported = True
         text = f"the limit of {what} for one attempt is reached; the rest is dropped"
         return msgspec.json.encode({"stream": "logging", "level": "warning", "text": text})
 
 
-class Outbox:
+class Sender:
     """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
 
     def __init__(
-        self, fd: int, wake_fd: int, page: Page, shield: Shield, lost: Callable[[], NoReturn]
+        self, fd: int, wake_fd: int, page: Page, cancel_signal: Shield, on_lost: Callable[[], NoReturn]
     ) -> None:
         self._fd = fd
         self._page = page
         self._wake_fd = wake_fd
-        self._shield = shield
-        self._lost = lost
-        self._items: deque[tuple[Speaker | None, str, float, bytes | worker_protocol.AttemptEnded]] = deque()
+        self._cancel_signal = cancel_signal
+        self._on_lost = on_lost
+        self._items: deque[tuple[AttemptStream | None, str, float, bytes | worker_protocol.AttemptEnded]] = (
+            deque()
+        )
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()
-        self._sender = 0
+        self._sending_thread = 0
         self._sent_mono = 0.0
         self.unsent_bytes = 0
         self.due: float | None = None
         #: Monotonic moment at which the channel thread wakes by itself.
-        self.sleeping_until = 0.0
+        self.wakes_at = 0.0
         #: Set in a forked child, whose parent owns the channel.
         self.is_muted = False
 
-    def event(self, speaker: Speaker, kind: str, data: bytes, *, wait: bool = True) -> None:
+    def add_event(self, stream: AttemptStream, kind: str, data: bytes, *, wait: bool = True) -> None:
         """An event's own fields as JSON text; blocks (with `wait`) while the worker does not read."""
-        with self._shield:
-            self._items.append((speaker, kind, time.time(), data))
+        with self._cancel_signal:
+            self._items.append((stream, kind, time.time(), data))
             now = time.monotonic()
             if now - self._sent_mono >= GATHER_S:
                 self.send()
             else:
-                self.send_by(self._sent_mono + HOLD_S)
+                self.send_by(self._sent_mono + DEFER_S)
         if wait and self.unsent_bytes > HIGH_BYTES:
-            self._wait_for_room(speaker)
+            self._wait_for_space(stream)
 
-    def message(self, encoded: bytes) -> None:
+    def send_message(self, encoded: bytes) -> None:
         """Any other message, at once."""
-        with self._shield:
+        with self._cancel_signal:
             self._items.append((None, "", 0.0, encoded))
             self.send()
 
-    def ended(
-        self, speaker: Speaker, ended: worker_protocol.AttemptEnded, marked: bytes | None, *, hold: bool
+    def add_ended(
+        self,
+        stream: AttemptStream,
+        ended: worker_protocol.AttemptEnded,
+        output_mark: bytes | None,
+        *,
+        may_wait: bool,
     ) -> None:
         """The last word of an attempt, with the `Marked` that goes before it; its `seq` is set here.
 
         With `hold` it may wait a moment for the results of those behind it. It waits in the shared
         page: a result that was made is not lost with the process, whatever the next attempt does to it.
         """
-        with self._shield:
-            if marked is not None:
-                self._items.append((None, "", 0.0, marked))
-            self._items.append((speaker, "ended", 0.0, ended))
-            self._send_or_hold(hold)
+        with self._cancel_signal:
+            if output_mark is not None:
+                self._items.append((None, "", 0.0, output_mark))
+            self._items.append((stream, "ended", 0.0, ended))
+            self._send_or_defer(may_wait)
 
-    def all_ended(
+    def add_batch_ended(
         self,
-        speakers: Iterable[Speaker],
+        streams: Iterable[AttemptStream],
         endings: list[worker_protocol.AttemptEnded],
-        marked: bytes | None,
+        output_mark: bytes | None,
         *,
-        hold: bool,
+        may_wait: bool,
     ) -> None:
         """As `ended`, for those that ran together."""
-        with self._shield:
-            if marked is not None:
-                self._items.append((None, "", 0.0, marked))
-            for speaker, ended in zip(speakers, endings, strict=True):
-                self._items.append((speaker, "ended", 0.0, ended))
-            self._send_or_hold(hold)
+        with self._cancel_signal:
+            if output_mark is not None:
+                self._items.append((None, "", 0.0, output_mark))
+            for stream, ended in zip(streams, endings, strict=True):
+                self._items.append((stream, "ended", 0.0, ended))
+            self._send_or_defer(may_wait)
 
-    def _send_or_hold(self, hold: bool) -> None:
+    def _send_or_defer(self, may_wait: bool) -> None:
         now = time.monotonic()
-        if hold and now - self._sent_mono < GATHER_S and self._hold():
-            self.send_by(now + HOLD_S)
+        if may_wait and now - self._sent_mono < GATHER_S and self._hold_in_page():
+            self.send_by(now + DEFER_S)
         else:
             self.send()
 
-    def _hold(self) -> bool:
+    def _hold_in_page(self) -> bool:
         """Frame what waits and keep it in the page; False where it must be sent instead."""
         if not self._lock.acquire(False):
             # Whoever sends now sends ours as well.
             return False
-        self._sender = threading.get_ident()
+        self._sending_thread = threading.get_ident()
         try:
             framed = len(self._unsent)
-            self._frame()
+            self._build_frames()
             return all(self._page.hold(part) for part in islice(self._unsent, framed, None))
         finally:
-            self._sender = 0
+            self._sending_thread = 0
             self._lock.release()
 
     def send_by(self, moment: float) -> None:
@@ -179,7 +186,7 @@ class Outbox:
         """Make sure that the channel thread looks at its clocks by then."""
         # It publishes `sleeping_until` before it looks at what is due, we set what is due before we look:
         # one of both always sees the other.
-        if moment < self.sleeping_until:
+        if moment < self.wakes_at:
             self.wake()
 
     def wake(self) -> None:
@@ -191,37 +198,37 @@ class Outbox:
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
+            self._on_lost()
 
     def send(self) -> None:
         """Send all that waits, as far as the socket takes it. Never blocks."""
         if self.is_muted:
             self._items.clear()
             return
-        with self._shield:
+        with self._cancel_signal:
             while self._items or self._unsent:
                 # Not taken: the holder, which may be this very thread further down its stack, sends ours.
                 if not self._lock.acquire(False):
                     return
-                self._sender = threading.get_ident()
+                self._sending_thread = threading.get_ident()
                 try:
                     self.due = None
-                    self._frame()
+                    self._build_frames()
                     blocked = not self._write()
                 finally:
-                    self._sender = 0
+                    self._sending_thread = 0
                     self._lock.release()
                 if blocked:
                     # The channel thread goes on when the socket has room.
                     self.wake()
                     return
 
-    def finish(self, within_s: float) -> None:
+    def flush_until(self, within_s: float) -> None:
         """Block until all is written, or the time is over."""
         end = time.monotonic() + within_s
         self.send()
         while (self._unsent or self._items) and time.monotonic() < end:
-            self._poll()
+            self._wait_writable()
             self.send()
 
     def mute(self) -> None:
@@ -232,70 +239,70 @@ class Outbox:
         self._unsent.clear()
         self.unsent_bytes = 0
 
-    def _wait_for_room(self, speaker: Speaker) -> None:
+    def _wait_for_space(self, stream: AttemptStream) -> None:
         """Outside the shield: a cancel must get through to a handler that waits here."""
-        if self._sender == threading.get_ident():
+        if self._sending_thread == threading.get_ident():
             return
-        while self.unsent_bytes > HIGH_BYTES and not speaker.ended and not self.is_muted:
-            self._poll()
+        while self.unsent_bytes > HIGH_BYTES and not stream.is_ended and not self.is_muted:
+            self._wait_writable()
             self.send()
 
-    def _poll(self) -> None:
+    def _wait_writable(self) -> None:
         waiter = select.poll()
         waiter.register(self._fd, select.POLLOUT)
         waiter.poll(50)
 
-    def _frame(self) -> None:
+    def _build_frames(self) -> None:
         """Turn what waits into frames."""
         messages: list[bytes] = []
         size = 0
-        speaker: Speaker | None = None
+        stream: AttemptStream | None = None
         events: list[tuple[str, float, bytes]] = []
-        note_size = 0
+        events_size = 0
 
-        def close_note() -> None:
-            nonlocal events, note_size, size
-            if events and speaker is not None:
-                speaker.seq += 1
+        def close_events() -> None:
+            nonlocal events, events_size, size
+            if events and stream is not None:
+                stream.seq += 1
                 messages.append(
                     worker_protocol.encode(
-                        worker_protocol.AttemptEvents(speaker.job_id, speaker.number, speaker.seq, events)
+                        worker_protocol.AttemptEvents(stream.job_id, stream.number, stream.seq, events)
                     )
                 )
-                size += note_size
-                events, note_size = [], 0
+                size += events_size
+                events, events_size = [], 0
 
         while True:
             try:
                 owner, kind, at, payload = self._items.popleft()
             except IndexError:
                 break
-            if owner is not speaker or not kind or kind == "ended" or note_size >= NOTE_BYTES:
-                close_note()
-                speaker = owner
+            if owner is not stream or not kind or kind == "ended" or events_size >= EVENTS_BYTES:
+                close_events()
+                stream = owner
             if isinstance(payload, worker_protocol.AttemptEnded):
                 assert owner is not None
                 owner.seq += 1
                 payload.seq = owner.seq
-                owner.ended = True
+                owner.is_ended = True
                 messages.append(worker_protocol.encode(payload))
                 size += len(messages[-1])
             elif owner is None:
                 messages.append(payload)
                 size += len(payload)
-            elif not owner.ended:
+            elif not owner.is_ended:
                 if owner.admit(kind, len(payload)):
                     events.append((kind, at, payload))
-                    note_size += len(payload)
-                elif not owner.told_full:
-                    events.append(("log", at, owner.full_notice()))
+                    events_size += len(payload)
+                elif not owner.is_limit_reported:
+                    events.append(("log", at, owner.encode_limit_notice()))
             if size >= HIGH_BYTES:
-                self._put(messages)
+                self._append_frame(messages)
                 messages, size = [], 0
-        close_note()
-        self._put(messages)
+        close_events()
+        self._append_frame(messages)
 
-    def _put(self, messages: list[bytes]) -> None:
+    def _append_frame(self, messages: list[bytes]) -> None:
         if messages:
             data = framing.with_length(framing.pack(messages))
             self._unsent.append(memoryview(data))
@@ -309,7 +316,7 @@ class Outbox:
             except BlockingIOError:
                 return False
             except OSError:
-                self._lost()
+                self._on_lost()
             self.unsent_bytes -= count
             while count:
                 part = self._unsent.popleft()

@@ -64,7 +64,7 @@ class Slots:
         """The attempt to which what is printed now belongs: of a thread that no attempt started by asyncio,
         the one that runs longest."""
         run = CURRENT.get()
-        return run if run is not None and not run.ended else next(iter(list(self.runs.values())), None)
+        return run if run is not None and not run.is_ended else next(iter(list(self.runs.values())), None)
 
     def made(self, attempt: worker_protocol.AttemptSpec) -> Aside:
         """What runs for an attempt."""
@@ -148,7 +148,7 @@ class Slots:
         run.started_at = ended.started_at = time.time()
         begin_ns = site.page.start()
         site.page.touch_place(run.place)
-        site.outbox.message(
+        site.outbox.send_message(
             worker_protocol.encode(
                 worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.place)
             )
@@ -183,7 +183,7 @@ class Slots:
         run.close()
         self._capture.flush_of(run)
         run.conclude(ended, leaves=is_fatal)
-        self._site.outbox.ended(run, ended, None, hold=False)
+        self._site.outbox.add_ended(run, ended, None, may_wait=False)
         del self.runs[run.key]
         self._free.append(run.place)
         if is_fatal:

@@ -12,7 +12,7 @@ from runner.executor.attempt_run import Running
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import Shield
 from runner.executor.environment import Site
-from runner.executor.sender import Outbox
+from runner.executor.sender import Sender
 from runner.executor.shared_page import Page
 from runner.protocol import worker as worker_protocol
 
@@ -24,7 +24,7 @@ class WorkerCommands:
     """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
 
     def __init__(
-        self, page: Page, outbox: Outbox, shield: Shield, staged: deque[Any], runner: AttemptRunner
+        self, page: Page, outbox: Sender, shield: Shield, staged: deque[Any], runner: AttemptRunner
     ) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         self._staged, self._runner = staged, runner
@@ -60,7 +60,7 @@ class WorkerCommands:
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.set_reporter(
-            lambda size: self._outbox.message(
+            lambda size: self._outbox.send_message(
                 worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
             )
         )
@@ -84,7 +84,7 @@ class WorkerCommands:
                 break
             for attempt in last[::-1] if isinstance(last, list) else (last,):
                 taken.append((attempt.job_id, attempt.attempt))
-        self._outbox.message(
+        self._outbox.send_message(
             worker_protocol.encode(worker_protocol.AttemptsRecalled(recall.executor, taken[::-1]))
         )
 
@@ -112,7 +112,7 @@ class WorkerCommands:
         ended = worker_protocol.AttemptEnded(
             attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
         )
-        self._outbox.ended(Running(attempt, self.site), ended, None, hold=False)
+        self._outbox.add_ended(Running(attempt, self.site), ended, None, may_wait=False)
         return True
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
