@@ -6,7 +6,7 @@ import os
 
 from runner.executor import bootstrap
 from runner.executor.main_loop import Executor
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     bootstrap.bind_to_parent()
     bootstrap.settle_signals()
     descriptors = bootstrap.take_descriptors()
-    executor = Executor(descriptors, Page(bootstrap.take_page()))
+    executor = Executor(descriptors, SharedPage(bootstrap.take_page()))
     try:
         executor.run()
     except BaseException as error:

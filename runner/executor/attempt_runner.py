@@ -18,7 +18,7 @@ from runner.executor.invocation import Driver
 from runner.executor.loader import Program
 from runner.executor.output_capture import Capture
 from runner.executor.sender import DEFER_S, Sender
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ STRAY_MAX = 64
 class AttemptRunner:
     """`run_attempt` and `run_batch` belong to the main thread."""
 
-    def __init__(self, page: Page, outbox: Sender, shield: Shield, staged: deque[Any]) -> None:
+    def __init__(self, page: SharedPage, outbox: Sender, shield: Shield, staged: deque[Any]) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged

@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.executor.cancel_signal import Shield
 from runner.executor.sender import Sender
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 from runner.executor.torch_memory import DeviceMemory
 from runner.protocol import worker as worker_protocol
 
@@ -19,7 +19,7 @@ class Site:
     """Set up once the executor knows what it is."""
 
     def __init__(
-        self, config: worker_protocol.ConfigureExecutor, page: Page, outbox: Sender, shield: Shield
+        self, config: worker_protocol.ConfigureExecutor, page: SharedPage, outbox: Sender, shield: Shield
     ) -> None:
         self.config = config
         self.page = page

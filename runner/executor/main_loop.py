@@ -18,7 +18,7 @@ from runner.executor.context import Context
 from runner.executor.environment import Site
 from runner.executor.loader import Program, find, import_source
 from runner.executor.sender import Sender
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 from runner.executor.worker_commands import WorkerCommands
 from runner.handlers.decorator import count_positional
 from runner.protocol import worker as worker_protocol
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Executor:
     """Built from its descriptors; `run` does not return."""
 
-    def __init__(self, descriptors: bootstrap.Descriptors, page: Page) -> None:
+    def __init__(self, descriptors: bootstrap.Descriptors, page: SharedPage) -> None:
         self._shield = Shield()
         self._outbox = Sender(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.

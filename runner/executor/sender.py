@@ -19,7 +19,7 @@ from typing import NoReturn
 import msgspec
 
 from runner.executor.cancel_signal import Shield
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
 
@@ -80,7 +80,7 @@ class Sender:
     """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
 
     def __init__(
-        self, fd: int, wake_fd: int, page: Page, cancel_signal: Shield, on_lost: Callable[[], NoReturn]
+        self, fd: int, wake_fd: int, page: SharedPage, cancel_signal: Shield, on_lost: Callable[[], NoReturn]
     ) -> None:
         self._fd = fd
         self._page = page
@@ -170,7 +170,7 @@ class Sender:
         try:
             framed = len(self._unsent)
             self._build_frames()
-            return all(self._page.hold(part) for part in islice(self._unsent, framed, None))
+            return all(self._page.hold_frame(part) for part in islice(self._unsent, framed, None))
         finally:
             self._sending_thread = 0
             self._lock.release()
@@ -324,6 +324,6 @@ class Sender:
                     self._unsent.appendleft(part[count:])
                     break
                 count -= len(part)
-        self._page.release()
+        self._page.release_frames()
         self._sent_mono = time.monotonic()
         return True

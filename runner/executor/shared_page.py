@@ -8,14 +8,14 @@ import time
 
 #: Bytes of the shared memory, and of its part for held frames.
 SIZE = 64 * 1024
-HELD_AT = 64
+HELD_OFFSET = 64
 #: Where attempts run side by side nothing is held: the bytes from there on tell when each was heard last.
-PLACE_BYTES = 8
+SLOT_BYTES = 8
 _STARTED, _STARTED_AT, _FINISHED, _ACTIVE_AT, _HELD = 0, 8, 16, 24, 32
 _pack = struct.Struct("<Q").pack_into
 
 
-class Page:
+class SharedPage:
     """Writer's side. Each number is one aligned 8-byte store; readers see old or new, never half."""
 
     __slots__ = ("_finished", "_held", "_memory", "_started")
@@ -46,25 +46,25 @@ class Page:
         """The handler used its context."""
         _pack(self._memory, _ACTIVE_AT, time.monotonic_ns())
 
-    def touch_place(self, place: int) -> None:
+    def touch_slot(self, slot_index: int) -> None:
         """The handler used the context of the attempt that has this place."""
-        _pack(self._memory, HELD_AT + PLACE_BYTES * place, time.monotonic_ns())
+        _pack(self._memory, HELD_OFFSET + SLOT_BYTES * slot_index, time.monotonic_ns())
 
-    def hold(self, frame: bytes | memoryview) -> bool:
+    def hold_frame(self, frame: bytes | memoryview) -> bool:
         """Keep a frame that is not sent yet where the worker finds it should this process die.
 
         False where there is no room left.
         """
         end = self._held + len(frame)
-        if HELD_AT + end > SIZE:
+        if HELD_OFFSET + end > SIZE:
             return False
-        self._memory[HELD_AT + self._held : HELD_AT + end] = bytes(frame)
+        self._memory[HELD_OFFSET + self._held : HELD_OFFSET + end] = bytes(frame)
         # The length comes last: what it covers is whole.
         _pack(self._memory, _HELD, end)
         self._held = end
         return True
 
-    def release(self) -> None:
+    def release_frames(self) -> None:
         """All held frames were sent."""
         if self._held:
             self._held = 0

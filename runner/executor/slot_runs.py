@@ -36,7 +36,7 @@ class Aside(Running):
 
     def touch(self) -> None:
         """The handler is alive and says so."""
-        self.site.page.touch_place(self.place)
+        self.site.page.touch_slot(self.place)
 
 
 class Slots:
@@ -147,7 +147,7 @@ class Slots:
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         run.started_at = ended.started_at = time.time()
         begin_ns = site.page.start()
-        site.page.touch_place(run.place)
+        site.page.touch_slot(run.place)
         site.outbox.send_message(
             worker_protocol.encode(
                 worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.place)

@@ -13,7 +13,7 @@ from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import Shield
 from runner.executor.environment import Site
 from runner.executor.sender import Sender
-from runner.executor.shared_page import Page
+from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class WorkerCommands:
     """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
 
     def __init__(
-        self, page: Page, outbox: Sender, shield: Shield, staged: deque[Any], runner: AttemptRunner
+        self, page: SharedPage, outbox: Sender, shield: Shield, staged: deque[Any], runner: AttemptRunner
     ) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         self._staged, self._runner = staged, runner
