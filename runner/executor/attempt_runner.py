@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.executor import bootstrap, failures
 from runner.executor.attempt_run import Running
-from runner.executor.cancel_signal import Shield
+from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
 from runner.executor.invocation import Driver
@@ -33,7 +33,7 @@ STRAY_MAX = 64
 class AttemptRunner:
     """`run_attempt` and `run_batch` belong to the main thread."""
 
-    def __init__(self, page: SharedPage, outbox: Sender, shield: Shield, staged: deque[Any]) -> None:
+    def __init__(self, page: SharedPage, outbox: Sender, shield: CancelSignal, staged: deque[Any]) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged

@@ -12,10 +12,10 @@ from runner.handlers.exceptions import JobCancelled
 
 SIGNAL = signal.SIGUSR1
 #: Asking who has the signal costs a quarter of an attempt that does nothing: not more often than this.
-LOOK_NS = 1_000_000
+CHECK_NS = 1_000_000
 
 
-class Target(Protocol):
+class Cancellable(Protocol):
     """The attempt, or the batch, that may be interrupted."""
 
     raise_requested: bool
@@ -25,30 +25,30 @@ class Target(Protocol):
         """Why, in words."""
 
 
-class Shield:
+class CancelSignal:
     """Armed while user code runs; `with shield:` are stretches that must not be cut in two.
 
     A stretch entered in another thread costs nothing: signal handlers run in the main thread alone.
     """
 
-    __slots__ = ("_armed", "_depth", "_looked_ns", "_main", "_pending")
+    __slots__ = ("_armed", "_checked_ns", "_depth", "_main", "_pending")
 
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
-        self._armed: Target | None = None
+        self._armed: Cancellable | None = None
         self._depth = 0
         self._pending = False
-        self._looked_ns = -LOOK_NS
+        self._checked_ns = -CHECK_NS
 
     def install(self) -> None:
         """Take the signal; called again before each attempt, because a handler may have changed it."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._looked_ns >= LOOK_NS:
-            self._looked_ns = now_ns
+        if now_ns - self._checked_ns >= CHECK_NS:
+            self._checked_ns = now_ns
             if signal.getsignal(SIGNAL) != self._on_signal:
                 signal.signal(SIGNAL, self._on_signal)
 
-    def arm(self, run: Target) -> None:
+    def arm(self, run: Cancellable) -> None:
         """User code of this attempt follows."""
         self._pending = False
         self._armed = run

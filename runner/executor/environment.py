@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from runner.executor.cancel_signal import Shield
+from runner.executor.cancel_signal import CancelSignal
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
 from runner.executor.torch_memory import DeviceMemory
@@ -19,7 +19,11 @@ class Site:
     """Set up once the executor knows what it is."""
 
     def __init__(
-        self, config: worker_protocol.ConfigureExecutor, page: SharedPage, outbox: Sender, shield: Shield
+        self,
+        config: worker_protocol.ConfigureExecutor,
+        page: SharedPage,
+        outbox: Sender,
+        shield: CancelSignal,
     ) -> None:
         self.config = config
         self.page = page

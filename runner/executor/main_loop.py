@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.executor import bootstrap, failures
 from runner.executor.attempt_run import Running
 from runner.executor.attempt_runner import AttemptRunner
-from runner.executor.cancel_signal import Shield
+from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import Channel
 from runner.executor.context import Context
 from runner.executor.environment import Site
@@ -32,7 +32,7 @@ class Executor:
     """Built from its descriptors; `run` does not return."""
 
     def __init__(self, descriptors: bootstrap.Descriptors, page: SharedPage) -> None:
-        self._shield = Shield()
+        self._shield = CancelSignal()
         self._outbox = Sender(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()

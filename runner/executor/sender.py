@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import msgspec
 
-from runner.executor.cancel_signal import Shield
+from runner.executor.cancel_signal import CancelSignal
 from runner.executor.shared_page import SharedPage
 from runner.protocol import framing
 from runner.protocol import worker as worker_protocol
@@ -80,7 +80,12 @@ class Sender:
     """`due` is when the channel thread must send at the latest what nobody else has sent by then."""
 
     def __init__(
-        self, fd: int, wake_fd: int, page: SharedPage, cancel_signal: Shield, on_lost: Callable[[], NoReturn]
+        self,
+        fd: int,
+        wake_fd: int,
+        page: SharedPage,
+        cancel_signal: CancelSignal,
+        on_lost: Callable[[], NoReturn],
     ) -> None:
         self._fd = fd
         self._page = page

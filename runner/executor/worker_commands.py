@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner.executor import simulated_memory
 from runner.executor.attempt_run import Running
 from runner.executor.attempt_runner import AttemptRunner
-from runner.executor.cancel_signal import Shield
+from runner.executor.cancel_signal import CancelSignal
 from runner.executor.environment import Site
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
@@ -24,7 +24,12 @@ class WorkerCommands:
     """The main thread reads `site` and `is_unloading`, sets `slots`, and waits in `wait`."""
 
     def __init__(
-        self, page: SharedPage, outbox: Sender, shield: Shield, staged: deque[Any], runner: AttemptRunner
+        self,
+        page: SharedPage,
+        outbox: Sender,
+        shield: CancelSignal,
+        staged: deque[Any],
+        runner: AttemptRunner,
     ) -> None:
         self._page, self._outbox, self._shield = page, outbox, shield
         self._staged, self._runner = staged, runner
