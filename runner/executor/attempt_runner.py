@@ -86,7 +86,7 @@ class AttemptRunner:
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         memory = run.site.memory
         if memory is not None:
-            memory.enforce()
+            memory.enforce_cap()
         run.started_at = ended.started_at = time.time()
         begin_ns = self._page.start()
         is_fatal = self._call(run, program, ended)
@@ -96,7 +96,7 @@ class AttemptRunner:
         self._page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
         if memory is not None:
-            memory.ended(ended)
+            memory.add_peak(ended)
         run.close()
         self.capture.flush()
         marked = self.capture.mark(run)

@@ -171,7 +171,7 @@ class Together:
         """
         site, pid = self.site, os.getpid()
         if site.memory is not None:
-            site.memory.enforce()
+            site.memory.enforce_cap()
         endings = self._begin(time.time())
         begin_ns = site.page.start(len(endings))
         must_end = _perform(self, program, endings, driver) or self.raise_requested
@@ -181,7 +181,7 @@ class Together:
         site.page.finish(len(endings))
         run_s = (time.monotonic_ns() - begin_ns) / 1e9
         if site.memory is not None:
-            site.memory.ended(endings[0])
+            site.memory.add_peak(endings[0])
         self.close()
         capture.flush()
         marked = capture.mark(self.items[0])

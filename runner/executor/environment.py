@@ -8,7 +8,7 @@ from typing import Any
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
-from runner.executor.torch_memory import DeviceMemory
+from runner.executor.torch_memory import TorchMemory
 from runner.protocol import worker as worker_protocol
 
 #: Longest wait for the coordinator's answer to a question.
@@ -29,7 +29,7 @@ class Site:
         self.page = page
         self.outbox = outbox
         #: On a GPU alone.
-        self.memory = DeviceMemory(config) if config.device.startswith("cuda") else None
+        self.memory = TorchMemory(config) if config.device.startswith("cuda") else None
         self.shield = shield
         #: Held while a held-back progress is taken and queued; nothing in it blocks.
         self.flushing = threading.Lock()

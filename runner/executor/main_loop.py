@@ -100,7 +100,7 @@ class Executor:
                 self._slots = self._commands.slots = self._make_slots(site)
             module = import_source(site.config.source)
             if site.memory is not None:
-                site.memory.enforce()
+                site.memory.enforce_cap()
             owner = self._take_owner(site)
             program = Program(find(module, site.config.source.attr), is_batched=site.config.is_batched)
             load = program.hook("load")
@@ -115,8 +115,8 @@ class Executor:
             self._not_loaded(site, error)
         loaded = worker_protocol.ExecutorLoaded(site.config.executor, time.monotonic() - begin)
         if site.memory is not None:
-            site.memory.enforce()
-            site.memory.loaded(loaded)
+            site.memory.enforce_cap()
+            site.memory.add_reserved(loaded)
         self._outbox.send_message(worker_protocol.encode(loaded))
         return program, owner
 

@@ -179,7 +179,7 @@ class Slots:
         self._site.page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
         if self._site.memory is not None:
-            self._site.memory.ended(ended)
+            self._site.memory.add_peak(ended)
         run.close()
         self._capture.flush_of(run)
         run.conclude(ended, leaves=is_fatal)

@@ -11,95 +11,97 @@ from typing import Any
 from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoaded
 
 
-class DeviceMemory:
+class TorchMemory:
     """Used by the main thread alone, between attempts; `config.cap_bytes` may be set by another one."""
 
     def __init__(self, config: ConfigureExecutor) -> None:
         self._config = config
         self._count = len(config.devices)
-        self._in_force: int | None = None
+        self._enforced_cap_bytes: int | None = None
         self._is_queued = False
         #: Device -> the fraction that others set, which ours never exceeds, and the one that we set.
-        self._theirs: dict[int, float] = {}
-        self._ours: dict[int, float] = {}
+        self._user_fractions: dict[int, float] = {}
+        self._own_fractions: dict[int, float] = {}
 
-    def enforce(self) -> None:
+    def enforce_cap(self) -> None:
         """Hold torch's allocator to the cap that was told last: now, or when user code wakes the GPU."""
-        if self._config.cap_bytes == self._in_force:
+        if self._config.cap_bytes == self._enforced_cap_bytes:
             return
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
         if cuda is None:
             return
-        if _is_awake(cuda):
-            self._set(cuda)
+        if _is_initialized(cuda):
+            self._set_cap(cuda)
         elif not self._is_queued and hasattr(cuda, "_lazy_call"):
             # torch calls what is queued here as the first thing after it has made the context.
             self._is_queued = True
-            cuda._lazy_call(lambda: self._set(cuda))
+            cuda._lazy_call(lambda: self._set_cap(cuda))
 
-    def loaded(self, message: ExecutorLoaded) -> None:
+    def add_reserved(self, message: ExecutorLoaded) -> None:
         """Add what torch has reserved to the word that the handler is loaded."""
         torch = sys.modules.get("torch")
         if torch is None:
             return
         message.torch = str(getattr(torch, "__version__", ""))
-        cuda = _awake()
+        cuda = _initialized_cuda()
         if cuda is not None:
-            message.reserved_bytes = self._most(cuda, "memory_reserved")
+            message.reserved_bytes = self._max_bytes(cuda, "memory_reserved")
 
-    def ended(self, message: AttemptEnded) -> None:
+    def add_peak(self, message: AttemptEnded) -> None:
         """Add what torch has reserved, and the most that it had, to the word of an attempt's end."""
-        cuda = _awake()
+        cuda = _initialized_cuda()
         if cuda is None:
             return
-        message.reserved_bytes = self._most(cuda, "memory_reserved")
-        message.peak_bytes = self._most(cuda, "max_memory_reserved")
+        message.reserved_bytes = self._max_bytes(cuda, "memory_reserved")
+        message.peak_bytes = self._max_bytes(cuda, "max_memory_reserved")
         try:
             for index in range(self._count):
                 cuda.reset_peak_memory_stats(index)
         except Exception as error:
-            _complain("its peak could not be reset", error)
+            _print_error("its peak could not be reset", error)
 
-    def _most(self, cuda: Any, figure: str) -> int | None:
+    def _max_bytes(self, cuda: Any, statistic: str) -> int | None:
         """Bytes on the device where they are most."""
         try:
-            return max(int(getattr(cuda, figure)(index)) for index in range(self._count))
+            return max(int(getattr(cuda, statistic)(index)) for index in range(self._count))
         except Exception as error:
-            _complain(f"torch.cuda.{figure} failed", error)
+            _print_error(f"torch.cuda.{statistic} failed", error)
             return None
 
-    def _set(self, cuda: Any) -> None:
+    def _set_cap(self, cuda: Any) -> None:
         cap = self._config.cap_bytes
         try:
             for index in range(self._count):
-                self._limit(cuda, index, cap)
+                self._limit_device(cuda, index, cap)
         except Exception as error:
             # A torch that can't, or a context that is lost: the watchdog sees what it takes.
-            _complain("torch could not be held to its grant", error)
-        self._in_force = cap
+            _print_error("torch could not be held to its grant", error)
+        self._enforced_cap_bytes = cap
 
-    def _limit(self, cuda: Any, index: int, cap: int | None) -> None:
+    def _limit_device(self, cuda: Any, index: int, cap: int | None) -> None:
         total = int(cuda.get_device_properties(index).total_memory)
-        now = getattr(cuda, "get_per_process_memory_fraction", lambda _: self._ours.get(index, 1.0))(index)
-        if now != self._ours.get(index, 1.0):
+        now = getattr(cuda, "get_per_process_memory_fraction", lambda _: self._own_fractions.get(index, 1.0))(
+            index
+        )
+        if now != self._own_fractions.get(index, 1.0):
             # The operator or the handler has set it.
-            self._theirs[index] = now
+            self._user_fractions[index] = now
         ours = 1.0 if cap is None else min(1.0, cap / total)
-        self._ours[index] = min(ours, self._theirs.get(index, 1.0))
-        cuda.set_per_process_memory_fraction(self._ours[index], index)
+        self._own_fractions[index] = min(ours, self._user_fractions.get(index, 1.0))
+        cuda.set_per_process_memory_fraction(self._own_fractions[index], index)
 
 
-def _awake() -> Any:
+def _initialized_cuda() -> Any:
     """`torch.cuda` if user code has imported torch and used a GPU, else None."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    return cuda if cuda is not None and _is_awake(cuda) else None
+    return cuda if cuda is not None and _is_initialized(cuda) else None
 
 
-def _is_awake(cuda: Any) -> bool:
+def _is_initialized(cuda: Any) -> bool:
     # While it is still being imported by another thread, it may lack anything.
     asked = getattr(cuda, "is_initialized", None)
     return asked is not None and bool(asked())
 
 
-def _complain(what: str, error: Exception) -> None:
+def _print_error(what: str, error: Exception) -> None:
     print(f"runner: {what}: {error}", file=sys.stderr)

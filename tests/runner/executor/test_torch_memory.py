@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runner.executor.torch_memory import DeviceMemory
+from runner.executor.torch_memory import TorchMemory
 from runner.handlers.spec import Source
 from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoaded, SetGrant
 from tests.runner.executor.fake_worker import executor
@@ -79,15 +79,15 @@ class Cuda(SimpleNamespace):
         self.most = self.reserved
 
 
-def held(cuda: Cuda, monkeypatch: pytest.MonkeyPatch, cap_bytes: int | None = 4 * G) -> DeviceMemory:
+def held(cuda: Cuda, monkeypatch: pytest.MonkeyPatch, cap_bytes: int | None = 4 * G) -> TorchMemory:
     # What user code imports is looked for in this table and nowhere else.
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, __version__="9.9"))
     config = ConfigureExecutor(
         *(7, Source("file", "f.py", "f", ()), "f", "function", ["gpu0"], "cuda:0", 4 * G, "", "", 1, 1, 1),
         cap_bytes=cap_bytes,
     )
-    memory = DeviceMemory(config)
-    memory.enforce()
+    memory = TorchMemory(config)
+    memory.enforce_cap()
     return memory
 
 
@@ -97,7 +97,7 @@ def test_the_fraction_follows_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuda.fraction == 0.4
     for cap, fraction in ((6 * G, 0.6), (20 * G, 1.0), (2 * G, 0.2), (None, 1.0)):
         memory._config.cap_bytes = cap
-        memory.enforce()
+        memory.enforce_cap()
         assert cuda.fraction == fraction
 
 
@@ -106,7 +106,7 @@ def test_a_smaller_fraction_of_the_operators_stays(monkeypatch: pytest.MonkeyPat
     memory = held(cuda, monkeypatch)
     assert cuda.fraction == 0.3
     memory._config.cap_bytes = 2 * G
-    memory.enforce()
+    memory.enforce_cap()
     assert cuda.fraction == 0.2
 
 
@@ -117,10 +117,10 @@ def test_peaks_are_told_once_and_torch_goes_on_counting(monkeypatch: pytest.Monk
         AttemptEnded("j", 2, 1, None),
         ExecutorLoaded(7, 1.0),
     )
-    memory.loaded(loaded)
+    memory.add_reserved(loaded)
     assert (loaded.torch, loaded.reserved_bytes) == ("9.9", 3 * G)
-    memory.ended(ended)
-    memory.ended(again)
+    memory.add_peak(ended)
+    memory.add_peak(again)
     assert (ended.peak_bytes, ended.reserved_bytes, again.peak_bytes) == (5 * G, 3 * G, 3 * G)
 
 
@@ -129,7 +129,7 @@ def test_a_torch_that_fails_is_told_of_and_harms_nobody(
 ) -> None:
     cuda = Cuda(error=RuntimeError("CUDA error: an illegal memory access"))
     memory, ended = held(cuda, monkeypatch), AttemptEnded("j", 1, 1, None)
-    memory.ended(ended)
+    memory.add_peak(ended)
     assert (cuda.fraction, ended.peak_bytes, ended.reserved_bytes) == (1.0, None, 3 * G)
     said = capsys.readouterr().err
     assert said.count("illegal memory access") == 3 and "could not be held to its grant" in said
