@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.executor.attempt_run import Running
-    from runner.executor.environment import Site
+    from runner.executor.environment import ExecutorEnvironment
     from runner.protocol.worker import AttemptSpec
 
 #: Name of the logger of `ctx.log`; a record of it proves that the handler is alive.
@@ -23,7 +23,7 @@ class ActiveRun(Protocol):
     job_id: str
     number: int
     attempt: AttemptSpec
-    environment: Site
+    environment: ExecutorEnvironment
     #: UTC epoch seconds; 0.0 before the start.
     started_at: float
     #: User code has returned; its context is dead.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.executor.environment import Site
+from runner.executor.environment import ExecutorEnvironment
 from runner.executor.sender import AttemptStream
 from runner.formats import strict_json
 from runner.jobs.job import FileRecord
@@ -47,7 +47,7 @@ class Running(AttemptStream):
         "tmpdir",
     )
 
-    def __init__(self, attempt: worker_protocol.AttemptSpec, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.AttemptSpec, site: ExecutorEnvironment) -> None:
         config = site.config
         super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
         self.attempt = attempt
@@ -107,14 +107,14 @@ class Running(AttemptStream):
             data = _json(fields)
         except UnicodeEncodeError:
             data = _json({**fields, "text": strict_json.replace_surrogates(text)})
-        self.site.outbox.add_event(self, "log", data)
+        self.site.sender.add_event(self, "log", data)
         if stream == "stderr":
             # Unbuffered, as everywhere: these may be the last words before a crash.
-            self.site.outbox.send()
+            self.site.sender.send()
 
     def output(self, data: bytes) -> None:
         """An output event of a chunk's JSON text."""
-        self.site.outbox.add_event(self, "output", b'{"chunk":%b}' % data)
+        self.site.sender.add_event(self, "output", b'{"chunk":%b}' % data)
 
     def metric(self, name: str, value: float) -> None:
         """A metric event.
@@ -125,7 +125,7 @@ class Running(AttemptStream):
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
         data = _json({"name": strict_json.replace_surrogates(name), "value": _number("value", value)})
-        self.site.outbox.add_event(self, "metric", data)
+        self.site.sender.add_event(self, "metric", data)
 
     def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Told at once if the last one is long enough ago, else held for the next moment.
@@ -141,10 +141,10 @@ class Running(AttemptStream):
         if now >= self.progress_due:
             held.clear()
             self.progress_due = now + PROGRESS_S
-            self.site.outbox.add_event(self, "progress", data)
+            self.site.sender.add_event(self, "progress", data)
         else:
             held.append(data)
-            self.site.outbox.wake_before(self.progress_due)
+            self.site.sender.wake_before(self.progress_due)
 
     def flush_progress(self, now: float | None) -> None:
         """Send what is held, if it is due by `now` (None: in any case). Called by both threads."""
@@ -152,10 +152,10 @@ class Running(AttemptStream):
         if not held or (now is not None and now < self.progress_due):
             return
         # Taken and queued as one step: else the end of the attempt could overtake its last progress.
-        with self.site.flushing:
+        with self.site.progress_lock:
             if held:
                 self.progress_due = time.monotonic() + PROGRESS_S
-                self.site.outbox.add_event(self, "progress", held.popleft(), wait=False)
+                self.site.sender.add_event(self, "progress", held.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
         """Call it once the flag comes, or now if it has come."""
@@ -181,7 +181,7 @@ class Running(AttemptStream):
         """User code has returned: send what is held, take the private folder away."""
         self.closed = True
         if self.progress_held is not None:
-            with self.site.flushing:
+            with self.site.progress_lock:
                 # Whatever the channel thread had taken is queued now.
                 pass
             self.flush_progress(None)

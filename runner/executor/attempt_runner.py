@@ -84,7 +84,7 @@ class AttemptRunner:
         """Run one attempt, from its start to its `Ended`."""
         self._begin(run)
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
-        memory = run.site.memory
+        memory = run.site.torch_memory
         if memory is not None:
             memory.enforce_cap()
         run.started_at = ended.started_at = time.time()

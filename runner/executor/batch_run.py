@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runner.executor import failures
 from runner.executor.attempt_run import Running, call_back
 from runner.executor.context import Context
-from runner.executor.environment import Site
+from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
 from runner.executor.invocation import Driver
 from runner.executor.loader import Program
@@ -41,7 +41,7 @@ class Together:
         "tmpdir",
     )
 
-    def __init__(self, attempts: list[worker_protocol.AttemptSpec], site: Site) -> None:
+    def __init__(self, attempts: list[worker_protocol.AttemptSpec], site: ExecutorEnvironment) -> None:
         #: All that were handed over, and those that the handler is given.
         self.items = [Running(attempt, site) for attempt in attempts]
         self.members = self.items
@@ -170,8 +170,8 @@ class Together:
             SystemExit: the handler ends the process.
         """
         site, pid = self.site, os.getpid()
-        if site.memory is not None:
-            site.memory.enforce_cap()
+        if site.torch_memory is not None:
+            site.torch_memory.enforce_cap()
         endings = self._begin(time.time())
         begin_ns = site.page.start(len(endings))
         must_end = _perform(self, program, endings, driver) or self.raise_requested
@@ -180,8 +180,8 @@ class Together:
             os._exit(0)
         site.page.finish(len(endings))
         run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if site.memory is not None:
-            site.memory.add_peak(endings[0])
+        if site.torch_memory is not None:
+            site.torch_memory.add_peak(endings[0])
         self.close()
         capture.flush()
         marked = capture.mark(self.items[0])
@@ -189,7 +189,7 @@ class Together:
             ended.run_s = run_s
             ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
             item.conclude(ended, leaves=must_end)
-        site.outbox.add_batch_ended(self.items, endings, marked, may_wait=bool(more) and not must_end)
+        site.sender.add_batch_ended(self.items, endings, marked, may_wait=bool(more) and not must_end)
         return must_end
 
     def _begin(self, at: float) -> list[worker_protocol.AttemptEnded]:
@@ -255,7 +255,7 @@ def _perform(
     Raises:
         SystemExit: the handler ends the process.
     """
-    shield = batch.site.shield
+    shield = batch.site.cancel_signal
     found: failures.Failure
     try:
         try:

@@ -12,68 +12,70 @@ from runner.executor.torch_memory import TorchMemory
 from runner.protocol import worker as worker_protocol
 
 #: Longest wait for the coordinator's answer to a question.
-ANSWER_S = 30.0
+REPLY_TIMEOUT_S = 30.0
 
 
-class Site:
+class ExecutorEnvironment:
     """Set up once the executor knows what it is."""
 
     def __init__(
         self,
         config: worker_protocol.ConfigureExecutor,
         page: SharedPage,
-        outbox: Sender,
-        shield: CancelSignal,
+        sender: Sender,
+        cancel_signal: CancelSignal,
     ) -> None:
         self.config = config
         self.page = page
-        self.outbox = outbox
+        self.sender = sender
         #: On a GPU alone.
-        self.memory = TorchMemory(config) if config.device.startswith("cuda") else None
-        self.shield = shield
+        self.torch_memory = TorchMemory(config) if config.device.startswith("cuda") else None
+        self.cancel_signal = cancel_signal
         #: Held while a held-back progress is taken and queued; nothing in it blocks.
-        self.flushing = threading.Lock()
-        self._calls: dict[int, _Question] = {}
-        self._last_call = 0
+        self.progress_lock = threading.Lock()
+        self._pending: dict[int, _PendingRequest] = {}
+        self._last_request_id = 0
         self._lock = threading.Lock()
 
-    def ask(self, job_id: str, attempt: int, op: str, argument: Any) -> Any:
+    def request(self, job_id: str, attempt: int, op: str, argument: Any) -> Any:
         """The coordinator's answer.
 
         Raises:
             LookupError: it refuses; (code, message).
             TimeoutError: no answer within 30 s.
         """
-        question = _Question()
+        pending = _PendingRequest()
         with self._lock:
-            self._last_call += 1
-            number = self._last_call
-            self._calls[number] = question
+            self._last_request_id += 1
+            request_id = self._last_request_id
+            self._pending[request_id] = pending
         try:
-            call = worker_protocol.AttemptRequest(number, self.config.executor, job_id, attempt, op, argument)
-            self.outbox.send_message(worker_protocol.encode(call))
+            message = worker_protocol.AttemptRequest(
+                request_id, self.config.executor, job_id, attempt, op, argument
+            )
+            self.sender.send_message(worker_protocol.encode(message))
             # A lock's wait is cut short by a signal handler that raises, so a cancel gets through.
-            if not question.gate.acquire(timeout=ANSWER_S):
-                raise TimeoutError(f"the coordinator did not answer {op!r} within {ANSWER_S:.0f} s")
+            if not pending.replied.acquire(timeout=REPLY_TIMEOUT_S):
+                raise TimeoutError(f"the coordinator did not answer {op!r} within {REPLY_TIMEOUT_S:.0f} s")
         finally:
-            self._calls.pop(number, None)
-        answer = question.answer
-        assert answer is not None
-        if answer.error is not None:
-            raise LookupError(*answer.error)
-        return answer.result
+            self._pending.pop(request_id, None)
+        reply = pending.reply
+        assert reply is not None
+        if reply.error is not None:
+            raise LookupError(*reply.error)
+        return reply.result
 
-    def answer(self, answer: worker_protocol.AttemptReply) -> None:
+    def on_reply(self, reply: worker_protocol.AttemptReply) -> None:
         """Called by the channel thread."""
-        question = self._calls.get(answer.request_id)
-        if question is not None:
-            question.answer = answer
-            question.gate.release()
+        pending = self._pending.get(reply.request_id)
+        if pending is not None:
+            pending.reply = reply
+            pending.replied.release()
 
 
-class _Question:
-    __slots__ = ("answer", "gate")
+class _PendingRequest:
+    __slots__ = ("replied", "reply")
 
     def __init__(self) -> None:
-        self.gate = threading.Semaphore(0)
-        self.answer: worker_protocol.AttemptReply | None = None
+        self.replied = threading.Semaphore(0)
+        self.reply: worker_protocol.AttemptReply | None = None

@@ -84,7 +84,7 @@ def open_reference(run: Running, reference: Any) -> IO[bytes]:
         if record.id == file_id:
             return open(Path(run.site.config.files_dir, run.job_id, str(run.number), file_id), "rb")
     try:
-        path = run.site.ask(run.job_id, run.number, "file", file_id)
+        path = run.site.request(run.job_id, run.number, "file", file_id)
     except LookupError as error:
         raise FileNotFoundError(f"file {file_id}: {error.args[-1]}") from None
     return open(str(path), "rb")

@@ -15,7 +15,7 @@ from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import Channel
 from runner.executor.context import Context
-from runner.executor.environment import Site
+from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import Program, find, import_source
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
@@ -77,7 +77,9 @@ class Executor:
             self._execute(self._make_run(taken, site), program)
 
     def _make_run(
-        self, taken: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec], site: Site
+        self,
+        taken: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec],
+        site: ExecutorEnvironment,
     ) -> Running | Together:
         if not isinstance(taken, list):
             return Running(taken, site) if self._slots is None else self._slots.made(taken)
@@ -91,7 +93,7 @@ class Executor:
         else:
             self._runner.run_batch(run, program)
 
-    def _load(self, site: Site) -> tuple[Program, Running | Together | None]:
+    def _load(self, site: ExecutorEnvironment) -> tuple[Program, Running | Together | None]:
         """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
         begin = time.monotonic()
         owner: Running | Together | None = None
@@ -99,8 +101,8 @@ class Executor:
             if site.config.slots > 1:
                 self._slots = self._commands.slots = self._make_slots(site)
             module = import_source(site.config.source)
-            if site.memory is not None:
-                site.memory.enforce_cap()
+            if site.torch_memory is not None:
+                site.torch_memory.enforce_cap()
             owner = self._take_owner(site)
             program = Program(find(module, site.config.source.attr), is_batched=site.config.is_batched)
             load = program.hook("load")
@@ -114,18 +116,18 @@ class Executor:
         except BaseException as error:
             self._not_loaded(site, error)
         loaded = worker_protocol.ExecutorLoaded(site.config.executor, time.monotonic() - begin)
-        if site.memory is not None:
-            site.memory.enforce_cap()
-            site.memory.add_reserved(loaded)
+        if site.torch_memory is not None:
+            site.torch_memory.enforce_cap()
+            site.torch_memory.add_reserved(loaded)
         self._outbox.send_message(worker_protocol.encode(loaded))
         return program, owner
 
-    def _make_slots(self, site: Site) -> Slots:
+    def _make_slots(self, site: ExecutorEnvironment) -> Slots:
         from runner.executor.slot_runs import Slots
 
         return Slots(site, self._staged, self._runner)
 
-    def _take_owner(self, site: Site) -> Running | Together | None:
+    def _take_owner(self, site: ExecutorEnvironment) -> Running | Together | None:
         try:
             owner = self._make_run(self._staged.popleft(), site)
         except IndexError:
@@ -138,7 +140,7 @@ class Executor:
         if hasattr(result, "__await__"):
             self._runner.driver.complete(context._run, result)
 
-    def _not_loaded(self, site: Site, error: BaseException) -> NoReturn:
+    def _not_loaded(self, site: ExecutorEnvironment, error: BaseException) -> NoReturn:
         capture = self._runner.capture
         found = failures.load_failure(error)
         detail = {**(found.detail or {}), "printed": capture.early_tail()}
@@ -147,7 +149,7 @@ class Executor:
         self._outbox.send_message(worker_protocol.encode(failed))
         self._runner.exit(bootstrap.EXIT_NOT_LOADED)
 
-    def _unload(self, program: Program, site: Site) -> NoReturn:
+    def _unload(self, program: Program, site: ExecutorEnvironment) -> NoReturn:
         unload = program.hook("unload")
         code = 0
         if unload is not None:
@@ -169,6 +171,6 @@ class Executor:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _unowned(site: Site) -> Running:
+def _unowned(site: ExecutorEnvironment) -> Running:
     """Stands for the attempt of a hook that no job waits for."""
     return Running(worker_protocol.AttemptSpec("", 0, site.config.name, b"null"), site)

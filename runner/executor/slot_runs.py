@@ -13,7 +13,7 @@ from runner.executor.attempt_run import Running
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
-from runner.executor.environment import Site
+from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import Program
 from runner.protocol import worker as worker_protocol
 
@@ -29,7 +29,7 @@ class Aside(Running):
 
     __slots__ = ("place",)
 
-    def __init__(self, attempt: worker_protocol.AttemptSpec, site: Site) -> None:
+    def __init__(self, attempt: worker_protocol.AttemptSpec, site: ExecutorEnvironment) -> None:
         super().__init__(attempt, site)
         #: Where in the shared page it says that it is alive.
         self.place = 0
@@ -43,7 +43,7 @@ class Slots:
     """Takes staged attempts as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
     `whose` is for the main thread."""
 
-    def __init__(self, site: Site, staged: deque[Any], runner: AttemptRunner) -> None:
+    def __init__(self, site: ExecutorEnvironment, staged: deque[Any], runner: AttemptRunner) -> None:
         self._site = site
         self._staged = staged
         self._runner = runner
@@ -148,7 +148,7 @@ class Slots:
         run.started_at = ended.started_at = time.time()
         begin_ns = site.page.start()
         site.page.touch_slot(run.place)
-        site.outbox.send_message(
+        site.sender.send_message(
             worker_protocol.encode(
                 worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.place)
             )
@@ -178,12 +178,12 @@ class Slots:
             os._exit(0)
         self._site.page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if self._site.memory is not None:
-            self._site.memory.add_peak(ended)
+        if self._site.torch_memory is not None:
+            self._site.torch_memory.add_peak(ended)
         run.close()
         self._capture.flush_of(run)
         run.conclude(ended, leaves=is_fatal)
-        self._site.outbox.add_ended(run, ended, None, may_wait=False)
+        self._site.sender.add_ended(run, ended, None, may_wait=False)
         del self.runs[run.key]
         self._free.append(run.place)
         if is_fatal:

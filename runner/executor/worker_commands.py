@@ -11,7 +11,7 @@ from runner.executor import simulated_memory
 from runner.executor.attempt_run import Running
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
-from runner.executor.environment import Site
+from runner.executor.environment import ExecutorEnvironment
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
@@ -34,7 +34,7 @@ class WorkerCommands:
         self._page, self._outbox, self._shield = page, outbox, shield
         self._staged, self._runner = staged, runner
         #: None until the first command.
-        self.site: Site | None = None
+        self.site: ExecutorEnvironment | None = None
         #: Where attempts run side by side.
         self.slots: Slots | None = None
         self.is_unloading = False
@@ -69,7 +69,7 @@ class WorkerCommands:
                 worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
             )
         )
-        self.site = Site(config, self._page, self._outbox, self._shield)
+        self.site = ExecutorEnvironment(config, self._page, self._outbox, self._shield)
         self._wake_main()
 
     def _on_run(self, run: worker_protocol.RunAttempts) -> None:
@@ -140,7 +140,7 @@ class WorkerCommands:
 
     def _on_answer(self, answer: worker_protocol.AttemptReply) -> None:
         if self.site is not None:
-            self.site.answer(answer)
+            self.site.on_reply(answer)
 
     def _wake_main(self) -> None:
         if self.slots is not None:
