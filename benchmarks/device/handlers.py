@@ -69,6 +69,6 @@ def burn(data: Document, ctx: Context) -> None:
     held = torch.empty(data["bytes"], dtype=torch.uint8, device=ctx.device)
     factor = torch_work.factor(ctx.device)
     torch.cuda.synchronize()
-    ctx.progress(1, 2, held=held.nbytes)
+    ctx.progress(1, 2, pending=held.nbytes)
     while True:
         torch_work.products(factor, 1000)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.executor.attempt_run import Running
+    from runner.executor.attempt_run import AttemptRun
     from runner.executor.environment import ExecutorEnvironment
     from runner.protocol.worker import AttemptSpec
 
@@ -36,7 +36,7 @@ class ActiveRun(Protocol):
     tmpdir: Path | None
 
     @property
-    def members(self) -> list[Running]:
+    def members(self) -> list[AttemptRun]:
         """The attempts that the handler works for."""
 
     @property
@@ -55,10 +55,10 @@ class ActiveRun(Protocol):
     def progress_due(self) -> float:
         """When the progress that waits is to be sent; monotonic seconds."""
 
-    def find(self, key: tuple[str, int]) -> Running | None:
+    def find(self, key: tuple[str, int]) -> AttemptRun | None:
         """The attempt with this key."""
 
-    def file_owner(self) -> Running:
+    def file_owner(self) -> AttemptRun:
         """The one attempt to which a file belongs.
 
         Raises:

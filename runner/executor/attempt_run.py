@@ -28,7 +28,7 @@ PROGRESS_MAX_BYTES = 64 * 1024
 _json = msgspec.json.Encoder().encode
 
 
-class Running(AttemptStream):
+class AttemptRun(AttemptStream):
     """Shared by the main thread, the handler's own threads and the channel thread."""
 
     __slots__ = (
@@ -36,22 +36,22 @@ class Running(AttemptStream):
         "callbacks",
         "cancelled",
         "closed",
+        "environment",
         "files",
         "interrupt",
+        "pending_progress",
         "progress_due",
-        "progress_held",
         "raise_requested",
         "reason",
-        "site",
         "started_at",
         "tmpdir",
     )
 
-    def __init__(self, attempt: worker_protocol.AttemptSpec, site: ExecutorEnvironment) -> None:
-        config = site.config
+    def __init__(self, attempt: worker_protocol.AttemptSpec, environment: ExecutorEnvironment) -> None:
+        config = environment.config
         super().__init__(attempt.job_id, attempt.attempt, (config.log_max_bytes, config.events_max))
         self.attempt = attempt
-        self.site = site
+        self.environment = environment
         self.started_at = 0.0
         #: The first rung of the ladder: asked to stop.
         self.cancelled = False
@@ -64,20 +64,20 @@ class Running(AttemptStream):
         self.interrupt: Callable[[], None] | None = None
         self.callbacks: list[Callable[[], object]] | None = None
         self.progress_due = 0.0
-        self.progress_held: deque[bytes] | None = None
+        self.pending_progress: deque[bytes] | None = None
         self.files: dict[str, FileRecord] | None = None
         self.tmpdir: Path | None = None
 
     @property
-    def members(self) -> list[Running]:
+    def members(self) -> list[AttemptRun]:
         """A single attempt stands for itself; see `Together`."""
         return [self]
 
-    def own(self) -> Running:
+    def file_owner(self) -> AttemptRun:
         """The attempt to which a file belongs."""
         return self
 
-    def find(self, key: tuple[str, int]) -> Running | None:
+    def find(self, key: tuple[str, int]) -> AttemptRun | None:
         """Itself, if it is the attempt that is meant."""
         return self if key == (self.job_id, self.number) else None
 
@@ -88,9 +88,9 @@ class Running(AttemptStream):
 
     def touch(self) -> None:
         """The handler is alive and says so."""
-        self.site.page.touch()
+        self.environment.page.touch()
 
-    def demand_open(self) -> None:
+    def require_open(self) -> None:
         """
         Raises:
             RuntimeError: the attempt has ended.
@@ -98,7 +98,7 @@ class Running(AttemptStream):
         if self.closed:
             raise RuntimeError(f"attempt {self.number} of job {self.job_id} has ended; its context is dead")
 
-    def log(self, stream: str, level: str | None, text: str) -> None:
+    def add_log(self, stream: str, level: str | None, text: str) -> None:
         """A log event; dropped once the attempt's limit of log text is reached."""
         if self.is_log_full or self.is_ended:
             return
@@ -107,16 +107,16 @@ class Running(AttemptStream):
             data = _json(fields)
         except UnicodeEncodeError:
             data = _json({**fields, "text": strict_json.replace_surrogates(text)})
-        self.site.sender.add_event(self, "log", data)
+        self.environment.sender.add_event(self, "log", data)
         if stream == "stderr":
             # Unbuffered, as everywhere: these may be the last words before a crash.
-            self.site.sender.send()
+            self.environment.sender.send()
 
-    def output(self, data: bytes) -> None:
+    def add_output(self, data: bytes) -> None:
         """An output event of a chunk's JSON text."""
-        self.site.sender.add_event(self, "output", b'{"chunk":%b}' % data)
+        self.environment.sender.add_event(self, "output", b'{"chunk":%b}' % data)
 
-    def metric(self, name: str, value: float) -> None:
+    def add_metric(self, name: str, value: float) -> None:
         """A metric event.
 
         Raises:
@@ -124,38 +124,38 @@ class Running(AttemptStream):
         """
         if not isinstance(name, str) or not 0 < len(name) <= 200:
             raise ValueError("a metric's name is a text of 1 to 200 characters")
-        data = _json({"name": strict_json.replace_surrogates(name), "value": _number("value", value)})
-        self.site.sender.add_event(self, "metric", data)
+        data = _json({"name": strict_json.replace_surrogates(name), "value": _check_number("value", value)})
+        self.environment.sender.add_event(self, "metric", data)
 
-    def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
+    def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """Told at once if the last one is long enough ago, else held for the next moment.
 
         Raises:
             ValueError: a number that is none, or more than 64 KiB.
         """
-        data = _progress(done, total, message, details)
-        held = self.progress_held
-        if held is None:
-            held = self.progress_held = deque(maxlen=1)
+        data = _encode_progress(done, total, message, details)
+        pending = self.pending_progress
+        if pending is None:
+            pending = self.pending_progress = deque(maxlen=1)
         now = time.monotonic()
         if now >= self.progress_due:
-            held.clear()
+            pending.clear()
             self.progress_due = now + PROGRESS_S
-            self.site.sender.add_event(self, "progress", data)
+            self.environment.sender.add_event(self, "progress", data)
         else:
-            held.append(data)
-            self.site.sender.wake_before(self.progress_due)
+            pending.append(data)
+            self.environment.sender.wake_before(self.progress_due)
 
     def flush_progress(self, now: float | None) -> None:
         """Send what is held, if it is due by `now` (None: in any case). Called by both threads."""
-        held = self.progress_held
-        if not held or (now is not None and now < self.progress_due):
+        pending = self.pending_progress
+        if not pending or (now is not None and now < self.progress_due):
             return
         # Taken and queued as one step: else the end of the attempt could overtake its last progress.
-        with self.site.progress_lock:
-            if held:
+        with self.environment.progress_lock:
+            if pending:
                 self.progress_due = time.monotonic() + PROGRESS_S
-                self.site.sender.add_event(self, "progress", held.popleft(), wait=False)
+                self.environment.sender.add_event(self, "progress", pending.popleft(), wait=False)
 
     def on_cancel(self, function: Callable[[], object]) -> None:
         """Call it once the flag comes, or now if it has come."""
@@ -168,7 +168,7 @@ class Running(AttemptStream):
         if self.cancelled:
             self._start_callbacks()
 
-    def flag(self, reason: str) -> None:
+    def request_cancel(self, reason: str) -> None:
         """The first rung; called by the channel thread."""
         self.reason = reason
         self.cancelled = True
@@ -180,8 +180,8 @@ class Running(AttemptStream):
     def close(self) -> None:
         """User code has returned: send what is held, take the private folder away."""
         self.closed = True
-        if self.progress_held is not None:
-            with self.site.progress_lock:
+        if self.pending_progress is not None:
+            with self.environment.progress_lock:
                 # Whatever the channel thread had taken is queued now.
                 pass
             self.flush_progress(None)
@@ -193,27 +193,27 @@ class Running(AttemptStream):
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
-    def conclude(self, ended: worker_protocol.AttemptEnded, *, leaves: bool) -> None:
+    def complete_ended(self, ended: worker_protocol.AttemptEnded, *, executor_closing: bool) -> None:
         """What is known of its end besides what the handler gave: it was asked to stop, it saved files."""
         if self.cancelled:
             ended.code, ended.message = "cancelled", self.reason or "cancelled"
             ended.retryable, ended.output, ended.retry_at = False, None, None
             ended.is_blame_unknown = False
         if ended.code is None or self.files:
-            ended.files = self.records()
-        ended.executor_closing = leaves
+            ended.files = self.file_records()
+        ended.executor_closing = executor_closing
 
-    def records(self) -> list[FileRecord]:
+    def file_records(self) -> list[FileRecord]:
         """The files saved so far."""
         return list(self.files.values()) if self.files else []
 
     def _start_callbacks(self) -> None:
         callbacks, self.callbacks = self.callbacks, []
         if callbacks:
-            call_back(callbacks, partial(self.log, "logging", "error"))
+            run_callbacks(callbacks, partial(self.add_log, "logging", "error"))
 
 
-def call_back(callbacks: list[Callable[[], object]], complain: Callable[[str], None]) -> None:
+def run_callbacks(callbacks: list[Callable[[], object]], report: Callable[[str], None]) -> None:
     """Call all of them, not in the channel thread: one that hangs must not hold up the next rung."""
 
     def call() -> None:
@@ -221,12 +221,12 @@ def call_back(callbacks: list[Callable[[], object]], complain: Callable[[str], N
             try:
                 function()
             except Exception as error:
-                complain(f"on_cancel: {type(error).__name__}: {error}")
+                report(f"on_cancel: {type(error).__name__}: {error}")
 
     threading.Thread(target=call, name="runner-on-cancel", daemon=True).start()
 
 
-def _number(name: str, value: object) -> int | float:
+def _check_number(name: str, value: object) -> int | float:
     """
     Raises:
         ValueError: not a finite number of at most 64 bits.
@@ -244,11 +244,11 @@ def _number(name: str, value: object) -> int | float:
     return number
 
 
-def _progress(done: float, total: float | None, message: str | None, details: Any) -> bytes:
-    done = _number("done", done)
+def _encode_progress(done: float, total: float | None, message: str | None, details: Any) -> bytes:
+    done = _check_number("done", done)
     fraction = None
     if total is not None:
-        total = _number("total", total)
+        total = _check_number("total", total)
         fraction = min(1.0, max(0.0, done / total)) if total > 0 else 1.0
     fields = {
         "done": done,

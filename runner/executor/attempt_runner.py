@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.executor import bootstrap, failures
-from runner.executor.attempt_run import Running
+from runner.executor.attempt_run import AttemptRun
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
@@ -38,7 +38,7 @@ class AttemptRunner:
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged
         #: What runs; while the handler loads, the attempt or batch for which it does.
-        self.current: Running | Together | None = None
+        self.current: AttemptRun | Together | None = None
         self.capture = Capture(lambda: self.current)
         self.driver = Driver()
         self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
@@ -47,7 +47,7 @@ class AttemptRunner:
 
     # What follows, up to `tick`, is called by the channel thread.
 
-    def find(self, key: tuple[str, int]) -> Running | None:
+    def find(self, key: tuple[str, int]) -> AttemptRun | None:
         """The attempt with this key, if it runs."""
         run = self.current
         return None if run is None else run.find(key)
@@ -71,20 +71,20 @@ class AttemptRunner:
         run.flush_progress(now)
         if self._staged:
             return now + DEFER_S
-        return min(now + LOOK_S, run.progress_due) if run.progress_held else now + LOOK_S
+        return min(now + LOOK_S, run.progress_due) if run.pending_progress else now + LOOK_S
 
     # What follows runs in the main thread.
 
-    def attribute_load(self, run: Running | Together) -> None:
+    def attribute_load(self, run: AttemptRun | Together) -> None:
         """Make import and load part of the attempt or batch for which they are done."""
         self.current = run
         self.capture.hand_early(run)
 
-    def run_attempt(self, run: Running, program: Program) -> None:
+    def run_attempt(self, run: AttemptRun, program: Program) -> None:
         """Run one attempt, from its start to its `Ended`."""
         self._begin(run)
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
-        memory = run.site.torch_memory
+        memory = run.environment.torch_memory
         if memory is not None:
             memory.enforce_cap()
         run.started_at = ended.started_at = time.time()
@@ -100,7 +100,7 @@ class AttemptRunner:
         run.close()
         self.capture.flush()
         marked = self.capture.mark(run)
-        run.conclude(ended, leaves=is_fatal or run.raise_requested)
+        run.complete_ended(ended, executor_closing=is_fatal or run.raise_requested)
         self._outbox.add_ended(run, ended, marked, may_wait=bool(self._staged) and not is_fatal)
         self.current = None
         if is_fatal or run.raise_requested:
@@ -117,12 +117,12 @@ class AttemptRunner:
         if is_fatal:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def catch_up(self, run: Running | Together) -> None:
+    def catch_up(self, run: AttemptRun | Together) -> None:
         """Apply flags that came while the attempt was on its way from the queue to its start."""
         for flag in list(self._stray):
             found = run.find((flag.job_id, flag.attempt))
             if found is not None and not found.cancelled:
-                found.flag(flag.reason)
+                found.request_cancel(flag.reason)
         self._stray.clear()
 
     def exit(self, code: int) -> NoReturn:
@@ -130,14 +130,14 @@ class AttemptRunner:
         self._outbox.flush_until(FINISH_S)
         os._exit(code)
 
-    def _begin(self, run: Running | Together) -> None:
+    def _begin(self, run: AttemptRun | Together) -> None:
         self.current = run
         self._shield.install()
         self.capture.hand_early(run)
         if self._stray:
             self.catch_up(run)
 
-    def _call(self, run: Running, program: Program, ended: worker_protocol.AttemptEnded) -> bool:
+    def _call(self, run: AttemptRun, program: Program, ended: worker_protocol.AttemptEnded) -> bool:
         """Call user code and write its result into `ended`; True where this process must end."""
         found: failures.Failure
         try:
@@ -161,7 +161,7 @@ class AttemptRunner:
         ended.retryable, ended.retry_at = found.retryable, found.retry_at
         return found.is_fatal
 
-    def _exit_with(self, run: Running | Together, code: int) -> NoReturn:
+    def _exit_with(self, run: AttemptRun | Together, code: int) -> NoReturn:
         """The handler ended the process: a crash, which the worker reports; its last output still counts."""
         if os.getpid() != self._pid:
             os._exit(code)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.executor import failures
-from runner.executor.attempt_run import Running, call_back
+from runner.executor.attempt_run import AttemptRun, run_callbacks
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
@@ -43,7 +43,7 @@ class Together:
 
     def __init__(self, attempts: list[worker_protocol.AttemptSpec], site: ExecutorEnvironment) -> None:
         #: All that were handed over, and those that the handler is given.
-        self.items = [Running(attempt, site) for attempt in attempts]
+        self.items = [AttemptRun(attempt, site) for attempt in attempts]
         self.members = self.items
         self.site = site
         self.job_id = ""
@@ -76,18 +76,18 @@ class Together:
     @property
     def progress_held(self) -> bool:
         """Whether one of them holds progress back."""
-        return any(item.progress_held for item in self.items)
+        return any(item.pending_progress for item in self.items)
 
     @property
     def progress_due(self) -> float:
         """When the first held-back progress is due."""
-        return min((item.progress_due for item in self.items if item.progress_held), default=0.0)
+        return min((item.progress_due for item in self.items if item.pending_progress), default=0.0)
 
-    def find(self, key: tuple[str, int]) -> Running | None:
+    def find(self, key: tuple[str, int]) -> AttemptRun | None:
         """The item of an attempt."""
         return next((item for item in self.items if item.key == key), None)
 
-    def own(self) -> Running:
+    def own(self) -> AttemptRun:
         """
         Raises:
             RuntimeError: always: what is asked for belongs to one job.
@@ -109,22 +109,22 @@ class Together:
     def log(self, stream: str, level: str | None, text: str) -> None:
         """A log event of every one: nobody knows for whom a line was printed."""
         for item in self.members:
-            item.log(stream, level, text)
+            item.add_log(stream, level, text)
 
     def output(self, data: bytes) -> None:
         """A chunk for every one."""
         for item in self.members:
-            item.output(data)
+            item.add_output(data)
 
     def metric(self, name: str, value: float) -> None:
         """A metric of every one."""
         for item in self.members:
-            item.metric(name, value)
+            item.add_metric(name, value)
 
     def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """The progress of every one."""
         for item in self.members:
-            item.progress(done, total, message, details)
+            item.add_progress(done, total, message, details)
 
     def flush_progress(self, now: float | None) -> None:
         """Send what is held, if it is due."""
@@ -159,7 +159,7 @@ class Together:
         if interrupt is not None:
             interrupt()
         if callbacks:
-            call_back(callbacks, partial(self.log, "logging", "error"))
+            run_callbacks(callbacks, partial(self.log, "logging", "error"))
 
     # Its run.
 
@@ -188,7 +188,7 @@ class Together:
         for item, ended in zip(self.items, endings, strict=True):
             ended.run_s = run_s
             ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
-            item.conclude(ended, leaves=must_end)
+            item.complete_ended(ended, executor_closing=must_end)
         site.sender.add_batch_ended(self.items, endings, marked, may_wait=bool(more) and not must_end)
         return must_end
 
@@ -207,7 +207,7 @@ class Together:
         takes are not among them."""
         assert program.read is not None
         values: list[Any] = []
-        members: list[Running] = []
+        members: list[AttemptRun] = []
         for item, ended in zip(self.items, endings, strict=True):
             if item.cancelled:
                 continue

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from runner.jobs.job import FileRecord
 
 if TYPE_CHECKING:
-    from runner.executor.attempt_run import Running
+    from runner.executor.attempt_run import AttemptRun
 
 CHUNK_BYTES = 1024 * 1024
 NAME_MAX_BYTES = 255
@@ -27,7 +27,7 @@ class Readable(Protocol):
 Data = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
 
 
-def save(run: Running, name: str, data: Data, content_type: str | None) -> dict[str, Any]:
+def save(run: AttemptRun, name: str, data: Data, content_type: str | None) -> dict[str, Any]:
     """Write a file durably under the attempt's folder; the file reference that goes into an output.
 
     The same name again replaces the earlier file.
@@ -40,8 +40,8 @@ def save(run: Running, name: str, data: Data, content_type: str | None) -> dict[
     from runner.jobs.ids import new_id
 
     file_id = new_id()
-    folder = Path(run.site.config.files_dir, run.job_id, str(run.number))
-    _make(folder, Path(run.site.config.files_dir))
+    folder = Path(run.environment.config.files_dir, run.job_id, str(run.number))
+    _make(folder, Path(run.environment.config.files_dir))
     size, sha256 = _write(folder, file_id, data)
     record = FileRecord(file_id, name, size, sha256, content_type or _guess(name), run.number)
     if run.files is None:
@@ -68,7 +68,7 @@ def reference(job_id: str, record: FileRecord) -> dict[str, Any]:
     }
 
 
-def open_reference(run: Running, reference: Any) -> IO[bytes]:
+def open_reference(run: AttemptRun, reference: Any) -> IO[bytes]:
     """Open a file for reading by its reference (or its id).
 
     Raises:
@@ -80,11 +80,11 @@ def open_reference(run: Running, reference: Any) -> IO[bytes]:
         file_id = reference.get("$file", reference.get("id"))
     if not isinstance(file_id, str) or not file_id:
         raise TypeError(f'{reference!r} is not a file reference such as {{"$file": id}}')
-    for record in run.records():
+    for record in run.file_records():
         if record.id == file_id:
-            return open(Path(run.site.config.files_dir, run.job_id, str(run.number), file_id), "rb")
+            return open(Path(run.environment.config.files_dir, run.job_id, str(run.number), file_id), "rb")
     try:
-        path = run.site.request(run.job_id, run.number, "file", file_id)
+        path = run.environment.request(run.job_id, run.number, "file", file_id)
     except LookupError as error:
         raise FileNotFoundError(f"file {file_id}: {error.args[-1]}") from None
     return open(str(path), "rb")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from runner.executor.attempt_run import Running
+from runner.executor.attempt_run import AttemptRun
 from runner.executor.failures import ResultTooLarge
 from runner.formats import strict_json
 from runner.handlers.exceptions import JobCancelled
@@ -26,7 +26,7 @@ class Driver:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def output(self, run: Running, value: Any) -> bytes:
+    def output(self, run: AttemptRun, value: Any) -> bytes:
         """The output's JSON text.
 
         Raises:
@@ -49,7 +49,7 @@ class Driver:
         """What the function of a batch gave; of a coroutine function, what that returned."""
         return self.complete(run, value) if isinstance(value, CoroutineType) else value
 
-    async def awaited(self, run: Running, value: Any) -> bytes:
+    async def awaited(self, run: AttemptRun, value: Any) -> bytes:
         """As `output`, in the loop itself."""
         if isinstance(value, CoroutineType):
             value = await value
@@ -81,7 +81,7 @@ class Driver:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
-    def _generator(self, run: Running, generator: Generator[Any, Any, Any]) -> bytes:
+    def _generator(self, run: AttemptRun, generator: Generator[Any, Any, Any]) -> bytes:
         chunks = _Chunks(run)
         try:
             while True:
@@ -94,7 +94,7 @@ class Driver:
             # Its `finally` blocks run now, not when somebody collects garbage.
             generator.close()
 
-    async def _async_generator(self, run: Running, generator: AsyncGenerator[Any, Any]) -> bytes:
+    async def _async_generator(self, run: AttemptRun, generator: AsyncGenerator[Any, Any]) -> bytes:
         chunks = _Chunks(run)
         try:
             async for chunk in generator:
@@ -107,7 +107,7 @@ class Driver:
 class _Chunks:
     """What a generator has yielded: streamed, and kept as long as it may become the output."""
 
-    def __init__(self, run: Running) -> None:
+    def __init__(self, run: AttemptRun) -> None:
         self._run = run
         self._kept: list[bytes] = []
         self._size = 2
@@ -122,7 +122,7 @@ class _Chunks:
         # Counted before it is streamed: a generator without end ends here, not in the store.
         _bound(self._size - 1, run)
         self._kept.append(data)
-        run.output(data)
+        run.add_output(data)
 
     def output(self, returned: Any) -> bytes:
         if returned is None:
@@ -132,8 +132,8 @@ class _Chunks:
         return data
 
 
-def _bound(size: int, run: Running) -> None:
-    most = run.site.config.output_max_bytes
+def _bound(size: int, run: AttemptRun) -> None:
+    most = run.environment.config.output_max_bytes
     if size > most:
         raise ResultTooLarge(f"an output of {size} bytes or more; the limit is {most}")
 

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.executor import bootstrap, failures
-from runner.executor.attempt_run import Running
+from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import Channel
@@ -60,7 +60,7 @@ class Executor:
         site = commands.site
         program, first = self._load(site)
         if self._slots is not None:
-            assert first is None or isinstance(first, Running)
+            assert first is None or isinstance(first, AttemptRun)
             self._slots.serve(program, first)
             self._unload(program, site)
         if first is not None:
@@ -80,23 +80,23 @@ class Executor:
         self,
         taken: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec],
         site: ExecutorEnvironment,
-    ) -> Running | Together:
+    ) -> AttemptRun | Together:
         if not isinstance(taken, list):
-            return Running(taken, site) if self._slots is None else self._slots.made(taken)
+            return AttemptRun(taken, site) if self._slots is None else self._slots.made(taken)
         from runner.executor.batch_run import Together
 
         return Together(taken, site)
 
-    def _execute(self, run: Running | Together, program: Program) -> None:
-        if isinstance(run, Running):
+    def _execute(self, run: AttemptRun | Together, program: Program) -> None:
+        if isinstance(run, AttemptRun):
             self._runner.run_attempt(run, program)
         else:
             self._runner.run_batch(run, program)
 
-    def _load(self, site: ExecutorEnvironment) -> tuple[Program, Running | Together | None]:
+    def _load(self, site: ExecutorEnvironment) -> tuple[Program, AttemptRun | Together | None]:
         """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
         begin = time.monotonic()
-        owner: Running | Together | None = None
+        owner: AttemptRun | Together | None = None
         try:
             if site.config.slots > 1:
                 self._slots = self._commands.slots = self._make_slots(site)
@@ -127,7 +127,7 @@ class Executor:
 
         return Slots(site, self._staged, self._runner)
 
-    def _take_owner(self, site: ExecutorEnvironment) -> Running | Together | None:
+    def _take_owner(self, site: ExecutorEnvironment) -> AttemptRun | Together | None:
         try:
             owner = self._make_run(self._staged.popleft(), site)
         except IndexError:
@@ -171,6 +171,6 @@ class Executor:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _unowned(site: ExecutorEnvironment) -> Running:
+def _unowned(site: ExecutorEnvironment) -> AttemptRun:
     """Stands for the attempt of a hook that no job waits for."""
-    return Running(worker_protocol.AttemptSpec("", 0, site.config.name, b"null"), site)
+    return AttemptRun(worker_protocol.AttemptSpec("", 0, site.config.name, b"null"), site)

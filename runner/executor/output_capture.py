@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
     from runner.executor.active_run import ActiveRun
-    from runner.executor.attempt_run import Running
+    from runner.executor.attempt_run import AttemptRun
 
 #: A longer line is cut into pieces of this size.
 LINE_MAX = 8 * 1024
@@ -184,7 +184,7 @@ class Capture:
         root.setLevel(logging.INFO)
         logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
-    def follow(self, whose: Callable[[], Running | None]) -> None:
+    def follow(self, whose: Callable[[], AttemptRun | None]) -> None:
         """From now on attempts run side by side, and this tells which of them prints."""
         self._current = self._handler.current = whose
         self.stdout.teller = self.stderr.teller = lambda: _key(whose())
@@ -207,7 +207,7 @@ class Capture:
         """The last of it, for the report of a failed load."""
         return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
-    def flush_of(self, run: Running) -> None:
+    def flush_of(self, run: AttemptRun) -> None:
         """What one of several attempts printed is on its way when this returns."""
         self.stdout.flush_of(run.key)
         self.stderr.flush_of(run.key)
@@ -221,7 +221,7 @@ class Capture:
                 stream.flush()  # type: ignore[union-attr]
         self._fflush(None)
 
-    def mark(self, run: Running) -> bytes | None:
+    def mark(self, run: AttemptRun) -> bytes | None:
         """The `Marked` that must go before the attempt's `Ended`, if C code or a child has left bytes in a
         pipe that the worker has not read."""
         unread = [_unread(fd) for fd in (1, 2)]
@@ -255,7 +255,7 @@ class Capture:
             self._early.append((stream, level, text))
 
 
-def _key(run: Running | None) -> Hashable:
+def _key(run: AttemptRun | None) -> Hashable:
     return None if run is None else run.key
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.executor import bootstrap, failures
-from runner.executor.attempt_run import Running
+from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import asyncio
 
 #: The attempt whose coroutine runs; tasks and threads that it starts by asyncio have it too.
-CURRENT: ContextVar[Running | None] = ContextVar("runner_attempt", default=None)
+CURRENT: ContextVar[AttemptRun | None] = ContextVar("runner_attempt", default=None)
 
 
-class Aside(Running):
+class Aside(AttemptRun):
     """One of several attempts; it has its own clock of silence."""
 
     __slots__ = ("place",)
@@ -36,7 +36,7 @@ class Aside(Running):
 
     def touch(self) -> None:
         """The handler is alive and says so."""
-        self.site.page.touch_slot(self.place)
+        self.environment.page.touch_slot(self.place)
 
 
 class Slots:
@@ -54,13 +54,13 @@ class Slots:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Future[None] | None = None
         #: What runs now, by its key; read by the channel thread.
-        self.runs: dict[tuple[str, int], Running] = {}
+        self.runs: dict[tuple[str, int], AttemptRun] = {}
         self.is_unloading = False
         #: Set once it is loaded.
         self._program: Program | None = None
         self._pid = os.getpid()
 
-    def whose(self) -> Running | None:
+    def whose(self) -> AttemptRun | None:
         """The attempt to which what is printed now belongs: of a thread that no attempt started by asyncio,
         the one that runs longest."""
         run = CURRENT.get()
@@ -84,10 +84,10 @@ class Slots:
         runs = list(self.runs.values())
         for run in runs:
             run.flush_progress(now)
-        held = [run.progress_due for run in runs if run.progress_held]
+        held = [run.progress_due for run in runs if run.pending_progress]
         return min([now + LOOK_S, *held]) if runs else None
 
-    def serve(self, program: Program, first: Running | None) -> None:
+    def serve(self, program: Program, first: AttemptRun | None) -> None:
         """Until it is to be unloaded."""
         self._program = program
         self._capture.follow(self.whose)
@@ -124,7 +124,7 @@ class Slots:
         self._capture.flush()
         self._runner.exit(code)
 
-    def _start(self, run: Running) -> None:
+    def _start(self, run: AttemptRun) -> None:
         assert isinstance(run, Aside)
         run.place = self._free.pop()
         self.runs[run.key] = run
@@ -182,7 +182,7 @@ class Slots:
             self._site.torch_memory.add_peak(ended)
         run.close()
         self._capture.flush_of(run)
-        run.conclude(ended, leaves=is_fatal)
+        run.complete_ended(ended, executor_closing=is_fatal)
         self._site.sender.add_ended(run, ended, None, may_wait=False)
         del self.runs[run.key]
         self._free.append(run.place)

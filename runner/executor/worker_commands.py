@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from runner.executor import simulated_memory
-from runner.executor.attempt_run import Running
+from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.environment import ExecutorEnvironment
@@ -106,7 +106,7 @@ class WorkerCommands:
         self._runner.keep_flag(flag)
         run = self._runner.find(key) if self.slots is None else self.slots.runs.get(key)
         if run is not None and not run.cancelled:
-            run.flag(flag.reason)
+            run.request_cancel(flag.reason)
 
     def _withdraw(self, attempt: worker_protocol.AttemptSpec, reason: str) -> bool:
         try:
@@ -117,7 +117,7 @@ class WorkerCommands:
         ended = worker_protocol.AttemptEnded(
             attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
         )
-        self._outbox.add_ended(Running(attempt, self.site), ended, None, may_wait=False)
+        self._outbox.add_ended(AttemptRun(attempt, self.site), ended, None, may_wait=False)
         return True
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:

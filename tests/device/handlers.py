@@ -88,7 +88,7 @@ def burn(data: Document, ctx: Context) -> None:
     kept = block(ctx, data["bytes"])
     factor = torch.ones(8192, 8192, device=ctx.device)
     torch.cuda.synchronize()
-    ctx.progress(1, 2, held=kept.nbytes)
+    ctx.progress(1, 2, pending=kept.nbytes)
     for _ in range(20_000):
         product = factor @ factor
     torch.cuda.synchronize()
