@@ -22,7 +22,7 @@ from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
-    from runner.executor.batch_run import Together
+    from runner.executor.batch_run import BatchRun
 
 #: Longest wait for the worker to take the last messages.
 FINISH_S = 5.0
@@ -38,7 +38,7 @@ class AttemptRunner:
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged
         #: What runs; while the handler loads, the attempt or batch for which it does.
-        self.current: AttemptRun | Together | None = None
+        self.current: AttemptRun | BatchRun | None = None
         self.capture = Capture(lambda: self.current)
         self.driver = Driver()
         self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
@@ -75,7 +75,7 @@ class AttemptRunner:
 
     # What follows runs in the main thread.
 
-    def attribute_load(self, run: AttemptRun | Together) -> None:
+    def attribute_load(self, run: AttemptRun | BatchRun) -> None:
         """Make import and load part of the attempt or batch for which they are done."""
         self.current = run
         self.capture.hand_early(run)
@@ -106,18 +106,18 @@ class AttemptRunner:
         if is_fatal or run.raise_requested:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def run_batch(self, batch: Together, program: Program) -> None:
+    def run_batch(self, batch: BatchRun, program: Program) -> None:
         """Run one batch, from its start to the `Ended` of its last item."""
         self._begin(batch)
         try:
-            is_fatal = batch.perform(program, self.driver, self.capture, self._staged)
+            is_fatal = batch.run(program, self.driver, self.capture, self._staged)
         except SystemExit as error:
             self._exit_with(batch, bootstrap.exit_code(error))
         self.current = None
         if is_fatal:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def catch_up(self, run: AttemptRun | Together) -> None:
+    def catch_up(self, run: AttemptRun | BatchRun) -> None:
         """Apply flags that came while the attempt was on its way from the queue to its start."""
         for flag in list(self._stray):
             found = run.find((flag.job_id, flag.attempt))
@@ -130,7 +130,7 @@ class AttemptRunner:
         self._outbox.flush_until(FINISH_S)
         os._exit(code)
 
-    def _begin(self, run: AttemptRun | Together) -> None:
+    def _begin(self, run: AttemptRun | BatchRun) -> None:
         self.current = run
         self._shield.install()
         self.capture.hand_early(run)
@@ -161,7 +161,7 @@ class AttemptRunner:
         ended.retryable, ended.retry_at = found.retryable, found.retry_at
         return found.is_fatal
 
-    def _exit_with(self, run: AttemptRun | Together, code: int) -> NoReturn:
+    def _exit_with(self, run: AttemptRun | BatchRun, code: int) -> NoReturn:
         """The handler ended the process: a crash, which the worker reports; its last output still counts."""
         if os.getpid() != self._pid:
             os._exit(code)

@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Together:
+class BatchRun:
     """Stands where a single `Running` stands: for the context of the whole, the capture, and the shield."""
 
     __slots__ = (
         "attempt",
         "callbacks",
         "closed",
+        "environment",
         "interrupt",
         "items",
         "job_id",
         "members",
         "number",
         "raise_requested",
-        "site",
         "started_at",
         "tmpdir",
     )
 
-    def __init__(self, attempts: list[worker_protocol.AttemptSpec], site: ExecutorEnvironment) -> None:
+    def __init__(self, attempts: list[worker_protocol.AttemptSpec], environment: ExecutorEnvironment) -> None:
         #: All that were handed over, and those that the handler is given.
-        self.items = [AttemptRun(attempt, site) for attempt in attempts]
+        self.items = [AttemptRun(attempt, environment) for attempt in attempts]
         self.members = self.items
-        self.site = site
+        self.environment = environment
         self.job_id = ""
         self.number = 0
         limits = [attempt.timeout_s for attempt in attempts if attempt.timeout_s is not None]
@@ -59,7 +59,7 @@ class Together:
         self.callbacks: list[Callable[[], object]] = []
         self.tmpdir: Path | None = None
         for item in self.items:
-            item.interrupt = self._flagged
+            item.interrupt = self._on_item_cancelled
 
     # As `Running` has them.
 
@@ -74,7 +74,7 @@ class Together:
         return next((item.reason for item in self.items if item.cancelled), "")
 
     @property
-    def progress_held(self) -> bool:
+    def pending_progress(self) -> bool:
         """Whether one of them holds progress back."""
         return any(item.pending_progress for item in self.items)
 
@@ -87,14 +87,14 @@ class Together:
         """The item of an attempt."""
         return next((item for item in self.items if item.key == key), None)
 
-    def own(self) -> AttemptRun:
+    def file_owner(self) -> AttemptRun:
         """
         Raises:
             RuntimeError: always: what is asked for belongs to one job.
         """
         raise RuntimeError("a file belongs to one job: in a batch, use ctx.items[i].save_file(...)")
 
-    def demand_open(self) -> None:
+    def require_open(self) -> None:
         """
         Raises:
             RuntimeError: the batch has ended.
@@ -104,24 +104,24 @@ class Together:
 
     def touch(self) -> None:
         """The handler is alive and says so."""
-        self.site.page.touch()
+        self.environment.page.touch()
 
-    def log(self, stream: str, level: str | None, text: str) -> None:
+    def add_log(self, stream: str, level: str | None, text: str) -> None:
         """A log event of every one: nobody knows for whom a line was printed."""
         for item in self.members:
             item.add_log(stream, level, text)
 
-    def output(self, data: bytes) -> None:
+    def add_output(self, data: bytes) -> None:
         """A chunk for every one."""
         for item in self.members:
             item.add_output(data)
 
-    def metric(self, name: str, value: float) -> None:
+    def add_metric(self, name: str, value: float) -> None:
         """A metric of every one."""
         for item in self.members:
             item.add_metric(name, value)
 
-    def progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
+    def add_progress(self, done: float, total: float | None, message: str | None, details: Any) -> None:
         """The progress of every one."""
         for item in self.members:
             item.add_progress(done, total, message, details)
@@ -135,7 +135,7 @@ class Together:
         """Call it once every one was asked to stop."""
         self.callbacks.append(function)
         if self.cancelled:
-            self._flagged()
+            self._on_item_cancelled()
 
     def close(self) -> None:
         """User code has returned."""
@@ -150,7 +150,7 @@ class Together:
             shutil.rmtree(self.tmpdir, ignore_errors=True)
             self.tmpdir = None
 
-    def _flagged(self) -> None:
+    def _on_item_cancelled(self) -> None:
         """One more was asked to stop; called by the channel thread."""
         if not self.cancelled:
             return
@@ -159,69 +159,71 @@ class Together:
         if interrupt is not None:
             interrupt()
         if callbacks:
-            run_callbacks(callbacks, partial(self.log, "logging", "error"))
+            run_callbacks(callbacks, partial(self.add_log, "logging", "error"))
 
     # Its run.
 
-    def perform(self, program: Program, driver: Driver, capture: Capture, more: Sequence[object]) -> bool:
+    def run(self, handler: Program, invocation: Driver, capture: Capture, staged: Sequence[object]) -> bool:
         """From its start to the last word of each; `more` waits behind it. True where this process must end.
 
         Raises:
             SystemExit: the handler ends the process.
         """
-        site, pid = self.site, os.getpid()
-        if site.torch_memory is not None:
-            site.torch_memory.enforce_cap()
-        endings = self._begin(time.time())
-        begin_ns = site.page.start(len(endings))
-        must_end = _perform(self, program, endings, driver) or self.raise_requested
+        environment, pid = self.environment, os.getpid()
+        if environment.torch_memory is not None:
+            environment.torch_memory.enforce_cap()
+        endings = self._start(time.time())
+        begin_ns = environment.page.start(len(endings))
+        must_exit = _call_handler(self, handler, endings, invocation) or self.raise_requested
         if os.getpid() != pid:
             # A child that the handler forked came back through it; it must not speak for us.
             os._exit(0)
-        site.page.finish(len(endings))
+        environment.page.finish(len(endings))
         run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if site.torch_memory is not None:
-            site.torch_memory.add_peak(endings[0])
+        if environment.torch_memory is not None:
+            environment.torch_memory.add_peak(endings[0])
         self.close()
         capture.flush()
-        marked = capture.mark(self.items[0])
+        output_mark = capture.mark(self.items[0])
         for item, ended in zip(self.items, endings, strict=True):
             ended.run_s = run_s
             ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes
-            item.complete_ended(ended, executor_closing=must_end)
-        site.sender.add_batch_ended(self.items, endings, marked, may_wait=bool(more) and not must_end)
-        return must_end
+            item.complete_ended(ended, executor_closing=must_exit)
+        environment.sender.add_batch_ended(
+            self.items, endings, output_mark, may_wait=bool(staged) and not must_exit
+        )
+        return must_exit
 
-    def _begin(self, at: float) -> list[worker_protocol.AttemptEnded]:
-        self.started_at = at
+    def _start(self, started_at: float) -> list[worker_protocol.AttemptEnded]:
+        self.started_at = started_at
         endings = [
             worker_protocol.AttemptEnded(item.job_id, item.number, 0, None, batch_size=len(self.items))
             for item in self.items
         ]
         for item, ended in zip(self.items, endings, strict=True):
-            item.started_at = ended.started_at = at
+            item.started_at = ended.started_at = started_at
         return endings
 
-    def arguments(self, program: Program, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
+    def read_inputs(self, handler: Program, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
         """The inputs that the handler is given. Who was asked to stop and whose input is not what the handler
         takes are not among them."""
-        assert program.read is not None
+        assert handler.read is not None
         values: list[Any] = []
         members: list[AttemptRun] = []
         for item, ended in zip(self.items, endings, strict=True):
             if item.cancelled:
                 continue
             try:
-                value = program.read(item.attempt.input)
+                value = handler.read(item.attempt.input)
             except Exception as error:
-                _write(ended, failures.of(error))
+                _write_failure(ended, failures.of(error))
                 continue
             members.append(item)
             values.append(value)
         self.members = members
         return values
 
-    def give(self, endings: list[worker_protocol.AttemptEnded], outcomes: list[Any]) -> bool:
+    def assign_outcomes(self, endings: list[worker_protocol.AttemptEnded], outcomes: list[Any]) -> bool:
         """Each member gets its own; True where this process must end."""
         is_fatal = False
         by_key = {(ended.job_id, ended.attempt): ended for ended in endings}
@@ -230,57 +232,57 @@ class Together:
             try:
                 if isinstance(outcome, BaseException):
                     raise outcome
-                ended.output = _text(outcome, self.site.config.output_max_bytes)
+                ended.output = _encode_output(outcome, self.environment.config.output_max_bytes)
             except BaseException as error:
                 found = failures.of(error)
                 is_fatal = is_fatal or found.is_fatal
-                _write(ended, found)
+                _write_failure(ended, found)
                 failures.let_go(error)
         return is_fatal
 
-    def fail(self, endings: list[worker_protocol.AttemptEnded], found: failures.Failure) -> None:
+    def fail_all(self, endings: list[worker_protocol.AttemptEnded], found: failures.Failure) -> None:
         """The call failed, which is every member's end."""
         keys = {item.key for item in self.members}
         for ended in endings:
             if (ended.job_id, ended.attempt) in keys:
-                _write(ended, found)
+                _write_failure(ended, found)
                 ended.is_blame_unknown = len(keys) > 1
 
 
-def _perform(
-    batch: Together, program: Program, endings: list[worker_protocol.AttemptEnded], driver: Driver
+def _call_handler(
+    batch: BatchRun, handler: Program, endings: list[worker_protocol.AttemptEnded], invocation: Driver
 ) -> bool:
     """Call user code and write what came of it into `endings`; True where this process must end.
 
     Raises:
         SystemExit: the handler ends the process.
     """
-    shield = batch.site.cancel_signal
+    cancel_signal = batch.environment.cancel_signal
     found: failures.Failure
     try:
         try:
-            values = batch.arguments(program, endings)
+            values = batch.read_inputs(handler, endings)
             if not values:
                 return False
-            shield.arm(batch)
-            arguments = (values,) if program.takes == 1 else (values, Context(batch))
-            outcomes = driver.given(batch, program.call(*arguments))
+            cancel_signal.arm(batch)
+            arguments = (values,) if handler.takes == 1 else (values, Context(batch))
+            outcomes = invocation.given(batch, handler.call(*arguments))
         finally:
-            shield.disarm()
-        return batch.give(endings, _checked(outcomes, len(values)))
+            cancel_signal.disarm()
+        return batch.assign_outcomes(endings, _check_outcomes(outcomes, len(values)))
     except SystemExit:
         raise
     except BaseException as error:
-        shield.disarm()
+        cancel_signal.disarm()
         found = failures.of(error)
         failures.let_go(error)
     if found.code == "device_out_of_memory":
         failures.empty_device_cache()
-    batch.fail(endings, found)
+    batch.fail_all(endings, found)
     return found.is_fatal
 
 
-def _checked(outcomes: Any, count: int) -> list[Any]:
+def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
     """
     Raises:
         TypeError: not one outcome for each.
@@ -292,13 +294,13 @@ def _checked(outcomes: Any, count: int) -> list[Any]:
     return list(outcomes)
 
 
-def _write(ended: worker_protocol.AttemptEnded, found: failures.Failure) -> None:
+def _write_failure(ended: worker_protocol.AttemptEnded, found: failures.Failure) -> None:
     ended.code, ended.message, ended.detail = found.code, found.message, found.detail
     ended.retryable, ended.retry_at = found.retryable, found.retry_at
 
 
-def _text(outcome: Any, most: int) -> bytes:
+def _encode_output(outcome: Any, limit: int) -> bytes:
     output = strict_json.encode(outcome)
-    if len(output) > most:
-        raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {most}")
+    if len(output) > limit:
+        raise ResultTooLarge(f"an output of {len(output)} bytes or more; the limit is {limit}")
     return output

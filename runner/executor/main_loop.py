@@ -24,7 +24,7 @@ from runner.handlers.decorator import count_positional
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
-    from runner.executor.batch_run import Together
+    from runner.executor.batch_run import BatchRun
     from runner.executor.slot_runs import Slots
 
 
@@ -80,23 +80,23 @@ class Executor:
         self,
         taken: worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec],
         site: ExecutorEnvironment,
-    ) -> AttemptRun | Together:
+    ) -> AttemptRun | BatchRun:
         if not isinstance(taken, list):
             return AttemptRun(taken, site) if self._slots is None else self._slots.made(taken)
-        from runner.executor.batch_run import Together
+        from runner.executor.batch_run import BatchRun
 
-        return Together(taken, site)
+        return BatchRun(taken, site)
 
-    def _execute(self, run: AttemptRun | Together, program: Program) -> None:
+    def _execute(self, run: AttemptRun | BatchRun, program: Program) -> None:
         if isinstance(run, AttemptRun):
             self._runner.run_attempt(run, program)
         else:
             self._runner.run_batch(run, program)
 
-    def _load(self, site: ExecutorEnvironment) -> tuple[Program, AttemptRun | Together | None]:
+    def _load(self, site: ExecutorEnvironment) -> tuple[Program, AttemptRun | BatchRun | None]:
         """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
         begin = time.monotonic()
-        owner: AttemptRun | Together | None = None
+        owner: AttemptRun | BatchRun | None = None
         try:
             if site.config.slots > 1:
                 self._slots = self._commands.slots = self._make_slots(site)
@@ -127,7 +127,7 @@ class Executor:
 
         return Slots(site, self._staged, self._runner)
 
-    def _take_owner(self, site: ExecutorEnvironment) -> AttemptRun | Together | None:
+    def _take_owner(self, site: ExecutorEnvironment) -> AttemptRun | BatchRun | None:
         try:
             owner = self._make_run(self._staged.popleft(), site)
         except IndexError:
