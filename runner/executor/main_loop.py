@@ -25,7 +25,7 @@ from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
     from runner.executor.batch_run import BatchRun
-    from runner.executor.slot_runs import Slots
+    from runner.executor.slot_runs import SlotRunner
 
 
 class Executor:
@@ -46,7 +46,7 @@ class Executor:
             tick=self._commands.tick,
             lost=bootstrap.lost,
         )
-        self._slots: Slots | None = None
+        self._slots: SlotRunner | None = None
 
     def run(self) -> NoReturn:
         """Do what the worker says until it says to end."""
@@ -82,7 +82,7 @@ class Executor:
         site: ExecutorEnvironment,
     ) -> AttemptRun | BatchRun:
         if not isinstance(taken, list):
-            return AttemptRun(taken, site) if self._slots is None else self._slots.made(taken)
+            return AttemptRun(taken, site) if self._slots is None else self._slots.make_run(taken)
         from runner.executor.batch_run import BatchRun
 
         return BatchRun(taken, site)
@@ -122,10 +122,10 @@ class Executor:
         self._outbox.send_message(worker_protocol.encode(loaded))
         return program, owner
 
-    def _make_slots(self, site: ExecutorEnvironment) -> Slots:
-        from runner.executor.slot_runs import Slots
+    def _make_slots(self, site: ExecutorEnvironment) -> SlotRunner:
+        from runner.executor.slot_runs import SlotRunner
 
-        return Slots(site, self._staged, self._runner)
+        return SlotRunner(site, self._staged, self._runner)
 
     def _take_owner(self, site: ExecutorEnvironment) -> AttemptRun | BatchRun | None:
         try:

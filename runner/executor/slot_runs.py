@@ -21,100 +21,102 @@ if TYPE_CHECKING:
     import asyncio
 
 #: The attempt whose coroutine runs; tasks and threads that it starts by asyncio have it too.
-CURRENT: ContextVar[AttemptRun | None] = ContextVar("runner_attempt", default=None)
+CURRENT_RUN: ContextVar[AttemptRun | None] = ContextVar("runner_attempt", default=None)
 
 
-class Aside(AttemptRun):
+class SlotRun(AttemptRun):
     """One of several attempts; it has its own clock of silence."""
 
-    __slots__ = ("place",)
+    __slots__ = ("slot_index",)
 
-    def __init__(self, attempt: worker_protocol.AttemptSpec, site: ExecutorEnvironment) -> None:
-        super().__init__(attempt, site)
+    def __init__(self, attempt: worker_protocol.AttemptSpec, environment: ExecutorEnvironment) -> None:
+        super().__init__(attempt, environment)
         #: Where in the shared page it says that it is alive.
-        self.place = 0
+        self.slot_index = 0
 
     def touch(self) -> None:
         """The handler is alive and says so."""
-        self.environment.page.touch_slot(self.place)
+        self.environment.page.touch_slot(self.slot_index)
 
 
-class Slots:
+class SlotRunner:
     """Takes staged attempts as long as a place is free. All but `wake`, `quit`, `tick`, `runs` and
     `whose` is for the main thread."""
 
-    def __init__(self, site: ExecutorEnvironment, staged: deque[Any], runner: AttemptRunner) -> None:
-        self._site = site
+    def __init__(
+        self, environment: ExecutorEnvironment, staged: deque[Any], attempt_runner: AttemptRunner
+    ) -> None:
+        self._environment = environment
         self._staged = staged
-        self._runner = runner
-        self._capture = runner.capture
-        self._driver = runner.driver
-        self._loop = runner.driver.loop()
-        self._free = list(range(site.config.slots))[::-1]
+        self._attempt_runner = attempt_runner
+        self._capture = attempt_runner.capture
+        self._invocation = attempt_runner.driver
+        self._loop = attempt_runner.driver.loop()
+        self._free_slots = list(range(environment.config.slots))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: asyncio.Future[None] | None = None
+        self._all_done: asyncio.Future[None] | None = None
         #: What runs now, by its key; read by the channel thread.
         self.runs: dict[tuple[str, int], AttemptRun] = {}
         self.is_unloading = False
         #: Set once it is loaded.
-        self._program: Program | None = None
+        self._handler: Program | None = None
         self._pid = os.getpid()
 
-    def whose(self) -> AttemptRun | None:
+    def current_run(self) -> AttemptRun | None:
         """The attempt to which what is printed now belongs: of a thread that no attempt started by asyncio,
         the one that runs longest."""
-        run = CURRENT.get()
+        run = CURRENT_RUN.get()
         return run if run is not None and not run.is_ended else next(iter(list(self.runs.values())), None)
 
-    def made(self, attempt: worker_protocol.AttemptSpec) -> Aside:
+    def make_run(self, attempt: worker_protocol.AttemptSpec) -> SlotRun:
         """What runs for an attempt."""
-        return Aside(attempt, self._site)
+        return SlotRun(attempt, self._environment)
 
-    def quit(self) -> None:
+    def exit_now(self) -> None:
         """End at once: where several run, nobody could be told by a raised cancel without hitting another;
         called by the channel thread."""
-        self._loop.call_soon_threadsafe(self._runner.exit, bootstrap.EXIT_UNUSABLE)
+        self._loop.call_soon_threadsafe(self._attempt_runner.exit, bootstrap.EXIT_UNUSABLE)
 
     def wake(self) -> None:
         """There is something to take; called by the channel thread."""
-        self._loop.call_soon_threadsafe(self._pump)
+        self._loop.call_soon_threadsafe(self._start_staged)
 
-    def tick(self, now: float) -> float | None:
+    def flush_due_progress(self, now: float) -> float | None:
         """Send progress that is due; when to look again. Called by the channel thread."""
         runs = list(self.runs.values())
         for run in runs:
             run.flush_progress(now)
-        held = [run.progress_due for run in runs if run.pending_progress]
-        return min([now + LOOK_S, *held]) if runs else None
+        due = [run.progress_due for run in runs if run.pending_progress]
+        return min([now + LOOK_S, *due]) if runs else None
 
-    def serve(self, program: Program, first: AttemptRun | None) -> None:
+    def serve(self, handler: Program, first: AttemptRun | None) -> None:
         """Until it is to be unloaded."""
-        self._program = program
-        self._capture.follow(self.whose)
-        self._idle = self._loop.create_future()
+        self._handler = handler
+        self._capture.follow(self.current_run)
+        self._all_done = self._loop.create_future()
         if first is not None:
             self._start(first)
-        self._pump()
+        self._start_staged()
         try:
-            self._loop.run_until_complete(self._idle)
+            self._loop.run_until_complete(self._all_done)
         except SystemExit as error:
             # Of a task that an attempt started.
-            self._leave(error)
+            self._exit_with(error)
 
-    def _pump(self) -> None:
-        if self._program is None:
+    def _start_staged(self) -> None:
+        if self._handler is None:
             return
-        while self._free:
+        while self._free_slots:
             try:
                 attempt = self._staged.popleft()
             except IndexError:
                 break
-            self._start(self.made(attempt))
-        assert self._idle is not None
-        if self.is_unloading and not self.runs and not self._idle.done():
-            self._idle.set_result(None)
+            self._start(self.make_run(attempt))
+        assert self._all_done is not None
+        if self.is_unloading and not self.runs and not self._all_done.done():
+            self._all_done.set_result(None)
 
-    def _leave(self, error: SystemExit) -> NoReturn:
+    def _exit_with(self, error: SystemExit) -> NoReturn:
         """A handler ended the process: a crash, which the worker will tell; all words still count."""
         code = bootstrap.exit_code(error)
         if os.getpid() != self._pid:
@@ -122,15 +124,15 @@ class Slots:
         for run in list(self.runs.values()):
             run.close()
         self._capture.flush()
-        self._runner.exit(code)
+        self._attempt_runner.exit(code)
 
     def _start(self, run: AttemptRun) -> None:
-        assert isinstance(run, Aside)
-        run.place = self._free.pop()
+        assert isinstance(run, SlotRun)
+        run.slot_index = self._free_slots.pop()
         self.runs[run.key] = run
         self._capture.hand_early(run)
-        self._runner.catch_up(run)
-        task = self._loop.create_task(self._attempt(run))
+        self._attempt_runner.catch_up(run)
+        task = self._loop.create_task(self._run_attempt(run))
         # Set by the time that a flag may look: it finds the run from the line above on.
         run.interrupt = lambda: self._cancel(task)
         self._tasks.add(task)
@@ -140,26 +142,26 @@ class Slots:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(task.cancel)
 
-    async def _attempt(self, run: Aside) -> None:
+    async def _run_attempt(self, run: SlotRun) -> None:
         """One attempt, from its start to its last word."""
-        CURRENT.set(run)
-        site = self._site
+        CURRENT_RUN.set(run)
+        environment = self._environment
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         run.started_at = ended.started_at = time.time()
-        begin_ns = site.page.start()
-        site.page.touch_slot(run.place)
-        site.sender.send_message(
+        begin_ns = environment.page.start()
+        environment.page.touch_slot(run.slot_index)
+        environment.sender.send_message(
             worker_protocol.encode(
-                worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.place)
+                worker_protocol.SlotStarted(run.job_id, run.number, begin_ns / 1e9, run.slot_index)
             )
         )
         is_fatal = False
         try:
-            if not run.cancelled and self._program is not None:
-                arguments = self._program.arguments(run.attempt.input, Context(run))
-                ended.output = await self._driver.awaited(run, self._program.call(*arguments))
+            if not run.cancelled and self._handler is not None:
+                arguments = self._handler.arguments(run.attempt.input, Context(run))
+                ended.output = await self._invocation.awaited(run, self._handler.call(*arguments))
         except SystemExit as error:
-            self._leave(error)
+            self._exit_with(error)
         except BaseException as error:
             found = failures.of(error)
             failures.let_go(error)
@@ -171,21 +173,21 @@ class Slots:
         self._finish(run, ended, begin_ns, is_fatal=is_fatal)
 
     def _finish(
-        self, run: Aside, ended: worker_protocol.AttemptEnded, begin_ns: int, *, is_fatal: bool
+        self, run: SlotRun, ended: worker_protocol.AttemptEnded, begin_ns: int, *, is_fatal: bool
     ) -> None:
         if os.getpid() != self._pid:
             # A child that the handler forked came back through it; it must not speak for us.
             os._exit(0)
-        self._site.page.finish()
+        self._environment.page.finish()
         ended.run_s = (time.monotonic_ns() - begin_ns) / 1e9
-        if self._site.torch_memory is not None:
-            self._site.torch_memory.add_peak(ended)
+        if self._environment.torch_memory is not None:
+            self._environment.torch_memory.add_peak(ended)
         run.close()
         self._capture.flush_of(run)
         run.complete_ended(ended, executor_closing=is_fatal)
-        self._site.sender.add_ended(run, ended, None, may_wait=False)
+        self._environment.sender.add_ended(run, ended, None, may_wait=False)
         del self.runs[run.key]
-        self._free.append(run.place)
+        self._free_slots.append(run.slot_index)
         if is_fatal:
-            self._runner.exit(bootstrap.EXIT_UNUSABLE)
-        self._pump()
+            self._attempt_runner.exit(bootstrap.EXIT_UNUSABLE)
+        self._start_staged()

@@ -17,7 +17,7 @@ from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
-    from runner.executor.slot_runs import Slots
+    from runner.executor.slot_runs import SlotRunner
 
 
 class WorkerCommands:
@@ -36,7 +36,7 @@ class WorkerCommands:
         #: None until the first command.
         self.site: ExecutorEnvironment | None = None
         #: Where attempts run side by side.
-        self.slots: Slots | None = None
+        self.slots: SlotRunner | None = None
         self.is_unloading = False
         #: Locked while the main thread has nothing to do.
         self._gate = threading.Lock()
@@ -61,7 +61,7 @@ class WorkerCommands:
 
     def tick(self, now: float) -> float | None:
         """Send progress that is due; when to look again."""
-        return self._runner.tick(now) if self.slots is None else self.slots.tick(now)
+        return self._runner.tick(now) if self.slots is None else self.slots.flush_due_progress(now)
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.set_reporter(
@@ -123,7 +123,7 @@ class WorkerCommands:
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
         if self.slots is not None:
             # Where several run there is nobody to raise it in: it would hit another one.
-            self.slots.quit()
+            self.slots.exit_now()
         else:
             self._runner.raise_cancelled((message.job_id, message.attempt))
 
