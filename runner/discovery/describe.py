@@ -56,7 +56,9 @@ def describe(request: DescribeRequest) -> SourceDescription:
         module = import_source(source)
         found = _find_definitions(module, request)
     except BaseException as error:
-        return SourceDescription(error=failures.trace(error), files=_source_files(request, started_at))
+        return SourceDescription(
+            error=failures.format_traceback(error), files=_source_files(request, started_at)
+        )
     specs = [_spec(definition, msgspec.structs.replace(source, attr=attr)) for attr, definition in found]
     return SourceDescription(specs, files=_source_files(request, started_at))
 
@@ -163,7 +165,7 @@ def _spec(definition: Definition, source: Source) -> HandlerSpec:
             output_schema=b"true" if "generator" in kind else _output_schema(function, is_batched),
         )
     except Exception as error:
-        return broken_spec(definition.name, source, failures.trace(error))
+        return broken_spec(definition.name, source, failures.format_traceback(error))
 
 
 def _input_schema(function: Callable[..., Any], is_batched: bool) -> bytes:

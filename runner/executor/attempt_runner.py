@@ -139,7 +139,7 @@ class AttemptRunner:
 
     def _call(self, run: AttemptRun, program: Program, ended: worker_protocol.AttemptEnded) -> bool:
         """Call user code and write its result into `ended`; True where this process must end."""
-        found: failures.Failure
+        found: failures.AttemptFailure
         try:
             try:
                 arguments = program.arguments(run.attempt.input, Context(run))
@@ -153,8 +153,8 @@ class AttemptRunner:
             self._exit_with(run, bootstrap.exit_code(error))
         except BaseException as error:
             self._shield.disarm()
-            found = failures.of(error)
-            failures.let_go(error)
+            found = failures.classify(error)
+            failures.clear_frames(error)
         if found.code == "device_out_of_memory":
             failures.empty_device_cache()
         ended.code, ended.message, ended.detail = found.code, found.message, found.detail

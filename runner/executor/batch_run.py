@@ -216,7 +216,7 @@ class BatchRun:
             try:
                 value = handler.read(item.attempt.input)
             except Exception as error:
-                _write_failure(ended, failures.of(error))
+                _write_failure(ended, failures.classify(error))
                 continue
             members.append(item)
             values.append(value)
@@ -234,13 +234,13 @@ class BatchRun:
                     raise outcome
                 ended.output = _encode_output(outcome, self.environment.config.output_max_bytes)
             except BaseException as error:
-                found = failures.of(error)
+                found = failures.classify(error)
                 is_fatal = is_fatal or found.is_fatal
                 _write_failure(ended, found)
-                failures.let_go(error)
+                failures.clear_frames(error)
         return is_fatal
 
-    def fail_all(self, endings: list[worker_protocol.AttemptEnded], found: failures.Failure) -> None:
+    def fail_all(self, endings: list[worker_protocol.AttemptEnded], found: failures.AttemptFailure) -> None:
         """The call failed, which is every member's end."""
         keys = {item.key for item in self.members}
         for ended in endings:
@@ -258,7 +258,7 @@ def _call_handler(
         SystemExit: the handler ends the process.
     """
     cancel_signal = batch.environment.cancel_signal
-    found: failures.Failure
+    found: failures.AttemptFailure
     try:
         try:
             values = batch.read_inputs(handler, endings)
@@ -274,8 +274,8 @@ def _call_handler(
         raise
     except BaseException as error:
         cancel_signal.disarm()
-        found = failures.of(error)
-        failures.let_go(error)
+        found = failures.classify(error)
+        failures.clear_frames(error)
     if found.code == "device_out_of_memory":
         failures.empty_device_cache()
     batch.fail_all(endings, found)
@@ -294,7 +294,7 @@ def _check_outcomes(outcomes: Any, count: int) -> list[Any]:
     return list(outcomes)
 
 
-def _write_failure(ended: worker_protocol.AttemptEnded, found: failures.Failure) -> None:
+def _write_failure(ended: worker_protocol.AttemptEnded, found: failures.AttemptFailure) -> None:
     ended.code, ended.message, ended.detail = found.code, found.message, found.detail
     ended.retryable, ended.retry_at = found.retryable, found.retry_at
 

@@ -16,7 +16,7 @@ from runner.jobs.job import CONTEXT_LOST
 TRACEBACK_MAX_BYTES = 16 * 1024
 MESSAGE_MAX = 4 * 1024
 #: After one of these the CUDA context of the process is gone for good, by NVIDIA's word.
-STICKY = (
+CONTEXT_LOST_TEXTS = (
     "an illegal memory access",
     "illegal instruction",
     "misaligned address",
@@ -32,7 +32,7 @@ STICKY = (
     "unknown error",
 )
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_OWN_CODE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class InvalidInput(Exception):
@@ -47,7 +47,7 @@ class ResultTooLarge(Exception):
     """The output, or what a generator has yielded so far, is over the limit."""
 
 
-class Failure(NamedTuple):
+class AttemptFailure(NamedTuple):
     """How an attempt ends that did not succeed; the fields are those of `wire.Ended`."""
 
     code: str
@@ -60,67 +60,69 @@ class Failure(NamedTuple):
     is_fatal: bool = False
 
 
-def of(error: BaseException) -> Failure:
+def classify(error: BaseException) -> AttemptFailure:
     """The failure that an exception stands for. SystemExit is none: the process really ends."""
     if isinstance(error, JobCancelled) and not isinstance(error, Exception):
-        return Failure("cancelled", _text(error) or "cancelled", retryable=False)
+        return AttemptFailure("cancelled", _text_of(error) or "cancelled", retryable=False)
     if isinstance(error, Retry):
-        return _asked_again(error)
+        return _classify_retry(error)
     if isinstance(error, PermanentError):
-        return Failure("permanent_error", _text(error), _detail(error), retryable=False)
+        return AttemptFailure("permanent_error", _text_of(error), _detail_of(error), retryable=False)
     if isinstance(error, InvalidInput):
-        return Failure("invalid_input", _text(error), {"errors": error.errors}, retryable=False)
+        return AttemptFailure("invalid_input", _text_of(error), {"errors": error.errors}, retryable=False)
     if isinstance(error, strict_json.NotSerialisable):
-        return Failure("result_not_serialisable", _text(error), retryable=False)
+        return AttemptFailure("result_not_serialisable", _text_of(error), retryable=False)
     if isinstance(error, (ResultTooLarge, ChunkTooLarge)):
-        return Failure("result_too_large", _text(error), retryable=False)
-    message = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
-    if is_device_memory(error):
-        return Failure("device_out_of_memory", message, _detail(error))
+        return AttemptFailure("result_too_large", _text_of(error), retryable=False)
+    message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+    if is_out_of_device_memory(error):
+        return AttemptFailure("device_out_of_memory", message, _detail_of(error))
     if isinstance(error, MemoryError):
-        return Failure("memory_exceeded", message, _detail(error))
-    if is_sticky(error):
-        return Failure("handler_error", message, {**_detail(error), CONTEXT_LOST: True}, is_fatal=True)
-    return Failure("handler_error", message, _detail(error))
+        return AttemptFailure("memory_exceeded", message, _detail_of(error))
+    if is_context_lost(error):
+        return AttemptFailure(
+            "handler_error", message, {**_detail_of(error), CONTEXT_LOST: True}, is_fatal=True
+        )
+    return AttemptFailure("handler_error", message, _detail_of(error))
 
 
-def _asked_again(error: Retry) -> Failure:
+def _classify_retry(error: Retry) -> AttemptFailure:
     """The failure of a handler that asks for a retry. One that asks for what can't be is a mistake in its
     code like any other: it is told so, and its backoff decides."""
-    message = _text(error) or "the handler asks for a retry"
+    message = _text_of(error) or "the handler asks for a retry"
     try:
-        return Failure("handler_error", message, retry_at=error.earliest(time.time()))
+        return AttemptFailure("handler_error", message, retry_at=error.earliest(time.time()))
     except Exception as mistake:
         # A time's zone and a subclass of Retry are user code.
-        why = f"{type(mistake).__name__}: {_text(mistake)}"
-        return Failure("handler_error", f"{message} ({why})", _detail(error))
+        why = f"{type(mistake).__name__}: {_text_of(mistake)}"
+        return AttemptFailure("handler_error", f"{message} ({why})", _detail_of(error))
 
 
-def is_device_memory(error: BaseException) -> bool:
+def is_out_of_device_memory(error: BaseException) -> bool:
     """Whether a device ran out of memory, told without importing torch."""
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and any(sign in _text(error) for sign in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(sign in _text_of(error) for sign in _OUT_OF_MEMORY)
 
 
-def is_sticky(error: BaseException) -> bool:
+def is_context_lost(error: BaseException) -> bool:
     """Whether the process can't use its GPU any more."""
-    text = _text(error).lower()
-    return "cuda" in text and any(sign in text for sign in STICKY)
+    text = _text_of(error).lower()
+    return "cuda" in text and any(sign in text for sign in CONTEXT_LOST_TEXTS)
 
 
-def load_failure(error: BaseException) -> Failure:
+def classify_load_error(error: BaseException) -> AttemptFailure:
     """What a failed import or load means."""
-    code = "device_out_of_memory" if is_device_memory(error) else "load_error"
-    message = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
-    detail = _detail(error)
-    return Failure(code, message, {**detail, CONTEXT_LOST: True} if is_sticky(error) else detail)
+    code = "device_out_of_memory" if is_out_of_device_memory(error) else "load_error"
+    message = f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+    detail = _detail_of(error)
+    return AttemptFailure(code, message, {**detail, CONTEXT_LOST: True} if is_context_lost(error) else detail)
 
 
-def trace(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """The traceback as Python prints it, without our own frames at its top; its last 16 KiB."""
     at = error.__traceback__
-    while at is not None and at.tb_frame.f_code.co_filename.startswith((_OURS, "<frozen importlib")):
+    while at is not None and at.tb_frame.f_code.co_filename.startswith((_OWN_CODE, "<frozen importlib")):
         at = at.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, at))
@@ -131,19 +133,19 @@ def trace(error: BaseException) -> str:
     return data[-TRACEBACK_MAX_BYTES:].decode("utf-8", "ignore")
 
 
-def let_go(error: BaseException) -> None:
+def clear_frames(error: BaseException) -> None:
     """Drop the frames that an exception holds, and with them whatever the user's locals hold."""
     seen: set[int] = set()
-    ahead: list[BaseException | None] = [error]
-    while ahead:
-        at = ahead.pop()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        at = pending.pop()
         if at is None or id(at) in seen:
             continue
         seen.add(id(at))
         if at.__traceback__ is not None:
             traceback.clear_frames(at.__traceback__)
             at.__traceback__ = None
-        ahead += [at.__cause__, at.__context__, *getattr(at, "exceptions", ())]
+        pending += [at.__cause__, at.__context__, *getattr(at, "exceptions", ())]
 
 
 def empty_device_cache() -> None:
@@ -161,11 +163,11 @@ def empty_device_cache() -> None:
         print(f"the device's cache could not be emptied: {error}", file=sys.stderr)
 
 
-def _detail(error: BaseException) -> dict[str, Any]:
-    return {"type": type(error).__qualname__, "traceback": trace(error)}
+def _detail_of(error: BaseException) -> dict[str, Any]:
+    return {"type": type(error).__qualname__, "traceback": format_traceback(error)}
 
 
-def _text(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return strict_json.replace_surrogates(str(error))[:MESSAGE_MAX]
     except Exception:

@@ -142,7 +142,7 @@ class Executor:
 
     def _not_loaded(self, site: ExecutorEnvironment, error: BaseException) -> NoReturn:
         capture = self._runner.capture
-        found = failures.load_failure(error)
+        found = failures.classify_load_error(error)
         detail = {**(found.detail or {}), "printed": capture.early_tail()}
         capture.flush()
         failed = worker_protocol.LoadFailed(site.config.executor, found.code, found.message, detail)
@@ -157,7 +157,7 @@ class Executor:
                 self._finish_hook(unload(), Context(_unowned(site)))
             except BaseException as error:
                 # Nobody waits for this executor any more; its worker's log gets the trace.
-                os.write(2, failures.trace(error).encode())
+                os.write(2, failures.format_traceback(error).encode())
                 code = 1
         # Users' own exit hooks may have something to save; threads that never end may not hold us up.
         atexit._run_exitfuncs()

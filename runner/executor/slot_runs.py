@@ -163,8 +163,8 @@ class SlotRunner:
         except SystemExit as error:
             self._exit_with(error)
         except BaseException as error:
-            found = failures.of(error)
-            failures.let_go(error)
+            found = failures.classify(error)
+            failures.clear_frames(error)
             is_fatal = found.is_fatal
             ended.code, ended.message, ended.detail = found.code, found.message, found.detail
             ended.retryable, ended.retry_at = found.retryable, found.retry_at
