@@ -21,7 +21,7 @@ import msgspec
 
 from runner.discovery import fingerprint
 from runner.executor import bootstrap, failures
-from runner.executor.loader import find, import_source
+from runner.executor.loader import find_target, import_source
 from runner.formats import strict_json
 from runner.handlers import annotations as handler_annotations
 from runner.handlers.decorator import Definition, count_positional, definition_of, function_of, kind_of
@@ -117,7 +117,7 @@ def _find_definitions(module: ModuleType, request: DescribeRequest) -> list[tupl
         return found
     named = [(attr, one) for attr, one in _module_definitions(module) if one.name == request.attr]
     try:
-        definition = definition_of(find(module, request.attr))
+        definition = definition_of(find_target(module, request.attr))
     except AttributeError:
         definition = None
         if not named:

@@ -15,7 +15,7 @@ from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
 from runner.executor.invocation import Driver
-from runner.executor.loader import Program
+from runner.executor.loader import LoadedHandler
 from runner.executor.output_capture import Capture
 from runner.executor.sender import DEFER_S, Sender
 from runner.executor.shared_page import SharedPage
@@ -80,7 +80,7 @@ class AttemptRunner:
         self.current = run
         self.capture.hand_early(run)
 
-    def run_attempt(self, run: AttemptRun, program: Program) -> None:
+    def run_attempt(self, run: AttemptRun, program: LoadedHandler) -> None:
         """Run one attempt, from its start to its `Ended`."""
         self._begin(run)
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
@@ -106,7 +106,7 @@ class AttemptRunner:
         if is_fatal or run.raise_requested:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def run_batch(self, batch: BatchRun, program: Program) -> None:
+    def run_batch(self, batch: BatchRun, program: LoadedHandler) -> None:
         """Run one batch, from its start to the `Ended` of its last item."""
         self._begin(batch)
         try:
@@ -137,12 +137,12 @@ class AttemptRunner:
         if self._stray:
             self.catch_up(run)
 
-    def _call(self, run: AttemptRun, program: Program, ended: worker_protocol.AttemptEnded) -> bool:
+    def _call(self, run: AttemptRun, program: LoadedHandler, ended: worker_protocol.AttemptEnded) -> bool:
         """Call user code and write its result into `ended`; True where this process must end."""
         found: failures.AttemptFailure
         try:
             try:
-                arguments = program.arguments(run.attempt.input, Context(run))
+                arguments = program.build_arguments(run.attempt.input, Context(run))
                 self._shield.arm(run)
                 value = program.call(*arguments)
                 ended.output = self.driver.output(run, value)

@@ -14,7 +14,7 @@ from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
 from runner.executor.invocation import Driver
-from runner.executor.loader import Program
+from runner.executor.loader import LoadedHandler
 from runner.executor.output_capture import Capture
 from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
@@ -163,7 +163,9 @@ class BatchRun:
 
     # Its run.
 
-    def run(self, handler: Program, invocation: Driver, capture: Capture, staged: Sequence[object]) -> bool:
+    def run(
+        self, handler: LoadedHandler, invocation: Driver, capture: Capture, staged: Sequence[object]
+    ) -> bool:
         """From its start to the last word of each; `more` waits behind it. True where this process must end.
 
         Raises:
@@ -204,17 +206,17 @@ class BatchRun:
             item.started_at = ended.started_at = started_at
         return endings
 
-    def read_inputs(self, handler: Program, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
+    def read_inputs(self, handler: LoadedHandler, endings: list[worker_protocol.AttemptEnded]) -> list[Any]:
         """The inputs that the handler is given. Who was asked to stop and whose input is not what the handler
         takes are not among them."""
-        assert handler.read is not None
+        assert handler.read_input is not None
         values: list[Any] = []
         members: list[AttemptRun] = []
         for item, ended in zip(self.items, endings, strict=True):
             if item.cancelled:
                 continue
             try:
-                value = handler.read(item.attempt.input)
+                value = handler.read_input(item.attempt.input)
             except Exception as error:
                 _write_failure(ended, failures.classify(error))
                 continue
@@ -250,7 +252,7 @@ class BatchRun:
 
 
 def _call_handler(
-    batch: BatchRun, handler: Program, endings: list[worker_protocol.AttemptEnded], invocation: Driver
+    batch: BatchRun, handler: LoadedHandler, endings: list[worker_protocol.AttemptEnded], invocation: Driver
 ) -> bool:
     """Call user code and write what came of it into `endings`; True where this process must end.
 
@@ -265,7 +267,7 @@ def _call_handler(
             if not values:
                 return False
             cancel_signal.arm(batch)
-            arguments = (values,) if handler.takes == 1 else (values, Context(batch))
+            arguments = (values,) if handler.parameter_count == 1 else (values, Context(batch))
             outcomes = invocation.given(batch, handler.call(*arguments))
         finally:
             cancel_signal.disarm()

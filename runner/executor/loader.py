@@ -33,7 +33,7 @@ def import_source(source: Source) -> ModuleType:
     return _import_file(source.target)
 
 
-def find(module: ModuleType, attr: str) -> Any:
+def find_target(module: ModuleType, attr: str) -> Any:
     """The object at an attribute path.
 
     Raises:
@@ -54,31 +54,31 @@ def module_name(path: str) -> str:
     return f"handlers_{zlib.crc32(path.encode()):08x}"
 
 
-class Program:
+class LoadedHandler:
     """A handler ready to run."""
 
     def __init__(self, target: Any, *, is_batched: bool = False) -> None:
         self._instance = target() if isinstance(target, type) else None
         self.call: Callable[..., Any] = target if self._instance is None else self._instance.run
-        self.takes = count_positional(self.call)
+        self.parameter_count = count_positional(self.call)
         #: Reads an input; of a handler that takes batches, one of its list.
-        self.read = _reader(self.call, is_batched) if self.takes else None
+        self.read_input = _make_reader(self.call, is_batched) if self.parameter_count else None
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
+    def find_hook(self, name: str) -> Callable[..., Any] | None:
         """`load` or `unload` of a class."""
         found = getattr(self._instance, name, None)
         return found if callable(found) else None
 
-    def arguments(self, data: bytes, context: Context) -> tuple[Any, ...]:
+    def build_arguments(self, data: bytes, context: Context) -> tuple[Any, ...]:
         """What to call it with.
 
         Raises:
             InvalidInput: the input is not what the parameter's annotation asks for.
         """
-        if self.read is None:
+        if self.read_input is None:
             return ()
-        value = self.read(data)
-        return (value,) if self.takes == 1 else (value, context)
+        value = self.read_input(data)
+        return (value,) if self.parameter_count == 1 else (value, context)
 
 
 def _import_file(path: str) -> ModuleType:
@@ -96,7 +96,7 @@ def _import_file(path: str) -> ModuleType:
     return module
 
 
-def _reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
+def _make_reader(function: Callable[..., Any], is_batched: bool) -> Callable[[bytes], Any]:
     wanted = handler_annotations.input_annotation(function)
     if is_batched:
         wanted = handler_annotations.item_annotation(wanted)
@@ -126,10 +126,12 @@ def _model_reader(wanted: Any) -> Callable[[bytes], Any]:
             return validate(data)
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidInput([{"pointer": _pointer(one["loc"]), "message": one["msg"]} for one in found[:100]])
+        raise InvalidInput(
+            [{"pointer": _json_pointer(one["loc"]), "message": one["msg"]} for one in found[:100]]
+        )
 
     return read
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
+def _json_pointer(location: tuple[int | str, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)

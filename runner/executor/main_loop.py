@@ -16,7 +16,7 @@ from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import Channel
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
-from runner.executor.loader import Program, find, import_source
+from runner.executor.loader import LoadedHandler, find_target, import_source
 from runner.executor.sender import Sender
 from runner.executor.shared_page import SharedPage
 from runner.executor.worker_commands import WorkerCommands
@@ -87,13 +87,13 @@ class Executor:
 
         return BatchRun(taken, site)
 
-    def _execute(self, run: AttemptRun | BatchRun, program: Program) -> None:
+    def _execute(self, run: AttemptRun | BatchRun, program: LoadedHandler) -> None:
         if isinstance(run, AttemptRun):
             self._runner.run_attempt(run, program)
         else:
             self._runner.run_batch(run, program)
 
-    def _load(self, site: ExecutorEnvironment) -> tuple[Program, AttemptRun | BatchRun | None]:
+    def _load(self, site: ExecutorEnvironment) -> tuple[LoadedHandler, AttemptRun | BatchRun | None]:
         """Import and load; with the first attempt, if it is there, taken as the one all this is done for."""
         begin = time.monotonic()
         owner: AttemptRun | BatchRun | None = None
@@ -104,8 +104,10 @@ class Executor:
             if site.torch_memory is not None:
                 site.torch_memory.enforce_cap()
             owner = self._take_owner(site)
-            program = Program(find(module, site.config.source.attr), is_batched=site.config.is_batched)
-            load = program.hook("load")
+            program = LoadedHandler(
+                find_target(module, site.config.source.attr), is_batched=site.config.is_batched
+            )
+            load = program.find_hook("load")
             if load is not None:
                 context = Context(owner or _unowned(site))
                 self._finish_hook(load(context) if count_positional(load) else load(), context)
@@ -149,8 +151,8 @@ class Executor:
         self._outbox.send_message(worker_protocol.encode(failed))
         self._runner.exit(bootstrap.EXIT_NOT_LOADED)
 
-    def _unload(self, program: Program, site: ExecutorEnvironment) -> NoReturn:
-        unload = program.hook("unload")
+    def _unload(self, program: LoadedHandler, site: ExecutorEnvironment) -> NoReturn:
+        unload = program.find_hook("unload")
         code = 0
         if unload is not None:
             try:

@@ -14,7 +14,7 @@ from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
-from runner.executor.loader import Program
+from runner.executor.loader import LoadedHandler
 from runner.protocol import worker as worker_protocol
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class SlotRunner:
         self.runs: dict[tuple[str, int], AttemptRun] = {}
         self.is_unloading = False
         #: Set once it is loaded.
-        self._handler: Program | None = None
+        self._handler: LoadedHandler | None = None
         self._pid = os.getpid()
 
     def current_run(self) -> AttemptRun | None:
@@ -89,7 +89,7 @@ class SlotRunner:
         due = [run.progress_due for run in runs if run.pending_progress]
         return min([now + LOOK_S, *due]) if runs else None
 
-    def serve(self, handler: Program, first: AttemptRun | None) -> None:
+    def serve(self, handler: LoadedHandler, first: AttemptRun | None) -> None:
         """Until it is to be unloaded."""
         self._handler = handler
         self._capture.follow(self.current_run)
@@ -158,7 +158,7 @@ class SlotRunner:
         is_fatal = False
         try:
             if not run.cancelled and self._handler is not None:
-                arguments = self._handler.arguments(run.attempt.input, Context(run))
+                arguments = self._handler.build_arguments(run.attempt.input, Context(run))
                 ended.output = await self._invocation.awaited(run, self._handler.call(*arguments))
         except SystemExit as error:
             self._exit_with(error)
