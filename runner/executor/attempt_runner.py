@@ -14,7 +14,7 @@ from runner.executor.attempt_run import AttemptRun
 from runner.executor.cancel_signal import CancelSignal
 from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
-from runner.executor.invocation import Driver
+from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
 from runner.executor.output_capture import Capture
 from runner.executor.sender import DEFER_S, Sender
@@ -40,7 +40,7 @@ class AttemptRunner:
         #: What runs; while the handler loads, the attempt or batch for which it does.
         self.current: AttemptRun | BatchRun | None = None
         self.capture = Capture(lambda: self.current)
-        self.driver = Driver()
+        self.driver = Invocation()
         self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
         self._main = threading.get_ident()
         self._pid = os.getpid()
@@ -145,7 +145,7 @@ class AttemptRunner:
                 arguments = program.build_arguments(run.attempt.input, Context(run))
                 self._shield.arm(run)
                 value = program.call(*arguments)
-                ended.output = self.driver.output(run, value)
+                ended.output = self.driver.encode_result(run, value)
                 return False
             finally:
                 self._shield.disarm()

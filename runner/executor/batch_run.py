@@ -13,7 +13,7 @@ from runner.executor.attempt_run import AttemptRun, run_callbacks
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
-from runner.executor.invocation import Driver
+from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
 from runner.executor.output_capture import Capture
 from runner.formats import strict_json
@@ -164,7 +164,7 @@ class BatchRun:
     # Its run.
 
     def run(
-        self, handler: LoadedHandler, invocation: Driver, capture: Capture, staged: Sequence[object]
+        self, handler: LoadedHandler, invocation: Invocation, capture: Capture, staged: Sequence[object]
     ) -> bool:
         """From its start to the last word of each; `more` waits behind it. True where this process must end.
 
@@ -252,7 +252,10 @@ class BatchRun:
 
 
 def _call_handler(
-    batch: BatchRun, handler: LoadedHandler, endings: list[worker_protocol.AttemptEnded], invocation: Driver
+    batch: BatchRun,
+    handler: LoadedHandler,
+    endings: list[worker_protocol.AttemptEnded],
+    invocation: Invocation,
 ) -> bool:
     """Call user code and write what came of it into `endings`; True where this process must end.
 
@@ -268,7 +271,7 @@ def _call_handler(
                 return False
             cancel_signal.arm(batch)
             arguments = (values,) if handler.parameter_count == 1 else (values, Context(batch))
-            outcomes = invocation.given(batch, handler.call(*arguments))
+            outcomes = invocation.resolve_batch_result(batch, handler.call(*arguments))
         finally:
             cancel_signal.disarm()
         return batch.assign_outcomes(endings, _check_outcomes(outcomes, len(values)))

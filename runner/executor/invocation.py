@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.executor.active_run import ActiveRun
 
 
-class Driver:
+class Invocation:
     """Knows the kinds of results, not of functions, so a decorated or wrapped handler is no special case.
 
     Coroutines of one executor share one event loop, so that what `load` opened in it can be used.
@@ -26,7 +26,7 @@ class Driver:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def output(self, run: AttemptRun, value: Any) -> bytes:
+    def encode_result(self, run: AttemptRun, value: Any) -> bytes:
         """The output's JSON text.
 
         Raises:
@@ -35,33 +35,33 @@ class Driver:
             JobCancelled: the job was asked to stop between two chunks.
         """
         if isinstance(value, CoroutineType):
-            value = self.complete(run, value)
+            value = self.run_coroutine(run, value)
         if isinstance(value, GeneratorType):
-            return self._generator(run, value)
+            return self._collect(run, value)
         if isinstance(value, AsyncGeneratorType):
-            output: bytes = self.complete(run, self._async_generator(run, value))
+            output: bytes = self.run_coroutine(run, self._collect_async(run, value))
             return output
         output = strict_json.encode(value)
-        _bound(len(output), run)
+        _check_size(len(output), run)
         return output
 
-    def given(self, run: ActiveRun, value: Any) -> Any:
+    def resolve_batch_result(self, run: ActiveRun, value: Any) -> Any:
         """What the function of a batch gave; of a coroutine function, what that returned."""
-        return self.complete(run, value) if isinstance(value, CoroutineType) else value
+        return self.run_coroutine(run, value) if isinstance(value, CoroutineType) else value
 
-    async def awaited(self, run: AttemptRun, value: Any) -> bytes:
+    async def encode_result_in_loop(self, run: AttemptRun, value: Any) -> bytes:
         """As `output`, in the loop itself."""
         if isinstance(value, CoroutineType):
             value = await value
         if isinstance(value, AsyncGeneratorType):
-            return await self._async_generator(run, value)
+            return await self._collect_async(run, value)
         output = strict_json.encode(value)
-        _bound(len(output), run)
+        _check_size(len(output), run)
         return output
 
-    def complete(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def run_coroutine(self, run: ActiveRun, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end in the executor's loop; a cancel of the job cancels it."""
-        loop = self.loop()
+        loop = self.event_loop()
         task = loop.create_task(coroutine)
         run.interrupt = lambda: _cancel_soon(loop, task)
         # The flag may have come before there was anything to interrupt.
@@ -72,7 +72,7 @@ class Driver:
         finally:
             run.interrupt = None
 
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def event_loop(self) -> asyncio.AbstractEventLoop:
         """The executor's event loop, made when it is first needed: asyncio is slow to import."""
         if self._loop is None:
             import asyncio
@@ -81,30 +81,30 @@ class Driver:
             asyncio.set_event_loop(self._loop)
         return self._loop
 
-    def _generator(self, run: AttemptRun, generator: Generator[Any, Any, Any]) -> bytes:
-        chunks = _Chunks(run)
+    def _collect(self, run: AttemptRun, generator: Generator[Any, Any, Any]) -> bytes:
+        chunks = _ChunkCollector(run)
         try:
             while True:
                 try:
                     chunk = next(generator)
                 except StopIteration as stop:
-                    return chunks.output(stop.value)
+                    return chunks.encode_result(stop.value)
                 chunks.add(chunk)
         finally:
             # Its `finally` blocks run now, not when somebody collects garbage.
             generator.close()
 
-    async def _async_generator(self, run: AttemptRun, generator: AsyncGenerator[Any, Any]) -> bytes:
-        chunks = _Chunks(run)
+    async def _collect_async(self, run: AttemptRun, generator: AsyncGenerator[Any, Any]) -> bytes:
+        chunks = _ChunkCollector(run)
         try:
             async for chunk in generator:
                 chunks.add(chunk)
         finally:
             await generator.aclose()
-        return chunks.output(None)
+        return chunks.encode_result(None)
 
 
-class _Chunks:
+class _ChunkCollector:
     """What a generator has yielded: streamed, and kept as long as it may become the output."""
 
     def __init__(self, run: AttemptRun) -> None:
@@ -120,22 +120,22 @@ class _Chunks:
         data = strict_json.encode(chunk)
         self._size += len(data) + 1
         # Counted before it is streamed: a generator without end ends here, not in the store.
-        _bound(self._size - 1, run)
+        _check_size(self._size - 1, run)
         self._kept.append(data)
         run.add_output(data)
 
-    def output(self, returned: Any) -> bytes:
+    def encode_result(self, returned: Any) -> bytes:
         if returned is None:
             return b"[" + b",".join(self._kept) + b"]"
         data = strict_json.encode(returned)
-        _bound(len(data), self._run)
+        _check_size(len(data), self._run)
         return data
 
 
-def _bound(size: int, run: AttemptRun) -> None:
-    most = run.environment.config.output_max_bytes
-    if size > most:
-        raise ResultTooLarge(f"an output of {size} bytes or more; the limit is {most}")
+def _check_size(size: int, run: AttemptRun) -> None:
+    limit = run.environment.config.output_max_bytes
+    if size > limit:
+        raise ResultTooLarge(f"an output of {size} bytes or more; the limit is {limit}")
 
 
 def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -51,7 +51,7 @@ class SlotRunner:
         self._attempt_runner = attempt_runner
         self._capture = attempt_runner.capture
         self._invocation = attempt_runner.driver
-        self._loop = attempt_runner.driver.loop()
+        self._loop = attempt_runner.driver.event_loop()
         self._free_slots = list(range(environment.config.slots))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_done: asyncio.Future[None] | None = None
@@ -159,7 +159,9 @@ class SlotRunner:
         try:
             if not run.cancelled and self._handler is not None:
                 arguments = self._handler.build_arguments(run.attempt.input, Context(run))
-                ended.output = await self._invocation.awaited(run, self._handler.call(*arguments))
+                ended.output = await self._invocation.encode_result_in_loop(
+                    run, self._handler.call(*arguments)
+                )
         except SystemExit as error:
             self._exit_with(error)
         except BaseException as error:
