@@ -16,7 +16,7 @@ from runner.executor.channel import LOOK_S
 from runner.executor.context import Context
 from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
-from runner.executor.output_capture import Capture
+from runner.executor.output_capture import OutputCapture
 from runner.executor.sender import DEFER_S, Sender
 from runner.executor.shared_page import SharedPage
 from runner.protocol import worker as worker_protocol
@@ -39,7 +39,7 @@ class AttemptRunner:
         self._staged = staged
         #: What runs; while the handler loads, the attempt or batch for which it does.
         self.current: AttemptRun | BatchRun | None = None
-        self.capture = Capture(lambda: self.current)
+        self.capture = OutputCapture(lambda: self.current)
         self.driver = Invocation()
         self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
         self._main = threading.get_ident()
@@ -78,7 +78,7 @@ class AttemptRunner:
     def attribute_load(self, run: AttemptRun | BatchRun) -> None:
         """Make import and load part of the attempt or batch for which they are done."""
         self.current = run
-        self.capture.hand_early(run)
+        self.capture.emit_early(run)
 
     def run_attempt(self, run: AttemptRun, program: LoadedHandler) -> None:
         """Run one attempt, from its start to its `Ended`."""
@@ -99,7 +99,7 @@ class AttemptRunner:
             memory.add_peak(ended)
         run.close()
         self.capture.flush()
-        marked = self.capture.mark(run)
+        marked = self.capture.write_markers(run)
         run.complete_ended(ended, executor_closing=is_fatal or run.raise_requested)
         self._outbox.add_ended(run, ended, marked, may_wait=bool(self._staged) and not is_fatal)
         self.current = None
@@ -133,7 +133,7 @@ class AttemptRunner:
     def _begin(self, run: AttemptRun | BatchRun) -> None:
         self.current = run
         self._shield.install()
-        self.capture.hand_early(run)
+        self.capture.emit_early(run)
         if self._stray:
             self.catch_up(run)
 

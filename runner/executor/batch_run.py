@@ -15,7 +15,7 @@ from runner.executor.environment import ExecutorEnvironment
 from runner.executor.failures import ResultTooLarge
 from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
-from runner.executor.output_capture import Capture
+from runner.executor.output_capture import OutputCapture
 from runner.formats import strict_json
 from runner.protocol import worker as worker_protocol
 
@@ -164,7 +164,7 @@ class BatchRun:
     # Its run.
 
     def run(
-        self, handler: LoadedHandler, invocation: Invocation, capture: Capture, staged: Sequence[object]
+        self, handler: LoadedHandler, invocation: Invocation, capture: OutputCapture, staged: Sequence[object]
     ) -> bool:
         """From its start to the last word of each; `more` waits behind it. True where this process must end.
 
@@ -186,7 +186,7 @@ class BatchRun:
             environment.torch_memory.add_peak(endings[0])
         self.close()
         capture.flush()
-        output_mark = capture.mark(self.items[0])
+        output_mark = capture.write_markers(self.items[0])
         for item, ended in zip(self.items, endings, strict=True):
             ended.run_s = run_s
             ended.peak_bytes, ended.reserved_bytes = endings[0].peak_bytes, endings[0].reserved_bytes

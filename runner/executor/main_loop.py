@@ -168,7 +168,7 @@ class Executor:
     def _forked(self) -> None:
         """In a child that the handler forked: it is not us, so it must not speak or listen for us."""
         self._outbox.mute()
-        self._runner.capture.restore()
+        self._runner.capture.restore_streams()
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -31,10 +31,10 @@ LINE_MAX = 8 * 1024
 #: What is kept of the text printed while no attempt is there (import, load).
 EARLY_MAX = 64 * 1024
 
-Current = Callable[[], "ActiveRun | None"]
+CurrentRun = Callable[[], "ActiveRun | None"]
 
 
-class Writer(io.TextIOBase):
+class LineWriter(io.TextIOBase):
     """Stands for sys.stdout or sys.stderr; one event a line, each thread's lines kept apart."""
 
     def __init__(self, name: str, fd: int, emit: Callable[[str, str | None, str], None]) -> None:
@@ -42,7 +42,7 @@ class Writer(io.TextIOBase):
         self._fd = fd
         self._emit = emit
         #: What tells lines apart that are written piece by piece: threads, or attempts side by side.
-        self.teller: Callable[[], Hashable] = threading.get_ident
+        self.line_owner: Callable[[], Hashable] = threading.get_ident
         self._partial: dict[Hashable, list[str]] = {}
         #: For `sys.stdout.buffer.write(b"...")`.
         self.buffer = _ByteWriter(self)
@@ -86,37 +86,37 @@ class Writer(io.TextIOBase):
         """Give out the lines that are complete now."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        teller = self.teller()
-        pieces = self._partial.setdefault(teller, [])
+        owner = self.line_owner()
+        pieces = self._partial.setdefault(owner, [])
         pieces.append(text)
         if "\n" in text or len(text) > LINE_MAX or len(pieces) > 256:
-            self._partial[teller] = []
+            self._partial[owner] = []
             *lines, rest = "".join(pieces).split("\n")
             for line in lines:
-                self._line(line)
+                self._emit_line(line)
             whole = len(rest) // LINE_MAX * LINE_MAX
             if whole:
-                self._line(rest[:whole])
+                self._emit_line(rest[:whole])
             if whole < len(rest):
-                self._partial.setdefault(teller, []).insert(0, rest[whole:])
+                self._partial.setdefault(owner, []).insert(0, rest[whole:])
         return len(text)
 
     def flush_lines(self) -> None:
         """Give out what has no line end yet; called at an attempt's end."""
         while self._partial:
             _, pieces = self._partial.popitem()
-            self._give_rest(pieces)
+            self._emit_rest(pieces)
 
-    def flush_of(self, teller: Hashable) -> None:
+    def flush_owner(self, owner: Hashable) -> None:
         """Give out what has no line end yet of one of several."""
-        self._give_rest(self._partial.pop(teller, []))
+        self._emit_rest(self._partial.pop(owner, []))
 
-    def _give_rest(self, pieces: list[str]) -> None:
+    def _emit_rest(self, pieces: list[str]) -> None:
         rest = "".join(pieces)
         if rest:
-            self._line(rest)
+            self._emit_line(rest)
 
-    def _line(self, line: str) -> None:
+    def _emit_line(self, line: str) -> None:
         # A progress bar redraws its line after each return: what it showed last is the line.
         line = line.rstrip("\r").rpartition("\r")[2]
         for at in range(0, max(1, len(line)), LINE_MAX):
@@ -124,7 +124,7 @@ class Writer(io.TextIOBase):
 
 
 class _ByteWriter(io.RawIOBase):
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: LineWriter) -> None:
         self._writer = writer
 
     def writable(self) -> bool:
@@ -139,12 +139,12 @@ class _ByteWriter(io.RawIOBase):
         return view.nbytes
 
 
-class EventHandler(logging.Handler):
+class LogEventHandler(logging.Handler):
     """Root handler: records of all loggers."""
 
-    def __init__(self, emit: Callable[[str, str | None, str], None], current: Current) -> None:
+    def __init__(self, emit: Callable[[str, str | None, str], None], current: CurrentRun) -> None:
         super().__init__()
-        self._give = emit
+        self._emit_event = emit
         self.current = current
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -158,22 +158,22 @@ class EventHandler(logging.Handler):
         if run is not None and record.name == LOGGER:
             # A use of the context, also where a handler keeps `ctx.log` in a variable.
             run.touch()
-        self._give("logging", record.levelname.lower(), text)
+        self._emit_event("logging", record.levelname.lower(), text)
 
 
-class Capture:
+class OutputCapture:
     """Installed once in an executor."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: CurrentRun) -> None:
         self._current = current
         self._early: deque[tuple[str, str | None, str]] | None = deque()
         self._early_size = 0
-        self.stdout = Writer("stdout", 1, self._emit)
-        self.stderr = Writer("stderr", 2, self._emit)
-        self._handler = EventHandler(self._emit, current)
+        self.stdout = LineWriter("stdout", 1, self._emit)
+        self.stderr = LineWriter("stderr", 2, self._emit)
+        self._handler = LogEventHandler(self._emit, current)
         # CDLL gives the GIL back during the call: a full pipe must not freeze the channel thread.
         self._fflush = ctypes.CDLL(None).fflush
-        self._pipes = {fd: _identity(fd) for fd in (1, 2)}
+        self._pipes = {fd: _file_identity(fd) for fd in (1, 2)}
 
     def install(self) -> None:
         """Take over sys.stdout, sys.stderr and logging."""
@@ -184,12 +184,12 @@ class Capture:
         root.setLevel(logging.INFO)
         logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
-    def follow(self, whose: Callable[[], AttemptRun | None]) -> None:
+    def follow_runs(self, current_run: Callable[[], AttemptRun | None]) -> None:
         """From now on attempts run side by side, and this tells which of them prints."""
-        self._current = self._handler.current = whose
-        self.stdout.teller = self.stderr.teller = lambda: _key(whose())
+        self._current = self._handler.current = current_run
+        self.stdout.line_owner = self.stderr.line_owner = lambda: _run_key(current_run())
 
-    def restore(self) -> None:
+    def restore_streams(self) -> None:
         """In a forked child: print straight into the pipes, which the worker reads."""
         sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
@@ -197,7 +197,7 @@ class Capture:
         root.removeHandler(self._handler)
         root.addHandler(logging.StreamHandler(sys.stderr))
 
-    def hand_early(self, run: ActiveRun) -> None:
+    def emit_early(self, run: ActiveRun) -> None:
         """The first attempt gets what was printed before there was any."""
         early, self._early = self._early, None
         for stream, level, text in early or ():
@@ -207,10 +207,10 @@ class Capture:
         """The last of it, for the report of a failed load."""
         return [strict_json.replace_surrogates(text) for _, _, text in list(self._early or ())[-50:]]
 
-    def flush_of(self, run: AttemptRun) -> None:
+    def flush_run(self, run: AttemptRun) -> None:
         """What one of several attempts printed is on its way when this returns."""
-        self.stdout.flush_of(run.key)
-        self.stderr.flush_of(run.key)
+        self.stdout.flush_owner(run.key)
+        self.stderr.flush_owner(run.key)
 
     def flush(self) -> None:
         """All that was printed is on its way when this returns."""
@@ -221,25 +221,25 @@ class Capture:
                 stream.flush()  # type: ignore[union-attr]
         self._fflush(None)
 
-    def mark(self, run: AttemptRun) -> bytes | None:
+    def write_markers(self, run: AttemptRun) -> bytes | None:
         """The `Marked` that must go before the attempt's `Ended`, if C code or a child has left bytes in a
         pipe that the worker has not read."""
-        unread = [_unread(fd) for fd in (1, 2)]
+        unread = [_unread_bytes(fd) for fd in (1, 2)]
         if not any(unread):
             return None
         marker = os.urandom(16).hex().encode()
-        told = [
+        written = [
             bool(count) and self._write_marker(fd, marker) for fd, count in zip((1, 2), unread, strict=True)
         ]
-        if not any(told):
+        if not any(written):
             return None
         return worker_protocol.encode(
-            worker_protocol.OutputMark(run.job_id, run.number, marker, told[0], told[1])
+            worker_protocol.OutputMark(run.job_id, run.number, marker, written[0], written[1])
         )
 
     def _write_marker(self, fd: int, marker: bytes) -> bool:
         # The handler may have put a file of its own at the descriptor; that is not ours to write to.
-        if self._pipes[fd] is None or _identity(fd) != self._pipes[fd]:
+        if self._pipes[fd] is None or _file_identity(fd) != self._pipes[fd]:
             return False
         try:
             return os.write(fd, marker) == len(marker)
@@ -255,11 +255,11 @@ class Capture:
             self._early.append((stream, level, text))
 
 
-def _key(run: AttemptRun | None) -> Hashable:
+def _run_key(run: AttemptRun | None) -> Hashable:
     return None if run is None else run.key
 
 
-def _identity(fd: int) -> tuple[int, int] | None:
+def _file_identity(fd: int) -> tuple[int, int] | None:
     try:
         found = os.fstat(fd)
     except OSError:
@@ -267,7 +267,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _unread(fd: int) -> int:
+def _unread_bytes(fd: int) -> int:
     count = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.FIONREAD, count)

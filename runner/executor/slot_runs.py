@@ -92,7 +92,7 @@ class SlotRunner:
     def serve(self, handler: LoadedHandler, first: AttemptRun | None) -> None:
         """Until it is to be unloaded."""
         self._handler = handler
-        self._capture.follow(self.current_run)
+        self._capture.follow_runs(self.current_run)
         self._all_done = self._loop.create_future()
         if first is not None:
             self._start(first)
@@ -130,7 +130,7 @@ class SlotRunner:
         assert isinstance(run, SlotRun)
         run.slot_index = self._free_slots.pop()
         self.runs[run.key] = run
-        self._capture.hand_early(run)
+        self._capture.emit_early(run)
         self._attempt_runner.catch_up(run)
         task = self._loop.create_task(self._run_attempt(run))
         # Set by the time that a flag may look: it finds the run from the line above on.
@@ -185,7 +185,7 @@ class SlotRunner:
         if self._environment.torch_memory is not None:
             self._environment.torch_memory.add_peak(ended)
         run.close()
-        self._capture.flush_of(run)
+        self._capture.flush_run(run)
         run.complete_ended(ended, executor_closing=is_fatal)
         self._environment.sender.add_ended(run, ended, None, may_wait=False)
         del self.runs[run.key]
