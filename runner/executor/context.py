@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.executor.active_run import ActiveRun
-    from runner.executor.files import Data
+    from runner.executor.files import FileData
 
 
 class ChunkTooLarge(ValueError):
@@ -168,7 +168,7 @@ class Context:
             self._run.touch()
             self._run.add_metric(name, value)
 
-    def save_file(self, name: str, data: Data, content_type: str | None = None) -> dict[str, Any]:
+    def save_file(self, name: str, data: FileData, content_type: str | None = None) -> dict[str, Any]:
         """Keep a file with the job: bytes, a path, or an open file. Gives its reference, which may go into
         the output. The same name again replaces the earlier file.
 
@@ -180,7 +180,7 @@ class Context:
 
         self._run.require_open()
         self._run.touch()
-        return files.save(self._run.file_owner(), name, data, content_type)
+        return files.save_file(self._run.file_owner(), name, data, content_type)
 
     def open_file(self, reference: dict[str, Any] | str) -> IO[bytes]:
         """Open the file of a reference (`{"$file": id}` or its id) for reading.
@@ -192,4 +192,4 @@ class Context:
 
         self._run.require_open()
         self._run.touch()
-        return files.open_reference(self._run.members[0], reference)
+        return files.open_file(self._run.members[0], reference)

@@ -24,10 +24,10 @@ class Readable(Protocol):
         ...
 
 
-Data = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
+FileData = bytes | bytearray | memoryview | str | os.PathLike[str] | Readable
 
 
-def save(run: AttemptRun, name: str, data: Data, content_type: str | None) -> dict[str, Any]:
+def save_file(run: AttemptRun, name: str, data: FileData, content_type: str | None) -> dict[str, Any]:
     """Write a file durably under the attempt's folder; the file reference that goes into an output.
 
     The same name again replaces the earlier file.
@@ -41,19 +41,19 @@ def save(run: AttemptRun, name: str, data: Data, content_type: str | None) -> di
 
     file_id = new_id()
     folder = Path(run.environment.config.files_dir, run.job_id, str(run.number))
-    _make(folder, Path(run.environment.config.files_dir))
-    size, sha256 = _write(folder, file_id, data)
-    record = FileRecord(file_id, name, size, sha256, content_type or _guess(name), run.number)
+    _make_folder(folder, Path(run.environment.config.files_dir))
+    size, sha256 = _write_file(folder, file_id, data)
+    record = FileRecord(file_id, name, size, sha256, content_type or _guess_content_type(name), run.number)
     if run.files is None:
         run.files = {}
     earlier = run.files.get(name)
     run.files[name] = record
     if earlier is not None:
         (folder / earlier.id).unlink(missing_ok=True)
-    return reference(run.job_id, record)
+    return make_reference(run.job_id, record)
 
 
-def reference(job_id: str, record: FileRecord) -> dict[str, Any]:
+def make_reference(job_id: str, record: FileRecord) -> dict[str, Any]:
     """What stands for the file in inputs and outputs."""
     from urllib.parse import quote
 
@@ -68,7 +68,7 @@ def reference(job_id: str, record: FileRecord) -> dict[str, Any]:
     }
 
 
-def open_reference(run: AttemptRun, reference: Any) -> IO[bytes]:
+def open_file(run: AttemptRun, reference: Any) -> IO[bytes]:
     """Open a file for reading by its reference (or its id).
 
     Raises:
@@ -107,13 +107,13 @@ def check_name(name: object) -> None:
         raise ValueError(f"a file's name has at most {NAME_MAX_BYTES} bytes, this one {size}")
 
 
-def _guess(name: str) -> str:
+def _guess_content_type(name: str) -> str:
     from mimetypes import guess_type
 
     return guess_type(name)[0] or "application/octet-stream"
 
 
-def _make(folder: Path, root: Path) -> None:
+def _make_folder(folder: Path, root: Path) -> None:
     """Make the folder and see to it that its entries on the way up survive a power cut."""
     missing = []
     at = folder
@@ -122,10 +122,10 @@ def _make(folder: Path, root: Path) -> None:
         at = at.parent
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
-        _sync(made.parent)
+        _sync_folder(made.parent)
 
 
-def _write(folder: Path, file_id: str, data: Data) -> tuple[int, str]:
+def _write_file(folder: Path, file_id: str, data: FileData) -> tuple[int, str]:
     from hashlib import sha256
 
     digest = sha256()
@@ -133,7 +133,7 @@ def _write(folder: Path, file_id: str, data: Data) -> tuple[int, str]:
     temporary = folder / f".{file_id}.tmp"
     try:
         with open(temporary, "xb") as file:
-            for chunk in _chunks(data):
+            for chunk in _read_chunks(data):
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
@@ -143,16 +143,16 @@ def _write(folder: Path, file_id: str, data: Data) -> tuple[int, str]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(folder)
+    _sync_folder(folder)
     return size, digest.hexdigest()
 
 
-def _chunks(data: Data) -> Iterator[bytes | memoryview]:
+def _read_chunks(data: FileData) -> Iterator[bytes | memoryview]:
     if isinstance(data, (bytes, bytearray, memoryview)):
         yield memoryview(data).cast("B")
     elif isinstance(data, (str, os.PathLike)):
         with open(data, "rb") as file:
-            yield from _chunks(file)
+            yield from _read_chunks(file)
     elif callable(getattr(data, "read", None)):
         while chunk := data.read(CHUNK_BYTES):
             yield chunk.encode() if isinstance(chunk, str) else chunk
@@ -160,7 +160,7 @@ def _chunks(data: Data) -> Iterator[bytes | memoryview]:
         raise TypeError(f"save_file takes bytes, a path or a file, not {type(data).__name__}")
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
