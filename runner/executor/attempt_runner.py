@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.executor import bootstrap, failures
 from runner.executor.attempt_run import AttemptRun
 from runner.executor.cancel_signal import CancelSignal
-from runner.executor.channel import LOOK_S
+from runner.executor.channel import POLL_S
 from runner.executor.context import Context
 from runner.executor.invocation import Invocation
 from runner.executor.loader import LoadedHandler
@@ -71,7 +71,7 @@ class AttemptRunner:
         run.flush_progress(now)
         if self._staged:
             return now + DEFER_S
-        return min(now + LOOK_S, run.progress_due) if run.pending_progress else now + LOOK_S
+        return min(now + POLL_S, run.progress_due) if run.pending_progress else now + POLL_S
 
     # What follows runs in the main thread.
 

@@ -18,73 +18,75 @@ from runner.protocol import worker as worker_protocol
 #: A larger buffer is mapped and unmapped by the allocator for every read.
 READ_BYTES = 64 * 1024
 #: While user code runs, a channel that it has closed is noticed within this time.
-LOOK_S = 0.25
+POLL_S = 0.25
 
 
-class Channel(threading.Thread):
+class ChannelThread(threading.Thread):
     """Never blocks on anything but its poll, so that a cancel always gets through."""
 
     def __init__(
         self,
         fd: int,
         wake_fd: int,
-        outbox: Sender,
+        sender: Sender,
         *,
-        on: Mapping[type, Callable[[Any], None]],
-        tick: Callable[[float], float | None],
-        lost: Callable[[], NoReturn],
+        handlers: Mapping[type, Callable[[Any], None]],
+        do_due: Callable[[float], float | None],
+        on_lost: Callable[[], NoReturn],
     ) -> None:
         """`tick(now)` does what is due by now and gives the moment of its next duty; it is asked after every
         wake-up. `on` maps each message type to what is done about it."""
         super().__init__(name="runner-channel", daemon=True)
         self._fd = fd
         self._wake_fd = wake_fd
-        self._outbox = outbox
-        self._on = on
-        self._tick = tick
-        self._lost = lost
+        self._sender = sender
+        self._handlers = handlers
+        self._do_due = do_due
+        self._on_lost = on_lost
         self._buffer = framing.FrameBuffer()
 
     def run(self) -> None:
         """Until the process ends; a mistake of ours here ends it, for nobody could reach it any more."""
         try:
-            self._serve_for_ever()
+            self._serve_forever()
         except BaseException as error:
             bootstrap.fail(error)
 
-    def _serve_for_ever(self) -> NoReturn:
-        outbox = self._outbox
+    def _serve_forever(self) -> NoReturn:
+        sender = self._sender
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
         while True:
-            outbox.wakes_at = math.inf
-            moment = self._next(time.monotonic())
-            outbox.wakes_at = moment
+            sender.wakes_at = math.inf
+            due_mono = self._send_due(time.monotonic())
+            sender.wakes_at = due_mono
             # What became due between the two lines above was told by nobody: look once more.
-            moment = min(moment, self._next(time.monotonic()))
-            wait_ms = None if moment == math.inf else max(0, math.ceil((moment - time.monotonic()) * 1000))
+            due_mono = min(due_mono, self._send_due(time.monotonic()))
+            wait_ms = (
+                None if due_mono == math.inf else max(0, math.ceil((due_mono - time.monotonic()) * 1000))
+            )
             poller.register(
-                self._fd, select.POLLIN | select.POLLOUT if outbox.unsent_bytes else select.POLLIN
+                self._fd, select.POLLIN | select.POLLOUT if sender.unsent_bytes else select.POLLIN
             )
             for fd, event in poller.poll(wait_ms):
-                self._serve(fd, event)
+                self._on_poll_event(fd, event)
 
-    def _next(self, now: float) -> float:
-        duty = self._tick(now)
-        due = self._outbox.due
+    def _send_due(self, now: float) -> float:
+        work_due = self._do_due(now)
+        due = self._sender.due
         if due is not None and due <= now:
-            self._outbox.send()
-            due = self._outbox.due
-        return min(math.inf if duty is None else duty, math.inf if due is None else due)
+            self._sender.send()
+            due = self._sender.due
+        return min(math.inf if work_due is None else work_due, math.inf if due is None else due)
 
-    def _serve(self, fd: int, event: int) -> None:
+    def _on_poll_event(self, fd: int, event: int) -> None:
         if event & (select.POLLNVAL | select.POLLERR):
-            self._lost()
+            self._on_lost()
         if fd == self._wake_fd:
             os.eventfd_read(fd)
             return
         if event & select.POLLOUT:
-            self._outbox.send()
+            self._sender.send()
         if event & (select.POLLIN | select.POLLHUP):
             self._read()
 
@@ -95,16 +97,16 @@ class Channel(threading.Thread):
             except BlockingIOError:
                 return
             except OSError:
-                self._lost()
+                self._on_lost()
             if not chunk:
-                self._lost()
+                self._on_lost()
             try:
                 for frame in self._buffer.feed(chunk):
                     for encoded in framing.unpack(frame):
                         message = worker_protocol.to_executor_decoder.decode(encoded)
-                        self._on[type(message)](message)
+                        self._handlers[type(message)](message)
             except worker_protocol.UNDECODABLE:
                 # Nothing that follows could be trusted.
-                self._lost()
+                self._on_lost()
             if len(chunk) < READ_BYTES:
                 return

@@ -13,7 +13,7 @@ from runner.executor import bootstrap, failures
 from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
 from runner.executor.cancel_signal import CancelSignal
-from runner.executor.channel import Channel
+from runner.executor.channel import ChannelThread
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import LoadedHandler, find_target, import_source
@@ -38,13 +38,13 @@ class Executor:
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
         self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
         self._commands = WorkerCommands(page, self._outbox, self._shield, self._staged, self._runner)
-        self._channel = Channel(
+        self._channel = ChannelThread(
             descriptors.channel,
             descriptors.wake,
             self._outbox,
-            on=self._commands.by_type(),
-            tick=self._commands.tick,
-            lost=bootstrap.lost,
+            handlers=self._commands.by_type(),
+            do_due=self._commands.tick,
+            on_lost=bootstrap.lost,
         )
         self._slots: SlotRunner | None = None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.executor import bootstrap, failures
 from runner.executor.attempt_run import AttemptRun
 from runner.executor.attempt_runner import AttemptRunner
-from runner.executor.channel import LOOK_S
+from runner.executor.channel import POLL_S
 from runner.executor.context import Context
 from runner.executor.environment import ExecutorEnvironment
 from runner.executor.loader import LoadedHandler
@@ -87,7 +87,7 @@ class SlotRunner:
         for run in runs:
             run.flush_progress(now)
         due = [run.progress_due for run in runs if run.pending_progress]
-        return min([now + LOOK_S, *due]) if runs else None
+        return min([now + POLL_S, *due]) if runs else None
 
     def serve(self, handler: LoadedHandler, first: AttemptRun | None) -> None:
         """Until it is to be unloaded."""
