@@ -17,14 +17,14 @@ def main() -> None:
         bootstrap.bind_to_parent()
         fork_server.serve()
     bootstrap.bind_to_parent()
-    bootstrap.settle_signals()
+    bootstrap.set_signals()
     descriptors = bootstrap.take_descriptors()
-    executor = Executor(descriptors, SharedPage(bootstrap.take_page()))
+    executor = Executor(descriptors, SharedPage(bootstrap.map_page()))
     try:
         executor.run()
     except BaseException as error:
         # Not to be left to the interpreter, which would wait for threads that user code has started.
-        bootstrap.fail(error)
+        bootstrap.exit_failed(error)
 
 
 if __name__ == "__main__":

@@ -44,20 +44,20 @@ def bind_to_parent() -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # It may have died between our start and the line above.
     if os.getppid() != int(os.environ.pop(PARENT_PID, os.getppid())):
-        lost()
+        exit_lost()
 
 
 def take_descriptors() -> Descriptors:
     """The channel, moved where no handler that closes or overwrites low descriptors will hit it, and a
     descriptor by which the main thread wakes the channel thread."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    floor = max(100, min(soft, 1024) - 24)
-    channel = _move(int(os.environ.pop(CHANNEL_FD)), floor)
+    lowest = max(100, min(soft, 1024) - 24)
+    channel = _move_above(int(os.environ.pop(CHANNEL_FD)), lowest)
     os.set_blocking(channel, False)
-    return Descriptors(channel, _move(os.eventfd(0, os.EFD_NONBLOCK), floor))
+    return Descriptors(channel, _move_above(os.eventfd(0, os.EFD_NONBLOCK), lowest))
 
 
-def take_page() -> mmap.mmap:
+def map_page() -> mmap.mmap:
     """The memory shared with the worker; needs no descriptor once it is mapped."""
     fd = int(os.environ.pop(PAGE_FD))
     memory = mmap.mmap(fd, shared_page.SIZE)
@@ -65,19 +65,19 @@ def take_page() -> mmap.mmap:
     return memory
 
 
-def settle_signals() -> None:
+def set_signals() -> None:
     """Ctrl-C is the coordinator's business; a crash leaves its stack on standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.enable()
 
 
-def lost() -> NoReturn:
+def exit_lost() -> NoReturn:
     """The channel is gone, so nothing that we do could be told to anybody."""
     os._exit(EXIT_LOST)
 
 
-def fail(error: BaseException) -> NoReturn:
+def exit_failed(error: BaseException) -> NoReturn:
     """An error of our own, not of user code: leave its stack on standard error and end."""
     import traceback
 
@@ -92,7 +92,7 @@ def exit_code(error: SystemExit) -> int:
     return error.code & 0xFF if isinstance(error.code, int) else 1
 
 
-def _move(fd: int, floor: int) -> int:
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, floor)
+def _move_above(fd: int, lowest: int) -> int:
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
     os.close(fd)
     return moved

@@ -50,7 +50,7 @@ class ChannelThread(threading.Thread):
         try:
             self._serve_forever()
         except BaseException as error:
-            bootstrap.fail(error)
+            bootstrap.exit_failed(error)
 
     def _serve_forever(self) -> NoReturn:
         sender = self._sender

@@ -117,7 +117,7 @@ def _become(worker: int, marker: str, fds: list[int]) -> None:
     until = time.monotonic() + ADOPTED_S
     while os.getppid() != worker:
         if time.monotonic() > until:
-            bootstrap.lost()
+            bootstrap.exit_lost()
         time.sleep(0.0005)
     os.setsid()
     channel, page, out, err = fds
@@ -147,4 +147,4 @@ def _mark(marker: str) -> None:
     os.environ[MARKER] = marker
     if marker_of(os.getpid()) != marker:
         # Not to be found by its worker, it must not run anything.
-        bootstrap.lost()
+        bootstrap.exit_lost()

@@ -33,7 +33,7 @@ class Executor:
 
     def __init__(self, descriptors: bootstrap.Descriptors, page: SharedPage) -> None:
         self._shield = CancelSignal()
-        self._outbox = Sender(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.lost)
+        self._outbox = Sender(descriptors.channel, descriptors.wake, page, self._shield, bootstrap.exit_lost)
         #: Handed over and not started, in order, a batch as one. Both ends are taken from by atomic pops.
         self._staged: deque[worker_protocol.AttemptSpec | list[worker_protocol.AttemptSpec]] = deque()
         self._runner = AttemptRunner(page, self._outbox, self._shield, self._staged)
@@ -44,7 +44,7 @@ class Executor:
             self._outbox,
             handlers=self._commands.by_type(),
             do_due=self._commands.tick,
-            on_lost=bootstrap.lost,
+            on_lost=bootstrap.exit_lost,
         )
         self._slots: SlotRunner | None = None
 
