@@ -25,23 +25,25 @@ if TYPE_CHECKING:
     from runner.executor.batch_run import BatchRun
 
 #: Longest wait for the worker to take the last messages.
-FINISH_S = 5.0
+FLUSH_TIMEOUT_S = 5.0
 #: Flags kept for attempts that are neither staged nor running at that instant.
-STRAY_MAX = 64
+UNMATCHED_MAX = 64
 
 
 class AttemptRunner:
     """`run_attempt` and `run_batch` belong to the main thread."""
 
-    def __init__(self, page: SharedPage, outbox: Sender, shield: CancelSignal, staged: deque[Any]) -> None:
-        self._page, self._outbox, self._shield = page, outbox, shield
+    def __init__(
+        self, page: SharedPage, sender: Sender, cancel_signal: CancelSignal, staged: deque[Any]
+    ) -> None:
+        self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
         #: Attempts, or batches, that wait behind the current one.
         self._staged = staged
         #: What runs; while the handler loads, the attempt or batch for which it does.
         self.current: AttemptRun | BatchRun | None = None
         self.capture = OutputCapture(lambda: self.current)
-        self.driver = Invocation()
-        self._stray: deque[worker_protocol.RequestCancel] = deque(maxlen=STRAY_MAX)
+        self.invocation = Invocation()
+        self._unmatched_flags: deque[worker_protocol.RequestCancel] = deque(maxlen=UNMATCHED_MAX)
         self._main = threading.get_ident()
         self._pid = os.getpid()
 
@@ -54,7 +56,7 @@ class AttemptRunner:
 
     def keep_flag(self, flag: worker_protocol.RequestCancel) -> None:
         """Keep a flag for an attempt that may be on its way from the queue to its start."""
-        self._stray.append(flag)
+        self._unmatched_flags.append(flag)
 
     def raise_cancelled(self, key: tuple[str, int]) -> None:
         """Raise JobCancelled in the main thread, if this attempt still runs."""
@@ -63,7 +65,7 @@ class AttemptRunner:
             run.raise_requested = True
             signal.pthread_kill(self._main, signal.SIGUSR1)
 
-    def tick(self, now: float) -> float | None:
+    def flush_due_progress(self, now: float) -> float | None:
         """Send progress that is due; when to look again."""
         run = self.current
         if run is None:
@@ -80,16 +82,16 @@ class AttemptRunner:
         self.current = run
         self.capture.emit_early(run)
 
-    def run_attempt(self, run: AttemptRun, program: LoadedHandler) -> None:
+    def run_attempt(self, run: AttemptRun, handler: LoadedHandler) -> None:
         """Run one attempt, from its start to its `Ended`."""
-        self._begin(run)
+        self._prepare(run)
         ended = worker_protocol.AttemptEnded(run.job_id, run.number, 0, None)
         memory = run.environment.torch_memory
         if memory is not None:
             memory.enforce_cap()
         run.started_at = ended.started_at = time.time()
         begin_ns = self._page.start()
-        is_fatal = self._call(run, program, ended)
+        is_fatal = self._call_handler(run, handler, ended)
         if os.getpid() != self._pid:
             # A child that the handler forked came back through it; it must not speak for us.
             os._exit(0)
@@ -99,60 +101,62 @@ class AttemptRunner:
             memory.add_peak(ended)
         run.close()
         self.capture.flush()
-        marked = self.capture.write_markers(run)
+        output_mark = self.capture.write_markers(run)
         run.complete_ended(ended, executor_closing=is_fatal or run.raise_requested)
-        self._outbox.add_ended(run, ended, marked, may_wait=bool(self._staged) and not is_fatal)
+        self._sender.add_ended(run, ended, output_mark, may_wait=bool(self._staged) and not is_fatal)
         self.current = None
         if is_fatal or run.raise_requested:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def run_batch(self, batch: BatchRun, program: LoadedHandler) -> None:
+    def run_batch(self, batch: BatchRun, handler: LoadedHandler) -> None:
         """Run one batch, from its start to the `Ended` of its last item."""
-        self._begin(batch)
+        self._prepare(batch)
         try:
-            is_fatal = batch.run(program, self.driver, self.capture, self._staged)
+            is_fatal = batch.run(handler, self.invocation, self.capture, self._staged)
         except SystemExit as error:
             self._exit_with(batch, bootstrap.exit_code(error))
         self.current = None
         if is_fatal:
             self.exit(bootstrap.EXIT_UNUSABLE)
 
-    def catch_up(self, run: AttemptRun | BatchRun) -> None:
+    def apply_kept_flags(self, run: AttemptRun | BatchRun) -> None:
         """Apply flags that came while the attempt was on its way from the queue to its start."""
-        for flag in list(self._stray):
+        for flag in list(self._unmatched_flags):
             found = run.find((flag.job_id, flag.attempt))
             if found is not None and not found.cancelled:
                 found.request_cancel(flag.reason)
-        self._stray.clear()
+        self._unmatched_flags.clear()
 
     def exit(self, code: int) -> NoReturn:
         """Send what is not sent yet, and end the process."""
-        self._outbox.flush_until(FINISH_S)
+        self._sender.flush_until(FLUSH_TIMEOUT_S)
         os._exit(code)
 
-    def _begin(self, run: AttemptRun | BatchRun) -> None:
+    def _prepare(self, run: AttemptRun | BatchRun) -> None:
         self.current = run
-        self._shield.install()
+        self._cancel_signal.install()
         self.capture.emit_early(run)
-        if self._stray:
-            self.catch_up(run)
+        if self._unmatched_flags:
+            self.apply_kept_flags(run)
 
-    def _call(self, run: AttemptRun, program: LoadedHandler, ended: worker_protocol.AttemptEnded) -> bool:
+    def _call_handler(
+        self, run: AttemptRun, handler: LoadedHandler, ended: worker_protocol.AttemptEnded
+    ) -> bool:
         """Call user code and write its result into `ended`; True where this process must end."""
         found: failures.AttemptFailure
         try:
             try:
-                arguments = program.build_arguments(run.attempt.input, Context(run))
-                self._shield.arm(run)
-                value = program.call(*arguments)
-                ended.output = self.driver.encode_result(run, value)
+                arguments = handler.build_arguments(run.attempt.input, Context(run))
+                self._cancel_signal.arm(run)
+                value = handler.call(*arguments)
+                ended.output = self.invocation.encode_result(run, value)
                 return False
             finally:
-                self._shield.disarm()
+                self._cancel_signal.disarm()
         except SystemExit as error:
             self._exit_with(run, bootstrap.exit_code(error))
         except BaseException as error:
-            self._shield.disarm()
+            self._cancel_signal.disarm()
             found = failures.classify(error)
             failures.clear_frames(error)
         if found.code == "device_out_of_memory":

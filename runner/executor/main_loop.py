@@ -112,7 +112,7 @@ class Executor:
                 context = Context(owner or _unowned(site))
                 self._finish_hook(load(context) if count_positional(load) else load(), context)
             if site.config.kind in ("coroutine", "async_generator"):
-                self._runner.driver.event_loop()
+                self._runner.invocation.event_loop()
         except SystemExit as error:
             self._runner.exit(bootstrap.exit_code(error))
         except BaseException as error:
@@ -140,7 +140,7 @@ class Executor:
     def _finish_hook(self, result: Any, context: Context) -> None:
         """Hooks may be coroutines too."""
         if hasattr(result, "__await__"):
-            self._runner.driver.run_coroutine(context._run, result)
+            self._runner.invocation.run_coroutine(context._run, result)
 
     def _not_loaded(self, site: ExecutorEnvironment, error: BaseException) -> NoReturn:
         capture = self._runner.capture

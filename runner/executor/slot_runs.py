@@ -50,8 +50,8 @@ class SlotRunner:
         self._staged = staged
         self._attempt_runner = attempt_runner
         self._capture = attempt_runner.capture
-        self._invocation = attempt_runner.driver
-        self._loop = attempt_runner.driver.event_loop()
+        self._invocation = attempt_runner.invocation
+        self._loop = attempt_runner.invocation.event_loop()
         self._free_slots = list(range(environment.config.slots))[::-1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._all_done: asyncio.Future[None] | None = None
@@ -131,7 +131,7 @@ class SlotRunner:
         run.slot_index = self._free_slots.pop()
         self.runs[run.key] = run
         self._capture.emit_early(run)
-        self._attempt_runner.catch_up(run)
+        self._attempt_runner.apply_kept_flags(run)
         task = self._loop.create_task(self._run_attempt(run))
         # Set by the time that a flag may look: it finds the run from the line above on.
         run.interrupt = lambda: self._cancel(task)

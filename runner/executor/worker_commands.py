@@ -61,7 +61,9 @@ class WorkerCommands:
 
     def tick(self, now: float) -> float | None:
         """Send progress that is due; when to look again."""
-        return self._runner.tick(now) if self.slots is None else self.slots.flush_due_progress(now)
+        return (
+            self._runner.flush_due_progress(now) if self.slots is None else self.slots.flush_due_progress(now)
+        )
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.set_reporter(
