@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runner.executor import bootstrap
-from runner.executor.main_loop import Executor
+from runner.executor.main_loop import MainLoop
 from runner.executor.shared_page import SharedPage
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     bootstrap.bind_to_parent()
     bootstrap.set_signals()
     descriptors = bootstrap.take_descriptors()
-    executor = Executor(descriptors, SharedPage(bootstrap.map_page()))
+    executor = MainLoop(descriptors, SharedPage(bootstrap.map_page()))
     try:
         executor.run()
     except BaseException as error:
