@@ -46,8 +46,8 @@ class MainLoop:
             descriptors.channel,
             descriptors.wake,
             self._sender,
-            handlers=self._commands.by_type(),
-            do_due=self._commands.tick,
+            handlers=self._commands.handlers_by_type(),
+            do_due=self._commands.flush_due_progress,
             on_lost=bootstrap.exit_lost,
         )
         self._slot_runner: SlotRunner | None = None
@@ -59,9 +59,9 @@ class MainLoop:
         self._cancel_signal.install()
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._channel.start()
-        while commands.site is None:
-            commands.wait()
-        environment = commands.site
+        while commands.environment is None:
+            commands.wait_for_work()
+        environment = commands.environment
         handler, first = self._load(environment)
         if self._slot_runner is not None:
             assert first is None or isinstance(first, AttemptRun)
@@ -76,7 +76,7 @@ class MainLoop:
             except IndexError:
                 if commands.is_unloading:
                     self._unload(handler, environment)
-                commands.wait()
+                commands.wait_for_work()
                 continue
             self._execute(self._make_run(attempts, environment), handler)
 
@@ -107,7 +107,7 @@ class MainLoop:
         owner: AttemptRun | BatchRun | None = None
         try:
             if environment.config.slots > 1:
-                self._slot_runner = self._commands.slots = self._make_slot_runner(environment)
+                self._slot_runner = self._commands.slot_runner = self._make_slot_runner(environment)
             module = import_source(environment.config.source)
             if environment.torch_memory is not None:
                 environment.torch_memory.enforce_cap()

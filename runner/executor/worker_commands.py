@@ -26,27 +26,27 @@ class WorkerCommands:
     def __init__(
         self,
         page: SharedPage,
-        outbox: Sender,
-        shield: CancelSignal,
+        sender: Sender,
+        cancel_signal: CancelSignal,
         staged: deque[Any],
-        runner: AttemptRunner,
+        attempt_runner: AttemptRunner,
     ) -> None:
-        self._page, self._outbox, self._shield = page, outbox, shield
-        self._staged, self._runner = staged, runner
+        self._page, self._sender, self._cancel_signal = page, sender, cancel_signal
+        self._staged, self._attempt_runner = staged, attempt_runner
         #: None until the first command.
-        self.site: ExecutorEnvironment | None = None
+        self.environment: ExecutorEnvironment | None = None
         #: Where attempts run side by side.
-        self.slots: SlotRunner | None = None
+        self.slot_runner: SlotRunner | None = None
         self.is_unloading = False
         #: Locked while the main thread has nothing to do.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._idle_lock = threading.Lock()
+        self._idle_lock.acquire()
 
-    def wait(self) -> None:
+    def wait_for_work(self) -> None:
         """Block the main thread until a command has given it something to do."""
-        self._gate.acquire()
+        self._idle_lock.acquire()
 
-    def by_type(self) -> dict[type, Callable[[Any], None]]:
+    def handlers_by_type(self) -> dict[type, Callable[[Any], None]]:
         """What carries out each type of command."""
         return {
             worker_protocol.ConfigureExecutor: self._on_configure,
@@ -56,43 +56,45 @@ class WorkerCommands:
             worker_protocol.RaiseCancelled: self._on_raise,
             worker_protocol.UnloadExecutor: self._on_unload,
             worker_protocol.SetGrant: self._on_grant,
-            worker_protocol.AttemptReply: self._on_answer,
+            worker_protocol.AttemptReply: self._on_reply,
         }
 
-    def tick(self, now: float) -> float | None:
+    def flush_due_progress(self, now: float) -> float | None:
         """Send progress that is due; when to look again."""
         return (
-            self._runner.flush_due_progress(now) if self.slots is None else self.slots.flush_due_progress(now)
+            self._attempt_runner.flush_due_progress(now)
+            if self.slot_runner is None
+            else self.slot_runner.flush_due_progress(now)
         )
 
     def _on_configure(self, config: worker_protocol.ConfigureExecutor) -> None:
         simulated_memory.set_reporter(
-            lambda size: self._outbox.send_message(
+            lambda size: self._sender.send_message(
                 worker_protocol.encode(worker_protocol.SimulatedAllocation(config.executor, size))
             )
         )
-        self.site = ExecutorEnvironment(config, self._page, self._outbox, self._shield)
+        self.environment = ExecutorEnvironment(config, self._page, self._sender, self._cancel_signal)
         self._wake_main()
 
     def _on_run(self, run: worker_protocol.RunAttempts) -> None:
-        assert self.site is not None
-        if self.site.config.is_batched:
+        assert self.environment is not None
+        if self.environment.config.is_batched:
             self._staged.append(run.attempts)
         else:
             self._staged.extend(run.attempts)
         self._wake_main()
 
     def _on_recall(self, recall: worker_protocol.RecallAttempts) -> None:
-        taken: list[tuple[str, int]] = []
+        returned: list[tuple[str, int]] = []
         while True:
             try:
                 last = self._staged.pop()
             except IndexError:
                 break
             for attempt in last[::-1] if isinstance(last, list) else (last,):
-                taken.append((attempt.job_id, attempt.attempt))
-        self._outbox.send_message(
-            worker_protocol.encode(worker_protocol.AttemptsRecalled(recall.executor, taken[::-1]))
+                returned.append((attempt.job_id, attempt.attempt))
+        self._sender.send_message(
+            worker_protocol.encode(worker_protocol.AttemptsRecalled(recall.executor, returned[::-1]))
         )
 
     def _on_flag(self, flag: worker_protocol.RequestCancel) -> None:
@@ -105,8 +107,8 @@ class WorkerCommands:
                 break
         # Kept first, then looked at: the main thread sets its current run first and then looks here, so one
         # of both finds it, also where the attempt is just being taken from the queue.
-        self._runner.keep_flag(flag)
-        run = self._runner.find(key) if self.slots is None else self.slots.runs.get(key)
+        self._attempt_runner.keep_flag(flag)
+        run = self._attempt_runner.find(key) if self.slot_runner is None else self.slot_runner.runs.get(key)
         if run is not None and not run.cancelled:
             run.request_cancel(flag.reason)
 
@@ -115,37 +117,37 @@ class WorkerCommands:
             self._staged.remove(attempt)
         except ValueError:
             return False
-        assert self.site is not None
+        assert self.environment is not None
         ended = worker_protocol.AttemptEnded(
             attempt.job_id, attempt.attempt, 0, "cancelled", reason, retryable=False
         )
-        self._outbox.add_ended(AttemptRun(attempt, self.site), ended, None, may_wait=False)
+        self._sender.add_ended(AttemptRun(attempt, self.environment), ended, None, may_wait=False)
         return True
 
     def _on_raise(self, message: worker_protocol.RaiseCancelled) -> None:
-        if self.slots is not None:
+        if self.slot_runner is not None:
             # Where several run there is nobody to raise it in: it would hit another one.
-            self.slots.exit_now()
+            self.slot_runner.exit_now()
         else:
-            self._runner.raise_cancelled((message.job_id, message.attempt))
+            self._attempt_runner.raise_cancelled((message.job_id, message.attempt))
 
     def _on_unload(self, _: worker_protocol.UnloadExecutor) -> None:
         self.is_unloading = True
-        if self.slots is not None:
-            self.slots.is_unloading = True
+        if self.slot_runner is not None:
+            self.slot_runner.is_unloading = True
         self._wake_main()
 
     def _on_grant(self, grant: worker_protocol.SetGrant) -> None:
-        if self.site is not None:
-            self.site.config.grant_bytes = grant.grant_bytes
-            self.site.config.cap_bytes = grant.cap_bytes
+        if self.environment is not None:
+            self.environment.config.grant_bytes = grant.grant_bytes
+            self.environment.config.cap_bytes = grant.cap_bytes
 
-    def _on_answer(self, answer: worker_protocol.AttemptReply) -> None:
-        if self.site is not None:
-            self.site.on_reply(answer)
+    def _on_reply(self, reply: worker_protocol.AttemptReply) -> None:
+        if self.environment is not None:
+            self.environment.on_reply(reply)
 
     def _wake_main(self) -> None:
-        if self.slots is not None:
-            self.slots.wake()
-        if self._gate.locked():
-            self._gate.release()
+        if self.slot_runner is not None:
+            self.slot_runner.wake()
+        if self._idle_lock.locked():
+            self._idle_lock.release()
