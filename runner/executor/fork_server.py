@@ -26,7 +26,7 @@ MODULES = "JOB_RUNNER_TEMPLATE_MODULES"
 PADDING = "."
 READY = b"ready"
 #: Longest wait of an executor until its worker is its parent.
-ADOPTED_S = 2.0
+ADOPTION_S = 2.0
 
 
 def serve() -> None:
@@ -34,21 +34,21 @@ def serve() -> None:
     control = socket.socket(fileno=int(os.environ.pop(CONTROL_FD)))
     modules = os.environ.pop(MODULES).split(",")
     worker = os.getppid()
-    why = _imported(modules) or unfit()
-    control.send(why.encode()[:4000] if why else READY)
-    while not why:
+    obstacle = _import_modules(modules) or find_fork_obstacle()
+    control.send(obstacle.encode()[:4000] if obstacle else READY)
+    while not obstacle:
         message, fds, _, _ = socket.recv_fds(control, 4096, 4)
         if not message:
             break
-        why = unfit()
-        if why:
-            control.send(why.encode())
-        elif _forks(control, worker, message.decode(), fds):
+        obstacle = find_fork_obstacle()
+        if obstacle:
+            control.send(obstacle.encode())
+        elif _fork_executor(control, worker, message.decode(), fds):
             return
     os._exit(0)
 
 
-def unfit() -> str:
+def find_fork_obstacle() -> str:
     """Why nothing may be forked of this process; "" where nothing speaks against it."""
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
@@ -63,7 +63,7 @@ def unfit() -> str:
     return ""
 
 
-def _imported(modules: list[str]) -> str:
+def _import_modules(modules: list[str]) -> str:
     try:
         for name in modules:
             importlib.import_module(name)
@@ -81,40 +81,40 @@ def _imported(modules: list[str]) -> str:
     return ""
 
 
-def _forks(control: socket.socket, worker: int, marker: str, fds: list[int]) -> bool:
+def _fork_executor(control: socket.socket, worker: int, marker: str, fds: list[int]) -> bool:
     """Fork an executor and tell its pid; True in the executor itself."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    told, tell = os.pipe()
+    pid_reader, pid_writer = os.pipe()
     child = os.fork()
     if child:
-        os.close(tell)
+        os.close(pid_writer)
         # Left open here, its pipes would not end with it.
         for fd in fds:
             os.close(fd)
-        with open(told, "rb") as pipe:
+        with open(pid_reader, "rb") as pipe:
             pid = pipe.read()
         os.waitpid(child, 0)
         control.send(b"pid " + pid if pid else b"no process could be forked")
         return False
-    os.close(told)
+    os.close(pid_reader)
     executor = 0
     try:
         executor = os.fork()
     except OSError:
         os._exit(1)
     if executor:
-        os.write(tell, str(executor).encode())
+        os.write(pid_writer, str(executor).encode())
         os._exit(0)
-    os.close(tell)
+    os.close(pid_writer)
     control.close()
-    _become(worker, marker, fds)
+    _become_executor(worker, marker, fds)
     return True
 
 
-def _become(worker: int, marker: str, fds: list[int]) -> None:
+def _become_executor(worker: int, marker: str, fds: list[int]) -> None:
     """Be what the worker would have started."""
-    until = time.monotonic() + ADOPTED_S
+    until = time.monotonic() + ADOPTION_S
     while os.getppid() != worker:
         if time.monotonic() > until:
             bootstrap.exit_lost()
@@ -129,21 +129,21 @@ def _become(worker: int, marker: str, fds: list[int]) -> None:
     os.environ[bootstrap.CHANNEL_FD] = str(channel)
     os.environ[bootstrap.PAGE_FD] = str(page)
     os.environ[bootstrap.PARENT_PID] = str(worker)
-    _mark(marker)
-    numbers = sys.modules.get("numpy.random")
-    if numbers is not None:
+    _write_marker(marker)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
         # Else all that are forked would draw the same ones. Python's own are seeded anew by the fork.
-        numbers.seed()
+        numpy_random.seed()
 
 
-def _mark(marker: str) -> None:
+def _write_marker(marker: str) -> None:
     """Carry this marker, as what it starts will, also where the kernel shows the environment: it shows the
     memory in which that lay at the start, so it is written there."""
     getenv = ctypes.CDLL(None).getenv
     getenv.argtypes, getenv.restype = [ctypes.c_char_p], ctypes.c_void_p
     address = getenv(MARKER.encode())
-    room = len(os.environ[MARKER].encode())
-    ctypes.memmove(address, marker.encode().ljust(room, b"\0"), room)
+    size = len(os.environ[MARKER].encode())
+    ctypes.memmove(address, marker.encode().ljust(size, b"\0"), size)
     os.environ[MARKER] = marker
     if marker_of(os.getpid()) != marker:
         # Not to be found by its worker, it must not run anything.
