@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.server_fixture import House
+from tests.faults.server_fixture import ServerFixture
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
+def house(tmp_path: Path) -> Iterator[ServerFixture]:
+    house = ServerFixture(tmp_path)
     yield house
     house.close()

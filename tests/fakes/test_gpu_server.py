@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
 from tests.fakes.gpu_server import devices, start_on
-from tests.faults.server_fixture import House, until
+from tests.faults.server_fixture import ServerFixture, until
 
 A, B = "GPU-a", "GPU-b"
 
@@ -19,7 +19,7 @@ def gpus(tmp_path: Path) -> FakeGpus:
 
 
 def test_a_job_takes_bytes_of_the_card_it_is_pinned_to_and_gives_them_back(
-    house: House, gpus: FakeGpus
+    house: ServerFixture, gpus: FakeGpus
 ) -> None:
     server, gate = start_on(house, gpus), house.folder / "gate"
     assert devices(server).keys() == {"gpu0", "gpu1", "cpu"}
@@ -32,7 +32,7 @@ def test_a_job_takes_bytes_of_the_card_it_is_pinned_to_and_gives_them_back(
         "the device's figures show them",
     )
     gate.touch()
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["output"]["pid"]) == ("succeeded", next(iter(taken)))
     assert job["output"]["device"] in (A, B)
     house.kill(server)

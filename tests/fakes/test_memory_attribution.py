@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
 from tests.fakes.gpu_server import devices, start_on
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 A = "GPU-a"
 CONTEXT = 256 * MIB
@@ -27,12 +27,12 @@ def adds_up(device: Document) -> bool:
     return bool(total == device["total_bytes"] and charged == device["reserved_bytes"])
 
 
-def executor_of(server: Server) -> Document:
+def executor_of(server: LiveServer) -> Document:
     (executor,) = devices(server)["gpu0"]["executors"]
     return dict(executor)
 
 
-def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: House, gpus: FakeGpus) -> None:
+def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: ServerFixture, gpus: FakeGpus) -> None:
     gpus.change(A, strangers={1: GIB}, foreign=GIB)
     server, gate = start_on(house, gpus), house.folder / "gate"
     job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
@@ -43,12 +43,12 @@ def test_the_driver_names_our_processes_and_the_rest_is_foreign(house: House, gp
     assert server.http.get("/readyz").json()["parts"]["device gpu0"]["level"] == "processes"
     until(lambda: server.http.get("/healthz").json()["level"] == "processes", "fronts are told")
     gate.touch()
-    server.ended(job_id)
+    server.wait_for_end(job_id)
     until(lambda: executor_of(server)["charged_bytes"] < 4 * GIB, "it idles and is charged what it uses")
     assert adds_up(devices(server)["gpu0"])
 
 
-def test_a_lost_card_takes_no_work_and_says_why(house: House, gpus: FakeGpus) -> None:
+def test_a_lost_card_takes_no_work_and_says_why(house: ServerFixture, gpus: FakeGpus) -> None:
     server = start_on(house, gpus)
     until(lambda: devices(server)["gpu0"]["health"] == "ok", "it is read")
     gpus.change(A, errors={"*": 15})
@@ -58,25 +58,25 @@ def test_a_lost_card_takes_no_work_and_says_why(house: House, gpus: FakeGpus) ->
     assert "takes no new work (lost)" in explained["message"]
     assert explained["devices"][0]["reason"] == "device_fault"
     gpus.change(A, errors={})
-    assert server.ended(job_id)["state"] == "succeeded"
+    assert server.wait_for_end(job_id)["state"] == "succeeded"
 
 
 WATCHDOG = {"RUNNER_DEVICES__ENFORCEMENT": "watchdog"}
 
 
 def test_who_needs_more_than_its_grant_is_given_more_where_there_is_room(
-    house: House, gpus: FakeGpus
+    house: ServerFixture, gpus: FakeGpus
 ) -> None:
     server, gate = start_on(house, gpus, env=WATCHDOG), house.folder / "gate"
     job_id = server.submit("take", {"bytes": ["6GiB"], "gate": str(gate)})
     until(lambda: executor_granted(server) == 6 * GIB + CONTEXT, "its grant is raised")
     assert adds_up(devices(server)["gpu0"])
     gate.touch()
-    assert server.ended(job_id)["state"] == "succeeded"
+    assert server.wait_for_end(job_id)["state"] == "succeeded"
 
 
 def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
-    house: House, gpus: FakeGpus
+    house: ServerFixture, gpus: FakeGpus
 ) -> None:
     server, gate = start_on(house, gpus, env=WATCHDOG), house.folder / "gate"
     beside = server.submit("take-much", {"bytes": ["15GiB"], "gate": str(gate)})
@@ -89,59 +89,59 @@ def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(
     assert "over its grant of 4096 MiB" in attempt["error"]["message"]
     assert [one["charged_bytes"] for one in attempt["error"]["detail"]["neighbours"]] == [16 * GIB]
     gate.touch()
-    assert [server.ended(each)["state"] for each in (beside, job_id)] == ["succeeded", "succeeded"]
+    assert [server.wait_for_end(each)["state"] for each in (beside, job_id)] == ["succeeded", "succeeded"]
 
 
-def test_where_others_take_what_was_promised_idle_models_go(house: House, gpus: FakeGpus) -> None:
+def test_where_others_take_what_was_promised_idle_models_go(house: ServerFixture, gpus: FakeGpus) -> None:
     server = start_on(house, gpus)
-    server.ended(server.submit("take-much", {"bytes": ["12GiB"]}))
+    server.wait_for_end(server.submit("take-much", {"bytes": ["12GiB"]}))
     until(lambda: executor_granted(server), "it is warm")
     gpus.change(A, foreign=10 * GIB, strangers={1: 3 * GIB})
     until(lambda: not devices(server)["gpu0"]["executors"], "it makes room")
     until(lambda: not devices(server)["gpu0"]["short_bytes"], "nothing is owed any more")
 
 
-def executor_granted(server: Server) -> int:
+def executor_granted(server: LiveServer) -> int:
     """What the first executor on the card is granted; 0 where there is none."""
     executors = devices(server)["gpu0"]["executors"]
     return int(executors[0]["granted_bytes"]) if executors else 0
 
 
-def test_torch_is_held_to_the_grant_from_its_first_tensor_on(house: House, gpus: FakeGpus) -> None:
+def test_torch_is_held_to_the_grant_from_its_first_tensor_on(house: ServerFixture, gpus: FakeGpus) -> None:
     server = start_on(house, gpus)
-    job = server.ended(server.submit("take", {"bytes": ["4.5GiB"]}), within_s=20)
+    job = server.wait_for_end(server.submit("take", {"bytes": ["4.5GiB"]}), within_s=20)
     first = server.attempts(job["id"])[0]
     assert first["error"]["code"] == "device_out_of_memory"
     assert devices(server)["gpu0"]["foreign_bytes"] == 0
 
 
-def test_the_context_is_measured_and_kept_from_the_cap(house: House, gpus: FakeGpus) -> None:
+def test_the_context_is_measured_and_kept_from_the_cap(house: ServerFixture, gpus: FakeGpus) -> None:
     gpus.change(A, context=600 * MIB)
     server = start_on(house, gpus)
     # Nothing is known of contexts yet: torch may have nearly all of the grant.
-    assert server.ended(server.submit("take", {"bytes": ["3.8GiB"]}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("take", {"bytes": ["3.8GiB"]}))["state"] == "succeeded"
     until(lambda: devices(server)["gpu0"]["context_bytes"] is not None, "the context was measured")
     # What was written before a job that was accepted is as durable as the job.
     server.submit("take")
     house.kill(server)
     server = start_on(house, gpus)
-    job = server.ended(server.submit("take", {"bytes": ["3.8GiB"]}), within_s=20)
+    job = server.wait_for_end(server.submit("take", {"bytes": ["3.8GiB"]}), within_s=20)
     assert server.attempts(job["id"])[0]["error"]["code"] == "device_out_of_memory"
-    assert server.ended(server.submit("take", {"bytes": ["3.3GiB"]}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("take", {"bytes": ["3.3GiB"]}))["state"] == "succeeded"
 
 
-def test_the_peak_of_a_short_job_is_known_with_its_context(house: House, gpus: FakeGpus) -> None:
+def test_the_peak_of_a_short_job_is_known_with_its_context(house: ServerFixture, gpus: FakeGpus) -> None:
     server = start_on(house, gpus)
-    server.ended(server.submit("take", {"bytes": ["1GiB"]}))
+    server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]}))
     until(lambda: devices(server)["gpu0"]["context_bytes"] is not None, "the context was measured")
-    job = server.ended(server.submit("take", {"bytes": ["1GiB", "2GiB"]}))
+    job = server.wait_for_end(server.submit("take", {"bytes": ["1GiB", "2GiB"]}))
     (attempt,) = server.attempts(job["id"])
     assert attempt["vram_peak_bytes"] == 3 * GIB + CONTEXT
 
 
 @pytest.mark.parametrize("processes", ["host", "unknown", "hidden"])
 def test_where_the_driver_does_not_name_us_executors_report(
-    house: House, gpus: FakeGpus, processes: str
+    house: ServerFixture, gpus: FakeGpus, processes: str
 ) -> None:
     gpus.change(A, processes=processes, foreign=GIB)
     server, gate = start_on(house, gpus), house.folder / "gate"
@@ -150,13 +150,13 @@ def test_where_the_driver_does_not_name_us_executors_report(
     until(lambda: server.job(job_id)["progress"], "it runs")
     assert devices(server)["gpu0"]["foreign_bytes"] == GIB, "what it takes of its grant is its own"
     gate.touch()
-    server.ended(job_id)
+    server.wait_for_end(job_id)
     until(lambda: devices(server)["gpu0"]["level"] == "reports", "it told")
     until(
         lambda: devices(server)["gpu0"]["context_bytes"] is not None,
         "the context was measured from the total",
     )
-    server.ended(server.submit("take", {"bytes": ["2GiB"]}))
+    server.wait_for_end(server.submit("take", {"bytes": ["2GiB"]}))
     until(lambda: executor_of(server)["resident_bytes"] == 2 * GIB + CONTEXT, "with its context")
     device = devices(server)["gpu0"]
     assert adds_up(device) and executor_of(server)["charged_bytes"] == 2 * GIB + CONTEXT

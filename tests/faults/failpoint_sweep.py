@@ -19,7 +19,15 @@ import httpx2
 
 from benchmarks.ready_pipe import read_line
 from tests.fakes.fake_gpus import Card, FakeGpus
-from tests.faults.server_fixture import ROOT, Document, House, Server, SseEvent, parse_events, until
+from tests.faults.server_fixture import (
+    ROOT,
+    Document,
+    LiveServer,
+    ServerFixture,
+    SseEvent,
+    parse_events,
+    until,
+)
 
 POINTS = Path(__file__).with_name("points")
 #: All that was begun under a fault has its end within this time, the start of a new server included.
@@ -59,7 +67,7 @@ class Lane:
         #: What its servers are told of GPUs. Of "all" there is one, which is made up.
         self.gpus = gpus
         self.cards = FakeGpus(folder / "gpus", Card("GPU-a")) if gpus == "all" else None
-        self.house = House(folder, tree=tree)
+        self.house = ServerFixture(folder, tree=tree)
         self.end_s = end_s
         self.marks = folder / "marks"
         self.marks.mkdir()
@@ -67,7 +75,7 @@ class Lane:
         self.done = folder / "armed.done"
         self.pool = ThreadPoolExecutor(4)
         self.given_up = threading.Event()
-        self.server: Server | None = None
+        self.server: LiveServer | None = None
         self._port = 0
         self._lock = threading.Lock()
         #: A request had no answer.
@@ -117,7 +125,7 @@ class Lane:
 
     # The server, which may die at any moment.
 
-    def live(self) -> Server:
+    def live(self) -> LiveServer:
         """The server; a new one where the last has died."""
         with self._lock:
             while self.server is None or self.server.process.poll() is not None:
@@ -137,7 +145,7 @@ class Lane:
         self.server.http.close()
         self.server = None
 
-    def _start(self) -> Server | None:
+    def _start(self) -> LiveServer | None:
         """None where it died before it was ready."""
         tree = self.house.tree
         env = {"PYTHONPATH": str(tree)} if self.cards is None else self.cards.environ(tree)
@@ -162,7 +170,7 @@ class Lane:
             assert status in (-9, 2) and self.has_fired(), f"{status}: {log.read_text()[-3000:]}"
             until(lambda: not self.house.processes(), "what belonged to a dead server is gone")
             return None
-        server = Server(process, json.loads(line)["url"], 0.0, log)
+        server = LiveServer(process, json.loads(line)["url"], 0.0, log)
         self._port = server.port
         self.house.servers.append(server)
         return server
@@ -333,7 +341,7 @@ class Lane:
                 self.await_job(job["id"], has_ended, "a job that nobody knew of ends")
 
     def _roles(self) -> dict[str, int]:
-        return {role: len(self.house.role(role)) for role in ROLES}
+        return {role: len(self.house.pids_of_role(role)) for role in ROLES}
 
     def _is_whole(self) -> bool:
         roles = self._roles()

@@ -21,7 +21,7 @@ from benchmarks.ready_pipe import read_line
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = Path(__file__).with_name("handlers.py")
 #: Every process of a house carries this variable with the house's own value.
-MARK = "FAULT_TEST_HOUSE"
+MARK_VARIABLE = "FAULT_TEST_HOUSE"
 Found = TypeVar("Found")
 Document = dict[str, Any]
 
@@ -46,7 +46,9 @@ def until(
         rest.wait(every_s)
 
 
-def settled(look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_s: float = 5.0) -> Found:
+def wait_until_stable(
+    look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_s: float = 5.0
+) -> Found:
     """What `look` gives once it has given the same for so long; AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s
     rest = threading.Event()
@@ -60,7 +62,7 @@ def settled(look: Callable[[], Found], what: str, *, for_s: float = 0.3, within_
     return found
 
 
-def carriers(name: str, value: str) -> list[int]:
+def pids_with_environ(name: str, value: str) -> list[int]:
     """Processes whose environment holds `name` with a value that begins so; zombies do not count."""
     wanted = f"{name}={value}".encode()
     found = []
@@ -76,7 +78,7 @@ def carriers(name: str, value: str) -> list[int]:
     return found
 
 
-class Server:
+class LiveServer:
     """One `runner serve` process and what can be asked of it."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, ready_s: float, log: Path) -> None:
@@ -111,7 +113,7 @@ class Server:
         document = self.http.get(f"/v1/jobs/{job_id}/attempts").json()
         return list(document["data"] if isinstance(document, dict) else document)
 
-    def ended(self, job_id: str, *, within_s: float = 8.0) -> Document:
+    def wait_for_end(self, job_id: str, *, within_s: float = 8.0) -> Document:
         """The job once it has ended."""
         wait = {"Prefer": f"wait={max(1, round(within_s))}"}
         job = dict(self.http.get(f"/v1/jobs/{job_id}", headers=wait).json())
@@ -156,7 +158,7 @@ class Server:
         return self.process.wait(within_s)
 
 
-class House:
+class ServerFixture:
     """One data folder, the servers that lived on it, and the care that none is left behind."""
 
     def __init__(self, folder: Path, *, tree: Path = ROOT) -> None:
@@ -165,7 +167,7 @@ class House:
         #: The copy of the project that is put first on PYTHONPATH.
         self.tree = tree
         self.mark = uuid.uuid4().hex
-        self.servers: list[Server] = []
+        self.servers: list[LiveServer] = []
 
     def start(
         self,
@@ -174,7 +176,7 @@ class House:
         env: dict[str, str] | None = None,
         within_s: float = 30.0,
         port: int = 0,
-    ) -> Server:
+    ) -> LiveServer:
         """A server that is ready. `env` is laid over its environment (`RUNNER_*`: settings)."""
         process, ready, log = self.spawn(*flags, executors=executors, env=env, port=port)
         started = time.monotonic()
@@ -184,7 +186,7 @@ class House:
             process.kill()
             process.wait()
             raise AssertionError(f"not ready within {within_s} s:\n{log.read_text()[-6000:]}")
-        server = Server(process, json.loads(line)["url"], time.monotonic() - started, log)
+        server = LiveServer(process, json.loads(line)["url"], time.monotonic() - started, log)
         self.servers.append(server)
         return server
 
@@ -218,20 +220,20 @@ class House:
         """The environment of a server of this house."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNNER_")}
         return kept | {
-            MARK: self.mark,
+            MARK_VARIABLE: self.mark,
             "PYTHONPATH": str(self.tree),
             "JOB_RUNNER_READY_FD": str(ready_fd),
             "RUNNER_DEVICES__MAX_EXECUTORS": str(executors),
             "RUNNER_LOG_LEVEL": "info",
         }
 
-    def kill(self, server: Server, *, within_s: float = 3.0) -> None:
+    def kill(self, server: LiveServer, *, within_s: float = 3.0) -> None:
         """SIGKILL the coordinator; back when all that belonged to it has ended by itself."""
         server.process.kill()
         server.process.wait()
         until(lambda: not self.processes(), "everything of a killed server is gone", within_s=within_s)
 
-    def cut_power(self, server: Server) -> None:
+    def cut_power(self, server: LiveServer) -> None:
         """SIGKILL everything at once, as a machine that loses its power does."""
         for pid in self.processes():
             _kill(pid)
@@ -240,9 +242,9 @@ class House:
 
     def processes(self) -> list[int]:
         """All processes that came from this house, executors' children included."""
-        return carriers(MARK, self.mark)
+        return pids_with_environ(MARK_VARIABLE, self.mark)
 
-    def role(self, role: str) -> list[int]:
+    def pids_of_role(self, role: str) -> list[int]:
         """Pids of one role: worker, front, probe, writer."""
         found = []
         for pid in self.processes():
@@ -263,7 +265,7 @@ class House:
             server.http.close()
 
 
-def traced(path: Path) -> list[tuple[str, int]]:
+def read_trace(path: Path) -> list[tuple[str, int]]:
     """(job id, attempt) in the order in which handlers said that they run."""
     if not path.exists():
         return []

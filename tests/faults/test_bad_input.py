@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 HEAD = b'{"handler":"echo","input":'
 JSON = {"Content-Type": "application/json"}
@@ -73,9 +73,9 @@ def rss_bytes(pid: int) -> int:
 
 
 @pytest.mark.timed
-def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(house: House) -> None:
+def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(house: ServerFixture) -> None:
     server = house.start()
-    (front,) = house.role("front")
+    (front,) = house.pids_of_role("front")
     for body in ACCEPTED.values():
         assert server.http.post("/v1/jobs", content=body, headers=JSON).status_code == 202
     before = rss_bytes(front), rss_bytes(server.pid)
@@ -91,10 +91,10 @@ def test_a_table_of_bad_bodies_is_refused_quickly_and_costs_nothing(house: House
         assert answer.status_code < 500, (name, answer.status_code, answer.text[:200])
     assert rss_bytes(front) - before[0] <= GROWTH_BYTES
     assert rss_bytes(server.pid) - before[1] <= GROWTH_BYTES
-    assert server.ended(server.submit("echo", {"still": "here"}))["output"] == {"still": "here"}
+    assert server.wait_for_end(server.submit("echo", {"still": "here"}))["output"] == {"still": "here"}
 
 
-def _refuse(server: Server, body: bytes) -> tuple[httpx2.Response, float]:
+def _refuse(server: LiveServer, body: bytes) -> tuple[httpx2.Response, float]:
     """The answer and how long it took; the best of three, for other work may have had the processor."""
     spent = []
     for _ in range(3):
@@ -106,17 +106,17 @@ def _refuse(server: Server, body: bytes) -> tuple[httpx2.Response, float]:
     return answer, min(spent)
 
 
-def test_accepted_oddities_come_back_unchanged(house: House) -> None:
+def test_accepted_oddities_come_back_unchanged(house: ServerFixture) -> None:
     server = house.start()
     values: list[object] = ["\0", "😀", 2**63 - 1, -(2**63), 1.5e308, "x" * 1000, [[[]]], {"": {}}]
     for each in values:
-        job = server.ended(server.submit("echo", {"a": each}))
+        job = server.wait_for_end(server.submit("echo", {"a": each}))
         assert job["output"] == {"a": each}
 
 
-def test_large_and_chunked_bodies_are_cut_at_the_limit(house: House) -> None:
+def test_large_and_chunked_bodies_are_cut_at_the_limit(house: ServerFixture) -> None:
     server = house.start(env={"RUNNER_LIMITS__BODY_BYTES": "1MiB"})
-    (front,) = house.role("front")
+    (front,) = house.pids_of_role("front")
     before = rss_bytes(front)
     big = HEAD + b'"' + b"x" * (2 << 20) + b'"}'
     assert server.http.post("/v1/jobs", content=big, headers=JSON).status_code == 413
@@ -127,7 +127,7 @@ def test_large_and_chunked_bodies_are_cut_at_the_limit(house: House) -> None:
     assert rss_bytes(front) - before <= GROWTH_BYTES
 
 
-def _chunked(server: Server, chunks: int) -> int:
+def _chunked(server: LiveServer, chunks: int) -> int:
     """The status for a body of many small chunks that together pass the limit."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link:
         head = f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
@@ -153,7 +153,7 @@ def _send_chunks(link: socket.socket, chunks: int) -> None:
 @pytest.mark.timed
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_a_trickle_is_closed_at_its_limit(tmp_path: Path, part: str) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     try:
         server = house.start()
         started = time.monotonic()

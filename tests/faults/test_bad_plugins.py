@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 #: Entry point -> its module's text, and what must be told of it.
 PLUGINS: dict[str, tuple[str, str]] = {
@@ -34,19 +34,19 @@ def install(folder: Path) -> None:
         (folder / f"plugin_{name}.py").write_text(text)
 
 
-def handlers(server: Server) -> dict[str, Document]:
+def handlers(server: LiveServer) -> dict[str, Document]:
     found = server.http.get("/v1/handlers").json()
     return {} if found["describing"] else {each["name"]: each for each in found["data"]}
 
 
 def test_plugins_that_hang_leave_or_crash_are_told_of_and_stop_nothing_else(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     install(tmp_path / "site")
     try:
         path = f"{house.tree}:{tmp_path / 'site'}"
         server = house.start("--entry-points", env={"PYTHONPATH": path})
         # Not held up by the one that sleeps.
-        assert server.ended(server.submit("echo", {"a": 1}))["output"] == {"a": 1}
+        assert server.wait_for_end(server.submit("echo", {"a": 1}))["output"] == {"a": 1}
         found = until(lambda: handlers(server), "all are described", within_s=8)
         for name, (_, said) in PLUGINS.items():
             if not said:
@@ -54,6 +54,6 @@ def test_plugins_that_hang_leave_or_crash_are_told_of_and_stop_nothing_else(tmp_
             assert found[name]["state"] == "broken" and said in found[name]["error"], found[name]
             answer = server.http.post("/v1/jobs", json={"handler": name, "input": {}})
             assert (answer.status_code, answer.json()["code"]) == (422, "handler_broken")
-        assert server.ended(server.submit("offered", {"b": 2}))["output"] == {"b": 2}
+        assert server.wait_for_end(server.submit("offered", {"b": 2}))["output"] == {"b": 2}
     finally:
         house.close()

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from tests.faults.mutate import mutated, replaced
-from tests.faults.server_fixture import Document, House, Server, traced, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
 #: Answers while the store refuses: the bound, and what a busy machine adds.
 ANSWER_S = 2.0
@@ -54,7 +54,7 @@ class Posted(NamedTuple):
 class Posting:
     """A client that posts jobs one after another, in all ways, and remembers every answer."""
 
-    def __init__(self, server: Server, trace: Path, **padding: str) -> None:
+    def __init__(self, server: LiveServer, trace: Path, **padding: str) -> None:
         self.answers: list[Posted] = []
         self._server = server
         job = {"handler": "nap", "input": {"trace": str(trace), **padding}}
@@ -106,13 +106,13 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def readiness(server: Server) -> tuple[int, str]:
+def readiness(server: LiveServer) -> tuple[int, str]:
     """The status of /readyz and what it says of the store."""
     answer = server.http.get("/readyz")
     return answer.status_code, str(answer.json()["parts"]["store"]["state"])
 
 
-def assert_honest(server: Server, answers: list[Posted], trace: Path) -> None:
+def assert_honest(server: LiveServer, answers: list[Posted], trace: Path) -> None:
     """Everything accepted ends and ran once; everything else was refused in time, with a code."""
     accepted = {job_id for answer in answers for job_id in answer.accepted}
     refused = [answer for answer in answers if not answer.accepted]
@@ -124,24 +124,24 @@ def assert_honest(server: Server, answers: list[Posted], trace: Path) -> None:
     jobs = {job["id"]: job for job in server.jobs()}
     assert accepted <= set(jobs)
     assert {jobs[job_id]["state"] for job_id in accepted} == {"succeeded"}
-    starts = [job_id for job_id, _ in traced(trace)]
+    starts = [job_id for job_id, _ in read_trace(trace)]
     assert len(starts) == len(set(starts)), "nothing ran twice"
     assert accepted <= set(starts)
 
 
-def _zero(server: Server) -> set[str]:
+def _zero(server: LiveServer) -> set[str]:
     return {state for state, count in server.counts().items() if not count}
 
 
-def ends_survive(server: Server, gate: Path, running: list[str]) -> None:
+def ends_survive(server: LiveServer, gate: Path, running: list[str]) -> None:
     """Jobs that end while nothing can be written have one stored end, of their first attempt."""
     assert gate.exists()
     for job_id in running:
-        job = server.ended(job_id)
+        job = server.wait_for_end(job_id)
         assert (job["state"], job["output"]["attempt"]) == ("succeeded", 1)
 
 
-def start_steady(house: House, server: Server, trace: Path) -> tuple[Path, list[str]]:
+def start_steady(house: ServerFixture, server: LiveServer, trace: Path) -> tuple[Path, list[str]]:
     gate = house.folder / "gate"
     data = {"gate": str(gate), "trace": str(trace)}
     running = [server.submit("steady", data, timeout_s=60) for _ in range(2)]
@@ -149,14 +149,14 @@ def start_steady(house: House, server: Server, trace: Path) -> tuple[Path, list[
     return gate, running
 
 
-def heals(server: Server, posting: Posting) -> None:
+def heals(server: LiveServer, posting: Posting) -> None:
     """The store works again, and so does every part that waited for it."""
     until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
     healed = len(posting.answers)
     until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
 
 
-def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
+def write_lock_is_survived(house: ServerFixture, held_s: float) -> list[Posted]:
     server, trace = house.start(executors=4), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
     posting = Posting(server, trace)
@@ -177,17 +177,19 @@ def write_lock_is_survived(house: House, held_s: float) -> list[Posted]:
 
 @pytest.mark.timed
 @pytest.mark.parametrize("held_s", [3.0, 7.0])
-def test_another_programs_lock_delays_or_refuses_and_loses_nothing(house: House, held_s: float) -> None:
+def test_another_programs_lock_delays_or_refuses_and_loses_nothing(
+    house: ServerFixture, held_s: float
+) -> None:
     answers = write_lock_is_survived(house, held_s)
     refused = [answer for answer in answers if answer.status == 503]
     assert refused and any(answer.accepted for answer in answers)
 
 
-def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house: House) -> None:
+def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house: ServerFixture) -> None:
     server, marks = house.start(), house.folder / "marks"
     marks.mkdir()
     job_id = server.submit("work", {"marks": str(marks), "save": True})
-    assert server.ended(job_id)["state"] == "succeeded"
+    assert server.wait_for_end(job_id)["state"] == "succeeded"
     files = house.data / "files" / job_id
     assert files.is_dir()
     with locked(house.data / "runner.db") as release:
@@ -201,7 +203,7 @@ def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house
     assert server.http.delete(f"/v1/jobs/{job_id}").status_code == 404
 
 
-def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: House) -> None:
+def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: ServerFixture) -> None:
     server, trace = house.start(), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
     with locked(house.data / "runner.db") as release:
@@ -211,10 +213,10 @@ def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: House) -> 
         release()
     server = house.start()
     ends_survive(server, gate, running)
-    assert sorted(traced(trace)) == sorted((job_id, 1) for job_id in running)
+    assert sorted(read_trace(trace)) == sorted((job_id, 1) for job_id in running)
 
 
-def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: House) -> None:
+def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: ServerFixture) -> None:
     server, trace = house.start(), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
     with locked(house.data / "runner.db") as release:
@@ -226,14 +228,14 @@ def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: House
         release()
     server = house.start()
     ends_survive(server, gate, running)
-    assert sorted(traced(trace)) == sorted((job_id, 1) for job_id in running)
+    assert sorted(read_trace(trace)) == sorted((job_id, 1) for job_id in running)
 
 
 @pytest.mark.parametrize("heals_first", [True, False], ids=["after it healed", "without a writer"])
-def test_a_writer_that_cannot_be_replaced_is_replaced_later(house: House, heals_first: bool) -> None:
+def test_a_writer_that_cannot_be_replaced_is_replaced_later(house: ServerFixture, heals_first: bool) -> None:
     """The coordinator is out of descriptors in the moment in which its writer dies."""
     server = house.start()
-    (writer,) = house.role("writer")
+    (writer,) = house.pids_of_role("writer")
     limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     os.kill(writer, signal.SIGKILL)
@@ -248,14 +250,14 @@ def test_a_writer_that_cannot_be_replaced_is_replaced_later(house: House, heals_
     assert "Traceback" not in server.log.read_text()
 
 
-def _refused(server: Server) -> bool:
+def _refused(server: LiveServer) -> bool:
     """Whether a job is; it waits for long, as one that starts may need a process too."""
     answer = server.http.post("/v1/jobs", json={"handler": "echo", "input": {}, "delay_s": 3_600})
     assert answer.status_code in (202, 503), answer.text
     return answer.status_code == 503
 
 
-def full_disk_is_survived(house: House) -> None:
+def full_disk_is_survived(house: ServerFixture) -> None:
     server, trace = house.start(executors=4), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
     ballast = house.data / "ballast"
@@ -283,13 +285,13 @@ def fill(ballast: Path) -> None:
             return
 
 
-def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(house: House) -> None:
+def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(house: ServerFixture) -> None:
     with mounted(house.data, "-o", "size=24m,mode=0700"):
         full_disk_is_survived(house)
         house.close()
 
 
-def refused_start(house: House, *flags: str) -> str:
+def refused_start(house: ServerFixture, *flags: str) -> str:
     """What a server says that must not start: exit code 2, within a few seconds, no traceback."""
     process, ready, log = house.spawn(*flags)
     try:
@@ -304,12 +306,12 @@ def refused_start(house: House, *flags: str) -> str:
     return said
 
 
-def test_a_read_only_folder_is_refused_at_start(house: House) -> None:
+def test_a_read_only_folder_is_refused_at_start(house: ServerFixture) -> None:
     with mounted(house.data, "-o", "ro,size=1m"):
         assert f"{house.data} can't be written to" in refused_start(house)
 
 
-def test_a_read_only_file_is_refused_at_start(house: House) -> None:
+def test_a_read_only_file_is_refused_at_start(house: ServerFixture) -> None:
     server = house.start()
     server.process.terminate()
     server.process.wait(5)
@@ -328,7 +330,7 @@ def test_a_read_only_file_is_refused_at_start(house: House) -> None:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A database with a few hundred jobs, as a server leaves it that was stopped."""
-    house = House(tmp_path_factory.mktemp("filled"))
+    house = ServerFixture(tmp_path_factory.mktemp("filled"))
     try:
         server = house.start()
         server.submit_many("echo", [{"text": "x" * 2_000}] * 400)
@@ -347,7 +349,7 @@ def interior_page(database: bytes) -> int:
 
 
 @pytest.mark.parametrize("where", ["header", "interior page", "leaf page", "cut off"])
-def test_a_damaged_file_is_refused_and_left_alone(house: House, filled: bytes, where: str) -> None:
+def test_a_damaged_file_is_refused_and_left_alone(house: ServerFixture, filled: bytes, where: str) -> None:
     damaged = bytearray(filled)
     at = {"header": 0, "cut off": 0, "interior page": interior_page(filled)}.get(where, 0)
     if where == "leaf page":
@@ -368,7 +370,7 @@ def test_a_damaged_file_is_refused_and_left_alone(house: House, filled: bytes, w
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a server that lost its power with a hundred commits in the log."""
-    house = House(tmp_path_factory.mktemp("cut_off"))
+    house = ServerFixture(tmp_path_factory.mktemp("cut_off"))
     try:
         server = house.start()
         for number in range(100):
@@ -380,7 +382,9 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("where", ["whole", "header", "first frame", "a page", "salts of a frame"])
-def test_a_damaged_log_is_refused_and_left_alone(house: House, cut_off: dict[str, bytes], where: str) -> None:
+def test_a_damaged_log_is_refused_and_left_alone(
+    house: ServerFixture, cut_off: dict[str, bytes], where: str
+) -> None:
     """SQLite alone would read it up to the damage and forget what was acknowledged after that."""
     log = bytearray(cut_off["runner.db-wal"])
     step = 24 + int.from_bytes(log[8:12], "big")
@@ -406,7 +410,7 @@ def test_a_damaged_log_is_refused_and_left_alone(house: House, cut_off: dict[str
 
 def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
     early = replaced("answer-when-durable", "durable(None)")
-    house = House(tmp_path, tree=mutated(tmp_path, [early]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [early]))
     try:
         server = house.start()
         with locked(house.data / "runner.db"):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 BODY = json.dumps({"handler": "echo", "input": {}})
 FOREIGN_HOSTS = [
@@ -47,7 +47,9 @@ CROSS_SITE: dict[str, tuple[dict[str, str], set[int]]] = {
 WRITES = ["/v1/jobs", "/v1/jobs/bulk", "/v1/queues/default/pause"]
 
 
-def ask(server: Server, method: str, path: str, headers: dict[str, str], body: str = "") -> tuple[int, str]:
+def ask(
+    server: LiveServer, method: str, path: str, headers: dict[str, str], body: str = ""
+) -> tuple[int, str]:
     """Status and body of a request whose headers are just these."""
     link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     try:
@@ -63,7 +65,7 @@ def ask(server: Server, method: str, path: str, headers: dict[str, str], body: s
         link.close()
 
 
-def test_foreign_hosts_are_refused_on_every_route(house: House) -> None:
+def test_foreign_hosts_are_refused_on_every_route(house: ServerFixture) -> None:
     server = house.start()
     for path in ("/v1/jobs", "/healthz", "/metrics", "/docs", "/openapi.json", "/nowhere"):
         for host in FOREIGN_HOSTS if path == "/v1/jobs" else FOREIGN_HOSTS[:3]:
@@ -75,7 +77,7 @@ def test_foreign_hosts_are_refused_on_every_route(house: House) -> None:
         assert ask(server, "GET", "/v1/jobs", {"Host": host})[0] == 200, host
 
 
-def test_cross_site_requests_are_refused_and_do_nothing(house: House) -> None:
+def test_cross_site_requests_are_refused_and_do_nothing(house: ServerFixture) -> None:
     server = house.start()
     for name, (attack, refused) in CROSS_SITE.items():
         for path in WRITES:
@@ -90,7 +92,7 @@ def test_cross_site_requests_are_refused_and_do_nothing(house: House) -> None:
     assert not any(queue["paused"] for queue in server.http.get("/v1/queues").json()["data"])
 
 
-def test_preflight_grants_nothing_and_get_changes_nothing(house: House) -> None:
+def test_preflight_grants_nothing_and_get_changes_nothing(house: ServerFixture) -> None:
     server = house.start()
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     answer = server.http.options("/v1/jobs", headers=preflight)
@@ -100,7 +102,7 @@ def test_preflight_grants_nothing_and_get_changes_nothing(house: House) -> None:
         assert server.http.get(path).status_code in (404, 405)
 
 
-def test_our_own_origin_and_an_allowed_one_may_post(house: House) -> None:
+def test_our_own_origin_and_an_allowed_one_may_post(house: ServerFixture) -> None:
     server = house.start("--allow-origin", "https://app.example")
     for origin in ("http://127.0.0.1:{port}", "https://app.example"):
         headers = {"Host": "127.0.0.1:{port}", "Origin": origin, "Content-Type": "application/json"}
@@ -110,7 +112,7 @@ def test_our_own_origin_and_an_allowed_one_may_post(house: House) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_wide_bind_without_a_token_does_not_start(house: House, host: str) -> None:
+def test_a_wide_bind_without_a_token_does_not_start(house: ServerFixture, host: str) -> None:
     process, ready, log = house.spawn("--host", host)
     with open(ready, "rb"):
         until(lambda: process.poll() is not None, "it refuses", within_s=4)

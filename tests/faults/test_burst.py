@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.server_fixture import Document, House, Server
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture
 
 pytestmark = pytest.mark.serial
 
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     body: Document
 
 
-async def burst(server: Server) -> tuple[list[Answer], float]:
+async def burst(server: LiveServer) -> tuple[list[Answer], float]:
     """All answers to a burst over many connections, and the seconds that sending it took."""
     body = json.dumps({"handler": "echo", "input": {}, "queue": "burst"}).encode()
     head = (
@@ -58,7 +58,9 @@ async def _answers(reader: asyncio.StreamReader, count: int) -> list[Answer]:
     return found
 
 
-def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept(house: House) -> None:
+def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept(
+    house: ServerFixture,
+) -> None:
     server = house.start(env={"RUNNER_LIMITS__QUEUED": str(ROOM)})
     assert server.http.post("/v1/queues/burst/pause").status_code == 200
     answers, sent_s = asyncio.run(asyncio.wait_for(burst(server), LIMIT_S))

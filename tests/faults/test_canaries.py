@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 NAMES = (
     "RUNNER_TOKEN", "RUNNER_DATABASE_URL", "RUNNER_REDIS_PASSWORD", "token file", "bearer", "basic", "cookie",
@@ -60,7 +60,7 @@ def make_canaries() -> dict[str, str]:
     return {name: f"canary{uuid.uuid4().hex}" for name in NAMES}
 
 
-def start(house: House, canaries: dict[str, str]) -> tuple[Server, Path]:
+def start(house: ServerFixture, canaries: dict[str, str]) -> tuple[LiveServer, Path]:
     """A server at log level debug that has been given secrets in every way there is."""
     told, handlers, token = (house.folder / name for name in ("environ", "leaky.py", "token"))
     handlers.write_text(HANDLERS.format(told=str(told)))
@@ -76,7 +76,7 @@ def start(house: House, canaries: dict[str, str]) -> tuple[Server, Path]:
     return server, told
 
 
-def attempts_to_get_in(server: Server, canaries: dict[str, str]) -> list[str]:
+def attempts_to_get_in(server: LiveServer, canaries: dict[str, str]) -> list[str]:
     """What is answered to credentials that are wrong, and to requests that are."""
     headers = [
         {"Authorization": f"Bearer {canaries['bearer']}"},
@@ -95,11 +95,11 @@ def attempts_to_get_in(server: Server, canaries: dict[str, str]) -> list[str]:
     return [answer.text + str(answer.headers) for answer in said]
 
 
-def use_tickets(server: Server) -> tuple[dict[str, str], list[str]]:
+def use_tickets(server: LiveServer) -> tuple[dict[str, str], list[str]]:
     """Tickets that were given out, and what is answered to them where they open nothing."""
     jobs = [server.submit("raises", {"secret": "none"}) for _ in range(2)]
     for job_id in jobs:
-        server.ended(job_id)
+        server.wait_for_end(job_id)
     asked = [{"job_id": jobs[0]}, {"job_id": jobs[1]}, {}]
     given = [server.http.post("/v1/tickets", json=body).json()["ticket"] for body in asked]
     own, of_another, _ = given
@@ -116,14 +116,14 @@ def use_tickets(server: Server) -> tuple[dict[str, str], list[str]]:
     return tickets, [read.text, *(answer.text + str(answer.headers) for answer in said)]
 
 
-def fail_jobs(server: Server, canaries: dict[str, str]) -> tuple[list[str], list[str]]:
+def fail_jobs(server: LiveServer, canaries: dict[str, str]) -> tuple[list[str], list[str]]:
     """Ids of jobs that ended badly with secrets in their inputs, and what is told of their ends."""
     data = {"secret": canaries["input"]}
     ids = [server.submit(name, data, metadata={"note": canaries["metadata"]}) for name in FAILING]
     ids.append(server.submit("hangs", data, timeout_s=0.3))
     told = []
     for job_id in ids:
-        job = server.ended(job_id)
+        job = server.wait_for_end(job_id)
         assert job["state"] == "failed", job
         assert job["input"] == data, "a canary is where it belongs"
         told += [json.dumps(job["error"]), json.dumps(server.attempts(job_id))]
@@ -136,7 +136,7 @@ def _without_document(data: Document) -> Document:
     return {key: value for key, value in data.items() if key not in ("input", "metadata")}
 
 
-def command_lines(house: House) -> list[str]:
+def command_lines(house: ServerFixture) -> list[str]:
     found = [Path(f"/proc/{pid}/cmdline") for pid in house.processes()]
     return [path.read_bytes().decode("utf-8", "replace") for path in found if path.exists()]
 
@@ -145,7 +145,7 @@ def hits(texts: list[str], canaries: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, text[:300]) for name, canary in canaries.items() for text in texts if canary in text]
 
 
-def test_no_secret_shows_in_anything_that_a_server_says(house: House) -> None:
+def test_no_secret_shows_in_anything_that_a_server_says(house: ServerFixture) -> None:
     canaries = make_canaries()
     assert len(canaries) == 12
     server, told = start(house, canaries)
@@ -167,7 +167,7 @@ def test_no_secret_shows_in_anything_that_a_server_says(house: House) -> None:
     assert hits([json.dumps(each) for each in environments], canaries) == []
 
 
-def test_a_setting_that_is_refused_is_not_repeated(house: House) -> None:
+def test_a_setting_that_is_refused_is_not_repeated(house: ServerFixture) -> None:
     canary = make_canaries()["RUNNER_DATABASE_URL"]
     for env in (
         {"RUNNER_STORE": f"postgresql://user:{canary}@db/jobs"},

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults.server_fixture import House, Server, settled, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until, wait_until_stable
 
 pytestmark = pytest.mark.timed
 
@@ -22,7 +22,7 @@ time.time = jumped
 """
 
 
-def start(house: House) -> Server:
+def start(house: ServerFixture) -> LiveServer:
     folder = house.folder / "jumper"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(JUMPER)
@@ -31,23 +31,25 @@ def start(house: House) -> Server:
     return house.start(env={"PYTHONPATH": path, "CLOCK_OFFSET": str(house.folder / "offset")})
 
 
-def jump(house: House, seconds: float) -> None:
+def jump(house: ServerFixture, seconds: float) -> None:
     fresh = house.folder / "offset.new"
     fresh.write_text(str(seconds))
     fresh.replace(house.folder / "offset")
 
 
-def within(server: Server, handler: str, least_s: float, most_s: float, **options: object) -> str:
+def within(server: LiveServer, handler: str, least_s: float, most_s: float, **options: object) -> str:
     """The state in which such a job ends, and that it took about as long as it should."""
     began = time.monotonic()
-    job = server.ended(server.submit(handler, options.pop("data", None), **options))
+    job = server.wait_for_end(server.submit(handler, options.pop("data", None), **options))
     took_s = time.monotonic() - began
     assert least_s <= took_s <= most_s, (handler, took_s)
     return str(job["state"])
 
 
 @pytest.mark.parametrize("seconds", [DAY_S, -DAY_S], ids=["forward", "back"])
-def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(house: House, seconds: int) -> None:
+def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(
+    house: ServerFixture, seconds: int
+) -> None:
     server = start(house)
     server.http.post("/v1/queues/still/pause")
     later = server.submit("echo", delay_s=3_600)
@@ -57,7 +59,7 @@ def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(house: House,
     until(lambda: server.job(running)["progress"], "it runs")
     executors = _executors(server)
     jump(house, seconds)
-    states = settled(
+    states = wait_until_stable(
         lambda: [server.job(each)["state"] for each in (later, waiting, running)], "all is quiet"
     )
     assert states == ["queued", "queued", "running"]
@@ -69,11 +71,11 @@ def test_a_jump_of_the_clock_ends_nothing_early_and_delays_nothing(house: House,
     assert within(server, "again_soon", 0.3, 4, retries=1) == "succeeded"
     assert within(server, "loop_in_c", 0.5, 4, timeout_s=0.5) == "failed"
     gate.touch()
-    job = server.ended(running)
+    job = server.wait_for_end(running)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
     assert job["created_at"] <= job["started_at"] <= job["finished_at"]
 
 
-def _executors(server: Server) -> list[int]:
+def _executors(server: LiveServer) -> list[int]:
     (cpu,) = server.http.get("/v1/devices").json()["data"]
     return [each["id"] for each in cpu["executors"]]

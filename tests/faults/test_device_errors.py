@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from tests.faults.server_fixture import Document, House, Server, traced
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace
 
 
-def pids(server: Server, job: Document) -> list[int]:
+def pids(server: LiveServer, job: Document) -> list[int]:
     """The process of each attempt."""
     return [event.data["chunk"] for event in server.events(job["id"]) if event.name == "output"]
 
 
-def run(server: Server, **data: object) -> Document:
+def run(server: LiveServer, **data: object) -> Document:
     """A job without retries of its own, ended."""
-    return server.ended(server.submit("device_error", data))
+    return server.wait_for_end(server.submit("device_error", data))
 
 
-def test_after_a_lost_context_the_process_is_never_used_again(house: House) -> None:
+def test_after_a_lost_context_the_process_is_never_used_again(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
     job = run(server, kind="sticky", times=1)
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
@@ -26,15 +26,15 @@ def test_after_a_lost_context_the_process_is_never_used_again(house: House) -> N
     assert run(server)["output"]["pid"] == second
 
 
-def test_it_goes_elsewhere_where_there_is_another_device(house: House) -> None:
+def test_it_goes_elsewhere_where_there_is_another_device(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:2x24GiB")
     job = run(server, kind="sticky", times=1)
     assert job["state"] == "succeeded", job
     assert [each["devices"] for each in server.attempts(job["id"])] == [["sim0"], ["sim1"]]
 
 
-def test_the_second_time_is_the_last(house: House) -> None:
+def test_the_second_time_is_the_last(house: ServerFixture) -> None:
     server, trace = house.start("--gpus", "sim:1x24GiB"), house.folder / "trace"
     job = run(server, kind="sticky", times=99, trace=str(trace))
     assert (job["state"], job["error"]["code"]) == ("failed", "handler_error")
-    assert traced(trace) == [(job["id"], 1), (job["id"], 2)]
+    assert read_trace(trace) == [(job["id"], 1), (job["id"], 2)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, never, removed
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 JOBS = 100
 NO_LOCK = [removed("data-folder-lock")]
@@ -17,7 +17,7 @@ NO_LOCK = [removed("data-folder-lock")]
 NO_EPOCH = [never("epoch-in-transactions"), never("epoch-each-second")]
 
 
-def second_is_refused(house: House, server: Server) -> None:
+def second_is_refused(house: ServerFixture, server: LiveServer) -> None:
     """The second one ends at once and says who holds the folder."""
     started = time.monotonic()
     process, ready, log = house.spawn()
@@ -33,7 +33,7 @@ def second_is_refused(house: House, server: Server) -> None:
         os.close(ready)
 
 
-def older_stops_writing(house: House, server: Server) -> None:
+def older_stops_writing(house: ServerFixture, server: LiveServer) -> None:
     """With the lock file gone a second server starts; the store's epoch then fences the older one,
     which is at work, and the newer one ends what the older could not."""
     ids = server.submit_many("nap", [{"s": 0.05}] * JOBS)
@@ -46,19 +46,19 @@ def older_stops_writing(house: House, server: Server) -> None:
 
 
 @pytest.mark.timed
-def test_a_second_server_is_refused_and_the_first_goes_on(house: House) -> None:
+def test_a_second_server_is_refused_and_the_first_goes_on(house: ServerFixture) -> None:
     server = house.start()
     ids = server.submit_many("nap", [{"s": 0.005}] * JOBS)
     second_is_refused(house, server)
     until(lambda: server.counts().get("succeeded") == len(ids), "all jobs of the first end well")
 
 
-def test_with_the_lock_file_deleted_the_older_server_is_fenced(house: House) -> None:
+def test_with_the_lock_file_deleted_the_older_server_is_fenced(house: ServerFixture) -> None:
     older_stops_writing(house, house.start())
 
 
 def test_without_the_lock_a_second_server_starts(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_LOCK))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_LOCK))
     try:
         with pytest.raises(AssertionError, match="the second server ends"):
             second_is_refused(house, house.start())
@@ -67,7 +67,7 @@ def test_without_the_lock_a_second_server_starts(tmp_path: Path) -> None:
 
 
 def test_without_the_epoch_the_older_server_keeps_its_devices(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_EPOCH))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_EPOCH))
     try:
         with pytest.raises(AssertionError, match="still holds"):
             older_stops_writing(house, house.start())

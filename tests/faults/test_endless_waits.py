@@ -14,7 +14,7 @@ from runner.jobs.job_query import JobQuery
 from runner.jobs.retry import Backoff
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.stores.store import WriteBatch
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 #: Options of a submit, and where their fault is.
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -35,17 +35,17 @@ LATE_S = (2.6e11, 9.3e15, 1e18, 1e300)
 SOON_S = 2.0
 
 
-def listed(server: Server) -> dict[str, str]:
+def listed(server: LiveServer) -> dict[str, str]:
     """Id and state of every job; the list answers."""
     return {job["id"]: job["state"] for job in server.jobs()}
 
 
-def stop(server: Server) -> None:
+def stop(server: LiveServer) -> None:
     server.signal(signal.SIGTERM)
     assert server.exit_code(within_s=10) == 0
 
 
-def test_a_wait_beyond_ten_years_is_refused_at_every_door(house: House) -> None:
+def test_a_wait_beyond_ten_years_is_refused_at_every_door(house: ServerFixture) -> None:
     server = house.start()
     for options, pointer in REFUSED:
         started = time.monotonic()
@@ -58,17 +58,17 @@ def test_a_wait_beyond_ten_years_is_refused_at_every_door(house: House) -> None:
         for how in ({"after": 1e16}, {"after": 2.6e11}, {"at": "9999-12-31T23:59:59.999999+00:00"})
     ]
     for job_id in ids:
-        job = server.ended(job_id)
+        job = server.wait_for_end(job_id)
         assert (job["state"], job["error"]["code"], job["attempt"]) == ("failed", "handler_error", 2), job
         assert "at most ten years" in job["error"]["message"]
     assert listed(server) == dict.fromkeys(ids, "failed")
     stop(server)
     server = house.start()
     assert listed(server) == dict.fromkeys(ids, "failed")
-    assert server.ended(server.submit("echo"))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("echo"))["state"] == "succeeded"
 
 
-def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: House) -> None:
+def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: ServerFixture) -> None:
     """What an older version has taken in: of three jobs for each time one waits for its retry, one has to
     start by then, and one fails now and would wait so long by its backoff."""
     server = house.start()
@@ -93,12 +93,12 @@ def test_stored_times_beyond_any_calendar_cost_neither_start_nor_lists(house: Ho
     assert listed(server) == dict.fromkeys(every, "queued")
     for job_id in every:
         assert server.http.post(f"/v1/jobs/{job_id}/cancel").status_code in (200, 202)
-        assert server.ended(job_id)["state"] == "cancelled"
+        assert server.wait_for_end(job_id)["state"] == "cancelled"
     assert listed(server) == dict.fromkeys(every, "cancelled")
-    assert server.ended(server.submit("echo"))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("echo"))["state"] == "succeeded"
 
 
-def _waits_again(server: Server, job_id: str) -> bool:
+def _waits_again(server: LiveServer, job_id: str) -> bool:
     return bool(server.job(job_id)["reason"] == "retry_backoff")
 
 

@@ -28,7 +28,7 @@ from runner.protocol.worker import (
     Hello,
     NumberedFrame,
 )
-from tests.faults.server_fixture import ROOT, House, Server, until
+from tests.faults.server_fixture import ROOT, LiveServer, ServerFixture, until
 
 FRAMES = 10_000
 NOISY_LINKS = 200
@@ -114,7 +114,7 @@ def send_noise(path: str, links: int) -> None:
                 continue
 
 
-def job_s(server: Server, count: int = 60) -> float:
+def job_s(server: LiveServer, count: int = 60) -> float:
     """The 99th percentile of the seconds that small jobs take, one after another."""
     took = []
     for _ in range(count):
@@ -131,12 +131,12 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def bad_frames(server: Server) -> int:
+def bad_frames(server: LiveServer) -> int:
     lines = server.http.get("/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("runner_bad_frames_total")).split()[1]))
 
 
-def start_watched(house: House) -> tuple[Server, Path]:
+def start_watched(house: ServerFixture) -> tuple[LiveServer, Path]:
     """A server whose every process tells when it unpickles anything."""
     watcher, told = house.folder / "watcher", house.folder / "unpickled"
     watcher.mkdir()
@@ -145,7 +145,7 @@ def start_watched(house: House) -> tuple[Server, Path]:
     return house.start(env={"PYTHONPATH": path, "PICKLE_WATCH": str(told)}), told
 
 
-def attacked(server: Server, path: str) -> float:
+def attacked(server: LiveServer, path: str) -> float:
     """How long small jobs take while another process sends all its frames."""
     program = f"from tests.faults.test_frame_fuzz import send_frames; send_frames('ipc://{path}')"
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE) as attacker:
@@ -157,17 +157,17 @@ def attacked(server: Server, path: str) -> float:
 
 
 @pytest.mark.serial
-def test_rubbish_on_the_workers_socket_is_counted_and_does_no_harm(house: House) -> None:
+def test_rubbish_on_the_workers_socket_is_counted_and_does_no_harm(house: ServerFixture) -> None:
     server, told = start_watched(house)
     path = json.loads((house.data / "lock").read_text())["runtime"] + "/workers.sock"
     before_s = job_s(server)
-    worker, before_bytes = house.role("worker"), rss_bytes(server.pid)
+    worker, before_bytes = house.pids_of_role("worker"), rss_bytes(server.pid)
     seen_s = attacked(server, path)
     send_noise(path, NOISY_LINKS)
     # Twice as long is what must hold on a machine of its own; what attacks takes a core here.
     assert seen_s <= max(2 * before_s, 0.1)
     assert rss_bytes(server.pid) - before_bytes <= GROWTH_BYTES
-    assert house.role("worker") == worker
+    assert house.pids_of_role("worker") == worker
     assert job_s(server, 20) <= max(2 * before_s, 0.1)
     assert server.log.read_text().count("a frame was dropped") <= 30
     assert "Traceback" not in server.log.read_text()

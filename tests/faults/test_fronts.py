@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from tests.faults.mutate import mutated, removed, swapped, value
-from tests.faults.server_fixture import House, Server, settled, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until, wait_until_stable
 from tests.faults.test_many_readers import ask_for_events, many_descriptors, read_until
 from tests.faults.test_stream_resume import Follower
 
@@ -47,14 +47,14 @@ OWN_SOCKETS = [
 ]
 
 
-def figure(server: Server, line: str) -> float:
+def figure(server: LiveServer, line: str) -> float:
     """A figure of /metrics, asked over a connection of its own."""
     text = httpx2.get(f"{server.url}/metrics", **PLAIN).text
     found = next(each for each in text.splitlines() if each.startswith(f"{line} "))
     return float(found.rpartition(" ")[2])
 
 
-def all_answer(server: Server) -> bool:
+def all_answer(server: LiveServer) -> bool:
     """Whether as many fronts take requests as there should be; asked over a connection of its own."""
     try:
         return figure(server, 'runner_fronts{state="answering"}') == FRONTS
@@ -62,13 +62,13 @@ def all_answer(server: Server) -> bool:
         return False
 
 
-def start(house: House, **env: str) -> Server:
+def start(house: ServerFixture, **env: str) -> LiveServer:
     server = house.start("--fronts", str(FRONTS), env=env)
     until(lambda: all_answer(server), "all fronts answer", within_s=10)
     return server
 
 
-def kill(server: Server, pid: int) -> float:
+def kill(server: LiveServer, pid: int) -> float:
     """Seconds from the SIGKILL of a front to the moment when there are as many as before."""
     lost = figure(server, "runner_fronts_lost_total")
     os.kill(pid, signal.SIGKILL)
@@ -106,7 +106,7 @@ class Poster:
 
 
 @pytest.mark.timed
-def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
+def test_no_job_and_no_event_is_lost_with_a_front(house: ServerFixture) -> None:
     server, gate = start(house), house.folder / "gate"
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
     give_up, stop = threading.Event(), threading.Event()
@@ -119,7 +119,7 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
             half = CHUNKS // 2
             until(lambda: all(len(f.seen) >= half for f in followers), "half was seen", within_s=10)
             # The oldest each time: none of the first three stays.
-            took_s = [kill(server, min(house.role("front"))) for _ in range(KILLS)]
+            took_s = [kill(server, min(house.pids_of_role("front"))) for _ in range(KILLS)]
             gate.touch()
             for future in following:
                 future.result(timeout=10)
@@ -140,11 +140,11 @@ def test_no_job_and_no_event_is_lost_with_a_front(house: House) -> None:
     until(lambda: not server.counts()["queued"] + server.counts()["running"], "all jobs have ended")
     ended = {job["id"] for job in server.jobs(state="succeeded")}
     assert set(accepted) <= ended
-    assert len(house.role("front")) == FRONTS
+    assert len(house.pids_of_role("front")) == FRONTS
 
 
 @pytest.mark.timed
-def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
+def test_who_waits_for_a_job_is_told_when_the_front_dies(house: ServerFixture) -> None:
     server, gate = start(house), house.folder / "gate"
     body = {"handler": "steady", "input": {"gate": str(gate)}}
     broke_at: list[float] = []
@@ -160,7 +160,7 @@ def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
         waiting = [pool.submit(wait) for _ in range(WAITERS)]
         until(lambda: len(server.jobs()) == WAITERS, "all are taken in")
         server.http.close()
-        for pid in house.role("front"):
+        for pid in house.pids_of_role("front"):
             os.kill(pid, signal.SIGKILL)
         killed_at = time.monotonic()
         for future in waiting:
@@ -172,7 +172,7 @@ def test_who_waits_for_a_job_is_told_when_the_front_dies(house: House) -> None:
     assert figure(server, "runner_fronts_lost_total") == FRONTS
 
 
-def queue_up(server: Server) -> list[socket.socket]:
+def queue_up(server: LiveServer) -> list[socket.socket]:
     """Clients that are connected and have asked, of a server none of whose fronts accepts anything."""
     links = []
     for _ in range(QUEUED):
@@ -191,33 +191,33 @@ def served(link: socket.socket) -> bool:
             return False
 
 
-def served_beside_a_death(house: House, server: Server) -> int:
+def served_beside_a_death(house: ServerFixture, server: LiveServer) -> int:
     """How many of those who wait to be accepted are served although one front dies meanwhile."""
     server.http.close()
-    fronts = house.role("front")
+    fronts = house.pids_of_role("front")
     for pid in fronts:
         os.kill(pid, signal.SIGSTOP)
     links = queue_up(server)
     os.kill(fronts[0], signal.SIGKILL)
-    until(lambda: fronts[0] not in house.role("front"), "it is dead")
+    until(lambda: fronts[0] not in house.pids_of_role("front"), "it is dead")
     for pid in fronts[1:]:
         os.kill(pid, signal.SIGCONT)
     return sum(served(link) for link in links)
 
 
-def test_who_waits_to_be_accepted_outlives_a_front(house: House) -> None:
+def test_who_waits_to_be_accepted_outlives_a_front(house: ServerFixture) -> None:
     assert served_beside_a_death(house, start(house)) == QUEUED
 
 
 def test_with_sockets_of_their_own_the_waiting_die_with_a_front(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, OWN_SOCKETS))
     with ExitStack() as stack:
         stack.callback(house.close)
         assert served_beside_a_death(house, start(house)) < QUEUED
 
 
 @pytest.mark.timed
-def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
+def test_a_front_that_hangs_is_told_of_and_replaced(house: ServerFixture) -> None:
     server = start(house)
     job_id = server.submit("steady", {"gate": str(house.folder / "gate")})
     with ExitStack() as stack, ThreadPoolExecutor(WAITERS) as pool:
@@ -226,7 +226,7 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
         followers = [Follower(server.url, job_id, seed, cuts=0) for seed in range(WAITERS)]
         following: list[Future[None]] = [pool.submit(follower.run, give_up) for follower in followers]
         until(lambda: all(follower.seen for follower in followers), "all read")
-        (hung, *_) = house.role("front")
+        (hung, *_) = house.pids_of_role("front")
         os.kill(hung, signal.SIGSTOP)
         told: set[str] = set()
         took_s: list[float] = []
@@ -235,7 +235,7 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
             asked = time.monotonic()
             told.add(httpx2.get(f"{server.url}/readyz", **PLAIN).json()["status"])
             took_s.append(time.monotonic() - asked)
-            return hung not in house.role("front")
+            return hung not in house.pids_of_role("front")
 
         until(is_gone, "it is killed", within_s=HUNG_S, every_s=0.05)
         assert told == {"ok", "degraded"}
@@ -250,22 +250,22 @@ def test_a_front_that_hangs_is_told_of_and_replaced(house: House) -> None:
 
 def test_without_the_watch_a_hung_front_stays(tmp_path: Path) -> None:
     blind = [value("pulse", "0.1"), value("silent-pulses", "10_000"), value("busy-pulses", "10_000")]
-    house = House(tmp_path, tree=mutated(tmp_path, blind))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, blind))
     with ExitStack() as stack:
         stack.callback(house.close)
         server = start(house)
-        (hung, *_) = house.role("front")
+        (hung, *_) = house.pids_of_role("front")
         os.kill(hung, signal.SIGSTOP)
         lost = "runner_fronts_lost_total"
         until(lambda: figure(server, 'runner_fronts{state="silent"}') == 1, "it is missed", within_s=5)
         # Thirty pulses and more, which would be its end three times over.
-        settled(lambda: figure(server, lost), "nothing is done about it", for_s=3.0)
-        assert hung in house.role("front") and figure(server, lost) == 0
+        wait_until_stable(lambda: figure(server, lost), "nothing is done about it", for_s=3.0)
+        assert hung in house.pids_of_role("front") and figure(server, lost) == 0
 
 
 def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) -> None:
     mute = [removed("front-hello"), value("front-wait", "1.0")]
-    house = House(tmp_path, tree=mutated(tmp_path, mute))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, mute))
     with ExitStack() as stack:
         stack.callback(house.close)
         process, ready, log = house.spawn()
@@ -276,11 +276,11 @@ def test_a_start_without_any_front_is_refused_with_a_sentence(tmp_path: Path) ->
         until(lambda: not house.processes(), "nothing is left")
 
 
-def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: House) -> None:
+def test_figures_and_limits_are_the_coordinators_whichever_front_answers(house: ServerFixture) -> None:
     server = start(house, RUNNER_LIMITS__QUEUED="2")
     server.http.post("/v1/queues/default/pause")
     server.http.close()
-    fronts, told = house.role("front"), []
+    fronts, told = house.pids_of_role("front"), []
     for alone in fronts:
         others = [pid for pid in fronts if pid != alone]
         for pid in others:
@@ -309,7 +309,7 @@ class Drain:
                     self.bytes += len(key.data.recv(65_536))
 
 
-def seconds_of(server: Server, path: str) -> float:
+def seconds_of(server: LiveServer, path: str) -> float:
     """How long an answer takes over a connection of its own."""
     began = time.monotonic()
     asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -320,13 +320,13 @@ def seconds_of(server: Server, path: str) -> float:
 
 
 @pytest.mark.serial
-def test_a_front_with_many_readers_does_not_slow_down_the_others(house: House) -> None:
+def test_a_front_with_many_readers_does_not_slow_down_the_others(house: ServerFixture) -> None:
     """All readers are at one front; new connections go to whoever is free."""
     with many_descriptors(4_096), ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         server, gate = start(house), house.folder / "gate"
         job_id = server.submit("ticker", {"gate": str(gate), "every_s": 0.1, "padding": 100}, timeout_s=60)
         server.http.close()
-        _, *others = house.role("front")
+        _, *others = house.pids_of_role("front")
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         links = [stack.enter_context(ask_for_events(server, job_id)) for _ in range(READERS)]

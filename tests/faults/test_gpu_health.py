@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.fake_gpus import Card, FakeGpus
 from tests.fakes.gpu_server import Gate, start_on
-from tests.faults.server_fixture import House, until
+from tests.faults.server_fixture import ServerFixture, until
 
 
 @pytest.fixture
@@ -21,23 +21,23 @@ def pids(trace: Path) -> list[int]:
     return [int(line.split()[2]) for line in trace.read_text().splitlines()]
 
 
-def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: House, one: FakeGpus) -> None:
+def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: ServerFixture, one: FakeGpus) -> None:
     server, trace = start_on(house, one), house.folder / "trace"
     gate = Gate(server, house.folder)
     neighbour = gate.running()
     one.change("GPU-a", launch_error="CUDA error: an illegal memory access was encountered", launch_errors=1)
-    job = server.ended(server.submit("take", {"kernel": True, "trace": str(trace)}, retries=0))
+    job = server.wait_for_end(server.submit("take", {"kernel": True, "trace": str(trace)}, retries=0))
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
     assert server.attempts(job["id"])[0]["error"]["detail"]["context_lost"] is True
-    again = server.ended(server.submit("take", {"kernel": True, "trace": str(trace)}))
+    again = server.wait_for_end(server.submit("take", {"kernel": True, "trace": str(trace)}))
     first, second, third = pids(trace)
     assert first != second == third == again["output"]["pid"]
     gate.open()
-    kept = server.ended(neighbour)
+    kept = server.wait_for_end(neighbour)
     assert (kept["state"], kept["attempt"]) == ("succeeded", 1)
 
 
-def test_out_of_memory_costs_no_executor(house: House, one: FakeGpus) -> None:
+def test_out_of_memory_costs_no_executor(house: ServerFixture, one: FakeGpus) -> None:
     server, trace = start_on(house, one), house.folder / "trace"
     gate = Gate(server, house.folder)
     gate.running("take-much")
@@ -45,7 +45,7 @@ def test_out_of_memory_costs_no_executor(house: House, one: FakeGpus) -> None:
     job_id = server.submit("take", data, retries=0)
     until(lambda: server.attempts(job_id)[0]["error"], "it found no room")
     gate.open()
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
     assert server.attempts(job_id)[0]["error"]["code"] == "device_out_of_memory"
     assert pids(trace) == [job["output"]["pid"]] * 2

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.fake_gpus import EVENT_XID, Card, FakeGpus
 from tests.fakes.gpu_server import Gate, device_of, devices, start_on
 from tests.faults.mutate import Change, always, mutated, never, removed
-from tests.faults.server_fixture import Document, House, Server, settled, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until, wait_until_stable
 
 A, B = "GPU-a", "GPU-b"
 CARDS = {"gpu0": A, "gpu1": B}
@@ -24,11 +24,11 @@ def two(tmp_path: Path) -> FakeGpus:
     return FakeGpus(tmp_path / "gpus", Card(A), Card(B))
 
 
-def condition(server: Server, device_id: str) -> Document:
+def condition(server: LiveServer, device_id: str) -> Document:
     return dict(devices(server)[device_id]["condition"])
 
 
-def becomes(server: Server, device_id: str, state: str, *, within_s: float = 5.0) -> Document:
+def becomes(server: LiveServer, device_id: str, state: str, *, within_s: float = 5.0) -> Document:
     """The device's condition as soon as it has this state."""
     return until(
         lambda: (found := condition(server, device_id))["state"] == state and found,
@@ -37,12 +37,12 @@ def becomes(server: Server, device_id: str, state: str, *, within_s: float = 5.0
     )
 
 
-def told(server: Server, device_id: str) -> list[str]:
+def told(server: LiveServer, device_id: str) -> list[str]:
     """The kinds of what happened to a device."""
     return [event["type"] for event in devices(server)[device_id]["events"]]
 
 
-def moved(server: Server, job_id: str, code: str) -> Document:
+def moved(server: LiveServer, job_id: str, code: str) -> Document:
     """The job, whose first attempt was cut off with this code, running again."""
     until(lambda: (job := server.job(job_id))["attempt"] == 2 and job["progress"], "it runs again")
     first, second = server.attempts(job_id)
@@ -50,15 +50,15 @@ def moved(server: Server, job_id: str, code: str) -> Document:
     return {"from": first["devices"], "to": second["devices"], "why": first["error"]["message"]}
 
 
-def finished(server: Server, job_id: str) -> None:
-    job = server.ended(job_id)
+def finished(server: LiveServer, job_id: str) -> None:
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
 
 
 # What is shown, as functions of a house: with a guard taken out they must fail.
 
 
-def lost_and_found(house: House, two: FakeGpus) -> None:
+def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
     """A lost GPU is told at once, its jobs move, and it comes back."""
     server = start_on(house, two)
     gate = Gate(server, house.folder)
@@ -83,21 +83,24 @@ def lost_and_found(house: House, two: FakeGpus) -> None:
     assert server.http.get("/readyz").json()["status"] == "ok"
 
 
-def needs_reset(house: House, two: FakeGpus) -> None:
+def needs_reset(house: ServerFixture, two: FakeGpus) -> None:
     """A GPU that needs a reset comes back by the operator's word and by nothing else."""
     server = start_on(house, two)
     two.event(A, EVENT_XID, 95)
     becomes(server, "gpu0", "quarantined")
     assert "it needs a reset" in devices(server)["gpu0"]["health"]
-    job = server.ended(server.submit("take", {"bytes": ["1GiB"]}))
+    job = server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]}))
     assert job["output"]["device"] == B
     # Readings are good all the while, and a check would pass.
-    assert settled(lambda: condition(server, "gpu0")["state"], "it stays so", for_s=2.5) == "quarantined"
+    assert (
+        wait_until_stable(lambda: condition(server, "gpu0")["state"], "it stays so", for_s=2.5)
+        == "quarantined"
+    )
     assert server.http.post("/v1/devices/gpu0/resume").status_code == 200
     becomes(server, "gpu0", "ok")
 
 
-def contained(house: House, two: FakeGpus) -> None:
+def contained(house: ServerFixture, two: FakeGpus) -> None:
     """After a contained memory error no result is trusted."""
     server = start_on(house, two)
     gate = Gate(server, house.folder)
@@ -110,13 +113,15 @@ def contained(house: House, two: FakeGpus) -> None:
     finished(server, job_id)
 
 
-def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(house: House, two: FakeGpus) -> None:
+def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(
+    house: ServerFixture, two: FakeGpus
+) -> None:
     lost_and_found(house, two)
 
 
 @pytest.mark.parametrize(("code", "state"), [(48, "quarantined"), (79, "lost")])
 def test_a_card_that_reports_that_it_is_broken_is_left(
-    house: House, two: FakeGpus, code: int, state: str
+    house: ServerFixture, two: FakeGpus, code: int, state: str
 ) -> None:
     server = start_on(house, two)
     gate = Gate(server, house.folder)
@@ -133,15 +138,15 @@ def test_a_card_that_reports_that_it_is_broken_is_left(
     finished(server, job_id)
 
 
-def test_who_needs_a_reset_comes_back_by_the_operators_word(house: House, two: FakeGpus) -> None:
+def test_who_needs_a_reset_comes_back_by_the_operators_word(house: ServerFixture, two: FakeGpus) -> None:
     needs_reset(house, two)
 
 
-def test_after_a_contained_memory_error_no_result_is_trusted(house: House, two: FakeGpus) -> None:
+def test_after_a_contained_memory_error_no_result_is_trusted(house: ServerFixture, two: FakeGpus) -> None:
     contained(house, two)
 
 
-def test_an_unknown_error_drains_and_what_runs_ends_first(house: House, two: FakeGpus) -> None:
+def test_an_unknown_error_drains_and_what_runs_ends_first(house: ServerFixture, two: FakeGpus) -> None:
     server = start_on(house, two)
     gate = Gate(server, house.folder)
     job_id = gate.running(retries=0)
@@ -150,12 +155,14 @@ def test_an_unknown_error_drains_and_what_runs_ends_first(house: House, two: Fak
     until(lambda: any("no known kind" in each["message"] for each in devices(server)[sick]["events"]), "told")
     becomes(server, sick, "ok", within_s=10)
     gate.open()
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
 
 
 @pytest.mark.parametrize("code", [13, 45])
-def test_errors_of_programs_are_left_to_their_programs(house: House, two: FakeGpus, code: int) -> None:
+def test_errors_of_programs_are_left_to_their_programs(
+    house: ServerFixture, two: FakeGpus, code: int
+) -> None:
     server = start_on(house, two)
     gate = Gate(server, house.folder)
     job_id = gate.running(retries=0)
@@ -170,10 +177,12 @@ def test_errors_of_programs_are_left_to_their_programs(house: House, two: FakeGp
     finished(server, job_id)
 
 
-def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(house: House, two: FakeGpus) -> None:
+def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(
+    house: ServerFixture, two: FakeGpus
+) -> None:
     server = start_on(house, two)
     two.change(A, launch_error=ILLEGAL, launch_errors=10_000)
-    jobs = [server.ended(server.submit("take", {"kernel": True}, retries=0)) for _ in range(3)]
+    jobs = [server.wait_for_end(server.submit("take", {"kernel": True}, retries=0)) for _ in range(3)]
     assert [job["state"] for job in jobs] == ["succeeded"] * 3
     # A check is enough to find it out: nothing of a second job has to fail there.
     assert all(len(server.attempts(job["id"])) <= 2 for job in jobs)
@@ -183,7 +192,9 @@ def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(house: House, 
     becomes(server, "gpu0", "ok", within_s=15)
 
 
-def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(house: House, two: FakeGpus) -> None:
+def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(
+    house: ServerFixture, two: FakeGpus
+) -> None:
     server = start_on(house, two)
     until(lambda: [condition(server, each)["state"] for each in CARDS] == ["ok", "ok"], "they are read")
     began = datetime.now(UTC)
@@ -196,18 +207,18 @@ def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(house: Hou
     assert becomes(server, "gpu0", "ok", within_s=15)["message"] == ""
 
 
-def test_simulated_ones_are_left_and_come_back_too(house: House) -> None:
+def test_simulated_ones_are_left_and_come_back_too(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
     for _ in range(3):
-        job = server.ended(server.submit("device_error", {"kind": "sticky", "times": 99}))
+        job = server.wait_for_end(server.submit("device_error", {"kind": "sticky", "times": 99}))
         assert job["state"] == "failed" and job["attempt"] == 2
     assert "quarantined" in " ".join(each["message"] for each in devices(server)["sim0"]["events"])
     becomes(server, "sim0", "ok")
     # It is well, so the errors were the program's: they cost no device any more.
     for _ in range(4):
-        server.ended(server.submit("device_error", {"kind": "sticky", "times": 99}))
+        server.wait_for_end(server.submit("device_error", {"kind": "sticky", "times": 99}))
     assert condition(server, "sim0")["state"] == "ok"
-    assert server.ended(server.submit("device_error", {}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("device_error", {}))["state"] == "succeeded"
 
 
 #: What runs on a lost device is left to itself.
@@ -229,10 +240,10 @@ def test_without_its_guard_it_would_show(
     tmp_path: Path,
     two: FakeGpus,
     guard: list[Change],
-    shown: Callable[[House, FakeGpus], None],
+    shown: Callable[[ServerFixture, FakeGpus], None],
     fault: str,
 ) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=fault):
             shown(house, two)

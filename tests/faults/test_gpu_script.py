@@ -15,7 +15,7 @@ import pytest
 from tests.fakes.fake_gpus import GIB, Card, FakeGpus
 from tests.fakes.gpu_server import Gate, device_of, explained, gpus_of, healths, killed, start_on
 from tests.faults.mutate import Change, always, mutated, removed, value
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 A, B = "GPU-a", "GPU-b"
 #: Bounds of seconds and minutes that are no part of what is shown, made short in a copy of the program.
@@ -55,15 +55,15 @@ def split(tmp_path: Path) -> FakeGpus:
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> Iterator[House]:
+def hasty(tmp_path: Path) -> Iterator[ServerFixture]:
     """A house whose servers have short bounds."""
-    house = House(tmp_path, tree=mutated(tmp_path, SHORT))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, SHORT))
     yield house
     house.close()
 
 
 @contextmanager
-def watched(server: Server) -> Iterator[list[float]]:
+def watched(server: LiveServer) -> Iterator[list[float]]:
     """Asks the server this and that meanwhile: how long each answer took."""
     spent: list[float] = []
     over = threading.Event()
@@ -93,7 +93,7 @@ def percentile(values: list[float], share: float) -> float:
 # What is shown, as functions of a house: with a guard taken out they must fail.
 
 
-def hang(house: House, two: FakeGpus) -> None:
+def hang(house: ServerFixture, two: FakeGpus) -> None:
     """A driver that does not answer holds up nobody, and its GPUs take no work until it does."""
     server = start_on(house, two)
     gate = Gate(server, house.folder)
@@ -104,19 +104,19 @@ def hang(house: House, two: FakeGpus) -> None:
         until(lambda: "ok" not in healths(server), "it is told", within_s=6.5)
         assert time.monotonic() - began >= 4, "a short silence is none"
         waits = server.submit("take")
-        assert server.ended(server.submit("beside"))["state"] == "succeeded"
+        assert server.wait_for_end(server.submit("beside"))["state"] == "succeeded"
         told = explained(server, waits)
         assert told["state"] == "queued" and "not read" in told["message"], told
-        assert len(house.role("probe")) <= 1, "probes do not pile up"
+        assert len(house.pids_of_role("probe")) <= 1, "probes do not pile up"
         gate.open()
-        assert server.ended(running)["state"] == "succeeded"
+        assert server.wait_for_end(running)["state"] == "succeeded"
     assert percentile(spent, 0.99) < 0.05, sorted(spent)[-10:]
     two.answer()
-    assert server.ended(waits, within_s=15)["attempt"] == 1
+    assert server.wait_for_end(waits, within_s=15)["attempt"] == 1
     assert healths(server) == ["ok", "ok"]
 
 
-def foreign(house: House, one: FakeGpus) -> None:
+def foreign(house: ServerFixture, one: FakeGpus) -> None:
     """What other programs hold is left to them; the job says so, and starts when they go."""
     one.change(A, foreign=12 * GIB)
     server = start_on(house, one)
@@ -126,14 +126,14 @@ def foreign(house: House, one: FakeGpus) -> None:
         "it says what it waits for",
     )
     assert "other programs hold 12.0 GiB" in told["message"], told
-    assert server.ended(server.submit("take", {"bytes": ["2GiB"]}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("take", {"bytes": ["2GiB"]}))["state"] == "succeeded"
     assert server.job(job_id)["state"] == "queued"
     one.change(A, foreign=0)
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["attempt"], job["output"]["held"]) == ("succeeded", 1, 14 * GIB)
 
 
-def late_release(house: House, one: FakeGpus) -> None:
+def late_release(house: ServerFixture, one: FakeGpus) -> None:
     """Bytes that the dead still hold are not granted again; what is really free is."""
     # A kill in mid-kernel leaves some cards at 100 % for good.
     one.change(A, holds=True, utilisation=100)
@@ -141,16 +141,16 @@ def late_release(house: House, one: FakeGpus) -> None:
     killed(server, Gate(server, house.folder).running("take-much", nbytes="14GiB"))
     waits = server.submit("take-much", {"bytes": ["14GiB"]})
     until(lambda: gpus_of(server)[0]["used_bytes"] >= 14 * GIB, "the device still shows them")
-    beside = server.ended(server.submit("take", {"bytes": ["2GiB"]}))
+    beside = server.wait_for_end(server.submit("take", {"bytes": ["2GiB"]}))
     assert beside["state"] == "succeeded"
     assert server.job(waits)["state"] == "queued", "granted while the dead hold it"
     assert gpus_of(server)[0]["draining_bytes"] >= 14 * GIB
     one.change(A, holds=False)
-    job = server.ended(waits)
+    job = server.wait_for_end(waits)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
 
 
-def never_released(house: House, two: FakeGpus) -> None:
+def never_released(house: ServerFixture, two: FakeGpus) -> None:
     """A card that does not give back what a dead process had takes no more work, until it does."""
     server = start_on(house, two)
     job_id = Gate(server, house.folder).running("take-much", nbytes="14GiB")
@@ -160,7 +160,7 @@ def never_released(house: House, two: FakeGpus) -> None:
     two.change(held, holds=True)
     killed(server, job_id)
     until(lambda: "still hold" in healths(server)[at], "it is taken out of work", within_s=6)
-    jobs = [server.ended(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
+    jobs = [server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
     assert {job["output"]["device"] for job in jobs} == {other}
     assert gpus_of(server)[at]["suspect_bytes"] >= 14 * GIB
     two.change(held, holds=False)
@@ -168,7 +168,7 @@ def never_released(house: House, two: FakeGpus) -> None:
     assert gpus_of(server)[at]["draining_bytes"] == 0
 
 
-def split_anew(house: House, split: FakeGpus) -> None:
+def split_anew(house: ServerFixture, split: FakeGpus) -> None:
     """An instance that vanished is lost; a new one waits for a restart."""
     server = start_on(house, split)
     assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
@@ -176,37 +176,41 @@ def split_anew(house: House, split: FakeGpus) -> None:
     split.change(A, instances=[None, Card("MIG-3", total=9 * GIB), kept])
     until(lambda: healths(server)[0] == "lost", "it is lost", within_s=5)
     assert healths(server)[1] == "ok"
-    jobs = [server.ended(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
+    jobs = [server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
     assert {job["output"]["device"] for job in jobs} == {"MIG-2"}
     assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
 
 
-def test_a_driver_that_hangs_holds_up_nobody_and_its_gpus_take_no_work(house: House, two: FakeGpus) -> None:
+def test_a_driver_that_hangs_holds_up_nobody_and_its_gpus_take_no_work(
+    house: ServerFixture, two: FakeGpus
+) -> None:
     hang(house, two)
 
 
 def test_memory_of_others_is_left_to_them_and_the_job_starts_when_they_go(
-    hasty: House, one: FakeGpus
+    hasty: ServerFixture, one: FakeGpus
 ) -> None:
     foreign(hasty, one)
 
 
-def test_bytes_that_the_dead_still_hold_are_not_granted_again(house: House, one: FakeGpus) -> None:
+def test_bytes_that_the_dead_still_hold_are_not_granted_again(house: ServerFixture, one: FakeGpus) -> None:
     late_release(house, one)
 
 
-def test_a_card_that_never_gives_memory_back_is_taken_out_of_work(hasty: House, two: FakeGpus) -> None:
+def test_a_card_that_never_gives_memory_back_is_taken_out_of_work(
+    hasty: ServerFixture, two: FakeGpus
+) -> None:
     never_released(hasty, two)
 
 
 def test_an_instance_that_vanished_is_lost_and_a_new_one_waits_for_a_restart(
-    house: House, split: FakeGpus
+    house: ServerFixture, split: FakeGpus
 ) -> None:
     split_anew(house, split)
 
 
 def test_a_driver_that_hangs_at_the_start_is_told_and_nothing_is_left(tmp_path: Path, one: FakeGpus) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, IMPATIENT))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, IMPATIENT))
     try:
         one.hang()
         process, ready, log = house.spawn("--gpus", "all", env=one.environ(house.tree))
@@ -232,11 +236,11 @@ def test_without_its_guard_it_would_show(
     tmp_path: Path,
     request: pytest.FixtureRequest,
     guard: list[Change],
-    shown: Callable[[House, FakeGpus], None],
+    shown: Callable[[ServerFixture, FakeGpus], None],
     cards: str,
     fault: str,
 ) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=fault):
             shown(house, request.getfixturevalue(cards))

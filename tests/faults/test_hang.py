@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, never, value
-from tests.faults.server_fixture import House, Server
+from tests.faults.server_fixture import LiveServer, ServerFixture
 
 #: Of a timeout no deadline is made.
 NO_DEADLINE = [never("timeout-deadline")]
@@ -16,22 +16,22 @@ NO_DEADLINE = [never("timeout-deadline")]
 HASTY = [value("stall-timeout", "1.0")]
 
 
-def hang(server: Server) -> None:
+def hang(server: LiveServer) -> None:
     """A loop in C ends at its deadline, within the 2 s that a kill may take."""
-    job = server.ended(server.submit("loop_in_c", timeout_s=1), within_s=5)
+    job = server.wait_for_end(server.submit("loop_in_c", timeout_s=1), within_s=5)
     assert (job["state"], job["error"]["code"]) == ("failed", "timeout")
     started, finished = (datetime.fromisoformat(job[name]) for name in ("started_at", "finished_at"))
     assert (finished - started).total_seconds() <= 1 + 2
 
 
-def unharmed(server: Server, healthy: str) -> None:
+def unharmed(server: LiveServer, healthy: str) -> None:
     """A long hold of the GIL before the deadline is no fault."""
-    job = server.ended(healthy)
+    job = server.wait_for_end(healthy)
     assert (job["state"], job["attempt"]) == ("succeeded", 1), job
 
 
 @pytest.mark.timed
-def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(house: House) -> None:
+def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(house: ServerFixture) -> None:
     server = house.start()
     healthy = server.submit("hold_gil", {"s": 3}, timeout_s=6)
     hang(server)
@@ -39,7 +39,7 @@ def test_a_loop_in_c_ends_at_its_deadline_and_a_long_hold_of_the_gil_does_not(ho
 
 
 def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_DEADLINE))
     try:
         with pytest.raises(AssertionError, match="running"):
             hang(house.start())
@@ -48,7 +48,7 @@ def test_without_the_deadline_the_loop_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_silence_would_end_the_healthy(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, HASTY))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, HASTY))
     try:
         with pytest.raises(AssertionError, match="failed"):
             server = house.start()

@@ -7,43 +7,45 @@ from pathlib import Path
 import httpx2
 
 from tests.faults.handlers import HOSTILE
-from tests.faults.server_fixture import House, Server
+from tests.faults.server_fixture import LiveServer, ServerFixture
 
 #: What a worker, a front or the coordinator may need more while a result of a GiB is made.
 GROWTH_BYTES = 64 << 20
 
 
-def test_a_table_of_hostile_results_ends_typed_and_never_as_our_fault(house: House) -> None:
+def test_a_table_of_hostile_results_ends_typed_and_never_as_our_fault(house: ServerFixture) -> None:
     server = house.start()
-    pid = server.ended(server.submit("hostile"))["output"]
+    pid = server.wait_for_end(server.submit("hostile"))["output"]
     for handler in ("hostile", "hostile_chunks"):
         for kind in HOSTILE:
-            job = server.ended(server.submit(handler, {"kind": kind}))
+            job = server.wait_for_end(server.submit(handler, {"kind": kind}))
             assert (job["state"], job["error"]["code"]) == ("failed", "result_not_serialisable"), (kind, job)
             assert job["error"]["message"], kind
             assert all(answer.status_code < 500 for answer in _all_views(server, job["id"])), kind
-    assert server.ended(server.submit("hostile"))["output"] == pid, "the executor goes on"
+    assert server.wait_for_end(server.submit("hostile"))["output"] == pid, "the executor goes on"
     assert "Traceback" not in server.log.read_text()
 
 
-def _all_views(server: Server, job_id: str) -> list[httpx2.Response]:
+def _all_views(server: LiveServer, job_id: str) -> list[httpx2.Response]:
     paths = ("", "/events", "/attempts", "/explain", "/output")
     return [server.http.get(f"/v1/jobs/{job_id}{path}") for path in paths]
 
 
-def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(house: House) -> None:
+def test_a_gigabyte_from_a_generator_is_cut_off_and_held_by_nobody(house: ServerFixture) -> None:
     server = house.start()
-    pid = server.ended(server.submit("tamper"))["output"]
-    assert server.ended(server.submit("pour", {"n": 2}))["state"] == "succeeded"
-    ours = {role: house.role(role)[0] for role in ("worker", "front", "writer")} | {"coordinator": server.pid}
+    pid = server.wait_for_end(server.submit("tamper"))["output"]
+    assert server.wait_for_end(server.submit("pour", {"n": 2}))["state"] == "succeeded"
+    ours = {role: house.pids_of_role(role)[0] for role in ("worker", "front", "writer")} | {
+        "coordinator": server.pid
+    }
     before = {role: peak_bytes(each) for role, each in ours.items()}
-    job = server.ended(server.submit("pour", {"n": 1_024}))
+    job = server.wait_for_end(server.submit("pour", {"n": 1_024}))
     assert (job["state"], job["error"]["code"]) == ("failed", "result_too_large"), job["error"]
     for role, each in ours.items():
         assert peak_bytes(each) - before[role] <= GROWTH_BYTES, role
     # The worker lives on, and so do its other executors.
-    assert house.role("worker") == [ours["worker"]]
-    assert server.ended(server.submit("tamper"))["output"] == pid
+    assert house.pids_of_role("worker") == [ours["worker"]]
+    assert server.wait_for_end(server.submit("tamper"))["output"] == pid
 
 
 def peak_bytes(pid: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, never, value
-from tests.faults.server_fixture import House, Server, traced, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, read_trace, until
 
 JOBS = 200
 KILLS = 5
@@ -21,7 +21,7 @@ NOT_TOLD = [
 ]
 
 
-def kill_loop(house: House, kills: int, ready_s: float) -> None:
+def kill_loop(house: ServerFixture, kills: int, ready_s: float) -> None:
     """Kills at random moments lose no job, and none ends twice."""
     moments = random.Random(4)
     trace = house.folder / "trace"
@@ -34,7 +34,7 @@ def kill_loop(house: House, kills: int, ready_s: float) -> None:
         assert server.ready_s <= ready_s
 
     until(lambda: _ended(server) == JOBS, "all jobs have ended", within_s=8)
-    starts = traced(trace)
+    starts = read_trace(trace)
     # The start of a first attempt need not be durable before it is made; that of a later one is.
     later = [start for start in starts if start[1] > 1]
     assert len(later) == len(set(later)), "an attempt ran twice"
@@ -44,12 +44,12 @@ def kill_loop(house: House, kills: int, ready_s: float) -> None:
 
 
 @pytest.mark.serial
-def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: House) -> None:
+def test_five_kills_at_random_moments_lose_no_job_and_end_none_twice(house: ServerFixture) -> None:
     kill_loop(house, KILLS, READY_S)
 
 
 def test_what_nobody_puts_back_is_missed(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NOT_TOLD))
     try:
         with pytest.raises(AssertionError, match="interrupted"):
             kill_loop(house, 3, float("inf"))
@@ -57,18 +57,18 @@ def test_what_nobody_puts_back_is_missed(tmp_path: Path) -> None:
         house.close()
 
 
-def _ended(server: Server) -> int:
+def _ended(server: LiveServer) -> int:
     counts = server.counts()
     return sum(counts.get(state, 0) for state in ("succeeded", "failed", "cancelled"))
 
 
-def _work_on(server: Server, jobs: int) -> None:
+def _work_on(server: LiveServer, jobs: int) -> None:
     """Back when so many more have ended."""
     enough = min(_ended(server) + jobs, JOBS)
     until(lambda: _ended(server) >= enough, "the line goes on")
 
 
-def _assert_ended_once(server: Server, job_id: str, ran: set[int]) -> None:
+def _assert_ended_once(server: LiveServer, job_id: str, ran: set[int]) -> None:
     """One end, told once; the attempt number rose only for runs that were cut off."""
     job = server.job(job_id)
     assert job["state"] == "succeeded", job

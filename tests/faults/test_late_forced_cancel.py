@@ -5,38 +5,38 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.faults.server_fixture import House, Server, traced, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, read_trace, until
 
 TRIES = 15
 
 
-def test_a_forced_cancel_that_comes_late_spares_the_attempt_behind_it(house: House) -> None:
+def test_a_forced_cancel_that_comes_late_spares_the_attempt_behind_it(house: ServerFixture) -> None:
     server = house.start(executors=1)
     for job_id in server.submit_many("nap", [{}] * 100):
-        server.ended(job_id)
-    (worker,) = house.role("worker")
+        server.wait_for_end(job_id)
+    (worker,) = house.pids_of_role("worker")
     assert any(_came_late(house, server, worker, number) for number in range(TRIES)), "never behind another"
 
 
-def _came_late(house: House, server: Server, worker: int, number: int) -> bool:
+def _came_late(house: ServerFixture, server: LiveServer, worker: int, number: int) -> bool:
     """Whether the second job had begun when the first one's cancel came; where it had, it goes on."""
     traces = [house.folder / f"{which}-{number}" for which in ("first", "second")]
     first, second = server.submit_many(
         "nap", [{"s": s, "trace": str(trace)} for s, trace in zip((0.3, 1.0), traces, strict=True)]
     )
-    until(lambda: traced(traces[0]), "the first one runs", every_s=0.001)
+    until(lambda: read_trace(traces[0]), "the first one runs", every_s=0.001)
     # Before the second one, which waits behind a run that takes long, is called back.
     os.kill(worker, signal.SIGSTOP)
     try:
         try:
-            until(lambda: traced(traces[1]), "the second one runs", within_s=0.8)
+            until(lambda: read_trace(traces[1]), "the second one runs", within_s=0.8)
         except AssertionError:
             return False
         assert server.http.post(f"/v1/jobs/{first}/cancel", json={"force": True}).status_code == 202
     finally:
         os.kill(worker, signal.SIGCONT)
-        if not traced(traces[1]):
+        if not read_trace(traces[1]):
             server.http.post(f"/v1/jobs/{second}/cancel", json={"force": True})
-    job = server.ended(second)
+    job = server.wait_for_end(second)
     assert (job["state"], job["attempt"]) == ("succeeded", 1), job
     return True

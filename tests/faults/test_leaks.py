@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, swapped, value
-from tests.faults.server_fixture import House
+from tests.faults.server_fixture import ServerFixture
 
 JOBS = 16
 #: Nothing is replaced for having grown.
 NO_GROWTH = [value("growth-limit", "0")]
 
 
-def leak(house: House, handler: str, *flags: str) -> None:
+def leak(house: ServerFixture, handler: str, *flags: str) -> None:
     """Twice as much as the limit in all, and not one job is lost to it."""
     server = house.start(*flags, executors=1)
-    jobs = [server.ended(server.submit(handler)) for _ in range(JOBS)]
+    jobs = [server.wait_for_end(server.submit(handler)) for _ in range(JOBS)]
     assert [(job["state"], job["attempt"]) for job in jobs] == [("succeeded", 1)] * JOBS
     pids = [job["output"] for job in jobs]
     assert len(set(pids)) >= 2, "a fresh executor took over"
@@ -26,16 +26,16 @@ def leak(house: House, handler: str, *flags: str) -> None:
     assert [pid for n, pid in enumerate(pids) if n and pid != pids[n - 1]] == list(dict.fromkeys(pids))[1:]
 
 
-def test_a_leak_of_host_memory_is_ended_between_jobs(house: House) -> None:
+def test_a_leak_of_host_memory_is_ended_between_jobs(house: ServerFixture) -> None:
     leak(house, "seep")
 
 
-def test_a_leak_of_device_memory_is_ended_between_jobs(house: House) -> None:
+def test_a_leak_of_device_memory_is_ended_between_jobs(house: ServerFixture) -> None:
     leak(house, "seep_on_gpu", "--gpus", "sim:1x4GiB")
 
 
 def test_without_the_look_between_jobs_a_leak_costs_one(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_GROWTH))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_GROWTH))
     try:
         with pytest.raises(AssertionError, match="failed"):
             leak(house, "seep_on_gpu", "--gpus", "sim:1x4GiB")
@@ -48,27 +48,29 @@ def test_a_kill_by_the_kernel_for_memory_is_told_apart_from_any_other(tmp_path: 
         swapped("cgroup-files", "/proc/self/cgroup", f"{tmp_path}/ours"),
         swapped("cgroup-files", "/sys/fs/cgroup", f"{tmp_path}"),
     ]
-    house = House(tmp_path, tree=mutated(tmp_path, made_up))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, made_up))
     (tmp_path / "ours").write_text("4:pids:/elsewhere\n0::/service\n")
     (tmp_path / "service").mkdir()
     events = tmp_path / "service" / "memory.events"
     events.write_text("low 0\noom 0\noom_kill 0\n")
     try:
         server = house.start()
-        error = server.ended(server.submit("die", {"how": "KILL"}))["error"]
+        error = server.wait_for_end(server.submit("die", {"how": "KILL"}))["error"]
         assert (error["code"], error["detail"]["oom_kill"]) == ("worker_crashed", False)
-        error = server.ended(server.submit("die", {"how": "KILL", "kernel_tells": str(events)}))["error"]
+        error = server.wait_for_end(server.submit("die", {"how": "KILL", "kernel_tells": str(events)}))[
+            "error"
+        ]
         assert (error["code"], error["detail"]["oom_kill"]) == ("memory_exceeded", True)
         assert error["detail"]["signal"] == "SIGKILL" and "out-of-memory killer" in error["message"]
         # Another death later is not laid at its door.
-        error = server.ended(server.submit("die", {"how": "KILL"}))["error"]
+        error = server.wait_for_end(server.submit("die", {"how": "KILL"}))["error"]
         assert (error["code"], error["detail"]["oom_kill"]) == ("worker_crashed", False)
     finally:
         house.close()
 
 
-def test_executors_are_the_first_that_the_kernel_ends_for_memory(house: House) -> None:
+def test_executors_are_the_first_that_the_kernel_ends_for_memory(house: ServerFixture) -> None:
     server = house.start()
-    pid = server.ended(server.submit("tamper"))["output"]
+    pid = server.wait_for_end(server.submit("tamper"))["output"]
     scores = [int(Path(f"/proc/{each}/oom_score_adj").read_text()) for each in (pid, server.pid)]
     assert scores[0] == min(1000, scores[1] + 500)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import Change, always, mutated, removed
-from tests.faults.server_fixture import House, Server, carriers, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, pids_with_environ, until
 
 MARKER = "JOB_RUNNER_EXECUTOR"
 #: Only the process group is ended; what has left it lives on.
@@ -35,9 +35,9 @@ def strangers() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def _family(house: House, server: Server, **options: object) -> tuple[str, set[int]]:
+def _family(house: ServerFixture, server: LiveServer, **options: object) -> tuple[str, set[int]]:
     """A job whose handler has a pool, a child in its own session and an orphan; and all their pids."""
-    server.ended(server.submit("echo"))
+    server.wait_for_end(server.submit("echo"))
     before = set(house.processes())
     job_id = server.submit("family", {"block": True}, **options)
     until(lambda: server.job(job_id)["progress"], "the family is up")
@@ -46,22 +46,22 @@ def _family(house: House, server: Server, **options: object) -> tuple[str, set[i
     return job_id, pids
 
 
-def cancel(house: House, server: Server) -> None:
+def cancel(house: ServerFixture, server: LiveServer) -> None:
     """A cancelled job's family is gone."""
     job_id, pids = _family(house, server)
     assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={}).status_code == 202
     until(lambda: not pids & set(house.processes()), "cancel ends them all", within_s=3)
-    assert server.ended(job_id)["state"] == "cancelled"
+    assert server.wait_for_end(job_id)["state"] == "cancelled"
 
 
-def time_out(house: House, server: Server) -> None:
+def time_out(house: ServerFixture, server: LiveServer) -> None:
     """So is that of one that was out of time."""
     job_id, pids = _family(house, server, timeout_s=1.0)
     until(lambda: not pids & set(house.processes()), "a timeout ends them all", within_s=1 + 3)
-    assert server.ended(job_id)["error"]["code"] == "timeout"
+    assert server.wait_for_end(job_id)["error"]["code"] == "timeout"
 
 
-def kill(house: House, server: Server) -> None:
+def kill(house: ServerFixture, server: LiveServer) -> None:
     """And that of a dead coordinator."""
     _family(house, server)
     server.signal(signal.SIGKILL)
@@ -70,14 +70,14 @@ def kill(house: House, server: Server) -> None:
 
 
 def test_cancel_timeout_and_kill_leave_no_process_behind(
-    house: House, strangers: list[subprocess.Popen[bytes]]
+    house: ServerFixture, strangers: list[subprocess.Popen[bytes]]
 ) -> None:
     server = house.start()
     cancel(house, server)
     time_out(house, server)
     kill(house, server)
     assert all(process.poll() is None for process in strangers), "a stranger was killed"
-    assert carriers(MARKER, "somebody-else/1")
+    assert pids_with_environ(MARKER, "somebody-else/1")
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_cancel_timeout_and_kill_leave_no_process_behind(
 def test_without_the_clearing_something_remains(
     tmp_path: Path,
     guard: list[Change],
-    fault: Callable[[House, Server], None],
+    fault: Callable[[ServerFixture, LiveServer], None],
     remains: str,
 ) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=remains):
             fault(house, house.start())

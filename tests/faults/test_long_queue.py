@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import Document, House, Server, traced, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
 #: Bounds so small that a thousand jobs are a long line.
 SMALL = [
@@ -24,17 +24,17 @@ JOBS = 1_200
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path, tree=mutated(tmp_path, SMALL))
+def small(tmp_path: Path) -> Iterator[ServerFixture]:
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, SMALL))
     yield house
     house.close()
 
 
-def pause(server: Server, verb: str, queue: str = "default") -> None:
+def pause(server: LiveServer, verb: str, queue: str = "default") -> None:
     assert server.http.post(f"/v1/queues/{queue}/{verb}").status_code == 200
 
 
-def listed(server: Server, **filters: str) -> list[Document]:
+def listed(server: LiveServer, **filters: str) -> list[Document]:
     """All jobs that match, over all pages."""
     found: list[Document] = []
     cursor: str | None = None
@@ -47,11 +47,11 @@ def listed(server: Server, **filters: str) -> list[Document]:
             return found
 
 
-def queue(server: Server) -> Document:
+def queue(server: LiveServer) -> Document:
     return dict(server.http.get("/v1/queues/default").json())
 
 
-def all_ended(server: Server, jobs: int, *, within_s: float) -> None:
+def all_ended(server: LiveServer, jobs: int, *, within_s: float) -> None:
     def look() -> bool:
         counts = server.counts()
         return sum(counts.get(state, 0) for state in ("succeeded", "failed", "cancelled")) == jobs
@@ -59,7 +59,7 @@ def all_ended(server: Server, jobs: int, *, within_s: float) -> None:
     until(look, "all jobs have ended", within_s=within_s, every_s=0.05)
 
 
-def test_a_long_line_survives_a_kill_and_each_job_runs_once_in_its_turn(small: House) -> None:
+def test_a_long_line_survives_a_kill_and_each_job_runs_once_in_its_turn(small: ServerFixture) -> None:
     trace = small.folder / "trace"
     server = small.start(executors=1)
     pause(server, "pause")
@@ -91,7 +91,7 @@ def test_a_long_line_survives_a_kill_and_each_job_runs_once_in_its_turn(small: H
     server = small.start(executors=1)
     all_ended(server, JOBS + 99, within_s=40)
 
-    starts = traced(trace)
+    starts = read_trace(trace)
     first = list(dict.fromkeys(job_id for job_id, _ in starts))
     for line in (urgent, kept):
         assert [job_id for job_id in first if job_id in set(line)] == line
@@ -103,18 +103,20 @@ def test_a_long_line_survives_a_kill_and_each_job_runs_once_in_its_turn(small: H
     assert {job["state"] for job in listed(server) if job["id"] != ids[902]} == {"succeeded"}
 
 
-def test_who_waits_for_a_sleeping_job_is_answered_and_its_stream_goes_on(small: House) -> None:
+def test_who_waits_for_a_sleeping_job_is_answered_and_its_stream_goes_on(small: ServerFixture) -> None:
     server = small.start()
     pause(server, "pause")
     ids = server.submit_many("echo", [{"n": n} for n in range(400)])
     stream = server.events(ids[399])
     assert next(stream).name == "snapshot"
     pause(server, "resume")
-    assert server.ended(ids[398], within_s=20)["output"] == {"n": 398}
+    assert server.wait_for_end(ids[398], within_s=20)["output"] == {"n": 398}
     assert [event.name for event in stream][-1] == "done"
 
 
-def test_delayed_jobs_and_longest_waits_keep_their_moments_asleep_and_over_a_kill(small: House) -> None:
+def test_delayed_jobs_and_longest_waits_keep_their_moments_asleep_and_over_a_kill(
+    small: ServerFixture,
+) -> None:
     server = small.start()
     pause(server, "pause")
     # The first that must not wait for long end before the kill, the others after it.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import House, Server, settled, traced, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, read_trace, until, wait_until_stable
 
 EXECUTORS = 16
 RESULTS = 200
@@ -19,13 +19,13 @@ QUICK_S = 0.0002
 NO_SPOOL = [value("spool-unacknowledged", "[]")]
 
 
-def lose_results(house: House) -> None:
+def lose_results(house: ServerFixture) -> None:
     """The worker is held first, so that the coordinator hands it all that it has credit for; then the
     coordinator is held, so that it reads none of the results; then it is killed."""
     trace = house.folder / "trace"
     server = house.start(executors=EXECUTORS)
     _warm(server)
-    (worker,) = house.role("worker")
+    (worker,) = house.pids_of_role("worker")
     os.kill(worker, signal.SIGSTOP)
     ids = server.submit_many("nap", [{"trace": str(trace)}] * 600, queue="lost")
     # Each executor has one that runs; what is staged behind it went out in the same frames.
@@ -33,21 +33,21 @@ def lose_results(house: House) -> None:
     os.kill(server.pid, signal.SIGSTOP)
     os.kill(worker, signal.SIGCONT)
     # All that the worker has runs to its end: what is cut off in the middle has no result to lose.
-    assert settled(lambda: len(traced(trace)), "the handlers ran") >= RESULTS
-    ran = {job_id for job_id, _ in traced(trace)}
+    assert wait_until_stable(lambda: len(read_trace(trace)), "the handlers ran") >= RESULTS
+    ran = {job_id for job_id, _ in read_trace(trace)}
     house.kill(server)
 
     server = house.start(executors=EXECUTORS)
     recorded = until(lambda: _succeeded_once(server, ran), "the results are recorded", within_s=3)
     assert len(recorded) >= RESULTS
     until(lambda: server.counts("lost").get("succeeded") == len(ids), "the rest ran too")
-    starts = traced(trace)
+    starts = read_trace(trace)
     assert [job_id for job_id, _ in starts if job_id in recorded] == [
         job_id for job_id, attempt in starts if job_id in recorded and attempt == 1
     ], "a result that was there was made again"
 
 
-def _warm(server: Server) -> None:
+def _warm(server: LiveServer) -> None:
     """All executors are loaded and the handler is known to be quick: staged lines are as deep as the last
     runs were short, which on a busy machine takes more of them."""
     _run_all(server, [{"s": 0.5}] * EXECUTORS, EXECUTORS)
@@ -58,12 +58,12 @@ def _warm(server: Server) -> None:
     raise AssertionError("the machine is too busy for short jobs")
 
 
-def _run_all(server: Server, inputs: list[dict[str, object]], ended: int) -> None:
+def _run_all(server: LiveServer, inputs: list[dict[str, object]], ended: int) -> None:
     server.submit_many("nap", inputs, queue="warm")
     until(lambda: server.counts("warm").get("succeeded") == ended, "warm runs have ended", within_s=8)
 
 
-def _succeeded_once(server: Server, wanted: set[str]) -> set[str]:
+def _succeeded_once(server: LiveServer, wanted: set[str]) -> set[str]:
     """The jobs that ran before the kill, once all of them are told as succeeded at their first attempt."""
     found = {
         job["id"] for job in server.jobs(queue="lost", state="succeeded") if job["attempt"] == 1
@@ -71,12 +71,12 @@ def _succeeded_once(server: Server, wanted: set[str]) -> set[str]:
     return found if len(found) == len(wanted) else set()
 
 
-def test_200_unread_results_are_all_recorded_once_after_a_kill(house: House) -> None:
+def test_200_unread_results_are_all_recorded_once_after_a_kill(house: ServerFixture) -> None:
     lose_results(house)
 
 
 def test_without_the_spool_results_are_lost(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_SPOOL))
     try:
         with pytest.raises(AssertionError, match="the results are recorded"):
             lose_results(house)

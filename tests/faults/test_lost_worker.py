@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.failpoint_sweep import Case, Lane, has_ended
-from tests.faults.server_fixture import House, until
+from tests.faults.server_fixture import ServerFixture, until
 
 QUICK = 200
 
@@ -21,7 +21,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     lane.close()
 
 
-def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: House) -> None:
+def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: ServerFixture) -> None:
     """The job that kills the worker stands in the middle of a line of quick ones: nobody was told that it
     had started."""
     marks = house.folder / "marks"
@@ -42,7 +42,7 @@ def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Lane)
     gate = lane.house.folder / "gate"
     first = lane.submit("work", gate=str(gate))
     lane.await_job(first, lambda job: bool(job["progress"]), "it runs")
-    (worker,) = lane.house.role("worker")
+    (worker,) = lane.house.pids_of_role("worker")
     lane.arm(Case("coordinator>worker.Run", "cut"))
     second = lane.submit("work")
     job = lane.await_job(second, has_ended, "the second one ends")
@@ -51,4 +51,4 @@ def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Lane)
     job = lane.await_job(first, has_ended, "the first one ends")
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
     assert sorted(path.name for path in lane.marks.iterdir()) == sorted([f"{first}.1.1", f"{second}.1.1"])
-    assert lane.house.role("worker") == [worker]
+    assert lane.house.pids_of_role("worker") == [worker]

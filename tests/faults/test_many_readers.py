@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 pytestmark = pytest.mark.serial
 
@@ -46,7 +46,7 @@ def many_descriptors(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def ask_for_events(server: Server, job_id: str, *, buffer_bytes: int | None = None) -> socket.socket:
+def ask_for_events(server: LiveServer, job_id: str, *, buffer_bytes: int | None = None) -> socket.socket:
     """A client that has asked for a job's stream and read nothing of it."""
     link = socket.socket()
     if buffer_bytes is not None:
@@ -69,12 +69,12 @@ def read_until(link: socket.socket, mark: bytes) -> None:
 class Live:
     """Reads a stream as it comes and notes how old each event is when it is there."""
 
-    def __init__(self, server: Server, job_id: str) -> None:
+    def __init__(self, server: LiveServer, job_id: str) -> None:
         self.delays_s: list[float] = []
         self._thread = threading.Thread(target=self._run, args=(server, job_id))
         self._thread.start()
 
-    def _run(self, server: Server, job_id: str) -> None:
+    def _run(self, server: LiveServer, job_id: str) -> None:
         since = time.time()
         for event in server.events(job_id):
             # What was there before is read from the store, and is as old as it is.
@@ -86,7 +86,7 @@ class Live:
         assert not self._thread.is_alive(), "its stream ends with the job"
 
 
-def route_p99_s(server: Server, job_id: str) -> float:
+def route_p99_s(server: LiveServer, job_id: str) -> float:
     """How long other routes take, the slowest in a hundred left out."""
     took: list[float] = []
     for path in ("/healthz", "/readyz", "/v1/stats", f"/v1/jobs/{job_id}") * 50:
@@ -107,11 +107,11 @@ def established(pid: int) -> int:
 
 
 def test_a_live_reader_does_not_notice_the_idle_and_the_dead(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [SOONER]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [SOONER]))
     with many_descriptors(IDLE + 3_096), ExitStack() as stack:
         stack.callback(house.close)
         server, gate = house.start(), str(tmp_path / "gate")
-        (front,) = house.role("front")
+        (front,) = house.pids_of_role("front")
         quiet = server.submit("steady", {"gate": gate}, timeout_s=60)
         loud = server.submit(
             "ticker", {"gate": gate, "every_s": EVERY_S, "padding": PADDING_BYTES}, timeout_s=60

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tests.faults.mutate import Change, mutated, value
-from tests.faults.server_fixture import Document, House, Server, traced, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, read_trace, until
 
 GIB = 1 << 30
 
 
-def rungs(server: Server, job_id: str) -> list[tuple[list[str], int, bool, str | None]]:
+def rungs(server: LiveServer, job_id: str) -> list[tuple[list[str], int, bool, str | None]]:
     """Of each attempt: devices, GiB granted, alone, the code of its error."""
     return [
         (
@@ -26,19 +26,19 @@ def rungs(server: Server, job_id: str) -> list[tuple[list[str], int, bool, str |
     ]
 
 
-def pids(server: Server, job_id: str) -> list[int]:
+def pids(server: LiveServer, job_id: str) -> list[int]:
     """The process of each attempt."""
     return [event.data["chunk"] for event in server.events(job_id) if event.name == "output"]
 
 
-def neighbour(server: Server, gate: Path) -> str:
+def neighbour(server: LiveServer, gate: Path) -> str:
     """A job that is at work on a device until the gate opens."""
     job_id = server.submit("steady_on_gpu", {"gate": str(gate)})
     until(lambda: server.job(job_id)["progress"], "the neighbour works")
     return job_id
 
 
-def waits_alone(server: Server, job_id: str) -> None:
+def waits_alone(server: LiveServer, job_id: str) -> None:
     """The job has run out of memory once, and waits until nobody is at work beside it."""
     for event in server.events(job_id):
         # What a stream tells is durable.
@@ -46,7 +46,7 @@ def waits_alone(server: Server, job_id: str) -> None:
             break
 
 
-def whole_ladder(house: House) -> None:
+def whole_ladder(house: ServerFixture) -> None:
     """Each rung brings more, and after the last the job fails with a report."""
     server, gate, trace = house.start("--gpus", "sim:1x24GiB"), house.folder / "gate", house.folder / "trace"
     neighbour(server, gate)
@@ -55,7 +55,7 @@ def whole_ladder(house: House) -> None:
     why = server.http.get(f"/v1/jobs/{job_id}/explain").json()
     assert why["reason"] == "waiting_for_device" and "it has to be alone there" in why["message"], why
     gate.touch()
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     out = "device_out_of_memory"
     assert rungs(server, job_id) == [
         (["sim0"], 4, False, out),
@@ -71,10 +71,10 @@ def whole_ladder(house: House) -> None:
     assert "traceback" in detail and "4.0 GiB, 4.0 GiB, 6.0 GiB, 24.0 GiB" in job["error"]["message"]
     first, again, larger, whole = pids(server, job_id)
     assert first == again and len({again, larger, whole}) == 3
-    assert traced(trace) == [(job_id, number) for number in (1, 2, 3, 4)]
+    assert read_trace(trace) == [(job_id, number) for number in (1, 2, 3, 4)]
 
 
-def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: House) -> None:
+def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: ServerFixture) -> None:
     whole_ladder(house)
 
 
@@ -87,7 +87,7 @@ def test_each_rung_brings_more_and_after_the_last_it_fails_with_a_report(house: 
     ids=["the rung is forgotten", "not alone"],
 )
 def test_without_its_guard_it_would_show(tmp_path: Path, guard: Change) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [guard]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [guard]))
     try:
         with pytest.raises(AssertionError, match="4"):
             whole_ladder(house)
@@ -95,10 +95,10 @@ def test_without_its_guard_it_would_show(tmp_path: Path, guard: Change) -> None:
         house.close()
 
 
-def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: House) -> None:
+def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
-    server.ended(server.submit("hungry", {"hold": "1GiB"}))
-    job = server.ended(server.submit("device_error", {"kind": "memory", "times": 1}))
+    server.wait_for_end(server.submit("hungry", {"hold": "1GiB"}))
+    job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 1}))
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 6 * GIB)
     assert [each[1:3] for each in rungs(server, job["id"])] == [(4, False), (6, True)]
 
@@ -109,9 +109,9 @@ def test_who_was_alone_gets_more_at_once_and_idle_neighbours_make_room(house: Ho
     until(left, "those who idled beside it are gone")
 
 
-def test_the_last_rung_is_the_largest_device(house: House) -> None:
+def test_the_last_rung_is_the_largest_device(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:8GiB,24GiB")
-    job = server.ended(server.submit("device_error", {"kind": "memory", "times": 2}, vram="7GiB"))
+    job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 2}, vram="7GiB"))
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 24 * GIB)
     assert [each[:2] for each in rungs(server, job["id"])] == [
         (["sim0"], 7),
@@ -120,22 +120,22 @@ def test_the_last_rung_is_the_largest_device(house: House) -> None:
     ]
 
 
-def test_who_has_a_whole_device_already_is_not_tried_again(house: House) -> None:
+def test_who_has_a_whole_device_already_is_not_tried_again(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x4GiB")
-    job = server.ended(server.submit("device_error", {"kind": "memory", "times": 1}))
+    job = server.wait_for_end(server.submit("device_error", {"kind": "memory", "times": 1}))
     assert (job["error"]["code"], job["attempt"]) == ("device_out_of_memory", 1)
 
 
-def test_weights_that_do_not_fit_are_loaded_with_more_room(house: House) -> None:
+def test_weights_that_do_not_fit_are_loaded_with_more_room(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
-    job = server.ended(server.submit("weighty"))
+    job = server.wait_for_end(server.submit("weighty"))
     assert (job["state"], job["output"]) == ("succeeded", 6 * GIB)
     assert rungs(server, job["id"])[0] == (["sim0"], 4, False, "device_out_of_memory")
 
 
-def test_who_takes_more_than_there_is_goes_the_same_way(house: House) -> None:
+def test_who_takes_more_than_there_is_goes_the_same_way(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
-    job = server.ended(server.submit("hungry", {"hold": "30GiB"}))
+    job = server.wait_for_end(server.submit("hungry", {"hold": "30GiB"}))
     assert job["error"]["code"] == "device_out_of_memory"
     assert job["error"]["detail"]["peak_bytes"] == 30 * GIB
     exceeded = "memory_exceeded"
@@ -143,8 +143,8 @@ def test_who_takes_more_than_there_is_goes_the_same_way(house: House) -> None:
     assert server.attempts(job["id"])[0]["error"]["code"] == exceeded
 
 
-@pytest.mark.parametrize("end", [House.kill, House.cut_power], ids=["kill", "power"])
-def test_a_restart_in_the_middle_keeps_the_rung(house: House, end: Any) -> None:
+@pytest.mark.parametrize("end", [ServerFixture.kill, ServerFixture.cut_power], ids=["kill", "power"])
+def test_a_restart_in_the_middle_keeps_the_rung(house: ServerFixture, end: Any) -> None:
     server, gate = house.start("--gpus", "sim:1x24GiB"), house.folder / "gate"
     neighbour(server, gate)
     job_id = server.submit("device_error", {"kind": "memory", "times": 2})
@@ -152,7 +152,7 @@ def test_a_restart_in_the_middle_keeps_the_rung(house: House, end: Any) -> None:
     end(house, server)
     server = house.start("--gpus", "sim:1x24GiB")
     gate.touch()
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["output"]["granted"]) == ("succeeded", 6 * GIB)
     tried: list[Document] = server.attempts(job_id)
     assert [(each["granted_bytes"] // GIB, each["alone"]) for each in tried] == [
@@ -162,17 +162,17 @@ def test_a_restart_in_the_middle_keeps_the_rung(house: House, end: Any) -> None:
     ]
 
 
-def test_a_strict_handler_gets_no_more_than_it_declared(house: House) -> None:
+def test_a_strict_handler_gets_no_more_than_it_declared(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x24GiB")
-    job = server.ended(server.submit("modest"))
+    job = server.wait_for_end(server.submit("modest"))
     assert (job["error"]["code"], job["attempt"]) == ("device_out_of_memory", 1)
     assert job["error"]["detail"]["largest_bytes"] == 4 * GIB
 
 
-def test_a_job_that_is_run_again_by_hand_begins_at_the_foot(house: House) -> None:
+def test_a_job_that_is_run_again_by_hand_begins_at_the_foot(house: ServerFixture) -> None:
     server = house.start("--gpus", "sim:1x4GiB")
     job_id = server.submit("device_error", {"kind": "memory", "times": 1})
-    assert server.ended(job_id)["state"] == "failed"
+    assert server.wait_for_end(job_id)["state"] == "failed"
     assert server.http.post(f"/v1/jobs/{job_id}/retry").status_code == 202
     job = until(lambda: (found := server.job(job_id))["state"] == "succeeded" and found, "it runs again")
     assert job["output"]["granted"] == 4 * GIB

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, value
-from tests.faults.server_fixture import House, traced, until
+from tests.faults.server_fixture import ServerFixture, read_trace, until
 
 NO_RETRY_WAIT = {"kind": "fixed", "base_s": 0.05, "jitter": 0}
 GOOD = 20
@@ -15,7 +15,7 @@ GOOD = 20
 NO_BUDGET = [value("deaths-budget", "99")]
 
 
-def poison(house: House) -> None:
+def poison(house: ServerFixture) -> None:
     """Killer and good jobs share handler and executors, so that good ones wait right behind the killer."""
     trace = house.folder / "trace"
     server = house.start()
@@ -23,19 +23,19 @@ def poison(house: House) -> None:
         "die", {"how": "SEGV", "trace": str(trace)}, retries=5, backoff=NO_RETRY_WAIT, queue="killer"
     )
     good = server.submit_many("die", [{}] * GOOD)
-    job = server.ended(killer)
+    job = server.wait_for_end(killer)
     assert (job["state"], job["error"]["code"], job["attempt"]) == ("failed", "poisoned", 2), job
-    assert traced(trace) == [(killer, 1), (killer, 2)]
+    assert read_trace(trace) == [(killer, 1), (killer, 2)]
     until(lambda: server.counts().get("succeeded") == GOOD, "all good jobs end well")
     assert {server.job(job_id)["attempt"] for job_id in good} == {1}, "a job was blamed that did not run"
 
 
-def test_a_killer_dies_twice_and_takes_no_good_job_with_it(house: House) -> None:
+def test_a_killer_dies_twice_and_takes_no_good_job_with_it(house: ServerFixture) -> None:
     poison(house)
 
 
 def test_without_the_budget_a_killer_goes_on(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, NO_BUDGET))
     try:
         with pytest.raises(AssertionError, match="worker_crashed"):
             poison(house)

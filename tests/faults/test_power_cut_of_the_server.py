@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import powercut
 from tests.faults.mutate import mutated, swapped
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 ROUNDS = 5
 #: Accepted in each round before the cut.
@@ -22,7 +22,7 @@ NORMAL = swapped("synced-commits", "FULL", "NORMAL")
 class Posters:
     """Clients that post without end, alone and in bulk, and remember every id that was accepted."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LiveServer) -> None:
         self.server = server
         self.accepted: list[str] = []
         self.pool = ThreadPoolExecutor(CLIENTS)
@@ -49,7 +49,7 @@ class Posters:
         self.pool.shutdown()
 
 
-def lose_power(house: House, rounds: int) -> int:
+def lose_power(house: ServerFixture, rounds: int) -> int:
     """Cut the power in the middle of a stream of posts, again and again; gives how many jobs are missing."""
     shadow = house.folder / "shadow"
     accepted: set[str] = set()
@@ -69,12 +69,12 @@ def lose_power(house: House, rounds: int) -> int:
     return len(accepted - {job["id"] for job in server.jobs()})
 
 
-def test_no_accepted_job_is_missing_after_five_power_cuts(house: House) -> None:
+def test_no_accepted_job_is_missing_after_five_power_cuts(house: ServerFixture) -> None:
     assert lose_power(house, ROUNDS) == 0
 
 
 def test_without_synced_commits_accepted_jobs_are_missing(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [NORMAL]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [NORMAL]))
     try:
         with pytest.raises(AssertionError):
             assert lose_power(house, 1) == 0

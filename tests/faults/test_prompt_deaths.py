@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 pytestmark = pytest.mark.serial
 
@@ -35,16 +35,16 @@ def best(measure: Callable[[], float], bound_s: float) -> float:
 
 @pytest.mark.parametrize(("how", "name"), [("SEGV", "SIGSEGV"), ("KILL", "SIGKILL")])
 def test_a_death_is_told_at_once_and_another_executor_starts_within_a_second(
-    house: House, how: str, name: str
+    house: ServerFixture, how: str, name: str
 ) -> None:
     """With one executor, so that the next job needs the replacement."""
     server, stamp = house.start(executors=1), house.folder / "stamp"
-    server.ended(server.submit("die"))
+    server.wait_for_end(server.submit("die"))
     told_s: list[float] = []
 
     def replaced_s() -> float:
         killer = server.submit("die", {"how": how, "stamp": str(stamp)})
-        job, after = server.ended(killer), server.ended(server.submit("die"))
+        job, after = server.wait_for_end(killer), server.wait_for_end(server.submit("die"))
         assert (job["error"]["code"], job["error"]["detail"]["signal"]) == ("worker_crashed", name), job
         assert after["state"] == "succeeded"
         died_at = float(stamp.read_text())
@@ -56,9 +56,9 @@ def test_a_death_is_told_at_once_and_another_executor_starts_within_a_second(
     assert min(told_s) <= TOLD_S
 
 
-def family(house: House, server: Server, **data: object) -> tuple[int, set[int]]:
+def family(house: ServerFixture, server: LiveServer, **data: object) -> tuple[int, set[int]]:
     """An executor that has children of every kind, and all of them, itself included."""
-    server.ended(server.submit("echo"))
+    server.wait_for_end(server.submit("echo"))
     before = set(house.processes())
     job_id = server.submit("family", {"block": True, **data}, retries=0)
     until(lambda: server.job(job_id)["progress"], "the family is up")
@@ -73,7 +73,7 @@ def _is_executor(pid: int) -> bool:
     return os.getsid(pid) == pid and b"runner.executor" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_what_an_executor_started_is_gone_within_a_second_of_its_end(house: House) -> None:
+def test_what_an_executor_started_is_gone_within_a_second_of_its_end(house: ServerFixture) -> None:
     server = house.start()
 
     def cleared_s() -> float:
@@ -86,7 +86,7 @@ def test_what_an_executor_started_is_gone_within_a_second_of_its_end(house: Hous
     assert best(cleared_s, CLEARED_S) <= CLEARED_S
 
 
-def test_nothing_of_a_killed_coordinator_is_left_after_a_second(house: House) -> None:
+def test_nothing_of_a_killed_coordinator_is_left_after_a_second(house: ServerFixture) -> None:
     def cleared_s() -> float:
         server = house.start()
         family(house, server)
@@ -102,13 +102,13 @@ def test_nothing_of_a_killed_coordinator_is_left_after_a_second(house: House) ->
     assert best(cleared_s, CLEARED_S) <= CLEARED_S
 
 
-def _executing(house: House) -> list[int]:
+def _executing(house: ServerFixture) -> list[int]:
     """Processes of the house that are none of its own roles."""
-    own = {pid for role in ("worker", "front", "probe", "writer") for pid in house.role(role)}
+    own = {pid for role in ("worker", "front", "probe", "writer") for pid in house.pids_of_role(role)}
     return [pid for pid in house.processes() if pid not in own]
 
 
-def test_after_a_kill_with_a_thousand_jobs_the_next_start_takes_two_seconds(house: House) -> None:
+def test_after_a_kill_with_a_thousand_jobs_the_next_start_takes_two_seconds(house: ServerFixture) -> None:
     server = house.start()
     gate = house.folder / "gate"
     running = [server.submit("steady", {"gate": str(gate)}, retries=1) for _ in range(2)]
@@ -123,7 +123,7 @@ def test_after_a_kill_with_a_thousand_jobs_the_next_start_takes_two_seconds(hous
     server = house.servers[-1]
     gate.touch()
     for job_id in running:
-        job: Document = server.ended(job_id)
+        job: Document = server.wait_for_end(job_id)
         assert (job["state"], job["retries_left"]) == ("succeeded", 1)
         assert job["attempt"] == len(server.attempts(job_id)) >= 2
     until(lambda: server.counts("waiting").get("succeeded") == len(waiting), "all that waited ends")

@@ -9,30 +9,30 @@ from typing import Any
 import pytest
 
 from tests.faults.mutate import mutated, never
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 HANDLERS = Path(__file__).with_name("together_handlers.py")
 GROUP = {"group": "g"}
 
 
-def start(house: House, *flags: str, **options: Any) -> Server:
+def start(house: ServerFixture, *flags: str, **options: Any) -> LiveServer:
     return house.start("--handlers", str(HANDLERS), *flags, **{"executors": 1, **options})
 
 
-def warm(server: Server, handler: str = "gathered", **data: Any) -> None:
+def warm(server: LiveServer, handler: str = "gathered", **data: Any) -> None:
     """One executor is loaded, so that what comes next finds it idle."""
-    assert server.ended(server.submit(handler, {**GROUP, **data}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit(handler, {**GROUP, **data}))["state"] == "succeeded"
 
 
-def all_ended(server: Server, ids: list[str]) -> list[Document]:
-    return [server.ended(job_id, within_s=20) for job_id in ids]
+def all_ended(server: LiveServer, ids: list[str]) -> list[Document]:
+    return [server.wait_for_end(job_id, within_s=20) for job_id in ids]
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def spared(house: House, how: str) -> None:
+def spared(house: ServerFixture, how: str) -> None:
     """One of three spoils the whole batch, whenever it runs."""
     trace = house.folder / "trace"
     server = start(house)
@@ -53,12 +53,12 @@ def spared(house: House, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["segv", "raise"])
-def test_only_the_one_that_spoils_a_batch_pays_for_it(house: House, how: str) -> None:
+def test_only_the_one_that_spoils_a_batch_pays_for_it(house: ServerFixture, how: str) -> None:
     spared(house, how)
 
 
 def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [never("shared-blame")]))
     try:
         with pytest.raises(AssertionError):
             spared(house, "raise")
@@ -66,19 +66,19 @@ def test_without_the_mark_a_mate_is_blamed(tmp_path: Path) -> None:
         house.close()
 
 
-def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(house: House) -> None:
+def test_a_killer_in_batches_dies_twice_alone_and_takes_no_mate_with_it(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     inputs: list[Document] = [{**GROUP, "how": "segv"}] + [GROUP] * 10
     options = {"retries": 5, "backoff": {"kind": "fixed", "base_s": 0.05, "jitter": 0}}
     killer, *good = server.submit_many("gathered", inputs, **options)
-    job = server.ended(killer, within_s=20)
+    job = server.wait_for_end(killer, within_s=20)
     assert (job["error"]["code"], job["attempt"]) == ("poisoned", 3), job
     for each in all_ended(server, good):
         assert (each["state"], each["retries_left"]) == ("succeeded", 5)
 
 
-def test_each_outcome_is_its_items_own(house: House) -> None:
+def test_each_outcome_is_its_items_own(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     hows = ["fail", "never", "later", "save"]
@@ -92,7 +92,7 @@ def test_each_outcome_is_its_items_own(house: House) -> None:
     assert [one.data["message"] for one in server.events(save["id"]) if one.name == "progress"] == ["of 4"]
 
 
-def test_a_batch_waits_for_more_and_goes_by_groups(house: House) -> None:
+def test_a_batch_waits_for_more_and_goes_by_groups(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     ids = [server.submit("gathered", {"group": group}) for group in ("x", "y", "x", "y", "x")]
@@ -100,13 +100,13 @@ def test_a_batch_waits_for_more_and_goes_by_groups(house: House) -> None:
     assert outputs == [3, 2, 3, 2, 3]
 
 
-def test_a_wrong_input_is_refused_by_the_schema_of_an_item(house: House) -> None:
+def test_a_wrong_input_is_refused_by_the_schema_of_an_item(house: ServerFixture) -> None:
     server = start(house)
     answer = server.http.post("/v1/jobs", json={"handler": "gathered", "input": [GROUP]})
     assert answer.status_code == 422, answer.text
 
 
-def test_a_cancelled_mate_ends_alone(house: House) -> None:
+def test_a_cancelled_mate_ends_alone(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     go = house.folder / "go"
@@ -120,7 +120,7 @@ def test_a_cancelled_mate_ends_alone(house: House) -> None:
     assert (mate["state"], mate["error"]["message"]) == ("cancelled", "enough")
 
 
-def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house: House) -> None:
+def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     ids = server.submit_many("gathered", [GROUP, {**GROUP, "how": "hang"}, GROUP], timeout_s=0.5)
@@ -129,7 +129,7 @@ def test_a_batch_that_hangs_is_ended_and_only_the_one_that_hangs_times_out(house
     assert (hangs["error"]["code"], hangs["attempt"]) == ("timeout", 2)
 
 
-def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: House) -> None:
+def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: ServerFixture) -> None:
     trace = house.folder / "trace"
     server = start(house, "--gpus", "sim:1x8GiB")
     ids = server.submit_many("batch_of_three", [{"trace": str(trace)}] * 24)
@@ -139,7 +139,7 @@ def test_a_batch_shrinks_when_memory_runs_out_and_no_job_pays(house: House) -> N
     assert sizes[:2] == [8, 4] and max(sizes[2:]) <= 4 and max(sizes[3:]) <= 2, sizes
 
 
-def test_a_killed_server_puts_a_batch_back(house: House) -> None:
+def test_a_killed_server_puts_a_batch_back(house: ServerFixture) -> None:
     server = start(house)
     warm(server)
     ids = server.submit_many("gathered", [{**GROUP, "how": "go", "go": str(house.folder / "go")}] * 3)
@@ -151,7 +151,7 @@ def test_a_killed_server_puts_a_batch_back(house: House) -> None:
         assert (job["state"], job["output"][1], job["retries_left"]) == ("succeeded", 2, 0)
 
 
-def test_slots_run_side_by_side_in_one_executor(house: House) -> None:
+def test_slots_run_side_by_side_in_one_executor(house: ServerFixture) -> None:
     server = start(house)
     warm(server, "beside")
     ids = server.submit_many("beside", [{"s": 0.8}] * 4)
@@ -162,36 +162,36 @@ def test_slots_run_side_by_side_in_one_executor(house: House) -> None:
         assert texts == [f"I am {job['id']}"]
 
 
-def test_slots_cancel_and_time_out_one_by_one(house: House) -> None:
+def test_slots_cancel_and_time_out_one_by_one(house: ServerFixture) -> None:
     server = start(house)
     warm(server, "beside")
     ids = server.submit_many("beside", [{"s": 60}, {"s": 1.5}])
     late = server.submit("beside", {"s": 60}, timeout_s=0.4)
     until(lambda: all(server.job(job_id)["progress"] for job_id in (*ids, late)), "all run")
     assert server.http.post(f"/v1/jobs/{ids[0]}/cancel", json={"reason": "enough"}).status_code == 202
-    assert server.ended(ids[0])["state"] == "cancelled"
-    assert server.ended(late)["error"]["code"] == "timeout"
-    other = server.ended(ids[1])
+    assert server.wait_for_end(ids[0])["state"] == "cancelled"
+    assert server.wait_for_end(late)["error"]["code"] == "timeout"
+    other = server.wait_for_end(ids[1])
     assert (other["state"], other["attempt"]) == ("succeeded", 1)
 
 
-def test_a_slot_that_does_not_end_costs_its_mates_no_retry(house: House) -> None:
+def test_a_slot_that_does_not_end_costs_its_mates_no_retry(house: ServerFixture) -> None:
     server = start(house)
     warm(server, "beside")
     stubborn = server.submit("beside", {"s": 60, "how": "stubborn"}, timeout_s=0.3)
     mates = server.submit_many("beside", [{"s": 2.5}] * 2)
-    assert server.ended(stubborn)["error"]["code"] == "timeout"
+    assert server.wait_for_end(stubborn)["error"]["code"] == "timeout"
     for job in all_ended(server, mates):
         assert (job["state"], job["attempt"], job["retries_left"]) == ("succeeded", 2, 0)
 
 
-def test_a_killer_in_a_slot_is_found_alone(house: House) -> None:
+def test_a_killer_in_a_slot_is_found_alone(house: ServerFixture) -> None:
     trace = house.folder / "trace"
     server = start(house)
     warm(server, "beside")
     mates = server.submit_many("beside", [{"s": 0.5}] * 2)
     killer = server.submit("beside", {"s": 0.2, "how": "segv", "trace": str(trace)})
-    job = server.ended(killer)
+    job = server.wait_for_end(killer)
     assert (job["error"]["code"], job["attempt"]) == ("worker_crashed", 2)
     for each in all_ended(server, mates):
         assert (each["state"], each["retries_left"]) == ("succeeded", 0)

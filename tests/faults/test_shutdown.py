@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 pytestmark = pytest.mark.timed
 
@@ -22,7 +22,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 class Load:
     """50 streams, 2 running jobs, 200 waiting ones and a client that goes on posting."""
 
-    def __init__(self, house: House, server: Server, streams: int = STREAMS) -> None:
+    def __init__(self, house: ServerFixture, server: LiveServer, streams: int = STREAMS) -> None:
         self.server = server
         gate = str(house.folder / "never")
         self.running = [server.submit("steady", {"gate": gate}, retries=1, timeout_s=60) for _ in range(2)]
@@ -63,7 +63,7 @@ class Load:
         self.pool.shutdown()
 
 
-def test_one_term_lets_go_of_everything_within_the_grace(house: House) -> None:
+def test_one_term_lets_go_of_everything_within_the_grace(house: ServerFixture) -> None:
     server = house.start("--grace", "1s")
     load = Load(house, server)
     started = time.monotonic()
@@ -82,7 +82,7 @@ def test_one_term_lets_go_of_everything_within_the_grace(house: House) -> None:
     _assert_nothing_consumed(house, load)
 
 
-def _assert_nothing_consumed(house: House, load: Load) -> None:
+def _assert_nothing_consumed(house: ServerFixture, load: Load) -> None:
     server = house.start(executors=4)
     for job_id in load.running:
         job = server.job(job_id)
@@ -94,7 +94,7 @@ def _assert_nothing_consumed(house: House, load: Load) -> None:
 
 @pytest.mark.parametrize("signals", [(TERM, TERM), (INT, INT), (TERM,) * 5], ids=["TERM2", "INT2", "TERM5"])
 def test_a_second_signal_ends_it_within_two_seconds(
-    house: House, signals: tuple[signal.Signals, ...]
+    house: ServerFixture, signals: tuple[signal.Signals, ...]
 ) -> None:
     server = house.start("--grace", "30s")
     load = Load(house, server, streams=5)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.faults.server_fixture import House, until
+from tests.faults.server_fixture import ServerFixture, until
 
 SHORT = 60
 LONG = 20
 
 
-def test_a_retry_that_was_given_back_before_it_began_is_no_start(house: House) -> None:
+def test_a_retry_that_was_given_back_before_it_began_is_no_start(house: ServerFixture) -> None:
     server = house.start(executors=1)
     for job_id in server.submit_many("stumble", [{"fails": 0, "s": 0}] * 100):
-        server.ended(job_id)
+        server.wait_for_end(job_id)
     jobs: list[dict[str, Any]] = [{"fails": 1, "s": 0}] * (SHORT // LONG) + [{"fails": 0, "s": 0.06}]
     ids = server.submit_many("stumble", jobs * LONG, retries=1, backoff=0.1)
     until(lambda: server.counts().get("succeeded") == 100 + len(ids), "all have ended", within_s=20)

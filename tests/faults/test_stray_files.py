@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-from tests.faults.server_fixture import House, until
+from tests.faults.server_fixture import ServerFixture, until
 
 
-def test_files_of_a_deleted_job_that_a_dead_server_left_are_removed(house: House) -> None:
+def test_files_of_a_deleted_job_that_a_dead_server_left_are_removed(house: ServerFixture) -> None:
     server = house.start()
     ended, waits = server.submit("echo"), server.submit("echo", delay_s=600)
-    server.ended(ended)
+    server.wait_for_end(ended)
     house.kill(server)
     # As they lie when the row is gone, and those of jobs that are there.
     folders = {job_id: house.data / "files" / job_id / "1" for job_id in (ended, waits, str(uuid.uuid4()))}

@@ -9,7 +9,7 @@ from itertools import islice
 
 import httpx2
 
-from tests.faults.server_fixture import House, SseEvent, parse_events, until
+from tests.faults.server_fixture import ServerFixture, SseEvent, parse_events, until
 
 CLIENTS = 5
 #: Of each client: fifty in all.
@@ -51,7 +51,7 @@ class Follower:
                 assert not give_up.wait(0.02), "the stream did not come back"
 
 
-def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: House) -> None:
+def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: ServerFixture) -> None:
     gate = house.folder / "gate"
     server = house.start()
     job_id = server.submit("talk", {"n": CHUNKS, "gate": str(gate)})
@@ -78,10 +78,10 @@ def test_every_event_is_seen_once_in_order_over_cuts_and_a_kill(house: House) ->
     assert last_run == list(range(CHUNKS))
 
 
-def test_what_retention_took_is_told_as_a_gap(house: House) -> None:
+def test_what_retention_took_is_told_as_a_gap(house: ServerFixture) -> None:
     server = house.start(env={"RUNNER_LIMITS__EVENTS_KEPT": "100"})
     job_id = server.submit("talk", {"n": 600, "pause_s": 0.02})
-    assert server.ended(job_id)["state"] == "succeeded"
+    assert server.wait_for_end(job_id)["state"] == "succeeded"
     events = list(server.events(job_id, after=3))
     gap = next(event for event in events if event.name == "gap")
     assert gap.id is None
@@ -92,10 +92,10 @@ def test_what_retention_took_is_told_as_a_gap(house: House) -> None:
     assert events[-1].name == "done"
 
 
-def test_a_cursor_at_the_end_of_an_ended_job_answers_204(house: House) -> None:
+def test_a_cursor_at_the_end_of_an_ended_job_answers_204(house: ServerFixture) -> None:
     server = house.start()
     job_id = server.submit("echo", {"a": 1})
-    server.ended(job_id)
+    server.wait_for_end(job_id)
     last = list(server.events(job_id))[-1]
     assert last.name == "done"
     answer = server.http.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": str(last.id)})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import mutated, unless, value
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 #: While the file is there, no signal to an executor has any effect.
 DEATHLESS = 'os.path.exists(os.environ["DEATHLESS"])'
@@ -22,35 +22,35 @@ CHANGES = [
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path, tree=mutated(tmp_path, CHANGES))
+def house(tmp_path: Path) -> Iterator[ServerFixture]:
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, CHANGES))
     (tmp_path / "deathless").touch()
     yield house
     house.close()
 
 
-def start(house: House, *flags: str) -> Server:
+def start(house: ServerFixture, *flags: str) -> LiveServer:
     return house.start(*flags, env={"DEATHLESS": str(house.folder / "deathless")})
 
 
-def device(server: Server, name: str) -> Document:
+def device(server: LiveServer, name: str) -> Document:
     found = server.http.get("/v1/devices").json()["data"]
     return dict(next(each for each in found if each["id"] == name))
 
 
-def stuck(server: Server, handler: str) -> str:
+def stuck(server: LiveServer, handler: str) -> str:
     """A job that was timed out and whose executor was written off; gives its device."""
     job_id = server.submit(handler, timeout_s=0.2)
     (name,) = until(lambda: server.job(job_id)["devices"], "it runs")
     until(lambda: device(server, name)["health"] != "ok", "it is told of")
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["error"]["code"]) == ("failed", "timeout"), job
     return str(name)
 
 
-def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(house: House) -> None:
+def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(house: ServerFixture) -> None:
     server = start(house, "--gpus", "sim:2x24GiB")
-    assert {server.ended(server.submit("where"))["output"][0] for _ in range(2)} <= {"sim0", "sim1"}
+    assert {server.wait_for_end(server.submit("where"))["output"][0] for _ in range(2)} <= {"sim0", "sim1"}
     sick = stuck(server, "frozen_on_gpu")
     shown = device(server, sick)
     assert shown["health"].startswith("stuck_process: ") and "no new work" in shown["health"]
@@ -59,7 +59,7 @@ def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(ho
     assert (ready["status"], ready["parts"][f"device {sick}"]["state"]) == ("degraded", "degraded")
     other = {"sim0": "sim1", "sim1": "sim0"}[sick]
     for job_id in server.submit_many("where", [{}] * 6):
-        assert server.ended(job_id)["output"] == [other]
+        assert server.wait_for_end(job_id)["output"] == [other]
     # It dies after all: the device is as good as before.
     (house.folder / "deathless").unlink()
     until(lambda: device(server, sick)["health"] == "ok", "the device is back")
@@ -67,10 +67,10 @@ def test_a_gpu_whose_process_does_not_die_gets_no_more_work_and_the_others_do(ho
     both = [server.submit("steady_on_gpu", {"gate": str(house.folder / "gate")}) for _ in range(2)]
     until(lambda: all(server.job(job_id)["progress"] for job_id in both), "both devices run jobs")
     (house.folder / "gate").touch()
-    assert {server.ended(job_id)["output"][0] for job_id in both} == {"sim0", "sim1"}
+    assert {server.wait_for_end(job_id)["output"][0] for job_id in both} == {"sim0", "sim1"}
 
 
-def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(house: House) -> None:
+def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(house: ServerFixture) -> None:
     server = start(house)
     assert stuck(server, "frozen") == "cpu"
     assert "its place is lost" in device(server, "cpu")["health"]
@@ -79,6 +79,6 @@ def test_on_the_cpu_only_its_place_is_lost_and_the_server_can_be_stopped(house: 
     until(lambda: server.counts()["running"] == 1, "the other place is used")
     assert server.job(jobs[1])["reason"] == "waiting_for_device"
     gate.touch()
-    assert {server.ended(job_id)["state"] for job_id in jobs} == {"succeeded"}
+    assert {server.wait_for_end(job_id)["state"] for job_id in jobs} == {"succeeded"}
     server.process.terminate()
     assert server.exit_code(within_s=5) == 0

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx2
 
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "http.md"
 
 
-def start(house: House, token: str, *, port: int = 0) -> Server:
+def start(house: ServerFixture, token: str, *, port: int = 0) -> LiveServer:
     server = house.start("--fronts", "2", env={"RUNNER_TOKEN": token}, port=port)
     server.http.headers["Authorization"] = f"Bearer {token}"
     return server
@@ -29,13 +29,13 @@ def status(url: str) -> int:
         return 0
 
 
-def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(house: House) -> None:
+def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(house: ServerFixture) -> None:
     server = start(house, "first")
     job_id = server.submit("echo", {"a": 1})
-    server.ended(job_id)
+    server.wait_for_end(job_id)
     url = server.url + server.http.post("/v1/tickets", json={"job_id": job_id}).json()["url"]
     server.http.close()
-    for pid in house.role("front"):
+    for pid in house.pids_of_role("front"):
         os.kill(pid, signal.SIGKILL)
     until(lambda: status(url) == 200, "new fronts take it", within_s=10)
     house.kill(server)
@@ -46,7 +46,7 @@ def test_a_ticket_outlives_fronts_and_servers_but_not_the_token(house: House) ->
     assert status(url) == 401
 
 
-def test_the_example_of_the_guide_works(house: House) -> None:
+def test_the_example_of_the_guide_works(house: ServerFixture) -> None:
     server = start(house, "first")
     job_id = server.submit("echo", {"a": 1})
     (example,) = re.findall(r"^```\n(url=[^`]*)```", GUIDE.read_text(), re.MULTILINE)

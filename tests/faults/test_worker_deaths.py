@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutate import Change, mutated, never, value
-from tests.faults.server_fixture import Document, House, Server, until
+from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until
 
 #: How -> signal and exit code that must be told; None, None where the worker itself had to end it.
 WAYS: dict[str, tuple[str | None, int | None]] = {
@@ -29,26 +29,26 @@ NO_STATUS = [value("wait-status", "{} and 0")]
 NO_CHANNEL = [never("closed-channel")]
 
 
-def deaths(server: Server, stamp: Path, ways: dict[str, tuple[str | None, int | None]]) -> None:
+def deaths(server: LiveServer, stamp: Path, ways: dict[str, tuple[str | None, int | None]]) -> None:
     """Each is told by its exact cause within a second, and replaced within three."""
     for how, (name, exit_code) in ways.items():
-        job = server.ended(server.submit("die", {"how": how, "stamp": str(stamp)}), within_s=5)
+        job = server.wait_for_end(server.submit("die", {"how": how, "stamp": str(stamp)}), within_s=5)
         _assert_told(job, stamp, "worker_crashed", how)
         detail = job["error"]["detail"]
         if name or exit_code is not None:
             assert (detail["signal"], detail["exit_code"]) == (name, exit_code), how
         assert f"about to die: {how}" in detail["stderr_tail"]
         # Nobody waits longer than 3 s for a replacement.
-        assert server.ended(server.submit("die"), within_s=3)["state"] == "succeeded"
+        assert server.wait_for_end(server.submit("die"), within_s=3)["state"] == "succeeded"
 
 
-def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House) -> None:
+def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: ServerFixture) -> None:
     gate, stamp = house.folder / "gate", house.folder / "stamp"
     server = house.start()
     neighbour = server.submit("steady", {"gate": str(gate)})
     until(lambda: server.job(neighbour)["progress"], "the neighbour runs")
     deaths(server, stamp, WAYS)
-    job = server.ended(server.submit("leak", {"stamp": str(stamp)}))
+    job = server.wait_for_end(server.submit("leak", {"stamp": str(stamp)}))
     _assert_told(job, stamp, "memory_exceeded", "leak", within_s=3.0)
     _assert_untouched(server, neighbour, gate)
 
@@ -60,7 +60,7 @@ def test_nine_deaths_are_told_exactly_and_leave_the_neighbour_alone(house: House
 def test_without_a_look_at_the_dead_their_cause_is_not_told(
     tmp_path: Path, guard: list[Change], how: str, told: str
 ) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, guard))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, guard))
     try:
         with pytest.raises(AssertionError, match=told):
             deaths(house.start(), tmp_path / "stamp", {how: WAYS[how]})
@@ -74,7 +74,7 @@ def _assert_told(job: Document, stamp: Path, code: str, how: str, *, within_s: f
     assert told_at - float(stamp.read_text()) <= within_s, how
 
 
-def _assert_untouched(server: Server, neighbour: str, gate: Path) -> None:
+def _assert_untouched(server: LiveServer, neighbour: str, gate: Path) -> None:
     gate.touch()
-    job = server.ended(neighbour)
+    job = server.wait_for_end(neighbour)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.failpoint_sweep import Case, Lane, has_ended
 from tests.faults.mutate import mutate, mutated, value
-from tests.faults.server_fixture import House, Server, until
+from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
 #: A few frames instead of ten thousand may wait for one worker.
 FEW = value("frames-high-water", "10")
@@ -16,23 +16,23 @@ TOLD = "speaks protocol 2, this is 1: the program was replaced under this server
 NEWER = value("protocol", "2")
 
 
-def another_worker(house: House, old: int) -> int | None:
-    return next((pid for pid in house.role("worker") if pid != old), None)
+def another_worker(house: ServerFixture, old: int) -> int | None:
+    return next((pid for pid in house.pids_of_role("worker") if pid != old), None)
 
 
 def test_a_worker_that_reads_nothing_is_replaced_and_its_jobs_go_on(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, [FEW]))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, [FEW]))
     try:
         server, gate = house.start(), tmp_path / "gate"
         kept, doomed = (server.submit("steady", {"gate": str(gate)}, timeout_s=60) for _ in range(2))
         until(lambda: all(server.job(job_id)["progress"] for job_id in (kept, doomed)), "two jobs run")
-        (worker,) = house.role("worker")
+        (worker,) = house.pids_of_role("worker")
         os.kill(worker, signal.SIGSTOP)
         # Each asks for a frame to it; what it does not take is neither kept for ever nor dropped in silence.
         until(lambda: _ask_to_stop(server, doomed) and another_worker(house, worker), "it is replaced")
         gate.touch()
-        assert server.ended(doomed)["state"] == "cancelled"
-        job = server.ended(kept)
+        assert server.wait_for_end(doomed)["state"] == "cancelled"
+        job = server.wait_for_end(kept)
         assert (job["state"], job["output"]["attempt"]) == ("succeeded", 2)
         assert server.attempts(kept)[0]["error"]["code"] == "interrupted"
         assert "takes no messages: it is replaced" in server.log.read_text()
@@ -40,7 +40,7 @@ def test_a_worker_that_reads_nothing_is_replaced_and_its_jobs_go_on(tmp_path: Pa
         house.close()
 
 
-def _ask_to_stop(server: Server, job_id: str) -> bool:
+def _ask_to_stop(server: LiveServer, job_id: str) -> bool:
     for _ in range(20):
         body = {"reason": "not wanted " * 80}
         assert server.http.post(f"/v1/jobs/{job_id}/cancel", json=body).status_code in (200, 202, 409)
@@ -48,12 +48,12 @@ def _ask_to_stop(server: Server, job_id: str) -> bool:
 
 
 def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(tmp_path: Path) -> None:
-    house = House(tmp_path, tree=mutated(tmp_path, []))
+    house = ServerFixture(tmp_path, tree=mutated(tmp_path, []))
     try:
         server = house.start()
-        assert server.ended(server.submit("echo", {"a": 1}))["state"] == "succeeded"
+        assert server.wait_for_end(server.submit("echo", {"a": 1}))["state"] == "succeeded"
         mutate(house.tree, [NEWER])
-        (worker,) = house.role("worker")
+        (worker,) = house.pids_of_role("worker")
         os.kill(worker, signal.SIGKILL)
         until(lambda: TOLD in server.log.read_text(), "it is told of")
         waiting = server.submit("echo", {"b": 2})
@@ -61,7 +61,7 @@ def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(
         assert server.exit_code(within_s=5) == 0
         # As the words say.
         server = house.start()
-        assert server.ended(waiting)["output"] == {"b": 2}
+        assert server.wait_for_end(waiting)["output"] == {"b": 2}
     finally:
         house.close()
 

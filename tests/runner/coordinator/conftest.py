@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Server
+from tests.faults.server_fixture import LiveServer
 from tests.runner.coordinator.server_client import reach
 
 HANDLERS = Path(__file__).with_name("serve_handlers.py")
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server() -> Iterator[LiveServer]:
     """Two simulated devices and the cpu; its results are at most 1 MiB."""
     limits = {"output_bytes": 1 << 20}
     with Process([HANDLERS], gpus="sim:2x24GiB", limits=limits, grace_s="0s") as process:
@@ -26,11 +26,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
+def serve() -> Iterator[Callable[..., LiveServer]]:
     """Starts a server of the test's own; arguments as `runner.testing.Server`."""
     with ExitStack() as stack:
 
-        def start(**options: object) -> Server:
+        def start(**options: object) -> LiveServer:
             handlers = options.pop("handlers", [HANDLERS])
             options = {"grace_s": "0s", **options}
             process = stack.enter_context(Process(handlers, **options))  # type: ignore[arg-type]

@@ -7,15 +7,15 @@ from datetime import datetime
 from pathlib import Path
 
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 
 #: Roles of the server's children, as their command lines name them.
 ROLES = ("front", "worker", "probe", "writer")
 
 
-def reach(process: Process) -> Server:
+def reach(process: Process) -> LiveServer:
     """Speak to this server."""
-    return Server(process.process, process.url, 0.0, process.log_path)
+    return LiveServer(process.process, process.url, 0.0, process.log_path)
 
 
 def at(moment: str | None) -> float:
@@ -24,7 +24,7 @@ def at(moment: str | None) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-def runs(server: Server, job_id: str) -> Document:
+def runs(server: LiveServer, job_id: str) -> Document:
     """The job as soon as its user code runs (it makes progress then)."""
 
     def look() -> Document | None:
@@ -35,7 +35,7 @@ def runs(server: Server, job_id: str) -> Document:
     return until(look, f"{job_id} runs", within_s=6)
 
 
-def waits(server: Server, job_id: str, reason: str) -> Document:
+def waits(server: LiveServer, job_id: str, reason: str) -> Document:
     """The job as soon as it has this reason."""
 
     def look() -> Document | None:
@@ -50,18 +50,18 @@ def code(job: Document) -> str | None:
     return None if job["error"] is None else str(job["error"]["code"])
 
 
-def devices(server: Server) -> dict[str, Document]:
+def devices(server: LiveServer) -> dict[str, Document]:
     """The devices by their ids."""
     return {each["id"]: each for each in server.http.get("/v1/devices").json()["data"]}
 
 
-def executors(server: Server, handler: str) -> list[Document]:
+def executors(server: LiveServer, handler: str) -> list[Document]:
     """The executors of a handler on any device."""
     every = [one for device in devices(server).values() for one in device["executors"]]
     return [one for one in every if one["handler"] == handler]
 
 
-def role(server: Server, name: str) -> list[int]:
+def role(server: LiveServer, name: str) -> list[int]:
     """Pids of the server's children of one role."""
     found = []
     for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
@@ -79,13 +79,13 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def set_paused(server: Server, queue: str, paused: bool) -> None:
+def set_paused(server: LiveServer, queue: str, paused: bool) -> None:
     """Pause or resume a queue."""
     answer = server.http.post(f"/v1/queues/{queue}/{'pause' if paused else 'resume'}")
     assert answer.status_code == 200 and answer.json()["paused"] is paused, answer.text
 
 
-def post(server: Server, path: str, body: object = None, status: int = 202) -> Document:
+def post(server: LiveServer, path: str, body: object = None, status: int = 202) -> Document:
     """POST below /v1; the answer's document, which has to come with this status."""
     answer = server.http.post(f"/v1{path}", json={} if body is None else body)
     assert answer.status_code == status, answer.text

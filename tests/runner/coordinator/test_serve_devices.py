@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Server, until
+from tests.faults.server_fixture import LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
 
-Serve = Callable[..., Server]
+Serve = Callable[..., LiveServer]
 
 
-def gone(server: Server, handler: str) -> None:
+def gone(server: LiveServer, handler: str) -> None:
     """Wait until no executor of the handler lives."""
     until(lambda: not executors(server, handler), f"no executor of {handler}")
 
@@ -22,7 +22,7 @@ def test_a_drained_device_ends_what_runs_and_starts_nothing(serve: Serve, gate: 
     server = serve(gpus="sim:1x24GiB")
     running = server.submit("small", {"gate": str(gate)})
     runs(server, running)
-    idle = server.ended(server.submit("medium"))
+    idle = server.wait_for_end(server.submit("medium"))
     assert idle["state"] == "succeeded"
     shown = post(server, "/devices/sim0/drain", status=200)
     assert shown["id"] == "sim0" and shown["drained"] and shown["events"][-1]["type"] == "drained"
@@ -33,12 +33,12 @@ def test_a_drained_device_ends_what_runs_and_starts_nothing(serve: Serve, gate: 
     assert [each["reason"] for each in explained["devices"]] == ["drained"]
     assert "sim0 is drained" in explained["message"]
     gate.touch()
-    assert server.ended(running)["state"] == "succeeded"
+    assert server.wait_for_end(running)["state"] == "succeeded"
     gone(server, "small")
     assert server.job(late)["state"] == "queued"
     shown = post(server, "/devices/sim0/resume", status=200)
     assert not shown["drained"] and shown["events"][-1]["type"] == "resumed"
-    assert server.ended(late)["state"] == "succeeded"
+    assert server.wait_for_end(late)["state"] == "succeeded"
 
 
 def test_work_goes_round_a_drained_device_and_what_was_staged_there_too(serve: Serve, gate: Path) -> None:
@@ -46,19 +46,19 @@ def test_work_goes_round_a_drained_device_and_what_was_staged_there_too(serve: S
     first = runs(server, server.submit("big", {"gate": str(gate)}))
     drained = first["devices"][0]
     post(server, f"/devices/{drained}/drain", status=200)
-    other = server.ended(server.submit("big"))
+    other = server.wait_for_end(server.submit("big"))
     assert other["state"] == "succeeded" and other["devices"] != [drained]
     gate.touch()
-    assert server.ended(first["id"])["attempt"] == 1
+    assert server.wait_for_end(first["id"])["attempt"] == 1
 
 
 def test_a_pinned_executor_goes_with_its_device_too(serve: Serve) -> None:
     server = serve(gpus="none")
-    pid = server.ended(server.submit("pinned"))["output"]
+    pid = server.wait_for_end(server.submit("pinned"))["output"]
     post(server, "/devices/cpu/drain", status=200)
     gone(server, "pinned")
     post(server, "/devices/cpu/resume", status=200)
-    assert server.ended(server.submit("pinned"))["output"] != pid
+    assert server.wait_for_end(server.submit("pinned"))["output"] != pid
 
 
 def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) -> None:
@@ -88,7 +88,7 @@ def test_what_the_operator_said_of_a_device_holds_over_a_restart(tmp_path: Path)
         shown = devices(server)
         assert (shown["sim0"]["drained"], shown["sim1"]["drained"]) == (False, True)
         assert (shown["sim0"]["max_executors"], shown["sim1"]["max_executors"]) == (1, 8)
-        job = server.ended(server.submit("small"))
+        job = server.wait_for_end(server.submit("small"))
         assert job["devices"] == ["sim0"]
         post(server, "/devices/sim1/resume", status=200)
         server.http.close()

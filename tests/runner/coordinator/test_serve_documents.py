@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import at, code, devices, post, role, runs, set_paused
 
 JOB_FIELDS = """id handler queue state reason priority input output error progress attempt retries_left
@@ -16,7 +16,7 @@ vram_bytes devices run_id tenant tags metadata created_at ready_at started_at fi
 
 
 @pytest.fixture(scope="module")
-def crowd(server: Server) -> Document:
+def crowd(server: LiveServer) -> Document:
     """Jobs of one queue in many states, by a short word."""
     ids = {
         "good": server.submit("echo", {"a": 1}, queue="crowd", tags=["red", "x"], metadata={"who": "ann"}),
@@ -26,7 +26,7 @@ def crowd(server: Server) -> Document:
     }
     post(server, f"/jobs/{ids['gone']}/cancel", status=200)
     for word in ("good", "bad", "gone"):
-        server.ended(ids[word])
+        server.wait_for_end(ids[word])
     return ids
 
 
@@ -58,7 +58,7 @@ def words(crowd: Document, jobs: list[Document]) -> list[str]:
     ],
 )
 def test_each_filter_finds_its_jobs(
-    server: Server, crowd: Document, filters: Document, expected: str
+    server: LiveServer, crowd: Document, filters: Document, expected: str
 ) -> None:
     params = {"order": "asc", "queue": "crowd", **filters}
     answer = server.http.get("/v1/jobs", params=params)
@@ -67,7 +67,7 @@ def test_each_filter_finds_its_jobs(
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_pages_follow_each_other_in_both_orders(server: Server, crowd: Document, order: str) -> None:
+def test_pages_follow_each_other_in_both_orders(server: LiveServer, crowd: Document, order: str) -> None:
     params, seen = {"queue": "crowd", "limit": "1", "order": order}, []
     for _ in range(5):
         page = server.http.get("/v1/jobs", params=params).json()
@@ -82,12 +82,12 @@ def test_pages_follow_each_other_in_both_orders(server: Server, crowd: Document,
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "state=done", "cursor=x", "nope=1", "order=up"])
-def test_a_wrong_filter_is_refused(server: Server, query: str) -> None:
+def test_a_wrong_filter_is_refused(server: LiveServer, query: str) -> None:
     answer = server.http.get(f"/v1/jobs?{query}")
     assert answer.status_code == 422 and answer.json()["code"] == "validation_error", answer.text
 
 
-def test_a_job_has_all_its_fields(server: Server, crowd: Document) -> None:
+def test_a_job_has_all_its_fields(server: LiveServer, crowd: Document) -> None:
     job = server.job(crowd["good"])
     assert set(JOB_FIELDS.split()) <= set(job)
     assert (job["input"], job["output"], job["tags"], job["metadata"]) == (
@@ -101,9 +101,9 @@ def test_a_job_has_all_its_fields(server: Server, crowd: Document) -> None:
     assert server.http.get(job["urls"]["self"]).json() == job
 
 
-def test_large_inputs_and_outputs_are_left_out_of_lists(server: Server) -> None:
+def test_large_inputs_and_outputs_are_left_out_of_lists(server: LiveServer) -> None:
     text = "y" * 70_000
-    job = server.ended(server.submit("echo", text, queue="large"))
+    job = server.wait_for_end(server.submit("echo", text, queue="large"))
     assert (job["input"], job["output"]) == (text, text)
     (listed,) = server.jobs(queue="large")
     assert (listed["input"], listed["output"]) == (None, None)
@@ -111,9 +111,9 @@ def test_large_inputs_and_outputs_are_left_out_of_lists(server: Server) -> None:
     assert server.http.get(f"/v1/jobs/{job['id']}/output").json() == text
 
 
-def test_attempts_tell_where_and_how_long(server: Server) -> None:
+def test_attempts_tell_where_and_how_long(server: LiveServer) -> None:
     job_id = server.submit("fails", {"until": 2}, retries=1, backoff=0.05)
-    server.ended(job_id)
+    server.wait_for_end(job_id)
     first, second = server.attempts(job_id)
     for number, attempt in ((1, first), (2, second)):
         assert attempt["attempt"] == number and attempt["devices"] == ["cpu"] and attempt["worker"]
@@ -122,7 +122,7 @@ def test_attempts_tell_where_and_how_long(server: Server) -> None:
     assert at(second["started_at"]) >= at(first["ended_at"])
 
 
-def test_the_output_route_tells_what_there_is(server: Server, crowd: Document) -> None:
+def test_the_output_route_tells_what_there_is(server: LiveServer, crowd: Document) -> None:
     def get(job_id: str) -> tuple[int, str]:
         answer = server.http.get(f"/v1/jobs/{job_id}/output")
         return answer.status_code, answer.text
@@ -131,12 +131,12 @@ def test_the_output_route_tells_what_there_is(server: Server, crowd: Document) -
     assert get(crowd["bad"])[0] == 404 and "permanent_error" in get(crowd["bad"])[1]
     assert get(crowd["later"])[0] == 409 and "job_not_finished" in get(crowd["later"])[1]
     nothing = post(server, "/jobs", {"handler": "echo"})["id"]
-    server.ended(nothing)
+    server.wait_for_end(nothing)
     assert get(nothing) == (200, "null")
 
 
-def test_files_are_served_whole_and_in_parts(server: Server) -> None:
-    job = server.ended(server.submit("files", {"names": ["a b.bin"]}))
+def test_files_are_served_whole_and_in_parts(server: LiveServer) -> None:
+    job = server.wait_for_end(server.submit("files", {"names": ["a b.bin"]}))
     reference = job["output"]
     assert (reference["name"], reference["size"], reference["$file"]) == ("a b.bin", 100, reference["id"])
     assert reference["url"] == f"/v1/jobs/{job['id']}/files/a%20b.bin"
@@ -148,11 +148,11 @@ def test_files_are_served_whole_and_in_parts(server: Server) -> None:
     assert (part.status_code, part.content) == (206, bytes(range(10, 20)))
     assert part.headers["content-range"] == "bytes 10-19/100"
     assert server.http.get(f"/v1/jobs/{job['id']}/files/other").status_code == 404
-    two = server.ended(server.submit("files", {"names": ["a", "b"]}))
+    two = server.wait_for_end(server.submit("files", {"names": ["a", "b"]}))
     assert server.http.get(f"/v1/jobs/{two['id']}/output").status_code == 200
 
 
-def test_handlers_tell_their_needs_and_figures(server: Server) -> None:
+def test_handlers_tell_their_needs_and_figures(server: LiveServer) -> None:
     found = {each["name"]: each for each in server.http.get("/v1/handlers").json()["data"]}
     even, big = found["even"], found["big"]
     assert even["state"] == "ok" and even["input_schema"]["properties"]["number"]["type"] == "integer"
@@ -163,8 +163,8 @@ def test_handlers_tell_their_needs_and_figures(server: Server) -> None:
     assert {"run_s", "wait_s", "load_s", "runs"} <= set(even["figures"]) and even["learned"] == []
 
 
-def test_devices_and_workers_tell_what_they_hold(server: Server) -> None:
-    server.ended(server.submit("small"))
+def test_devices_and_workers_tell_what_they_hold(server: LiveServer) -> None:
+    server.wait_for_end(server.submit("small"))
     found = devices(server)
     assert set(found) == {"sim0", "sim1", "cpu"}
     for device in found.values():
@@ -180,7 +180,7 @@ def test_devices_and_workers_tell_what_they_hold(server: Server) -> None:
     assert sorted(w["pid"] for w in workers if w["role"] == "worker") == sorted(role(server, "worker"))
 
 
-def test_queues_tell_counts_reasons_and_figures(server: Server, crowd: Document) -> None:
+def test_queues_tell_counts_reasons_and_figures(server: LiveServer, crowd: Document) -> None:
     queue = server.http.get("/v1/queues/crowd").json()
     assert queue["counts"] == {"queued": 1, "running": 0, "succeeded": 1, "failed": 1, "cancelled": 1}
     assert queue["reasons"] == {"scheduled": 1} and queue["paused"] is False and queue["running"] == 0
@@ -191,10 +191,10 @@ def test_queues_tell_counts_reasons_and_figures(server: Server, crowd: Document)
     assert server.http.get("/v1/queues/nobody").status_code == 404
 
 
-def test_figures_of_the_whole_add_up(server: Server, crowd: Document) -> None:
+def test_figures_of_the_whole_add_up(server: LiveServer, crowd: Document) -> None:
     before = server.http.get("/v1/stats").json()
-    server.ended(server.submit("echo"))
-    server.ended(server.submit("never"))
+    server.wait_for_end(server.submit("echo"))
+    server.wait_for_end(server.submit("never"))
     after = server.http.get("/v1/stats").json()
     assert after["counts"]["succeeded"] == before["counts"]["succeeded"] + 1
     assert after["failures"]["permanent_error"] == before["failures"]["permanent_error"] + 1
@@ -211,7 +211,7 @@ def test_figures_of_the_whole_add_up(server: Server, crowd: Document) -> None:
     assert {"0.008", "0.01", "0.0125"} <= set(bounds)
 
 
-def test_bulk_answers_each_in_order(server: Server) -> None:
+def test_bulk_answers_each_in_order(server: LiveServer) -> None:
     wanted = [
         {"handler": "echo", "input": 1},
         {"handler": "nope", "input": 1},
@@ -238,11 +238,11 @@ def test_bulk_answers_each_in_order(server: Server) -> None:
             "validation_error",
         ]
         assert [job.get("status") for job in jobs] == [None, 404, 422, 422, 422, None, 422]
-        assert [server.ended(jobs[n]["id"])["output"] for n in (0, 5)] == [1, 3]
+        assert [server.wait_for_end(jobs[n]["id"])["output"] for n in (0, 5)] == [1, 3]
 
 
 @pytest.mark.timed
-def test_prefer_wait_answers_with_the_end_or_when_the_time_is_over(server: Server, gate: Path) -> None:
+def test_prefer_wait_answers_with_the_end_or_when_the_time_is_over(server: LiveServer, gate: Path) -> None:
     def ask(body: Document, seconds: int) -> tuple[int, Document, float]:
         began = time.monotonic()
         answer = server.http.post("/v1/jobs", json=body, headers={"Prefer": f"wait={seconds}"})
@@ -255,12 +255,12 @@ def test_prefer_wait_answers_with_the_end_or_when_the_time_is_over(server: Serve
     status, failed, _ = ask({"handler": "never", "input": {}}, 5)
     assert (status, code(failed)) == (200, "permanent_error")
     gate.touch()
-    assert server.ended(job["id"])["state"] == "succeeded"
+    assert server.wait_for_end(job["id"])["state"] == "succeeded"
     late = server.http.post("/v1/jobs", json={"handler": "echo"}, headers={"Prefer": "wait=301"})
     assert late.status_code in (200, 422)
 
 
-def test_what_belongs_to_later_versions_is_refused(server: Server) -> None:
+def test_what_belongs_to_later_versions_is_refused(server: LiveServer) -> None:
     for field, value in {"unique": {"key": "a"}, "after": [], "held": True, "webhook": {"url": "x"}}.items():
         answer = server.http.post("/v1/jobs", json={"handler": "echo", field: value})
         assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == f"/{field}"
@@ -268,7 +268,7 @@ def test_what_belongs_to_later_versions_is_refused(server: Server) -> None:
         assert server.http.get(path).status_code == 404, path
 
 
-def test_events_have_rising_ids_and_end_with_done(server: Server) -> None:
+def test_events_have_rising_ids_and_end_with_done(server: LiveServer) -> None:
     job_id = server.submit("talk", {"n": 5})
     events = list(server.events(job_id))
     assert (events[0].name, events[0].id) == ("snapshot", None)
@@ -278,14 +278,14 @@ def test_events_have_rising_ids_and_end_with_done(server: Server) -> None:
     assert all({"job_id", "seq", "at"} <= set(event.data) for event in events[1:])
 
 
-def test_a_queue_is_there_from_its_first_use(server: Server) -> None:
+def test_a_queue_is_there_from_its_first_use(server: LiveServer) -> None:
     assert server.http.get("/v1/queues/fresh").status_code == 404
     set_paused(server, "fresh", True)
     assert server.http.get("/v1/queues/fresh").json()["paused"]
     set_paused(server, "fresh", False)
 
 
-def test_a_running_job_tells_its_progress(server: Server, gate: Path) -> None:
+def test_a_running_job_tells_its_progress(server: LiveServer, gate: Path) -> None:
     job_id = server.submit("steady", {"gate": str(gate)})
     progress = runs(server, job_id)["progress"]
     assert progress == {

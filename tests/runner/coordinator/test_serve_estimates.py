@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import code, executors, reach, runs
 
@@ -16,21 +16,21 @@ GIB = 1 << 30
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[Process, Server]]:
+def serving(folder: Path) -> Iterator[tuple[Process, LiveServer]]:
     with Process([HANDLERS], gpus="sim:1x24GiB", data_dir=folder, grace_s="0s") as process:
         server = reach(process)
         yield process, server
         server.http.close()
 
 
-def learned(server: Server, handler: str) -> dict[tuple[str, str], Document]:
+def learned(server: LiveServer, handler: str) -> dict[tuple[str, str], Document]:
     rows = until(lambda: server.http.get(f"/v1/handlers/{handler}").json().get("learned"), "it is described")
     return {(row["model"], row["size"]): row for row in rows}
 
 
-def paint(server: Server, model: str, width: int, hold: str, **more: str) -> Document:
+def paint(server: LiveServer, model: str, width: int, hold: str, **more: str) -> Document:
     data = {"checkpoint": {"name": model}, "width": width, "height": width, "hold": hold, **more}
-    return server.ended(server.submit("models", data))
+    return server.wait_for_end(server.submit("models", data))
 
 
 def test_what_was_learned_is_shown_by_model_and_size_and_outlives_the_server(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_who_waits_for_a_warm_executor_gets_another_where_that_one_takes_long(
         runs(server, second)
         assert len(executors(server, "models")) == 2
         gate.touch()
-        assert server.ended(first)["state"] == server.ended(second)["state"] == "succeeded"
+        assert server.wait_for_end(first)["state"] == server.wait_for_end(second)["state"] == "succeeded"
 
 
 def stored(folder: Path) -> list[str]:

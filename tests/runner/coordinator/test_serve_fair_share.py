@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import at, set_paused
 
-Serve = Callable[..., Server]
+Serve = Callable[..., LiveServer]
 
 
-def stats(server: Server) -> Document:
+def stats(server: LiveServer) -> Document:
     return dict(server.http.get("/v1/stats").json())
 
 
-def flood(server: Server, handler: str, tenant: str, count: int, seconds: float) -> list[str]:
+def flood(server: LiveServer, handler: str, tenant: str, count: int, seconds: float) -> list[str]:
     return server.submit_many(handler, [{"s": seconds}] * count, tenant=tenant)
 
 
-def started_before(server: Server, tenant: str, moment: float) -> int:
+def started_before(server: LiveServer, tenant: str, moment: float) -> int:
     """How many of a tenant's jobs had started by then."""
     jobs = server.http.get(f"/v1/jobs?tenant={tenant}&limit=500").json()["data"]
     return sum(job["started_at"] is not None and at(job["started_at"]) < moment for job in jobs)
@@ -58,7 +58,7 @@ def test_a_newcomer_waits_for_no_more_of_a_flood_than_what_runs(serve: Serve) ->
         lambda: stats(server)["tenants"]["flood"]["attempts_on_devices"] >= 10, "the flood is on", within_s=15
     )
     newcomer = server.submit("stint", {"s": 0.1}, tenant="new")
-    job = server.ended(newcomer)
+    job = server.wait_for_end(newcomer)
     came, began = at(job["created_at"]), at(job["started_at"])
     passed = started_before(server, "flood", began) - started_before(server, "flood", came)
     assert passed <= 2
@@ -71,7 +71,7 @@ def test_also_where_the_flood_has_all_that_is_loaded(serve: Serve) -> None:
     until(
         lambda: stats(server)["tenants"]["flood"]["attempts_on_devices"] >= 5, "the flood is on", within_s=15
     )
-    job = server.ended(server.submit("stint2", {"s": 0.05}, tenant="new"))
+    job = server.wait_for_end(server.submit("stint2", {"s": 0.05}, tenant="new"))
     came, began = at(job["created_at"]), at(job["started_at"])
     passed = started_before(server, "flood", began) - started_before(server, "flood", came)
     # So many may go before it out of turn, as they spare a load, and one or two run or are on their way.
@@ -82,5 +82,5 @@ def test_also_where_the_flood_has_all_that_is_loaded(serve: Serve) -> None:
 def test_on_the_cpu_tenants_share_executors(serve: Serve) -> None:
     server = serve(gpus="none")
     server.submit_many("steady", [{}] * 200, tenant="flood")
-    job = server.ended(server.submit("steady", {}, tenant="new"))
+    job = server.wait_for_end(server.submit("steady", {}, tenant="new"))
     assert job["state"] == "succeeded" and job["device_s"] == 0

@@ -12,11 +12,11 @@ import pytest
 
 from runner.coordinator.reload.file_watcher import FileStamps, FileWatcher, read_file_stamps
 from runner.errors import ReloadRefused
-from tests.faults.server_fixture import Server, until
+from tests.faults.server_fixture import LiveServer, until
 
 HEAD = "from runner import handler\n"
 SAYS = HEAD + "@handler('say')\ndef say(data):\n    return {!r}\n"
-Serve = Callable[..., Server]
+Serve = Callable[..., LiveServer]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def told(server: Server, pattern: str, count: int = 1) -> list[str]:
+def told(server: LiveServer, pattern: str, count: int = 1) -> list[str]:
     """The lines of the log that tell of reloads and match, as soon as there are so many."""
 
     def lines() -> list[str]:
@@ -37,8 +37,8 @@ def told(server: Server, pattern: str, count: int = 1) -> list[str]:
     return until(lambda: found if len(found := lines()) >= count else None, pattern, within_s=10)
 
 
-def says(server: Server) -> object:
-    return server.ended(server.submit("say"))["output"]
+def says(server: LiveServer) -> object:
+    return server.wait_for_end(server.submit("say"))["output"]
 
 
 def test_a_saved_file_is_in_force_and_one_line_says_so(serve: Serve, folder: Path) -> None:

@@ -13,18 +13,18 @@ import pytest
 
 from runner.testing import Server as Process
 from runner.worker.processes import process_tree
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
 
 HANDLERS = Path(__file__).with_name("load_handlers.py")
-Serve = Callable[..., Server]
+Serve = Callable[..., LiveServer]
 
 
 @pytest.fixture
 def start(serve: Serve, tmp_path: Path) -> Serve:
     """A server of one simulated device, unless told otherwise; loads look into `tmp_path`."""
 
-    def started(**options: Any) -> Server:
+    def started(**options: Any) -> LiveServer:
         options.setdefault("gpus", "sim:1x24GiB")
         return serve(handlers=[HANDLERS], env={"LOADS_FOLDER": str(tmp_path)}, **options)
 
@@ -32,7 +32,7 @@ def start(serve: Serve, tmp_path: Path) -> Serve:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Such a server for tests that load nothing."""
     env = {"LOADS_FOLDER": str(tmp_path_factory.mktemp("loads"))}
     with Process([HANDLERS], gpus="sim:1x24GiB", env=env, grace_s="0s") as process:
@@ -41,7 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.http.close()
 
 
-def ask(server: Server, handler: str, status: int = 200, wait_s: int = 10, **body: str) -> Document:
+def ask(server: LiveServer, handler: str, status: int = 200, wait_s: int = 10, **body: str) -> Document:
     """The answer to a load, which has to come with this status."""
     path = f"/v1/handlers/{handler}/load"
     answer = server.http.post(path, json=body, headers={"Prefer": f"wait={wait_s}"}, timeout=30)
@@ -49,7 +49,7 @@ def ask(server: Server, handler: str, status: int = 200, wait_s: int = 10, **bod
     return dict(answer.json())
 
 
-def handler(server: Server, name: str) -> Document:
+def handler(server: LiveServer, name: str) -> Document:
     return dict(server.http.get(f"/v1/handlers/{name}").json())
 
 
@@ -59,7 +59,7 @@ def loads(folder: Path, name: str) -> list[int]:
     return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
-def idle(server: Server, name: str, within_s: float = 8.0) -> Document:
+def idle(server: LiveServer, name: str, within_s: float = 8.0) -> Document:
     """Its one executor, as soon as it idles."""
 
     def look() -> Document | None:
@@ -75,7 +75,7 @@ def test_a_job_finds_loaded_what_was_loaded_without_one(start: Serve, tmp_path: 
     assert (loaded["state"], loaded["executor"]["devices"]) == ("loaded", ["sim0"])
     assert loaded["executor"]["jobs_done"] == 0
     assert handler(server, "small")["executors"] == [idle(server, "small")]
-    job = server.ended(server.submit("small", {}))
+    job = server.wait_for_end(server.submit("small", {}))
     assert job["output"] == loads(tmp_path, "small")[0]
     # Again is no second one.
     assert ask(server, "small")["executor"]["id"] == loaded["executor"]["id"]
@@ -105,7 +105,7 @@ def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp
     (shown,) = handler(server, "pinned")["waiting"]
     assert (shown["device"], shown["preload"], shown["message"]) == (None, False, waiting["message"])
     gate.touch()
-    server.ended(running)
+    server.wait_for_end(running)
     assert ask(server, "pinned")["executor"]["devices"] == ["sim0"]
     assert executors(server, "large") == []
     # What is pinned makes room for nobody.
@@ -135,7 +135,7 @@ def test_a_load_goes_to_the_device_that_is_named(start: Serve) -> None:
     ],
 )
 def test_what_can_not_be_loaded_is_refused(
-    shared: Server, name: str, body: Document, status: int, code: str, says: str
+    shared: LiveServer, name: str, body: Document, status: int, code: str, says: str
 ) -> None:
     problem = ask(shared, name, status, **body)
     assert problem["code"] == code and says in problem["detail"], problem
@@ -146,7 +146,7 @@ def test_each_model_is_loaded_for_itself(start: Serve) -> None:
     server = start()
     first, second = (ask(server, "models", model=name)["executor"] for name in ("a", "b"))
     assert (first["model"], second["model"]) == ("a", "b") and first["id"] != second["id"]
-    job = server.ended(server.submit("models", {"model": {"name": "b"}}))
+    job = server.wait_for_end(server.submit("models", {"model": {"name": "b"}}))
     assert job["output"][0] == "b"
     gone = post(server, "/handlers/models/unload", {"model": "a"})["executors"]
     assert [one["model"] for one in gone] == ["a"]
@@ -193,12 +193,12 @@ def test_unload_ends_idle_executors_and_lets_jobs_end(start: Serve, tmp_path: Pa
     assert [one["jobs"] for one in gone["executors"]] == [[running]]
     assert gone["executors"][0]["state"] == "leaving"
     gate.touch()
-    job = server.ended(running)
+    job = server.wait_for_end(running)
     assert (job["state"], job["attempt"]) == ("succeeded", 1)
     until(lambda: executors(server, "small") == [], "it has gone")
     assert post(server, "/handlers/small/unload", status=200)["executors"] == []
     # The next job has it loaded again.
-    assert server.ended(server.submit("small", {}))["output"] != job["output"]
+    assert server.wait_for_end(server.submit("small", {}))["output"] != job["output"]
 
 
 def test_unload_ends_a_load_and_tells_who_waits_for_it(start: Serve, tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_a_preload_is_there_before_a_job_and_stays(start: Serve, tmp_path: Path)
     server = start()
     first = idle(server, "ahead")
     # Longer than its `keep_alive`, in which another one would have gone.
-    assert server.ended(server.submit("ahead", {}))["output"] == loads(tmp_path, "ahead")[0]
-    server.ended(server.submit("models", {"model": {"name": "x"}}))
+    assert server.wait_for_end(server.submit("ahead", {}))["output"] == loads(tmp_path, "ahead")[0]
+    server.wait_for_end(server.submit("models", {"model": {"name": "x"}}))
     assert idle(server, "ahead")["id"] == first["id"]
     assert handler(server, "ahead")["options"]["preload"] is True
 
@@ -247,7 +247,7 @@ def test_a_preload_that_was_unloaded_rests_until_it_is_loaded(start: Serve, tmp_
     until(lambda: executors(server, "ahead") == [], "it has gone")
     assert handler(server, "ahead")["preload_suspended"] == [None]
     # Other work goes on meanwhile, and turns of the plan with it.
-    assert server.ended(server.submit("small", {}))["state"] == "succeeded"
+    assert server.wait_for_end(server.submit("small", {}))["state"] == "succeeded"
     assert executors(server, "ahead") == []
     ask(server, "ahead")
     assert handler(server, "ahead")["preload_suspended"] == []
@@ -268,7 +268,7 @@ def test_a_preload_that_fails_is_tried_again_after_a_pause(start: Serve, tmp_pat
     (tmp_path / "ahead.bad").unlink()
     # Work that has the plan look again and again does not hasten it.
     for _ in range(5):
-        server.ended(server.submit("small", {}))
+        server.wait_for_end(server.submit("small", {}))
     assert len(loads(tmp_path, "ahead")) == 1
     idle(server, "ahead", within_s=15)
     assert len(loads(tmp_path, "ahead")) == 2
@@ -306,7 +306,7 @@ def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> 
     job = server.submit("ahead", {})
     waits(server, job, "waiting_for_memory")
     gate.touch()
-    server.ended(job)
+    server.wait_for_end(job)
     assert ask(server, "pinned", wait_s=15)["state"] == "loaded"
 
 
@@ -314,7 +314,7 @@ def test_a_template_of_the_settings_forks_executors_and_goes_with_its_worker(sta
     server = start(gpus="none", executors={"template": "tests.runner.worker.slow_import"})
 
     def forked() -> list[int] | None:
-        pid, importer = server.ended(server.submit("forked", {}))["output"]
+        pid, importer = server.wait_for_end(server.submit("forked", {}))["output"]
         post(server, "/handlers/forked/unload")
         until(lambda: executors(server, "forked") == [], "it has gone")
         return [pid, importer] if pid != importer else None

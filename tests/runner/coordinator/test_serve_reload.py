@@ -14,7 +14,7 @@ import pytest
 
 from runner.testing import ServedClient
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Document, Server, until
+from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.server_client import code, executors, reach, runs, set_paused, waits
 
 HEAD = """import os, time
@@ -50,15 +50,15 @@ def changes(**lists: list[str]) -> Document:
     return {**whole, "describing": False, **lists}
 
 
-def reload(server: Server, status: int = 200) -> Document:
+def reload(server: LiveServer, status: int = 200) -> Document:
     """What has changed."""
     answer = server.http.post("/v1/handlers/reload")
     assert answer.status_code == status, answer.text
     return dict(answer.json())
 
 
-def gives(server: Server, job_id: str, *, within_s: float = 10.0) -> Any:
-    job = server.ended(job_id, within_s=within_s)
+def gives(server: LiveServer, job_id: str, *, within_s: float = 10.0) -> Any:
+    job = server.wait_for_end(job_id, within_s=within_s)
     assert job["state"] == "succeeded", job
     return job["output"]
 
@@ -72,12 +72,12 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def live(serve: Callable[..., Server], source: Path) -> Server:
+def live(serve: Callable[..., LiveServer], source: Path) -> LiveServer:
     return serve(handlers=[source], devices={"max_executors": 4})
 
 
 def test_what_runs_ends_in_its_version_and_the_next_job_runs_in_the_new_one(
-    live: Server, source: Path, gate: Path
+    live: LiveServer, source: Path, gate: Path
 ) -> None:
     job_id = live.submit("work", {"gate": str(gate)})
     runs(live, job_id)
@@ -95,7 +95,7 @@ def test_what_runs_ends_in_its_version_and_the_next_job_runs_in_the_new_one(
     assert [one["id"] for one in executors(live, "work")] == [new["id"]]
 
 
-def test_an_idle_executor_of_the_old_version_goes_at_once(live: Server, source: Path) -> None:
+def test_an_idle_executor_of_the_old_version_goes_at_once(live: LiveServer, source: Path) -> None:
     assert gives(live, live.submit("work", {})) == "old"
     assert len(executors(live, "work")) == 1
     write(source, "new")
@@ -105,7 +105,7 @@ def test_an_idle_executor_of_the_old_version_goes_at_once(live: Server, source: 
 
 @pytest.mark.parametrize("options", ["", ', version="1"'])
 def test_a_named_version_does_not_keep_old_code_alive(
-    serve: Callable[..., Server], source: Path, options: str
+    serve: Callable[..., LiveServer], source: Path, options: str
 ) -> None:
     write(source, "old", ', version="1"')
     server = serve(handlers=[source])
@@ -116,7 +116,7 @@ def test_a_named_version_does_not_keep_old_code_alive(
 
 
 def test_staged_attempts_are_called_back_and_run_in_the_new_version(
-    serve: Callable[..., Server], source: Path, gate: Path, tmp_path: Path
+    serve: Callable[..., LiveServer], source: Path, gate: Path, tmp_path: Path
 ) -> None:
     server = serve(handlers=[source], devices={"max_executors": 1})
     for job_id in server.submit_many("work", [{} for _ in range(60)]):
@@ -134,7 +134,7 @@ def test_staged_attempts_are_called_back_and_run_in_the_new_version(
 
 
 def test_reloads_under_a_stream_of_short_jobs_lose_and_double_nothing(
-    live: Server, source: Path, tmp_path: Path
+    live: LiveServer, source: Path, tmp_path: Path
 ) -> None:
     trail = tmp_path / "trail"
     ids: list[str] = []
@@ -151,7 +151,7 @@ def test_reloads_under_a_stream_of_short_jobs_lose_and_double_nothing(
 
 
 def test_a_line_of_two_hundred_keeps_its_order_and_each_runs_once(
-    serve: Callable[..., Server], source: Path, tmp_path: Path
+    serve: Callable[..., LiveServer], source: Path, tmp_path: Path
 ) -> None:
     server = serve(handlers=[source], devices={"max_executors": 1})
     trail = tmp_path / "trail"
@@ -167,7 +167,7 @@ def test_a_line_of_two_hundred_keeps_its_order_and_each_runs_once(
 
 
 def test_an_executor_that_loads_old_code_is_replaced(
-    serve: Callable[..., Server], source: Path, gate: Path, tmp_path: Path
+    serve: Callable[..., LiveServer], source: Path, gate: Path, tmp_path: Path
 ) -> None:
     begun = tmp_path / "begun"
     slow = f"""
@@ -194,7 +194,7 @@ class Slow:
 
 
 def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_next(
-    live: Server, source: Path, gate: Path
+    live: LiveServer, source: Path, gate: Path
 ) -> None:
     job_id = live.submit("work", {"gate": str(gate)})
     runs(live, job_id)
@@ -219,7 +219,7 @@ def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_
     assert gives(live, waiting) == gives(live, delayed) == "new"
 
 
-def test_files_of_a_folder_come_and_go(serve: Callable[..., Server], source: Path) -> None:
+def test_files_of_a_folder_come_and_go(serve: Callable[..., LiveServer], source: Path) -> None:
     server = serve(handlers=[source.parent])
     set_paused(server, "default", True)
     job_id = server.submit("work", {})
@@ -236,7 +236,7 @@ def test_files_of_a_folder_come_and_go(serve: Callable[..., Server], source: Pat
     assert gives(server, job_id) == "old"
 
 
-def test_what_would_refuse_a_start_changes_nothing(live: Server, source: Path) -> None:
+def test_what_would_refuse_a_start_changes_nothing(live: LiveServer, source: Path) -> None:
     source.write_text(source.read_text() + named("work").replace("def work", "def twin"))
     refused = reload(live, status=409)
     assert refused["code"] == "reload_refused" and "two handlers are called 'work'" in refused["detail"]
@@ -248,7 +248,7 @@ def test_what_would_refuse_a_start_changes_nothing(live: Server, source: Path) -
 
 
 def test_jobs_are_checked_against_the_input_schema_of_their_submit_and_by_the_code_that_runs(
-    live: Server, source: Path
+    live: LiveServer, source: Path
 ) -> None:
     set_paused(live, "default", True)
     waiting = live.submit("work", {})
@@ -257,11 +257,11 @@ def test_jobs_are_checked_against_the_input_schema_of_their_submit_and_by_the_co
     answer = live.http.post("/v1/jobs", json={"handler": "work", "input": {}})
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
     set_paused(live, "default", False)
-    assert code(live.ended(waiting)) == "invalid_input"
+    assert code(live.wait_for_end(waiting)) == "invalid_input"
 
 
 def test_the_operators_tables_are_read_anew(
-    serve: Callable[..., Server], source: Path, tmp_path: Path
+    serve: Callable[..., LiveServer], source: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "runner.toml"
     config.write_text("[handlers.work]\npriority = 60\n")
@@ -277,7 +277,7 @@ def test_the_operators_tables_are_read_anew(
 
 
 def test_two_reloads_at_once_both_tell_of_what_was_there_when_they_were_asked(
-    live: Server, source: Path
+    live: LiveServer, source: Path
 ) -> None:
     write(source, "new")
     told: list[Document] = []
@@ -342,7 +342,7 @@ def _descriptions(store: Path) -> list[str]:
 
 
 @pytest.mark.timed
-def test_a_reload_of_nothing_costs_no_process(live: Server) -> None:
+def test_a_reload_of_nothing_costs_no_process(live: LiveServer) -> None:
     begin = time.monotonic()
     for _ in range(20):
         assert reload(live)["unchanged"] == ["work"]

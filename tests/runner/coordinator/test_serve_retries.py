@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.server_fixture import Server
+from tests.faults.server_fixture import LiveServer
 from tests.runner.coordinator.server_client import at, code, waits
 
 #: backoff -> least pauses in seconds before the second, third and fourth attempt (jitter is at most 20 %).
@@ -17,10 +17,10 @@ BACKOFFS = [
 ]
 
 
-def test_each_backoff_leaves_its_pauses(server: Server) -> None:
+def test_each_backoff_leaves_its_pauses(server: LiveServer) -> None:
     ids = [server.submit("fails", {"until": 4}, retries=3, backoff=backoff) for backoff, _ in BACKOFFS]
     for job_id, (backoff, pauses) in zip(ids, BACKOFFS, strict=True):
-        job = server.ended(job_id)
+        job = server.wait_for_end(job_id)
         assert (job["state"], job["output"], job["attempt"], job["retries_left"]) == ("succeeded", 4, 4, 0)
         attempts = server.attempts(job_id)
         between = [
@@ -30,7 +30,7 @@ def test_each_backoff_leaves_its_pauses(server: Server) -> None:
             assert least - 0.003 <= seen <= 1.25 * least + 0.3, (backoff, between)
 
 
-def test_between_attempts_a_job_says_what_it_waits_for(server: Server) -> None:
+def test_between_attempts_a_job_says_what_it_waits_for(server: LiveServer) -> None:
     job_id = server.submit("fails", {"until": 9}, retries=1, backoff=30)
     job = waits(server, job_id, "retry_backoff")
     assert (job["state"], job["attempt"], job["retries_left"], job["error"]) == ("queued", 1, 0, None)
@@ -43,8 +43,8 @@ def test_between_attempts_a_job_says_what_it_waits_for(server: Server) -> None:
     assert server.job(job_id)["state"] == "cancelled"
 
 
-def test_the_last_failure_is_the_jobs_error(server: Server) -> None:
-    job = server.ended(server.submit("fails", {"until": 9}, retries=1, backoff=0.05))
+def test_the_last_failure_is_the_jobs_error(server: LiveServer) -> None:
+    job = server.wait_for_end(server.submit("fails", {"until": 9}, retries=1, backoff=0.05))
     assert (job["state"], job["attempt"], job["retries_left"]) == ("failed", 2, 0)
     assert job["error"]["code"] == job["reason"] == "handler_error"
     assert "no luck in attempt 2" in job["error"]["message"] and job["error"]["retryable"] is True
@@ -53,38 +53,38 @@ def test_the_last_failure_is_the_jobs_error(server: Server) -> None:
 
 @pytest.mark.timed
 @pytest.mark.parametrize("how", ["after", "at"])
-def test_a_handler_names_its_next_start(server: Server, how: str) -> None:
+def test_a_handler_names_its_next_start(server: LiveServer, how: str) -> None:
     job_id = server.submit("again", {"how": how})
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert (job["state"], job["output"]) == ("succeeded", 2)
     first, second = server.attempts(job_id)
     assert 0.3 <= at(second["started_at"]) - at(first["ended_at"]) < 1.0
 
 
-def test_a_permanent_error_is_final(server: Server) -> None:
-    job = server.ended(server.submit("never"))
+def test_a_permanent_error_is_final(server: LiveServer) -> None:
+    job = server.wait_for_end(server.submit("never"))
     assert (job["state"], code(job), job["attempt"]) == ("failed", "permanent_error", 1)
     assert job["error"]["message"] == "404" and job["error"]["retryable"] is False
 
 
-def test_the_models_own_rules_have_the_last_word(server: Server) -> None:
+def test_the_models_own_rules_have_the_last_word(server: LiveServer) -> None:
     refused = server.http.post("/v1/jobs", json={"handler": "even", "input": {"number": "2"}})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/input/number"
-    job = server.ended(server.submit("even", {"number": 3}, retries=2))
+    job = server.wait_for_end(server.submit("even", {"number": 3}, retries=2))
     assert (job["state"], code(job), job["attempt"]) == ("failed", "invalid_input", 1)
     assert "must be even" in str(job["error"])
-    assert server.ended(server.submit("even", {"number": 4}))["output"] == 2
+    assert server.wait_for_end(server.submit("even", {"number": 4}))["output"] == 2
 
 
-def test_what_json_cannot_hold_is_no_result(server: Server) -> None:
+def test_what_json_cannot_hold_is_no_result(server: LiveServer) -> None:
     for kind in ("nan", "object", "half", "key"):
-        job = server.ended(server.submit("result", {"kind": kind}))
+        job = server.wait_for_end(server.submit("result", {"kind": kind}))
         assert (job["state"], code(job)) == ("failed", "result_not_serialisable"), (kind, job)
 
 
-def test_a_result_has_a_bound(server: Server) -> None:
-    job = server.ended(server.submit("result", {"kind": str(1 << 20)}))
+def test_a_result_has_a_bound(server: LiveServer) -> None:
+    job = server.wait_for_end(server.submit("result", {"kind": str(1 << 20)}))
     assert (job["state"], code(job)) == ("failed", "result_too_large")
-    fits = server.ended(server.submit("result", {"kind": str((1 << 20) - 2)}))
+    fits = server.wait_for_end(server.submit("result", {"kind": str((1 << 20) - 2)}))
     assert fits["state"] == "succeeded" and fits["output_bytes"] == 1 << 20

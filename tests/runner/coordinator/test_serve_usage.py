@@ -8,7 +8,7 @@ import pytest
 
 from api.openapi.stats_schema import Stats
 from runner.testing import Server as Process
-from tests.faults.server_fixture import Document, Server
+from tests.faults.server_fixture import Document, LiveServer
 from tests.runner.coordinator.conftest import HANDLERS
 from tests.runner.coordinator.server_client import at, reach, runs
 
@@ -24,7 +24,7 @@ def seconds(job: Document) -> float:
     return at(job["finished_at"]) - at(job["started_at"])
 
 
-def stats(server: Server) -> Document:
+def stats(server: LiveServer) -> Document:
     return dict(server.http.get("/v1/stats").json())
 
 
@@ -32,10 +32,10 @@ def stats(server: Server) -> Document:
 def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
         server = reach(process)
-        cold = server.ended(server.submit("small", {}, tenant="acme"))
-        gang = server.ended(server.submit("pair", {}, tenant="b"))
-        warm = server.ended(server.submit("small", {}))
-        free = server.ended(server.submit("echo", {}, tenant="acme"))
+        cold = server.wait_for_end(server.submit("small", {}, tenant="acme"))
+        gang = server.wait_for_end(server.submit("pair", {}, tenant="b"))
+        warm = server.wait_for_end(server.submit("small", {}))
+        free = server.wait_for_end(server.submit("echo", {}, tenant="acme"))
         assert spent(free) == (0.0, 0.0)
         # A cold start occupies its device from the order to load on.
         assert cold["device_s"] == pytest.approx(seconds(cold), abs=0.02)
@@ -90,7 +90,7 @@ def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path)
     with Process([source], gpus="sim:1x24GiB", grace_s="0s") as process:
         server = reach(process)
         for _ in ("cold", "warm"):
-            jobs = [server.ended(job_id) for job_id in server.submit_many("crowd", [{}] * 4)]
+            jobs = [server.wait_for_end(job_id) for job_id in server.submit_many("crowd", [{}] * 4)]
             assert [job["output"] for job in jobs] == [4] * 4
             whole_s = max(at(job["finished_at"]) for job in jobs) - min(at(job["started_at"]) for job in jobs)
             assert sum(job["device_s"] for job in jobs) == pytest.approx(whole_s, abs=0.1)
@@ -98,8 +98,8 @@ def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path)
         server.http.close()
 
 
-def test_stats_are_what_the_openapi_document_says(server: Server) -> None:
-    server.ended(server.submit("small", {}, tenant="told"))
+def test_stats_are_what_the_openapi_document_says(server: LiveServer) -> None:
+    server.wait_for_end(server.submit("small", {}, tenant="told"))
     told = Stats.model_validate(stats(server))
     assert not told.model_extra or set(told.model_extra) == {"stale_messages"}
     assert told.tenants["told"].device_s > 0 and told.handlers["small"].runs > 0
@@ -121,13 +121,13 @@ def test_stats_count_who_waits_and_who_runs_by_tenant(tmp_path: Path, gate: Path
             "nobody": (2.0, 0, 0),
         }
         gate.touch()
-        server.ended(waiting)
+        server.wait_for_end(waiting)
         assert server.http.delete(f"/v1/jobs/{later}").status_code == 204
         server.http.close()
 
 
-def test_an_attempt_that_is_cut_off_is_charged_for_its_time(server: Server) -> None:
+def test_an_attempt_that_is_cut_off_is_charged_for_its_time(server: LiveServer) -> None:
     job_id = server.submit("small", {"gate": "/nowhere/never"}, timeout_s=0.5)
-    job = server.ended(job_id)
+    job = server.wait_for_end(job_id)
     assert job["state"] == "failed"
     assert job["device_s"] == pytest.approx(seconds(job), abs=0.05)
