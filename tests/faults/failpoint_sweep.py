@@ -38,7 +38,7 @@ BACKOFF = {"kind": "fixed", "base_s": 0.02, "jitter": 0}
 ROLES = ("front", "worker", "probe", "writer")
 
 
-class Case(NamedTuple):
+class FailpointCase(NamedTuple):
     """A point and what is done there."""
 
     point: str
@@ -59,7 +59,7 @@ def has_ended(job: Document) -> bool:
     return job["state"] in ENDED
 
 
-class Lane:
+class FailpointLane:
     """One house through which cases go one by one, each with its own round of jobs."""
 
     def __init__(self, folder: Path, *, tree: Path = ROOT, end_s: float = END_S, gpus: str = "none") -> None:
@@ -74,7 +74,7 @@ class Lane:
         self.armed = folder / "armed"
         self.done = folder / "armed.done"
         self.pool = ThreadPoolExecutor(4)
-        self.given_up = threading.Event()
+        self.is_abandoned = threading.Event()
         self.server: LiveServer | None = None
         self._port = 0
         self._lock = threading.Lock()
@@ -92,18 +92,18 @@ class Lane:
         self._sources: list[str] = []
 
     def close(self) -> None:
-        self.given_up.set()
+        self.is_abandoned.set()
         # First the server: who follows a stream of its goes on as long as it lives.
         with self._lock:
             self.house.close()
         self.pool.shutdown()
 
-    def last_words(self) -> str:
+    def describe_state(self) -> str:
         """What its server says of jobs and workers, and the logs of the last two."""
         logs = sorted(self.house.folder.glob("server-*"), key=lambda path: path.stat().st_mtime)
         words = [path.read_text()[-3000:] for path in logs[-2:]]
         try:
-            server = self.live()
+            server = self.live_server()
             for job in server.jobs():
                 if job["state"] not in ENDED:
                     words.append(server.http.get(f"/v1/jobs/{job['id']}/explain").text)
@@ -114,7 +114,7 @@ class Lane:
 
     # The fault.
 
-    def arm(self, case: Case) -> None:
+    def arm(self, case: FailpointCase) -> None:
         self.done.unlink(missing_ok=True)
         draft = self.armed.with_suffix(".draft")
         draft.write_text(f"{case.point} {case.mode}")
@@ -125,17 +125,17 @@ class Lane:
 
     # The server, which may die at any moment.
 
-    def live(self) -> LiveServer:
+    def live_server(self) -> LiveServer:
         """The server; a new one where the last has died."""
         with self._lock:
             while self.server is None or self.server.process.poll() is not None:
                 if self.server is not None:
-                    self._mourn(self.server.process.returncode)
-                assert not self.given_up.is_set(), "the case is over"
+                    self._on_server_death(self.server.process.returncode)
+                assert not self.is_abandoned.is_set(), "the case is over"
                 self.server = self._start()
             return self.server
 
-    def _mourn(self, status: int) -> None:
+    def _on_server_death(self, status: int) -> None:
         assert self.server is not None
         self.deaths += status != 0
         assert status == -9 or (status == 0 and self._is_stopping), (
@@ -184,7 +184,7 @@ class Lane:
 
     def stop(self, number: int) -> None:
         """Signal the server and wait for its end; it may die of the fault instead."""
-        server = self.live()
+        server = self.live_server()
         self._is_stopping = number == signal.SIGTERM
         os.kill(server.pid, number)
         status = server.exit_code(within_s=self.end_s)
@@ -196,7 +196,7 @@ class Lane:
         """The answer below 500; a request that got none is made again."""
         deadline = time.monotonic() + self.end_s
         while True:
-            server = self.live()
+            server = self.live_server()
             try:
                 answer = server.http.request(method, path, json=body, timeout=self.end_s)
             except httpx2.TransportError:
@@ -204,9 +204,9 @@ class Lane:
                 self._is_unsure = True
             if answer is not None and answer.status_code < 500:
                 return answer
-            told = None if answer is None else answer.text
-            assert time.monotonic() < deadline, f"{method} {path} has no answer: {told}"
-            assert not self.given_up.wait(0.02), "the case is over"
+            last_answer = None if answer is None else answer.text
+            assert time.monotonic() < deadline, f"{method} {path} has no answer: {last_answer}"
+            assert not self.is_abandoned.wait(0.02), "the case is over"
 
     def submit(self, handler: str, *ends: str, options: Document | None = None, **data: object) -> str:
         """The id of a job that was accepted."""
@@ -224,7 +224,7 @@ class Lane:
         self.accepted.append(Accepted(job_id, ends or ("succeeded",)))
         if self._is_unsure:
             # A first try may have been taken in as well; it must not keep an executor from the others.
-            self._tidy()
+            self._cancel_unknown_jobs()
         return job_id
 
     def submit_many(self, inputs: Sequence[Mapping[str, object]]) -> None:
@@ -267,7 +267,7 @@ class Lane:
         seen = self.seen[job_id] = []
         while not (seen and seen[-1].name == "done"):
             headers = {"Last-Event-ID": str(seen[-1].id)} if seen else {}
-            url = f"{self.live().url}/v1/jobs/{job_id}/events"
+            url = f"{self.live_server().url}/v1/jobs/{job_id}/events"
             try:
                 with httpx2.stream(
                     "GET", url, headers=headers, timeout=self.end_s, trust_env=False
@@ -276,19 +276,19 @@ class Lane:
                         seen.extend(event for event in parse_events(answer.iter_lines()) if event.id)
                     assert answer.status_code in (200, 503), answer.status_code
             except httpx2.TransportError:
-                assert not self.given_up.wait(0.02), "the stream did not come back"
+                assert not self.is_abandoned.wait(0.02), "the stream did not come back"
         return seen
 
     # A round.
 
-    def run(self, case: Case, way: Callable[[Lane], None]) -> None:
+    def run(self, case: FailpointCase, provoke: Callable[[FailpointLane], None]) -> None:
         """One fault in one round of jobs."""
-        self.live()
+        self.live_server()
         self.accepted, deaths = [], self.deaths
         self.rounds += 1
         self.arm(case)
         followed = self._load()
-        way(self)
+        provoke(self)
         until(self.has_fired, f"the point is come to: {case}", within_s=self.end_s)
         for job_id, ends in self.accepted:
             job = self.await_job(job_id, has_ended, f"job {job_id} ends")
@@ -296,8 +296,8 @@ class Lane:
         for job_id, events in followed.items():
             self._check_events(job_id, events.result(self.end_s))
         self._check_runs(self.deaths - deaths)
-        self._tidy()
-        until(self._is_whole, f"one process of each kind is there: {self._roles()}", within_s=self.end_s)
+        self._cancel_unknown_jobs()
+        until(self._has_all_roles, f"one process of each kind is there: {self._roles()}", within_s=self.end_s)
 
     def _load(self) -> dict[str, Future[list[SseEvent]]]:
         """Plain jobs, one that fails first, and one that is cancelled; two of them are followed."""
@@ -311,7 +311,7 @@ class Lane:
 
     def _check_events(self, job_id: str, seen: list[SseEvent]) -> None:
         """Each was seen once, in order; all of them can be read again, and are the same."""
-        server = self.live()
+        server = self.live_server()
         stored = [event for event in server.events(job_id) if event.id]
         assert [event.id for event in stored] == list(range(1, len(stored) + 1))
         assert [event.name for event in stored].count("done") == 1 and stored[-1].name == "done"
@@ -332,7 +332,7 @@ class Lane:
             if job["state"] == "succeeded":
                 assert job["output"]["attempt"] == job["attempt"] and job["attempt"] in ran, (job, ran)
 
-    def _tidy(self) -> None:
+    def _cancel_unknown_jobs(self) -> None:
         """Jobs whose submit had no answer may be there as well, and end too."""
         known = {job.job_id for job in self.accepted}
         for job in self.ask("GET", "/v1/jobs?limit=500").json()["data"]:
@@ -343,7 +343,7 @@ class Lane:
     def _roles(self) -> dict[str, int]:
         return {role: len(self.house.pids_of_role(role)) for role in ROLES}
 
-    def _is_whole(self) -> bool:
+    def _has_all_roles(self) -> bool:
         roles = self._roles()
         # That of the cpu comes with the first job after a start.
         drivers = 0 if self.gpus == "none" else 1

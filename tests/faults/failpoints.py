@@ -14,7 +14,7 @@ from runner.protocol import spool
 from runner.protocol import worker as worker_protocol
 from runner.stores.sqlite import writer_protocol
 from runner.stores.store import WriteBatch
-from tests.faults.failpoint_sweep import Lane, has_ended
+from tests.faults.failpoint_sweep import FailpointLane, has_ended
 from tests.faults.server_fixture import until
 
 #: Ways to lose what was sent: with a peer that dies, or with a link that both ends survive.
@@ -39,12 +39,12 @@ MILD = {
 # What is done besides the usual load.
 
 
-def usual(lane: Lane) -> None:
+def usual(lane: FailpointLane) -> None:
     """Submits, waits, a cancel and two streams are enough."""
 
 
 @contextmanager
-def gated(lane: Lane, handler: str = "work", *, grow: int = 0) -> Iterator[None]:
+def gated(lane: FailpointLane, handler: str = "work", *, grow: int = 0) -> Iterator[None]:
     """A job runs meanwhile."""
     gate = lane.house.folder / f"gate-{lane.rounds}"
     job_id = lane.submit(handler, gate=str(gate), grow=grow)
@@ -53,40 +53,40 @@ def gated(lane: Lane, handler: str = "work", *, grow: int = 0) -> Iterator[None]
     gate.touch()
 
 
-def in_time(lane: Lane) -> None:
+def in_time(lane: FailpointLane) -> None:
     """It comes by itself while a job runs."""
     with gated(lane):
         until(lane.has_fired, "it comes in time", within_s=lane.end_s)
 
 
-def grow(lane: Lane) -> None:
+def grow(lane: FailpointLane) -> None:
     """An executor uses more memory than it did."""
     with gated(lane, grow=32 << 20):
         until(lane.has_fired, "it is told in time", within_s=lane.end_s)
 
 
-def restart(lane: Lane) -> None:
+def restart(lane: FailpointLane) -> None:
     """The server is killed and started again."""
     with gated(lane):
         lane.stop(signal.SIGKILL)
-        lane.live()
+        lane.live_server()
 
 
-def stop(lane: Lane) -> None:
+def stop(lane: FailpointLane) -> None:
     """The server is stopped in order and started again."""
     with gated(lane):
         lane.stop(signal.SIGTERM)
-        lane.live()
+        lane.live_server()
 
 
-def load(lane: Lane) -> None:
+def load(lane: FailpointLane) -> None:
     """Executors come and go: one that is not kept, and one that can't be loaded."""
     for handler, end in (("fleeting", "succeeded"), ("unloadable", "failed"), ("fleeting", "succeeded")):
         job_id = lane.submit(handler, end, options={"retries": 0} if end == "failed" else {})
         lane.await_job(job_id, has_ended, "it ends")
 
 
-def stage(lane: Lane) -> None:
+def stage(lane: FailpointLane) -> None:
     """Quick jobs stand in line behind one that turns out to be long."""
     for _ in range(3):
         ids = [lane.submit("work") for _ in range(8)]
@@ -97,41 +97,41 @@ def stage(lane: Lane) -> None:
     gate.touch()
 
 
-def spill(lane: Lane) -> None:
+def spill(lane: FailpointLane) -> None:
     """C code prints just before an attempt ends, until the worker has not read it by then."""
     end = time.monotonic() + lane.end_s
     while not lane.has_fired() and time.monotonic() < end:
         lane.await_job(lane.submit("work", print=True), has_ended, "it ends")
 
 
-def talk(lane: Lane) -> None:
+def talk(lane: FailpointLane) -> None:
     """More events than are kept."""
     lane.submit("work", talk=100)
 
 
-def allocate(lane: Lane) -> None:
+def allocate(lane: FailpointLane) -> None:
     lane.submit("work", allocate="1MiB")
 
 
-def ask(lane: Lane) -> None:
+def ask(lane: FailpointLane) -> None:
     """A job opens what another one has saved."""
     job_id = lane.submit("work", save=True)
     job = lane.await_job(job_id, lambda job: job["state"] == "succeeded", "it has saved a file")
     lane.submit("work", open=job["output"]["file"])
 
 
-def delete(lane: Lane) -> None:
+def delete(lane: FailpointLane) -> None:
     job_id = lane.submit("work")
     lane.await_job(job_id, lambda job: job["state"] == "succeeded", "it ends")
     lane.delete(job_id)
 
 
-def pause(lane: Lane) -> None:
+def pause(lane: FailpointLane) -> None:
     for verb in ("pause", "resume"):
         assert lane.ask("POST", f"/v1/queues/default/{verb}").status_code == 200
 
 
-def follow(lane: Lane) -> None:
+def follow(lane: FailpointLane) -> None:
     """A stream is read while its job runs, to its end."""
     with gated(lane):
         job_id = lane.accepted[-1].job_id
@@ -140,16 +140,16 @@ def follow(lane: Lane) -> None:
     followed.result(lane.end_s)
 
 
-def reload(lane: Lane) -> None:
+def reload(lane: FailpointLane) -> None:
     assert lane.ask("POST", "/v1/handlers/reload").status_code in (200, 202)
 
 
-def look(lane: Lane) -> None:
+def look(lane: FailpointLane) -> None:
     assert lane.ask("GET", "/v1/jobs").json()["data"]
     assert lane.ask("GET", "/v1/queues/default").status_code == 200
 
 
-def describe(lane: Lane) -> None:
+def describe(lane: FailpointLane) -> None:
     """A job comes for a handler that is still being imported."""
     gate = lane.house.folder / f"described-{lane.rounds}"
     lane.add_source(f"{LATE.format(number=lane.rounds, gate=str(gate), load='pass')}\nwait()\n")
@@ -197,7 +197,7 @@ async def aside(data, ctx):
 """
 
 
-def side_by_side(lane: Lane) -> None:
+def side_by_side(lane: FailpointLane) -> None:
     """Two coroutines run in one executor."""
     lane.add_source(ASIDE.format(number=lane.rounds))
     lane.stop(signal.SIGKILL)
@@ -225,7 +225,7 @@ def more(data, ctx):
 """
 
 
-def need(lane: Lane) -> None:
+def need(lane: FailpointLane) -> None:
     """An executor uses more than its grant, and waits to be told of a larger one. It is of a handler that
     nothing was learned of yet."""
     lane.add_source(MORE.format(number=lane.rounds))
@@ -233,7 +233,7 @@ def need(lane: Lane) -> None:
     lane.await_job(lane.submit(f"more-{lane.rounds}"), has_ended, "it was granted what it uses")
 
 
-def use_gpu(lane: Lane) -> None:
+def use_gpu(lane: FailpointLane) -> None:
     """An executor on a GPU tells its processes: what they use is charged to it, and to nobody else."""
 
     def is_seen() -> bool:
@@ -245,7 +245,7 @@ def use_gpu(lane: Lane) -> None:
         until(is_seen, "its bytes are known for its own", within_s=lane.end_s)
 
 
-def by_hand(lane: Lane) -> None:
+def by_hand(lane: FailpointLane) -> None:
     """An executor is loaded without a job, and unloaded; neither it nor the wish for it stays."""
     for verb, is_done in (("load", bool), ("unload", not_)):
         assert lane.ask("POST", f"/v1/handlers/echo/{verb}").status_code in (200, 202)
@@ -257,7 +257,7 @@ def by_hand(lane: Lane) -> None:
         until(is_so, f"it is {verb}ed", within_s=lane.end_s)
 
 
-def drain(lane: Lane) -> None:
+def drain(lane: FailpointLane) -> None:
     """A device takes no work any more, also of another server, and takes it again."""
 
     def is_drained() -> bool:
@@ -271,13 +271,13 @@ def drain(lane: Lane) -> None:
     assert not is_drained()
 
 
-def see(lane: Lane) -> None:
+def see(lane: FailpointLane) -> None:
     """A front starts, and is told how much is known of the devices' memory."""
     restart(lane)
     until(lambda: lane.ask("GET", "/healthz").json().get("level") == "exact", "it knows", within_s=lane.end_s)
 
 
-def replace(lane: Lane) -> None:
+def replace(lane: FailpointLane) -> None:
     """A handler is changed while an executor still loads it."""
     gate = lane.house.folder / f"loaded-{lane.rounds}"
     text = LATE.format(number=lane.rounds, gate=str(gate), load="wait()")
@@ -291,7 +291,7 @@ def replace(lane: Lane) -> None:
     gate.touch()
 
 
-Way = Callable[[Lane], None]
+Way = Callable[[FailpointLane], None]
 
 #: Gate -> message -> how it is made to pass. A message that is new in the code must be given its way here.
 POINTS: dict[str, dict[str, Way]] = {
@@ -396,7 +396,7 @@ def modes_of(point: str) -> tuple[str, ...]:
     return LINKED if MILD[point.partition(".")[0]] == "cut" else MODES
 
 
-def found() -> set[str]:
+def find_points() -> set[str]:
     """The points that the code has: one for each type of message, of request and of rows."""
     from_probe = {worker_protocol.Hello, worker_protocol.DevicesFound, worker_protocol.DeviceReadings}
     up = set(get_args(worker_protocol.FromWorker)) - {worker_protocol.NumberedFrame}

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.failpoint_sweep import POINTS as SITE
-from tests.faults.failpoint_sweep import Case, Lane
-from tests.faults.failpoints import MILD, ON_GPU, POINTS, found, modes_of
+from tests.faults.failpoint_sweep import FailpointCase, FailpointLane
+from tests.faults.failpoints import MILD, ON_GPU, POINTS, find_points, modes_of
 from tests.faults.mutate import Change, early, mutated, never, once, replaced
 from tests.faults.server_fixture import ROOT
 
@@ -64,11 +64,11 @@ ONCE = once("over-grant-told")
 
 
 def test_every_message_and_every_kind_of_row_has_its_failpoint() -> None:
-    assert {f"{gate}.{name}" for gate, names in POINTS.items() for name in names} == found()
+    assert {f"{gate}.{name}" for gate, names in POINTS.items() for name in names} == find_points()
 
 
 def test_every_failpoint_is_one_that_the_code_has() -> None:
-    assert found() >= ON_GPU
+    assert find_points() >= ON_GPU
     assert set(MILD) == set(POINTS)
 
 
@@ -113,7 +113,7 @@ def is_send(called: str) -> bool:
     return name in ("sendall", "sendmsg", "sendto", "send_multipart", "writev", "commit")
 
 
-def cases() -> list[Case]:
+def cases() -> list[FailpointCase]:
     """What is tried. A worker that dies again and again is started later each time: they come mixed."""
     wanted = os.environ.get(POINTS_WANTED)
     if wanted is not None:
@@ -124,45 +124,45 @@ def cases() -> list[Case]:
     return chosen
 
 
-def every_case() -> list[Case]:
+def every_case() -> list[FailpointCase]:
     """Each point in each of its modes."""
-    return [Case(point, mode) for point in sorted(found()) for mode in modes_of(point)]
+    return [FailpointCase(point, mode) for point in sorted(find_points()) for mode in modes_of(point)]
 
 
-def sample() -> Iterator[Case]:
+def sample() -> Iterator[FailpointCase]:
     """Each point once, each mode of a gate once; the rest as spares the server a start."""
     for gate, names in POINTS.items():
         for at, name in enumerate(sorted(names)):
             modes = modes_of(f"{gate}.{name}")
-            yield Case(f"{gate}.{name}", modes[at] if at < len(modes) else MILD[gate])
+            yield FailpointCase(f"{gate}.{name}", modes[at] if at < len(modes) else MILD[gate])
 
 
-def drive(folder: Path, mine: list[Case], *, gpus: str = "none") -> list[str]:
+def drive(folder: Path, mine: list[FailpointCase], *, gpus: str = "none") -> list[str]:
     """Cases one by one in one house; what went wrong. After a failure a new house is moved into."""
     failures: list[str] = []
     if not mine:
         return failures
-    lane = Lane(folder / "0", gpus=gpus)
+    lane = FailpointLane(folder / "0", gpus=gpus)
     for at, case in enumerate(mine):
         began = time.monotonic()
         gate, _, name = case.point.partition(".")
         try:
             lane.run(case, POINTS[gate][name])
         except Exception:
-            failures.append(f"{case}:\n{traceback.format_exc()}\n{lane.last_words()}")
+            failures.append(f"{case}:\n{traceback.format_exc()}\n{lane.describe_state()}")
             lane.close()
-            lane = Lane(folder / str(at + 1), gpus=gpus)
+            lane = FailpointLane(folder / str(at + 1), gpus=gpus)
         print(f"{case}: {time.monotonic() - began:.2f} s", flush=True)
     try:
         lane.end()
     except Exception:
-        failures.append(f"the end of {folder.name}:\n{traceback.format_exc()}\n{lane.last_words()}")
+        failures.append(f"the end of {folder.name}:\n{traceback.format_exc()}\n{lane.describe_state()}")
     finally:
         lane.close()
     return failures
 
 
-def slices() -> dict[str, list[Case]]:
+def slices() -> dict[str, list[FailpointCase]]:
     """What is tried, by test."""
     if POINTS_WANTED in os.environ:
         return {"all": cases()}
@@ -173,7 +173,9 @@ def slices() -> dict[str, list[Case]]:
 
 @pytest.mark.timeout(3600 if POINTS_WANTED in os.environ else 300)
 @pytest.mark.parametrize("chosen", slices().values(), ids=slices().keys())
-def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(tmp_path: Path, chosen: list[Case]) -> None:
+def test_a_fault_at_any_point_loses_nothing_and_leaves_nothing(
+    tmp_path: Path, chosen: list[FailpointCase]
+) -> None:
     sweep(tmp_path, chosen, LANES if POINTS_WANTED in os.environ else 1)
 
 
@@ -186,7 +188,7 @@ def test_every_fault_at_the_points_of_a_gate_loses_nothing(tmp_path: Path, gate:
     sweep(tmp_path, chosen, LANES)
 
 
-def sweep(folder: Path, every: list[Case], houses: int) -> None:
+def sweep(folder: Path, every: list[FailpointCase], houses: int) -> None:
     """Cases in houses side by side; AssertionError with all that went wrong."""
     plain = [case for case in every if case.point not in ON_GPU]
     with ThreadPoolExecutor(houses + 1) as pool:
@@ -211,10 +213,10 @@ def sweep(folder: Path, every: list[Case], houses: int) -> None:
 def test_without_a_guard_the_fault_is_noticed(
     tmp_path: Path, guard: Change, point: str, mode: str, seen: str
 ) -> None:
-    lane = Lane(tmp_path / "lane", tree=mutated(tmp_path, [guard]), end_s=10.0)
+    lane = FailpointLane(tmp_path / "lane", tree=mutated(tmp_path, [guard]), end_s=10.0)
     gate, _, name = point.partition(".")
     try:
         with pytest.raises(AssertionError, match=seen):
-            lane.run(Case(point, mode), POINTS[gate][name])
+            lane.run(FailpointCase(point, mode), POINTS[gate][name])
     finally:
         lane.close()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.failpoint_sweep import Case, Lane, has_ended
+from tests.faults.failpoint_sweep import FailpointCase, FailpointLane, has_ended
 from tests.faults.server_fixture import ServerFixture, until
 
 QUICK = 200
 
 
 @pytest.fixture
-def lane(tmp_path: Path) -> Iterator[Lane]:
-    lane = Lane(tmp_path)
+def lane(tmp_path: Path) -> Iterator[FailpointLane]:
+    lane = FailpointLane(tmp_path)
     yield lane
     lane.close()
 
@@ -37,13 +37,13 @@ def test_no_attempt_number_is_given_twice_when_a_worker_dies(house: ServerFixtur
     assert server.job(ids[20])["attempt"] == 2
 
 
-def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: Lane) -> None:
+def test_jobs_run_on_over_a_cut_link_and_lost_orders_are_given_again(lane: FailpointLane) -> None:
     """The order to run a second job is lost with the link, while the first one runs."""
     gate = lane.house.folder / "gate"
     first = lane.submit("work", gate=str(gate))
     lane.await_job(first, lambda job: bool(job["progress"]), "it runs")
     (worker,) = lane.house.pids_of_role("worker")
-    lane.arm(Case("coordinator>worker.Run", "cut"))
+    lane.arm(FailpointCase("coordinator>worker.Run", "cut"))
     second = lane.submit("work")
     job = lane.await_job(second, has_ended, "the second one ends")
     assert lane.has_fired() and job["state"] == "succeeded"

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.faults.failpoint_sweep import Case, Lane, has_ended
+from tests.faults.failpoint_sweep import FailpointCase, FailpointLane, has_ended
 from tests.faults.mutate import mutate, mutated, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
@@ -69,7 +69,7 @@ def test_a_worker_of_another_version_is_refused_in_words_and_the_server_goes_on(
 def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> None:
     """Nobody would ask for a smaller one: the executor would go on within what others may have by now."""
 
-    def learn(lane: Lane) -> None:
+    def learn(lane: FailpointLane) -> None:
         ended = []
         for _ in range(2):
             job_id = lane.submit("frugal_on_gpu")
@@ -79,9 +79,9 @@ def test_a_promise_that_was_lost_with_the_link_is_made_again(tmp_path: Path) -> 
         assert second["pid"] == first["pid"]
         assert second["granted"] < first["granted"] / 2
 
-    lane = Lane(tmp_path / "lane", gpus="sim:1x24GiB")
+    lane = FailpointLane(tmp_path / "lane", gpus="sim:1x24GiB")
     try:
-        lane.run(Case("coordinator>worker.Grant", "cut"), learn)
+        lane.run(FailpointCase("coordinator>worker.Grant", "cut"), learn)
         lane.end()
     finally:
         lane.close()
