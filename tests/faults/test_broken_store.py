@@ -37,7 +37,7 @@ db.execute("ROLLBACK")
 """
 
 
-class Posted(NamedTuple):
+class PostResult(NamedTuple):
     status: int
     took_s: float
     body: Document
@@ -51,11 +51,11 @@ class Posted(NamedTuple):
         return [str(job["id"]) for job in self.body.get("jobs", [self.body])]
 
 
-class Posting:
+class PostingThread:
     """A client that posts jobs one after another, in all ways, and remembers every answer."""
 
     def __init__(self, server: LiveServer, trace: Path, **padding: str) -> None:
-        self.answers: list[Posted] = []
+        self.answers: list[PostResult] = []
         self._server = server
         job = {"handler": "nap", "input": {"trace": str(trace), **padding}}
         self._ways: list[tuple[str, Document, dict[str, str]]] = [
@@ -75,16 +75,16 @@ class Posting:
                 answer = http.post(path, json=body, headers=headers)
                 took_s = time.monotonic() - began
                 retry_after = answer.headers.get("Retry-After")
-                self.answers.append(Posted(answer.status_code, took_s, answer.json(), retry_after))
+                self.answers.append(PostResult(answer.status_code, took_s, answer.json(), retry_after))
 
-    def stop(self) -> list[Posted]:
+    def stop(self) -> list[PostResult]:
         self._enough.set()
         self._thread.join()
         return self.answers
 
 
 @contextmanager
-def locked(database: Path) -> Iterator[Callable[[], None]]:
+def hold_write_lock(database: Path) -> Iterator[Callable[[], None]]:
     """Another program holds the file's write lock until the yielded function is called."""
     command = [sys.executable, "-P", "-c", LOCKER, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as locker:
@@ -94,7 +94,7 @@ def locked(database: Path) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[None]:
+def mount_tmpfs(folder: Path, *options: str) -> Iterator[None]:
     """A small file system in memory; the test is skipped where mounting is not permitted."""
     folder.mkdir(exist_ok=True)
     made = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True)
@@ -112,7 +112,7 @@ def readiness(server: LiveServer) -> tuple[int, str]:
     return answer.status_code, str(answer.json()["parts"]["store"]["state"])
 
 
-def assert_honest(server: LiveServer, answers: list[Posted], trace: Path) -> None:
+def assert_honest(server: LiveServer, answers: list[PostResult], trace: Path) -> None:
     """Everything accepted ends and ran once; everything else was refused in time, with a code."""
     accepted = {job_id for answer in answers for job_id in answer.accepted}
     refused = [answer for answer in answers if not answer.accepted]
@@ -120,7 +120,10 @@ def assert_honest(server: LiveServer, answers: list[Posted], trace: Path) -> Non
     assert all(answer.retry_after for answer in refused)
     assert {answer.body["code"] for answer in refused} <= {"store_unavailable"}
     assert max(answer.took_s for answer in answers) <= ANSWER_S + MARGIN_S
-    until(lambda: not set(server.counts()) & {"queued", "running"} - _zero(server), "all that waited ends")
+    until(
+        lambda: not set(server.counts()) & {"queued", "running"} - _page_zeroes(server),
+        "all that waited ends",
+    )
     jobs = {job["id"]: job for job in server.jobs()}
     assert accepted <= set(jobs)
     assert {jobs[job_id]["state"] for job_id in accepted} == {"succeeded"}
@@ -129,7 +132,7 @@ def assert_honest(server: LiveServer, answers: list[Posted], trace: Path) -> Non
     assert accepted <= set(starts)
 
 
-def _zero(server: LiveServer) -> set[str]:
+def _page_zeroes(server: LiveServer) -> set[str]:
     return {state for state, count in server.counts().items() if not count}
 
 
@@ -149,26 +152,26 @@ def start_steady(house: ServerFixture, server: LiveServer, trace: Path) -> tuple
     return gate, running
 
 
-def heals(server: LiveServer, posting: Posting) -> None:
+def wait_until_healed(server: LiveServer, posting: PostingThread) -> None:
     """The store works again, and so does every part that waited for it."""
     until(lambda: readiness(server) == (200, "ok"), "the store heals", within_s=3)
     healed = len(posting.answers)
     until(lambda: any(a.accepted for a in posting.answers[healed:]), "jobs are taken in again")
 
 
-def write_lock_is_survived(house: ServerFixture, held_s: float) -> list[Posted]:
+def write_lock_is_survived(house: ServerFixture, held_s: float) -> list[PostResult]:
     server, trace = house.start(executors=4), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
-    posting = Posting(server, trace)
+    posting = PostingThread(server, trace)
     until(lambda: len(posting.answers) >= 12, "jobs are taken in")
-    with locked(house.data / "runner.db") as release:
+    with hold_write_lock(house.data / "runner.db") as release:
         began = time.monotonic()
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
         until(lambda: time.monotonic() - began >= held_s, "the lock is held", within_s=held_s + 1)
         assert readiness(server) == (503, "unavailable")
         release()
-    heals(server, posting)
+    wait_until_healed(server, posting)
     answers = posting.stop()
     ends_survive(server, gate, running)
     assert_honest(server, answers, trace)
@@ -192,7 +195,7 @@ def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house
     assert server.wait_for_end(job_id)["state"] == "succeeded"
     files = house.data / "files" / job_id
     assert files.is_dir()
-    with locked(house.data / "runner.db") as release:
+    with hold_write_lock(house.data / "runner.db") as release:
         for _ in range(2):
             answer = server.http.delete(f"/v1/jobs/{job_id}")
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
@@ -206,7 +209,7 @@ def test_a_removal_that_could_not_be_stored_is_refused_and_made_good_later(house
 def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: ServerFixture) -> None:
     server, trace = house.start(), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
-    with locked(house.data / "runner.db") as release:
+    with hold_write_lock(house.data / "runner.db") as release:
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
         house.kill(server)
@@ -219,7 +222,7 @@ def test_ends_that_could_not_be_stored_outlive_the_coordinator(house: ServerFixt
 def test_a_stop_while_the_store_is_locked_is_clean_and_loses_no_end(house: ServerFixture) -> None:
     server, trace = house.start(), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
-    with locked(house.data / "runner.db") as release:
+    with hold_write_lock(house.data / "runner.db") as release:
         gate.touch()
         until(lambda: readiness(server) == (503, "unavailable"), "the store is told to be unavailable")
         server.process.terminate()
@@ -261,7 +264,7 @@ def full_disk_is_survived(house: ServerFixture) -> None:
     server, trace = house.start(executors=4), house.folder / "trace"
     gate, running = start_steady(house, server, trace)
     ballast = house.data / "ballast"
-    posting = Posting(server, trace, padding="x" * 50_000)
+    posting = PostingThread(server, trace, padding="x" * 50_000)
     fill(ballast)
     until(lambda: any(not a.accepted for a in posting.answers), "a submit is refused", within_s=8)
     assert readiness(server) == (503, "unavailable")
@@ -269,7 +272,7 @@ def full_disk_is_survived(house: ServerFixture) -> None:
     refusals = len(posting.answers)
     until(lambda: len(posting.answers) >= refusals + 20, "more are refused")
     ballast.unlink()
-    heals(server, posting)
+    wait_until_healed(server, posting)
     answers = posting.stop()
     ends_survive(server, gate, running)
     assert_honest(server, answers, trace)
@@ -286,7 +289,7 @@ def fill(ballast: Path) -> None:
 
 
 def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(house: ServerFixture) -> None:
-    with mounted(house.data, "-o", "size=24m,mode=0700"):
+    with mount_tmpfs(house.data, "-o", "size=24m,mode=0700"):
         full_disk_is_survived(house)
         house.close()
 
@@ -307,7 +310,7 @@ def refused_start(house: ServerFixture, *flags: str) -> str:
 
 
 def test_a_read_only_folder_is_refused_at_start(house: ServerFixture) -> None:
-    with mounted(house.data, "-o", "ro,size=1m"):
+    with mount_tmpfs(house.data, "-o", "ro,size=1m"):
         assert f"{house.data} can't be written to" in refused_start(house)
 
 
@@ -413,7 +416,7 @@ def test_answers_before_the_commit_are_noticed(tmp_path: Path) -> None:
     house = ServerFixture(tmp_path, tree=mutated(tmp_path, [early]))
     try:
         server = house.start()
-        with locked(house.data / "runner.db"):
+        with hold_write_lock(house.data / "runner.db"):
             answer = server.http.post("/v1/jobs", json={"handler": "echo", "input": {}})
             house.kill(server, within_s=8)
         server = house.start()

@@ -17,18 +17,18 @@ pytestmark = pytest.mark.serial
 POSTS = 2_000
 CONNECTIONS = 50
 WITHIN_S = 2.0
-ROOM = 1_200
+QUEUE_MAX = 1_200
 #: Longer than any answer may take; a busy machine needs more than the burst itself.
 LIMIT_S = 20.0
 
 
-class Answer(NamedTuple):
+class BurstResponse(NamedTuple):
     status: int
     retry_after: str | None
     body: Document
 
 
-async def burst(server: LiveServer) -> tuple[list[Answer], float]:
+async def burst(server: LiveServer) -> tuple[list[BurstResponse], float]:
     """All answers to a burst over many connections, and the seconds that sending it took."""
     body = json.dumps({"handler": "echo", "input": {}, "queue": "burst"}).encode()
     head = (
@@ -48,26 +48,26 @@ async def burst(server: LiveServer) -> tuple[list[Answer], float]:
     return [answer for of_one in answers for answer in of_one], sent_s
 
 
-async def _answers(reader: asyncio.StreamReader, count: int) -> list[Answer]:
+async def _answers(reader: asyncio.StreamReader, count: int) -> list[BurstResponse]:
     found = []
     for _ in range(count):
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         text = await reader.readexactly(int(headers["content-length"]))
-        found.append(Answer(int(lines[0].split()[1]), headers.get("retry-after"), json.loads(text)))
+        found.append(BurstResponse(int(lines[0].split()[1]), headers.get("retry-after"), json.loads(text)))
     return found
 
 
 def test_a_burst_is_bounded_told_when_to_come_back_and_what_was_accepted_is_kept(
     house: ServerFixture,
 ) -> None:
-    server = house.start(env={"RUNNER_LIMITS__QUEUED": str(ROOM)})
+    server = house.start(env={"RUNNER_LIMITS__QUEUED": str(QUEUE_MAX)})
     assert server.http.post("/v1/queues/burst/pause").status_code == 200
     answers, sent_s = asyncio.run(asyncio.wait_for(burst(server), LIMIT_S))
     assert sent_s <= WITHIN_S
     accepted = {answer.body["id"] for answer in answers if answer.status == 202}
     refused = [answer for answer in answers if answer.status != 202]
-    assert len(accepted) == ROOM
+    assert len(accepted) == QUEUE_MAX
     assert Counter((answer.status, answer.body["code"]) for answer in refused).keys() <= {
         (429, "queue_full"),
         (503, "unavailable"),
