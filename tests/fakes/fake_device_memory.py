@@ -25,7 +25,7 @@ class AcceleratorError(RuntimeError):
 _lost: list[str] = []
 
 
-class Device:
+class FakeDevice:
     """cuda:N of this process."""
 
     def __init__(self, index: int, uuid: str) -> None:
@@ -74,7 +74,7 @@ class Device:
             if self._unused(state, card) < card.context:
                 raise RuntimeError("CUDA error: out of memory")
             self._is_open = True
-            self._tell(card)
+            self._publish(card)
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes of the card. Opens it."""
@@ -90,7 +90,7 @@ class Device:
             raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: [0, 1]")
         self.fraction, self._limit = fraction, int(fraction * self.memory()[1])
 
-    def take(self, nbytes: int) -> int:
+    def allocate(self, nbytes: int) -> int:
         """A block for a tensor; its number."""
         self.open()
         with self._lock:
@@ -106,7 +106,7 @@ class Device:
             self.max_allocated = max(self.max_allocated, self.allocated)
             return self._last
 
-    def put_back(self, block: int) -> None:
+    def free_block(self, block: int) -> None:
         """Its tensor is gone; the segment is kept for the next one."""
         with self._lock:
             self._free.append(self._blocks.pop(block))
@@ -118,7 +118,7 @@ class Device:
             self._free.clear()
         if self._is_open:
             with self._folder.lock():
-                self._tell(self._card(self._folder.state()))
+                self._publish(self._card(self._folder.state()))
 
     def reset_peaks(self) -> None:
         """Count the peaks from now on."""
@@ -157,10 +157,10 @@ class Device:
             if not self._fits(size, state, card):
                 # As torch does: what no tensor uses goes first.
                 self._free.clear()
-                self._tell(card)
+                self._publish(card)
                 if not self._fits(size, state, card):
                     raise OutOfMemoryError(self._complaint(nbytes, state, card))
-            self._tell(card, more=size)
+            self._publish(card, more=size)
         return size
 
     def _fits(self, size: int, state: State, card: Card) -> bool:
@@ -170,7 +170,7 @@ class Device:
     def _unused(self, state: State, card: Card) -> int:
         return max(0, card.total - card.reserved - self._folder.used(state, card.uuid))
 
-    def _tell(self, card: Card, more: int = 0) -> None:
+    def _publish(self, card: Card, more: int = 0) -> None:
         """What this process holds now is what the driver tells of it."""
         self._folder.hold(self.uuid, card.context + self.reserved + more)
 

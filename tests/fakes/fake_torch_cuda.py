@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from tests.fakes.fake_device_memory import Device, OutOfMemoryError
+from tests.fakes.fake_device_memory import FakeDevice, OutOfMemoryError
 from tests.fakes.fake_gpus import Card
 
 __all__ = ["OutOfMemoryError"]
@@ -16,7 +16,7 @@ __all__ = ["OutOfMemoryError"]
 #: What a card computes in a second.
 OPERATIONS_S = 10e12
 
-_devices: list[Device] = []
+_devices: list[FakeDevice] = []
 _lock = threading.Lock()
 _is_initialized = False
 _queued: list[Callable[[], object]] = []
@@ -114,7 +114,7 @@ def launch(device: Any = None, operations: float = 0.0) -> None:
     allocator(device).launch(operations / OPERATIONS_S)
 
 
-def allocator(device: Any) -> Device:
+def allocator(device: Any) -> FakeDevice:
     """What stands behind a device, which is opened by this as by any first use."""
     init()
     found = _all()[_index(device)]
@@ -140,11 +140,13 @@ def _index(device: Any) -> int:
     return int(str(device).partition(":")[2] or 0)
 
 
-def _all() -> list[Device]:
+def _all() -> list[FakeDevice]:
     """The cards that the mask leaves, in its order; it is read once, as by the driver."""
     with _lock:
         if not _devices:
             mask = os.environ.get("CUDA_VISIBLE_DEVICES")
-            uuids = [card.uuid for card in Device.folder().state().cards] if mask is None else mask.split(",")
-            _devices.extend(Device(place, uuid) for place, uuid in enumerate(uuids) if uuid)
+            uuids = (
+                [card.uuid for card in FakeDevice.folder().state().cards] if mask is None else mask.split(",")
+            )
+            _devices.extend(FakeDevice(place, uuid) for place, uuid in enumerate(uuids) if uuid)
         return _devices

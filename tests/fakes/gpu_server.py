@@ -10,7 +10,7 @@ from tests.faults.server_fixture import Document, LiveServer, ServerFixture, unt
 HANDLERS = Path(__file__).with_name("handlers.py")
 
 
-def start_on(
+def start_on_gpus(
     house: ServerFixture, gpus: FakeGpus, *flags: str, env: dict[str, str] | None = None
 ) -> LiveServer:
     """A server on all these GPUs, with `handlers.py` of this folder besides the usual handlers."""
@@ -23,7 +23,7 @@ def devices(server: LiveServer) -> dict[str, Document]:
     return {each["id"]: each for each in server.http.get("/v1/devices").json()["data"]}
 
 
-class Gate:
+class FileGate:
     """Jobs that hold bytes of a GPU until they are let go."""
 
     def __init__(self, server: LiveServer, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Gate:
     def submit(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
         return self._server.submit(handler, {"bytes": [nbytes], "gate": str(self._path)}, **options)
 
-    def running(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
+    def submit_running(self, handler: str = "take", *, nbytes: str = "1GiB", **options: object) -> str:
         """One that holds its bytes."""
         job_id = self.submit(handler, nbytes=nbytes, **options)
         until(lambda: self._server.job(job_id)["progress"], "it runs")
@@ -48,11 +48,11 @@ def device_of(server: LiveServer, job_id: str) -> str:
     return str(device)
 
 
-def explained(server: LiveServer, job_id: str) -> Document:
+def explain_job(server: LiveServer, job_id: str) -> Document:
     return dict(server.http.get(f"/v1/jobs/{job_id}/explain").json())
 
 
-def killed(server: LiveServer, job_id: str) -> None:
+def kill_job(server: LiveServer, job_id: str) -> None:
     """A job's executor is gone, and it was not asked before."""
     assert server.http.post(f"/v1/jobs/{job_id}/cancel", json={"force": True}).status_code == 202
     assert server.wait_for_end(job_id)["state"] == "cancelled"
@@ -62,6 +62,6 @@ def gpus_of(server: LiveServer) -> list[Document]:
     return [device for device in devices(server).values() if device["kind"] == "nvidia"]
 
 
-def healths(server: LiveServer) -> list[str]:
+def device_healths(server: LiveServer) -> list[str]:
     """Of each "ok", or in words what is wrong with it."""
     return [str(device["health"]) for device in gpus_of(server)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fake_gpus import GIB, MIB, Card, FakeGpus
-from tests.fakes.gpu_server import devices, start_on
+from tests.fakes.gpu_server import devices, start_on_gpus
 from tests.faults.server_fixture import ServerFixture, until
 
 A, B = "GPU-a", "GPU-b"
@@ -21,7 +21,7 @@ def gpus(tmp_path: Path) -> FakeGpus:
 def test_a_job_takes_bytes_of_the_card_it_is_pinned_to_and_gives_them_back(
     house: ServerFixture, gpus: FakeGpus
 ) -> None:
-    server, gate = start_on(house, gpus), house.folder / "gate"
+    server, gate = start_on_gpus(house, gpus), house.folder / "gate"
     assert devices(server).keys() == {"gpu0", "gpu1", "cpu"}
     job_id = server.submit("take", {"bytes": ["2GiB"], "gate": str(gate)})
     until(lambda: server.job(job_id)["progress"], "it runs")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fake_gpus import Card, FakeGpus
-from tests.fakes.gpu_server import Gate, start_on
+from tests.fakes.gpu_server import FileGate, start_on_gpus
 from tests.faults.server_fixture import ServerFixture, until
 
 
@@ -22,9 +22,9 @@ def pids(trace: Path) -> list[int]:
 
 
 def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: ServerFixture, one: FakeGpus) -> None:
-    server, trace = start_on(house, one), house.folder / "trace"
-    gate = Gate(server, house.folder)
-    neighbour = gate.running()
+    server, trace = start_on_gpus(house, one), house.folder / "trace"
+    gate = FileGate(server, house.folder)
+    neighbour = gate.submit_running()
     one.change("GPU-a", launch_error="CUDA error: an illegal memory access was encountered", launch_errors=1)
     job = server.wait_for_end(server.submit("take", {"kernel": True, "trace": str(trace)}, retries=0))
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job
@@ -38,9 +38,9 @@ def test_a_lost_context_costs_one_executor_once_and_no_neighbour(house: ServerFi
 
 
 def test_out_of_memory_costs_no_executor(house: ServerFixture, one: FakeGpus) -> None:
-    server, trace = start_on(house, one), house.folder / "trace"
-    gate = Gate(server, house.folder)
-    gate.running("take-much")
+    server, trace = start_on_gpus(house, one), house.folder / "trace"
+    gate = FileGate(server, house.folder)
+    gate.submit_running("take-much")
     data = {"bytes": ["30GiB"], "once": True, "trace": str(trace)}
     job_id = server.submit("take", data, retries=0)
     until(lambda: server.attempts(job_id)[0]["error"], "it found no room")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fake_gpus import EVENT_XID, Card, FakeGpus
-from tests.fakes.gpu_server import Gate, device_of, devices, start_on
+from tests.fakes.gpu_server import FileGate, device_of, devices, start_on_gpus
 from tests.faults.mutate import Change, always, mutated, never, removed
 from tests.faults.server_fixture import Document, LiveServer, ServerFixture, until, wait_until_stable
 
@@ -60,9 +60,9 @@ def finished(server: LiveServer, job_id: str) -> None:
 
 def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
     """A lost GPU is told at once, its jobs move, and it comes back."""
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     began = time.monotonic()
     two.lose(CARDS[sick])
@@ -74,7 +74,7 @@ def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
     ready = server.http.get("/readyz").json()
     assert ready["status"] == "degraded", ready
     assert f'runner_device_up{{device="{sick}"}} 0.0' in server.http.get("/metrics").text
-    assert [gate.running() for _ in range(2)] and not devices(server)[sick]["executors"]
+    assert [gate.submit_running() for _ in range(2)] and not devices(server)[sick]["executors"]
     assert "worker_lost" not in told(server, sick), "nothing is started there again and again"
     two.restore(CARDS[sick])
     becomes(server, sick, "ok", within_s=10)
@@ -85,7 +85,7 @@ def lost_and_found(house: ServerFixture, two: FakeGpus) -> None:
 
 def needs_reset(house: ServerFixture, two: FakeGpus) -> None:
     """A GPU that needs a reset comes back by the operator's word and by nothing else."""
-    server = start_on(house, two)
+    server = start_on_gpus(house, two)
     two.event(A, EVENT_XID, 95)
     becomes(server, "gpu0", "quarantined")
     assert "it needs a reset" in devices(server)["gpu0"]["health"]
@@ -102,9 +102,9 @@ def needs_reset(house: ServerFixture, two: FakeGpus) -> None:
 
 def contained(house: ServerFixture, two: FakeGpus) -> None:
     """After a contained memory error no result is trusted."""
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, 94)
     move = moved(server, job_id, "interrupted")
@@ -123,9 +123,9 @@ def test_a_lost_gpu_is_told_at_once_its_jobs_move_and_it_comes_back(
 def test_a_card_that_reports_that_it_is_broken_is_left(
     house: ServerFixture, two: FakeGpus, code: int, state: str
 ) -> None:
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     if code == 79:
         two.lose(CARDS[sick])
@@ -147,9 +147,9 @@ def test_after_a_contained_memory_error_no_result_is_trusted(house: ServerFixtur
 
 
 def test_an_unknown_error_drains_and_what_runs_ends_first(house: ServerFixture, two: FakeGpus) -> None:
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, 9999)
     until(lambda: any("no known kind" in each["message"] for each in devices(server)[sick]["events"]), "told")
@@ -163,9 +163,9 @@ def test_an_unknown_error_drains_and_what_runs_ends_first(house: ServerFixture, 
 def test_errors_of_programs_are_left_to_their_programs(
     house: ServerFixture, two: FakeGpus, code: int
 ) -> None:
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    job_id = gate.running(retries=0)
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    job_id = gate.submit_running(retries=0)
     sick = device_of(server, job_id)
     two.event(CARDS[sick], EVENT_XID, code)
     # What comes behind it has been acted upon, so it has.
@@ -180,7 +180,7 @@ def test_errors_of_programs_are_left_to_their_programs(
 def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(
     house: ServerFixture, two: FakeGpus
 ) -> None:
-    server = start_on(house, two)
+    server = start_on_gpus(house, two)
     two.change(A, launch_error=ILLEGAL, launch_errors=10_000)
     jobs = [server.wait_for_end(server.submit("take", {"kernel": True}, retries=0)) for _ in range(3)]
     assert [job["state"] for job in jobs] == ["succeeded"] * 3
@@ -195,7 +195,7 @@ def test_a_gpu_that_fails_under_jobs_is_left_until_a_check_passes(
 def test_a_gpu_whose_driver_does_not_answer_is_unknown_and_since_when(
     house: ServerFixture, two: FakeGpus
 ) -> None:
-    server = start_on(house, two)
+    server = start_on_gpus(house, two)
     until(lambda: [condition(server, each)["state"] for each in CARDS] == ["ok", "ok"], "they are read")
     began = datetime.now(UTC)
     two.hang()

@@ -13,7 +13,15 @@ import httpx2
 import pytest
 
 from tests.fakes.fake_gpus import GIB, Card, FakeGpus
-from tests.fakes.gpu_server import Gate, device_of, explained, gpus_of, healths, killed, start_on
+from tests.fakes.gpu_server import (
+    FileGate,
+    device_healths,
+    device_of,
+    explain_job,
+    gpus_of,
+    kill_job,
+    start_on_gpus,
+)
 from tests.faults.mutate import Change, always, mutated, removed, value
 from tests.faults.server_fixture import LiveServer, ServerFixture, until
 
@@ -95,17 +103,17 @@ def percentile(values: list[float], share: float) -> float:
 
 def hang(house: ServerFixture, two: FakeGpus) -> None:
     """A driver that does not answer holds up nobody, and its GPUs take no work until it does."""
-    server = start_on(house, two)
-    gate = Gate(server, house.folder)
-    running = gate.running()
+    server = start_on_gpus(house, two)
+    gate = FileGate(server, house.folder)
+    running = gate.submit_running()
     with watched(server) as spent:
         two.hang()
         began = time.monotonic()
-        until(lambda: "ok" not in healths(server), "it is told", within_s=6.5)
+        until(lambda: "ok" not in device_healths(server), "it is told", within_s=6.5)
         assert time.monotonic() - began >= 4, "a short silence is none"
         waits = server.submit("take")
         assert server.wait_for_end(server.submit("beside"))["state"] == "succeeded"
-        told = explained(server, waits)
+        told = explain_job(server, waits)
         assert told["state"] == "queued" and "not read" in told["message"], told
         assert len(house.pids_of_role("probe")) <= 1, "probes do not pile up"
         gate.open()
@@ -113,16 +121,16 @@ def hang(house: ServerFixture, two: FakeGpus) -> None:
     assert percentile(spent, 0.99) < 0.05, sorted(spent)[-10:]
     two.answer()
     assert server.wait_for_end(waits, within_s=15)["attempt"] == 1
-    assert healths(server) == ["ok", "ok"]
+    assert device_healths(server) == ["ok", "ok"]
 
 
 def foreign(house: ServerFixture, one: FakeGpus) -> None:
     """What other programs hold is left to them; the job says so, and starts when they go."""
     one.change(A, foreign=12 * GIB)
-    server = start_on(house, one)
+    server = start_on_gpus(house, one)
     job_id = server.submit("take-much", {"bytes": ["14GiB"]})
     told = until(
-        lambda: (found := explained(server, job_id))["reason"] == "waiting_for_memory" and found,
+        lambda: (found := explain_job(server, job_id))["reason"] == "waiting_for_memory" and found,
         "it says what it waits for",
     )
     assert "other programs hold 12.0 GiB" in told["message"], told
@@ -137,8 +145,8 @@ def late_release(house: ServerFixture, one: FakeGpus) -> None:
     """Bytes that the dead still hold are not granted again; what is really free is."""
     # A kill in mid-kernel leaves some cards at 100 % for good.
     one.change(A, holds=True, utilisation=100)
-    server = start_on(house, one)
-    killed(server, Gate(server, house.folder).running("take-much", nbytes="14GiB"))
+    server = start_on_gpus(house, one)
+    kill_job(server, FileGate(server, house.folder).submit_running("take-much", nbytes="14GiB"))
     waits = server.submit("take-much", {"bytes": ["14GiB"]})
     until(lambda: gpus_of(server)[0]["used_bytes"] >= 14 * GIB, "the device still shows them")
     beside = server.wait_for_end(server.submit("take", {"bytes": ["2GiB"]}))
@@ -152,30 +160,30 @@ def late_release(house: ServerFixture, one: FakeGpus) -> None:
 
 def never_released(house: ServerFixture, two: FakeGpus) -> None:
     """A card that does not give back what a dead process had takes no more work, until it does."""
-    server = start_on(house, two)
-    job_id = Gate(server, house.folder).running("take-much", nbytes="14GiB")
+    server = start_on_gpus(house, two)
+    job_id = FileGate(server, house.folder).submit_running("take-much", nbytes="14GiB")
     at = 0 if device_of(server, job_id) == "gpu0" else 1
     held, other = (A, B) if at == 0 else (B, A)
     until(lambda: gpus_of(server)[at]["level"] == "processes", "the driver names it")
     two.change(held, holds=True)
-    killed(server, job_id)
-    until(lambda: "still hold" in healths(server)[at], "it is taken out of work", within_s=6)
+    kill_job(server, job_id)
+    until(lambda: "still hold" in device_healths(server)[at], "it is taken out of work", within_s=6)
     jobs = [server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
     assert {job["output"]["device"] for job in jobs} == {other}
     assert gpus_of(server)[at]["suspect_bytes"] >= 14 * GIB
     two.change(held, holds=False)
-    until(lambda: healths(server)[at] == "ok", "it is back", within_s=10)
+    until(lambda: device_healths(server)[at] == "ok", "it is back", within_s=10)
     assert gpus_of(server)[at]["draining_bytes"] == 0
 
 
 def split_anew(house: ServerFixture, split: FakeGpus) -> None:
     """An instance that vanished is lost; a new one waits for a restart."""
-    server = start_on(house, split)
+    server = start_on_gpus(house, split)
     assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}
     kept = Card("MIG-2", total=9 * GIB)
     split.change(A, instances=[None, Card("MIG-3", total=9 * GIB), kept])
-    until(lambda: healths(server)[0] == "lost", "it is lost", within_s=5)
-    assert healths(server)[1] == "ok"
+    until(lambda: device_healths(server)[0] == "lost", "it is lost", within_s=5)
+    assert device_healths(server)[1] == "ok"
     jobs = [server.wait_for_end(server.submit("take", {"bytes": ["1GiB"]})) for _ in range(2)]
     assert {job["output"]["device"] for job in jobs} == {"MIG-2"}
     assert {each["uuid"] for each in gpus_of(server)} == {"MIG-1", "MIG-2"}

@@ -41,13 +41,13 @@ class Tensor:
         self.shape, self.dtype, self.device = shape, kind, device
         self._value = value
         if device.startswith("cuda"):
-            self._block = fake_torch_cuda.allocator(device).take(self.nbytes)
+            self._block = fake_torch_cuda.allocator(device).allocate(self.nbytes)
 
     def __del__(self) -> None:
         # One that found no room has none.
         block = getattr(self, "_block", None)
         if block is not None:
-            fake_torch_cuda.allocator(self.device).put_back(block)
+            fake_torch_cuda.allocator(self.device).free_block(block)
 
     @property
     def nbytes(self) -> int:
