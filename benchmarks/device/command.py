@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.device.device_under_test import Ground, NoGpu
+from benchmarks.device.device_under_test import DeviceUnderTest, NoGpu
 from benchmarks.device.measures import MEASURES, OVERHEAD, QUICK, Sizes
 from benchmarks.figure import Figures, Target
 from benchmarks.http_client import Failed
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, _out_of_time)
     with tempfile.TemporaryDirectory(prefix="runner-bench-") as name:
         try:
-            ground = _ground(options.device, Path(name) / "gpus")
+            ground = _open_device(options.device, Path(name) / "gpus")
         except NoGpu as why:
             console.print(
                 f"there is no GPU to measure on: {escape(str(why))}\n"
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         return _measure(console, ground, options, Path(name))
 
 
-def _measure(console: Console, ground: Ground, options: argparse.Namespace, folder: Path) -> int:
+def _measure(console: Console, ground: DeviceUnderTest, options: argparse.Namespace, folder: Path) -> int:
     is_simulated = options.device == "fake"
     figures, failed = Figures(), []
     began = time.monotonic()
@@ -89,19 +89,19 @@ def _out_of_time(_: int, __: FrameType | None) -> None:
     raise OutOfTime("the run was stopped at its --limit; --only and --quick measure less")
 
 
-def _ground(device: str, folder: Path) -> Ground:
+def _open_device(device: str, folder: Path) -> DeviceUnderTest:
     if device != "fake":
         import pynvml
 
-        return Ground(device, pynvml, {})
+        return DeviceUnderTest(device, pynvml, {})
     from tests.fakes import fake_gpus, fake_nvml
 
     gpus = fake_gpus.FakeGpus(folder, fake_gpus.Card("GPU-fake-0"))
-    return Ground("0", fake_nvml.load(gpus.folder), gpus.environ())
+    return DeviceUnderTest("0", fake_nvml.load(gpus.folder), gpus.environ())
 
 
-def _describe(ground: Ground, folder: Path) -> dict[str, Any]:
-    with ground.plain() as ask:
+def _describe(ground: DeviceUnderTest, folder: Path) -> dict[str, Any]:
+    with ground.run_plain() as ask:
         about = ask("about")
     return {
         **machine.describe(folder),

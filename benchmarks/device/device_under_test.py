@@ -20,7 +20,7 @@ from runner.testing import ServedClient, Server
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = ROOT / "benchmarks" / "device" / "handlers.py"
 #: What the measurements need free on a device.
-ROOM_BYTES = 10 << 30
+NEEDED_BYTES = 10 << 30
 #: How often the driver is asked how busy the device is, and how full while it is to become empty.
 LOOK_S, POLL_S = 0.05, 0.002
 
@@ -29,7 +29,7 @@ class NoGpu(Exception):
     """There is none to measure on; says why."""
 
 
-class Ground:
+class DeviceUnderTest:
     """One GPU. `nvml` is the driver's library, `env` what is laid over the environment of processes."""
 
     def __init__(self, name: str, nvml: Any, env: dict[str, str]) -> None:
@@ -44,11 +44,11 @@ class Ground:
         self.driver = driver_version(nvml)
         nvml.nvmlInit()
         self._handle = nvml.nvmlDeviceGetHandleByUUID(self.device.uuid)
-        if self._memory().free < ROOM_BYTES:
+        if self._memory().free < NEEDED_BYTES:
             free = self._memory().free >> 20
-            raise NoGpu(f"{self.device.name} has {free} MiB free, and {ROOM_BYTES >> 20} are needed")
+            raise NoGpu(f"{self.device.name} has {free} MiB free, and {NEEDED_BYTES >> 20} are needed")
 
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes that are taken of it, by anybody."""
         return int(self._memory().used)
 
@@ -56,13 +56,13 @@ class Ground:
         """Back as soon as no more than that is taken."""
         rest = threading.Event()
         for _ in range(int(within_s / POLL_S)):
-            if self.used() <= nbytes:
+            if self.used_bytes() <= nbytes:
                 return
             rest.wait(POLL_S)
-        raise Failed(f"{self.used() >> 20} MiB are still taken {within_s:g} s after a kill")
+        raise Failed(f"{self.used_bytes() >> 20} MiB are still taken {within_s:g} s after a kill")
 
     @contextmanager
-    def watched(self) -> Iterator[Callable[[], tuple[float | None, int]]]:
+    def measure_usage(self) -> Iterator[Callable[[], tuple[float | None, int]]]:
         """Gives how busy the device was inside the block (mean %, by the driver; None: it does not tell), and
         its fullest (bytes)."""
         busy: list[int] = []
@@ -71,7 +71,7 @@ class Ground:
 
         def look() -> None:
             while not over.wait(LOOK_S):
-                full.append(self.used())
+                full.append(self.used_bytes())
                 try:
                     busy.append(int(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu))
                 except self._nvml.NVMLError_NotSupported:
@@ -87,7 +87,7 @@ class Ground:
             thread.join()
 
     @contextmanager
-    def served(self, *, at_once: int) -> Iterator[ServedClient]:
+    def serve(self, *, at_once: int) -> Iterator[ServedClient]:
         """A client of a server that has this device alone, and runs so many executors on it at once."""
         settings: dict[str, Any] = {"devices": {"max_executors": at_once}, "log_level": "warning"}
         with (
@@ -97,7 +97,7 @@ class Ground:
             yield client
 
     @contextmanager
-    def plain(self) -> Iterator[Callable[[str], Any]]:
+    def run_plain(self) -> Iterator[Callable[[str], Any]]:
         """A plain process on the device that answers questions, see `plain.py`."""
         mask = {"CUDA_VISIBLE_DEVICES": self.device.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.device.device_under_test import Ground, missing
+from tests.device.device_under_test import DeviceUnderTest, find_obstacle
 from tests.fakes import fake_nvml
 from tests.fakes.fake_gpus import Card, FakeGpus
 
@@ -22,15 +22,15 @@ def gpus(tmp_path: Path) -> FakeGpus:
 
 
 @pytest.fixture
-def ground(gpus: FakeGpus) -> Iterator[Ground]:
+def ground(gpus: FakeGpus) -> Iterator[DeviceUnderTest]:
     if os.environ.get(REAL) == "1":
-        why = missing()
+        why = find_obstacle()
         if why is not None:
             pytest.skip(why)
         import pynvml
 
-        ground = Ground(pynvml, {}, is_real=True)
+        ground = DeviceUnderTest(pynvml, {}, is_real=True)
     else:
-        ground = Ground(fake_nvml.load(gpus.folder), gpus.environ(), is_real=False)
+        ground = DeviceUnderTest(fake_nvml.load(gpus.folder), gpus.environ(), is_real=False)
     yield ground
     ground.close()

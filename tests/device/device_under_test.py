@@ -16,10 +16,10 @@ from tests.fakes.fake_gpus import GIB
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 #: What the tests need free on a device.
-ROOM_BYTES = 12 * GIB
+NEEDED_BYTES = 12 * GIB
 
 
-class Ground:
+class DeviceUnderTest:
     """One device, the driver that tells of it, and servers that use it alone."""
 
     def __init__(self, nvml: ModuleType, env: dict[str, str], *, is_real: bool) -> None:
@@ -35,7 +35,7 @@ class Ground:
         self._nvml.nvmlShutdown()
 
     @contextmanager
-    def served(self, **settings: Any) -> Iterator[ServedClient]:
+    def serve(self, **settings: Any) -> Iterator[ServedClient]:
         """A client of a server with the handlers of this folder."""
         with (
             Server([str(HANDLERS)], gpus=self.uuid, env=self._env, grace_s="1s", **settings) as server,
@@ -43,15 +43,15 @@ class Ground:
         ):
             yield client
 
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes that are taken of the device, by anybody."""
         return int(self._memory().used)
 
-    def free(self) -> int:
+    def free_bytes(self) -> int:
         """Bytes that nobody has taken."""
         return int(self._memory().free)
 
-    def names_processes(self, *pids: int) -> bool:
+    def lists_processes(self, *pids: int) -> bool:
         """Whether the driver tells of these; in containers it tells of others' numbers, or of none."""
         listed = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         return set(pids) <= {each.pid for each in listed}
@@ -61,7 +61,7 @@ class Ground:
 
 
 @cache
-def missing() -> str | None:
+def find_obstacle() -> str | None:
     """Why there is no real GPU to test on; None where there is one."""
     import pynvml
 
@@ -73,14 +73,14 @@ def missing() -> str | None:
         if not pynvml.nvmlDeviceGetCount():
             return "there is no NVIDIA GPU here (the driver knows none)"
         memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
-        if memory.free < ROOM_BYTES:
-            return f"GPU 0 has {memory.free >> 20} MiB free, and the tests need {ROOM_BYTES >> 20}"
+        if memory.free < NEEDED_BYTES:
+            return f"GPU 0 has {memory.free >> 20} MiB free, and the tests need {NEEDED_BYTES >> 20}"
     finally:
         pynvml.nvmlShutdown()
-    return _missing_torch()
+    return _find_torch_obstacle()
 
 
-def _missing_torch() -> str | None:
+def _find_torch_obstacle() -> str | None:
     # In a process of its own: this one is to open no context on the device.
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
