@@ -50,7 +50,7 @@ class Clock:
         return self.at
 
 
-class Bench:
+class LifecycleHarness:
     """A line whose plan is the test."""
 
     def __init__(
@@ -188,7 +188,7 @@ class Bench:
         self.line.timers.call_at(0.0, done.set)
         await done.wait()
 
-    def hold(self, live: LiveJob) -> None:
+    def stage(self, live: LiveJob) -> None:
         """What dispatch does when it stages an attempt behind another."""
         live.phase, live.attempt_in_flight, live.executor = "staged", live.job.attempt + 1, 1
 
@@ -197,7 +197,7 @@ class Bench:
             live, AttemptEnded(live.job.id, live.attempt_in_flight, 1, code, "why", **fields)
         )  # type: ignore[arg-type]
 
-    async def stored(self, job_id: str) -> Job:
+    async def read_stored(self, job_id: str) -> Job:
         (job,) = await self.access.run_read(lambda store: store.find_jobs(JobQuery(ids=[job_id])))
         return job
 
@@ -206,16 +206,16 @@ def spec(**options: object) -> HandlerSpec:
     return HandlerSpec("h", "v1", "ok", Source("file", "/h.py", "h"), HandlerOptions(**options))  # type: ignore[arg-type]
 
 
-def asked(number: int = 1, **fields: object) -> Submission:
+def make_submission(number: int = 1, **fields: object) -> Submission:
     return Submission(f"job-{number}", "h", b"{}", **fields)  # type: ignore[arg-type]
 
 
-def run(body: Callable[[Bench], Awaitable[None]]) -> Bench:
+def run(body: Callable[[LifecycleHarness], Awaitable[None]]) -> LifecycleHarness:
     """Play a scene on a loop of its own."""
 
-    async def main() -> Bench:
+    async def main() -> LifecycleHarness:
         access = MemoryAccess()
-        bench = Bench(access, await access.take_epoch())
+        bench = LifecycleHarness(access, await access.take_epoch())
         await asyncio.wait_for(body(bench), 5)
         bench.line.timers.close()
         return bench

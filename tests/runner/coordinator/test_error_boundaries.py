@@ -25,7 +25,7 @@ from runner.protocol.worker import (
     encode,
     to_worker_decoder,
 )
-from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run
+from tests.runner.coordinator.lifecycle_harness import CPU, LifecycleHarness, make_submission, run
 
 
 class Nobody:
@@ -78,7 +78,7 @@ def worker() -> Iterator[WorkerHandle]:
     child.close()
 
 
-def dispatch(bench: Bench, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
+def dispatch(bench: LifecycleHarness, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     left = fails
 
     async def read(ns: Sequence[int]) -> Mapping[int, bytes]:
@@ -100,16 +100,16 @@ def dispatch(bench: Bench, fleet: WorkerPool, *, fails: int = 0) -> Dispatcher:
     return made
 
 
-async def until_runs(bench: Bench, live: LiveJob) -> None:
+async def until_runs(bench: LifecycleHarness, live: LiveJob) -> None:
     while live.phase not in ("starting", "running"):
         await asyncio.sleep(0.005)
 
 
 def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         fleet = Lone(worker)
         fleet.misses = 1
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         dispatch(bench, fleet).wake()
         await until_runs(bench, live)
         assert fleet.misses == 0
@@ -118,8 +118,8 @@ def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) 
 
 
 def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         live.input = None
         dispatch(bench, Lone(worker), fails=1).wake()
         await until_runs(bench, live)
@@ -140,18 +140,18 @@ class Told(Lone):
 
 
 def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         fleet = Told(worker)
         made = dispatch(bench, fleet)
         bench.view.residency.set_max_executors("cpu", 1)
         bench.view.limits.set_stage_depth("h", "v1", 4)
-        first = bench.line.submit(asked())
+        first = bench.line.submit(make_submission())
         made.wake()
         await until_runs(bench, first)
         assert first.executor is not None
         made.executors[first.executor].is_loaded = True
         bench.view.on_loaded(first.executor, None, 1000.0)
-        second = bench.line.submit(asked(2))
+        second = bench.line.submit(make_submission(2))
         second.input = None
         made.wake()
         while second.phase != "assigned":
@@ -165,7 +165,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
     run(body)
 
 
-def reports(bench: Bench, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
+def reports(bench: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
     fleet = Lone(worker)
     called: list[int] = []
 
@@ -179,7 +179,7 @@ def reports(bench: Bench, worker: WorkerHandle) -> tuple[WorkerMessageHandler, l
 
 
 def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         made, called = reports(bench, worker)
         made.handle_frame(worker, [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (1, 2, 3)])
         made.handle_frame(worker, [encode(ExecutorUsage([(7, 1)]))])
@@ -190,9 +190,9 @@ def test_a_message_that_fails_does_not_take_its_frame_along(worker: WorkerHandle
 
 
 def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         made, _ = reports(bench, worker)
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         bench.start(live)
         # There is no such executor: taking this in fails.
         news = [encode(NumberedFrame(1)), encode(AttemptEnded("job-1", 1, 1, None, ""))]
@@ -204,7 +204,7 @@ def test_a_worker_whose_news_of_an_attempt_were_lost_is_replaced(worker: WorkerH
 
 
 def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         made, called = reports(bench, worker)
         news = [encode(AttemptRequest(n, 1, "job-1", 1, "file", "x")) for n in (2, 3)]
         made.handle_frame(worker, [news[0].replace(b"job-1", b"job-\xff"), news[1]])
@@ -215,7 +215,7 @@ def test_text_that_is_not_utf8_is_counted_and_the_rest_is_taken_in(worker: Worke
 
 
 def test_a_worker_whose_numbered_news_are_no_message_is_replaced(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         made, called = reports(bench, worker)
         news = [encode(NumberedFrame(5)), b"\xc1", encode(AttemptRequest(3, 1, "job-1", 1, "file", "x"))]
         made.handle_frame(worker, news)

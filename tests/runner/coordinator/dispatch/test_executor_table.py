@@ -8,7 +8,7 @@ from runner.coordinator.dispatch.executor_handle import ExecutorHandle
 from runner.coordinator.dispatch.executor_table import ExecutorTable
 from runner.coordinator.processes.worker_pool import WorkerHandle
 from tests.runner.coordinator import test_error_boundaries
-from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import CPU, LifecycleHarness, make_submission, run, spec
 
 worker = test_error_boundaries.worker
 
@@ -40,10 +40,10 @@ def test_executors_are_found_by_device_worker_and_handler(worker: WorkerHandle) 
 
 
 def test_executors_with_attempts_are_told_apart(worker: WorkerHandle) -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         executors, _ = table(worker)
         assert executors.with_attempts() == []
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         executors[2].attempts[live.job.number] = live
         assert numbers(executors.with_attempts()) == [2]
 

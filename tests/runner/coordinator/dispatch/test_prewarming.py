@@ -16,7 +16,7 @@ from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, ExecutorGone, ExecutorLoaded, LoadExecutor, UnloadExecutor
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.dispatch.test_retire_executor import Scene
-from tests.runner.coordinator.lifecycle_harness import Bench, run, spec
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run, spec
 
 worker = test_error_boundaries.worker
 PRELOADED = spec(preload=("",))
@@ -25,7 +25,7 @@ PRELOADED = spec(preload=("",))
 class House(Scene):
     """A scene in which somebody asks for executors."""
 
-    def __init__(self, bench: Bench, worker: WorkerHandle) -> None:
+    def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
         super().__init__(bench, worker)
         self.wishes = self.dispatch.prewarming
         self.heard: list[ExecutorHandle | PrewarmFailure] = []
@@ -46,7 +46,7 @@ class House(Scene):
 
 
 def play(worker: WorkerHandle, body: Callable[[House], Awaitable[None]]) -> None:
-    async def whole(bench: Bench) -> None:
+    async def whole(bench: LifecycleHarness) -> None:
         await body(House(bench, worker))
 
     run(whole)

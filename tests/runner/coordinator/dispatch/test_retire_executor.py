@@ -25,7 +25,7 @@ from runner.protocol.worker import (
     to_worker_decoder,
 )
 from tests.runner.coordinator import test_error_boundaries
-from tests.runner.coordinator.lifecycle_harness import CPU, Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import CPU, LifecycleHarness, make_submission, run, spec
 from tests.runner.coordinator.test_error_boundaries import Lone
 
 worker = test_error_boundaries.worker
@@ -57,7 +57,7 @@ class Told(Lone):
 class Scene:
     """One executor slot, jobs for `h`, and a worker that the test plays."""
 
-    def __init__(self, bench: Bench, worker: WorkerHandle) -> None:
+    def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
         self.bench, self.worker = bench, worker
         self.fleet = Told(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class Scene:
         return await self.turn()
 
     def submit(self, *numbers: int) -> list[LiveJob]:
-        return [self.bench.line.submit(asked(n)) for n in numbers]
+        return [self.bench.line.submit(make_submission(n)) for n in numbers]
 
     async def busy(self, *numbers: int) -> list[LiveJob]:
         """Jobs at a loaded executor: the first runs, the others are staged."""
@@ -113,7 +113,7 @@ class Scene:
 
 
 def play(worker: WorkerHandle, body: Callable[[Scene], Awaitable[None]]) -> None:
-    async def whole(bench: Bench) -> None:
+    async def whole(bench: LifecycleHarness) -> None:
         await body(Scene(bench, worker))
 
     run(whole)

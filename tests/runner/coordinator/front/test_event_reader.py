@@ -12,7 +12,7 @@ from runner.coordinator.lifecycle.job_reader import JobReader
 from runner.protocol import front as front_protocol
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import Store
-from tests.runner.coordinator.lifecycle_harness import Bench, asked
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission
 
 T = TypeVar("T")
 
@@ -33,9 +33,9 @@ class Between(MemoryAccess):
 def test_events_that_become_durable_while_a_page_is_read_are_not_told_as_gone() -> None:
     async def main() -> None:
         access = Between()
-        bench = Bench(access, await access.take_epoch())
+        bench = LifecycleHarness(access, await access.take_epoch())
         archive = JobReader(access, bench.journal, Path("files"))
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         await bench.journal.flush()
 
         async def it_ends() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.coordinator.jobs.usage import UsageSum, UsageTotals
 from runner.coordinator.jobs.usage_meter import UsageMeter
 from runner.jobs.job import AttemptRecord, AttemptUsage, Job, JobTerms
-from tests.runner.coordinator.lifecycle_harness import Bench, asked, run
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run
 
 GIB = 1 << 30
 
@@ -32,9 +32,9 @@ def test_where_nothing_was_used_nothing_is_kept() -> None:
 
 
 def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = bench.line.submit(asked(retries=1, backoff=None))
+        live = bench.line.submit(make_submission(retries=1, backoff=None))
         bench.start(live, loading=True, granted_bytes=2 * GIB, meter=meter)
         assert live.job.attempts[-1].spent == AttemptUsage() and live.job.spent is None
         bench.clock.at += 8.0
@@ -47,7 +47,7 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
         assert live.job.attempts[-1].spent == AttemptUsage(2.0, 4.0 * GIB)
         assert live.job.spent == AttemptUsage(10.0, 20.0 * GIB)
         await bench.journal.flush()
-        assert (await bench.stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
+        assert (await bench.read_stored("job-1")).spent == AttemptUsage(10.0, 20.0 * GIB)
         kept = await bench.access.run_read(lambda store: store.load_values("spent/"))
         assert set(kept) == {"spent/since", "spent/tenant/", "spent/handler/h", "spent/device/cpu"}
 
@@ -55,8 +55,8 @@ def test_an_attempt_is_charged_from_its_start_to_its_end() -> None:
 
 
 def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         bench.start(live)
         bench.clock.at += 8.0
         bench.end(live, run_s=8.0)
@@ -67,9 +67,9 @@ def test_an_attempt_that_occupies_no_device_costs_nothing() -> None:
 
 
 def test_an_attempt_that_did_not_start_is_not_charged() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         meter = UsageMeter()
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         bench.start(live, granted_bytes=GIB, meter=meter)
         bench.clock.at += 8.0
         bench.line.return_unstarted(live)
@@ -83,8 +83,8 @@ def test_an_attempt_that_did_not_start_is_not_charged() -> None:
 
 
 def test_what_a_workers_spool_tells_is_charged_by_its_own_times() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         bench.start(live, granted_bytes=GIB, meter=UsageMeter())
         # As after a restart: the record was stored, the meter was not.
         live.meter_start = None

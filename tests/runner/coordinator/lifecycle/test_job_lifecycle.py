@@ -9,12 +9,12 @@ from runner.errors import HandlerBroken, QueueFull, UnknownHandler, Unsatisfiabl
 from runner.handlers.spec import HandlerOptions, HandlerSpec, Source
 from runner.jobs.job import JobError
 from runner.protocol.worker import AttemptEvents
-from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run, spec
 
 
 def test_a_job_goes_its_straight_way() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         assert (live.phase, live.job.state) == ("waiting", "queued")
         assert bench.line.queue_manager.reasons.for_live_job(live) == "ready"
         bench.start(live, loading=True)
@@ -27,7 +27,7 @@ def test_a_job_goes_its_straight_way() -> None:
         assert bench.line.queue_manager.reasons.for_live_job(live) == "running"
         bench.end(live, output=b"42")
         await bench.journal.flush()
-        stored = await bench.stored("job-1")
+        stored = await bench.read_stored("job-1")
         assert (stored.state, stored.output_bytes, stored.finished_at) == ("succeeded", 2, 1_000.0)
         assert "job-1" not in bench.line.registry.by_id
 
@@ -36,9 +36,9 @@ def test_a_job_goes_its_straight_way() -> None:
 
 
 def test_counts_follow_every_change() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         counts = bench.line.registry.counts
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         assert (counts["default", "queued"], bench.line.registry.queued_count) == (1, 1)
         bench.start(live)
         assert (counts["default", "queued"], counts["default", "running"]) == (0, 1)
@@ -50,8 +50,8 @@ def test_counts_follow_every_change() -> None:
 
 
 def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked(retries=1))
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
         assert (live.phase, bench.line.queue_manager.reasons.for_live_job(live), live.job.failures) == (
@@ -69,11 +69,11 @@ def test_a_failure_with_retries_left_goes_back_and_waits() -> None:
 
 
 def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
-    async def body(bench: Bench) -> None:
-        first, second = bench.line.submit(asked(1)), bench.line.submit(asked(2))
+    async def body(bench: LifecycleHarness) -> None:
+        first, second = bench.line.submit(make_submission(1)), bench.line.submit(make_submission(2))
         assert first.job_class is not None
         bench.view.remove_waiting(first.job_class, first.job.number)
-        bench.hold(first)
+        bench.stage(first)
         bench.line.return_unstarted(first)
         assert (first.phase, first.attempt_in_flight, first.executor, first.job.attempt) == (
             "waiting",
@@ -88,8 +88,8 @@ def test_what_did_not_start_goes_to_the_front_of_its_line() -> None:
 
 
 def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked(retries=1))
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission(retries=1))
         bench.start(live)
         first_start = live.job.started_at
         bench.end(live, "handler_error")
@@ -108,7 +108,7 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
         bench.start(live)
         bench.end(live)
         await bench.journal.flush()
-        stored = await bench.stored("job-1")
+        stored = await bench.read_stored("job-1")
         assert (stored.state, stored.attempt) == ("succeeded", 2)
         assert [record.error for record in stored.attempts][1] is None
 
@@ -116,8 +116,8 @@ def test_a_start_that_was_counted_ahead_and_not_made_uses_up_no_number() -> None
 
 
 def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked(retries=1))
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission(retries=1))
         bench.start(live)
         bench.end(live, "handler_error")
         bench.start(live)
@@ -129,8 +129,8 @@ def test_a_cancel_before_a_start_that_was_counted_ahead_leaves_no_open_attempt()
 
 
 def test_a_cancelled_waiting_job_ends_at_once() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         bench.line.cancel_unstarted(live, "by hand")
         assert live.job_class is not None
         assert bench.view.backlog.count(live.job_class) == 0
@@ -140,12 +140,14 @@ def test_a_cancelled_waiting_job_ends_at_once() -> None:
 
 
 def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         bench.line.queue_manager.set_handlers({})
-        live = bench.line.submit(asked()) if "h" in bench.line.queue_manager.handlers.specs else None
+        live = (
+            bench.line.submit(make_submission()) if "h" in bench.line.queue_manager.handlers.specs else None
+        )
         assert live is None
         bench.line.queue_manager.set_handlers({"h": spec()})
-        live = bench.line.submit(asked())
+        live = bench.line.submit(make_submission())
         bench.line.queue_manager.set_handlers({})
         bench.start(live)
         bench.end(live, "interrupted")
@@ -160,8 +162,11 @@ def test_a_job_of_an_unknown_handler_waits_for_it_after_a_restart() -> None:
 
 
 def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
-    async def body(bench: Bench) -> None:
-        lives = [bench.line.submit(asked(n, priority=50 + 10 * (n > 3), vram_bytes=n)) for n in range(1, 7)]
+    async def body(bench: LifecycleHarness) -> None:
+        lives = [
+            bench.line.submit(make_submission(n, priority=50 + 10 * (n > 3), vram_bytes=n))
+            for n in range(1, 7)
+        ]
         waiting, view = bench.line.queue_manager, bench.view
         assert lives[0].job_class is not None
         view.remove_waiting(lives[0].job_class, 1)
@@ -189,11 +194,11 @@ def test_waiting_jobs_go_over_to_the_new_version_in_their_order() -> None:
 
 
 def test_two_lines_that_become_one_are_merged_by_age() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         gpu = HandlerOptions(gpus=1)
         bench.line.queue_manager.set_handlers({"h": replace(spec(), options=gpu)})
         for n in range(1, 7):
-            bench.line.submit(asked(n, vram_bytes=1 + n % 2))
+            bench.line.submit(make_submission(n, vram_bytes=1 + n % 2))
         assert len(bench.view.backlog.classes()) == 2
         bench.line.queue_manager.set_handlers({"h": spec()})
         (cls,) = bench.view.backlog.classes()
@@ -203,11 +208,11 @@ def test_two_lines_that_become_one_are_merged_by_age() -> None:
 
 
 def test_refusals_name_what_is_wrong() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         broken = HandlerSpec("b", "", "broken", Source("file", "/b.py", ""), error="Traceback")
         bench.line.queue_manager.set_handlers({"h": spec(gpus=0, ram_bytes=16 << 30), "b": broken})
         with pytest.raises(Unsatisfiable, match=r"h needs 16.0 GiB; cpu at most 8.0 GiB"):
-            bench.line.submit(asked())
+            bench.line.submit(make_submission())
         with pytest.raises(UnknownHandler, match="there is no handler 'nope'"):
             bench.line.queue_manager.handlers.require("nope")
         with pytest.raises(HandlerBroken, match=r"/b\.py"):
@@ -218,19 +223,19 @@ def test_refusals_name_what_is_wrong() -> None:
 
 
 def test_the_queue_has_a_bound() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         for number in range(10):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         with pytest.raises(QueueFull, match="10 jobs are queued") as refusal:
-            bench.line.submit(asked(10))
+            bench.line.submit(make_submission(10))
         assert refusal.value.detail["retry_after_s"] > 0
 
     run(body)
 
 
 def test_retention_takes_the_oldest_events_in_steps() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         bench.start(live)
         lines: list[tuple[str, float, bytes]] = [("log", 0.0, b'{"text":"x"}')] * 150
         bench.line.record_events(live, AttemptEvents("job-1", 1, 1, lines))
@@ -241,12 +246,12 @@ def test_retention_takes_the_oldest_events_in_steps() -> None:
 
 
 def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked())
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission())
         bench.start(live)
         bench.end(live, output=b"1")
         await bench.journal.flush()
-        again = bench.line.resubmit(await bench.stored("job-1"), b"{}")
+        again = bench.line.resubmit(await bench.read_stored("job-1"), b"{}")
         assert (again.job.state, again.job.output_bytes, again.job.attempt) == ("queued", None, 1)
         bench.start(again)
         assert again.job.attempt == 2
@@ -256,8 +261,8 @@ def test_a_revived_job_keeps_its_id_and_its_attempts() -> None:
 
 
 def test_a_job_that_waits_too_long_ends_as_queue_timeout() -> None:
-    async def body(bench: Bench) -> None:
-        live = bench.line.submit(asked(queue_timeout_s=0.0))
+    async def body(bench: LifecycleHarness) -> None:
+        live = bench.line.submit(make_submission(queue_timeout_s=0.0))
         while live.phase != "ended":
             await bench.journal.flush()
         assert live.job.error is not None

@@ -13,7 +13,7 @@ from runner.protocol.spool import Spool
 from runner.protocol.worker import PROTOCOL, AttemptEnded, AttemptEvents, AttemptStarted, Hello, encode
 from runner.stores.memory import MemoryStore
 from runner.stores.store import WriteBatch
-from tests.runner.coordinator.lifecycle_harness import Bench, run
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run
 
 
 def stored(**changes: object) -> Job:
@@ -26,13 +26,13 @@ def spool(*messages: msgspec.Struct) -> Spool:
     return Spool(Path("x.spool"), hello, [encode(message) for message in messages])
 
 
-def recover(bench: Bench, job: Job, *messages: msgspec.Struct) -> LiveJob:
+def recover(bench: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> LiveJob:
     take_over(bench, job, *messages)
     (live,) = bench.line.registry
     return live
 
 
-def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
+def take_over(bench: LifecycleHarness, job: Job, *messages: msgspec.Struct) -> None:
     bench.line.registry.counts[job.queue, job.state] += 1
     store = MemoryStore()
     store.commit(store.take_epoch(), WriteBatch(inserts=[(job, b"{}")]))
@@ -42,7 +42,7 @@ def take_over(bench: Bench, job: Job, *messages: msgspec.Struct) -> None:
 
 
 def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(bench, stored(state="running", attempt=1))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
         assert live.phase == "waiting"
@@ -51,7 +51,7 @@ def test_an_attempt_that_was_cut_off_goes_again_without_using_up_a_retry() -> No
 
 
 def test_a_result_in_the_spool_counts() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(
             bench, stored(state="running", attempt=1), AttemptEnded("job-1", 1, 1, None, output=b"7")
         )
@@ -62,7 +62,7 @@ def test_a_result_in_the_spool_counts() -> None:
 
 
 def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, None, output=b"7", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.started_at) == ("succeeded", 1, 950.0)
 
@@ -70,7 +70,7 @@ def test_a_result_of_a_first_attempt_whose_start_was_not_written_counts() -> Non
 
 
 def test_an_interrupted_first_attempt_keeps_its_number() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(bench, stored(), AttemptEnded("job-1", 1, 1, "interrupted", "cut", started_at=950.0))
         assert (live.job.state, live.job.attempt, live.job.failures) == ("queued", 1, 0)
 
@@ -78,7 +78,7 @@ def test_an_interrupted_first_attempt_keeps_its_number() -> None:
 
 
 def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["sim0"], 950.0, granted_bytes=4096)
         live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
@@ -88,7 +88,7 @@ def test_an_attempt_that_ran_out_of_memory_meanwhile_goes_up_the_ladder() -> Non
 
 
 def test_on_the_cpu_there_is_no_such_ladder() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         end = AttemptEnded("job-1", 1, 1, "device_out_of_memory", "why")
         record = AttemptRecord(1, "w", ["cpu"], 950.0, granted_bytes=4096)
         live = recover(bench, stored(state="running", attempt=1, attempts=[record]), end)
@@ -98,7 +98,7 @@ def test_on_the_cpu_there_is_no_such_ladder() -> None:
 
 
 def test_what_was_applied_before_is_not_applied_again() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         note = AttemptEvents("job-1", 1, 2, [("output", 0.0, b'{"chunk":1}')])
         live = recover(bench, stored(state="running", attempt=1, heard=2), note)
         await bench.journal.flush()
@@ -111,7 +111,7 @@ def test_what_was_applied_before_is_not_applied_again() -> None:
 def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
     """Its end was written down and it was put back; the worker had not been told so."""
 
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         ended = AttemptEnded("job-1", 1, 2, "interrupted", "cut", started_at=950.0)
         live = recover(bench, stored(state="queued", attempt=1, heard=2), ended)
         assert (live.job.state, live.phase, live.attempt_in_flight) == ("queued", "waiting", 0)
@@ -120,7 +120,7 @@ def test_a_job_of_which_only_old_news_were_kept_waits_on() -> None:
 
 
 def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(
             bench, stored(attempt=2, state="running"), AttemptEnded("job-1", 1, 9, None, output=b"7")
         )
@@ -130,7 +130,7 @@ def test_late_news_of_an_old_attempt_is_counted_and_dropped() -> None:
 
 
 def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         job = stored()
         take_over(bench, job, AttemptEnded("other", 1, 1, None), AttemptStarted("job-1", 1, 950.0))
         assert (len(bench.line.registry), bench.line.queue_manager.stored_phase(job)) == (0, "behind")
@@ -139,7 +139,7 @@ def test_news_of_unknown_jobs_and_of_executors_are_passed_over() -> None:
 
 
 def test_a_cancel_that_was_under_way_is_kept() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: LifecycleHarness) -> None:
         live = recover(bench, stored(state="running", attempt=1, cancel_reason="by hand"))
         assert live.job.state == "cancelled"
 

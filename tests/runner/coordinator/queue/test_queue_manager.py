@@ -21,17 +21,17 @@ from runner.jobs.job import ENDED, Job
 from runner.jobs.job_query import JobQuery
 from runner.stores.sqlite.access import MemoryAccess
 from runner.stores.store import WriteBatch
-from tests.runner.coordinator.lifecycle_harness import Bench, asked, run, spec
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, make_submission, run, spec
 
 TINY = QueueBounds(
     kept_jobs_max=3, window_jobs=4, large_backlog_jobs=8, small_window_jobs=2, rows_per_read=3, due_per_turn=2
 )
 
 
-async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
+async def make_harness(access: MemoryAccess, before: LifecycleHarness | None = None) -> LifecycleHarness:
     """A coordinator's rooms over what is in the store, as after a start."""
     epoch = await access.take_epoch()
-    bench = Bench(
+    bench = LifecycleHarness(
         access,
         epoch,
         clock=None if before is None else before.clock,
@@ -47,20 +47,20 @@ async def house(access: MemoryAccess, before: Bench | None = None) -> Bench:
     return bench
 
 
-async def settle(bench: Bench) -> None:
+async def settle(bench: LifecycleHarness) -> None:
     """What was let go of and what is to follow have gone their ways."""
     for _ in range(12):
         bench.line.queue_manager.windows.refill()
         await bench.journal.flush()
 
 
-def heads(bench: Bench) -> list[tuple[JobClass, int]]:
+def heads(bench: LifecycleHarness) -> list[tuple[JobClass, int]]:
     """The first job of each class in view, the most urgent class first."""
     lines = [(cls, line.first) for cls, line in bench.view.backlog.by_class.items()]
     return sorted(lines, key=lambda entry: (-entry[0].priority, entry[1]))
 
 
-def take(bench: Bench, cls: JobClass, n: int) -> LiveJob:
+def take(bench: LifecycleHarness, cls: JobClass, n: int) -> LiveJob:
     """What dispatch does with the head of a class."""
     live = bench.line.registry.by_number[n]
     bench.view.remove_waiting(cls, n)
@@ -70,7 +70,7 @@ def take(bench: Bench, cls: JobClass, n: int) -> LiveJob:
     return live
 
 
-async def drain(bench: Bench) -> list[LiveJob]:
+async def drain(bench: LifecycleHarness) -> list[LiveJob]:
     """Run all that waits to its end; in the order of the starts."""
     ran: list[LiveJob] = []
     for _ in range(10_000):
@@ -83,15 +83,15 @@ async def drain(bench: Bench) -> list[LiveJob]:
     raise AssertionError("it never ends")
 
 
-async def all_stored(bench: Bench) -> list[Job]:
+async def all_stored(bench: LifecycleHarness) -> list[Job]:
     return await bench.access.run_read(lambda store: store.find_jobs(JobQuery(order="asc", limit=500)))
 
 
 def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(60):
-            bench.line.submit(asked(number, priority=50 + 10 * (number % 2)))
+            bench.line.submit(make_submission(number, priority=50 + 10 * (number % 2)))
         await settle(bench)
         assert len(bench.line.registry) <= TINY.large_backlog_jobs + 2 * TINY.window_jobs
         assert bench.line.registry.queued_count == 60
@@ -105,14 +105,14 @@ def test_a_long_line_is_mostly_asleep_and_keeps_its_order() -> None:
 
 
 def test_after_a_start_they_go_on_in_their_order() -> None:
-    async def body(unused: Bench) -> None:
-        first = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        first = await make_harness(MemoryAccess())
         for number in range(40):
-            first.line.submit(asked(number))
+            first.line.submit(make_submission(number))
         await settle(first)
         running = take(first, *heads(first)[0])
         await first.journal.flush()
-        again = await house(first.access, first)
+        again = await make_harness(first.access, first)
         assert again.line.registry.queued_count == 40
         ran = await drain(again)
         assert [live.job.number for live in ran] == list(range(1, 41))
@@ -122,14 +122,14 @@ def test_after_a_start_they_go_on_in_their_order() -> None:
 
 
 def test_sleeping_jobs_wait_for_their_handler() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         await settle(bench)
-        again = await house(bench.access, bench)
+        again = await make_harness(bench.access, bench)
         again.line.queue_manager.set_handlers({})
-        job = await again.stored("job-19")
+        job = await again.read_stored("job-19")
         assert again.line.queue_manager.reasons.for_stored_job(job) == "waiting_for_handler"
         tally = [
             entry
@@ -144,10 +144,10 @@ def test_sleeping_jobs_wait_for_their_handler() -> None:
 
 
 def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(30):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         await settle(bench)
         assert "job-20" not in bench.line.registry.by_id
         live = await bench.line.queue_manager.spill_pool.load_job("job-20")
@@ -155,7 +155,7 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
         assert await bench.line.queue_manager.spill_pool.load_job("job-20") is live
         bench.line.cancel_unstarted(live, "by hand")
         await bench.journal.flush()
-        assert (await bench.stored("job-20")).state == "cancelled"
+        assert (await bench.read_stored("job-20")).state == "cancelled"
         assert await bench.line.queue_manager.spill_pool.load_job("job-20") is None
         assert await bench.line.queue_manager.spill_pool.load_job("nobody") is None
         ran = await drain(bench)
@@ -165,10 +165,10 @@ def test_a_sleeping_job_is_roused_cancelled_and_missed_by_nobody() -> None:
 
 
 def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(30):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         live = bench.line.registry.by_id["job-25"]
         live.end_callbacks = [lambda _: None]
         await settle(bench)
@@ -183,17 +183,19 @@ def test_who_is_waited_for_stays_in_memory_and_in_its_place() -> None:
 
 
 def test_delayed_jobs_sleep_until_their_moment() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number, delay_s=10.0 + number % 2))
+            bench.line.submit(make_submission(number, delay_s=10.0 + number % 2))
         await settle(bench)
         assert len(bench.line.registry) <= TINY.kept_jobs_max + 1 and not bench.view.backlog.by_class
-        assert bench.line.queue_manager.reasons.for_stored_job(await bench.stored("job-19")) == "scheduled"
+        assert (
+            bench.line.queue_manager.reasons.for_stored_job(await bench.read_stored("job-19")) == "scheduled"
+        )
         assert list(bench.line.queue_manager.counts_by_reason()) == [("default", "scheduled", 20, None)]
         await bench.pass_time(9.9)
         assert await drain(bench) == []
-        again = await house(bench.access, bench)
+        again = await make_harness(bench.access, bench)
         for _ in range(10):
             await again.pass_time(0.02)
         assert sorted(live.job.number for live in await drain(again)) == list(range(1, 21, 2))
@@ -206,10 +208,10 @@ def test_delayed_jobs_sleep_until_their_moment() -> None:
 
 
 def test_sleeping_jobs_end_when_they_waited_too_long() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number, queue_timeout_s=5.0 if number % 4 else None))
+            bench.line.submit(make_submission(number, queue_timeout_s=5.0 if number % 4 else None))
         await settle(bench)
         for _ in range(20):
             await bench.pass_time(0.3)
@@ -224,14 +226,14 @@ def test_sleeping_jobs_end_when_they_waited_too_long() -> None:
 
 
 def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(12):
-            bench.line.submit(asked(number, queue_timeout_s=5.0))
+            bench.line.submit(make_submission(number, queue_timeout_s=5.0))
         await settle(bench)
         started = take(bench, *heads(bench)[0])
         await bench.journal.flush()
-        again = await house(bench.access, bench)
+        again = await make_harness(bench.access, bench)
         await settle(again)
         for _ in range(20):
             await again.pass_time(0.3)
@@ -244,10 +246,10 @@ def test_a_limit_outlives_the_start_that_made_it_and_ends_with_the_first_attempt
 
 
 def test_a_read_that_fails_is_made_again() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         await settle(bench)
         rows, failures = bench.archive.load_rows, [OSError("stuck")]
 
@@ -265,10 +267,10 @@ def test_a_read_that_fails_is_made_again() -> None:
 
 
 def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         await settle(bench)
         bench.access._store._delete(15)
         assert len(await drain(bench)) == 19
@@ -278,10 +280,10 @@ def test_a_number_that_the_store_does_not_hold_is_passed_over(caplog: pytest.Log
 
 
 def test_many_classes_share_what_memory_holds() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(200):
-            bench.line.submit(asked(number, queue=f"q{number % 20}"))
+            bench.line.submit(make_submission(number, queue=f"q{number % 20}"))
         await settle(bench)
         assert len(bench.view.backlog.by_class) == 20
         assert len(bench.line.registry) <= TINY.large_backlog_jobs + 20 * TINY.small_window_jobs
@@ -293,13 +295,13 @@ def test_many_classes_share_what_memory_holds() -> None:
 
 
 def test_how_many_go_before_a_sleeping_job() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(60):
-            bench.line.submit(asked(number, priority=(40, 50, 60)[number % 3]))
+            bench.line.submit(make_submission(number, priority=(40, 50, 60)[number % 3]))
         await settle(bench)
         for number, ahead in ((58, 20 + 19), (59, 19), (57, 40 + 19)):
-            job = await bench.stored(f"job-{number}")
+            job = await bench.read_stored(f"job-{number}")
             cls = next(cls for cls in bench.view.backlog.by_class if cls.priority == job.priority)
             told = explain(bench.view, cls, job.number)["jobs_ahead"] + bench.line.queue_manager.jobs_ahead(
                 cls, job.number
@@ -325,15 +327,15 @@ class Slow(MemoryAccess):
 
 
 def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
-    async def body(unused: Bench) -> None:
+    async def body(unused: LifecycleHarness) -> None:
         access = Slow()
-        bench = await house(access)
+        bench = await make_harness(access)
         for number in range(10):
-            bench.line.submit(asked(number))
+            bench.line.submit(make_submission(number))
         await settle(bench)
         access.open.clear()
         access.came.clear()
-        live = bench.line.submit(asked(77, retries=1))
+        live = bench.line.submit(make_submission(77, retries=1))
         seen: list[bool] = []
         bench.journal.call_when_durable(lambda _: seen.append("job-77" in bench.line.registry.by_id))
         await access.came.wait()
@@ -345,16 +347,16 @@ def test_one_that_changed_during_its_commit_is_kept_until_the_next() -> None:
         access.open.set()
         await settle(bench)
         assert seen == [True] and "job-77" not in bench.line.registry.by_id
-        assert (await bench.stored("job-77")).attempt == 1
+        assert (await bench.read_stored("job-77")).attempt == 1
 
     run(body)
 
 
 def test_a_row_that_is_older_than_what_memory_knew_is_not_believed() -> None:
-    async def body(unused: Bench) -> None:
-        bench = await house(MemoryAccess())
+    async def body(unused: LifecycleHarness) -> None:
+        bench = await make_harness(MemoryAccess())
         for number in range(20):
-            bench.line.submit(asked(number, retries=1))
+            bench.line.submit(make_submission(number, retries=1))
         await settle(bench)
         sleep, rows, later = bench.line.queue_manager.spill_pool, bench.archive.load_rows, asyncio.Event()
 
@@ -398,8 +400,8 @@ MOVES = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MOVES)
 def test_whatever_happens_every_job_ends_once(moves: list[tuple[str, int]]) -> None:
-    async def body(unused: Bench) -> None:
-        play = Play(await house(MemoryAccess()))
+    async def body(unused: LifecycleHarness) -> None:
+        play = Play(await make_harness(MemoryAccess()))
         for move, number in moves:
             await play.move(move, number)
         await play.finish()
@@ -410,7 +412,7 @@ def test_whatever_happens_every_job_ends_once(moves: list[tuple[str, int]]) -> N
 class Play:
     """Moves at random over one store, and what has to hold of them."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: LifecycleHarness) -> None:
         self.bench = bench
         self.count = 0
         self.ends: Counter[str] = Counter()
@@ -441,7 +443,7 @@ class Play:
             case "restart":
                 await bench.journal.flush()
                 self.harvest()
-                self.bench = await house(bench.access, bench)
+                self.bench = await make_harness(bench.access, bench)
             case "handlers":
                 bench.line.queue_manager.set_handlers({})
                 bench.line.queue_manager.set_handlers({"h": spec()})
@@ -457,7 +459,7 @@ class Play:
     def submit(self, chance: random.Random) -> None:
         self.count += 1
         live = self.bench.line.submit(
-            asked(
+            make_submission(
                 self.count,
                 priority=chance.choice([50, 50, 60]),
                 vram_bytes=chance.choice([None, 1 << 20]),

@@ -16,7 +16,7 @@ from runner.discovery.handler_registry import HandlerRegistry
 from runner.errors import ReloadRefused, ShuttingDown
 from runner.handlers.overrides import Overrides
 from runner.protocol import front as front_protocol
-from tests.runner.coordinator.lifecycle_harness import Bench, run
+from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run
 from tests.runner.discovery.test_handler_registry import ECHO, plugins, write
 
 SLOW = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
@@ -37,7 +37,7 @@ class Asker:
 class House:
     """The reloads of one source, and what became of its executors."""
 
-    def __init__(self, bench: Bench, found: HandlerRegistry, answer_s: float) -> None:
+    def __init__(self, bench: LifecycleHarness, found: HandlerRegistry, answer_s: float) -> None:
         self.plugins = found
         self.asker = Asker()
         self.retired: list[tuple[str, bool]] = []
@@ -53,7 +53,7 @@ class House:
             reply_wait_s=answer_s,
         )
 
-    def _put_in_force(self, bench: Bench) -> None:
+    def _put_in_force(self, bench: LifecycleHarness) -> None:
         self.in_force += 1
         bench.line.queue_manager.set_handlers(dict(self.plugins.specs))
 
@@ -65,7 +65,7 @@ class House:
 
 
 def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: float = 20.0) -> None:
-    async def whole(bench: Bench) -> None:
+    async def whole(bench: LifecycleHarness) -> None:
         found = plugins(folder, "a.py")
         await found.describe_all()
         bench.line.queue_manager.set_handlers(dict(found.specs))

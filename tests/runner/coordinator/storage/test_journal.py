@@ -36,7 +36,7 @@ class Committer:
         self.batches.append(batch)
 
 
-class Bench:
+class JournalHarness:
     def __init__(self, patience_s: float = 60.0) -> None:
         self.committer = Committer()
         self.published: list[tuple[int, list[int]]] = []
@@ -60,8 +60,8 @@ def make_job(n: int = 1) -> Job:
     return Job(n, f"job-{n}", "h", "default", 50, 0.0, JobTerms(), 2)
 
 
-def run(body: Callable[[Bench], Awaitable[None]], *, patience_s: float = 60.0) -> Bench:
-    bench = Bench(patience_s)
+def run(body: Callable[[JournalHarness], Awaitable[None]], *, patience_s: float = 60.0) -> JournalHarness:
+    bench = JournalHarness(patience_s)
 
     async def main() -> None:
         await asyncio.wait_for(body(bench), 5)
@@ -71,7 +71,7 @@ def run(body: Callable[[Bench], Awaitable[None]], *, patience_s: float = 60.0) -
 
 
 def test_insert_and_end_of_a_short_job_are_one_row() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         job = make_job()
         bench.journal.insert(job, b"{}")
         bench.journal.add_event(job, "status", 0.0, status_fields(job, "ready"))
@@ -87,7 +87,7 @@ def test_insert_and_end_of_a_short_job_are_one_row() -> None:
 
 
 def test_events_are_told_after_the_commit_that_holds_them() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.gate = asyncio.Event()
         job = make_job()
         bench.journal.insert(job, b"{}")
@@ -106,7 +106,7 @@ def test_events_are_told_after_the_commit_that_holds_them() -> None:
 
 
 def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         job = make_job()
         for _ in range(300):
             bench.journal.add_event(job, "output", 0.0, b'{"chunk":"%s"}' % (b"x" * 1000))
@@ -124,7 +124,7 @@ def test_a_burst_of_events_is_cut_into_rows_that_a_page_can_afford() -> None:
 
 
 def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         told: list[StoreUnavailable | None] = []
         patient: list[StoreUnavailable | None] = []
         done = asyncio.Event()
@@ -150,7 +150,7 @@ def test_a_refusal_is_told_and_nothing_is_forgotten() -> None:
 
 
 def test_a_withdrawn_insert_is_never_written() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.refusal = StoreUnavailable("disk full")
         job, other = make_job(1), make_job(2)
         bench.journal.insert(job, b"{}")
@@ -169,7 +169,7 @@ def test_a_withdrawn_insert_is_never_written() -> None:
 
 
 def test_a_fenced_journal_writes_nothing_more() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.refusal = Fenced("epoch 2 is in force")
         bench.journal.insert(make_job(), b"{}")
         try:
@@ -186,14 +186,14 @@ def test_a_fenced_journal_writes_nothing_more() -> None:
 
 
 def test_a_callback_without_writes_is_called_all_the_same() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         await bench.journal.flush()
 
     assert run(body).committer.batches == []
 
 
 def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.gate = asyncio.Event()
         bench.journal.insert(make_job(1), b"{}")
         bench.journal.commit_soon()
@@ -212,7 +212,7 @@ def test_who_hurries_during_a_commit_gets_the_next_one_at_once() -> None:
 
 
 def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         told: list[str] = []
         gate = bench.committer.gate = asyncio.Event()
         bench.journal.insert(make_job(), b"{}")
@@ -232,7 +232,7 @@ def test_an_unforeseen_failure_refuses_and_is_tried_again() -> None:
 
 
 def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.journal.insert(make_job(), b"{}")
         bench.journal.call_when_durable(lambda _: [][0])
         await bench.journal.flush()
@@ -241,7 +241,7 @@ def test_one_who_fails_over_a_commit_keeps_nobody_else_waiting() -> None:
 
 
 def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.gate = asyncio.Event()
         told: list[StoreUnavailable | None] = []
         patient: list[StoreUnavailable | None] = []
@@ -262,7 +262,7 @@ def test_who_waits_for_a_late_commit_is_told_and_the_commit_goes_on() -> None:
 
 
 def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.gate = asyncio.Event()
         job = make_job()
         bench.journal.insert(job, b"{}")
@@ -278,7 +278,7 @@ def test_a_job_taken_back_while_its_commit_was_late_is_removed_again() -> None:
 
 
 def test_a_start_waits_for_a_store_that_refuses_for_a_while() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.refusal = StoreUnavailable("locked")
         bench.journal.insert(make_job(), b"{}")
         durable = asyncio.ensure_future(recovery.make_durable(bench.journal))
@@ -292,7 +292,7 @@ def test_a_start_waits_for_a_store_that_refuses_for_a_while() -> None:
 
 
 def test_a_start_does_not_wait_for_a_store_that_another_has_taken_over() -> None:
-    async def body(bench: Bench) -> None:
+    async def body(bench: JournalHarness) -> None:
         bench.committer.refusal = Fenced("epoch 2 is in force")
         bench.journal.insert(make_job(), b"{}")
         with pytest.raises(Fenced):
