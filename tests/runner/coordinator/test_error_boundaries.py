@@ -37,7 +37,7 @@ class Nobody:
     def on_worker_lost(self, worker: WorkerHandle, why: str) -> None: ...
 
 
-class Lone(WorkerPool):
+class SingleWorkerPool(WorkerPool):
     """A fleet of one worker that is never spoken to."""
 
     def __init__(self, worker: WorkerHandle) -> None:
@@ -107,7 +107,7 @@ async def until_runs(bench: LifecycleHarness, live: LiveJob) -> None:
 
 def test_a_plan_that_cannot_be_carried_out_is_tried_again(worker: WorkerHandle) -> None:
     async def body(bench: LifecycleHarness) -> None:
-        fleet = Lone(worker)
+        fleet = SingleWorkerPool(worker)
         fleet.misses = 1
         live = bench.line.submit(make_submission())
         dispatch(bench, fleet).wake()
@@ -121,14 +121,14 @@ def test_inputs_that_cannot_be_read_are_read_later(worker: WorkerHandle) -> None
     async def body(bench: LifecycleHarness) -> None:
         live = bench.line.submit(make_submission())
         live.input = None
-        dispatch(bench, Lone(worker), fails=1).wake()
+        dispatch(bench, SingleWorkerPool(worker), fails=1).wake()
         await until_runs(bench, live)
         assert live.input == b"1"
 
     run(body)
 
 
-class Told(Lone):
+class MessageRecordingPool(SingleWorkerPool):
     """A fleet that keeps what its worker was told."""
 
     def __init__(self, worker: WorkerHandle) -> None:
@@ -141,7 +141,7 @@ class Told(Lone):
 
 def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: WorkerHandle) -> None:
     async def body(bench: LifecycleHarness) -> None:
-        fleet = Told(worker)
+        fleet = MessageRecordingPool(worker)
         made = dispatch(bench, fleet)
         bench.view.residency.set_max_executors("cpu", 1)
         bench.view.limits.set_stage_depth("h", "v1", 4)
@@ -166,7 +166,7 @@ def test_what_is_handed_over_late_is_called_back_from_behind_a_long_run(worker: 
 
 
 def reports(bench: LifecycleHarness, worker: WorkerHandle) -> tuple[WorkerMessageHandler, list[int]]:
-    fleet = Lone(worker)
+    fleet = SingleWorkerPool(worker)
     called: list[int] = []
 
     def on_call(_: WorkerHandle, call: AttemptRequest) -> None:

@@ -16,7 +16,7 @@ from tests.runner.discovery.test_handler_registry import ECHO, HEAD, plugins, wr
 COUNTED = "import pathlib\nwith open(pathlib.Path(__file__).with_suffix('.n'), 'a') as f: f.write('x')\n"
 
 
-def scene(found: HandlerRegistry, body: Callable[[], Awaitable[None]]) -> HandlerRegistry:
+def run_scenario(found: HandlerRegistry, body: Callable[[], Awaitable[None]]) -> HandlerRegistry:
     async def whole() -> None:
         await found.describe_all()
         await body()
@@ -42,7 +42,7 @@ def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
         assert found.specs["other"] is old
 
     first = found.cache_entries
-    scene(found, body)
+    run_scenario(found, body)
     assert (tmp_path / "a.n").read_text() == "xx"
     assert (tmp_path / "b.n").read_text() == "x"
     assert len(first) == 2
@@ -65,7 +65,7 @@ def test_a_change_of_what_it_imports_counts(tmp_path: Path) -> None:
         assert await found.reload() == {"a", "ba", "z", "bz"}
         assert set(found.specs) == {"z", "bz"}
 
-    scene(found, body)
+    run_scenario(found, body)
     assert found.watched_folders() == {str(tmp_path), str(package)}
     again = plugins(tmp_path, "pack.here", "a.py", cache=found.cache_entries)
     again.load_cache()
@@ -87,7 +87,7 @@ def test_a_change_within_the_second_of_the_same_size_is_seen(tmp_path: Path) -> 
         await found.reload()
         assert set(found.specs) == {"x2"}
 
-    scene(found, body)
+    run_scenario(found, body)
 
 
 def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_files_of_a_folder_come_and_go(tmp_path: Path) -> None:
         assert await found.reload() == {"echo"}
         assert states(found) == {"other": "ok"}
 
-    scene(found, body)
+    run_scenario(found, body)
     assert len(found.outdated_keys) == 1
 
 
@@ -120,7 +120,7 @@ def test_all_handlers_of_a_file_that_is_broken_are_broken_until_it_is_repaired(t
         write(tmp_path, a=both)
         assert await found.reload() == {"echo", "two"}
 
-    scene(found, body)
+    run_scenario(found, body)
     assert states(found) == {"echo": "ok", "two": "ok"}
 
 
@@ -140,4 +140,4 @@ def test_a_reload_that_is_refused_leaves_everything_as_it_was(tmp_path: Path) ->
         write(tmp_path, b=ECHO.replace("echo", "third"))
         assert await found.reload() == {"other", "third"}
 
-    scene(found, body)
+    run_scenario(found, body)

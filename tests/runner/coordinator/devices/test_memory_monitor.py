@@ -19,7 +19,7 @@ CARD = nvidia(0, "GPU-0", "card", 24 * G)
 CONTEXT = 300 * M
 
 
-class Scene:
+class MemoryScenario:
     """One card, executors that are granted 8 GiB each, and a clock."""
 
     def __init__(self, enforcement: BackendName = "fraction") -> None:
@@ -74,7 +74,7 @@ class Scene:
 
 
 def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     scene.read(0)
     scene.start(1, pid=10)
     scene.loaded(1, 1 * G)
@@ -91,7 +91,7 @@ def test_the_context_is_what_an_idle_one_holds_beyond_torchs_segments() -> None:
 
 
 def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     scene.read(0)
     scene.start(1, pid=10)
     scene.loaded(1, None, None)
@@ -106,7 +106,7 @@ def test_a_peak_is_what_the_driver_saw_or_torch_had_with_its_context() -> None:
 
 
 def test_without_named_processes_the_context_is_told_by_the_total() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     scene.read(2 * G)
     scene.start(1)
     scene.loaded(1, 1 * G)
@@ -119,7 +119,7 @@ def test_without_named_processes_the_context_is_told_by_the_total() -> None:
 
 @pytest.mark.parametrize("neighbour", ["loads", "idles", "is known"])
 def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     scene.read(2 * G)
     scene.start(1)
     scene.loaded(1, None, None)
@@ -148,15 +148,15 @@ def test_where_only_the_total_is_known_the_difference_tells(neighbour: str) -> N
 
 
 def test_a_cap_leaves_the_context_out_and_none_is_none() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - MARGIN_BYTES
     scene.memory._contexts.record("card/570", "2.13", CONTEXT)
     assert scene.memory.cap_bytes(["gpu0"], 8 * G, None) == 8 * G - CONTEXT - MARGIN_BYTES
-    assert Scene("watchdog").memory.cap_bytes(["gpu0"], 8 * G, None) is None
+    assert MemoryScenario("watchdog").memory.cap_bytes(["gpu0"], 8 * G, None) is None
 
 
 def test_what_may_start_anything_is_told() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     assert not scene.read(4 * G), "there is less than before"
     scene.at += 60
     assert scene.read(1 * G)
@@ -164,7 +164,7 @@ def test_what_may_start_anything_is_told() -> None:
 
 
 def test_bytes_of_a_dead_one_stay_its_own_until_they_are_free() -> None:
-    scene = Scene()
+    scene = MemoryScenario()
     scene.read(0)
     scene.start(1, pid=10)
     scene.loaded(1, None, None)

@@ -15,27 +15,27 @@ from runner.errors import NotFound, UnknownHandler, Unsatisfiable, ValidationFai
 from runner.handlers.spec import HandlerSpec, Source
 from runner.protocol.worker import AttemptEnded, ExecutorGone, ExecutorLoaded, LoadExecutor, UnloadExecutor
 from tests.runner.coordinator import test_error_boundaries
-from tests.runner.coordinator.dispatch.test_retire_executor import Scene
+from tests.runner.coordinator.dispatch.test_retire_executor import DispatchScenario
 from tests.runner.coordinator.lifecycle_harness import LifecycleHarness, run, spec
 
 worker = test_error_boundaries.worker
 PRELOADED = spec(preload=("",))
 
 
-class House(Scene):
+class PrewarmScenario(DispatchScenario):
     """A scene in which somebody asks for executors."""
 
     def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
         super().__init__(bench, worker)
         self.wishes = self.dispatch.prewarming
-        self.heard: list[ExecutorHandle | PrewarmFailure] = []
+        self.outcomes: list[ExecutorHandle | PrewarmFailure] = []
 
     def describe(self, *specs: HandlerSpec) -> None:
         self.bench.line.queue_manager.set_handlers({each.name: each for each in specs})
         self.wishes.on_handlers_changed()
 
     def ask(self, handler: str = "h", **named: str) -> None:
-        self.wishes.load(handler, named.get("model"), named.get("device"), self.heard.append)
+        self.wishes.load(handler, named.get("model"), named.get("device"), self.outcomes.append)
 
     async def orders(self) -> list[str]:
         """What the worker is told in the next turn, in short."""
@@ -45,33 +45,33 @@ class House(Scene):
         await self.says(ExecutorGone(executor, code, "why", detail={"traceback": "here"}))
 
 
-def play(worker: WorkerHandle, body: Callable[[House], Awaitable[None]]) -> None:
+def play(worker: WorkerHandle, body: Callable[[PrewarmScenario], Awaitable[None]]) -> None:
     async def whole(bench: LifecycleHarness) -> None:
-        await body(House(bench, worker))
+        await body(PrewarmScenario(bench, worker))
 
     run(whole)
 
 
 def test_all_who_ask_are_told_once_it_is_loaded(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.ask()
         house.ask()
         assert await house.orders() == ["Load"]
         house.ask()
         await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.heard] == [ExecutorHandle] * 3
+        assert [type(each) for each in house.outcomes] == [ExecutorHandle] * 3
         house.ask()
-        assert len(house.heard) == 4 and await house.orders() == []
+        assert len(house.outcomes) == 4 and await house.orders() == []
 
     play(worker, body)
 
 
 def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.ask()
         await house.turn()
         await house.fail(1)
-        (failure,) = house.heard
+        (failure,) = house.outcomes
         assert isinstance(failure, PrewarmFailure)
         assert failure.error == {"code": "load_error", "message": "why", "detail": {"traceback": "here"}}
         assert failure.next_at is None and await house.orders() == []
@@ -86,35 +86,35 @@ def test_who_asks_is_told_why_it_failed_and_nobody_tries_again(worker: WorkerHan
 
 
 def test_what_was_nobodys_fault_is_loaded_again_for_who_asked(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.ask()
         await house.turn()
         assert [type(each) for each in await house.says(ExecutorGone(1, "interrupted", "reloaded"))] == [
             LoadExecutor
         ]
         await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.heard] == [ExecutorHandle]
+        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_who_joined_the_load_of_a_job_is_served_also_where_that_is_cut_off(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.submit(1)
         await house.turn()
         house.ask()
-        assert house.heard == []
+        assert house.outcomes == []
         # Its worker is gone: the job goes again, and loads what is asked for.
         house.reports._executors.remove_executor(1)
         assert "Load" in await house.orders()
         await house.says(ExecutorLoaded(2, 0.1))
-        assert [type(each) for each in house.heard] == [ExecutorHandle]
+        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.ask()
         await house.turn()
         (live,) = house.submit(1)
@@ -128,20 +128,20 @@ def test_a_job_gets_what_was_loading_for_nobody(worker: WorkerHandle) -> None:
 
 
 def test_a_wish_is_dropped_where_a_job_has_it_loaded_in_the_same_turn(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.bench.view.residency.set_max_executors("cpu", 2)
         house.ask()
         house.submit(1)
         orders = await house.orders()
         assert orders.count("Load") == 1 and house.wishes.pending.of_handler("h") == []
         await house.says(ExecutorLoaded(1, 0.1))
-        assert [type(each) for each in house.heard] == [ExecutorHandle]
+        assert [type(each) for each in house.outcomes] == [ExecutorHandle]
 
     play(worker, body)
 
 
 def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.describe(PRELOADED)
         pauses: list[float] = []
         for number in range(1, 10):
@@ -170,7 +170,7 @@ def test_pauses_between_tries_of_a_preload_grow_to_a_bound_and_begin_anew(worker
 
 
 def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.describe(PRELOADED)
         await house.turn()
         await house.fail(1)
@@ -185,7 +185,7 @@ def test_a_preload_whose_handler_has_changed_is_tried_at_once(worker: WorkerHand
 
 
 def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.describe(PRELOADED)
         await house.turn()
         await house.fail(1)
@@ -197,7 +197,7 @@ def test_who_asks_need_not_wait_for_the_pause_of_a_preload(worker: WorkerHandle)
 
 
 def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.describe(PRELOADED)
         await house.turn()
@@ -214,7 +214,7 @@ def test_an_asked_for_load_takes_the_place_of_a_preload_that_waits(worker: Worke
 
 
 def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.describe(PRELOADED)
         await house.turn()
         await house.says(ExecutorLoaded(1, 0.1))
@@ -232,12 +232,12 @@ def test_an_unloaded_preload_rests_until_it_is_asked_for(worker: WorkerHandle) -
 
 
 def test_unload_withdraws_what_waits_and_tells_who_asked(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask(device="cpu")
         await house.turn()
         assert house.wishes.unload("h", None, None) == []
-        (failure,) = house.heard
+        (failure,) = house.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unloaded"
         assert house.wishes.pending.of_handler("h") == [] and house.bench.view.backlog.by_class == {}
 
@@ -245,7 +245,7 @@ def test_unload_withdraws_what_waits_and_tells_who_asked(worker: WorkerHandle) -
 
 
 def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
         await house.turn()
@@ -253,7 +253,7 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
         (one,) = house.wishes.pending.of_handler("h")
         assert one.job_class.version == "v2" and list(house.bench.view.backlog.by_class) == [one.job_class]
         house.describe()
-        (failure,) = house.heard
+        (failure,) = house.outcomes
         assert isinstance(failure, PrewarmFailure) and failure.code == "unknown_handler"
         assert house.bench.view.backlog.by_class == {}
 
@@ -261,7 +261,7 @@ def test_a_reload_makes_wishes_for_the_new_code_and_tells_where_there_is_none(wo
 
 
 def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.bench.view.set_device_open("cpu", False)
         house.ask()
         await house.turn()
@@ -281,7 +281,7 @@ def test_what_waits_for_no_job_is_in_no_queue(worker: WorkerHandle) -> None:
 def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
     worker: WorkerHandle, named: dict[str, str], error: type[Exception]
 ) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         with pytest.raises(error):
             house.ask(**named)
         with pytest.raises(error):
@@ -292,7 +292,7 @@ def test_what_does_not_exist_is_neither_loaded_nor_unloaded(
 
 
 def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.describe(spec(ram_bytes=1 << 50))
         with pytest.raises(Unsatisfiable, match="cpu at most"):
             house.ask()
@@ -302,7 +302,7 @@ def test_what_no_device_could_hold_is_refused(worker: WorkerHandle) -> None:
 
 
 def test_a_broken_handler_can_be_unloaded(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         house.ask()
         await house.turn()
         await house.says(ExecutorLoaded(1, 0.1))
@@ -325,7 +325,7 @@ def test_models_are_named_where_there_are_some() -> None:
 
 
 def test_a_wish_is_met_by_what_idles(worker: WorkerHandle) -> None:
-    async def body(house: House) -> None:
+    async def body(house: PrewarmScenario) -> None:
         (live,) = await house.busy(1)
         await house.says(AttemptEnded(live.job.id, live.attempt_in_flight, 1, None, output=b"1"))
         house.describe(PRELOADED)

@@ -26,13 +26,13 @@ from runner.protocol.worker import (
 )
 from tests.runner.coordinator import test_error_boundaries
 from tests.runner.coordinator.lifecycle_harness import CPU, LifecycleHarness, make_submission, run, spec
-from tests.runner.coordinator.test_error_boundaries import Lone
+from tests.runner.coordinator.test_error_boundaries import SingleWorkerPool
 
 worker = test_error_boundaries.worker
 NEWER = replace(spec(), version="v2")
 
 
-class Told(Lone):
+class RecordingPool(SingleWorkerPool):
     """A fleet of one worker; keeps what that was told."""
 
     def __init__(self, worker: WorkerHandle) -> None:
@@ -48,18 +48,18 @@ class Told(Lone):
     def start_missing(self, devices: object) -> None:
         return
 
-    def take(self) -> list[Any]:
+    def take_commands(self) -> list[Any]:
         """What was told since the last time."""
         orders, self.orders = self.orders, []
         return orders
 
 
-class Scene:
+class DispatchScenario:
     """One executor slot, jobs for `h`, and a worker that the test plays."""
 
     def __init__(self, bench: LifecycleHarness, worker: WorkerHandle) -> None:
         self.bench, self.worker = bench, worker
-        self.fleet = Told(worker)
+        self.fleet = RecordingPool(worker)
         self.inputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         bench.view.residency.set_max_executors("cpu", 1)
         for version in ("v1", "v2"):
@@ -87,7 +87,7 @@ class Scene:
         # A later attempt is sent once its start is stored.
         await self.bench.journal.flush()
         await asyncio.sleep(0)
-        return self.fleet.take()
+        return self.fleet.take_commands()
 
     async def says(self, *news: Any) -> list[Any]:
         """What the worker is told after it has said this."""
@@ -112,9 +112,9 @@ class Scene:
         self.dispatch.control.retire_handler("h", is_replaced=replaced)
 
 
-def play(worker: WorkerHandle, body: Callable[[Scene], Awaitable[None]]) -> None:
+def play(worker: WorkerHandle, body: Callable[[DispatchScenario], Awaitable[None]]) -> None:
     async def whole(bench: LifecycleHarness) -> None:
-        await body(Scene(bench, worker))
+        await body(DispatchScenario(bench, worker))
 
     run(whole)
 
@@ -132,7 +132,7 @@ def jobs(orders: list[Any]) -> list[str]:
 
 
 def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         running, second, third = await scene.busy(1, 2, 3)
         (later,) = scene.submit(4)
         scene.bench.view.limits.set_stage_depth("h", "v1", 1)
@@ -153,7 +153,7 @@ def test_what_runs_ends_what_is_staged_comes_back_and_goes_first_to_the_new_one(
 
 
 def test_an_idle_one_goes_at_once(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         (live,) = await scene.busy(1)
         assert await scene.says(done(live)) == []
         scene.reload()
@@ -164,7 +164,7 @@ def test_an_idle_one_goes_at_once(worker: WorkerHandle) -> None:
 
 
 def test_one_that_loads_is_killed_where_there_is_another_version(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         (live,) = scene.submit(1)
         assert len(await scene.turn()) == 2
         scene.reload()
@@ -180,7 +180,7 @@ def test_one_that_loads_is_killed_where_there_is_another_version(worker: WorkerH
 
 
 def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         (live,) = scene.submit(1)
         await scene.turn()
         scene.reload(replace(NEWER, state="broken"), replaced=False)
@@ -193,7 +193,7 @@ def test_one_that_loads_ends_its_first_job_where_there_is_none(worker: WorkerHan
 
 
 def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         (running,) = await scene.busy(1)
         waiting = scene.submit(2, 3)
         for live in waiting:
@@ -214,7 +214,7 @@ def test_what_was_promised_to_it_and_not_sent_yet_goes_elsewhere(worker: WorkerH
 
 
 def test_one_that_dies_meanwhile_is_not_waited_for(worker: WorkerHandle) -> None:
-    async def body(scene: Scene) -> None:
+    async def body(scene: DispatchScenario) -> None:
         running, staged = await scene.busy(1, 2)
         scene.reload()
         await scene.turn()

@@ -34,7 +34,7 @@ class Asker:
         self.replies.append(reply)
 
 
-class House:
+class ReloadScenario:
     """The reloads of one source, and what became of its executors."""
 
     def __init__(self, bench: LifecycleHarness, found: HandlerRegistry, answer_s: float) -> None:
@@ -64,12 +64,14 @@ class House:
         return reply.status, msgspec.json.decode(reply.body, type=ReloadResult)
 
 
-def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: float = 20.0) -> None:
+def run_scenario(
+    folder: Path, body: Callable[[ReloadScenario], Awaitable[None]], *, answer_s: float = 20.0
+) -> None:
     async def whole(bench: LifecycleHarness) -> None:
         found = plugins(folder, "a.py")
         await found.describe_all()
         bench.line.queue_manager.set_handlers(dict(found.specs))
-        await body(House(bench, found, answer_s))
+        await body(ReloadScenario(bench, found, answer_s))
 
     run(whole)
 
@@ -77,7 +79,7 @@ def scene(folder: Path, body: Callable[[House], Awaitable[None]], *, answer_s: f
 def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: House) -> None:
+    async def body(house: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
         first = house.reloads.request_reload()
         await asyncio.sleep(0)
@@ -89,13 +91,13 @@ def test_who_asks_while_one_is_under_way_shares_the_next(tmp_path: Path) -> None
         assert house.in_force == 2
         assert house.retired == [("echo", True)]
 
-    scene(write(tmp_path, a=ECHO), body)
+    run_scenario(write(tmp_path, a=ECHO), body)
 
 
 def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: House) -> None:
+    async def body(house: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
         assert await house.answer() == (202, ReloadResult(describing=True))
         assert house.in_force == 0
@@ -105,24 +107,24 @@ def test_one_that_takes_long_is_told_as_such_and_goes_on(tmp_path: Path) -> None
         await under_way
         assert house.retired == [("echo", True)]
 
-    scene(write(tmp_path, a=ECHO), body, answer_s=0.05)
+    run_scenario(write(tmp_path, a=ECHO), body, answer_s=0.05)
 
 
 def test_what_breaks_lets_a_loading_executor_end_its_first_job(tmp_path: Path) -> None:
-    async def body(house: House) -> None:
+    async def body(house: ReloadScenario) -> None:
         write(tmp_path, a="1/0")
         assert await house.answer() == (200, ReloadResult(broken=["echo"]))
         write(tmp_path, a=ECHO.replace("'echo'", "'other'"))
         assert await house.answer() == (200, ReloadResult(added=["other"], removed=["echo"]))
         assert house.retired == [("echo", False), ("echo", False)]
 
-    scene(write(tmp_path, a=ECHO), body)
+    run_scenario(write(tmp_path, a=ECHO), body)
 
 
 def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
-    async def body(house: House) -> None:
+    async def body(house: ReloadScenario) -> None:
         write(tmp_path, a=ECHO + SLOW.format(str(gate)))
         under_way = house.reloads.request_reload()
         await asyncio.sleep(0)
@@ -143,15 +145,15 @@ def test_none_is_put_in_force_once_the_server_shuts_down(tmp_path: Path) -> None
             await asked
         assert (house.in_force, house.retired) == (0, [])
 
-    scene(write(tmp_path, a=ECHO), body)
+    run_scenario(write(tmp_path, a=ECHO), body)
 
 
 def test_a_refused_one_says_why_and_the_next_is_taken(tmp_path: Path) -> None:
-    async def body(house: House) -> None:
+    async def body(house: ReloadScenario) -> None:
         (tmp_path / "a.py").unlink()
         with pytest.raises(ReloadRefused, match="there is no file"):
             await house.answer()
         write(tmp_path, a=ECHO)
         assert await house.answer() == (200, ReloadResult(unchanged=["echo"]))
 
-    scene(write(tmp_path, a=ECHO), body)
+    run_scenario(write(tmp_path, a=ECHO), body)

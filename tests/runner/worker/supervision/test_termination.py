@@ -16,7 +16,7 @@ from runner.worker.supervision.crash_report import EndCause
 from runner.worker.supervision.termination import Termination
 
 
-class Numb:
+class UnresponsiveProcess:
     """An executor process on which no signal has an effect."""
 
     def __init__(self) -> None:
@@ -30,9 +30,9 @@ class Numb:
         self.sent += map(to_executor_decoder.decode, messages)
 
 
-class Scene:
+class TerminationScenario:
     def __init__(self) -> None:
-        self.numb = Numb()
+        self.numb = UnresponsiveProcess()
         self.recalls = 0
         self.looks = 0
         self.stuck = 0
@@ -56,22 +56,22 @@ class Scene:
         self.stuck += 1
 
 
-def told(scene: Scene, key: tuple[str, int]) -> tuple[str, str] | None:
+def ended_by(scene: TerminationScenario, key: tuple[str, int]) -> tuple[str, str] | None:
     ladder = scene.ending.on_attempt_ended(key)
     return None if ladder is None else (ladder.code, ladder.message)
 
 
 def test_a_negative_grace_kills_at_once_and_blames_no_other_attempt() -> None:
-    scene = Scene()
+    scene = TerminationScenario()
     scene.ending.end_attempts([("job", 1)], "cancelled", "now", -1.0)
     assert (scene.numb.signals, scene.looks, scene.ending.cause) == ([signal.SIGKILL], 1, None)
     assert scene.ending.is_closing
-    assert told(scene, ("job", 1)) == ("cancelled", "now")
+    assert ended_by(scene, ("job", 1)) == ("cancelled", "now")
     assert scene.ending.on_attempt_ended(("job", 2)) is None
 
 
 def test_unkillable_executor_is_written_off_in_time() -> None:
-    scene = Scene()
+    scene = TerminationScenario()
     scene.ending.kill(EndCause("timeout", "too long"))
     now = time.monotonic()
     scene.ending.run_due(now + STUCK_S - 0.5)
@@ -82,26 +82,26 @@ def test_unkillable_executor_is_written_off_in_time() -> None:
 
 
 def test_ladder_climbs_to_the_end_and_recalls_what_waits() -> None:
-    scene = Scene()
+    scene = TerminationScenario()
     scene.ending.end_attempts([("a", 1)], "timeout", "too long", 0.0)
     assert scene.numb.sent == [RequestCancel("a", 1, "timeout")] and not scene.ending.is_closing
     scene.ending.run_due(time.monotonic() + 2.0)
     assert scene.numb.sent[1:] == [RaiseCancelled("a", 1)] and scene.recalls == 1
     assert scene.numb.signals == [signal.SIGTERM, signal.SIGKILL]
-    assert told(scene, ("a", 1)) == ("timeout", "too long")
+    assert ended_by(scene, ("a", 1)) == ("timeout", "too long")
 
 
 def test_flag_that_was_heeded_costs_no_executor() -> None:
-    scene = Scene()
+    scene = TerminationScenario()
     scene.ending.end_attempts([("a", 1)], "cancelled", "enough", 0.0)
     assert scene.ending.on_attempt_ended(("b", 1)) is None
-    assert told(scene, ("a", 1)) == ("cancelled", "enough")
+    assert ended_by(scene, ("a", 1)) == ("cancelled", "enough")
     scene.ending.run_due(time.monotonic() + 9.0)
     assert (scene.numb.signals, scene.ending.is_closing, scene.ending.next_at) == ([], False, None)
 
 
 def test_first_cause_is_the_one_that_is_told() -> None:
-    scene = Scene()
+    scene = TerminationScenario()
     scene.ending.expect_exit(EndCause("unloaded", "idle"), 5.0)
     scene.ending.run_due(time.monotonic() + 6.0)
     scene.ending.kill(EndCause("memory_exceeded", "too much"))
