@@ -10,7 +10,7 @@ import pytest
 
 from runner.testing import Server as Process
 from tests.faults.server_fixture import LiveServer
-from tests.runner.coordinator.server_client import reach
+from tests.runner.coordinator.server_client import connect_to
 
 HANDLERS = Path(__file__).with_name("serve_handlers.py")
 
@@ -20,7 +20,7 @@ def server() -> Iterator[LiveServer]:
     """Two simulated devices and the cpu; its results are at most 1 MiB."""
     limits = {"output_bytes": 1 << 20}
     with Process([HANDLERS], gpus="sim:2x24GiB", limits=limits, grace_s="0s") as process:
-        api = reach(process)
+        api = connect_to(process)
         yield api
         api.http.close()
 
@@ -34,7 +34,7 @@ def serve() -> Iterator[Callable[..., LiveServer]]:
             handlers = options.pop("handlers", [HANDLERS])
             options = {"grace_s": "0s", **options}
             process = stack.enter_context(Process(handlers, **options))  # type: ignore[arg-type]
-            api = reach(process)
+            api = connect_to(process)
             stack.callback(api.http.close)
             return api
 

@@ -13,18 +13,18 @@ from tests.faults.server_fixture import Document, LiveServer, until
 ROLES = ("front", "worker", "probe", "writer")
 
 
-def reach(process: Process) -> LiveServer:
+def connect_to(process: Process) -> LiveServer:
     """Speak to this server."""
     return LiveServer(process.process, process.url, 0.0, process.log_path)
 
 
-def at(moment: str | None) -> float:
+def parse_time(moment: str | None) -> float:
     """UTC epoch seconds of an RFC 3339 text."""
     assert moment is not None and moment.endswith("Z"), moment
     return datetime.fromisoformat(moment).timestamp()
 
 
-def runs(server: LiveServer, job_id: str) -> Document:
+def wait_until_running(server: LiveServer, job_id: str) -> Document:
     """The job as soon as its user code runs (it makes progress then)."""
 
     def look() -> Document | None:
@@ -35,7 +35,7 @@ def runs(server: LiveServer, job_id: str) -> Document:
     return until(look, f"{job_id} runs", within_s=6)
 
 
-def waits(server: LiveServer, job_id: str, reason: str) -> Document:
+def wait_for_reason(server: LiveServer, job_id: str, reason: str) -> Document:
     """The job as soon as it has this reason."""
 
     def look() -> Document | None:
@@ -45,7 +45,7 @@ def waits(server: LiveServer, job_id: str, reason: str) -> Document:
     return until(look, f"{job_id} has reason {reason}")
 
 
-def code(job: Document) -> str | None:
+def error_code(job: Document) -> str | None:
     """What the job ended with."""
     return None if job["error"] is None else str(job["error"]["code"])
 
@@ -61,7 +61,7 @@ def executors(server: LiveServer, handler: str) -> list[Document]:
     return [one for one in every if one["handler"] == handler]
 
 
-def role(server: LiveServer, name: str) -> list[int]:
+def pids_of_role(server: LiveServer, name: str) -> list[int]:
     """Pids of the server's children of one role."""
     found = []
     for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
@@ -74,7 +74,7 @@ def role(server: LiveServer, name: str) -> list[int]:
     return found
 
 
-def descriptors(pid: int) -> int:
+def count_descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 

@@ -10,7 +10,15 @@ import httpx2
 import pytest
 
 from tests.faults.server_fixture import LiveServer, until
-from tests.runner.coordinator.server_client import at, code, executors, post, runs, set_paused, waits
+from tests.runner.coordinator.server_client import (
+    error_code,
+    executors,
+    parse_time,
+    post,
+    set_paused,
+    wait_for_reason,
+    wait_until_running,
+)
 
 
 def test_a_waiting_job_is_cancelled_at_once(server: LiveServer) -> None:
@@ -24,17 +32,17 @@ def test_a_waiting_job_is_cancelled_at_once(server: LiveServer) -> None:
 
 def test_a_loading_job_is_cancelled_with_its_executor(server: LiveServer) -> None:
     job_id = server.submit("gated_load")
-    waits(server, job_id, "loading")
+    wait_for_reason(server, job_id, "loading")
     assert post(server, f"/jobs/{job_id}/cancel")["reason"] in ("cancelling", "cancelled")
     job = server.wait_for_end(job_id, within_s=3)
-    assert (job["state"], code(job)) == ("cancelled", "cancelled")
+    assert (job["state"], error_code(job)) == ("cancelled", "cancelled")
     until(lambda: not executors(server, "gated_load"), "its executor is gone")
 
 
 @pytest.mark.parametrize("handler", ["steady", "async_nap"])
 def test_a_willing_job_is_cancelled_soon_and_its_executor_stays(server: LiveServer, handler: str) -> None:
     job_id = server.submit(handler, {"gate": "/nowhere"})
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     # It may have ended by the time that the answer is made.
     assert post(server, f"/jobs/{job_id}/cancel", {"reason": "enough"})["reason"] in (
         "cancelling",
@@ -48,7 +56,7 @@ def test_a_willing_job_is_cancelled_soon_and_its_executor_stays(server: LiveServ
 
 def test_a_deaf_job_is_killed(server: LiveServer) -> None:
     job_id = server.submit("deaf")
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     post(server, f"/jobs/{job_id}/cancel")
     # A second word changes nothing, least of all the reason.
     post(server, f"/jobs/{job_id}/cancel", {"reason": "again"})
@@ -60,7 +68,7 @@ def test_a_deaf_job_is_killed(server: LiveServer) -> None:
 
 def test_force_does_not_wait_for_the_ladder(server: LiveServer) -> None:
     job_id = server.submit("deaf")
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     post(server, f"/jobs/{job_id}/cancel", {"force": True, "reason": "now"})
     job = server.wait_for_end(job_id, within_s=1)
     assert (job["state"], job["error"]["message"]) == ("cancelled", "now")
@@ -68,7 +76,7 @@ def test_force_does_not_wait_for_the_ladder(server: LiveServer) -> None:
 
 def test_a_cancelled_job_is_not_retried(server: LiveServer) -> None:
     job_id = server.submit("steady", {"gate": "/nowhere"}, retries=3)
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     post(server, f"/jobs/{job_id}/cancel")
     job = server.wait_for_end(job_id, within_s=2)
     assert (job["state"], job["attempt"]) == ("cancelled", 1)
@@ -106,7 +114,7 @@ def test_earlier_output_is_gone_when_a_job_runs_again(server: LiveServer, gate: 
     assert server.wait_for_end(job_id)["output"] == {"attempt": 1}
     gate.unlink()
     post(server, f"/jobs/{job_id}/retry")
-    job = runs(server, job_id)
+    job = wait_until_running(server, job_id)
     assert (job["output"], job["output_bytes"], job["finished_at"]) == (None, None, None)
     assert server.http.get(f"/v1/jobs/{job_id}/output").json()["code"] == "job_not_finished"
     refused = post(server, f"/jobs/{job_id}/retry", status=409)
@@ -160,7 +168,7 @@ def test_many_who_delete_and_retry_one_job_at_once_get_one_outcome(server: LiveS
 
 def test_the_moments_of_a_job_are_in_order(server: LiveServer) -> None:
     job = server.wait_for_end(server.submit("echo"))
-    moments = [at(job[name]) for name in ("created_at", "ready_at", "started_at", "finished_at")]
+    moments = [parse_time(job[name]) for name in ("created_at", "ready_at", "started_at", "finished_at")]
     assert moments == sorted(moments)
 
 

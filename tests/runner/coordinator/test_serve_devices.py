@@ -8,7 +8,14 @@ from pathlib import Path
 from runner.testing import Server as Process
 from tests.faults.server_fixture import LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
+from tests.runner.coordinator.server_client import (
+    connect_to,
+    devices,
+    executors,
+    post,
+    wait_for_reason,
+    wait_until_running,
+)
 
 Serve = Callable[..., LiveServer]
 
@@ -21,14 +28,14 @@ def gone(server: LiveServer, handler: str) -> None:
 def test_a_drained_device_ends_what_runs_and_starts_nothing(serve: Serve, gate: Path) -> None:
     server = serve(gpus="sim:1x24GiB")
     running = server.submit("small", {"gate": str(gate)})
-    runs(server, running)
+    wait_until_running(server, running)
     idle = server.wait_for_end(server.submit("medium"))
     assert idle["state"] == "succeeded"
     shown = post(server, "/devices/sim0/drain", status=200)
     assert shown["id"] == "sim0" and shown["drained"] and shown["events"][-1]["type"] == "drained"
     gone(server, "medium")
     late = server.submit("small", {})
-    assert waits(server, late, "waiting_for_device")["state"] == "queued"
+    assert wait_for_reason(server, late, "waiting_for_device")["state"] == "queued"
     explained = server.http.get(f"/v1/jobs/{late}/explain").json()
     assert [each["reason"] for each in explained["devices"]] == ["drained"]
     assert "sim0 is drained" in explained["message"]
@@ -43,7 +50,7 @@ def test_a_drained_device_ends_what_runs_and_starts_nothing(serve: Serve, gate: 
 
 def test_work_goes_round_a_drained_device_and_what_was_staged_there_too(serve: Serve, gate: Path) -> None:
     server = serve(gpus="sim:2x24GiB")
-    first = runs(server, server.submit("big", {"gate": str(gate)}))
+    first = wait_until_running(server, server.submit("big", {"gate": str(gate)}))
     drained = first["devices"][0]
     post(server, f"/devices/{drained}/drain", status=200)
     other = server.wait_for_end(server.submit("big"))
@@ -66,12 +73,12 @@ def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) ->
     url = "/v1/devices/SIM-0"
     assert server.http.patch(url, json={"max_executors": 1}).json()["max_executors"] == 1
     first = server.submit("small", {"gate": str(gate)})
-    runs(server, first)
+    wait_until_running(server, first)
     second = server.submit("small", {"gate": str(gate)})
-    waits(server, second, "waiting_for_device")
+    wait_for_reason(server, second, "waiting_for_device")
     answer = server.http.patch(url, json={"max_executors": None}).json()
     assert answer["max_executors"] == 8 and answer["events"][-1]["type"] == "max_executors"
-    runs(server, second)
+    wait_until_running(server, second)
     gate.touch()
     missing = server.http.post("/v1/devices/gpu7/drain")
     assert missing.status_code == 404 and "known are: sim0" in missing.json()["detail"]
@@ -79,12 +86,12 @@ def test_no_more_run_at_once_than_the_operator_says(serve: Serve, gate: Path) ->
 
 def test_what_the_operator_said_of_a_device_holds_over_a_restart(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         post(server, "/devices/sim1/drain", status=200)
         server.http.patch("/v1/devices/sim0", json={"max_executors": 1})
         server.http.close()
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         shown = devices(server)
         assert (shown["sim0"]["drained"], shown["sim1"]["drained"]) == (False, True)
         assert (shown["sim0"]["max_executors"], shown["sim1"]["max_executors"]) == (1, 8)
@@ -93,6 +100,6 @@ def test_what_the_operator_said_of_a_device_holds_over_a_restart(tmp_path: Path)
         post(server, "/devices/sim1/resume", status=200)
         server.http.close()
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         assert not devices(server)["sim1"]["drained"]
         server.http.close()

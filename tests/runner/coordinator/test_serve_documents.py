@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import at, code, devices, post, role, runs, set_paused
+from tests.runner.coordinator.server_client import (
+    devices,
+    error_code,
+    parse_time,
+    pids_of_role,
+    post,
+    set_paused,
+    wait_until_running,
+)
 
 JOB_FIELDS = """id handler queue state reason priority input output error progress attempt retries_left
 vram_bytes devices run_id tenant tags metadata created_at ready_at started_at finished_at urls"""
@@ -119,7 +127,7 @@ def test_attempts_tell_where_and_how_long(server: LiveServer) -> None:
         assert attempt["attempt"] == number and attempt["devices"] == ["cpu"] and attempt["worker"]
         assert attempt["run_s"] >= 0 and {"load_s", "vram_peak_bytes"} <= set(attempt)
     assert first["error"]["code"] == "handler_error" and second["error"] is None
-    assert at(second["started_at"]) >= at(first["ended_at"])
+    assert parse_time(second["started_at"]) >= parse_time(first["ended_at"])
 
 
 def test_the_output_route_tells_what_there_is(server: LiveServer, crowd: Document) -> None:
@@ -177,7 +185,9 @@ def test_devices_and_workers_tell_what_they_hold(server: LiveServer) -> None:
     assert {"handler", "model", "state", "resident_bytes"} <= set(small) and small["state"] == "idle"
     workers = server.http.get("/v1/workers").json()["data"]
     assert {worker["device"] for worker in workers if worker["role"] == "worker"} == set(found)
-    assert sorted(w["pid"] for w in workers if w["role"] == "worker") == sorted(role(server, "worker"))
+    assert sorted(w["pid"] for w in workers if w["role"] == "worker") == sorted(
+        pids_of_role(server, "worker")
+    )
 
 
 def test_queues_tell_counts_reasons_and_figures(server: LiveServer, crowd: Document) -> None:
@@ -253,7 +263,7 @@ def test_prefer_wait_answers_with_the_end_or_when_the_time_is_over(server: LiveS
     status, job, took = ask({"handler": "steady", "input": {"gate": str(gate)}}, 1)
     assert (status, job["state"]) == (202, "running") and 0.95 < took < 1.6
     status, failed, _ = ask({"handler": "never", "input": {}}, 5)
-    assert (status, code(failed)) == (200, "permanent_error")
+    assert (status, error_code(failed)) == (200, "permanent_error")
     gate.touch()
     assert server.wait_for_end(job["id"])["state"] == "succeeded"
     late = server.http.post("/v1/jobs", json={"handler": "echo"}, headers={"Prefer": "wait=301"})
@@ -287,7 +297,7 @@ def test_a_queue_is_there_from_its_first_use(server: LiveServer) -> None:
 
 def test_a_running_job_tells_its_progress(server: LiveServer, gate: Path) -> None:
     job_id = server.submit("steady", {"gate": str(gate)})
-    progress = runs(server, job_id)["progress"]
+    progress = wait_until_running(server, job_id)["progress"]
     assert progress == {
         "done": 0,
         "total": 1,

@@ -10,7 +10,7 @@ from runner.stores.sqlite.sqlite_store import SqliteStore
 from runner.testing import Server as Process
 from tests.faults.server_fixture import Document, LiveServer, until
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.server_client import code, executors, reach, runs
+from tests.runner.coordinator.server_client import connect_to, error_code, executors, wait_until_running
 
 GIB = 1 << 30
 
@@ -18,7 +18,7 @@ GIB = 1 << 30
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[Process, LiveServer]]:
     with Process([HANDLERS], gpus="sim:1x24GiB", data_dir=folder, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         yield process, server
         server.http.close()
 
@@ -52,7 +52,7 @@ def test_what_was_learned_is_shown_by_model_and_size_and_outlives_the_server(tmp
 def test_who_took_more_than_declared_is_granted_more_from_then_on(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, server):
         # It was given more and more in vain: that is no reason to give the others as much.
-        assert code(paint(server, "a", 500, "30GiB", gate="/nowhere")) == "device_out_of_memory"
+        assert error_code(paint(server, "a", 500, "30GiB", gate="/nowhere")) == "device_out_of_memory"
         row = learned(server, "models")["a", "512,512"]
         assert row["out_of_memory"] > 1 and row["vram"]["grant_bytes"] == 5 * GIB
         # There is room, so it may go over its grant: that is how much the others will be granted.
@@ -70,7 +70,7 @@ def test_who_took_more_than_declared_is_granted_more_from_then_on(tmp_path: Path
         assert kept == ["learned/models/models/a"]
         process.kill()
         process.start()
-        again = reach(process)
+        again = connect_to(process)
         assert learned(again, "models")["a", "512,512"]["vram"]["grant_bytes"] >= 6 * GIB
         again.http.close()
 
@@ -84,8 +84,8 @@ def test_who_waits_for_a_warm_executor_gets_another_where_that_one_takes_long(
         data = {"checkpoint": {"name": "a"}, "width": 500, "height": 500, "gate": str(gate)}
         first, second = (server.submit("models", data) for _ in range(2))
         # All before them were short, so the second one waits a little for the first; but not for ever.
-        runs(server, first)
-        runs(server, second)
+        wait_until_running(server, first)
+        wait_until_running(server, second)
         assert len(executors(server, "models")) == 2
         gate.touch()
         assert server.wait_for_end(first)["state"] == server.wait_for_end(second)["state"] == "succeeded"

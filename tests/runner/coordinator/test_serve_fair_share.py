@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import at, set_paused
+from tests.runner.coordinator.server_client import parse_time, set_paused
 
 Serve = Callable[..., LiveServer]
 
@@ -24,7 +24,7 @@ def flood(server: LiveServer, handler: str, tenant: str, count: int, seconds: fl
 def started_before(server: LiveServer, tenant: str, moment: float) -> int:
     """How many of a tenant's jobs had started by then."""
     jobs = server.http.get(f"/v1/jobs?tenant={tenant}&limit=500").json()["data"]
-    return sum(job["started_at"] is not None and at(job["started_at"]) < moment for job in jobs)
+    return sum(job["started_at"] is not None and parse_time(job["started_at"]) < moment for job in jobs)
 
 
 def test_tenants_have_devices_by_their_weights(serve: Serve, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_newcomer_waits_for_no_more_of_a_flood_than_what_runs(serve: Serve) ->
     )
     newcomer = server.submit("stint", {"s": 0.1}, tenant="new")
     job = server.wait_for_end(newcomer)
-    came, began = at(job["created_at"]), at(job["started_at"])
+    came, began = parse_time(job["created_at"]), parse_time(job["started_at"])
     passed = started_before(server, "flood", began) - started_before(server, "flood", came)
     assert passed <= 2
     assert stats(server)["tenants"]["flood"]["queued"] > 50
@@ -72,7 +72,7 @@ def test_also_where_the_flood_has_all_that_is_loaded(serve: Serve) -> None:
         lambda: stats(server)["tenants"]["flood"]["attempts_on_devices"] >= 5, "the flood is on", within_s=15
     )
     job = server.wait_for_end(server.submit("stint2", {"s": 0.05}, tenant="new"))
-    came, began = at(job["created_at"]), at(job["started_at"])
+    came, began = parse_time(job["created_at"]), parse_time(job["started_at"])
     passed = started_before(server, "flood", began) - started_before(server, "flood", came)
     # So many may go before it out of turn, as they spare a load, and one or two run or are on their way.
     assert passed <= 8 + 2

@@ -12,15 +12,23 @@ from pathlib import Path
 import httpx2
 
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import code, descriptors, devices, post, role, runs, set_paused
+from tests.runner.coordinator.server_client import (
+    count_descriptors,
+    devices,
+    error_code,
+    pids_of_role,
+    post,
+    set_paused,
+    wait_until_running,
+)
 
 
 def killed(server: LiveServer, name: str, number: signal.Signals = signal.SIGKILL) -> int:
     """End the only process of a role; its successor's pid, as soon as that lives."""
-    (pid,) = role(server, name)
+    (pid,) = pids_of_role(server, name)
     os.kill(pid, number)
     return until(
-        lambda: next((each for each in role(server, name) if each != pid), None),
+        lambda: next((each for each in pids_of_role(server, name) if each != pid), None),
         f"another {name} lives",
         within_s=8,
     )
@@ -36,7 +44,7 @@ def answers(server: LiveServer, path: str = "/readyz") -> bool:
 def test_a_lost_worker_costs_no_retry_and_is_replaced(serve: Callable[..., LiveServer], gate: Path) -> None:
     server = serve()
     job_id = server.submit("steady", {"gate": str(gate)})
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     killed(server, "worker")
     job = until(lambda: (job := server.job(job_id))["attempt"] == 2 and job, "it runs again", within_s=6)
     gate.touch()
@@ -59,7 +67,7 @@ def test_a_worker_lost_while_its_executor_loads_costs_nothing(serve: Callable[..
 def test_a_cancel_during_the_loss_of_a_worker_holds(serve: Callable[..., LiveServer]) -> None:
     server = serve()
     job_id = server.submit("deaf")
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     post(server, f"/jobs/{job_id}/cancel")
     killed(server, "worker")
     job = server.wait_for_end(job_id, within_s=3)
@@ -69,7 +77,7 @@ def test_a_cancel_during_the_loss_of_a_worker_holds(serve: Callable[..., LiveSer
 def test_a_lost_front_is_replaced_and_jobs_run_on(serve: Callable[..., LiveServer], gate: Path) -> None:
     server = serve()
     job_id = server.submit("steady", {"gate": str(gate)})
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     killed(server, "front")
     until(lambda: answers(server), "the new front answers", within_s=8)
     assert (server.job(job_id)["state"], server.job(job_id)["attempt"]) == ("running", 1)
@@ -81,7 +89,7 @@ def test_a_lost_writer_is_replaced_and_nothing_is_missing(serve: Callable[..., L
     server = serve()
     before = server.submit("echo", 1)
     assert server.wait_for_end(before)["output"] == 1
-    (pid,) = role(server, "writer")
+    (pid,) = pids_of_role(server, "writer")
     os.kill(pid, signal.SIGKILL)
     accepted = until(lambda: _accepted(server), "a submit is taken in", within_s=5)
     assert server.wait_for_end(accepted)["state"] == "succeeded"
@@ -95,8 +103,8 @@ def test_while_the_disk_takes_nothing_all_is_refused_and_nothing_is_left(
     server = serve()
     set_paused(server, "still", True)
     running = server.submit("steady", {"gate": str(gate)})
-    runs(server, running)
-    (writer,) = role(server, "writer")
+    wait_until_running(server, running)
+    (writer,) = pids_of_role(server, "writer")
     whole = resource.prlimit(writer, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     body = {"handler": "echo", "queue": "still"}
     began = time.monotonic()
@@ -126,7 +134,7 @@ def test_a_probe_that_dies_or_hangs_is_replaced(serve: Callable[..., LiveServer]
     server = serve()
     killed(server, "probe")
     assert server.wait_for_end(server.submit("echo", 1))["output"] == 1
-    pid = role(server, "probe")[0]
+    pid = pids_of_role(server, "probe")[0]
     until(lambda: any(each["pid"] == pid and each["state"] == "ok" for each in workers(server)), "it reports")
     killed(server, "probe", signal.SIGSTOP)
     assert server.wait_for_end(server.submit("echo", 2))["output"] == 2
@@ -172,13 +180,13 @@ def test_two_thousand_jobs_leave_nothing_behind_in_memory(serve: Callable[..., L
         until(lambda: not server.counts()["queued"] + server.counts()["running"], "all have ended")
 
     round_of(1_000)
-    before, resident = descriptors(server.pid), memory(server.pid)
+    before, resident = count_descriptors(server.pid), memory(server.pid)
     for _ in range(2):
         round_of(1_000)
-    until(lambda: descriptors(server.pid) <= before, "no descriptor is left")
+    until(lambda: count_descriptors(server.pid) <= before, "no descriptor is left")
     assert memory(server.pid) - resident < 12 << 20
     assert server.counts()["succeeded"] == 3_000
-    assert code(server.jobs(handler="never", limit="1")[0]) == "permanent_error"
+    assert error_code(server.jobs(handler="never", limit="1")[0]) == "permanent_error"
 
 
 def memory(pid: int) -> int:

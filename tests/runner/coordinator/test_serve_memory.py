@@ -9,7 +9,14 @@ import pytest
 
 from gpu.scheduling.starvation import YOUNGER_MAX
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import at, code, devices, executors, runs, waits
+from tests.runner.coordinator.server_client import (
+    devices,
+    error_code,
+    executors,
+    parse_time,
+    wait_for_reason,
+    wait_until_running,
+)
 
 GIB = 1 << 30
 
@@ -18,7 +25,7 @@ def hold(server: LiveServer, gate: Path, *handlers: str) -> list[str]:
     """Jobs that run until the gate opens."""
     ids = [server.submit(handler, {"gate": str(gate)}) for handler in handlers]
     for job_id in ids:
-        runs(server, job_id)
+        wait_until_running(server, job_id)
     return ids
 
 
@@ -44,7 +51,7 @@ def test_who_waits_for_memory_is_told_in_words_and_figures(server: LiveServer, g
     running = hold(server, gate, "big", "big")
     assert reserved(server) == [20, 20]
     waiting = server.submit("medium", {})
-    job = waits(server, waiting, "waiting_for_memory")
+    job = wait_for_reason(server, waiting, "waiting_for_memory")
     assert job["vram_bytes"] == 10 * GIB and job["devices"] == []
     explained = server.http.get(f"/v1/jobs/{waiting}/explain").json()
     assert explained["reason"] == "waiting_for_memory" and explained["jobs_ahead"] == 0
@@ -53,7 +60,9 @@ def test_who_waits_for_memory_is_told_in_words_and_figures(server: LiveServer, g
     assert "sim0 has 4.0 GiB of 10.0 GiB" in explained["message"]
     gate.touch()
     done = server.wait_for_end(waiting)
-    assert at(done["started_at"]) >= min(at(server.wait_for_end(each)["finished_at"]) for each in running)
+    assert parse_time(done["started_at"]) >= min(
+        parse_time(server.wait_for_end(each)["finished_at"]) for each in running
+    )
 
 
 def test_grants_never_pass_the_device(server: LiveServer, gate: Path) -> None:
@@ -65,7 +74,8 @@ def test_grants_never_pass_the_device(server: LiveServer, gate: Path) -> None:
     assert all(job["output"]["granted"] == 10 * GIB for job in jobs)
     overlaps = [
         sum(
-            at(a["started_at"]) < at(b["finished_at"]) and at(b["started_at"]) < at(a["finished_at"])
+            parse_time(a["started_at"]) < parse_time(b["finished_at"])
+            and parse_time(b["started_at"]) < parse_time(a["finished_at"])
             for b in jobs
         )
         for a in jobs
@@ -98,8 +108,8 @@ def test_a_warm_model_is_preferred_to_a_new_one(server: LiveServer) -> None:
 def test_more_than_there_is_ends_it_and_fails_in_the_end(server: LiveServer) -> None:
     job_id = server.submit("small", {"hold": "30GiB", "gate": "/nowhere"})
     job = server.wait_for_end(job_id)
-    assert (job["state"], code(job)) == ("failed", "device_out_of_memory")
-    assert at(job["finished_at"]) - at(job["created_at"]) < 6
+    assert (job["state"], error_code(job)) == ("failed", "device_out_of_memory")
+    assert parse_time(job["finished_at"]) - parse_time(job["created_at"]) < 6
     error = server.attempts(job_id)[0]["error"]
     assert error["code"] == "memory_exceeded"
     assert "30720 MiB" in error["message"] and "4096 MiB" in error["message"]
@@ -107,7 +117,7 @@ def test_more_than_there_is_ends_it_and_fails_in_the_end(server: LiveServer) -> 
 
 def test_more_than_was_granted_is_granted_where_there_is_room(server: LiveServer, gate: Path) -> None:
     job_id = server.submit("small", {"hold": "6GiB", "gate": str(gate)})
-    runs(server, job_id)
+    wait_until_running(server, job_id)
     until(lambda: executors(server, "small")[0]["granted_bytes"] == 6 * GIB, "its grant is raised")
     assert sorted(reserved(server)) == [0, 6]
     gate.touch()
@@ -137,7 +147,7 @@ def test_without_room_the_one_that_is_over_ends_and_its_neighbour_does_not(serve
 def test_an_unknown_need_is_measured_alone_and_then_shared(serve: object, gate: Path) -> None:
     server: LiveServer = serve(gpus="sim:1x24GiB")  # type: ignore[operator]
     alone = server.submit("unknown", {"hold": "4GiB", "gate": str(gate)})
-    runs(server, alone)
+    wait_until_running(server, alone)
     beside = [server.submit("unknown", {"hold": "4GiB"}), server.submit("small", {})]
     assert devices(server)["sim0"]["reserved_bytes"] == 24 * GIB
     for job_id in beside:
@@ -177,20 +187,22 @@ def test_a_big_job_among_a_stream_of_small_ones_starts_soon(serve: object) -> No
     assert big["state"] == "succeeded"
     jobs = [server.wait_for_end(job_id) for job_id in small]
     between = [
-        job for job in jobs if at(big["created_at"]) < at(job["created_at"]) and started_before(job, big)
+        job
+        for job in jobs
+        if parse_time(big["created_at"]) < parse_time(job["created_at"]) and started_before(job, big)
     ]
     # Short ones may go before it so often; 16 more can have been handed out by then, and 8 by a guess.
     assert len(between) <= YOUNGER_MAX + 24, len(between)
 
 
 def started_before(job: Document, other: Document) -> bool:
-    return at(job["started_at"]) < at(other["started_at"])
+    return parse_time(job["started_at"]) < parse_time(other["started_at"])
 
 
 def test_ram_beyond_its_cap_is_memory_exceeded_for_real(server: LiveServer) -> None:
     assert server.wait_for_end(server.submit("capped", {"blocks": 2}))["output"] == 2
     job = server.wait_for_end(server.submit("capped", {"blocks": 40}))
-    assert (job["state"], code(job)) == ("failed", "memory_exceeded")
+    assert (job["state"], error_code(job)) == ("failed", "memory_exceeded")
     assert server.wait_for_end(server.submit("capped", {"blocks": 2}))["output"] == 2
 
 
@@ -201,7 +213,7 @@ def test_vram_counts_as_ram_where_there_is_no_gpu(serve: object, gate: Path) -> 
     refused = server.http.post("/v1/jobs", json={"handler": "small", "input": {}, "vram": total * 2})
     assert (refused.status_code, refused.json()["code"]) == (422, "unsatisfiable")
     job_id = server.submit("small", {"gate": str(gate)}, vram="256MiB")
-    assert runs(server, job_id)["devices"] == ["cpu"]
+    assert wait_until_running(server, job_id)["devices"] == ["cpu"]
     assert devices(server)["cpu"]["reserved_bytes"] >= 256 << 20
     gate.touch()
     assert server.wait_for_end(job_id)["state"] == "succeeded"

@@ -14,7 +14,14 @@ import pytest
 from runner.testing import Server as Process
 from runner.worker.processes import process_tree
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import devices, executors, post, reach, runs, waits
+from tests.runner.coordinator.server_client import (
+    connect_to,
+    devices,
+    executors,
+    post,
+    wait_for_reason,
+    wait_until_running,
+)
 
 HANDLERS = Path(__file__).with_name("load_handlers.py")
 Serve = Callable[..., LiveServer]
@@ -36,7 +43,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Such a server for tests that load nothing."""
     env = {"LOADS_FOLDER": str(tmp_path_factory.mktemp("loads"))}
     with Process([HANDLERS], gpus="sim:1x24GiB", env=env, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         yield server
         server.http.close()
 
@@ -98,7 +105,7 @@ def test_idle_executors_go_for_a_load_and_jobs_that_run_do_not(start: Serve, tmp
     server = start()
     gate = tmp_path / "gate"
     running = server.submit("large", {"gate": str(gate)})
-    runs(server, running)
+    wait_until_running(server, running)
     waiting = post(server, "/handlers/pinned/load")
     assert (waiting["state"], waiting["reason"]) == ("waiting", "waiting_for_memory")
     assert "sim0 has 8.0 GiB of 16.0 GiB" in waiting["message"]
@@ -188,7 +195,7 @@ def test_unload_ends_idle_executors_and_lets_jobs_end(start: Serve, tmp_path: Pa
     server = start()
     gate = tmp_path / "gate"
     running = server.submit("small", {"gate": str(gate)})
-    runs(server, running)
+    wait_until_running(server, running)
     gone = post(server, "/handlers/small/unload")
     assert [one["jobs"] for one in gone["executors"]] == [[running]]
     assert gone["executors"][0]["state"] == "leaving"
@@ -301,10 +308,10 @@ def test_who_waits_in_line_comes_before_a_load(start: Serve, tmp_path: Path) -> 
     server = start()
     gate = tmp_path / "gate"
     running = server.submit("large", {"gate": str(gate)})
-    runs(server, running)
+    wait_until_running(server, running)
     post(server, "/handlers/pinned/load")
     job = server.submit("ahead", {})
-    waits(server, job, "waiting_for_memory")
+    wait_for_reason(server, job, "waiting_for_memory")
     gate.touch()
     server.wait_for_end(job)
     assert ask(server, "pinned", wait_s=15)["state"] == "loaded"

@@ -15,7 +15,14 @@ import pytest
 from runner.testing import ServedClient
 from runner.testing import Server as Process
 from tests.faults.server_fixture import Document, LiveServer, until
-from tests.runner.coordinator.server_client import code, executors, reach, runs, set_paused, waits
+from tests.runner.coordinator.server_client import (
+    connect_to,
+    error_code,
+    executors,
+    set_paused,
+    wait_for_reason,
+    wait_until_running,
+)
 
 HEAD = """import os, time
 from runner import Context, handler
@@ -80,7 +87,7 @@ def test_what_runs_ends_in_its_version_and_the_next_job_runs_in_the_new_one(
     live: LiveServer, source: Path, gate: Path
 ) -> None:
     job_id = live.submit("work", {"gate": str(gate)})
-    runs(live, job_id)
+    wait_until_running(live, job_id)
     (old,) = executors(live, "work")
     write(source, "new")
     assert reload(live) == changes(changed=["work"])
@@ -123,7 +130,7 @@ def test_staged_attempts_are_called_back_and_run_in_the_new_version(
         gives(server, job_id)
     trail = tmp_path / "trail"
     blocker = server.submit("work", {"gate": str(gate), "trail": str(trail), "n": 0})
-    runs(server, blocker)
+    wait_until_running(server, blocker)
     waiting = server.submit_many("work", [{"trail": str(trail), "n": n} for n in range(1, 41)])
     write(source, "new")
     reload(server)
@@ -184,7 +191,7 @@ class Slow:
     server = serve(handlers=[source])
     job_id = server.submit("slow", {})
     until(begun.exists, "it loads")
-    waits(server, job_id, "loading")
+    wait_for_reason(server, job_id, "loading")
     write(source, "new", more=named("slow"))
     reload(server)
     assert gives(server, job_id) == "slow"
@@ -197,7 +204,7 @@ def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_
     live: LiveServer, source: Path, gate: Path
 ) -> None:
     job_id = live.submit("work", {"gate": str(gate)})
-    runs(live, job_id)
+    wait_until_running(live, job_id)
     delayed = live.submit("work", {}, delay_s=0.05)
     set_paused(live, "default", True)
     waiting = live.submit("work", {})
@@ -209,8 +216,8 @@ def test_a_broken_edit_refuses_new_jobs_lets_run_what_runs_and_is_mended_by_the_
     (shown,) = live.http.get("/v1/handlers").json()["data"]
     assert shown["state"] == "broken" and "SyntaxError" in shown["error"]
     set_paused(live, "default", False)
-    waits(live, waiting, "waiting_for_handler")
-    waits(live, delayed, "waiting_for_handler")
+    wait_for_reason(live, waiting, "waiting_for_handler")
+    wait_for_reason(live, delayed, "waiting_for_handler")
     gate.touch()
     assert gives(live, job_id) == "old"
     until(lambda: executors(live, "work") == [], "no executor of the old code is left")
@@ -229,7 +236,7 @@ def test_files_of_a_folder_come_and_go(serve: Callable[..., LiveServer], source:
     refused = server.http.post("/v1/jobs", json={"handler": "work"})
     assert (refused.status_code, refused.json()["code"]) == (404, "unknown_handler")
     set_paused(server, "default", False)
-    waits(server, job_id, "waiting_for_handler")
+    wait_for_reason(server, job_id, "waiting_for_handler")
     assert gives(server, server.submit("more", {})) == "more"
     source.with_name("_work.py").rename(source)
     assert reload(server)["added"] == ["work"]
@@ -257,7 +264,7 @@ def test_jobs_are_checked_against_the_input_schema_of_their_submit_and_by_the_co
     answer = live.http.post("/v1/jobs", json={"handler": "work", "input": {}})
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
     set_paused(live, "default", False)
-    assert code(live.wait_for_end(waiting)) == "invalid_input"
+    assert error_code(live.wait_for_end(waiting)) == "invalid_input"
 
 
 def test_the_operators_tables_are_read_anew(
@@ -294,9 +301,9 @@ def test_two_reloads_at_once_both_tell_of_what_was_there_when_they_were_asked(
 
 def test_a_reload_during_the_shutdown_is_refused(source: Path, gate: Path) -> None:
     process = Process([source], grace_s="20s").start()
-    server = reach(process)
+    server = connect_to(process)
     try:
-        runs(server, server.submit("work", {"gate": str(gate)}))
+        wait_until_running(server, server.submit("work", {"gate": str(gate)}))
         process.process.terminate()
 
         def refused() -> Document | None:

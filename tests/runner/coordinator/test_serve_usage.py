@@ -10,7 +10,7 @@ from api.openapi.stats_schema import Stats
 from runner.testing import Server as Process
 from tests.faults.server_fixture import Document, LiveServer
 from tests.runner.coordinator.conftest import HANDLERS
-from tests.runner.coordinator.server_client import at, reach, runs
+from tests.runner.coordinator.server_client import connect_to, parse_time, wait_until_running
 
 GIB = 1 << 30
 
@@ -21,7 +21,7 @@ def spent(document: Document) -> tuple[float, float]:
 
 def seconds(job: Document) -> float:
     """From the start of its last attempt to its end."""
-    return at(job["finished_at"]) - at(job["started_at"])
+    return parse_time(job["finished_at"]) - parse_time(job["started_at"])
 
 
 def stats(server: LiveServer) -> Document:
@@ -31,7 +31,7 @@ def stats(server: LiveServer) -> Document:
 @pytest.mark.timed
 def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) -> None:
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         cold = server.wait_for_end(server.submit("small", {}, tenant="acme"))
         gang = server.wait_for_end(server.submit("pair", {}, tenant="b"))
         warm = server.wait_for_end(server.submit("small", {}))
@@ -60,7 +60,7 @@ def test_what_a_job_used_is_told_and_put_down_to_all_it_is_of(tmp_path: Path) ->
         assert 'runner_device_byte_seconds_total{device="sim0"}' in scraped
         server.http.close()
     with Process([HANDLERS], gpus="sim:2x24GiB", data_dir=tmp_path, grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         again = stats(server)
         assert again["spent_since"] == told["spent_since"] < again["since"]
         for table in ("tenants", "devices"):
@@ -88,11 +88,13 @@ def test_jobs_that_run_together_share_the_time_of_their_executor(tmp_path: Path)
     source = tmp_path / "crowd.py"
     source.write_text(CROWD)
     with Process([source], gpus="sim:1x24GiB", grace_s="0s") as process:
-        server = reach(process)
+        server = connect_to(process)
         for _ in ("cold", "warm"):
             jobs = [server.wait_for_end(job_id) for job_id in server.submit_many("crowd", [{}] * 4)]
             assert [job["output"] for job in jobs] == [4] * 4
-            whole_s = max(at(job["finished_at"]) for job in jobs) - min(at(job["started_at"]) for job in jobs)
+            whole_s = max(parse_time(job["finished_at"]) for job in jobs) - min(
+                parse_time(job["started_at"]) for job in jobs
+            )
             assert sum(job["device_s"] for job in jobs) == pytest.approx(whole_s, abs=0.1)
         assert all(0.05 < job["device_s"] < 0.2 for job in jobs), "each a part of the warm one"
         server.http.close()
@@ -109,9 +111,9 @@ def test_stats_count_who_waits_and_who_runs_by_tenant(tmp_path: Path, gate: Path
     config = tmp_path / "runner.toml"
     config.write_text("[tenants.acme]\nweight = 3\n[tenants.nobody]\nweight = 2\n")
     with Process([HANDLERS], gpus="sim:1x24GiB", grace_s="0s", config=config) as process:
-        server = reach(process)
+        server = connect_to(process)
         first = server.submit("big", {"gate": str(gate)}, tenant="acme")
-        runs(server, first)
+        wait_until_running(server, first)
         waiting = server.submit("big", {}, tenant="acme")
         later = server.submit("big", {}, tenant="b", delay_s=60)
         told = stats(server)["tenants"]
