@@ -110,7 +110,7 @@ class FakeWorker:
     def run(self, job_id: str = "j", value: Any = None, **fields: Any) -> worker_protocol.AttemptEnded:
         """Hand one attempt over and wait for its end."""
         self.send(worker_protocol.RunAttempts(7, [self.attempt(job_id, value, **fields)]))
-        return self.ended(job_id)
+        return self.wait_for_end(job_id)
 
     def until(self, found: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
         """Read until the condition gives something true.
@@ -126,32 +126,32 @@ class FakeWorker:
                 raise AssertionError(f"did not come; {self.messages} {self.printed} {self.process.poll()}")
         return result
 
-    def ended(self, job_id: str = "j") -> worker_protocol.AttemptEnded:
+    def wait_for_end(self, job_id: str = "j") -> worker_protocol.AttemptEnded:
         found: worker_protocol.AttemptEnded = self.until(
-            lambda: next(iter(self.all(worker_protocol.AttemptEnded, job_id)), None)
+            lambda: next(iter(self.messages_of(worker_protocol.AttemptEnded, job_id)), None)
         )
         return found
 
-    def all(self, kind: type, job_id: str | None = None) -> list[Any]:
+    def messages_of(self, kind: type, job_id: str | None = None) -> list[Any]:
         return [
             one
             for one in self.messages
             if isinstance(one, kind) and job_id in (None, getattr(one, "job_id", None))
         ]
 
-    def events(self, kind: str, job_id: str = "j") -> list[Any]:
+    def events_of(self, kind: str, job_id: str = "j") -> list[Any]:
         """The data of all events of a type that have come."""
         return [
             json.loads(data)
-            for note in self.all(worker_protocol.AttemptEvents, job_id)
+            for note in self.messages_of(worker_protocol.AttemptEvents, job_id)
             for type_, _, data in note.events
             if type_ == kind
         ]
 
-    def log(self, job_id: str = "j") -> list[tuple[str, str | None, str]]:
-        return [(one["stream"], one["level"], one["text"]) for one in self.events("log", job_id)]
+    def logs_of(self, job_id: str = "j") -> list[tuple[str, str | None, str]]:
+        return [(one["stream"], one["level"], one["text"]) for one in self.events_of("log", job_id)]
 
-    def figures(self) -> tuple[int, int, int, int]:
+    def read_page(self) -> tuple[int, int, int, int]:
         """Started, started at, finished, active at."""
         return PAGE.unpack_from(self.page)
 
@@ -159,8 +159,8 @@ class FakeWorker:
         """Wait, without reading, until the handler has not used its context for a while."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            left_s = self.figures()[3] / 1e9 + quiet_s - time.monotonic()
-            if self.figures()[0] and left_s <= 0:
+            left_s = self.read_page()[3] / 1e9 + quiet_s - time.monotonic()
+            if self.read_page()[0] and left_s <= 0:
                 return
             # The pipes say nothing either; the timeout is what is waited for.
             select.select([], [], [], max(0.01, left_s))
@@ -212,7 +212,7 @@ class FakeWorker:
 
 
 @contextmanager
-def executor(
+def running_executor(
     folder: Path, code: str, attr: str = "f", kind: str = "function", **settings: Any
 ) -> Iterator[FakeWorker]:
     """A fake worker with its executor, ended in any case."""

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import executor
+from tests.runner.executor.fake_worker import running_executor
 
 
 def test_progress_is_coalesced_but_its_first_and_last_always_come(tmp_path: Path) -> None:
     code = "def f(n, ctx):\n for i in range(n): ctx.progress(i + 1, n, message='m', loss=0.5)"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run("j", 1000)
-        told = worker.events("progress")
+        told = worker.events_of("progress")
         assert (told[0]["done"], told[-1]["done"]) == (1, 1000)
         assert len(told) < 20
         assert told[-1] == {
@@ -34,23 +34,23 @@ def test_a_held_progress_comes_without_the_handlers_help(tmp_path: Path) -> None
             ctx.progress(2)
             with ctx.open_file("gate"): pass
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
-        worker.until(lambda: len(worker.events("progress")) == 2, within_s=2)
-        assert worker.all(worker_protocol.AttemptEnded) == []
-        call = worker.all(worker_protocol.AttemptRequest)[0]
+        worker.until(lambda: len(worker.events_of("progress")) == 2, within_s=2)
+        assert worker.messages_of(worker_protocol.AttemptEnded) == []
+        call = worker.messages_of(worker_protocol.AttemptRequest)[0]
         worker.send(worker_protocol.AttemptReply(call.call, 7, error=("not_found", "no such file")))
-        assert worker.ended().code == "handler_error"
+        assert worker.wait_for_end().code == "handler_error"
 
 
 @pytest.mark.parametrize(
     "bad", ["float('nan')", "'x'", "None", "True", "10**400", "1, float('inf')", "1, 2, x={1}"]
 )
 def test_progress_that_is_no_number_is_the_handlers_mistake(tmp_path: Path, bad: str) -> None:
-    with executor(tmp_path, f"def f(d, ctx): ctx.progress({bad})") as worker:
+    with running_executor(tmp_path, f"def f(d, ctx): ctx.progress({bad})") as worker:
         ended = worker.run()
         assert ended.code in ("handler_error", "result_not_serialisable")
-        assert worker.events("progress") == []
+        assert worker.events_of("progress") == []
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_progress_that_is_no_number_is_the_handlers_mistake(tmp_path: Path, bad:
     [("1, 0", 1.0), ("5, None", None), ("-1, 10", 0.0), ("20, 10", 1.0), ("0.5, 1", 0.5)],
 )
 def test_the_fraction_stays_within_its_bounds(tmp_path: Path, call: str, expected: float | None) -> None:
-    with executor(tmp_path, f"def f(d, ctx): ctx.progress({call})") as worker:
+    with running_executor(tmp_path, f"def f(d, ctx): ctx.progress({call})") as worker:
         worker.run()
-        assert worker.events("progress")[0]["fraction"] == expected
+        assert worker.events_of("progress")[0]["fraction"] == expected
 
 
 def test_prints_logs_and_chunks_come_in_order(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_prints_logs_and_chunks_come_in_order(tmp_path: Path) -> None:
             ctx.metric("loss", 0.5)
             print("no line end", end="")
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run()
-        assert worker.log() == [
+        assert worker.logs_of() == [
             ("stdout", None, "one"),
             ("stderr", None, "two"),
             ("stderr", None, "three and more"),
@@ -88,57 +88,63 @@ def test_prints_logs_and_chunks_come_in_order(tmp_path: Path) -> None:
             ("stdout", None, "six\ufffd"),
             ("stdout", None, "no line end"),
         ]
-        assert worker.events("output") == [{"chunk": {"n": 7}}]
-        assert worker.events("metric") == [{"name": "loss", "value": 0.5}]
-        kinds = [kind for note in worker.all(worker_protocol.AttemptEvents) for kind, _, _ in note.events]
+        assert worker.events_of("output") == [{"chunk": {"n": 7}}]
+        assert worker.events_of("metric") == [{"name": "loss", "value": 0.5}]
+        kinds = [
+            kind for note in worker.messages_of(worker_protocol.AttemptEvents) for kind, _, _ in note.events
+        ]
         assert kinds == ["log"] * 6 + ["output", "metric", "log"]
 
 
 def test_messages_of_an_attempt_are_numbered_without_a_gap_and_end_with_its_end(tmp_path: Path) -> None:
     code = "def f(n, ctx):\n for i in range(n): ctx.output(i)"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         ended = worker.run("j", 500)
-        assert [note.seq for note in worker.all(worker_protocol.AttemptEvents)] == list(range(1, ended.seq))
+        assert [note.seq for note in worker.messages_of(worker_protocol.AttemptEvents)] == list(
+            range(1, ended.seq)
+        )
         assert isinstance(worker.messages[-1], worker_protocol.AttemptEnded)
-        assert [event["chunk"] for event in worker.events("output")] == list(range(500))
+        assert [event["chunk"] for event in worker.events_of("output")] == list(range(500))
         assert ended.seq < 100
 
 
 def test_a_logged_exception_is_one_event_with_its_traceback(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n try: 1/0\n except ZeroDivisionError: ctx.log.exception('oh')"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run()
-        ((stream, level, text),) = worker.log()
+        ((stream, level, text),) = worker.logs_of()
         assert (stream, level) == ("logging", "error")
         assert text.startswith("oh\nTraceback")
 
 
 def test_log_text_is_limited_and_says_so_once(tmp_path: Path) -> None:
     code = "def f(d):\n for i in range(5000): print('x' * 90)\n print('y' * 10_000_000)\n return 1"
-    with executor(tmp_path, code, log_max_bytes=10_000, events_max=100_000) as worker:
+    with running_executor(tmp_path, code, log_max_bytes=10_000, events_max=100_000) as worker:
         assert worker.run().code is None
-        lines = worker.log()
+        lines = worker.logs_of()
         assert sum(len(text) for _, _, text in lines) < 20_000
         assert [text for stream, _, text in lines if stream == "logging"] == [lines[-1][2]]
         assert "limit of 10000 bytes of log" in lines[-1][2]
 
 
 def test_events_are_limited_and_the_output_stays_whole(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(n): yield from range(n)", kind="generator", events_max=10) as worker:
+    with running_executor(
+        tmp_path, "def f(n): yield from range(n)", kind="generator", events_max=10
+    ) as worker:
         ended = worker.run("j", 100)
         assert ended.output is not None
         assert json.loads(ended.output) == list(range(100))
-        assert len(worker.events("output")) == 10
-        assert "limit of 10 events" in worker.log()[-1][2]
+        assert len(worker.events_of("output")) == 10
+        assert "limit of 10 events" in worker.logs_of()[-1][2]
 
 
 def test_a_line_that_is_redrawn_is_told_as_it_was_last(tmp_path: Path) -> None:
     code = (
         "import sys\ndef f(d):\n for i in range(5): sys.stderr.write(f'\\r{i}/4')\n sys.stderr.write('\\n')"
     )
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run()
-        assert worker.log() == [("stderr", None, "4/4")]
+        assert worker.logs_of() == [("stderr", None, "4/4")]
 
 
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
@@ -151,9 +157,9 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
             threads = [threading.Thread(target=talk, args=(w,)) for w in "abc"]
             [t.start() for t in threads]; [t.join() for t in threads]
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run()
-        lines = [text for _, _, text in worker.log()]
+        lines = [text for _, _, text in worker.logs_of()]
         assert sorted(set(lines)) == ["aa", "bb", "cc"]
         assert len(lines) == 600
 
@@ -174,9 +180,9 @@ def test_a_finaliser_that_prints_does_not_dead_lock(tmp_path: Path) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             return "done"
     """
-    with executor(tmp_path, code, events_max=100_000) as worker:
+    with running_executor(tmp_path, code, events_max=100_000) as worker:
         assert worker.run().output == b'"done"'
-        assert [event["chunk"] for event in worker.events("output")] == list(range(2000))
+        assert [event["chunk"] for event in worker.events_of("output")] == list(range(2000))
 
 
 def test_bytes_of_c_code_are_parted_from_the_next_attempt_by_a_marker(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_bytes_of_c_code_are_parted_from_the_next_attempt_by_a_marker(tmp_path: 
             ctypes.CDLL(None).printf(b"from C\\n")
             os.write(2, b"raw")
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.process.send_signal(signal.SIGCONT)
         worker.run()
         marked = [one for one in worker.messages if isinstance(one, worker_protocol.OutputMark)]
@@ -194,20 +200,20 @@ def test_bytes_of_c_code_are_parted_from_the_next_attempt_by_a_marker(tmp_path: 
         assert b"from C\n" in worker.printed["stdout"]
         for one in marked:
             assert worker.messages.index(one) < worker.messages.index(
-                worker.all(worker_protocol.AttemptEnded)[0]
+                worker.messages_of(worker_protocol.AttemptEnded)[0]
             )
             assert told.count(one.marker) == one.stdout + one.stderr
 
 
 def test_an_unread_pipe_gets_a_marker_right_after_the_attempts_bytes(tmp_path: Path) -> None:
-    with executor(tmp_path, "import os\ndef f(d): os.write(1, b'raw')") as worker:
+    with running_executor(tmp_path, "import os\ndef f(d): os.write(1, b'raw')") as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         # Nothing reads the pipe until the end is there.
         pipes, worker.pipes = worker.pipes, {}
-        ended = worker.ended()
+        ended = worker.wait_for_end()
         worker.pipes = pipes
         assert ended.code is None
-        (marked,) = worker.all(worker_protocol.OutputMark)
+        (marked,) = worker.messages_of(worker_protocol.OutputMark)
         assert (marked.stdout, marked.stderr) == (True, False)
         assert os.read(pipes["stdout"], 4096) == b"raw" + marked.marker
 
@@ -220,28 +226,28 @@ def test_the_context_tells_what_it_was_given(tmp_path: Path) -> None:
             here = [ctx.device, ctx.devices, ctx.vram_bytes]
             return [ctx.job_id, ctx.attempt, *here, ctx.cancelled, 55 < left <= 60]
     """
-    with executor(tmp_path, code, grant_bytes=5) as worker:
+    with running_executor(tmp_path, code, grant_bytes=5) as worker:
         ended = worker.run("j", timeout_s=60)
         assert ended.output == b'["j",1,"cpu",["cpu"],5,false,true]'
 
 
 def test_every_use_of_the_context_is_seen_on_the_page(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n with ctx.open_file('x'): pass"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
-        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
-        started, started_ns, finished, active_ns = worker.figures()
+        call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
+        started, started_ns, finished, active_ns = worker.read_page()
         assert (started, finished) == (1, 0)
         assert active_ns > started_ns > 0
         (tmp_path / "x").write_bytes(b"")
         worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
-        worker.ended()
-        assert worker.figures()[2] == 1
+        worker.wait_for_end()
+        assert worker.read_page()[2] == 1
 
 
 def test_simulated_memory_is_told_to_the_worker(tmp_path: Path) -> None:
-    with executor(
+    with running_executor(
         tmp_path, "from runner.executor.simulated_memory import allocate\ndef f(d): allocate('1GiB')"
     ) as worker:
         worker.run()
-        assert [one.nbytes for one in worker.all(worker_protocol.SimulatedAllocation)] == [1 << 30]
+        assert [one.nbytes for one in worker.messages_of(worker_protocol.SimulatedAllocation)] == [1 << 30]

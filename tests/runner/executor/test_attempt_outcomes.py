@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import executor
+from tests.runner.executor.fake_worker import running_executor
 
 OUTCOMES = """
     from runner import JobCancelled, PermanentError, Retry
@@ -53,7 +53,7 @@ OUTCOMES = """
 def test_an_exception_is_an_end_and_not_the_executors(
     tmp_path: Path, code: str, expected: str, message: str, retryable: bool
 ) -> None:
-    with executor(tmp_path, OUTCOMES) as worker:
+    with running_executor(tmp_path, OUTCOMES) as worker:
         ended = worker.run("j", code)
         assert (ended.code, ended.retryable, ended.output) == (expected, retryable, None)
         assert message in ended.message
@@ -61,7 +61,9 @@ def test_an_exception_is_an_end_and_not_the_executors(
 
 
 def test_a_failure_carries_its_traceback_without_our_frames(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(data):\n    deep()\ndef deep():\n    raise KeyError('x')") as worker:
+    with running_executor(
+        tmp_path, "def f(data):\n    deep()\ndef deep():\n    raise KeyError('x')"
+    ) as worker:
         detail = worker.run().detail
         assert detail["type"] == "KeyError"
         assert "in deep" in detail["traceback"]
@@ -69,7 +71,7 @@ def test_a_failure_carries_its_traceback_without_our_frames(tmp_path: Path) -> N
 
 
 def test_a_long_traceback_is_cut_at_its_head(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(data): raise ValueError('x' * 100_000 + 'end')") as worker:
+    with running_executor(tmp_path, "def f(data): raise ValueError('x' * 100_000 + 'end')") as worker:
         ended = worker.run()
         assert len(ended.detail["traceback"]) <= 16 * 1024
         assert ended.detail["traceback"].rstrip().endswith("end")
@@ -77,7 +79,9 @@ def test_a_long_traceback_is_cut_at_its_head(tmp_path: Path) -> None:
 
 
 def test_retry_says_when(tmp_path: Path) -> None:
-    with executor(tmp_path, "from runner import Retry\ndef f(d): raise Retry('x', after='60s')") as worker:
+    with running_executor(
+        tmp_path, "from runner import Retry\ndef f(d): raise Retry('x', after='60s')"
+    ) as worker:
         ended = worker.run()
         assert ended.retry_at is not None
         assert 55 < ended.retry_at - time.time() <= 60
@@ -88,13 +92,13 @@ def test_retry_says_when(tmp_path: Path) -> None:
     ["float('nan')", "[float('inf')]", "'\\ud800'", "object()", "2**70", "{1, 2}", "{'a': b''}", "{(1,): 1}"],
 )
 def test_a_result_that_is_not_json_is_told_and_not_retried(tmp_path: Path, expression: str) -> None:
-    with executor(tmp_path, f"def f(): return {expression}") as worker:
+    with running_executor(tmp_path, f"def f(): return {expression}") as worker:
         ended = worker.run()
         assert (ended.code, ended.retryable) == ("result_not_serialisable", False)
 
 
 def test_a_result_over_the_limit_is_too_large(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(n): return 'x' * n", output_max_bytes=1000) as worker:
+    with running_executor(tmp_path, "def f(n): return 'x' * n", output_max_bytes=1000) as worker:
         assert worker.run("fits", 998).code is None
         assert worker.run("over", 999).code == "result_too_large"
 
@@ -110,21 +114,21 @@ def test_a_generator_without_end_is_stopped_at_the_limit(tmp_path: Path, kind: s
             finally:
                 print("closed")
     """
-    with executor(tmp_path, code, kind=kind, output_max_bytes=50_000) as worker:
+    with running_executor(tmp_path, code, kind=kind, output_max_bytes=50_000) as worker:
         assert worker.run().code == "result_too_large"
-        assert len(worker.events("output")) == 49
-        assert worker.log() == [("stdout", None, "closed")]
+        assert len(worker.events_of("output")) == 49
+        assert worker.logs_of() == [("stdout", None, "closed")]
 
 
 @pytest.mark.parametrize(("code", "status"), [("3", 3), ("", 0), ("'text'", 1)])
 def test_sys_exit_really_exits_and_is_no_success(tmp_path: Path, code: str, status: int) -> None:
-    with executor(
+    with running_executor(
         tmp_path, f"import sys\ndef f(d):\n    print('last words')\n    sys.exit({code})"
     ) as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         assert worker.exit_code() == status
-        assert worker.all(worker_protocol.AttemptEnded) == []
-        assert worker.log() == [("stdout", None, "last words")]
+        assert worker.messages_of(worker_protocol.AttemptEnded) == []
+        assert worker.logs_of() == [("stdout", None, "last words")]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_sys_exit_really_exits_and_is_no_success(tmp_path: Path, code: str, stat
     ["CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"],
 )
 def test_after_a_sticky_device_error_the_executor_ends(tmp_path: Path, message: str) -> None:
-    with executor(tmp_path, f"def f(d): raise RuntimeError({message!r})") as worker:
+    with running_executor(tmp_path, f"def f(d): raise RuntimeError({message!r})") as worker:
         ended = worker.run()
         assert (ended.code, ended.retryable) == ("handler_error", True)
         assert worker.exit_code() != 0
@@ -145,8 +149,8 @@ def test_a_load_that_fails_is_told_with_its_traceback_and_prints(tmp_path: Path)
             def load(self, ctx): raise OSError("no weights")
             def run(self, data): return 1
     """
-    with executor(tmp_path, code, "F") as worker:
-        failed = worker.until(lambda: worker.all(worker_protocol.LoadFailed))[0]
+    with running_executor(tmp_path, code, "F") as worker:
+        failed = worker.until(lambda: worker.messages_of(worker_protocol.LoadFailed))[0]
         assert (failed.code, failed.message) == ("load_error", "OSError: no weights")
         assert "in load" in failed.detail["traceback"]
         assert failed.detail["printed"] == ["importing"]
@@ -155,8 +159,8 @@ def test_a_load_that_fails_is_told_with_its_traceback_and_prints(tmp_path: Path)
 
 @pytest.mark.parametrize("code", ["1/0", "def g(): pass", "import not_there_at_all", "def f(: pass"])
 def test_a_module_that_cannot_be_used_is_a_load_error(tmp_path: Path, code: str) -> None:
-    with executor(tmp_path, code) as worker:
-        failed = worker.until(lambda: worker.all(worker_protocol.LoadFailed))[0]
+    with running_executor(tmp_path, code) as worker:
+        failed = worker.until(lambda: worker.messages_of(worker_protocol.LoadFailed))[0]
         assert failed.code == "load_error"
 
 
@@ -172,7 +176,7 @@ def test_memory_of_a_failed_attempt_is_let_go(tmp_path: Path) -> None:
                 raise ValueError("with locals")
             return held[0]() is None
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run("a", "fail")
         assert worker.run("b").output == b"true"
 
@@ -198,7 +202,7 @@ def test_memory_is_let_go_also_where_several_errors_hold_it(tmp_path: Path) -> N
                 except ValueError: raise RuntimeError("last") from caught("cause")
             return [one() is None for one in held]
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run("a", "group")
         worker.run("b", "cause")
         assert worker.run("c").output == b"[true,true,true,true]"
@@ -211,6 +215,6 @@ def test_what_a_handler_prints_while_it_loads_belongs_to_its_first_attempt(tmp_p
             def load(self, ctx): print("load"); ctx.log.info("weights")
             def run(self, data): print("run")
     """
-    with executor(tmp_path, code, "F") as worker:
+    with running_executor(tmp_path, code, "F") as worker:
         worker.run()
-        assert [text for _, _, text in worker.log()] == ["import", "load", "weights", "run"]
+        assert [text for _, _, text in worker.logs_of()] == ["import", "load", "weights", "run"]

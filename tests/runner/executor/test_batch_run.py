@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import FakeWorker, executor
+from tests.runner.executor.fake_worker import FakeWorker, running_executor
 
 DOUBLE = "def f(data: list[int], ctx): return [2 * one for one in data]"
 
@@ -19,12 +19,12 @@ def hand(worker: FakeWorker, **inputs: Any) -> None:
 
 
 def ends(worker: FakeWorker, *jobs: str) -> list[tuple[str | None, Any]]:
-    found = [worker.ended(job) for job in jobs]
+    found = [worker.wait_for_end(job) for job in jobs]
     return [(one.code, None if one.output is None else json.loads(one.output)) for one in found]
 
 
 def batch(folder: Path, code: str, **settings: Any) -> Any:
-    return executor(folder, code, is_batched=True, **settings)
+    return running_executor(folder, code, is_batched=True, **settings)
 
 
 def test_one_call_gives_each_its_outcome(tmp_path: Path) -> None:

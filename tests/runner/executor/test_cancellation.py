@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import FakeWorker, executor
+from tests.runner.executor.fake_worker import FakeWorker, running_executor
 
 
 def begin(worker: FakeWorker, *jobs: str) -> None:
     """Hand over, and wait until the first one says that it runs."""
     worker.send(worker_protocol.RunAttempts(7, [worker.attempt(job) for job in jobs]))
-    worker.until(lambda: worker.events("output", jobs[0]) or worker.events("log", jobs[0]))
+    worker.until(lambda: worker.events_of("output", jobs[0]) or worker.events_of("log", jobs[0]))
 
 
 def test_the_flag_is_seen_by_the_context_and_calls_back(tmp_path: Path) -> None:
@@ -24,10 +24,10 @@ def test_the_flag_is_seen_by_the_context_and_calls_back(tmp_path: Path) -> None:
             told.wait(0 if d else 10)
             return ctx.cancelled
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "by hand"))
-        ended = worker.ended()
+        ended = worker.wait_for_end()
         assert (ended.code, ended.message, ended.output) == ("cancelled", "by hand", None)
         assert worker.run("next", 1).code is None
 
@@ -42,11 +42,11 @@ def test_on_cancel_after_the_flag_calls_at_once(tmp_path: Path) -> None:
             ctx.on_cancel(told.set)
             print(told.wait(10))
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, ""))
-        worker.ended()
-        assert worker.log() == [("stdout", None, "True")]
+        worker.wait_for_end()
+        assert worker.logs_of() == [("stdout", None, "True")]
 
 
 def test_check_cancelled_raises_what_ends_the_attempt(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_check_cancelled_raises_what_ends_the_attempt(tmp_path: Path) -> None:
             finally:
                 print("cleaned")
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "why"))
-        assert worker.ended().message == "why"
-        assert worker.log() == [("stdout", None, "cleaned")]
+        assert worker.wait_for_end().message == "why"
+        assert worker.logs_of() == [("stdout", None, "cleaned")]
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "async_generator"])
@@ -79,19 +79,19 @@ def test_the_flag_cancels_a_coroutine(tmp_path: Path, kind: str) -> None:
                 print("cleaned")
             {"yield 1" if kind == "async_generator" else ""}
     """
-    with executor(tmp_path, code, kind=kind) as worker:
+    with running_executor(tmp_path, code, kind=kind) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "x"))
-        assert worker.ended().code == "cancelled"
-        assert worker.log() == [("stdout", None, "cleaned")]
+        assert worker.wait_for_end().code == "cancelled"
+        assert worker.logs_of() == [("stdout", None, "cleaned")]
 
 
 def test_the_flag_ends_a_generator_at_its_next_chunk(tmp_path: Path) -> None:
     code = "import itertools\ndef f(d):\n yield from itertools.count()"
-    with executor(tmp_path, code, kind="generator", output_max_bytes=1 << 30) as worker:
+    with running_executor(tmp_path, code, kind="generator", output_max_bytes=1 << 30) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "x"))
-        assert worker.ended().code == "cancelled"
+        assert worker.wait_for_end().code == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -114,44 +114,44 @@ def test_raise_ends_what_the_flag_did_not_and_the_executor_with_it(tmp_path: Pat
             finally:
                 print("cleaned")
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "why"), worker_protocol.RaiseCancelled("j", 1))
-        ended = worker.ended()
+        ended = worker.wait_for_end()
         assert (ended.code, ended.message) == ("cancelled", "why")
-        assert worker.log() == [("stdout", None, "cleaned")]
+        assert worker.logs_of() == [("stdout", None, "cleaned")]
         assert worker.exit_code() != 0
 
 
 @pytest.mark.timed
 def test_raise_gets_through_to_a_handler_that_waits_for_the_worker_to_read(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n ctx.output('begun')\n while True: ctx.output('x' * 100_000)"
-    with executor(tmp_path, code, output_max_bytes=1 << 20) as worker:
+    with running_executor(tmp_path, code, output_max_bytes=1 << 20) as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j")]))
         # Nothing is read until the executor has stopped sending: its own bound holds it.
         worker.until_quiet()
         worker.send(worker_protocol.RequestCancel("j", 1, "why"), worker_protocol.RaiseCancelled("j", 1))
-        assert worker.ended().code == "cancelled"
-        assert len(worker.events("output")) < 100
+        assert worker.wait_for_end().code == "cancelled"
+        assert len(worker.events_of("output")) < 100
 
 
 def test_raise_of_another_attempt_does_nothing(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n ctx.output('begun')\n with ctx.open_file('x'): return 1"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         begin(worker, "j")
         worker.send(
             worker_protocol.RequestCancel("other", 1, ""),
             worker_protocol.RaiseCancelled("j", 2),
             worker_protocol.RaiseCancelled("other", 1),
         )
-        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
+        call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
         (tmp_path / "x").write_bytes(b"")
         worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "x")))
-        assert worker.ended().output == b"1"
+        assert worker.wait_for_end().output == b"1"
 
 
 def test_a_late_flag_does_not_touch_the_next_attempt(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(d, ctx): return ctx.cancelled") as worker:
+    with running_executor(tmp_path, "def f(d, ctx): return ctx.cancelled") as worker:
         worker.run("a")
         worker.send(worker_protocol.RequestCancel("a", 1, "late"), worker_protocol.RaiseCancelled("a", 1))
         assert worker.run("b").output == b"false"
@@ -168,8 +168,8 @@ def test_a_handler_that_took_the_signal_is_still_interrupted_next_time(tmp_path:
             ctx.output("begun")
             time.sleep(60)
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         worker.run("a", "steal")
         begin(worker, "j")
         worker.send(worker_protocol.RequestCancel("j", 1, "x"), worker_protocol.RaiseCancelled("j", 1))
-        assert worker.ended().code == "cancelled"
+        assert worker.wait_for_end().code == "cancelled"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import executor
+from tests.runner.executor.fake_worker import running_executor
 
 SAVE = """
     import io
@@ -23,7 +23,7 @@ SAVE = """
 
 
 def test_files_are_kept_under_their_attempt_with_their_sums(tmp_path: Path) -> None:
-    with executor(tmp_path, SAVE) as worker:
+    with running_executor(tmp_path, SAVE) as worker:
         ended = worker.run("j")
         assert ended.output is not None
         references = json.loads(ended.output)
@@ -40,14 +40,14 @@ def test_files_are_kept_under_their_attempt_with_their_sums(tmp_path: Path) -> N
 
 
 def test_the_private_folder_is_gone_after_the_attempt(tmp_path: Path) -> None:
-    with executor(tmp_path, SAVE) as worker:
+    with running_executor(tmp_path, SAVE) as worker:
         worker.run("j")
         assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_same_name_again_replaces_the_file(tmp_path: Path) -> None:
     code = "def f(d, ctx):\n ctx.save_file('x', b'old')\n return ctx.save_file('x', b'new')"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         (record,) = worker.run().files
         (file,) = (worker.files / "j" / "1").iterdir()
         assert (file.name, file.read_bytes()) == (record.id, b"new")
@@ -57,7 +57,7 @@ def test_the_same_name_again_replaces_the_file(tmp_path: Path) -> None:
     "name", ["../x", "a/b", "a\\b", "", ".", "..", "...", "nul\0", "ä" * 128, "\ud800", None, 3]
 )
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: object) -> None:
-    with executor(tmp_path, f"def f(d, ctx): ctx.save_file({name!r}, b'')") as worker:
+    with running_executor(tmp_path, f"def f(d, ctx): ctx.save_file({name!r}, b'')") as worker:
         ended = worker.run()
         assert ended.code == "handler_error"
         assert ended.message.startswith("ValueError")
@@ -71,28 +71,28 @@ def test_a_save_that_fails_leaves_nothing_half_done(tmp_path: Path) -> None:
                 raise OSError("gone")
         def f(d, ctx): ctx.save_file("x", Broken())
     """
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert worker.run().message == "OSError: gone"
         assert list((worker.files / "j" / "1").iterdir()) == []
 
 
 def test_files_of_a_failed_attempt_are_told_too(tmp_path: Path) -> None:
-    with executor(tmp_path, "def f(d, ctx):\n ctx.save_file('x', b'1')\n raise ValueError") as worker:
+    with running_executor(tmp_path, "def f(d, ctx):\n ctx.save_file('x', b'1')\n raise ValueError") as worker:
         assert [record.name for record in worker.run().files] == ["x"]
 
 
 def test_own_files_are_opened_without_asking(tmp_path: Path) -> None:
     code = "def f(d, ctx): return ctx.open_file(ctx.save_file('x', b'abc')).read().decode()"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert worker.run().output == b'"abc"'
-        assert worker.all(worker_protocol.AttemptRequest) == []
+        assert worker.messages_of(worker_protocol.AttemptRequest) == []
 
 
 def test_other_files_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"theirs")
-    with executor(tmp_path, "def f(d, ctx): return ctx.open_file(d).read().decode()") as worker:
+    with running_executor(tmp_path, "def f(d, ctx): return ctx.open_file(d).read().decode()") as worker:
         worker.send(worker_protocol.RunAttempts(7, [worker.attempt("j", {"$file": "the-id"})]))
-        call = worker.until(lambda: worker.all(worker_protocol.AttemptRequest))[0]
+        call = worker.until(lambda: worker.messages_of(worker_protocol.AttemptRequest))[0]
         assert (call.executor, call.job_id, call.attempt, call.op, call.argument) == (
             7,
             "j",
@@ -101,10 +101,10 @@ def test_other_files_are_asked_for(tmp_path: Path) -> None:
             "the-id",
         )
         worker.send(worker_protocol.AttemptReply(call.call, 7, result=str(tmp_path / "elsewhere")))
-        assert worker.ended().output == b'"theirs"'
+        assert worker.wait_for_end().output == b'"theirs"'
 
 
 @pytest.mark.parametrize("reference", [None, {}, 5, {"$file": 3}, ""])
 def test_what_is_no_reference_is_refused(tmp_path: Path, reference: object) -> None:
-    with executor(tmp_path, "def f(d, ctx): ctx.open_file(d)") as worker:
+    with running_executor(tmp_path, "def f(d, ctx): ctx.open_file(d)") as worker:
         assert "is not a file reference" in worker.run("j", reference).message

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import executor
+from tests.runner.executor.fake_worker import running_executor
 
 TYPED = """
     from pydantic import BaseModel, Field
@@ -40,7 +40,7 @@ def output(ended: worker_protocol.AttemptEnded) -> Any:
     ],
 )
 def test_a_function_gets_its_input_and_context(tmp_path: Path, code: str, expected: Any) -> None:
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert output(worker.run("j", {"x": 1})) == expected
 
 
@@ -52,10 +52,10 @@ def test_a_class_loads_once_and_runs_often(tmp_path: Path) -> None:
             def run(self, data, ctx): return [self.loads, self.device, ctx.attempt]
             def unload(self): print("bye", flush=True)
     """
-    with executor(tmp_path, code, "F", device="cuda:0", devices=["gpu1"]) as worker:
+    with running_executor(tmp_path, code, "F", device="cuda:0", devices=["gpu1"]) as worker:
         assert output(worker.run("a")) == [1, "cuda:0", 1]
         assert output(worker.run("b")) == [1, "cuda:0", 1]
-        loaded = worker.all(worker_protocol.ExecutorLoaded)
+        loaded = worker.messages_of(worker_protocol.ExecutorLoaded)
         assert [one.executor for one in loaded] == [7]
         worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0
@@ -72,7 +72,7 @@ def test_unload_runs_the_unload_of_the_class_and_exit_hooks(tmp_path: Path) -> N
                 (here / "unloaded").touch()
                 atexit.register((here / "hooked").touch)
     """
-    with executor(tmp_path, code, "F") as worker:
+    with running_executor(tmp_path, code, "F") as worker:
         worker.run()
         worker.send(worker_protocol.UnloadExecutor(7))
         assert worker.exit_code() == 0
@@ -89,7 +89,7 @@ def test_coroutines_share_one_loop_with_their_load(tmp_path: Path) -> None:
                 await asyncio.sleep(0)
                 return asyncio.get_running_loop() is self.loop
     """
-    with executor(tmp_path, code, "F", "coroutine") as worker:
+    with running_executor(tmp_path, code, "F", "coroutine") as worker:
         assert output(worker.run("a")) is True
         assert output(worker.run("b")) is True
 
@@ -104,19 +104,19 @@ def test_coroutines_share_one_loop_with_their_load(tmp_path: Path) -> None:
     ],
 )
 def test_generators_stream_what_they_yield(tmp_path: Path, code: str, kind: str, expected: Any) -> None:
-    with executor(tmp_path, code, kind=kind) as worker:
+    with running_executor(tmp_path, code, kind=kind) as worker:
         assert output(worker.run()) == expected
-        chunks = [event["chunk"] for event in worker.events("output")]
+        chunks = [event["chunk"] for event in worker.events_of("output")]
         assert chunks == ([] if expected == [] else [1, {"a": 2}] if isinstance(expected, list) else [1])
 
 
 def test_typed_input_becomes_a_model_and_a_model_becomes_output(tmp_path: Path) -> None:
-    with executor(tmp_path, TYPED) as worker:
+    with running_executor(tmp_path, TYPED) as worker:
         assert output(worker.run("j", {"text": "abc", "steps": 2})) == {"size": 6}
 
 
 def test_input_that_does_not_fit_is_told_by_pointers_and_not_retried(tmp_path: Path) -> None:
-    with executor(tmp_path, TYPED) as worker:
+    with running_executor(tmp_path, TYPED) as worker:
         ended = worker.run("j", {"steps": 0})
         assert (ended.code, ended.retryable) == ("invalid_input", False)
         assert {error["pointer"] for error in ended.detail["errors"]} == {"/text", "/steps"}
@@ -137,18 +137,18 @@ def test_plain_annotations_are_checked_without_pydantic(
     tmp_path: Path, annotation: str, good: Any, bad: Any
 ) -> None:
     code = f"import sys\ndef f(data: {annotation}): return [data, 'pydantic' in sys.modules]"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert output(worker.run("a", good)) == [good, False]
         assert worker.run("b", bad).code == "invalid_input"
 
 
 def test_an_executor_starts_without_asyncio_and_pydantic(tmp_path: Path) -> None:
     code = "import sys\ndef f(): return sorted({'asyncio', 'pydantic', 'socket', 'zmq'} & set(sys.modules))"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert output(worker.run()) == []
 
 
 def test_user_code_sees_the_marker_and_no_internals(tmp_path: Path) -> None:
     code = "import os\ndef f(): return {k: v for k, v in os.environ.items() if k.startswith('JOB_RUNNER_')}"
-    with executor(tmp_path, code) as worker:
+    with running_executor(tmp_path, code) as worker:
         assert output(worker.run()) == {"JOB_RUNNER_EXECUTOR": "test/7"}

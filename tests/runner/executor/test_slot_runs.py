@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.protocol import worker as worker_protocol
-from tests.runner.executor.fake_worker import FakeWorker, executor
+from tests.runner.executor.fake_worker import FakeWorker, running_executor
 
 #: All wait for each other: nobody would end if they ran one after the other.
 MEET = """
@@ -28,11 +28,11 @@ def hand(worker: FakeWorker, **inputs: Any) -> None:
 
 
 def side_by_side(folder: Path, code: str, slots: int = 4, kind: str = "coroutine", attr: str = "f") -> Any:
-    return executor(folder, code, attr, kind, slots=slots)
+    return running_executor(folder, code, attr, kind, slots=slots)
 
 
 def ends(worker: FakeWorker, *jobs: str) -> list[tuple[str | None, Any]]:
-    found = [worker.ended(job) for job in jobs]
+    found = [worker.wait_for_end(job) for job in jobs]
     return [(one.code, None if one.output is None else json.loads(one.output)) for one in found]
 
 

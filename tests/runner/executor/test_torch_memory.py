@@ -12,7 +12,7 @@ import pytest
 from runner.executor.torch_memory import TorchMemory
 from runner.handlers.spec import Source
 from runner.protocol.worker import AttemptEnded, ConfigureExecutor, ExecutorLoaded, SetGrant
-from tests.runner.executor.fake_worker import executor
+from tests.runner.executor.fake_worker import running_executor
 
 G = 1 << 30
 REAL = """
@@ -23,10 +23,10 @@ def f(data):
 
 
 def test_torch_is_not_woken_by_being_held_to_a_cap(tmp_path: Path) -> None:
-    with executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"], cap_bytes=G) as capped:
+    with running_executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"], cap_bytes=G) as capped:
         ended = capped.run()
-        (loaded,) = capped.all(ExecutorLoaded)
-    with executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"]) as free:
+        (loaded,) = capped.messages_of(ExecutorLoaded)
+    with running_executor(tmp_path, REAL, device="cuda:0", devices=["gpu0"]) as free:
         plain = free.run()
     assert (loaded.torch or "").startswith("2.") and loaded.reserved_bytes is None
     assert (ended.code, ended.peak_bytes, ended.reserved_bytes) == (None, None, None)
@@ -36,10 +36,10 @@ def test_torch_is_not_woken_by_being_held_to_a_cap(tmp_path: Path) -> None:
 
 def test_a_handler_without_torch_gets_none(tmp_path: Path) -> None:
     code = "import sys\ndef f(data):\n    return 'torch' in sys.modules"
-    with executor(tmp_path, code, device="cuda:0", devices=["gpu0"], cap_bytes=G) as worker:
+    with running_executor(tmp_path, code, device="cuda:0", devices=["gpu0"], cap_bytes=G) as worker:
         worker.send(SetGrant(7, 2 * G, 1 * G))
         assert worker.run().output == b"false"
-        assert worker.all(ExecutorLoaded)[0].torch is None
+        assert worker.messages_of(ExecutorLoaded)[0].torch is None
 
 
 class Cuda(SimpleNamespace):

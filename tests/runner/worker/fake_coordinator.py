@@ -45,7 +45,7 @@ def attempt(job: str, handler: str = "echo", data: Any = None, **terms: Any) -> 
     return AttemptSpec(job, 1, handler, json.dumps(data).encode(), **terms)
 
 
-class Fake:
+class StubCoordinator:
     """`async with Fake() as fake:`; every message that came is in `seen`, in its order."""
 
     #: Modules of which the worker has a template, and the environment of that.
@@ -58,7 +58,7 @@ class Fake:
         self.bad: list[str] = []
         self.acknowledges = True
         self.last_number = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.name = f"cpu-{secrets.token_hex(4)}"
         endpoint = f"ipc://{self.folder}/workers.sock"
         fields: dict[str, Any] = {
@@ -93,7 +93,7 @@ class Fake:
             on_bad_frame=self.bad.append,
         )
 
-    async def __aenter__(self) -> Fake:
+    async def __aenter__(self) -> StubCoordinator:
         self.router.open()
         self.start_worker()
         await self.until(lambda: self.hellos)
@@ -124,40 +124,40 @@ class Fake:
         """What the condition gives once it is true."""
         end = time.monotonic() + within_s
         while not (found := condition()):
-            self._news.clear()
+            self._changed.clear()
             left = end - time.monotonic()
             assert left > 0, f"not within {within_s} s; seen: {self.seen[-20:]}"
             try:
-                await asyncio.wait_for(self._news.wait(), min(left, 0.05))
+                await asyncio.wait_for(self._changed.wait(), min(left, 0.05))
             except TimeoutError:
                 continue
         return found
 
-    def all(self, kind: type[Found], **fields: Any) -> list[Found]:
+    def messages_of(self, kind: type[Found], **fields: Any) -> list[Found]:
         return [
             each
             for each in self.seen
             if isinstance(each, kind) and all(getattr(each, key) == value for key, value in fields.items())
         ]
 
-    async def one(self, kind: type[Found], *, within_s: float = 10.0, **fields: Any) -> Found:
+    async def wait_for(self, kind: type[Found], *, within_s: float = 10.0, **fields: Any) -> Found:
         """The first message of this kind with these fields."""
-        found = await self.until(lambda: self.all(kind, **fields), within_s)
+        found = await self.until(lambda: self.messages_of(kind, **fields), within_s)
         return found[0]  # type: ignore[no-any-return]
 
-    async def ended(self, job: str, within_s: float = 10.0) -> AttemptEnded:
-        return await self.one(AttemptEnded, within_s=within_s, job_id=job)
+    async def wait_for_end(self, job: str, within_s: float = 10.0) -> AttemptEnded:
+        return await self.wait_for(AttemptEnded, within_s=within_s, job_id=job)
 
-    def events(self, job: str) -> list[tuple[str, dict[str, Any]]]:
+    def events_of(self, job: str) -> list[tuple[str, dict[str, Any]]]:
         return [
             (kind, json.loads(data))
-            for note in self.all(AttemptEvents, job_id=job)
+            for note in self.messages_of(AttemptEvents, job_id=job)
             for kind, _, data in note.events
         ]
 
     def _on_hello(self, name: str, hello: Hello) -> None:
         self.hellos.append(hello)
-        self._news.set()
+        self._changed.set()
 
     def _on_frame(self, name: str, messages: list[bytes]) -> None:
         decoded = [worker_protocol.from_worker_decoder.decode(message) for message in messages]
@@ -168,4 +168,4 @@ class Fake:
             if self.acknowledges:
                 self.send(worker_protocol.Ack(self.last_number))
         self.seen.extend(decoded)
-        self._news.set()
+        self._changed.set()

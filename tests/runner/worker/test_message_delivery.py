@@ -11,22 +11,24 @@ from runner.processes import orphans
 from runner.protocol import worker as worker_protocol
 from runner.protocol.spool import read_spools
 from runner.protocol.worker import AttemptEnded, AttemptsRecalled, ExecutorGone, ExecutorLoaded, RunAttempts
-from tests.runner.worker.fake_coordinator import Fake, attempt
+from tests.runner.worker.fake_coordinator import StubCoordinator, attempt
 
 JOBS = 1_000
 
 
 def test_staged_jobs_flow_through(capsys: object) -> None:
     async def scene() -> float:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             fake.load(1, "echo", attempt("warm", data=0))
-            await fake.ended("warm")
+            await fake.wait_for_end("warm")
             began = time.monotonic()
             for first in range(0, JOBS, 16):
                 line = [attempt(f"{n}", data=n) for n in range(first, min(JOBS, first + 16))]
                 fake.send(RunAttempts(1, line))
-            await fake.until(lambda: len(fake.all(AttemptEnded)) == JOBS + 1, within_s=20)
-            assert [each.output for each in fake.all(AttemptEnded)[1:]] == [b"%d" % n for n in range(JOBS)]
+            await fake.until(lambda: len(fake.messages_of(AttemptEnded)) == JOBS + 1, within_s=20)
+            assert [each.output for each in fake.messages_of(AttemptEnded)[1:]] == [
+                b"%d" % n for n in range(JOBS)
+            ]
             return JOBS / (time.monotonic() - began)
 
     print(f"\n{asyncio.run(scene()):.0f} staged no-ops per second through one worker")
@@ -35,12 +37,12 @@ def test_staged_jobs_flow_through(capsys: object) -> None:
 @pytest.mark.timed
 def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             fake.acknowledges = False
             fake.load(1, "echo", *(attempt(f"{n}", data=n) for n in range(200)))
-            await fake.until(lambda: len(fake.all(AttemptEnded)) == 200)
+            await fake.until(lambda: len(fake.messages_of(AttemptEnded)) == 200)
             fake.load(2, "brood", attempt("x", "brood", {"s": 60}))
-            await fake.until(lambda: fake.events("x"))
+            await fake.until(lambda: fake.events_of("x"))
             began = time.monotonic()
             fake.worker.lifeline.close()
             await asyncio.to_thread(fake.worker.process.wait, 5)
@@ -61,12 +63,12 @@ def test_unacknowledged_results_are_in_the_spool_when_the_coordinator_dies() -> 
 
 def test_acknowledged_results_are_not_spooled() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             fake.load(1, "echo", attempt("a"))
-            await fake.ended("a")
+            await fake.wait_for_end("a")
             await fake.until(lambda: fake.last_number >= 3)
             fake.load(2, "echo")
-            await fake.one(ExecutorLoaded, executor=2)
+            await fake.wait_for(ExecutorLoaded, executor=2)
             fake.worker.lifeline.close()
             await asyncio.to_thread(fake.worker.process.wait, 5)
             spooled = [each for spool in read_spools(fake.folder) for each in spool.messages]
@@ -81,9 +83,9 @@ def test_acknowledged_results_are_not_spooled() -> None:
 
 def test_what_a_cut_link_lost_is_sent_again() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             fake.load(1, "linger", attempt("a", "linger", {"s": 1.0}), attempt("b", "linger", {"s": 0}))
-            await fake.until(lambda: fake.all(ExecutorLoaded))
+            await fake.until(lambda: fake.messages_of(ExecutorLoaded))
             fake.router.close()
             fake.seen.clear()
             fake.last_number = 0
@@ -91,9 +93,9 @@ def test_what_a_cut_link_lost_is_sent_again() -> None:
             fake.router.open()
             await fake.until(lambda: len(fake.hellos) == 2)
             assert fake.hellos[1].running == [("a", 1), ("b", 1)]
-            assert (await fake.ended("a")).code is None
-            assert (await fake.ended("b")).code is None
-            numbers = [fake.seen.index(each) for each in fake.all(AttemptEnded)]
+            assert (await fake.wait_for_end("a")).code is None
+            assert (await fake.wait_for_end("b")).code is None
+            numbers = [fake.seen.index(each) for each in fake.messages_of(AttemptEnded)]
             assert numbers == sorted(numbers)
 
     asyncio.run(scene())
@@ -101,37 +103,37 @@ def test_what_a_cut_link_lost_is_sent_again() -> None:
 
 def test_full_window_stops_the_executor_and_an_acknowledgement_frees_it() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             fake.acknowledges = False
             fake.load(1, "echo", attempt("warm"))
-            await fake.ended("warm")
+            await fake.wait_for_end("warm")
             big = "x" * 100_000
             for first in range(0, 400, 16):
                 fake.send(RunAttempts(1, [attempt(f"{n}", data=big) for n in range(first, first + 16)]))
-            await fake.until(lambda: len(fake.all(AttemptEnded)) > 80)
+            await fake.until(lambda: len(fake.messages_of(AttemptEnded)) > 80)
             for number in range(20):
                 # The worker itself answers on.
                 fake.send(RunAttempts(99, [attempt(f"lost {number}")]))
-                await fake.one(AttemptsRecalled, attempts=[(f"lost {number}", 1)])
-            assert len(fake.all(AttemptEnded)) < 200
+                await fake.wait_for(AttemptsRecalled, attempts=[(f"lost {number}", 1)])
+            assert len(fake.messages_of(AttemptEnded)) < 200
             fake.acknowledges = True
             fake.send(worker_protocol.Ack(fake.last_number))
-            await fake.until(lambda: len(fake.all(AttemptEnded)) == 401, within_s=20)
-            assert len({each.job_id for each in fake.all(AttemptEnded)}) == 401
+            await fake.until(lambda: len(fake.messages_of(AttemptEnded)) == 401, within_s=20)
+            assert len({each.job_id for each in fake.messages_of(AttemptEnded)}) == 401
 
     asyncio.run(scene())
 
 
 def test_second_worker_of_a_device_waits_and_gives_up() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             first = fake.worker
             fake.start_worker()
             second, fake.worker = fake.worker, first
             assert await asyncio.to_thread(second.process.wait, 8) == 3
             second.close()
             fake.load(1, "echo", attempt("a"))
-            assert (await fake.ended("a")).code is None
-            assert not fake.all(ExecutorGone)
+            assert (await fake.wait_for_end("a")).code is None
+            assert not fake.messages_of(ExecutorGone)
 
     asyncio.run(scene())

@@ -22,7 +22,7 @@ from runner.protocol.worker import (
     RunAttempts,
     Stop,
 )
-from tests.runner.worker.fake_coordinator import Fake, attempt, spec
+from tests.runner.worker.fake_coordinator import StubCoordinator, attempt, spec
 
 BATCHED = HandlerOptions(batch=BatchOptions(8, 0.02))
 ASIDE = HandlerOptions(slots=4)
@@ -36,35 +36,35 @@ def side_by_side(**inputs: dict[str, Any]) -> list[AttemptSpec]:
     return [attempt(job, "aside", data, timeout_s=60.0) for job, data in inputs.items()]
 
 
-async def load(fake: Fake, executor: int, handler: str, options: HandlerOptions) -> None:
+async def load(fake: StubCoordinator, executor: int, handler: str, options: HandlerOptions) -> None:
     kind: Literal["function", "coroutine"] = "coroutine" if options.slots > 1 else "function"
     described = msgspec.structs.replace(spec(handler), options=options, kind=kind)
     fake.send(LoadExecutor(executor, described, ["cpu"], {}, "cpu"))
-    await fake.one(ExecutorLoaded)
+    await fake.wait_for(ExecutorLoaded)
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(scene)
 
 
-async def begun(fake: Fake, *jobs: str) -> None:
-    await fake.until(lambda: all(("output", {"chunk": "begun"}) in fake.events(job) for job in jobs))
+async def begun(fake: StubCoordinator, *jobs: str) -> None:
+    await fake.until(lambda: all(("output", {"chunk": "begun"}) in fake.events_of(job) for job in jobs))
 
 
 def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 0.1}, b={})), RunAttempts(1, batch(c={})))
             for job, together in (("a", 2), ("b", 2), ("c", 1)):
-                ended = await fake.ended(job)
+                ended = await fake.wait_for_end(job)
                 assert (ended.code, ended.output, ended.batch_size) == (
                     None,
                     b'"%b"' % job.encode(),
                     together,
                 )
-                assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events(job)
-            assert {one.job_id for one in fake.all(AttemptStarted)} >= {"a", "b"}
+                assert ("log", {"stream": "stdout", "level": None, "text": "from C"}) in fake.events_of(job)
+            assert {one.job_id for one in fake.messages_of(AttemptStarted)} >= {"a", "b"}
 
     play(scene())
 
@@ -72,23 +72,23 @@ def test_a_batch_starts_and_ends_as_one_and_each_is_told() -> None:
 @pytest.mark.parametrize("how", ["segv", "SIGKILL", "exit"])
 def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(
                 RunAttempts(1, batch(a={}, b={"how": how, "code": 0}, c={})), RunAttempts(1, batch(d={}))
             )
             for job in "abc":
-                ended = await fake.ended(job)
+                ended = await fake.wait_for_end(job)
                 assert (ended.code, ended.executor_died, ended.is_blame_unknown, ended.batch_size) == (
                     "worker_crashed",
                     True,
                     True,
                     3,
                 )
-            assert (await fake.one(ExecutorGone)).not_started == [("d", 1)]
+            assert (await fake.wait_for(ExecutorGone)).not_started == [("d", 1)]
             await load(fake, 2, "many", BATCHED)
             fake.send(RunAttempts(2, batch(e={"how": how, "code": 0})))
-            ended = await fake.ended("e")
+            ended = await fake.wait_for_end("e")
             assert (ended.code, ended.executor_died, ended.is_blame_unknown) == (
                 "worker_crashed",
                 True,
@@ -100,13 +100,13 @@ def test_a_death_in_a_batch_blames_nobody_and_one_alone(how: str) -> None:
 
 def test_a_cancelled_mate_leaves_the_others_alone() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 1.2}, b={})))
             await begun(fake, "a", "b")
             fake.send(CancelAttempt("b", 1, "cancelled", "by hand", 0.0))
-            assert ((await fake.ended("a")).code, fake.all(ExecutorGone)) == (None, [])
-            ended = await fake.ended("b")
+            assert ((await fake.wait_for_end("a")).code, fake.messages_of(ExecutorGone)) == (None, [])
+            ended = await fake.wait_for_end("b")
             assert (ended.code, ended.message, ended.is_blame_unknown) == ("cancelled", "by hand", False)
 
     play(scene())
@@ -114,29 +114,29 @@ def test_a_cancelled_mate_leaves_the_others_alone() -> None:
 
 def test_a_batch_all_of_which_is_cancelled_climbs_the_ladder() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={})))
             await begun(fake, "a", "b")
             fake.send(
                 CancelAttempt("a", 1, "cancelled", "one", 0.0), CancelAttempt("b", 1, "cancelled", "two", 0.0)
             )
-            assert [(await fake.ended(job)).message for job in "ab"] == ["one", "two"]
-            await fake.one(ExecutorGone)
-            assert [key for one in fake.all(AttemptsRecalled) for key in one.attempts] == [("c", 1)]
+            assert [(await fake.wait_for_end(job)).message for job in "ab"] == ["one", "two"]
+            await fake.wait_for(ExecutorGone)
+            assert [key for one in fake.messages_of(AttemptsRecalled) for key in one.attempts] == [("c", 1)]
 
     play(scene())
 
 
 def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})))
             await begun(fake, "a", "b")
             fake.send(CancelAttempt("b", 1, "cancelled", "now", -1.0))
-            assert (await fake.ended("b")).code == "cancelled"
-            ended = await fake.ended("a")
+            assert (await fake.wait_for_end("b")).code == "cancelled"
+            ended = await fake.wait_for_end("a")
             assert (ended.code, ended.executor_died) == ("interrupted", False)
 
     play(scene())
@@ -144,7 +144,7 @@ def test_a_forced_cancel_of_one_costs_the_others_nothing() -> None:
 
 def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(
                 RunAttempts(1, batch(a={"s": 0.5})),
@@ -153,25 +153,25 @@ def test_one_of_a_staged_batch_is_cancelled_and_the_rest_stays_one() -> None:
             )
             await begun(fake, "a")
             fake.send(CancelAttempt("c", 1, "cancelled", "by hand", 0.0))
-            ended = await fake.ended("c")
+            ended = await fake.wait_for_end("c")
             assert (ended.code, ended.started_at) == ("cancelled", None)
-            assert [(await fake.ended(job)).batch_size for job in "abde"] == [1, 2, 2, 1]
+            assert [(await fake.wait_for_end(job)).batch_size for job in "abde"] == [1, 2, 2, 1]
 
     play(scene())
 
 
 def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             long = [attempt("a", "many", {"s": 60}, timeout_s=0.2), attempt("b", "many", {}, timeout_s=9.0)]
             fake.send(RunAttempts(1, long))
             for job in "ab":
-                ended = await fake.ended(job)
+                ended = await fake.wait_for_end(job)
                 assert (ended.code, ended.is_blame_unknown, ended.batch_size) == ("timeout", True, 2)
             await load(fake, 2, "many", BATCHED)
             fake.send(RunAttempts(2, long[:1]))
-            found = await fake.until(lambda: fake.all(AttemptEnded, job_id="a")[1:])
+            found = await fake.until(lambda: fake.messages_of(AttemptEnded, job_id="a")[1:])
             assert (found[0].code, found[0].shared) == ("timeout", False)
 
     play(scene())
@@ -179,28 +179,29 @@ def test_a_batch_that_takes_too_long_is_ended_and_nobody_is_blamed_at_once() -> 
 
 def test_a_batch_that_heeds_its_timeout_keeps_the_executor() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             slow = [attempt(job, "many", {"polite": True}, timeout_s=0.2) for job in "ab"]
             fake.send(RunAttempts(1, slow))
             assert [
-                ((await fake.ended(job)).code, (await fake.ended(job)).is_blame_unknown) for job in "ab"
+                ((await fake.wait_for_end(job)).code, (await fake.wait_for_end(job)).is_blame_unknown)
+                for job in "ab"
             ] == [("timeout", True)] * 2
             fake.send(RunAttempts(1, batch(c={})))
-            assert (await fake.ended("c")).code is None
-            assert fake.all(ExecutorGone) == []
+            assert (await fake.wait_for_end("c")).code is None
+            assert fake.messages_of(ExecutorGone) == []
 
     play(scene())
 
 
 def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             described = msgspec.structs.replace(spec("many"), options=BATCHED)
             fake.send(LoadExecutor(1, described, ["cpu"], {}, "cpu"), RunAttempts(1, batch(a={}, b={})))
             fake.send(CancelAttempt("a", 1, "cancelled", "by hand", 0.0))
-            assert (await fake.ended("a")).code == "cancelled"
-            ended = await fake.ended("b")
+            assert (await fake.wait_for_end("a")).code == "cancelled"
+            ended = await fake.wait_for_end("b")
             assert (ended.code, ended.output) == (None, b'"b"')
 
     play(scene())
@@ -208,56 +209,59 @@ def test_a_cancel_while_a_batch_waits_for_its_load_leaves_one_out() -> None:
 
 def test_a_stop_interrupts_a_batch_and_gives_back_the_next() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "many", BATCHED)
             fake.send(RunAttempts(1, batch(a={"s": 60}, b={})), RunAttempts(1, batch(c={}, d={})))
             await begun(fake, "a", "b")
             fake.send(Stop())
-            assert [(await fake.ended(job)).code for job in "ab"] == ["interrupted"] * 2
-            assert [key for one in fake.all(AttemptsRecalled) for key in one.attempts] == [("c", 1), ("d", 1)]
+            assert [(await fake.wait_for_end(job)).code for job in "ab"] == ["interrupted"] * 2
+            assert [key for one in fake.messages_of(AttemptsRecalled) for key in one.attempts] == [
+                ("c", 1),
+                ("d", 1),
+            ]
 
     play(scene())
 
 
 def test_slots_run_at_once_and_are_told_one_by_one() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 0.6}, b={"s": 0.1}, c={})))
             for job in "cba":
-                assert (await fake.ended(job)).code is None
-            ended = [one.job_id for one in fake.all(AttemptEnded)]
+                assert (await fake.wait_for_end(job)).code is None
+            ended = [one.job_id for one in fake.messages_of(AttemptEnded)]
             assert ended == ["c", "b", "a"]
-            assert {one.job_id for one in fake.all(AttemptStarted)} >= {"a", "b"}
+            assert {one.job_id for one in fake.messages_of(AttemptStarted)} >= {"a", "b"}
 
     play(scene())
 
 
 def test_each_slot_has_its_own_timeout_and_silence() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             late = attempt("a", "aside", {"s": 60}, timeout_s=0.2)
             still = attempt("b", "aside", {"s": 60}, stall_timeout_s=0.3)
             fake.send(RunAttempts(1, [late, still, attempt("c", "aside", {"s": 1.0}, timeout_s=30.0)]))
-            assert (await fake.ended("a")).code == "timeout"
-            assert (await fake.ended("b")).code == "stalled"
-            assert (await fake.ended("c")).code is None
-            assert fake.all(ExecutorGone) == []
+            assert (await fake.wait_for_end("a")).code == "timeout"
+            assert (await fake.wait_for_end("b")).code == "stalled"
+            assert (await fake.wait_for_end("c")).code is None
+            assert fake.messages_of(ExecutorGone) == []
 
     play(scene())
 
 
 def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             stubborn = attempt("a", "aside", {"s": 60, "stubborn": True}, timeout_s=0.2)
             fake.send(RunAttempts(1, [stubborn, *side_by_side(b={"s": 60}, c={"s": 60})]))
-            ended = await fake.ended("a")
+            ended = await fake.wait_for_end("a")
             assert (ended.code, ended.is_blame_unknown) == ("timeout", False)
             for job in "bc":
-                mate = await fake.ended(job)
+                mate = await fake.wait_for_end(job)
                 assert (mate.code, mate.executor_died, mate.is_blame_unknown) == ("interrupted", False, False)
 
     play(scene())
@@ -265,11 +269,11 @@ def test_a_slot_that_does_not_end_costs_the_executor_and_the_others_nothing() ->
 
 def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             blocks = attempt("a", "aside", {"block": 60}, timeout_s=0.3)
             fake.send(RunAttempts(1, [blocks]))
-            ended = await fake.ended("a", within_s=5)
+            ended = await fake.wait_for_end("a", within_s=5)
             assert ended.code == "timeout"
 
     play(scene())
@@ -277,11 +281,11 @@ def test_a_slot_that_blocks_the_loop_is_killed_at_its_timeout() -> None:
 
 def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.2, "how": "segv"})))
             for job in "ab":
-                ended = await fake.ended(job)
+                ended = await fake.wait_for_end(job)
                 assert (ended.code, ended.executor_died, ended.is_blame_unknown) == (
                     "worker_crashed",
                     True,
@@ -289,7 +293,7 @@ def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
                 )
             await load(fake, 2, "aside", ASIDE)
             fake.send(RunAttempts(2, side_by_side(c={"how": "segv"})))
-            ended = await fake.ended("c")
+            ended = await fake.wait_for_end("c")
             assert (ended.executor_died, ended.is_blame_unknown) == (True, False)
 
     play(scene())
@@ -297,12 +301,12 @@ def test_a_death_beside_others_blames_nobody_and_one_alone() -> None:
 
 def test_one_slot_is_cancelled_by_its_coroutine() -> None:
     async def scene() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             await load(fake, 1, "aside", ASIDE)
             fake.send(RunAttempts(1, side_by_side(a={"s": 60}, b={"s": 0.8})))
             await begun(fake, "a", "b")
             fake.send(CancelAttempt("a", 1, "cancelled", "by hand", 0.0))
-            assert (await fake.ended("a")).message == "by hand"
-            assert (await fake.ended("b")).code is None
+            assert (await fake.wait_for_end("a")).message == "by hand"
+            assert (await fake.wait_for_end("b")).code is None
 
     play(scene())

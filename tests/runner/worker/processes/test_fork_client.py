@@ -15,7 +15,7 @@ import pytest
 from runner.processes.orphans import marker_of
 from runner.protocol.worker import AttemptEnded, ExecutorGone, LoadExecutor, RunAttempts
 from runner.worker.processes import process_tree
-from tests.runner.worker.fake_coordinator import Fake, attempt, spec
+from tests.runner.worker.fake_coordinator import StubCoordinator, attempt, spec
 
 # What holds for executors holds for forked ones: these run once more below, with a template.
 from tests.runner.worker.test_executor_deaths import (  # noqa: F401
@@ -29,11 +29,11 @@ HEAVY = "tests.runner.worker.slow_import"
 @pytest.fixture(autouse=True)
 def template(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every worker of these tests has one."""
-    monkeypatch.setattr(Fake, "template", [HEAVY, "numpy"])
+    monkeypatch.setattr(StubCoordinator, "template", [HEAVY, "numpy"])
     yield
 
 
-def template_pid(fake: Fake) -> int | None:
+def template_pid(fake: StubCoordinator) -> int | None:
     """The worker's template, if it lives."""
     for pid in process_tree.child_pids(fake.worker.pid):
         if (marker_of(pid) or "").startswith(f"{fake.name}/template."):
@@ -47,17 +47,17 @@ def is_over(pid: int) -> bool:
     return found is None or found.state == "Z"
 
 
-async def run(fake: Fake, executor: int, handler: str, data: Any = None, **env: str) -> Any:
+async def run(fake: StubCoordinator, executor: int, handler: str, data: Any = None, **env: str) -> Any:
     """The output of a job at an executor of its own."""
     job = f"job-{executor}"
     order = LoadExecutor(executor, spec(handler), ["cpu"], env, "cpu")
     fake.send(order, RunAttempts(executor, [attempt(job, handler, data)]))
-    ended = await fake.ended(job)
+    ended = await fake.wait_for_end(job)
     assert ended.code is None, ended
     return json.loads(ended.output or b"null")
 
 
-async def forked(fake: Fake, executor: int = 1) -> list[Any]:
+async def forked(fake: StubCoordinator, executor: int = 1) -> list[Any]:
     """What a forked executor has drawn; the first ones may come before the template's word has."""
     for number in range(executor, executor + 20):
         found = await run(fake, number, "drawn")
@@ -68,25 +68,25 @@ async def forked(fake: Fake, executor: int = 1) -> list[Any]:
 
 def play(scene: Any, **config: Any) -> None:
     async def whole() -> None:
-        async with Fake(**config) as fake:
+        async with StubCoordinator(**config) as fake:
             await scene(fake)
 
     asyncio.run(whole())
 
 
 def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene(fake: Fake) -> dict[str, Any]:
-        if Fake.template:
+    async def scene(fake: StubCoordinator) -> dict[str, Any]:
+        if StubCoordinator.template:
             await forked(fake, 100)
         found: dict[str, Any] = await run(fake, 1, "circumstances")
         assert found.pop("parent") == fake.worker.pid
         return found
 
     async def both() -> None:
-        async with Fake() as fake:
+        async with StubCoordinator() as fake:
             by_fork = await scene(fake)
-        monkeypatch.setattr(Fake, "template", [])
-        async with Fake() as fake:
+        monkeypatch.setattr(StubCoordinator, "template", [])
+        async with StubCoordinator() as fake:
             by_start = await scene(fake)
         # A template maps its executors' numbers of descriptors anew.
         assert sorted(by_fork.pop("fds").values()) == sorted(by_start.pop("fds").values())
@@ -96,7 +96,7 @@ def test_a_forked_executor_is_in_all_as_one_that_was_started(monkeypatch: pytest
 
 
 def test_forked_executors_share_an_import_and_draw_each_for_itself() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         first, second = await forked(fake, 1), await forked(fake, 50)
         assert first[3] == second[3] == template_pid(fake)
         assert first[2] != second[2]
@@ -106,7 +106,7 @@ def test_forked_executors_share_an_import_and_draw_each_for_itself() -> None:
 
 
 def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         pid = (await forked(fake, 100))[2]
         assert re.fullmatch(f"{fake.name}/1[0-9][0-9]", marker_of(pid) or "")
         fake.load(1, "brood", attempt("a", "brood", {"s": 30}))
@@ -125,17 +125,17 @@ def test_a_forked_executor_and_what_it_starts_carry_its_own_marker() -> None:
 
 
 def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         await forked(fake, 100)
         before = template_pid(fake)
         fake.load(1, "brood", attempt("a", "brood", {}))
-        pids = json.loads((await fake.ended("a")).output or b"[]")
+        pids = json.loads((await fake.wait_for_end("a")).output or b"[]")
         # The last executor: who belongs to nobody else was its child.
         ours = {each: marker_of(each) or "" for each in process_tree.child_pids(fake.worker.pid)}
         executors = [pid for pid, marker in ours.items() if re.fullmatch(f"{fake.name}/[0-9]+", marker)]
         for pid in executors:
             os.kill(pid, signal.SIGKILL)
-        await fake.one(ExecutorGone, executor=1)
+        await fake.wait_for(ExecutorGone, executor=1)
         await fake.until(lambda: all(is_over(pid) for pid in [*executors, *pids]))
         assert template_pid(fake) == before
         assert (await forked(fake, 200))[3] == before
@@ -144,7 +144,7 @@ def test_all_that_a_forked_executor_started_goes_with_it_and_the_template_stays(
 
 
 def test_without_its_template_a_worker_starts_executors_itself() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         await forked(fake)
         pid = template_pid(fake)
         assert pid is not None
@@ -160,10 +160,10 @@ def test_without_its_template_a_worker_starts_executors_itself() -> None:
 def test_a_template_that_is_not_fit_forks_nothing(
     module: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Fake, "template", [HEAVY, module])
+    monkeypatch.setattr(StubCoordinator, "template", [HEAVY, module])
 
     async def scene() -> None:
-        fake = Fake()
+        fake = StubCoordinator()
         # It may never say that it is ready.
         (fake.folder / "template").touch()
         async with fake:
@@ -177,7 +177,7 @@ def test_a_template_that_is_not_fit_forks_nothing(
 
 
 def test_an_executor_with_another_environment_is_started() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         await forked(fake)
         found = await run(fake, 100, "drawn", CUDA_VISIBLE_DEVICES="GPU-other")
         assert found[2] == found[3]
@@ -186,7 +186,7 @@ def test_an_executor_with_another_environment_is_started() -> None:
 
 
 def test_the_template_and_what_was_forked_end_with_the_worker() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         pids = [(await forked(fake))[2], template_pid(fake)]
         os.kill(fake.worker.pid, signal.SIGKILL)
         await fake.until(lambda: all(pid is None or is_over(pid) for pid in pids))
@@ -195,10 +195,10 @@ def test_the_template_and_what_was_forked_end_with_the_worker() -> None:
 
 
 def test_a_cancelled_job_of_a_forked_executor_ends_by_the_ladder() -> None:
-    async def scene(fake: Fake) -> None:
+    async def scene(fake: StubCoordinator) -> None:
         await forked(fake, 100)
         fake.load(1, "linger", attempt("a", "linger", {"s": 60}, timeout_s=0.3))
-        ended: AttemptEnded = await fake.ended("a", within_s=5)
+        ended: AttemptEnded = await fake.wait_for_end("a", within_s=5)
         assert (ended.code, ended.executor_died) == ("timeout", False)
 
     play(scene)
