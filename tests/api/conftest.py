@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests.api.fake_coordinator import Running, running
+from tests.api.fake_coordinator import RunningFront, running_front
 
 
 @pytest.fixture(scope="module")
-def front() -> Iterator[Running]:
-    with running() as started:
+def front() -> Iterator[RunningFront]:
+    with running_front() as started:
         yield started
 
 
 @pytest.fixture
-def http(front: Running) -> Iterator[httpx2.Client]:
+def http(front: RunningFront) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=front.url, timeout=10) as client:
         yield client

@@ -319,7 +319,7 @@ class FakeCoordinator(asyncio.Protocol):
 
 
 @dataclass
-class Running:
+class RunningFront:
     """A real front process and the fake behind it."""
 
     fake: FakeCoordinator
@@ -335,7 +335,7 @@ class Running:
 
 
 @contextmanager
-def running(token: str = "", **settings: Any) -> Iterator[Running]:
+def running_front(token: str = "", **settings: Any) -> Iterator[RunningFront]:
     """A front on a free port; ends with the block."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     ours, theirs = socket.socketpair()
@@ -360,7 +360,7 @@ def running(token: str = "", **settings: Any) -> Iterator[Running]:
     theirs.close()
     try:
         assert fake.hello.wait(20), "the front did not start"
-        yield Running(fake, child, port)
+        yield RunningFront(fake, child, port)
     finally:
         child.close()
         try:

@@ -10,16 +10,16 @@ import httpx2
 import pytest
 
 from runner.protocol import front as front_protocol
-from tests.api.fake_coordinator import Running, running
+from tests.api.fake_coordinator import RunningFront, running_front
 from tests.api.streaming.test_sse import open_stream, read_all
 
 
-def exit_code(front: Running, timeout_s: float = 3.0) -> int:
+def exit_code(front: RunningFront, timeout_s: float = 3.0) -> int:
     return front.child.process.wait(timeout_s)
 
 
 def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
-    with running() as front, httpx2.Client(base_url=front.url) as http:
+    with running_front() as front, httpx2.Client(base_url=front.url) as http:
         job = front.fake.new()
         stream = open_stream(front, job)
         front.fake.send(front_protocol.ShutdownBegun(7.0))
@@ -37,7 +37,7 @@ def test_drain_refuses_new_jobs_while_reads_and_streams_go_on() -> None:
 
 
 def test_streams_end_at_the_drains_deadline() -> None:
-    with running() as front:
+    with running_front() as front:
         stream = open_stream(front, front.fake.new())
         front.fake.send(front_protocol.ShutdownBegun(0.3))
         assert b"retry: " in read_all(stream)
@@ -46,7 +46,7 @@ def test_streams_end_at_the_drains_deadline() -> None:
 
 @pytest.mark.timed
 def test_exit_finishes_answers_closes_streams_and_ends_within_a_second() -> None:
-    with running() as front:
+    with running_front() as front:
         streams = [open_stream(front, front.fake.new()) for _ in range(50)]
         answers: list[httpx2.Response] = []
         waiting = wait_for_job(front, answers)
@@ -64,7 +64,7 @@ def test_exit_finishes_answers_closes_streams_and_ends_within_a_second() -> None
 
 
 def test_exit_gives_up_answers_that_do_not_come() -> None:
-    with running() as front:
+    with running_front() as front:
         answers: list[httpx2.Response] = []
         waiting = wait_for_job(front, answers)
         front.fake.send(front_protocol.Exit())
@@ -75,7 +75,7 @@ def test_exit_gives_up_answers_that_do_not_come() -> None:
 
 @pytest.mark.timed
 def test_clients_that_stand_still_do_not_hold_up_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    with running() as front, front.connect() as upload:
+    with running_front() as front, front.connect() as upload:
         job = front.fake.new()
         stalled = open_stream(front, job, small=True)
         front.fake.emit_many(job, 5000, "x" * 1000)
@@ -98,7 +98,7 @@ def test_clients_that_stand_still_do_not_hold_up_the_end(capfd: pytest.CaptureFi
 
 @pytest.mark.parametrize("what", ["control stream", "lifeline"])
 def test_without_its_coordinator_a_front_answers_503_and_ends(what: str) -> None:
-    with running() as front:
+    with running_front() as front:
         stream = open_stream(front, front.fake.new())
         answers: list[httpx2.Response] = []
         waiting = wait_for_job(front, answers)
@@ -115,20 +115,20 @@ def test_without_its_coordinator_a_front_answers_503_and_ends(what: str) -> None
 
 
 def test_a_coordinator_that_speaks_nonsense_is_as_good_as_none() -> None:
-    with running() as front:
+    with running_front() as front:
         front.fake.write(b"\xff" * 100)
         assert exit_code(front) == 0
 
 
 def test_signals_of_the_terminal_end_nothing() -> None:
-    with running() as front, httpx2.Client(base_url=front.url) as http:
+    with running_front() as front, httpx2.Client(base_url=front.url) as http:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             front.child.signal(number)
         assert http.get("/healthz").status_code == 200
         assert front.child.reap() is None
 
 
-def wait_for_job(front: Running, answers: list[httpx2.Response]) -> threading.Thread:
+def wait_for_job(front: RunningFront, answers: list[httpx2.Response]) -> threading.Thread:
     """A client that waits for a job which does not end by itself."""
     before = len(front.fake.jobs)
 

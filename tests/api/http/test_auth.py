@@ -12,7 +12,7 @@ import pytest
 from api.http.auth import Access
 from api.http.tickets import Tickets
 from runner.errors import RunnerError, Unauthorized, WrongHost, WrongOrigin
-from tests.api.fake_coordinator import Running, running
+from tests.api.fake_coordinator import RunningFront, running_front
 
 TICKETS = Tickets(b"sealed with this")
 NOW = 1_800_000_000.0
@@ -172,7 +172,7 @@ def test_an_empty_form_pauses_no_queue(http: httpx2.Client) -> None:
     assert answer.status_code == 415
 
 
-def test_a_stream_is_refused_to_a_foreign_page(http: httpx2.Client, front: Running) -> None:
+def test_a_stream_is_refused_to_a_foreign_page(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     answer = http.get(f"/v1/jobs/{job.id}/events", headers={"origin": "https://evil.example"})
     assert answer.status_code == 403
@@ -181,7 +181,7 @@ def test_a_stream_is_refused_to_a_foreign_page(http: httpx2.Client, front: Runni
 
 def test_a_token_guards_all_but_life_and_cors_comes_with_the_refusal() -> None:
     with (
-        running(token="secret", allow_origins=["https://app.example"]) as front,
+        running_front(token="secret", allow_origins=["https://app.example"]) as front,
         httpx2.Client(base_url=front.url) as http,
     ):
         assert http.get("/healthz").status_code == 200

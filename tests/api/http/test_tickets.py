@@ -10,7 +10,7 @@ import pytest
 from api.http.tickets import TICKET_S, Tickets
 from runner.errors import Unauthorized
 from runner.formats.timestamps import parse_rfc3339
-from tests.api.fake_coordinator import running
+from tests.api.fake_coordinator import running_front
 
 NOW = 1_800_000_000.0
 UNTIL = int(NOW) + 60
@@ -52,7 +52,7 @@ def test_what_is_no_ticket_is_refused(text: str) -> None:
 
 
 def test_a_browser_reads_a_stream_by_its_ticket_alone() -> None:
-    with running(token="secret") as front, httpx2.Client(base_url=front.url, timeout=10) as http:
+    with running_front(token="secret") as front, httpx2.Client(base_url=front.url, timeout=10) as http:
         job, other = front.fake.new(), front.fake.new()
         front.fake.finish(job)
         assert http.post("/v1/tickets", json={"job_id": job.id}).status_code == 401
@@ -74,7 +74,7 @@ def test_a_browser_reads_a_stream_by_its_ticket_alone() -> None:
 
 
 def test_the_document_tells_that_a_ticket_is_enough_for_streams_alone() -> None:
-    with running(token="secret") as front, httpx2.Client(base_url=front.url, timeout=10) as http:
+    with running_front(token="secret") as front, httpx2.Client(base_url=front.url, timeout=10) as http:
         document = http.get("/openapi.json", headers={"authorization": "Bearer secret"}).json()
     assert document["components"]["securitySchemes"]["ticket"]["in"] == "query"
     enough = [
@@ -87,7 +87,7 @@ def test_the_document_tells_that_a_ticket_is_enough_for_streams_alone() -> None:
 
 
 def test_a_ticket_is_asked_for_in_the_right_words() -> None:
-    with running() as front, httpx2.Client(base_url=front.url, timeout=10) as http:
+    with running_front() as front, httpx2.Client(base_url=front.url, timeout=10) as http:
         job = front.fake.new()
         missing = http.post("/v1/tickets", json={"job_id": job.id[:-1] + "f"})
         assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
@@ -97,7 +97,7 @@ def test_a_ticket_is_asked_for_in_the_right_words() -> None:
 
 
 def test_without_a_token_a_ticket_is_given_and_not_looked_at() -> None:
-    with running() as front, httpx2.Client(base_url=front.url, timeout=10) as http:
+    with running_front() as front, httpx2.Client(base_url=front.url, timeout=10) as http:
         job = front.fake.new()
         front.fake.finish(job)
         given = http.post("/v1/tickets", json={"job_id": job.id}).json()

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.api.fake_coordinator import Running, running
+from tests.api.fake_coordinator import RunningFront, running_front
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGE = {"accept": "text/html,*/*;q=0.8"}
@@ -40,7 +40,7 @@ def test_the_policy_lets_the_page_run_itself_and_nothing_else(http: httpx2.Clien
 
 
 def test_a_browser_without_the_token_gets_the_page_that_asks_for_it() -> None:
-    with running(token="secret") as front, httpx2.Client(base_url=front.url) as http:
+    with running_front(token="secret") as front, httpx2.Client(base_url=front.url) as http:
         page = http.get("/docs", headers=PAGE)
         assert (page.status_code, page.headers["www-authenticate"]) == (401, "Bearer")
         assert 'id="token"' in page.text and "script-src" in page.headers["content-security-policy"]
@@ -51,7 +51,7 @@ def test_a_browser_without_the_token_gets_the_page_that_asks_for_it() -> None:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
-def test_the_page_shows_every_route(http: httpx2.Client, front: Running, tmp_path: Path) -> None:
+def test_the_page_shows_every_route(http: httpx2.Client, front: RunningFront, tmp_path: Path) -> None:
     assert BROWSER is not None
     flags = (
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",

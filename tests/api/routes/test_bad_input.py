@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests.api.fake_coordinator import Running, running
+from tests.api.fake_coordinator import RunningFront, running_front
 from tests.api.streaming.test_sse import rss_bytes
 
 JSON = {"content-type": "application/json"}
@@ -80,7 +80,7 @@ def test_bad_bodies_are_refused_fast_with_a_pointer(
         assert len(answer.content) < 100_000
 
 
-def test_a_body_without_a_length_is_counted_as_it_streams(http: httpx2.Client, front: Running) -> None:
+def test_a_body_without_a_length_is_counted_as_it_streams(http: httpx2.Client, front: RunningFront) -> None:
     before = rss_bytes(front.child.pid)
     answer = http.post("/v1/jobs", content=chunks(64 * 1024, 400), headers=JSON)
     assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
@@ -100,7 +100,7 @@ def test_compressed_bodies_are_not_taken(http: httpx2.Client) -> None:
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-def raw(front: Running, data: bytes) -> bytes:
+def raw(front: RunningFront, data: bytes) -> bytes:
     with front.connect() as one:
         one.sendall(data)
         return read_to_end(one)
@@ -116,7 +116,7 @@ def read_to_end(one: socket.socket) -> bytes:
     return answer
 
 
-def head(front: Running, line: str = "POST /v1/jobs HTTP/1.1", *more: str) -> bytes:
+def head(front: RunningFront, line: str = "POST /v1/jobs HTTP/1.1", *more: str) -> bytes:
     lines = [
         line,
         f"Host: 127.0.0.1:{front.port}",
@@ -140,14 +140,14 @@ def head(front: Running, line: str = "POST /v1/jobs HTTP/1.1", *more: str) -> by
     ],
 )
 def test_what_is_no_request_gets_a_problem_and_the_connection_closes(
-    front: Running, data: bytes, status: int
+    front: RunningFront, data: bytes, status: int
 ) -> None:
     answer = raw(front, data)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"application/problem+json" in answer
 
 
-def chunked(front: Running, body: bytes) -> bytes:
+def chunked(front: RunningFront, body: bytes) -> bytes:
     """A request whose whole body has come, in chunks, and whose trailers follow."""
     return head(front, "POST /v1/jobs HTTP/1.1", "Transfer-Encoding: chunked") + (
         b"%x\r\n%s\r\n0\r\n" % (len(body), body)
@@ -157,7 +157,7 @@ def chunked(front: Running, body: bytes) -> bytes:
 @pytest.mark.parametrize("piece", [b"a:b\r\n", b"a", b":"], ids=["fields", "a name", "a value"])
 @pytest.mark.parametrize("path", ["/v1/jobs", "/nothing"], ids=["awaited", "answered"])
 def test_trailers_without_end_are_cut_off_and_not_kept(piece: bytes, path: str) -> None:
-    with running() as front, front.connect() as one:
+    with running_front() as front, front.connect() as one:
         before = rss_bytes(front.child.pid)
         kept = chunked(front, job("1")).replace(b"Connection: close\r\n", b"")
         one.sendall(kept.replace(b"/v1/jobs", path.encode()) + b"b" * (piece == b":"))
@@ -179,13 +179,13 @@ def test_trailers_without_end_are_cut_off_and_not_kept(piece: bytes, path: str) 
 @pytest.mark.parametrize(
     "trailers", [b"a:b\r\n" * 3_000, b"a:%s\r\n" % (b"b" * 17_000)], ids=["many", "large"]
 )
-def test_trailers_that_are_too_large_are_refused(front: Running, trailers: bytes) -> None:
+def test_trailers_that_are_too_large_are_refused(front: RunningFront, trailers: bytes) -> None:
     answer = raw(front, chunked(front, job("1")) + trailers + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ") and b"headers_too_large" in answer
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000])
-def test_a_body_with_a_few_trailers_is_taken(front: Running, step: int) -> None:
+def test_a_body_with_a_few_trailers_is_taken(front: RunningFront, step: int) -> None:
     data = chunked(front, job("1")) + b"digest: abc\r\n" + b"a:%s\r\n\r\n" % (b"b" * 8_000)
     with front.connect() as one:
         for at in range(0, len(data), step):
@@ -194,19 +194,19 @@ def test_a_body_with_a_few_trailers_is_taken(front: Running, step: int) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "9" * 30, "99999999999"])
-def test_an_absurd_length_is_refused_unread(front: Running, length: str) -> None:
+def test_an_absurd_length_is_refused_unread(front: RunningFront, length: str) -> None:
     answer = raw(front, head(front, "POST /v1/jobs HTTP/1.1", f"Content-Length: {length}"))
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 "))
 
 
-def test_an_announced_body_that_is_too_large_is_refused_before_it_is_asked_for(front: Running) -> None:
+def test_an_announced_body_that_is_too_large_is_refused_before_it_is_asked_for(front: RunningFront) -> None:
     answer = raw(
         front, head(front, "POST /v1/jobs HTTP/1.1", "Content-Length: 2000000", "Expect: 100-continue")
     )
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_request_without_a_host_is_refused(front: Running) -> None:
+def test_a_request_without_a_host_is_refused(front: RunningFront) -> None:
     assert raw(front, b"GET /v1/jobs HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421 ")
 
 
@@ -216,17 +216,17 @@ def test_a_request_without_a_host_is_refused(front: Running) -> None:
     ids=["nothing", "headers", "one header"],
 )
 def test_a_head_that_trickles_is_closed_at_its_limit(start: bytes) -> None:
-    with running(receipt_timeout_s=0.5) as front:
+    with running_front(receipt_timeout_s=0.5) as front:
         assert_trickle_closed(front, start)
 
 
 def test_a_body_that_trickles_is_closed_at_its_limit() -> None:
-    with running(receipt_timeout_s=0.5) as front:
+    with running_front(receipt_timeout_s=0.5) as front:
         assert_trickle_closed(front, head(front, "POST /v1/jobs HTTP/1.1", "Content-Length: 1000"))
 
 
 def test_a_second_request_that_trickles_is_closed_too() -> None:
-    with running(receipt_timeout_s=0.5) as front, front.connect() as one:
+    with running_front(receipt_timeout_s=0.5) as front, front.connect() as one:
         one.sendall(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{front.port}\r\n\r\n".encode())
         answer = b""
         while not answer.endswith(b'{"status":"ok"}'):
@@ -237,7 +237,7 @@ def test_a_second_request_that_trickles_is_closed_too() -> None:
         assert 0.3 < time.monotonic() - started < 2
 
 
-def assert_trickle_closed(front: Running, start: bytes) -> None:
+def assert_trickle_closed(front: RunningFront, start: bytes) -> None:
     with front.connect() as one:
         one.settimeout(0.05)
         one.sendall(start)
@@ -256,7 +256,7 @@ def assert_trickle_closed(front: Running, start: bytes) -> None:
         assert 0.3 < time.monotonic() - started < 2
 
 
-def steady(front: Running, for_s: float) -> Iterator[bytes]:
+def steady(front: RunningFront, for_s: float) -> Iterator[bytes]:
     """A body that is slow but never stands still: each piece waits for an answer to something else."""
     yield b'{"jobs": []'
     until_at = time.monotonic() + for_s
@@ -270,7 +270,7 @@ def steady(front: Running, for_s: float) -> Iterator[bytes]:
 @pytest.mark.timed
 def test_a_long_body_that_keeps_coming_is_taken() -> None:
     with (
-        running(receipt_timeout_s=0.2, bulk_max_bytes=64 * 2**20) as front,
+        running_front(receipt_timeout_s=0.2, bulk_max_bytes=64 * 2**20) as front,
         httpx2.Client(base_url=front.url, timeout=20) as http,
     ):
         answer = http.post("/v1/jobs/bulk", content=steady(front, 0.7), headers=JSON)
@@ -278,7 +278,7 @@ def test_a_long_body_that_keeps_coming_is_taken() -> None:
 
 
 def test_a_client_that_hangs_up_while_it_waits_leaves_nothing_behind() -> None:
-    with running() as front:
+    with running_front() as front:
         sockets = [front.connect() for _ in range(50)]
         body = b'{"handler": "slow"}'
         request = (
@@ -297,7 +297,7 @@ def test_a_client_that_hangs_up_while_it_waits_leaves_nothing_behind() -> None:
         assert not any(type(asked).__name__ == "Act" for asked in front.fake.asked)
 
 
-def test_the_server_is_well_after_all_that(http: httpx2.Client, front: Running) -> None:
+def test_the_server_is_well_after_all_that(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post("/v1/jobs", json={"handler": "echo", "input": 1}, headers={"prefer": "wait=5"})
     assert answer.json()["output"] == 1
     assert front.child.reap() is None

@@ -12,7 +12,7 @@ import pytest
 
 from runner.jobs.job import Submission
 from runner.protocol import front as front_protocol
-from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, Running, spec
+from tests.api.fake_coordinator import HANDLERS, FakeCoordinator, RunningFront, spec
 from tests.faults.server_fixture import until
 
 NO_JOB = "00000000-0000-7000-8000-999999999999"
@@ -30,7 +30,7 @@ def assert_problem(answer: httpx2.Response, status: int, code: str) -> dict[str,
     return problem
 
 
-def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -> None:
+def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post("/v1/jobs", json={"handler": "slow", "input": {"a": 1}, "priority": "high"})
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
@@ -39,7 +39,7 @@ def test_a_job_is_accepted_with_its_place(http: httpx2.Client, front: Running) -
     assert "preference-applied" not in answer.headers
 
 
-def test_the_input_travels_as_one_line_of_json(http: httpx2.Client, front: Running) -> None:
+def test_the_input_travels_as_one_line_of_json(http: httpx2.Client, front: RunningFront) -> None:
     body = b'{"handler": "slow",\r\n "input": {\n "a" : [1.0, "\\u00e9\\n"] }}'
     http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
     assert last(front.fake, front_protocol.SubmitJobs).jobs[0].input == '{"a":[1.0,"é\\n"]}'.encode()
@@ -56,7 +56,7 @@ def test_a_wait_that_is_over_gives_what_there_is(http: httpx2.Client) -> None:
     assert (answer.status_code, answer.json()["state"]) == (202, "queued")
 
 
-def test_the_handlers_own_path_names_the_handler(http: httpx2.Client, front: Running) -> None:
+def test_the_handlers_own_path_names_the_handler(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post("/v1/handlers/paint/jobs", json={"input": {"text": "x", "steps": 2}})
     assert answer.status_code == 202
     assert last(front.fake, front_protocol.SubmitJobs).jobs[0].handler == "paint"
@@ -85,7 +85,7 @@ def test_unknown_and_broken_handlers_are_told_apart(http: httpx2.Client) -> None
     assert "no torch" in broken["error"]
 
 
-def test_a_handler_under_description_is_awaited(http: httpx2.Client, front: Running) -> None:
+def test_a_handler_under_description_is_awaited(http: httpx2.Client, front: RunningFront) -> None:
     front.fake.send(front_protocol.HandlersUpdate([*HANDLERS, spec("late", state="describing")], True))
     assert http.post("/v1/jobs", json={"handler": "late"}).status_code == 202
     assert last(front.fake, front_protocol.AwaitHandler).name == "late"
@@ -98,7 +98,7 @@ def test_idempotency_keys_are_refused_not_ignored(http: httpx2.Client) -> None:
         assert assert_problem(answer, 422, "validation_error")["errors"][0]["pointer"] == "/Idempotency-Key"
 
 
-def test_a_coordinators_problem_is_passed_on(http: httpx2.Client, front: Running) -> None:
+def test_a_coordinators_problem_is_passed_on(http: httpx2.Client, front: RunningFront) -> None:
     body = msgspec.json.encode({"code": "queue_full", "title": "Full", "detail": "full", "queued": 2_000_000})
     front.fake.replies["submit"] = front_protocol.Reply(0, 429, body, 1.5)
     answer = http.post("/v1/jobs", json={"handler": "echo"})
@@ -154,7 +154,7 @@ def test_a_bulk_request_that_is_wrong_as_a_whole_is_refused(
     assert assert_problem(answer, 422, "validation_error")["errors"][0]["pointer"] == pointer
 
 
-def test_jobs_are_found_by_filters(http: httpx2.Client, front: Running) -> None:
+def test_jobs_are_found_by_filters(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.get("/v1/jobs", params={"state": "queued", "limit": 3, "input.a": "1"})
     assert answer.status_code == 200 and "next_cursor" in answer.json()
     query = last(front.fake, front_protocol.ListJobs).query
@@ -162,7 +162,7 @@ def test_jobs_are_found_by_filters(http: httpx2.Client, front: Running) -> None:
     assert_problem(http.get("/v1/jobs?run_id=x"), 422, "validation_error")
 
 
-def test_a_job_is_shown_and_awaited(http: httpx2.Client, front: Running) -> None:
+def test_a_job_is_shown_and_awaited(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     assert http.get(f"/v1/jobs/{job.id}").json()["id"] == job.id
     front.fake.finish(job)
@@ -177,7 +177,7 @@ def test_a_job_that_is_not_there_is_404(http: httpx2.Client, path: str) -> None:
     assert_problem(http.get(f"/v1/jobs/x{path}"), 404, "not_found")
 
 
-def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, front: Running) -> None:
+def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     assert http.post(f"/v1/jobs/{job.id}/cancel").status_code == 202
     http.post(f"/v1/jobs/{job.id}/cancel", json={"reason": "late", "force": True})
@@ -190,19 +190,19 @@ def test_cancel_retry_and_delete_reach_the_coordinator(http: httpx2.Client, fron
 
 
 @pytest.mark.parametrize("body", [{"why": "x"}, {"reason": 1}, {"force": "yes"}, {"reason": "x" * 1001}, []])
-def test_a_bad_cancel_is_refused(http: httpx2.Client, front: Running, body: Any) -> None:
+def test_a_bad_cancel_is_refused(http: httpx2.Client, front: RunningFront, body: Any) -> None:
     job = front.fake.new()
     assert_problem(http.post(f"/v1/jobs/{job.id}/cancel", json=body), 422, "validation_error")
     assert_problem(http.post(f"/v1/jobs/{job.id}/retry", json={"x": 1}), 422, "validation_error")
 
 
 @pytest.mark.parametrize("what", ["explain", "attempts"])
-def test_documents_of_a_job_are_passed_on(http: httpx2.Client, front: Running, what: str) -> None:
+def test_documents_of_a_job_are_passed_on(http: httpx2.Client, front: RunningFront, what: str) -> None:
     job = front.fake.new()
     assert http.get(f"/v1/jobs/{job.id}/{what}").json() == {"what": what, "subject": job.id}
 
 
-def test_an_output_is_given_as_it_is_unless_it_is_one_file(http: httpx2.Client, front: Running) -> None:
+def test_an_output_is_given_as_it_is_unless_it_is_one_file(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     reference = {"$file": "f", "name": "a b.png", "url": f"/v1/jobs/{job.id}/files/a b.png"}
     cases: list[tuple[Any, int, str | None]] = [
@@ -224,12 +224,12 @@ def test_an_output_is_given_as_it_is_unless_it_is_one_file(http: httpx2.Client, 
     assert_problem(http.get(f"/v1/jobs/{job.id}/output"), 409, "job_not_finished")
 
 
-def put_file(front: Running, path: Path, content_type: str) -> None:
+def put_file(front: RunningFront, path: Path, content_type: str) -> None:
     found = {"path": str(path), "file": {"name": path.name, "content_type": content_type, "sha256": "x"}}
     front.fake.replies["file"] = front_protocol.Reply(0, 200, msgspec.json.encode(found))
 
 
-def test_a_file_comes_whole_or_in_ranges(http: httpx2.Client, front: Running, tmp_path: Path) -> None:
+def test_a_file_comes_whole_or_in_ranges(http: httpx2.Client, front: RunningFront, tmp_path: Path) -> None:
     path = tmp_path / "plot.png"
     path.write_bytes(bytes(range(200)))
     put_file(front, path, "image/png")
@@ -243,7 +243,7 @@ def test_a_file_comes_whole_or_in_ranges(http: httpx2.Client, front: Running, tm
     assert_problem(http.get(url, headers={"range": "bytes=999-"}), 416, "range_not_satisfiable")
 
 
-def test_a_file_is_never_a_page_nor_a_link(http: httpx2.Client, front: Running, tmp_path: Path) -> None:
+def test_a_file_is_never_a_page_nor_a_link(http: httpx2.Client, front: RunningFront, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<script>1</script>")
     put_file(front, page, "text/html")
@@ -258,7 +258,7 @@ def test_a_file_is_never_a_page_nor_a_link(http: httpx2.Client, front: Running, 
 
 
 @pytest.mark.parametrize("name", ["..%2fsecret", "a%2f..%2fb", "%2e%2e%2f", "%2f"])
-def test_no_path_leads_out_of_a_jobs_files(http: httpx2.Client, front: Running, name: str) -> None:
+def test_no_path_leads_out_of_a_jobs_files(http: httpx2.Client, front: RunningFront, name: str) -> None:
     before = len(front.fake.asked)
     assert http.get(f"/v1/jobs/{NO_JOB}/files/{name}").status_code in (404, 405)
     assert len(front.fake.asked) == before
@@ -301,7 +301,7 @@ def test_a_device_is_drained_and_resumed_by_post_and_changed_by_patch(http: http
         assert_problem(answer, 422, "validation_error")
 
 
-def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front: Running) -> None:
+def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post("/v1/handlers/reload")
     assert (answer.status_code, answer.json()) == (200, {"changed": ["echo"]})
     assert_problem(http.post("/v1/handlers/reload", json={"name": "echo"}), 422, "validation_error")
@@ -313,7 +313,7 @@ def test_a_reload_is_asked_for_by_post_without_a_body(http: httpx2.Client, front
     assert_problem(http.post("/v1/handlers/reload"), 409, "reload_refused")
 
 
-def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> None:
+def test_health_readiness_and_metrics(http: httpx2.Client, front: RunningFront) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     front.fake.send(front_protocol.MemoryLevel("reports"))
     until(lambda: http.get("/healthz").json() == {"status": "ok", "level": "reports"}, "the front is told")
@@ -336,7 +336,7 @@ def test_health_readiness_and_metrics(http: httpx2.Client, front: Running) -> No
         ("GET", f"/v1/jobs/{NO_JOB}/deliveries"), ("POST", "/v1/queues/q/drain"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_404(http: httpx2.Client, front: Running, method: str, path: str) -> None:
+def test_what_is_not_there_is_404(http: httpx2.Client, front: RunningFront, method: str, path: str) -> None:
     assert_problem(http.request(method, front.url + path), 404, "not_found")
 
 
@@ -359,7 +359,7 @@ def test_a_wrong_method_names_the_right_ones(http: httpx2.Client) -> None:
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
-def test_head_tells_the_headers_alone(http: httpx2.Client, front: Running) -> None:
+def test_head_tells_the_headers_alone(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     for path in ("/healthz", f"/v1/jobs/{job.id}", f"/v1/jobs/{job.id}/events"):
         answer = http.head(path)
@@ -374,14 +374,14 @@ def test_answers_carry_security_headers_and_no_server_name(http: httpx2.Client) 
         assert "server" not in headers
 
 
-def test_a_fault_of_ours_tells_nothing_of_the_inside(http: httpx2.Client, front: Running) -> None:
+def test_a_fault_of_ours_tells_nothing_of_the_inside(http: httpx2.Client, front: RunningFront) -> None:
     front.fake.replies["file"] = front_protocol.Reply(0, 200, b'{"secret": "inside"}')
     answer = http.get(f"/v1/jobs/{NO_JOB}/files/x")
     assert_problem(answer, 500, "internal_error")
     assert "secret" not in answer.text and "Traceback" not in answer.text
 
 
-def test_a_load_says_which_and_how_long_it_waits(http: httpx2.Client, front: Running) -> None:
+def test_a_load_says_which_and_how_long_it_waits(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post(
         "/v1/handlers/paint/load", json={"model": "xl", "device": "gpu1"}, headers={"prefer": "wait=7"}
     )
@@ -394,7 +394,7 @@ def test_a_load_says_which_and_how_long_it_waits(http: httpx2.Client, front: Run
     assert (asked.model, asked.device, asked.wait_s) == (None, None, 0.0)
 
 
-def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, front: Running) -> None:
+def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, front: RunningFront) -> None:
     error = {"code": "load_error", "message": "no weights", "detail": None}
     document = {"code": "not_loaded", "title": "t", "detail": "d", "error": error}
     front.fake.replies["load"] = front_protocol.Reply(0, 409, msgspec.json.encode(document))
@@ -402,7 +402,7 @@ def test_a_load_that_failed_is_a_problem_with_its_error(http: httpx2.Client, fro
     assert problem["error"] == error
 
 
-def test_an_unload_says_which(http: httpx2.Client, front: Running) -> None:
+def test_an_unload_says_which(http: httpx2.Client, front: RunningFront) -> None:
     answer = http.post("/v1/handlers/paint/unload", json={"model": None, "device": "gpu0"})
     assert (answer.status_code, answer.json()) == (202, {"executors": []})
     asked = last(front.fake, front_protocol.UnloadHandler)

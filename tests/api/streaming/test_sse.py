@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.api.fake_coordinator import FakeJob, Running, running
+from tests.api.fake_coordinator import FakeJob, RunningFront, running_front
 
 Event = tuple[str | None, str | None, Any]
 
@@ -42,14 +42,14 @@ def ids(events: list[Event]) -> list[int]:
     return [int(event[0]) for event in events if event[0] is not None]
 
 
-def ended(front: Running, events: int = 5) -> FakeJob:
+def ended(front: RunningFront, events: int = 5) -> FakeJob:
     job = front.fake.new()
     front.fake.emit_many(job, events)
     front.fake.finish(job)
     return job
 
 
-def test_a_stream_begins_with_the_retry_hint_and_the_job(http: httpx2.Client, front: Running) -> None:
+def test_a_stream_begins_with_the_retry_hint_and_the_job(http: httpx2.Client, front: RunningFront) -> None:
     job = ended(front, 2)
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -60,7 +60,7 @@ def test_a_stream_begins_with_the_retry_hint_and_the_job(http: httpx2.Client, fr
     assert [event[:2] for event in found[2:]] == [("1", "progress"), ("2", "progress"), ("3", "done")]
 
 
-def test_the_job_and_live_events_follow_each_other(http: httpx2.Client, front: Running) -> None:
+def test_the_job_and_live_events_follow_each_other(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     front.fake.emit(job, "status", state="queued")
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
@@ -73,7 +73,7 @@ def test_the_job_and_live_events_follow_each_other(http: httpx2.Client, front: R
     front.fake.until(lambda: job.id not in front.fake.watched)
 
 
-def test_events_between_watch_and_page_come_once(http: httpx2.Client, front: Running) -> None:
+def test_events_between_watch_and_page_come_once(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     front.fake.emit_many(job, 3)
 
@@ -87,12 +87,12 @@ def test_events_between_watch_and_page_come_once(http: httpx2.Client, front: Run
 
 @pytest.mark.parametrize(("query", "headers"), [("?after=3", {}), ("", {"last_event_id": "3"})])
 def test_a_stream_goes_on_after_the_cursor(
-    http: httpx2.Client, front: Running, query: str, headers: dict[str, str]
+    http: httpx2.Client, front: RunningFront, query: str, headers: dict[str, str]
 ) -> None:
     assert ids(stream(http, ended(front), query, **headers)) == [4, 5, 6]
 
 
-def test_what_retention_took_is_a_visible_gap(http: httpx2.Client, front: Running) -> None:
+def test_what_retention_took_is_a_visible_gap(http: httpx2.Client, front: RunningFront) -> None:
     job = ended(front)
     job.first_seq = 4
     events = stream(http, job, "?after=1")
@@ -101,7 +101,7 @@ def test_what_retention_took_is_a_visible_gap(http: httpx2.Client, front: Runnin
     assert ids(events) == [4, 5, 6]
 
 
-def test_204_only_where_the_job_has_ended_and_all_was_seen(http: httpx2.Client, front: Running) -> None:
+def test_204_only_where_the_job_has_ended_and_all_was_seen(http: httpx2.Client, front: RunningFront) -> None:
     job = ended(front)
     assert http.get(f"/v1/jobs/{job.id}/events?after=6").status_code == 204
     assert ids(stream(http, job, "?after=5")) == [6]
@@ -111,7 +111,7 @@ def test_204_only_where_the_job_has_ended_and_all_was_seen(http: httpx2.Client, 
 
 
 def test_only_the_types_asked_for_come_and_the_cursor_still_moves(
-    http: httpx2.Client, front: Running
+    http: httpx2.Client, front: RunningFront
 ) -> None:
     job = ended(front)
     assert [event[:2] for event in stream(http, job, "?types=done")][2:] == [("6", "done"), ("6", None)]
@@ -119,7 +119,7 @@ def test_only_the_types_asked_for_come_and_the_cursor_still_moves(
     assert http.get(f"/v1/jobs/{job.id}/events?types=log&after={last_id}").status_code == 204
 
 
-def test_a_retried_job_streams_on_after_its_earlier_done(http: httpx2.Client, front: Running) -> None:
+def test_a_retried_job_streams_on_after_its_earlier_done(http: httpx2.Client, front: RunningFront) -> None:
     job = ended(front, 1)
     job.state = "queued"
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
@@ -133,13 +133,13 @@ def test_a_retried_job_streams_on_after_its_earlier_done(http: httpx2.Client, fr
 
 @pytest.mark.parametrize("query", ["?after=x", "?after=-1", "?types=error", "?token=x"])
 def test_a_bad_question_is_refused_before_a_stream_begins(
-    http: httpx2.Client, front: Running, query: str
+    http: httpx2.Client, front: RunningFront, query: str
 ) -> None:
     answer = http.get(f"/v1/jobs/{ended(front).id}/events{query}")
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
 
 
-def test_a_reader_behind_the_ring_reads_pages(http: httpx2.Client, front: Running) -> None:
+def test_a_reader_behind_the_ring_reads_pages(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
         events = parse(answer.iter_lines())
@@ -150,7 +150,7 @@ def test_a_reader_behind_the_ring_reads_pages(http: httpx2.Client, front: Runnin
         assert ids(list(events)) == list(range(1, 4002))
 
 
-def test_many_readers_share_one_watch(http: httpx2.Client, front: Running) -> None:
+def test_many_readers_share_one_watch(http: httpx2.Client, front: RunningFront) -> None:
     job = front.fake.new()
     sockets = [open_stream(front, job) for _ in range(20)]
     try:
@@ -169,7 +169,7 @@ def test_many_readers_share_one_watch(http: httpx2.Client, front: Running) -> No
     front.fake.until(lambda: job.id not in front.fake.watched)
 
 
-def test_readers_that_come_late_share_the_pages(front: Running) -> None:
+def test_readers_that_come_late_share_the_pages(front: RunningFront) -> None:
     job = front.fake.new()
     # Sixteen pages; none of these readers takes more than its buffers before it is its turn.
     front.fake.emit_many(job, 2000, "x" * 1000)
@@ -189,7 +189,7 @@ def test_readers_that_come_late_share_the_pages(front: Running) -> None:
     assert len(pages) < 10 + 2 * 20
 
 
-def test_a_client_that_leaves_ends_its_watch_and_cancels_nothing(front: Running) -> None:
+def test_a_client_that_leaves_ends_its_watch_and_cancels_nothing(front: RunningFront) -> None:
     job = front.fake.new()
     one = open_stream(front, job)
     front.fake.until(lambda: job.id in front.fake.watched)
@@ -198,20 +198,22 @@ def test_a_client_that_leaves_ends_its_watch_and_cancels_nothing(front: Running)
     assert not any(type(asked).__name__ == "Act" and asked.job_id == job.id for asked in front.fake.asked)
 
 
-def test_a_client_that_leaves_before_it_read_anything_leaks_no_watch(front: Running) -> None:
+def test_a_client_that_leaves_before_it_read_anything_leaks_no_watch(front: RunningFront) -> None:
     job = front.fake.new()
     for _ in range(20):
         open_stream(front, job, read=False).close()
     front.fake.until(lambda: job.id not in front.fake.watched and sum_of(front, job) % 2 == 0)
 
 
-def sum_of(front: Running, job: FakeJob) -> int:
+def sum_of(front: RunningFront, job: FakeJob) -> int:
     return sum(
         type(asked).__name__ in ("Watch", "Unwatch") and asked.job_id == job.id for asked in front.fake.asked
     )
 
 
-def open_stream(front: Running, job: FakeJob, *, read: bool = True, small: bool = False) -> socket.socket:
+def open_stream(
+    front: RunningFront, job: FakeJob, *, read: bool = True, small: bool = False
+) -> socket.socket:
     one = socket.socket()
     if small:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -235,7 +237,7 @@ def read_all(one: socket.socket) -> bytes:
 
 
 def test_a_silent_stream_is_pinged_and_a_lost_last_feed_is_found() -> None:
-    with running(ping_s=0.2) as front, httpx2.Client(base_url=front.url) as http:
+    with running_front(ping_s=0.2) as front, httpx2.Client(base_url=front.url) as http:
         job = front.fake.new()
         with http.stream("GET", f"/v1/jobs/{job.id}/events") as answer:
             lines = answer.iter_lines()
@@ -253,7 +255,7 @@ def rss_bytes(pid: int) -> int:
 
 @pytest.mark.timed
 def test_idle_and_stalled_readers_cost_little_and_delay_nobody() -> None:
-    with running(stream_stall_s=1.0) as front:
+    with running_front(stream_stall_s=1.0) as front:
         job, idle_job = front.fake.new(), front.fake.new()
         open_stream(front, job).close()
         before = rss_bytes(front.child.pid)
@@ -277,7 +279,7 @@ def test_idle_and_stalled_readers_cost_little_and_delay_nobody() -> None:
         assert per_idle < 60 * 1024
 
 
-def emit_and_see(front: Running, job: FakeJob, live: socket.socket, number: int) -> float:
+def emit_and_see(front: RunningFront, job: FakeJob, live: socket.socket, number: int) -> float:
     mark = b'"mark":%d,' % number
     started = time.perf_counter()
     front.fake.emit(job, "log", mark=number, text="x" * 8000)

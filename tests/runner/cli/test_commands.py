@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.runner.cli.cli_process import environment, runner
-from tests.runner.client.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
+from tests.runner.client.fake_server import ID, CannedReply, Script, fake_server, frame, job, problem, stream
 
-SUBMITTED = Reply(202, job("queued"))
+SUBMITTED = CannedReply(202, job("queued"))
 Routes = dict[tuple[str, str], Script]
 
 
@@ -21,7 +21,7 @@ def _ended(state: str, **fields: Any) -> Routes:
     done = frame("done", 2, state=state, output=fields.get("output"), error=fields.get("error"))
     return {
         ("POST", "/v1/jobs"): SUBMITTED,
-        ("GET", f"/v1/jobs/{ID}"): Reply(200, job(state, **fields)),
+        ("GET", f"/v1/jobs/{ID}"): CannedReply(200, job(state, **fields)),
         ("GET", f"/v1/jobs/{ID}/events"): stream(
             frame("progress", 1, done=1, total=2, fraction=0.5, message="half"), done
         ),
@@ -60,7 +60,7 @@ CODES: list[tuple[Routes, tuple[str, ...], int, str]] = [
         "/input/n: too large",
     ),
     ({("GET", "/v1/jobs"): problem(401, "unauthorized", "a token is needed")}, ("jobs",), 5, "RUNNER_TOKEN"),
-    ({("GET", "/v1/queues"): Reply(200, b"<html>")}, ("queues",), 5, "not from a runner server"),
+    ({("GET", "/v1/queues"): CannedReply(200, b"<html>")}, ("queues",), 5, "not from a runner server"),
 ]
 
 
@@ -87,8 +87,8 @@ def test_without_a_server_it_says_how_to_start_one(words: tuple[str, ...]) -> No
 
 
 def test_a_wait_that_is_too_long_exits_6() -> None:
-    def hold(_: object) -> Reply:
-        return Reply(200, job("running"))
+    def hold(_: object) -> CannedReply:
+        return CannedReply(200, job("running"))
 
     with fake_server({("GET", f"/v1/jobs/{ID}"): hold}) as server:
         ended = runner("job", "wait", ID, "--timeout", "300ms", url=server.url)
@@ -127,7 +127,7 @@ def test_input_may_come_from_standard_input() -> None:
 )
 def test_every_list_can_be_json(words: tuple[str, ...], path: str) -> None:
     data = [{"id": "x", "name": "x", "state": "ok"}]
-    with fake_server({("GET", path): Reply(200, {"data": data, "next_cursor": None})}) as server:
+    with fake_server({("GET", path): CannedReply(200, {"data": data, "next_cursor": None})}) as server:
         ended = runner(*words, "--json", url=server.url)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == data
@@ -136,7 +136,7 @@ def test_every_list_can_be_json(words: tuple[str, ...], path: str) -> None:
 def test_explain_says_why_a_job_waits() -> None:
     place = {"device": "gpu0", "free_bytes": 1 << 30, "needed_bytes": 6 << 30, "reason": "drained"}
     found = {"message": "it waits for [bold] bytes", "devices": [place]}
-    with fake_server({("GET", f"/v1/jobs/{ID}/explain"): Reply(200, found)}) as server:
+    with fake_server({("GET", f"/v1/jobs/{ID}/explain"): CannedReply(200, found)}) as server:
         shown = runner("explain", ID, url=server.url)
         told = runner("explain", ID, "--json", url=server.url)
     assert "it waits for [bold] bytes" in shown.stdout and "6.0 GiB" in shown.stdout
@@ -193,7 +193,7 @@ def test_no_command_is_cut_short_in_a_list_of_commands(words: tuple[str, ...]) -
     ],
 )
 def test_acts_reach_the_server(words: tuple[str, ...], method: str, path: str, said: str) -> None:
-    with fake_server({(method, path): Reply(200, job("running", name="slow"))}) as server:
+    with fake_server({(method, path): CannedReply(200, job("running", name="slow"))}) as server:
         ended = runner(*words, url=server.url)
     assert ended.returncode == 0, ended.stderr
     assert said in ended.stdout
@@ -227,7 +227,7 @@ def test_an_unknown_key_in_a_config_file_stops_the_start(tmp_path: Path) -> None
 
 
 def test_output_into_a_closed_pipe_is_no_traceback() -> None:
-    many = Reply(200, {"data": [job()] * 2000, "next_cursor": None})
+    many = CannedReply(200, {"data": [job()] * 2000, "next_cursor": None})
     with fake_server({("GET", "/v1/jobs"): many}) as server:
         ended = subprocess.run(
             ["bash", "-c", f"{sys.executable} -P -m runner jobs --limit 2000 --json | head -c 10"],

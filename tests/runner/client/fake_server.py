@@ -14,7 +14,7 @@ ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 @dataclass
-class Asked:
+class RecordedRequest:
     method: str
     path: str
     headers: dict[str, str]
@@ -22,7 +22,7 @@ class Asked:
 
 
 @dataclass
-class Reply:
+class CannedReply:
     status: int = 200
     #: A JSON value; bytes go out as they are; a list of bytes is a stream.
     body: Any = None
@@ -32,16 +32,16 @@ class Reply:
 
 
 #: What a route answers: always the same, or one after another (the last one repeats), or by question.
-Script = Reply | list[Reply] | Callable[[Asked], Reply]
+Script = CannedReply | list[CannedReply] | Callable[[RecordedRequest], CannedReply]
 
 
 @dataclass
 class FakeServer:
     url: str
     routes: dict[tuple[str, str], Script]
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RecordedRequest] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, asked: RecordedRequest) -> CannedReply:
         self.asked.append(asked)
         path = asked.path.partition("?")[0]
         script = self.routes.get((asked.method, path))
@@ -49,7 +49,7 @@ class FakeServer:
             return problem(404, "not_found", f"there is no {path}")
         if isinstance(script, list):
             return script.pop(0) if len(script) > 1 else script[0]
-        return script if isinstance(script, Reply) else script(asked)
+        return script if isinstance(script, CannedReply) else script(asked)
 
 
 def job(state: str = "succeeded", **fields: Any) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def job(state: str = "succeeded", **fields: Any) -> dict[str, Any]:
     return document | fields
 
 
-def problem(status: int, code: str, detail: str, **more: Any) -> Reply:
+def problem(status: int, code: str, detail: str, **more: Any) -> CannedReply:
     body = {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, **more}
-    return Reply(status, body, {"Content-Type": "application/problem+json"})
+    return CannedReply(status, body, {"Content-Type": "application/problem+json"})
 
 
 def frame(name: str, seq: int | None = None, **data: Any) -> bytes:
@@ -90,9 +90,9 @@ def frame(name: str, seq: int | None = None, **data: Any) -> bytes:
     return f"{head}event: {name}\r\ndata: {json.dumps(data)}\r\n\r\n".encode()
 
 
-def stream(*frames: bytes, cut: bool = False) -> Reply:
+def stream(*frames: bytes, cut: bool = False) -> CannedReply:
     first = b"retry: 2000\r\n\r\n" + frame("snapshot", **job("running"))
-    return Reply(200, [first, *frames], {"Content-Type": "text/event-stream"}, cut)
+    return CannedReply(200, [first, *frames], {"Content-Type": "text/event-stream"}, cut)
 
 
 @contextmanager
@@ -106,12 +106,12 @@ def fake_server(routes: dict[tuple[str, str], Script]) -> Iterator[FakeServer]:
             length = int(self.headers.get("Content-Length") or 0)
             text = self.rfile.read(length)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.command, self.path, headers, json.loads(text) if text else None)
+            asked = RecordedRequest(self.command, self.path, headers, json.loads(text) if text else None)
             self.send(fake.answer(asked))
 
         do_GET = do_POST = do_PATCH = do_DELETE = handle_one
 
-        def send(self, reply: Reply) -> None:
+        def send(self, reply: CannedReply) -> None:
             chunks = reply.body if isinstance(reply.body, list) and reply.body[:1] else None
             is_stream = chunks is not None and isinstance(chunks[0], bytes)
             self.send_response(reply.status)

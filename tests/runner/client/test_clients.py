@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from runner import AsyncClient, Client, JobFailed, handler
 from runner.client import AsyncJobHandle, JobHandle, ProgressEvent
 from runner.errors import BadRequest, NoServer, UnknownHandler
-from tests.runner.client.fake_server import ID, Reply, Script, fake_server, frame, job, problem, stream
+from tests.runner.client.fake_server import ID, CannedReply, Script, fake_server, frame, job, problem, stream
 
 
 class Prompt(BaseModel):
@@ -34,7 +34,7 @@ async def sketch(data: Prompt) -> list[Picture]:
     return [Picture(size=len(data.text))]
 
 
-SUBMITTED = Reply(202, job("queued"), {"Location": f"/v1/jobs/{ID}"})
+SUBMITTED = CannedReply(202, job("queued"), {"Location": f"/v1/jobs/{ID}"})
 EVENTS = stream(
     frame("progress", 1, done=1, total=2, fraction=0.5),
     frame("progress", 2, done=2, total=2, fraction=1.0),
@@ -45,7 +45,7 @@ EVENTS = stream(
 def routes(over: dict[tuple[str, str], Script] | None = None) -> dict[tuple[str, str], Script]:
     found: dict[tuple[str, str], Script] = {
         ("POST", "/v1/jobs"): SUBMITTED,
-        ("GET", f"/v1/jobs/{ID}"): Reply(200, job(output={"size": 3})),
+        ("GET", f"/v1/jobs/{ID}"): CannedReply(200, job(output={"size": 3})),
         ("GET", f"/v1/jobs/{ID}/events"): EVENTS,
     }
     return found | (over or {})
@@ -61,7 +61,7 @@ def test_a_typed_submit_sends_the_model_and_gives_the_handlers_own_type() -> Non
 
 
 def test_a_list_of_models_is_read_too() -> None:
-    answer = Reply(200, job(output=[{"size": 3}]))
+    answer = CannedReply(200, job(output=[{"size": 3}]))
     with (
         fake_server(routes(over={("GET", f"/v1/jobs/{ID}"): answer})) as server,
         Client(server.url) as client,
@@ -81,7 +81,7 @@ def test_what_is_no_handler_is_refused_with_advice() -> None:
 
 
 def test_run_needs_one_round_trip_for_a_short_job() -> None:
-    short: dict[tuple[str, str], Script] = {("POST", "/v1/jobs"): Reply(200, job(output=1))}
+    short: dict[tuple[str, str], Script] = {("POST", "/v1/jobs"): CannedReply(200, job(output=1))}
     with fake_server(short) as server, Client(server.url) as client:
         assert client.run("echo", 1) == 1
     assert [asked.headers["prefer"] for asked in server.asked] == ["wait=60"]
@@ -90,11 +90,11 @@ def test_run_needs_one_round_trip_for_a_short_job() -> None:
 def test_map_keeps_the_order() -> None:
     ids = ["b" * 36, "a" * 36]
     over: dict[tuple[str, str], Script] = {
-        ("POST", "/v1/jobs/bulk"): Reply(202, {"jobs": [{"id": each} for each in ids]}),
-        ("GET", "/v1/jobs"): Reply(200, {"data": [], "next_cursor": None}),
+        ("POST", "/v1/jobs/bulk"): CannedReply(202, {"jobs": [{"id": each} for each in ids]}),
+        ("GET", "/v1/jobs"): CannedReply(200, {"data": [], "next_cursor": None}),
     }
     for place, each in enumerate(ids):
-        over["GET", f"/v1/jobs/{each}"] = Reply(200, job(output=place))
+        over["GET", f"/v1/jobs/{each}"] = CannedReply(200, job(output=place))
     with fake_server(routes(over)) as server, Client(server.url) as client:
         assert client.map("echo", ["x", "y"]) == [0, 1]
 
@@ -138,7 +138,7 @@ def test_events_go_on_where_a_cut_stream_was_left() -> None:
 def test_refusals_and_failures_are_raised() -> None:
     over: dict[tuple[str, str], Script] = {
         ("POST", "/v1/jobs"): [problem(404, "unknown_handler", "there is no handler nope"), SUBMITTED],
-        ("GET", f"/v1/jobs/{ID}"): Reply(
+        ("GET", f"/v1/jobs/{ID}"): CannedReply(
             200, job("failed", error={"code": "handler_error", "message": "no luck"})
         ),
     }
@@ -163,7 +163,7 @@ def test_an_address_without_a_scheme_is_refused() -> None:
 
 
 def test_the_environment_names_server_and_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with fake_server({("GET", "/v1/queues"): Reply(200, {"data": []})}) as server:
+    with fake_server({("GET", "/v1/queues"): CannedReply(200, {"data": []})}) as server:
         monkeypatch.setenv("RUNNER_URL", server.url)
         monkeypatch.setenv("RUNNER_TOKEN", "hush")
         with Client() as client:
