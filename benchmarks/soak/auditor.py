@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.soak.http_client import Answer, Lost, SseEvent
 from benchmarks.soak.job_checks import Case, Told, faults
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.run_context import Scene
+from benchmarks.soak.run_context import RunContext
 from runner.jobs.job import ENDED
 
 #: A job is not looked at before it is so old: its readers and its users are to have had their time.
@@ -28,8 +28,8 @@ class NotYet(Exception):
 class Auditor:
     """Checks every job once, late, and keeps at most `pile` of them on the server meanwhile."""
 
-    def __init__(self, scene: Scene, pile: int) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext, pile: int) -> None:
+        self._context = scene
         self._pile = pile
         self._room = asyncio.Semaphore(AT_ONCE)
         #: Jobs that were looked at and left on the server: they alone may have files.
@@ -37,7 +37,7 @@ class Auditor:
 
     async def retire(self) -> None:
         """While the run goes on: look at the oldest and delete them."""
-        scene = self._scene
+        scene = self._context
         while await scene.pause(1.0):
             excess = len(scene.ledger.entries) - self._pile
             if excess <= 0:
@@ -51,27 +51,31 @@ class Auditor:
 
     async def finish(self, within_s: float) -> None:
         """After the run: look at all that is left; what has not ended by then is a fault."""
-        scene = self._scene
+        scene = self._context
         until = time.monotonic() + within_s
         while (known := scene.ledger.known()) and time.monotonic() < until:
             if not await self._all(known, delete=False):
                 await asyncio.sleep(0.5)
         for entry in scene.ledger.known():
-            scene.of_job(entry, f"I7: it could not be looked at within {within_s:g} s after the run")
+            scene.report_job_violation(
+                entry, f"I7: it could not be looked at within {within_s:g} s after the run"
+            )
 
     async def strangers(self) -> None:
         """Every job of the server must have been handed in by somebody: a look before the last check."""
-        scene = self._scene
+        scene = self._context
         tags = set(scene.ledger.entries)
         cursor = ""
         while True:
-            answer = await scene.wire.request("GET", f"/v1/jobs?order=asc&limit=500{cursor}")
+            answer = await scene.http.request("GET", f"/v1/jobs?order=asc&limit=500{cursor}")
             if not scene.expect(answer, set(), "a list of jobs"):
                 return
             page = answer.document()
             for job in page["data"]:
                 if not set(job["tags"]) & tags:
-                    scene.found(f"I1: job {job['id']} {job['tags']} is there, and nobody has handed it in")
+                    scene.report_violation(
+                        f"I1: job {job['id']} {job['tags']} is there, and nobody has handed it in"
+                    )
             if not page["next_cursor"]:
                 return
             cursor = f"&cursor={page['next_cursor']}"
@@ -81,7 +85,7 @@ class Auditor:
         return sum(await asyncio.gather(*(self._one(entry, delete=delete) for entry in entries)))
 
     async def _one(self, entry: Entry, *, delete: bool) -> bool:
-        scene = self._scene
+        scene = self._context
         async with self._room:
             entry.frozen = True
             try:
@@ -94,7 +98,7 @@ class Auditor:
                 entry.frozen = False
                 return False
         for fault in broken:
-            scene.of_job(entry, fault)
+            scene.report_job_violation(entry, fault)
         self._count(case)
         assert entry.job_id is not None
         if not delete and case.job is not None:
@@ -104,7 +108,7 @@ class Auditor:
         return True
 
     def _count(self, case: Case) -> None:
-        counts, job = self._scene.counts, case.job
+        counts, job = self._context.counts, case.job
         counts["jobs looked at"] += 1
         if job is None:
             counts["end: deleted by a user"] += 1
@@ -138,12 +142,12 @@ class Auditor:
         if again != job or attempts is None:
             # A retry whose answer was lost came to pass meanwhile.
             raise NotYet
-        return Case(entry, job, attempts["data"], events, gap_to, self._scene.stamps.of(entry.job_id))
+        return Case(entry, job, attempts["data"], events, gap_to, self._context.stamps.of(entry.job_id))
 
     async def _events(self, entry: Entry) -> tuple[list[Told], int]:
-        stream = await self._scene.wire.stream(f"/v1/jobs/{entry.job_id}/events")
+        stream = await self._context.http.stream(f"/v1/jobs/{entry.job_id}/events")
         if isinstance(stream, Answer):
-            self._scene.expect(stream, set(), f"the events of {entry.job_id}")
+            self._context.expect(stream, set(), f"the events of {entry.job_id}")
             raise NotYet
         events, gap_to = [], 0
         try:
@@ -158,28 +162,30 @@ class Auditor:
 
     async def _bodies(self, entry: Entry, job: dict[str, Any]) -> None:
         """What is too large for every look: the output by itself, the file that was saved."""
-        scene = self._scene
+        scene = self._context
         if job["state"] != "succeeded" or entry.order.kind not in ("large", "save"):
             return
         output = await self._get(entry, "/output")
         if output != job["output"]:
-            scene.of_job(entry, "I3: its output by itself is another one")
+            scene.report_job_violation(entry, "I3: its output by itself is another one")
         if entry.order.kind == "large" and len(job["output"]["text"]) != entry.order.input["bytes"]:
-            scene.of_job(entry, f"I3: {len(job['output']['text'])} bytes of its output are left")
+            scene.report_job_violation(
+                entry, f"I3: {len(job['output']['text'])} bytes of its output are left"
+            )
         if entry.order.kind == "save":
             reference = job["output"]["file"]
-            answer = await scene.wire.request("GET", reference["url"])
+            answer = await scene.http.request("GET", reference["url"])
             if not scene.expect(answer, set(), f"the file of {entry.job_id}"):
                 raise NotYet
             if hashlib.sha256(answer.body).hexdigest() != reference["sha256"]:
-                scene.of_job(
+                scene.report_job_violation(
                     entry, f"I3: its file of {reference['size']} bytes has {len(answer.body)} others"
                 )
 
     async def _get(self, entry: Entry, path: str) -> Any:
         """None where there is no such job. Raises NotYet."""
-        scene = self._scene
-        answer = await scene.wire.request("GET", f"/v1/jobs/{entry.job_id}{path}")
+        scene = self._context
+        answer = await scene.http.request("GET", f"/v1/jobs/{entry.job_id}{path}")
         if answer.status == 404:
             return None
         if not scene.expect(answer, {409}, f"GET {path} of {entry.job_id}"):
@@ -188,13 +194,13 @@ class Auditor:
 
     async def _delete(self, entry: Entry) -> None:
         """Checked, and no longer needed: nothing of it may stay. Raises NotYet."""
-        scene = self._scene
+        scene = self._context
         entry.deleted = "maybe"
-        answer = await scene.wire.request("DELETE", f"/v1/jobs/{entry.job_id}")
+        answer = await scene.http.request("DELETE", f"/v1/jobs/{entry.job_id}")
         if not scene.expect(answer, {404, 409}, f"DELETE of {entry.job_id}"):
             raise NotYet
         if await self._get(entry, "") is not None:
-            scene.of_job(entry, "I2: it was deleted by the check and is there")
+            scene.report_job_violation(entry, "I2: it was deleted by the check and is there")
         scene.counts["deleted after the check"] += 1
 
 

@@ -8,8 +8,8 @@ import signal
 import time
 
 from benchmarks.soak import job_mix
-from benchmarks.soak.run_context import Scene
-from benchmarks.soak.server import GONE_WITHIN_S, GRACE_S, House
+from benchmarks.soak.run_context import RunContext
+from benchmarks.soak.server import GONE_WITHIN_S, GRACE_S, SoakServer
 from benchmarks.soak.submitter import Submitter
 
 #: What is done, and how often.
@@ -39,16 +39,16 @@ STOP_SLACK_S = 5.0
 class Chaos:
     """Does one thing after the other; at times a second one before the first was got over."""
 
-    def __init__(self, scene: Scene, submitter: Submitter, every_s: float) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext, submitter: Submitter, every_s: float) -> None:
+        self._context = scene
         self._submitter = submitter
         self._every_s = every_s
 
     async def reign(self) -> None:
         """Until the run is over; nothing is begun in the calm part."""
-        scene = self._scene
+        scene = self._context
         while await scene.pause(scene.rng.expovariate(1.0 / self._every_s)):
-            if scene.calm:
+            if scene.is_calm:
                 continue
             await self._one()
             if scene.rng.random() < 0.2:
@@ -57,7 +57,7 @@ class Chaos:
 
     async def restart(self) -> None:
         """SIGTERM, and a new server on the same folder."""
-        scene = self._scene
+        scene = self._context
         began = time.monotonic()
         scene.house.is_ending = True
         scene.house.process.send_signal(signal.SIGTERM)
@@ -65,16 +65,18 @@ class Chaos:
         took = time.monotonic() - began
         scene.counts["longest stop, ms"] = max(scene.counts["longest stop, ms"], int(took * 1000))
         if code is None:
-            scene.found(f"I7: the server did not stop within {GRACE_S:g} + {STOP_SLACK_S:g} s after SIGTERM")
+            scene.report_violation(
+                f"I7: the server did not stop within {GRACE_S:g} + {STOP_SLACK_S:g} s after SIGTERM"
+            )
             scene.house.kill()
         elif code != 0:
-            scene.found(f"I7: the server stopped with exit code {code}")
+            scene.report_violation(f"I7: the server stopped with exit code {code}")
         await self._nothing_left("a stop", 1.0)
         await self._start()
 
     async def recovered(self, since: float, what: str) -> None:
         """A new job is accepted, run and answered; how long after `since`."""
-        scene = self._scene
+        scene = self._context
         while time.monotonic() - since < RECOVERED_WITHIN_S:
             _, answer = await self._submitter.submit(job_mix.probe(), wait_s=5.0, fresh=True)
             if answer is not None and answer.status == 200:
@@ -84,10 +86,10 @@ class Chaos:
                     return
             elif answer is None or answer.status == 503:
                 await asyncio.sleep(0.02)
-        scene.found(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
+        scene.report_violation(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
 
     async def _one(self) -> None:
-        scene = self._scene
+        scene = self._context
         what = scene.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         began = time.monotonic()
         match what.split():
@@ -98,7 +100,7 @@ class Chaos:
                 scene.kills[what] += 1
                 await self._kill_all(everything=whom == "everything")
             case [verb, role]:
-                pids = scene.house.of_role(role)
+                pids = scene.house.pids_of_role(role)
                 if not pids:
                     return
                 scene.kills[what] += 1
@@ -109,7 +111,7 @@ class Chaos:
         await self.recovered(began, what)
 
     async def _hit(self, verb: str, role: str, pid: int) -> None:
-        scene = self._scene
+        scene = self._context
         try:
             if verb == "kill":
                 scene.facts.killed(role, pid, time.monotonic())
@@ -124,7 +126,7 @@ class Chaos:
 
     async def _kill_all(self, *, everything: bool) -> None:
         """The coordinator dies, alone or in the same moment as all its processes."""
-        scene = self._scene
+        scene = self._context
         scene.facts.killed("coordinator", scene.house.process.pid, time.monotonic())
         scene.house.kill(everything=everything)
         # A supervisor may start the next one while the processes of the last one are still ending.
@@ -134,29 +136,29 @@ class Chaos:
 
     async def _nothing_left(self, what: str, within_s: float) -> None:
         began = time.monotonic()
-        left = await self._scene.house.gone(within_s)
+        left = await self._context.house.wait_until_gone(within_s)
         if left:
-            self._scene.found(f"I6: {within_s:g} s after {what} these are left: {left}")
+            self._context.report_violation(f"I6: {within_s:g} s after {what} these are left: {left}")
         took = int((time.monotonic() - began) * 1000)
-        counts = self._scene.counts
+        counts = self._context.counts
         counts["longest until a dead server's processes were gone, ms"] = max(
             counts["longest until a dead server's processes were gone, ms"], took
         )
 
     async def _start(self) -> None:
-        ready_s = await self._scene.house.start()
-        self._scene.recoveries.setdefault("start to ready", []).append(ready_s)
+        ready_s = await self._context.house.start()
+        self._context.recoveries.setdefault("start to ready", []).append(ready_s)
 
 
-async def watch(scene: Scene) -> None:
+async def watch(scene: RunContext) -> None:
     """The coordinator never ends unless it was ended; it is started again. Raises ServerFailed."""
     while await scene.pause(0.5):
         code = scene.house.process.poll()
         if code is not None and not scene.house.is_ending:
-            scene.found(f"I7: the server ended by itself with {code}; see {scene.house.log}")
+            scene.report_violation(f"I7: the server ended by itself with {code}; see {scene.house.log}")
             await scene.house.start()
 
 
-def leftover_runtimes(house: House) -> list[str]:
+def leftover_runtimes(house: SoakServer) -> list[str]:
     """Folders for sockets that no server uses any more and that are still there."""
     return [str(path) for path in house.runtimes if path.exists()]

@@ -8,7 +8,7 @@ import zlib
 
 from benchmarks.soak.http_client import Answer, Connection, Lost, SseEvent
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.run_context import Scene
+from benchmarks.soak.run_context import RunContext
 
 #: Of the accepted jobs so many have a reader that keeps count.
 SHARE = 0.12
@@ -19,14 +19,14 @@ IDLERS_MAX = 5
 class Readers:
     """All readers of a run."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext) -> None:
+        self._context = scene
         self._tasks: set[asyncio.Task[None]] = set()
         self._idlers = 0
 
     def offer(self, entry: Entry) -> None:
         """A job was accepted: it may get a reader, or one that wastes its stream."""
-        scene = self._scene
+        scene = self._context
         dull = scene.rng.random() < (0.5 if entry.order.kind == "flood" else 0.01)
         if dull and self._idlers < IDLERS_MAX:
             self._begin(self._idle(entry, slow=scene.rng.random() < 0.5))
@@ -48,17 +48,17 @@ class Readers:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._scene.found(f"a reader failed: {task.exception()!r}")
+            self._context.report_violation(f"a reader failed: {task.exception()!r}")
 
     async def _follow(self, entry: Entry) -> None:
         """Read to the end of the job, hanging up now and then, going on from the last id."""
-        scene, after, first = self._scene, 0, True
-        while not scene.over.is_set() and not entry.frozen:
+        scene, after, first = self._context, 0, True
+        while not scene.is_over.is_set() and not entry.frozen:
             if not first:
                 scene.counts["sse reconnects"] += 1
                 await asyncio.sleep(scene.rng.uniform(0.05, 0.5))
             try:
-                stream = await scene.wire.stream(f"/v1/jobs/{entry.job_id}/events", None if first else after)
+                stream = await scene.http.stream(f"/v1/jobs/{entry.job_id}/events", None if first else after)
             except Lost:
                 first = first and after == 0
                 continue
@@ -85,8 +85,8 @@ class Readers:
 
     async def _idle(self, entry: Entry, *, slow: bool) -> None:
         """Open the stream and take a byte a second of it, or nothing at all."""
-        scene = self._scene
-        connection = Connection(scene.wire.port)
+        scene = self._context
+        connection = Connection(scene.http.port)
         self._idlers += 1
         scene.counts["slow readers" if slow else "readers that never read"] += 1
         try:
@@ -94,7 +94,7 @@ class Readers:
                 await connection.send("GET", f"/v1/jobs/{entry.job_id}/events", b"", {})
                 while slow and await connection.some(1):
                     await asyncio.sleep(1.0)
-                await scene.over.wait()
+                await scene.is_over.wait()
         except (OSError, EOFError, TimeoutError):
             # It was cut, or has idled for long enough: it promised nothing.
             return
@@ -106,34 +106,42 @@ class Readers:
 class Cursor:
     """What one connection of a reader must see: each number after the last one, or a gap told before."""
 
-    def __init__(self, scene: Scene, entry: Entry, after: int) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext, entry: Entry, after: int) -> None:
+        self._context = scene
         self._entry = entry
         self.after = after
         self._first = True
 
     def take(self, event: SseEvent) -> None:
         """One event as it came."""
-        scene, entry = self._scene, self._entry
+        scene, entry = self._context, self._entry
         if self._first:
             self._first = False
             if event.name != "snapshot":
-                scene.of_job(entry, f"I5: a stream began with {event.name}, not with a snapshot")
+                scene.report_job_violation(
+                    entry, f"I5: a stream began with {event.name}, not with a snapshot"
+                )
         if event.name == "gap":
             scene.counts["gaps"] += 1
             gap = json.loads(event.data)
             # Far fewer events than are kept: only who deletes a job takes some.
             if entry.deleted == "no":
-                scene.of_job(entry, f"I5: a gap {gap} was told after event {self.after}, and nothing is gone")
+                scene.report_job_violation(
+                    entry, f"I5: a gap {gap} was told after event {self.after}, and nothing is gone"
+                )
             if gap["from"] != self.after + 1:
-                scene.of_job(entry, f"I5: a gap from {gap['from']} was told after event {self.after}")
+                scene.report_job_violation(
+                    entry, f"I5: a gap from {gap['from']} was told after event {self.after}"
+                )
             self.after = gap["to"]
         if event.id is None:
             return
         scene.counts["events seen live"] += 1
         if event.id != self.after + 1:
-            scene.of_job(entry, f"I5: event {event.id} followed event {self.after} without a gap")
+            scene.report_job_violation(
+                entry, f"I5: event {event.id} followed event {self.after} without a gap"
+            )
         checksum = zlib.crc32(event.data)
         if entry.seen.setdefault(event.id, checksum) != checksum:
-            scene.of_job(entry, f"I5: event {event.id} has changed between two looks")
+            scene.report_job_violation(entry, f"I5: event {event.id} has changed between two looks")
         self.after = event.id

@@ -28,7 +28,7 @@ def document(soak: Soak) -> dict[str, Any]:
         "cpu_share_of_a_core": round(soak.cpu_share, 3),
         "jobs": dict(scene.ledger.counts),
         "counts": dict(sorted(scene.counts.items())),
-        "requests": scene.wire.requests,
+        "requests": scene.http.requests,
         "starts": scene.house.starts,
         "kills": dict(sorted(scene.kills.items())),
         "recovery_s": {what: _spread(times) for what, times in sorted(scene.recoveries.items())},

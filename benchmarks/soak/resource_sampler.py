@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from benchmarks.soak.run_context import Scene
-from benchmarks.soak.server import Member
+from benchmarks.soak.run_context import RunContext
+from benchmarks.soak.server import ServerProcess
 from benchmarks.soak.slope import Slope
 
 EVERY_S = 5.0
@@ -51,8 +51,8 @@ class Level:
 class Gauge:
     """Samples every few seconds."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext) -> None:
+        self._context = scene
         self.roles: dict[str, Role] = {}
         self.calm: dict[str, Role] = {}
         self.cpu_s = 0.0
@@ -65,27 +65,27 @@ class Gauge:
 
     async def run(self) -> None:
         """Until the run is over."""
-        while await self._scene.pause(EVERY_S):
+        while await self._context.pause(EVERY_S):
             self.sample()
 
     def sample(self) -> None:
         """Look at all processes once."""
-        members = self._scene.house.members()
+        members = self._context.house.members()
         for member in members:
             self._look(member)
         for pid in set(self._processes) - {member.pid for member in members}:
             del self._processes[pid]
             self._cpu.pop(pid, None)
         self._leftovers(members)
-        self.disk_most = max(self.disk_most, self._scene.house.disk_bytes())
-        accepted, now = self._scene.ledger.counts["accepted"], time.monotonic()
-        if now - self._scene.began > WARM_S:
+        self.disk_most = max(self.disk_most, self._context.house.disk_bytes())
+        accepted, now = self._context.ledger.counts["accepted"], time.monotonic()
+        if now - self._context.started_mono > WARM_S:
             _add(self.driver, os.getpid(), psutil.Process(), accepted, now)
 
     def levels(self) -> dict[str, Level]:
         """What every role holds now, at most."""
         found: dict[str, Level] = {}
-        for member in self._scene.house.members():
+        for member in self._context.house.members():
             if member.role in LONG_LIVED:
                 try:
                     process = psutil.Process(member.pid)
@@ -101,9 +101,9 @@ class Gauge:
     async def settled(self, within_s: float) -> dict[str, Level]:
         """The levels once no executor lives any more."""
         until = time.monotonic() + within_s
-        while self._scene.house.of_role("executor") and time.monotonic() < until:
+        while self._context.house.pids_of_role("executor") and time.monotonic() < until:
             await asyncio.sleep(0.3)
-        self._scene.wire.close()
+        self._context.http.close()
         await asyncio.sleep(1.0)
         return self.levels()
 
@@ -112,12 +112,12 @@ class Gauge:
         for role, before in first.items():
             after = last.get(role)
             if after is None:
-                self._scene.found(f"I6: there is no {role} at the end")
+                self._context.report_violation(f"I6: there is no {role} at the end")
             elif (
                 after.descriptors > before.descriptors + SPARE
                 or after.threads > before.threads + SPARE_THREADS
             ):
-                self._scene.found(
+                self._context.report_violation(
                     f"I6: a {role} held {before} when idle in the beginning, {after} at the end"
                 )
 
@@ -127,10 +127,10 @@ class Gauge:
             role = self.calm.get(name, Role())
             slope = role.per_job.value
             if slope is not None and role.per_job.width >= DRIFT_JOBS and slope > DRIFT_BYTES:
-                self._scene.found(f"I6: the memory of a {name} grew by {slope:,.0f} bytes a job")
+                self._context.report_violation(f"I6: the memory of a {name} grew by {slope:,.0f} bytes a job")
 
-    def _look(self, member: Member) -> None:
-        now, scene = time.monotonic(), self._scene
+    def _look(self, member: ServerProcess) -> None:
+        now, scene = time.monotonic(), self._context
         try:
             process = self._processes.get(member.pid) or psutil.Process(member.pid)
             self._processes[member.pid] = process
@@ -142,12 +142,12 @@ class Gauge:
                 return
             accepted = scene.ledger.counts["accepted"]
             _add(self.roles.setdefault(member.role, Role()), member.pid, process, accepted, now)
-            if scene.calm:
+            if scene.is_calm:
                 _add(self.calm.setdefault(member.role, Role()), member.pid, process, accepted, now)
         except psutil.NoSuchProcess:
             self._processes.pop(member.pid, None)
 
-    def _leftovers(self, members: list[Member]) -> None:
+    def _leftovers(self, members: list[ServerProcess]) -> None:
         """What an executor started is gone soon after it."""
         alive = {member.marker for member in members if member.role == "executor"}
         orphaned = {m.marker for m in members if m.role == "child" and m.marker and m.marker not in alive}
@@ -155,7 +155,9 @@ class Gauge:
         self._orphaned = {marker: self._orphaned.get(marker, now) for marker in orphaned}
         for marker, since in self._orphaned.items():
             if now - since > 2 * EVERY_S - 1.0:
-                self._scene.found(f"I6: children of the executor {marker} live {now - since:.0f} s after it")
+                self._context.report_violation(
+                    f"I6: children of the executor {marker} live {now - since:.0f} s after it"
+                )
                 self._orphaned[marker] = now + 3600.0
 
 

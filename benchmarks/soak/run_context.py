@@ -13,7 +13,7 @@ from benchmarks.soak.execution_stamps import Stamps
 from benchmarks.soak.http_client import Answer, Wire
 from benchmarks.soak.job_checks import Facts
 from benchmarks.soak.ledger import Entry, Ledger
-from benchmarks.soak.server import House
+from benchmarks.soak.server import SoakServer
 
 #: More would only bury the first ones.
 FINDINGS_KEPT = 200
@@ -27,18 +27,18 @@ CODES = {
 
 
 @dataclass(slots=True)
-class Scene:
+class RunContext:
     """The shared state of one run."""
 
-    house: House
-    wire: Wire
+    house: SoakServer
+    http: Wire
     ledger: Ledger
     stamps: Stamps
     rng: random.Random
     #: Jobs a second, on average.
     rate: float
     #: Told every broken promise at once, and now and then how far the run is.
-    tell: Callable[[str], None]
+    print_line: Callable[[str], None]
     facts: Facts = field(default_factory=Facts)
     findings: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -46,21 +46,21 @@ class Scene:
     #: Seconds from a kill to the first job that was submitted, run and answered.
     recoveries: dict[str, list[float]] = field(default_factory=dict)
     #: Set when nothing new is to be begun.
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
     #: Set while nobody is to be killed.
-    calm: bool = True
-    began: float = field(default_factory=time.monotonic)
+    is_calm: bool = True
+    started_mono: float = field(default_factory=time.monotonic)
 
-    def found(self, text: str) -> None:
+    def report_violation(self, text: str) -> None:
         """An invariant is broken."""
         self.counts["findings"] += 1
         if len(self.findings) < FINDINGS_KEPT:
-            self.findings.append(f"{time.monotonic() - self.began:7.1f} s  {text}")
-            self.tell(self.findings[-1])
+            self.findings.append(f"{time.monotonic() - self.started_mono:7.1f} s  {text}")
+            self.print_line(self.findings[-1])
 
-    def of_job(self, entry: Entry, text: str) -> None:
+    def report_job_violation(self, entry: Entry, text: str) -> None:
         """An invariant is broken for a job."""
-        self.found(f"{text} ({entry.order.kind}, job {entry.job_id}, tag {entry.tag})")
+        self.report_violation(f"{text} ({entry.order.kind}, job {entry.job_id}, tag {entry.tag})")
 
     def expect(self, answer: Answer, allowed: set[int], what: str) -> bool:
         """True for a 2xx; every other answer must be an allowed problem with a public code."""
@@ -68,13 +68,15 @@ class Scene:
         if answer.status < 300:
             return True
         if answer.status not in allowed | {503} or answer.code not in CODES.get(answer.status, set()):
-            self.found(f"I7: {what} was answered {answer.status} {answer.code}: {answer.body[:300]!r}")
+            self.report_violation(
+                f"I7: {what} was answered {answer.status} {answer.code}: {answer.body[:300]!r}"
+            )
         return False
 
     async def pause(self, seconds: float) -> bool:
         """Rest for so long; False as soon as the run is over."""
         try:
-            await asyncio.wait_for(self.over.wait(), seconds)
+            await asyncio.wait_for(self.is_over.wait(), seconds)
         except TimeoutError:
             return True
         return False

@@ -31,7 +31,7 @@ class ServerFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ServerProcess:
     """A process of the house."""
 
     pid: int
@@ -40,7 +40,7 @@ class Member:
     marker: str
 
 
-class House:
+class SoakServer:
     """One data folder, one port, and `runner serve` on them, again and again."""
 
     def __init__(self, folder: Path, nonce: str, *, fronts: int = 2) -> None:
@@ -111,7 +111,7 @@ class House:
             self._kill_members()
         self.process.wait()
 
-    def members(self) -> list[Member]:
+    def members(self) -> list[ServerProcess]:
         """All processes of the house, the handlers' children included."""
         found = []
         for entry in os.scandir("/proc"):
@@ -121,10 +121,10 @@ class House:
                     found.append(member)
         return found
 
-    def of_role(self, role: str) -> list[int]:
+    def pids_of_role(self, role: str) -> list[int]:
         return [member.pid for member in self.members() if member.role == role]
 
-    async def gone(self, within_s: float = GONE_WITHIN_S) -> list[Member]:
+    async def wait_until_gone(self, within_s: float = GONE_WITHIN_S) -> list[ServerProcess]:
         """What is left when everything should have ended."""
         until = time.monotonic() + within_s
         while (left := self.members()) and time.monotonic() < until:
@@ -149,7 +149,7 @@ class House:
                     continue
         return total
 
-    def tracebacks(self) -> list[str]:
+    def read_tracebacks(self) -> list[str]:
         """The server's own, from its log: each kind by its last line."""
         found: dict[str, None] = {}
         with self.log.open(encoding="utf-8", errors="replace") as lines:
@@ -178,7 +178,7 @@ class House:
             "SOAK_STAMPS": str(self.stamps),
         }
 
-    def _member(self, pid: int) -> Member | None:
+    def _member(self, pid: int) -> ServerProcess | None:
         """None where it is not ours, or a zombie."""
         try:
             environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -189,7 +189,7 @@ class House:
         if not named and not any(self.nonce in word for word in words):
             return None
         marker = next((item for item in environ if item.startswith(b"JOB_RUNNER_EXECUTOR=")), b"")
-        return Member(pid, _role(words), marker.decode("utf-8", "replace"))
+        return ServerProcess(pid, _role(words), marker.decode("utf-8", "replace"))
 
 
 def _role(words: list[str]) -> str:

@@ -19,8 +19,8 @@ from benchmarks.soak.http_client import Lost, Wire
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.reader import Readers
 from benchmarks.soak.resource_sampler import Gauge, Level
-from benchmarks.soak.run_context import Scene
-from benchmarks.soak.server import GRACE_S, House
+from benchmarks.soak.run_context import RunContext
+from benchmarks.soak.server import GRACE_S, SoakServer
 from benchmarks.soak.submitter import Submitter
 from benchmarks.soak.user_actions import Actor
 
@@ -51,9 +51,9 @@ class Soak:
     """A run and all that it measures."""
 
     def __init__(self, folder: Path, options: Options, tell: Callable[[str], None]) -> None:
-        house = House(folder, f"soak{options.seed}x{folder.name}")
+        house = SoakServer(folder, f"soak{options.seed}x{folder.name}")
         self.options = options
-        self.scene = Scene(
+        self.scene = RunContext(
             house,
             Wire(house.port),
             Ledger(f"soak-{options.seed}"),
@@ -88,9 +88,9 @@ class Soak:
                 self.gauge.drift()
             await self.end()
         finally:
-            for text in scene.wire.overdue:
-                scene.found(f"I7: {text}")
-            scene.wire.close()
+            for text in scene.http.overdue:
+                scene.report_violation(f"I7: {text}")
+            scene.http.close()
             scene.house.close()
 
     async def warm_up(self) -> dict[str, Level]:
@@ -106,7 +106,7 @@ class Soak:
         """Everybody at once, for the time of the run."""
         scene, total_s = self.scene, self.options.minutes * 60.0
         began, spent = time.monotonic(), _own_cpu_s()
-        scene.began = began
+        scene.started_mono = began
         tasks = [
             self.submitter.trickle(),
             self.submitter.bursts(),
@@ -142,13 +142,15 @@ class Soak:
         scene, until = self.scene, time.monotonic() + within_s
         while True:
             try:
-                answer = await scene.wire.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
+                answer = await scene.http.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
                 if answer.status == 200 and not answer.document()["data"]:
                     return
             except Lost:
                 scene.counts["looks at a server that was down"] += 1
             if time.monotonic() > until:
-                scene.found(f"I7: jobs still wait or run {within_s:g} s after the last one was handed in")
+                scene.report_violation(
+                    f"I7: jobs still wait or run {within_s:g} s after the last one was handed in"
+                )
                 return
             await asyncio.sleep(0.5)
 
@@ -163,26 +165,28 @@ class Soak:
         house.is_ending = True
         house.process.send_signal(signal.SIGTERM)
         if await house.wait(GRACE_S + STOP_SLACK_S) != 0:
-            scene.found(f"I7: the last stop gave {house.process.poll()}")
-        if left := await house.gone(3.0):
-            scene.found(f"I6: processes are left at the end: {left}")
+            scene.report_violation(f"I7: the last stop gave {house.process.poll()}")
+        if left := await house.wait_until_gone(3.0):
+            scene.report_violation(f"I6: processes are left at the end: {left}")
         if folders := leftover_runtimes(house):
-            scene.found(f"I6: runtime folders are left at the end: {folders}")
-        for text in house.tracebacks():
-            scene.found(f"I7: the server's log has a traceback: {text}")
+            scene.report_violation(f"I6: runtime folders are left at the end: {folders}")
+        for text in house.read_tracebacks():
+            scene.report_violation(f"I7: the server's log has a traceback: {text}")
         if strays := {path.name for path in (house.data / "files").iterdir()} - self.auditor.left:
-            scene.found(f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}")
+            scene.report_violation(
+                f"I6: files of {len(strays)} jobs are left that are not there: {sorted(strays)[:5]}"
+            )
         for name in ("tmp", "spool"):
             if rest := sorted(path.name for path in (house.data / name).glob("*")):
-                scene.found(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
+                scene.report_violation(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
 
     async def _tell(self) -> None:
         """A line a minute."""
         scene = self.scene
         while await scene.pause(60.0):
-            passed = (time.monotonic() - scene.began) / 60.0
+            passed = (time.monotonic() - scene.started_mono) / 60.0
             jobs, looked = scene.ledger.counts["accepted"], scene.counts["jobs looked at"]
-            scene.tell(
+            scene.print_line(
                 f"{passed:4.0f} min: {jobs:,} accepted, {looked:,} looked at, {scene.kills.total()} kills, "
                 f"{scene.house.starts} starts, {scene.counts['findings']} findings"
             )
@@ -190,14 +194,14 @@ class Soak:
     async def _clock(self, total_s: float) -> None:
         """Kills in all of the run but the calm part; then the end."""
         scene = self.scene
-        scene.calm = False
+        scene.is_calm = False
         await asyncio.sleep(total_s * CALM[0])
-        scene.calm = True
+        scene.is_calm = True
         await asyncio.sleep(total_s * (CALM[1] - CALM[0]))
-        scene.calm = False
+        scene.is_calm = False
         await asyncio.sleep(total_s * (1.0 - CALM[1]))
-        scene.calm = True
-        scene.over.set()
+        scene.is_calm = True
+        scene.is_over.set()
 
 
 def _own_cpu_s() -> float:

@@ -11,7 +11,7 @@ from benchmarks.soak.http_client import Answer, Lost
 from benchmarks.soak.job_mix import Order
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.reader import Readers
-from benchmarks.soak.run_context import Scene
+from benchmarks.soak.run_context import RunContext
 
 #: A frame of a front that died is read by a coordinator that was stopped for 3 s at most.
 UNKNOWN_FOR_S = 8.0
@@ -21,13 +21,13 @@ BURST_JOBS = (5, 40)
 class Submitter:
     """The apps that POST."""
 
-    def __init__(self, scene: Scene, readers: Readers) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext, readers: Readers) -> None:
+        self._context = scene
         self._readers = readers
 
     async def trickle(self) -> None:
         """Single jobs at random moments."""
-        scene = self._scene
+        scene = self._context
         async with asyncio.TaskGroup() as group:
             while await scene.pause(scene.rng.expovariate(scene.rate * 0.6)):
                 wait_s = scene.rng.choice((0.5, 2.0, 5.0)) if scene.rng.random() < 0.15 else 0.0
@@ -35,7 +35,7 @@ class Submitter:
 
     async def bursts(self) -> None:
         """Many at once, in one request or over as many connections."""
-        scene = self._scene
+        scene = self._context
         mean = sum(BURST_JOBS) / 2
         while await scene.pause(scene.rng.expovariate(scene.rate * 0.4 / mean)):
             orders = [job_mix.order(scene.rng) for _ in range(scene.rng.randint(*BURST_JOBS))]
@@ -48,10 +48,10 @@ class Submitter:
         self, order: Order, *, wait_s: float = 0.0, fresh: bool = False
     ) -> tuple[Entry, Answer | None]:
         """One POST; no answer where the connection was lost."""
-        scene = self._scene
+        scene = self._context
         entry = scene.ledger.open(order, time.monotonic())
         try:
-            answer = await scene.wire.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
+            answer = await scene.http.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
         except Lost:
             scene.counts["submits unanswered"] += 1
             return entry, None
@@ -63,10 +63,10 @@ class Submitter:
 
     async def bulk(self, orders: list[Order]) -> None:
         """All of them in one request."""
-        scene = self._scene
+        scene = self._context
         entries = [scene.ledger.open(order, time.monotonic()) for order in orders]
         try:
-            answer = await scene.wire.request(
+            answer = await scene.http.request(
                 "POST", "/v1/jobs/bulk", {"jobs": [_body(entry) for entry in entries]}
             )
         except Lost:
@@ -84,32 +84,32 @@ class Submitter:
 
     async def look_up(self) -> None:
         """Once in a while: whether unanswered submits have become jobs."""
-        while await self._scene.pause(3.0):
+        while await self._context.pause(3.0):
             await self.resolve()
 
     async def resolve(self) -> None:
         """Look for the jobs of all entries whose answer never came."""
-        scene = self._scene
+        scene = self._context
         now = time.monotonic()
         for entry in list(scene.ledger.entries.values()):
             if entry.job_id is not None or now - entry.sent_at < UNKNOWN_FOR_S or entry.busy:
                 continue
             try:
-                answer = await scene.wire.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
+                answer = await scene.http.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
             except Lost:
                 return
             if not scene.expect(answer, set(), "a look for a tag"):
                 return
             found = answer.document()["data"]
             if len(found) > 1:
-                scene.of_job(entry, f"I3: one submit became {len(found)} jobs")
+                scene.report_job_violation(entry, f"I3: one submit became {len(found)} jobs")
             if found:
                 scene.ledger.found(entry, found[0]["id"])
             else:
                 scene.ledger.forget(entry)
 
     def _accepted(self, entry: Entry, job: dict[str, str]) -> None:
-        self._scene.ledger.accepted(entry, job["id"])
+        self._context.ledger.accepted(entry, job["id"])
         self._readers.offer(entry)
 
 

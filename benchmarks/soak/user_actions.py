@@ -7,7 +7,7 @@ import asyncio
 from benchmarks.soak import job_mix
 from benchmarks.soak.http_client import Answer, Lost
 from benchmarks.soak.ledger import Entry
-from benchmarks.soak.run_context import Scene
+from benchmarks.soak.run_context import RunContext
 
 ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
 
@@ -15,12 +15,12 @@ ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
 class Actor:
     """Acts on random jobs of the ledger."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, scene: RunContext) -> None:
+        self._context = scene
 
     async def act(self) -> None:
         """Now and then something is done to a job that was handed in lately."""
-        scene = self._scene
+        scene = self._context
         async with asyncio.TaskGroup() as group:
             while await scene.pause(scene.rng.expovariate(scene.rate * 0.25)):
                 known = [entry for entry in scene.ledger.known()[-200:] if _is_free(entry)]
@@ -31,7 +31,7 @@ class Actor:
 
     async def pauses(self) -> None:
         """A queue stands still for a moment."""
-        scene = self._scene
+        scene = self._context
         while await scene.pause(scene.rng.uniform(10.0, 30.0)):
             queue = scene.rng.choice(job_mix.QUEUES)
             if await self._set(queue, "pause"):
@@ -45,17 +45,17 @@ class Actor:
 
     async def _set(self, queue: str, verb: str) -> bool:
         try:
-            answer = await self._scene.wire.request("POST", f"/v1/queues/{queue}/{verb}")
+            answer = await self._context.http.request("POST", f"/v1/queues/{queue}/{verb}")
         except Lost:
             return False
         # A queue exists from its first use.
         if answer.status == 404:
             return True
-        return self._scene.expect(answer, set(), f"{verb} of a queue")
+        return self._context.expect(answer, set(), f"{verb} of a queue")
 
     async def _one(self, entry: Entry, action: str) -> None:
         entry.busy += 1
-        self._scene.counts[f"asked: {action}"] += 1
+        self._context.counts[f"asked: {action}"] += 1
         try:
             await getattr(self, f"_{action}")(entry)
         finally:
@@ -65,15 +65,15 @@ class Actor:
         self, entry: Entry, method: str, path: str, document: object = None, wait_s: float = 0.0
     ) -> Answer | None:
         """The answer, None where it was lost or the server was not there."""
-        scene = self._scene
+        scene = self._context
         try:
-            answer = await scene.wire.request(
+            answer = await scene.http.request(
                 method, f"/v1/jobs/{entry.job_id}{path}", document, wait_s=wait_s
             )
         except Lost:
             return None
         if answer.status == 404 and entry.deleted == "no" and entry.answer == "accepted":
-            scene.of_job(entry, f"I1: {method} {path} was answered 404")
+            scene.report_job_violation(entry, f"I1: {method} {path} was answered 404")
         scene.expect(answer, {404, 409, 429}, f"{method} {path} of {entry.job_id}")
         return answer
 
@@ -111,7 +111,7 @@ class Actor:
         await self._ask(entry, "GET", "", wait_s=2.0)
 
     async def _look(self, entry: Entry) -> None:
-        await self._ask(entry, "GET", self._scene.rng.choice(("", "/explain", "/attempts")))
+        await self._ask(entry, "GET", self._context.rng.choice(("", "/explain", "/attempts")))
 
 
 def _is_free(entry: Entry) -> bool:

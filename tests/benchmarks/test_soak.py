@@ -30,7 +30,7 @@ async def _run_with_faults(soak: Soak) -> tuple[Entry, Entry]:
             await asyncio.sleep(0.01)
         forgotten, lost = await _accepted(soak), await _accepted(soak)
         soak.scene.ledger.forget(forgotten)
-        while (await soak.scene.wire.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
+        while (await soak.scene.http.request("DELETE", f"/v1/jobs/{lost.job_id}")).status != 204:
             await asyncio.sleep(0.05)
     return forgotten, lost
 
