@@ -33,11 +33,11 @@ def main() -> int:
     if not uvloop.run(_to_its_end(soak)):
         console.print(f"stopped; what there is of it is kept in {folder}", soft_wrap=True)
         return 130
-    figures = report.document(soak)
+    figures = report.build_document(soak)
     path = given.out / f"soak-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     report.write(path, figures)
     report.show(console, figures)
-    status = report.verdict(console, figures, folder, again)
+    status = report.print_violations(console, figures, folder, again)
     console.print(f"written to {path}", soft_wrap=True)
     if status == 0:
         shutil.rmtree(folder)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.soak.http_client import Answer, Lost, SseEvent
+from benchmarks.soak.http_client import ConnectionLost, SoakResponse, SseEvent
 from benchmarks.soak.job_checks import Case, Told, faults
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.run_context import RunContext
@@ -94,7 +94,7 @@ class Auditor:
                 broken = faults(case, scene.facts)
                 if delete and case.job is not None:
                     await self._delete(entry)
-            except (Lost, NotYet):
+            except (ConnectionLost, NotYet):
                 entry.frozen = False
                 return False
         for fault in broken:
@@ -146,7 +146,7 @@ class Auditor:
 
     async def _events(self, entry: Entry) -> tuple[list[Told], int]:
         stream = await self._context.http.stream(f"/v1/jobs/{entry.job_id}/events")
-        if isinstance(stream, Answer):
+        if isinstance(stream, SoakResponse):
             self._context.expect(stream, set(), f"the events of {entry.job_id}")
             raise NotYet
         events, gap_to = [], 0

@@ -36,7 +36,7 @@ RECOVERED_WITHIN_S = 30.0
 STOP_SLACK_S = 5.0
 
 
-class Chaos:
+class FaultInjector:
     """Does one thing after the other; at times a second one before the first was got over."""
 
     def __init__(self, scene: RunContext, submitter: Submitter, every_s: float) -> None:
@@ -44,16 +44,16 @@ class Chaos:
         self._submitter = submitter
         self._every_s = every_s
 
-    async def reign(self) -> None:
+    async def inject_faults(self) -> None:
         """Until the run is over; nothing is begun in the calm part."""
         scene = self._context
         while await scene.pause(scene.rng.expovariate(1.0 / self._every_s)):
             if scene.is_calm:
                 continue
-            await self._one()
+            await self._inject_one()
             if scene.rng.random() < 0.2:
                 await asyncio.sleep(scene.rng.uniform(0.0, 0.5))
-                await self._one()
+                await self._inject_one()
 
     async def restart(self) -> None:
         """SIGTERM, and a new server on the same folder."""
@@ -71,10 +71,10 @@ class Chaos:
             scene.house.kill()
         elif code != 0:
             scene.report_violation(f"I7: the server stopped with exit code {code}")
-        await self._nothing_left("a stop", 1.0)
+        await self._check_nothing_left("a stop", 1.0)
         await self._start()
 
-    async def recovered(self, since: float, what: str) -> None:
+    async def measure_recovery(self, since: float, what: str) -> None:
         """A new job is accepted, run and answered; how long after `since`."""
         scene = self._context
         while time.monotonic() - since < RECOVERED_WITHIN_S:
@@ -88,7 +88,7 @@ class Chaos:
                 await asyncio.sleep(0.02)
         scene.report_violation(f"I7: {RECOVERED_WITHIN_S:g} s after {what} no job was run yet")
 
-    async def _one(self) -> None:
+    async def _inject_one(self) -> None:
         scene = self._context
         what = scene.rng.choices(list(ACTIONS), list(ACTIONS.values()))[0]
         began = time.monotonic()
@@ -104,13 +104,13 @@ class Chaos:
                 if not pids:
                     return
                 scene.kills[what] += 1
-                await self._hit(verb, role, scene.rng.choice(pids))
+                await self._signal_process(verb, role, scene.rng.choice(pids))
                 if verb == "stop":
                     # Counted from the moment at which it may go on.
                     began = time.monotonic()
-        await self.recovered(began, what)
+        await self.measure_recovery(began, what)
 
-    async def _hit(self, verb: str, role: str, pid: int) -> None:
+    async def _signal_process(self, verb: str, role: str, pid: int) -> None:
         scene = self._context
         try:
             if verb == "kill":
@@ -131,10 +131,10 @@ class Chaos:
         scene.house.kill(everything=everything)
         # A supervisor may start the next one while the processes of the last one are still ending.
         if scene.rng.random() < 0.5:
-            await self._nothing_left("the death of the coordinator", GONE_WITHIN_S)
+            await self._check_nothing_left("the death of the coordinator", GONE_WITHIN_S)
         await self._start()
 
-    async def _nothing_left(self, what: str, within_s: float) -> None:
+    async def _check_nothing_left(self, what: str, within_s: float) -> None:
         began = time.monotonic()
         left = await self._context.house.wait_until_gone(within_s)
         if left:
@@ -150,7 +150,7 @@ class Chaos:
         self._context.recoveries.setdefault("start to ready", []).append(ready_s)
 
 
-async def watch(scene: RunContext) -> None:
+async def restart_on_exit(scene: RunContext) -> None:
     """The coordinator never ends unless it was ended; it is started again. Raises ServerFailed."""
     while await scene.pause(0.5):
         code = scene.house.process.poll()

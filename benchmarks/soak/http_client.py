@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 #: Every answer comes within this, besides what `Prefer: wait` asked for.
-ANSWER_S = 20.0
+RESPONSE_TIMEOUT_S = 20.0
 #: A stream says something at least every 15 s.
 SILENCE_S = 45.0
 IDLE_KEPT = 20
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection went before the answer was whole: what became of the request is not known."""
 
 
-class Overdue(Lost):
+class ResponseOverdue(ConnectionLost):
     """No answer came in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SoakResponse:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -66,7 +66,7 @@ class Connection:
         self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         await self._writer.drain()
 
-    async def head(self) -> tuple[int, dict[str, str]]:
+    async def read_head(self) -> tuple[int, dict[str, str]]:
         assert self._reader is not None
         text = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *rest = text.strip().split("\r\n")
@@ -76,15 +76,15 @@ class Connection:
             headers[name.strip().lower()] = value.strip()
         return int(first.split(" ", 2)[1]), headers
 
-    async def body(self, headers: dict[str, str]) -> bytes:
+    async def read_body(self, headers: dict[str, str]) -> bytes:
         assert self._reader is not None
         if "content-length" in headers:
             return await self._reader.readexactly(int(headers["content-length"]))
         if headers.get("transfer-encoding") == "chunked":
-            return b"".join([chunk async for chunk in self.chunks()])
+            return b"".join([chunk async for chunk in self.read_chunks()])
         return b""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def read_chunks(self) -> AsyncIterator[bytes]:
         """The parts of a chunked body as they come."""
         assert self._reader is not None
         while True:
@@ -94,7 +94,7 @@ class Connection:
                 return
             yield chunk[:-2]
 
-    async def some(self, count: int) -> bytes:
+    async def read_some(self, count: int) -> bytes:
         """At most so many raw bytes; b"" at the end."""
         assert self._reader is not None
         return await self._reader.read(count)
@@ -109,7 +109,7 @@ class Connection:
             self._writer.transport.abort()
 
 
-class Wire:
+class HttpClient:
     """Requests over kept connections."""
 
     def __init__(self, port: int) -> None:
@@ -128,7 +128,7 @@ class Wire:
         headers: dict[str, str] | None = None,
         wait_s: float = 0.0,
         fresh: bool = False,
-    ) -> Answer:
+    ) -> SoakResponse:
         """The answer, whatever it says.
 
         Raises:
@@ -139,36 +139,36 @@ class Wire:
         headers = dict(headers or {})
         if wait_s:
             headers["Prefer"] = f"wait={wait_s:g}"
-        connection = self._take(fresh)
-        within_s = ANSWER_S + wait_s
-        async with self.patient(connection, within_s, f"{method} {path} was not answered"):
+        connection = self._take_connection(fresh)
+        within_s = RESPONSE_TIMEOUT_S + wait_s
+        async with self.time_limit(connection, within_s, f"{method} {path} was not answered"):
             await connection.send(method, path, body, headers)
-            status, got = await connection.head()
-            answer = Answer(status, got, await connection.body(got))
+            status, got = await connection.read_head()
+            answer = SoakResponse(status, got, await connection.read_body(got))
         if got.get("connection") == "close" or len(self._idle) >= IDLE_KEPT:
             connection.close()
         else:
             self._idle.append(connection)
         return answer
 
-    async def stream(self, path: str, after: int | None = None) -> Stream | Answer:
+    async def stream(self, path: str, after: int | None = None) -> EventStream | SoakResponse:
         """An open stream, or the answer that it was not opened with. Raises Lost."""
         connection = Connection(self.port)
         headers = {"Accept": "text/event-stream"}
         if after is not None:
             headers["Last-Event-ID"] = str(after)
         self.requests += 1
-        async with self.patient(connection, ANSWER_S, f"GET {path} did not begin"):
+        async with self.time_limit(connection, RESPONSE_TIMEOUT_S, f"GET {path} did not begin"):
             await connection.send("GET", path, b"", headers)
-            status, got = await connection.head()
+            status, got = await connection.read_head()
             if status == 200:
-                return Stream(connection, self)
-            answer = Answer(status, got, await connection.body(got))
+                return EventStream(connection, self)
+            answer = SoakResponse(status, got, await connection.read_body(got))
         connection.close()
         return answer
 
     @asynccontextmanager
-    async def patient(self, connection: Connection, within_s: float, what: str) -> AsyncIterator[None]:
+    async def time_limit(self, connection: Connection, within_s: float, what: str) -> AsyncIterator[None]:
         """Wait so long for what a connection is to bring; one that brings nothing is closed. Raises Lost."""
         try:
             async with asyncio.timeout(within_s):
@@ -176,10 +176,10 @@ class Wire:
         except TimeoutError as error:
             connection.close()
             self.overdue.append(f"{what} within {within_s:g} s")
-            raise Overdue from error
+            raise ResponseOverdue from error
         except (OSError, EOFError, asyncio.IncompleteReadError) as error:
             connection.close()
-            raise Lost from error
+            raise ConnectionLost from error
         except BaseException:
             connection.close()
             raise
@@ -189,7 +189,7 @@ class Wire:
         while self._idle:
             self._idle.pop().close()
 
-    def _take(self, fresh: bool) -> Connection:
+    def _take_connection(self, fresh: bool) -> Connection:
         while self._idle and not fresh:
             connection = self._idle.pop()
             if not connection.is_stale:
@@ -198,25 +198,25 @@ class Wire:
         return Connection(self.port)
 
 
-class Stream:
+class EventStream:
     """An open SSE stream."""
 
-    def __init__(self, connection: Connection, wire: Wire) -> None:
+    def __init__(self, connection: Connection, http: HttpClient) -> None:
         self.connection = connection
-        self._wire = wire
+        self._http = http
 
     async def events(self) -> AsyncIterator[SseEvent]:
         """Until the server closes it in order. Raises Lost where it is cut."""
         text = bytearray()
-        chunks = self.connection.chunks()
+        chunks = self.connection.read_chunks()
         while True:
-            async with self._wire.patient(self.connection, SILENCE_S, "a stream said nothing"):
+            async with self._http.time_limit(self.connection, SILENCE_S, "a stream said nothing"):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
             text += chunk
             while (end := text.find(b"\n\n")) >= 0:
-                event = _parsed(bytes(text[:end]))
+                event = _parse_event(bytes(text[:end]))
                 del text[: end + 2]
                 if event is not None:
                     yield event
@@ -225,7 +225,7 @@ class Stream:
         self.connection.close()
 
 
-def _parsed(block: bytes) -> SseEvent | None:
+def _parse_event(block: bytes) -> SseEvent | None:
     """One event; None for comments and for `retry` alone."""
     name, number, data = "", None, b""
     for line in block.split(b"\n"):

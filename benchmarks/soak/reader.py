@@ -6,7 +6,7 @@ import asyncio
 import json
 import zlib
 
-from benchmarks.soak.http_client import Answer, Connection, Lost, SseEvent
+from benchmarks.soak.http_client import Connection, ConnectionLost, SoakResponse, SseEvent
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.run_context import RunContext
 
@@ -59,11 +59,11 @@ class Readers:
                 await asyncio.sleep(scene.rng.uniform(0.05, 0.5))
             try:
                 stream = await scene.http.stream(f"/v1/jobs/{entry.job_id}/events", None if first else after)
-            except Lost:
+            except ConnectionLost:
                 first = first and after == 0
                 continue
             first = False
-            if isinstance(stream, Answer):
+            if isinstance(stream, SoakResponse):
                 if stream.status == 204 or (stream.status == 404 and entry.deleted != "no"):
                     return
                 scene.expect(stream, set(), f"a stream of {entry.job_id} from {after}")
@@ -77,7 +77,7 @@ class Readers:
                     left -= 1
                     if left <= 0:
                         break
-            except Lost:
+            except ConnectionLost:
                 scene.counts["sse cuts"] += 1
             finally:
                 stream.close()
@@ -92,7 +92,7 @@ class Readers:
         try:
             async with asyncio.timeout(scene.rng.uniform(5.0, 60.0)):
                 await connection.send("GET", f"/v1/jobs/{entry.job_id}/events", b"", {})
-                while slow and await connection.some(1):
+                while slow and await connection.read_some(1):
                     await asyncio.sleep(1.0)
                 await scene.is_over.wait()
         except (OSError, EOFError, TimeoutError):

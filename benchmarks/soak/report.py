@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.soak.resource_sampler import Role
+from benchmarks.soak.resource_sampler import RoleUsage
 from benchmarks.soak.soak import Soak
 
 MIB = 1 << 20
 
 
-def document(soak: Soak) -> dict[str, Any]:
+def build_document(soak: Soak) -> dict[str, Any]:
     """All figures of a run."""
-    scene, gauge = soak.scene, soak.gauge
+    scene, sampler = soak.scene, soak.resource_sampler
     first, last = soak.levels
     return {
         "seed": soak.options.seed,
@@ -32,10 +32,10 @@ def document(soak: Soak) -> dict[str, Any]:
         "starts": scene.house.starts,
         "kills": dict(sorted(scene.kills.items())),
         "recovery_s": {what: _spread(times) for what, times in sorted(scene.recoveries.items())},
-        "roles": {name: _role(role) for name, role in sorted(gauge.roles.items())},
-        "roles_calm": {name: _role(role) for name, role in sorted(gauge.calm.items())},
-        "driver": _role(gauge.driver),
-        "disk_most_bytes": gauge.disk_most,
+        "roles": {name: _role(role) for name, role in sorted(sampler.roles.items())},
+        "roles_calm": {name: _role(role) for name, role in sorted(sampler.calm.items())},
+        "driver": _role(sampler.driver),
+        "disk_most_bytes": sampler.disk_most,
         "idle_first": {role: [level.descriptors, level.threads] for role, level in sorted(first.items())},
         "idle_last": {role: [level.descriptors, level.threads] for role, level in sorted(last.items())},
         "findings": scene.findings,
@@ -52,7 +52,9 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     _pairs(console, "jobs", {**figures["jobs"], **figures["counts"]})
     table = Table("done to it", "times", "jobs again after: median s", "worst s", title="kills and recovery")
     for what, times in figures["recovery_s"].items():
-        table.add_row(what, str(figures["kills"].get(what, times["count"])), *map(_number, _of(times)))
+        table.add_row(
+            what, str(figures["kills"].get(what, times["count"])), *map(_number, _median_and_worst(times))
+        )
     console.print(table)
     table = Table(
         "process", "RSS MiB", "most", "bytes/job", "MiB/hour", "calm bytes/job", "calm MiB/hour",
@@ -70,7 +72,7 @@ def show(console: Console, figures: dict[str, Any]) -> None:
     console.print(table)
 
 
-def verdict(console: Console, figures: dict[str, Any], folder: Path, options: str) -> int:
+def print_violations(console: Console, figures: dict[str, Any], folder: Path, options: str) -> int:
     """The broken invariants, and how to see them again; the exit code."""
     if not figures["findings"]:
         console.print("every invariant held")
@@ -89,7 +91,7 @@ def write(path: Path, figures: dict[str, Any]) -> None:
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def _role(role: Role) -> dict[str, Any]:
+def _role(role: RoleUsage) -> dict[str, Any]:
     per_job, per_hour = role.per_job.value, role.per_hour.value
     return {
         "samples": role.per_job.count,
@@ -110,7 +112,7 @@ def _spread(times: list[float]) -> dict[str, float]:
     }
 
 
-def _of(times: dict[str, float]) -> tuple[float, float]:
+def _median_and_worst(times: dict[str, float]) -> tuple[float, float]:
     return times["median"], times["worst"]
 
 

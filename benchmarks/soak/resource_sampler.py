@@ -28,7 +28,7 @@ DRIFT_BYTES = 1024
 
 
 @dataclass(slots=True)
-class Role:
+class RoleUsage:
     """The figures of all processes of one role."""
 
     per_job: Slope = field(default_factory=Slope)
@@ -41,22 +41,22 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class IdleLevel:
     """The most that a process of a role holds while nothing is to be done."""
 
     descriptors: int
     threads: int
 
 
-class Gauge:
+class ResourceSampler:
     """Samples every few seconds."""
 
     def __init__(self, scene: RunContext) -> None:
         self._context = scene
-        self.roles: dict[str, Role] = {}
-        self.calm: dict[str, Role] = {}
+        self.roles: dict[str, RoleUsage] = {}
+        self.calm: dict[str, RoleUsage] = {}
         self.cpu_s = 0.0
-        self.driver = Role()
+        self.driver = RoleUsage()
         self.disk_most = 0
         self._processes: dict[int, psutil.Process] = {}
         self._cpu: dict[int, float] = {}
@@ -72,42 +72,42 @@ class Gauge:
         """Look at all processes once."""
         members = self._context.house.members()
         for member in members:
-            self._look(member)
+            self._sample_process(member)
         for pid in set(self._processes) - {member.pid for member in members}:
             del self._processes[pid]
             self._cpu.pop(pid, None)
-        self._leftovers(members)
+        self._check_orphans(members)
         self.disk_most = max(self.disk_most, self._context.house.disk_bytes())
         accepted, now = self._context.ledger.counts["accepted"], time.monotonic()
         if now - self._context.started_mono > WARM_S:
             _add(self.driver, os.getpid(), psutil.Process(), accepted, now)
 
-    def levels(self) -> dict[str, Level]:
+    def measure_levels(self) -> dict[str, IdleLevel]:
         """What every role holds now, at most."""
-        found: dict[str, Level] = {}
+        found: dict[str, IdleLevel] = {}
         for member in self._context.house.members():
             if member.role in LONG_LIVED:
                 try:
                     process = psutil.Process(member.pid)
-                    level = Level(process.num_fds(), process.num_threads())
+                    level = IdleLevel(process.num_fds(), process.num_threads())
                 except psutil.NoSuchProcess:
                     continue
                 old = found.get(member.role, level)
-                found[member.role] = Level(
+                found[member.role] = IdleLevel(
                     max(old.descriptors, level.descriptors), max(old.threads, level.threads)
                 )
         return found
 
-    async def settled(self, within_s: float) -> dict[str, Level]:
+    async def measure_idle_levels(self, within_s: float) -> dict[str, IdleLevel]:
         """The levels once no executor lives any more."""
         until = time.monotonic() + within_s
         while self._context.house.pids_of_role("executor") and time.monotonic() < until:
             await asyncio.sleep(0.3)
         self._context.http.close()
         await asyncio.sleep(1.0)
-        return self.levels()
+        return self.measure_levels()
 
-    def compare(self, first: dict[str, Level], last: dict[str, Level]) -> None:
+    def compare_levels(self, first: dict[str, IdleLevel], last: dict[str, IdleLevel]) -> None:
         """Nothing is held at the end that was not held in the beginning."""
         for role, before in first.items():
             after = last.get(role)
@@ -121,15 +121,15 @@ class Gauge:
                     f"I6: a {role} held {before} when idle in the beginning, {after} at the end"
                 )
 
-    def drift(self) -> None:
+    def check_drift(self) -> None:
         """In the calm part, where processes live long enough to tell, no job leaves memory behind."""
         for name in LONG_LIVED:
-            role = self.calm.get(name, Role())
+            role = self.calm.get(name, RoleUsage())
             slope = role.per_job.value
             if slope is not None and role.per_job.width >= DRIFT_JOBS and slope > DRIFT_BYTES:
                 self._context.report_violation(f"I6: the memory of a {name} grew by {slope:,.0f} bytes a job")
 
-    def _look(self, member: ServerProcess) -> None:
+    def _sample_process(self, member: ServerProcess) -> None:
         now, scene = time.monotonic(), self._context
         try:
             process = self._processes.get(member.pid) or psutil.Process(member.pid)
@@ -141,13 +141,13 @@ class Gauge:
             if time.time() - process.create_time() < WARM_S and member.role in LONG_LIVED:
                 return
             accepted = scene.ledger.counts["accepted"]
-            _add(self.roles.setdefault(member.role, Role()), member.pid, process, accepted, now)
+            _add(self.roles.setdefault(member.role, RoleUsage()), member.pid, process, accepted, now)
             if scene.is_calm:
-                _add(self.calm.setdefault(member.role, Role()), member.pid, process, accepted, now)
+                _add(self.calm.setdefault(member.role, RoleUsage()), member.pid, process, accepted, now)
         except psutil.NoSuchProcess:
             self._processes.pop(member.pid, None)
 
-    def _leftovers(self, members: list[ServerProcess]) -> None:
+    def _check_orphans(self, members: list[ServerProcess]) -> None:
         """What an executor started is gone soon after it."""
         alive = {member.marker for member in members if member.role == "executor"}
         orphaned = {m.marker for m in members if m.role == "child" and m.marker and m.marker not in alive}
@@ -161,7 +161,7 @@ class Gauge:
                 self._orphaned[marker] = now + 3600.0
 
 
-def _add(role: Role, pid: int, process: psutil.Process, accepted: int, now: float) -> None:
+def _add(role: RoleUsage, pid: int, process: psutil.Process, accepted: int, now: float) -> None:
     rss = int(process.memory_info().rss)
     role.per_job.add(pid, accepted, rss)
     role.per_hour.add(pid, now / 3600.0, rss)

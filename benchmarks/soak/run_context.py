@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.soak.execution_stamps import Stamps
-from benchmarks.soak.http_client import Answer, Wire
+from benchmarks.soak.http_client import HttpClient, SoakResponse
 from benchmarks.soak.job_checks import Facts
 from benchmarks.soak.ledger import Entry, Ledger
 from benchmarks.soak.server import SoakServer
@@ -31,7 +31,7 @@ class RunContext:
     """The shared state of one run."""
 
     house: SoakServer
-    http: Wire
+    http: HttpClient
     ledger: Ledger
     stamps: Stamps
     rng: random.Random
@@ -62,7 +62,7 @@ class RunContext:
         """An invariant is broken for a job."""
         self.report_violation(f"{text} ({entry.order.kind}, job {entry.job_id}, tag {entry.tag})")
 
-    def expect(self, answer: Answer, allowed: set[int], what: str) -> bool:
+    def expect(self, answer: SoakResponse, allowed: set[int], what: str) -> bool:
         """True for a 2xx; every other answer must be an allowed problem with a public code."""
         self.counts[f"status {answer.status}"] += 1
         if answer.status < 300:

@@ -14,20 +14,20 @@ from pathlib import Path
 from benchmarks.soak import job_mix
 from benchmarks.soak.auditor import Auditor
 from benchmarks.soak.execution_stamps import Stamps
-from benchmarks.soak.fault_injector import STOP_SLACK_S, Chaos, leftover_runtimes, watch
-from benchmarks.soak.http_client import Lost, Wire
+from benchmarks.soak.fault_injector import STOP_SLACK_S, FaultInjector, leftover_runtimes, restart_on_exit
+from benchmarks.soak.http_client import ConnectionLost, HttpClient
 from benchmarks.soak.ledger import Ledger
 from benchmarks.soak.reader import Readers
-from benchmarks.soak.resource_sampler import Gauge, Level
+from benchmarks.soak.resource_sampler import IdleLevel, ResourceSampler
 from benchmarks.soak.run_context import RunContext
 from benchmarks.soak.server import GRACE_S, SoakServer
 from benchmarks.soak.submitter import Submitter
-from benchmarks.soak.user_actions import Actor
+from benchmarks.soak.user_actions import UserActions
 
 #: Part of the run in which nobody is killed, so that processes live long enough to show what they gather.
 CALM = (0.6, 0.9)
 #: After the last submit everything ends within this.
-RUN_OUT_S = 120.0
+DRAIN_S = 120.0
 AUDIT_S = 300.0
 #: Shorter runs do without the warm-up, and so without a comparison with it.
 SHORT_MINUTES = 0.5
@@ -50,25 +50,25 @@ class Options:
 class Soak:
     """A run and all that it measures."""
 
-    def __init__(self, folder: Path, options: Options, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, options: Options, print_line: Callable[[str], None]) -> None:
         house = SoakServer(folder, f"soak{options.seed}x{folder.name}")
         self.options = options
         self.scene = RunContext(
             house,
-            Wire(house.port),
+            HttpClient(house.port),
             Ledger(f"soak-{options.seed}"),
             Stamps(house.stamps),
             random.Random(options.seed),
             options.rate,
-            tell,
+            print_line,
         )
         self.readers = Readers(self.scene)
         self.submitter = Submitter(self.scene, self.readers)
-        self.actor = Actor(self.scene)
-        self.chaos = Chaos(self.scene, self.submitter, options.kill_every_s)
+        self.user_actions = UserActions(self.scene)
+        self.fault_injector = FaultInjector(self.scene, self.submitter, options.kill_every_s)
         self.auditor = Auditor(self.scene, options.pile)
-        self.gauge = Gauge(self.scene)
-        self.levels: tuple[dict[str, Level], dict[str, Level]] = ({}, {})
+        self.resource_sampler = ResourceSampler(self.scene)
+        self.levels: tuple[dict[str, IdleLevel], dict[str, IdleLevel]] = ({}, {})
         self.lasted_s = 0.0
         self.cpu_share = 0.0
 
@@ -79,28 +79,28 @@ class Soak:
             await scene.house.start()
             first = await self.warm_up()
             await self.load()
-            await self.run_out()
+            await self.drain()
             await self.check()
             if first:
-                last = await self.gauge.settled(30.0)
+                last = await self.resource_sampler.measure_idle_levels(30.0)
                 self.levels = (first, last)
-                self.gauge.compare(first, last)
-                self.gauge.drift()
-            await self.end()
+                self.resource_sampler.compare_levels(first, last)
+                self.resource_sampler.check_drift()
+            await self.stop_server()
         finally:
             for text in scene.http.overdue:
                 scene.report_violation(f"I7: {text}")
             scene.http.close()
             scene.house.close()
 
-    async def warm_up(self) -> dict[str, Level]:
+    async def warm_up(self) -> dict[str, IdleLevel]:
         """Every kind of job once and their end; what an idle server then holds. Short runs do without."""
         if self.options.minutes < SHORT_MINUTES:
             return {}
         orders = job_mix.one_of_each(self.scene.rng)
         await asyncio.gather(*(self.submitter.submit(order) for order in orders))
-        await self.ended(60.0)
-        return await self.gauge.settled(15.0)
+        await self.wait_until_drained(60.0)
+        return await self.resource_sampler.measure_idle_levels(15.0)
 
     async def load(self) -> None:
         """Everybody at once, for the time of the run."""
@@ -111,33 +111,33 @@ class Soak:
             self.submitter.trickle(),
             self.submitter.bursts(),
             self.submitter.look_up(),
-            self.actor.act(),
-            self.actor.pauses(),
+            self.user_actions.act_on_jobs(),
+            self.user_actions.pause_queues(),
             self.auditor.retire(),
-            self.chaos.reign(),
-            self.gauge.run(),
-            watch(scene),
-            self._tell(),
-            self._clock(total_s),
+            self.fault_injector.inject_faults(),
+            self.resource_sampler.run(),
+            restart_on_exit(scene),
+            self._report_progress(),
+            self._run_phases(total_s),
         ]
         async with asyncio.TaskGroup() as group:
             for task in tasks:
                 group.create_task(task)
         self.lasted_s = time.monotonic() - began
-        self.cpu_share = (_own_cpu_s() - spent + self.gauge.cpu_s) / self.lasted_s
+        self.cpu_share = (_own_cpu_s() - spent + self.resource_sampler.cpu_s) / self.lasted_s
 
-    async def run_out(self) -> None:
+    async def drain(self) -> None:
         """No more kills: what is there comes to its end, and the server is started once more."""
         await self.readers.close()
         for queue in job_mix.QUEUES:
-            await self.actor.resume(queue)
+            await self.user_actions.resume(queue)
         while self.scene.ledger.unanswered():
             await self.submitter.resolve()
             await asyncio.sleep(0.2)
-        await self.ended(RUN_OUT_S)
-        await self.chaos.restart()
+        await self.wait_until_drained(DRAIN_S)
+        await self.fault_injector.restart()
 
-    async def ended(self, within_s: float) -> None:
+    async def wait_until_drained(self, within_s: float) -> None:
         """Back when no job waits or runs."""
         scene, until = self.scene, time.monotonic() + within_s
         while True:
@@ -145,7 +145,7 @@ class Soak:
                 answer = await scene.http.request("GET", "/v1/jobs?state=queued&state=running&limit=500")
                 if answer.status == 200 and not answer.document()["data"]:
                     return
-            except Lost:
+            except ConnectionLost:
                 scene.counts["looks at a server that was down"] += 1
             if time.monotonic() > until:
                 scene.report_violation(
@@ -159,7 +159,7 @@ class Soak:
         await self.auditor.strangers()
         await self.auditor.finish(AUDIT_S)
 
-    async def end(self) -> None:
+    async def stop_server(self) -> None:
         """The last stop, and nothing is left."""
         scene, house = self.scene, self.scene.house
         house.is_ending = True
@@ -180,7 +180,7 @@ class Soak:
             if rest := sorted(path.name for path in (house.data / name).glob("*")):
                 scene.report_violation(f"I6: {len(rest)} things are left in {name}/: {rest[:5]}")
 
-    async def _tell(self) -> None:
+    async def _report_progress(self) -> None:
         """A line a minute."""
         scene = self.scene
         while await scene.pause(60.0):
@@ -191,7 +191,7 @@ class Soak:
                 f"{scene.house.starts} starts, {scene.counts['findings']} findings"
             )
 
-    async def _clock(self, total_s: float) -> None:
+    async def _run_phases(self, total_s: float) -> None:
         """Kills in all of the run but the calm part; then the end."""
         scene = self.scene
         scene.is_calm = False

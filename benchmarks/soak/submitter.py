@@ -7,7 +7,7 @@ import time
 from urllib.parse import quote
 
 from benchmarks.soak import job_mix
-from benchmarks.soak.http_client import Answer, Lost
+from benchmarks.soak.http_client import ConnectionLost, SoakResponse
 from benchmarks.soak.job_mix import Order
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.reader import Readers
@@ -46,13 +46,13 @@ class Submitter:
 
     async def submit(
         self, order: Order, *, wait_s: float = 0.0, fresh: bool = False
-    ) -> tuple[Entry, Answer | None]:
+    ) -> tuple[Entry, SoakResponse | None]:
         """One POST; no answer where the connection was lost."""
         scene = self._context
         entry = scene.ledger.open(order, time.monotonic())
         try:
             answer = await scene.http.request("POST", "/v1/jobs", _body(entry), wait_s=wait_s, fresh=fresh)
-        except Lost:
+        except ConnectionLost:
             scene.counts["submits unanswered"] += 1
             return entry, None
         if scene.expect(answer, {429}, "a submit"):
@@ -69,7 +69,7 @@ class Submitter:
             answer = await scene.http.request(
                 "POST", "/v1/jobs/bulk", {"jobs": [_body(entry) for entry in entries]}
             )
-        except Lost:
+        except ConnectionLost:
             scene.counts["submits unanswered"] += len(entries)
             return
         if not scene.expect(answer, {429}, "a bulk submit"):
@@ -96,7 +96,7 @@ class Submitter:
                 continue
             try:
                 answer = await scene.http.request("GET", f"/v1/jobs?tag={quote(entry.tag)}")
-            except Lost:
+            except ConnectionLost:
                 return
             if not scene.expect(answer, set(), "a look for a tag"):
                 return

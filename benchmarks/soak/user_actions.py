@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.soak import job_mix
-from benchmarks.soak.http_client import Answer, Lost
+from benchmarks.soak.http_client import ConnectionLost, SoakResponse
 from benchmarks.soak.ledger import Entry
 from benchmarks.soak.run_context import RunContext
 
 ACTIONS = ("cancel", "cancel", "force", "retry", "delete", "wait", "look")
 
 
-class Actor:
+class UserActions:
     """Acts on random jobs of the ledger."""
 
     def __init__(self, scene: RunContext) -> None:
         self._context = scene
 
-    async def act(self) -> None:
+    async def act_on_jobs(self) -> None:
         """Now and then something is done to a job that was handed in lately."""
         scene = self._context
         async with asyncio.TaskGroup() as group:
@@ -27,33 +27,33 @@ class Actor:
                 if known:
                     # Mostly young ones: an old one has ended.
                     entry = known[-1 - min(len(known) - 1, int(scene.rng.expovariate(0.08)))]
-                    group.create_task(self._one(entry, scene.rng.choice(ACTIONS)))
+                    group.create_task(self._act_on_job(entry, scene.rng.choice(ACTIONS)))
 
-    async def pauses(self) -> None:
+    async def pause_queues(self) -> None:
         """A queue stands still for a moment."""
         scene = self._context
         while await scene.pause(scene.rng.uniform(10.0, 30.0)):
             queue = scene.rng.choice(job_mix.QUEUES)
-            if await self._set(queue, "pause"):
+            if await self._set_queue(queue, "pause"):
                 await scene.pause(scene.rng.uniform(0.5, 4.0))
             await self.resume(queue)
 
     async def resume(self, queue: str) -> None:
         """Until the server has said that it is done."""
-        while not await self._set(queue, "resume"):
+        while not await self._set_queue(queue, "resume"):
             await asyncio.sleep(0.3)
 
-    async def _set(self, queue: str, verb: str) -> bool:
+    async def _set_queue(self, queue: str, verb: str) -> bool:
         try:
             answer = await self._context.http.request("POST", f"/v1/queues/{queue}/{verb}")
-        except Lost:
+        except ConnectionLost:
             return False
         # A queue exists from its first use.
         if answer.status == 404:
             return True
         return self._context.expect(answer, set(), f"{verb} of a queue")
 
-    async def _one(self, entry: Entry, action: str) -> None:
+    async def _act_on_job(self, entry: Entry, action: str) -> None:
         entry.busy += 1
         self._context.counts[f"asked: {action}"] += 1
         try:
@@ -63,14 +63,14 @@ class Actor:
 
     async def _ask(
         self, entry: Entry, method: str, path: str, document: object = None, wait_s: float = 0.0
-    ) -> Answer | None:
+    ) -> SoakResponse | None:
         """The answer, None where it was lost or the server was not there."""
         scene = self._context
         try:
             answer = await scene.http.request(
                 method, f"/v1/jobs/{entry.job_id}{path}", document, wait_s=wait_s
             )
-        except Lost:
+        except ConnectionLost:
             return None
         if answer.status == 404 and entry.deleted == "no" and entry.answer == "accepted":
             scene.report_job_violation(entry, f"I1: {method} {path} was answered 404")

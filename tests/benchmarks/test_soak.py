@@ -41,7 +41,7 @@ def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: P
     soak = Soak(tmp_path, Options(seed=5, minutes=0.1, rate=8.0, kill_every_s=2.0), told.append)
     forgotten, lost = asyncio.run(_run_with_faults(soak))
 
-    figures = report.document(soak)
+    figures = report.build_document(soak)
     strangers = [text for text in figures["findings"] if str(forgotten.job_id) in text]
     missing = [text for text in figures["findings"] if str(lost.job_id) in text]
     assert [text.split("  ")[-1][:3] for text in strangers] == ["I1:"]
@@ -50,7 +50,7 @@ def test_a_job_without_a_record_and_a_record_without_a_job_are_found(tmp_path: P
     assert sorted(strangers + missing) == sorted(figures["findings"])
     assert figures["counts"]["jobs looked at"] > 5
     assert sum(figures["kills"].values()) >= 1
-    assert report.verdict(Console(quiet=True), figures, tmp_path, "") == 1
+    assert report.print_violations(Console(quiet=True), figures, tmp_path, "") == 1
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_five_minutes_of_kills_break_no_promise(tmp_path: Path) -> None:
     told: list[str] = []
     soak = Soak(tmp_path, Options(seed=11, minutes=5.0), told.append)
     asyncio.run(soak.run())
-    figures = report.document(soak)
+    figures = report.build_document(soak)
     assert figures["findings"] == told == []
-    assert report.verdict(Console(quiet=True), figures, tmp_path, "") == 0
+    assert report.print_violations(Console(quiet=True), figures, tmp_path, "") == 0
     assert sum(figures["kills"].values()) > 10
